@@ -1,0 +1,50 @@
+# make demo   sets up .venv and runs the built-in model once
+# make test   sets up what the tests need and runs lint, types and tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Only libllama and ggml are built, see tools/lean-llama.cmake. What you set yourself (a GPU, say) comes after and wins.
+LEAN := -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/tools/lean-llama.cmake
+export CMAKE_ARGS := $(LEAN) $(CMAKE_ARGS)
+
+.PHONY: demo test check fix completions demo-model clean
+
+demo: $(VENV)/installed
+	@$(BIN)/hermes chat demo --tools demo --yes "What's the weather in Tokyo?"
+
+test: $(VENV)/test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+fix: $(VENV)/test-installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+completions: $(VENV)/installed
+	$(BIN)/python tools/completions.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "hermes needs Python 3.10 or newer; name it like this: make PYTHON=python3.12 demo" >&2; exit 1; }
+	@echo "[1/3] making $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "Python cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(PIP) install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/installed: $(BIN)/python pyproject.toml tools/lean-llama.cmake
+	@echo "[2/3] building llama.cpp for this machine and installing hermes (a few minutes, only the first time)"
+	@tools/with-progress $(PIP) install --editable .
+	@touch $@
+	@echo "[3/3] ready"
+
+$(VENV)/test-installed: $(VENV)/installed
+	@$(PIP) install --quiet --group test
+	@touch $@

@@ -1,0 +1,96 @@
+"""The `hermes` command: finds the command that was typed, imports it alone, and reports errors in one place."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from hermes_cli.errors import ExitCode, HermesError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+# Command: (module in hermes_cli.commands, one line for `hermes --help`). What runs is the module's `command` function.
+COMMANDS = {
+    "chat": ("chat", "Ask a Hermes model something."),
+}
+EPILOG = "Try it now, without any download: hermes chat demo 'What can you do?'"
+
+
+class _InterruptedError(BaseException):
+    """Ctrl-C. Not a KeyboardInterrupt, which Typer would turn into its own message and exit code 1."""
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise _InterruptedError
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so
+    if wanted:
+        from hermes_cli.commands.version import print_version  # noqa: PLC0415 - only when asked for
+
+        print_version()
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[  # noqa: FBT002 - a flag is a boolean with a default
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions and leave.")
+    ] = False,
+) -> None:
+    """Run Nous Research's Hermes models on hardware you own."""
+
+
+def _not_imported() -> None:
+    """Stand in for a command that was not typed, so that help can list it without importing it."""
+
+
+def build_app(wanted: str | None) -> typer.Typer:
+    """The application with the one command that is `wanted` imported; the others only have their line of help."""
+    app = typer.Typer(
+        name="hermes",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog=EPILOG,
+    )
+    app.callback()(_root)
+    for name, (module, summary) in COMMANDS.items():
+        function = import_module(f"hermes_cli.commands.{module}").command if name == wanted else _not_imported
+        app.command(name, short_help=summary)(function)
+    return app
+
+
+def typed_command(arguments: Sequence[str]) -> str | None:
+    """The command among what was typed; when the shell asks for completions, among what is being typed."""
+    # bash sets the first, zsh and fish the second (Typer's completion scripts).
+    if completing := os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS"):
+        arguments = completing.split()[1:]
+    return next((argument for argument in arguments if not argument.startswith("-")), None)
+
+
+def main() -> NoReturn:
+    """Run `hermes` and exit with a code from `ExitCode`."""
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        build_app(typed_command(sys.argv[1:]))()
+        sys.exit(ExitCode.OK)
+    except HermesError as error:
+        from hermes_cli.console import Console  # noqa: PLC0415 - only when something is wrong
+
+        Console().error(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader left (`hermes … | head`). Python would complain once more while flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.FAILED)
+    except _InterruptedError:
+        sys.stderr.write("\ninterrupted\n" if sys.stderr.isatty() else "interrupted\n")
+        sys.exit(ExitCode.INTERRUPTED)

@@ -1,0 +1,78 @@
+"""Every error that a user can meet.
+
+    HermesError                 1    it failed
+     ├── UsageError             2    what was typed or given cannot be understood
+     ├── NotFoundError          3    no such model, file or command
+     ├── DoesNotFitError        4    more memory or context is needed than there is
+     │    └── ContextFullError       the conversation is longer than the context length
+     ├── NetworkError           5    the Hub or a server could not be reached
+     ├── IntegrityError         6    a file is not what it should be
+     └── EngineError            1    llama.cpp refused or failed
+    KeyboardInterrupt         130    Ctrl-C
+
+The number is the exit code. Every error says what is wrong and where; its `hint` says what to type next.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process returns; documented in the README, never renumbered."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    DOES_NOT_FIT = 4
+    NETWORK = 5
+    INTEGRITY = 6
+    INTERRUPTED = 130
+
+
+class HermesError(Exception):
+    """An error to show to the user: one sentence, and a hint with the next step."""
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(HermesError):
+    """What was typed or given cannot be understood."""
+
+    exit_code = ExitCode.USAGE
+
+
+class NotFoundError(HermesError):
+    """No such model, file or command."""
+
+    exit_code = ExitCode.NOT_FOUND
+
+
+class DoesNotFitError(HermesError):
+    """More memory or context is needed than there is."""
+
+    exit_code = ExitCode.DOES_NOT_FIT
+
+
+class ContextFullError(DoesNotFitError):
+    """The conversation is longer than the context length; the message holds both numbers, in tokens."""
+
+
+class NetworkError(HermesError):
+    """The Hub or a server could not be reached."""
+
+    exit_code = ExitCode.NETWORK
+
+
+class IntegrityError(HermesError):
+    """A file is not what it should be: truncated, altered, or of another kind."""
+
+    exit_code = ExitCode.INTEGRITY
+
+
+class EngineError(HermesError):
+    """llama.cpp refused or failed."""

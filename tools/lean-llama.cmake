@@ -1,0 +1,23 @@
+# A lean build of llama-cpp-python: only libllama and ggml, the two libraries that `hermes` loads.
+#
+# Use it through CMAKE_ARGS (the Makefile does):
+#   CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=/path/to/lean-llama.cmake" pip install llama-cpp-python
+#
+# CMake reads this file right after the vendored llama.cpp says project("llama.cpp"). It changes nothing about the
+# code that is compiled or its flags; it leaves out `common` (a library for llama.cpp's own programs, which the sdist
+# switches on by force) and hands the ~150 small files of src/models to the compiler in groups, because each of
+# them spends most of its compile time on the same headers.
+
+set(LLAMA_BUILD_COMMON OFF)
+
+function(lean_group_model_files)
+    set(source_dir "${CMAKE_CURRENT_SOURCE_DIR}/src")
+    get_target_property(core_sources llama SOURCES)
+    list(FILTER core_sources EXCLUDE REGEX "models/")
+    set_source_files_properties(${core_sources} DIRECTORY "${source_dir}"
+        PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+    set_target_properties(llama PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 20)
+endfunction()
+
+# The target `llama` exists only at the end of llama.cpp's own CMakeLists.txt.
+cmake_language(DEFER CALL lean_group_model_files)
