@@ -1,0 +1,70 @@
+"""Fixtures: the demo model, and `hermes` as a real process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from hermes_cli import paths
+from hermes_cli.engine.llama import Model
+from hermes_cli.generation import Chatter, Loading
+
+# Machines differ in speed, results must not: no deadline, and the same examples every time.
+settings.register_profile("hermes", deadline=None, max_examples=60, derandomize=True)
+settings.load_profile("hermes")
+
+REPOSITORY = Path(__file__).parent.parent
+Finished = subprocess.CompletedProcess[str]
+RunHermes = Callable[..., Finished]
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without anything that changes what hermes prints."""
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("HERMES_", "_HERMES")) and key not in {"NO_COLOR", "FORCE_COLOR", "COMP_WORDS"}
+    }
+
+
+@pytest.fixture(scope="session")
+def demo_path() -> Path:
+    return paths.asset("demo.gguf")
+
+
+@pytest.fixture(scope="session")
+def demo_model(demo_path: Path) -> Iterator[Model]:
+    with Model(demo_path) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def demo_chatter(demo_path: Path) -> Iterator[Chatter]:
+    with Chatter(demo_path, Loading(context=1024)) as chatter:
+        yield chatter
+
+
+@pytest.fixture
+def hermes(tmp_path: Path) -> RunHermes:
+    """Run `hermes ARGUMENTS` in an empty folder, with standard input at its end unless given."""
+
+    def run(*arguments: str, stdin: str | bytes = "", env: dict[str, str] | None = None) -> Finished:
+        raw = stdin.encode() if isinstance(stdin, str) else stdin
+        done = subprocess.run(
+            [sys.executable, "-m", "hermes_cli", *arguments],
+            input=raw,
+            capture_output=True,
+            check=False,
+            cwd=tmp_path,
+            env={**clean_environment(), **(env or {})},
+            timeout=120,
+        )
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
