@@ -1,0 +1,1 @@
+"""Tokens in, tokens out: llama.cpp and nothing above it."""

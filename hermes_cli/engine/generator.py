@@ -1,0 +1,134 @@
+"""One conversation's generation: prefill what is new, then sample token by token."""
+
+from __future__ import annotations
+
+import codecs
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from hermes_cli.engine.llama import BATCH_TOKENS, Batch, Context, Sampler, Sampling
+from hermes_cli.errors import ContextFullError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of generated text, tags included, cut between characters."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of a generation. Counts are tokens, times are seconds as measured.
+
+    `reason` is "stop" where the model ended its turn, "length" where `max_tokens` or the context length did.
+    """
+
+    reason: FinishReason
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    prompt_seconds: float
+    completion_seconds: float
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many tokens two sequences share at their start."""
+    count = 0
+    for a, b in zip(left, right, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+class Generator:
+    """Generates in sequence 0 of a context, and remembers what is in its KV cache to skip it next time."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._batch = Batch(min(BATCH_TOKENS, context.length))
+        self._cached: list[int] = []
+
+    def stream(self, prompt: Sequence[int], sampling: Sampling, max_tokens: int | None = None) -> Iterator[Text | Done]:
+        """Yield text as it comes and `Done` at the end.
+
+        Args:
+            prompt: token ids.
+            sampling: how tokens are chosen.
+            max_tokens: the most tokens to generate; None is up to the context length.
+
+        Raises:
+            UsageError: the prompt is empty.
+            ContextFullError: the prompt alone fills the context.
+            EngineError: llama.cpp failed.
+        """
+        self._check(prompt)
+        started = time.perf_counter()
+        cached = self._prefill(prompt)
+        room = self.context.length - len(prompt)
+        limit = room if max_tokens is None else min(max_tokens, room)
+        vocabulary, decoder = self.context.model.vocabulary, codecs.getincrementaldecoder("utf-8")("replace")
+        generated, reason, prompted = 0, "length", 0.0
+        with Sampler(sampling) as sampler:
+            while generated < limit:
+                token = sampler.sample(self.context)
+                prompted = prompted or time.perf_counter()
+                if vocabulary.ends_generation(token):
+                    reason = "stop"
+                    break
+                generated += 1
+                if text := decoder.decode(vocabulary.piece(token)):
+                    yield Text(text)
+                if generated < limit:
+                    self._decode([token])
+        if text := decoder.decode(b"", final=True):
+            yield Text(text)
+        ended = time.perf_counter()
+        prompted = prompted or ended
+        yield Done(
+            "stop" if reason == "stop" else "length",
+            len(prompt),
+            cached,
+            generated,
+            prompted - started,
+            ended - prompted,
+        )
+
+    def close(self) -> None:
+        """Free the batch; the context belongs to the caller."""
+        self._batch.close()
+
+    def _check(self, prompt: Sequence[int]) -> None:
+        if not prompt:
+            raise UsageError("the prompt is empty.", hint="type a prompt after the model's name, or pipe one in.")
+        if len(prompt) >= self.context.length:
+            raise ContextFullError(
+                f"the prompt has {len(prompt):,} tokens, the context length is {self.context.length:,} tokens.",
+                hint="shorten the prompt, or ask for a longer context with --context.",
+            )
+
+    def _prefill(self, prompt: Sequence[int]) -> int:
+        """Bring the prompt into the cache; returns how many of its tokens were there already."""
+        # The last token is always decoded anew: sampling needs its logits.
+        shared = min(common_prefix(self._cached, prompt), len(prompt) - 1)
+        self.context.forget(0, shared)
+        del self._cached[shared:]
+        for start in range(shared, len(prompt), self._batch.capacity):
+            self._decode(prompt[start : start + self._batch.capacity])
+        return shared
+
+    def _decode(self, tokens: Sequence[int]) -> None:
+        """Decode tokens behind what is cached; the last one gets logits."""
+        self._batch.clear()
+        position = len(self._cached)
+        for index, token in enumerate(tokens):
+            self._batch.add(token, position + index, logits=index == len(tokens) - 1)
+        self.context.decode(self._batch)
+        self._cached.extend(tokens)

@@ -1,0 +1,332 @@
+"""llama.cpp's objects as Python objects that free what they own and turn every return code into an error.
+
+With `log.py` beside it this is the only file that touches `llama_cpp`, and it uses only the low-level API, which
+mirrors llama.h one to one. Objects close in any order and twice without harm; a context keeps its model alive.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import llama_cpp
+
+from hermes_cli.engine.log import LOG
+from hermes_cli.errors import ContextFullError, EngineError, IntegrityError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+BATCH_TOKENS = 512  # llama.cpp's n_ubatch default: what one pass over the weights takes
+MAX_SEED = 2**32 - 1  # LLAMA_DEFAULT_SEED, which stands for "pick one"
+
+# What llama_decode returns (llama.h, comment above its declaration).
+DECODE_NO_SLOT = 1
+DECODE_ABORTED = 2
+DECODE_INVALID = -1
+
+
+def supports_gpu() -> bool:
+    """Whether the installed llama-cpp-python was built with any GPU backend."""
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
+class Owned:
+    """Something llama.cpp allocated: freed by `close()`, at the end of `with`, or when forgotten."""
+
+    _handle: Any = None
+
+    def _free(self, handle: Any) -> None:  # noqa: ANN401 - ctypes pointers have no common type
+        raise NotImplementedError
+
+    @property
+    def handle(self) -> Any:  # noqa: ANN401 - as above
+        """The C pointer.
+
+        Raises:
+            EngineError: it was closed already.
+        """
+        if self._handle is None:
+            raise EngineError(
+                f"the {type(self).__name__.lower()} is closed.", hint="this is a bug in hermes; please report it."
+            )
+        return self._handle
+
+    def close(self) -> None:
+        """Give the memory back; a second call does nothing."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._free(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():  # by then ctypes may be gone, and the memory goes with the process
+            self.close()
+
+
+class Vocabulary:
+    """The model's tokenizer; lives as long as its model."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._vocab = llama_cpp.llama_model_get_vocab(model.handle)
+        self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of `text`; `special` lets the text spell control tokens. Nothing is added at either end.
+
+        Raises:
+            UsageError: the text is too long for llama.cpp to count its tokens.
+        """
+        raw = text.encode("utf-8")
+        room = len(raw) + 8
+        tokens = (llama_cpp.llama_token * room)()
+        count: int = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), tokens, room, False, special)  # noqa: FBT003
+        if count < 0:
+            raise UsageError(f"a text of {len(raw):,} bytes cannot be tokenized.", hint="shorten it.")
+        return list(tokens[:count])
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token stands for, tags included; a character may span several tokens."""
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            written: int = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, 0, True)  # noqa: FBT003
+            if written >= 0:
+                return buffer.raw[:written]
+            size = -written
+
+    def text_of(self, token: int) -> str:
+        """How the vocabulary spells a token; empty for -1, which means the model has none of that kind."""
+        return "" if token < 0 else llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
+
+    @property
+    def bos(self) -> int:
+        """The token that begins a text, or -1."""
+        token: int = llama_cpp.llama_vocab_bos(self._vocab)
+        return token
+
+    @property
+    def eos(self) -> int:
+        """The token that ends a text, or -1."""
+        token: int = llama_cpp.llama_vocab_eos(self._vocab)
+        return token
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether prompts are to start with the begin-of-text token."""
+        return bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
+
+    def ends_generation(self, token: int) -> bool:
+        """Whether the token ends an answer: end of turn, end of text, and their kin."""
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+
+
+class Model(Owned):
+    """Weights and vocabulary of one GGUF file (the first shard stands for all)."""
+
+    def __init__(self, path: Path, *, gpu_layers: int = -1) -> None:
+        """Load a model.
+
+        Args:
+            path: the file.
+            gpu_layers: layers to put on GPUs; -1 is all. Ignored by builds without a GPU backend.
+
+        Raises:
+            IntegrityError: llama.cpp refused the file; the message holds its reason.
+        """
+        LOG.take_errors()
+        llama_cpp.llama_backend_init()
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        self._handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if self._handle is None:
+            reason = LOG.take_errors() or "it gave no reason"
+            raise IntegrityError(
+                f"llama.cpp cannot load {path}: {reason}.",
+                hint="check that it is a whole, recent GGUF of a text model; `-v` shows llama.cpp's log.",
+            )
+        self.vocabulary = Vocabulary(self)
+        self._contexts: WeakSet[Context] = WeakSet()
+
+    def _free(self, handle: Any) -> None:  # noqa: ANN401
+        for context in list(self._contexts):
+            context.close()
+        llama_cpp.llama_model_free(handle)
+
+    @property
+    def trained_context(self) -> int:
+        """Context length the model was trained for, in tokens."""
+        return int(llama_cpp.llama_model_n_ctx_train(self.handle))
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return int(llama_cpp.llama_model_n_params(self.handle))
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of all tensors in bytes."""
+        return int(llama_cpp.llama_model_size(self.handle))
+
+    def metadata(self, key: str) -> str | None:
+        """A metadata value as text, or None where the file has no such key."""
+        size = 256
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length: int = llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), buffer, size)
+            if length < size:
+                return buffer.value.decode("utf-8", "replace") if length >= 0 else None
+            size = length + 1
+
+    def chat_template(self, name: str | None = None) -> str | None:
+        """The source of a named chat template or of the default one; None where the file has no such template."""
+        raw = llama_cpp.llama_model_chat_template(self.handle, None if name is None else name.encode())
+        return None if raw is None else raw.decode("utf-8", "replace")
+
+
+class Context(Owned):
+    """A KV cache of `length` tokens and the buffers to decode with."""
+
+    def __init__(self, model: Model, length: int, *, threads: int, sequences: int = 1) -> None:
+        """Allocate a context.
+
+        Args:
+            model: stays alive as long as the context.
+            length: tokens that fit, shared by all sequences.
+            threads: for prefill and decode.
+            sequences: how many conversations can be in it at once.
+
+        Raises:
+            EngineError: llama.cpp could not allocate it; the message holds its reason.
+        """
+        LOG.take_errors()
+        self.model = model
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_seq_max = length, sequences
+        params.n_batch = params.n_ubatch = min(BATCH_TOKENS, length)
+        params.n_threads = params.n_threads_batch = threads
+        params.kv_unified, params.no_perf = True, True
+        self._handle = llama_cpp.llama_init_from_model(model.handle, params)
+        if self._handle is None:
+            raise EngineError(
+                f"llama.cpp cannot make a context of {length:,} tokens: {LOG.take_errors() or 'it gave no reason'}.",
+                hint="ask for a smaller one with --context; `-v` shows llama.cpp's log.",
+            )
+        model._contexts.add(self)  # noqa: SLF001 - a model frees its contexts first
+        self.length = int(llama_cpp.llama_n_ctx(self._handle))
+        self._memory = llama_cpp.llama_get_memory(self._handle)
+
+    def _free(self, handle: Any) -> None:  # noqa: ANN401
+        llama_cpp.llama_free(handle)
+
+    def decode(self, batch: Batch) -> None:
+        """Run the batch through the model; its logits are then there for samplers.
+
+        Raises:
+            ContextFullError: no room left in the KV cache.
+            EngineError: llama.cpp refused or failed; the message says which.
+        """
+        code: int = llama_cpp.llama_decode(self.handle, batch.handle)
+        if code == 0:
+            return
+        if code == DECODE_NO_SLOT:
+            raise ContextFullError(
+                f"the KV cache of {self.length:,} tokens has no room for {batch.count:,} more.",
+                hint="ask for a larger one with --context, or shorten the conversation.",
+            )
+        what = {DECODE_ABORTED: "was stopped", DECODE_INVALID: "got a batch that makes no sense"}.get(code, "failed")
+        reason = LOG.take_errors() or "no reason given"
+        raise EngineError(f"llama.cpp's decode {what} (code {code}): {reason}.", hint="run again with -v for its log.")
+
+    def forget(self, sequence: int, start: int = 0) -> None:
+        """Drop a sequence's cache from position `start` on."""
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, -1)
+
+
+class Batch(Owned):
+    """Tokens of any sequences to decode together."""
+
+    def __init__(self, capacity: int, sequences: int = 1) -> None:
+        self.capacity = capacity
+        self._handle = llama_cpp.llama_batch_init(capacity, 0, sequences)
+
+    def _free(self, handle: Any) -> None:  # noqa: ANN401
+        llama_cpp.llama_batch_free(handle)
+
+    @property
+    def count(self) -> int:
+        """Tokens in it now."""
+        return int(self.handle.n_tokens)
+
+    def clear(self) -> None:
+        """Empty it for the next step."""
+        self.handle.n_tokens = 0
+
+    def add(self, token: int, position: int, sequence: int = 0, *, logits: bool = False) -> None:
+        """Append one token; `logits` asks for its output.
+
+        Raises:
+            EngineError: the batch is full.
+        """
+        raw, at = self.handle, self.count
+        if at == self.capacity:
+            raise EngineError(f"a batch of {at} tokens is full.", hint="this is a bug in hermes; please report it.")
+        raw.token[at], raw.pos[at] = token, position
+        raw.n_seq_id[at], raw.seq_id[at][0] = 1, sequence
+        raw.logits[at] = logits
+        raw.n_tokens = at + 1
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. Temperature 0 takes the most likely one; `seed=None` picks a seed.
+
+    Defaults are llama.cpp's (common/common.h, common_params_sampling).
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    seed: int | None = None
+
+
+class Sampler(Owned):
+    """A chain of llama.cpp samplers, in llama.cpp's usual order: top-k, top-p, min-p, temperature, draw."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._handle = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        for link in self._links(sampling):
+            llama_cpp.llama_sampler_chain_add(self._handle, link)  # the chain owns its links
+
+    @staticmethod
+    def _links(sampling: Sampling) -> Sequence[Any]:
+        if sampling.temperature <= 0:
+            return [llama_cpp.llama_sampler_init_greedy()]
+        return [
+            llama_cpp.llama_sampler_init_top_k(sampling.top_k),
+            llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1),
+            llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1),
+            llama_cpp.llama_sampler_init_temp(sampling.temperature),
+            llama_cpp.llama_sampler_init_dist(MAX_SEED if sampling.seed is None else sampling.seed),
+        ]
+
+    def _free(self, handle: Any) -> None:  # noqa: ANN401
+        llama_cpp.llama_sampler_free(handle)
+
+    def sample(self, context: Context, output: int = -1) -> int:
+        """Choose and accept the next token from the batch's output at index `output` (-1: its last)."""
+        token: int = llama_cpp.llama_sampler_sample(self.handle, context.handle, output)
+        return token

@@ -1,0 +1,42 @@
+"""llama.cpp's log: silent unless asked for, with the last errors kept to explain a failure."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections import deque
+
+import llama_cpp
+
+ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR (ggml/include/ggml.h)
+CONTINUE_LEVEL = 5  # GGML_LOG_LEVEL_CONT: the rest of the line before
+KEPT_LINES = 20
+
+
+class Log:
+    """Receives every line that llama.cpp writes. There is one for the whole process, as llama.cpp has one log."""
+
+    def __init__(self) -> None:
+        self.verbose = False
+        self._errors: deque[str] = deque(maxlen=KEPT_LINES)
+        self._level = 0
+        self._callback = llama_cpp.llama_log_callback(self._receive)  # kept: C holds only a bare pointer to it
+        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def _receive(self, level: int, text: bytes, _: object) -> None:
+        line = text.decode("utf-8", "replace")
+        if level != CONTINUE_LEVEL:
+            self._level = level
+        if self._level == ERROR_LEVEL and line.strip():
+            self._errors.append(line.strip())
+        if self.verbose:
+            sys.stderr.write(line)
+
+    def take_errors(self) -> str:
+        """The error lines since the last call, in order, without the names of C functions."""
+        lines = [line.split(": ", 1)[-1] if line.split(": ", 1)[0].isidentifier() else line for line in self._errors]
+        self._errors.clear()
+        return "; ".join(dict.fromkeys(lines))
+
+
+LOG = Log()
