@@ -1,0 +1,1 @@
+"""Files that ship with hermes: the demo model and its tools."""

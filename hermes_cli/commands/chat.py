@@ -1,0 +1,124 @@
+"""`hermes chat`: ask a model one thing."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hermes_cli import paths
+from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, VerboseOption, console_for
+from hermes_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from hermes_cli.chat.tools import Tool
+
+OWN_PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | hermes chat demo explain"
+
+
+def command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="`demo`, or the path of a GGUF file.", show_default=False)
+    ],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PROMPT]...", help="What to ask. Text piped in is added below it.", show_default=False),
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.", envvar="HERMES_LLM_SYSTEM")] = None,
+    tools: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py", help="Typed Python functions the model may call; `demo` for two harmless ones."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Run tools without asking.")] = False,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=5.0, help="0 always takes the most likely token. Default: as the model recommends."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 2, help="Same seed, same answer.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            min=64, help="Context length in tokens. Default: the model's own, up to 8192.", envvar="HERMES_LLM_CONTEXT"
+        ),
+    ] = None,
+    gpu_layers: Annotated[
+        int, typer.Option(min=-1, help="Layers to put on the GPU; -1 is all.", envvar="HERMES_LLM_GPU_LAYERS")
+    ] = -1,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, max=512, help="CPU threads. Default: physical cores.", envvar="HERMES_LLM_THREADS"),
+    ] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    no_color: NoColorOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Ask a Hermes model something.
+
+    The answer goes to standard output, everything about it to standard error.
+
+        hermes chat demo "What can you do?"
+
+        git diff | hermes chat ./model.gguf "Explain this change"
+
+        hermes chat demo --tools demo "What's the weather in Tokyo?"
+    """
+    console = console_for(json=json, quiet=quiet, no_color=no_color)
+    text = _whole_prompt(prompt or [])
+
+    from hermes_cli.catalog.names import find  # noqa: PLC0415 - arguments are checked before anything heavy is imported
+
+    file = find(model)
+    offered = _tools(tools)
+    with console.working(f"loading {file.name}"):
+        from hermes_cli.chat.oneshot import Question, ask  # noqa: PLC0415 - llama.cpp
+        from hermes_cli.engine.log import LOG  # noqa: PLC0415
+        from hermes_cli.generation import Chatter, Loading, Message  # noqa: PLC0415
+
+        LOG.verbose = verbose
+        chatter = Chatter(file.path, Loading(context, gpu_layers, threads))
+    with chatter:
+        sampling = chatter.recommended_sampling()
+        sampling = replace(
+            sampling, seed=seed, temperature=sampling.temperature if temperature is None else temperature
+        )
+        messages = [Message("system", system)] if system else []
+        messages.append(Message("user", text))
+        question = Question(messages, offered, sampling, max_tokens, yes)
+        document = ask(chatter, question, console)
+        console.document({"model": file.name, **document, "context_length": chatter.context.length})
+
+
+def _whole_prompt(words: list[str]) -> str:
+    """What was typed, with what was piped in below it.
+
+    Raises:
+        UsageError: there is neither, or what was piped in is not text.
+    """
+    parts = [" ".join(words).strip()]
+    if not sys.stdin.isatty():
+        try:
+            parts.append(sys.stdin.read().strip())
+        except UnicodeDecodeError as error:
+            raise UsageError(
+                f"standard input is not text (byte {error.start:,} is not UTF-8).", hint="pipe text, not a binary file."
+            ) from None
+    text = "\n\n".join(part for part in parts if part)
+    if not text:
+        raise UsageError("there is no prompt.", hint=OWN_PROMPT_HINT)
+    return text
+
+
+def _tools(name: str | None) -> dict[str, Tool]:
+    """The tools of a file; `demo` stands for the file that ships with hermes."""
+    if name is None:
+        return {}
+    from hermes_cli.chat.tools import load_tools  # noqa: PLC0415 - pydantic, only when there are tools
+
+    return load_tools(paths.asset("demo_tools.py") if name == "demo" else Path(name).expanduser())
