@@ -1,0 +1,134 @@
+"""Trains the demo model on synthetic Hermes dialogues and writes it as GGUF.
+
+    python train.py --out demo.gguf
+
+Three stages: short dialogues first, then nearly all of them, at last windows of 2,048 tokens so that every position
+of the context length has been seen. Matrices inside the layers are trained with Muon, everything else with AdamW.
+Data is a function of the seed alone; floating-point sums are not the same on every machine.
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from dialogues import dialogue
+from export import write_gguf
+from model import Llama, Shape
+from packing import encode, windows
+from tokenizer import train_tokenizer
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training on windows of one length."""
+
+    steps: int
+    length: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the result."""
+
+    stages: tuple[Stage, ...] = (Stage(600, 256, 24), Stage(2400, 768, 11), Stage(250, 2048, 4))
+    muon_rate: float = 4e-3
+    adam_rate: float = 2e-3
+    warm_up: int = 100
+    decay_share: float = 0.4
+    seed: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stages together."""
+        return sum(stage.steps for stage in self.stages)
+
+    def rate(self, step: int) -> float:
+        """Share of the peak learning rate: warm up, hold, then fall linearly to zero."""
+        left = (self.steps - step) / (self.decay_share * self.steps)
+        return min(1.0, (step + 1) / self.warm_up, left)
+
+
+def batches(recipe: Recipe, tokenizer: Tokenizer) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of all stages, in order."""
+    for number, stage in enumerate(recipe.stages):
+        stream = windows(tokenizer, seed=f"train {recipe.seed} {number}", length=stage.length, batch=stage.batch)
+        for _ in range(stage.steps):
+            yield next(stream)
+
+
+def optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for the embedding and the norms."""
+    matrices = [p for p in model.layers.parameters() if p.dim() == 2]
+    rest = [p for p in model.parameters() if p.dim() != 2] + [model.token_embd.weight]
+    return [
+        torch.optim.Muon(matrices, lr=recipe.muon_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+@torch.no_grad()
+def exact_turns(model: Llama, tokenizer: Tokenizer, count: int) -> dict[str, tuple[int, int]]:
+    """Share of held-out assistant turns that greedy decoding would get exactly right: kind -> (right, all).
+
+    A turn is exact if and only if each of its tokens is the most likely one after the true text before it, so one
+    forward pass over the dialogue tells.
+    """
+    result: dict[str, tuple[int, int]] = {}
+    for number in range(count):
+        conversation = dialogue(random.Random(f"progress {number}"), held_out=True)
+        ids, wanted = encode(tokenizer, conversation)
+        tokens = torch.tensor(ids[: model.shape.context_length])
+        best = functional.linear(model(tokens[None])[0], model.token_embd.weight).argmax(-1)
+        right = [True, *(best[:-1] == tokens[1:]).tolist()]
+        turn: list[bool] = []
+        for good, learn in zip([*right, True], [*wanted[: len(tokens)], False], strict=True):
+            if learn:
+                turn.append(good)
+            elif turn:
+                hits, total = result.get(conversation.kind, (0, 0))
+                result[conversation.kind] = (hits + all(turn), total + 1)
+                turn = []
+    return result
+
+
+def train(recipe: Recipe, shape: Shape, out: Path) -> None:
+    """Train from nothing and write the GGUF; progress goes to standard output."""
+    torch.manual_seed(recipe.seed)
+    tokenizer = train_tokenizer(seed=recipe.seed)
+    tokenizer.save(str(out.with_suffix(".tokenizer.json")))
+    model = Llama(shape)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {recipe.steps} steps", flush=True)
+    forward = torch.compile(model)
+    steppers = optimizers(model, recipe)
+    peaks = [group["lr"] for stepper in steppers for group in stepper.param_groups]
+    started, smooth = time.monotonic(), 7.0
+    for step, (tokens, wanted) in enumerate(batches(recipe, tokenizer)):
+        for stepper, peak in zip(steppers, peaks, strict=True):
+            stepper.param_groups[0]["lr"] = peak * recipe.rate(step)
+        loss = model.loss(forward(tokens), tokens, wanted)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for stepper in steppers:
+            stepper.step()
+            stepper.zero_grad(set_to_none=True)
+        smooth += 0.03 * (loss.item() - smooth)
+        if step % 25 == 0:
+            print(f"step {step} loss {smooth:.4f} nats after {time.monotonic() - started:.0f} s", flush=True)
+        if step % 400 == 399 or step == recipe.steps - 1:
+            print(f"step {step} exact turns {exact_turns(model, tokenizer, 150)}", flush=True)
+            torch.save(model.state_dict(), out.with_suffix(".pt"))
+    write_gguf(model, tokenizer, out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("demo.gguf"))
+    train(Recipe(), Shape(), parser.parse_args().out)
