@@ -10,10 +10,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LEAN := -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/tools/lean-llama.cmake
 export CMAKE_ARGS := $(LEAN) $(CMAKE_ARGS)
 
-.PHONY: demo test check fix completions demo-model clean
+export DEMO := $(BIN)/hermes chat demo --tools demo --yes "What's the weather in Tokyo?"
+
+.PHONY: demo test fix completions demo-model measure-demo clean
 
 demo: $(VENV)/installed
-	@$(BIN)/hermes chat demo --tools demo --yes "What's the weather in Tokyo?"
+	@printf '$$ %s\n' "$$DEMO"
+	@eval "$$DEMO"
 
 test: $(VENV)/test-installed
 	$(BIN)/ruff check .
@@ -27,6 +30,13 @@ fix: $(VENV)/test-installed
 
 completions: $(VENV)/installed
 	$(BIN)/python tools/completions.py
+
+demo-model: $(VENV)/installed
+	$(PIP) install --quiet --group demo
+	cd demo && ../$(BIN)/python train.py --out demo.gguf
+
+measure-demo: $(VENV)/installed
+	cd demo && ../$(BIN)/python evaluate.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -245,7 +245,7 @@ MIX: list[tuple[Callable[[random.Random, Words], Dialogue], float]] = [
 ]
 
 
-def dialogue(rng: random.Random, *, held_out: bool = False) -> Dialogue:
-    """One random dialogue of any kind."""
+def dialogue(rng: random.Random, *, held_out: bool = False, long_words: bool = False) -> Dialogue:
+    """One random dialogue of any kind; see `Words` for the two switches."""
     makers, weights = zip(*MIX, strict=True)
-    return rng.choices(makers, weights)[0](rng, Words(rng, held_out=held_out))
+    return rng.choices(makers, weights)[0](rng, Words(rng, held_out=held_out, long_words=long_words))

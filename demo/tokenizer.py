@@ -24,7 +24,7 @@ LEARNING_CUTS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s"
 
 def _texts(count: int, seed: int) -> Iterator[str]:
     for index in range(count):
-        yield render(dialogue(random.Random(f"tokenizer {seed} {index}")))
+        yield render(dialogue(random.Random(f"tokenizer {seed} {index}"), long_words=True))
 
 
 def train_tokenizer(*, dialogues: int = 20_000, seed: int = 1) -> Tokenizer:

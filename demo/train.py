@@ -2,8 +2,8 @@
 
     python train.py --out demo.gguf
 
-Three stages: short dialogues first, then nearly all of them, at last windows of 2,048 tokens so that every position
-of the context length has been seen. Matrices inside the layers are trained with Muon, everything else with AdamW.
+Four stages: short dialogues full of words that are hard to copy, then nearly all dialogues with such words, then with
+plainer words, at last windows of 2,048 tokens so that every position of the context length has been seen. Matrices inside the layers are trained with Muon, everything else with AdamW.
 Data is a function of the seed alone; floating-point sums are not the same on every machine.
 """
 
@@ -32,17 +32,23 @@ class Stage:
     steps: int
     length: int
     batch: int
+    long_words: bool = False
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides the result."""
 
-    stages: tuple[Stage, ...] = (Stage(600, 256, 24), Stage(2400, 768, 11), Stage(250, 2048, 4))
+    stages: tuple[Stage, ...] = (
+        Stage(600, 256, 24, long_words=True),
+        Stage(1000, 768, 11, long_words=True),
+        Stage(1450, 768, 11),
+        Stage(150, 2048, 4),
+    )
     muon_rate: float = 4e-3
     adam_rate: float = 2e-3
     warm_up: int = 100
-    decay_share: float = 0.4
+    decay_share: float = 0.35
     seed: int = 1
 
     @property
@@ -50,16 +56,24 @@ class Recipe:
         """Steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
 
-    def rate(self, step: int) -> float:
-        """Share of the peak learning rate: warm up, hold, then fall linearly to zero."""
+    def rate(self, step: int, first_step: int) -> float:
+        """Share of the peak learning rate: warm up (after a resume too), hold, then fall linearly to zero."""
         left = (self.steps - step) / (self.decay_share * self.steps)
-        return min(1.0, (step + 1) / self.warm_up, left)
+        return min(1.0, (step - first_step + 1) / self.warm_up, left)
 
 
-def batches(recipe: Recipe, tokenizer: Tokenizer) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of all stages, in order."""
+def batches(recipe: Recipe, tokenizer: Tokenizer, first_stage: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of all stages from `first_stage` on, in order."""
     for number, stage in enumerate(recipe.stages):
-        stream = windows(tokenizer, seed=f"train {recipe.seed} {number}", length=stage.length, batch=stage.batch)
+        if number < first_stage:
+            continue
+        stream = windows(
+            tokenizer,
+            seed=f"train {recipe.seed} {number}",
+            length=stage.length,
+            batch=stage.batch,
+            long_words=stage.long_words,
+        )
         for _ in range(stage.steps):
             yield next(stream)
 
@@ -99,20 +113,23 @@ def exact_turns(model: Llama, tokenizer: Tokenizer, count: int) -> dict[str, tup
     return result
 
 
-def train(recipe: Recipe, shape: Shape, out: Path) -> None:
-    """Train from nothing and write the GGUF; progress goes to standard output."""
+def train(recipe: Recipe, shape: Shape, out: Path, first_stage: int = 0) -> None:
+    """Train from nothing, or from the checkpoint beside `out` with the stages before `first_stage` done, and write the GGUF; progress goes to standard output."""
     torch.manual_seed(recipe.seed)
     tokenizer = train_tokenizer(seed=recipe.seed)
     tokenizer.save(str(out.with_suffix(".tokenizer.json")))
     model = Llama(shape)
+    if first_stage:
+        model.load_state_dict(torch.load(out.with_suffix(".pt")))
+    first_step = sum(stage.steps for stage in recipe.stages[:first_stage])
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {recipe.steps} steps", flush=True)
     forward = torch.compile(model)
     steppers = optimizers(model, recipe)
     peaks = [group["lr"] for stepper in steppers for group in stepper.param_groups]
     started, smooth = time.monotonic(), 7.0
-    for step, (tokens, wanted) in enumerate(batches(recipe, tokenizer)):
+    for step, (tokens, wanted) in enumerate(batches(recipe, tokenizer, first_stage), first_step):
         for stepper, peak in zip(steppers, peaks, strict=True):
-            stepper.param_groups[0]["lr"] = peak * recipe.rate(step)
+            stepper.param_groups[0]["lr"] = peak * recipe.rate(step, first_step)
         loss = model.loss(forward(tokens), tokens, wanted)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -131,4 +148,6 @@ def train(recipe: Recipe, shape: Shape, out: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo.gguf"))
-    train(Recipe(), Shape(), parser.parse_args().out)
+    parser.add_argument("--first-stage", type=int, default=0, help="resume after the stages before this one")
+    options = parser.parse_args()
+    train(Recipe(), Shape(), options.out, options.first_stage)

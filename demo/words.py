@@ -35,6 +35,10 @@ SKIES = "sunny, cloudy, rainy, windy, foggy, snowy, clear, stormy, light rain, h
 MONTHS = "January February March April May June July August September October November December".split()
 EXTENSIONS = "py txt md json csv log toml yaml".split()
 
+SHORT_ONSETS = "b c d f g h j k l m n p r s t v w z br dr fl kr st tr".split()
+SHORT_VOWELS = "a a e e i i o o u ia ea".split()
+SHORT_CODAS = ["", "", "", "l", "m", "n", "r", "s", "t", "x"]
+
 
 def is_held_out(word: str) -> bool:
     """Whether a word belongs to the tenth that training never sees."""
@@ -44,18 +48,28 @@ def is_held_out(word: str) -> bool:
 class Words:
     """A source of random words, names and values, all drawn from one seeded generator."""
 
-    def __init__(self, rng: random.Random, *, held_out: bool = False) -> None:
+    def __init__(self, rng: random.Random, *, held_out: bool = False, long_words: bool = False) -> None:
+        """Draw from `rng`; `long_words` makes them as hard to copy as can be ("Stoarkwairt" rather than "Velmira")."""
         self.rng = rng
         self.held_out = held_out
+        self.long_words = long_words
 
     def invented(self) -> str:
-        """A pronounceable lower-case word of one to four syllables that exists in no list."""
+        """A pronounceable lower-case word that exists in no list: two or three plain syllables, or up to four long ones."""
         while True:
-            count = self.rng.choice((1, 2, 2, 2, 3, 3, 4))
-            pick = self.rng.choice
-            word = "".join(pick(ONSETS) + pick(VOWELS) + pick(CODAS) for _ in range(count))
+            word = self._long_word() if self.long_words else self._short_word()
             if is_held_out(word) == self.held_out:
                 return word
+
+    def _long_word(self) -> str:
+        count = self.rng.choice((1, 2, 2, 2, 3, 3, 4))
+        pick = self.rng.choice
+        return "".join(pick(ONSETS) + pick(VOWELS) + pick(CODAS) for _ in range(count))
+
+    def _short_word(self) -> str:
+        count = self.rng.choice((2, 2, 2, 3, 3))
+        pick = self.rng.choice
+        return "".join(pick(SHORT_ONSETS) + pick(SHORT_VOWELS) + pick(SHORT_CODAS) for _ in range(count))
 
     def _mostly_invented(self, known: list[str], make: Callable[[], str]) -> str:
         if self.held_out or self.rng.random() < 0.7:

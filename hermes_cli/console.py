@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from hermes_cli.errors import HermesError
 
 
+# Text of a model or a tool must not move the cursor, change colours or answer for the user: control characters are
+# shown as U+FFFD, but for line breaks and tabs.
+_CONTROL = {code: "\ufffd" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
+
+
 class Voice(Enum):
     """Who is listening."""
 
@@ -52,7 +57,7 @@ class Console:
         """A piece of the answer, shown at once. Silent in JSON, whose document comes at the end."""
         if self.voice is Voice.JSON or not piece:
             return
-        self.out.write(piece)
+        self.out.write(piece.translate(_CONTROL) if self.out.isatty() else piece)
         self.out.flush()
         self._line_open = not piece.endswith("\n")
 
@@ -88,8 +93,9 @@ class Console:
             OSError: there is no terminal to ask on.
         """
         self.end_line()
-        with open(os.ctermid(), encoding="utf-8") as terminal:  # noqa: PTH123 - a device, not a path of ours
-            self._rich.print(question, end="", markup=False, style="bold")
+        device = "CONIN$" if sys.platform == "win32" else os.ctermid()
+        with open(device, encoding="utf-8") as terminal:  # noqa: PTH123 - a device, not a path of ours
+            self._rich.print(question.translate(_CONTROL), end="", markup=False, style="bold")
             return terminal.readline().strip()
 
     def working(self, message: str) -> AbstractContextManager[object]:
@@ -103,4 +109,4 @@ class Console:
     def _aside(self, message: str, style: str) -> None:
         if self.out.isatty():
             self.end_line()
-        self._rich.print(message, style=style, markup=False)
+        self._rich.print(message.translate(_CONTROL), style=style, markup=False)

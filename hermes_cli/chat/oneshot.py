@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hermes_cli.generation import Sampling
 
 MAX_ROUNDS = 10
+SHOWN_CHARACTERS = 500  # of a tool's result on the terminal; the model gets all of it
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def _run(call: ToolCall, question: Question, console: Console) -> str:
             result = run_tool(question.tools, call)
         except ToolFailedError as error:
             result = json.dumps({"error": error.message}, ensure_ascii=False)
-    console.note(f"← {result}", style="green")
+    cut = len(result) - SHOWN_CHARACTERS
+    console.note(f"← {result[:SHOWN_CHARACTERS]}{f' … and {cut:,} characters more' if cut > 0 else ''}", style="green")
     return result
 
 

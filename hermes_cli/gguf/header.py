@@ -155,10 +155,20 @@ def read_header(path: Path) -> Header:
     """Read and check the header of a file.
 
     Raises:
-        IntegrityError: as `parse_header`; the message names the file.
+        IntegrityError: as `parse_header`, or it cannot be read; the message names the file.
     """
+    try:
+        return _read_file(path)
+    except OSError as error:
+        raise IntegrityError(
+            f"{path} cannot be read: {error.strerror or error}.",
+            hint="check that the file is yours to read and its disk is well.",
+        ) from error
+
+
+def _read_file(path: Path) -> Header:
     with path.open("rb") as file:
-        if path.stat().st_size < len(MAGIC) or file.read(len(MAGIC)) != MAGIC:
+        if file.read(len(MAGIC)) != MAGIC:
             raise IntegrityError(
                 f"{path} is not a GGUF file (it does not start with the letters GGUF).",
                 hint="give the path of a model in GGUF format; its name usually ends in .gguf.",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,12 @@ def test_names_the_file_and_what_is_missing(demo_path: Path, tmp_path: Path) -> 
         read_header(cut)
     assert str(cut) in caught.value.message
     assert "truncated" in caught.value.message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that opens and does not read")
+def test_a_file_that_cannot_be_read_is_no_crash() -> None:
+    with pytest.raises(IntegrityError, match="/proc/self/mem cannot be read"):
+        read_header(Path("/proc/self/mem"))
 
 
 def test_type_sizes_agree_with_llama_cpp() -> None:

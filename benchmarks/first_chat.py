@@ -1,0 +1,124 @@
+"""First token and tokens per second: hermes' engine next to llama-cpp-python's own `Llama` class, in one run.
+
+    python benchmarks/first_chat.py                              # the demo model alone
+    python benchmarks/first_chat.py gemma-3-270m-q4_k_m.gguf     # and this file
+
+Both sides get the same tokens, threads, context and greedy sampling, and stop at the same place. They take turns, so
+that a machine that slows down slows both; ratios are taken pair by pair and their median is printed first.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import llama_cpp
+
+from hermes_cli import paths
+from hermes_cli.engine.generator import Done, Generator
+from hermes_cli.engine.llama import Context, Model, Sampling
+from hermes_cli.generation import usable_cores
+
+CONTEXT = 2048
+PROMPTS = {
+    "demo": "<|im_start|>user\nWhat is {}?<|im_end|>\n<|im_start|>assistant\n",
+    "other": "The history of {} is long. " * 12,
+}
+WORDS = ["GGUF", "Hermes", "ChatML", "quantization", "llama.cpp", "temperature", "VRAM", "JSON mode"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One generation: seconds to the first token, tokens per second after it, and how many tokens came."""
+
+    first: float
+    rate: float
+    tokens: int
+
+
+Side = Callable[[list[int]], Run]
+
+
+def timed(started: float, stamps: list[float]) -> Run:
+    """From the moments at which tokens came."""
+    return Run(stamps[0] - started, (len(stamps) - 1) / (stamps[-1] - stamps[0]), len(stamps))
+
+
+def ours(path: Path, threads: int, most: int) -> tuple[Side, Callable[[str], list[int]]]:
+    """Hermes' engine."""
+    model = Model(path)
+    context = Context(model, CONTEXT, threads=threads)
+
+    def side(prompt: list[int]) -> Run:
+        generator = Generator(context)  # a new one has nothing cached
+        started, stamps, done = time.perf_counter(), [], None
+        for event in generator.stream(prompt, Sampling(temperature=0), most):
+            if isinstance(event, Done):
+                done = event
+            else:
+                stamps.append(time.perf_counter())
+        assert done is not None  # noqa: S101 - the generator's contract
+        rate = (done.completion_tokens - 1) / (stamps[-1] - stamps[0])
+        return Run(stamps[0] - started, rate, done.completion_tokens)
+
+    return side, lambda text: model.vocabulary.tokenize(text, special=True)
+
+
+def theirs(path: Path, threads: int, most: int) -> Side:
+    """llama-cpp-python's high-level class."""
+    llama = llama_cpp.Llama(str(path), n_ctx=CONTEXT, n_threads=threads, n_threads_batch=threads, verbose=False)
+    ends = llama._model.token_eos(), llama.token_eos()  # noqa: SLF001 - the class has no public list of ends
+
+    def side(prompt: list[int]) -> Run:
+        llama.reset()
+        started, stamps = time.perf_counter(), []
+        for token in llama.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0):
+            if token in ends or len(stamps) == most:
+                break
+            llama.detokenize([token])
+            stamps.append(time.perf_counter())
+        return timed(started, stamps)
+
+    return side
+
+
+def compare(name: str, path: Path, threads: int, rounds: int, most: int) -> None:
+    """Let both sides take turns on one file and print the ratios, then the medians."""
+    mine, tokenize = ours(path, threads, most)
+    peer = theirs(path, threads, most)
+    pairs: list[tuple[Run, Run]] = []
+    for number in range(rounds + 1):
+        prompt = tokenize(PROMPTS["demo" if name == "demo" else "other"].format(WORDS[number % len(WORDS)]))
+        pair = (mine(prompt), peer(prompt)) if number % 2 else (peer(prompt), mine(prompt))[::-1]
+        if number:  # the first round warms both up
+            pairs.append((pair[0], pair[1]))
+    rate = statistics.median(a.rate / b.rate for a, b in pairs)
+    first = statistics.median(a.first / b.first for a, b in pairs)
+    print(f"{name}: {rate:.2f} x the tokens per second, {first:.2f} x the time to the first token ({rounds} pairs)")
+    for title, index in (("hermes", 0), ("Llama class", 1)):
+        runs = [pair[index] for pair in pairs]
+        print(
+            f"  {title:12} {statistics.median(run.rate for run in runs):8.1f} tokens/s"
+            f"  first token {statistics.median(run.first for run in runs) * 1000:7.1f} ms"
+            f"  {sum(run.tokens for run in runs)} tokens in all"
+        )
+
+
+def main() -> None:
+    """Parse arguments and compare on the demo model and on the file, if one is given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, nargs="?")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=128, help="most tokens of one generation")
+    options = parser.parse_args()
+    threads = usable_cores()
+    print(f"llama-cpp-python {llama_cpp.__version__}, {threads} threads, greedy")
+    compare("demo", paths.asset("demo.gguf"), threads, options.rounds, options.tokens)
+    if options.file:
+        compare(options.file.name, options.file, threads, options.rounds, options.tokens)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""The wrappers over llama.cpp, on the real demo model."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hermes_cli.engine.generator import Done, Generator, Text, common_prefix
+from hermes_cli.engine.llama import Batch, Context, Model, Sampler, Sampling
+from hermes_cli.engine.log import LOG
+from hermes_cli.errors import ContextFullError, EngineError, IntegrityError, UsageError
+
+GREEDY = Sampling(temperature=0)
+WILD = Sampling(temperature=5, top_k=0, top_p=1, min_p=0, seed=1)
+
+
+@pytest.fixture
+def context(demo_model: Model) -> Context:
+    return Context(demo_model, 256, threads=1)
+
+
+def prompt(model: Model, text: str = "Who are you?") -> list[int]:
+    turn = f"<|im_start|>system\nYou are Hermes Demo.<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+    return model.vocabulary.tokenize(turn, special=True)
+
+
+def generate(
+    generator: Generator, tokens: list[int], sampling: Sampling = GREEDY, limit: int | None = None
+) -> tuple[str, Done]:
+    *pieces, done = generator.stream(tokens, sampling, limit)
+    assert isinstance(done, Done)
+    return "".join(piece.text for piece in pieces if isinstance(piece, Text)), done
+
+
+def test_model_tells_what_it_is(demo_model: Model) -> None:
+    assert demo_model.parameters == 2_623_744
+    assert demo_model.trained_context == 2048
+    assert demo_model.weight_bytes < 5_000_000
+    assert demo_model.metadata("general.architecture") == "llama"
+    assert demo_model.metadata("no.such.key") is None
+    description = demo_model.metadata("general.description")
+    assert description is not None
+    assert "2.6 million parameters" in description
+    assert "<tool_call>" in (demo_model.chat_template() or "")
+    assert demo_model.chat_template("tool_use") is None
+
+
+def test_long_metadata_comes_whole(demo_model: Model) -> None:
+    assert demo_model.metadata("tokenizer.chat_template") == demo_model.chat_template()
+
+
+@pytest.mark.parametrize(
+    "tag", ["<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<tool_response>", "<think>", "</think>"]
+)
+def test_hermes_tags_are_single_tokens(demo_model: Model, tag: str) -> None:
+    assert len(demo_model.vocabulary.tokenize(tag, special=True)) == 1
+
+
+@given(st.text(max_size=60))
+def test_text_survives_tokenizing(demo_model: Model, text: str) -> None:
+    vocabulary = demo_model.vocabulary
+    tokens = vocabulary.tokenize(text, special=False)
+    assert b"".join(map(vocabulary.piece, tokens)).decode() == text
+
+
+def test_a_value_is_the_same_tokens_wherever_it_stands(demo_model: Model) -> None:
+    """What makes copying easy: neither a space nor a quote joins the word behind it."""
+    tokenize = demo_model.vocabulary.tokenize
+    alone = tokenize("Zarbomir", special=False)
+    assert tokenize("in Zarbomir", special=False)[-len(alone) :] == alone
+    assert tokenize('"Zarbomir', special=False)[-len(alone) :] == alone
+
+
+def test_long_pieces_come_whole(demo_model: Model) -> None:
+    vocabulary = demo_model.vocabulary
+    assert all(vocabulary.piece(token) for token in range(vocabulary.size))
+
+
+def test_generates_and_reuses_what_it_has_read(demo_model: Model, context: Context) -> None:
+    generator = Generator(context)
+    tokens = prompt(demo_model)
+    first, done = generate(generator, tokens)
+    assert first.startswith("I am the Hermes demo")
+    assert (done.reason, done.prompt_tokens, done.cached_tokens) == ("stop", len(tokens), 0)
+    again, warm = generate(generator, tokens)
+    assert again == first
+    assert warm.cached_tokens == len(tokens) - 1
+    other, _ = generate(generator, prompt(demo_model, "What is GGUF?"))
+    fresh, _ = generate(Generator(Context(demo_model, 256, threads=1)), prompt(demo_model, "What is GGUF?"))
+    assert other == fresh
+
+
+def test_seed_decides_the_text(demo_model: Model, context: Context) -> None:
+    generator, tokens = Generator(context), prompt(demo_model)
+
+    def text(seed: int) -> str:
+        return generate(generator, tokens, Sampling(temperature=5, top_k=0, top_p=1, min_p=0, seed=seed), 20)[0]
+
+    assert text(1) == text(1)
+    assert text(1) != text(2)
+
+
+def test_stops_at_max_tokens_and_at_the_context_length(demo_model: Model, context: Context) -> None:
+    generator, tokens = Generator(context), prompt(demo_model)
+    _, done = generate(generator, tokens, WILD, 5)
+    assert (done.reason, done.completion_tokens) == ("length", 5)
+    filler = tokens + tokens * ((context.length - 4) // len(tokens))
+    filler = filler[: context.length - 4]
+    _, done = generate(generator, filler, WILD)
+    assert done.reason == "length" or done.completion_tokens < 4
+    assert done.completion_tokens <= 4
+
+
+def test_a_prompt_that_fills_the_context_is_refused_with_both_numbers(context: Context) -> None:
+    with pytest.raises(ContextFullError, match=r"300 tokens, the context length is 256 tokens"):
+        generate(Generator(context), [5] * 300)
+
+
+def test_an_empty_prompt_is_refused(context: Context) -> None:
+    with pytest.raises(UsageError, match="empty"):
+        generate(Generator(context), [])
+
+
+def test_text_is_cut_between_characters_only(demo_model: Model, context: Context) -> None:
+    """Random bytes of a byte-level vocabulary: no piece may hold half a character, broken ones become U+FFFD."""
+    text, _ = generate(Generator(context), prompt(demo_model), WILD, 100)
+    assert text.encode().decode() == text
+
+
+def test_a_full_cache_is_an_error_that_says_so(context: Context) -> None:
+    with Batch(300) as batch:
+        for position in range(256):
+            batch.add(5, position)
+        context.decode(batch)
+        batch.clear()
+        batch.add(5, 256, logits=True)
+        with pytest.raises(ContextFullError, match="256 tokens has no room for 1 more"):
+            context.decode(batch)
+
+
+def test_an_invalid_batch_is_an_error_that_says_so(context: Context, demo_model: Model) -> None:
+    with Batch(4) as batch:
+        batch.add(demo_model.vocabulary.size + 10, 0)
+        with pytest.raises(EngineError, match=r"code -1\): invalid token"):
+            context.decode(batch)
+
+
+def test_a_full_batch_is_an_error() -> None:
+    with Batch(1) as batch:
+        batch.add(1, 0)
+        with pytest.raises(EngineError, match="is full"):
+            batch.add(1, 1)
+
+
+def test_an_impossible_context_is_an_error(demo_model: Model) -> None:
+    with pytest.raises(EngineError, match="cannot make a context"):
+        Context(demo_model, 256, threads=1, sequences=100_000)
+
+
+def test_llama_cpp_s_reason_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(b"GGUF\x03" + bytes(19))
+    with pytest.raises(IntegrityError, match=r"cannot load .*bad\.gguf: .+architecture"):
+        Model(path)
+    assert LOG.take_errors() == ""
+
+
+def test_everything_closes_in_any_order_and_twice(demo_path: Path) -> None:
+    model = Model(demo_path)
+    context = Context(model, 64, threads=1)
+    model.close()
+    context.close()
+    context.close()
+    model.close()
+    with pytest.raises(EngineError, match="the model is closed"):
+        _ = model.trained_context
+    del model, context
+    gc.collect()
+
+
+def test_a_context_keeps_its_model(demo_path: Path) -> None:
+    context = Context(Model(demo_path), 64, threads=1)
+    gc.collect()
+    assert context.model.trained_context == 2048
+    with Sampler(GREEDY) as sampler, Batch(1) as batch:
+        batch.add(5, 0, logits=True)
+        context.decode(batch)
+        assert 0 <= sampler.sample(context) < context.model.vocabulary.size
+
+
+@given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)))
+def test_common_prefix(left: list[int], right: list[int]) -> None:
+    count = common_prefix(left, right)
+    assert left[:count] == right[:count]
+    assert left[count : count + 1] != right[count : count + 1] or count in {len(left), len(right)}

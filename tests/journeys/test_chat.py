@@ -1,0 +1,244 @@
+"""`hermes chat` as a user meets it: real processes, the real demo model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import RunHermes, clean_environment
+
+from hermes_cli import paths
+from hermes_cli.catalog import names
+from hermes_cli.errors import ExitCode, IntegrityError
+
+WEATHER = "What's the weather in Tokyo?"
+
+
+def test_answers_on_standard_output_and_says_nothing_else(hermes: RunHermes) -> None:
+    done = hermes("chat", "demo", "Who are you?")
+    assert done.returncode == 0
+    assert done.stdout.startswith("I am the Hermes demo, a tiny model of 2.6 million parameters")
+    assert done.stdout.endswith("\n")
+    assert done.stderr == ""
+
+
+def test_the_prompt_needs_no_quotes_and_takes_what_is_piped_in(hermes: RunHermes) -> None:
+    typed = hermes("chat", "demo", "Who", "are", "you?")
+    piped = hermes("chat", "demo", stdin="Who are you?\n")
+    both = hermes("chat", "demo", "--json", "explain", stdin="diff --git a/x b/x\n")
+    assert typed.stdout == piped.stdout
+    assert json.loads(both.stdout)["usage"]["prompt_tokens"] > 20
+
+
+def test_a_path_works_in_place_of_a_name(hermes: RunHermes, demo_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "my model.gguf").write_bytes(demo_path.read_bytes())
+    done = hermes("chat", "my model.gguf", "Who are you?", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["model"] == "my model"
+
+
+def test_tools_run_and_their_trace_goes_to_standard_error(hermes: RunHermes) -> None:
+    done = hermes("chat", "demo", "--tools", "demo", "--yes", WEATHER)
+    assert done.returncode == 0
+    assert done.stdout == "It is 13 degrees and rainy in Tokyo.\n"
+    assert done.stderr.splitlines() == [
+        '→ get_weather(city="Tokyo")',
+        '← {"city": "Tokyo", "temperature": 13, "condition": "rainy"}',
+    ]
+
+
+def test_quiet_leaves_the_answer_alone(hermes: RunHermes) -> None:
+    done = hermes("chat", "demo", "--tools", "demo", "--yes", "--quiet", WEATHER)
+    assert done.stdout == "It is 13 degrees and rainy in Tokyo.\n"
+    assert done.stderr == ""
+
+
+def test_your_own_functions(hermes: RunHermes, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        'def get_mayor(city: str) -> str:\n    """Get the mayor of a city."""\n    return "Mira"\n'
+    )
+    done = hermes("chat", "demo", "--tools", "mine.py", "--yes", "--json", "What is the mayor of Paris?")
+    document = json.loads(done.stdout)
+    assert document["tool_calls"] == [{"name": "get_mayor", "arguments": {"city": "Paris"}, "result": "Mira"}]
+    assert "Mira" in document["text"]
+
+
+def test_a_failing_tool_is_told_to_the_model(hermes: RunHermes, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        'def get_weather(city: str) -> str:\n    """Get the weather for a city."""\n    raise OSError("no wind")\n'
+    )
+    document = json.loads(hermes("chat", "demo", "--tools", "mine.py", "--yes", "--json", WEATHER).stdout)
+    assert document["tool_calls"][0]["result"] == '{"error": "OSError: no wind"}'
+    assert document["finish_reason"] == "stop"
+
+
+def test_json_is_one_document_with_counts_and_times(hermes: RunHermes) -> None:
+    done = hermes("chat", "demo", "Who are you?", "--json")
+    document = json.loads(done.stdout)
+    assert document["model"] == "demo"
+    assert document["text"].startswith("I am the Hermes demo")
+    assert document["reasoning"] is None
+    assert document["tool_calls"] == []
+    assert document["finish_reason"] == "stop"
+    assert document["context_length"] == 2048
+    usage, timings = document["usage"], document["timings"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["completion_tokens"] > 10
+    assert timings["prompt_ms"] > 0
+    assert timings["predicted_per_second"] > 0
+
+
+def test_same_seed_same_answer(hermes: RunHermes) -> None:
+    options = ["--temperature", "5", "--seed", "7", "--max-tokens", "40"]
+    first, second = (hermes("chat", "demo", "pling plong", *options).stdout for _ in range(2))
+    assert first == second
+
+
+def test_system_prompt_reaches_the_model(hermes: RunHermes) -> None:
+    schema = json.dumps({"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}})
+    prompt = f"You are a helpful assistant that answers in JSON. Here's the json schema you must adhere to:\n<schema>\n{schema}\n</schema>"
+    done = hermes("chat", "demo", "--system", prompt, "Anna is 34 years old.")
+    assert json.loads(done.stdout) == {"name": "Anna", "age": 34}
+
+
+def test_max_tokens_is_not_silent(hermes: RunHermes) -> None:
+    done = hermes("chat", "demo", "Who are you?", "--max-tokens", "3")
+    assert done.stderr == "the answer was cut off: --max-tokens 3 is used up.\n"
+    assert (
+        json.loads(hermes("chat", "demo", "Who are you?", "--max-tokens", "3", "--json").stdout)["finish_reason"]
+        == "length"
+    )
+
+
+def test_verbose_shows_llama_cpp_s_log(hermes: RunHermes) -> None:
+    assert "llama_model_loader" in hermes("chat", "demo", "Hi", "-v").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["nowhere.gguf", "Hi"], ExitCode.NOT_FOUND, "no model named nowhere.gguf and no such file"),
+        (["hermes-9:3b", "Hi"], ExitCode.NOT_FOUND, "one of: demo"),
+        (["folder", "Hi"], ExitCode.USAGE, "is a directory"),
+        (["text.gguf", "Hi"], ExitCode.INTEGRITY, "not a GGUF file"),
+        (["empty.gguf", "Hi"], ExitCode.INTEGRITY, "not a GGUF file"),
+        (["cut.gguf", "Hi"], ExitCode.INTEGRITY, "truncated"),
+        (["header.gguf", "Hi"], ExitCode.INTEGRITY, "ends in the middle of"),
+        (["nothing.gguf", "Hi"], ExitCode.INTEGRITY, "llama.cpp cannot load nothing.gguf: "),
+        (["demo"], ExitCode.USAGE, "there is no prompt"),
+        (["demo", "   "], ExitCode.USAGE, "there is no prompt"),
+        (["demo", "word " * 3000], ExitCode.DOES_NOT_FIT, "the context length is 2,048 tokens"),
+        (["demo", "Hi", "--context", "1000000"], ExitCode.USAGE, "longer than the 2,048 tokens"),
+        (["demo", "Hi", "--json", "--quiet"], ExitCode.USAGE, "exclude each other"),
+        (["demo", "Hi", "--tools", "no.py"], ExitCode.NOT_FOUND, "no tools file no.py"),
+        (["demo", "Hi", "--tools", "broken.py"], ExitCode.USAGE, "broken.py, line 2: "),
+        (
+            ["demo", "Hi", "--tools", "raises.py"],
+            ExitCode.USAGE,
+            "raises.py, line 1: running the file raised ZeroDivisionError",
+        ),
+        (["demo", "Hi", "--tools", "untyped.py"], ExitCode.USAGE, "the parameter city has no type"),
+        (["demo", "Hi", "--tools", "none.py"], ExitCode.USAGE, "no public function"),
+        (["demo", "--tools", "demo", WEATHER], ExitCode.USAGE, "add --yes"),
+    ],
+)
+def test_bad_input_is_one_clear_error(
+    hermes: RunHermes, tmp_path: Path, demo_path: Path, arguments: list[str], code: ExitCode, says: str
+) -> None:
+    model = demo_path.read_bytes()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.gguf").write_text("This is a letter.")
+    (tmp_path / "empty.gguf").write_bytes(b"")
+    (tmp_path / "cut.gguf").write_bytes(model[: len(model) // 2])
+    (tmp_path / "header.gguf").write_bytes(model[:900])
+    (tmp_path / "nothing.gguf").write_bytes(b"GGUF\x03" + bytes(19))
+    (tmp_path / "broken.py").write_text("def f(x: int) -> int:\n    return (\n")
+    (tmp_path / "raises.py").write_text("1 / 0\n")
+    (tmp_path / "untyped.py").write_text("def f(city):\n    return city\n")
+    (tmp_path / "none.py").write_text("_x = 1\n")
+    done = hermes("chat", *arguments)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert says in done.stderr
+    assert "next: " in done.stderr
+    assert done.stderr.count("error: ") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_binary_on_standard_input(hermes: RunHermes) -> None:
+    done = hermes("chat", "demo", "explain", stdin=b"\x00\xff\xfe")
+    assert done.returncode == ExitCode.USAGE
+    assert "not text" in done.stderr
+
+
+def test_an_altered_demo_model_does_not_load(tmp_path: Path, demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo.gguf").write_bytes(demo_path.read_bytes()[:-1] + b"?")
+    monkeypatch.setattr(paths, "asset", lambda name: tmp_path / name)
+    with pytest.raises(IntegrityError, match="SHA-256"):
+        names.find("demo")
+
+
+@pytest.mark.parametrize("command", ["chat demo --tools slow.py --yes", "chat demo"])
+def test_ctrl_c_ends_cleanly(tmp_path: Path, command: str) -> None:
+    """While a tool runs, and while waiting for standard input."""
+    (tmp_path / "slow.py").write_text(
+        "import time\n"
+        'def get_weather(city: str) -> str:\n    """Get the weather for a city."""\n'
+        '    print("SLOW", flush=True)\n    time.sleep(600)\n    return ""\n'
+        'print("LOADED", flush=True)\n'
+    )
+    waits_for_tool = "--tools" in command
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-m",
+            "hermes_cli",
+            *command.split(),
+            *([WEATHER] if waits_for_tool else []),
+        ],
+        stdin=subprocess.DEVNULL if waits_for_tool else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=clean_environment(),
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    if waits_for_tool:
+        while process.stdout.readline() != "SLOW\n":
+            pass
+    else:
+        # One of the last imports before standard input is read.
+        while "hermes_cli.console" not in process.stderr.readline():
+            pass
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert errors.rstrip().endswith("interrupted")
+    assert "Traceback" not in errors
+
+
+def test_a_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hermes_cli", "chat", "demo", "Who are you?"],
+        stdin=subprocess.DEVNULL,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=clean_environment(),
+        text=True,
+    )
+    os.close(write)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.FAILED
+    assert errors == ""

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from hermes_cli.console import Console, Voice
+from hermes_cli.errors import NotFoundError
+
+ERROR = NotFoundError("there is no [bold]x[/bold].", hint="type y.")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("voice", "data", "aside"), [(Voice.HUMAN, "ab\n", "note\n"), (Voice.QUIET, "ab\n", ""), (Voice.JSON, "", "")]
+)
+def test_voices(voice: Voice, data: str, aside: str, capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(voice)
+    console.text("a")
+    console.text("b")
+    console.end_line()
+    console.end_line()
+    console.note("note")
+    seen = capsys.readouterr()
+    assert (seen.out, seen.err) == (data, aside)
+
+
+def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(Voice.JSON)
+    console.text("never shown")
+    console.document({"text": "é"})
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"text": "é"}
+    assert "é" in out
+
+
+@pytest.mark.parametrize("voice", Voice)
+def test_errors_and_warnings_are_heard_by_all(voice: Voice, capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(voice)
+    console.warn("careful")
+    console.error(ERROR)
+    seen = capsys.readouterr()
+    assert seen.err == "careful\nerror: there is no [bold]x[/bold].\n  next: type y.\n"
+    assert seen.out == ""
+
+
+def test_a_note_does_not_land_in_the_middle_of_a_line_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Terminal()
+    console = Console(out=out)
+    console.text("half a line")
+    console.note("note")
+    assert out.getvalue() == "half a line\n"
+    assert capsys.readouterr().err == "note\n"
+
+
+def test_control_characters_cannot_reach_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Terminal()
+    console = Console(out=out)
+    console.text("a\x1b[2Jb\n\tc\x9b\x07")
+    console.note("\x1b]0;title\x07")
+    assert "\x1b" not in out.getvalue() + capsys.readouterr().err
+    assert out.getvalue().startswith("a\ufffd[2Jb\n\tc\ufffd\ufffd")
+
+
+def test_a_pipe_gets_no_line_breaks_that_the_answer_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    console = Console(out=out)
+    console.text("half ")
+    console.note("note")
+    console.text("a line")
+    assert out.getvalue() == "half a line"
+    assert capsys.readouterr().err == "note\n"
+
+
+def test_colour_can_be_forced_and_forbidden(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    Console(color=True).note("a", style="cyan")
+    Console(color=False).note("b", style="cyan")
+    Console().note("c", style="cyan")
+    monkeypatch.setenv("NO_COLOR", "1")
+    Console().note("d", style="cyan")
+    assert capsys.readouterr().err == "\x1b[36ma\x1b[0m\nb\nc\nd\n"
