@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Command: (module in hermes_cli.commands, one line for `hermes --help`). What runs is the module's `command` function.
 COMMANDS = {
     "chat": ("chat", "Ask a Hermes model something."),
+    "paths": ("paths", "Show where hermes keeps things."),
 }
 EPILOG = "Try it now, without any download: hermes chat demo 'What can you do?'"
 

@@ -1,0 +1,25 @@
+"""`hermes paths`: where hermes keeps things on this machine."""
+
+from __future__ import annotations
+
+from hermes_cli import paths
+from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+
+
+def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColorOption = False) -> None:
+    """Show where hermes keeps things, and what moves them.
+
+    Folders are made when first needed. Models are in the Hugging Face Hub's own cache, shared with other tools.
+    """
+    console = console_for(json=json, quiet=quiet, no_color=no_color)
+    places = {
+        "models": (paths.models_dir(), "HF_HUB_CACHE or HF_HOME"),
+        "data": (paths.data_dir(), "HERMES_LLM_DATA_DIR"),
+        "config": (paths.config_dir(), "HERMES_LLM_CONFIG_DIR"),
+        "cache": (paths.cache_dir(), "HERMES_LLM_CACHE_DIR"),
+        "demo": (paths.asset("demo.gguf"), "ships with hermes"),
+    }
+    width = max(len(str(path)) for path, _ in places.values())
+    for name, (path, moved_by) in places.items():
+        console.text(f"{path}\n" if quiet else f"{name:8}{path!s:{width}}  {moved_by}\n")
+    console.document({name: str(path) for name, (path, _) in places.items()})
