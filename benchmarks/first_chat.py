@@ -72,8 +72,9 @@ def theirs(path: Path, threads: int, most: int) -> Side:
     ends = llama._model.token_eos(), llama.token_eos()  # noqa: SLF001 - the class has no public list of ends
 
     def side(prompt: list[int]) -> Run:
-        llama.reset()
-        started, stamps = time.perf_counter(), []
+        llama.reset()  # type: ignore[no-untyped-call]
+        stamps: list[float] = []
+        started = time.perf_counter()
         for token in llama.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0):
             if token in ends or len(stamps) == most:
                 break

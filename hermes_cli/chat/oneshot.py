@@ -91,12 +91,11 @@ def _one_turn(
     if turn.reasoning:
         console.note(f"(thought: {turn.reasoning.strip()})")
     if turn.done and turn.done.reason == "length":
-        why = (
-            f"--max-tokens {question.max_tokens}"
-            if turn.done.completion_tokens == question.max_tokens
-            else "the context"
+        by_choice = turn.done.completion_tokens == question.max_tokens
+        limit = (
+            f"--max-tokens {question.max_tokens}" if by_choice else f"the context of {chatter.context.length:,} tokens"
         )
-        console.warn(f"the answer was cut off: {why} is used up.")
+        console.warn(f"the answer was cut off: {limit} is used up.")
     return turn
 
 
