@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -80,6 +81,9 @@ def typed_command(arguments: Sequence[str]) -> str | None:
 def main() -> NoReturn:
     """Run `hermes` and exit with a code from `ExitCode`."""
     signal.signal(signal.SIGINT, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to fail
     try:
         build_app(typed_command(sys.argv[1:]))()
         sys.exit(ExitCode.OK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -102,9 +102,10 @@ def _whole_prompt(words: list[str]) -> str:
         UsageError: there is neither, or what was piped in is not text.
     """
     parts = [" ".join(words).strip()]
-    if not sys.stdin.isatty():
+    stdin: TextIO | None = sys.stdin  # None when it was closed (`<&-`)
+    if stdin is not None and not stdin.isatty():
         try:
-            parts.append(sys.stdin.read().strip())
+            parts.append(stdin.read().strip())
         except UnicodeDecodeError as error:
             raise UsageError(
                 f"standard input is not text (byte {error.start:,} is not UTF-8).", hint="pipe text, not a binary file."

@@ -89,7 +89,7 @@ class Vocabulary:
         Raises:
             UsageError: the text is too long for llama.cpp to count its tokens.
         """
-        raw = text.encode("utf-8")
+        raw = text.encode("utf-8", "replace")  # JSON escapes and command lines can hold half characters
         room = len(raw) + 8
         tokens = (llama_cpp.llama_token * room)()
         count: int = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), tokens, room, False, special)  # noqa: FBT003

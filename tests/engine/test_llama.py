@@ -67,6 +67,11 @@ def test_text_survives_tokenizing(demo_model: Model, text: str) -> None:
     assert b"".join(map(vocabulary.piece, tokens)).decode() == text
 
 
+def test_half_a_character_is_replaced(demo_model: Model) -> None:
+    vocabulary = demo_model.vocabulary
+    assert b"".join(map(vocabulary.piece, vocabulary.tokenize("a\ud800b", special=False))) == b"a?b"
+
+
 def test_a_value_is_the_same_tokens_wherever_it_stands(demo_model: Model) -> None:
     """What makes copying easy: neither a space nor a quote joins the word behind it."""
     tokenize = demo_model.vocabulary.tokenize

@@ -176,6 +176,35 @@ def test_binary_on_standard_input(hermes: RunHermes) -> None:
     assert "not text" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "environment"),
+    [
+        ("{python} -m hermes_cli chat demo 'Who are you?' <&-", {}),
+        (
+            '{python} -m hermes_cli chat demo --tools demo --yes "What\'s the weather in Tokyo?" </dev/null',
+            {"PYTHONIOENCODING": "ascii"},
+        ),
+        (
+            "{python} -m hermes_cli chat demo --yes --tools demo \"What's the weather in $(printf 'Z\\374rich')?\" </dev/null",
+            {},
+        ),
+    ],
+    ids=["no standard input", "a terminal of ASCII", "half a character"],
+)
+def test_odd_surroundings(tmp_path: Path, command: str, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["/bin/bash", "-c", command.format(python=sys.executable)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**clean_environment(), **environment},
+    )
+    assert done.returncode == 0
+    assert done.stdout.strip()
+    assert "Traceback" not in done.stderr
+
+
 def test_an_altered_demo_model_does_not_load(tmp_path: Path, demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "demo.gguf").write_bytes(demo_path.read_bytes()[:-1] + b"?")
     monkeypatch.setattr(paths, "asset", lambda name: tmp_path / name)
