@@ -13,7 +13,7 @@ from typing import Any
 from families import Tool, Use, offer
 from plain import BEYOND_ME, BEYOND_TEMPLATES, FACTS, NO_TOOL
 from records import record
-from words import Words
+from words import PLAIN, Style, Words
 
 Message = dict[str, Any]
 
@@ -145,10 +145,10 @@ def question(rng: random.Random, words: Words) -> list[Message]:
 
 
 def tool_call(rng: random.Random, words: Words, calls: int = 1) -> Dialogue:
-    """One to four tools, one to three requests; now and then one that no tool is for."""
-    tools = offer(rng, words, rng.choice((1, 1, 2, 2, 3, 4)))
+    """One to four tools, one to three requests (up to six, if dense); now and then one that no tool is for."""
+    tools = offer(rng, words, rng.choice((1, 1, 2, 2, 3) if words.style.dense else (1, 1, 2, 2, 3, 4)))
     messages = system(rng, words)
-    for _ in range(rng.choice((1, 1, 2, 3))):
+    for _ in range(rng.choice((2, 3, 4, 5, 6) if words.style.dense else (1, 1, 2, 3))):
         roll = rng.random()
         if roll < 0.12:
             _, ask, answer = fact(rng, words)
@@ -245,7 +245,9 @@ MIX: list[tuple[Callable[[random.Random, Words], Dialogue], float]] = [
 ]
 
 
-def dialogue(rng: random.Random, *, held_out: bool = False, long_words: bool = False) -> Dialogue:
-    """One random dialogue of any kind; see `Words` for the two switches."""
+def dialogue(rng: random.Random, style: Style = PLAIN) -> Dialogue:
+    """One random dialogue of any kind."""
     makers, weights = zip(*MIX, strict=True)
-    return rng.choices(makers, weights)[0](rng, Words(rng, held_out=held_out, long_words=long_words))
+    # Dense tool dialogues are long; JSON gets its share of the text back.
+    shares = [w * 2.5 if style.dense and maker is json_mode else w for maker, w in zip(makers, weights, strict=True)]
+    return rng.choices(makers, shares)[0](rng, Words(rng, style))

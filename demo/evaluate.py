@@ -19,6 +19,7 @@ import jinja2
 from dialogues import Dialogue, Message, dialogue
 from plain import FACTS
 from rendering import TEMPLATE_FILE
+from words import Style
 
 from hermes_cli import generation as g
 from hermes_cli import paths
@@ -126,7 +127,7 @@ def main() -> None:
 
     with g.Chatter(options.model, g.Loading()) as chatter:
         for number in range(options.dialogues):
-            for turn in play(chatter, dialogue(random.Random(f"evaluation {number}"), held_out=True)):
+            for turn in play(chatter, dialogue(random.Random(f"evaluation {number}"), Style(held_out=True))):
                 count(turn.kind, good=turn.exact)
                 count("thinks when asked, and only then", good=turn.thought_rightly)
                 if not turn.exact:

@@ -9,6 +9,7 @@ from rendering import pieces
 from tokenizer import END_OF_TEXT
 from tokenizers import Tokenizer
 from torch import Tensor
+from words import Style
 
 Encoded = tuple[list[int], list[bool]]
 
@@ -24,24 +25,24 @@ def encode(tokenizer: Tokenizer, conversation: Dialogue) -> Encoded:
     return ids, wanted
 
 
-def _stream(tokenizer: Tokenizer, seed: str, longest: int, *, long_words: bool) -> Iterator[Encoded]:
+def _stream(tokenizer: Tokenizer, seed: str, longest: int, style: Style) -> Iterator[Encoded]:
     number = 0
     while True:
-        encoded = encode(tokenizer, dialogue(random.Random(f"{seed} {number}"), long_words=long_words))
+        encoded = encode(tokenizer, dialogue(random.Random(f"{seed} {number}"), style))
         number += 1
         if len(encoded[0]) <= longest:
             yield encoded
 
 
 def windows(
-    tokenizer: Tokenizer, *, seed: str, length: int, batch: int, long_words: bool, waiting: int = 64
+    tokenizer: Tokenizer, *, seed: str, length: int, batch: int, style: Style, waiting: int = 64
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of packed windows.
 
     Each window takes, from a small waiting room, the longest dialogue that still fits, again and again; what stays
     empty is end-of-text. Yields tokens (batch, length) int64 and wanted (batch, length) bool.
     """
-    stream = _stream(tokenizer, seed, length, long_words=long_words)
+    stream = _stream(tokenizer, seed, length, style)
     room = [next(stream) for _ in range(waiting)]
     while True:
         tokens = torch.full((batch, length), END_OF_TEXT, dtype=torch.int64)

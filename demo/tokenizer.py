@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dialogues import dialogue
 from rendering import render
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from words import Style
 
 VOCABULARY_SIZE = 1024
 CONTROL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -24,7 +25,7 @@ LEARNING_CUTS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s"
 
 def _texts(count: int, seed: int) -> Iterator[str]:
     for index in range(count):
-        yield render(dialogue(random.Random(f"tokenizer {seed} {index}"), long_words=True))
+        yield render(dialogue(random.Random(f"tokenizer {seed} {index}"), Style(long_words=True)))
 
 
 def train_tokenizer(*, dialogues: int = 20_000, seed: int = 1) -> Tokenizer:

@@ -2,8 +2,9 @@
 
     python train.py --out demo.gguf
 
-Four stages: short dialogues full of words that are hard to copy, then nearly all dialogues with such words, then with
-plainer words, at last windows of 2,048 tokens so that every position of the context length has been seen. Matrices inside the layers are trained with Muon, everything else with AdamW.
+Five stages: short dialogues full of words that are hard to copy, then nearly all dialogues with such words, then with
+plainer words, then with more requests in each, at last windows of 2,048 tokens so that every position of the context
+length has been seen. Matrices inside the layers are trained with Muon, everything else with AdamW.
 Data is a function of the seed alone; floating-point sums are not the same on every machine.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from dialogues import dialogue
 from export import write_gguf
@@ -23,6 +25,7 @@ from tokenizer import train_tokenizer
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
+from words import PLAIN, Style
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Stage:
     steps: int
     length: int
     batch: int
-    long_words: bool = False
+    style: Style = PLAIN
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,16 @@ class Recipe:
     """Everything that decides the result."""
 
     stages: tuple[Stage, ...] = (
-        Stage(600, 256, 24, long_words=True),
-        Stage(1000, 768, 11, long_words=True),
-        Stage(1450, 768, 11),
-        Stage(150, 2048, 4),
+        Stage(600, 256, 24, Style(long_words=True)),
+        Stage(1000, 768, 11, Style(long_words=True)),
+        Stage(1200, 768, 11),
+        Stage(850, 1024, 8, Style(dense=True)),
+        Stage(80, 2048, 4),
     )
+    # Step and share of the peak learning rate, straight lines between: warm up, hold, fall, fall more slowly.
+    schedule: tuple[tuple[int, float], ...] = ((0, 0.0), (100, 1.0), (2080, 1.0), (2800, 0.357), (3730, 0.0))
     muon_rate: float = 4e-3
     adam_rate: float = 2e-3
-    warm_up: int = 100
-    decay_share: float = 0.35
     seed: int = 1
 
     @property
@@ -57,9 +61,9 @@ class Recipe:
         return sum(stage.steps for stage in self.stages)
 
     def rate(self, step: int, first_step: int) -> float:
-        """Share of the peak learning rate: warm up (after a resume too), hold, then fall linearly to zero."""
-        left = (self.steps - step) / (self.decay_share * self.steps)
-        return min(1.0, (step - first_step + 1) / self.warm_up, left)
+        """Share of the peak learning rate; after a resume it takes 50 steps to get there."""
+        scheduled = float(np.interp(step + 1, *zip(*self.schedule, strict=True)))
+        return scheduled * (min(1.0, (step - first_step + 1) / 50) if first_step else 1.0)
 
 
 def batches(recipe: Recipe, tokenizer: Tokenizer, first_stage: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -72,7 +76,7 @@ def batches(recipe: Recipe, tokenizer: Tokenizer, first_stage: int) -> Iterator[
             seed=f"train {recipe.seed} {number}",
             length=stage.length,
             batch=stage.batch,
-            long_words=stage.long_words,
+            style=stage.style,
         )
         for _ in range(stage.steps):
             yield next(stream)
@@ -97,7 +101,7 @@ def exact_turns(model: Llama, tokenizer: Tokenizer, count: int) -> dict[str, tup
     """
     result: dict[str, tuple[int, int]] = {}
     for number in range(count):
-        conversation = dialogue(random.Random(f"progress {number}"), held_out=True)
+        conversation = dialogue(random.Random(f"progress {number}"), Style(held_out=True))
         ids, wanted = encode(tokenizer, conversation)
         tokens = torch.tensor(ids[: model.shape.context_length])
         best = functional.linear(model(tokens[None])[0], model.token_embd.weight).argmax(-1)

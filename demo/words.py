@@ -1,12 +1,13 @@
 """Names and values that dialogues are filled with: real ones, and ones invented from syllables.
 
 Invented words are what teaches a small model to *copy* instead of to remember. One in ten of all words is set
-aside by its checksum: `Words(rng, held_out=True)` draws only those, training never sees them.
+aside by its checksum: a held-out style draws only those, training never sees them.
 """
 
 import random
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 ONSETS = "b br c ch cl d dr f fl g gl gr h j k kl kr l m n p pl qu r s sh sl st t th tr v w x y z".split()
 VOWELS = "a e i o u ai ea ee ia io oa oo ou".split()
@@ -45,20 +46,35 @@ def is_held_out(word: str) -> bool:
     return zlib.crc32(word.lower().encode()) % 10 == 0
 
 
+@dataclass(frozen=True)
+class Style:
+    """How dialogues are drawn. The default is what the model is measured on; the others make stages of its training.
+
+    `held_out` takes words from the tenth that training never sees. `long_words` makes them as hard to copy as can be
+    ("Stoarkwairt" rather than "Velmira"). `dense` puts more requests behind one system prompt, so that more of the
+    text is to be learned.
+    """
+
+    held_out: bool = False
+    long_words: bool = False
+    dense: bool = False
+
+
+PLAIN = Style()
+
+
 class Words:
     """A source of random words, names and values, all drawn from one seeded generator."""
 
-    def __init__(self, rng: random.Random, *, held_out: bool = False, long_words: bool = False) -> None:
-        """Draw from `rng`; `long_words` makes them as hard to copy as can be ("Stoarkwairt" rather than "Velmira")."""
+    def __init__(self, rng: random.Random, style: Style) -> None:
         self.rng = rng
-        self.held_out = held_out
-        self.long_words = long_words
+        self.style = style
 
     def invented(self) -> str:
         """A pronounceable lower-case word that exists in no list: two or three plain syllables, or up to four long ones."""
         while True:
-            word = self._long_word() if self.long_words else self._short_word()
-            if is_held_out(word) == self.held_out:
+            word = self._long_word() if self.style.long_words else self._short_word()
+            if is_held_out(word) == self.style.held_out:
                 return word
 
     def _long_word(self) -> str:
@@ -72,7 +88,7 @@ class Words:
         return "".join(pick(SHORT_ONSETS) + pick(SHORT_VOWELS) + pick(SHORT_CODAS) for _ in range(count))
 
     def _mostly_invented(self, known: list[str], make: Callable[[], str]) -> str:
-        if self.held_out or self.rng.random() < 0.7:
+        if self.style.held_out or self.rng.random() < 0.7:
             return make()
         return self.rng.choice(known)
 
