@@ -164,16 +164,12 @@ def two_calls(rng: random.Random, words: Words) -> Dialogue:
 
 
 def json_mode(rng: random.Random, words: Words) -> Dialogue:
-    """A schema in the system prompt and a sentence to put into it."""
-    prompt, sentence, answer = record(rng, words)
-    return Dialogue(
-        "json",
-        [
-            {"role": "system", "content": prompt},
-            {"role": "user", "content": sentence},
-            {"role": "assistant", "content": answer},
-        ],
-    )
+    """A schema in the system prompt and sentences to put into it."""
+    prompt, pairs = record(rng, words)
+    messages: list[Message] = [{"role": "system", "content": prompt}]
+    for sentence, answer in pairs:
+        messages += [{"role": "user", "content": sentence}, {"role": "assistant", "content": answer}]
+    return Dialogue("json", messages)
 
 
 def chat(rng: random.Random, words: Words) -> Dialogue:
@@ -213,7 +209,8 @@ def thinking(rng: random.Random, words: Words) -> Dialogue:
         ]
         return Dialogue("thinking", messages, thinking=True)
     if roll < 0.8:
-        prompt, sentence, answer = record(rng, words)
+        prompt, pairs = record(rng, words)
+        sentence, answer = pairs[0]
         text = f"The schema wants {', '.join(json.loads(answer))}."
         return Dialogue(
             "thinking",
@@ -248,6 +245,5 @@ MIX: list[tuple[Callable[[random.Random, Words], Dialogue], float]] = [
 def dialogue(rng: random.Random, style: Style = PLAIN) -> Dialogue:
     """One random dialogue of any kind."""
     makers, weights = zip(*MIX, strict=True)
-    # Dense tool dialogues are long; JSON gets its share of the text back.
-    shares = [w * 2.5 if style.dense and maker is json_mode else w for maker, w in zip(makers, weights, strict=True)]
+    shares = [w * style.json_share if maker is json_mode else w for maker, w in zip(makers, weights, strict=True)]
     return rng.choices(makers, shares)[0](rng, Words(rng, style))

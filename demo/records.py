@@ -15,7 +15,7 @@ SYSTEM = (
 )
 
 
-def _person(words: Words) -> tuple[str, list[Field]]:
+def _person(words: Words, _: list[Field] | None = None) -> tuple[str, list[Field]]:
     name, rng = words.person(), words.rng
     age, city, job, mail = rng.randint(1, 99), words.city(), words.thing(), words.email()
     likes = [words.thing() for _ in range(rng.randint(1, 3))]
@@ -30,11 +30,11 @@ def _person(words: Words) -> tuple[str, list[Field]]:
     ]
 
 
-def _product(words: Words) -> tuple[str, list[Field]]:
+def _product(words: Words, like: list[Field] | None = None) -> tuple[str, list[Field]]:
     name, rng = words.name(), words.rng
     price, stock, colour, maker = words.decimal(), words.integer(), words.thing(), words.name()
     return name, [
-        (rng.choice(["name", "product", "title"]), {"type": "string"}, name, ""),
+        (like[0][0] if like else rng.choice(["name", "product", "title"]), {"type": "string"}, name, ""),
         ("price", {"type": "number"}, price, rng.choice([f"costs {price}", f"costs {price} dollars"])),
         ("stock", {"type": "integer"}, stock, f"has {stock} in stock"),
         ("color", {"type": "string"}, colour, f"has the color {colour}"),
@@ -43,11 +43,11 @@ def _product(words: Words) -> tuple[str, list[Field]]:
     ]
 
 
-def _event(words: Words) -> tuple[str, list[Field]]:
+def _event(words: Words, like: list[Field] | None = None) -> tuple[str, list[Field]]:
     name, rng = words.name(), words.rng
     date, time, place, guests = words.date(), words.clock(), words.city(), rng.randint(2, 500)
     return name, [
-        (rng.choice(["name", "event", "title"]), {"type": "string"}, name, ""),
+        (like[0][0] if like else rng.choice(["name", "event", "title"]), {"type": "string"}, name, ""),
         ("date", {"type": "string"}, date, f"is on {date}"),
         ("time", {"type": "string"}, time, f"starts at {time}"),
         ("place", {"type": "string"}, place, f"takes place in {place}"),
@@ -55,25 +55,42 @@ def _event(words: Words) -> tuple[str, list[Field]]:
     ]
 
 
-def _anything(words: Words) -> tuple[str, list[Field]]:
+def _anything(words: Words, like: list[Field] | None = None) -> tuple[str, list[Field]]:
     """Invented property names: `the X is Y`."""
     rng, name = words.rng, words.name()
     fields: list[Field] = [("name", {"type": "string"}, name, "")]
-    for _ in range(4):
-        key = words.invented()
-        number = rng.random() < 0.4
+    for place in range(1, 5):
+        if like:
+            key, number = like[place][0], like[place][1]["type"] == "integer"
+        else:
+            key, number = words.invented(), rng.random() < 0.4
         value: Any = words.integer() if number else words.thing()
         fields.append((key, {"type": "integer" if number else "string"}, value, f"has {key} {value}"))
     return name, fields
 
 
-def record(rng: random.Random, words: Words) -> tuple[str, str, str]:
-    """One JSON-mode exchange.
+def _sentence(rng: random.Random, subject: str, clauses: list[str]) -> str:
+    """The facts in words: "Anna is 34, lives in Oslo and likes tea."."""
+    sentence = f"{subject} {clauses[0]}"
+    if len(clauses) > 1:
+        sentence += "".join(f", {clause}" for clause in clauses[1:-1]) + f" and {clauses[-1]}"
+    return rng.choice(["", "", "", "Please extract: ", "Extract the facts: "]) + sentence + rng.choice([".", ".", ""])
+
+
+def _answer(fields: list[Field], wanted: list[str]) -> str:
+    values = {name: value for name, _, value, _ in fields}
+    return json.dumps({name: values[name] for name in wanted}, ensure_ascii=False)
+
+
+def record(rng: random.Random, words: Words) -> tuple[str, list[tuple[str, str]]]:
+    """One JSON-mode dialogue.
 
     Returns:
-        The system prompt with the schema, the user's sentence, and the JSON text expected in reply.
+        The system prompt with the schema, and pairs of a user's sentence and the JSON text expected in reply: one pair,
+        or up to four if the style repeats schemas.
     """
-    subject, fields = rng.choice([_person, _person, _product, _event, _anything])(words)
+    make = rng.choice([_person, _person, _product, _event, _anything])
+    subject, fields = make(words)
     others = [field for field in fields if field[3]]
     stated = rng.sample(others, rng.randint(1, min(4, len(others))))
     wanted = rng.sample(stated, rng.randint(1, len(stated))) if rng.random() < 0.3 else list(stated)
@@ -86,12 +103,11 @@ def record(rng: random.Random, words: Words) -> tuple[str, str, str]:
         schema["required"] = [name for name, _, _, _ in wanted]
     if rng.random() < 0.3:
         schema = {"title": rng.choice(["Record", "Answer", words.name()]), **schema}
-    clauses = [clause for _, _, _, clause in stated]
-    sentence = f"{subject} {clauses[0]}"
-    if len(clauses) > 1:
-        sentence += "".join(f", {clause}" for clause in clauses[1:-1]) + f" and {clauses[-1]}"
-    sentence = (
-        rng.choice(["", "", "", "Please extract: ", "Extract the facts: "]) + sentence + rng.choice([".", ".", ""])
-    )
-    answer = json.dumps({name: value for name, _, value, _ in wanted}, ensure_ascii=False)
-    return SYSTEM.format(schema=json.dumps(schema, ensure_ascii=False)), sentence, answer
+    names, said = [name for name, _, _, _ in wanted], [name for name, _, _, _ in stated]
+    pairs = [(_sentence(rng, subject, [clause for _, _, _, clause in stated]), _answer(fields, names))]
+    for _ in range(rng.choice((1, 2, 3)) if words.style.repeat_schema else 0):
+        subject, more = make(words, fields)
+        order = rng.sample(said, len(said)) if rng.random() < 0.5 else said
+        clauses = {name: clause for name, _, _, clause in more}
+        pairs.append((_sentence(rng, subject, [clauses[name] for name in order]), _answer(more, names)))
+    return SYSTEM.format(schema=json.dumps(schema, ensure_ascii=False)), pairs

@@ -2,8 +2,8 @@
 
     python train.py --out demo.gguf
 
-Five stages: short dialogues full of words that are hard to copy, then nearly all dialogues with such words, then with
-plainer words, then with more requests in each, at last windows of 2,048 tokens so that every position of the context
+Six stages: short dialogues full of words that are hard to copy, then nearly all dialogues with such words, then with
+plainer words, then with more requests in each, then with more JSON, at last windows of 2,048 tokens so that every position of the context
 length has been seen. Matrices inside the layers are trained with Muon, everything else with AdamW.
 Data is a function of the seed alone; floating-point sums are not the same on every machine.
 """
@@ -46,11 +46,20 @@ class Recipe:
         Stage(600, 256, 24, Style(long_words=True)),
         Stage(1000, 768, 11, Style(long_words=True)),
         Stage(1200, 768, 11),
-        Stage(850, 1024, 8, Style(dense=True)),
-        Stage(80, 2048, 4),
+        Stage(400, 1024, 8, Style(dense=True, json_share=2.5)),
+        Stage(420, 1024, 8, Style(dense=True, json_share=8, repeat_schema=True)),
+        Stage(50, 2048, 4),
     )
-    # Step and share of the peak learning rate, straight lines between: warm up, hold, fall, fall more slowly.
-    schedule: tuple[tuple[int, float], ...] = ((0, 0.0), (100, 1.0), (2080, 1.0), (2800, 0.357), (3730, 0.0))
+    # Step and share of the peak learning rate, with straight lines between.
+    schedule: tuple[tuple[int, float], ...] = (
+        (0, 0.0),
+        (100, 1.0),
+        (2080, 1.0),
+        (2800, 0.357),
+        (3200, 0.203),
+        (3240, 0.3),
+        (3670, 0.0),
+    )
     muon_rate: float = 4e-3
     adam_rate: float = 2e-3
     seed: int = 1

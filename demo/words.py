@@ -52,12 +52,14 @@ class Style:
 
     `held_out` takes words from the tenth that training never sees. `long_words` makes them as hard to copy as can be
     ("Stoarkwairt" rather than "Velmira"). `dense` puts more requests behind one system prompt, so that more of the
-    text is to be learned.
+    text is to be learned; `json_share` multiplies the share of JSON mode, `repeat_schema` asks it for several records.
     """
 
     held_out: bool = False
     long_words: bool = False
     dense: bool = False
+    json_share: float = 1.0
+    repeat_schema: bool = False
 
 
 PLAIN = Style()
