@@ -17,7 +17,7 @@ class Shape:
     heads: int = 4
     kv_heads: int = 2
     feed_forward: int = 512
-    context_length: int = 2048
+    context_length: int = 1024
     rope_base: float = 10_000.0
     norm_epsilon: float = 1e-5
 

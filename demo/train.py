@@ -3,8 +3,8 @@
     python train.py --out demo.gguf
 
 Six stages: short dialogues full of words that are hard to copy, then nearly all dialogues with such words, then with
-plainer words, then with more requests in each, then with more JSON, at last windows of 2,048 tokens so that every position of the context
-length has been seen. Matrices inside the layers are trained with Muon, everything else with AdamW.
+plainer words, then with more requests in each, then twice with more JSON. From the fourth on, windows are as long as the
+context length, so that every position of it is learned. Matrices inside the layers are trained with Muon, everything else with AdamW.
 Data is a function of the seed alone; floating-point sums are not the same on every machine.
 """
 
@@ -47,8 +47,8 @@ class Recipe:
         Stage(1000, 768, 11, Style(long_words=True)),
         Stage(1200, 768, 11),
         Stage(400, 1024, 8, Style(dense=True, json_share=2.5)),
-        Stage(420, 1024, 8, Style(dense=True, json_share=8, repeat_schema=True)),
-        Stage(50, 2048, 4),
+        Stage(400, 1024, 8, Style(dense=True, json_share=8, repeat_schema=True)),
+        Stage(190, 1024, 8, Style(dense=True, json_share=4, repeat_schema=True)),
     )
     # Step and share of the peak learning rate, with straight lines between.
     schedule: tuple[tuple[int, float], ...] = (
@@ -58,7 +58,9 @@ class Recipe:
         (2800, 0.357),
         (3200, 0.203),
         (3240, 0.3),
-        (3670, 0.0),
+        (3600, 0.049),
+        (3630, 0.25),
+        (3790, 0.0),
     )
     muon_rate: float = 4e-3
     adam_rate: float = 2e-3

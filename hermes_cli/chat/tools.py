@@ -12,6 +12,7 @@ import json
 import sys
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError, validate_call
@@ -20,7 +21,6 @@ from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from types import ModuleType
 
     from hermes_cli.prompting.messages import ToolCall
@@ -88,9 +88,8 @@ def _run(path: Path) -> ModuleType:
     except SyntaxError as error:
         raise UsageError(f"{path}, line {error.lineno}: {error.msg}.", hint="correct that line.") from error
     except Exception as error:
-        line = next(
-            (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(path)), "?"
-        )
+        frames = reversed(traceback.extract_tb(error.__traceback__))
+        line = next((frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()), "?")
         raise UsageError(
             f"{path}, line {line}: running the file raised {type(error).__name__}: {error}.",
             hint=f"run it by itself to see more: python {path}",

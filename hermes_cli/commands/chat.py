@@ -105,7 +105,7 @@ def _whole_prompt(words: list[str]) -> str:
     stdin: TextIO | None = sys.stdin  # None when it was closed (`<&-`)
     if stdin is not None and not stdin.isatty():
         try:
-            parts.append(stdin.read().strip())
+            parts.append(stdin.buffer.read().decode("utf-8").strip())
         except UnicodeDecodeError as error:
             raise UsageError(
                 f"standard input is not text (byte {error.start:,} is not UTF-8).", hint="pipe text, not a binary file."

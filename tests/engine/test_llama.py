@@ -38,7 +38,7 @@ def generate(
 
 def test_model_tells_what_it_is(demo_model: Model) -> None:
     assert demo_model.parameters == 2_623_744
-    assert demo_model.trained_context == 2048
+    assert demo_model.trained_context == 1024
     assert demo_model.weight_bytes < 5_000_000
     assert demo_model.metadata("general.architecture") == "llama"
     assert demo_model.metadata("no.such.key") is None
@@ -190,7 +190,7 @@ def test_everything_closes_in_any_order_and_twice(demo_path: Path) -> None:
 def test_a_context_keeps_its_model(demo_path: Path) -> None:
     context = Context(Model(demo_path), 64, threads=1)
     gc.collect()
-    assert context.model.trained_context == 2048
+    assert context.model.trained_context == 1024
     with Sampler(GREEDY) as sampler, Batch(1) as batch:
         batch.add(5, 0, logits=True)
         context.decode(batch)

@@ -85,7 +85,7 @@ def test_json_is_one_document_with_counts_and_times(hermes: RunHermes) -> None:
     assert document["reasoning"] is None
     assert document["tool_calls"] == []
     assert document["finish_reason"] == "stop"
-    assert document["context_length"] == 2048
+    assert document["context_length"] == 1024
     usage, timings = document["usage"], document["timings"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     assert usage["completion_tokens"] > 10
@@ -128,12 +128,12 @@ def test_verbose_shows_llama_cpp_s_log(hermes: RunHermes) -> None:
         (["text.gguf", "Hi"], ExitCode.INTEGRITY, "not a GGUF file"),
         (["empty.gguf", "Hi"], ExitCode.INTEGRITY, "not a GGUF file"),
         (["cut.gguf", "Hi"], ExitCode.INTEGRITY, "truncated"),
-        (["header.gguf", "Hi"], ExitCode.INTEGRITY, "ends in the middle of"),
+        (["header.gguf", "Hi"], ExitCode.INTEGRITY, "header.gguf is damaged: "),
         (["nothing.gguf", "Hi"], ExitCode.INTEGRITY, "llama.cpp cannot load nothing.gguf: "),
         (["demo"], ExitCode.USAGE, "there is no prompt"),
         (["demo", "   "], ExitCode.USAGE, "there is no prompt"),
-        (["demo", "word " * 3000], ExitCode.DOES_NOT_FIT, "the context length is 2,048 tokens"),
-        (["demo", "Hi", "--context", "1000000"], ExitCode.USAGE, "longer than the 2,048 tokens"),
+        (["demo", "word " * 3000], ExitCode.DOES_NOT_FIT, "the context length is 1,024 tokens"),
+        (["demo", "Hi", "--context", "1000000"], ExitCode.USAGE, "longer than the 1,024 tokens"),
         (["demo", "Hi", "--json", "--quiet"], ExitCode.USAGE, "exclude each other"),
         (["demo", "Hi", "--tools", "no.py"], ExitCode.NOT_FOUND, "no tools file no.py"),
         (["demo", "Hi", "--tools", "broken.py"], ExitCode.USAGE, "broken.py, line 2: "),
@@ -206,7 +206,7 @@ def test_odd_surroundings(tmp_path: Path, command: str, environment: dict[str, s
 
 
 def test_an_altered_demo_model_does_not_load(tmp_path: Path, demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "demo.gguf").write_bytes(demo_path.read_bytes()[:-1] + b"?")
+    (tmp_path / "demo.gguf").write_bytes(demo_path.read_bytes()[:-1] + b"!")
     monkeypatch.setattr(paths, "asset", lambda name: tmp_path / name)
     with pytest.raises(IntegrityError, match="SHA-256"):
         names.find("demo")
