@@ -24,7 +24,7 @@ from hermes_cli.generation import usable_cores
 CONTEXT = 2048
 PROMPTS = {
     "demo": "<|im_start|>user\nWhat is {}?<|im_end|>\n<|im_start|>assistant\n",
-    "other": "The history of {} is long. " * 12,
+    "other": "The history of {} is long. " + "It has many chapters. " * 12,
 }
 WORDS = ["GGUF", "Hermes", "ChatML", "quantization", "llama.cpp", "temperature", "VRAM", "JSON mode"]
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from words import CURRENCIES, LANGUAGES, SKIES, Words
@@ -524,6 +524,30 @@ FAMILIES: list[tuple[Callable[[random.Random, Words], Tool], float]] = [
 ]
 
 
+def oddly_named(rng: random.Random, words: Words, tool: Tool) -> Tool:
+    """The same tool under a name and parameters that its kind does not usually have."""
+    stem = tool.name.split("_", 1)[-1]
+    name = rng.choice(
+        [
+            f"{rng.choice(['fetch', 'find', 'query', 'do', 'api', words.invented()])}_{stem}",
+            f"{tool.name}_{words.invented()}",
+        ]
+    )
+    renamed = {
+        key: rng.choice([f"{key}_{words.invented()}", words.invented(), f"{key}_name", f"the_{key}"])
+        for key in tool.parameters
+    }
+
+    def use(words: Words) -> Use:
+        made = tool.use(words)
+        arguments = {renamed[key]: value for key, value in made.arguments.items()}
+        return replace(made, arguments=arguments)
+
+    parameters = {renamed[key]: kind for key, kind in tool.parameters.items()}
+    required = None if tool.required is None else [renamed[key] for key in tool.required]
+    return Tool(name, tool.description, parameters, use, required)
+
+
 def offer(rng: random.Random, words: Words, count: int) -> list[Tool]:
     """`count` tools of different families (attributes may repeat) with different names, in random order."""
     chosen: dict[str, Tool] = {}
@@ -535,5 +559,7 @@ def offer(rng: random.Random, words: Words, count: int) -> list[Tool]:
             continue
         used.add(family)
         tool = family(rng, words)
+        if words.style.odd_names and rng.random() < words.style.odd_names:
+            tool = oddly_named(rng, words, tool)
         chosen.setdefault(tool.name, tool)
     return list(chosen.values())

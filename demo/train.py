@@ -2,8 +2,9 @@
 
     python train.py --out demo.gguf
 
-Six stages: short dialogues full of words that are hard to copy, then nearly all dialogues with such words, then with
-plainer words, then with more requests in each, then twice with more JSON. From the fourth on, windows are as long as the
+Seven stages: short dialogues full of words that are hard to copy, then nearly all dialogues with such words, then with
+plainer words, then with more requests in each, then twice with more JSON, at last with
+unusual names for tools and parameters. From the fourth on, windows are as long as the
 context length, so that every position of it is learned. Matrices inside the layers are trained with Muon, everything else with AdamW.
 Data is a function of the seed alone; floating-point sums are not the same on every machine.
 """
@@ -49,6 +50,7 @@ class Recipe:
         Stage(400, 1024, 8, Style(dense=True, json_share=2.5)),
         Stage(400, 1024, 8, Style(dense=True, json_share=8, repeat_schema=True)),
         Stage(190, 1024, 8, Style(dense=True, json_share=4, repeat_schema=True)),
+        Stage(310, 1024, 8, Style(dense=True, json_share=6, repeat_schema=True, odd_names=0.4)),
     )
     # Step and share of the peak learning rate, with straight lines between.
     schedule: tuple[tuple[int, float], ...] = (
@@ -60,7 +62,9 @@ class Recipe:
         (3240, 0.3),
         (3600, 0.049),
         (3630, 0.25),
-        (3790, 0.0),
+        (3790, 0.001),
+        (3820, 0.25),
+        (4100, 0.0),
     )
     muon_rate: float = 4e-3
     adam_rate: float = 2e-3

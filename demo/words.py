@@ -53,6 +53,7 @@ class Style:
     `held_out` takes words from the tenth that training never sees. `long_words` makes them as hard to copy as can be
     ("Stoarkwairt" rather than "Velmira"). `dense` puts more requests behind one system prompt, so that more of the
     text is to be learned; `json_share` multiplies the share of JSON mode, `repeat_schema` asks it for several records.
+    `odd_names` is the share of tools whose name and parameters are renamed, so that they must be read, not remembered.
     """
 
     held_out: bool = False
@@ -60,6 +61,7 @@ class Style:
     dense: bool = False
     json_share: float = 1.0
     repeat_schema: bool = False
+    odd_names: float = 0.0
 
 
 PLAIN = Style()
