@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import torch
 from model import Llama
 from plain import SIZE
 from rendering import TEMPLATE_FILE
@@ -81,3 +82,12 @@ def write_gguf(model: Llama, tokenizer: Tokenizer, path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of a GGUF written by `write_gguf`, as the model's state: what a later stage can go on from."""
+    state = {}
+    for tensor in gguf.GGUFReader(path).tensors:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        state[tensor.name.replace("blk.", "layers.")] = torch.from_numpy(np.array(values, dtype=np.float32))
+    return state

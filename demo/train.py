@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from dialogues import dialogue
-from export import write_gguf
+from export import read_weights, write_gguf
 from model import Llama, Shape
 from packing import encode, windows
 from tokenizer import train_tokenizer
@@ -133,13 +133,14 @@ def exact_turns(model: Llama, tokenizer: Tokenizer, count: int) -> dict[str, tup
 
 
 def train(recipe: Recipe, shape: Shape, out: Path, first_stage: int = 0) -> None:
-    """Train from nothing, or from the checkpoint beside `out` with the stages before `first_stage` done, and write the GGUF; progress goes to standard output."""
+    """Train from nothing, or from `out` (or the checkpoint beside it) with the stages before `first_stage` done, and write the GGUF; progress goes to standard output."""
     torch.manual_seed(recipe.seed)
     tokenizer = train_tokenizer(seed=recipe.seed)
     tokenizer.save(str(out.with_suffix(".tokenizer.json")))
     model = Llama(shape)
     if first_stage:
-        model.load_state_dict(torch.load(out.with_suffix(".pt")))
+        checkpoint = out.with_suffix(".pt")
+        model.load_state_dict(torch.load(checkpoint) if checkpoint.exists() else read_weights(out))
     first_step = sum(stage.steps for stage in recipe.stages[:first_stage])
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {recipe.steps} steps", flush=True)
     forward = torch.compile(model)
