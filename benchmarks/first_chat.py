@@ -41,9 +41,9 @@ class Run:
 Side = Callable[[list[int]], Run]
 
 
-def timed(started: float, stamps: list[float]) -> Run:
-    """From the moments at which tokens came."""
-    return Run(stamps[0] - started, (len(stamps) - 1) / (stamps[-1] - stamps[0]), len(stamps))
+def timed(started: float, stamps: list[float], tokens: int) -> Run:
+    """From the moments at which text came, and how many tokens that was."""
+    return Run(stamps[0] - started, (tokens - 1) / (stamps[-1] - stamps[0]), tokens)
 
 
 def ours(path: Path, threads: int, most: int) -> tuple[Side, Callable[[str], list[int]]]:
@@ -60,8 +60,7 @@ def ours(path: Path, threads: int, most: int) -> tuple[Side, Callable[[str], lis
             else:
                 stamps.append(time.perf_counter())
         assert done is not None  # noqa: S101 - the generator's contract
-        rate = (done.completion_tokens - 1) / (stamps[-1] - stamps[0])
-        return Run(stamps[0] - started, rate, done.completion_tokens)
+        return timed(started, stamps, done.completion_tokens)
 
     return side, lambda text: model.vocabulary.tokenize(text, special=True)
 
@@ -80,7 +79,7 @@ def theirs(path: Path, threads: int, most: int) -> Side:
                 break
             llama.detokenize([token])
             stamps.append(time.perf_counter())
-        return timed(started, stamps)
+        return timed(started, stamps, len(stamps))
 
     return side
 

@@ -115,7 +115,7 @@ def main() -> None:
     """Play dialogues and print a table of shares."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=paths.asset("demo.gguf"))
-    parser.add_argument("--dialogues", type=int, default=700)
+    parser.add_argument("--dialogues", type=int, default=600)
     parser.add_argument("--show-misses", type=int, default=0, help="print this many wrong turns")
     options = parser.parse_args()
     right: collections.Counter[str] = collections.Counter()

@@ -133,7 +133,10 @@ def exact_turns(model: Llama, tokenizer: Tokenizer, count: int) -> dict[str, tup
 
 
 def train(recipe: Recipe, shape: Shape, out: Path, first_stage: int = 0) -> None:
-    """Train from nothing, or from `out` (or the checkpoint beside it) with the stages before `first_stage` done, and write the GGUF; progress goes to standard output."""
+    """Train from nothing and write the GGUF; progress goes to standard output.
+
+    With `first_stage`, go on from `out` or the checkpoint beside it, which has the stages before that one done.
+    """
     torch.manual_seed(recipe.seed)
     tokenizer = train_tokenizer(seed=recipe.seed)
     tokenizer.save(str(out.with_suffix(".tokenizer.json")))

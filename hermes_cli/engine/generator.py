@@ -75,7 +75,8 @@ class Generator:
         room = self.context.length - len(prompt)
         limit = room if max_tokens is None else min(max_tokens, room)
         vocabulary, decoder = self.context.model.vocabulary, codecs.getincrementaldecoder("utf-8")("replace")
-        generated, reason, prompted = 0, "length", 0.0
+        reason: FinishReason = "length"
+        generated, prompted = 0, 0.0
         with Sampler(sampling) as sampler:
             while generated < limit:
                 token = sampler.sample(self.context)
@@ -93,7 +94,7 @@ class Generator:
         ended = time.perf_counter()
         prompted = prompted or ended
         yield Done(
-            "stop" if reason == "stop" else "length",
+            reason,
             len(prompt),
             cached,
             generated,

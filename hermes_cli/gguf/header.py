@@ -27,7 +27,7 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
-MAX_NAME_BYTES = 65_535
+FETCH_AGAIN = "fetch the file again; its download may be incomplete."
 
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -146,9 +146,7 @@ def parse_header(data: Buffer, *, file_size: int | None = None) -> Header:
     try:
         return _parse(_Reader(data), file_size)
     except _BadHeaderError as error:
-        raise IntegrityError(
-            f"not a usable GGUF: {error}.", hint="fetch the file again; its download may be incomplete."
-        ) from None
+        raise IntegrityError(f"not a usable GGUF: {error}.", hint=FETCH_AGAIN) from None
 
 
 def read_header(path: Path) -> Header:
@@ -178,9 +176,7 @@ def _read_file(path: Path) -> Header:
             try:
                 return _parse(reader, None)
             except _BadHeaderError as error:
-                raise IntegrityError(
-                    f"{path} is damaged: {error}.", hint="fetch the file again; its download may be incomplete."
-                ) from None
+                raise IntegrityError(f"{path} is damaged: {error}.", hint=FETCH_AGAIN) from None
             finally:
                 reader.data.release()
 
