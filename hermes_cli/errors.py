@@ -7,6 +7,7 @@
      │    └── ContextFullError       the conversation is longer than the context length
      ├── NetworkError           5    the Hub or a server could not be reached
      ├── IntegrityError         6    a file is not what it should be
+     │    └── InvalidGGUFError       it is no GGUF file, or a damaged one
      └── EngineError            1    llama.cpp refused or failed
     KeyboardInterrupt         130    Ctrl-C
 
@@ -72,6 +73,10 @@ class IntegrityError(HermesError):
     """A file is not what it should be: truncated, altered, or of another kind."""
 
     exit_code = ExitCode.INTEGRITY
+
+
+class InvalidGGUFError(IntegrityError):
+    """A file is no GGUF file, a damaged one, or of a kind that llama.cpp cannot load; the message says where."""
 
 
 class EngineError(HermesError):

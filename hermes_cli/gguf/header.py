@@ -1,8 +1,8 @@
 """Reads the header of a GGUF file: metadata and tensor table, never the weights.
 
-A file may come from anywhere, so nothing in it is believed: every count and length is checked against the bytes that
-are really there before anything is read or allocated, and every tensor must lie inside the file. llama.cpp checks most
-of this too, but it is C++ in our process; what fails here never reaches it.
+A file may come from anywhere, so nothing in it is believed: every count and length is checked against the file's size
+and against limits before anything is read or allocated, and every tensor must lie inside the file. llama.cpp checks
+most of this too, but it is C++; what fails here never reaches it.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -10,37 +10,42 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 from __future__ import annotations
 
 import math
-import mmap
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hermes_cli.errors import IntegrityError
+from hermes_cli.errors import IntegrityError, InvalidGGUFError
+from hermes_cli.gguf.reader import ArrayInfo, BadHeaderError, Reader, Value
+from hermes_cli.gguf.source import BytesSource, FileSource
 from hermes_cli.gguf.types import TENSOR_TYPES
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
-    from typing_extensions import Buffer
+    from hermes_cli.gguf.source import Source
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
+MAX_ALIGNMENT = 1 << 20
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
+MAX_NAME = 63  # GGML_MAX_NAME without the closing zero: llama.cpp refuses longer names of tensors
+MAX_KEY = 65_535  # the format's own limit
+MAX_ENTRIES = 65_536  # of metadata, and of tensors; the largest known files have a few thousand
 FETCH_AGAIN = "fetch the file again; its download may be incomplete."
 
-STRING, ARRAY = 8, 9
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-
-Scalar = int | float | bool | str
-
-
-@dataclass(frozen=True)
-class ArrayInfo:
-    """A metadata array that was checked and skipped: vocabularies hold hundreds of thousands of entries."""
-
-    count: int
-    offset: int
+# What else ends up under the name of a model, by its first bytes.
+OTHER_FORMATS = {
+    b"tjgg": "a GGJT file of 2023, older than GGUF",
+    b"lmgg": "a GGML file of 2023, older than GGUF",
+    b"fmgg": "a GGMF file of 2023, older than GGUF",
+    b"PK\x03\x04": "a zip archive, perhaps PyTorch weights",
+    b"vers": "a Git LFS pointer, not the file itself",
+    b"<!do": "a web page",
+    b"<!DO": "a web page",
+    b"<htm": "a web page",
+}
 
 
 @dataclass(frozen=True)
@@ -55,108 +60,66 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class Split:
+    """A file made by gguf-split: number `number` (from 1) of `count`."""
+
+    number: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Header:
-    """What stands before the weights. Tensor data starts `data_offset` bytes into the file."""
+    """What stands before the weights. Tensor data starts `data_offset` bytes into the file of `file_size` bytes."""
 
     version: int
-    metadata: dict[str, Scalar | ArrayInfo]
+    metadata: dict[str, Value]
     tensors: tuple[TensorInfo, ...]
     data_offset: int
+    file_size: int
+
+    @property
+    def split(self) -> Split | None:
+        """Which shard this is, or None for a whole file."""
+        number, count = self.metadata.get("split.no"), self.metadata.get("split.count")
+        if not isinstance(number, int) or not isinstance(count, int) or count < 2:  # noqa: PLR2004 - one is no split
+            return None
+        return Split(number + 1, count)
+
+    def text(self, key: str) -> str | None:
+        """A metadata text, or None if there is none of that name."""
+        value = self.metadata.get(key)
+        return value if isinstance(value, str) else None
+
+    def number(self, key: str) -> int | None:
+        """A whole number of the architecture (`context_length`) or, with a dot in it, of the file."""
+        value = self.metadata.get(key if "." in key else f"{self.text('general.architecture')}.{key}")
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-class _BadHeaderError(Exception):
-    """What is wrong, without the file's name."""
-
-
-class _Reader:
-    """A cursor over bytes that refuses to read past their end."""
-
-    def __init__(self, data: Buffer) -> None:
-        self.data = memoryview(data)
-        self.at = 0
-
-    def take(self, size: int, what: str) -> memoryview:
-        if size > len(self.data) - self.at:
-            raise _BadHeaderError(f"it ends in the middle of {what}, at byte {len(self.data):,}")
-        piece = self.data[self.at : self.at + size]
-        self.at += size
-        return piece
-
-    def number(self, code: str, what: str) -> int:
-        layout = struct.Struct("<" + code)
-        value: int = layout.unpack(self.take(layout.size, what))[0]
-        return value
-
-    def string(self, what: str) -> str:
-        raw = bytes(self.take(self.number("Q", what), what))
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise _BadHeaderError(f"{what} is not UTF-8") from error
-
-    def count(self, what: str, least_bytes: int) -> int:
-        """A count of things that take at least `least_bytes` each; more than can be left is refused."""
-        value = self.number("Q", what)
-        if value * least_bytes > len(self.data) - self.at:
-            raise _BadHeaderError(f"it claims {value:,} {what}, more than its {len(self.data):,} bytes can hold")
-        return value
-
-    def scalar(self, kind: int, what: str) -> Scalar:
-        if kind == STRING:
-            return self.string(what)
-        if kind not in SCALARS:
-            raise _BadHeaderError(f"{what} has the unknown type {kind}")
-        return self.number(SCALARS[kind], what)
-
-    def array(self, what: str) -> ArrayInfo:
-        kind = self.number("I", what)
-        if kind == STRING:
-            info = ArrayInfo(self.count(f"entries in {what}", 8), self.at)
-            self._skip_strings(info.count, what)
-            return info
-        if kind not in SCALARS:
-            raise _BadHeaderError(f"{what} is an array of the unknown type {kind}")
-        width = struct.calcsize("<" + SCALARS[kind])
-        info = ArrayInfo(self.count(f"entries in {what}", width), self.at)
-        self.take(info.count * width, what)
-        return info
-
-    def _skip_strings(self, count: int, what: str) -> None:
-        # A plain loop over local names: a Llama 3 vocabulary has 410,000 strings to step over.
-        length_at, data, at, end = struct.Struct("<Q").unpack_from, self.data, self.at, len(self.data)
-        for _ in range(count):
-            if end - at < 8:  # noqa: PLR2004 - bytes of a length
-                raise _BadHeaderError(f"it ends in the middle of {what}, at byte {end:,}")
-            at += 8 + length_at(data, at)[0]
-        if at > end:
-            raise _BadHeaderError(f"it ends in the middle of {what}, at byte {end:,}")
-        self.at = at
-
-
-def parse_header(data: Buffer, *, file_size: int | None = None) -> Header:
+def parse_header(data: bytes, *, file_size: int | None = None, arrays: Collection[str] = ()) -> Header:
     """Parse the header at the start of `data`.
 
     Args:
         data: the file, or at least all of its header.
         file_size: bytes of the whole file, if `data` is only its start.
+        arrays: metadata arrays to build as tuples; the others are only checked and stepped over.
 
     Raises:
-        IntegrityError: not GGUF, damaged, or tensors reach past the end of the file.
+        InvalidGGUFError: not GGUF, damaged, or tensors reach past the end of the file.
     """
-    try:
-        return _parse(_Reader(data), file_size)
-    except _BadHeaderError as error:
-        raise IntegrityError(f"not a usable GGUF: {error}.", hint=FETCH_AGAIN) from None
+    return read_source(BytesSource(data, file_size), "it", arrays)
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
     """Read and check the header of a file.
 
     Raises:
-        IntegrityError: as `parse_header`, or it cannot be read; the message names the file.
+        InvalidGGUFError: as `parse_header`; the message names the file.
+        IntegrityError: the file cannot be read.
     """
     try:
-        return _read_file(path)
+        with path.open("rb") as file:
+            return read_source(FileSource(file), str(path), arrays)
     except OSError as error:
         raise IntegrityError(
             f"{path} cannot be read: {error.strerror or error}.",
@@ -164,67 +127,87 @@ def read_header(path: Path) -> Header:
         ) from error
 
 
-def _read_file(path: Path) -> Header:
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise IntegrityError(
-                f"{path} is not a GGUF file (it does not start with the letters GGUF).",
-                hint="give the path of a model in GGUF format; its name usually ends in .gguf.",
-            )
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            reader = _Reader(data)
-            try:
-                return _parse(reader, None)
-            except _BadHeaderError as error:
-                raise IntegrityError(f"{path} is damaged: {error}.", hint=FETCH_AGAIN) from None
-            finally:
-                reader.data.release()
+def read_source(source: Source, name: str, arrays: Collection[str] = ()) -> Header:
+    """Read and check the header of whatever `source` reads; `name` is what messages call it.
 
-
-def _parse(reader: _Reader, file_size: int | None) -> Header:
-    if bytes(reader.take(4, "its magic number")) != MAGIC:
-        raise _BadHeaderError("it does not start with the letters GGUF")
-    version = reader.number("I", "its version")
-    if version not in VERSIONS:
-        raise _BadHeaderError(
-            f"GGUF version {version} is unknown; versions {VERSIONS[0]} and {VERSIONS[1]} are supported"
+    Raises:
+        InvalidGGUFError: as `parse_header`.
+    """
+    start = source.read(0, 8)
+    if start[:4] != MAGIC:
+        other = OTHER_FORMATS.get(start[:4])
+        what = f"it is {other}" if other else "it does not start with the letters GGUF"
+        raise InvalidGGUFError(
+            f"{name} is not a GGUF file: {what}.",
+            hint="give the path of a model in GGUF format; its name usually ends in .gguf.",
         )
-    tensor_count = reader.count("tensors", 24)
-    metadata = _metadata(reader, reader.count("metadata entries", 13))
+    try:
+        return _parse(Reader(source), arrays)
+    except BadHeaderError as error:
+        raise InvalidGGUFError(f"{name} is damaged: {error}.", hint=error.hint or FETCH_AGAIN) from None
+
+
+def _parse(reader: Reader, arrays: Collection[str]) -> Header:
+    reader.take(4, "its magic number")
+    version = _version(reader)
+    tensor_count = _count(reader, "tensors", 24)
+    metadata = _metadata(reader, _count(reader, "metadata entries", 13), arrays)
     tensors = tuple(_tensor(reader, index) for index in range(tensor_count))
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-        raise _BadHeaderError(f"its alignment {alignment!r} is not a power of two")
-    data_offset = math.ceil(reader.at / alignment) * alignment
-    _check_tensors(tensors, alignment, (file_size or len(reader.data)) - data_offset)
-    return Header(version, metadata, tensors, data_offset)
+    if not isinstance(alignment, int) or not 1 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
+        raise BadHeaderError(f"its alignment {alignment!r} is not a power of two up to {MAX_ALIGNMENT:,}")
+    data_offset = math.ceil(reader.position / alignment) * alignment
+    _check_tensors(tensors, alignment, reader.size - data_offset)
+    return Header(version, metadata, tensors, data_offset, reader.size)
 
 
-def _metadata(reader: _Reader, count: int) -> dict[str, Scalar | ArrayInfo]:
-    metadata: dict[str, Scalar | ArrayInfo] = {}
+def _version(reader: Reader) -> int:
+    version = reader.number("I", "its version")
+    if version in VERSIONS:
+        return version
+    # A small number read in the wrong byte order has its only byte on the left.
+    if version and version % (1 << 24) == 0:
+        raise BadHeaderError(
+            "it is a big-endian GGUF, which this machine cannot load",
+            hint="convert it with gguf_convert_endian.py of llama.cpp, or fetch the usual little-endian file.",
+        )
+    if version == 1:
+        raise BadHeaderError(
+            "it is GGUF version 1, of August 2023, which llama.cpp no longer loads", hint="fetch a newer conversion."
+        )
+    raise BadHeaderError(f"GGUF version {version} is unknown; versions {VERSIONS[0]} and {VERSIONS[1]} are supported")
+
+
+def _count(reader: Reader, what: str, least_bytes: int) -> int:
+    value = reader.count(what, least_bytes)
+    if value > MAX_ENTRIES:
+        raise BadHeaderError(f"it claims {value:,} {what}, more than the {MAX_ENTRIES:,} that any model has")
+    return value
+
+
+def _metadata(reader: Reader, count: int, arrays: Collection[str]) -> dict[str, Value]:
+    metadata: dict[str, Value] = {}
     for index in range(count):
-        key = reader.string(f"the name of metadata entry {index}")
+        key = reader.string(f"the name of metadata entry {index}", MAX_KEY)
         if key in metadata:
-            raise _BadHeaderError(f"the metadata entry {key[:100]!r} occurs twice")
-        kind = reader.number("I", key)
-        metadata[key] = reader.array(key) if kind == ARRAY else reader.scalar(kind, key)
+            raise BadHeaderError(f"the metadata entry {key[:100]!r} occurs twice")
+        metadata[key] = reader.value(key, build=key in arrays)
     return metadata
 
 
-def _tensor(reader: _Reader, index: int) -> TensorInfo:
-    name = reader.string(f"the name of tensor {index}")
+def _tensor(reader: Reader, index: int) -> TensorInfo:
+    name = reader.string(f"the name of tensor {index}", MAX_NAME)
     dimensions = reader.number("I", f"tensor {name}")
     if not 1 <= dimensions <= MAX_DIMENSIONS:
-        raise _BadHeaderError(f"tensor {name} has {dimensions} dimensions, not 1 to {MAX_DIMENSIONS}")
-    shape = tuple(reader.number("Q", f"tensor {name}") for _ in range(dimensions))
-    kind = reader.number("I", f"tensor {name}")
-    if kind not in TENSOR_TYPES:
-        raise _BadHeaderError(f"tensor {name} has the unknown type {kind}")
-    tensor_type = TENSOR_TYPES[kind]
+        raise BadHeaderError(f"tensor {name} has {dimensions} dimensions, not 1 to {MAX_DIMENSIONS}")
+    layout = struct.Struct(f"<{dimensions}QIQ")
+    *shape, kind, offset = layout.unpack(reader.take(layout.size, f"tensor {name}"))
+    tensor_type = TENSOR_TYPES.get(kind)
+    if tensor_type is None:
+        raise BadHeaderError(f"tensor {name} has the unknown type {kind}")
     if min(shape) < 1 or shape[0] % tensor_type.block_elements:
-        raise _BadHeaderError(f"tensor {name} of type {tensor_type.name} cannot have the shape {shape}")
-    offset = reader.number("Q", f"tensor {name}")
-    return TensorInfo(name, shape, tensor_type.name, offset, tensor_type.size(math.prod(shape)))
+        raise BadHeaderError(f"tensor {name} of type {tensor_type.name} cannot have the shape {tuple(shape)}")
+    return TensorInfo(name, tuple(shape), tensor_type.name, offset, tensor_type.size(math.prod(shape)))
 
 
 def _check_tensors(tensors: tuple[TensorInfo, ...], alignment: int, available: int) -> None:
@@ -232,12 +215,23 @@ def _check_tensors(tensors: tuple[TensorInfo, ...], alignment: int, available: i
     names: set[str] = set()
     for tensor in tensors:
         if tensor.name in names:
-            raise _BadHeaderError(f"tensor {tensor.name} occurs twice")
+            raise BadHeaderError(f"tensor {tensor.name} occurs twice")
         names.add(tensor.name)
         if tensor.offset % alignment:
-            raise _BadHeaderError(f"tensor {tensor.name} is not aligned to {alignment} bytes")
+            raise BadHeaderError(f"tensor {tensor.name} is not aligned to {alignment} bytes")
         if tensor.offset + tensor.size > available:
             missing = tensor.offset + tensor.size - max(available, 0)
-            raise _BadHeaderError(
+            raise BadHeaderError(
                 f"it is truncated: tensor {tensor.name} ends {missing:,} bytes past the end of the file"
             )
+
+
+__all__ = [
+    "ArrayInfo",
+    "Header",
+    "Split",
+    "TensorInfo",
+    "parse_header",
+    "read_header",
+    "read_source",
+]
