@@ -21,6 +21,11 @@ def catalog() -> Path:
     return installed if installed.exists() else PACKAGE.parent / "catalog.yaml"
 
 
+def catalog_overlay() -> Path:
+    """What `hermes catalog refresh` learned from the Hub."""
+    return data_dir() / "catalog-overlay.json"
+
+
 def asset(name: str) -> Path:
     """A file that ships inside the package: the demo model and its tools."""
     return PACKAGE / "assets" / name
@@ -32,7 +37,7 @@ def config_dir() -> Path:
 
 
 def data_dir() -> Path:
-    """What a person would miss: conversations."""
+    """What a person would miss: conversations, refreshed facts."""
     return _ours("HERMES_LLM_DATA_DIR", platformdirs.user_data_path(APP, appauthor=False))
 
 

@@ -1,67 +1,206 @@
-"""What a user types to name a model, and the file it stands for."""
+"""Every way to name a model, and what each means. The grammar is written out in docs/catalogue.md.
+
+    demo                                                   the model that ships with hermes
+    hermes-3:8b   hermes-3:8b:Q5_K_M   Hermes3 8B q5km     a model of the catalogue, by any of its names
+    hermes3:8b-llama3.1-q4_K_M                             the same, as Ollama spells it
+    NousResearch/Hermes-3-Llama-3.1-8B-GGUF:Q4_K_M         a repository on the Hub, or its URL
+    ./model.gguf                                           a file
+
+Case and punctuation do not matter in names of the catalogue. This module reads names only; whether a file is there is
+the library's business.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import difflib
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
-import yaml
+from hermes_cli.catalog.quantizations import ALIASES, canonical, plain
+from hermes_cli.errors import NotFoundError, UsageError
 
-from hermes_cli import paths
-from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
-from hermes_cli.gguf.header import read_header
+if TYPE_CHECKING:
+    from hermes_cli.catalog.models import Catalogue, Model
+
+DEMO = "demo"
+MOST_NAMED = 8  # models in a hint; longer lists do not help
+LONGEST_NAME = 4096  # what a path may be; nothing longer names anything
+
+_REPO = re.compile(r"^(?P<owner>[A-Za-z0-9][\w.-]*)/(?P<name>[A-Za-z0-9][\w.-]*?)(?::(?P<quantization>[\w.-]+))?$")
+_HUB_HOST = re.compile(r"^(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/|^hf://", re.IGNORECASE)
+_FILE_IN_URL = re.compile(r"^(?:resolve|blob|raw)/[^/]+/(?P<file>.+)$")
+_WINDOWS_DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 
 
 @dataclass(frozen=True)
-class ModelFile:
-    """A model on this disk: what it is called and where it is."""
+class DemoName:
+    """The model that ships with hermes."""
 
-    name: str
+
+@dataclass(frozen=True)
+class FileName:
+    """A path; nothing says that it exists."""
+
     path: Path
 
 
-def find(name: str) -> ModelFile:
-    """The file behind a name: a model of the catalogue that ships with hermes, or a path.
+@dataclass(frozen=True)
+class CatalogueName:
+    """A model of the catalogue; `repository` where the user chose one of its repositories."""
 
-    Raises:
-        NotFoundError: neither a known name nor an existing file.
-        UsageError: a directory.
-        IntegrityError: not a GGUF, a damaged one, or a shipped file that was altered.
-    """
-    shipped = _shipped()
-    if name in shipped:
-        return _verified(name, shipped[name])
-    path = Path(name).expanduser()
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory.", hint=_hint_for_directory(path))
-    if not path.is_file():
-        known = ", ".join(shipped)
-        raise NotFoundError(
-            f"there is no model named {name} and no such file.",
-            hint=f"give the path of a GGUF file, or one of: {known}",
-        )
-    read_header(path)
-    return ModelFile(path.stem, path)
+    model: Model
+    quantization: str | None = None
+    repository: str | None = None
 
 
-def _shipped() -> dict[str, dict[str, Any]]:
-    """Catalogue entries whose file is inside the package, by id."""
-    entries = yaml.safe_load(paths.catalog().read_text(encoding="utf-8"))["models"]
-    return {entry["id"]: entry for entry in entries if "file" in entry}
+@dataclass(frozen=True)
+class HubName:
+    """A repository that is not in the catalogue, with the quantization (as typed) or the file that is meant."""
+
+    repo: str
+    quantization: str | None = None
+    file: str | None = None
 
 
-def _verified(name: str, entry: dict[str, Any]) -> ModelFile:
-    path = paths.asset(entry["file"])
-    hint = "install hermes again: pip install --force-reinstall --no-deps hermes-llm"
-    if not path.is_file():
-        raise NotFoundError(f"the file of {name}, {path}, is missing.", hint=hint)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-        raise IntegrityError(f"{path} is not the file that shipped with hermes (its SHA-256 differs).", hint=hint)
-    return ModelFile(name, path)
+Reference = DemoName | FileName | CatalogueName | HubName
 
 
-def _hint_for_directory(path: Path) -> str:
-    files = sorted(path.glob("*.gguf"))
-    return f"give a file: {files[0]}" if files else "give the path of a GGUF file; there is none in it."
+class Names:
+    """The names of one catalogue, ready to be looked up."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._models = catalogue.models
+        self._quantizations = frozenset(catalogue.quantizations)
+        families: dict[str, list[Model]] = {}
+        self._known: dict[str, Model] = {}
+        for model in catalogue.models:
+            families.setdefault(model.short.partition(":")[0], []).append(model)
+            self._known |= dict.fromkeys(spellings(model), model)
+        for family, models in families.items():
+            if len(models) == 1:  # a family with one model goes by the family's name, too
+                self._known.setdefault(plain(family), models[0])
+        endings = ALIASES | {plain(name): name for name in catalogue.quantizations}
+        self._endings = dict(sorted(endings.items(), key=lambda item: -len(item[0])))
+
+    def parse(self, text: str) -> Reference:
+        """What a name stands for.
+
+        Raises:
+            NotFoundError: it is no name; the hint holds the nearest ones.
+            UsageError: it is empty, or the name of several models.
+        """
+        text = text.strip()
+        if not text or len(text) > LONGEST_NAME or "\0" in text:
+            raise UsageError("that is no name of a model.", hint="list them: hermes list")
+        if text.lower() == DEMO:
+            return DemoName()
+        if _is_written_as_path(text):
+            return FileName(Path(text).expanduser())
+        if "/" not in text and (known := self._in_catalogue(text)):
+            return known
+        if _is_file(text):
+            return FileName(Path(text))
+        if found := self._on_hub(text):
+            return found
+        raise self._unknown(text)
+
+    def _in_catalogue(self, text: str) -> CatalogueName | None:
+        whole = plain(text)
+        if model := self._known.get(whole):
+            return CatalogueName(model)
+        if found := self._ollama_tag(text):
+            return found
+        head, colon, tail = text.rpartition(":")
+        if colon and (model := self._known.get(plain(head))):
+            return CatalogueName(model, self._quantization(tail, model))
+        for ending, quantization in self._endings.items():
+            if whole.endswith(ending) and (model := self._known.get(whole.removesuffix(ending))):
+                return CatalogueName(model, quantization)
+        return None
+
+    def _ollama_tag(self, text: str) -> CatalogueName | None:
+        """`hermes3:8b-llama3.1-q4_K_M`: Ollama puts the quantization behind the last dash of the tag."""
+        lower = text.lower()
+        for model in self._models:
+            for tag in model.ollama:
+                if tag.endswith("*") and lower.startswith(tag[:-1]):
+                    return CatalogueName(model, self._quantization(lower[len(tag) - 1 :], model))
+        return None
+
+    def _quantization(self, typed: str, model: Model) -> str:
+        name = canonical(typed, self._quantizations)
+        if name is None:
+            offered = dict.fromkeys(name for repository in model.gguf for name in repository.quantizations)
+            raise NotFoundError(
+                f"{model.short} has no quantization {typed}.",
+                hint=f"choose one of: {', '.join(offered)}" if offered else "leave the quantization out.",
+            )
+        return name
+
+    def _on_hub(self, text: str) -> CatalogueName | HubName | None:
+        """A repository, by name or URL; those that the catalogue lists are models of it."""
+        found = _hub_address(text)
+        if found is None or found.file is not None:
+            return found
+        repo, typed = found.repo.lower(), found.quantization
+        for model in self._models:
+            listed = next((one.repo for one in model.gguf if one.repo.lower() == repo), None)
+            if listed or model.weights.original.lower() == repo:
+                return CatalogueName(model, self._quantization(typed, model) if typed else None, listed)
+        return found
+
+    def _unknown(self, text: str) -> NotFoundError | UsageError:
+        wanted = plain(text)
+        shorts = [model.short for model in self._models]
+        family = [short for short in shorts if plain(short.partition(":")[0]) == wanted]
+        several = family or [short for short in shorts if wanted and plain(short).startswith(wanted)]
+        if len(several) > 1:
+            which = f"say which: {', '.join(several)}" if len(several) <= MOST_NAMED else "list them: hermes list"
+            return UsageError(f"{text} is the name of {len(several)} models.", hint=which)
+        near = several or self._nearest(wanted)
+        hint = f"did you mean {' or '.join(near)}? All of them: hermes list" if near else "list them: hermes list"
+        return NotFoundError(f"there is no model named {text} and no such file.", hint=hint)
+
+    def _nearest(self, wanted: str) -> list[str]:
+        shorts = {spelling: model.short for spelling, model in self._known.items()} | {DEMO: DEMO}
+        return list(dict.fromkeys(shorts[key] for key in difflib.get_close_matches(wanted, shorts, 4)))
+
+
+def spellings(model: Model) -> dict[str, str]:
+    """Every name of a model that needs no quantization: plain form -> as it is written."""
+    tags = [tag for tag in model.ollama if not tag.endswith("*")]
+    written = [model.short, model.id, model.name, model.weights.original.partition("/")[2], *tags]
+    return {plain(name): name for name in reversed(written)}
+
+
+def _is_written_as_path(text: str) -> bool:
+    return text.startswith(("/", "./", "../", "~", ".\\", "..\\")) or bool(_WINDOWS_DRIVE.match(text))
+
+
+def _is_file(text: str) -> bool:
+    """Whether a name that is not in the catalogue is a path: it ends like a model's, or there is such a file."""
+    if "://" in text or _HUB_HOST.match(text):
+        return False
+    return text.lower().endswith(".gguf") or os.path.exists(text)  # noqa: PTH110 - Path.exists raises on odd names
+
+
+def _hub_address(text: str) -> HubName | None:
+    """Repository, quantization and file of `owner/name[:quantization]` or of an address on the Hub."""
+    rest, file = text, None
+    if prefix := _HUB_HOST.match(text) or _mirror(text):
+        owner, _, rest = unquote(urlsplit(text[prefix.end() :]).path).strip("/").partition("/")
+        name, _, inside = rest.partition("/")
+        rest = f"{owner}/{name}"
+        file = match["file"] if (match := _FILE_IN_URL.match(inside)) else None
+    match = _REPO.match(rest)
+    return HubName(f"{match['owner']}/{match['name']}", match["quantization"], file) if match else None
+
+
+def _mirror(text: str) -> re.Match[str] | None:
+    """The address of the mirror that HF_ENDPOINT names, if the text begins with it."""
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+    return re.match(re.escape(endpoint) + "/", text) if endpoint else None

@@ -21,7 +21,12 @@ OWN_PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | her
 
 def command(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="`demo`, or the path of a GGUF file.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A name (`hermes list` shows them), `demo`, or the path of a file.",
+            show_default=False,
+        ),
     ],
     prompt: Annotated[
         list[str] | None,
@@ -72,9 +77,12 @@ def command(
     console = console_for(json=json, quiet=quiet, no_color=no_color)
     text = _whole_prompt(prompt or [])
 
-    from hermes_cli.catalog.names import find  # noqa: PLC0415 - arguments are checked before anything heavy is imported
+    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked before anything heavy is imported
+    from hermes_cli.catalog.names import Names  # noqa: PLC0415
+    from hermes_cli.store.library import find  # noqa: PLC0415
 
-    file = find(model)
+    catalogue = load()
+    file = find(Names(catalogue).parse(model), catalogue)
     offered = _tools(tools)
     with console.working(f"loading {file.name}"):
         from hermes_cli.chat.oneshot import Question, ask  # noqa: PLC0415 - llama.cpp

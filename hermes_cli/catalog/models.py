@@ -1,0 +1,260 @@
+"""The nouns of the catalogue, as they stand in catalog.yaml.
+
+Every class is a frozen struct whose fields are the keys of the file; a key that is not listed here is a fault.
+`unknown` in the file stays the word `unknown` here: no source says it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Unknown = Literal["unknown"]
+Count = Annotated[int, Meta(ge=1)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Revision = Annotated[str, Meta(pattern="^[0-9a-f]{40}$")]
+RepoId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", max_length=200)]
+Date = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}(-\d{2})?$|^unknown$")]
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.+ -]*$", max_length=200)]
+ModelId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+ShortName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*:[a-z0-9][a-z0-9.-]*$")]
+
+SourceKind = Literal["stated", "listed", "computed", "unknown"]
+
+
+class Entry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of all: immutable, and strict about its keys."""
+
+
+class RopeScaling(Entry, frozen=True):
+    """Llama 3.1's frequency scaling, as in `config.json`; `original_context` in tokens."""
+
+    factor: float
+    original_context: Count
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+
+
+class Architecture(Entry, frozen=True):
+    """The figures that decide size, memory and speed, named as in GGUF metadata where it has a name.
+
+    `unconfirmed` lists fields that no source states for this fine-tune: they are the base model's.
+    """
+
+    kind: Literal["llama", "qwen3", "seed_oss"]
+    layers: Count
+    embedding_length: Count
+    heads: Count
+    kv_heads: Count
+    head_length: Count
+    feed_forward_length: Count
+    vocabulary: Count
+    tokenizer: Literal["llama", "yi", "llama-3", "tekken", "qwen", "seed"]
+    rope_base: float
+    tied_embeddings: bool = False
+    experts: int = 0
+    experts_used: int = 0
+    rope_scaling: RopeScaling | None = None
+    norm_epsilon: float = 1e-5
+    sliding_window: int | None = None
+    unconfirmed: tuple[str, ...] = ()
+    note: str = ""
+
+
+class Yarn(Entry, frozen=True):
+    """An extension of the context that the base model documents; `context` and `original` in tokens."""
+
+    context: Count
+    factor: float
+    original: Count
+
+
+class ContextLength(Entry, frozen=True):
+    """Tokens. `trained` is what the file states, `usable` what it was really trained to handle, if that is less."""
+
+    trained: Count
+    usable: Count
+    yarn: Yarn | None = None
+    note: str = ""
+
+
+class License(Entry, frozen=True):
+    """As the model card tags it."""
+
+    id: str
+    note: str = ""
+
+
+class Prompt(Entry, frozen=True):
+    """How a conversation is written for the model; `stop` are the strings that end a turn."""
+
+    format: Literal["alpaca", "chatml", "llama-3", "unknown"]
+    stop: tuple[str, ...] = ()
+    note: str = ""
+
+
+class Reasoning(Entry, frozen=True):
+    """How thinking is switched: `system-prompt`, or by a template flag that needs the system prompt too."""
+
+    switch: Literal["system-prompt", "thinking"]
+    default: Literal["on", "off"] = "off"
+    note: str = ""
+
+
+class Sampling(Entry, frozen=True):
+    """What the authors recommend, or use in their example code if `example`."""
+
+    temperature: float
+    top_p: float | None = None
+    top_k: int | None = None
+    repeat_penalty: float | None = None
+    example: bool = False
+
+
+class Weights(Entry, frozen=True):
+    """Repositories of the weights as published, not quantized to GGUF."""
+
+    original: RepoId
+    fp8: tuple[RepoId, ...] = ()
+    other: tuple[RepoId, ...] = ()
+
+
+class GgufFile(Entry, frozen=True):
+    """One quantization in a repository.
+
+    Attributes:
+        file: name, where the repository's pattern does not give it.
+        spelled: how the name spells the quantization, where it differs.
+        bytes: exact size, stated by a source.
+        listed_gb: size in GB (10^9 bytes) as the Hub's listing rounds it.
+        sha256: of the whole file.
+        shards: number of files made by gguf-split; llama.cpp opens the first.
+        parts: number of raw pieces to be joined before use.
+        folder: sub-folder of the repository that holds the files.
+        inferred: the name follows the publisher's habit, but no listing showed it.
+        old_mix: made by an older llama.cpp whose mix of tensor types was another; `listed_gb` is nearer than the
+            computed size.
+    """
+
+    file: FileName | None = None
+    spelled: str | None = None
+    bytes: Count | None = None
+    listed_gb: Annotated[float, Meta(gt=0)] | None = None
+    sha256: Sha256 | None = None
+    md5: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")] | None = None
+    shards: Annotated[int, Meta(ge=2, le=999)] | None = None
+    parts: Annotated[int, Meta(ge=2, le=26)] | None = None
+    folder: FileName | None = None
+    inferred: bool = False
+    old_mix: bool = False
+    note: str = ""
+
+
+class Repository(Entry, frozen=True):
+    """GGUF files of one publisher, by quantization. `files` is the pattern of their names.
+
+    Attributes:
+        imatrix: quantized with an importance matrix, which changes the mix of some quantizations.
+        revision: the commit that sizes and hashes belong to.
+        complete: the listing was seen whole; otherwise there may be more files.
+    """
+
+    repo: RepoId
+    by: Literal["official", "community"]
+    imatrix: bool = False
+    revision: Revision | None = None
+    complete: bool = False
+    files: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.+ {}-]*\{quantization\}[\w.+-]*\.gguf$")] | None = None
+    quantizations: dict[str, GgufFile] = {}
+    note: str = ""
+
+
+class ComputedSizes(Entry, frozen=True):
+    """Bytes of the whole file by quantization, from llama.cpp's own rules (tools/sizes.py).
+
+    `imatrix` holds only those that an importance matrix changes.
+    """
+
+    static: dict[str, Count]
+    imatrix: dict[str, Count]
+
+
+class Cloud(Entry, frozen=True):
+    """Names of the model at hosted services; `retired` ones are no longer offered."""
+
+    openrouter: str | None = None
+    nous_portal: str | None = None
+    retired: tuple[str, ...] = ()
+
+
+class Model(Entry, frozen=True):
+    """One set of weights."""
+
+    id: ModelId
+    short: ShortName
+    name: str
+    generation: str
+    released: Date
+    base_model: str
+    license: License
+    parameters: Count
+    architecture: Architecture
+    context: ContextLength
+    prompt: Prompt
+    tools: bool
+    json_mode: bool
+    sampling: Sampling | Unknown
+    weights: Weights
+    sources: dict[str, tuple[str, ...]]
+    sizes: ComputedSizes
+    reasoning: Reasoning | None = None
+    released_note: str = ""
+    benchmarks: dict[str, float] = {}
+    benchmarks_note: str = ""
+    gguf: tuple[Repository, ...] = ()
+    gguf_note: str = ""
+    ollama: tuple[str, ...] = ()
+    cloud: Cloud = Cloud()
+    note: str = ""
+
+
+class Quantization(Entry, frozen=True):
+    """What a quantization costs in quality, measured on Llama 3 8B.
+
+    Attributes:
+        bits: bits per weight of its main tensor type.
+        kl: mean Kullback-Leibler divergence from F16, in nats, without importance matrix.
+        kl_imatrix: the same with an importance matrix.
+        same_as: the quantization whose figures stand for this one.
+    """
+
+    bits: float
+    kl: float | None = None
+    kl_imatrix: float | None = None
+    same_as: str | None = None
+    note: str = ""
+
+
+class Demo(Entry, frozen=True):
+    """The toy model that ships with hermes."""
+
+    name: str
+    made_by: str
+    note: str
+    license: str
+    parameters: Count
+    trained_context: Count
+    quantization: str
+    file: FileName
+    bytes: Count
+    sha256: Sha256
+
+
+class Catalogue(Entry, frozen=True):
+    """Everything in catalog.yaml."""
+
+    sources: dict[str, str]
+    quantizations: dict[str, Quantization]
+    demo: Demo
+    models: tuple[Model, ...]

@@ -1,0 +1,63 @@
+"""Which tensors a model of a given architecture consists of.
+
+Names and shapes are those of llama.cpp's `load_arch_tensors` in src/models/{llama,qwen3,seed-oss}.cpp.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hermes_cli.catalog.models import Architecture
+
+
+class Tensor(NamedTuple):
+    """One tensor: `shape` in elements, row length first as in ggml. One-dimensional ones are always F32."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+def tensors(architecture: Architecture) -> tuple[Tensor, ...]:
+    """Every tensor of the file, in the order of converted files: embedding, layers, output."""
+    a = architecture
+    table = [Tensor("token_embd.weight", (a.embedding_length, a.vocabulary))]
+    if a.rope_scaling:
+        table.append(Tensor("rope_freqs.weight", (a.head_length // 2,)))
+    for layer in range(a.layers):
+        table += _layer(a, f"blk.{layer}")
+    table.append(Tensor("output_norm.weight", (a.embedding_length,)))
+    if not a.tied_embeddings:
+        table.append(Tensor("output.weight", (a.embedding_length, a.vocabulary)))
+    return tuple(table)
+
+
+def _layer(a: Architecture, name: str) -> Iterator[Tensor]:
+    width, queries, keys = a.embedding_length, a.heads * a.head_length, a.kv_heads * a.head_length
+    yield Tensor(f"{name}.attn_norm.weight", (width,))
+    for part, length in (("q", queries), ("k", keys), ("v", keys)):
+        yield Tensor(f"{name}.attn_{part}.weight", (width, length))
+        if a.kind == "seed_oss":
+            yield Tensor(f"{name}.attn_{part}.bias", (length,))
+    if a.kind == "qwen3":
+        yield Tensor(f"{name}.attn_q_norm.weight", (a.head_length,))
+        yield Tensor(f"{name}.attn_k_norm.weight", (a.head_length,))
+    yield Tensor(f"{name}.attn_output.weight", (queries, width))
+    after_attention = "post_attention_norm" if a.kind == "seed_oss" else "ffn_norm"
+    yield Tensor(f"{name}.{after_attention}.weight", (width,))
+    yield from _feed_forward(a, name)
+
+
+def _feed_forward(a: Architecture, name: str) -> Iterator[Tensor]:
+    width, inner = a.embedding_length, a.feed_forward_length
+    if a.experts:
+        yield Tensor(f"{name}.ffn_gate_inp.weight", (width, a.experts))
+        yield Tensor(f"{name}.ffn_gate_exps.weight", (width, inner, a.experts))
+        yield Tensor(f"{name}.ffn_up_exps.weight", (width, inner, a.experts))
+        yield Tensor(f"{name}.ffn_down_exps.weight", (inner, width, a.experts))
+    else:
+        yield Tensor(f"{name}.ffn_gate.weight", (width, inner))
+        yield Tensor(f"{name}.ffn_up.weight", (width, inner))
+        yield Tensor(f"{name}.ffn_down.weight", (inner, width))

@@ -1,0 +1,1 @@
+"""Files of models: on the Hub and on this disk."""

@@ -1,0 +1,146 @@
+"""What the catalogue says, against the model cards and against llama.cpp."""
+
+from __future__ import annotations
+
+import llama_cpp
+import pytest
+import sizes
+
+from hermes_cli import paths
+from hermes_cli.catalog.check import faults
+from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.models import Model
+from hermes_cli.catalog.variants import best_sources, loss, variants
+from hermes_cli.gguf.types import FILE_TYPES
+
+CATALOGUE = shipped()
+BY_NAME = {model.short: model for model in CATALOGUE.models}
+
+FAMILY = {
+    "Hermes 4.3": "36b",
+    "Hermes 4": "14b 70b 405b",
+    "DeepHermes 3": "3b 8b 24b",
+    "Hermes 3": "3b 8b 70b 405b",
+    "Hermes 2 Theta": "8b 70b",
+    "Hermes 2 Pro": "7b 8b 70b",
+    "Hermes 2": "7b 10.7b 34b 70b 8x7b 8x7b-sft",
+    "OpenHermes": "7b 7b 7b 13b",
+    "Hermes 1": "7b 13b 13b 70b",
+}
+
+
+def test_no_faults() -> None:
+    assert faults(paths.catalog().read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(("generation", "sizes_of_models"), FAMILY.items())
+def test_no_model_is_missing(generation: str, sizes_of_models: str) -> None:
+    found = [model.short.partition(":")[2] for model in CATALOGUE.models if model.generation == generation]
+    assert sorted(found) == sorted(sizes_of_models.split())
+
+
+def test_nothing_else_is_in_it() -> None:
+    assert {model.generation for model in CATALOGUE.models} == set(FAMILY)
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "architecture", "released"),
+    [
+        ("nous-hermes:13b", "alpaca", "llama", "unknown"),
+        ("nous-hermes-llama2:13b", "alpaca", "llama", "2023-07-21"),
+        ("openhermes-2.5:7b", "chatml", "llama", "2023-10-29"),
+        ("hermes-2-pro:7b", "chatml", "llama", "2024-03-12"),
+        ("hermes-3:8b", "chatml", "llama", "2024-08-15"),
+        ("deephermes-3:8b", "llama-3", "llama", "2025-02"),
+        ("hermes-4:14b", "chatml", "qwen3", "2025-08"),
+        ("hermes-4:70b", "llama-3", "llama", "2025-08-26"),
+        ("hermes-4:405b", "llama-3", "llama", "2025-08-26"),
+        ("hermes-4.3:36b", "llama-3", "seed_oss", "2025-12-03"),
+    ],
+)
+def test_the_cards_win(name: str, prompt: str, architecture: str, released: str) -> None:
+    model = BY_NAME[name]
+    assert (model.prompt.format, model.architecture.kind, model.released) == (prompt, architecture, released)
+
+
+@pytest.mark.parametrize("model", CATALOGUE.models, ids=lambda model: model.short)
+def test_tools_and_reasoning_by_generation(model: Model) -> None:
+    early = model.generation in {"Hermes 1", "OpenHermes", "Hermes 2"}
+    assert model.tools is model.json_mode is not early
+    assert (model.reasoning is not None) is (model.generation in {"DeepHermes 3", "Hermes 4", "Hermes 4.3"})
+
+
+def test_thirteen_exact_sizes_within_a_tenth_of_a_percent() -> None:
+    stated = [one for model in CATALOGUE.models for one in variants(model) if one.entry.bytes]
+    assert len(stated) == 13
+    for one in stated:
+        assert one.computed_bytes == pytest.approx(one.entry.bytes, rel=0.001), one.name
+
+
+def test_listed_sizes_within_a_percent_but_for_the_known_few() -> None:
+    listed = [one for model in CATALOGUE.models for one in variants(model) if one.entry.listed_gb]
+    assert len(listed) > 300
+    off = {
+        f"{one.repository.repo}:{one.quantization}"
+        for one in listed
+        if one.computed_bytes and abs(one.entry.listed_gb * 1e9 / one.computed_bytes - 1) > 0.01  # type: ignore[operator]
+    }
+    # llama.cpp's mix of Q2_K became smaller in January 2024; these were made before.
+    assert off == {
+        "tsunemoto/Nous-Hermes-2-Yi-34B-GGUF:Q2_K",
+        "TheBloke/OpenHermes-2.5-Mistral-7B-GGUF:Q2_K",
+        "TheBloke/Nous-Hermes-Llama2-70B-GGUF:Q2_K",
+        "TheBloke/Nous-Hermes-Llama2-GGUF:Q2_K",
+        "TheBloke/Nous-Hermes-13B-GGUF:Q2_K",
+        "TheBloke/Nous-Hermes-Llama-2-7B-GGUF:Q2_K",
+    }
+
+
+def test_computed_sizes_are_what_llama_cpp_says() -> None:
+    text = paths.catalog().read_text(encoding="utf-8")
+    assert sizes.rewritten(text, CATALOGUE) == text
+
+
+def test_every_file_has_a_size_and_a_name() -> None:
+    for model in CATALOGUE.models:
+        for one in variants(model):
+            assert one.bytes or one.quantization.startswith("UD-"), one.name
+            assert all(name.endswith(".gguf") or ".gguf.part" in name for name in one.files), one.files
+
+
+def test_split_files_are_spelled_out() -> None:
+    files = {one.repository.repo + "/" + one.files[-1] for model in CATALOGUE.models for one in variants(model)}
+    folder = "Hermes-3-Llama-3.1-405B"
+    for expected in (
+        "DevQuasar/NousResearch.Hermes-4-405B-GGUF/NousResearch.Hermes-4-405B.Q4_K_M-00018-of-00018.gguf",
+        f"bartowski/{folder}-GGUF/{folder}-IQ1_M-10-parts/{folder}-IQ1_M-00010-of-00010.gguf",
+        "mradermacher/Nous-Hermes-Llama2-70b-GGUF/Nous-Hermes-Llama2-70b.Q8_0.gguf.part2of2",
+        "NousResearch/DeepHermes-3-Llama-3-8B-Preview-GGUF/DeepHermes-3-Llama-3-8B-q4.gguf",
+        "NousResearch/Hermes-4.3-36B-GGUF/hermes-4_3_36b-Q4_K_M.gguf",
+        "SandLogicTechnologies/Hermes-4-14B-GGUF/Hermes-4-14B_Q4_k_m.gguf",
+    ):
+        assert expected in files
+
+
+def test_the_preferred_repository_comes_first_and_seen_files_before_inferred() -> None:
+    by_quantization = {one.quantization: one for one in best_sources(BY_NAME["hermes-3:8b"])}
+    assert by_quantization["Q4_K_M"].repository.repo == "NousResearch/Hermes-3-Llama-3.1-8B-GGUF"
+    assert by_quantization["Q4_K_S"].repository.repo == "bartowski/Hermes-3-Llama-3.1-8B-GGUF"
+    assert not any(one.entry.inferred for one in best_sources(BY_NAME["openhermes-2.5:7b"]))
+
+
+def test_quality_loss_is_that_of_the_kind_of_file() -> None:
+    assert loss(CATALOGUE, "Q4_K_M", imatrix=False) == 0.031273
+    assert loss(CATALOGUE, "Q4_K_M", imatrix=True) == 0.028152
+    assert loss(CATALOGUE, "Q4_K_L", imatrix=True) == 0.028152
+    assert loss(CATALOGUE, "IQ4_XS", imatrix=False) == 0.036334
+    assert loss(CATALOGUE, "Q6_K", imatrix=True) == 0.005452
+
+
+def test_file_types_are_llama_cpp_s() -> None:
+    numbers = {
+        getattr(llama_cpp, name): name.removeprefix("LLAMA_FTYPE_").removeprefix("MOSTLY_").removeprefix("ALL_")
+        for name in dir(llama_cpp)
+        if name.startswith("LLAMA_FTYPE_") and name != "LLAMA_FTYPE_GUESSED"
+    }
+    assert numbers == FILE_TYPES

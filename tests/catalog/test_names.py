@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.models import Model
+from hermes_cli.catalog.names import CatalogueName, DemoName, FileName, HubName, Names, spellings
+from hermes_cli.catalog.quantizations import spoken
+from hermes_cli.catalog.variants import Variant, variants
+from hermes_cli.errors import HermesError, NotFoundError, UsageError
+
+CATALOGUE = shipped()
+NAMES = Names(CATALOGUE)
+QUANTIZATIONS = frozenset(CATALOGUE.quantizations)
+VARIANTS = [one for model in CATALOGUE.models for one in variants(model)]
+OFFICIAL = "NousResearch/Hermes-3-Llama-3.1-8B-GGUF"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "quantization", "repository"),
+    [
+        ("hermes-3:8b", "hermes-3:8b", None, None),
+        ("hermes-3:8b:Q5_K_M", "hermes-3:8b", "Q5_K_M", None),
+        ("Hermes-3:8B:q5-k-m", "hermes-3:8b", "Q5_K_M", None),
+        ("hermes 3 8b q5km", "hermes-3:8b", "Q5_K_M", None),
+        ("hermes-4.3:36b", "hermes-4.3:36b", None, None),
+        ("hermes-4.3", "hermes-4.3:36b", None, None),
+        ("deephermes-3:8b", "deephermes-3:8b", None, None),
+        ("hermes-2-pro:7b", "hermes-2-pro:7b", None, None),
+        ("openhermes-2.5:7b", "openhermes-2.5:7b", None, None),
+        ("hermes-3-llama-3.1-8b", "hermes-3:8b", None, None),
+        ("Hermes 3 Llama 3.1 8B", "hermes-3:8b", None, None),
+        ("NousResearch/Hermes-3-Llama-3.1-8B", "hermes-3:8b", None, None),
+        ("hermes3:8b", "hermes-3:8b", None, None),
+        ("hermes3:latest", "hermes-3:8b", None, None),
+        ("hermes3:8b-llama3.1-q4_K_M", "hermes-3:8b", "Q4_K_M", None),
+        ("hermes3:8b-llama3.1-fp16", "hermes-3:8b", "F16", None),
+        ("nous-hermes2:10.7b-solar-q2_K", "hermes-2:10.7b", "Q2_K", None),
+        ("nous-hermes:7b", "nous-hermes-llama2:7b", None, None),
+        ("hermes-3:8b:Q4_K", "hermes-3:8b", "Q4_K_M", None),
+        (OFFICIAL, "hermes-3:8b", None, OFFICIAL),
+        (OFFICIAL + ":Q4_K_M", "hermes-3:8b", "Q4_K_M", OFFICIAL),
+        (OFFICIAL.lower() + ":q4_k_m", "hermes-3:8b", "Q4_K_M", OFFICIAL),
+        (f"https://huggingface.co/{OFFICIAL}", "hermes-3:8b", None, OFFICIAL),
+        (f"https://huggingface.co/{OFFICIAL}/tree/main?x=1#y", "hermes-3:8b", None, OFFICIAL),
+        (f"hf.co/{OFFICIAL}:Q4_K_M", "hermes-3:8b", "Q4_K_M", OFFICIAL),
+        (f"hf://{OFFICIAL}", "hermes-3:8b", None, OFFICIAL),
+        (
+            "bartowski/NousResearch_Hermes-4-14B-GGUF:IQ4_XS",
+            "hermes-4:14b",
+            "IQ4_XS",
+            "bartowski/NousResearch_Hermes-4-14B-GGUF",
+        ),
+    ],
+)
+def test_names_of_the_catalogue(text: str, name: str, quantization: str | None, repository: str | None) -> None:
+    found = NAMES.parse(text)
+    assert isinstance(found, CatalogueName)
+    assert (found.model.short, found.quantization, found.repository) == (name, quantization, repository)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("demo", DemoName()),
+        (" DEMO ", DemoName()),
+        ("./demo", FileName(Path("demo"))),
+        ("some.gguf", FileName(Path("some.gguf"))),
+        ("folder/some.GGUF", FileName(Path("folder/some.GGUF"))),
+        ("/hermes-3:8b", FileName(Path("/hermes-3:8b"))),
+        ("./hermes-3:8b", FileName(Path("hermes-3:8b"))),
+        ("../x", FileName(Path("../x"))),
+        ("C:\\models\\x", FileName(Path("C:\\models\\x"))),
+        ("~/x.gguf", FileName(Path("~/x.gguf").expanduser())),
+        ("somebody/Some-GGUF", HubName("somebody/Some-GGUF")),
+        ("somebody/Some-GGUF:q4_k_m", HubName("somebody/Some-GGUF", "q4_k_m")),
+        ("https://huggingface.co/a/b/resolve/main/x%20y.gguf?download=true", HubName("a/b", None, "x y.gguf")),
+        ("https://huggingface.co/a/b/blob/main/sub/x.gguf", HubName("a/b", None, "sub/x.gguf")),
+    ],
+)
+def test_other_names(text: str, expected: object) -> None:
+    assert NAMES.parse(text) == expected
+
+
+def test_a_file_that_exists_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "owner" / "name").touch()
+    monkeypatch.chdir(tmp_path)
+    assert NAMES.parse("owner/name") == FileName(Path("owner/name"))
+    assert NAMES.parse("owner") == FileName(Path("owner"))
+
+
+def test_a_mirror_is_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/hub/")
+    assert NAMES.parse("https://mirror.example/hub/a/b") == HubName("a/b")
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says", "hint"),
+    [
+        ("hermes-3", UsageError, "the name of 4 models", "hermes-3:405b, hermes-3:70b, hermes-3:8b, hermes-3:3b"),
+        ("hermes-4", UsageError, "the name of 3 models", "hermes-4:14b"),
+        ("hermes", UsageError, "models", "hermes list"),
+        ("hermez-3:8b", NotFoundError, "no model named hermez-3:8b", "did you mean hermes-3:8b"),
+        ("deephermes:8b", NotFoundError, "no model named deephermes:8b", "deephermes-3:8b"),
+        ("hermes-3:8b:Q9_K", NotFoundError, "hermes-3:8b has no quantization Q9_K", "Q4_K_M, Q5_K_M, Q6_K"),
+        ("hermes-2:70b:Q9_K", NotFoundError, "no quantization Q9_K", "leave the quantization out"),
+        ("zzz", NotFoundError, "no model named zzz", "hermes list"),
+        ("", UsageError, "no name", "hermes list"),
+        ("a\0b", UsageError, "no name", "hermes list"),
+        ("x" * 5000, UsageError, "no name", "hermes list"),
+        ("https://example.com/a/b", NotFoundError, "no model named", "hermes list"),
+    ],
+)
+def test_what_is_no_name(text: str, error: type[HermesError], says: str, hint: str) -> None:
+    with pytest.raises(error) as caught:
+        NAMES.parse(text)
+    assert says in caught.value.message
+    assert hint in caught.value.hint
+
+
+@given(
+    st.sampled_from(CATALOGUE.models).flatmap(
+        lambda model: st.tuples(st.just(model), st.sampled_from(sorted(spellings(model).values())))
+    ),
+    st.one_of(st.none(), st.sampled_from(sorted(QUANTIZATIONS))),
+    st.data(),
+)
+def test_case_and_punctuation_do_not_matter(
+    named: tuple[Model, str], quantization: str | None, data: st.DataObject
+) -> None:
+    model, spelling = named
+    separator = st.sampled_from(["-", ".", "_", " ", ":", ""])
+    typed = ""
+    for letter in spelling:
+        if letter.isalnum():
+            typed += letter.upper() if data.draw(st.booleans()) else letter
+        else:
+            typed += data.draw(separator)
+    if quantization:
+        typed += ":" + (quantization.lower() if data.draw(st.booleans()) else quantization)
+    found = NAMES.parse(typed)
+    assert isinstance(found, CatalogueName)
+    assert (found.model, found.quantization) == (model, quantization)
+
+
+@given(st.one_of(st.text(max_size=60), st.text("hermes-3:8bqkm/.\\~ ", max_size=30)))
+def test_any_text_is_a_name_or_an_error(text: str) -> None:
+    with contextlib.suppress(HermesError):
+        NAMES.parse(text)
+
+
+@given(st.sampled_from(VARIANTS))
+def test_what_is_shown_can_be_typed(variant: Variant) -> None:
+    found = NAMES.parse(variant.name)
+    assert isinstance(found, CatalogueName)
+    assert (found.model, found.quantization) == (variant.model, variant.quantization)
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("Hermes-3-Llama-3.1-8B.Q4_K_M.gguf", "Q4_K_M"),
+        ("NousResearch_Hermes-4-14B-Q6_K_L.gguf", "Q6_K_L"),
+        ("Model.i1-IQ3_XXS.gguf", "IQ3_XXS"),
+        ("hermes-2-pro-llama-3-8b-q4_k_m.gguf", "Q4_K_M"),
+        ("Hermes-4-70B-UD-Q4_K_XL.gguf", "UD-Q4_K_XL"),
+        ("DeepHermes-3-Llama-3-8B-q4.gguf", "Q4_0"),
+        ("model-fp16.gguf", "F16"),
+        ("model.f32.gguf", "F32"),
+        ("model-bf16.gguf", "BF16"),
+        ("Q4_0-tuned-Q8_0.gguf", "Q8_0"),
+        ("ggml-model.gguf", None),
+        ("mmproj.gguf", None),
+        ("aq4_0b.gguf", None),
+    ],
+)
+def test_the_quantization_in_a_file_name(file: str, expected: str | None) -> None:
+    assert spoken(file, QUANTIZATIONS) == expected
+
+
+def test_every_file_name_of_the_catalogue_says_its_quantization() -> None:
+    for one in VARIANTS:
+        name = one.files[0].rpartition("/")[2].partition("-00001-of-")[0].partition(".gguf.part")[0]
+        assert spoken(name.removesuffix(".gguf") + ".gguf", QUANTIZATIONS) == one.quantization, one.files

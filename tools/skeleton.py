@@ -1,0 +1,75 @@
+"""Writes a skeleton GGUF: real header and tensor table, and a hole where the weights would be.
+
+llama.cpp can plan with it (`dry_run`, `no_alloc`) as with the real file, and it takes a few hundred kilobytes of disk.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import TYPE_CHECKING
+
+from hermes_cli.catalog.tensors import tensors
+from hermes_cli.gguf.types import TENSOR_TYPES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hermes_cli.catalog.models import Architecture
+
+ALIGNMENT = 32
+UINT32, FLOAT32, STRING = 4, 6, 8
+F32, F16 = 0, 1
+
+
+def _string(text: str) -> bytes:
+    raw = text.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _entry(key: str, value: str | float) -> bytes:
+    if isinstance(value, str):
+        return _string(key) + struct.pack("<I", STRING) + _string(value)
+    if isinstance(value, int):
+        return _string(key) + struct.pack("<II", UINT32, value)
+    return _string(key) + struct.pack("<If", FLOAT32, value)
+
+
+def metadata(a: Architecture, context: int) -> dict[str, str | int | float]:
+    """The keys that llama.cpp needs to build the model; the vocabulary has a size but no entries."""
+    figures: dict[str, int | float] = {
+        "block_count": a.layers,
+        "context_length": context,
+        "embedding_length": a.embedding_length,
+        "feed_forward_length": a.feed_forward_length,
+        "attention.head_count": a.heads,
+        "attention.head_count_kv": a.kv_heads,
+        "attention.key_length": a.head_length,
+        "attention.value_length": a.head_length,
+        "attention.layer_norm_rms_epsilon": a.norm_epsilon,
+        "rope.dimension_count": a.head_length,
+        "rope.freq_base": a.rope_base,
+        "vocab_size": a.vocabulary,
+    }
+    if a.experts:
+        figures |= {"expert_count": a.experts, "expert_used_count": a.experts_used}
+    return {
+        "general.architecture": a.kind,
+        **{f"{a.kind}.{key}": value for key, value in figures.items()},
+        "tokenizer.ggml.model": "no_vocab",
+    }
+
+
+def write_skeleton(path: Path, architecture: Architecture, context: int) -> None:
+    """Write the file; matrices are F16 unless they are never quantized, everything one-dimensional is F32."""
+    entries = [_entry(key, value) for key, value in metadata(architecture, context).items()]
+    table, offset = [], 0
+    for name, shape in tensors(architecture):
+        kind = F32 if len(shape) == 1 or "ffn_gate_inp" in name else F16
+        table.append(_string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset))
+        offset += math.ceil(TENSOR_TYPES[kind].size(math.prod(shape)) / ALIGNMENT) * ALIGNMENT
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(table), len(entries)) + b"".join(entries + table)
+    start = math.ceil(len(head) / ALIGNMENT) * ALIGNMENT
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(start + offset)
