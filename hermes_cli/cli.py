@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-# Command: (module in hermes_cli.commands, one line for `hermes --help`). What runs is the module's `command` function.
+# Command: (module in hermes_cli.commands, one line for `hermes --help`). What runs is the module's `command` function,
+# or its `app` if the command has commands of its own.
 COMMANDS = {
     "chat": ("chat", "Ask a Hermes model something."),
+    "list": ("list", "List the Hermes models, with sizes and what they can do."),
+    "show": ("show", "Show everything about one model, a file or a repository."),
+    "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
     "paths": ("paths", "Show where hermes keeps things."),
 }
 EPILOG = "Try it now, without any download: hermes chat demo 'What can you do?'"
@@ -65,8 +69,11 @@ def build_app(wanted: str | None) -> typer.Typer:
     )
     app.callback()(_root)
     for name, (module, summary) in COMMANDS.items():
-        function = import_module(f"hermes_cli.commands.{module}").command if name == wanted else _not_imported
-        app.command(name, short_help=summary)(function)
+        imported = vars(import_module(f"hermes_cli.commands.{module}")) if name == wanted else {}
+        if "app" in imported:
+            app.add_typer(imported["app"], name=name, short_help=summary)
+        else:
+            app.command(name, short_help=summary)(imported.get("command", _not_imported))
     return app
 
 

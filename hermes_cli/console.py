@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from rich.console import Console as RichConsole
@@ -46,11 +48,19 @@ class Console:
 
     @cached_property
     def _rich(self) -> RichConsole:
+        return self._rich_on(stderr=True)
+
+    def _rich_on(self, *, stderr: bool) -> RichConsole:
         from rich.console import Console as RichConsole  # noqa: PLC0415 - costs 50 ms, not every run needs it
 
         off = self.color is False or (self.color is None and bool(os.environ.get("NO_COLOR")))
         return RichConsole(
-            stderr=True, no_color=off, force_terminal=self.color or None, highlight=False, soft_wrap=True
+            file=None if stderr else self.out,
+            stderr=stderr,
+            no_color=off,
+            force_terminal=self.color or None,
+            highlight=False,
+            soft_wrap=True,
         )
 
     def text(self, piece: str) -> None:
@@ -65,6 +75,30 @@ class Console:
         """Finish the line that `text` left open, if any."""
         if self._line_open:
             self.text("\n")
+
+    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+        """A table on standard output; titles named in `right` align to the right. Quiet leaves the titles out.
+
+        Without a terminal no cell is cut or wrapped, however wide the table gets.
+        """
+        if self.voice is Voice.JSON:
+            return
+        from rich.table import Table  # noqa: PLC0415 - as rich above
+        from rich.text import Text  # noqa: PLC0415
+
+        table = Table(box=None, pad_edge=False, show_header=self.voice is Voice.HUMAN, header_style="bold")
+        for title in titles:
+            table.add_column(title, justify="right" if title in right else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(cell.translate(_CONTROL)) for cell in row))
+        console = self._rich_on(stderr=False)
+        if not self.out.isatty():
+            console.width = 10_000  # wider than any table of ours: a pipe has no edge
+            with console.capture() as capture:
+                console.print(table)
+            self.text("\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n")
+        else:
+            console.print(table)
 
     def document(self, value: dict[str, Any]) -> None:
         """The result in JSON; nothing in the other voices."""
@@ -102,9 +136,20 @@ class Console:
         """A spinner on standard error while something slow runs; still without a terminal."""
         if self.voice is Voice.HUMAN and sys.stderr.isatty():
             return self._rich.status(message, spinner="dots")
-        from contextlib import nullcontext  # noqa: PLC0415 - beside its only use
-
         return nullcontext()
+
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
+        """A bar on standard error; what it yields is called with each step's name. Nothing without a terminal."""
+        if self.voice is not Voice.HUMAN or not sys.stderr.isatty():
+            yield lambda _: None
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415 - as above
+
+        columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[step]}"))
+        with Progress(*columns, console=self._rich, transient=True) as bar:
+            task = bar.add_task(label, total=total, step="")
+            yield lambda step: bar.update(task, advance=1, step=step)
 
     def _aside(self, message: str, style: str) -> None:
         if self.out.isatty():

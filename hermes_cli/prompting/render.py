@@ -101,6 +101,6 @@ class ChatTemplate:
             ) from None
 
 
-def built_in_template(name: str) -> ChatTemplate:
-    """One of our own templates (`alpaca`, `chatml`), for files that carry none."""
-    return ChatTemplate((TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8"))
+def built_in_template(name: str, *, bos: str = "") -> ChatTemplate:
+    """One of our own templates (`alpaca`, `chatml`, `llama-3`), for files that carry none and for examples."""
+    return ChatTemplate((TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8"), bos=bos)

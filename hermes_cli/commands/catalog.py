@@ -1,0 +1,114 @@
+"""`hermes catalog`: check a catalogue file, or bring ours up to date from the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - Typer reads the annotation
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hermes_cli import paths
+from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.errors import IntegrityError, NetworkError, NotFoundError
+
+if TYPE_CHECKING:
+    from hermes_cli.catalog.overlay import Overlay
+    from hermes_cli.console import Console
+
+AT_ONCE = 8  # requests to the Hub
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check the catalogue, or bring it up to date.")
+
+
+@app.command()
+def check(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE.yaml]", help="Default: the catalogue that ships with hermes.")
+    ] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    no_color: NoColorOption = False,
+) -> None:
+    """Check a catalogue file and explain every fault by line."""
+    console = console_for(json=json, quiet=quiet, no_color=no_color)
+    path = file or paths.catalog()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise NotFoundError(f"{path} cannot be read: {error.strerror}.", hint="give the path of a YAML file.") from None
+    except UnicodeDecodeError:
+        raise IntegrityError(f"{path} is not text in UTF-8.", hint="give the path of a YAML file.") from None
+
+    from hermes_cli.catalog.check import faults  # noqa: PLC0415 - YAML, only when there is a file to check
+
+    found = faults(text)
+    for fault in found:
+        place = f"{fault.place}: " if fault.place else ""
+        console.text(f"{path}:{fault.line}: {place}{fault.message}\n")
+    console.document({"file": str(path), "faults": [fault._asdict() for fault in found]})
+    if found:
+        raise IntegrityError(
+            f"{path} has {len(found)} {'fault' if len(found) == 1 else 'faults'}.",
+            hint="the keys are explained in docs/catalogue.md.",
+        )
+    console.note(f"{path} has no faults")
+
+
+@app.command()
+def refresh(
+    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model.")] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    no_color: NoColorOption = False,
+) -> None:
+    """Ask the Hub for the real sizes, hashes and revisions of all listed repositories, and for new files in them.
+
+    What it says is kept beside the catalogue, which itself is not changed. Offline, nothing changes.
+    """
+    console = console_for(json=json, quiet=quiet, no_color=no_color)
+
+    from hermes_cli.catalog.load import shipped  # noqa: PLC0415 - as above
+    from hermes_cli.catalog.names import CatalogueName, Names  # noqa: PLC0415
+    from hermes_cli.catalog.overlay import read_overlay, write_overlay  # noqa: PLC0415
+
+    catalogue = shipped()
+    models = catalogue.models
+    if name is not None:
+        meant = Names(catalogue).parse(name)
+        if not isinstance(meant, CatalogueName):
+            raise NotFoundError(f"{name} is not in the catalogue.", hint="list the models: hermes list")
+        models = (meant.model,)
+    repos = list(dict.fromkeys(one.repo for model in models for one in model.gguf))
+    known = read_overlay()
+    learned, missing = _ask(repos, console)
+    path = write_overlay({**known, **learned})
+    files = sum(len(one.files) for one in learned.values())
+    console.note(f"{len(learned)} of {len(repos)} repositories, {files} files; kept in {path}")
+    console.document({"repositories": sorted(learned), "files": files, "missing": missing, "overlay": str(path)})
+
+
+def _ask(repos: list[str], console: Console) -> tuple[Overlay, list[str]]:
+    """What the Hub says about each repository, and those it does not show.
+
+    Raises:
+        NetworkError: the Hub cannot be reached; nothing was learned.
+    """
+    from concurrent.futures import ThreadPoolExecutor, as_completed  # noqa: PLC0415 - only for this command
+
+    from hermes_cli.store.hub import repository  # noqa: PLC0415 - huggingface_hub
+
+    learned: Overlay = {}
+    missing: list[str] = []
+    with console.progress("asking the Hub", len(repos)) as step, ThreadPoolExecutor(AT_ONCE) as pool:
+        asked = {pool.submit(repository, repo): repo for repo in repos}
+        for done in as_completed(asked):
+            step(asked[done])
+            try:
+                learned[asked[done]] = done.result()
+            except NotFoundError as error:
+                missing.append(asked[done])
+                console.warn(error.message)
+            except NetworkError:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return learned, sorted(missing)

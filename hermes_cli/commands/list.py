@@ -1,0 +1,152 @@
+"""`hermes list`: the family as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hermes_cli.catalog.load import load
+from hermes_cli.catalog.quantizations import plain
+from hermes_cli.catalog.variants import Variant, best_sources, loss, variants
+from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.units import billions, gigabytes
+from hermes_cli.errors import UsageError
+from hermes_cli.store.library import installed, installed_variants
+
+if TYPE_CHECKING:
+    from hermes_cli.catalog.models import Catalogue, Demo, Model
+    from hermes_cli.console import Console
+
+HERE = "✓"
+MODEL_TITLES = ("NAME", "PARAMETERS", "CONTEXT", "TOOLS", "THINKS", "FILES", "HERE")
+VARIANT_TITLES = ("NAME", "SIZE", "BITS/WEIGHT", "LOSS", "HERE", "REPOSITORY")
+
+
+def command(
+    every: Annotated[bool, typer.Option("--all", "-a", help="Every quantization in every repository.")] = False,
+    generation: Annotated[
+        str | None, typer.Option(help="Only this generation: 'Hermes 3', 4.3, 'DeepHermes 3' …")
+    ] = None,
+    tools: Annotated[bool, typer.Option("--tools", help="Only models trained for tool calls.")] = False,
+    reasoning: Annotated[bool, typer.Option("--reasoning", help="Only models that can think first.")] = False,
+    here: Annotated[bool, typer.Option("--installed", help="Only what is on this machine.")] = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    no_color: NoColorOption = False,
+) -> None:
+    """List the Hermes models, newest generation first.
+
+    Sizes are those of the smallest and the largest file; a check mark stands where a file is on this machine.
+    """
+    console = console_for(json=json, quiet=quiet, no_color=no_color)
+    catalogue = load()
+    models = [
+        model
+        for model in _of_generation(catalogue, generation)
+        if (model.tools or not tools) and (model.reasoning or not reasoning)
+    ]
+    if every:
+        _show_variants([one for model in models for one in variants(model) if installed(one) or not here], console)
+    else:
+        shown = [model for model in models if not here or any(installed_variants(model))]
+        _show_models(shown, catalogue.demo if generation is None else None, console)
+
+
+def _show_models(models: list[Model], demo: Demo | None, console: Console) -> None:
+    rows = [_model_row(model) for model in models]
+    if demo:
+        context = f"{demo.trained_context:,}"
+        rows.append(("demo", billions(demo.parameters), context, "yes", "yes", gigabytes(demo.bytes), HERE))
+    console.table(MODEL_TITLES, rows, right=("PARAMETERS", "CONTEXT"))
+    console.document({"models": [model_summary(model) for model in models]})
+    console.note("all about one: hermes show NAME · every file: hermes list --all")
+
+
+def _show_variants(found: list[Variant], console: Console) -> None:
+    catalogue = load()
+    rows = [_variant_row(one, catalogue) for one in found]
+    console.table(VARIANT_TITLES, rows, right=("SIZE", "BITS/WEIGHT", "LOSS"))
+    console.document({"variants": [variant_document(one, catalogue) for one in found]})
+    console.note("loss: KL divergence from F16 in nats, measured on Llama 3 8B; larger models lose less")
+
+
+def _of_generation(catalogue: Catalogue, wanted: str | None) -> list[Model]:
+    """Models of the generation that was typed: its whole name, or what is left of it without `Hermes`."""
+    if wanted is None:
+        return list(catalogue.models)
+    names = dict.fromkeys(model.generation for model in catalogue.models)
+    meant = [name for name in names if plain(wanted) in {plain(name), plain(name.removeprefix("Hermes"))}]
+    if not meant:
+        raise UsageError(f"there is no generation {wanted}.", hint=f"choose one of: {', '.join(names)}")
+    return [model for model in catalogue.models if model.generation in meant]
+
+
+def _model_row(model: Model) -> tuple[str, ...]:
+    sizes = [one.bytes for one in variants(model) if one.bytes]
+    if not sizes:
+        files = "none known"
+    elif min(sizes) == max(sizes):
+        files = gigabytes(sizes[0])
+    else:
+        files = f"{gigabytes(min(sizes))} to {gigabytes(max(sizes))}"
+    return (
+        model.short,
+        billions(model.parameters),
+        f"{model.context.usable:,}",
+        "yes" if model.tools else "",
+        "yes" if model.reasoning else "",
+        files,
+        HERE if any(installed_variants(model)) else "",
+    )
+
+
+def _variant_row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:
+    bits = variant.bits_per_weight
+    lost = loss(catalogue, variant.quantization, imatrix=variant.repository.imatrix)
+    return (
+        variant.name,
+        gigabytes(variant.bytes),
+        f"{bits:.2f}" if bits else "",
+        "" if lost is None else f"{lost:.4f}",
+        HERE if installed(variant) else "",
+        variant.repository.repo,
+    )
+
+
+def model_summary(model: Model) -> dict[str, Any]:
+    """A model for `--json`; keys are documented in docs/catalogue.md."""
+    sizes = [one.bytes for one in best_sources(model) if one.bytes]
+    return {
+        "name": model.short,
+        "id": model.id,
+        "title": model.name,
+        "generation": model.generation,
+        "released": model.released,
+        "parameters": model.parameters,
+        "context_length": model.context.usable,
+        "tools": model.tools,
+        "json_mode": model.json_mode,
+        "reasoning": model.reasoning is not None,
+        "smallest_bytes": min(sizes, default=None),
+        "largest_bytes": max(sizes, default=None),
+        "installed": sorted({one.quantization for one in installed_variants(model)}),
+    }
+
+
+def variant_document(variant: Variant, catalogue: Catalogue) -> dict[str, Any]:
+    """A variant for `--json`; keys are documented in docs/catalogue.md."""
+    return {
+        "name": variant.name,
+        "model": variant.model.short,
+        "quantization": variant.quantization,
+        "repository": variant.repository.repo,
+        "revision": variant.repository.revision,
+        "files": list(variant.files),
+        "bytes": variant.bytes,
+        "bytes_source": variant.size_source,
+        "bits_per_weight": variant.bits_per_weight,
+        "kl_divergence": loss(catalogue, variant.quantization, imatrix=variant.repository.imatrix),
+        "sha256": variant.entry.sha256,
+        "installed": installed(variant) is not None,
+    }

@@ -1,0 +1,187 @@
+"""The page about one model of the catalogue: facts with their sources, files, prompt format."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from hermes_cli.catalog.load import as_plain
+from hermes_cli.catalog.models import Sampling
+from hermes_cli.catalog.variants import Variant, best_sources, loss, variants
+from hermes_cli.commands.list import HERE, model_summary, variant_document
+from hermes_cli.commands.units import billions, gigabytes
+from hermes_cli.prompting.messages import Message
+from hermes_cli.store.library import installed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.catalog.names import CatalogueName
+    from hermes_cli.console import Console
+
+EXAMPLE = (Message("system", "You are Hermes."), Message("user", "Hello!"))
+BOS = {"llama-3": "<|begin_of_text|>"}
+NUMBERS = ("SIZE", "BITS/WEIGHT", "LOSS")
+
+
+def show(wanted: CatalogueName, catalogue: Catalogue, console: Console) -> None:
+    """Print the page: each quantization from its preferred repository, or what was asked for by name."""
+    model = wanted.model
+    named = [
+        one
+        for one in variants(model)
+        if wanted.repository in {None, one.repository.repo} and wanted.quantization in {None, one.quantization}
+    ]
+    offered = named if wanted.repository or wanted.quantization else best_sources(model)
+    console.text(f"{model.name}\n\n")
+    facts = list(_facts(model))
+    width = max(len(label) for label, _, _ in facts)
+    for label, text, keys in facts:
+        cited = f"  [{', '.join(keys)}]" if keys else ""
+        console.text(f"  {label:{width}}  {text}{cited}\n")
+    console.text("\nFiles\n")
+    if offered:
+        titles = ("  NAME", "SIZE", "FROM", "BITS/WEIGHT", "LOSS", "HERE", "REPOSITORY")
+        console.table(titles, [_row(one, catalogue) for one in offered], right=NUMBERS)
+    else:
+        console.text(f"  none known{': ' + model.gguf_note if model.gguf_note else ''}\n")
+    if model.gguf:
+        _show_repositories(model, console)
+    _show_prompt(model, console)
+    _show_legend(model, catalogue, console)
+    console.document(
+        {
+            **model_summary(model),
+            "facts": as_plain(model),
+            "variants": [variant_document(one, catalogue) for one in offered],
+            "prompt_example": _example(model),
+        }
+    )
+
+
+def _facts(model: Model) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Label, text and source keys of every fact."""
+
+    def fact(label: str, text: str, key: str) -> tuple[str, str, tuple[str, ...]]:
+        return label, text, model.sources.get(key, ())
+
+    def noted(text: str, note: str) -> str:
+        return f"{text} ({note})" if note else text
+
+    yield fact("names", ", ".join(dict.fromkeys((model.short, model.id, *model.ollama))), "ollama")
+    yield fact("generation", f"{model.generation}, released {noted(model.released, model.released_note)}", "released")
+    yield fact("base model", model.base_model, "base_model")
+    yield fact("licence", noted(model.license.id, model.license.note), "license")
+    yield fact("parameters", f"{billions(model.parameters)} ({model.parameters:,})", "parameters")
+    yield fact("architecture", _architecture(model), "architecture")
+    yield fact("context", _context(model), "context")
+    yield fact("tool calls", "yes" if model.tools else "not trained for them", "tools")
+    yield fact("JSON mode", "yes" if model.json_mode else "not trained for it", "json_mode")
+    yield fact("reasoning", _reasoning(model), "reasoning")
+    yield fact("sampling", _sampling(model), "sampling")
+    if model.benchmarks:
+        scores = ", ".join(f"{name} {score:g}" for name, score in model.benchmarks.items())
+        yield fact("benchmarks", noted(scores, model.benchmarks_note), "benchmarks")
+    yield fact("weights", ", ".join((model.weights.original, *model.weights.fp8, *model.weights.other)), "weights")
+    hosted = [f"{name} {value}" for name in ("openrouter", "nous_portal") if (value := getattr(model.cloud, name))]
+    if hosted or model.cloud.retired:
+        gone = [f"retired: {', '.join(model.cloud.retired)}"] if model.cloud.retired else []
+        yield fact("hosted as", "; ".join(hosted + gone), "cloud")
+
+
+def _architecture(model: Model) -> str:
+    a = model.architecture
+    experts = f", {a.experts_used} of {a.experts} experts" if a.experts else ""
+    unsure = f"; not confirmed: {', '.join(a.unconfirmed)}" if a.unconfirmed else ""
+    text = (
+        f"{a.kind}, {a.layers} layers of {a.embedding_length:,}, {a.heads} heads and {a.kv_heads} KV heads of "
+        f"{a.head_length}, feed-forward {a.feed_forward_length:,}{experts}, vocabulary {a.vocabulary:,}{unsure}"
+    )
+    return f"{text} ({a.note})" if a.note else text
+
+
+def _context(model: Model) -> str:
+    context = model.context
+    text = f"{context.usable:,} tokens"
+    if context.usable != context.trained:
+        text += f" (the file says {context.trained:,})"
+    if context.yarn:
+        text += f", {context.yarn.context:,} by YaRN"
+    return f"{text}; {context.note}" if context.note else text
+
+
+def _reasoning(model: Model) -> str:
+    if model.reasoning is None:
+        return "no"
+    how = {"system-prompt": "by a system prompt", "thinking": "by a system prompt and the template's `thinking` flag"}
+    note = f"; {model.reasoning.note}" if model.reasoning.note else ""
+    return f"<think>, {model.reasoning.default} unless switched on {how[model.reasoning.switch]}{note}"
+
+
+def _sampling(model: Model) -> str:
+    if not isinstance(model.sampling, Sampling):
+        return "unknown"
+    said = {
+        name: value
+        for name in ("temperature", "top_p", "top_k", "repeat_penalty")
+        if (value := getattr(model.sampling, name)) is not None
+    }
+    text = ", ".join(f"{name} {value:g}" for name, value in said.items())
+    return f"{text} (from example code)" if model.sampling.example else text
+
+
+def _row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:
+    bits = variant.bits_per_weight
+    lost = loss(catalogue, variant.quantization, imatrix=variant.repository.imatrix)
+    unsure = " (name inferred)" if variant.entry.inferred else ""
+    return (
+        f"  {variant.quantization}",
+        gigabytes(variant.bytes),
+        variant.size_source,
+        f"{bits:.2f}" if bits else "",
+        "" if lost is None else f"{lost:.4f}",
+        HERE if installed(variant) else "",
+        variant.repository.repo + unsure,
+    )
+
+
+def _show_repositories(model: Model, console: Console) -> None:
+    """Every repository with what it holds, in order of preference."""
+    console.text("\nRepositories, in order of preference\n")
+    for repository in model.gguf:
+        held = ", ".join(repository.quantizations) or "no files known"
+        extra = "".join(
+            f"; {word}" for word in (repository.by, "imatrix" * repository.imatrix, repository.note) if word
+        )
+        console.text(f"  {repository.repo}: {held}{extra}\n")
+
+
+def _show_prompt(model: Model, console: Console) -> None:
+    stops = f", stops at {' or '.join(model.prompt.stop)}" if model.prompt.stop else ""
+    note = f" ({model.prompt.note})" if model.prompt.note else ""
+    cited = f"  [{', '.join(keys)}]" if (keys := model.sources.get("prompt")) else ""
+    console.text(f"\nPrompt format: {model.prompt.format}{stops}{note}{cited}\n")
+    if example := _example(model):
+        console.text(textwrap.indent(example, "  ").rstrip("\n") + "\n")
+
+
+def _example(model: Model) -> str | None:
+    """A short conversation as the model reads it."""
+    if model.prompt.format == "unknown":
+        return None
+    from hermes_cli.prompting.render import built_in_template  # noqa: PLC0415 - Jinja
+
+    return built_in_template(model.prompt.format, bos=BOS.get(model.architecture.tokenizer, "")).render(EXAMPLE)
+
+
+def _show_legend(model: Model, catalogue: Catalogue, console: Console) -> None:
+    used = dict.fromkeys(key for keys in model.sources.values() for key in keys)
+    console.text("\nSources\n")
+    width = max(len(key) for key in used)
+    for key in used:
+        console.text(f"  {key:{width}}  {catalogue.sources[key]}\n")
+    console.note(
+        "size: stated exactly by a source, as a listing rounds it, or computed by llama.cpp's rules · "
+        "loss: KL divergence from F16 in nats, on Llama 3 8B"
+    )

@@ -1,0 +1,22 @@
+"""How numbers are written for people. Sizes of files are decimal (GB = 10^9 bytes), as the Hub writes them."""
+
+from __future__ import annotations
+
+
+def gigabytes(size: int | None) -> str:
+    """Bytes of a file: `4.92 GB`, `243 GB`, `2.8 MB`."""
+    if size is None:
+        return "unknown"
+    for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= factor:
+            return f"{_three_digits(size / factor)} {unit}"
+    return f"{size} B"
+
+
+def billions(count: int) -> str:
+    """Parameters: `8.03 B`, `405 B`, `2.62 M`."""
+    return f"{_three_digits(count / 10**9)} B" if count >= 10**9 else f"{_three_digits(count / 10**6)} M"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"  # noqa: PLR2004

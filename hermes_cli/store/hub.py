@@ -1,0 +1,181 @@
+"""What the Hub says about repositories and files, by huggingface_hub: its endpoint, token, proxies and offline switch.
+
+Every failure becomes one of our errors with the next step. Tokens go to the configured endpoint only.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Protocol
+
+import httpx2
+from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff  # type: ignore[attr-defined]  # re-exported without saying so
+
+from hermes_cli.catalog.overlay import HubFile, HubRepository
+from hermes_cli.errors import HermesError, NetworkError, NotFoundError
+from hermes_cli.gguf.header import Header, read_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TIMEOUT = 20.0  # seconds without an answer
+PARTIAL_CONTENT, OK = 206, 200
+
+_CONTENT_RANGE = re.compile(r"^bytes (\d+)-\d+/(\d+)$")
+# A name from the Hub becomes a path here: plain parts only, and none that Windows keeps for devices.
+_SAFE_PART = re.compile(r"^(?!(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[\w(][\w.+@=, ()\[\]-]*(?<![. ])$", re.IGNORECASE)
+
+
+class _Answer(Protocol):
+    """The part of a response that is used here."""
+
+    status_code: int
+    headers: httpx2.Headers
+
+
+def repository(repo: str, revision: str | None = None) -> HubRepository:
+    """The GGUF files of a repository, with their sizes and hashes.
+
+    Raises:
+        NotFoundError: there is no such repository or revision, or it is private or gated.
+        NetworkError: the Hub cannot be reached, or refuses to answer.
+    """
+    with _explained(repo):
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    files = tuple(
+        HubFile(path=file.rfilename, bytes=file.size or 0, sha256=file.lfs.sha256 if file.lfs else None)
+        for file in info.siblings or ()
+        if ".gguf" in file.rfilename.lower() and is_safe(file.rfilename)
+    )
+    today = datetime.now(timezone.utc).date().isoformat()
+    return HubRepository(revision=info.sha or "main", fetched=today, files=files)
+
+
+def is_safe(path: str) -> bool:
+    """Whether a path in a repository can be a path on any disk: no way up, no drive, no device, no odd characters."""
+    return len(path) < 1000 and all(_SAFE_PART.match(part) for part in path.split("/"))  # noqa: PLR2004 - generous
+
+
+def header(repo: str, file: str, revision: str | None = None) -> tuple[Header, int]:
+    """The header of a GGUF file on the Hub, and how many bytes were fetched to read it.
+
+    Raises:
+        NotFoundError: no such repository, revision or file.
+        NetworkError: the Hub cannot be reached, or serves no ranges.
+        InvalidGGUFError: the file is no GGUF.
+    """
+    with _explained(repo):
+        source = HubSource(hf_hub_url(repo, file, revision=revision), build_hf_headers())
+        return read_source(source, f"{repo}/{file}"), source.fetched
+
+
+class HubSource:
+    """A file on the Hub as a `Source`, read by range requests; `fetched` counts the bytes that came."""
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        if constants.HF_HUB_OFFLINE:
+            raise OfflineModeIsEnabled(url)
+        self._url = url
+        self._headers = headers
+        self._size: int | None = None
+        self.fetched = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file, learned from the first answer."""
+        if self._size is None:
+            self.read(0, 1)
+        return self._size or 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes from `offset` on.
+
+        Raises:
+            NetworkError: the server answers with something else than the range that was asked for.
+            httpx2.HTTPError: the connection failed or the server refused.
+        """
+        wanted = {**self._headers, "Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
+        with http_stream_backoff(
+            "GET", self._url, headers=wanted, follow_redirects=True, timeout=TIMEOUT, max_retries=2
+        ) as answer:
+            hf_raise_for_status(answer)
+            self._size = _whole_size(answer, offset)
+            body = bytearray()
+            for piece in answer.iter_raw():
+                body += piece
+                self.fetched += len(piece)
+                if len(body) >= length:
+                    break
+        return bytes(body[:length])
+
+
+def _whole_size(answer: _Answer, offset: int) -> int:
+    match = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
+    if answer.status_code == PARTIAL_CONTENT and match and int(match[1]) == offset:
+        return int(match[2])
+    length = answer.headers.get("Content-Length", "")
+    if answer.status_code == OK and offset == 0 and length.isdigit():
+        return int(length)  # it ignored the range; reading stops after what was wanted
+    raise NetworkError(
+        "the server answers no range requests, so a header cannot be read without the whole file.",
+        hint="download the file and give its path.",
+    )
+
+
+@contextmanager
+def _explained(repo: str) -> Iterator[None]:
+    """Turns what can go wrong on the way to the Hub into our errors."""
+    try:
+        yield
+    except HermesError:
+        raise
+    except OfflineModeIsEnabled:
+        raise NetworkError(
+            "offline mode is on (HF_HUB_OFFLINE), so the Hub was not asked.", hint="unset HF_HUB_OFFLINE to go online."
+        ) from None
+    except GatedRepoError:
+        raise NotFoundError(
+            f"{repo} is gated: its owner wants you to accept terms first.",
+            hint=f"accept them on {constants.ENDPOINT}/{repo}, then log in: hf auth login",
+        ) from None
+    except RevisionNotFoundError:
+        raise NotFoundError(f"{repo} has no such revision.", hint="leave the revision out.") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise NotFoundError(
+            f"there is no repository {repo} on the Hub, or it is private.",
+            hint="check the spelling; for a private one, log in: hf auth login",
+        ) from None
+    except EntryNotFoundError:
+        raise NotFoundError(f"{repo} has no such file.", hint=f"see what it has: hermes show {repo}") from None
+    except HfHubHTTPError as error:
+        raise _refused(repo, error.response.status_code) from None
+    except (httpx2.HTTPError, OSError) as error:
+        raise NetworkError(
+            f"the Hub ({constants.ENDPOINT}) cannot be reached: {str(error) or type(error).__name__}.",
+            hint="check the network and HF_ENDPOINT; everything that is already here works without.",
+        ) from None
+
+
+def _refused(repo: str, status: int) -> NetworkError:
+    match status:
+        case 401 | 403:
+            return NetworkError(
+                f"the Hub refuses access to {repo} (status {status}).",
+                hint="your token may have expired; log in again: hf auth login",
+            )
+        case 429:
+            return NetworkError("the Hub has had too many requests from here.", hint="try again in a few minutes.")
+        case _:
+            return NetworkError(f"the Hub answered with status {status} for {repo}.", hint="try again later.")
