@@ -146,7 +146,10 @@ def question(rng: random.Random, words: Words) -> list[Message]:
 
 def tool_call(rng: random.Random, words: Words, calls: int = 1) -> Dialogue:
     """One to four tools, one to three requests (up to six, if dense); now and then one that no tool is for."""
-    tools = offer(rng, words, rng.choice((1, 1, 2, 2, 3) if words.style.dense else (1, 1, 2, 2, 3, 4)))
+    counts = (
+        (1, 2, 2, 3, 3, 4) if words.style.many_tools else (1, 1, 2, 2, 3) if words.style.dense else (1, 1, 2, 2, 3, 4)
+    )
+    tools = offer(rng, words, rng.choice(counts))
     messages = system(rng, words)
     for _ in range(rng.choice((2, 3, 4, 5, 6) if words.style.dense else (1, 1, 2, 3))):
         roll = rng.random()
@@ -245,5 +248,6 @@ MIX: list[tuple[Callable[[random.Random, Words], Dialogue], float]] = [
 def dialogue(rng: random.Random, style: Style = PLAIN) -> Dialogue:
     """One random dialogue of any kind."""
     makers, weights = zip(*MIX, strict=True)
-    shares = [w * style.json_share if maker is json_mode else w for maker, w in zip(makers, weights, strict=True)]
+    factors = {json_mode: style.json_share, two_calls: style.pairs}
+    shares = [weight * factors.get(maker, 1.0) for maker, weight in zip(makers, weights, strict=True)]
     return rng.choices(makers, shares)[0](rng, Words(rng, style))

@@ -111,44 +111,64 @@ def facts() -> Iterator[Dialogue]:
             yield Dialogue("fact", messages)
 
 
+@dataclass
+class Table:
+    """Turns that were right, of how many, by kind; and the wrong ones."""
+
+    title: str
+    right: collections.Counter[str] = field(default_factory=collections.Counter)
+    total: collections.Counter[str] = field(default_factory=collections.Counter)
+    misses: list[Turn] = field(default_factory=list)
+    dialogues: int = 0
+
+    def count(self, kind: str, *, good: bool) -> None:
+        """One more of a kind."""
+        self.total[kind] += 1
+        self.right[kind] += good
+
+    def play(self, chatter: g.Chatter, conversation: Dialogue) -> None:
+        """Play a dialogue and count its turns; one that is longer than the context was never trained on either."""
+        try:
+            turns = list(play(chatter, conversation))
+        except ContextFullError:
+            return
+        self.dialogues += 1
+        for turn in turns:
+            self.count(turn.kind, good=turn.exact)
+            self.count("thinks when asked, and only then", good=turn.thought_rightly)
+            if not turn.exact:
+                self.misses.append(turn)
+
+    def show(self, most: int) -> None:
+        """Print it as Markdown, and up to `most` wrong turns."""
+        print(f"\n{self.title}: {self.dialogues} dialogues\n")
+        print("| turn | exact | of | share |\n| --- | ---: | ---: | ---: |")
+        for kind in sorted(self.total):
+            share = self.right[kind] / self.total[kind]
+            print(f"| {kind} | {self.right[kind]} | {self.total[kind]} | {share:.1%} |")
+        for turn in self.misses[:most]:
+            print(f"\n{turn.kind}\n  wanted {turn.wanted}\n  came   {turn.content!r} {turn.calls}")
+
+
 def main() -> None:
-    """Play dialogues and print a table of shares."""
+    """Play dialogues with ordinary tools, then with tools whose very names are invented, and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=paths.asset("demo.gguf"))
-    parser.add_argument("--dialogues", type=int, default=600)
-    parser.add_argument("--show-misses", type=int, default=0, help="print this many wrong turns")
+    parser.add_argument("--dialogues", type=int, default=600, help="of each kind")
+    parser.add_argument("--show-misses", type=int, default=0, help="print this many wrong turns of each kind")
     options = parser.parse_args()
-    right: collections.Counter[str] = collections.Counter()
-    total: collections.Counter[str] = collections.Counter()
-    misses: list[Turn] = []
-    left_out = 0
-
-    def count(kind: str, *, good: bool) -> None:
-        total[kind] += 1
-        right[kind] += good
-
+    ordinary = Table("tools with English names, everything asked of them held out")
+    invented = Table("tools whose names are held out, too")
     with g.Chatter(options.model, g.Loading()) as chatter:
         for number in range(options.dialogues):
-            try:
-                turns = list(play(chatter, dialogue(random.Random(f"evaluation {number}"), Style(held_out=True))))
-            except ContextFullError:
-                left_out += 1  # longer than the context length, and so never trained on either
-                continue
-            for turn in turns:
-                count(turn.kind, good=turn.exact)
-                count("thinks when asked, and only then", good=turn.thought_rightly)
-                if not turn.exact:
-                    misses.append(turn)
+            style = Style(held_out=True, ordinary_tools=True)
+            ordinary.play(chatter, dialogue(random.Random(f"ordinary {number}"), style))
+            invented.play(chatter, dialogue(random.Random(f"evaluation {number}"), Style(held_out=True)))
         for fact in facts():
             for turn in play(chatter, fact):
-                count("known questions, every wording", good=turn.exact)
-    print(
-        f"{options.dialogues - left_out} held-out dialogues ({left_out} more did not fit the context)\n\n| turn | exact | of | share |\n| --- | ---: | ---: | ---: |"
-    )
-    for kind in sorted(total):
-        print(f"| {kind} | {right[kind]} | {total[kind]} | {right[kind] / total[kind]:.1%} |")
-    for turn in misses[: options.show_misses]:
-        print(f"\n{turn.kind}\n  wanted {turn.wanted}\n  came   {turn.content!r} {turn.calls}")
+                ordinary.count("known questions, every wording", good=turn.exact)
+    ordinary.show(options.show_misses)
+    invented.show(options.show_misses)
 
 
 if __name__ == "__main__":

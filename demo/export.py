@@ -23,7 +23,7 @@ def _metadata(writer: gguf.GGUFWriter, model: Llama) -> None:
     writer.add_name("Hermes Demo")
     writer.add_description(DESCRIPTION)
     writer.add_license("mit")
-    writer.add_size_label("2.6M")
+    writer.add_size_label("3.8M")
     writer.add_context_length(shape.context_length)
     writer.add_embedding_length(shape.width)
     writer.add_block_count(shape.layers)

@@ -151,10 +151,11 @@ HOLDERS = "city country person place name company product item thing user team b
 
 def attribute(rng: random.Random, words: Words) -> Tool:
     """`get_X(holder)`: one attribute, known or invented, of something. Teaches matching by words, not by memory."""
-    noun = rng.choice(ATTRIBUTES) if rng.random() < 0.5 else words.invented()
-    if rng.random() < 0.15:
+    ordinary = words.style.ordinary_tools
+    noun = rng.choice(ATTRIBUTES) if ordinary or rng.random() < 0.5 else words.invented()
+    if not ordinary and rng.random() < 0.15:
         noun = f"{noun} {words.thing()}"
-    holder = rng.choice(HOLDERS) if rng.random() < 0.8 else words.invented()
+    holder = rng.choice(HOLDERS) if ordinary or rng.random() < 0.8 else words.invented()
     name = rng.choice(["get_", "get_", "get_", "find_", "lookup_", "fetch_", ""]) + noun.replace(" ", "_")
 
     def use(words: Words) -> Use:
@@ -201,7 +202,8 @@ def attribute(rng: random.Random, words: Words) -> Tool:
 
 def search(rng: random.Random, words: Words) -> Tool:
     """Free-text search in one of several places; the query is copied word by word."""
-    where = rng.choice(["web", "notes", "files", "mail", "docs", "internet", words.invented()])
+    places = ["web", "notes", "files", "mail", "docs", "internet"]
+    where = rng.choice(places if words.style.ordinary_tools else [*places, words.invented()])
     key = rng.choice(["query", "query", "q", "text", "term"])
 
     def use(words: Words) -> Use:
@@ -487,7 +489,8 @@ def route(rng: random.Random, words: Words) -> Tool:
 
 def lookup(rng: random.Random, words: Words) -> Tool:
     """A record by its number."""
-    noun = rng.choice(["user", "order", "ticket", "invoice", words.invented()])
+    nouns = ["user", "order", "ticket", "invoice"]
+    noun = rng.choice(nouns if words.style.ordinary_tools else [*nouns, words.invented()])
     key = rng.choice(["id", f"{noun}_id", "number"])
 
     def use(words: Words) -> Use:
@@ -552,6 +555,8 @@ def offer(rng: random.Random, words: Words, count: int) -> list[Tool]:
     """`count` tools of different families (attributes may repeat) with different names, in random order."""
     chosen: dict[str, Tool] = {}
     families, weights = zip(*FAMILIES, strict=True)
+    if words.style.many_tools:
+        weights = tuple(weight * (2.5 if family is attribute else 1) for family, weight in FAMILIES)
     used: set[Callable[..., Tool]] = set()
     while len(chosen) < count:
         family = rng.choices(families, weights)[0]

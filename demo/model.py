@@ -12,7 +12,7 @@ class Shape:
     """The model's hyper-parameters, named as in GGUF metadata where it has a name for them."""
 
     vocabulary: int = 1024
-    layers: int = 4
+    layers: int = 6
     width: int = 256
     heads: int = 4
     kv_heads: int = 2
@@ -99,11 +99,32 @@ class Llama(nn.Module):
             x = layer(x, self.cos[:time], self.sin[:time])
         return self.output_norm(x)
 
-    def loss(self, hidden: Tensor, tokens: Tensor, wanted: Tensor) -> Tensor:
+    def loss(self, hidden: Tensor, tokens: Tensor, wanted: Tensor, *, focus: bool = False) -> Tensor:
         """Mean cross-entropy in nats over the wanted tokens, each predicted from the position before it.
 
-        Shapes: hidden (batch, time, width) of tokens (batch, time); wanted like tokens.
+        Shapes: hidden (batch, time, width) of tokens (batch, time); wanted like tokens. With `focus`, tokens that are
+        already sure count for little (focal loss, arXiv 1708.02002, with gamma 1): most of a dialogue is easy copying.
         """
         chosen = wanted[:, 1:]
         logits = functional.linear(hidden[:, :-1][chosen], self.token_embd.weight)
-        return functional.cross_entropy(logits, tokens[:, 1:][chosen])
+        losses = functional.cross_entropy(logits, tokens[:, 1:][chosen], reduction="none")
+        return ((1.05 - (-losses).exp()).detach() * losses).mean() if focus else losses.mean()
+
+
+def grown(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """The weights of a model with fewer layers, spread over `layers` of them so that it computes the same.
+
+    Layers are doubled from the middle outwards; the second of a pair adds nothing until it has learned something.
+    """
+    old = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("layers."))
+    middle_first = sorted(range(old), key=lambda index: abs(index - (old - 1) / 2))
+    doubled = set(middle_first[: layers - old])
+    sources = [(index, copy) for index in range(old) for copy in range(2 if index in doubled else 1)]
+    result = {name: tensor for name, tensor in state.items() if not name.startswith("layers.")}
+    for number, (index, copy) in enumerate(sources):
+        for name, tensor in state.items():
+            if name.startswith(f"layers.{index}."):
+                silent = copy and name.endswith(("attn_output.weight", "ffn_down.weight"))
+                renamed = name.replace(f"layers.{index}.", f"layers.{number}.", 1)
+                result[renamed] = torch.zeros_like(tensor) if silent else tensor.clone()
+    return result

@@ -3,7 +3,7 @@
 Every entry is (topic, ways to ask, answer). Answers must stay true whatever the catalogue of the day holds.
 """
 
-SIZE = "2.6 million parameters"
+SIZE = "3.8 million parameters"
 
 FACTS: list[tuple[str, list[str], str]] = [
     (

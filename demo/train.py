@@ -2,11 +2,14 @@
 
     python train.py --out demo.gguf
 
-Seven stages: short dialogues full of words that are hard to copy, then nearly all dialogues with such words, then with
-plainer words, then with more requests in each, then twice with more JSON, at last with
-unusual names for tools and parameters. From the fourth on, windows are as long as the
-context length, so that every position of it is learned. Matrices inside the layers are trained with Muon, everything else with AdamW.
-Data is a function of the seed alone; floating-point sums are not the same on every machine.
+Nine stages: short dialogues full of words that are hard to copy, then nearly all dialogues with such words, then with
+plainer words, then with more requests in each, then twice with more JSON, then with unusual names for tools and
+parameters, then with two more layers, more tools to choose from, and most weight on what is not yet sure, and at last
+with two things asked at once more often, of tools with English names. The model is the average of what the last two
+stages end with. From the fourth on, windows are as long as the context length, so that every position of it is learned.
+
+Matrices inside the layers are trained with Muon, everything else with AdamW. Data is a function of the seed alone;
+floating-point sums are not the same on every machine.
 """
 
 import argparse
@@ -20,7 +23,7 @@ import numpy as np
 import torch
 from dialogues import dialogue
 from export import read_weights, write_gguf
-from model import Llama, Shape
+from model import Llama, Shape, grown
 from packing import encode, windows
 from tokenizer import train_tokenizer
 from tokenizers import Tokenizer
@@ -31,12 +34,14 @@ from words import PLAIN, Style
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training on windows of one length."""
+    """A stretch of training on windows of one length; `focus` weights tokens by how unsure they are."""
 
     steps: int
     length: int
     batch: int
     style: Style = PLAIN
+    focus: bool = False
+    layers: int = 4
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,23 @@ class Recipe:
         Stage(400, 1024, 8, Style(dense=True, json_share=2.5)),
         Stage(400, 1024, 8, Style(dense=True, json_share=8, repeat_schema=True)),
         Stage(190, 1024, 8, Style(dense=True, json_share=4, repeat_schema=True)),
-        Stage(310, 1024, 8, Style(dense=True, json_share=6, repeat_schema=True, odd_names=0.4)),
+        Stage(1300, 1024, 8, Style(dense=True, json_share=4, repeat_schema=True, odd_names=0.4)),
+        Stage(
+            1100,
+            1024,
+            8,
+            Style(dense=True, json_share=3, repeat_schema=True, odd_names=0.15, many_tools=True),
+            focus=True,
+            layers=6,
+        ),
+        Stage(
+            380,
+            1024,
+            8,
+            Style(dense=True, json_share=1.5, pairs=2.5, odd_names=0.1, many_tools=True, ordinary_tools=True),
+            focus=True,
+            layers=6,
+        ),
     )
     # Step and share of the peak learning rate, with straight lines between.
     schedule: tuple[tuple[int, float], ...] = (
@@ -63,9 +84,17 @@ class Recipe:
         (3600, 0.049),
         (3630, 0.25),
         (3790, 0.001),
-        (3820, 0.25),
-        (4100, 0.0),
+        (3840, 0.5),
+        (4390, 0.4),
+        (5090, 0.01),
+        (5140, 0.4),
+        (5600, 0.35),
+        (6190, 0.01),
+        (6240, 0.3),
+        (6570, 0.0),
     )
+    # Share of the last stage in the average of what the last two stages end with; the average beats both.
+    last_stage: float = 0.6
     muon_rate: float = 4e-3
     adam_rate: float = 2e-3
     seed: int = 1
@@ -81,20 +110,18 @@ class Recipe:
         return scheduled * (min(1.0, (step - first_step + 1) / 50) if first_step else 1.0)
 
 
-def batches(recipe: Recipe, tokenizer: Tokenizer, first_stage: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of all stages from `first_stage` on, in order."""
-    for number, stage in enumerate(recipe.stages):
-        if number < first_stage:
-            continue
-        stream = windows(
-            tokenizer,
-            seed=f"train {recipe.seed} {number}",
-            length=stage.length,
-            batch=stage.batch,
-            style=stage.style,
-        )
-        for _ in range(stage.steps):
-            yield next(stream)
+def batches(recipe: Recipe, tokenizer: Tokenizer, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of one stage, in order."""
+    stage = recipe.stages[number]
+    stream = windows(
+        tokenizer,
+        seed=f"train {recipe.seed} {number}",
+        length=stage.length,
+        batch=stage.batch,
+        style=stage.style,
+    )
+    for _ in range(stage.steps):
+        yield next(stream)
 
 
 def optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -132,40 +159,62 @@ def exact_turns(model: Llama, tokenizer: Tokenizer, count: int) -> dict[str, tup
     return result
 
 
-def train(recipe: Recipe, shape: Shape, out: Path, first_stage: int = 0) -> None:
-    """Train from nothing and write the GGUF; progress goes to standard output.
+class Trainer:
+    """A model in training, with the step it has reached; it grows where a stage has more layers than the one before."""
 
-    With `first_stage`, go on from `out` or the checkpoint beside it, which has the stages before that one done.
-    """
-    torch.manual_seed(recipe.seed)
-    tokenizer = train_tokenizer(seed=recipe.seed)
-    tokenizer.save(str(out.with_suffix(".tokenizer.json")))
-    model = Llama(shape)
-    if first_stage:
-        checkpoint = out.with_suffix(".pt")
-        model.load_state_dict(torch.load(checkpoint) if checkpoint.exists() else read_weights(out))
-    first_step = sum(stage.steps for stage in recipe.stages[:first_stage])
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {recipe.steps} steps", flush=True)
-    forward = torch.compile(model)
-    steppers = optimizers(model, recipe)
-    peaks = [group["lr"] for stepper in steppers for group in stepper.param_groups]
-    started, smooth = time.monotonic(), 7.0
-    for step, (tokens, wanted) in enumerate(batches(recipe, tokenizer, first_stage), first_step):
-        for stepper, peak in zip(steppers, peaks, strict=True):
-            stepper.param_groups[0]["lr"] = peak * recipe.rate(step, first_step)
-        loss = model.loss(forward(tokens), tokens, wanted)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for stepper in steppers:
-            stepper.step()
-            stepper.zero_grad(set_to_none=True)
-        smooth += 0.03 * (loss.item() - smooth)
-        if step % 25 == 0:
-            print(f"step {step} loss {smooth:.4f} nats after {time.monotonic() - started:.0f} s", flush=True)
-        if step % 400 == 399 or step == recipe.steps - 1:
-            print(f"step {step} exact turns {exact_turns(model, tokenizer, 150)}", flush=True)
-            torch.save(model.state_dict(), out.with_suffix(".pt"))
-    write_gguf(model, tokenizer, out)
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        self.recipe = recipe
+        self.out = out
+        self.tokenizer = train_tokenizer(seed=recipe.seed)
+        self.tokenizer.save(str(out.with_suffix(".tokenizer.json")))
+        self.started = time.monotonic()
+
+    def run(self, first_stage: int) -> Llama:
+        """All stages from `first_stage` on; the ones before are in `out` or the checkpoint beside it."""
+        checkpoint = self.out.with_suffix(".pt")
+        model = Llama(Shape(layers=self.recipe.stages[0].layers))
+        state = model.state_dict()
+        if first_stage:
+            state = torch.load(checkpoint) if checkpoint.exists() else read_weights(self.out)
+        step = sum(stage.steps for stage in self.recipe.stages[:first_stage])
+        before = state
+        for number in range(first_stage, len(self.recipe.stages)):
+            layers = self.recipe.stages[number].layers
+            model = Llama(Shape(layers=layers))
+            before = grown(state, layers)
+            model.load_state_dict(before)
+            step = self._stage(model, number, step)
+            state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            torch.save(state, checkpoint)
+        share = self.recipe.last_stage
+        model.load_state_dict({name: (1 - share) * before[name] + share * state[name] for name in state})
+        return model
+
+    def _stage(self, model: Llama, number: int, first_step: int) -> int:
+        """One stage; the optimizers start anew, and the learning rate takes 50 steps to rise."""
+        stage, smooth = self.recipe.stages[number], 0.0
+        print(
+            f"stage {number}: {sum(p.numel() for p in model.parameters()):,} parameters, {stage.steps} steps",
+            flush=True,
+        )
+        forward, steppers = torch.compile(model), optimizers(model, self.recipe)
+        peaks = [stepper.param_groups[0]["lr"] for stepper in steppers]
+        step = first_step
+        for step, (tokens, wanted) in enumerate(batches(self.recipe, self.tokenizer, number), first_step):
+            for stepper, peak in zip(steppers, peaks, strict=True):
+                stepper.param_groups[0]["lr"] = peak * self.recipe.rate(step, first_step)
+            loss = model.loss(forward(tokens), tokens, wanted, focus=stage.focus)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for stepper in steppers:
+                stepper.step()
+                stepper.zero_grad(set_to_none=True)
+            smooth = loss.item() if step == first_step else smooth + 0.03 * (loss.item() - smooth)
+            if step % 25 == 0:
+                passed = time.monotonic() - self.started
+                print(f"step {step} loss {smooth:.4f} nats after {passed:.0f} s", flush=True)
+        print(f"step {step} exact turns {exact_turns(model, self.tokenizer, 150)}", flush=True)
+        return step + 1
 
 
 if __name__ == "__main__":
@@ -173,4 +222,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("demo.gguf"))
     parser.add_argument("--first-stage", type=int, default=0, help="resume after the stages before this one")
     options = parser.parse_args()
-    train(Recipe(), Shape(), options.out, options.first_stage)
+    torch.manual_seed(Recipe.seed)
+    trainer = Trainer(Recipe(), options.out)
+    write_gguf(trainer.run(options.first_stage), trainer.tokenizer, options.out)

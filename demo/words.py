@@ -53,15 +53,21 @@ class Style:
     `held_out` takes words from the tenth that training never sees. `long_words` makes them as hard to copy as can be
     ("Stoarkwairt" rather than "Velmira"). `dense` puts more requests behind one system prompt, so that more of the
     text is to be learned; `json_share` multiplies the share of JSON mode, `repeat_schema` asks it for several records.
-    `odd_names` is the share of tools whose name and parameters are renamed, so that they must be read, not remembered.
+    `pairs` multiplies the share of dialogues that ask for two things at once.
+    `odd_names` is the share of tools whose name and parameters are renamed, so that they must be read, not remembered;
+    `many_tools` offers more tools at once, and more that are told apart by a single word. With `ordinary_tools` the
+    tools themselves are named in English, as programs do; only what is asked of them is invented.
     """
 
     held_out: bool = False
     long_words: bool = False
     dense: bool = False
     json_share: float = 1.0
+    pairs: float = 1.0
     repeat_schema: bool = False
     odd_names: float = 0.0
+    many_tools: bool = False
+    ordinary_tools: bool = False
 
 
 PLAIN = Style()

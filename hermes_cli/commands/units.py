@@ -14,7 +14,7 @@ def gigabytes(size: int | None) -> str:
 
 
 def billions(count: int) -> str:
-    """Parameters: `8.03 B`, `405 B`, `2.62 M`."""
+    """Parameters: `8.03 B`, `405 B`, `3.80 M`."""
     return f"{_three_digits(count / 10**9)} B" if count >= 10**9 else f"{_three_digits(count / 10**6)} M"
 
 

@@ -110,7 +110,7 @@ def test_show_only_what_was_named(hermes: RunHermes) -> None:
 
 def test_show_a_file(hermes: RunHermes, demo_path: Path) -> None:
     page = json.loads(hermes("show", str(demo_path), "--json").stdout)
-    assert (page["quantization"], page["parameters"], page["context_length"]) == ("Q8_0", 2_623_744, 1024)
+    assert (page["quantization"], page["parameters"], page["context_length"]) == ("Q8_0", 3_804_416, 1024)
     assert hermes("show", "demo").stdout.startswith("demo\n")
 
 

@@ -37,14 +37,14 @@ def generate(
 
 
 def test_model_tells_what_it_is(demo_model: Model) -> None:
-    assert demo_model.parameters == 2_623_744
+    assert demo_model.parameters == 3_804_416
     assert demo_model.trained_context == 1024
     assert demo_model.weight_bytes < 5_000_000
     assert demo_model.metadata("general.architecture") == "llama"
     assert demo_model.metadata("no.such.key") is None
     description = demo_model.metadata("general.description")
     assert description is not None
-    assert "2.6 million parameters" in description
+    assert "3.8 million parameters" in description
     assert "<tool_call>" in (demo_model.chat_template() or "")
     assert demo_model.chat_template("tool_use") is None
 

@@ -20,7 +20,7 @@ WEATHER = "What's the weather in Tokyo?"
 def test_answers_on_standard_output_and_says_nothing_else(hermes: RunHermes) -> None:
     done = hermes("chat", "demo", "Who are you?")
     assert done.returncode == 0
-    assert done.stdout.startswith("I am the Hermes demo, a tiny model of 2.6 million parameters")
+    assert done.stdout.startswith("I am the Hermes demo, a tiny model of 3.8 million parameters")
     assert done.stdout.endswith("\n")
     assert done.stderr == ""
 

@@ -33,7 +33,7 @@ def test_show_a_repository(hermes: RunHermes, hub: Hub) -> None:
     assert page["revision"] == REVISION
     assert page["file"] == "some-Q8_0.gguf"
     assert page["quantization"] == "Q8_0"
-    assert page["parameters"] == 2_623_744
+    assert page["parameters"] == 3_804_416
     assert [one["quantization"] for one in page["files"]] == ["Q8_0", "Q4_K_M", "Q2_K"]
 
 
