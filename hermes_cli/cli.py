@@ -23,6 +23,9 @@ COMMANDS = {
     "chat": ("chat", "Ask a Hermes model something."),
     "list": ("list", "List the Hermes models, with sizes and what they can do."),
     "show": ("show", "Show everything about one model, a file or a repository."),
+    "recommend": ("recommend", "Recommend what fits this machine, or another one."),
+    "plan": ("plan", "Show the memory that a model takes, before any download."),
+    "hardware": ("hardware", "Show what this machine has and what hermes can use of it."),
     "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
     "paths": ("paths", "Show where hermes keeps things."),
 }

@@ -32,6 +32,8 @@ class Batch:
         streams: 1 if the cache is unified, else one for each sequence.
         flash_attention: whether attention is fused.
         rotate_k, rotate_v: quantized caches are rotated by a Hadamard matrix first.
+        on_gpu: the embedding is looked up on the CPU, and its result is copied to the device.
+        with_output: the device holds the output matrix, so the logits are computed there.
     """
 
     tokens: int
@@ -41,6 +43,8 @@ class Batch:
     flash_attention: bool
     rotate_k: bool
     rotate_v: bool
+    on_gpu: bool = False
+    with_output: bool = True
 
 
 @lru_cache(maxsize=4096)
@@ -59,7 +63,7 @@ class _Builder:
         n, queries, values = batch.tokens, a.heads * a.head_length, a.kv_heads * a.head_length
         mask = F16 if batch.flash_attention else F32
         self.tokens = _input(n * I32)
-        self.embeddings = _input(n * a.embedding_length * F32)
+        self.embeddings = _input(n * a.embedding_length * F32, (a.embedding_length, n))
         self.positions = _input(n * I32)
         self.k_cells = _input(n * I64)
         self.v_cells = _input(n * I64 * (1 if batch.flash_attention else values))
@@ -73,12 +77,18 @@ class _Builder:
     def graph(self) -> Graph:
         """The whole graph of one micro-batch."""
         a, n = self.a, self.batch.tokens
-        current = self._new(a.embedding_length, n, sources=(self.tokens,))
-        self.g.expand(current)
+        if self.batch.on_gpu:
+            current = self.embeddings
+        else:
+            current = self._new(a.embedding_length, n, sources=(self.tokens,))
+            self.g.expand(current)
         self.g.expand(self.embeddings)
         layers = min(a.layers, LAYERS)
         for layer in range(layers):
             current = self._layer(current, last=layer == layers - 1)
+        if not self.batch.with_output:
+            self.g.expand(current)
+            return self.g
         normed = self._norm(current)
         logits = self._new(a.vocabulary, self.batch.outputs, sources=(normed,))
         logits.is_output = True
@@ -184,8 +194,8 @@ class _Builder:
         return Tensor(size, sources[0].shape, sources, in_place=True)
 
 
-def _input(size: int) -> Tensor:
-    return Tensor(size, (size,), is_input=True)
+def _input(size: int, shape: tuple[int, ...] = ()) -> Tensor:
+    return Tensor(size, shape or (size,), is_input=True)
 
 
 def _view(tensor: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:

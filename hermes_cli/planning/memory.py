@@ -7,9 +7,9 @@ buffer from llama.cpp's own graph and allocator (compute.py). docs/memory.md com
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from hermes_cli.catalog.tensors import tensors
 from hermes_cli.gguf.types import TENSOR_TYPES
@@ -17,9 +17,12 @@ from hermes_cli.planning.compute import Batch, compute_bytes
 from hermes_cli.planning.mix import tensor_types
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hermes_cli.catalog.models import Architecture
 
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+KV_TYPES: tuple[KvType, ...] = get_args(KvType)
 CELLS = 256  # llama.cpp pads the context length to a multiple of it (src/llama-context.cpp)
 F32 = 4
 MICRO_BATCH = 512  # llama.cpp's default n_ubatch
@@ -147,6 +150,23 @@ def on_cpu(a: Architecture, quantization: str, settings: Settings, *, imatrix: b
         kv_cache=kv_bytes_per_layer(a, settings) * a.layers,
         compute=compute_bytes(a, batch_of(a, settings)),
         output=output_bytes(a, settings),
+    )
+
+
+def host_inputs(a: Architecture, settings: Settings) -> int:
+    """Bytes that stay on the CPU while devices compute: embeddings looked up there, and the attention mask."""
+    batch = batch_of(a, settings)
+    mask = batch.cells * batch.tokens * (2 if settings.flash_attention else 4)
+    return batch.tokens * a.embedding_length * F32 + mask
+
+
+def on_device(a: Architecture, settings: Settings, layers: Sequence[int], output: int | None) -> Part:
+    """One device with some layers' weights (bytes each) and, unless None, the output matrix."""
+    batch = replace(batch_of(a, settings), on_gpu=True, with_output=output is not None)
+    return Part(
+        weights=sum(layers) + (output or 0),
+        kv_cache=kv_bytes_per_layer(a, settings) * len(layers),
+        compute=compute_bytes(a, batch) if layers or output is not None else 0,
     )
 
 

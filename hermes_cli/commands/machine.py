@@ -1,0 +1,55 @@
+"""The machine that a command plans for: this one, or the one that its flags describe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from hermes_cli.hardware.machine import Device, Machine
+
+GpuOption = Annotated[
+    list[str] | None,
+    typer.Option("--gpu", metavar="NAME", help="Plan for another GPU: 'RTX 4090', 2xH100; may be given several times."),
+]
+VramOption = Annotated[
+    str | None, typer.Option("--vram", metavar="SIZE", help="Plan for a GPU with this much memory: 24G, or 24G,24G.")
+]
+RamOption = Annotated[str | None, typer.Option("--ram", metavar="SIZE", help="Plan for this much RAM: 64G.")]
+AppleOption = Annotated[
+    str | None, typer.Option("--apple", metavar="SIZE", help="Plan for Apple silicon: 64G, or 'M4 Max 64G'.")
+]
+CpuOnlyOption = Annotated[bool, typer.Option("--cpu-only", help="Plan without any GPU.")]
+
+
+def machine_for(
+    gpu: list[str] | None, vram: str | None, ram: str | None, apple: str | None, *, cpu_only: bool
+) -> Machine:
+    """Probe the machine at hand, or simulate the one that the flags describe.
+
+    Raises:
+        UsageError: nonsense sizes, unknown GPUs, or flags that exclude each other.
+    """
+    from hermes_cli.hardware.probe import probe  # noqa: PLC0415 - psutil and NVML, only to plan
+    from hermes_cli.hardware.simulate import simulate  # noqa: PLC0415
+
+    return simulate(probe(), gpu=gpu or [], vram=vram, ram=ram, apple=apple, cpu_only=cpu_only)
+
+
+def gibibytes(size: float) -> str:
+    """Bytes of memory: `7.76 GiB`."""
+    return f"{size / (1 << 30):.2f} GiB"
+
+
+def one_line(machine: Machine) -> str:
+    """The machine in one line."""
+    devices = [_device(device) for device in machine.devices]
+    ram = f"{gibibytes(machine.ram_available)} of {gibibytes(machine.ram_total)} RAM free"
+    parts = [*devices, ram, f"{machine.cores} cores"]
+    return ("simulated: " if machine.simulated else "") + ", ".join(parts)
+
+
+def _device(device: Device) -> str:
+    unusable = "" if device.usable else ", not usable by this build"
+    return f"{device.name} ({gibibytes(device.free)} of {gibibytes(device.total)} free{unusable})"

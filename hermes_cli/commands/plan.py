@@ -1,0 +1,154 @@
+"""`hermes plan`: the memory that one variant takes, part by part, before anything is downloaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hermes_cli.catalog.load import load
+from hermes_cli.catalog.names import CatalogueName, Names
+from hermes_cli.catalog.variants import Variant, best_sources, variants
+from hermes_cli.commands.machine import (
+    AppleOption,
+    CpuOnlyOption,
+    GpuOption,
+    RamOption,
+    VramOption,
+    gibibytes,
+    machine_for,
+    one_line,
+)
+from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.errors import NotFoundError, UsageError
+from hermes_cli.planning.memory import KV_TYPES, Settings
+from hermes_cli.planning.placement import place
+
+if TYPE_CHECKING:
+    from hermes_cli.console import Console
+    from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.placement import Placement, Share
+
+USUAL_CONTEXT = 8192
+PARTS = ("weights", "kv_cache", "compute", "output", "overhead", "total")
+
+
+def command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of the catalogue, with a quantization or not.")],
+    context: Annotated[int | None, typer.Option(min=64, help="Context length in tokens. Default: 8192.")] = None,
+    kv_type: Annotated[str, typer.Option(help=f"Type of the KV cache: {', '.join(KV_TYPES)}.")] = "f16",
+    slots: Annotated[int, typer.Option(min=1, max=256, help="Requests at once; they share the context.")] = 1,
+    ubatch: Annotated[int, typer.Option(min=1, max=65536, help="Tokens in one pass (micro-batch).")] = 512,
+    flash_attention: Annotated[bool, typer.Option(help="Fused attention, as llama.cpp does by default.")] = True,
+    gpu: GpuOption = None,
+    vram: VramOption = None,
+    ram: RamOption = None,
+    apple: AppleOption = None,
+    cpu_only: CpuOnlyOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    no_color: NoColorOption = False,
+) -> None:
+    """Show the memory that a model takes, part by part, and where its layers go.
+
+    Computed as llama.cpp allocates it; nothing is loaded or downloaded.
+
+        hermes plan hermes-3:8b:Q4_K_M --context 32768 --gpu "RTX 3060 12GB"
+    """
+    console = console_for(json=json, quiet=quiet, no_color=no_color)
+    variant = _variant(name)
+    settings = _settings(variant, context, kv_type, slots, ubatch, flash_attention=flash_attention)
+    machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
+    imatrix = variant.repository.imatrix
+    placement = place(variant.model.architecture, variant.quantization, settings, machine, imatrix=imatrix)
+    _show(variant, settings, placement, machine, console)
+    console.document(_document(variant, settings, placement, machine))
+
+
+def _variant(name: str) -> Variant:
+    catalogue = load()
+    wanted = Names(catalogue).parse(name)
+    if not isinstance(wanted, CatalogueName):
+        raise UsageError(f"{name} is not in the catalogue.", hint="plan one of the models in: hermes list")
+    if wanted.quantization is None and wanted.repository is None:
+        offered = best_sources(wanted.model)
+        preferred = [one for one in offered if one.quantization == "Q4_K_M"] or offered[-1:]
+    else:
+        preferred = [
+            one
+            for one in variants(wanted.model)
+            if wanted.quantization in {None, one.quantization} and wanted.repository in {None, one.repository.repo}
+        ]
+    known = [one for one in preferred if one.computed_bytes]
+    if not known:
+        raise NotFoundError(
+            f"no file of {name} is known whose memory can be computed.", hint=f"see what there is: hermes show {name}"
+        )
+    return known[0]
+
+
+def _settings(
+    variant: Variant, context: int | None, kv_type: str, slots: int, ubatch: int, *, flash_attention: bool
+) -> Settings:
+    usable, trained = variant.model.context.usable, variant.model.context.trained
+    length = min(usable, USUAL_CONTEXT) if context is None else context
+    if length > trained:
+        raise UsageError(
+            f"--context {length:,} is longer than the {trained:,} tokens that {variant.model.short} was trained for.",
+            hint=f"use --context {trained} or less.",
+        )
+    kind = next((one for one in KV_TYPES if one == kv_type.lower()), None)
+    if kind is None:
+        raise UsageError(f"there is no KV cache type {kv_type}.", hint=f"choose one of: {', '.join(KV_TYPES)}")
+    if kind not in {"f32", "f16", "bf16"} and not flash_attention:
+        raise UsageError(f"--kv-type {kind} needs flash attention.", hint="leave --no-flash-attention out.")
+    return Settings(length, slots, ubatch, kind, kind, flash_attention)
+
+
+def _show(variant: Variant, settings: Settings, placement: Placement, machine: Machine, console: Console) -> None:
+    console.text(f"{variant.name} from {variant.repository.repo}\n")
+    slots = f", {settings.slots} slots" if settings.slots > 1 else ""
+    console.text(f"{settings.context:,} tokens of context in {settings.k_type}{slots}; {one_line(machine)}\n\n")
+    rows = [_row(share, machine) for share in placement.shares if share.part.total]
+    total = placement.total
+    rows.append(("all", "", *(gibibytes(getattr(total, part)) for part in PARTS), ""))
+    titles = ("ON", "LAYERS", "WEIGHTS", "KV CACHE", "COMPUTE", "OUTPUT", "OVERHEAD", "TOTAL", "ROOM")
+    console.table(titles, rows, right=titles[1:])
+    if placement.fits:
+        console.note("it fits · computed as llama.cpp allocates it; overhead is what a backend usually takes")
+    else:
+        short = max(share.part.total - share.room for share in placement.shares)
+        console.warn(f"it does not fit: {gibibytes(short)} are missing; what would: hermes recommend")
+
+
+def _row(share: Share, machine: Machine) -> tuple[str, ...]:
+    layers = f"{share.last - share.first}{' + output' if share.output else ''}"
+    sizes = (gibibytes(getattr(share.part, part)) for part in PARTS)
+    return (_place_name(share, machine), layers, *sizes, gibibytes(share.room))
+
+
+def _place_name(share: Share, machine: Machine) -> str:
+    return "CPU" if share.device is None else machine.usable_devices[share.device].name
+
+
+def _document(variant: Variant, settings: Settings, placement: Placement, machine: Machine) -> dict[str, Any]:
+    return {
+        "name": variant.name,
+        "repository": variant.repository.repo,
+        "settings": asdict(settings),
+        "fits": placement.fits,
+        "gpu_layers": placement.gpu_layers,
+        **{part: getattr(placement.total, part) for part in PARTS},
+        "devices": [
+            {
+                "name": _place_name(share, machine),
+                "layers": share.last - share.first,
+                "holds_output": share.output,
+                "room": share.room,
+                **{part: getattr(share.part, part) for part in PARTS},
+            }
+            for share in placement.shares
+        ],
+        "simulated": machine.simulated,
+    }

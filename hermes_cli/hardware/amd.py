@@ -1,0 +1,210 @@
+"""AMD's cards through what the amdgpu driver shows in /sys, and amdsmi for the width of their memory bus.
+
+Files: the kernel's Documentation/gpu/amdgpu (driver-misc.rst, thermal.rst) and its KFD topology, which ROCm reads too.
+amdsmi comes with ROCm, not from a package index, so most machines lack it; then the bandwidth stays unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from hermes_cli.hardware.machine import Device
+from hermes_cli.hardware.sysfs import Card, cards, closed_nodes, number, pci_name, text
+from hermes_cli.hardware.visible import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from types import ModuleType
+
+    from hermes_cli.hardware.system import Memory
+
+VENDOR = 0x1002  # ATI, now AMD, at PCI-SIG
+NAMES = "usr/share/libdrm/amdgpu.ids"  # AMD's own list of models, part of libdrm
+SMALL_CARVE_OUT = 1 << 30  # what firmware usually sets aside for a GPU inside the processor is at most 1 GiB
+RENDER_FIX = "sudo usermod -aG render,video $USER"  # takes effect at the next login
+
+# Transfers on a data line per tick of the memory clock that the driver shows; checked with the makers' figures:
+# RX 580 2000 MHz x 256 bit = 256 GB/s, RX 7900 XTX 1250 x 384 = 960, MI210 1600 x 4096 = 1638, MI300X 1300 x 8192 =
+# 5325.
+TRANSFERS_PER_CLOCK = {"GDDR5": 4, "GDDR6": 16, "HBM": 2, "HBM2": 2, "HBM2E": 2, "HBM3": 4}
+
+
+def load_smi() -> ModuleType | None:
+    """The amdsmi module where ROCm put one that works with its library."""
+    try:
+        import amdsmi  # type: ignore[import-not-found]  # noqa: PLC0415 - only where there is such a card
+    except (ImportError, OSError, AttributeError, KeyError):  # it loads a C library, and fails in the library's ways
+        return None
+    module: ModuleType = amdsmi
+    return module
+
+
+def devices(
+    root: Path,
+    ram: Memory,
+    environ: Mapping[str, str],
+    notes: list[str],
+    smi: Callable[[], ModuleType | None] = load_smi,
+) -> list[Device]:
+    """The GPUs that ROCm programs started now would see, in their order.
+
+    Args:
+        root: of the file system.
+        ram: what a GPU inside the processor shares.
+        environ: where ROCR_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES are looked up.
+        notes: what cannot be found out is added here.
+        smi: gives the module amdsmi; called only if there is a card.
+    """
+    found = cards(root, VENDOR)
+    notes += [
+        f"The AMD GPU at {card.address} has no driver that helps here: {card.driver or 'none'}, not amdgpu."
+        for card in found
+        if card.driver != "amdgpu"
+    ]
+    found = _chosen([card for card in found if card.driver == "amdgpu"], environ, notes)
+    bandwidths = _bandwidths(found, smi, notes) if found else {}
+    return [_device(root, card, ram, bandwidths.get(card.address), notes) for card in found]
+
+
+def _chosen(found: list[Card], environ: Mapping[str, str], notes: list[str]) -> list[Card]:
+    """ROCR hides cards from the runtime, HIP from what is left (ROCm documentation, "GPU isolation")."""
+    before = len(found)
+    for variable in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        identifiers = [f"GPU-{text(card.device / 'unique_id')}" for card in found]
+        found = [found[position] for position in visible(environ.get(variable), identifiers)]
+        if len(found) < before:
+            notes.append(f'{variable}="{environ[variable]}" hides {before - len(found)} of {before} AMD GPUs.')
+            before = len(found)
+    return found
+
+
+def _device(root: Path, card: Card, ram: Memory, bandwidth: float | None, notes: list[str]) -> Device:
+    name, target = _name(root, card), _target(root, card)
+    total, free, unified = _memory(card, ram)
+    if not total:
+        notes.append(f"amdgpu does not tell the memory of {name}.")
+    if bandwidth is None:
+        notes.append(f"The memory bandwidth of {name} is unknown: amdsmi, which comes with ROCm, could tell.")
+    closed = closed_nodes(root, card, *(["dev/kfd"] if target else []))
+    if closed:
+        notes.append(f"{name} cannot be used: no access to {', '.join(closed)}.")
+    return Device(
+        vendor="amd",
+        name=name,
+        total=total,
+        free=free,
+        bandwidth=bandwidth,
+        bandwidth_source="assumed" if bandwidth is None else "probed",
+        # a GPU that is not in KFD's topology is none to ROCm; Vulkan takes all
+        backend="rocm" if target else "vulkan",
+        usable=not closed,
+        fix=RENDER_FIX if any((root / node.lstrip("/")).exists() for node in closed) else "",
+        unified=unified,
+        compute_capability=target,
+        driver=f"amdgpu {text(root / 'sys/module/amdgpu/version')}".strip(),
+    )
+
+
+def _name(root: Path, card: Card) -> str:
+    """Servers' cards know their name; others are looked up by model and revision."""
+    listed = re.search(
+        rf"^{card.product:04X},\s*{card.revision:02X},\s*(.+)$", text(root / NAMES), re.MULTILINE | re.IGNORECASE
+    )
+    name = text(card.device / "product_name") or (listed[1] if listed else pci_name(root, VENDOR, card.product))
+    return name.strip().removeprefix("AMD ") or f"GPU {card.product:04x}"
+
+
+def _memory(card: Card, ram: Memory) -> tuple[int, int, bool]:
+    """Total and free bytes, and whether they are the machine's RAM.
+
+    A GPU inside the processor has a carve-out that the system does not count as RAM ("VRAM") and may take more from
+    RAM, up to the size of its translation table ("GTT").
+    """
+    shown = {name: number(card.device / f"mem_info_{name}") or 0 for name in _FIGURES}
+    total, free = shown["vram_total"], shown["vram_total"] - shown["vram_used"]
+    if not _in_processor(card, total):
+        return total, free, False
+    return total + shown["gtt_total"], free + min(shown["gtt_total"] - shown["gtt_used"], ram.available), True
+
+
+_FIGURES = ("vram_total", "vram_used", "gtt_total", "gtt_used")
+
+
+def _in_processor(card: Card, carve_out: int) -> bool:
+    """The third byte of gpu_metrics, its format, is 1 on cards and 2 or 3 on APUs (the kernel's kgd_pp_interface.h)."""
+    try:
+        with (card.device / "gpu_metrics").open("rb") as file:
+            return file.read(4)[2] > 1
+    except (OSError, IndexError):  # kernels before 5.10, and GPUs older than Vega
+        return carve_out <= SMALL_CARVE_OUT
+
+
+def _target(root: Path, card: Card) -> str:
+    """What ROCm calls its architecture ("gfx1100"), from KFD's node at the card's place on the bus.
+
+    gfx_target_version is major x 10000 + minor x 100 + stepping; location_id is bus x 256 + device x 8 + function.
+    """
+    place = re.fullmatch(r"(\w+):(\w+):(\w+)\.(\w)", card.address)
+    if not place:
+        return ""
+    domain, bus, slot, function = (int(part, 16) for part in place.groups())
+    for file in (root / "sys/class/kfd/kfd/topology/nodes").glob("*/properties"):
+        node = dict(re.findall(r"^(\w+) (\d+)$", text(file), re.MULTILINE))
+        version = int(node.get("gfx_target_version", 0))
+        at = (int(node.get("domain", 0)), int(node.get("location_id", -1)))
+        if version and at == (domain, bus << 8 | slot << 3 | function):
+            return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
+    return ""
+
+
+def _bandwidths(found: list[Card], smi: Callable[[], ModuleType | None], notes: list[str]) -> dict[str, float]:
+    """Bytes per second by PCI address, of the cards that amdsmi tells it of."""
+    module, by_address = smi(), {card.address: card for card in found}
+    if module is None:
+        return {}
+    try:
+        module.amdsmi_init()
+    except module.AmdSmiException as error:
+        notes.append(f"amdsmi does not answer: {error}")
+        return {}
+    told: dict[str, float] = {}
+    with suppress(module.AmdSmiException):  # what it told until then is true
+        for handle in module.amdsmi_get_processor_handles():
+            card = by_address.get(module.amdsmi_get_gpu_device_bdf(handle))
+            bandwidth = card and _bandwidth(module, handle, card)
+            if card and bandwidth:
+                told[card.address] = bandwidth
+    with suppress(module.AmdSmiException):
+        module.amdsmi_shut_down()
+    return told
+
+
+def _bandwidth(module: ModuleType, handle: object, card: Card) -> float | None:
+    """The maximum itself where firmware tells it (MI300, in GB/s), else bus width x clock x transfers per clock / 8."""
+    try:
+        memory = module.amdsmi_get_gpu_vram_info(handle)
+    except module.AmdSmiException:
+        return None
+    told, width = memory.get("vram_max_bandwidth"), memory.get("vram_bit_width")  # "N/A" where not told
+    if isinstance(told, int) and told > 0:
+        return told * 1e9
+    rate = TRANSFERS_PER_CLOCK.get(_type(module, memory.get("vram_type")))
+    clock = _memory_clock(card)
+    return width * clock * rate / 8 if isinstance(width, int) and width and clock and rate else None
+
+
+def _type(module: ModuleType, value: object) -> str:
+    """The memory type's name: amdsmi gives a number, which its header may change, and an enumeration of names."""
+    try:
+        return str(module.AmdSmiVramType(value).name)
+    except (ValueError, AttributeError):
+        return ""
+
+
+def _memory_clock(card: Card) -> float:
+    """Hertz, the highest in pp_dpm_mclk ("3: 1249Mhz *")."""
+    steps = re.findall(r"^\d+: (\d+)Mhz", text(card.device / "pp_dpm_mclk"), re.MULTILINE | re.IGNORECASE)
+    return max((int(step) * 1e6 for step in steps), default=0)

@@ -1,0 +1,93 @@
+"""Apple silicon through `sysctl`: one memory for all, of which macOS lets the GPU take a part."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+from hermes_cli.hardware.machine import Device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from hermes_cli.hardware.system import Memory
+
+    Sysctl = Callable[[Sequence[str]], str]
+
+GIB = 1 << 30
+MIB = 1 << 20
+LARGE = 36 * GIB  # from this size on the GPU gets three quarters, below two thirds
+
+KEYS = (
+    "hw.memsize",
+    "hw.physicalcpu",
+    "hw.perflevel0.physicalcpu",
+    "iogpu.wired_limit_mb",
+    "machdep.cpu.brand_string",
+    "sysctl.proc_translated",
+    "hw.optional.arm.FEAT_DotProd",
+    "hw.optional.arm.FEAT_I8MM",
+    "hw.optional.avx1_0",
+    "hw.optional.avx2_0",
+    "hw.optional.avx512f",
+    "hw.optional.bmi2",
+    "hw.optional.f16c",
+    "hw.optional.fma",
+)
+
+
+def run_sysctl(keys: Sequence[str]) -> str:
+    """What `sysctl` prints for the keys, a "key: value" line for each that this Mac has."""
+    # not every Mac has every key: then it exits with 1 and has printed the others
+    done = subprocess.run(  # noqa: S603 - a fixed program and fixed keys
+        ["/usr/sbin/sysctl", *keys], capture_output=True, text=True, check=False, timeout=5
+    )
+    return done.stdout
+
+
+def answers(run: Sysctl) -> dict[str, str]:
+    """What sysctl says of this Mac; empty if it cannot be run."""
+    try:
+        return dict(re.findall(r"^([\w.]+): (.*)$", run(KEYS), re.MULTILINE))
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def devices(sysctl: Mapping[str, str], ram: Memory, notes: list[str]) -> list[Device]:
+    """The GPU of an M-series chip; none on Macs with Intel processors, whose GPUs llama.cpp serves badly.
+
+    Args:
+        sysctl: from `answers`.
+        ram: of which the free part is free to the GPU too.
+        notes: what stands in the way is added here.
+    """
+    chip = sysctl.get("machdep.cpu.brand_string", "")
+    if not chip.startswith("Apple"):
+        return []
+    if sysctl.get("sysctl.proc_translated") == "1":
+        notes.append("This Python is for Intel Macs and runs translated (Rosetta): install one for Apple silicon.")
+    total = gpu_limit(int(sysctl.get("hw.memsize", ram.total)), int(sysctl.get("iogpu.wired_limit_mb", 0)))
+    return [
+        Device(
+            vendor="apple",
+            name=chip.removeprefix("Apple "),
+            total=total,
+            free=min(total, ram.available),
+            bandwidth=None,  # macOS does not tell
+            bandwidth_source="assumed",
+            backend="metal",
+            unified=True,
+        )
+    ]
+
+
+def gpu_limit(memory: int, set_megabytes: int = 0) -> int:
+    """Bytes that the GPU may take, Metal's recommendedMaxWorkingSetSize.
+
+    macOS: two thirds of memory, three quarters from 36 GiB on. As llama.cpp's logs have it: 5461 MiB of 8 GiB, 10922 of
+    16, 21845 of 32, 27648 of 36, 49152 of 64. `sudo sysctl iogpu.wired_limit_mb=…` sets another until the next boot.
+    """
+    if set_megabytes:
+        return min(set_megabytes * MIB, memory)
+    return memory * 3 // 4 if memory >= LARGE else memory * 2 // 3

@@ -1,0 +1,85 @@
+"""What the installed llama-cpp-python was built with, told from its files: importing it takes a tenth of a second."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from hermes_cli.hardware.machine import Backend, Device, Vendor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# ggml builds every backend as a library of its own, libggml-cuda.so or ggml-cuda.dll (ggml/src/CMakeLists.txt).
+LIBRARY = re.compile(r"(?:lib)?ggml-(\w+)\.(?:so|dylib|dll)(?:\.[\d.]+)?")
+BACKEND_OF_LIBRARY: dict[str, Backend] = {
+    "cuda": "cuda",
+    "hip": "rocm",
+    "metal": "metal",
+    "vulkan": "vulkan",
+    "sycl": "sycl",
+}
+FLAGS: dict[Backend, tuple[str, ...]] = {
+    "cuda": ("-DGGML_CUDA=on",),
+    "rocm": ("-DGGML_HIP=on",),
+    "metal": ("-DGGML_METAL=on",),
+    "vulkan": ("-DGGML_VULKAN=on",),
+    "sycl": ("-DGGML_SYCL=on", "-DCMAKE_C_COMPILER=icx", "-DCMAKE_CXX_COMPILER=icpx"),
+    "cpu": (),
+}
+SERVED_BY: dict[Vendor, tuple[Backend, ...]] = {  # the faster one first
+    "nvidia": ("cuda", "vulkan"),
+    "amd": ("rocm", "vulkan"),
+    "intel": ("sycl", "vulkan"),
+    "apple": ("metal",),
+}
+REBUILD = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+
+
+def library_folder() -> Path | None:
+    """Where llama_cpp loads its libraries from, None if it is not installed."""
+    chosen = os.environ.get("LLAMA_CPP_LIB_PATH")  # llama_cpp's own variable
+    if chosen:
+        return Path(chosen)
+    spec = find_spec("llama_cpp")  # of a package at the top this runs nothing
+    return Path(spec.origin).parent / "lib" if spec and spec.origin else None
+
+
+def built(folder: Path | None) -> tuple[Backend, ...]:
+    """The backends whose libraries are in the folder; the CPU always."""
+    names = [file.name for file in folder.glob("*ggml-*")] if folder else []
+    libraries = {match[1] for name in names if (match := LIBRARY.fullmatch(name))}
+    found = {backend for library, backend in BACKEND_OF_LIBRARY.items() if library in libraries}
+    return ("cpu", *(backend for backend in get_args(Backend) if backend in found))
+
+
+def fix_for(backend: Backend, *, windows: bool = sys.platform == "win32") -> str:
+    """The one command that installs a llama-cpp-python with this backend.
+
+    Windows' shells do not set a variable for one command, so there pip hands the flags to the build.
+    """
+    flags = FLAGS[backend]
+    if not flags:
+        return REBUILD
+    if windows:
+        return f'{REBUILD} -C cmake.args="{";".join(flags)}"'
+    return f'CMAKE_ARGS="{" ".join(flags)}" {REBUILD}'
+
+
+def matched(devices: Iterable[Device], backends: tuple[Backend, ...]) -> tuple[Device, ...]:
+    """The devices with the backend that will drive them; without one they are not usable, and `fix` says what helps."""
+    return tuple(_matched(device, backends) for device in devices)
+
+
+def _matched(device: Device, backends: tuple[Backend, ...]) -> Device:
+    served = next((backend for backend in SERVED_BY[device.vendor] if backend in backends), None)
+    if served:
+        return replace(device, backend=served)
+    if not device.usable:  # what keeps it from being used at all comes first
+        return device
+    return replace(device, usable=False, fix=fix_for(device.backend))

@@ -1,0 +1,118 @@
+"""Intel's GPUs through /sys. The kernel shows little of them: sizes only of some cards, and of none how much is free.
+
+xe shows physical_vram_size_bytes for each tile; the i915 of Intel's own packages lmem_total_bytes, the kernel's i915
+nothing. Then the size is known by the model, or by the window onto the memory where firmware opens all of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from hermes_cli.hardware.machine import Device
+from hermes_cli.hardware.sysfs import Card, cards, closed_nodes, number, pci_name, text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hermes_cli.hardware.system import Memory
+
+VENDOR = 0x8086  # Intel at PCI-SIG
+INTEGRATED = ":00:02.0"  # where every GPU inside an Intel processor sits, and no card does
+GIB = 1 << 30
+WINDOW = 2  # the BAR that shows a card's own memory (i915's and xe's LMEM_BAR)
+SMALL_WINDOW = GIB // 4  # all that is shown without resizable BAR
+RENDER_FIX = "sudo usermod -aG render,video $USER"  # takes effect at the next login
+
+
+class Model(NamedTuple):
+    """A card's name and its memory in GiB, 0 where it was sold with several sizes."""
+
+    name: str
+    memory: int
+
+
+# Cards by PCI id, from Intel's list of discrete GPUs (dgpu-docs.intel.com, "Hardware table") and product pages.
+MODELS = {
+    0x5690: Model("Arc A770M", 16),
+    0x5691: Model("Arc A730M", 12),
+    0x5692: Model("Arc A550M", 8),
+    0x5693: Model("Arc A370M", 4),
+    0x5694: Model("Arc A350M", 4),
+    0x56A0: Model("Arc A770", 0),
+    0x56A1: Model("Arc A750", 8),
+    0x56A2: Model("Arc A580", 8),
+    0x56A5: Model("Arc A380", 6),
+    0x56A6: Model("Arc A310", 4),
+    0xE20B: Model("Arc B580", 12),
+    0xE20C: Model("Arc B570", 10),
+}
+
+
+def devices(root: Path, ram: Memory, notes: list[str]) -> list[Device]:
+    """Intel's GPUs by PCI address; Vulkan drives them all.
+
+    Args:
+        root: of the file system.
+        ram: what a GPU inside the processor shares.
+        notes: what cannot be found out is added here.
+    """
+    return [_device(root, card, ram, notes) for card in cards(root, VENDOR) if card.driver in {"i915", "xe"}]
+
+
+def _device(root: Path, card: Card, ram: Memory, notes: list[str]) -> Device:
+    name = _name(root, card)
+    unified = card.address.endswith(INTEGRATED) and card.product not in MODELS
+    total = _share(ram.total) if unified else _own_memory(card)
+    if not total:
+        notes.append(f"The kernel does not tell the memory of {name}; resizable BAR in the firmware would show it.")
+    elif not unified:
+        notes.append(f"The kernel does not tell how much memory of {name} is free; all of it is assumed to be.")
+    closed = closed_nodes(root, card)
+    if closed:
+        notes.append(f"{name} cannot be used: no access to {', '.join(closed)}.")
+    return Device(
+        vendor="intel",
+        name=name,
+        total=total,
+        free=min(total, ram.available) if unified else total,
+        bandwidth=None,  # nothing in /sys tells the width of the bus
+        bandwidth_source="assumed",
+        backend="vulkan",
+        usable=not closed,
+        fix=RENDER_FIX if any((root / node.lstrip("/")).exists() for node in closed) else "",
+        unified=unified,
+        driver=card.driver,
+    )
+
+
+def _name(root: Path, card: Card) -> str:
+    name = MODELS[card.product].name if card.product in MODELS else pci_name(root, VENDOR, card.product)
+    return name.removeprefix("Intel ") or f"GPU {card.product:04x}"
+
+
+def _share(ram: int) -> int:
+    """What Intel's Vulkan driver gives out of RAM: half up to 4 GiB, else three quarters (Mesa's anv_device.c)."""
+    return ram // 2 if ram <= 4 * GIB else ram * 3 // 4
+
+
+def _own_memory(card: Card) -> int:
+    """Bytes of a card's own memory, 0 if nothing tells."""
+    tiles = [number(file) or 0 for shown in _TILES for file in card.device.glob(shown)]
+    listed = MODELS[card.product].memory * GIB if card.product in MODELS else 0
+    return sum(tiles) or number(card.folder / "lmem_total_bytes") or listed or _window(card)
+
+
+_TILES = ("tile*/physical_vram_size_bytes", "tile*/memory/physical_vram_size_bytes")  # older and newer xe
+
+
+def _window(card: Card) -> int:
+    """The size of the window onto the memory, in the card's list of address ranges ("start end flags" in hex).
+
+    It is a power of two, so for 6, 10 or 12 GB it would be too large: those models are in the table above.
+    """
+    ranges = text(card.device / "resource").splitlines()
+    if len(ranges) <= WINDOW:
+        return 0
+    start, end, _ = (int(part, 16) for part in ranges[WINDOW].split())
+    size = end - start + 1
+    return size if size > SMALL_WINDOW else 0

@@ -1,0 +1,76 @@
+"""The nouns of hardware. Sizes in bytes, bandwidth in bytes per second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Vendor = Literal["nvidia", "amd", "intel", "apple"]
+Backend = Literal["cpu", "cuda", "rocm", "metal", "vulkan", "sycl"]
+Source = Literal["probed", "measured", "table", "given", "assumed"]
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU, or a slice of one.
+
+    Attributes:
+        name: as its vendor calls it, without the vendor ("GeForce RTX 4090").
+        total, free: bytes of memory; on unified memory what the GPU may take of it.
+        bandwidth: bytes per second of its memory, None if nothing tells; `bandwidth_source` says where it is from.
+        backend: what llama.cpp would use it with.
+        usable: whether the installed llama-cpp-python can; `fix` is the one command that would make it.
+        unified: it shares the machine's RAM.
+        users: other programs that hold its memory now, with bytes ("python 3.2 GB").
+    """
+
+    vendor: Vendor
+    name: str
+    total: int
+    free: int
+    bandwidth: float | None
+    bandwidth_source: Source
+    backend: Backend
+    usable: bool = True
+    fix: str = ""
+    unified: bool = False
+    compute_capability: str = ""
+    driver: str = ""
+    users: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Everything that decides what runs here and how fast.
+
+    Attributes:
+        devices: GPUs in llama.cpp's order.
+        ram_total, ram_available: bytes, within the limits of a container (cgroup).
+        ram_bandwidth: bytes per second that all cores together read, None if unknown.
+        cores: physical ones this process may use.
+        simd: the instruction sets that llama.cpp has code for ("AVX2", "NEON" …).
+        disk_free: bytes where models go (`disk_path`).
+        backends: what the installed llama-cpp-python was built with.
+        simulated: this is a machine somebody thinks of, not the one at hand.
+        notes: what could not be found out, and why.
+    """
+
+    devices: tuple[Device, ...]
+    ram_total: int
+    ram_available: int
+    ram_bandwidth: float | None
+    ram_bandwidth_source: Source
+    cpu: str
+    cores: int
+    simd: tuple[str, ...]
+    os: str
+    disk_path: str
+    disk_free: int
+    backends: tuple[Backend, ...]
+    simulated: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def usable_devices(self) -> tuple[Device, ...]:
+        """The GPUs that the installed llama-cpp-python can use."""
+        return tuple(device for device in self.devices if device.usable)

@@ -1,0 +1,260 @@
+"""NVIDIA's cards through NVML, the library beside the driver that nvidia-smi uses too.
+
+Every figure is asked for on its own, and one that the driver does not tell (WSL, laptops, virtual GPUs and old cards
+leave out different ones) is unknown without taking the others along. Names and meanings: NVML API Reference Guide.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hermes_cli.hardware.machine import Device
+from hermes_cli.hardware.sysfs import on_pci
+from hermes_cli.hardware.visible import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from types import ModuleType
+
+    from hermes_cli.hardware.system import Memory
+
+VENDOR = 0x10DE  # NVIDIA at PCI-SIG
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+TRANSFERS_PER_CLOCK = 2  # NVML tells the clock of the data lines: 10501 MHz on a 384 bit RTX 4090 is 1008 GB/s
+MEMORY_SLICES = 8  # MIG divides memory into eighths of the card (MIG User Guide, "Partitioning"); A30 uses every other
+MIB = 2**20
+
+
+def load(root: Path, notes: list[str]) -> ModuleType | None:
+    """The pynvml module where there may be NVIDIA's driver; importing it takes 35 ms that other machines can save."""
+    if not _driver_expected(root):
+        return None
+    try:
+        import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415 - as above
+    except ImportError as error:
+        notes.append(f"NVIDIA: {error}; `pip install nvidia-ml-py` lets hermes ask the driver.")
+        return None
+    module: ModuleType = pynvml
+    return module
+
+
+def _driver_expected(root: Path) -> bool:
+    """A card on the bus counts even without device files: NVML makes those on its first call after a boot."""
+    if sys.platform == "win32":
+        return True
+    return any((root / node).exists() for node in ("dev/nvidiactl", "dev/dxg")) or on_pci(root, VENDOR)  # dxg: WSL
+
+
+def devices(nvml: ModuleType, ram: Memory, environ: Mapping[str, str], notes: list[str]) -> list[Device]:
+    """The GPUs that CUDA programs started now would see, in their order.
+
+    Args:
+        nvml: the module pynvml, or one that answers like it.
+        ram: what a GPU without memory of its own shares.
+        environ: where CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER are looked up.
+        notes: what cannot be found out is added here.
+    """
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        notes.append(f"NVIDIA's driver does not answer: {error}. Does `nvidia-smi` work?")
+        return []
+    library = _Library(nvml)
+    try:
+        return _Cards(library, ram, notes).devices(environ)
+    finally:
+        library.ask("nvmlShutdown")
+
+
+class _Library:
+    """NVML, where an answer may be missing: None is "it does not tell"."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
+        # some calls that a driver older than pynvml lacks raise this class, which is no NVMLError
+        self._mismatch: type[Exception] = getattr(module, "NVMLLibraryMismatchError", module.NVMLError)
+
+    def ask(self, function: str, *arguments: Any) -> Any:  # noqa: ANN401 - NVML's answers have no common type
+        """Call a function of NVML; None if this card, driver or version of pynvml cannot answer."""
+        try:
+            answer = getattr(self._module, function)(*arguments)
+        except (self._module.NVMLError, self._mismatch, AttributeError, UnicodeDecodeError):
+            return None
+        return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer  # old versions of pynvml
+
+    def constant(self, name: str) -> int:
+        """A number that NVML's header gives a name."""
+        return int(getattr(self._module, name))
+
+    def shares_ram(self, handle: object) -> bool:
+        """Whether the GPU has no memory of its own (DGX Spark, Jetson): NVML then does not support telling its size."""
+        try:
+            self._module.nvmlDeviceGetMemoryInfo(handle)
+        except self._module.NVMLError_NotSupported:
+            return True
+        except self._module.NVMLError:
+            pass
+        return False
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What CUDA treats as one device: a card, or an instance of a card in MIG mode."""
+
+    handle: object
+    card: object
+    uuid: str
+
+    @property
+    def mig(self) -> bool:
+        return self.handle is not self.card
+
+
+class _Cards:
+    """All that NVML tells of this machine's cards."""
+
+    def __init__(self, library: _Library, ram: Memory, notes: list[str]) -> None:
+        self._ask = library.ask
+        self._library = library
+        self._ram = ram
+        self._notes = notes
+        self._driver = library.ask("nvmlSystemGetDriverVersion") or ""
+
+    def devices(self, environ: Mapping[str, str]) -> list[Device]:
+        cards = self._in_cuda_order(list(self._cards()), environ.get("CUDA_DEVICE_ORDER", ""))
+        units = self._chosen(cards, environ.get(VARIABLE))
+        return self._one_instance([(unit, self._device(unit)) for unit in units])
+
+    def _cards(self) -> Iterator[_Unit]:
+        for index in range(self._ask("nvmlDeviceGetCount") or 0):
+            handle = self._ask("nvmlDeviceGetHandleByIndex", index)
+            if handle is None:  # fallen off the bus, or kept from this container
+                self._notes.append(f"NVIDIA GPU {index} is there, but the driver gives no access to it.")
+            else:
+                yield _Unit(handle, handle, self._ask("nvmlDeviceGetUUID", handle) or f"card {index}")
+
+    def _in_cuda_order(self, cards: list[_Unit], order: str) -> list[_Unit]:
+        """NVML goes by PCI address, CUDA by speed unless told otherwise (CUDA_DEVICE_ORDER in CUDA's guide).
+
+        CUDA does not publish how it compares cards; cores x clock agrees with it wherever cards differ enough to care.
+        """
+        speeds = [self._speed(card) for card in cards]
+        if order == "PCI_BUS_ID" or not all(speeds):
+            return cards
+        return [cards[i] for i in sorted(range(len(cards)), key=lambda i: -speeds[i])]
+
+    def _speed(self, card: _Unit) -> int:
+        cores = self._ask("nvmlDeviceGetNumGpuCores", card.handle) or 0
+        clock = self._ask("nvmlDeviceGetMaxClockInfo", card.handle, self._library.constant("NVML_CLOCK_SM")) or 0
+        return int(cores * clock)
+
+    def _chosen(self, cards: list[_Unit], choice: str | None) -> list[_Unit]:
+        """The cards and instances that CUDA_VISIBLE_DEVICES leaves; a card in MIG mode stands for its instances."""
+        instances = {card.uuid: list(self._instances(card)) for card in cards if self._in_mig_mode(card)}
+        units = cards + [unit for several in instances.values() for unit in several]
+        positions = visible(choice, [unit.uuid for unit in units], indexable=len(cards))
+        named = [units[position] for position in positions]
+        chosen = [one for unit in named for one in instances.get(unit.uuid, [unit])]
+        everything = [one for card in cards for one in instances.get(card.uuid, [card])]
+        if hidden := len({unit.uuid for unit in everything} - {unit.uuid for unit in chosen}):
+            self._notes.append(f'{VARIABLE}="{choice}" hides {hidden} of {len(everything)} NVIDIA devices.')
+        return chosen
+
+    def _in_mig_mode(self, card: _Unit) -> bool:
+        mode = self._ask("nvmlDeviceGetMigMode", card.handle)  # current and pending
+        return bool(mode and mode[0])
+
+    def _instances(self, card: _Unit) -> Iterator[_Unit]:
+        found = False
+        for index in range(self._ask("nvmlDeviceGetMaxMigDeviceCount", card.handle) or 0):
+            handle = self._ask("nvmlDeviceGetMigDeviceHandleByIndex", card.handle, index)
+            if handle is not None:  # places that hold no instance answer "not found"
+                found = True
+                uuid = self._ask("nvmlDeviceGetUUID", handle) or f"instance {index} of {card.uuid}"
+                yield _Unit(handle, card.handle, uuid)
+        if not found:
+            self._notes.append(f"{self._name(card)} is in MIG mode but has no instance, so CUDA cannot use it.")
+
+    def _one_instance(self, found: list[tuple[_Unit, Device]]) -> list[Device]:
+        """A process gets one MIG instance, and then nothing else (MIG User Guide, "CUDA Device Enumeration")."""
+        first = next((unit for unit, _ in found if unit.mig), None)
+        if first is None or len(found) == 1:
+            return [device for _, device in found]
+        self._notes.append(f"CUDA uses one MIG instance at a time; {VARIABLE} with a UUID chooses which.")
+        return [
+            device if unit is first else replace(device, usable=False, fix=f"export {VARIABLE}={unit.uuid}")
+            for unit, device in found
+        ]
+
+    def _device(self, unit: _Unit) -> Device:
+        total, free, unified = self._memory(unit)
+        capability = self._ask("nvmlDeviceGetCudaComputeCapability", unit.card)
+        bandwidth = self._bandwidth(unit)
+        return Device(
+            vendor="nvidia",
+            name=self._name(unit),
+            total=total,
+            free=free,
+            bandwidth=bandwidth,
+            bandwidth_source="assumed" if bandwidth is None else "probed",
+            backend="cuda",
+            unified=unified,
+            compute_capability=".".join(str(part) for part in capability or ()),
+            driver=self._driver,
+            users=tuple(self._users(unit)),
+        )
+
+    def _name(self, unit: _Unit) -> str:
+        """Of an instance, drivers since R470 tell "NVIDIA A100-SXM4-80GB MIG 1g.10gb"."""
+        name = self._ask("nvmlDeviceGetName", unit.handle) or self._ask("nvmlDeviceGetName", unit.card) or "GPU"
+        return str(name).removeprefix("NVIDIA ")
+
+    def _memory(self, unit: _Unit) -> tuple[int, int, bool]:
+        """Total and free bytes, and whether they are the machine's RAM."""
+        memory = self._ask("nvmlDeviceGetMemoryInfo", unit.handle)
+        if memory is not None:
+            return int(memory.total), int(memory.free), False
+        if self._library.shares_ram(unit.handle):
+            return self._ram.total, self._ram.available, True
+        self._notes.append(f"NVIDIA's driver does not tell the memory of {self._name(unit)}.")
+        return 0, 0, False
+
+    def _bandwidth(self, unit: _Unit) -> float | None:
+        """Bytes per second: bus width in bits x transfers per second / 8, and of that an instance's part."""
+        width = self._ask("nvmlDeviceGetMemoryBusWidth", unit.card)
+        megahertz = self._ask("nvmlDeviceGetMaxClockInfo", unit.card, self._library.constant("NVML_CLOCK_MEM"))
+        share = self._memory_share(unit)
+        if not (width and megahertz and share):
+            self._notes.append(f"NVIDIA's driver does not tell the memory bandwidth of {self._name(unit)}.")
+            return None
+        return float(width * megahertz * 10**6 * TRANSFERS_PER_CLOCK / 8 * share)
+
+    def _memory_share(self, unit: _Unit) -> float | None:
+        """Which part of the card's memory, and so of its bandwidth, is the instance's; None if nothing tells.
+
+        Attributes give its memory in MiB, which is a little less than its slices are.
+        """
+        if not unit.mig:
+            return 1
+        attributes = self._ask("nvmlDeviceGetAttributes", unit.handle)
+        whole = self._ask("nvmlDeviceGetMemoryInfo", unit.card)
+        if attributes is None or whole is None:
+            return None
+        return round(attributes.memorySizeMB * MIB / whole.total * MEMORY_SLICES) / MEMORY_SLICES or None
+
+    def _users(self, unit: _Unit) -> Iterator[str]:
+        """Other processes on it, the largest first. Windows and WSL tell no sizes."""
+        used: dict[int, int] = {}
+        for kind in ("Compute", "Graphics"):
+            for process in self._ask(f"nvmlDeviceGet{kind}RunningProcesses", unit.handle) or []:
+                # one that computes and draws is listed twice, with all its memory each time
+                used[process.pid] = max(used.get(process.pid, 0), process.usedGpuMemory or 0)
+        used.pop(os.getpid(), None)
+        for pid, size in sorted(used.items(), key=lambda item: -item[1]):
+            name = self._ask("nvmlSystemGetProcessName", pid) or f"process {pid}"
+            program = str(name).split(" ")[0] if name.startswith("/") else str(name)  # without arguments
+            yield program.replace("\\", "/").rsplit("/", 1)[-1] + (f" {size / 10**9:.1f} GB" if size else "")

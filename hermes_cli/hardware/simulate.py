@@ -1,0 +1,303 @@
+"""Machines that somebody thinks of buying: the machine at hand, changed as the flags say.
+
+    --gpu "RTX 4090"    --gpu 2xH100    --gpu "RTX 4090" --gpu "RTX 3060 12GB"
+    --vram 24G          --vram 24G,12G        cards of any kind with that much memory; their bandwidth is unknown
+    --apple 64G         --apple "M4 Max 64G"  a Mac; the chip tells the bandwidth
+    --ram 64G           --cpu-only
+
+Sizes are in bytes with M, G, T for powers of 1,024, because that is what "GB" means in the name of a memory module.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hermes_cli.errors import UsageError
+from hermes_cli.hardware.gpus import GIB, Gpu
+from hermes_cli.hardware.lookup import find_gpu, variants
+from hermes_cli.hardware.machine import Device, Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hermes_cli.hardware.machine import Backend, Vendor
+
+MIB = 2**20
+LARGEST_SIZE = 100 * 2**40
+MOST_DEVICES = 16  # llama_max_devices()
+AVAILABLE = 0.9  # of the RAM, when nothing but the system runs
+
+APPLE_SMALL = 36 * GIB  # up to here Metal gives a GPU two thirds of the RAM, above three quarters
+# What a GPU may take of the RAM that it shares: AMD gives up to 96 of 128 GB, CUDA on GB10 whatever is free.
+_SHARE: dict[Vendor, float] = {"amd": 0.75, "nvidia": AVAILABLE}
+
+_BACKENDS: dict[Vendor, Backend] = {"nvidia": "cuda", "amd": "rocm", "intel": "sycl", "apple": "metal"}
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([MGT])(?:I?B)?", re.IGNORECASE | re.ASCII)
+_FACTOR = {"M": MIB, "G": GIB, "T": 2**40}
+_COUNTED = re.compile(r"([0-9]{1,3})\s*[x\u00d7*]\s*(\S.*)", re.IGNORECASE | re.ASCII)
+_CHIP_AND_SIZE = re.compile(r"(?:(?P<chip>.*\S)\s+)?(?P<size>[0-9.]+\s*[a-z]+)", re.IGNORECASE | re.ASCII)
+
+ALL_FREE = "the memory of simulated GPUs counts as free, all of it"
+REST_IS_HERE = "processor, disk and what no flag mentions are those of this machine"
+
+
+def simulate(
+    here: Machine, *, gpu: Sequence[str], vram: str | None, ram: str | None, apple: str | None, cpu_only: bool
+) -> Machine:
+    """The machine that the flags describe; `here` itself if there are none.
+
+    GPUs that are named take the place of this machine's. RAM stays this machine's unless `ram` says another size.
+
+    Args:
+        here: the machine at hand.
+        gpu: names of GPUs, each with a number in front if there are several of it.
+        vram: memory of GPUs of any kind, with commas between them.
+        ram: total RAM.
+        apple: unified memory of a Mac, with the chip in front if it is known.
+        cpu_only: no GPU at all.
+
+    Raises:
+        UsageError: the flags contradict each other, or one of them cannot be understood.
+    """
+    _refuse_contradictions(
+        gpu=bool(gpu), vram=vram is not None, ram=ram is not None, apple=apple is not None, cpu_only=cpu_only
+    )
+    if apple is not None:
+        return _mac(here, apple)
+    machine = here if ram is None else _with_ram(here, parse_size(ram, "--ram"))
+    if cpu_only:
+        return _simulated(machine, (), REST_IS_HERE)
+    if gpu:
+        return _with_gpus(machine, gpu, ram_given=ram is not None)
+    if vram is not None:
+        return _with_devices(machine, [_unnamed(size) for size in _sizes(vram)])
+    return machine
+
+
+def parse_size(text: str, what: str) -> int:
+    """Bytes of memory from `24G`, `24 GiB`, `24576M`, `0.5T`. G is 2^30, with or without "B" or "iB" behind it.
+
+    Args:
+        text: as typed.
+        what: where it was typed, for the message ("--ram").
+
+    Raises:
+        UsageError: it is no size, less than 1 MiB, or more than 100 TiB.
+    """
+    shown = f"{text[:40]}…" if len(text) > 40 else text  # noqa: PLR2004 - more does not help to recognise it
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise UsageError(
+            f"{what}: {shown!r} is no size of memory.", hint=f"a number with M, G or T, for example: {what} 24G"
+        )
+    size = int(float(match[1]) * _FACTOR[match[2].upper()])
+    if size < MIB:
+        raise UsageError(f"{what}: {shown} is too little.", hint=f"at least 1M, for example: {what} 24G")
+    if size > LARGEST_SIZE:
+        raise UsageError(
+            f"{what}: {shown} is more than any machine has.", hint=f"at most 100T, for example: {what} 24G"
+        )
+    return size
+
+
+def apple_gpu_limit(ram: int) -> int:
+    """Bytes that a GPU of Apple's may take of the RAM unless told otherwise: 2/3 up to 36 GiB, 3/4 above.
+
+    It is what macOS returns as recommendedMaxWorkingSetSize; `sysctl iogpu.wired_limit_mb` changes it.
+    """
+    return ram * 2 // 3 if ram <= APPLE_SMALL else ram * 3 // 4
+
+
+def _refuse_contradictions(**given: bool) -> None:
+    """GPUs are described in one way only, and a Mac's RAM is its GPU's memory."""
+    flags = [f"--{name.replace('_', '-')}" for name, present in given.items() if present]
+    ways = [flag for flag in flags if flag != "--ram"]
+    if len(ways) > 1:
+        raise UsageError(
+            f"{' and '.join(ways)} contradict each other.",
+            hint="give one of them: --gpu names cards, --vram only their memory, --apple a Mac, --cpu-only none",
+        )
+    if flags == ["--ram", "--apple"]:
+        raise UsageError(
+            "--ram and --apple contradict each other.",
+            hint='a Mac\'s RAM stands in --apple, as in: --apple "M4 Max 64G"',
+        )
+
+
+def _simulated(machine: Machine, devices: Sequence[Device], *notes: str) -> Machine:
+    """The machine with these GPUs, marked as one that is not at hand."""
+    new = tuple(note for note in notes if note not in machine.notes)
+    return replace(machine, devices=tuple(devices), simulated=True, notes=(*machine.notes, *new))
+
+
+def _with_ram(here: Machine, ram: int) -> Machine:
+    """The machine with other memory modules; GPUs that share the RAM get as large a part of it as before."""
+    devices = [_rescaled(device, here.ram_total, ram) if device.unified else device for device in here.devices]
+    notes = (ALL_FREE, REST_IS_HERE) if any(device.unified for device in devices) else (REST_IS_HERE,)
+    return replace(
+        _simulated(here, devices, *notes),
+        ram_total=ram,
+        ram_available=int(ram * AVAILABLE),
+        ram_bandwidth_source="assumed",
+    )
+
+
+def _rescaled(device: Device, ram_before: int, ram: int) -> Device:
+    total = apple_gpu_limit(ram) if device.vendor == "apple" else ram * device.total // max(ram_before, 1)
+    return replace(device, total=total, free=total, users=())
+
+
+def _with_gpus(machine: Machine, gpu: Sequence[str], *, ram_given: bool) -> Machine:
+    """The machine with the named GPUs instead of its own."""
+    gpus = [one for text in gpu for entry in text.split(",") for one in _counted(entry)]
+    shared = [one for one in gpus if one.unified]
+    if len(shared) > 1:
+        raise UsageError(
+            f"{shared[0].name} and {shared[1].name} share the RAM of a whole machine each: that is two machines.",
+            hint="plan one machine at a time",
+        )
+    if shared:
+        machine = _with_shared_memory(machine, shared[0], ram_given=ram_given)
+    return _with_devices(machine, [_device(one, machine.ram_total) for one in gpus for _ in range(one.dies)])
+
+
+def _counted(entry: str) -> list[Gpu]:
+    """The GPUs of one entry: `RTX 4090`, `2xH100`, `2 x RTX 3090`."""
+    match = _COUNTED.fullmatch(entry.strip())
+    count, name = (int(match[1]), match[2]) if match else (1, entry)
+    if not 1 <= count <= MOST_DEVICES:
+        raise UsageError(
+            f"--gpu: {count} GPUs cannot be planned.",
+            hint=f"1 to {MOST_DEVICES}, as many as llama.cpp uses: --gpu 2xH100",
+        )
+    gpu = find_gpu(name)
+    if gpu.vendor == "apple":
+        raise UsageError(
+            f"--gpu: {gpu.name} is a Mac's chip.", hint=f'say its memory, too: --apple "{_for_sale(gpu)[0]}"'
+        )
+    return [gpu] * count
+
+
+def _with_shared_memory(machine: Machine, gpu: Gpu, *, ram_given: bool) -> Machine:
+    """The machine with the RAM that such a chip is sold with: the most, unless a size was given."""
+    ram = machine.ram_total if ram_given else gpu.memory
+    return replace(
+        machine,
+        ram_total=ram,
+        ram_available=int(ram * AVAILABLE),
+        ram_bandwidth=gpu.bandwidth,
+        ram_bandwidth_source="table",
+    )
+
+
+def _with_devices(machine: Machine, devices: list[Device]) -> Machine:
+    """The machine with these GPUs instead of its own."""
+    if len(devices) > MOST_DEVICES:
+        raise UsageError(
+            f"{len(devices)} GPUs are more than llama.cpp uses.", hint=f"name at most {MOST_DEVICES} devices"
+        )
+    notes = [ALL_FREE, REST_IS_HERE]
+    if len({device.vendor for device in devices}) > 1:  # no build of llama.cpp has all their own backends
+        devices = [replace(device, backend="vulkan") for device in devices]
+        notes.append("llama.cpp uses cards of different vendors together only with Vulkan")
+    backends = dict.fromkeys(device.backend for device in devices)
+    return replace(_simulated(machine, devices, *notes), backends=("cpu", *backends))
+
+
+def _device(gpu: Gpu, ram: int) -> Device:
+    """A GPU of the table, idle."""
+    total = int(ram * _SHARE[gpu.vendor]) if gpu.unified else gpu.memory
+    return Device(
+        vendor=gpu.vendor,
+        name=gpu.name,
+        total=total,
+        free=total,
+        bandwidth=gpu.bandwidth,
+        bandwidth_source="table",
+        backend=_BACKENDS[gpu.vendor],
+        unified=gpu.unified,
+        compute_capability=gpu.compute_capability,
+    )
+
+
+def _sizes(text: str) -> list[int]:
+    return [parse_size(one, "--vram") for one in text.split(",")]
+
+
+def _unnamed(size: int) -> Device:
+    """A card of which only the memory is known; most are NVIDIA's."""
+    return Device(
+        vendor="nvidia",
+        name=f"GPU with {size / GIB:g} GiB",
+        total=size,
+        free=size,
+        bandwidth=None,
+        bandwidth_source="assumed",
+        backend="cuda",
+    )
+
+
+def _mac(here: Machine, text: str) -> Machine:
+    """A Mac with that much unified memory."""
+    match = _CHIP_AND_SIZE.fullmatch(text.strip())
+    if not match:
+        raise _no_memory_said(text)
+    ram = parse_size(match["size"], "--apple")
+    chip = _chip(match["chip"], ram) if match["chip"] else None
+    limit = apple_gpu_limit(ram)
+    device = Device(
+        vendor="apple",
+        name=chip.name if chip else "GPU of an unnamed chip",
+        total=limit,
+        free=limit,
+        bandwidth=chip.bandwidth if chip else None,
+        bandwidth_source="table" if chip else "assumed",
+        backend="metal",
+        unified=True,
+    )
+    return replace(
+        _with_devices(here, [device]),
+        ram_total=ram,
+        ram_available=int(ram * AVAILABLE),
+        ram_bandwidth=device.bandwidth,
+        ram_bandwidth_source=device.bandwidth_source,
+        cpu=f"Apple {chip.name}" if chip else "Apple silicon",
+        simd=("NEON",),
+        os="macOS",
+        notes=(*here.notes, ALL_FREE, "cores and disk are those of this machine"),
+    )
+
+
+def _chip(name: str, ram: int) -> Gpu:
+    """The chip of that name that is sold with that much memory, which also tells variants apart."""
+    chips = [chip for chip in variants(name) if chip.vendor == "apple"]
+    if not chips:
+        raise UsageError(f"--apple: {name} is no chip of Apple's.", hint=f'cards are named with --gpu: --gpu "{name}"')
+    fitting = [chip for chip in chips if ram in {size * GIB for size in chip.sizes}]
+    if fitting:
+        return fitting[0]
+    sold = sorted(size for chip in chips for size in chip.sizes)
+    raise UsageError(
+        f"--apple: {name} is not sold with {ram / GIB:g} GB of memory, only with {', '.join(map(str, sold))}.",
+        hint=f"to plan with this size all the same, leave the chip out: --apple {ram / GIB:g}G",
+    )
+
+
+def _no_memory_said(text: str) -> UsageError:
+    """What is wrong with --apple when it does not end with a size."""
+    example = "M4 Max 64G"
+    try:
+        chips = [chip for chip in variants(text) if chip.vendor == "apple"]
+    except UsageError:
+        chips = []
+    if chips:
+        example = _for_sale(chips[0])[0]
+    return UsageError("--apple needs the size of the memory.", hint=f'for example: --apple 64G or --apple "{example}"')
+
+
+def _for_sale(chip: Gpu) -> list[str]:
+    """What --apple takes for it."""
+    name = re.sub(r" [0-9]+-core$", "", chip.name)
+    return [f"{name} {size}G" for size in chip.sizes]

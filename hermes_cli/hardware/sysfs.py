@@ -1,0 +1,122 @@
+"""What Linux shows of graphics cards in /sys. All takes the root of the file system, so recorded trees serve.
+
+A file that is absent, forbidden or unreadable is simply unknown: drivers differ in what they show.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DISPLAY = 0x03  # the PCI class of display controllers: the top byte of "0x030000"
+PCI_IDS = ("usr/share/hwdata/pci.ids", "usr/share/misc/pci.ids")  # Fedora and Arch; Debian and SUSE
+
+
+def text(path: Path) -> str:
+    """What the file says, without the newline at its end; empty where it cannot be read."""
+    try:
+        return path.read_text("utf-8", "replace").strip("\n\0 ")
+    except OSError:
+        return ""
+
+
+def number(path: Path) -> int | None:
+    """The number in the file, decimal or 0x…; None where there is none."""
+    try:
+        return int(text(path), 0)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Card:
+    """One /sys/class/drm/cardN.
+
+    Attributes:
+        folder: cardN itself; `device`: the PCI device behind it.
+        address: where it sits ("0000:03:00.0"), which also orders cards.
+        product, revision: PCI ids that tell the model.
+        driver: the kernel's ("amdgpu", "xe", "i915").
+    """
+
+    folder: Path
+    device: Path
+    address: str
+    product: int
+    revision: int
+    driver: str
+
+
+def cards(root: Path, vendor: int) -> list[Card]:
+    """The vendor's graphics cards by PCI address, which is how drivers enumerate them."""
+    found = [
+        _card(folder)
+        for folder in (root / "sys/class/drm").glob("card*")
+        # card0-DP-1 and the like are the connectors of card0
+        if re.fullmatch(r"card\d+", folder.name) and number(folder / "device/vendor") == vendor
+    ]
+    return sorted(found, key=lambda card: (card.address, card.folder.name))
+
+
+def _card(folder: Path) -> Card:
+    device = folder / "device"
+    event = dict(re.findall(r"^(\w+)=(.*)$", text(device / "uevent"), re.MULTILINE))
+    return Card(
+        folder=folder,
+        device=device,
+        address=event.get("PCI_SLOT_NAME", ""),
+        product=number(device / "device") or 0,
+        revision=number(device / "revision") or 0,
+        driver=event.get("DRIVER", ""),
+    )
+
+
+def on_pci(root: Path, vendor: int) -> bool:
+    """Whether a display controller of this vendor is plugged in, with or without a driver."""
+    return any(
+        number(device / "vendor") == vendor and (number(device / "class") or 0) >> 16 == DISPLAY
+        for device in (root / "sys/bus/pci/devices").glob("*")
+    )
+
+
+def closed_nodes(root: Path, card: Card, *others: str) -> list[str]:
+    """The device files through which programs use the card and that this process cannot open, `others` included.
+
+    /sys is the same in a container and outside, so a card may be seen that cannot be used.
+    """
+    nodes = [f"dev/dri/{node.name}" for node in (card.device / "drm").glob("renderD*")] + list(others)
+    return [f"/{node}" for node in nodes if not os.access(root / node, os.R_OK | os.W_OK)]
+
+
+def pci_name(root: Path, vendor: int, product: int) -> str:
+    """The model's name from the PCI ID database ("Navi 31 [Radeon RX 7900 XTX]": what is in brackets); else empty."""
+    for place in PCI_IDS:
+        if (root / place).is_file():
+            name = _entry(_lines(root / place), f"{vendor:04x}", f"{product:04x}")
+            inside = re.search(r"\[(.+)\]", name)
+            return inside[1] if inside else name
+    return ""
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        yield from file
+
+
+def _entry(lines: Iterator[str], vendor: str, product: str) -> str:
+    """Vendors stand at the start of a line, their products after one tab (the format's own description in pci.ids)."""
+    for line in lines:
+        if line.startswith(vendor):
+            break
+    for line in lines:
+        if line.startswith(f"\t{product}"):
+            return line[len(product) + 1 :].strip()
+        if line[0] not in "\t#\n":
+            break
+    return ""

@@ -1,0 +1,197 @@
+"""The machine around the GPUs: memory, processor, operating system, disk. Limits of containers count.
+
+Functions take the root of the file system, or sysctl's answers on a Mac, so that recorded machines serve too.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from hermes_cli.hardware import cgroup
+from hermes_cli.hardware.sysfs import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+CPU_FOLDER = "sys/devices/system/cpu"
+
+# What llama.cpp has code for (ggml/src/ggml-cpu/ggml-cpu.c), as Linux, macOS and Windows call it.
+CPUINFO_FLAGS = {
+    "avx": "AVX",
+    "avx2": "AVX2",
+    "avx512f": "AVX512F",
+    "avx512_vnni": "AVX512_VNNI",
+    "avx512_bf16": "AVX512_BF16",
+    "avx_vnni": "AVX_VNNI",
+    "amx_int8": "AMX_INT8",
+    "f16c": "F16C",
+    "fma": "FMA",
+    "bmi2": "BMI2",
+    "neon": "NEON",  # 32-bit ARM
+    "asimd": "NEON",  # 64-bit ARM
+    "asimddp": "DOTPROD",
+    "i8mm": "I8MM",
+    "sve": "SVE",
+}
+SYSCTL_FLAGS = {
+    "hw.optional.avx1_0": "AVX",
+    "hw.optional.avx2_0": "AVX2",
+    "hw.optional.avx512f": "AVX512F",
+    "hw.optional.f16c": "F16C",
+    "hw.optional.fma": "FMA",
+    "hw.optional.bmi2": "BMI2",
+    "hw.optional.arm.FEAT_DotProd": "DOTPROD",
+    "hw.optional.arm.FEAT_I8MM": "I8MM",
+}
+WINDOWS_FEATURES = {  # PF_…_AVAILABLE of IsProcessorFeaturePresent, winnt.h
+    39: "AVX",
+    40: "AVX2",
+    41: "AVX512F",
+    19: "NEON",
+    43: "DOTPROD",
+    46: "SVE",
+}
+
+ARM_CORES = {  # "CPU implementer" and "CPU part" of /proc/cpuinfo, from the cores' reference manuals (MIDR_EL1)
+    (0x41, 0xD08): "Cortex-A72",
+    (0x41, 0xD0B): "Cortex-A76",
+    (0x41, 0xD0C): "Neoverse N1",
+    (0x41, 0xD40): "Neoverse V1",
+    (0x41, 0xD49): "Neoverse N2",
+    (0x41, 0xD4F): "Neoverse V2",
+    (0xC0, 0xAC3): "Ampere-1",
+}
+
+
+class Memory(NamedTuple):
+    """RAM in bytes: all of it, and what programs can get without swapping."""
+
+    total: int
+    available: int
+
+
+def host_memory() -> Memory:
+    """The whole machine's RAM, whatever a container may have of it."""
+    import psutil  # noqa: PLC0415 - 15 ms that commands without a probe can save
+
+    memory = psutil.virtual_memory()
+    return Memory(memory.total, memory.available)
+
+
+def within_limits(root: Path, host: Memory) -> Memory:
+    """What the groups this process is in leave of the machine's RAM."""
+    groups = cgroup.memory(root)
+    return Memory(
+        total=min([host.total, *(group.limit for group in groups)]),
+        available=max(min([host.available, *(group.limit - group.used for group in groups)]), 0),
+    )
+
+
+def cpu_name(root: Path, sysctl: Mapping[str, str]) -> str:
+    """The processor as its maker calls it, or the board or the architecture where it has no name."""
+    info = text(root / "proc/cpuinfo")
+    told = re.search(r"^model name\s*: (.+)$", info, re.MULTILINE)
+    name = (
+        sysctl.get("machdep.cpu.brand_string") or (told[1] if told else "") or _arm_name(root, info) or _registry_name()
+    )
+    return " ".join(name.split()) or platform.machine()
+
+
+def _arm_name(root: Path, info: str) -> str:
+    """Servers by their cores, boards by the firmware's device tree ("Raspberry Pi 5 Model B Rev 1.0")."""
+    ids = dict(re.findall(r"^CPU (implementer|part)\s*: (0x[0-9a-f]+)$", info, re.MULTILINE))
+    core = ARM_CORES.get((int(ids.get("implementer", "0"), 0), int(ids.get("part", "0"), 0)), "")
+    return text(root / "proc/device-tree/model") or core
+
+
+def _registry_name() -> str:
+    """Windows."""
+    if sys.platform == "win32":
+        import winreg  # noqa: PLC0415 - Windows only
+
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
+            return str(winreg.QueryValueEx(key, "ProcessorNameString")[0])
+    return ""
+
+
+def allowed_cpus() -> set[int] | None:
+    """The logical CPUs this process may run on, None where the system does not tell (macOS, Windows)."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
+def cores(root: Path, sysctl: Mapping[str, str], allowed: Iterable[int] | None) -> int:
+    """Physical cores this process may use: llama.cpp gains nothing from a second thread on a core.
+
+    On Apple silicon the fast ones only, as llama.cpp counts there. Of a quota of CPU time, whole cores: more threads
+    than that spend part of each period stopped, with the others waiting for them.
+    """
+    physical = int(sysctl.get("hw.perflevel0.physicalcpu") or sysctl.get("hw.physicalcpu") or 0)
+    physical = physical or len({_core(root, cpu) for cpu in allowed or ()}) or _counted_cores()
+    quota = cgroup.cpus(root)
+    return max(physical if quota is None else min(physical, int(quota)), 1)
+
+
+def _core(root: Path, cpu: int) -> str:
+    """What all logical CPUs of one core have in common: the list of them ("0,16"); newer kernels first."""
+    topology = root / CPU_FOLDER / f"cpu{cpu}/topology"
+    return text(topology / "core_cpus_list") or text(topology / "thread_siblings_list") or str(cpu)
+
+
+def _counted_cores() -> int:
+    import psutil  # noqa: PLC0415 - as above
+
+    return psutil.cpu_count(logical=False) or os.cpu_count() or 1
+
+
+def last_level_cache(root: Path) -> int:
+    """Bytes of the first CPU's largest cache, 0 if unknown. Files say "266240K"."""
+    sizes = (text(file) for file in (root / CPU_FOLDER / "cpu0/cache").glob("index*/size"))
+    return max((int(size[:-1]) << 10 for size in sizes if re.fullmatch(r"\d+K", size)), default=0)
+
+
+def simd(root: Path, sysctl: Mapping[str, str]) -> tuple[str, ...]:
+    """The instruction sets of this processor that llama.cpp has code for."""
+    if sysctl:
+        neon = ("NEON",) if sysctl.get("machdep.cpu.brand_string", "").startswith("Apple") else ()
+        return neon + tuple(name for key, name in SYSCTL_FLAGS.items() if sysctl.get(key) == "1")
+    if sys.platform == "win32":
+        import ctypes  # noqa: PLC0415 - 5 ms
+
+        return windows_simd(lambda feature: bool(ctypes.windll.kernel32.IsProcessorFeaturePresent(feature)))
+    found = re.search(r"^(?:flags|Features)\s*: (.*)$", text(root / "proc/cpuinfo"), re.MULTILINE)
+    flags = set(found[1].split()) if found else set()
+    return tuple(dict.fromkeys(name for flag, name in CPUINFO_FLAGS.items() if flag in flags))
+
+
+def windows_simd(present: Callable[[int], bool]) -> tuple[str, ...]:
+    """The same from Windows' IsProcessorFeaturePresent, which knows fewer; F16C, FMA and BMI2 came with AVX2."""
+    found = [name for feature, name in WINDOWS_FEATURES.items() if present(feature)]
+    return tuple(found + (["F16C", "FMA", "BMI2"] if "AVX2" in found else []))
+
+
+def os_text(root: Path) -> str:
+    """For people: "Ubuntu 24.04.3 LTS, Linux 6.8.0-60-generic, x86_64"."""
+    system, machine, release = platform.system(), platform.machine(), platform.release()
+    if system == "Darwin":
+        return f"macOS {platform.mac_ver()[0]}, {machine}"
+    if system == "Windows":
+        return f"Windows {release} ({platform.version()}), {machine}"
+    distribution = re.search(r'^PRETTY_NAME="?(.*?)"?$', text(root / "etc/os-release"), re.MULTILINE)
+    kernel = text(root / "proc/sys/kernel/osrelease") or release
+    wsl = " under WSL" if "microsoft" in kernel.lower() else ""
+    return ", ".join([*([distribution[1]] if distribution else []), f"{system} {kernel}{wsl}", machine])
+
+
+def disk_free(folder: Path) -> int:
+    """Bytes free where `folder` is or would be made; 0 if that cannot be found out."""
+    existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    try:
+        return shutil.disk_usage(existing).free if existing else 0
+    except OSError:
+        return 0

@@ -1,0 +1,173 @@
+"""Which layers go on which device, so that everything fits and as much as possible is on the fast ones.
+
+llama.cpp puts the last layers on GPUs first, in one piece for each device, and counts the output matrix as one more
+layer (`n_gpu_layers`, src/llama-model.cpp); the embedding table stays on the CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hermes_cli.planning.memory import (
+    Part,
+    Weights,
+    host_inputs,
+    kv_bytes_per_layer,
+    on_cpu,
+    on_device,
+    output_bytes,
+    weights,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hermes_cli.catalog.models import Architecture
+    from hermes_cli.hardware.machine import Backend, Device, Machine
+    from hermes_cli.planning.memory import Settings
+
+MIB = 1 << 20
+GIB = 1 << 30
+# What a backend takes for itself: CUDA and ROCm contexts with their libraries, Metal's heap (Ollama's ml/device.go
+# keeps as much free: 457 MiB, 512 on Metal). Stated as an assumption wherever it is shown.
+OVERHEAD: dict[Backend, int] = {
+    "cuda": 457 * MIB,
+    "rocm": 457 * MIB,
+    "metal": 512 * MIB,
+    "vulkan": 300 * MIB,
+    "sycl": 457 * MIB,
+    "cpu": 150 * MIB,
+}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one place holds: layers `first` to `last` (exclusive), perhaps the output matrix, and the bytes of it all.
+
+    `device` is the index among the machine's usable devices, or None for the CPU; `room` is what it has free.
+    """
+
+    device: int | None
+    first: int
+    last: int
+    output: bool
+    part: Part
+    room: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether it has room for its part."""
+        return self.part.total <= self.room
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A whole model on a machine: the CPU's share first, then the devices'."""
+
+    shares: tuple[Share, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether every place has room."""
+        return all(share.fits for share in self.shares)
+
+    @property
+    def total(self) -> Part:
+        """All places together."""
+        return sum((share.part for share in self.shares), Part())
+
+    @property
+    def gpu_layers(self) -> int:
+        """llama.cpp's `n_gpu_layers`: layers on devices, and one for the output matrix."""
+        return sum(share.last - share.first + share.output for share in self.shares if share.device is not None)
+
+
+def reserve(device: Device) -> int:
+    """Bytes that are left free on a device for what else it does: 3 %, at least 128 MiB and at most 1 GiB."""
+    return min(max(device.total * 3 // 100, 128 * MIB), GIB)
+
+
+def place(
+    a: Architecture, quantization: str, settings: Settings, machine: Machine, *, imatrix: bool = False
+) -> Placement:
+    """The best placement: all on devices, else as many layers as fit there, else all on the CPU.
+
+    It is returned even if it does not fit, so that its numbers can be shown.
+    """
+    table = weights(a, quantization, imatrix=imatrix)
+    devices = machine.usable_devices
+    if not devices:
+        return _all_on_cpu(a, quantization, settings, machine, imatrix=imatrix)
+    full = _on_devices(a, table, settings, machine, 0)
+    if full.fits:
+        return full
+    low, high = 1, a.layers  # the fewest layers on the CPU with which the devices have room
+    while low < high:
+        middle = (low + high) // 2
+        if all(share.fits for share in _on_devices(a, table, settings, machine, middle).shares[1:]):
+            high = middle
+        else:
+            low = middle + 1
+    partial = _on_devices(a, table, settings, machine, high)
+    if partial.fits and high < a.layers:
+        return partial
+    on_the_cpu = _all_on_cpu(a, quantization, settings, machine, imatrix=imatrix)
+    return on_the_cpu if on_the_cpu.fits else full
+
+
+def _all_on_cpu(
+    a: Architecture, quantization: str, settings: Settings, machine: Machine, *, imatrix: bool
+) -> Placement:
+    part = replace(on_cpu(a, quantization, settings, imatrix=imatrix), overhead=OVERHEAD["cpu"])
+    return Placement((Share(None, 0, a.layers, output=True, part=part, room=machine.ram_available),))
+
+
+def _on_devices(a: Architecture, table: Weights, settings: Settings, machine: Machine, on_host: int) -> Placement:
+    """The first `on_host` layers on the CPU, the rest and the output spread over the devices."""
+    devices = machine.usable_devices
+    output = table.output or table.embedding  # tied embeddings are copied to the device
+    per_layer = kv_bytes_per_layer(a, settings)
+    rooms = [max(device.free - reserve(device), 0) for device in devices]
+    costs = [table.layers[layer] + per_layer for layer in range(on_host, a.layers)] + [output]
+    cuts = _split(costs, rooms)
+    shares = []
+    for number, (device, room) in enumerate(zip(devices, rooms, strict=True)):
+        first, last = on_host + cuts[number], min(on_host + cuts[number + 1], a.layers)
+        has_output = cuts[number] < cuts[number + 1] == len(costs)
+        part = on_device(a, settings, table.layers[first:last], output if has_output else None)
+        if part.total:
+            part = replace(part, overhead=OVERHEAD[device.backend])
+        shares.append(Share(number, first, last, has_output, part, room))
+    return Placement((_host_share(a, table, settings, machine, on_host, shares), *shares))
+
+
+def _host_share(
+    a: Architecture, table: Weights, settings: Settings, machine: Machine, on_host: int, shares: Sequence[Share]
+) -> Share:
+    part = Part(
+        weights=table.embedding + sum(table.layers[:on_host]),
+        kv_cache=kv_bytes_per_layer(a, settings) * on_host,
+        compute=on_device(a, settings, table.layers[:1], None).compute if on_host else host_inputs(a, settings),
+        output=output_bytes(a, settings),
+        overhead=OVERHEAD["cpu"],
+    )
+    shared = sum(share.part.total for share in shares) if any(d.unified for d in machine.usable_devices) else 0
+    return Share(None, 0, on_host, output=False, part=part, room=machine.ram_available - shared)
+
+
+def _split(costs: Sequence[int], rooms: Sequence[int]) -> list[int]:
+    """Where to cut a row of units into one piece for each device, in proportion to their rooms.
+
+    Returns one index more than there are devices, from 0 to the number of units.
+    """
+    total, all_rooms = sum(costs), sum(rooms) or 1
+    cuts, spent, goal = [0], 0, 0.0
+    for room in rooms[:-1]:
+        goal += total * room / all_rooms
+        index = cuts[-1]
+        while index < len(costs) and spent + costs[index] / 2 <= goal:
+            spent += costs[index]
+            index += 1
+        cuts.append(index)
+    return [*cuts, len(costs)]

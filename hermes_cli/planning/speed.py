@@ -1,0 +1,108 @@
+"""How fast a model answers: bytes that must be read for each token, over bandwidth; always a range.
+
+Decoding one token reads every weight once (of a mixture of experts, the active ones) and the KV cache as far as it is
+filled. How much of the bandwidth is reached depends on the type of the weights. The shares below come from one table,
+llama.cpp's tools/quantize/README.md: the same Llama 3.1 8B on the same machine in 22 quantizations, as (bytes x
+tokens/s) of each over that of F16. What F16 itself reaches is assumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from hermes_cli.planning.memory import kv_bytes_per_layer, weights
+from hermes_cli.planning.mix import LARGE
+
+if TYPE_CHECKING:
+    from hermes_cli.catalog.models import Architecture
+    from hermes_cli.hardware.machine import Device, Machine
+    from hermes_cli.planning.memory import Settings
+    from hermes_cli.planning.placement import Placement
+
+# Share of the bandwidth that F16 reaches.
+REACHED: dict[str, float] = {"cuda": 0.85, "rocm": 0.70, "metal": 0.75, "vulkan": 0.65, "sycl": 0.55, "cpu": 0.80}
+ASSUMED_RAM_BANDWIDTH = 40e9  # bytes/s; two channels of DDR4-3200 give 51 in theory
+ASSUMED_GPU_BANDWIDTH = 300e9  # bytes/s; of a card that only its memory is known of
+SPREAD = (0.75, 1.15)  # low and high end of the range, as a factor
+
+OF_F16 = {
+    "F32": 1.00,
+    "F16": 1.00,
+    "BF16": 1.00,
+    "Q8_0": 0.92,
+    "Q6_K": 0.82,
+    "Q5_K_M": 0.81,
+    "Q5_K_S": 0.82,
+    "Q5_1": 0.82,
+    "Q5_0": 0.82,
+    "Q4_K_M": 0.75,
+    "Q4_K_S": 0.76,
+    "Q4_1": 0.77,
+    "Q4_0": 0.77,
+    "IQ4_NL": 0.77,
+    "IQ4_XS": 0.73,
+    "Q3_K_L": 0.64,
+    "Q3_K_M": 0.62,
+    "Q3_K_S": 0.56,
+    "IQ3_M": 0.56,
+    "IQ3_S": 0.54,
+    "IQ3_XS": 0.54,
+    "IQ3_XXS": 0.51,
+    "Q2_K": 0.54,
+    "Q2_K_S": 0.57,
+    "IQ2_M": 0.47,
+    "IQ2_S": 0.45,
+    "IQ2_XS": 0.43,
+    "IQ2_XXS": 0.41,
+    "IQ1_M": 0.34,
+    "IQ1_S": 0.34,
+}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second of decoding: expected, low and high; `source` says how sure the bandwidth is."""
+
+    expected: float
+    low: float
+    high: float
+    source: Literal["computed", "assumed"]
+
+
+def decode_speed(
+    a: Architecture, quantization: str, settings: Settings, placement: Placement, machine: Machine, *, imatrix: bool
+) -> Speed:
+    """One answer at a time, with half of the context filled."""
+    table = weights(a, quantization, imatrix=imatrix)
+    active = _active_share(a)
+    seconds, sure = 0.0, True
+    for share in placement.shares:
+        device = None if share.device is None else machine.usable_devices[share.device]
+        read = sum(table.layers[share.first : share.last]) * active
+        read += (table.output or table.embedding) if share.output else 0
+        kv = kv_bytes_per_layer(a, settings) * (share.last - share.first) / settings.slots / 2
+        bandwidth, known = _bandwidth(device, machine)
+        sure = sure and (known or not read)
+        efficiency = REACHED[device.backend if device else "cpu"]
+        weights_share = OF_F16.get(LARGE.get(quantization, quantization), 0.6)
+        seconds += (read / (efficiency * weights_share) + kv / efficiency) / bandwidth
+    expected = 1 / seconds
+    low, high = SPREAD
+    return Speed(expected, expected * low, expected * high, "computed" if sure else "assumed")
+
+
+def _bandwidth(device: Device | None, machine: Machine) -> tuple[float, bool]:
+    """Bytes per second, and whether that is more than an assumption."""
+    if device is None:
+        return machine.ram_bandwidth or ASSUMED_RAM_BANDWIDTH, machine.ram_bandwidth is not None
+    return device.bandwidth or ASSUMED_GPU_BANDWIDTH, device.bandwidth is not None
+
+
+def _active_share(a: Architecture) -> float:
+    """Share of a layer's weights that one token reads: all, or of a mixture the experts it is routed to."""
+    if not a.experts:
+        return 1.0
+    attention = (2 * a.heads + 2 * a.kv_heads) * a.head_length * a.embedding_length
+    expert = 3 * a.feed_forward_length * a.embedding_length
+    return (attention + a.experts_used * expert) / (attention + a.experts * expert)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import RunHermes
+
+PARTS = ("weights", "kv_cache", "compute", "output", "overhead")
+
+
+def test_plan_adds_up(hermes: RunHermes) -> None:
+    done = hermes("plan", "hermes-3:8b:Q4_K_M", "--context", "32768", "--gpu", "RTX 3060 12GB", "--json")
+    assert done.returncode == 0, done.stderr
+    page = json.loads(done.stdout)
+    assert page["fits"]
+    assert page["kv_cache"] == 4 << 30
+    assert page["total"] == sum(page[part] for part in PARTS)
+    assert page["gpu_layers"] == 33
+    for part in (*PARTS, "total"):
+        assert page[part] == sum(device[part] for device in page["devices"])
+
+
+def test_plan_shows_numbers_even_if_it_does_not_fit(hermes: RunHermes) -> None:
+    done = hermes("plan", "hermes-4:405b", "--ram", "8G", "--cpu-only")
+    assert done.returncode == 0
+    assert "does not fit" in done.stderr
+    assert "226" in done.stdout
+
+
+def test_kv_type_and_slots_count(hermes: RunHermes) -> None:
+    def kv(*arguments: str) -> int:
+        done = hermes("plan", "hermes-3:8b", "--cpu-only", "--ram", "64G", "--json", *arguments)
+        return int(json.loads(done.stdout)["kv_cache"])
+
+    assert kv("--kv-type", "q8_0") * 32 == kv() * 17
+    assert kv("--slots", "4") == kv()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("plan", "hermes-3:8b", "--context", "200000"), 2, "longer than the 131,072 tokens"),
+        (("plan", "hermes-3:8b", "--kv-type", "q9"), 2, "no KV cache type q9"),
+        (("plan", "hermes-3:8b", "--kv-type", "q8_0", "--no-flash-attention"), 2, "needs flash attention"),
+        (("plan", "openhermes-1:7b"), 3, "no file of openhermes-1:7b is known"),
+        (("plan", "demo"), 2, "demo is not in the catalogue"),
+        (("plan", "hermes-3:8b", "--gpu", "RTX 9999"), 2, "RTX 9999"),
+        (("plan", "hermes-3:8b", "--vram", "lots"), 2, "lots"),
+        (("plan", "hermes-3:8b", "--ram", "0"), 2, "0"),
+        (("recommend", "--for", "poetry"), 2, "--for poetry is unknown"),
+        (("recommend", "--cpu-only", "--gpu", "RTX 4090"), 2, "gpu"),
+        (("recommend", "--cpu-only", "--ram", "1G", "--for", "agent"), 4, "64,000 tokens of context"),
+        (("recommend", "--cpu-only", "--ram", "16G", "--min-speed", "5000"), 4, "at 5000 tokens/s"),
+    ],
+)
+def test_bad_input_is_one_clear_error(hermes: RunHermes, arguments: tuple[str, ...], code: int, says: str) -> None:
+    done = hermes(*arguments)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "next: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_recommend_says_what_to_type(hermes: RunHermes) -> None:
+    done = hermes("recommend", "--gpu", "RTX 4090")
+    assert done.returncode == 0, done.stderr
+    assert "hermes chat hermes-4" in done.stdout
+    assert "tokens of context" in done.stdout
+    assert "weights" in done.stdout
+
+
+def test_recommend_explains(hermes: RunHermes) -> None:
+    done = hermes("recommend", "--gpu", "2x RTX 3090", "--explain", "--for", "agent")
+    for part in ("weights", "KV cache", "compute", "output", "overhead", "speed", "points"):
+        assert f"\n{part}" in done.stdout
+
+
+def test_recommend_in_json(hermes: RunHermes) -> None:
+    page = json.loads(hermes("recommend", "--apple", "64G", "--json").stdout)
+    assert page["simulated"]
+    assert page["pick"] == page["candidates"][0]
+    assert page["pick"]["context_length"] >= 4096
+
+
+def test_hardware_of_this_machine(hermes: RunHermes) -> None:
+    page = json.loads(hermes("hardware", "--json").stdout)
+    assert page["ram_total"] >= page["ram_available"] > 0
+    assert page["cores"] >= 1
+    assert "cpu" in page["backends"]
+    assert not page["simulated"]
+    assert "RAM" in hermes("hardware").stdout

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hermes_cli.hardware.backends import built, fix_for, library_folder, matched
+from hermes_cli.hardware.machine import Backend, Device, Vendor
+
+BASE = ("libggml-base.so", "libggml-base.so.0.25.3", "libggml-cpu.so", "libggml.so", "libllama.so")
+
+
+def folder(tmp_path: Path, *names: str) -> Path:
+    for name in names:
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("files", "backends"),
+    [
+        (BASE, ["cpu"]),
+        ((*BASE, "libggml-cuda.so"), ["cpu", "cuda"]),
+        ((*BASE, "libggml-cuda.so.0.25.3"), ["cpu", "cuda"]),
+        ((*BASE, "libggml-hip.so"), ["cpu", "rocm"]),
+        ((*BASE, "libggml-vulkan.so", "libggml-cuda.so"), ["cpu", "cuda", "vulkan"]),
+        ((*BASE, "libggml-sycl.so"), ["cpu", "sycl"]),
+        (("libggml-base.dylib", "libggml-metal.dylib", "libggml-blas.dylib"), ["cpu", "metal"]),
+        (("ggml-base.dll", "ggml-vulkan.dll", "llama.dll"), ["cpu", "vulkan"]),
+        ((*BASE, "libggml-cuda.so.old", "notes-ggml-hip.so", "libggml-cudart.so"), ["cpu"]),
+        ((), ["cpu"]),
+    ],
+)
+def test_libraries_tell_backends(tmp_path: Path, files: tuple[str, ...], backends: list[str]) -> None:
+    assert list(built(folder(tmp_path, *files))) == backends
+
+
+def test_nothing_installed(tmp_path: Path) -> None:
+    assert built(None) == ("cpu",)
+    assert built(tmp_path / "nowhere") == ("cpu",)
+
+
+def test_the_installed_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its files tell is what it says of itself once it is loaded."""
+    monkeypatch.delenv("LLAMA_CPP_LIB_PATH", raising=False)
+    place = library_folder()
+    assert place is not None
+    assert list(place.glob("*llama*"))
+    asked = subprocess.run(
+        [sys.executable, "-c", "import llama_cpp; print(llama_cpp.llama_supports_gpu_offload())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (built(place) != ("cpu",)) == (asked.stdout.strip() == "True")
+
+
+def test_llama_cpps_own_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
+    assert library_folder() == tmp_path
+
+
+def test_one_command_for_each_backend() -> None:
+    rebuild = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+    assert fix_for("cuda", windows=False) == f'CMAKE_ARGS="-DGGML_CUDA=on" {rebuild}'
+    assert fix_for("rocm", windows=False) == f'CMAKE_ARGS="-DGGML_HIP=on" {rebuild}'
+    assert fix_for("vulkan", windows=False) == f'CMAKE_ARGS="-DGGML_VULKAN=on" {rebuild}'
+    assert fix_for("metal", windows=False) == f'CMAKE_ARGS="-DGGML_METAL=on" {rebuild}'
+    assert "-DGGML_SYCL=on" in fix_for("sycl", windows=False)
+    assert fix_for("cpu") == rebuild
+    assert fix_for("cuda", windows=True) == f'{rebuild} -C cmake.args="-DGGML_CUDA=on"'
+
+
+def device(vendor: Vendor, backend: Backend, *, usable: bool = True, fix: str = "") -> Device:
+    return Device(vendor, "GPU", 1, 1, None, "assumed", backend, usable, fix)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "advised", "backends", "used"),
+    [
+        ("nvidia", "cuda", ("cpu", "cuda"), "cuda"),
+        ("nvidia", "cuda", ("cpu", "vulkan"), "vulkan"),
+        ("nvidia", "cuda", ("cpu", "cuda", "vulkan"), "cuda"),
+        ("amd", "rocm", ("cpu", "vulkan"), "vulkan"),
+        ("amd", "vulkan", ("cpu", "rocm"), "rocm"),
+        ("intel", "vulkan", ("cpu", "sycl"), "sycl"),
+        ("apple", "metal", ("cpu", "metal"), "metal"),
+    ],
+)
+def test_devices_get_what_is_built(
+    vendor: Vendor, advised: Backend, backends: tuple[Backend, ...], used: Backend
+) -> None:
+    (one,) = matched([device(vendor, advised)], backends)
+    assert (one.backend, one.usable, one.fix) == (used, True, "")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "advised", "backends"),
+    [
+        ("nvidia", "cuda", ("cpu",)),
+        ("nvidia", "cuda", ("cpu", "rocm", "sycl")),
+        ("amd", "rocm", ("cpu", "cuda")),
+        ("intel", "vulkan", ("cpu", "cuda")),
+        ("apple", "metal", ("cpu",)),
+    ],
+)
+def test_devices_without_a_backend_say_what_helps(
+    vendor: Vendor, advised: Backend, backends: tuple[Backend, ...]
+) -> None:
+    (one,) = matched([device(vendor, advised)], backends)
+    assert (one.backend, one.usable, one.fix) == (advised, False, fix_for(advised))
+
+
+def test_what_else_is_wrong_stays() -> None:
+    hidden = device("nvidia", "cuda", usable=False, fix="export CUDA_VISIBLE_DEVICES=MIG-1")
+    assert matched([hidden], ("cpu", "cuda")) == (hidden,)
+    assert matched([hidden], ("cpu",)) == (hidden,)

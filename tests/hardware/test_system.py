@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hermes_cli.hardware import system
+from hermes_cli.hardware.system import Memory
+
+Tree = Callable[[Mapping[str, str]], Path]
+GIB = 2**30
+HOST = Memory(64 * GIB, 40 * GIB)
+NO_LIMIT = "9223372036854771712\n"  # version 1's way to say so
+
+RYZEN = """processor	: 0
+vendor_id	: AuthenticAMD
+model name	: AMD Ryzen 9 7950X 16-Core  Processor
+flags		: fpu sse2 ssse3 fma cx16 sse4_1 avx f16c rdrand bmi1 avx2 bmi2 avx512f avx512_bf16 avx512_vnni
+"""
+CORE_ULTRA = """model name	: Intel(R) Core(TM) Ultra 7 258V
+flags		: fpu fma avx f16c avx2 bmi2 avx_vnni
+"""
+SAPPHIRE_RAPIDS = """model name	: Intel(R) Xeon(R) Platinum 8480C
+flags		: avx avx2 fma f16c bmi2 avx512f avx512_vnni avx512_bf16 avx_vnni amx_bf16 avx512_fp16 amx_tile amx_int8
+"""
+GRAVITON_3 = """processor	: 0
+BogoMIPS	: 2100.00
+Features	: fp asimd evtstrm aes atomics fphp asimdhp asimddp sha512 sve i8mm bf16
+CPU implementer	: 0x41
+CPU architecture: 8
+CPU part	: 0xd40
+"""
+RASPBERRY_PI_5 = """Features	: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
+CPU implementer	: 0x41
+CPU part	: 0xd0b
+"""
+
+
+def v2(path: str, **files: str) -> dict[str, str]:
+    return {f"sys/fs/cgroup{path}/{name.replace('_', '.', 1)}": content for name, content in files.items()}
+
+
+def memory(tree: Tree, files: Mapping[str, str]) -> Memory:
+    return system.within_limits(tree(files), HOST)
+
+
+def test_no_cgroup_no_limit(tree: Tree) -> None:
+    assert memory(tree, {}) == HOST
+    assert memory(tree, {"proc/self/cgroup": "0::/user.slice/session-2.scope\n"}) == HOST
+
+
+def test_a_container_with_version_2(tree: Tree) -> None:
+    files = v2(
+        "",
+        memory_max="8589934592\n",
+        memory_high="max\n",
+        memory_current=f"{3 * GIB}\n",
+        memory_stat=f"anon 12345\nfile {2 * GIB}\ninactive_file {GIB}\nactive_file {GIB}\n",
+    )
+    assert memory(tree, {"proc/self/cgroup": "0::/\n"} | files) == Memory(8 * GIB, 6 * GIB)
+
+
+def test_nested_limits_of_version_2(tree: Tree) -> None:
+    """The service has no limit, its slice 16 GiB of which others use 10, the slice above it 32 GiB."""
+    files = {
+        "proc/self/cgroup": "0::/work.slice/work-llm.slice/hermes.service\n",
+        **v2("/work.slice", memory_max=f"{32 * GIB}\n", memory_high="max\n", memory_current=f"{12 * GIB}\n"),
+        **v2(
+            "/work.slice/work-llm.slice",
+            memory_max=f"{20 * GIB}\n",
+            memory_high=f"{16 * GIB}\n",
+            memory_current=f"{10 * GIB}\n",
+            memory_stat="inactive_file 0\n",
+        ),
+        **v2(
+            "/work.slice/work-llm.slice/hermes.service", memory_max="max\n", memory_high="max\n", memory_current="1\n"
+        ),
+    }
+    assert memory(tree, files) == Memory(16 * GIB, 6 * GIB)
+
+
+def test_an_outer_group_may_be_fuller_than_the_inner_one(tree: Tree) -> None:
+    files = {
+        "proc/self/cgroup": "0::/outer/inner\n",
+        **v2("/outer", memory_max=f"{16 * GIB}\n", memory_current=f"{15 * GIB}\n"),
+        **v2("/outer/inner", memory_max=f"{8 * GIB}\n", memory_current=f"{GIB}\n"),
+    }
+    assert memory(tree, files) == Memory(8 * GIB, GIB)
+
+
+def test_limits_above_the_machine_change_nothing(tree: Tree) -> None:
+    files = v2("", memory_max=f"{99 * GIB}\n", memory_current=f"{GIB}\n")
+    assert memory(tree, {"proc/self/cgroup": "0::/\n"} | files) == HOST
+
+
+def test_a_group_over_its_soft_limit_has_nothing_left(tree: Tree) -> None:
+    files = v2("", memory_max=f"{9 * GIB}\n", memory_high=f"{4 * GIB}\n", memory_current=f"{5 * GIB}\n")
+    assert memory(tree, {"proc/self/cgroup": "0::/\n"} | files) == Memory(4 * GIB, 0)
+
+
+V1_DOCKER = "12:cpu,cpuacct:/docker/4f3c\n7:memory:/docker/4f3c\n1:name=systemd:/docker/4f3c\n0::/system.slice\n"
+
+
+def v1_memory(path: str, limit: str, usage: int = 0, inactive: int = 0) -> dict[str, str]:
+    folder = f"sys/fs/cgroup/memory{path}"
+    return {
+        f"{folder}/memory.limit_in_bytes": limit,
+        f"{folder}/memory.usage_in_bytes": f"{usage}\n",
+        f"{folder}/memory.stat": f"cache 1\ninactive_file 5\ntotal_inactive_file {inactive}\n",
+    }
+
+
+def test_a_container_with_version_1(tree: Tree) -> None:
+    """The path is the host's: inside, only the container's own group can be seen, at the top."""
+    files = {"proc/self/cgroup": V1_DOCKER} | v1_memory("", f"{4 * GIB}\n", usage=2 * GIB, inactive=GIB)
+    assert memory(tree, files) == Memory(4 * GIB, 3 * GIB)
+
+
+def test_version_1_outside_a_container(tree: Tree) -> None:
+    files = {
+        "proc/self/cgroup": V1_DOCKER,
+        **v1_memory("", NO_LIMIT, usage=30 * GIB),
+        **v1_memory("/docker/4f3c", f"{16 * GIB}\n", usage=GIB),
+    }
+    assert memory(tree, files) == Memory(16 * GIB, 15 * GIB)
+
+
+def test_version_1_without_a_limit(tree: Tree) -> None:
+    assert memory(tree, {"proc/self/cgroup": V1_DOCKER} | v1_memory("", NO_LIMIT, usage=30 * GIB)) == HOST
+
+
+def test_the_version_that_has_the_controller_counts(tree: Tree) -> None:
+    files = {"proc/self/cgroup": V1_DOCKER, **v2("", memory_max="1\n"), **v1_memory("", f"{4 * GIB}\n")}
+    assert memory(tree, files).total == 4 * GIB
+
+
+def topology(threads: list[str]) -> dict[str, str]:
+    return {f"sys/devices/system/cpu/cpu{i}/topology/core_cpus_list": f"{of}\n" for i, of in enumerate(threads)}
+
+
+SMT_8 = topology(["0,4", "1,5", "2,6", "3,7"] * 2)
+
+
+def test_threads_of_one_core_count_once(tree: Tree) -> None:
+    root = tree(SMT_8)
+    assert system.cores(root, {}, range(8)) == 4
+    assert system.cores(root, {}, {0, 4, 5}) == 2
+
+
+def test_older_kernels_name_the_file_otherwise(tree: Tree) -> None:
+    root = tree({name.replace("core_cpus_list", "thread_siblings_list"): of for name, of in SMT_8.items()})
+    assert system.cores(root, {}, range(8)) == 4
+
+
+def test_without_topology_every_cpu_is_a_core(tree: Tree) -> None:
+    assert system.cores(tree({}), {}, {1, 2, 3}) == 3
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("1600000 100000", 4), ("", 4), ("100000 0", 4)],
+)
+def test_a_quota_of_cpu_time_in_version_2(tree: Tree, quota: str, cores: int) -> None:
+    root = tree(SMT_8 | {"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/x": "", "sys/fs/cgroup/a/cpu.max": quota})
+    assert system.cores(root, {}, range(8)) == cores
+
+
+@pytest.mark.parametrize("folder", ["cpu", "cpu,cpuacct"])
+@pytest.mark.parametrize(("quota", "cores"), [("-1", 4), ("300000", 3)])
+def test_a_quota_of_cpu_time_in_version_1(tree: Tree, folder: str, quota: str, cores: int) -> None:
+    files = {f"sys/fs/cgroup/{folder}/cpu.cfs_quota_us": quota, f"sys/fs/cgroup/{folder}/cpu.cfs_period_us": "100000\n"}
+    root = tree(SMT_8 | {"proc/self/cgroup": V1_DOCKER} | files)
+    assert system.cores(root, {}, range(8)) == cores
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name", "flags"),
+    [
+        (RYZEN, "AMD Ryzen 9 7950X 16-Core Processor", "AVX AVX2 AVX512F AVX512_VNNI AVX512_BF16 F16C FMA BMI2"),
+        (CORE_ULTRA, "Intel(R) Core(TM) Ultra 7 258V", "AVX AVX2 AVX_VNNI F16C FMA BMI2"),
+        (
+            SAPPHIRE_RAPIDS,
+            "Intel(R) Xeon(R) Platinum 8480C",
+            "AVX AVX2 AVX512F AVX512_VNNI AVX512_BF16 AVX_VNNI AMX_INT8 F16C FMA BMI2",
+        ),
+        (GRAVITON_3, "Neoverse V1", "NEON DOTPROD I8MM SVE"),
+        ("model name : some old Atom\nflags : fpu sse2 ssse3\n", "some old Atom", ""),
+    ],
+)
+def test_processors(tree: Tree, cpuinfo: str, name: str, flags: str) -> None:
+    root = tree({"proc/cpuinfo": cpuinfo})
+    assert system.cpu_name(root, {}) == name
+    assert system.simd(root, {}) == tuple(flags.split())
+
+
+def test_boards_are_called_by_their_name(tree: Tree) -> None:
+    board = "Raspberry Pi 5 Model B Rev 1.0\0"
+    root = tree({"proc/cpuinfo": RASPBERRY_PI_5, "proc/device-tree/model": board})
+    assert system.cpu_name(root, {}) == "Raspberry Pi 5 Model B Rev 1.0"
+    assert system.simd(root, {}) == ("NEON", "DOTPROD")
+
+
+def test_a_processor_without_a_name(tree: Tree) -> None:
+    assert system.cpu_name(tree({}), {}) == platform.machine()
+    assert system.simd(tree({}), {}) == ()
+
+
+def test_windows_tells_features_by_number() -> None:
+    assert system.windows_simd({39, 40}.__contains__) == ("AVX", "AVX2", "F16C", "FMA", "BMI2")
+    assert system.windows_simd({39}.__contains__) == ("AVX",)
+    assert system.windows_simd({19, 43}.__contains__) == ("NEON", "DOTPROD")
+
+
+def test_the_last_cache(tree: Tree) -> None:
+    folder = "sys/devices/system/cpu/cpu0/cache"
+    sizes = {"index0": "48K\n", "index2": "2048K\n", "index3": "107520K\n", "index4": "what\n"}
+    assert system.last_level_cache(tree({f"{folder}/{index}/size": size for index, size in sizes.items()})) == 105 << 20
+    assert system.last_level_cache(Path("nowhere")) == 0
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads Linux's files")
+def test_operating_systems(tree: Tree) -> None:
+    ubuntu = {"etc/os-release": 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 24.04.3 LTS"\n'}
+    machine = platform.machine()
+    root = tree(ubuntu | {"proc/sys/kernel/osrelease": "6.8.0-60-generic\n"})
+    assert system.os_text(root) == f"Ubuntu 24.04.3 LTS, Linux 6.8.0-60-generic, {machine}"
+    root = tree(ubuntu | {"proc/sys/kernel/osrelease": "5.15.167.4-microsoft-standard-WSL2\n"})
+    assert system.os_text(root) == f"Ubuntu 24.04.3 LTS, Linux 5.15.167.4-microsoft-standard-WSL2 under WSL, {machine}"
+    (root / "etc/os-release").unlink()
+    (root / "proc/sys/kernel/osrelease").unlink()
+    assert system.os_text(root) == f"Linux {platform.release()}, {machine}"
+
+
+def test_the_disk_of_a_folder_that_is_yet_to_be_made(tmp_path: Path) -> None:
+    free = system.disk_free(tmp_path / "a" / "b" / "c")
+    assert free == pytest.approx(shutil.disk_usage(tmp_path).free, abs=GIB)
+    assert not (tmp_path / "a").exists()
+
+
+def test_this_machine() -> None:
+    total, available = system.host_memory()
+    assert total == psutil.virtual_memory().total
+    assert 0 < available <= total
+    limited = system.within_limits(Path("/"), Memory(total, available))
+    assert 0 < limited.total <= total
+    cores = system.cores(Path("/"), {}, system.allowed_cpus())
+    assert 1 <= cores <= (os.cpu_count() or 1)

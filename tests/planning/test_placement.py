@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hermes_cli.catalog.load import shipped
+from hermes_cli.hardware.machine import Device, Machine
+from hermes_cli.planning.memory import Part, Settings, on_cpu, weights
+from hermes_cli.planning.placement import Placement, place
+from hermes_cli.planning.quality import merit, serves
+from hermes_cli.planning.recommend import WANTED, Wish, candidates
+from hermes_cli.planning.speed import decode_speed
+
+CATALOGUE = shipped()
+MODELS = {model.short: model for model in CATALOGUE.models}
+GIB = 1 << 30
+
+
+def machine(*gpus: float, ram: float = 64, bandwidth: float = 900e9, unified: bool = False) -> Machine:
+    devices = tuple(
+        Device("nvidia", f"Card {size}", int(size * GIB), int(size * GIB), bandwidth, "given", "cuda", unified=unified)
+        for size in gpus
+    )
+    return Machine(
+        devices, int(ram * GIB), int(ram * 0.9 * GIB), 45e9, "given", "a CPU", 8, (), "an OS", "/", GIB << 10, ("cpu",)
+    )
+
+
+def placed(name: str, quantization: str, context: int, on: Machine) -> Placement:
+    return place(MODELS[name].architecture, quantization, Settings(context), on)
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization", "context", "gpus"),
+    [
+        ("hermes-3:3b", "Q4_K_M", 8192, (4,)),
+        ("hermes-3:8b", "Q4_K_M", 4096, (6,)),
+        ("hermes-3:8b", "Q4_K_M", 16_384, (8,)),
+        ("hermes-4.3:36b", "Q4_K_M", 4096, (24,)),
+        ("hermes-4:70b", "Q4_K_M", 8192, (48,)),
+        ("hermes-4:70b", "Q4_K_M", 8192, (24, 24)),
+        ("hermes-4:405b", "Q4_K_M", 8192, (141, 141)),
+    ],
+)
+def test_the_published_sizing_fits_on_gpus_alone(
+    name: str, quantization: str, context: int, gpus: tuple[float, ...]
+) -> None:
+    found = placed(name, quantization, context, machine(*gpus, ram=16))
+    assert found.fits
+    assert found.gpu_layers == MODELS[name].architecture.layers + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "ram"),
+    [
+        ("hermes-4:405b", (80, 80), 64),
+        ("hermes-4:405b", (), 230),
+        ("hermes-4:70b", (24,), 16),
+        ("hermes-3:8b", (), 5),
+    ],
+)
+def test_what_does_not_fit_still_has_numbers(name: str, gpus: tuple[float, ...], ram: float) -> None:
+    found = placed(name, "Q4_K_M", 8192, machine(*gpus, ram=ram))
+    assert not found.fits
+    assert found.total.weights >= weights(MODELS[name].architecture, "Q4_K_M", imatrix=False).total
+
+
+def test_what_a_card_cannot_hold_stays_on_the_cpu() -> None:
+    found = placed("hermes-4:70b", "Q4_K_M", 8192, machine(24, ram=64))
+    assert found.fits
+    assert 30 < found.gpu_layers < 60
+    cpu, card = found.shares
+    assert (cpu.first, cpu.last, card.last) == (0, card.first, 80)
+    assert card.part.total > 0.9 * card.room
+
+
+def test_unequal_cards_share_in_proportion() -> None:
+    found = placed("hermes-4.3:36b", "Q8_0", 8192, machine(32, 16, ram=16))
+    _, large, small = found.shares
+    assert found.fits
+    assert large.part.weights > 1.6 * small.part.weights
+    assert small.output
+    assert not large.output
+
+
+def test_unified_memory_is_not_counted_twice() -> None:
+    assert placed("hermes-4.3:36b", "Q4_K_M", 8192, machine(24, ram=32, unified=True)).fits
+    assert not placed("hermes-4.3:36b", "Q8_0", 8192, machine(27, ram=36, unified=True)).fits
+
+
+@given(
+    st.sampled_from(["hermes-3:8b", "hermes-3:3b", "hermes-4.3:36b", "hermes-2:8x7b"]),
+    st.sampled_from(["Q4_K_M", "Q8_0", "IQ2_M"]),
+    st.lists(st.integers(2, 96), max_size=4),
+    st.integers(4, 256),
+    st.integers(256, 40_960),
+)
+def test_nothing_is_lost_and_fitting_is_true(
+    name: str, quantization: str, gpus: list[int], ram: int, context: int
+) -> None:
+    a = MODELS[name].architecture
+    found = place(a, quantization, Settings(context), machine(*gpus, ram=ram))
+    covered = [layer for share in found.shares for layer in range(share.first, share.last)]
+    assert covered == list(range(a.layers))
+    assert sum(share.output for share in found.shares) == 1
+    alone = on_cpu(a, quantization, Settings(context), imatrix=False)
+    copied = weights(a, quantization, imatrix=False).embedding if a.tied_embeddings else 0
+    assert alone.weights <= found.total.weights <= alone.weights + copied
+    assert found.total.kv_cache == alone.kv_cache
+    if found.fits:
+        assert all(share.part.total <= share.room for share in found.shares)
+
+
+def test_more_memory_never_makes_it_worse() -> None:
+    best = -1.0
+    for size in (4, 6, 8, 12, 16, 24, 32, 48, 80):
+        found = candidates(CATALOGUE, machine(size), Wish())
+        assert found[0].score >= best, size
+        best = found[0].score
+
+
+@pytest.mark.parametrize("purpose", WANTED)
+def test_candidates_fit_serve_and_are_in_order(purpose: str) -> None:
+    wish = Wish(purpose)  # type: ignore[arg-type]
+    found = candidates(CATALOGUE, machine(24), wish)
+    assert found
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    for one in found:
+        assert one.fits
+        assert serves(one.variant.model, wish.purpose)
+        assert one.settings.context <= one.variant.model.context.usable
+
+
+def test_an_agent_gets_its_context_or_nothing() -> None:
+    assert all(one.settings.context >= 64_000 for one in candidates(CATALOGUE, machine(24), Wish("agent")))
+    assert not candidates(CATALOGUE, machine(ram=4), Wish("agent"))
+
+
+def test_what_the_user_insists_on_holds() -> None:
+    long = candidates(CATALOGUE, machine(24), Wish(context=100_000))
+    assert long
+    assert {one.settings.context for one in long} == {100_000}
+    fast = candidates(CATALOGUE, machine(24), Wish(min_speed=60))
+    assert fast
+    assert all(one.speed.expected >= 60 for one in fast)
+
+
+def test_a_larger_model_at_three_bits_beats_a_smaller_one_at_eight() -> None:
+    large = merit(MODELS["hermes-3:70b"], 0.102534, "chat").points
+    small = merit(MODELS["hermes-3:8b"], 0.001355, "chat").points
+    assert large > small
+
+
+def test_speed_follows_bandwidth_and_size() -> None:
+    a = MODELS["hermes-3:8b"].architecture
+    slow, fast = machine(24, bandwidth=300e9), machine(24, bandwidth=900e9)
+
+    def speed(quantization: str, on: Machine) -> float:
+        settings = Settings(8192)
+        found = place(a, quantization, settings, on)
+        return decode_speed(a, quantization, settings, found, on, imatrix=False).expected
+
+    assert speed("Q4_K_M", fast) == pytest.approx(3 * speed("Q4_K_M", slow))
+    assert speed("Q4_K_M", fast) > speed("Q8_0", fast) > speed("F16", fast)
+    assert 80 < speed("Q4_K_M", fast) < 160
+
+
+def test_a_mixture_reads_only_its_active_experts() -> None:
+    on = machine(48)
+    mixture, dense = MODELS["hermes-2:8x7b"].architecture, MODELS["hermes-2:34b"].architecture
+    settings = Settings(4096)
+    speeds = [
+        decode_speed(a, "Q4_K_M", settings, place(a, "Q4_K_M", settings, on), on, imatrix=False).expected
+        for a in (mixture, dense)
+    ]
+    assert speeds[0] > 1.3 * speeds[1]
+
+
+def test_parts_add_up() -> None:
+    assert (Part(1, 2, 3, 4, 5) + Part(10, 20, 30, 40, 50)).total == 165
