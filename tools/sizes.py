@@ -26,6 +26,7 @@ from skeleton import write_skeleton
 from hermes_cli import paths
 from hermes_cli.catalog.load import read_yaml
 from hermes_cli.catalog.tensors import tensors
+from hermes_cli.engine.log import LOG
 from hermes_cli.gguf.types import FILE_TYPES, TENSOR_TYPES
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class _TypeLog:
         self.types: dict[str, str] = {}
         self._line = b""
         self._callback = llama_cpp.llama_log_callback(self._receive)
+
+    def listen(self) -> None:
+        """Forget what was heard, and hear what follows."""
+        self.types.clear()
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
 
     def _receive(self, _level: int, text: bytes, _: object) -> None:
@@ -91,9 +96,12 @@ def tensor_types(skeleton: Path, quantization: str, *, imatrix: bool) -> dict[st
     if imatrix:
         params.imatrix = (llama_cpp.llama_model_imatrix_data * 1)()  # an empty list still counts as having one
     log = _log()
-    log.types.clear()
-    if llama_cpp.llama_model_quantize(str(skeleton).encode(), b"", ctypes.byref(params)) != 0:
-        raise RuntimeError(f"llama.cpp refused {quantization} for {skeleton}")
+    log.listen()
+    try:
+        if llama_cpp.llama_model_quantize(str(skeleton).encode(), b"", ctypes.byref(params)) != 0:
+            raise RuntimeError(f"llama.cpp refused {quantization} for {skeleton}")
+    finally:
+        LOG.install()
     return dict(log.types)
 
 

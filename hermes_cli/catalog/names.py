@@ -99,7 +99,7 @@ class Names:
         if text.lower() == DEMO:
             return DemoName()
         if _is_written_as_path(text):
-            return FileName(Path(text).expanduser())
+            return FileName(Path(os.path.expanduser(text)))  # noqa: PTH111 - Path.expanduser raises for unknown users
         if "/" not in text and (known := self._in_catalogue(text)):
             return known
         if _is_file(text):

@@ -21,6 +21,10 @@ class Log:
         self._errors: deque[str] = deque(maxlen=KEPT_LINES)
         self._level = 0
         self._callback = llama_cpp.llama_log_callback(self._receive)  # kept: C holds only a bare pointer to it
+        self.install()
+
+    def install(self) -> None:
+        """Make this the log again, after somebody else listened."""
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
 
     def _receive(self, level: int, text: bytes, _: object) -> None:

@@ -120,8 +120,8 @@ def test_verbose_shows_llama_cpp_s_log(hermes: RunHermes) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["nowhere.gguf", "Hi"], ExitCode.NOT_FOUND, "no model named nowhere.gguf and no such file"),
-        (["hermes-9:3b", "Hi"], ExitCode.NOT_FOUND, "one of: demo"),
+        (["nowhere.gguf", "Hi"], ExitCode.NOT_FOUND, "there is no file nowhere.gguf"),
+        (["hermes-9:3b", "Hi"], ExitCode.NOT_FOUND, "did you mean hermes-3:8b"),
         (["folder", "Hi"], ExitCode.USAGE, "is a directory"),
         (["text.gguf", "Hi"], ExitCode.INTEGRITY, "not a GGUF file"),
         (["empty.gguf", "Hi"], ExitCode.INTEGRITY, "not a GGUF file"),
