@@ -8,7 +8,10 @@
      ├── NetworkError           5    the Hub or a server could not be reached
      ├── IntegrityError         6    a file is not what it should be
      │    └── InvalidGGUFError       it is no GGUF file, or a damaged one
+     ├── QueueFullError         1    too many requests wait already
+     ├── NotReadyError          1    a model is not loaded in time, or the server is about to stop
      └── EngineError            1    llama.cpp refused or failed
+          └── EngineDiedError        its process ended while it worked
     KeyboardInterrupt         130    Ctrl-C
 
 The number is the exit code. Every error says what is wrong and where; its `hint` says what to type next.
@@ -81,3 +84,15 @@ class InvalidGGUFError(IntegrityError):
 
 class EngineError(HermesError):
     """llama.cpp refused or failed."""
+
+
+class QueueFullError(HermesError):
+    """Too many requests wait already; the message says how many."""
+
+
+class NotReadyError(HermesError):
+    """A model is not loaded in time, or the server is about to stop; the same request may do later."""
+
+
+class EngineDiedError(EngineError):
+    """The engine's process ended while it worked: an abort, a signal, or out of memory. The next request restarts it."""

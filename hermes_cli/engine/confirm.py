@@ -7,9 +7,6 @@ things. Whatever it dies of becomes an error that names the file.
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +15,7 @@ from dataclasses import asdict, replace
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
+from hermes_cli.engine.process import Death, command, environment
 from hermes_cli.errors import EngineError, IntegrityError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.probe import probe
@@ -42,15 +40,7 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 TIME_LIMIT = 120.0  # seconds for all plans; drivers and network file systems may take a few
-# Neither the environment nor the current folder may change what it imports; without `site` it starts sooner.
-COMMAND = (
-    sys.executable,
-    "-I",
-    "-S",
-    "-c",
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from hermes_cli.engine.rehearsal import main; main()",
-)
-ASSERTION = re.compile(r"GGML_ASSERT\(.*\) failed")
+COMMAND = command("hermes_cli.engine.rehearsal")
 FIRST_SHARD, SHARD = "-00001-of-", "-{:05}-of-"
 VERBOSE_HINT = "`-v` shows llama.cpp's log."
 
@@ -80,7 +70,7 @@ class Confirmation:
                 stderr=self._log,
                 encoding="ascii",
                 errors="replace",
-                env={**os.environ, "GGML_NO_BACKTRACE": "1"},
+                env=environment(),
             )
         except OSError as error:
             raise EngineError(
@@ -234,16 +224,11 @@ class Confirmation:
         if line:
             self._child.kill()
             return EngineError(f"trying {self._path} gave nonsense: {line.strip()[:200]!r}.", hint=VERBOSE_HINT)
-        code, log = self._child.wait(), self._logged()
-        if assertion := ASSERTION.search(log):
-            return IntegrityError(
-                f"llama.cpp gives up over {self._path}: {assertion[0]}.",
-                hint="the file may be damaged, or of a kind that this llama.cpp cannot load; fetch it again.",
-            )
-        ended = f"was ended ({signal.strsignal(-code)})" if code < 0 else f"ended with code {code}"
-        last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "it gave no reason")
+        death = Death(self._child.wait(), self._logged())
+        if refused := death.over(self._path):
+            return refused
         return EngineError(
-            f"the process that tried {self._path} {ended}: {last[:300]}.",
+            f"the process that tried {self._path} {death.ended}: {death.last_words}.",
             hint=f"if memory ran out, close other programs. {VERBOSE_HINT}",
         )
 

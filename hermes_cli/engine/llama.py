@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -19,17 +18,17 @@ from hermes_cli.errors import ContextFullError, EngineError, IntegrityError, Usa
 from hermes_cli.gguf.types import TENSOR_TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from hermes_cli.engine.batch import Batch
     from hermes_cli.planning.memory import Settings
 
 GGML_TYPES = {kind.name.lower(): number for number, kind in TENSOR_TYPES.items()}
-MAX_SEED = 2**32 - 1  # LLAMA_DEFAULT_SEED, which stands for "pick one"
 
 # What llama_decode returns (llama.h, comment above its declaration).
 DECODE_NO_SLOT = 1
@@ -155,7 +154,13 @@ class Model(Owned):
     """Weights and vocabulary of one GGUF file (the first shard stands for all)."""
 
     def __init__(
-        self, path: Path, *, gpu_layers: int = -1, tensor_split: Sequence[float] = (), rehearse: bool = False
+        self,
+        path: Path,
+        *,
+        gpu_layers: int = -1,
+        tensor_split: Sequence[float] = (),
+        rehearse: bool = False,
+        progress: Callable[[float], None] | None = None,
     ) -> None:
         """Load a model.
 
@@ -165,6 +170,7 @@ class Model(Owned):
                 GPU backend.
             tensor_split: in which proportion the GPUs share them; empty leaves it to llama.cpp.
             rehearse: read everything but the weights, and let contexts log what they would allocate.
+            progress: is told which part of the weights (0 to 1) has been read.
 
         Raises:
             IntegrityError: llama.cpp refused the file; the message holds its reason.
@@ -180,6 +186,14 @@ class Model(Owned):
             params.tensor_split = self._split
         if rehearse:
             params.no_alloc, params.load_mode = True, llama_cpp.LLAMA_LOAD_MODE_NONE
+        if progress:
+
+            def report(part: float, _: object) -> bool:
+                progress(part)
+                return True
+
+            self._progress = llama_cpp.llama_progress_callback(report)  # kept while llama.cpp has a bare pointer to it
+            params.progress_callback = self._progress
         self._handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if self._handle is None:
             reason = LOG.take_errors() or "it gave no reason"
@@ -267,19 +281,21 @@ class Context(Owned):
         model._contexts.add(self)  # noqa: SLF001 - a model frees its contexts first
         self.length = int(llama_cpp.llama_n_ctx(self._handle))
         self._memory = llama_cpp.llama_get_memory(self._handle)
+        self._outputs = 0
 
     def _free(self, handle: Any) -> None:  # noqa: ANN401
         llama_cpp.llama_free(handle)
 
     def decode(self, batch: Batch) -> None:
-        """Run the batch through the model; its logits are then there for samplers.
+        """Run the batch through the model; `logits` has its outputs then.
 
         Raises:
-            ContextFullError: no room left in the KV cache.
+            ContextFullError: no room left in the KV cache; nothing has changed.
             EngineError: llama.cpp refused or failed; the message says which.
         """
-        code: int = llama_cpp.llama_decode(self.handle, batch.handle)
+        code: int = llama_cpp.llama_decode(self.handle, batch.raw)
         if code == 0:
+            self._outputs = batch.outputs
             return
         if code == DECODE_NO_SLOT:
             raise ContextFullError(
@@ -291,95 +307,87 @@ class Context(Owned):
         raise EngineError(f"llama.cpp's decode {what} (code {code}): {reason}.", hint="run again with -v for its log.")
 
     def logits(self) -> NDArray[np.float32]:
-        """The last output's logits, one for each token of the vocabulary; writing to them changes what is sampled.
+        """The last decode's outputs, a row for each with a number for each token of the vocabulary.
+
+        It is llama.cpp's own memory: writing to it changes what samplers see, and the next decode overwrites it.
 
         Raises:
             EngineError: nothing was decoded that asked for logits.
         """
         import numpy as np  # noqa: PLC0415 - 0.1 s, only for who looks at logits
 
-        pointer = llama_cpp.llama_get_logits_ith(self.handle, -1)
+        pointer = llama_cpp.llama_get_logits(self.handle) if self._outputs else None
         if not pointer:
             raise EngineError("there are no logits.", hint="this is a bug in hermes; please report it.")
-        return np.ctypeslib.as_array(pointer, shape=(self.model.vocabulary.size,))
+        return np.ctypeslib.as_array(pointer, shape=(self._outputs, self.model.vocabulary.size))
 
-    def forget(self, sequence: int, start: int = 0) -> None:
-        """Drop a sequence's cache from position `start` on."""
-        llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, -1)
+    def synchronize(self) -> None:
+        """Wait until what was decoded is there."""
+        llama_cpp.llama_synchronize(self.handle)
 
+    def forget(self, sequence: int, start: int = 0) -> bool:
+        """Drop a sequence's cache from position `start` on; false where such a cache can only be dropped whole."""
+        return bool(llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, -1))
 
-class Batch(Owned):
-    """Tokens of any sequences to decode together."""
+    def share(self, source: int, target: int, end: int) -> None:
+        """Let a sequence have another one's first `end` positions, too; no memory is copied."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, end)
 
-    def __init__(self, capacity: int, sequences: int = 1) -> None:
-        self.capacity = capacity
-        self._handle = llama_cpp.llama_batch_init(capacity, 0, sequences)
+    def use_threads(self, decode: int, prefill: int) -> None:
+        """CPU threads for decodes of one token, and of more."""
+        llama_cpp.llama_set_n_threads(self.handle, decode, prefill)
 
-    def _free(self, handle: Any) -> None:  # noqa: ANN401
-        llama_cpp.llama_batch_free(handle)
-
-    @property
-    def count(self) -> int:
-        """Tokens in it now."""
-        return int(self.handle.n_tokens)
-
-    def clear(self) -> None:
-        """Empty it for the next step."""
-        self.handle.n_tokens = 0
-
-    def add(self, token: int, position: int, sequence: int = 0, *, logits: bool = False) -> None:
-        """Append one token; `logits` asks for its output.
+    def apply_adapters(self, adapters: Sequence[tuple[Adapter, float]]) -> None:
+        """Use these LoRA adapters from now on, each with its scale; what is in the cache was computed without them.
 
         Raises:
-            EngineError: the batch is full.
+            EngineError: llama.cpp refused.
         """
-        raw, at = self.handle, self.count
-        if at == self.capacity:
-            raise EngineError(f"a batch of {at} tokens is full.", hint="this is a bug in hermes; please report it.")
-        raw.token[at], raw.pos[at] = token, position
-        raw.n_seq_id[at], raw.seq_id[at][0] = 1, sequence
-        raw.logits[at] = logits
-        raw.n_tokens = at + 1
+        count = len(adapters)
+        handles = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*(adapter.handle for adapter, _ in adapters))
+        scales = (ctypes.c_float * count)(*(scale for _, scale in adapters))
+        if llama_cpp.llama_set_adapters_lora(self.handle, handles, count, scales):
+            raise EngineError(
+                f"llama.cpp cannot apply the LoRA adapters: {LOG.take_errors() or 'it gave no reason'}.",
+                hint="leave --lora out, or use adapters that were made for this model.",
+            )
+
+    def save(self, path: Path, sequence: int, tokens: Sequence[int]) -> int:
+        """Write a sequence's cache to a file, with the tokens that it holds; bytes written, 0 if it failed."""
+        array = (llama_cpp.llama_token * len(tokens))(*tokens)
+        raw = os.fsencode(path)
+        return int(llama_cpp.llama_state_seq_save_file(self.handle, raw, sequence, array, len(tokens)))
+
+    def restore(self, path: Path, sequence: int) -> list[int]:
+        """Read a sequence's cache from a file; the tokens that it holds now, none if the file does not fit."""
+        array = (llama_cpp.llama_token * self.length)()
+        count = ctypes.c_size_t()
+        read = llama_cpp.llama_state_seq_load_file(
+            self.handle, os.fsencode(path), sequence, array, self.length, ctypes.byref(count)
+        )
+        LOG.take_errors()
+        return list(array[: count.value]) if read else []
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen. Temperature 0 takes the most likely one; `seed=None` picks a seed.
+class Adapter(Owned):
+    """A LoRA adapter for one model, which must stay open as long."""
 
-    Defaults are llama.cpp's (common/common.h, common_params_sampling).
-    """
+    def __init__(self, model: Model, path: Path) -> None:
+        """Load it.
 
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    seed: int | None = None
-
-
-class Sampler(Owned):
-    """A chain of llama.cpp samplers, in llama.cpp's usual order: top-k, top-p, min-p, temperature, draw."""
-
-    def __init__(self, sampling: Sampling) -> None:
-        self._handle = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        for link in self._links(sampling):
-            llama_cpp.llama_sampler_chain_add(self._handle, link)  # the chain owns its links
-
-    @staticmethod
-    def _links(sampling: Sampling) -> Sequence[Any]:
-        if sampling.temperature <= 0:
-            return [llama_cpp.llama_sampler_init_greedy()]
-        return [
-            llama_cpp.llama_sampler_init_top_k(sampling.top_k),
-            llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1),
-            llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1),
-            llama_cpp.llama_sampler_init_temp(sampling.temperature),
-            llama_cpp.llama_sampler_init_dist(MAX_SEED if sampling.seed is None else sampling.seed),
-        ]
+        Raises:
+            IntegrityError: it is none, or not for this model.
+        """
+        LOG.take_errors()
+        # Unlike others it comes as a typed pointer: one that is false, not None, where there is nothing.
+        self._handle = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(path)) or None
+        if self._handle is None:
+            raise IntegrityError(
+                f"llama.cpp cannot load the LoRA adapter {path}: {LOG.take_errors() or 'it gave no reason'}.",
+                hint="give a GGUF adapter that was made for this model; `-v` shows llama.cpp's log.",
+            )
+        self._model = model
 
     def _free(self, handle: Any) -> None:  # noqa: ANN401
-        llama_cpp.llama_sampler_free(handle)
-
-    def sample(self, context: Context, output: int = -1) -> int:
-        """Choose and accept the next token from the batch's output at index `output` (-1: its last)."""
-        token: int = llama_cpp.llama_sampler_sample(self.handle, context.handle, output)
-        return token
+        if self._model._handle is not None:  # noqa: SLF001 - a model frees its adapters itself
+            llama_cpp.llama_adapter_lora_free(handle)

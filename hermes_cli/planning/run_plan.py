@@ -56,16 +56,26 @@ class Loading:
         gpu_layers: as in `RunPlan`, or -1 for all.
         kv_type: of keys and values.
         threads: of the CPU; the physical cores if free.
+        slots: requests at once.
         yarn: how the context may be stretched beyond what the model was trained for.
         force: load the plan that is wanted most even if it does not fit.
+        longest: look for the longest context up to all that the model can handle, not only what a chat takes.
+        least: tokens of context that it must have, where `context` is free.
+        tensor_split: of several GPUs, in which proportion they share the layers; empty is free.
+        micro_batch: tokens in one pass; None is as many as usual.
     """
 
     context: int | None = None
     gpu_layers: int | None = None
     kv_type: KvType | None = None
     threads: int | None = None
+    slots: int = 1
     yarn: Yarn | None = None
     force: bool = False
+    longest: bool = False
+    least: int = 0
+    tensor_split: tuple[float, ...] = ()
+    micro_batch: int | None = None
 
 
 def plans_for(facts: FileFacts, machine: Machine, loading: Loading) -> tuple[RunPlan, ...]:
@@ -75,18 +85,22 @@ def plans_for(facts: FileFacts, machine: Machine, loading: Loading) -> tuple[Run
     far as can be computed; if nothing does, the smallest.
 
     Raises:
-        UsageError: a longer context is asked for than the model was trained for.
+        UsageError: a longer context is asked for, or needed, than the model was trained for.
     """
-    trained = facts.trained_context
-    reach = max(trained, loading.yarn.context) if loading.yarn else trained
+    trained, reach = facts.trained_context, _reach(facts, loading)
+    how = "YaRN stretches this model to" if loading.yarn else "this model was trained for"
     if loading.context is not None and trained and loading.context > reach:
-        how = "YaRN stretches this model to" if loading.yarn else "this model was trained for"
         raise UsageError(
             f"--context {loading.context:,} is longer than the {reach:,} tokens {how}.",
             hint=f"use --context {reach} or less.",
         )
+    if trained and reach < loading.least:
+        raise UsageError(
+            f"{loading.least:,} tokens of context are needed, more than the {reach:,} tokens {how}.",
+            hint="take a model that can handle them: hermes list",
+        )
     steps = _Steps(facts, machine)
-    first, *others = steps.preferred(loading, _contexts(loading, trained))
+    first, *others = steps.preferred(loading, _contexts(loading, reach))
     fitting = list(islice(filter(steps.fits, others), MOST_PLANS))
     smallest = [] if fitting or steps.fits(first) else others[-1:]
     return (first, *fitting, *smallest)
@@ -94,7 +108,7 @@ def plans_for(facts: FileFacts, machine: Machine, loading: Loading) -> tuple[Run
 
 def alternatives_to(facts: FileFacts, machine: Machine, loading: Loading) -> Iterator[RunPlan]:
     """Plans that fit, as far as can be computed, with less than what the user insists on; the nearest first."""
-    steps, contexts = _Steps(facts, machine), _contexts(loading, facts.trained_context)
+    steps, contexts = _Steps(facts, machine), _contexts(loading, _reach(facts, loading))
     known = set(steps.preferred(loading, contexts))
     return islice(_new(steps.alternatives(loading, contexts), known), MOST_ALTERNATIVES)
 
@@ -107,12 +121,19 @@ def _new(plans: Iterable[RunPlan], known: set[RunPlan]) -> Iterator[RunPlan]:
             yield plan
 
 
-def _contexts(loading: Loading, trained: int) -> tuple[int, ...]:
+def _reach(facts: FileFacts, loading: Loading) -> int:
+    """The longest context that the model can handle, in tokens; 0 if its file does not say."""
+    return max(facts.trained_context, loading.yarn.context) if loading.yarn else facts.trained_context
+
+
+def _contexts(loading: Loading, reach: int) -> tuple[int, ...]:
     """The usual context lengths, longest first; or the one that is asked for."""
     if loading.context is not None:
         return (loading.context,)
-    wanted = NEEDS["chat"].wanted
-    return tuple(_halved(min(wanted, trained or wanted)))
+    wanted = max(NEEDS["chat"].wanted, loading.least)
+    longest = reach if reach and (loading.longest or reach < wanted) else wanted
+    enough = [length for length in _halved(longest) if length >= loading.least]
+    return tuple(dict.fromkeys((*enough, loading.least) if loading.least else enough))
 
 
 def _halved(longest: int) -> Iterator[int]:
@@ -173,11 +194,15 @@ class _Steps:
 
     def _plan(self, loading: Loading, context: int, gpu_layers: int) -> RunPlan:
         kv_type = loading.kv_type or "f16"
-        settings = Settings(context, k_type=kv_type, v_type=kv_type)
+        settings = Settings(context, loading.slots, k_type=kv_type, v_type=kv_type)
+        if loading.micro_batch:
+            settings = replace(settings, micro_batch=loading.micro_batch)
         if loading.yarn and context > self.facts.trained_context:
             settings = replace(settings, yarn_factor=loading.yarn.factor, yarn_original=loading.yarn.original)
         plan = RunPlan(settings, gpu_layers, threads=loading.threads or self.machine.cores)
         devices = self.machine.usable_devices
+        if loading.tensor_split and gpu_layers:
+            return replace(plan, tensor_split=loading.tensor_split)
         if not gpu_layers or len(devices) == 1:
             return plan
         placement = self._placed(plan)

@@ -53,24 +53,6 @@ class Specials:
         )
 
 
-def encode(pieces: Sequence[str], tokenize: Tokenize) -> list[int]:
-    """The tokens of a prompt.
-
-    Args:
-        pieces: as `Specials.cut` made them.
-        tokenize: text to tokens, control tokens parsed, nothing added at either end.
-    """
-    if not pieces:
-        return []
-    tokens, line = list(tokenize(pieces[0])), list(tokenize("\n")) if len(pieces) > 1 else []
-    for piece in pieces[1:]:
-        # SentencePiece vocabularies put a space before what they are given, but not behind a line break, and there the
-        # line break is always a token of its own.
-        whole = list(tokenize("\n" + piece))
-        tokens += whole[len(line) :] if whole[: len(line)] == line else tokenize(piece)
-    return tokens
-
-
 def single_tokens(texts: Iterable[str], tokenize: Tokenize) -> dict[str, int]:
     """Which texts are one token, by asking the tokenizer: ids differ between models and are never written down."""
     found = {text: list(tokenize(text)) for text in texts}

@@ -8,10 +8,12 @@ import jinja2
 import numpy as np
 import pytest
 
-from hermes_cli.engine.bindings import llama_cpp
+from hermes_cli.engine.batch import Batch
 from hermes_cli.engine.constraint import Grammars, Matcher, apply_mask
-from hermes_cli.engine.generator import common_prefix
-from hermes_cli.engine.llama import Batch, Context, Model, Sampler, Sampling
+from hermes_cli.engine.llama import Context, Model
+from hermes_cli.engine.request import Sampling
+from hermes_cli.engine.sampling import Sampler
+from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import EngineError, UsageError
 from hermes_cli.planning.memory import Settings
 from hermes_cli.prompting.constrain import choice, gbnf, json_object, json_schema, regex, tool_calls
@@ -206,7 +208,7 @@ class Writer:
         for start in range(shared, len(tokens), self.batch.capacity):
             self._decode(tokens[start : start + self.batch.capacity], start)
         written: list[int] = []
-        with Sampler(sampling) as sampler:
+        with Sampler(sampling, self.vocabulary, 1024) as sampler:
             while len(written) < most:
                 if forced := matcher.forced():
                     self.forced += len(forced)
@@ -225,20 +227,19 @@ class Writer:
         return self._text(written), False
 
     def _draw(self, sampler: Sampler, matcher: Matcher) -> int:
-        token = sampler.sample(self.context)
+        logits = self.context.logits()[0]
+        token = sampler.draw(logits)
         if matcher.try_accept(token):
             return token
         self.masked += 1
-        values = llama_cpp.llama_get_logits_ith(self.context.handle, -1)
-        apply_mask(matcher.mask(), np.ctypeslib.as_array(values, (self.vocabulary.size,)))
-        token = sampler.sample(self.context)
+        apply_mask(matcher.mask(), logits)
+        token = sampler.draw(logits)
         matcher.accept(token)
         return token
 
     def _decode(self, tokens: list[int], position: int) -> None:
         self.batch.clear()
-        for at, token in enumerate(tokens):
-            self.batch.add(token, position + at, logits=at == len(tokens) - 1)
+        self.batch.add(tokens, position, 0, 1)
         self.context.decode(self.batch)
 
     def _text(self, tokens: list[int]) -> str:

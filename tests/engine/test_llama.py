@@ -10,35 +10,24 @@ import sys
 from pathlib import Path
 
 import pytest
+from desk import Desk, turn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine.generator import Done, Generator, Text, common_prefix
-from hermes_cli.engine.llama import Batch, Context, Model, Sampler, Sampling
+from hermes_cli.engine.batch import Batch
+from hermes_cli.engine.llama import Context, Model
 from hermes_cli.engine.log import LOG
+from hermes_cli.engine.request import Sampling
+from hermes_cli.engine.tokens import common_prefix, prompt_tokens
 from hermes_cli.errors import ContextFullError, EngineError, IntegrityError, UsageError
 from hermes_cli.planning.memory import Settings
 
-GREEDY = Sampling(temperature=0)
 WILD = Sampling(temperature=5, top_k=0, top_p=1, min_p=0, seed=1)
 
 
 @pytest.fixture
 def context(demo_model: Model) -> Context:
     return Context(demo_model, Settings(256), threads=1)
-
-
-def prompt(model: Model, text: str = "Who are you?") -> list[int]:
-    turn = f"<|im_start|>system\nYou are Hermes Demo.<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
-    return model.vocabulary.tokenize(turn, special=True)
-
-
-def generate(
-    generator: Generator, tokens: list[int], sampling: Sampling = GREEDY, limit: int | None = None
-) -> tuple[str, Done]:
-    *pieces, done = generator.stream(tokens, sampling, limit)
-    assert isinstance(done, Done)
-    return "".join(piece.text for piece in pieces if isinstance(piece, Text)), done
 
 
 def test_model_tells_what_it_is(demo_model: Model) -> None:
@@ -90,80 +79,64 @@ def test_long_pieces_come_whole(demo_model: Model) -> None:
     assert all(vocabulary.piece(token) for token in range(vocabulary.size))
 
 
-def test_generates_and_reuses_what_it_has_read(demo_model: Model, context: Context) -> None:
-    generator = Generator(context)
-    tokens = prompt(demo_model)
-    first, done = generate(generator, tokens)
-    assert first.startswith("I am the Hermes demo")
-    assert (done.reason, done.prompt_tokens, done.cached_tokens) == ("stop", len(tokens), 0)
-    again, warm = generate(generator, tokens)
-    assert again == first
-    assert warm.cached_tokens == len(tokens) - 1
-    other, _ = generate(generator, prompt(demo_model, "What is GGUF?"))
-    fresh, _ = generate(Generator(Context(demo_model, Settings(256), threads=1)), prompt(demo_model, "What is GGUF?"))
-    assert other == fresh
-
-
-def test_seed_decides_the_text(demo_model: Model, context: Context) -> None:
-    generator, tokens = Generator(context), prompt(demo_model)
-
-    def text(seed: int) -> str:
-        return generate(generator, tokens, Sampling(temperature=5, top_k=0, top_p=1, min_p=0, seed=seed), 20)[0]
-
-    assert text(1) == text(1)
-    assert text(1) != text(2)
-
-
-def test_stops_at_max_tokens_and_at_the_context_length(demo_model: Model, context: Context) -> None:
-    generator, tokens = Generator(context), prompt(demo_model)
-    _, done = generate(generator, tokens, WILD, 5)
-    assert (done.reason, done.completion_tokens) == ("length", 5)
-    filler = tokens + tokens * ((context.length - 4) // len(tokens))
-    filler = filler[: context.length - 4]
-    _, done = generate(generator, filler, WILD)
-    assert done.reason == "length" or done.completion_tokens < 4
-    assert done.completion_tokens <= 4
-
-
-def test_a_prompt_that_fills_the_context_is_refused_with_both_numbers(context: Context) -> None:
-    with pytest.raises(ContextFullError, match=r"300 tokens, the context length is 256 tokens"):
-        generate(Generator(context), [5] * 300)
-
-
-def test_an_empty_prompt_is_refused(context: Context) -> None:
+def test_an_empty_prompt_is_refused(demo_model: Model) -> None:
     with pytest.raises(UsageError, match="empty"):
-        generate(Generator(context), [])
+        prompt_tokens(demo_model.vocabulary, ("",))
 
 
-def test_text_is_cut_between_characters_only(demo_model: Model, context: Context) -> None:
+@pytest.mark.parametrize("token", [-1, 1024])
+def test_a_token_that_does_not_exist_is_refused(demo_model: Model, token: int) -> None:
+    with pytest.raises(UsageError, match=f"token {token}"):
+        prompt_tokens(demo_model.vocabulary, (5, token))
+
+
+def test_text_is_cut_between_characters_only(demo_model: Model) -> None:
     """Random bytes of a byte-level vocabulary: no piece may hold half a character, broken ones become U+FFFD."""
-    text, _ = generate(Generator(context), prompt(demo_model), WILD, 100)
+    text, _ = Desk(demo_model).answer(turn("Who are you?"), sampling=WILD, max_tokens=100)
     assert text.encode().decode() == text
 
 
 def test_a_full_cache_is_an_error_that_says_so(context: Context) -> None:
-    with Batch(300) as batch:
-        for position in range(256):
-            batch.add(5, position)
+    batch = Batch(256)
+    batch.add([5] * 256, 0, 0)
+    context.decode(batch)
+    batch.clear()
+    batch.add([5], 256, 0, 1)
+    with pytest.raises(ContextFullError, match="256 tokens has no room for 1 more"):
         context.decode(batch)
-        batch.clear()
-        batch.add(5, 256, logits=True)
-        with pytest.raises(ContextFullError, match="256 tokens has no room for 1 more"):
-            context.decode(batch)
 
 
 def test_an_invalid_batch_is_an_error_that_says_so(context: Context, demo_model: Model) -> None:
-    with Batch(4) as batch:
-        batch.add(demo_model.vocabulary.size + 10, 0)
-        with pytest.raises(EngineError, match=r"code -1\): invalid token"):
-            context.decode(batch)
+    batch = Batch(4)
+    batch.add([demo_model.vocabulary.size + 10], 0, 0)
+    with pytest.raises(EngineError, match=r"code -1\): invalid token"):
+        context.decode(batch)
 
 
 def test_a_full_batch_is_an_error() -> None:
-    with Batch(1) as batch:
-        batch.add(1, 0)
-        with pytest.raises(EngineError, match="is full"):
-            batch.add(1, 1)
+    batch = Batch(2)
+    batch.add([1], 0, 0)
+    with pytest.raises(EngineError, match="is full"):
+        batch.add([1, 2], 1, 0)
+    assert (batch.count, batch.room) == (1, 1)
+
+
+def test_outputs_are_those_that_were_asked_for(context: Context, demo_model: Model) -> None:
+    batch = Batch(8)
+    assert batch.add([5, 6, 7], 0, 0, 2) == 0
+    context.decode(batch)
+    both = context.logits().copy()
+    assert both.shape == (2, demo_model.vocabulary.size)
+    context.forget(0, 2)
+    batch.clear()
+    batch.add([7], 2, 0, 1)
+    context.decode(batch)
+    assert abs(context.logits()[0] - both[1]).max() < 0.01
+    batch.clear()
+    batch.add([7], 3, 0)
+    context.decode(batch)
+    with pytest.raises(EngineError, match="no logits"):
+        context.logits()
 
 
 def test_an_impossible_context_is_an_error(demo_model: Model) -> None:
@@ -214,9 +187,7 @@ def test_settings_reach_llama_cpp(demo_path: Path, settings: Settings, line: str
 
 
 def test_a_quantized_cache_answers_like_a_full_one(demo_model: Model) -> None:
-    tokens = prompt(demo_model)
-    with Context(demo_model, Settings(256, k_type="q8_0", v_type="q8_0"), threads=1) as small:
-        text, _ = generate(Generator(small), tokens)
+    text, _ = Desk(demo_model, k_type="q8_0", v_type="q8_0").answer(turn("Who are you?"), max_tokens=40)
     assert text.startswith("I am the Hermes demo")
 
 
@@ -251,10 +222,10 @@ def test_a_context_keeps_its_model(demo_path: Path) -> None:
     context = Context(Model(demo_path), Settings(64), threads=1)
     gc.collect()
     assert context.model.trained_context == 1024
-    with Sampler(GREEDY) as sampler, Batch(1) as batch:
-        batch.add(5, 0, logits=True)
-        context.decode(batch)
-        assert 0 <= sampler.sample(context) < context.model.vocabulary.size
+    batch = Batch(1)
+    batch.add([5], 0, 0, 1)
+    context.decode(batch)
+    assert context.logits().shape == (1, context.model.vocabulary.size)
 
 
 @given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)))

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from gguf_bytes import entry, gguf, string, tensor
+from hostile_gguf import hostile
 from skeleton import metadata, write_skeleton
 
 from hermes_cli.catalog.load import shipped
@@ -200,27 +201,6 @@ def test_a_kv_type_that_does_not_suit_the_model_is_llama_cpp_s_refusal(tmp_path:
     assert re.match(
         r"loaded because of --force: llama\.cpp cannot make a context of 512 tokens: .*block size 32", forced.note
     )
-
-
-def hostile(path: Path, **texts: str) -> Path:
-    """A llama of one layer whose header our reader takes; `texts` are added to its metadata."""
-    figures = {
-        "block_count": 1,
-        "context_length": 512,
-        "embedding_length": 64,
-        "feed_forward_length": 64,
-        "attention.head_count": 1,
-        "vocab_size": 4,
-    }
-    entries = [
-        entry("general.architecture", 8, string("llama")),
-        *(entry(f"llama.{key}", 4, struct.pack("<I", value)) for key, value in figures.items()),
-        entry("llama.attention.layer_norm_rms_epsilon", 6, struct.pack("<f", 1e-5)),
-        entry("tokenizer.ggml.model", 8, string("no_vocab")),
-        *(entry(key.replace("__", "."), 8, string(value)) for key, value in texts.items()),
-    ]
-    path.write_bytes(gguf(entries, [tensor("token_embd.weight", (64, 4))], bytes(1024)))
-    return path
 
 
 def test_a_file_that_makes_llama_cpp_abort_is_a_clear_error(tmp_path: Path) -> None:

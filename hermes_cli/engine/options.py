@@ -1,0 +1,52 @@
+"""How an engine works, beside how its model is loaded (planning/run_plan.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hermes_cli.planning.run_plan import RunPlan
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter: its GGUF file, and how strongly it works (1 is as it was trained)."""
+
+    path: Path
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A small model with the same vocabulary that guesses tokens for the large one to check."""
+
+    path: Path
+    plan: RunPlan
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an engine is made with.
+
+    Attributes:
+        tags: texts that `Loaded.tags` is to tell the tokens of.
+        adapters: LoRA, all of them on every request.
+        draft: a model that guesses tokens.
+        lookup: guess tokens from what the conversation repeats, where that pays.
+        max_queue: requests that may wait; one more is refused.
+        keep_alive: seconds without a request after which the memory is given back; None keeps the model.
+        prefixes: a folder for caches of prompts that outlive the process; None keeps none.
+        verbose: llama.cpp's log on standard error.
+    """
+
+    tags: tuple[str, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
+    draft: Draft | None = None
+    lookup: bool = True
+    max_queue: int = 256
+    keep_alive: float | None = None
+    prefixes: Path | None = None
+    verbose: bool = False

@@ -1,0 +1,194 @@
+"""What chat and server know of an engine, whatever is behind it: a child process with llama.cpp, or a fake in tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from hermes_cli.engine.request import Request
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """A token and the logarithm (base e) of its probability at temperature 1, before any sampler."""
+
+    token: int
+    bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """A token that was chosen, and the likeliest ones in its place."""
+
+    chosen: Logprob
+    top: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of generated text, tags included, cut between characters.
+
+    `tokens` says how many were generated since the piece before; the text of the last of them may be yet to come.
+    """
+
+    text: str
+    tokens: int = 1
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of a generation. Counts are tokens, times are seconds as measured.
+
+    Attributes:
+        reason: "stop" where the model ended its turn or a stop text came, "length" where `max_tokens` or the context
+            length ended it; "tool_calls", for who reads the text, where it ended its turn with calls.
+        prompt_tokens: of the whole prompt.
+        cached_tokens: of those, how many did not have to be computed.
+        completion_tokens: generated, whatever became of them.
+        prompt_seconds: from the first work on the prompt to the first token.
+        completion_seconds: from there to the end.
+        queued_seconds: before the first work.
+        reasoning_tokens: counted by who reads the text; among the completion's.
+        drafted_tokens, accepted_tokens: guessed ahead, and how many of those were right.
+        stop: the stop text that was found.
+        context_full: the context length ended it, not `max_tokens`.
+    """
+
+    reason: FinishReason
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    prompt_seconds: float
+    completion_seconds: float
+    queued_seconds: float = 0.0
+    reasoning_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    stop: str | None = None
+    context_full: bool = False
+
+
+Event = Text | Done
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a loaded model says about itself.
+
+    Attributes:
+        context: tokens that one request can use, prompt and answer together.
+        slots: requests at once.
+        trained_context: tokens it was trained for.
+        parameters: number of weights.
+        weight_bytes: size of its tensors.
+        vocabulary: number of tokens.
+        templates: sources of its chat templates by name; `default` is the unnamed one.
+        sampling: `general.sampling.*` of the file, as text.
+        bos, eos: how the tokens are spelled that begin and end a text; empty if there is none.
+        control: texts of control tokens; `added`: of those that whoever made the vocabulary added.
+        tags: tags of prompting that are one token, with its number; `others`: all other special tokens. Tokens that end
+            a generation are in neither.
+        draft: what guesses tokens: the name of a draft model's file, or empty.
+        load_seconds: from the start of the child to here, measured.
+    """
+
+    context: int
+    slots: int
+    trained_context: int
+    parameters: int
+    weight_bytes: int
+    vocabulary: int
+    templates: dict[str, str] = field(default_factory=dict)
+    sampling: dict[str, str] = field(default_factory=dict)
+    bos: str = ""
+    eos: str = ""
+    control: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    tags: dict[str, int] = field(default_factory=dict)
+    others: tuple[int, ...] = ()
+    draft: str = ""
+    load_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """One request at work. Counts are tokens."""
+
+    request: int
+    prompt_tokens: int
+    prefilled_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counters since the engine was made, surviving its child, and what there is now. Counts are tokens or requests."""
+
+    state: Literal["unloaded", "loading", "ready", "dead", "closed"] = "unloaded"
+    running: tuple[SlotState, ...] = ()
+    queued: int = 0
+    cache_cells: int = 0
+    cache_used: int = 0
+    cache_reusable: int = 0
+    requests: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    preempted: int = 0
+    steps: int = 0
+    decode_seconds: float = 0.0
+    step_seconds: float = 0.0
+    restarts: int = 0
+    rss_bytes: int = 0
+
+
+class Engine(Protocol):
+    """Continues prompts. All methods belong to one event loop; several generations may run at once."""
+
+    async def load(self) -> Loaded:
+        """Have the model in memory; what it says about itself. Returns at once if it is there already.
+
+        Raises:
+            HermesError: it cannot be loaded.
+        """
+
+    def generate(self, request: Request) -> AsyncIterator[Event]:
+        """Text as it comes, then `Done`. Closing the iterator (`aclose`) cancels the request within one step.
+
+        Raises:
+            UsageError: a value of the request makes no sense to this model.
+            ContextFullError: the prompt alone fills the context length.
+            QueueFullError: too many requests wait already.
+            EngineDiedError: the child ended while it worked on this; the next request starts another one.
+            EngineError: llama.cpp failed, or the grammar cannot be met.
+        """
+
+    async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
+
+    async def detokenize(self, tokens: list[int]) -> bytes:
+        """The bytes that tokens stand for, control tokens included.
+
+        Raises:
+            UsageError: a number is no token.
+        """
+
+    async def stats(self) -> Stats:
+        """Counters, and what there is now; a model that is not loaded stays so."""
+
+    async def unload(self) -> None:
+        """End running requests with an error and give the memory back; the next request loads again."""
+
+    async def close(self) -> None:
+        """Give everything back, for good."""

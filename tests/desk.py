@@ -1,0 +1,91 @@
+"""A scheduler with a real model, driven by hand: ask, step, look."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from hermes_cli.engine.constraint import Matcher
+from hermes_cli.engine.draft import DraftModel
+from hermes_cli.engine.llama import Context, Model
+from hermes_cli.engine.prefixes import SavedPrefixes
+from hermes_cli.engine.protocol import Done, Event, Text
+from hermes_cli.engine.request import Request, Sampling
+from hermes_cli.engine.running import Job
+from hermes_cli.engine.scheduler import Scheduler
+from hermes_cli.engine.tokens import prompt_tokens
+from hermes_cli.errors import HermesError
+from hermes_cli.planning.memory import KvType, Settings
+
+GREEDY = Sampling(temperature=0)
+
+
+def turn(text: str, system: str = "You are Hermes Demo.") -> str:
+    return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+
+
+class Desk:
+    """Collects what a scheduler emits, by request."""
+
+    def __init__(
+        self,
+        model: Model,
+        context: int = 1024,
+        slots: int = 4,
+        *,
+        micro_batch: int = 512,
+        draft: DraftModel | None = None,
+        saved: Path | None = None,
+        k_type: KvType = "f16",
+        v_type: KvType = "f16",
+        **options: Any,  # noqa: ANN401 - as Scheduler takes them
+    ) -> None:
+        self.model = model
+        settings = Settings(context, slots, micro_batch, k_type=k_type, v_type=v_type)
+        self.context = Context(model, settings, threads=1)
+        prefixes = SavedPrefixes(saved, self.context) if saved else None
+        self.scheduler = Scheduler(model, self.context, self._take, slots=slots, draft=draft, saved=prefixes, **options)
+        self.events: dict[int, list[Event | HermesError]] = defaultdict(list)
+        self._last = 0
+
+    def _take(self, number: int, event: Event | HermesError) -> None:
+        self.events[number].append(event)
+
+    def ask(self, prompt: str | list[int], matcher: Matcher | None = None, **asked: Any) -> int:  # noqa: ANN401
+        """Submit a request; its id."""
+        self._last += 1
+        given = (prompt,) if isinstance(prompt, str) else tuple(prompt)
+        request = Request(given, **{"sampling": GREEDY, **asked})
+        tokens = prompt_tokens(self.model.vocabulary, request.prompt)
+        forced = request.budget.forced if request.budget else ""
+        closing_tokens = tuple(self.model.vocabulary.tokenize(forced, special=True)) if forced else ()
+        self.scheduler.submit(Job(self._last, request, tokens, matcher, closing_tokens))
+        return self._last
+
+    def run(self, steps: int = 5000) -> Desk:
+        """Step until nothing is left to do."""
+        for _ in range(steps):
+            if not self.scheduler.busy:
+                return self
+            self.scheduler.step()
+        raise AssertionError(f"still busy after {steps} steps: {self.scheduler.stats()}")
+
+    def answer(self, prompt: str | list[int], **asked: Any) -> tuple[str, Done]:  # noqa: ANN401
+        """Ask and wait."""
+        number = self.ask(prompt, **asked)
+        self.run()
+        return self.text(number), self.done(number)
+
+    def text(self, number: int) -> str:
+        return "".join(event.text for event in self.events[number] if isinstance(event, Text))
+
+    def done(self, number: int) -> Done:
+        event = self.events[number][-1]
+        assert isinstance(event, Done), event
+        return event
+
+    def error(self, number: int) -> HermesError:
+        event = self.events[number][-1]
+        assert isinstance(event, HermesError), event
+        return event

@@ -1,0 +1,16 @@
+"""The fault run of tools/engine_faults.py, shortened."""
+
+from __future__ import annotations
+
+from engine_faults import trial
+
+
+def test_every_request_ends_however_often_the_child_is_killed() -> None:
+    outcome = trial(6, clients=8, seed=3)
+    assert outcome.kills >= 2
+    assert outcome.ends["answered"] > 0
+    assert outcome.ends["cancelled"] > 0
+    assert outcome.ends["EngineDiedError"] > 0
+    assert (outcome.hung, outcome.wrong, outcome.left) == (0, 0, 0)
+    assert outcome.counted
+    assert outcome.grown < 20_000_000

@@ -1,0 +1,64 @@
+"""What happens between the weights and the first request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hermes_cli.engine import loading
+from hermes_cli.engine.constraint import Grammars
+from hermes_cli.engine.loading import fastest, load
+from hermes_cli.engine.options import Options
+from hermes_cli.errors import UsageError
+from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.run_plan import RunPlan
+
+
+@given(st.integers(8, 512), st.floats(0.01, 10), st.floats(0.01, 10), st.floats(0.01, 10))
+def test_fewer_threads_only_where_they_are_clearly_faster(usual: int, all_: float, most: float, half: float) -> None:
+    times = {usual: all_, usual * 3 // 4: most, usual // 2: half}
+    chosen = fastest(usual, times.__getitem__)
+    if chosen == usual:
+        assert min(most, half) >= 0.95 * all_
+    else:
+        assert times[chosen] == min(most, half) < 0.95 * all_
+
+
+def test_threads_are_measured_where_there_are_many(demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def seconds(_: object, prefill: int, decode: int) -> float:
+        assert prefill == 8
+        measured.append(decode)
+        return 1.0
+
+    monkeypatch.setattr(loading, "decode_seconds", seconds)
+    for threads, gpu_layers in ((7, 0), (8, 1), (8, 0)):
+        ready = load(demo_path, RunPlan(Settings(512), gpu_layers, threads=threads), Options(), lambda _: None)
+        ready.model.close()
+    assert measured == [8, 6, 4]
+
+
+def test_measuring_leaves_nothing_in_the_cache(demo_path: Path) -> None:
+    ready = load(demo_path, RunPlan(Settings(512), threads=2), Options(), lambda _: None)
+    assert loading.decode_seconds(ready.context, 2, 1) > 0
+    assert ready.context.forget(0)
+    loading.decode_once(ready.context)  # position 0 is free again
+    ready.model.close()
+
+
+def test_a_vocabulary_without_an_end_can_do_all_but_constraints(
+    demo_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Grammars:
+        raise UsageError("no token that ends an answer", hint="use another file.")
+
+    monkeypatch.setattr(loading, "Grammars", refuse)
+    ready = load(demo_path, RunPlan(Settings(512)), Options(tags=("<tool_call>", "no tag")), lambda _: None)
+    assert isinstance(ready.grammars, UsageError)
+    assert list(ready.loaded.tags) == ["<tool_call>"]
+    assert ready.loaded.others == ()
+    ready.model.close()
