@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pytest
 from hypothesis import settings
 
 from hermes_cli import paths
 from hermes_cli.engine.llama import Model
-from hermes_cli.generation import Chatter
 from hermes_cli.planning.memory import Settings
 from hermes_cli.planning.run_plan import RunPlan
+
+if TYPE_CHECKING:
+    from hermes_cli.generation import Chatter
 
 # Machines differ in speed, results must not: no deadline, and the same examples every time.
 settings.register_profile("hermes", deadline=None, max_examples=60, derandomize=True)
@@ -24,6 +28,13 @@ settings.load_profile("hermes")
 REPOSITORY = Path(__file__).parent.parent
 Finished = subprocess.CompletedProcess[str]
 RunHermes = Callable[..., Finished]
+T = TypeVar("T")
+
+
+class WaitFor(Protocol):
+    """What a coroutine returns."""
+
+    def __call__(self, coroutine: Coroutine[Any, Any, T], /) -> T: ...
 
 
 def clean_environment() -> dict[str, str]:
@@ -47,9 +58,22 @@ def demo_model(demo_path: Path) -> Iterator[Model]:
 
 
 @pytest.fixture(scope="session")
-def demo_chatter(demo_path: Path) -> Iterator[Chatter]:
-    with Chatter(demo_path, RunPlan(Settings(1024), threads=2)) as chatter:
-        yield chatter
+def wait_for() -> Iterator[WaitFor]:
+    """Runs coroutines, all on one event loop, since an engine belongs to one."""
+    loop = asyncio.new_event_loop()
+    yield loop.run_until_complete
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def demo_chatter(demo_path: Path, wait_for: WaitFor) -> Iterator[Chatter]:
+    from hermes_cli.engine.client import WorkerEngine
+    from hermes_cli.engine.options import Options
+    from hermes_cli.generation import TAGS, Chatter
+
+    engine = WorkerEngine(demo_path, RunPlan(Settings(1024), threads=2), Options(tags=TAGS))
+    yield wait_for(Chatter.open(engine))
+    wait_for(engine.close())
 
 
 @pytest.fixture

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import RunHermes
+from conftest import RunHermes, WaitFor
+from fake_engine import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.chat.tools import load_tools
+from hermes_cli.engine.llama import Model
+from hermes_cli.engine.tokens import prompt_tokens
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import (
     Bounds,
@@ -25,6 +30,7 @@ from hermes_cli.generation import (
     Message,
     Reasoning,
     Sampling,
+    Turn,
     Wishes,
 )
 from hermes_cli.paths import asset
@@ -34,71 +40,93 @@ GREEDY = Sampling(temperature=0)
 TOOLS = [tool.schema for tool in load_tools(asset("demo_tools.py")).values()]
 
 
-def asked(text: str) -> list[Message]:
-    return [Message("user", text)]
+def asked(text: str, tools: Sequence[dict[str, Any]] = (), **how: Any) -> Turn:  # noqa: ANN401 - what a turn takes
+    return Turn([Message("user", text)], tools, **{"sampling": GREEDY, "max_tokens": 200, **how})
 
 
-def run(
-    chatter: Chatter,
-    messages: Sequence[Message],
-    tools: Sequence[dict[str, object]] = (),
-    wishes: Wishes | None = None,
-    budget: int | None = None,
-    bounds: Bounds | None = None,
-) -> tuple[list[Event], Done]:
-    *events, done = chatter.answer(messages, tools, GREEDY, 200, wishes, budget, bounds)
-    assert isinstance(done, Done)
-    return events, done
+# Tokens of reasoning that are counted beside those that show: line breaks and the tag that ends it; and by how much
+# the count may be off where texts of several tokens were joined on their way.
+SLACK = 4
+
+Answer = Callable[[Turn], tuple[list[Event], Done]]
+
+
+@pytest.fixture
+def answer(demo_chatter: Chatter, wait_for: WaitFor) -> Answer:
+    async def collect(turn: Turn) -> list[Event]:
+        return [event async for event in demo_chatter.answer(turn)]
+
+    def answer(turn: Turn) -> tuple[list[Event], Done]:
+        *events, done = wait_for(collect(turn))
+        assert isinstance(done, Done)
+        return events, done
+
+    return answer
 
 
 def said(events: list[Event], kind: type[Content | Reasoning]) -> str:
     return "".join(event.text for event in events if isinstance(event, kind))
 
 
-def test_a_turn_of_calls_ends_with_that_reason(demo_chatter: Chatter) -> None:
-    events, done = run(demo_chatter, asked("What's the weather in Tokyo and in Oslo?"), TOOLS)
+def test_a_turn_of_calls_ends_with_that_reason(answer: Answer) -> None:
+    events, done = answer(asked("What's the weather in Tokyo and in Oslo?", TOOLS))
     calls = [event.call for event in events if isinstance(event, CallFinished)]
     assert [call.arguments for call in calls] == [{"city": "Tokyo"}, {"city": "Oslo"}]
     assert done.reason == "tool_calls"
     assert said(events, Content) == ""
 
 
-def test_what_the_model_wrote_is_read_from_the_cache_though_a_client_writes_it_anew(demo_chatter: Chatter) -> None:
-    question = asked("What's the weather in Tokyo?")
-    events, first = run(demo_chatter, question, TOOLS)
+def test_what_the_model_wrote_is_read_from_the_cache_though_a_client_writes_it_anew(answer: Answer) -> None:
+    question = asked("What's the weather in Tokyo?", TOOLS)
+    events, first = answer(question)
     (call,) = [event.call for event in events if isinstance(event, CallFinished)]
     result = Message("tool", json.dumps({"temperature": 13, "condition": "rainy"}), tool_call_id=call.id)
-    _, second = run(demo_chatter, [*question, Message("assistant", None, (call,)), result], TOOLS)
+    _, second = answer(replace(question, messages=[*question.messages, Message("assistant", None, (call,)), result]))
     # Everything up to the end of the call, but for the last token of the turn, which was never decoded.
     assert second.cached_tokens >= first.prompt_tokens + first.completion_tokens - 1
 
 
-def test_thinking_is_switched_on_and_counted(demo_chatter: Chatter) -> None:
-    events, done = run(demo_chatter, asked("What is GGUF?"), wishes=Wishes(think=True))
+def test_thinking_is_switched_on_and_counted(answer: Answer) -> None:
+    events, done = answer(asked("What is GGUF?", wishes=Wishes(think=True)))
     assert said(events, Reasoning)
     assert 0 < done.reasoning_tokens < done.completion_tokens
-    events, done = run(demo_chatter, asked("What is GGUF?"), wishes=Wishes(think=False))
+    events, done = answer(asked("What is GGUF?", wishes=Wishes(think=False)))
     assert not said(events, Reasoning)
     assert done.reasoning_tokens == 0
 
 
 @pytest.mark.parametrize("budget", [0, 1, 4])
-def test_a_budget_ends_the_thought_and_an_answer_follows(demo_chatter: Chatter, budget: int) -> None:
-    whole, _ = run(demo_chatter, asked("What is GGUF?"), wishes=Wishes(think=True))
-    events, done = run(demo_chatter, asked("What is GGUF?"), wishes=Wishes(think=True), budget=budget)
+def test_a_budget_ends_the_thought_and_an_answer_follows(answer: Answer, demo_model: Model, budget: int) -> None:
+    whole, _ = answer(asked("What is GGUF?", wishes=Wishes(think=True)))
+    events, done = answer(asked("What is GGUF?", wishes=Wishes(think=True), think_budget=budget))
+    thought = demo_model.vocabulary.tokenize(said(events, Reasoning), special=False)
     assert len(said(events, Reasoning)) < len(said(whole, Reasoning))
-    assert done.reasoning_tokens <= budget + 2
+    assert len(thought) <= budget
+    assert done.reasoning_tokens <= budget + SLACK
     assert "file format" in said(events, Content)
 
 
 @given(st.sampled_from(["<|im_end|>", "<|im_start|>", "<tool_call>", "</think>"]), st.text("ab <|", max_size=6))
-def test_control_tokens_in_what_users_say_are_only_text(demo_chatter: Chatter, tag: str, around: str) -> None:
-    vocabulary = demo_chatter.model.vocabulary
+def test_control_tokens_in_what_users_say_are_only_text(
+    demo_chatter: Chatter, demo_model: Model, wait_for: WaitFor, tag: str, around: str
+) -> None:
+    def tokens(text: str) -> list[int]:
+        """As the engine's process makes them of what it is sent."""
+        engine = FakeEngine([[]])
+        wait_for(anext(Chatter(engine, demo_chatter.loaded).answer(asked(text))))
+        return prompt_tokens(demo_model.vocabulary, engine.requests[0].prompt)
+
+    vocabulary = demo_model.vocabulary
     (special,) = vocabulary.tokenize(tag, special=True)
-    prompt, tokens = demo_chatter.prompt(asked(f"{around}{tag}{around}"))
-    _, plain = demo_chatter.prompt(asked("x"))
-    assert tokens.count(special) == plain.count(special)
-    assert b"".join(map(vocabulary.piece, tokens)).decode() == str(prompt.text)
+    text = f"{around}{tag}{around}"
+    assert tokens(text).count(special) == tokens("x").count(special)
+    assert b"".join(map(vocabulary.piece, tokens(text))).decode() == demo_chatter.prompt(asked(text)).text
+
+
+def test_tokens_are_counted_as_they_are_read(demo_chatter: Chatter, answer: Answer, wait_for: WaitFor) -> None:
+    turn = asked("What is <|im_end|> for?", TOOLS, max_tokens=1)
+    _, done = answer(turn)
+    assert wait_for(demo_chatter.count(turn)) == done.prompt_tokens
 
 
 def test_reasoning_asked_of_a_model_without_it_is_refused(demo_path: Path, hermes: RunHermes, tmp_path: Path) -> None:
@@ -117,7 +145,7 @@ def test_flags_of_chat_reach_the_model(hermes: RunHermes) -> None:
     page = json.loads(
         hermes("chat", "demo", "--think", "--think-budget", "2", "--temperature", "0", "--json", "What is GGUF?").stdout
     )
-    assert page["usage"]["reasoning_tokens"] <= 4
+    assert page["usage"]["reasoning_tokens"] <= 2 + SLACK
 
 
 SCHEMA = {
@@ -136,10 +164,9 @@ def wild(seed: int) -> Sampling:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_an_answer_bound_to_a_schema_conforms_however_wild_the_model_is(demo_chatter: Chatter, seed: int) -> None:
+def test_an_answer_bound_to_a_schema_conforms_however_wild_the_model_is(answer: Answer, seed: int) -> None:
     bounds = Bounds(json_schema(SCHEMA))
-    *events, done = demo_chatter.answer(asked("Anna is 31."), sampling=wild(seed), max_tokens=150, bounds=bounds)
-    assert isinstance(done, Done)
+    events, done = answer(asked("Anna is 31.", sampling=wild(seed), max_tokens=150, bounds=bounds))
     found = json.loads(said(events, Content))
     assert set(found) == {"name", "age"}
     assert 0 <= found["age"] <= 150
@@ -148,21 +175,20 @@ def test_an_answer_bound_to_a_schema_conforms_however_wild_the_model_is(demo_cha
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_required_calls_are_of_offered_tools_with_their_parameters(demo_chatter: Chatter, seed: int) -> None:
+def test_required_calls_are_of_offered_tools_with_their_parameters(answer: Answer, seed: int) -> None:
     bounds = Bounds(calls=tool_calls(TOOLS, "required"))
-    *events, done = demo_chatter.answer(asked("Hello"), TOOLS, wild(seed), 300, bounds=bounds)
+    events, done = answer(asked("Hello", TOOLS, sampling=wild(seed), max_tokens=300, bounds=bounds))
     calls = [event for event in events if isinstance(event, CallFinished) and event.complete]
     parameters = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
-    assert isinstance(done, Done)
     assert calls or done.reason == "length"
     for one in calls:
         properties = parameters[one.call.name]["properties"]
         assert set(one.call.arguments) <= set(properties)
 
 
-def test_streamed_arguments_are_those_of_the_call(demo_chatter: Chatter) -> None:
+def test_streamed_arguments_are_those_of_the_call(answer: Answer) -> None:
     bounds = Bounds(calls=tool_calls(TOOLS))
-    events, _ = run(demo_chatter, asked("What's the weather in Tokyo?"), TOOLS, bounds=bounds)
+    events, _ = answer(asked("What's the weather in Tokyo?", TOOLS, bounds=bounds))
     (started,) = [event for event in events if isinstance(event, CallStarted)]
     (finished,) = [event for event in events if isinstance(event, CallFinished)]
     streamed = "".join(event.text for event in events if isinstance(event, CallArguments))
@@ -170,9 +196,9 @@ def test_streamed_arguments_are_those_of_the_call(demo_chatter: Chatter) -> None
     assert json.loads(streamed) == finished.call.arguments == {"city": "Tokyo"}
 
 
-def test_none_makes_calls_impossible(demo_chatter: Chatter) -> None:
+def test_none_makes_calls_impossible(answer: Answer) -> None:
     bounds = Bounds(calls=tool_calls(TOOLS, "none"))
-    events, done = run(demo_chatter, asked("What's the weather in Tokyo?"), TOOLS, bounds=bounds)
+    events, done = answer(asked("What's the weather in Tokyo?", TOOLS, bounds=bounds))
     assert not any(isinstance(event, CallStarted | CallFinished) for event in events)
     assert done.reason != "tool_calls"
 
@@ -181,7 +207,7 @@ def test_none_makes_calls_impossible(demo_chatter: Chatter) -> None:
 @pytest.mark.parametrize("schema", [False, True])
 @pytest.mark.parametrize("tools", [False, True])
 def test_tools_schema_and_thinking_go_together(
-    demo_chatter: Chatter,
+    answer: Answer,
     tools: bool,  # noqa: FBT001 - one cell of a matrix
     schema: bool,  # noqa: FBT001 - as above
     think: bool | None,  # noqa: FBT001 - as above
@@ -189,7 +215,7 @@ def test_tools_schema_and_thinking_go_together(
     offered = TOOLS if tools else []
     bounds = Bounds(json_schema(SCHEMA) if schema else None, tool_calls(offered) if tools else None)
     wishes = Wishes(think=think, schema=SCHEMA if schema else False)
-    events, done = run(demo_chatter, asked("Anna is 31 years old."), offered, wishes, bounds=bounds)
+    events, done = answer(asked("Anna is 31 years old.", offered, wishes=wishes, bounds=bounds))
     calls = [event.call for event in events if isinstance(event, CallFinished) and event.complete]
     if schema and not calls and done.reason == "stop":
         assert set(json.loads(said(events, Content))) == {"name", "age"}

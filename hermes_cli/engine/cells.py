@@ -83,16 +83,16 @@ class Cells:
         return self._capacity - self._used
 
     def length(self, sequence: int) -> int:
-        """Tokens that a sequence holds.
+        """Tokens that a working sequence holds.
 
         Raises:
-            EngineError: there is no such sequence.
+            EngineError: it is not at work.
         """
         return self._tip(sequence).end
 
     def match(self, tokens: Sequence[int]) -> int:
         """How many of the leading tokens `open` would share now."""
-        return self._find(tokens)[0]
+        return self._best(self._matches(tokens))[0]
 
     def open(self, tokens: Sequence[int]) -> tuple[int, int]:
         """Put a sequence to work, with as many of the leading tokens as are in the cache already.
@@ -108,7 +108,7 @@ class Cells:
         if not self._idle:
             raise _bug(f"more than {self._slots} sequences were put to work")
         sequence = self._idle.pop()
-        length, source, run = self._find(tokens)
+        length, source, run = self._best(self._matches(tokens))
         if length:
             self._memory.share(source, sequence, length)
             if length < run.end:
@@ -120,10 +120,10 @@ class Cells:
         return sequence, length
 
     def extend(self, sequence: int, tokens: Sequence[int]) -> None:
-        """Note that tokens were decoded, or restored, behind those that a sequence holds.
+        """Note that tokens were decoded, or restored, behind those that a working sequence holds.
 
         Raises:
-            EngineError: there is no such sequence.
+            EngineError: it is not at work.
         """
         tip = self._tip(sequence)
         if not tokens:
@@ -142,7 +142,7 @@ class Cells:
         Where the cache is not divisible it forgets everything: `length()` is 0 then, and all has to be decoded anew.
 
         Raises:
-            EngineError: there is no such sequence.
+            EngineError: it is not at work.
         """
         if length >= self._tip(sequence).end:
             return
@@ -158,15 +158,15 @@ class Cells:
         those go that are a part of this one. If no id is left, that one goes which was not used for longest.
 
         Raises:
-            EngineError: there is no such sequence.
+            EngineError: it is not at work.
         """
         tip = self._tip(sequence)
-        tokens = tip.content()
         self._touch(tip)
-        if not self.divisible or not tokens or self._is_kept(tokens):
-            self.drop(sequence)
+        matches = self._matches(tip.content())
+        if not matches or self._is_kept(tip.end, matches):
+            self._forget(sequence)
             return
-        within = {run for length, run in self._root.matches(tokens) if length == run.end}
+        within = {run for length, run in matches if length == run.end}
         for other in [other for other in self._kept() if self._tips[other] in within]:
             length = self._tips[other].end
             if self._has(sequence, length) or not self._has(other, length):
@@ -184,7 +184,7 @@ class Cells:
         """End a working sequence and forget it.
 
         Raises:
-            EngineError: there is no such sequence.
+            EngineError: it is not at work.
         """
         self._tip(sequence)
         self._forget(sequence)
@@ -201,7 +201,7 @@ class Cells:
         if count > self.free + self._reusable:
             return False
         while self.free < count:
-            tails = (kept for kept in self._kept() if self._tips[kept].holders == {kept})
+            tails = (kept for kept in self._kept() if len(self._tips[kept].holders) == 1)
             self._evict(min(tails, key=self._last_use), count - self.free)
         return True
 
@@ -220,8 +220,8 @@ class Cells:
 
     def _tip(self, sequence: int) -> Run:
         tip = self._tips.get(sequence)
-        if tip is None:
-            raise _bug(f"there is no sequence {sequence}")
+        if tip is None or sequence >= self._slots:
+            raise _bug(f"sequence {sequence} is not at work")
         return tip
 
     def _last_use(self, sequence: int) -> int:
@@ -232,30 +232,32 @@ class Cells:
         for part in run.path():
             part.used = self._clock
 
-    def _find(self, tokens: Sequence[int], first: int = 0) -> tuple[int, int, Run]:
-        """The longest prefix that one sequence (with this id or a higher one) has: its length, who, and the last run.
+    def _matches(self, tokens: Sequence[int]) -> list[tuple[int, Run]]:
+        """Where the leading tokens are, as `Run.matches` says it; nowhere if nothing can be shared."""
+        return self._root.matches(tokens if isinstance(tokens, list) else list(tokens)) if self.divisible else []
+
+    def _best(self, matches: list[tuple[int, Run]], first: int = 0) -> tuple[int, int, Run]:
+        """The longest match that one sequence (with this id or a higher one) has: its length, who, and its last run.
 
         If there is none, the length is 0, and the run is the root.
         """
         failed: set[int] = set()  # who lacks something for a prefix lacks it for a shorter one, too
-        if self.divisible:
-            matches = self._root.matches(tokens if isinstance(tokens, list) else list(tokens))
-            for length, run in sorted(matches, key=itemgetter(0), reverse=True):
-                for holder in run.holders:
-                    if holder < first or holder in failed:
-                        continue
-                    if self._has(holder, length):
-                        return length, holder, run
-                    failed.add(holder)
+        for length, run in sorted(matches, key=itemgetter(0), reverse=True):
+            for holder in run.holders:
+                if holder < first or holder in failed:
+                    continue
+                if self._has(holder, length):
+                    return length, holder, run
+                failed.add(holder)
         return 0, 0, self._root
 
     def _has(self, sequence: int, length: int) -> bool:
         return self._covers is None or self._covers(sequence, length)
 
-    def _is_kept(self, tokens: list[int]) -> bool:
-        """Whether a kept sequence begins with these; it is used again then."""
-        length, _, run = self._find(tokens, self._slots)
-        if length < len(tokens):
+    def _is_kept(self, length: int, matches: list[tuple[int, Run]]) -> bool:
+        """Whether a kept sequence has a match of this length; it was of use again then."""
+        longest, _, run = self._best(matches, self._slots)
+        if longest < length:
             return False
         self._touch(run)
         return True

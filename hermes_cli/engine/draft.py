@@ -121,13 +121,15 @@ class DraftModel:
 
     def _with_room(self, wanted: Mapping[int, tuple[Sequence[int], int]]) -> list[int]:
         """Those sequences whose tokens and guesses the cache can hold, the short ones first; the others lose theirs."""
+        length = self._context.length
         need = {sequence: len(tokens) + most for sequence, (tokens, most) in wanted.items() if tokens and most > 0}
+        need = {sequence: count for sequence, count in need.items() if count <= length}
         idle = [sequence for sequence in self._held if sequence not in need]
-        room = self._context.length - sum(len(self._held[sequence]) for sequence in idle)
+        room = length - sum(len(self._held[sequence]) for sequence in idle)
         if sum(need.values()) > room:
             for sequence in idle:
                 self.forget(sequence)
-            room = self._context.length
+            room = length
         chosen = []
         for sequence in sorted(need, key=need.__getitem__):
             if need[sequence] > room:

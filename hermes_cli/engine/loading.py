@@ -9,17 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hermes_cli.engine.batch import Batch
-from hermes_cli.engine.constraint import Grammars
+from hermes_cli.engine.constraint import LazyGrammars, special_tokens
 from hermes_cli.engine.draft import DraftModel
 from hermes_cli.engine.llama import Adapter, Context, Model
 from hermes_cli.engine.log import LOG
 from hermes_cli.engine.protocol import Loaded
-from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from hermes_cli.engine.constraint import Special
     from hermes_cli.engine.llama import Vocabulary
     from hermes_cli.engine.options import Options
     from hermes_cli.planning.run_plan import RunPlan
@@ -47,13 +47,11 @@ SAMPLING_KEYS = (
 
 @dataclass
 class _Words:
-    """What is read from the vocabulary. `grammars` is why nothing can be constrained, if that is so."""
+    """What is read from the vocabulary."""
 
     control: list[str]
     added: list[str]
-    grammars: Grammars | UsageError
-    tags: dict[str, int]
-    others: tuple[int, ...]
+    special: Special
 
 
 @dataclass
@@ -63,7 +61,7 @@ class Ready:
     model: Model
     context: Context
     adapters: list[Adapter]
-    grammars: Grammars | UsageError
+    grammars: LazyGrammars
     draft: DraftModel | None
     loaded: Loaded
 
@@ -96,7 +94,7 @@ def load(path: Path, plan: RunPlan, options: Options, progress: Callable[[float]
     if plan.threads >= MANY_THREADS and not plan.gpu_layers:
         context.use_threads(fastest(plan.threads, partial(decode_seconds, context, plan.threads)), plan.threads)
     loaded = replace(_said(model, context, plan, words), draft=options.draft.path.name if options.draft else "")
-    return Ready(model, context, adapters, words.grammars, draft, loaded)
+    return Ready(model, context, adapters, LazyGrammars(model.vocabulary, options.tags), draft, loaded)
 
 
 def decode_once(context: Context) -> None:
@@ -142,12 +140,7 @@ def decode_seconds(context: Context, prefill: int, decode: int) -> float:
 
 def _read(vocabulary: Vocabulary, tags: Sequence[str]) -> _Words:
     control, added = vocabulary.special_texts()
-    try:
-        grammars = Grammars(vocabulary, tags)
-    except UsageError as error:  # it has no end token
-        found = ((tag, vocabulary.tokenize(tag, special=True)) for tag in tags)
-        return _Words(control, added, error, {tag: tokens[0] for tag, tokens in found if len(tokens) == 1}, ())
-    return _Words(control, added, grammars, grammars.tags, grammars.others)
+    return _Words(control, added, special_tokens(vocabulary, tags))
 
 
 def _said(model: Model, context: Context, plan: RunPlan, words: _Words) -> Loaded:
@@ -167,6 +160,6 @@ def _said(model: Model, context: Context, plan: RunPlan, words: _Words) -> Loade
         eos=vocabulary.text_of(vocabulary.eos),
         control=tuple(words.control),
         added=tuple(words.added),
-        tags=words.tags,
-        others=words.others,
+        tags=words.special.tags,
+        others=words.special.others,
     )

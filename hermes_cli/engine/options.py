@@ -35,6 +35,8 @@ class Options:
         tags: texts that `Loaded.tags` is to tell the tokens of.
         adapters: LoRA, all of them on every request.
         draft: a model that guesses tokens.
+        constraints: read the vocabulary for grammars right after loading (1 s for 128,000 tokens); else that is
+            done when the first grammar comes.
         lookup: guess tokens from what the conversation repeats, where that pays.
         max_queue: requests that may wait; one more is refused.
         keep_alive: seconds without a request after which the memory is given back; None keeps the model.
@@ -45,6 +47,7 @@ class Options:
     tags: tuple[str, ...] = ()
     adapters: tuple[Adapter, ...] = ()
     draft: Draft | None = None
+    constraints: bool = False
     lookup: bool = True
     max_queue: int = 256
     keep_alive: float | None = None

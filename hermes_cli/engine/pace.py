@@ -73,8 +73,10 @@ class Curve:
         place = bisect_left(sizes, tokens)
         if place == len(sizes):
             return seconds[-1] + self._slope * (tokens - sizes[-1])
-        if place == 0 or sizes[place] == tokens:
+        if sizes[place] == tokens:
             return seconds[place]
+        if place == 0:  # as little as possible, so that it is tried and measured
+            return seconds[0] * tokens / sizes[0]
         low, high = sizes[place - 1], sizes[place]
         return seconds[place - 1] + (seconds[place] - seconds[place - 1]) * (tokens - low) / (high - low)
 
@@ -82,7 +84,7 @@ class Curve:
     def _slope(self) -> float:
         """Seconds that each further token takes beyond the largest batch."""
         if len(self._sizes) == 1:
-            return SLOPE * self._seconds[0]
+            return self._seconds[0] * SLOPE / (1.0 + SLOPE * (self._sizes[0] - 1))
         return (self._seconds[-1] - self._seconds[0]) / (self._sizes[-1] - self._sizes[0])
 
     def _forget(self) -> bool:

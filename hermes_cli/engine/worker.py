@@ -99,6 +99,8 @@ class Worker:
             saved=_saved(path, plan, options, ready),
         )
         self._send(wire.pack("loaded", 0, ready.loaded))
+        if options.constraints:
+            self._pool.submit(ready.grammars.get)
         return scheduler
 
     def _take(self, scheduler: Scheduler) -> bool:
@@ -172,10 +174,7 @@ class Worker:
         request, vocabulary = frame.request(), self._vocabulary
         matcher = None
         if request.grammar is not None:
-            grammars = self._model_ready.grammars
-            if isinstance(grammars, UsageError):
-                raise UsageError(grammars.message, hint=grammars.hint)
-            matcher = grammars.start(request.grammar)
+            matcher = self._model_ready.grammars.get().start(request.grammar)
         closing = vocabulary.tokenize(request.budget.forced, special=True) if request.budget else ()
         return Job(frame.number, request, prompt_tokens(vocabulary, request.prompt), matcher, tuple(closing))
 

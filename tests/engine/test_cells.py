@@ -499,9 +499,14 @@ def test_the_turn_before_stays_if_the_next_one_lost_its_window() -> None:
 
 @pytest.mark.parametrize("call", ["cut", "drop", "extend", "keep", "length"])
 def test_a_sequence_that_is_not_at_work_is_a_bug(call: str) -> None:
-    arguments: dict[str, tuple[object, ...]] = {"cut": (3, 0), "extend": (3, [1])}
-    with pytest.raises(EngineError, match="no sequence 3"):
-        getattr(Desk().cells, call)(*arguments.get(call, (3,)))
+    desk = Desk()
+    desk.ask([1, 2, 3])
+    [(kept, _)] = desk.cells.kept()
+    for sequence in (3, kept):
+        arguments: dict[str, tuple[object, ...]] = {"cut": (sequence, 0), "extend": (sequence, [1])}
+        with pytest.raises(EngineError, match=f"sequence {sequence} is not at work"):
+            getattr(desk.cells, call)(*arguments.get(call, (sequence,)))
+    assert desk.kept() == [[1, 2, 3]]
 
 
 class Recurrent(Cache):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine import loading
-from hermes_cli.engine.constraint import Grammars
+from hermes_cli.engine import constraint, loading
+from hermes_cli.engine.constraint import Special, special_tokens
+from hermes_cli.engine.llama import Vocabulary
 from hermes_cli.engine.loading import fastest, load
 from hermes_cli.engine.options import Options
 from hermes_cli.errors import UsageError
@@ -53,12 +57,21 @@ def test_measuring_leaves_nothing_in_the_cache(demo_path: Path) -> None:
 def test_a_vocabulary_without_an_end_can_do_all_but_constraints(
     demo_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> Grammars:
-        raise UsageError("no token that ends an answer", hint="use another file.")
+    def special(vocabulary: Vocabulary, tags: Iterable[str]) -> Special:
+        return replace(special_tokens(vocabulary, tags), ends=())
 
-    monkeypatch.setattr(loading, "Grammars", refuse)
+    monkeypatch.setattr(constraint, "special_tokens", special)
     ready = load(demo_path, RunPlan(Settings(512)), Options(tags=("<tool_call>", "no tag")), lambda _: None)
-    assert isinstance(ready.grammars, UsageError)
+    with pytest.raises(UsageError, match="no token that ends an answer"):
+        ready.grammars.get()
     assert list(ready.loaded.tags) == ["<tool_call>"]
-    assert ready.loaded.others == ()
+    ready.model.close()
+
+
+def test_grammars_are_made_once(demo_path: Path) -> None:
+    ready = load(demo_path, RunPlan(Settings(512)), Options(tags=("<tool_call>",)), lambda _: None)
+    with ThreadPoolExecutor(4) as pool:
+        made = {id(one) for one in pool.map(lambda _: ready.grammars.get(), range(8))}
+    assert len(made) == 1
+    assert (ready.grammars.get().tags, ready.grammars.get().others) == (ready.loaded.tags, ready.loaded.others)
     ready.model.close()

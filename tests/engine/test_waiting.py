@@ -21,7 +21,9 @@ def request(model: Model, number: int, client: str) -> Running:
 
 @pytest.mark.parametrize("slots", [1, 2, 4])
 def test_who_asks_much_makes_nobody_wait_long(demo_model: Model, slots: int) -> None:
-    waiting, working, begun = Waiting(100), [], []
+    waiting = Waiting(100)
+    working: list[Running] = []
+    begun: list[int] = []
     for number in range(20):
         waiting.push(request(demo_model, number, "greedy"))
     for number in range(20, 23):
@@ -47,7 +49,9 @@ def test_who_was_put_back_comes_first(demo_model: Model) -> None:
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30), st.integers(1, 4))
 def test_everybody_has_a_turn(demo_model: Model, clients: list[str], slots: int) -> None:
-    waiting, working, begun = Waiting(100), [], []
+    waiting = Waiting(100)
+    working: list[Running] = []
+    begun: list[int] = []
     for number, client in enumerate(clients):
         waiting.push(request(demo_model, number, client))
     while waiting:

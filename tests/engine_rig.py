@@ -1,0 +1,86 @@
+"""What tests of the engine share: a run that may leave nothing behind, and the usual questions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from hermes_cli.engine.client import RESTART_DELAYS, WorkerEngine
+from hermes_cli.engine.options import Options
+from hermes_cli.engine.protocol import Event, Text
+from hermes_cli.engine.request import Request
+from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.run_plan import RunPlan
+
+T = TypeVar("T")
+
+PLAN = RunPlan(Settings(1024))
+PATH = Path("some.gguf")
+LIMIT = 60.0  # seconds; nothing may hang
+
+
+def run(test: Coroutine[Any, Any, T]) -> T:
+    """Run a test that must not hang, and that must leave no process, task or file open."""
+
+    async def whole() -> T:
+        result = await asyncio.wait_for(test, LIMIT)
+        assert len(asyncio.all_tasks()) == 1
+        return result
+
+    before = open_files()
+    result = asyncio.run(whole())
+    assert psutil.Process().children() == []
+    assert open_files() <= before
+    return result
+
+
+def open_files() -> int:
+    """Open descriptors of this process, where the system tells."""
+    return psutil.Process().num_fds() if hasattr(psutil.Process, "num_fds") else 0
+
+
+@asynccontextmanager
+async def engine(
+    options: Options | None = None,
+    *,
+    path: Path = PATH,
+    plan: RunPlan = PLAN,
+    delays: Sequence[float] = RESTART_DELAYS,
+) -> AsyncIterator[WorkerEngine]:
+    """An engine that is closed in the end."""
+    made = WorkerEngine(path, plan, options, restart_delays=delays)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def answer(of: WorkerEngine, *prompt: str) -> list[Event]:
+    """All events of one request."""
+    return [event async for event in of.generate(Request(prompt))]
+
+
+def text_of(events: Sequence[Event]) -> str:
+    """What they say together."""
+    return "".join(event.text for event in events if isinstance(event, Text))
+
+
+async def pid_of(of: WorkerEngine) -> int:
+    """The process that has the model now."""
+    await of.load()
+    (only,) = psutil.Process().children()
+    return only.pid
+
+
+async def until(true: Callable[[], object], limit: float = 10.0) -> None:
+    """Wait for something that nobody announces."""
+    deadline = time.monotonic() + limit
+    while not true():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)

@@ -1,0 +1,192 @@
+"""An engine without a model: it says what a script says. It follows the protocol in hermes_cli/engine/protocol.py."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from hermes_cli.engine.protocol import Done, Event, Loaded, SlotState, Stats, Text
+from hermes_cli.engine.request import Request
+from hermes_cli.engine.stops import Stops
+from hermes_cli.errors import ContextFullError, EngineError, HermesError, UsageError
+
+CONTROL = ("<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>")
+LOADED = Loaded(
+    context=4096,
+    slots=4,
+    trained_context=8192,
+    parameters=1000,
+    weight_bytes=2000,
+    vocabulary=256 + len(CONTROL),
+    control=CONTROL,
+    eos="<|im_end|>",
+    tags={text: 256 + at for at, text in enumerate(CONTROL[2:], 2)},
+    others=(256,),
+)
+
+Step = str | Text | asyncio.Event | HermesError | Done
+"""Of a script: a piece of text (one token), something to wait for, what goes wrong, or an end other than the usual."""
+
+Script = Sequence[Step] | Callable[[Request], Iterable[Step]]
+
+
+@dataclass
+class _Running:
+    """A request at work."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    why: HermesError | None = None
+
+    async def wait(self, event: asyncio.Event) -> None:
+        """For the event, or for the end."""
+        waits = [asyncio.ensure_future(one.wait()) for one in (event, self.over)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+
+
+@dataclass
+class FakeEngine:
+    """Answers each request with the next of its scripts, and all further ones with the last.
+
+    Its tokens are bytes, and one for each control text. `max_tokens`, `stops` and the context length are kept; all other
+    wishes are only noted in `requests`.
+
+    Attributes:
+        scripts: what to answer.
+        loaded: what it says about its model.
+        refuses: why the model cannot be loaded.
+        requests: as they came.
+        cancelled: the numbers of those that were closed before their end, from 0.
+        loads: how often the model was loaded.
+        closed: for good.
+    """
+
+    scripts: Sequence[Script] = ()
+    loaded: Loaded = LOADED
+    refuses: HermesError | None = None
+    requests: list[Request] = field(default_factory=list)
+    cancelled: list[int] = field(default_factory=list)
+    loads: int = 0
+    closed: bool = False
+    _in_memory: bool = False
+    _running: dict[int, _Running] = field(default_factory=dict)
+    _counted: Stats = field(default_factory=Stats)
+
+    async def load(self) -> Loaded:
+        if self.closed:
+            raise EngineError("the engine is closed.", hint="make another one.")
+        if self.refuses:
+            raise self.refuses
+        if not self._in_memory:
+            self._in_memory, self.loads = True, self.loads + 1
+        return self.loaded
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        number = len(self.requests)
+        self.requests.append(request)
+        await self.load()
+        prompt = sum(1 if isinstance(piece, int) else len(self._tokens(piece)) for piece in request.prompt)
+        if prompt >= self.loaded.context:
+            raise ContextFullError(
+                f"the prompt has {prompt:,} tokens, the context length is {self.loaded.context:,} tokens.",
+                hint="shorten the prompt.",
+            )
+        running = self._running[number] = _Running(prompt)
+        try:
+            async with aclosing(self._follow(self._script(number, request), request, running)) as events:
+                async for event in events:
+                    yield event
+        except (GeneratorExit, asyncio.CancelledError):
+            self.cancelled.append(number)
+            self._count(cancelled=1)
+            raise
+        except HermesError:
+            self._count(failed=1)
+            raise
+        finally:
+            del self._running[number]
+            self._count(requests=1, prompt_tokens=prompt, completion_tokens=running.completion_tokens)
+
+    async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        return self._tokens(text, special=special)
+
+    async def detokenize(self, tokens: list[int]) -> bytes:
+        if wrong := [token for token in tokens if not 0 <= token < self.loaded.vocabulary]:
+            raise UsageError(f"there is no token {wrong[0]}.", hint="tokenize with this model.")
+        return b"".join(bytes([token]) if token < 256 else CONTROL[token - 256].encode() for token in tokens)
+
+    async def stats(self) -> Stats:
+        state: Literal["closed", "ready", "unloaded"] = (
+            "closed" if self.closed else "ready" if self._in_memory else "unloaded"
+        )
+        slots = [
+            SlotState(number, one.prompt_tokens, one.prompt_tokens, one.completion_tokens)
+            for number, one in self._running.items()
+        ]
+        return replace(self._counted, state=state, running=tuple(slots))
+
+    async def unload(self) -> None:
+        self._in_memory = False
+        self._end_all(EngineError("the model was unloaded.", hint="ask again."))
+
+    async def close(self) -> None:
+        self.closed, self._in_memory = True, False
+        self._end_all(EngineError("the engine was closed.", hint="make another one."))
+
+    def _end_all(self, error: HermesError) -> None:
+        for running in self._running.values():
+            running.why = error
+            running.over.set()
+
+    def _script(self, number: int, request: Request) -> Iterable[Step]:
+        script = self.scripts[min(number, len(self.scripts) - 1)]
+        return script(request) if callable(script) else script
+
+    async def _follow(self, script: Iterable[Step], request: Request, running: _Running) -> AsyncGenerator[Event, None]:
+        stops, room = Stops(request.stops), self.loaded.context - running.prompt_tokens
+        limit = room if request.max_tokens is None else min(room, request.max_tokens)
+        done: Done | None = None
+        for step in script:
+            if stops.found is not None or done or running.completion_tokens >= limit:
+                break
+            if isinstance(step, asyncio.Event):
+                await running.wait(step)
+            elif isinstance(step, HermesError):
+                raise step
+            elif isinstance(step, Done):
+                done = step
+            else:
+                piece = Text(step) if isinstance(step, str) else step
+                running.completion_tokens += piece.tokens
+                yield replace(piece, text=stops.feed(piece.text))
+            await asyncio.sleep(0)  # others have their turn
+            if running.why:
+                raise running.why
+        if rest := stops.finish():
+            yield Text(rest, 0)
+        cut = stops.found is None and running.completion_tokens >= limit
+        ended = Done("length" if cut else "stop", running.prompt_tokens, 0, 0, 0.001, 0.002)
+        yield done or replace(
+            ended,
+            completion_tokens=running.completion_tokens,
+            stop=stops.found,
+            context_full=cut and limit == room,
+        )
+
+    def _tokens(self, text: str, *, special: bool = True) -> list[int]:
+        tokens: list[int] = []
+        for part in re.split(f"({'|'.join(map(re.escape, CONTROL))})", text):
+            tokens += [256 + CONTROL.index(part)] if special and part in CONTROL else part.encode()
+        return tokens
+
+    def _count(self, **more: int) -> None:
+        self._counted = replace(self._counted, **{name: getattr(self._counted, name) + n for name, n in more.items()})

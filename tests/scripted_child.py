@@ -1,0 +1,72 @@
+"""Programs that stand in the place of the engine's process, so that they can fail at the very moment that a test needs.
+
+They are real processes that speak the same frames; only no model is behind them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from textwrap import dedent
+
+Script = Callable[[str], None]
+
+_PRELUDE = """
+import json, os, signal, sys, time
+sys.path[:] = json.loads(sys.argv[1])
+from hermes_cli.engine import wire
+from hermes_cli.engine.protocol import Done, Loaded, Stats, Text
+from hermes_cli.errors import *
+def frames(splitter=wire.Splitter()):
+    while data := os.read(0, 65536):
+        yield from splitter.feed(data)
+    os._exit(0)
+def send(kind, number=0, payload=None):
+    raw = wire.pack(kind, number, payload)
+    while raw:
+        raw = raw[os.write(1, raw):]
+def events(number, *events):
+    send("events", 0, [(number, 0 if isinstance(e, Text) else 1 if isinstance(e, Done) else 2, e) for e in events])
+LOADED = Loaded(1024, 4, 1024, 10, 20, 300)
+DONE = Done("stop", 3, 0, 2, 0.1, 0.2)
+def loaded():
+    send("loaded", 0, LOADED)
+def polite(frame):
+    if frame.kind == "close":
+        os._exit(0)
+    if frame.kind == "stats":
+        send("stats", frame.number, Stats(steps=7, completion_tokens=2))
+"""
+
+
+def program(script: str) -> tuple[str, ...]:
+    """The command of a child that does this.
+
+    Args:
+        script: Python; it has `frames()`, `send`, `events`, `loaded` and `polite` (which ends and counts when asked to).
+    """
+    return (sys.executable, "-I", "-S", "-c", _PRELUDE + dedent(script))
+
+
+# Answers with its prompt.
+ECHO = """
+    for frame in frames():
+        polite(frame)
+        if frame.kind == "load":
+            loaded()
+        elif frame.kind == "generate":
+            prompt = frame.request().prompt
+            events(frame.number, *map(Text, prompt), DONE)
+"""
+
+# Begins to answer, and notes who was cancelled in the file that CANCELLED names.
+SLOW = """
+    for frame in frames():
+        polite(frame)
+        if frame.kind == "load":
+            loaded()
+        elif frame.kind == "generate":
+            events(frame.number, Text("a"))
+        elif frame.kind == "cancel":
+            open(os.environ["CANCELLED"], "a").write(f"{frame.number}\\n")
+"""

@@ -1,0 +1,227 @@
+"""Servers for tests: in a thread on loopback, with fake engines, or real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from conftest import clean_environment
+from fake_engine import FakeEngine
+from fastapi import FastAPI
+
+from hermes_cli.engine.options import Options
+from hermes_cli.engine.protocol import Engine
+from hermes_cli.errors import HermesError
+from hermes_cli.generation import TAGS
+from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.run_plan import Loading, RunPlan
+from hermes_cli.planning.verdict import Confirmed
+from hermes_cli.server.app import make_app
+from hermes_cli.server.lineup import Offer
+from hermes_cli.server.listening import listen, port_of
+from hermes_cli.server.metrics import Metrics
+from hermes_cli.server.pool import Pool
+from hermes_cli.server.run import Server, uvicorn_config
+from hermes_cli.server.settings import ServerSettings
+from hermes_cli.server.tally import CountedEngine
+
+TIMEOUT = 30.0  # seconds, for what should take none
+
+
+def offer(name: str = "demo", *aliases: str, path: Path = Path("demo.gguf"), context: int = 1024, **more: Any) -> Offer:
+    plan = RunPlan(Settings(context, 4), threads=2)
+    made = Offer(name, aliases, path, None, Loading(context), Confirmed(plan, ()), Options(tags=TAGS))
+    return replace(made, **more)
+
+
+async def always(_: Offer) -> HermesError | None:
+    return None
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        error: dict[str, Any] = self.json["error"]
+        return error
+
+
+@dataclass
+class Running:
+    """A server on loopback; `lines` is its log."""
+
+    port: int
+    app: FastAPI | None = None
+    lines: list[str] = field(default_factory=list)
+    _news: threading.Condition = field(default_factory=threading.Condition)
+
+    def write(self, line: str) -> None:
+        """Into the log."""
+        with self._news:
+            self.lines.append(line)
+            self._news.notify_all()
+
+    def logged(self, pattern: str) -> str:
+        """The last line of the log that matches, once there is one: it is written after the answer."""
+
+        def found() -> str | None:
+            return next((line for line in reversed(self.lines) if re.search(pattern, line)), None)
+
+        with self._news:
+            assert self._news.wait_for(found, TIMEOUT), (pattern, self.lines)
+            return found() or ""
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        try:
+            raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+            kind = {"Content-Type": "application/json"} if raw is not None else {}
+            connection.request(method, path, raw, {**kind, **(headers or {})})
+            response = connection.getresponse()
+            found = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, found, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+    def post(self, path: str, body: object, **headers: str) -> Answer:
+        return self.ask("POST", path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+    def raw(self, data: bytes) -> bytes:
+        """What comes back when these bytes are sent, until the server closes the connection."""
+        with self.connect() as line:
+            line.sendall(data)
+            return read_all(line)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), TIMEOUT)
+
+    def healthy(self) -> bool:
+        return self.get("/health").status == 200
+
+
+def read_all(line: socket.socket) -> bytes:
+    """Everything up to the end, however the other side ends it."""
+    parts = []
+    with suppress(ConnectionError):
+        while part := line.recv(1 << 16):
+            parts.append(part)
+    return b"".join(parts)
+
+
+@contextmanager
+def served(
+    settings: ServerSettings | None = None,
+    offers: Sequence[Offer] = (),
+    engine: Callable[[Offer], Engine] = lambda _: FakeEngine(["hi"]),
+    room: Callable[..., Any] = always,
+    prepare: Callable[[FastAPI], None] = lambda _: None,
+    *,
+    loaded: bool = True,
+) -> Iterator[Running]:
+    """A server in a thread; `prepare` may add routes."""
+    told = settings or ServerSettings()
+    sockets = listen(told.host, 0)
+    running = Running(port_of(sockets))
+    up = threading.Event()
+    server: list[Server] = []
+
+    async def live() -> None:
+        metrics = Metrics()
+        pool = Pool(
+            offers or [offer()],
+            lambda one: CountedEngine(engine(one), one.name, metrics),
+            room,
+            load_timeout=told.load_timeout,
+        )
+        running.app = make_app(told, pool, metrics, running.write)
+        prepare(running.app)
+        if loaded:
+            async with pool.use():
+                pass
+        server.append(Server(uvicorn_config(running.app, told)))
+        up.set()
+        await server[0].serve(sockets=sockets)
+
+    thread = threading.Thread(target=lambda: asyncio.run(live()))
+    thread.start()
+    try:
+        assert up.wait(TIMEOUT)
+        yield running
+    finally:
+        if server:
+            server[0].should_exit = True
+        thread.join(TIMEOUT)
+        for one in sockets:
+            one.close()
+    assert not thread.is_alive()
+
+
+@dataclass
+class Process(Running):
+    """`hermes serve` as a process of its own."""
+
+    process: subprocess.Popen[str] = field(kw_only=True)
+    key: str | None = None
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code and what it said on standard error."""
+        _, said = self.process.communicate(timeout=TIMEOUT)
+        return self.process.returncode, said
+
+
+@contextmanager
+def hermes_serve(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> Iterator[Process]:
+    """A real server on a free port, when its first model is loaded."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hermes_cli", "serve", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        cwd=cwd,
+        env={**clean_environment(), "HERMES_LLM_CONFIG_DIR": str(cwd), **(env or {})},
+    )
+    try:
+        assert process.stdout
+        banner = ""
+        while "export OPENAI_BASE_URL" not in banner and (line := process.stdout.readline()):
+            banner += line
+        found = re.search(r"http://[^/]+:(\d+)/v1 OPENAI_API_KEY=(\S+)", banner)
+        assert found, banner + (process.stderr.read() if process.stderr else "")
+        yield Process(int(found[1]), process=process, key=None if found[2] == "none" else found[2])
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
