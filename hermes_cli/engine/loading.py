@@ -158,6 +158,7 @@ def _said(model: Model, context: Context, plan: RunPlan, words: _Words) -> Loade
         sampling={key: value for key, value in sampling.items() if value is not None},
         bos=vocabulary.text_of(vocabulary.bos),
         eos=vocabulary.text_of(vocabulary.eos),
+        adds_bos=vocabulary.adds_bos,
         control=tuple(words.control),
         added=tuple(words.added),
         tags=words.special.tags,

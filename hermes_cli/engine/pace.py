@@ -18,9 +18,10 @@ EXACT = 64  # tokens; larger batches are told apart by their first four binary d
 SLOPE = 0.05  # what a token adds to a batch of one, where nothing is measured: little, so that it is tried and measured
 
 # A prompt may take three fourths of the time from those who write, or, where more prompts wait than requests write,
-# seven eighths. Text that comes every 60 ms is still twice as fast as people read (5 words/s, 1.4 tokens/word).
+# seven eighths; and a step may always take a fifth of a second. Text that comes so slowly is nearly as fast as people
+# read (5 words/s), and CPUs read a prompt twice as fast in chunks of 64 tokens as in chunks of 16.
 SHARE, LARGEST_SHARE = 4, 8
-SMOOTH = 0.060  # seconds
+SMOOTH = 0.200  # seconds
 SMALLEST_CHUNK = 16  # tokens; smaller ones cost a CPU almost as much. Chunks are multiples of it: llama.cpp reuses
 # the graph of the step before if that had the same shape.
 

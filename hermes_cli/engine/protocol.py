@@ -92,6 +92,7 @@ class Loaded:
         templates: sources of its chat templates by name; `default` is the unnamed one.
         sampling: `general.sampling.*` of the file, as text.
         bos, eos: how the tokens are spelled that begin and end a text; empty if there is none.
+        adds_bos: whether the engine begins every prompt with `bos`.
         control: texts of control tokens; `added`: of those that whoever made the vocabulary added.
         tags: tags of prompting that are one token, with its number; `others`: all other special tokens. Tokens that end
             a generation are in neither.
@@ -109,6 +110,7 @@ class Loaded:
     sampling: dict[str, str] = field(default_factory=dict)
     bos: str = ""
     eos: str = ""
+    adds_bos: bool = False
     control: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     tags: dict[str, int] = field(default_factory=dict)
