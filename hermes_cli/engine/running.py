@@ -18,7 +18,7 @@ from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -93,6 +93,7 @@ class Running:
         self._logprobs: list[TokenLogprobs] = []
         self._reused: int | None = None
         self._drafted = self._accepted = 0
+        self._by_model = False  # who made the drafts
         self._born = time.perf_counter()
         self._started = self._prompted = 0.0
         self._indexed = 0  # tokens that the lookup knows
@@ -142,18 +143,28 @@ class Running:
         """Its tokens in the current batch."""
         return self.tokens[self.cached : self.cached + self.fed] + self.drafts
 
-    def guess(self, most: int) -> list[int]:
-        """What the conversation suggests to come next, as far as a grammar allows it."""
+    def guess(self, most: int, length: Callable[[float, int], int]) -> None:
+        """Draft what the conversation suggests to come next, as far as a grammar allows it.
+
+        Args:
+            most: tokens.
+            length: how many pay, for the chance that one is right and the most.
+        """
         if not self.lookup:
-            return []
+            return
         self.lookup.extend(self.tokens[self._indexed : self._indexed + INDEXED_AT_ONCE])
         self._indexed = min(self._indexed + INDEXED_AT_ONCE, len(self.tokens))
-        guessed = self.lookup.guess(most) if self._indexed == len(self.tokens) else []
-        return self.allowed(guessed) if guessed else guessed
+        if self._indexed == len(self.tokens) and (count := length(self.lookup.chance, most)):
+            self.drafts = self._allowed(self.lookup.guess(count))
 
-    def allowed(self, guessed: list[int]) -> list[int]:
+    def draft(self, guessed: list[int]) -> None:
+        """Draft what another model has guessed."""
+        self.drafts = self._allowed(guessed)
+        self._by_model = bool(self.drafts)
+
+    def _allowed(self, guessed: list[int]) -> list[int]:
         """The first of these tokens, up to the one that the grammar refuses."""
-        return guessed[: self._matcher.acceptable(guessed)] if self._matcher else guessed
+        return guessed[: self._matcher.acceptable(guessed)] if self._matcher and guessed else guessed
 
     def advance(self, outputs: NDArray[np.float32]) -> int:
         """Choose what follows, at one output after the other as long as drafts turn out right.
@@ -186,7 +197,9 @@ class Running:
         if drafts:
             self._drafted += len(drafts)
             self._accepted += right
-            self.acceptance.note(len(drafts), right)
+            if self._by_model:
+                self.acceptance.note(len(drafts), right)
+            self._by_model = False
         return right
 
     def shift(self) -> None:

@@ -265,21 +265,24 @@ class Scheduler:
         asked: dict[int, Running] = {}
         lengths: dict[int, int] = {}
         free = min(self._batch.capacity, self.cells.free) - self._planned
-        each = self._draft.seconds(len(writers)) if self._draft and writers else 0.0
         for request in writers:
             most = min(MOST_DRAFTED, request.room - 1, free)
-            if most <= 0 or not request.job.request.speculate or not request.acceptance.ready():
+            if most <= 0 or not request.job.request.speculate:
                 continue
-            if length := self._pace.draft_length(request.acceptance.chance, self._planned, most):
-                request.drafts = request.guess(length)
-            if self._draft and not request.drafts:
+            request.guess(most, lambda chance, most: self._pace.draft_length(chance, self._planned, most))
+            if self._draft and not request.drafts and request.acceptance.ready():
+                each = self._draft.seconds(len(writers))
                 length = self._pace.draft_length(request.acceptance.chance, self._planned, most, each)
-                asked[request.place], lengths[request.place] = request, length
-            free -= len(request.drafts) or length
+                if length:
+                    asked[request.place], lengths[request.place] = request, length
+                    free -= length
+                else:
+                    request.acceptance.rest()
+            free -= len(request.drafts)
         if self._draft and asked:
             wanted = {place: (request.tokens, lengths[place]) for place, request in asked.items()}
             for place, guessed in self._draft.guess(wanted).items():
-                asked[place].drafts = asked[place].allowed(guessed)
+                asked[place].draft(guessed)
         self._planned += sum(len(request.drafts) for request in writers)
 
     def _add(self, request: Running) -> None:
