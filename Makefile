@@ -1,18 +1,20 @@
 # make demo   sets up .venv and runs the built-in model once
 # make test   sets up what the tests need and runs lint, types and tests
+# make bench  measures the engine next to llama-server; MODEL=file.gguf for a model of your own
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+GIVEN_CMAKE_ARGS := $(CMAKE_ARGS)
 # Only libllama and ggml are built, see tools/lean-llama.cmake. What you set yourself (a GPU, say) comes after and wins.
 LEAN := -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/tools/lean-llama.cmake
 export CMAKE_ARGS := $(LEAN) $(CMAKE_ARGS)
 
 export DEMO := $(BIN)/hermes chat demo --tools demo --yes "What's the weather in Tokyo?"
 
-.PHONY: demo test fix completions demo-model measure-demo clean
+.PHONY: demo test bench fix completions demo-model measure-demo clean
 
 demo: $(VENV)/installed
 	@printf '$$ %s\n' "$$DEMO"
@@ -23,6 +25,10 @@ test: $(VENV)/test-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# What is lean about hermes' own llama.cpp must not reach the peers, which need all of it.
+bench: $(VENV)/test-installed
+	CMAKE_ARGS="$(GIVEN_CMAKE_ARGS)" $(BIN)/python benchmarks/engine.py $(MODEL)
 
 fix: $(VENV)/test-installed
 	$(BIN)/ruff check --fix .

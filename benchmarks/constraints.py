@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ import numpy as np
 from jinja2 import Environment
 
 from hermes_cli import paths
+from hermes_cli.engine.batch import Batch
 from hermes_cli.engine.bindings import llama_cpp
 from hermes_cli.engine.constraint import Grammars, Matcher, apply_mask
-from hermes_cli.engine.llama import Batch, Context, Model, Sampler, Sampling
+from hermes_cli.engine.llama import Context, Model
+from hermes_cli.engine.request import Sampling
+from hermes_cli.engine.sampling import Sampler
 from hermes_cli.planning.memory import Settings
 from hermes_cli.prompting import grammar_check
 from hermes_cli.prompting.constrain import json_schema, tool_calls
@@ -217,7 +221,7 @@ class Runs:
         self._context.forget(0, len(prompt) - 1)
         self._decode(prompt[-1:], len(prompt) - 1)
         written: list[int] = []
-        with Sampler(sampling) as sampler:
+        with closing(Sampler(sampling, self._vocabulary, self._context.length)) as sampler:
             while len(written) < most and not matcher.finished:
                 new = matcher.forced()
                 for token in new:
@@ -242,19 +246,20 @@ class Runs:
             self._decode(prompt[start : start + 512], start)
 
     def _draw(self, sampler: Sampler, matcher: Matcher) -> int:
-        token = sampler.sample(self._context)
+        logits = self._context.logits()[0]
+        sampler.bias(logits)
+        token = sampler.draw(logits)
         if not matcher.try_accept(token):
             self.masked += 1
-            values = llama_cpp.llama_get_logits_ith(self._context.handle, -1)
-            apply_mask(matcher.mask(), np.ctypeslib.as_array(values, (self._vocabulary.size,)))
-            token = sampler.sample(self._context)
+            apply_mask(matcher.mask(), logits)
+            token = sampler.draw(logits)
             matcher.accept(token)
+        sampler.accept(token)
         return token
 
     def _decode(self, tokens: list[int], position: int) -> None:
         self._batch.clear()
-        for at, token in enumerate(tokens):
-            self._batch.add(token, position + at, logits=at == len(tokens) - 1)
+        self._batch.add(tokens, position, sequence=0, outputs=1)
         self._context.decode(self._batch)
 
 

@@ -3,24 +3,29 @@
     python benchmarks/first_chat.py                              # the demo model alone
     python benchmarks/first_chat.py gemma-3-270m-q4_k_m.gguf     # and this file
 
-Both sides get the same tokens, threads, context and greedy sampling, and stop at the same place. They take turns, so
-that a machine that slows down slows both; ratios are taken pair by pair and their median is printed first.
+Both sides get the same tokens, threads, context and greedy sampling, and stop at the same place; both keep in their
+caches what prompts share. hermes' engine is a child process, asked as `hermes chat` asks it; the class works in this
+process. They take turns, so that a machine that slows down slows both; ratios are taken pair by pair and their median
+is printed first.
 """
 
 import argparse
+import asyncio
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import llama_cpp
 
 from hermes_cli import paths
-from hermes_cli.engine.generator import Done, Generator
-from hermes_cli.engine.llama import Context, Model, Sampling
+from hermes_cli.engine.client import WorkerEngine
+from hermes_cli.engine.protocol import Done
+from hermes_cli.engine.request import Request, Sampling
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.run_plan import RunPlan
 
 CONTEXT = 2048
 PROMPTS = {
@@ -39,7 +44,7 @@ class Run:
     tokens: int
 
 
-Side = Callable[[list[int]], Run]
+Side = Callable[[list[int]], Awaitable[Run]]
 
 
 def timed(started: float, stamps: list[float], tokens: int) -> Run:
@@ -47,23 +52,20 @@ def timed(started: float, stamps: list[float], tokens: int) -> Run:
     return Run(stamps[0] - started, (tokens - 1) / (stamps[-1] - stamps[0]), tokens)
 
 
-def ours(path: Path, threads: int, most: int) -> tuple[Side, Callable[[str], list[int]]]:
-    """Hermes' engine."""
-    model = Model(path)
-    context = Context(model, Settings(CONTEXT), threads=threads)
+def ours(engine: WorkerEngine, most: int) -> Side:
+    """The engine of hermes."""
 
-    def side(prompt: list[int]) -> Run:
-        generator = Generator(context)  # a new one has nothing cached
+    async def side(prompt: list[int]) -> Run:
         started, stamps, done = time.perf_counter(), [], None
-        for event in generator.stream(prompt, Sampling(temperature=0), most):
+        async for event in engine.generate(Request(tuple(prompt), Sampling(temperature=0), most)):
             if isinstance(event, Done):
                 done = event
             else:
                 stamps.append(time.perf_counter())
-        assert done is not None  # noqa: S101 - the generator's contract
+        assert done is not None  # noqa: S101 - the engine's contract
         return timed(started, stamps, done.completion_tokens)
 
-    return side, lambda text: model.vocabulary.tokenize(text, special=True)
+    return side
 
 
 def theirs(path: Path, threads: int, most: int) -> Side:
@@ -71,8 +73,7 @@ def theirs(path: Path, threads: int, most: int) -> Side:
     llama = llama_cpp.Llama(str(path), n_ctx=CONTEXT, n_threads=threads, n_threads_batch=threads, verbose=False)
     ends = llama._model.token_eos(), llama.token_eos()  # noqa: SLF001 - the class has no public list of ends
 
-    def side(prompt: list[int]) -> Run:
-        llama.reset()  # type: ignore[no-untyped-call]
+    async def side(prompt: list[int]) -> Run:
         stamps: list[float] = []
         started = time.perf_counter()
         for token in llama.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0):
@@ -85,16 +86,21 @@ def theirs(path: Path, threads: int, most: int) -> Side:
     return side
 
 
-def compare(name: str, path: Path, threads: int, rounds: int, most: int) -> None:
+async def compare(name: str, path: Path, threads: int, rounds: int, most: int) -> None:
     """Let both sides take turns on one file and print the ratios, then the medians."""
-    mine, tokenize = ours(path, threads, most)
-    peer = theirs(path, threads, most)
+    engine = WorkerEngine(path, RunPlan(Settings(CONTEXT), threads=threads))
+    mine, peer = ours(engine, most), theirs(path, threads, most)
     pairs: list[tuple[Run, Run]] = []
     for number in range(rounds + 1):
-        prompt = tokenize(PROMPTS["demo" if name == "demo" else "other"].format(WORDS[number % len(WORDS)]))
-        pair = (mine(prompt), peer(prompt)) if number % 2 else (peer(prompt), mine(prompt))[::-1]
+        text = PROMPTS["demo" if name == "demo" else "other"].format(WORDS[number % len(WORDS)])
+        prompt = await engine.tokenize(text)
+        if number % 2:
+            pair = await mine(prompt), await peer(prompt)
+        else:
+            pair = (await peer(prompt), await mine(prompt))[::-1]
         if number:  # the first round warms both up
             pairs.append((pair[0], pair[1]))
+    await engine.close()
     rate = statistics.median(a.rate / b.rate for a, b in pairs)
     first = statistics.median(a.first / b.first for a, b in pairs)
     print(f"{name}: {rate:.2f} x the tokens per second, {first:.2f} x the time to the first token ({rounds} pairs)")
@@ -116,9 +122,9 @@ def main() -> None:
     options = parser.parse_args()
     threads = probe(measure=False).cores
     print(f"llama-cpp-python {llama_cpp.__version__}, {threads} threads, greedy")
-    compare("demo", paths.asset("demo.gguf"), threads, options.rounds, options.tokens)
-    if options.file:
-        compare(options.file.name, options.file, threads, options.rounds, options.tokens)
+    files = {"demo": paths.asset("demo.gguf"), **({options.file.name: options.file} if options.file else {})}
+    for name, path in files.items():
+        asyncio.run(compare(name, path, threads, options.rounds, options.tokens))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 from skeleton import write_skeleton
 
 from hermes_cli.catalog.load import shipped
-from hermes_cli.engine.llama import Batch, Context, Model
+from hermes_cli.engine.batch import Batch
+from hermes_cli.engine.llama import Context, Model
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.simulate import simulate
 from hermes_cli.planning.memory import Settings
@@ -30,12 +31,12 @@ PROMPT, WRITTEN = 256, 16
 
 def measured(path: Path, threads: int) -> tuple[float, float]:
     """Tokens per second of prefill (the better of two) and of decoding (the median)."""
-    with Model(path) as model, Context(model, Settings(2 * PROMPT), threads=threads) as context, Batch(PROMPT) as batch:
+    batch = Batch(PROMPT)
+    with Model(path) as model, Context(model, Settings(2 * PROMPT), threads=threads) as context:
 
         def decode(count: int, start: int) -> float:
             batch.clear()
-            for index in range(count):
-                batch.add(100 + index, start + index, logits=index == count - 1)
+            batch.add(range(100, 100 + count), start, sequence=0, outputs=1)
             started = time.perf_counter()
             context.decode(batch)
             return time.perf_counter() - started

@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from rich.console import Console as RichConsole
     from rich.progress import Progress
@@ -116,6 +115,11 @@ class Console:
         """A line that must be seen even when quiet."""
         self._aside(message, "yellow")
 
+    def log(self, line: str) -> None:
+        """A line of a log that goes on for days, on standard error, without colour and in every voice."""
+        sys.stderr.write(f"{line.translate(_CONTROL)}\n")
+        sys.stderr.flush()
+
     def error(self, error: HermesError) -> None:
         """What is wrong, and what to type next."""
         self._aside(f"error: {error.message}", "bold red")
@@ -133,11 +137,19 @@ class Console:
             self._rich.print(question.translate(_CONTROL), end="", markup=False, style="bold")
             return terminal.readline().strip()
 
-    def working(self, message: str) -> AbstractContextManager[object]:
-        """A spinner on standard error while something slow runs; still without a terminal."""
-        if self.voice is Voice.HUMAN and sys.stderr.isatty():
-            return self._rich.status(message, spinner="dots")
-        return nullcontext()
+    @contextmanager
+    def working(self, message: str) -> Iterator[Callable[[str], None]]:
+        """A spinner on standard error while something slow runs; still without a terminal.
+
+        What it yields changes the message.
+        """
+        if self.voice is not Voice.HUMAN or not sys.stderr.isatty():
+            yield lambda _: None
+            return
+        from rich.text import Text  # noqa: PLC0415 - as rich above
+
+        with self._rich.status(Text(message.translate(_CONTROL)), spinner="dots") as status:
+            yield lambda changed: status.update(Text(changed.translate(_CONTROL)))
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[[str], None]]:

@@ -95,4 +95,4 @@ class NotReadyError(HermesError):
 
 
 class EngineDiedError(EngineError):
-    """The engine's process ended while it worked: an abort, a signal, or out of memory. The next request restarts it."""
+    """The engine's process ended while it worked: abort, signal, or out of memory. The next request restarts it."""

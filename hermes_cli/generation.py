@@ -1,63 +1,65 @@
-"""Messages in, events out: prompting and engine together. Chat and server stand on this."""
+"""Messages in, events out: prompting and an engine together. Chat and server stand on this.
+
+llama.cpp is not here but behind the engine's protocol, in another process or, in tests, nowhere.
+"""
 
 from __future__ import annotations
 
+import re
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hermes_cli.engine.constraint import Grammars
-from hermes_cli.engine.generator import Done, Generator, Text
-from hermes_cli.engine.llama import Context, Model, Sampling
-from hermes_cli.engine.stops import Stops
-from hermes_cli.prompting.choose import DEFAULT, TOOL_USE, Carried, Choice, choose
-from hermes_cli.prompting.compose import Request, Wishes
+from hermes_cli.engine.protocol import Done, Logprob, Text, TokenLogprobs
+from hermes_cli.engine.request import Budget, Request, Sampling
+from hermes_cli.engine.tokens import encode
+from hermes_cli.errors import UsageError
+from hermes_cli.prompting.choose import Carried, Choice, choose
+from hermes_cli.prompting.compose import Request as Conversation
+from hermes_cli.prompting.compose import Wishes
 from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted, Content, Reasoning
 from hermes_cli.prompting.events import Event as Parsed
 from hermes_cli.prompting.memory import Memory
 from hermes_cli.prompting.messages import Message, ToolCall
 from hermes_cli.prompting.parse import Parser
-from hermes_cli.prompting.pieces import Specials, encode
+from hermes_cli.prompting.pieces import Specials
+from hermes_cli.prompting.text import plain
 from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, Sequence
 
     from typing_extensions import Self
 
     from hermes_cli.catalog.models import Model as KnownModel
-    from hermes_cli.engine.constraint import Matcher
-    from hermes_cli.planning.run_plan import RunPlan
+    from hermes_cli.engine.protocol import Engine, Loaded
     from hermes_cli.prompting.render import Prompt
     from hermes_cli.prompting.turn_grammar import Answer, Calls, Thinking
 
-Event = Parsed | Done
-END_THOUGHT = "\n</think>\n"
+# What a file may recommend, as llama.cpp names it after `general.sampling.` (llama-arch.cpp), and our name for it.
+STATED = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_last_n": "penalty_last_n",
+    "penalty_repeat": "repeat_penalty",
+    "mirostat": "mirostat",
+    "mirostat_tau": "mirostat_tau",
+    "mirostat_eta": "mirostat_eta",
+}
+_TAG = re.compile(f"({'|'.join(TAGS)})")
 
 
-@dataclass
-class _Turn:
-    """What came of a turn so far."""
+@dataclass(frozen=True)
+class Chosen:
+    """The tokens behind the events that follow, with their log-probabilities; only for who asks for them."""
 
-    parser: Parser
-    text: list[str] = field(default_factory=list)  # as the model wrote it
-    content: list[str] = field(default_factory=list)
-    calls: list[ToolCall] = field(default_factory=list)
+    logprobs: tuple[TokenLogprobs, ...]
 
-    def take(self, events: Sequence[Parsed]) -> Sequence[Parsed]:
-        """Note what the events say, and hand them on."""
-        for event in events:
-            if isinstance(event, Content):
-                self.content.append(event.text)
-            elif isinstance(event, CallFinished) and event.complete:
-                self.calls.append(event.call)
-        return events
 
-    @property
-    def message(self) -> Message:
-        """What a client is given of it."""
-        return Message("assistant", "".join(self.content) or None, tuple(self.calls))
+Event = Parsed | Chosen | Done
 
 
 @dataclass(frozen=True)
@@ -68,106 +70,120 @@ class Bounds:
     calls: Calls | None = None
 
 
-class _Thoughts:
-    """Counts the tokens of reasoning, and ends it when they are used up."""
+@dataclass(frozen=True)
+class Turn:
+    """A conversation, and how the model is to go on.
 
-    def __init__(self, parser: Parser, budget: int | None, closing: Sequence[int]) -> None:
-        self._parser = parser
-        self._budget = budget
-        self._closing = closing
-        self.tokens = 0
+    Attributes:
+        messages: all of it, the system prompt first.
+        tools: on offer, in OpenAI's shape.
+        wishes: whether to think, and what the answer is told to look like.
+        bounds: what it has to look like.
+        sampling: how tokens are chosen; None is as the model recommends.
+        max_tokens: the most to generate; None is as many as the context length allows.
+        think_budget: the most tokens of reasoning; then it is ended, and the answer follows. None for any.
+        stops: texts that end the turn, beside those of the prompt format.
+        top_logprobs: how many alternatives to tell with each token; None tells no log-probabilities.
+        client: who asks; engines are fair among clients.
+        shift: where the context length ends, go on without the older half of the conversation.
+        speculate: whether several tokens may be guessed and checked at once; the text is the same.
+    """
 
-    def forced(self) -> Sequence[int]:
-        """Asked before every token."""
-        if not self._parser.thinking:
-            return ()
-        self.tokens += 1
-        if self._budget is None or self.tokens <= self._budget:
-            return ()
-        self._budget = None
-        return self._closing
+    messages: Sequence[Message]
+    tools: Sequence[dict[str, Any]] = ()
+    wishes: Wishes = field(default_factory=Wishes)
+    bounds: Bounds = field(default_factory=Bounds)
+    sampling: Sampling | None = None
+    max_tokens: int | None = None
+    think_budget: int | None = None
+    stops: tuple[str, ...] = ()
+    top_logprobs: int | None = None
+    client: str = ""
+    shift: bool = False
+    speculate: bool = True
 
 
 class Chatter:
-    """A loaded model, ready to answer. Close it, or use it in `with`."""
+    """A model, ready to answer any number of conversations at once. Its engine belongs to who made it."""
 
     def __init__(
-        self, path: Path, plan: RunPlan, *, known: KnownModel | None = None, template: str | None = None
+        self, engine: Engine, loaded: Loaded, *, known: KnownModel | None = None, template: str | None = None
     ) -> None:
-        """Load as planned; engine/confirm.py finds a plan that there is memory for.
+        """Choose the prompt format.
 
         Args:
-            path: the file, or its first shard.
-            plan: how to load it.
-            known: what it is in the catalogue, if it is there.
+            engine: what continues prompts.
+            loaded: what it said about its model; made with `Options(tags=TAGS)`, so that grammars know the tags.
+            known: what the model is in the catalogue, if it is there.
             template: `file`, `model` or a path, to override the choice of the prompt format (prompting/choose.py).
 
         Raises:
             UsageError: the template that is wanted is not there or broken.
-            IntegrityError: llama.cpp refused the file.
-            EngineError: llama.cpp could not make the context.
         """
-        self.model = Model(path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split)
-        try:
-            self.choice: Choice = choose(_carried(self.model), known, template)
-            self.context = Context(self.model, plan.settings, threads=plan.threads)
-        except BaseException:
-            self.model.close()
-            raise
+        self.engine, self.loaded = engine, loaded
+        single = {*loaded.control, *loaded.added, *loaded.tags}
+        carried = Carried(loaded.templates, single.__contains__, loaded.bos, loaded.eos)
+        self.choice: Choice = choose(carried, known, template)
         self._known = known
-        self._generator = Generator(self.context)
         self._memory = Memory()
 
-    def answer(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[dict[str, object]] = (),
-        sampling: Sampling | None = None,
-        max_tokens: int | None = None,
-        wishes: Wishes | None = None,
-        think_budget: int | None = None,
-        bounds: Bounds | None = None,
-    ) -> Iterator[Event]:
+    @classmethod
+    async def open(cls, engine: Engine, *, known: KnownModel | None = None, template: str | None = None) -> Self:
+        """Have the engine load its model, and do as the constructor does.
+
+        Raises:
+            UsageError: the template that is wanted is not there or broken.
+            HermesError: the model cannot be loaded.
+        """
+        return cls(engine, await engine.load(), known=known, template=template)
+
+    async def answer(self, turn: Turn) -> AsyncGenerator[Event, None]:
         """Generate the next assistant turn.
 
         Yields content, reasoning and calls as they become certain, and `Done` with counts and times at the end; its
-        reason is "tool_calls" if the turn ended with calls. Reasoning of more than `think_budget` tokens is ended, and
-        the answer follows.
+        reason is "tool_calls" if the turn ended with calls. Closing it cancels the request.
 
         Raises:
             ContextFullError: the messages alone fill the context length.
-            UsageError: tools or reasoning are asked of a model that has none, its template refuses the messages, or the
-                bounds are too much for a grammar.
-            HermesError: the chat template or llama.cpp failed, or the bounds cannot be met.
+            UsageError: tools or reasoning are asked of a model that has none, its template refuses the messages, a
+                value makes no sense, or the bounds are too much for a grammar.
+            HermesError: the chat template or the engine failed, or the bounds cannot be met.
         """
-        prompt, tokens = self.prompt(messages, tools, wishes)
-        names = [str(tool["function"]["name"]) for tool in tools] if tools else None  # type: ignore[index]  # OpenAI's shape
-        bounds = bounds or Bounds()
-        turn = _Turn(Parser(tools=names, prompt_opens_think=prompt.inside_reasoning, early=bounds.calls is not None))
-        matcher = self._matcher(bounds, prompt)
-        thoughts = _Thoughts(turn.parser, think_budget, self.model.vocabulary.tokenize(END_THOUGHT, special=True))
-        sampling = sampling or self.recommended_sampling()
-        for event in self._generator.stream(tokens, sampling, max_tokens, Stops(prompt.stop), thoughts, matcher):
-            if isinstance(event, Text):
-                turn.text.append(event.text)
-                yield from turn.take(turn.parser.feed(event.text))
-            else:
-                yield from turn.take(turn.parser.finish())
-                self._memory.remember(turn.message, prompt.opening + "".join(turn.text))
-                called = turn.calls and event.reason == "stop"
-                yield replace(event, reason="tool_calls" if called else event.reason, reasoning_tokens=thoughts.tokens)
+        prompt = self.prompt(turn)
+        reader = _Reader(turn, prompt)
+        request = await self._request(turn, prompt)
+        async with aclosing(self.engine.generate(request)) as stream:  # type: ignore[type-var]  # it can be closed
+            async for event in stream:
+                if isinstance(event, Text):
+                    if event.logprobs:
+                        yield Chosen(event.logprobs)
+                    for parsed in reader.read(event):
+                        yield parsed
+                    continue
+                # A turn that is cancelled is not remembered: nobody saw all that the model wrote in it.
+                rest, done = reader.finish(event)
+                if reader.whole:
+                    self._memory.remember(reader.message, reader.text)
+                for parsed in rest:
+                    yield parsed
+                yield done
 
-    def prompt(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, object]] = (), wishes: Wishes | None = None
-    ) -> tuple[Prompt, list[int]]:
-        """What the model reads, and its tokens; nothing in the messages is a control token.
+    def prompt(self, turn: Turn) -> Prompt:
+        """What the model reads; nothing in the messages is a control token once its pieces are tokenized.
 
         Raises:
             UsageError: tools or reasoning are asked of a model that has none, or its template refuses the messages.
             HermesError: the chat template failed.
         """
-        prompt = self.choice.format.render(Request(messages, tools, wishes or Wishes(), self._memory))
-        return prompt, self._tokens(prompt.pieces(self._specials))
+        return self.choice.format.render(Conversation(turn.messages, turn.tools, turn.wishes, self._memory))
+
+    async def count(self, turn: Turn) -> int:
+        """Tokens of a turn's prompt, but for a begin-of-text token that the engine puts before it.
+
+        Raises:
+            HermesError: as `prompt`, or the engine failed.
+        """
+        return await self._count(self.prompt(turn).pieces(self._specials))
 
     def recommended_sampling(self) -> Sampling:
         """What the file recommends in `general.sampling.*`, else the catalogue, else llama.cpp's defaults."""
@@ -179,79 +195,134 @@ class Chatter:
                 temperature=said.temperature,
                 top_p=said.top_p or usual.top_p,
                 top_k=said.top_k or usual.top_k,
+                repeat_penalty=said.repeat_penalty or usual.repeat_penalty,
             )
-        return Sampling(
-            temperature=float(self._stated("temp", usual.temperature)),
-            top_k=int(self._stated("top_k", usual.top_k)),
-            top_p=float(self._stated("top_p", usual.top_p)),
-            min_p=float(self._stated("min_p", usual.min_p)),
-        )
-
-    def close(self) -> None:
-        """Free everything."""
-        self._generator.close()
-        self.model.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        for stated, name in STATED.items():
+            kind = type(getattr(usual, name))
+            with suppress(KeyError, ValueError, UsageError):  # a file may say anything; nonsense recommends nothing
+                usual = replace(usual, **{name: kind(self.loaded.sampling[stated])})
+        return usual
 
     @cached_property
     def _specials(self) -> Specials:
-        control, added = self.model.vocabulary.special_texts()
-        return Specials(control, added, self.choice.format.source)
+        return Specials(self.loaded.control, self.loaded.added, self.choice.format.source)
 
-    @cached_property
-    def _grammars(self) -> Grammars:
-        return Grammars(self.model.vocabulary, TAGS)
+    async def _request(self, turn: Turn, prompt: Prompt) -> Request:
+        budget = turn.think_budget
+        return Request(
+            prompt.pieces(self._specials),
+            sampling=turn.sampling or self.recommended_sampling(),
+            max_tokens=turn.max_tokens,
+            stops=tuple(dict.fromkeys((*prompt.stop, *turn.stops))),
+            grammar=self._grammar(turn.bounds, prompt),
+            budget=None if budget is None else Budget(budget, inside=prompt.inside_reasoning),
+            top_logprobs=turn.top_logprobs,
+            client=turn.client,
+            shift=turn.shift,
+            keep=await self._kept(turn, prompt) if turn.shift else 0,
+            speculate=turn.speculate,
+        )
 
-    def _matcher(self, bounds: Bounds, prompt: Prompt) -> Matcher | None:
-        if not bounds.answer and not bounds.calls:
-            return None
-        grammars = self._grammars
+    def _grammar(self, bounds: Bounds, prompt: Prompt) -> str | None:
+        """The grammar of a turn, in less than a millisecond."""
         thinking: Thinking = "inside" if prompt.inside_reasoning else "may" if prompt.thinks else "no"
-        special = SpecialTokens(grammars.tags, grammars.others)
-        grammar = turn_grammar(bounds.answer, bounds.calls, thinking=thinking, tokens=special)
-        return grammars.start(grammar) if grammar else None
+        special = SpecialTokens(self.loaded.tags, self.loaded.others)
+        return turn_grammar(bounds.answer, bounds.calls, thinking=thinking, tokens=special)
 
-    def _stated(self, name: str, usual: float) -> str | float:
-        return self.model.metadata(f"general.sampling.{name}") or usual
+    async def _kept(self, turn: Turn, prompt: Prompt) -> int:
+        """Tokens of what stands before the first message that is no system prompt: a shift leaves them."""
+        system = [message for message in turn.messages[:1] if message.role == "system"]
+        other = self.prompt(replace(turn, messages=[*system, Message("user", "\ufffd")]))
+        letters = zip(plain(prompt.text), plain(other.text), strict=False)
+        same = next((at for at, (letter, another) in enumerate(letters) if letter != another), 0)
+        return await self._count(self._specials.cut(prompt.text[:same]))
 
-    def _tokens(self, pieces: Sequence[str]) -> list[int]:
-        vocabulary = self.model.vocabulary
-        tokens = encode(pieces, lambda text: vocabulary.tokenize(text, special=True))
-        # Some templates spell the begin-of-text token, some leave it to the tokenizer: it stands there exactly once.
-        if vocabulary.adds_bos and tokens[:1] != [vocabulary.bos]:
-            tokens.insert(0, vocabulary.bos)
-        return tokens
+    async def _count(self, pieces: Sequence[str]) -> int:
+        behind = pieces[1:]
+        texts = {*pieces, *("\n" + piece for piece in behind), *("\n" for _ in behind)}  # what `encode` may ask for
+        tokens = {text: await self.engine.tokenize(text) for text in texts}
+        return len(encode(pieces, tokens.__getitem__))
 
 
-def _carried(model: Model) -> Carried:
-    """What the file says about its prompts."""
-    vocabulary = model.vocabulary
-    named = ((DEFAULT, model.chat_template()), (TOOL_USE, model.chat_template(TOOL_USE)))
-    return Carried(
-        {name: source for name, source in named if source is not None},
-        lambda text: len(vocabulary.tokenize(text, special=True)) == 1,
-        vocabulary.text_of(vocabulary.bos),
-        vocabulary.text_of(vocabulary.eos),
-    )
+class _Reader:
+    """One turn as it is written: its text becomes events, and what came of it is kept."""
+
+    def __init__(self, turn: Turn, prompt: Prompt) -> None:
+        names = [str(tool["function"]["name"]) for tool in turn.tools]
+        self._parser = Parser(
+            tools=names or None, prompt_opens_think=prompt.inside_reasoning, early=turn.bounds.calls is not None
+        )
+        self._stops = turn.stops
+        self._text = [prompt.opening]
+        self._content: list[str] = []
+        self._calls: list[ToolCall] = []
+        self._thought = 0.0  # tokens
+        self.whole = True  # no call was given out that was cut off later
+
+    @property
+    def message(self) -> Message:
+        """What a client is given of it."""
+        return Message("assistant", "".join(self._content) or None, tuple(self._calls))
+
+    @property
+    def text(self) -> str:
+        """As the model wrote it, with what the prompt opened."""
+        return "".join(self._text)
+
+    def read(self, piece: Text) -> list[Parsed]:
+        """What a piece makes certain.
+
+        Where a thought begins or ends in it, its tokens are shared out: one for each tag, the others by letters.
+        """
+        self._text.append(piece.text)
+        parts = _TAG.split(piece.text)  # every other one is a tag
+        tags = len(parts) // 2
+        letters = sum(map(len, parts[::2]))
+        events: list[Parsed] = []
+        for at, part in enumerate(parts):
+            if self._parser.thinking:
+                share = len(part) / letters if letters else 1
+                self._thought += 1 if at % 2 else max(piece.tokens - tags, 0) * share
+            events += self._parser.feed(part)
+        return self._noted(events)
+
+    def finish(self, done: Done) -> tuple[list[Parsed], Done]:
+        """What was left, and the end as the reader of the text knows it."""
+        rest = self._noted(self._parser.finish())
+        return rest, replace(
+            done,
+            reason="tool_calls" if self._calls and done.reason == "stop" else done.reason,
+            reasoning_tokens=round(self._thought),
+            stop=done.stop if done.stop in self._stops else None,
+        )
+
+    def _noted(self, events: list[Parsed]) -> list[Parsed]:
+        for event in events:
+            if isinstance(event, Content):
+                self._content.append(event.text)
+            elif isinstance(event, CallFinished):
+                self.whole = self.whole and event.complete
+                self._calls += [event.call] if event.complete else []
+        return events
 
 
 __all__ = [
+    "TAGS",
     "Bounds",
     "CallArguments",
     "CallFinished",
     "CallStarted",
     "Chatter",
+    "Chosen",
     "Content",
     "Done",
     "Event",
+    "Logprob",
     "Message",
     "Reasoning",
     "Sampling",
+    "TokenLogprobs",
     "ToolCall",
+    "Turn",
     "Wishes",
 ]

@@ -8,18 +8,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 from hypothesis import settings
 
 from hermes_cli import paths
+from hermes_cli.engine.client import WorkerEngine
 from hermes_cli.engine.llama import Model
+from hermes_cli.engine.options import Options
+from hermes_cli.generation import TAGS, Chatter
 from hermes_cli.planning.memory import Settings
 from hermes_cli.planning.run_plan import RunPlan
-
-if TYPE_CHECKING:
-    from hermes_cli.generation import Chatter
 
 # Machines differ in speed, results must not: no deadline, and the same examples every time.
 settings.register_profile("hermes", deadline=None, max_examples=60, derandomize=True)
@@ -67,11 +67,7 @@ def wait_for() -> Iterator[WaitFor]:
 
 @pytest.fixture(scope="session")
 def demo_chatter(demo_path: Path, wait_for: WaitFor) -> Iterator[Chatter]:
-    from hermes_cli.engine.client import WorkerEngine
-    from hermes_cli.engine.options import Options
-    from hermes_cli.generation import TAGS, Chatter
-
-    engine = WorkerEngine(demo_path, RunPlan(Settings(1024), threads=2), Options(tags=TAGS))
+    engine = WorkerEngine(demo_path, RunPlan(Settings(1024), threads=1), Options(tags=TAGS))
     yield wait_for(Chatter.open(engine))
     wait_for(engine.close())
 

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fake_engine import FakeEngine, Script, Step
-from fastapi import FastAPI
 from server_rig import Answer, Running, offer, served
 
 from hermes_cli.catalog.load import shipped
 from hermes_cli.engine.request import Request
 from hermes_cli.server.lineup import Offer
-from hermes_cli.server.openai import chat, completions, models
 
 HERMES_3 = next(model for model in shipped().models if model.short == "hermes-3:8b")
 HERMES_4 = next(model for model in shipped().models if model.short == "hermes-4:14b")
@@ -65,18 +63,11 @@ class House:
         return answer.error
 
 
-def with_routes(app: FastAPI) -> None:
-    have = {getattr(route, "path", "") for route in app.routes}
-    for one in (chat, completions, models):
-        if not have.issuperset(getattr(route, "path", "") for route in one.router.routes):
-            app.include_router(one.router)
-
-
 @contextmanager
 def house(*offers: Offer) -> Iterator[House]:
     engine = FakeEngine([["Hello"]])
     all_of_them = offers or (offer("hermes", "gpt-4o", known=HERMES_4),)
-    with served(offers=all_of_them, engine=lambda _: engine, prepare=with_routes) as running:
+    with served(offers=all_of_them, engine=lambda _: engine) as running:
         yield House(running, engine)
 
 

@@ -40,8 +40,8 @@ from hermes_cli.server.tally import CountedEngine
 TIMEOUT = 30.0  # seconds, for what should take none
 
 
-def offer(name: str = "demo", *aliases: str, path: Path = Path("demo.gguf"), context: int = 1024, **more: Any) -> Offer:
-    plan = RunPlan(Settings(context, 4), threads=2)
+def offer(name: str = "demo", *aliases: str, path: Path = Path("demo.gguf"), context: int = 1024, **more: Any) -> Offer:  # noqa: ANN401 - any field
+    plan = RunPlan(Settings(context, 4), threads=1)
     made = Offer(name, aliases, path, None, Loading(context), Confirmed(plan, ()), Options(tags=TAGS))
     return replace(made, **more)
 
@@ -57,7 +57,7 @@ class Answer:
     body: bytes
 
     @property
-    def json(self) -> Any:
+    def json(self) -> Any:  # noqa: ANN401 - what JSON holds
         return json.loads(self.body)
 
     @property
@@ -190,6 +190,7 @@ class Process(Running):
     """`hermes serve` as a process of its own."""
 
     process: subprocess.Popen[str] = field(kw_only=True)
+    banner: str = ""
     key: str | None = None
 
     def signal(self, number: int = signal.SIGTERM) -> None:
@@ -202,8 +203,10 @@ class Process(Running):
 
 
 @contextmanager
-def hermes_serve(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """A real server on a free port, when its first model is loaded."""
+def hermes_serve(
+    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, wait: bool = True
+) -> Iterator[Process]:
+    """A real server on a free port; `wait` until its first model is loaded."""
     process = subprocess.Popen(
         [sys.executable, "-m", "hermes_cli", "serve", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
@@ -214,14 +217,28 @@ def hermes_serve(*arguments: str, cwd: Path, env: Mapping[str, str] | None = Non
         env={**clean_environment(), "HERMES_LLM_CONFIG_DIR": str(cwd), **(env or {})},
     )
     try:
-        assert process.stdout
-        banner = ""
-        while "export OPENAI_BASE_URL" not in banner and (line := process.stdout.readline()):
-            banner += line
-        found = re.search(r"http://[^/]+:(\d+)/v1 OPENAI_API_KEY=(\S+)", banner)
-        assert found, banner + (process.stderr.read() if process.stderr else "")
-        yield Process(int(found[1]), process=process, key=None if found[2] == "none" else found[2])
+        banner = _banner(process, arguments) if wait else ""
+        port = re.search(r"http://[^/]+:([0-9]+)/v1", banner)
+        key = re.search(r"OPENAI_API_KEY=(sk-[\w-]+)", banner)
+        yield Process(int(port[1]) if port else 0, process=process, banner=banner, key=key[1] if key else None)
     finally:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+def _banner(process: subprocess.Popen[str], arguments: Sequence[str]) -> str:
+    """What it prints when it is ready."""
+    last = "}\n" if "--json" in arguments else "/v1\n" if "--quiet" in arguments else "OPENAI_API_KEY="
+    banner = ""
+    assert process.stdout
+    for line in process.stdout:
+        banner += line
+        if line == last or (last != "}\n" and last in line):
+            break
+    else:
+        assert process.stderr
+        raise AssertionError(banner + process.stderr.read())
+    if last == "OPENAI_API_KEY=":
+        banner += process.stdout.readline()
+    return banner

@@ -141,7 +141,7 @@ def test_completion_scripts_are_up_to_date() -> None:
 
 def test_bash_completes() -> None:
     script = (
-        f"source {REPOSITORY}/completions/hermes.bash; COMP_WORDS=(hermes chat --to); COMP_CWORD=2; "
+        f"source {REPOSITORY}/completions/hermes.bash; COMP_WORDS=(hermes chat --too); COMP_CWORD=2; "
         "_hermes_completion hermes; printf '%s\\n' \"${COMPREPLY[@]}\""
     )
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
@@ -173,9 +173,9 @@ def test_exit_codes_are_documented() -> None:
 
 
 def test_environment_variables_are_documented(hermes: RunHermes) -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    pages = "".join((REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "docs/serve.md"))
     used = set()
     for source in (REPOSITORY / "hermes_cli").rglob("*.py"):
         used |= set(re.findall(r"HERMES_LLM_[A-Z_]*[A-Z]", source.read_text(encoding="utf-8")))
-    assert used == set(re.findall(r"^\| `(HERMES_LLM_[A-Z_]+)`", readme, re.MULTILINE))
+    assert used == set(re.findall(r"^\| `(HERMES_LLM_[A-Z_]+)`", pages, re.MULTILINE))
     assert hermes("chat", "demo", "Who are you?", env={"HERMES_LLM_JSON": "1"}).stdout.startswith("{")

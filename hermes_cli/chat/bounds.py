@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
-from hermes_cli.generation import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hermes_cli.console import Console
+    from hermes_cli.generation import Bounds
 
 EXAMPLE = """a file, or like this: --schema '{"type": "object", "properties": {"name": {"type": "string"}}}'"""
 
@@ -43,6 +43,8 @@ def bounds_for(tools: Sequence[dict[str, Any]], schema: object | None, console: 
     Raises:
         UsageError: the schema or a tool cannot be enforced.
     """
+    from hermes_cli.generation import Bounds  # noqa: PLC0415 - 0.1 s of templates, which a schema can be read without
+
     if schema is None and not tools:
         return Bounds()
     from hermes_cli.prompting.constrain import json_schema, tool_calls  # noqa: PLC0415 - llguidance

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.tools import Tool, ToolFailedError, run_tool
 from hermes_cli.errors import HermesError, UsageError
-from hermes_cli.generation import Bounds, CallFinished, Chatter, Content, Done, Message, Reasoning, ToolCall, Wishes
+from hermes_cli.generation import CallFinished, Content, Done, Message, Reasoning
 
 if TYPE_CHECKING:
+    from hermes_cli.chat.loop import Loop
+    from hermes_cli.chat.tools import Tool
     from hermes_cli.console import Console
-    from hermes_cli.generation import Sampling
+    from hermes_cli.generation import Chatter, ToolCall, Turn
 
 MAX_ROUNDS = 10
 SHOWN_CHARACTERS = 500  # of a tool's result on the terminal; the model gets all of it
@@ -20,20 +22,18 @@ SHOWN_CHARACTERS = 500  # of a tool's result on the terminal; the model gets all
 
 @dataclass(frozen=True)
 class Question:
-    """What to answer and how. `yes` runs tools without asking; `max_tokens` counts for each turn of the model."""
+    """What to answer: the first turn, in which `max_tokens` counts for each turn of the model that follows, too.
 
-    messages: list[Message]
+    `tools` are the functions behind `turn.tools`; `yes` runs them without asking.
+    """
+
+    turn: Turn
     tools: dict[str, Tool] = field(default_factory=dict)
-    sampling: Sampling | None = None
-    max_tokens: int | None = None
     yes: bool = False
-    wishes: Wishes = field(default_factory=Wishes)
-    think_budget: int | None = None
-    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass
-class _Turn:
+class _Answer:
     """What one turn of the model consisted of."""
 
     content: str = ""
@@ -42,7 +42,7 @@ class _Turn:
     done: Done | None = None
 
 
-def ask(chatter: Chatter, question: Question, console: Console) -> dict[str, Any]:
+def ask(chatter: Chatter, question: Question, console: Console, loop: Loop) -> dict[str, Any]:
     """Answer on the console, running tools as they are called.
 
     Returns:
@@ -52,66 +52,63 @@ def ask(chatter: Chatter, question: Question, console: Console) -> dict[str, Any
     Raises:
         HermesError: generation failed, a tool needs a yes that nobody can give, or the calls never end.
     """
-    messages, turns, ran = list(question.messages), [], []
-    schemas = [tool.schema for tool in question.tools.values()]
+    turn, answers, ran = question.turn, [], []
     while True:
-        turn = _one_turn(chatter, messages, schemas, question, console)
-        turns.append(turn)
-        if not turn.calls or not question.tools:
+        answer = loop.run(_answer(chatter, turn, console))
+        _say_about(answer, turn, chatter, console)
+        answers.append(answer)
+        if not answer.calls or not question.tools:
             break
-        if len(turns) == MAX_ROUNDS:
+        if len(answers) == MAX_ROUNDS:
             raise HermesError(
                 f"the model called tools {MAX_ROUNDS} times in a row without an answer.",
                 hint="ask for less at once, or check what the tools return.",
             )
-        messages.append(Message("assistant", turn.content or None, tuple(turn.calls)))
-        for call in turn.calls:
+        messages = [*turn.messages, Message("assistant", answer.content or None, tuple(answer.calls))]
+        for call in answer.calls:
             result = _run(call, question, console)
             ran.append({"name": call.name, "arguments": call.arguments, "result": result})
             messages.append(Message("tool", result, tool_call_id=call.id, name=call.name))
+        turn = replace(turn, messages=messages)
     if not question.tools:
-        ran = [{"name": call.name, "arguments": call.arguments} for call in turns[-1].calls]
-    return _document(turns, ran)
+        ran = [{"name": call.name, "arguments": call.arguments} for call in answers[-1].calls]
+    return _document(answers, ran)
 
 
-def _one_turn(
-    chatter: Chatter, messages: list[Message], schemas: list[dict[str, Any]], question: Question, console: Console
-) -> _Turn:
-    turn = _Turn()
-    for event in chatter.answer(
-        messages,
-        schemas,
-        question.sampling,
-        question.max_tokens,
-        question.wishes,
-        question.think_budget,
-        question.bounds,
-    ):
-        if isinstance(event, Content):
-            turn.content += event.text
-            console.text(event.text)
-        elif isinstance(event, Reasoning):
-            turn.reasoning += event.text
-        elif isinstance(event, CallFinished) and event.complete:
-            turn.calls.append(event.call)
-        elif isinstance(event, Done):
-            turn.done = event
+async def _answer(chatter: Chatter, turn: Turn, console: Console) -> _Answer:
+    """One turn of the model, shown as it comes."""
+    answer = _Answer()
+    async with aclosing(chatter.answer(turn)) as events:
+        async for event in events:
+            if isinstance(event, Content):
+                answer.content += event.text
+                console.text(event.text)
+            elif isinstance(event, Reasoning):
+                answer.reasoning += event.text
+            elif isinstance(event, CallFinished) and event.complete:
+                answer.calls.append(event.call)
+            elif isinstance(event, Done):
+                answer.done = event
+    return answer
+
+
+def _say_about(answer: _Answer, turn: Turn, chatter: Chatter, console: Console) -> None:
     console.end_line()
-    for call in turn.calls:
+    for call in answer.calls:
         console.note(f"→ {call}", style="cyan")
-    if turn.reasoning:
-        console.note(f"(thought: {turn.reasoning.strip()})")
-    if turn.done and turn.done.reason == "length":
-        by_choice = turn.done.completion_tokens == question.max_tokens
-        limit = (
-            f"--max-tokens {question.max_tokens}" if by_choice else f"the context of {chatter.context.length:,} tokens"
-        )
-        console.warn(f"the answer was cut off: {limit} is used up.")
-    return turn
+    if answer.reasoning:
+        console.note(f"(thought: {answer.reasoning.strip()})")
+    if answer.done and answer.done.reason == "length":
+        limit, more = f"--max-tokens {turn.max_tokens}", ""
+        if answer.done.context_full:
+            limit, more = f"the context of {chatter.loaded.context:,} tokens", "; --context-shift would go on"
+        console.warn(f"the answer was cut off: {limit} is used up{more}.")
 
 
 def _run(call: ToolCall, question: Question, console: Console) -> str:
     """The text the model reads as the call's result; failures are results too."""
+    from hermes_cli.chat.tools import ToolFailedError, run_tool  # noqa: PLC0415 - pydantic, only when there are tools
+
     if not question.yes and not _allowed(call, console):
         result = json.dumps({"error": "the user did not allow this call"})
     else:
@@ -134,15 +131,15 @@ def _allowed(call: ToolCall, console: Console) -> bool:
         ) from None
 
 
-def _document(turns: list[_Turn], ran: list[dict[str, Any]]) -> dict[str, Any]:
-    done = [turn.done for turn in turns if turn.done]
+def _document(answers: list[_Answer], ran: list[dict[str, Any]]) -> dict[str, Any]:
+    done = [answer.done for answer in answers if answer.done]
     prompt, completion = sum(d.prompt_tokens for d in done), sum(d.completion_tokens for d in done)
     cached = sum(d.cached_tokens for d in done)
     prefilled, prompt_seconds = prompt - cached, sum(d.prompt_seconds for d in done)
     seconds = sum(d.completion_seconds for d in done)
     return {
-        "text": turns[-1].content,
-        "reasoning": turns[-1].reasoning or None,
+        "text": answers[-1].content,
+        "reasoning": answers[-1].reasoning or None,
         "tool_calls": ran,
         "finish_reason": done[-1].reason if done else None,
         "usage": {
@@ -150,6 +147,8 @@ def _document(turns: list[_Turn], ran: list[dict[str, Any]]) -> dict[str, Any]:
             "cached_tokens": cached,
             "completion_tokens": completion,
             "reasoning_tokens": sum(d.reasoning_tokens for d in done),
+            "drafted_tokens": sum(d.drafted_tokens for d in done),
+            "accepted_tokens": sum(d.accepted_tokens for d in done),
             "total_tokens": prompt + completion,
         },
         "timings": {

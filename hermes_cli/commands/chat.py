@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from hermes_cli import paths
+from hermes_cli.commands.adapters import adapters
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, VerboseOption, console_for
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import KV_TYPES
 from hermes_cli.planning.run_plan import Loading
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hermes_cli.catalog.models import Catalogue, Model, Yarn
     from hermes_cli.catalog.names import Reference
     from hermes_cli.chat.tools import Tool
+    from hermes_cli.console import Console
+    from hermes_cli.engine.options import Draft
     from hermes_cli.planning.memory import KvType
+    from hermes_cli.planning.verdict import Confirmed
     from hermes_cli.store.library import ModelFile
 
 OWN_PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | hermes chat demo explain"
@@ -66,8 +73,27 @@ def command(
         float | None,
         typer.Option(min=0.0, max=5.0, help="0 always takes the most likely token. Default: as the model recommends."),
     ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Draw among so many likeliest tokens; 0 is all.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Draw among the likeliest tokens that have this probability together."),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Leave out tokens below this share of the likeliest one's probability."),
+    ] = None,
+    repeat_penalty: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=100.0, help="More than 1 makes tokens less likely that were there already."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 2, help="Same seed, same answer.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="End the answer before this text. May be given more than once."),
+    ] = None,
     context: Annotated[
         int | None,
         typer.Option(
@@ -76,6 +102,12 @@ def command(
             envvar="HERMES_LLM_CONTEXT",
         ),
     ] = None,
+    context_shift: Annotated[
+        bool,
+        typer.Option(
+            "--context-shift", help="Where the context ends, go on without the older half of the conversation."
+        ),
+    ] = False,
     gpu_layers: Annotated[
         int | None,
         typer.Option(
@@ -95,6 +127,18 @@ def command(
     yarn: Annotated[
         bool, typer.Option("--yarn", help="Stretch the context as the base model documents it (Hermes 4 14B).")
     ] = False,
+    draft: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|auto|off",
+            help="Small model with the same vocabulary that guesses tokens ahead; auto takes one that is installed.",
+            envvar="HERMES_LLM_DRAFT",
+        ),
+    ] = "off",
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH[:SCALE]", help="LoRA adapter, a GGUF file. May be given more than once."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Load it even if there is too little memory.")] = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -113,6 +157,7 @@ def command(
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
     text = _whole_prompt(prompt or [])
+    _check_stops(stop or [])
 
     wished = Loading(context, gpu_layers, _kv_type(kv_type), threads, force=force)
 
@@ -128,34 +173,87 @@ def command(
         if yarn:
             wished = replace(wished, yarn=_yarn(named))
         offered = _tools(tools)
+        loras = adapters(lora or [])
         with console.working(f"loading {file.name}"):
             confirmation.begin(file.path, wished)
-            from hermes_cli.chat.bounds import bounds_for, read_schema  # noqa: PLC0415 - llama.cpp
-            from hermes_cli.chat.oneshot import Question, ask  # noqa: PLC0415 - llama.cpp
-            from hermes_cli.engine.log import LOG  # noqa: PLC0415
-            from hermes_cli.generation import Chatter, Message, Wishes  # noqa: PLC0415
+            from hermes_cli.chat.bounds import bounds_for, read_schema  # noqa: PLC0415 - while the child works
+            from hermes_cli.chat.loop import Loop  # noqa: PLC0415
+            from hermes_cli.engine.client import WorkerEngine  # noqa: PLC0415
+            from hermes_cli.engine.options import Options  # noqa: PLC0415
+            from hermes_cli.prompting.turn_grammar import TAGS  # noqa: PLC0415
 
             wanted = None if schema is None else read_schema(schema)
-            LOG.verbose = verbose
             confirmed = confirmation.result()
-            wishes = Wishes(think=think, schema=False if wanted is None else wanted)
-            bounds = bounds_for([tool.schema for tool in offered.values()], wanted, console)
-            known = _known(named, file, catalogue)
-            chatter = Chatter(file.path, confirmed.plan, known=known, template=template)
+            guesser = None if draft == "off" else _draft(draft, named, file, catalogue, wished, confirmed, console)
     if confirmed.note:
         console.note(confirmed.note)
-    with chatter:
-        sampling = chatter.recommended_sampling()
-        sampling = replace(
-            sampling, seed=seed, temperature=sampling.temperature if temperature is None else temperature
+    with ExitStack() as stack:
+        loop = stack.enter_context(Loop())
+        with console.working(f"loading {file.name}") as say:
+            engine = WorkerEngine(
+                file.path,
+                confirmed.plan,
+                Options(tags=TAGS, adapters=loras, draft=guesser, verbose=verbose),
+                progress=lambda part: say(f"loading {file.name}: {part:.0%}"),
+            )
+            stack.callback(lambda: loop.run(engine.close()))
+            loading = loop.begin(engine.load())
+            from hermes_cli.chat.oneshot import Question, ask  # noqa: PLC0415 - while the engine loads
+            from hermes_cli.generation import Chatter, Message, Turn, Wishes  # noqa: PLC0415
+
+            schemas = [tool.schema for tool in offered.values()]
+            bounds = bounds_for(schemas, wanted, console)
+            known = _known(named, file, catalogue)
+            chatter = Chatter(engine, loop.run(loading), known=known, template=template)
+        given: dict[str, Any] = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "repeat_penalty": repeat_penalty,
+            "seed": seed,
+        }
+        insisted = {name: value for name, value in given.items() if value is not None}
+        turn = Turn(
+            [*([Message("system", system)] if system else []), Message("user", text)],
+            schemas,
+            wishes=Wishes(think=think, schema=False if wanted is None else wanted),
+            bounds=bounds,
+            sampling=replace(chatter.recommended_sampling(), **insisted),
+            max_tokens=max_tokens,
+            think_budget=think_budget,
+            stops=tuple(stop or ()),
+            shift=context_shift,
         )
-        messages = [Message("system", system)] if system else []
-        messages.append(Message("user", text))
-        question = Question(messages, offered, sampling, max_tokens, yes, wishes, think_budget, bounds)
-        document = ask(chatter, question, console)
-        loaded = {"context_length": chatter.context.length, "gpu_layers": confirmed.gpu_layers}
+        document = ask(chatter, Question(turn, offered, yes), console, loop)
+        loaded = {
+            "context_length": chatter.loaded.context,
+            "gpu_layers": confirmed.gpu_layers,
+            "draft": chatter.loaded.draft or None,
+        }
         memory = {**asdict(confirmed.total), "total": confirmed.total.total}
         console.document({"model": file.name, **document, **loaded, "memory_bytes": memory})
+
+
+def _draft(
+    wanted: str,
+    named: Reference,
+    file: ModelFile,
+    catalogue: Catalogue,
+    wished: Loading,
+    confirmed: Confirmed,
+    console: Console,
+) -> Draft | None:
+    """The model that is to guess tokens; raises as `draft_for` does."""
+    from hermes_cli.commands.drafting import draft_for  # noqa: PLC0415 - only where one is wanted
+
+    return draft_for(wanted, _known(named, file, catalogue), catalogue, wished, confirmed, console.note)
+
+
+def _check_stops(stops: Sequence[str]) -> None:
+    """Raises UsageError: one would end every answer before it begins."""
+    if "" in stops:
+        raise UsageError("--stop is empty.", hint="give a text, or leave --stop out.")
 
 
 def _kv_type(name: str | None) -> KvType | None:

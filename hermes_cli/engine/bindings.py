@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from typing import TYPE_CHECKING
 
+from hermes_cli.engine.process import REINSTALL_HINT
 from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ if not TYPE_CHECKING:
     try:
         llama_cpp = _api()
     except (ImportError, OSError, RuntimeError) as error:
-        raise EngineError(
-            f"llama.cpp cannot be loaded: {error}.",
-            hint="install it again: pip install --force-reinstall --no-cache-dir llama-cpp-python",
-        ) from error
+        raise EngineError(f"llama.cpp cannot be loaded: {error}.", hint=REINSTALL_HINT) from error
 
 __all__ = ["llama_cpp"]

@@ -225,7 +225,7 @@ class Confirmation:
             self._child.kill()
             return EngineError(f"trying {self._path} gave nonsense: {line.strip()[:200]!r}.", hint=VERBOSE_HINT)
         death = Death(self._child.wait(), self._logged())
-        if refused := death.over(self._path):
+        if refused := death.unloadable or death.over(self._path):
             return refused
         return EngineError(
             f"the process that tried {self._path} {death.ended}: {death.last_words}.",

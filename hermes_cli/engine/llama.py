@@ -333,6 +333,14 @@ class Context(Owned):
         """Let a sequence have another one's first `end` positions, too; no memory is copied."""
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, end)
 
+    def covers(self, sequence: int, end: int) -> bool:
+        """Whether the cache still has all that a token at position `end` looks at.
+
+        Of layers with a sliding window llama.cpp reuses cells that no token of their sequence can see any more.
+        """
+        start: int = llama_cpp.llama_memory_seq_pos_min(self._memory, sequence)
+        return start == 0 or 0 < start <= end - llama_cpp.llama_model_n_swa(self.model.handle) + 1
+
     def use_threads(self, decode: int, prefill: int) -> None:
         """CPU threads for decodes of one token, and of more."""
         llama_cpp.llama_set_n_threads(self.handle, decode, prefill)

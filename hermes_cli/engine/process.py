@@ -9,11 +9,13 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hermes_cli.errors import EngineDiedError, IntegrityError
+from hermes_cli.errors import EngineDiedError, EngineError, IntegrityError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+REINSTALL_HINT = "install it again: pip install --force-reinstall --no-cache-dir llama-cpp-python"
+_UNLOADABLE = re.compile(r"^[\w.]*EngineError: (llama\.cpp cannot be loaded: .*)$", re.MULTILINE)  # of bindings.py
 _ASSERTION = re.compile(r"GGML_ASSERT\(.*\) failed")
 _MOST_SHOWN = 300  # characters of a last line
 
@@ -68,6 +70,12 @@ class Death:
         """What llama.cpp found to be wrong before it gave up; None if it did not."""
         found = _ASSERTION.search(self.log)
         return found[0] if found else None
+
+    @property
+    def unloadable(self) -> EngineError | None:
+        """What to say where llama.cpp itself could not be loaded; None if it could."""
+        found = _UNLOADABLE.search(self.log)
+        return EngineError(found[1], hint=REINSTALL_HINT) if found else None
 
     def over(self, path: Path) -> IntegrityError | None:
         """What to say where llama.cpp gave up while it read a file; None if it did not."""

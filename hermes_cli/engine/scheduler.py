@@ -72,7 +72,7 @@ class Scheduler:
         """
         self._model, self._context, self._emit = model, context, emit
         self._slots, self._lookup, self._draft, self._saved = slots, lookup, draft, saved
-        self.cells = Cells(context, context.length, slots)
+        self.cells = Cells(context, context.length, slots, covers=context.covers)
         self._batch = Batch(context.batch_tokens)
         self._pieces = Pieces(model.vocabulary)
         self._pace = Pace()
@@ -267,7 +267,7 @@ class Scheduler:
         free = min(self._batch.capacity, self.cells.free) - self._planned
         for request in writers:
             most = min(MOST_DRAFTED, request.room - 1, free)
-            if most <= 0 or not request.job.request.speculate:
+            if most <= 0 or not request.job.request.speculate or not self.cells.divisible:
                 continue
             request.guess(most, lambda chance, most: self._pace.draft_length(chance, self._planned, most))
             if self._draft and not request.drafts and request.acceptance.ready():
@@ -332,6 +332,7 @@ class Scheduler:
             self._counts["accepted_tokens"] += right
             if right < drafts:
                 self.cells.cut(request.place, request.cached)
+                request.cached = self.cells.length(request.place)  # 0 where a cache cannot be cut
         if text := request.take_text(last=request.ended is not None):
             self._emit(request.job.id, text)
         if request.ended:

@@ -134,7 +134,20 @@ def test_what_to_load_comes_back(options: Options) -> None:
 
 def test_what_a_child_says_of_itself_comes_back() -> None:
     loaded = Loaded(
-        1, 2, 3, 4, 5, 6, {"default": "{{x}}"}, {"temp": "0.5"}, "<s>", "</s>", ("<s>",), (), {"a": 1}, (9,)
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        {"default": "{{x}}"},
+        {"temp": "0.5"},
+        "<s>",
+        "</s>",
+        adds_bos=True,
+        control=("<s>",),
+        tags={"a": 1},
+        others=(9,),
     )
     stats = Stats("ready", (SlotState(1, 2, 3, 4),), queued=1, decode_seconds=0.5)
     assert frame(wire.pack("loaded", 0, loaded)).read(Loaded) == loaded

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import RunHermes, clean_environment
 from gguf_bytes import string
@@ -124,6 +125,52 @@ def test_max_tokens_is_not_silent(hermes: RunHermes) -> None:
     )
 
 
+def test_a_stop_text_ends_the_answer_before_it(hermes: RunHermes) -> None:
+    whole = hermes("chat", "demo", "Who are you?").stdout
+    cut = hermes("chat", "demo", "Who are you?", "--stop", " million", "--stop", "never said")
+    assert cut.stdout == whole.partition(" million")[0] + "\n"
+    assert cut.stderr == ""
+
+
+def test_flags_of_sampling_reach_the_model(hermes: RunHermes) -> None:
+    """At any temperature one token is drawn where only one is left to draw from."""
+    plain = hermes("chat", "demo", "Who are you?", "--temperature", "0").stdout
+    for only_one in (("--top-k", "1"), ("--top-p", "0"), ("--min-p", "1")):
+        assert hermes("chat", "demo", "Who are you?", "--temperature", "5", *only_one).stdout == plain
+    penalized = hermes("chat", "demo", "Who are you?", "--temperature", "0", "--repeat-penalty", "100").stdout
+    assert penalized != plain
+
+
+def test_a_shift_goes_on_where_the_context_ends(hermes: RunHermes) -> None:
+    """Tokens that would end the answer are made impossible by a grammar."""
+    asked = ("Count", "--context", "256", "--max-tokens", "400", "--json", "--schema")
+    digits = json.dumps({"type": "string", "minLength": 3000, "pattern": "^[0-9]*$"})
+    done = hermes("chat", "demo", *asked, digits)
+    ended, shifted = (
+        json.loads(done.stdout),
+        json.loads(hermes("chat", "demo", *asked, digits, "--context-shift").stdout),
+    )
+    assert ended["usage"]["total_tokens"] <= 256
+    assert shifted["usage"]["completion_tokens"] == 400
+    assert "--context-shift would go on" in done.stderr
+
+
+def test_neither_llama_cpp_nor_numpy_is_imported_but_in_child_processes(tmp_path: Path) -> None:
+    program = [sys.executable, "-X", "importtime", "-m", "hermes_cli", "chat", "demo", "Hi"]
+    done = subprocess.run(
+        program,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "hermes_cli.engine.client" in imported
+    assert not imported & {"llama_cpp", "numpy", "llguidance", "pydantic", "huggingface_hub"}
+
+
 def test_verbose_shows_llama_cpp_s_log(hermes: RunHermes) -> None:
     log = hermes("chat", "demo", "Hi", "-v").stderr
     assert "llama_model_loader" in log
@@ -211,6 +258,11 @@ def test_a_context_larger_than_the_machine_is_refused_with_what_would_fit(hermes
         (["demo", "Hi", "--context", "1000000"], ExitCode.USAGE, "longer than the 1,024 tokens"),
         (["demo", "Hi", "--json", "--quiet"], ExitCode.USAGE, "exclude each other"),
         (["demo", "Hi", "--kv-type", "q9_0"], ExitCode.USAGE, "no KV cache type q9_0"),
+        (["demo", "Hi", "--stop", ""], ExitCode.USAGE, "--stop is empty"),
+        (["demo", "Hi", "--lora", "no.gguf:0.5"], ExitCode.NOT_FOUND, "--lora no.gguf:0.5: there is no such file"),
+        (["demo", "Hi", "--lora", "text.gguf:half"], ExitCode.USAGE, "the scale 'half' is no number"),
+        (["demo", "Hi", "--lora", "text.gguf"], ExitCode.INTEGRITY, "cannot load the LoRA adapter text.gguf"),
+        (["demo", "Hi", "--draft", "no.gguf"], ExitCode.NOT_FOUND, "there is no file no.gguf"),
         (["abort.gguf", "Hi"], ExitCode.INTEGRITY, "llama.cpp gives up over abort.gguf: GGML_ASSERT("),
         (["demo", "Hi", "--tools", "no.py"], ExitCode.NOT_FOUND, "no tools file no.py"),
         (["demo", "Hi", "--tools", "broken.py"], ExitCode.USAGE, "broken.py, line 2: "),
@@ -325,6 +377,30 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path, command: str) -> None:
     assert process.returncode == ExitCode.INTERRUPTED
     assert errors.rstrip().endswith("interrupted")
     assert "Traceback" not in errors
+
+
+def test_ctrl_c_ends_an_answer_and_leaves_no_process(tmp_path: Path) -> None:
+    """A grammar keeps the model writing for as long as the context has room, with a shift for good."""
+    endless = json.dumps({"type": "string", "minLength": 30_000, "pattern": "^[0-9]*$"})
+    command = [sys.executable, "-m", "hermes_cli", "chat", "demo", "Hi", "--schema", endless, "--context-shift"]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=clean_environment(),
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(20)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert errors == "interrupted\n"
+    assert not psutil.wait_procs(children, timeout=10)[1]
 
 
 def test_a_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:

@@ -244,3 +244,40 @@ def test_yarn_stretches_only_what_needs_it() -> None:
         plans_for(facts(model.short), on, Loading(context=200_000, yarn=yarn))
     with pytest.raises(UsageError, match="40,960 tokens this model was trained for"):
         plans_for(facts(model.short), on, Loading(context=64_000))
+
+
+def test_a_server_looks_for_the_longest_context_that_the_model_can_handle() -> None:
+    file = facts("hermes-3:8b")
+    assert plans_for(file, machine(48), Loading(longest=True))[0].settings.context == 131_072
+    chosen = next(plan for plan in plans_for(file, machine(12), Loading(longest=True)) if fits(file, plan, machine(12)))
+    assert (chosen.settings.context, chosen.gpu_layers) == (32_768, 33)
+    yarn = MODELS["hermes-4:14b"].context.yarn
+    assert (
+        plans_for(facts("hermes-4:14b"), machine(80), Loading(longest=True, yarn=yarn))[0].settings.context == 131_072
+    )
+
+
+def test_a_context_that_it_must_have_is_never_halved() -> None:
+    file, on = replace(facts("hermes-3:8b"), trained_context=100_000), machine(16)
+    plans = plans_for(file, on, Loading(longest=True, least=65_536))
+    assert set(lengths(plans)) <= {100_000, 65_536}
+    assert lengths(plans_for(file, on, Loading(least=65_536)))[0] == 65_536
+    others = list(alternatives_to(file, machine(8, ram=12), Loading(longest=True, least=65_536)))
+    assert others
+    assert min(plan.settings.context for plan in others) >= 65_536
+
+
+def test_a_model_that_cannot_handle_what_it_must_have_is_refused() -> None:
+    file = replace(facts("hermes-4:14b"), trained_context=40_960)
+    with pytest.raises(UsageError, match="65,536 tokens of context are needed, more than the 40,960"):
+        plans_for(file, machine(), Loading(least=65_536))
+    yarn = MODELS["hermes-4:14b"].context.yarn
+    assert plans_for(file, machine(), Loading(least=65_536, yarn=yarn))
+
+
+def test_what_is_insisted_on_of_gpus_and_batches_is_in_every_plan() -> None:
+    file = facts("hermes-3:8b")
+    loading = Loading(tensor_split=(3, 1), micro_batch=128)
+    for plan in plans_for(file, machine(24, 24), loading):
+        assert plan.settings.micro_batch == 128
+        assert plan.tensor_split == ((3, 1) if plan.gpu_layers else ())

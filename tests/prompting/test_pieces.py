@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.engine.llama import Model, Vocabulary
+from hermes_cli.engine.tokens import encode
 from hermes_cli.gguf.header import read_header
 from hermes_cli.paths import asset
 from hermes_cli.prompting.families import CHATML
 from hermes_cli.prompting.messages import Message
-from hermes_cli.engine.tokens import encode
 from hermes_cli.prompting.pieces import Specials, single_tokens
 from hermes_cli.prompting.render import OurFormat, Request
 from hermes_cli.prompting.text import TAGS, Text, joined, plain

@@ -1,0 +1,81 @@
+"""The small model that guesses tokens for the large one (`--draft`): which, and how it is loaded beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hermes_cli.catalog.names import CatalogueName, Names
+from hermes_cli.engine.confirm import confirm
+from hermes_cli.engine.options import Draft
+from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
+from hermes_cli.hardware.probe import probe
+from hermes_cli.planning.drafts import draft_candidates
+from hermes_cli.server.lineup import without
+from hermes_cli.store.library import find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.planning.run_plan import Loading
+    from hermes_cli.planning.verdict import Confirmed
+    from hermes_cli.store.library import ModelFile
+
+AUTO, OFF = "auto", "off"
+
+
+def draft_for(
+    wanted: str,
+    known: Model | None,
+    catalogue: Catalogue,
+    loading: Loading,
+    confirmed: Confirmed,
+    note: Callable[[str], None],
+) -> Draft | None:
+    """The model that is to guess, planned for the memory that the large one leaves.
+
+    Args:
+        wanted: a name, `auto` for one that is installed and fits, or `off`.
+        known: what the large model is in the catalogue, if it is there.
+        catalogue: all models.
+        loading: what the user insists on for the large one.
+        confirmed: its plan.
+        note: is told why `auto` finds none.
+
+    Raises:
+        HermesError: the one that is named is not here, cannot be read or does not fit.
+    """
+    if wanted == OFF:
+        return None
+    if wanted != AUTO:
+        return _planned(find(Names(catalogue).parse(wanted), catalogue), loading, confirmed)
+    candidates = draft_candidates(known, catalogue) if known else ()
+    file = next(filter(None, (_installed(one, catalogue) for one in candidates)), None)
+    if file is None:
+        fetch = f"hermes pull {candidates[0].short} gets one" if candidates else "the catalogue knows of none"
+        note(f"no model is here that can guess for this one; {fetch}")
+        return None
+    try:
+        return _planned(file, replace(loading, force=False), confirmed)
+    except DoesNotFitError:
+        note(f"{file.name} is not used to guess: there is no memory left for it")
+        return None
+
+
+def _installed(model: Model, catalogue: Catalogue) -> ModelFile | None:
+    try:
+        return find(CatalogueName(model), catalogue)
+    except NotFoundError:
+        return None
+
+
+def _planned(file: ModelFile, loading: Loading, confirmed: Confirmed) -> Draft:
+    """With the context of the large one, or all that it was trained for."""
+    rest = without(probe(measure=False), confirmed)
+    wished = replace(loading, context=confirmed.plan.settings.context, gpu_layers=None, yarn=None)
+    try:
+        plan = confirm(file.path, wished, rest).plan
+    except UsageError:
+        plan = confirm(file.path, replace(wished, context=None, longest=True), rest).plan
+    return Draft(file.path, plan)

@@ -1,0 +1,225 @@
+"""What `hermes serve` does once its settings are known: which models, the banner, and the server itself."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hermes_cli.catalog.load import load
+from hermes_cli.commands.drafting import draft_for
+from hermes_cli.commands.machine import gibibytes
+from hermes_cli.commands.units import gigabytes
+from hermes_cli.console import Voice
+from hermes_cli.engine.client import WorkerEngine
+from hermes_cli.errors import HermesError, NotFoundError
+from hermes_cli.hardware.probe import probe
+from hermes_cli.planning.recommend import Wish, candidates
+from hermes_cli.server.app import EVERYWHERE
+from hermes_cli.server.lineup import AGENT_CONTEXT, line_up
+from hermes_cli.server.room import has_room
+from hermes_cli.server.run import Parts, Running, serve
+from hermes_cli.store.library import installed_quantizations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.console import Console
+    from hermes_cli.engine.options import Draft
+    from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.recommend import Candidate
+    from hermes_cli.planning.run_plan import Loading
+    from hermes_cli.planning.verdict import Confirmed
+    from hermes_cli.server.lineup import Offer
+    from hermes_cli.server.settings import ModelEntry, ServerSettings
+
+YES = {"y", "yes", ""}
+DEMO_HINT = "try the one that ships with hermes: hermes serve demo"
+
+
+def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -> bool:
+    """Serve until a signal comes; whether what ran could finish.
+
+    Raises:
+        HermesError: the port is in use, or a model is not here, does not fit or cannot be loaded.
+    """
+    waiting = _Waiting(console)
+
+    def offers() -> tuple[Offer, ...]:
+        catalogue, machine = load(), probe(measure=False)
+        chosen = settings.models or (best_installed(settings, catalogue, machine, console),)
+
+        def draft(name: str, known: Model | None, wished: Loading, confirmed: Confirmed) -> Draft | None:
+            return draft_for(name, known, catalogue, wished, confirmed, console.note)
+
+        waiting.begin("looking how the models fit")
+        whole = msgspec.structs.replace(settings, models=chosen)
+        return line_up(whole, catalogue, machine, draft, console.note)
+
+    def engine(offer: Offer) -> WorkerEngine:
+        options = replace(offer.options, verbose=verbose)
+
+        def progress(part: float) -> None:
+            waiting.show(f"loading {offer.name}: {part:.0%}")
+
+        return WorkerEngine(offer.path, offer.confirmed.plan, options, progress=progress)
+
+    def started(running: Running) -> None:
+        waiting.end()
+        _say_started(running, console)
+
+    logged = settings.log_json or console.voice is Voice.HUMAN
+    write = console.log if logged else _nothing
+    try:
+        return serve(settings, Parts(offers, engine, has_room, started, write, console.note))
+    finally:
+        waiting.end()
+
+
+class _Waiting:
+    """What is shown until the server is ready; nothing before it begins and after it ends."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._shown = console, ExitStack()
+        self.show: Callable[[str], None] = _nothing
+
+    def begin(self, message: str) -> None:
+        """Show it from now on."""
+        self.show = self._shown.enter_context(self._console.working(message))
+
+    def end(self) -> None:
+        """It is there, or will never be."""
+        self.show = _nothing
+        self._shown.close()
+
+
+def _nothing(_: str) -> None:
+    """Say nothing."""
+
+
+def best_installed(settings: ServerSettings, catalogue: Catalogue, machine: Machine, console: Console) -> ModelEntry:
+    """The best model that is here; else the best there is, fetched after a question.
+
+    Raises:
+        NotFoundError: none is here, and nobody can be asked.
+        HermesError: the answer was no.
+    """
+    wish = Wish("agent", AGENT_CONTEXT) if settings.for_agent else Wish()
+    fitting = candidates(catalogue, machine, wish)
+    here = next(
+        (one for one in fitting if one.variant.quantization in installed_quantizations(one.variant.model)), None
+    )
+    if here:
+        console.note(f"serving {here.variant.name}, the best that is installed (hermes recommend)")
+        return _as_recommended(here, settings)
+    if not fitting:
+        raise NotFoundError("no model was named, and no Hermes model fits this machine.", hint=DEMO_HINT)
+    _fetch(fitting[0], console)
+    return _as_recommended(fitting[0], settings)
+
+
+def _as_recommended(best: Candidate, settings: ServerSettings) -> ModelEntry:
+    """With the KV cache and the YaRN that were counted on, where nothing else was said."""
+    entry = settings.entry(best.variant.name)
+    if best.settings.k_type != "f16" and entry.kv_type is None:
+        entry = msgspec.structs.replace(entry, kv_type=best.settings.k_type)
+    return msgspec.structs.replace(entry, yarn=True) if best.by_yarn and entry.yarn is None else entry
+
+
+def _fetch(best: Candidate, console: Console) -> None:
+    """Download it, after a question.
+
+    Raises:
+        NotFoundError: nobody can be asked.
+        HermesError: the answer was no.
+    """
+    from hermes_cli.commands.pull import command as pull  # noqa: PLC0415 - the client side of HTTP
+
+    name, size = best.variant.name, gigabytes(best.variant.bytes)
+    refusal = NotFoundError(
+        "no model was named, and no Hermes model that fits is here.", hint=f"hermes pull {name} ({size}). {DEMO_HINT}"
+    )
+    if console.voice is not Voice.HUMAN or not sys.stdin or not sys.stdin.isatty():
+        raise refusal
+    try:
+        answer = console.ask(f"No model is here. Fetch {name}, {size}, the best that fits? [Y/n] ")
+    except OSError:
+        raise refusal from None
+    if answer.lower() not in YES:
+        raise HermesError("nothing was fetched.", hint=DEMO_HINT)
+    pull([name], yes=True)
+
+
+def _say_started(running: Running, console: Console) -> None:
+    """The banner: what runs where, and what to paste into a client."""
+    settings = running.settings
+    address = f"http://{_host(settings.host)}:{running.port}"
+    key = settings.keys[0].secret if settings.own_key else None
+    console.document(_document(running, address, key))
+    if console.voice is Voice.QUIET:
+        console.text("".join(f"{line}\n" for line in (f"{address}/v1", key) if line))
+        return
+    everywhere = " and every other address of this machine" if settings.host in EVERYWHERE else ""
+    console.text(f"hermes serves {address}/v1{everywhere}\n\n")
+    for number, offer in enumerate(running.offers):
+        console.text(f"  {offer.name}{_other_names(offer)}\n")
+        slots = offer.confirmed.plan.settings.slots
+        console.text(f"    {offer.context:,} tokens of context for each request, {slots} at once\n")
+        when = "" if number == 0 else ", loaded when it is asked for"
+        console.text(f"    {_memory(offer)}{when}\n")
+        if offer.confirmed.note:
+            console.note(f"    {offer.confirmed.note}")
+    if key:
+        console.text(f"\n  key, made for this run and shown only now: {key}\n")
+        console.note("  your own: --api-key-file FILE")
+    elif not settings.keys and not running.local:
+        console.warn("  anybody who can reach this address may use it: --insecure")
+    shown = key or ("YOUR-KEY" if settings.keys else "none")
+    console.text(f"\n  export OPENAI_BASE_URL={address}/v1 OPENAI_API_KEY={shown}\n\n")
+    console.note("Ctrl-C stops it.")
+
+
+def _host(host: str) -> str:
+    """What a client on this machine types."""
+    if host in EVERYWHERE:
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _other_names(offer: Offer) -> str:
+    return f", also called {', '.join(offer.aliases)}" if offer.aliases else ""
+
+
+def _memory(offer: Offer) -> str:
+    """What it takes of what was free, place by place, as llama.cpp said it would."""
+    places = [place for place in offer.confirmed.places if place.part.total]
+    return ", ".join(f"{gibibytes(place.part.total)} of {gibibytes(place.room)} free {place.where}" for place in places)
+
+
+def _document(running: Running, address: str, key: str | None) -> dict[str, Any]:
+    return {
+        "address": f"{address}/v1",
+        "api_key": key,
+        "models": [_model(offer) for offer in running.offers],
+    }
+
+
+def _model(offer: Offer) -> dict[str, Any]:
+    plan = offer.confirmed.plan
+    return {
+        "name": offer.name,
+        "aliases": list(offer.aliases),
+        "context_length": offer.context,
+        "slots": plan.settings.slots,
+        "kv_type": plan.settings.k_type,
+        "gpu_layers": offer.confirmed.gpu_layers,
+        "memory": [
+            {"place": place.name, "bytes": {**asdict(place.part), "total": place.part.total}, "free_bytes": place.room}
+            for place in offer.confirmed.places
+        ],
+        "note": offer.confirmed.note or None,
+    }

@@ -1,0 +1,169 @@
+"""One line for each request, and the count of those that run, so that a server can stop when they are done."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from hermes_cli.errors import NotReadyError
+from hermes_cli.server.tally import CURRENT, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from hermes_cli.server.metrics import Metrics
+
+LEFT = 499  # as nginx calls a client that did not wait for the answer
+MOST_LOGGED = 64 << 10  # bytes of a body
+NO_ROUTE = "none"
+
+
+class Traffic:
+    """How many requests are at work, and whether more are let in."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.stopping = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    def let_in(self) -> None:
+        """Ask before a request begins.
+
+        Raises:
+            NotReadyError: the server is about to stop.
+        """
+        if self.stopping:
+            raise NotReadyError("the server is about to stop.", hint="ask again when it is back.")
+
+    def begin(self) -> None:
+        """One more."""
+        self.running += 1
+        self._quiet.clear()
+
+    def end(self) -> None:
+        """One less."""
+        self.running -= 1
+        if not self.running:
+            self._quiet.set()
+
+    async def quiet(self, seconds: float) -> bool:
+        """Wait until none is at work; false if some still are after so many seconds."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), seconds)
+        return not self.running
+
+
+class Journal:
+    """Writes down every request when it is over, however it ended."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        traffic: Traffic,
+        write: Callable[[str], None],
+        timeout: float,
+        as_json: bool = False,
+        bodies: bool = False,
+    ) -> None:
+        """Put it outermost.
+
+        Args:
+            app: what comes behind.
+            metrics: is told the same.
+            traffic: counts those that run.
+            write: takes a line.
+            timeout: seconds that a request may take.
+            as_json: write JSON.
+            bodies: write what clients sent, too.
+        """
+        self._app, self._metrics, self._traffic, self._write = app, metrics, traffic, write
+        self._timeout, self._as_json, self._bodies = timeout, as_json, bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        tally = Tally(time.monotonic() + self._timeout)
+        status, whole = LEFT, False
+        body = bytearray()
+
+        async def noted_send(message: Message) -> None:
+            nonlocal status, whole
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif not message.get("more_body", False):
+                whole = True
+            await send(message)
+
+        async def noted_receive() -> Message:
+            message = await receive()
+            body.extend(message.get("body", b"")[: MOST_LOGGED - len(body)])
+            return message
+
+        token = CURRENT.set(tally)
+        self._traffic.begin()
+        try:
+            await self._app(scope, noted_receive if self._bodies else receive, noted_send)
+        except Exception:  # answered further out
+            status, whole = 500, True
+            raise
+        finally:
+            self._traffic.end()
+            CURRENT.reset(token)
+            self._note(scope, status if whole else LEFT, tally, bytes(body))
+
+    def _note(self, scope: Scope, status: int, tally: Tally, body: bytes) -> None:
+        route = getattr(scope.get("route"), "path", NO_ROUTE)
+        seconds = time.monotonic() - tally.started
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        self._metrics.answered(method, route, status, seconds)
+        facts = self._facts(scope, status, tally, seconds)
+        if self._bodies and body:
+            facts["body"] = body.decode("utf-8", "replace")
+        self._write(json.dumps(facts) if self._as_json else _line(facts))
+
+    @staticmethod
+    def _facts(scope: Scope, status: int, tally: Tally, seconds: float) -> dict[str, Any]:
+        """What is told of a request. Times are in milliseconds; the path only if there is no such route."""
+        route = getattr(scope.get("route"), "path", None)
+        client = scope.get("state", {}).get("client") or (scope["client"] or ("",))[0]
+        facts = {
+            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "client": client,
+            "method": scope["method"],
+            "route": route,
+            "path": None if route else ascii(scope["path"])[1:-1][:200],
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+        }
+        if tally.model:
+            facts |= {
+                "model": tally.model,
+                "prompt_tokens": tally.prompt_tokens,
+                "cached_tokens": tally.cached_tokens,
+                "completion_tokens": tally.completion_tokens,
+                "first_token_ms": None if tally.first_token is None else round(tally.first_token * 1000, 1),
+            }
+        return facts
+
+
+_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
+
+
+def _line(facts: dict[str, Any]) -> str:
+    """The same for people."""
+    clock = datetime.fromisoformat(facts["time"]).astimezone().strftime("%H:%M:%S")
+    place = facts["route"] or facts["path"]
+    tokens = f", {facts['prompt_tokens']}+{facts['completion_tokens']} tokens" if "model" in facts else ""
+    body = f"\n{facts['body']}" if "body" in facts else ""
+    return f"{clock} {facts['client']} {facts['method']} {place} {facts['status']}, {facts['ms']:.0f} ms{tokens}{body}"

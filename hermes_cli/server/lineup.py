@@ -1,0 +1,282 @@
+"""From names to models that are ready to be loaded: their files, what they are, and confirmed plans.
+
+Several models are planned so that all of them fit beside each other, if they can: those after the first are content
+with what a chat takes, and the first gets what is left. If they cannot, each is planned as if it were alone, and the
+pool lets them take turns.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hermes_cli.catalog.names import CatalogueName, Names
+from hermes_cli.catalog.quantizations import spoken
+from hermes_cli.engine.confirm import confirm
+from hermes_cli.engine.options import Options
+from hermes_cli.errors import DoesNotFitError, UsageError
+from hermes_cli.gguf.header import read_header
+from hermes_cli.gguf.types import FILE_TYPES
+from hermes_cli.planning.placement import GIB
+from hermes_cli.planning.recommend import Wish, candidates, smallest
+from hermes_cli.planning.run_plan import Loading
+from hermes_cli.planning.verdict import NOTHING_FITS, RAM
+from hermes_cli.prompting.choose import identify
+from hermes_cli.prompting.template import ChatTemplate, read_template
+from hermes_cli.prompting.turn_grammar import TAGS
+from hermes_cli.server.settings import SLOTS
+from hermes_cli.store.library import find, installed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.engine.options import Draft
+    from hermes_cli.errors import HermesError
+    from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.verdict import Confirmed
+    from hermes_cli.server.settings import ModelEntry, ServerSettings
+    from hermes_cli.store.library import ModelFile
+
+    DraftFor = Callable[[str, Model | None, Loading, Confirmed], Draft | None]
+
+AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["agent"]), and this is the usual length
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A model that clients can ask for.
+
+    Attributes:
+        name: its id in the API.
+        aliases: other names that clients may use.
+        path: of its file, or its first shard.
+        known: what it is in the catalogue, if it is there.
+        loading: what was asked for, narrowed down to the plan: to ask again whether there is room.
+        confirmed: the plan, and what it needs; it stays the same as long as the server runs.
+        options: for its engine.
+        template: an override of its prompt format.
+        think: whether it reasons where a request does not say.
+        idle_seconds: how long it stays in memory without a request; None for ever.
+        forced: it is loaded even if there is too little memory.
+        size: bytes of its first file.
+        quantization: as its name or its header says, if they do.
+        created: when its file was written, in seconds since 1970.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    path: Path
+    known: Model | None
+    loading: Loading
+    confirmed: Confirmed
+    options: Options
+    template: str | None = None
+    think: bool | None = None
+    idle_seconds: float | None = None
+    forced: bool = False
+    size: int = 0
+    quantization: str | None = None
+    created: int = 0
+
+    @property
+    def context(self) -> int:
+        """Tokens that one request can use."""
+        return self.confirmed.plan.settings.context
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A model before it is planned."""
+
+    entry: ModelEntry
+    file: ModelFile
+    known: Model | None
+    loading: Loading
+
+
+def line_up(
+    settings: ServerSettings,
+    catalogue: Catalogue,
+    machine: Machine,
+    draft_for: DraftFor,
+    say: Callable[[str], None],
+) -> tuple[Offer, ...]:
+    """The models of the settings, in their order.
+
+    Args:
+        settings: with one model at least.
+        catalogue: where they are looked up.
+        machine: where they are to run, with what is free of it now.
+        draft_for: finds the small model of a name that guesses for a large one.
+        say: is told what was given up.
+
+    Raises:
+        NotFoundError: one is not on this disk.
+        DoesNotFitError: one does not fit, even alone.
+        UsageError: what is asked of one makes no sense, or two have the same name.
+        HermesError: a file cannot be read, or llama.cpp refuses it.
+    """
+    names = Names(catalogue)
+    least = AGENT_CONTEXT if settings.for_agent else 0
+    named = [_named(entry, 0 if number else least, names, catalogue) for number, entry in enumerate(settings.models)]
+    try:
+        plans = _plans(named, machine, say)
+    except (DoesNotFitError, UsageError) as error:
+        if least and not (isinstance(error, DoesNotFitError) and NOTHING_FITS not in error.hint):
+            raise _no_agent(error, catalogue, machine) from None
+        raise
+    offers = tuple(
+        _offer(one, confirmed, catalogue, settings.max_queue, draft_for)
+        for one, confirmed in zip(named, plans, strict=True)
+    )
+    _tell_apart(offers)
+    return offers
+
+
+def known_model(named: object, file: ModelFile, catalogue: Catalogue) -> Model | None:
+    """What a file is in the catalogue: as it was named, or as it calls itself."""
+    if isinstance(named, CatalogueName):
+        return named.model
+    header = read_header(file.path)
+    return identify((header.text("general.name") or "", file.path.stem), header.number, catalogue)
+
+
+def _named(entry: ModelEntry, least: int, names: Names, catalogue: Catalogue) -> _Named:
+    named = names.parse(entry.model)
+    file = find(named, catalogue)
+    known = known_model(named, file, catalogue)
+    if entry.context is not None and entry.context < least:
+        raise UsageError(
+            f"--context {entry.context:,} is less than the {least:,} tokens that --for-agent insists on.",
+            hint="leave one of them out.",
+        )
+    if entry.template not in {None, "file", "model"}:
+        ChatTemplate(read_template(Path(entry.template)))  # told now, not when the model is there
+    yarn = None
+    if entry.yarn:
+        yarn = known.context.yarn if known else None
+        if yarn is None:
+            raise UsageError(f"no source documents YaRN for {file.name}.", hint="leave --yarn out.")
+    loading = Loading(
+        entry.context,
+        entry.gpu_layers,
+        entry.kv_type,
+        entry.threads,
+        entry.slots or SLOTS,
+        yarn,
+        force=bool(entry.force),
+        longest=True,
+        least=least,
+        tensor_split=entry.tensor_split or (),
+        micro_batch=entry.batch,
+    )
+    return _Named(entry, file, known, loading)
+
+
+def _plans(named: Sequence[_Named], machine: Machine, say: Callable[[str], None]) -> list[Confirmed]:
+    """One for each, such that all fit beside each other; else each as if it were alone."""
+    first, *others = named
+    if others:
+        with suppress(DoesNotFitError):
+            return _beside(first, others, machine)
+        say("these models do not fit into memory together: they take turns, as they are asked for")
+    return [confirm(one.file.path, one.loading, machine) for one in named]
+
+
+def _beside(first: _Named, others: Sequence[_Named], machine: Machine) -> list[Confirmed]:
+    confirmed = []
+    for one in others:
+        modest = replace(one.loading, longest=False, force=False)
+        confirmed.append(confirm(one.file.path, modest, machine))
+        machine = without(machine, confirmed[-1])
+    return [confirm(first.file.path, replace(first.loading, force=False), machine), *confirmed]
+
+
+def without(machine: Machine, taken: Confirmed) -> Machine:
+    """What is left of a machine when a plan is loaded there."""
+    on_ram = sum(place.part.total for place in taken.places if place.name == RAM)
+    on_devices = iter([place.part.total for place in taken.places if place.name != RAM])
+    devices = tuple(
+        replace(device, free=max(device.free - next(on_devices, 0), 0)) if device.usable else device
+        for device in machine.devices
+    )
+    unified = any(device.unified for device in machine.usable_devices)
+    on_gpus = sum(place.part.total for place in taken.places if place.name != RAM) if unified else 0
+    return replace(machine, devices=devices, ram_available=max(machine.ram_available - on_ram - on_gpus, 0))
+
+
+def _offer(one: _Named, confirmed: Confirmed, catalogue: Catalogue, max_queue: int, draft_for: DraftFor) -> Offer:
+    entry, plan = one.entry, confirmed.plan
+    own = one.file.name
+    spelled = (entry.model,) if entry.name is None and entry.model != own and _is_a_name(entry.model) else ()
+    narrowed = replace(one.loading, context=plan.settings.context, gpu_layers=plan.gpu_layers, force=True, least=0)
+    status = one.file.path.stat()
+    return Offer(
+        name=entry.name or own,
+        aliases=tuple(dict.fromkeys((*spelled, *entry.aliases))),
+        path=one.file.path,
+        known=one.known,
+        loading=narrowed,
+        confirmed=confirmed,
+        options=Options(
+            tags=TAGS,
+            draft=draft_for(entry.draft, one.known, one.loading, confirmed) if entry.draft else None,
+            max_queue=max_queue,
+        ),
+        template=entry.template,
+        think=entry.think,
+        idle_seconds=entry.idle_seconds,
+        forced=one.loading.force,
+        size=status.st_size,
+        quantization=_quantization(one.file, catalogue),
+        created=int(status.st_mtime),
+    )
+
+
+def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> DoesNotFitError:
+    """The refusal of `--for-agent`, with what has enough context here."""
+    wish = Wish("agent", AGENT_CONTEXT)
+    found = candidates(catalogue, machine, wish)
+    if not found:
+        least = smallest(catalogue, wish)
+        would = f"; {least[0].name} would, with {least[1] / GIB:.2f} GiB of memory" if least else ""
+        return DoesNotFitError(
+            error.message, hint=f"no Hermes model has {AGENT_CONTEXT:,} tokens of context on this machine{would}."
+        )
+    best = found[0]
+    kv_type = "" if best.settings.k_type == "f16" else f" --kv-type {best.settings.k_type}"
+    yarn = " --yarn" if best.by_yarn else ""
+    name = best.variant.name
+    fetch = "" if installed(best.variant) else f", after hermes pull {name}"
+    return DoesNotFitError(error.message, hint=f"this has it: hermes serve {name} --for-agent{kv_type}{yarn}{fetch}")
+
+
+def _quantization(file: ModelFile, catalogue: Catalogue) -> str | None:
+    number = read_header(file.path).number("general.file_type")
+    stated = None if number is None else FILE_TYPES.get(number)
+    return spoken(file.path.name, frozenset(catalogue.quantizations)) or stated
+
+
+def _is_a_name(text: str) -> bool:
+    """Not a path: nobody types those into clients."""
+    return "/" not in text and "\\" not in text and not text.lower().endswith(".gguf")
+
+
+def _tell_apart(offers: Sequence[Offer]) -> None:
+    """Every name stands for one model.
+
+    Raises:
+        UsageError: one stands for two.
+    """
+    owner: dict[str, Offer] = {}
+    for offer in offers:
+        for name in {offer.name, *offer.aliases}:
+            other = owner.setdefault(name.casefold(), offer)
+            if other is not offer:
+                raise UsageError(
+                    f"{name} would stand for both {other.path.name} and {offer.path.name}.",
+                    hint="give one of them another name in the file: models: [{model: …, name: …}]",
+                )

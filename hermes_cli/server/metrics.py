@@ -1,0 +1,143 @@
+"""What Prometheus is told at /metrics. Names end in their unit; counters never fall, not even when a child restarts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from prometheus_client.metrics_core import Metric
+
+    from hermes_cli.engine.protocol import Done, Stats
+    from hermes_cli.server.pool import ModelCard
+
+# Seconds: from a cached prompt on a GPU to a long one on a CPU.
+_WAITS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_RATES = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)  # tokens per second of one request
+
+# Field of Stats: its name here, and what it is.
+_COUNTERS = {
+    "requests": ("requests", "Generations that were begun."),
+    "failed": ("requests_failed", "Generations that ended with an error."),
+    "cancelled": ("requests_cancelled", "Generations whose client left."),
+    "prompt_tokens": ("prompt_tokens", "Tokens of prompts that were computed."),
+    "cached_tokens": ("prompt_cached_tokens", "Tokens of prompts that did not have to be computed."),
+    "completion_tokens": ("completion_tokens", "Tokens that were generated."),
+    "drafted_tokens": ("drafted_tokens", "Tokens that were guessed ahead."),
+    "accepted_tokens": ("drafted_tokens_accepted", "Guesses that were right."),
+    "preempted": ("requests_preempted", "Times that a request was put back for want of cache."),
+    "steps": ("decode_steps", "Calls of llama_decode."),
+    "decode_seconds": ("decode_seconds", "Seconds in llama_decode."),
+    "step_seconds": ("step_seconds", "Seconds of whole steps, sampling included."),
+    "restarts": ("engine_restarts", "Times that an engine's process was started in place of one that died."),
+}
+_GAUGES = {
+    "queued": ("requests_waiting", "Generations that wait for their turn."),
+    "cache_cells": ("kv_cache_tokens", "Tokens that the KV cache holds at most."),
+    "cache_used": ("kv_cache_used_tokens", "Tokens that the KV cache holds."),
+    "cache_reusable": ("kv_cache_reusable_tokens", "Of those, kept from earlier requests only."),
+    "rss_bytes": ("engine_resident_bytes", "Bytes of RAM of the engine's process."),
+}
+
+
+class Metrics:
+    """Counts what is not counted elsewhere, and writes it together with the engines' own counts."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which tells nothing
+        self._registry = CollectorRegistry()
+        self._engines = _Engines()
+        self._registry.register(self._engines)
+        self._http = Counter(
+            "hermes_http_requests",
+            "Requests by what they were answered with.",
+            ("method", "route", "status"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "hermes_http_request_seconds",
+            "From the head of a request to the end of its answer.",
+            ("route",),
+            buckets=_WAITS,
+            registry=self._registry,
+        )
+        self._first = Histogram(
+            "hermes_time_to_first_token_seconds",
+            "From when a generation is asked for to its first token, waiting included.",
+            ("model",),
+            buckets=_WAITS,
+            registry=self._registry,
+        )
+        self._queue = Histogram(
+            "hermes_queue_seconds",
+            "From when a generation is asked for to the first work on it.",
+            ("model",),
+            buckets=_WAITS,
+            registry=self._registry,
+        )
+        self._rate = Histogram(
+            "hermes_generation_tokens_per_second",
+            "Speed of one generation, after its first token.",
+            ("model",),
+            buckets=_RATES,
+            registry=self._registry,
+        )
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request is over; `route` is its template, so that there are few."""
+        self._http.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def first_token(self, model: str, seconds: float) -> None:
+        """A generation began to speak."""
+        self._first.labels(model).observe(seconds)
+
+    def generated(self, model: str, done: Done) -> None:
+        """A generation is over."""
+        self._queue.labels(model).observe(done.queued_seconds)
+        if done.completion_tokens > 1 and done.completion_seconds > 0:
+            self._rate.labels(model).observe((done.completion_tokens - 1) / done.completion_seconds)
+
+    def exposition(self, stats: Mapping[str, Stats], cards: Iterable[ModelCard], evictions: int) -> bytes:
+        """The text that Prometheus reads."""
+        self._engines.stats, self._engines.cards, self._engines.evictions = stats, tuple(cards), evictions
+        return generate_latest(self._registry)
+
+
+class _Engines(Collector):
+    """The engines' own counts, as they were last said."""
+
+    def __init__(self) -> None:
+        self.stats: Mapping[str, Stats] = {}
+        self.cards: tuple[ModelCard, ...] = ()
+        self.evictions = 0
+
+    def collect(self) -> Iterable[Metric]:
+        """As Prometheus' library wants them."""
+        for field, (name, text) in _COUNTERS.items():
+            yield self._family(CounterMetricFamily(f"hermes_{name}", text, labels=("model",)), field)
+        for field, (name, text) in _GAUGES.items():
+            yield self._family(GaugeMetricFamily(f"hermes_{name}", text, labels=("model",)), field)
+        running = GaugeMetricFamily("hermes_requests_running", "Generations at work.", labels=("model",))
+        for model, stats in self.stats.items():
+            running.add_metric([model], len(stats.running))
+        yield running
+        loaded = GaugeMetricFamily("hermes_model_loaded", "1 if the model is in memory.", labels=("model",))
+        for card in self.cards:
+            loaded.add_metric([card.name], card.state == "ready")
+        yield loaded
+        evicted = CounterMetricFamily("hermes_evictions", "Times that a model made room for another one.")
+        evicted.add_metric([], self.evictions)
+        yield evicted
+
+    def _family(
+        self, family: CounterMetricFamily | GaugeMetricFamily, field: str
+    ) -> CounterMetricFamily | GaugeMetricFamily:
+        for model, stats in self.stats.items():
+            family.add_metric([model], getattr(stats, field))
+        return family

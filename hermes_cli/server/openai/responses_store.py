@@ -1,0 +1,115 @@
+"""Responses that were given, kept in memory for a while: to be asked for again, and to be gone on from.
+
+Nothing of it is written to disk. What a client made no other client sees.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MOST_RESPONSES = 1_000
+MOST_BYTES = 64 * 2**20  # of JSON, of all of them together
+MOST_SECONDS = 24 * 3600.0
+
+_encode, _decode = msgspec.json.encode, msgspec.json.decode
+
+
+@dataclass(frozen=True)
+class _Kept:
+    client: str
+    response: bytes
+    items: bytes  # the whole conversation, its answer at the end
+    until: float
+
+    @property
+    def size(self) -> int:
+        return len(self.response) + len(self.items)
+
+
+class Store:
+    """The latest responses, by id. The oldest go first."""
+
+    def __init__(
+        self,
+        most: int = MOST_RESPONSES,
+        most_bytes: int = MOST_BYTES,
+        seconds: float = MOST_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing is kept yet.
+
+        Args:
+            most: responses.
+            most_bytes: of JSON, of all together; a longer one is not kept at all.
+            seconds: that one is kept.
+            clock: tells seconds.
+        """
+        self._most, self._most_bytes, self._seconds, self._clock = most, most_bytes, seconds, clock
+        self._kept: dict[str, _Kept] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        self._forget()
+        return len(self._kept)
+
+    def put(self, client: str, name: str, response: bytes, items: Sequence[Any]) -> None:
+        """Keep one.
+
+        Args:
+            client: whose it is.
+            name: its id.
+            response: as it was sent.
+            items: of the conversation: the input with all that came before, and the output.
+        """
+        kept = _Kept(client, response, _encode(items), self._clock() + self._seconds)
+        self._kept[name] = kept
+        self._bytes += kept.size
+        self._forget()
+
+    def response(self, client: str, name: str) -> bytes | None:
+        """As it was sent; None if it is not kept."""
+        kept = self._find(client, name)
+        return kept.response if kept else None
+
+    def items(self, client: str, name: str) -> list[dict[str, Any]] | None:
+        """The conversation up to the end of a response; None if that is not kept."""
+        kept = self._find(client, name)
+        return _decode(kept.items) if kept else None
+
+    def item(self, client: str, name: str) -> dict[str, Any] | None:
+        """One item that a response gave out, by its own id."""
+        self._forget()
+        for kept in reversed(self._kept.values()):
+            if kept.client == client and name.encode() in kept.response:
+                output: list[dict[str, Any]] = _decode(kept.response)["output"]
+                if found := next((one for one in output if one["id"] == name), None):
+                    return found
+        return None
+
+    def drop(self, client: str, name: str) -> bool:
+        """Forget one; whether it was there."""
+        if self._find(client, name) is None:
+            return False
+        self._bytes -= self._kept.pop(name).size
+        return True
+
+    def _find(self, client: str, name: str) -> _Kept | None:
+        self._forget()
+        kept = self._kept.get(name)
+        return kept if kept and kept.client == client else None
+
+    def _forget(self) -> None:
+        now = self._clock()
+        while self._kept:
+            oldest = next(iter(self._kept))
+            enough = len(self._kept) <= self._most and self._bytes <= self._most_bytes
+            if enough and self._kept[oldest].until > now:
+                return
+            self._bytes -= self._kept.pop(oldest).size

@@ -1,0 +1,216 @@
+"""Requests as clients send them: what OpenAI documents, and what llama.cpp's, vLLM's and Ollama's clients add.
+
+Null is as good as nothing. Fields that nobody here knows are ignored, since clients are made for several servers; those
+that would change the result and cannot be honoured are refused by name (REFUSED). Messages, tools and schemas are taken
+as they are: prompting reads them, and knows more about them than a type could say.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from hermes_cli.engine.request import MOST_STOP_CHARACTERS, MOST_STOPS
+
+MOST_CHOICES = 16  # of one request
+MOST_MESSAGES = 10_000
+MOST_PROMPTS = 64  # in one request for completions
+MOST_TEXTS = 128  # of all its prompts together
+MOST_STATED_STOPS = MOST_STOPS // 2  # the prompt format has some, too
+MOST_TOP_LOGPROBS = 20  # as OpenAI
+_TEXT = {"type": "string"}
+_OBJECT = {"type": "object"}
+
+
+def _number(value: object) -> object:
+    """JSON has numbers; text and truth values are none."""
+    if isinstance(value, bool | str | bytes):
+        raise ValueError("must be a number")  # noqa: TRY004 - what pydantic takes for "this is wrong"
+    return value
+
+
+def _texts(value: object) -> object:
+    """One text is a list of one; empty ones say nothing."""
+    listed = [value] if isinstance(value, str) else value
+    return [one for one in listed if one != ""] if isinstance(listed, list) else value
+
+
+def _kinds(said: str, *kinds: type) -> AfterValidator:
+    """One of several types, without the branches of a union in the place of the error."""
+
+    def check(value: object) -> object:
+        if value is not None and type(value) not in kinds:
+            raise ValueError(f"must be {said}")
+        return value
+
+    return AfterValidator(check)
+
+
+Flag = Annotated[bool, Field(strict=True)]
+Whole = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(strict=True)]
+Texts = Annotated[
+    list[Annotated[str, Field(strict=True, max_length=MOST_STOP_CHARACTERS)]],
+    BeforeValidator(_texts),
+    Field(max_length=MOST_STATED_STOPS),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": MOST_STATED_STOPS}]}),
+]
+Messages = Annotated[
+    list[Any],
+    Field(min_length=1, max_length=MOST_MESSAGES),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_MESSAGES,
+            "items": {"type": "object", "properties": {"role": _TEXT, "content": {}}, "required": ["role"]},
+        }
+    ),
+]
+Object = Annotated[dict[str, Any], WithJsonSchema(_OBJECT)]
+ObjectOrText = Annotated[Any, _kinds("an object, or its JSON", dict, str), WithJsonSchema({"anyOf": [_OBJECT, _TEXT]})]
+FlagOrText = Annotated[
+    Any, _kinds("true, false or a text", bool, str), WithJsonSchema({"anyOf": [{"type": "boolean"}, _TEXT]})
+]
+Duration = Annotated[
+    Any, _kinds("seconds, or a text like 5m", int, float, str), WithJsonSchema({"anyOf": [{"type": "number"}, _TEXT]})
+]
+Prompt = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _TEXT,
+                {"type": "array", "items": _TEXT},
+                {"type": "array", "items": {"type": "integer"}},
+                {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}},
+            ]
+        }
+    ),
+]
+
+
+class _Lenient(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class StreamOptions(_Lenient):
+    """What a stream tells beside the answer."""
+
+    include_usage: Flag | None = Field(None, description="Send one more chunk at the end, with the usage.")
+
+
+class Asked(_Lenient):
+    """What chats and completions have in common. Sampling that is not given is as the model recommends."""
+
+    model: Text | None = Field(None, description="A served name or alias; empty is the server's first model.")
+    stream: Flag | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[Whole, Field(ge=1, le=MOST_CHOICES)] | None = None
+    max_tokens: Annotated[Whole, Field(ge=-1)] | None = Field(
+        None, description="The most to generate; -1 is as many as there is room for, and more than that is no error."
+    )
+    n_predict: Annotated[Whole, Field(ge=-1)] | None = Field(None, description="Another name of `max_tokens`.")
+    seed: Whole | None = Field(None, description="Of the draw; choice `i` of `n` has seed + i. Negative picks one.")
+    stop: Texts | None = None
+    temperature: Number | None = None
+    top_p: Number | None = None
+    presence_penalty: Number | None = None
+    frequency_penalty: Number | None = None
+    logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = Field(
+        None, description="By token id, what is added to its logit; -100 forbids it."
+    )
+    top_k: Whole | None = None
+    min_p: Number | None = None
+    typical_p: Number | None = None
+    repeat_penalty: Number | None = None
+    repetition_penalty: Number | None = Field(None, description="Another name of `repeat_penalty`.")
+    repeat_last_n: Whole | None = Field(None, description="How many tokens all three penalties look at; -1 is all.")
+    dry_multiplier: Number | None = None
+    dry_base: Number | None = None
+    dry_allowed_length: Whole | None = None
+    dry_penalty_last_n: Whole | None = None
+    dry_sequence_breakers: Texts | None = None
+    mirostat: Whole | None = None
+    mirostat_tau: Number | None = None
+    mirostat_eta: Number | None = None
+    ignore_eos: Flag | None = Field(None, description="No token ends the answer.")
+    min_tokens: Whole | None = Field(None, description="Only together with `ignore_eos`.")
+    response_format: Object | None = Field(None, description="text, json_object, or json_schema.")
+    json_schema: Object | None = Field(None, description="As llama.cpp's server takes it: a JSON schema.")
+    grammar: Text | None = Field(None, description="As llama.cpp's server takes it: GBNF, or Lark after `%llguidance`.")
+    guided_json: ObjectOrText = Field(None, description="As vLLM takes it: a JSON schema.")
+    guided_regex: Text | None = None
+    guided_choice: list[Text] | None = None
+    guided_grammar: Text | None = Field(None, description="GBNF, or Lark.")
+    structured_outputs: Object | None = Field(None, description="As vLLM takes it: json, regex, choice or grammar.")
+    keep_alive: Duration = Field(
+        None, description="How long the model stays in memory afterwards: seconds, `5m`; negative is for ever."
+    )
+
+
+class ChatRequest(Asked):
+    """OpenAI's Chat Completions."""
+
+    messages: Messages
+    max_completion_tokens: Annotated[Whole, Field(ge=-1)] | None = Field(
+        None, description="As `max_tokens`, and counts before it."
+    )
+    tools: list[Any] | None = Field(None, description="Functions on offer.")
+    tool_choice: Any = Field(None, description="`auto`, `none`, `required`, a function, or `allowed_tools`.")
+    parallel_tool_calls: Flag | None = None
+    logprobs: Flag | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
+    reasoning_effort: Text | None = Field(
+        None, description="`none` answers at once; `minimal` to `medium` limit the tokens of reasoning."
+    )
+    reasoning: Object | None = Field(None, description="As OpenRouter takes it: enabled, effort, max_tokens, exclude.")
+    thinking: Object | None = Field(None, description="As Anthropic takes it: type, budget_tokens.")
+    think: FlagOrText = Field(None, description="As Ollama takes it.")
+    enable_thinking: Flag | None = None
+    thinking_budget_tokens: Whole | None = Field(None, description="The most tokens of reasoning; -1 is any number.")
+    include_reasoning: Flag | None = Field(None, description="False leaves reasoning out of the answer.")
+    chat_template_kwargs: Object | None = Field(None, description="thinking, enable_thinking, keep_cots.")
+
+
+class CompletionRequest(Asked):
+    """OpenAI's older Completions: a prompt that is continued as it stands, without a chat template."""
+
+    prompt: Prompt = Field(description="A text, a list of texts, or of token ids.")
+    logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
+    echo: Flag | None = Field(None, description="Give the prompt back before the text.")
+    best_of: Whole | None = Field(None, description="Only the same as `n`.")
+
+
+REFUSED: dict[str, tuple[object, ...]] = {
+    "adaptive_target": (-1,),
+    "add_generation_prompt": (True,),
+    "allowed_token_ids": ([],),
+    "audio": (),
+    "bad_words": ([],),
+    "chat_template": (),
+    "continue_final_message": (False,),
+    "documents": ([],),
+    "dynatemp_range": (0,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "lora": (),
+    "modalities": (["text"],),
+    "moderation": (),
+    "n_indent": (0,),
+    "prompt_logprobs": (0,),
+    "reasoning_format": ("auto", "deepseek"),
+    "samplers": ([],),
+    "stop_token_ids": ([],),
+    "suffix": ("",),
+    "t_max_predict_ms": (0, -1),
+    "top_n_sigma": (0, -1),
+    "truncate_prompt_tokens": (),
+    "use_beam_search": (False,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+    "xtc_probability": (0,),
+}
+"""Fields of other servers that change the result and are not to be had here, with the values that ask for nothing."""

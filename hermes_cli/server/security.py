@@ -1,0 +1,252 @@
+"""Who may ask, from where, and how much: checked before anything else looks at a request.
+
+    Host      DNS rebinding: a page of a foreign name that resolves to this machine is refused by its own name
+    Origin    a page of the web may not make a browser ask, unless its origin is allowed (CORS)
+    framing   both a length and chunks, as only smugglers send them
+    body      its size, also in chunks, and the time that it takes
+    key       for each route (`GuardedRoute`), before its body is read; only what is marked as public goes without
+
+Nothing here decides by a URL: frameworks have been made to see another path than was routed (CVE-2026-48710).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from hermes_cli.server.errors import Problem, shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine, Sequence
+
+    from fastapi import Request, Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from hermes_cli.server.settings import Key
+
+Endpoint = TypeVar("Endpoint", bound="Callable[..., Any]")
+
+_CLOSE = {"Connection": "close"}  # what else is on the way belongs to the same attempt
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+ANYBODY = "*"
+
+
+class RefusedError(HTTPException):
+    """A request that is answered with an error object and goes no further."""
+
+    def __init__(self, status: int, message: str, code: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, message, headers)
+        self.code = code
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name of one, is reached from this machine alone."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Keys:
+    """The keys of a server."""
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self._digests = [(key.name, _digest(key.secret.encode())) for key in keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def holder(self, given: bytes) -> str | None:
+        """The name of the key, or None; it takes as long for every key, right or wrong."""
+        digest, found = _digest(given), None
+        for name, known in self._digests:
+            if hmac.compare_digest(digest, known):
+                found = name
+        return found
+
+
+def _digest(secret: bytes) -> bytes:
+    """All of one length, so that nothing tells that of the key."""
+    return hashlib.sha256(secret).digest()
+
+
+def public(endpoint: Endpoint) -> Endpoint:
+    """Mark an endpoint that needs no key."""
+    vars(endpoint)["is_public"] = True
+    return endpoint
+
+
+class GuardedRoute(APIRoute):
+    """A route that is closed while the server stops, and needs a key if the server has any."""
+
+    @property
+    def is_public(self) -> bool:
+        """Whether its endpoint was marked so."""
+        return bool(getattr(self.endpoint, "is_public", False))
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The usual handler, behind the guard."""
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            if not self.is_public:
+                request.state.client = self._client(request)
+                request.app.state.traffic.let_in()
+            return await handle(request)
+
+        return guarded
+
+    @staticmethod
+    def _client(request: Request) -> str:
+        """Who asks: the name of its key, or its address.
+
+        Raises:
+            RefusedError: a key is needed, and this is none.
+        """
+        keys: Keys = request.app.state.keys
+        if not keys:
+            return request.client.host if request.client else ""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = [token.strip()] if scheme.lower() == "bearer" else []
+        given += request.headers.getlist("x-api-key")  # as Anthropic's clients send it
+        holders = [holder for one in given if (holder := keys.holder(one.encode("latin-1")))]
+        if not holders:
+            said = "the key is wrong" if given else "a key is needed"
+            raise RefusedError(
+                401,
+                f"{said}: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
+                "invalid_api_key",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        return holders[0]
+
+
+class Gate:
+    """Refuses requests by their head: for another host, from a foreign page, or framed in two ways."""
+
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str], any_address: bool, origins: Collection[str]) -> None:
+        """Guard an application.
+
+        Args:
+            app: what comes behind.
+            hosts: names that the server answers to, beside those of loopback, with any port.
+            any_address: whether a bare IP address will do, too: no rebinding makes a page's name one.
+            origins: of pages that may ask; `*` is all.
+        """
+        self._app = app
+        self._hosts = {name.lower() for name in (*LOOPBACK_NAMES, *hosts)}
+        self._any_address = any_address
+        self._origins = {origin.lower().rstrip("/") for origin in origins}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] == "http" and (refused := self.refusal(scope["headers"])):
+            await replace(refused, headers=_CLOSE).response(shape_of(scope["path"]))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def refusal(self, headers: Sequence[tuple[bytes, bytes]]) -> Problem | None:
+        """Why a request with this head goes no further; None if it may."""
+        named = [value for name, value in headers if name == b"host"]
+        if len(named) != 1:
+            return Problem(400, "a request needs one Host header.", code="bad_host")
+        host = named[0].decode("latin-1")
+        if not self._answers_to(host):
+            shown = ascii(host[:200])
+            return Problem(
+                403,
+                f"this server does not answer to the name {shown}. If it should: hermes serve --allowed-host NAME",
+                code="host_not_allowed",
+            )
+        kinds = {name for name, _ in headers}
+        if b"transfer-encoding" in kinds and b"content-length" in kinds:
+            return Problem(400, "a request has either a length or chunks.", code="bad_framing")
+        origins = [value.decode("latin-1").lower() for name, value in headers if name == b"origin"]
+        if ANYBODY not in self._origins and not self._origins.issuperset(origins):
+            shown = ascii(origins[0][:200])
+            return Problem(
+                403,
+                f"pages of {shown} may not use this server. If they should: hermes serve --cors ORIGIN",
+                code="origin_not_allowed",
+            )
+        return None
+
+    def _answers_to(self, host: str) -> bool:
+        name = _without_port(host.lower())
+        if name in self._hosts:
+            return True
+        return self._any_address and _is_address(name)
+
+
+def _without_port(host: str) -> str:
+    """The name of a Host header; empty if this is none."""
+    name, colon, port = host.rpartition(":")
+    if not colon or host.endswith("]"):
+        return host
+    return name if port.isdecimal() and port.isascii() else ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+class BodyLimit:
+    """Bodies may be only so long, and take only so long to arrive."""
+
+    def __init__(self, app: ASGIApp, *, most: int, seconds: float) -> None:
+        """Guard an application.
+
+        Args:
+            app: what comes behind.
+            most: bytes of a body, however it is sent.
+            seconds: from the first look at it to its end.
+        """
+        self._app, self._most, self._seconds = app, most, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if int(declared) > self._most:
+            error = self._too_long()
+            problem = Problem(error.status_code, error.detail, code=error.code)
+            await problem.response(shape_of(scope["path"]))(scope, receive, send)
+            return
+        loop = asyncio.get_running_loop()
+        got, whole, end = 0, False, loop.time() + self._seconds
+
+        async def counted() -> Message:
+            nonlocal got, whole
+            if whole:  # what may come now is the end of the connection
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), max(end - loop.time(), 0))
+            except asyncio.TimeoutError:
+                late = f"the body of the request is not here after {self._seconds:g} seconds."
+                raise RefusedError(408, late, "body_timeout", _CLOSE) from None
+            got += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if got > self._most:
+                raise self._too_long()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _too_long(self) -> RefusedError:
+        most = f"{self._most / 2**20:g} MiB"
+        return RefusedError(413, f"the body of the request is longer than {most} (--max-body).", "body_too_large")

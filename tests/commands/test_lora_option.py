@@ -1,0 +1,42 @@
+"""What `--lora` may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hermes_cli.commands.adapters import adapters
+from hermes_cli.engine.options import Adapter
+from hermes_cli.errors import NotFoundError, UsageError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "my adapter.gguf"
+    path.touch()
+    return path
+
+
+def test_the_scale_is_one_unless_given(file: Path) -> None:
+    assert adapters([str(file), f"{file}:0.5", f"{file}:-2"]) == (Adapter(file), Adapter(file, 0.5), Adapter(file, -2))
+
+
+def test_a_name_may_have_a_colon(tmp_path: Path) -> None:
+    path = tmp_path / "a:0.5"
+    path.touch()
+    assert adapters([str(path), f"{path}:0.25"]) == (Adapter(path), Adapter(path, 0.25))
+
+
+@pytest.mark.parametrize("scale", ["", "half", "nan", "inf"])
+def test_a_scale_that_is_no_number_is_refused(file: Path, scale: str) -> None:
+    with pytest.raises(UsageError, match="is no number"):
+        adapters([f"{file}:{scale}"])
+
+
+@given(st.sampled_from(["", ".", "~0", "no.gguf", "no.gguf:0.5", "x" * 5000]) | st.text())
+def test_what_is_no_file_is_refused(given: str) -> None:
+    with pytest.raises(NotFoundError, match="there is no such file"):
+        adapters([given])

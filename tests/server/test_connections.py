@@ -1,0 +1,279 @@
+"""Clients that are slow, greedy or broken; the server goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from fastapi import APIRouter, FastAPI, Request
+from server_rig import Running, read_all, served
+from starlette.responses import StreamingResponse
+
+from hermes_cli.server.security import GuardedRoute
+from hermes_cli.server.settings import ServerSettings
+
+HEAD, BODY, WRITE = 0.3, 0.4, 0.5  # seconds
+QUICK = ServerSettings(header_timeout=HEAD, body_timeout=BODY, write_timeout=WRITE, max_body=1, max_connections=50)
+GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+CHUNK = b"x" * 65_536
+
+
+class Flood:
+    """A route that never stops writing."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+
+    def add(self, app: FastAPI) -> None:
+        router = APIRouter(route_class=GuardedRoute)
+        router.add_api_route("/flood", self.endless)
+        app.include_router(router)
+
+    async def endless(self, request: Request) -> StreamingResponse:  # noqa: ARG002 - FastAPI gives it
+        async def lines() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    await asyncio.sleep(0)  # as every answer of a model waits for something
+                    yield CHUNK
+            finally:
+                self.ended += 1
+
+        return StreamingResponse(lines())
+
+
+@pytest.fixture(scope="module")
+def flood() -> Flood:
+    return Flood()
+
+
+@pytest.fixture(scope="module")
+def quick(flood: Flood) -> Iterator[Running]:
+    with served(QUICK, prepare=flood.add) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _healthy_after_each(quick: Running) -> Iterator[None]:
+    yield
+    assert quick.healthy()
+
+
+def answered(line: socket.socket) -> bytes:
+    """One whole answer, on a connection that stays open."""
+    found = b""
+    while b"\r\n\r\n" not in found or not found.endswith(b"}"):
+        part = line.recv(65_536)
+        assert part
+        found += part
+    return found
+
+
+def until_closed(line: socket.socket) -> float:
+    """Seconds until the server ends the connection."""
+    started = time.monotonic()
+    read_all(line)
+    return time.monotonic() - started
+
+
+def test_a_connection_that_says_nothing_is_closed(quick: Running) -> None:
+    with quick.connect() as line:
+        assert HEAD * 0.9 < until_closed(line) < HEAD + 5
+
+
+def test_slow_headers(quick: Running) -> None:
+    """slowloris: a byte now and then keeps no connection open."""
+    with quick.connect() as line:
+        line.settimeout(0.05)
+        started, sent = time.monotonic(), GET[:-2]
+        for at in range(len(sent)):
+            try:
+                line.sendall(sent[at : at + 1])
+                if not line.recv(1):
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+        assert time.monotonic() - started < HEAD + 5
+        assert at < len(sent) - 1
+
+
+def test_slow_headers_of_the_second_request(quick: Running) -> None:
+    with quick.connect() as line:
+        line.sendall(GET)
+        assert answered(line).startswith(b"HTTP/1.1 200")
+        line.sendall(GET[:10])
+        assert HEAD * 0.9 < until_closed(line) < HEAD + 5
+
+
+def test_a_quick_client_keeps_its_connection_longer_than_a_head_may_take(quick: Running) -> None:
+    with quick.connect() as line:
+        for _ in range(3):
+            line.sendall(GET)
+            assert answered(line).startswith(b"HTTP/1.1 200")
+            line.settimeout(HEAD * 1.5)
+            with pytest.raises(TimeoutError):
+                line.recv(1)
+            line.settimeout(30)
+
+
+def test_slow_body(quick: Running) -> None:
+    with quick.connect() as line:
+        line.sendall(POST + b"Content-Length: 100\r\n\r\n{")
+        answer = read_all(line)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"after 0.4 seconds" in answer
+
+
+def test_dripping_body(quick: Running) -> None:
+    with quick.connect() as line:
+        line.settimeout(0.05)
+        line.sendall(POST + b"Content-Length: 1000\r\n\r\n")
+        started, answer = time.monotonic(), b""
+        while not answer and time.monotonic() - started < 10:
+            line.sendall(b" ")
+            try:
+                answer = line.recv(4096)
+            except TimeoutError:
+                continue
+    assert answer.startswith(b"HTTP/1.1 408")
+
+
+def test_half_a_request_then_nobody(quick: Running) -> None:
+    for part in (
+        b"",
+        b"G",
+        GET[:-2],
+        POST + b"Content-Length: 100\r\n\r\n{",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\n12",
+    ):
+        with quick.connect() as line:
+            line.sendall(part)
+        assert quick.healthy()
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\x00" * 100,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"\r\n\r\n\r\n\r\nGET",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nx\r\n\r\n",
+        "GET /\u00e9 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),
+        b"A" * 200_000,
+        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 30_000 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 200_000 + b"\r\n\r\n",
+    ],
+    ids=[
+        "zeros",
+        "tls",
+        "http2",
+        "short",
+        "blank",
+        "no-colon",
+        "utf-8",
+        "letters",
+        "long-path",
+        "headers",
+        "long-header",
+    ],
+)
+def test_broken_http_and_giant_headers(quick: Running, junk: bytes) -> None:
+    with quick.connect() as line:
+        try:
+            line.sendall(junk)
+            answer = read_all(line)
+        except ConnectionError:
+            answer = b""
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
+
+
+def test_an_upgrade_is_not_made(quick: Running) -> None:
+    head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\n\r\n"
+    assert quick.raw(head).startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_that_says_it_is_too_long(quick: Running) -> None:
+    answer = quick.post("/tokenize", {"content": "x" * (1 << 20)})
+    assert answer.status == 413
+    assert answer.error["code"] == "body_too_large"
+    assert "longer than 1 MiB" in answer.error["message"]
+
+
+def test_a_body_of_one_hundred_megabytes_is_refused_before_it_is_sent(quick: Running) -> None:
+    with quick.connect() as line:
+        line.sendall(POST + b"Content-Length: 104857600\r\nExpect: 100-continue\r\n\r\n")
+        assert line.recv(4096).startswith(b"HTTP/1.1 413")
+
+
+def test_a_body_in_chunks_that_never_ends(quick: Running) -> None:
+    """No more than the limit is held, and the connection does not stay open for the rest."""
+    with quick.connect() as line:
+        line.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+        sent = 0
+        started = time.monotonic()
+        try:
+            while time.monotonic() - started < 20:
+                line.sendall(b"10000\r\n" + CHUNK + b"\r\n")
+                sent += len(CHUNK)
+        except ConnectionError:
+            pass
+        assert time.monotonic() - started < 15
+    assert quick.logged("POST /tokenize 413")
+
+
+def test_a_body_in_chunks_within_the_limit_is_read(quick: Running) -> None:
+    body = json.dumps({"content": "x" * 200_000}).encode()
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:7], body[7:100_000], body[100_000:]))
+    answer = quick.raw(POST + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + chunks + b"0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert len(json.loads(answer.split(b"\r\n\r\n")[1])["tokens"]) == 200_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"null", b"[]", b'"x"', b'{"content": 1e999999}', b"\xff\xfe", b'{"content": "\xff"}', b"[" * 100_000],
+    ids=["empty", "half", "null", "list", "text", "infinite", "bytes", "not-utf-8", "deep"],
+)
+def test_what_is_no_request(quick: Running, body: bytes) -> None:
+    answer = quick.ask("POST", "/tokenize", body)
+    assert answer.status == 400
+    assert answer.error["type"] == "invalid_request_error"
+
+
+def test_a_client_that_reads_nothing_is_dropped(quick: Running, flood: Flood) -> None:
+    before = flood.ended
+    with quick.connect() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.sendall(b"GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert quick.logged("GET /flood 499")
+        assert flood.ended == before + 1
+
+
+def test_more_connections_than_are_allowed(quick: Running) -> None:
+    lines = [quick.connect() for _ in range(60)]
+    try:
+        assert read_all(lines[-1]) == b""
+    finally:
+        for line in lines:
+            line.close()
+
+
+def test_pipelined_requests_are_answered_in_order(quick: Running) -> None:
+    answer = quick.raw(GET + b"GET /nope HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404"]
+
+
+def test_head_has_no_body(quick: Running) -> None:
+    answer = quick.raw(b"HEAD /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 405")
+    assert body == b""

@@ -1,0 +1,208 @@
+"""Names become models that are ready to be loaded; llama.cpp confirms what is planned."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_rig import offer
+from skeleton import write_skeleton
+
+from hermes_cli.catalog.load import shipped
+from hermes_cli.engine.options import Draft, Options
+from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
+from hermes_cli.hardware.machine import Device, Machine
+from hermes_cli.planning.memory import Part
+from hermes_cli.planning.run_plan import Loading
+from hermes_cli.planning.verdict import RAM, Confirmed, Place
+from hermes_cli.server.config import Given, resolve
+from hermes_cli.server.lineup import Offer, line_up, without
+from hermes_cli.server.room import has_room
+
+MIB = 1 << 20
+CATALOGUE = shipped()
+MODELS = {model.short: model for model in CATALOGUE.models}
+
+
+def machine(ram: float = 64 * 1024, *gpus: float) -> Machine:
+    """Sizes in MiB."""
+    devices = tuple(
+        Device("nvidia", f"Card {size}", int(size * MIB), int(size * MIB), None, "given", "cuda") for size in gpus
+    )
+    return Machine(devices, 1 << 40, int(ram * MIB), None, "given", "a CPU", 2, (), "an OS", "/", MIB, ("cpu",))
+
+
+def lined_up(*models: Any, on: Machine | None = None, **settings: Any) -> tuple[tuple[Offer, ...], list[str]]:  # noqa: ANN401 - as the file has them
+    said: list[str] = []
+    told = {"models": list(models), **settings}
+    resolved = resolve({}, {name: Given(value, "serve.yaml") for name, value in told.items()}).settings
+    draft = Draft(Path("draft.gguf"), offer().confirmed.plan)
+    return line_up(resolved, CATALOGUE, on or machine(), lambda *_: draft, said.append), said
+
+
+def copies(folder: Path, demo: Path, *names: str) -> list[str]:
+    return [str(shutil.copy(demo, folder / f"{name}.gguf")) for name in names]
+
+
+def test_the_demo_as_it_is_planned_by_default() -> None:
+    (demo,), said = lined_up("demo")
+    assert (demo.name, demo.aliases, demo.context, demo.confirmed.plan.settings.slots) == ("demo", (), 1024, 4)
+    assert (demo.quantization, demo.known, demo.think, demo.idle_seconds) == ("Q8_0", None, None, None)
+    assert demo.size == CATALOGUE.demo.bytes
+    assert demo.options.max_queue == 256
+    assert "<tool_call>" in demo.options.tags
+    assert said == []
+
+
+def test_what_an_entry_says_is_what_is_planned(tmp_path: Path, demo_path: Path) -> None:
+    entry = {
+        "model": copies(tmp_path, demo_path, "mine")[0],
+        "name": "hermes",
+        "aliases": ["main", "gpt-4o"],
+        "context": 512,
+        "slots": 2,
+        "kv_type": "q8_0",
+        "batch": 64,
+        "threads": 1,
+        "think": True,
+        "keep_alive": "5m",
+        "draft": "auto",
+    }
+    (one,), _ = lined_up(entry, max_queue=3)
+    plan = one.confirmed.plan
+    assert (one.name, one.aliases, one.think, one.idle_seconds) == ("hermes", ("main", "gpt-4o"), True, 300)
+    assert (plan.settings.context, plan.settings.slots, plan.settings.k_type) == (512, 2, "q8_0")
+    assert (plan.settings.micro_batch, plan.threads) == (64, 1)
+    assert (one.options.max_queue, one.options.draft and one.options.draft.path.name) == (3, "draft.gguf")
+
+
+def test_a_file_goes_by_its_name_and_never_by_its_path(tmp_path: Path, demo_path: Path) -> None:
+    (one,), _ = lined_up(copies(tmp_path, demo_path, "mine")[0])
+    assert (one.name, one.aliases) == ("mine", ())
+
+
+def test_models_that_fit_together_are_planned_beside_each_other(tmp_path: Path, demo_path: Path) -> None:
+    alone = lined_up("demo")[0][0].confirmed.total.total / MIB
+    offers, said = lined_up(*copies(tmp_path, demo_path, "a", "b"), on=machine(2 * alone + 1))
+    assert [(one.name, one.context) for one in offers] == [("a", 1024), ("b", 1024)]
+    assert said == []
+
+
+def test_the_first_gets_what_the_others_leave(tmp_path: Path, demo_path: Path) -> None:
+    alone = lined_up("demo")[0][0].confirmed.total.total / MIB
+    offers, said = lined_up(*copies(tmp_path, demo_path, "a", "b"), on=machine(2 * alone - 0.5))
+    assert [(one.name, one.context) for one in offers] == [("a", 512), ("b", 1024)]
+    assert "context 512 instead of 1,024" in offers[0].confirmed.note
+    assert said == []
+
+
+def test_models_that_do_not_fit_together_take_turns(tmp_path: Path, demo_path: Path) -> None:
+    alone = lined_up("demo")[0][0].confirmed.total.total / MIB
+    offers, said = lined_up(*copies(tmp_path, demo_path, "a", "b"), on=machine(1.2 * alone))
+    assert [one.context for one in offers] == [1024, 1024]
+    assert said == ["these models do not fit into memory together: they take turns, as they are asked for"]
+
+
+def test_a_model_that_does_not_fit_alone_is_refused() -> None:
+    with pytest.raises(DoesNotFitError, match=r"demo\.gguf does not fit"):
+        lined_up("demo", on=machine(10))
+    (forced,), _ = lined_up({"model": "demo", "force": True}, on=machine(10))
+    assert forced.forced
+    assert "because of --force" in forced.confirmed.note
+
+
+def test_a_server_offers_the_longest_context_that_fits(tmp_path: Path) -> None:
+    """A chat is content with 16,384 tokens."""
+    model = MODELS["hermes-3:3b"]
+    write_skeleton(tmp_path / "three.gguf", model.architecture, model.context.trained, "Q4_K_M")
+    (roomy,), _ = lined_up(str(tmp_path / "three.gguf"))
+    (tight,), _ = lined_up(str(tmp_path / "three.gguf"), on=machine(8 * 1024))
+    assert (roomy.context, tight.context) == (131_072, 32_768)
+
+
+def test_for_an_agent_there_is_enough_context_or_a_refusal(tmp_path: Path) -> None:
+    model = MODELS["hermes-3:3b"]
+    write_skeleton(tmp_path / "three.gguf", model.architecture, model.context.trained, "Q4_K_M")
+    (enough,), _ = lined_up(str(tmp_path / "three.gguf"), on=machine(11 * 1024), for_agent=True)
+    assert enough.context == 65_536
+    with pytest.raises(DoesNotFitError) as error:
+        lined_up(str(tmp_path / "three.gguf"), on=machine(8 * 1024), for_agent=True)
+    assert "with 65,536 tokens of context it needs" in error.value.message
+    assert "this would fit: --kv-type q8_0" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("ram", "hint"), [(24 * 1024, "this has it: hermes serve "), (2 * 1024, "no Hermes model has 65,536")]
+)
+def test_a_model_that_was_trained_for_less_is_no_agent_s(ram: float, hint: str) -> None:
+    with pytest.raises(DoesNotFitError) as error:
+        lined_up("demo", on=machine(ram), for_agent=True)
+    assert error.value.message == (
+        "65,536 tokens of context are needed, more than the 1,024 tokens this model was trained for."
+    )
+    assert hint in error.value.hint
+
+
+def test_a_context_that_is_no_agent_s_contradicts() -> None:
+    with pytest.raises(UsageError, match=r"--context 512 is less than the 65,536 tokens"):
+        lined_up("demo", context=512, for_agent=True)
+
+
+def test_only_the_first_model_has_to_suit_the_agent(tmp_path: Path) -> None:
+    model = MODELS["hermes-3:3b"]
+    write_skeleton(tmp_path / "three.gguf", model.architecture, model.context.trained, "Q4_K_M")
+    offers, _ = lined_up(str(tmp_path / "three.gguf"), "demo", for_agent=True)
+    assert [one.context for one in offers] == [131_072, 1024]
+
+
+@pytest.mark.parametrize(
+    ("models", "kind", "said"),
+    [
+        (["hermes-3:8b"], NotFoundError, "is not on this machine"),
+        (["no-such-model"], NotFoundError, "there is no model named no-such-model"),
+        (["/nowhere/x.gguf"], NotFoundError, "there is no file /nowhere/x.gguf"),
+        ([{"model": "demo", "yarn": True}], UsageError, "no source documents YaRN for demo"),
+        ([{"model": "demo", "context": 4096}], UsageError, "--context 4,096 is longer than the 1,024"),
+        ([{"model": "demo", "template": "nowhere"}], UsageError, "nowhere"),
+        ([{"model": "demo", "name": "a"}, {"model": "demo", "aliases": ["A"]}], UsageError, "would stand for both"),
+    ],
+)
+def test_what_cannot_be_served_is_told_before_anything_is_loaded(
+    models: list[Any], kind: type[Exception], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(kind, match=said.replace("(", "\\(")):
+        lined_up(*models)
+
+
+def test_what_is_left_of_a_machine() -> None:
+    taken = Confirmed(
+        offer().confirmed.plan, (Place(RAM, Part(weights=3 * MIB), 0), Place("Card", Part(kv_cache=5 * MIB), 0))
+    )
+    left = without(machine(10, 20), taken)
+    assert (left.ram_available, left.devices[0].free) == (7 * MIB, 15 * MIB)
+    shared = machine(20, 15)
+    shared = replace(shared, devices=(replace(shared.devices[0], unified=True),))
+    left = without(shared, taken)
+    assert (left.ram_available, left.devices[0].free) == (12 * MIB, 10 * MIB)
+    assert without(machine(1), taken).ram_available == 0
+
+
+def test_room_is_asked_of_llama_cpp(demo_path: Path) -> None:
+    fits = offer(path=demo_path, loading=Loading(1024, 0, slots=4, force=True))
+    assert asyncio.run(has_room(fits)) is None
+    drafted = replace(fits, options=Options(draft=Draft(demo_path, fits.confirmed.plan)))
+    assert asyncio.run(has_room(drafted)) is None
+
+
+def test_where_there_is_no_room_both_numbers_are_told(demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hermes_cli.server.room.probe", lambda **_: machine(320))
+    fits = offer(path=demo_path, loading=Loading(1024, 0, slots=4, force=True))
+    assert asyncio.run(has_room(fits)) is None
+    error = asyncio.run(has_room(replace(fits, options=Options(draft=Draft(demo_path, fits.confirmed.plan)))))
+    assert error
+    assert "demo does not fit: it needs 0.16 GiB in RAM, where 0.15 GiB are free." in error.message

@@ -1,0 +1,353 @@
+"""What clients are told when something is wrong, before an answer begins and in the middle of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fake_engine import FakeEngine, Step
+from fastapi import FastAPI, Request, Response
+from openai_rig import ASKED, HERMES_4, House, chunks, events, house
+from server_rig import TIMEOUT, offer, read_all, served
+
+from hermes_cli.engine.protocol import Loaded
+from hermes_cli.errors import (
+    ContextFullError,
+    DoesNotFitError,
+    EngineDiedError,
+    EngineError,
+    HermesError,
+    IntegrityError,
+    NotFoundError,
+    NotReadyError,
+    QueueFullError,
+    UsageError,
+)
+from hermes_cli.server.answering import Answering, Outlet, together
+from hermes_cli.server.errors import FieldError, problem, too_long
+from hermes_cli.server.openai.sse import error_event
+from hermes_cli.server.security import GuardedRoute
+
+PATHS = ("/v1/chat/completions", "/v1/completions")
+FULL = ContextFullError("the prompt has 70,123 tokens, the context length is 65,536 tokens.", hint="shorten it.")
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[House]:
+    with house(offer("hermes", known=HERMES_4)) as one:
+        yield one
+
+
+def body(path: str, **more: object) -> dict[str, Any]:
+    return {**({"messages": ASKED} if "chat" in path else {"prompt": "Once"}), **more}
+
+
+ERRORS = [
+    (UsageError("temperature is 5.", hint="give less."), 400, "invalid_request_error", "temperature", "invalid_value"),
+    (UsageError("the JSON schema is bad.", hint="mend it."), 400, "invalid_request_error", None, "invalid_value"),
+    (FieldError("tools[3].x", "is odd", hint="."), 400, "invalid_request_error", "tools[3].x", "invalid_value"),
+    (FULL, 400, "invalid_request_error", "messages", "context_length_exceeded"),
+    (NotFoundError("there is no x.", hint="y."), 404, "invalid_request_error", "model", "model_not_found"),
+    (QueueFullError("256 requests wait.", hint="later."), 429, "rate_limit_error", None, "queue_full"),
+    (EngineDiedError("the engine was ended.", hint="again."), 503, "server_error", None, "engine_died"),
+    (NotReadyError("it is not loaded.", hint="later."), 503, "server_error", None, "not_ready"),
+    (DoesNotFitError("it needs 9 GiB.", hint="less."), 503, "server_error", None, "out_of_memory"),
+    (EngineError("llama.cpp failed.", hint="?"), 500, "server_error", None, "internal_error"),
+    (IntegrityError("the file is cut.", hint="pull."), 500, "server_error", None, "internal_error"),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "kind", "param", "code"), ERRORS)
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", PATHS)
+def test_before_the_first_token_an_error_has_its_own_status(
+    rig: House,
+    path: str,
+    stream: bool,  # noqa: FBT001
+    error: HermesError,
+    status: int,
+    kind: str,
+    param: str | None,
+    code: str,
+) -> None:
+    rig.says([error])
+    answer = rig.post(path, body(path, stream=stream))
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/json"
+    assert ("retry-after" in answer.headers) == (status in {429, 503})
+    told = answer.error
+    if error is FULL:
+        assert "maximum context length is 65536 tokens" in told["message"]
+        param = "messages" if "chat" in path else "prompt"
+    else:
+        assert told["message"].startswith(error.message)
+    assert (told["type"], told["param"], told["code"]) == (kind, param, code)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_in_a_stream_an_error_is_the_last_event(rig: House, path: str) -> None:
+    rig.says(["One", EngineDiedError("the engine was ended (Killed).", hint="ask again.")])
+    answer = rig.post(path, body(path, stream=True))
+    assert answer.status == 200
+    *before, last = events(answer.body)
+    assert before
+    assert json.loads(last)["error"]["message"] == "the engine was ended (Killed). Ask again."
+    assert json.loads(last)["error"]["code"] == "engine_died"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_one_choice_that_fails_ends_all(rig: House, path: str) -> None:
+    rig.says(["One", asyncio.Event()], [QueueFullError("256 requests wait.", hint="later.")])
+    answer = rig.post(path, body(path, n=2))
+    assert answer.status == 429
+    assert rig.engine.cancelled == [0]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_too_long_a_prompt_is_told_in_the_words_that_agents_read(rig: House, path: str) -> None:
+    """The patterns are Hermes Agent's (agent/model_metadata.py, 0.19.0)."""
+    long = {"messages": [{"role": "user", "content": "x" * 5000}], "prompt": "x" * 5000}
+    answer = rig.post(path, {**long, "max_tokens": 100})
+    assert answer.status == 400
+    said = answer.error["message"].lower()
+    assert re.search(r"maximum context length is (\d+)\s*token", said)[1] == "4096"  # type: ignore[index]
+    prompt = int(re.search(r"prompt contains (?:at least )?(\d+)\s*input tokens", said)[1])  # type: ignore[index]
+    assert 5000 <= prompt < 5100
+    assert "requested 100 output tokens" in said
+    assert f"total of at least {prompt + 100} tokens" in said
+
+
+def test_words_that_were_put_already_stay() -> None:
+    once = too_long(FULL, 7)
+    assert too_long(once, 9).message == once.message
+    other = ContextFullError("the KV cache has no room.", hint="x")
+    assert too_long(other) is other
+
+
+def test_an_unknown_model_is_told_with_those_there_are(rig: House) -> None:
+    answer = rig.chat(model="gpt-17")
+    assert (answer.status, answer.error["code"]) == (404, "model_not_found")
+    assert "gpt-17" in answer.error["message"]
+    assert "hermes" in answer.error["message"]
+    assert rig.running.get("/v1/models/gpt-17").error["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", "\ud800"),
+        ("reasoning_effort", "\udfff"),
+        ("logit_bias", {"\ud800": 1}),
+        ("logit_bias", {"\ud800": "x"}),
+        ("stop", ["\ud800" * 2000]),
+        ("response_format", {"type": "\ud800"}),
+        ("tool_choice", "\ud800"),
+        ("messages", [{"role": "\ud800"}]),
+        ("keep_alive", "\ud800"),
+    ],
+)
+def test_half_characters_can_be_complained_about(rig: House, field: str, value: object) -> None:
+    answer = rig.chat(**{field: value})
+    assert answer.status in {400, 404}
+    assert answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b'"x"',
+        b"null",
+        b"\xff\xfe",
+        b'{"messages": "\xff"}',
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b"1" * 10_000,
+    ],
+)
+@pytest.mark.parametrize("path", PATHS)
+def test_a_body_that_is_no_json_object(rig: House, path: str, data: bytes) -> None:
+    answer = rig.running.ask("POST", path, data)
+    assert answer.status == 400
+    assert answer.error["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_body_that_does_not_say_that_it_is_json(rig: House, kind: str) -> None:
+    """Pages of the web can send such bodies anywhere without asking first."""
+    answer = rig.running.ask("POST", PATHS[0], json.dumps(body(PATHS[0])).encode(), {"Content-Type": kind})
+    assert answer.status == 400
+    assert "Content-Type: application/json" in answer.error["message"]
+
+
+def test_routes_and_methods_that_there_are_not(rig: House) -> None:
+    missing, other = rig.running.get("/v1/nothing"), rig.running.get(PATHS[0])
+    assert (missing.status, missing.error["message"]) == (404, "Not Found: GET /v1/nothing.")
+    assert (other.status, other.headers["allow"]) == (405, "POST")
+
+
+def test_a_bug_tells_nothing_of_itself() -> None:
+    def prepare(app: FastAPI) -> None:
+        @app.get("/bug")
+        async def bug() -> None:
+            raise RuntimeError("the secret is 17")
+
+    with served(prepare=prepare) as running:
+        answer = running.get("/bug")
+        assert (answer.status, answer.error["code"]) == (500, "internal_error")
+        assert b"secret" not in answer.body
+        assert running.healthy()
+
+
+def test_anthropics_shape() -> None:
+    for error, status, *_ in ERRORS:
+        told = json.loads(problem(error).body("anthropic"))
+        assert told["type"] == "error"
+        assert told["error"]["message"] == problem(error).message
+        kinds = {400: "invalid_request_error", 404: "not_found_error", 429: "rate_limit_error", 500: "api_error"}
+        assert told["error"]["type"] == kinds.get(status, "overloaded_error")
+
+
+def eventually(true: Callable[[], object]) -> None:
+    end = time.monotonic() + TIMEOUT
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def ask_and_leave(rig: House, path: str, begun: Callable[[socket.socket], object], **more: object) -> None:
+    data = json.dumps(body(path, **more)).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    with rig.running.connect() as line:
+        line.sendall(head.encode() + data)
+        begun(line)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("choices", [1, 3])
+def test_a_client_that_leaves_a_stream_is_not_worked_for(rig: House, path: str, choices: int) -> None:
+    rig.says(["One", asyncio.Event()])
+    ask_and_leave(rig, path, lambda line: line.recv(1), stream=True, n=choices)
+    eventually(lambda: sorted(rig.engine.cancelled) == list(range(choices)))
+
+
+@pytest.mark.parametrize("script", [["One", asyncio.Event()], [asyncio.Event()]])
+@pytest.mark.parametrize("path", PATHS)
+def test_a_client_that_does_not_wait_is_not_worked_for(rig: House, path: str, script: list[Step]) -> None:
+    rig.says(script)
+    ask_and_leave(rig, path, lambda _: eventually(lambda: rig.engine.requests))
+    eventually(lambda: rig.engine.cancelled == [0])
+
+
+def test_a_client_that_leaves_while_the_model_is_loaded_is_not_waited_for() -> None:
+    loading = asyncio.Event()
+
+    class Slow(FakeEngine):
+        async def load(self) -> Loaded:
+            loading.set()
+            await asyncio.Event().wait()
+            return self.loaded
+
+    engine = Slow()
+    with served(engine=lambda _: engine, loaded=False) as running:
+        ask_and_leave(House(running, engine), PATHS[0], lambda _: eventually(loading.is_set))
+        eventually(lambda: running.app and running.app.state.traffic.running == 0)
+        assert not engine.requests
+
+
+def with_work(work: Callable[[Outlet], Any], **how: Any) -> Callable[[FastAPI], None]:  # noqa: ANN401 - of Answering
+    """A route that does some work."""
+
+    def prepare(app: FastAPI) -> None:
+        app.router.route_class = GuardedRoute
+
+        @app.get("/work")
+        async def answer(request: Request) -> Response:  # noqa: ARG001 - every route gets one
+            return Answering(work, error_event=error_event, **how)
+
+    return prepare
+
+
+def test_comments_are_sent_while_nothing_else_is() -> None:
+    async def work(outlet: Outlet) -> None:
+        await asyncio.sleep(0.1)
+        await outlet.write(b"data: 1\n\n")
+        await asyncio.sleep(0.1)
+        await outlet.write(b"data: 2\n\n")
+
+    with served(prepare=with_work(work, stream=True, silence=0.02)) as running:
+        answer = running.get("/work")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    before, between, after = re.split(rb"data: .\n\n", answer.body)
+    assert before.count(b": keep-alive\n\n") >= 2
+    assert between.count(b": keep-alive\n\n") >= 2
+    assert after == b""
+    assert set(answer.body.split(b"\n\n")) == {b": keep-alive", b"data: 1", b"data: 2", b""}
+
+
+def test_after_a_comment_an_error_is_an_event() -> None:
+    async def work(_: Outlet) -> None:
+        await asyncio.sleep(0.1)
+        raise FULL
+
+    with served(prepare=with_work(work, stream=True, silence=0.02)) as running:
+        answer = running.get("/work")
+    assert answer.status == 200
+    assert json.loads(events(answer.body)[0])["error"]["code"] == "context_length_exceeded"
+
+
+def test_a_whole_answer_is_not_begun_with_comments() -> None:
+    async def work(outlet: Outlet) -> None:
+        await asyncio.sleep(0.1)
+        await outlet.whole(b"{}")
+
+    with served(prepare=with_work(work, stream=False, silence=0.02)) as running:
+        answer = running.get("/work")
+    assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"{}", "2")
+
+
+def test_a_bug_in_a_stream_breaks_the_connection_and_not_the_server() -> None:
+    async def work(outlet: Outlet) -> None:
+        await outlet.write(b"data: 1\n\n")
+        raise RuntimeError("the secret is 17")
+
+    with served(prepare=with_work(work, stream=True)) as running:
+        with running.connect() as line:
+            line.sendall(b"GET /work HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            said = read_all(line)
+        assert b"data: 1" in said
+        assert b"secret" not in said
+        assert not said.endswith(b"0\r\n\r\n")
+        assert running.healthy()
+
+
+def test_the_first_error_ends_what_runs_beside_it() -> None:
+    ended: list[str] = []
+
+    async def waits() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("waited")
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise FULL
+
+    with pytest.raises(ContextFullError):
+        asyncio.run(together([waits(), fails(), waits()]))
+    assert ended == ["waited", "waited"]
+
+
+def test_many_choices_at_once_are_all_answered(rig: House) -> None:
+    rig.says(*(["word"] * number for number in range(1, 17)))
+    answer = rig.post(PATHS[0], body(PATHS[0], n=16, stream=True))
+    assert len({piece["index"] for chunk in chunks(answer.body) for piece in chunk["choices"]}) == 16
