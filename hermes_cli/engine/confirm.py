@@ -111,6 +111,7 @@ class Confirmation:
             EngineError: llama.cpp refused every plan, or did not answer.
         """
         timer = Timer(self._limit, self._expire)
+        timer.daemon = True  # Ctrl-C in the next line must not wait for it
         timer.start()
         try:
             plans = self._tried(self._plans, asked=1)
