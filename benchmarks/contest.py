@@ -25,13 +25,15 @@ class Contestant:
 class Row:
     """One comparison; `ratio`, `least` and `most` are above 1 where the first side is better.
 
+    Rounds in which an answer was wrong do not count; where none is left, there are no numbers.
+
     Attributes:
         scenario: its letter.
         measure: its key; `title` is for people.
         first, second: who was compared.
         ratio: the median of the pairs'.
         least, most: the smallest and the largest.
-        pairs: how many rounds.
+        pairs: how many rounds counted.
         target: what the ratio has to be, None if it is told for the record.
         unit: of `of_first` and `of_second`, the medians of what was measured.
         notes: what makes the comparison less than fair.
@@ -42,14 +44,14 @@ class Row:
     title: str
     first: str
     second: str
-    ratio: float
-    least: float
-    most: float
+    ratio: float | None
+    least: float | None
+    most: float | None
     pairs: int
     target: float | None
     unit: str
-    of_first: float
-    of_second: float
+    of_first: float | None
+    of_second: float | None
     notes: tuple[str, ...]
 
 
@@ -74,9 +76,8 @@ def compared(contestants: Sequence[Contestant]) -> list[Row]:
 
 
 def _row(measure: Measure, first: Contestant, second: Contestant) -> Row:
-    numbers = [
-        (a.values[measure.key], b.values[measure.key]) for a, b in zip(first.outcomes, second.outcomes, strict=True)
-    ]
+    pairs = zip(first.outcomes, second.outcomes, strict=True)
+    numbers = [(a.values[measure.key], b.values[measure.key]) for a, b in pairs if not (a.wrong or b.wrong)]
     ratios = [a / b if measure.more else b / a for a, b in numbers]
     return Row(
         scenario=first.scenario.letter,
@@ -84,16 +85,20 @@ def _row(measure: Measure, first: Contestant, second: Contestant) -> Row:
         title=measure.title,
         first=first.label,
         second=second.label,
-        ratio=statistics.median(ratios),
-        least=min(ratios),
-        most=max(ratios),
+        ratio=_median(ratios),
+        least=min(ratios, default=None),
+        most=max(ratios, default=None),
         pairs=len(ratios),
         target=measure.target if (first.label, second.label) == (OURS, THEIRS) else None,
         unit=measure.unit,
-        of_first=statistics.median(a for a, _ in numbers),
-        of_second=statistics.median(b for _, b in numbers),
+        of_first=_median([a for a, _ in numbers]),
+        of_second=_median([b for _, b in numbers]),
         notes=tuple(_notes(first, second)),
     )
+
+
+def _median(values: list[float]) -> float | None:
+    return statistics.median(values) if values else None
 
 
 def _notes(first: Contestant, second: Contestant) -> list[str]:

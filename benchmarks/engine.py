@@ -85,26 +85,35 @@ class Bench:
         return contestants
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
     """Three digits at least."""
+    if value is None:
+        return "-"
     return f"{value:.3f}" if value < 10 else f"{value:.1f}"  # noqa: PLR2004 - ten
 
 
-def line(row: Row) -> str:
-    """A row of the table."""
-    main = (row.first, row.second) == (OURS, THEIRS)
-    title = f"{row.scenario}  {row.title}" if main else f"     {row.first} / {row.second}"
-    spread = f"({row.least:.2f} to {row.most:.2f})"
-    target = "" if row.target is None else f"{row.target:.2f} {'reached' if row.ratio >= row.target else 'MISSED'}"
+def line(row: Row, rows: list[Row]) -> str:
+    """A row of the table; those of others than the two sides say what was measured if that was more than one thing."""
+    title = f"{row.scenario}  {row.title}"
+    if (row.first, row.second) != (OURS, THEIRS):
+        several = any(one.scenario == row.scenario and one.measure != row.measure for one in rows)
+        title = f"     {row.first} / {row.second}{f', {row.measure}' if several else ''}"
+    ratio = spread = "-"
+    target = ""
+    if row.ratio is not None:
+        ratio = f"{row.ratio:.2f}"
+        spread = f"({row.least:.2f} to {row.most:.2f})" if row.pairs > 1 else ""
+        if row.target is not None:
+            target = f"{row.target:.2f} {'reached' if row.ratio >= row.target else 'MISSED'}"
     medians = f"{number(row.of_first):>8} {number(row.of_second):>8} {row.unit}"
-    return f"{title:46} {row.ratio:5.2f} {spread:17} {target:13} {medians}"
+    return f"{title:46} {ratio:>5} {spread:17} {target:13} {medians}"
 
 
 def table(about: dict[str, Any], rows: list[Row], notes: list[str]) -> str:
     """All for people."""
     lines = [f"{key}: {value}" for key, value in about.items()]
     lines += ["", f"{'':46} ratio {'(lowest, highest)':17} {'target':13} {'first':>8} {'second':>8}"]
-    lines += map(line, rows)
+    lines += [line(row, rows) for row in rows]
     lines += [
         f"note: {note}" for note in dict.fromkeys([*notes, *(f"{r.scenario}: {n}" for r in rows for n in r.notes)])
     ]

@@ -38,12 +38,14 @@ class WaitFor(Protocol):
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without anything that changes what hermes prints."""
-    return {
+    """The environment without anything that changes what hermes prints, and with one thread for models."""
+    kept = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("HERMES_", "_HERMES")) and key not in {"NO_COLOR", "FORCE_COLOR", "COMP_WORDS"}
     }
+    # The demo is no faster on two threads, and those wait for each other whenever anything else runs.
+    return {**kept, "HERMES_LLM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,12 @@ from starlette.middleware.cors import CORSMiddleware
 
 import hermes_cli
 from hermes_cli.server import native
+from hermes_cli.server.anthropic import messages
 from hermes_cli.server.description import Described
 from hermes_cli.server.errors import HANDLERS
 from hermes_cli.server.journal import Journal, Traffic
-from hermes_cli.server.openai import chat, completions, models
+from hermes_cli.server.openai import chat, completions, models, responses
+from hermes_cli.server.openai.responses_store import Store
 from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, GuardedRoute, Keys, is_loopback
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ PREFLIGHT_SECONDS = 600  # that a browser may remember what it was allowed
 
 
 def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Callable[[str], None]) -> FastAPI:
-    """The application; its state has `settings`, `pool`, `metrics`, `keys` and `traffic`.
+    """The application; its state has `settings`, `pool`, `metrics`, `keys`, `traffic` and `responses`.
 
     Args:
         settings: as resolved.
@@ -52,6 +54,7 @@ def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Call
     )
     app.state.settings, app.state.pool, app.state.metrics = settings, pool, metrics
     app.state.keys, app.state.traffic = Keys(settings.keys), traffic
+    app.state.responses = Store()
     for router in _routers():
         _check_guarded(router)
         app.include_router(router)
@@ -93,7 +96,7 @@ def _before(
             Middleware(
                 CORSMiddleware,
                 allow_origins=origins,
-                allow_methods=["GET", "POST"],
+                allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["*"],
                 max_age=PREFLIGHT_SECONDS,
             )
@@ -110,7 +113,7 @@ def _hosts(settings: ServerSettings) -> set[str]:
 
 
 def _routers() -> list[APIRouter]:
-    return [chat.router, completions.router, models.router, native.router]
+    return [chat.router, completions.router, responses.router, messages.router, models.router, native.router]
 
 
 def _check_guarded(router: APIRouter) -> None:

@@ -158,10 +158,10 @@ def too_long(error: ContextFullError, requested: int = 1, field: str = "messages
         requested: tokens that the client wanted to be generated at most.
         field: that holds the prompt.
     """
-    found = _TOO_LONG.search(error.message)
+    found = sizes(error)
     if found is None:
         return error
-    prompt, context = (int(number.replace(",", "")) for number in found.groups())
+    prompt, context = found
     return TooLongError(
         f"This model's maximum context length is {context} tokens. However, you requested {requested} output tokens "
         f"and your prompt contains at least {prompt} input tokens, for a total of at least {prompt + requested} "
@@ -169,6 +169,15 @@ def too_long(error: ContextFullError, requested: int = 1, field: str = "messages
         hint=error.hint,
         field=field,
     )
+
+
+def sizes(error: ContextFullError) -> tuple[int, int] | None:
+    """Tokens of the prompt and of the context length, as the engine says them; None if it is in other words by now."""
+    found = _TOO_LONG.search(error.message)
+    if found is None:
+        return None
+    prompt, context = (int(number.replace(",", "")) for number in found.groups())
+    return prompt, context
 
 
 async def on_hermes_error(request: Request, error: Exception) -> Response:

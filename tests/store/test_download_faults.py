@@ -103,6 +103,8 @@ def test_a_server_without_ranges_sends_all_of_it_again(client: Client, hub: HubP
 def test_a_server_that_wants_an_hour_is_not_waited_for(
     client: Client, hub: HubProcess, library: Path, header: dict[str, str]
 ) -> None:
+    in_an_hour = format_datetime(datetime.now(timezone.utc) + timedelta(hours=1))
+    header = {name: in_an_hour if value == "in an hour" else value for name, value in header.items()}
     hub.tell(faults=[Fault(status=429, headers=header)])
     done = client.fetch(library, REPO, FILE)
     assert done["exit"] == 5

@@ -28,9 +28,15 @@ _PATH = re.compile(r"[a-z_]+(?:\[\d+\]|\.[a-z_]+)*(?= )")
 
 @dataclass(frozen=True)
 class Names:
-    """What parts of a chat are called in another API: by the longest path that is known, the rest is the same."""
+    """What parts of a chat are called in another API: by the longest path that is known, the rest is the same.
+
+    Attributes:
+        theirs: by path.
+        api: its name, for hints.
+    """
 
     theirs: Mapping[str, str]
+    api: str
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -50,10 +56,10 @@ class Names:
         if found is None:
             return error
         why = error.message[found.end() :].strip()
-        path = self.of(found[0])
+        path, hint = self.of(found[0]), error.hint.replace("OpenAI's Chat Completions", self.api)
         if isinstance(error, FieldError):
-            return FieldError(path, why.removesuffix("."), hint=error.hint)
-        return UsageError(f"{path} {why}", hint=error.hint)
+            return FieldError(path, why.removesuffix("."), hint=hint)
+        return UsageError(f"{path} {why}", hint=hint)
 
     def of(self, path: str) -> str:
         """A path as the client knows it."""

@@ -57,7 +57,9 @@ class ResponseRequest(BaseModel):
     temperature: Number | None = None
     top_p: Number | None = None
     top_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
-    include: list[Any] | None = Field(None, description="`message.output_text.logprobs`; nothing else changes anything.")
+    include: list[Any] | None = Field(
+        None, description="`message.output_text.logprobs`; nothing else changes anything."
+    )
     metadata: Annotated[dict[_Key, _Value], Field(max_length=MOST_METADATA)] | None = Field(
         None, description="Given back as it is."
     )

@@ -5,11 +5,10 @@ Nothing of it is written to disk. What a client made no other client sees.
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,14 +17,13 @@ MOST_RESPONSES = 1_000
 MOST_BYTES = 64 * 2**20  # of JSON, of all of them together
 MOST_SECONDS = 24 * 3600.0
 
-_encode, _decode = msgspec.json.encode, msgspec.json.decode
-
 
 @dataclass(frozen=True)
 class _Kept:
     client: str
     response: bytes
     items: bytes  # the whole conversation, its answer at the end
+    names: frozenset[str]  # of its own items
     until: float
 
     @property
@@ -59,16 +57,19 @@ class Store:
         self._forget()
         return len(self._kept)
 
-    def put(self, client: str, name: str, response: bytes, items: Sequence[Any]) -> None:
+    def put(self, client: str, name: str, response: bytes, before: Sequence[Any], output: Sequence[Any]) -> None:
         """Keep one.
 
         Args:
             client: whose it is.
             name: its id.
             response: as it was sent.
-            items: of the conversation: the input with all that came before, and the output.
+            before: items of the conversation up to here.
+            output: items of the response.
         """
-        kept = _Kept(client, response, _encode(items), self._clock() + self._seconds)
+        items = json.dumps([*before, *output]).encode()  # plain ASCII: clients send halves of characters, too
+        names = frozenset(str(one["id"]) for one in output)
+        kept = _Kept(client, response, items, names, self._clock() + self._seconds)
         self._kept[name] = kept
         self._bytes += kept.size
         self._forget()
@@ -81,16 +82,18 @@ class Store:
     def items(self, client: str, name: str) -> list[dict[str, Any]] | None:
         """The conversation up to the end of a response; None if that is not kept."""
         kept = self._find(client, name)
-        return _decode(kept.items) if kept else None
+        if kept is None:
+            return None
+        items: list[dict[str, Any]] = json.loads(kept.items)
+        return items
 
     def item(self, client: str, name: str) -> dict[str, Any] | None:
         """One item that a response gave out, by its own id."""
         self._forget()
         for kept in reversed(self._kept.values()):
-            if kept.client == client and name.encode() in kept.response:
-                output: list[dict[str, Any]] = _decode(kept.response)["output"]
-                if found := next((one for one in output if one["id"] == name), None):
-                    return found
+            if kept.client == client and name in kept.names:
+                output: list[dict[str, Any]] = json.loads(kept.response)["output"]
+                return next(one for one in output if one["id"] == name)
         return None
 
     def drop(self, client: str, name: str) -> bool:

@@ -1,0 +1,78 @@
+"""Requests as Anthropic's clients send them. Null is as good as nothing, and unknown fields are ignored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from hermes_cli.server.openai.schemas import (  # noqa: TC001 - pydantic reads them
+    Duration,
+    Flag,
+    Messages,
+    Number,
+    Object,
+    Text,
+    Texts,
+    Whole,
+)
+
+System = Annotated[
+    Any,
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}),
+]
+
+
+class CountRequest(BaseModel):
+    """What is read by the model, and so is counted."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: Text | None = Field(None, description="A served name or alias; empty is the server's first model.")
+    messages: Messages
+    system: System = Field(None, description="A text, or blocks of text.")
+    tools: list[Any] | None = Field(None, description="Tools on offer, with an `input_schema`.")
+    tool_choice: Object | None = Field(None, description="`type`: auto, any, tool or none.")
+    thinking: Object | None = Field(None, description="`type`: enabled, disabled or adaptive; `budget_tokens`.")
+    output_config: Object | None = Field(None, description="`format`: a JSON schema; `effort`.")
+    output_format: Object | None = Field(None, description="The older place of `output_config.format`.")
+    chat_template_kwargs: Object | None = Field(None, description="keep_cots, and others as in chats.")
+
+
+class MessageRequest(CountRequest):
+    """Anthropic's Messages, and a few of what llama.cpp's clients add."""
+
+    max_tokens: Annotated[Whole, Field(ge=1)] = Field(
+        description="The most to generate; more than there is room for is no error."
+    )
+    stream: Flag | None = None
+    stop_sequences: Texts | None = None
+    temperature: Number | None = None
+    top_p: Number | None = None
+    top_k: Whole | None = None
+    min_p: Number | None = None
+    repeat_penalty: Number | None = None
+    seed: Whole | None = None
+    keep_alive: Duration = Field(None, description="How long the model stays in memory afterwards, as in chats.")
+
+
+SAME = (
+    "model",
+    "chat_template_kwargs",
+    "max_tokens",
+    "stream",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repeat_penalty",
+    "seed",
+    "keep_alive",
+)
+"""Fields that mean the same in a chat."""
+
+REFUSED: dict[str, tuple[object, str]] = {
+    "container": (None, "nothing is run here; offer tools instead."),
+    "mcp_servers": ([], "nothing is fetched here; offer tools instead."),
+}
+"""Fields that would change the result: the value that asks for nothing, and what to do instead."""
