@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from hermes_cli.console import Console
     from hermes_cli.generation import Bounds
 
 EXAMPLE = """a file, or like this: --schema '{"type": "object", "properties": {"name": {"type": "string"}}}'"""
@@ -37,8 +36,8 @@ def read_schema(given: str) -> Mapping[str, Any] | bool:
     return schema
 
 
-def bounds_for(tools: Sequence[dict[str, Any]], schema: object | None, console: Console) -> Bounds:
-    """The bounds of every turn; words of tools that cannot be enforced are said.
+def bounds_for(tools: Sequence[dict[str, Any]], schema: object | None, warn: Callable[[str], None]) -> Bounds:
+    """The bounds of every turn; `warn` is told which words of tools cannot be enforced.
 
     Raises:
         UsageError: the schema or a tool cannot be enforced.
@@ -53,5 +52,5 @@ def bounds_for(tools: Sequence[dict[str, Any]], schema: object | None, console: 
     calls = tool_calls(tools, notes=notes) if tools else None
     answer = None if schema is None else json_schema(schema)
     for note in notes:
-        console.warn(note)
+        warn(note)
     return Bounds(answer, calls)

@@ -202,7 +202,7 @@ def command(
             from hermes_cli.generation import Chatter, Message, Turn, Wishes  # noqa: PLC0415
 
             schemas = [tool.schema for tool in offered.values()]
-            bounds = bounds_for(schemas, wanted, console)
+            bounds = bounds_for(schemas, wanted, console.warn)
             known = _known(named, file, catalogue)
             chatter = Chatter(engine, loop.run(loading), known=known, template=template)
         given: dict[str, Any] = {

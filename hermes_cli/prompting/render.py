@@ -74,6 +74,11 @@ class OurFormat:
         return self.family.tools is not None
 
     @property
+    def reasons(self) -> bool:
+        """Whether reasoning can be asked for."""
+        return self.family.reasoning is not None
+
+    @property
     def source(self) -> str:
         """Of the template that writes the markup."""
         return self._template.source
@@ -86,10 +91,10 @@ class OurFormat:
         """
         if request.tools and not self.takes_tools:
             raise _no_tools(f"{self.family.title} models")
-        if request.wishes.think and self.family.reasoning is None:
+        if request.wishes.think and not self.reasons:
             raise _no_reasoning(f"{self.family.title} models have no reasoning mode.")
         text = self._template.write(turns(request, self.family), ())
-        thinks = request.thinks and self.family.reasoning is not None
+        thinks = request.thinks and self.reasons
         # Not what cards say of Alpaca's stop, "###": a heading in an answer would end it.
         return Prompt(text, thinks, STOPS[self.family.markup])
 
@@ -114,6 +119,11 @@ class FileFormat:
     def takes_tools(self) -> bool:
         """Whether tools can be offered."""
         return self.with_tools.tools is not None
+
+    @property
+    def reasons(self) -> bool:
+        """Whether reasoning can be asked for."""
+        return self.prompted_reasoning or self.plain.thinking is not None
 
     @property
     def source(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.prompting.render import OurFormat
 from hermes_cli.server.errors import FieldError
 
 if TYPE_CHECKING:
@@ -71,17 +70,12 @@ def check(thinking: Thinking, form: Format, model: str) -> None:
     Raises:
         FieldError: reasoning is asked of a model that has none.
     """
-    can = form.family.reasoning is not None if isinstance(form, OurFormat) else _switchable(form)
-    if thinking.think and thinking.field and not can:
+    if thinking.think and thinking.field and not form.reasons:
         raise FieldError(
             thinking.field,
             f"asks for reasoning, and {model} has no reasoning mode",
             hint="leave it out, or ask a model that reasons.",
         )
-
-
-def _switchable(form: Any) -> bool:  # noqa: ANN401 - a FileFormat
-    return bool(form.prompted_reasoning or form.plain.thinking is not None)
 
 
 def _said(body: ChatRequest) -> Iterator[tuple[str, bool | None, int | None]]:

@@ -1,0 +1,139 @@
+"""Who a conversation is with: a model in this program's own engine, or one behind an address (endpoint.py)."""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hermes_cli.chat.bounds import bounds_for
+from hermes_cli.generation import Message, Turn, Wishes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from hermes_cli.chat.manner import Manner
+    from hermes_cli.generation import Bounds, Chatter, Event
+
+
+class Partner(Protocol):
+    """What answers. `tools` are declarations in OpenAI's shape; `messages` are without a system prompt."""
+
+    @property
+    def name(self) -> str:
+        """Of the model, as it is shown."""
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that one request can use, prompt and answer together; None where nobody says."""
+
+    @property
+    def reasons(self) -> bool | None:
+        """Whether it can reason before it answers; None where nobody says."""
+
+    @property
+    def takes_tools(self) -> bool | None:
+        """Whether it can call tools; None where nobody says."""
+
+    def answer(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner
+    ) -> AsyncGenerator[Event, None]:
+        """The next turn: content, reasoning and calls as they come, and `Done` at the end. Closing it cancels.
+
+        Raises:
+            ContextFullError: the messages alone fill the context.
+            HermesError: it cannot answer; the message says why.
+        """
+
+    async def count(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner) -> int | None:
+        """Tokens of the prompt that would be read; None where nobody can count them.
+
+        Raises:
+            HermesError: as `answer`.
+        """
+
+    async def close(self) -> None:
+        """Give back what it holds."""
+
+
+class LocalPartner:
+    """A model in an engine of this program, which belongs to it."""
+
+    def __init__(self, chatter: Chatter, name: str, warn: Callable[[str], None]) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            chatter: the model.
+            name: as it is shown.
+            warn: is told once what of the tools' declarations cannot be enforced.
+        """
+        self._chatter, self.name, self._warn = chatter, name, warn
+        self._held: tuple[str, Bounds] | None = None
+
+    @property
+    def context(self) -> int:
+        """Tokens that one request can use."""
+        return self._chatter.loaded.context
+
+    @property
+    def reasons(self) -> bool:
+        """Whether its prompt format has a way to ask for reasoning."""
+        return self._chatter.choice.format.reasons
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether its prompt format has tools."""
+        return self._chatter.choice.format.takes_tools
+
+    async def answer(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner
+    ) -> AsyncGenerator[Event, None]:
+        """As `Partner` says.
+
+        Raises:
+            ContextFullError: the messages alone fill the context.
+            HermesError: it cannot answer.
+        """
+        async with aclosing(self._chatter.answer(self._turn(messages, tools, manner))) as events:
+            async for event in events:
+                yield event
+
+    async def count(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner) -> int:
+        """Tokens of the prompt, with the one that the engine begins it with.
+
+        Raises:
+            HermesError: the template refuses it, or the engine failed.
+        """
+        turn = self._turn(messages, tools, replace(manner, schema=None))
+        return await self._chatter.count(turn) + self._chatter.loaded.adds_bos
+
+    async def close(self) -> None:
+        """Give its memory back."""
+        await self._chatter.engine.close()
+
+    def _turn(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner) -> Turn:
+        """What the conversation is for the model."""
+        system = [Message("system", manner.system)] if manner.system else []
+        return Turn(
+            [*system, *messages],
+            tools,
+            wishes=Wishes(think=manner.think, schema=False if manner.schema is None else manner.schema),
+            bounds=self._bounds(tools, manner.schema),
+            sampling=replace(self._chatter.recommended_sampling(), **_fields(manner)),
+            max_tokens=manner.max_tokens,
+            think_budget=manner.think_budget,
+            stops=manner.stops,
+            shift=manner.shift,
+        )
+
+    def _bounds(self, tools: Sequence[dict[str, Any]], schema: object) -> Bounds:
+        """The bounds of all turns with the same tools and schema."""
+        key = json.dumps([list(tools), schema], sort_keys=True, default=str)
+        if self._held is None or self._held[0] != key:
+            self._held = key, bounds_for(tools, schema, self._warn)
+        return self._held[1]
+
+
+def _fields(manner: Manner) -> dict[str, Any]:
+    return dict(manner.sampling)
