@@ -11,7 +11,7 @@ from hermes_cli.engine.options import Draft
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.drafts import draft_candidates
-from hermes_cli.server.lineup import without
+from hermes_cli.planning.verdict import without
 from hermes_cli.store.library import find
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _planned(file: ModelFile, loading: Loading, confirmed: Confirmed) -> Draft:
     rest = without(probe(measure=False), confirmed)
     wished = replace(loading, context=confirmed.plan.settings.context, gpu_layers=None, yarn=None)
     try:
-        plan = confirm(file.path, wished, rest).plan
+        confirmed = confirm(file.path, wished, rest)
     except UsageError:
-        plan = confirm(file.path, replace(wished, context=None, longest=True), rest).plan
-    return Draft(file.path, plan)
+        confirmed = confirm(file.path, replace(wished, context=None, longest=True), rest)
+    return Draft(file.path, confirmed.plan, confirmed.total.total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -10,19 +9,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hermes_cli.catalog.load import load
+from hermes_cli.commands.choosing import best_installed
 from hermes_cli.commands.drafting import draft_for
 from hermes_cli.commands.machine import gibibytes
-from hermes_cli.commands.units import gigabytes
 from hermes_cli.console import Voice
 from hermes_cli.engine.client import WorkerEngine
-from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.recommend import Wish, candidates
+from hermes_cli.planning.recommend import Wish
 from hermes_cli.server.app import EVERYWHERE
 from hermes_cli.server.lineup import AGENT_CONTEXT, line_up
 from hermes_cli.server.room import has_room
 from hermes_cli.server.run import Parts, Running, serve
-from hermes_cli.store.library import installed_quantizations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,9 +34,6 @@ if TYPE_CHECKING:
     from hermes_cli.server.lineup import Offer
     from hermes_cli.server.settings import ModelEntry, ServerSettings
 
-YES = {"y", "yes", ""}
-DEMO_HINT = "try the one that ships with hermes: hermes serve demo"
-
 
 def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -> bool:
     """Serve until a signal comes; whether what ran could finish.
@@ -51,7 +45,7 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
 
     def offers() -> tuple[Offer, ...]:
         catalogue, machine = load(), probe(measure=False)
-        chosen = settings.models or (best_installed(settings, catalogue, machine, console),)
+        chosen = settings.models or (best_entry(settings, catalogue, machine, console),)
 
         def draft(name: str, known: Model | None, wished: Loading, confirmed: Confirmed) -> Draft | None:
             return draft_for(name, known, catalogue, wished, confirmed, console.note)
@@ -101,25 +95,14 @@ def _nothing(_: str) -> None:
     """Say nothing."""
 
 
-def best_installed(settings: ServerSettings, catalogue: Catalogue, machine: Machine, console: Console) -> ModelEntry:
-    """The best model that is here; else the best there is, fetched after a question.
+def best_entry(settings: ServerSettings, catalogue: Catalogue, machine: Machine, console: Console) -> ModelEntry:
+    """The best model that is here, or was fetched after a question.
 
     Raises:
-        NotFoundError: none is here, and nobody can be asked.
-        HermesError: the answer was no.
+        HermesError: there is none.
     """
     wish = Wish("agent", AGENT_CONTEXT) if settings.for_agent else Wish()
-    fitting = candidates(catalogue, machine, wish)
-    here = next(
-        (one for one in fitting if one.variant.quantization in installed_quantizations(one.variant.model)), None
-    )
-    if here:
-        console.note(f"serving {here.variant.name}, the best that is installed (hermes recommend)")
-        return _as_recommended(here, settings)
-    if not fitting:
-        raise NotFoundError("no model was named, and no Hermes model fits this machine.", hint=DEMO_HINT)
-    _fetch(fitting[0], console)
-    return _as_recommended(fitting[0], settings)
+    return _as_recommended(best_installed("serve", wish, catalogue, machine, console), settings)
 
 
 def _as_recommended(best: Candidate, settings: ServerSettings) -> ModelEntry:
@@ -128,30 +111,6 @@ def _as_recommended(best: Candidate, settings: ServerSettings) -> ModelEntry:
     if best.settings.k_type != "f16" and entry.kv_type is None:
         entry = msgspec.structs.replace(entry, kv_type=best.settings.k_type)
     return msgspec.structs.replace(entry, yarn=True) if best.by_yarn and entry.yarn is None else entry
-
-
-def _fetch(best: Candidate, console: Console) -> None:
-    """Download it, after a question.
-
-    Raises:
-        NotFoundError: nobody can be asked.
-        HermesError: the answer was no.
-    """
-    from hermes_cli.commands.pull import command as pull  # noqa: PLC0415 - the client side of HTTP
-
-    name, size = best.variant.name, gigabytes(best.variant.bytes)
-    refusal = NotFoundError(
-        "no model was named, and no Hermes model that fits is here.", hint=f"hermes pull {name} ({size}). {DEMO_HINT}"
-    )
-    if console.voice is not Voice.HUMAN or not sys.stdin or not sys.stdin.isatty():
-        raise refusal
-    try:
-        answer = console.ask(f"No model is here. Fetch {name}, {size}, the best that fits? [Y/n] ")
-    except OSError:
-        raise refusal from None
-    if answer.lower() not in YES:
-        raise HermesError("nothing was fetched.", hint=DEMO_HINT)
-    pull([name], yes=True)
 
 
 def _say_started(running: Running, console: Console) -> None:
@@ -197,7 +156,11 @@ def _other_names(offer: Offer) -> str:
 def _memory(offer: Offer) -> str:
     """What it takes of what was free, place by place, as llama.cpp said it would."""
     places = [place for place in offer.confirmed.places if place.part.total]
-    return ", ".join(f"{gibibytes(place.part.total)} of {gibibytes(place.room)} free {place.where}" for place in places)
+    draft = offer.options.draft
+    parts = [f"{gibibytes(place.part.total)} of {gibibytes(place.room)} free {place.where}" for place in places]
+    return ", ".join(
+        parts + ([f"{gibibytes(draft.bytes)} for {draft.path.stem}, which guesses ahead"] if draft else [])
+    )
 
 
 def _document(running: Running, address: str, key: str | None) -> dict[str, Any]:
@@ -221,5 +184,6 @@ def _model(offer: Offer) -> dict[str, Any]:
             {"place": place.name, "bytes": {**asdict(place.part), "total": place.part.total}, "free_bytes": place.room}
             for place in offer.confirmed.places
         ],
+        "draft": {"file": draft.path.name, "bytes": draft.bytes} if (draft := offer.options.draft) else None,
         "note": offer.confirmed.note or None,
     }

@@ -21,10 +21,14 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Draft:
-    """A small model with the same vocabulary that guesses tokens for the large one to check."""
+    """A small model with the same vocabulary that guesses tokens for the large one to check.
+
+    `bytes` of memory are what its plan takes, as llama.cpp said.
+    """
 
     path: Path
     plan: RunPlan
+    bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,12 @@ def command(module: str) -> tuple[str, ...]:
     """What to start for `main` of a module to run in a process of its own; `sys.path` as JSON has to follow.
 
     Neither the environment nor the current folder may change what it imports; without `site` it starts sooner. Ctrl-C
-    reaches all processes of a terminal, and what it means is decided by the parent.
+    reaches all processes of a terminal, and SIGTERM all of a service: what they mean is decided by the parent, which
+    may want to finish something first. When the parent is gone, the process ends by itself.
     """
     program = (
-        "import json, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = json.loads(sys.argv[1]);"
-        f" from {module} import main; main()"
+        "import json, signal, sys; [signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)];"
+        f" sys.path[:] = json.loads(sys.argv[1]); from {module} import main; main()"
     )
     return (sys.executable, "-I", "-S", "-c", program)
 

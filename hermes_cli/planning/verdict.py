@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import DoesNotFitError, EngineError
@@ -12,6 +12,7 @@ from hermes_cli.planning.placement import GIB
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.run_plan import Loading, RunPlan
 
     Tried = tuple[RunPlan, "Rehearsed"]
@@ -109,6 +110,19 @@ def verdict(name: str, loading: Loading, plans: Sequence[Tried], alternatives: S
         f"{name} does not fit: with {nearest.settings.context:,} tokens of context it {_needs(result.places)}.",
         hint=f"{next(fitting, NOTHING_FITS)}. {FORCE_HINT}",
     )
+
+
+def without(machine: Machine, taken: Confirmed) -> Machine:
+    """What is left of a machine when a plan is loaded there."""
+    on_ram = sum(place.part.total for place in taken.places if place.name == RAM)
+    on_devices = iter([place.part.total for place in taken.places if place.name != RAM])
+    devices = tuple(
+        replace(device, free=max(device.free - next(on_devices, 0), 0)) if device.usable else device
+        for device in machine.devices
+    )
+    unified = any(device.unified for device in machine.usable_devices)
+    on_gpus = sum(place.part.total for place in taken.places if place.name != RAM) if unified else 0
+    return replace(machine, devices=devices, ram_available=max(machine.ram_available - on_ram - on_gpus, 0))
 
 
 def _needs(places: Iterable[Place]) -> str:

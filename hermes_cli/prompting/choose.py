@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.catalog.names import Reference
 
 DEFAULT, TOOL_USE = "default", "tool_use"  # how GGUF calls `tokenizer.chat_template` and `tokenizer.chat_template.X`
 
@@ -93,6 +94,21 @@ def policy(model: Model) -> str:
     if family.proven:
         return f"hermes' own for {family.title}, equal to the published one"
     return "the file's own, unless it lacks tools or reasoning or is another model's; then hermes' own"
+
+
+def known_model(named: Reference, path: Path, catalogue: Catalogue) -> Model | None:
+    """What a file is in the catalogue: as it was named, or as it calls itself.
+
+    Raises:
+        IntegrityError: its header cannot be read.
+    """
+    from hermes_cli.catalog.names import CatalogueName  # noqa: PLC0415 - as below
+    from hermes_cli.gguf.header import read_header  # noqa: PLC0415
+
+    if isinstance(named, CatalogueName):
+        return named.model
+    header = read_header(path)
+    return identify((header.text("general.name") or "", path.stem), header.number, catalogue)
 
 
 def identify(names: Iterable[str], number: Callable[[str], int | None], catalogue: Catalogue) -> Model | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.names import CatalogueName, Names
+from hermes_cli.catalog.names import Names
 from hermes_cli.catalog.quantizations import spoken
 from hermes_cli.engine.confirm import confirm
 from hermes_cli.engine.options import Options
@@ -22,8 +22,8 @@ from hermes_cli.gguf.types import FILE_TYPES
 from hermes_cli.planning.placement import GIB
 from hermes_cli.planning.recommend import Wish, candidates, smallest
 from hermes_cli.planning.run_plan import Loading
-from hermes_cli.planning.verdict import NOTHING_FITS, RAM
-from hermes_cli.prompting.choose import identify
+from hermes_cli.planning.verdict import NOTHING_FITS, without
+from hermes_cli.prompting.choose import known_model
 from hermes_cli.prompting.template import ChatTemplate, read_template
 from hermes_cli.prompting.turn_grammar import TAGS
 from hermes_cli.server.settings import SLOTS
@@ -136,18 +136,10 @@ def line_up(
     return offers
 
 
-def known_model(named: object, file: ModelFile, catalogue: Catalogue) -> Model | None:
-    """What a file is in the catalogue: as it was named, or as it calls itself."""
-    if isinstance(named, CatalogueName):
-        return named.model
-    header = read_header(file.path)
-    return identify((header.text("general.name") or "", file.path.stem), header.number, catalogue)
-
-
 def _named(entry: ModelEntry, least: int, names: Names, catalogue: Catalogue) -> _Named:
     named = names.parse(entry.model)
     file = find(named, catalogue)
-    known = known_model(named, file, catalogue)
+    known = known_model(named, file.path, catalogue)
     if entry.context is not None and entry.context < least:
         raise UsageError(
             f"--context {entry.context:,} is less than the {least:,} tokens that --for-agent insists on.",
@@ -195,19 +187,6 @@ def _beside(first: _Named, others: Sequence[_Named], machine: Machine) -> list[C
     return [confirm(first.file.path, replace(first.loading, force=False), machine), *confirmed]
 
 
-def without(machine: Machine, taken: Confirmed) -> Machine:
-    """What is left of a machine when a plan is loaded there."""
-    on_ram = sum(place.part.total for place in taken.places if place.name == RAM)
-    on_devices = iter([place.part.total for place in taken.places if place.name != RAM])
-    devices = tuple(
-        replace(device, free=max(device.free - next(on_devices, 0), 0)) if device.usable else device
-        for device in machine.devices
-    )
-    unified = any(device.unified for device in machine.usable_devices)
-    on_gpus = sum(place.part.total for place in taken.places if place.name != RAM) if unified else 0
-    return replace(machine, devices=devices, ram_available=max(machine.ram_available - on_ram - on_gpus, 0))
-
-
 def _offer(one: _Named, confirmed: Confirmed, catalogue: Catalogue, max_queue: int, draft_for: DraftFor) -> Offer:
     entry, plan = one.entry, confirmed.plan
     own = one.file.name
@@ -224,6 +203,7 @@ def _offer(one: _Named, confirmed: Confirmed, catalogue: Catalogue, max_queue: i
         options=Options(
             tags=TAGS,
             draft=draft_for(entry.draft, one.known, one.loading, confirmed) if entry.draft else None,
+            constraints=True,
             max_queue=max_queue,
         ),
         template=entry.template,

@@ -10,7 +10,7 @@ from hermes_cli.errors import DoesNotFitError, EngineError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.placement import GIB
 from hermes_cli.planning.run_plan import Loading
-from hermes_cli.server.lineup import without
+from hermes_cli.planning.verdict import without
 
 if TYPE_CHECKING:
     from hermes_cli.errors import HermesError

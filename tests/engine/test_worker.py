@@ -277,7 +277,7 @@ def test_a_file_that_is_no_adapter_is_refused(demo_path: Path) -> None:
 # What kills it
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV])
 def test_a_signal_in_the_middle_of_an_answer(demo_path: Path, number: signal.Signals) -> None:
     async def test() -> None:
         async with engine(path=demo_path, plan=PLAN) as e:

@@ -170,6 +170,8 @@ def test_sigterm_lets_a_running_stream_finish_and_refuses_new_requests(tmp_path:
         assert engines
         stream = Stream(server)
         server.signal(signal.SIGTERM)
+        for engine in engines:  # systemd tells every process of a service
+            engine.terminate()
         until(lambda: server.get("/health").status == 503)
         refused = server.post("/v1/chat/completions", HI)
         assert (refused.status, refused.error["code"]) == (503, "not_ready")

@@ -18,9 +18,9 @@ from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.planning.memory import Part
 from hermes_cli.planning.run_plan import Loading
-from hermes_cli.planning.verdict import RAM, Confirmed, Place
+from hermes_cli.planning.verdict import RAM, Confirmed, Place, without
 from hermes_cli.server.config import Given, resolve
-from hermes_cli.server.lineup import Offer, line_up, without
+from hermes_cli.server.lineup import Offer, line_up
 from hermes_cli.server.room import has_room
 
 MIB = 1 << 20
