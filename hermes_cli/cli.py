@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # or its `app` if the command has commands of its own.
 COMMANDS = {
     "chat": ("chat", "Ask a Hermes model something."),
+    "sessions": ("sessions", "List, show, export and remove saved conversations."),
     "serve": ("serve", "Serve models to agents, editors and SDKs."),
     "list": ("list", "List the Hermes models, with sizes and what they can do."),
     "show": ("show", "Show everything about one model, a file or a repository."),

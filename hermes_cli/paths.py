@@ -41,6 +41,11 @@ def data_dir() -> Path:
     return _ours("HERMES_LLM_DATA_DIR", platformdirs.user_data_path(APP, appauthor=False))
 
 
+def chats_dir() -> Path:
+    """Saved conversations, a file each."""
+    return data_dir() / "chats"
+
+
 def cache_dir() -> Path:
     """What can be made anew: measurements, compiled catalogue."""
     return _ours("HERMES_LLM_CACHE_DIR", platformdirs.user_cache_path(APP, appauthor=False))

@@ -49,7 +49,7 @@ def test_hermes_agent_s_folder_is_never_ours(hermes: RunHermes, tmp_path: Path) 
     hermes("chat", "demo", "Who are you?", env={"HOME": str(tmp_path)})
     assert not (tmp_path / ".hermes").exists()
     shown = json.loads(hermes("paths", "--json", env={**clean_environment(), "HOME": str(tmp_path)}).stdout)
-    assert set(shown) == {"models", "data", "config", "cache", "demo"}
+    assert set(shown) == {"models", "data", "chats", "config", "cache", "demo"}
     assert not any("/.hermes" in path for path in shown.values())
 
 

@@ -15,6 +15,7 @@ def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoCo
     places = {
         "models": (paths.models_dir(), "HF_HUB_CACHE or HF_HOME"),
         "data": (paths.data_dir(), "HERMES_LLM_DATA_DIR"),
+        "chats": (paths.chats_dir(), "HERMES_LLM_DATA_DIR"),
         "config": (paths.config_dir(), "HERMES_LLM_CONFIG_DIR"),
         "cache": (paths.cache_dir(), "HERMES_LLM_CACHE_DIR"),
         "demo": (paths.asset("demo.gguf"), "ships with hermes"),

@@ -1,0 +1,262 @@
+"""`hermes sessions`: the conversations that `hermes chat` saved."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path  # noqa: TC003 - Typer reads the annotation
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from hermes_cli import paths
+from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.units import gigabytes
+from hermes_cli.console import _CONTROL
+from hermes_cli.errors import HermesError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from hermes_cli.chat.sessions import Removed, Saved, Session
+    from hermes_cli.console import Console
+
+YES = {"y", "yes"}
+
+
+class _ListFirst(TyperGroup):
+    """Without a command of its own, `hermes sessions` lists."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - of the click that Typer carries
+        options_only = all(one.startswith("-") for one in args)
+        if options_only and not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_ListFirst,
+    rich_markup_mode=None,
+    help="List, show, export and remove the conversations that were saved. Without a command: list them.",
+)
+
+NameArgument = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="As `hermes sessions` shows it, or its beginning.", show_default=False),
+]
+
+
+@app.command("list")
+def list_(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColorOption = False) -> None:
+    """List saved conversations, the newest first."""
+    console = console_for(json=json, quiet=quiet, no_color=no_color)
+
+    from hermes_cli.chat.sessions import sessions  # noqa: PLC0415 - arguments are checked first
+
+    folder = paths.chats_dir()
+    found = sessions(folder)
+    if found:
+        console.table(
+            ("NAME", "MESSAGES", "SIZE", "LAST USED", "MODEL", "TITLE"), _rows(found), right=("MESSAGES", "SIZE")
+        )
+        together = gigabytes(sum(one.bytes for one in found))
+        console.note(f"{_count(len(found))}, {together}, in {folder}; go on with one: hermes chat --resume NAME")
+    else:
+        console.note("no conversation is saved; begin one: hermes chat")
+    console.document(
+        {
+            "sessions": [_entry(one) for one in found],
+            "folder": str(folder),
+            "total_bytes": sum(one.bytes for one in found),
+        }
+    )
+
+
+@app.command()
+def show(
+    name: NameArgument, json: JsonOption = False, quiet: QuietOption = False, no_color: NoColorOption = False
+) -> None:
+    """Show what was said: messages, reasoning, calls and their results."""
+    console = console_for(json=json, quiet=quiet, no_color=no_color)
+
+    from hermes_cli.chat.export import as_document, as_lines, title_of  # noqa: PLC0415 - as above
+
+    saved = _read(name, console)
+    _print(as_lines(saved.conversation), console)
+    document = as_document(saved.conversation, saved.model)
+    console.document({"name": saved.name, "title": title_of(saved.conversation), **document})
+
+
+@app.command()
+def rm(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="As `hermes sessions` shows them.", show_default=False),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    no_color: NoColorOption = False,
+) -> None:
+    """Remove saved conversations. One that a chat has open stays."""
+    console = console_for(json=json, quiet=quiet, no_color=no_color)
+    if bool(names) == everything:
+        raise UsageError(
+            "--all goes without names." if names else "there is no name.",
+            hint="see what is saved: hermes sessions" if not names else "give names, or --all.",
+        )
+
+    from hermes_cli.chat.sessions import find, remove, sessions  # noqa: PLC0415 - as above
+
+    folder = paths.chats_dir()
+    going = sessions(folder) if everything else list(dict.fromkeys(find(folder, name) for name in names or []))
+    for one in going:
+        console.note(f"{one.name}  {_messages(one.messages)}  {gigabytes(one.bytes)}  {one.title}")
+    if not going:
+        console.note("there is nothing to remove")
+    elif not yes:
+        _confirm(_count(len(going)), console)
+    removed = remove(one.path for one in going)
+    _say(removed, console)
+
+
+@app.command()
+def export(
+    name: NameArgument,
+    form: Annotated[
+        Literal["md", "json"] | None,
+        typer.Option("--format", help="Markdown, or JSON in OpenAI's shape. Default: as FILE ends, else md."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: standard output.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a FILE that exists.")] = False,
+    quiet: QuietOption = False,
+    no_color: NoColorOption = False,
+) -> None:
+    """Write a conversation for people (Markdown) or for other programs (JSON)."""
+    console = console_for(json=False, quiet=quiet, no_color=no_color)
+
+    from hermes_cli.chat.export import as_json, as_markdown  # noqa: PLC0415 - as above
+
+    saved = _read(name, console)
+    form = form or ("json" if output and output.suffix.lower() == ".json" else "md")
+    text = (as_json if form == "json" else as_markdown)(saved.conversation, saved.model)
+    if output is None or str(output) == "-":
+        console.text(text)
+    else:
+        _write(output.expanduser(), text, force=force)
+        console.note(f"written to {output}")
+
+
+def _read(name: str, console: Console) -> Saved:
+    """The session that is called so.
+
+    Raises:
+        HermesError: there is none, or it cannot be read.
+    """
+    from hermes_cli.chat.sessions import find, read  # noqa: PLC0415 - as above
+
+    saved = read(find(paths.chats_dir(), name).path)
+    if saved.damaged:
+        count = len(saved.conversation.said)
+        console.warn(
+            f"{saved.name} is damaged in line {saved.damaged:,}: {_messages(count)} before that could be read."
+        )
+    return saved
+
+
+def _rows(found: Sequence[Session]) -> list[tuple[str, ...]]:
+    from hermes_cli.chat.export import when  # noqa: PLC0415 - as above
+
+    return [
+        (
+            one.name,
+            str(one.messages),
+            gigabytes(one.bytes),
+            when(one.modified),
+            one.model,
+            f"cannot be read: {one.problem}" if one.problem else one.title,
+        )
+        for one in found
+    ]
+
+
+def _entry(one: Session) -> dict[str, Any]:
+    from hermes_cli.chat.export import moment  # noqa: PLC0415 - as above
+
+    return {
+        "name": one.name,
+        "title": one.title,
+        "model": one.model or None,
+        "messages": one.messages,
+        "modified": moment(one.modified),
+        "bytes": one.bytes,
+        "path": str(one.path),
+        "problem": one.problem,
+    }
+
+
+def _print(lines: Iterable[tuple[str, str]], console: Console) -> None:
+    """Lines on standard output; their styles are for terminals only."""
+    if not console.out.isatty():
+        console.text("".join(f"{line}\n" for line, _ in lines))
+        return
+    from rich.console import Console as RichConsole  # noqa: PLC0415 - 50 ms, only on a terminal
+    from rich.text import Text  # noqa: PLC0415
+
+    off = console.color is False or bool(os.environ.get("NO_COLOR"))
+    rich = RichConsole(file=console.out, no_color=off, highlight=False, soft_wrap=True)
+    for line, style in lines:
+        rich.print(Text(line.translate(_CONTROL), style))
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    """Write a file.
+
+    Raises:
+        HermesError: it exists already, or cannot be written.
+    """
+    try:
+        with path.open("w" if force else "x", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"{path} is there already.", hint="choose another name, or write over it: --force") from None
+    except OSError as error:
+        raise HermesError(f"{path} cannot be written: {error.strerror}.", hint="choose another place.") from None
+
+
+def _say(removed: Removed, console: Console) -> None:
+    """What went.
+
+    Raises:
+        HermesError: not all of it did.
+    """
+    if removed.names:
+        console.note(f"removed {_count(len(removed.names))}; {gigabytes(removed.bytes)} freed")
+    console.document({"removed": list(removed.names), "freed_bytes": removed.bytes, "in_use": list(removed.kept)})
+    if removed.kept:
+        what = f"{removed.kept[0]} is" if len(removed.kept) == 1 else f"{', '.join(removed.kept)} are"
+        raise HermesError(f"{what} open in a chat, and not removed.", hint="leave that chat, then remove it.")
+
+
+def _confirm(what: str, console: Console) -> None:
+    refusal = UsageError(f"{what} would be removed, and nobody can be asked.", hint="say it is meant: --yes")
+    if not sys.stdin or not sys.stdin.isatty():
+        raise refusal
+    try:
+        answer = console.ask(f"Remove {what}? [y/N] ")
+    except OSError:
+        raise refusal from None
+    if answer.lower() not in YES:
+        raise HermesError("nothing was removed.", hint="to remove it, answer y, or say --yes.")
+
+
+def _count(sessions: int) -> str:
+    return "1 session" if sessions == 1 else f"{sessions:,} sessions"
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count:,} messages"
