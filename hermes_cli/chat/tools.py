@@ -1,26 +1,30 @@
-"""A file of typed Python functions as tools.
+"""What a tool is, and a file of typed Python functions as tools.
 
 Signature and docstring are the declaration; pydantic makes the JSON schema from the type hints and checks the model's
-arguments against it before the function runs.
+arguments against it before the function runs. It runs in a thread of its own, so that one that hangs can be left alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import inspect
 import json
 import sys
+import threading
+import time
 import traceback
+from concurrent import futures
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-from pydantic import PydanticUserError, TypeAdapter, ValidationError, validate_call
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
 
     from hermes_cli.prompting.messages import ToolCall
@@ -28,17 +32,40 @@ if TYPE_CHECKING:
 EXAMPLE = 'write functions like this one: def get_weather(city: str) -> str: """Get the weather of a city."""'
 
 
+T = TypeVar("T")
+
+LIMIT = 60.0  # seconds that a call may take
+_SLICE = 0.1  # seconds: Windows delivers Ctrl-C only between waits
+
+
 @dataclass(frozen=True)
 class Tool:
-    """A function the model may call; `schema` is its declaration in OpenAI's shape."""
+    """What the model may call.
+
+    Attributes:
+        name: as the model calls it.
+        schema: its declaration in OpenAI's shape, under that name.
+        origin: whose it is: "tools.py", "mcp: files".
+        call: takes arguments by name and the most seconds to wait, and returns the text that the model reads;
+            raises ToolFailedError.
+    """
 
     name: str
     schema: dict[str, Any]
-    function: Callable[..., object]
+    origin: str
+    call: Callable[[Mapping[str, Any], float], str]
+
+    @property
+    def description(self) -> str:
+        """What it says it does; empty if nothing."""
+        return str(self.schema["function"].get("description") or "")
 
 
 class ToolFailedError(HermesError):
-    """A tool raised; the message is what the model is told."""
+    """A call came to nothing; the message is what the model is told."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="the model is told; it may try again.")
 
 
 def load_tools(path: Path) -> dict[str, Tool]:
@@ -57,23 +84,65 @@ def load_tools(path: Path) -> dict[str, Tool]:
     return tools
 
 
-def run_tool(tools: dict[str, Tool], call: ToolCall) -> str:
-    """Run a call and return its result as the text the model reads: a string as it is, anything else as JSON.
+def run_tool(tools: Mapping[str, Tool], call: ToolCall, seconds: float = LIMIT) -> str:
+    """Run a call and return its result as the text the model reads.
 
     Raises:
-        ToolFailedError: no such tool, wrong arguments, or the function raised.
+        ToolFailedError: no such tool, wrong arguments, too late, or it failed.
     """
-    hint = "the model is told; it may try again."
     if call.name not in tools:
-        raise ToolFailedError(f"there is no tool {call.name}; there is {', '.join(tools)}", hint=hint)
+        raise ToolFailedError(f"there is no tool {call.name}; there is {', '.join(tools)}")
+    return tools[call.name].call(call.arguments, seconds)
+
+
+def outcome(future: futures.Future[T], seconds: float) -> T:
+    """What comes of work that another thread does; Ctrl-C ends the waiting at once, and cancels it.
+
+    Raises:
+        TimeoutError: it took longer; it is cancelled, then, too.
+    """
+    end = time.monotonic() + seconds
     try:
-        result = tools[call.name].function(**call.arguments)
+        while not future.done() and (left := end - time.monotonic()) > 0:
+            futures.wait([future], min(left, _SLICE))
+    except BaseException:
+        future.cancel()
+        raise
+    if not future.done():
+        future.cancel()
+        raise TimeoutError
+    return future.result()
+
+
+def _call(function: Callable[..., object], arguments: Mapping[str, Any], seconds: float) -> str:
+    """Call a function of the user's: a string is the result as it is, anything else as JSON.
+
+    What it prints meanwhile goes to standard error: the answer has standard output for itself.
+    """
+    future: futures.Future[str] = futures.Future()
+    future.set_running_or_notify_cancel()  # so that a late result has where to go
+    thread = threading.Thread(target=_work, args=(future, function, arguments), name="tool", daemon=True)
+    try:
+        with redirect_stdout(sys.stderr):
+            thread.start()
+            return outcome(future, seconds)
+    except TimeoutError:
+        raise ToolFailedError(f"it did not return within {seconds:g} s; it may still be running") from None
+
+
+def _work(future: futures.Future[str], function: Callable[..., object], arguments: Mapping[str, Any]) -> None:
+    from pydantic import ValidationError  # noqa: PLC0415 - 0.1 s, only where there are functions
+
+    try:
+        result = function(**arguments)
+        if inspect.iscoroutine(result):
+            result = asyncio.run(result)
+        future.set_result(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ToolFailedError(f"wrong arguments: {problems}", hint=hint) from error
-    except Exception as error:  # a tool is the user's code and may raise anything
-        raise ToolFailedError(f"{type(error).__name__}: {error}", hint=hint) from error
-    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
+        future.set_exception(ToolFailedError(f"wrong arguments: {problems}"))
+    except BaseException as error:  # noqa: BLE001 - a tool is the user's code and may raise anything, SystemExit too
+        future.set_exception(ToolFailedError(f"{type(error).__name__}: {error}"))
 
 
 def _run(path: Path) -> ModuleType:
@@ -84,7 +153,8 @@ def _run(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses and type hints look their module up
     try:
-        spec.loader.exec_module(module)
+        with redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UsageError(f"{path}, line {error.lineno}: {error.msg}.", hint="correct that line.") from error
     except Exception as error:
@@ -104,6 +174,8 @@ def _functions(module: ModuleType) -> Iterator[Callable[..., object]]:
 
 
 def _tool(function: Callable[..., object], path: Path) -> Tool:
+    from pydantic import PydanticUserError, TypeAdapter, validate_call  # noqa: PLC0415 - as above
+
     where = f"{path}, function {function.__name__}"
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
@@ -121,4 +193,5 @@ def _tool(function: Callable[..., object], path: Path) -> Tool:
         declaration.pop("title", None)
     description = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
     declared = {"name": function.__name__, "description": description, "parameters": parameters}
-    return Tool(function.__name__, {"type": "function", "function": declared}, checked)
+    schema = {"type": "function", "function": declared}
+    return Tool(function.__name__, schema, path.name, partial(_call, checked))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,23 @@ def nothing() -> None:
 def fails(x: int) -> str:
     raise KeyError(x)
 
+def leaves() -> None:
+    raise SystemExit("bye")
+
+async def soon(text: str) -> str:
+    """Later."""
+    import asyncio
+    await asyncio.sleep(0)
+    return text
+
+def own_loop(text: str) -> str:
+    import asyncio
+    return asyncio.run(soon(text))
+
+def hangs() -> None:
+    import time
+    time.sleep(60)
+
 def _private(x: int) -> int:
     return x
 '''
@@ -63,7 +82,9 @@ def run(path: Path, name: str, **arguments: object) -> str:
 
 def test_signature_and_docstring_become_the_declaration(file: Path) -> None:
     tools = load_tools(file)
-    assert list(tools) == ["weather", "visit", "nothing", "fails"]
+    assert list(tools) == ["weather", "visit", "nothing", "fails", "leaves", "soon", "own_loop", "hangs"]
+    assert tools["weather"].origin == "tools.py"
+    assert tools["weather"].description == "Get the weather of a city."
     assert tools["weather"].schema == {
         "type": "function",
         "function": {
@@ -96,6 +117,7 @@ def test_results_are_strings_as_they_are_and_json_otherwise(file: Path) -> None:
         ("weather", {"city": "x", "wind": 1}, "wrong arguments: wind: Unexpected keyword argument"),
         ("weather", {"city": "x", "unit": "kelvin"}, "wrong arguments: unit: "),
         ("fails", {"x": 1}, "KeyError: 1"),
+        ("leaves", {}, "SystemExit: bye"),
         ("_private", {"x": 1}, "there is no tool _private; there is weather, visit"),
     ],
 )
@@ -119,6 +141,34 @@ def test_any_arguments_run_or_fail_in_words(arguments: dict[str, Any]) -> None:
     except ToolFailedError as error:
         result = error.message
     assert result.startswith(("wrong arguments", '{"city": '))
+
+
+@pytest.mark.parametrize("name", ["soon", "own_loop"])
+def test_a_tool_may_be_or_run_a_coroutine(file: Path, name: str) -> None:
+    assert run(file, name, text="hi") == "hi"
+
+
+def test_a_tool_that_hangs_is_left_alone(file: Path) -> None:
+    tools = load_tools(file)
+    with pytest.raises(ToolFailedError, match=r"did not return within 0.05 s; it may still be running"):
+        run_tool(tools, ToolCall("hangs", {}), 0.05)
+    assert run_tool(tools, ToolCall("nothing", {})) == "null"
+
+
+def test_ctrl_c_leaves_a_tool_alone_at_once(file: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    began = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(file, "hangs")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < 5
 
 
 def test_demo_tools_never_change_their_answers() -> None:

@@ -1,0 +1,461 @@
+"""MCP servers as real processes, over pipes and over HTTP: what they offer, how calls end, and that nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import REPOSITORY, RunHermes, clean_environment
+
+from hermes_cli.chat import mcp_stdio
+from hermes_cli.chat.config import Address, ChatFile, Command, Server, chosen_servers
+from hermes_cli.chat.consent import Consent
+from hermes_cli.chat.mcp_servers import Servers
+from hermes_cli.chat.toolbox import Toolbox
+from hermes_cli.errors import ExitCode, HermesError, NetworkError, NotFoundError
+from hermes_cli.prompting.messages import ToolCall
+
+TESTS = REPOSITORY / "tests"
+RIG = Command("rig", (sys.executable, str(TESTS / "mcp_server.py")))
+ANY = {"type": "object", "properties": {"content": {"type": "array"}}}
+
+
+def plain(*pages: list[dict[str, Any]], flaw: str = "", name: str = "plain") -> Command:
+    listed = json.dumps([[{"inputSchema": ANY, **tool} for tool in page] for page in pages])
+    return Command(name, (sys.executable, str(TESTS / "plain_mcp_server.py"), listed, flaw))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def until(true: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+@contextmanager
+def connected(*servers: Server, warned: list[str] | None = None, seconds: float = 20) -> Iterator[Toolbox]:
+    """A toolbox that asks nobody, with servers that have started; `seconds` is for calls."""
+    toolbox = Toolbox(Consent(None, everything=True), ([] if warned is None else warned).append, seconds=seconds)
+    try:
+        toolbox.begin(servers)
+        toolbox.ready()
+        yield toolbox
+    finally:
+        toolbox.close()
+
+
+def names(toolbox: Toolbox) -> list[str]:
+    return [schema["function"]["name"] for schema in toolbox.schemas]
+
+
+def children() -> set[psutil.Process]:
+    return set(psutil.Process().children())
+
+
+def ended(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Toolbox]:
+    with connected(RIG) as toolbox:
+        yield toolbox
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    """The address of the same server over HTTP; its key is `open`."""
+    port = free_port()
+    process = subprocess.Popen([*RIG.words, str(port), "open"])
+    try:
+        until(lambda: listens(port))
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_a_server_offers(rig: Toolbox) -> None:
+    assert rig.schemas[0] == {
+        "type": "function",
+        "function": {
+            "name": "echo",
+            "description": "Say it back.\n\nWord for word.",
+            "parameters": {
+                "type": "object",
+                "title": "echoArguments",
+                "properties": {"text": {"type": "string", "title": "Text"}},
+                "required": ["text"],
+            },
+        },
+    }
+    first = rig.described()[0]
+    assert (first.origin, first.does) == ("mcp: rig", "Say it back.")
+
+
+def test_results_are_text(rig: Toolbox) -> None:
+    assert rig.run(ToolCall("echo", {"text": "hällo\n\x1b[31m"})).text == "hällo\n\x1b[31m"
+    assert json.loads(rig.run(ToolCall("numbers", {})).text) == {"numbers": [1, 2]}
+    assert rig.run(ToolCall("picture", {})).text == "Here it is:\n[image, image/png, 5 bytes]"
+
+
+def test_failures_are_results(rig: Toolbox) -> None:
+    failed = rig.run(ToolCall("fail", {"why": "no cheese"}))
+    assert failed.failed
+    assert "no cheese" in json.loads(failed.text)["error"]
+    wrong = rig.run(ToolCall("echo", {}))
+    assert wrong.failed
+    assert "text" in json.loads(wrong.text)["error"]
+
+
+def test_a_huge_result_is_cut_soon(rig: Toolbox) -> None:
+    result = rig.run(ToolCall("huge", {}))
+    assert not result.failed
+    assert result.cut == 50_000_008 - 16_000
+    assert result.text.startswith("start0123")
+    assert f"[… {result.cut:,} characters left out here]" in result.text
+    assert result.text.endswith("789end")
+    assert result.seconds < 8  # it would be 20 if a long line were read as the SDK does
+
+
+def test_a_call_that_hangs_is_told_to_stop(tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    with connected(RIG, seconds=0.5) as toolbox:
+        result = toolbox.run(ToolCall("hang", {"file": str(file)}))
+        assert result.failed
+        assert "did not answer within 0.5 s; it was told to stop" in result.text
+        until(lambda: file.read_text() == "stopped")
+        assert toolbox.run(ToolCall("echo", {"text": "on"})).text == "on"
+
+
+@contextmanager
+def interrupted(seconds: float) -> Iterator[None]:
+    """Ctrl-C after so long."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_ctrl_c_ends_a_call_at_once(rig: Toolbox, tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    with interrupted(0.5):
+        rig.run(ToolCall("hang", {"file": str(file)}))
+    until(lambda: file.read_text() == "stopped")
+
+
+def test_a_server_that_crashes_is_told_and_started_again(rig: Toolbox) -> None:
+    result = rig.run(ToolCall("crash", {}))
+    assert result.failed
+    error = json.loads(result.text)["error"]
+    assert "the MCP server rig: it ended with exit code 3" in error
+    assert "out of cheese" in error
+    assert rig.servers()[0].state.startswith("gone: ")
+    assert rig.run(ToolCall("echo", {"text": "back"})).text == "back"
+    assert rig.servers()[0].state == f"connected: {RIG}"
+
+
+def test_a_server_that_is_killed_in_a_call(rig: Toolbox, tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    before = children()
+    killer = f"import os, time, pathlib\nf = pathlib.Path({str(file)!r})\n"
+    killer += "while not f.exists() or not f.read_text(): time.sleep(0.01)\nos.kill(int(f.read_text()), 9)"
+    with subprocess.Popen([sys.executable, "-c", killer]):
+        result = rig.run(ToolCall("hang", {"file": str(file)}))
+    assert "it was killed (SIGKILL)" in json.loads(result.text)["error"]
+    assert rig.run(ToolCall("echo", {"text": "back"})).text == "back"
+    assert len(children()) == len(before)
+
+
+def test_a_list_that_changes_is_read_again(rig: Toolbox) -> None:
+    assert "learned" not in names(rig)
+    rig.run(ToolCall("learn", {}))
+    until(lambda: "learned" in names(rig))
+    assert rig.run(ToolCall("learned", {})).text == "new"
+
+
+def test_an_older_protocol_with_pages_and_noise(capfd: pytest.CaptureFixture[str]) -> None:
+    with connected(plain([{"name": "one"}], [{"name": "grow"}])) as toolbox:
+        assert names(toolbox) == ["one", "grow"]
+        toolbox.run(ToolCall("grow", {}))
+        until(lambda: names(toolbox) == ["one", "grow", "grown"])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_parts_that_are_no_text_are_named() -> None:
+    parts = [
+        {"type": "audio", "data": "aGVsbG8h", "mimeType": "audio/wav"},
+        {"type": "resource_link", "uri": "file:///a.txt", "name": "a.txt"},
+        {"type": "resource", "resource": {"uri": "file:///b.txt", "text": "bee"}},
+        {"type": "resource", "resource": {"uri": "file:///c.bin", "blob": "aGk=", "mimeType": "image/gif"}},
+    ]
+    with connected(plain([{"name": "one"}])) as toolbox:
+        assert toolbox.run(ToolCall("one", {"content": parts})).text.splitlines() == [
+            "[audio, audio/wav, 6 bytes]",
+            "[link to file:///a.txt: a.txt]",
+            "[file:///b.txt]",
+            "bee",
+            "[file:///c.bin, image/gif, 2 bytes]",
+        ]
+        assert toolbox.run(ToolCall("one", {"content": [{"type": "smell"}]})).failed
+
+
+def test_names_are_made_to_fit_and_unusable_tools_left_out() -> None:
+    long = "x" * 80
+    endless = {"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"$ref": "#/$defs/a"}}}
+    first = plain([{"name": "files.read"}, {"name": long}, {"name": "bad", "inputSchema": endless}], name="a")
+    second = plain([{"name": "files/read", "description": "second"}, {"name": "files.read"}], name="b")
+    warned: list[str] = []
+    with connected(first, second, warned=warned) as toolbox:
+        assert names(toolbox) == ["files_read", long[:64], "b_files_read", "2_b_files_read"]
+        (why,) = warned
+        assert why.startswith("bad (mcp: a) is left out: the parameters of tool bad")
+        content = [{"type": "text", "text": "hi"}]
+        assert toolbox.run(ToolCall("b_files_read", {"content": content})).text == "hi"
+        described = toolbox.described()[2]
+        assert (described.name, described.origin, described.does) == ("b_files_read", "mcp: b", "second")
+        assert len(toolbox.schemas) == 4
+        assert len(warned) == 1
+
+
+def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_stdio, "MOST_BYTES", 10_000)
+    with connected(plain([{"name": "one"}], flaw="stubborn")) as toolbox:
+        result = toolbox.run(ToolCall("one", {"content": [{"type": "text", "text": "x" * 100_000}]}))
+        assert "it sent a message of more than 10,000 bytes" in json.loads(result.text)["error"]
+        for _ in range(2):  # at once, while the process of before has still to be ended
+            assert toolbox.run(ToolCall("one", {"content": [{"type": "text", "text": "hi"}]})).text == "hi"
+        assert toolbox.servers()[0].state.startswith("connected: ")
+
+
+def test_over_http_with_a_key(web: str) -> None:
+    with connected(Address("web", web, {"Authorization": "Bearer open"})) as toolbox:
+        assert toolbox.run(ToolCall("echo", {"text": "far"})).text == "far"
+        assert toolbox.run(ToolCall("huge", {})).cut == 50_000_008 - 16_000
+        assert "no cheese" in toolbox.run(ToolCall("fail", {"why": "no cheese"})).text
+
+
+def test_over_http_without_the_key(web: str) -> None:
+    with pytest.raises(NetworkError) as caught, connected(Address("web", web)):
+        pass
+    assert "the MCP server web at http://127.0.0.1:" in caught.value.message
+    assert "(401 Unauthorized)" in caught.value.message
+    assert "--mcp-header" in caught.value.hint
+
+
+def test_over_http_a_server_that_goes_and_comes_back() -> None:
+    port = free_port()
+    arguments = [*RIG.words, str(port), "open"]
+    address = Address("web", f"http://127.0.0.1:{port}/mcp", {"Authorization": "Bearer open"})
+
+    with subprocess.Popen(arguments) as process:
+        until(lambda: listens(port))
+        with connected(address) as toolbox:
+            process.kill()
+            process.wait()
+            for _ in range(2):
+                result = toolbox.run(ToolCall("echo", {"text": "far"}))
+                assert "the MCP server web at http://127.0.0.1" in json.loads(result.text)["error"]
+            with subprocess.Popen(arguments) as again:
+                until(lambda: listens(port))
+                assert toolbox.run(ToolCall("echo", {"text": "far"})).text == "far"
+                again.kill()
+
+
+@pytest.mark.parametrize(
+    ("server", "error", "says"),
+    [
+        (Command("a", ("no-such-program-here",)), NotFoundError, "a: there is no program no-such-program-here"),
+        (
+            Command("b", (sys.executable, "-c", "import sys; sys.exit('no \\x1b[31mcheese')")),
+            HermesError,
+            "b: it ended with exit code 1.\n  | no \x1b[31mcheese",
+        ),
+        (plain([], flaw="mute", name="c"), HermesError, "c: it did not answer within 2 s"),
+        (Address("d", f"http://127.0.0.1:{free_port()}/mcp"), NetworkError, "d at http://127.0.0.1"),
+    ],
+)
+def test_a_server_that_does_not_start_is_one_error(server: Server, error: type[HermesError], says: str) -> None:
+    began, before = time.monotonic(), children()
+    servers = Servers(seconds=2)
+    try:
+        servers.begin([plain([{"name": "one"}], name="fine"), server])
+        with pytest.raises(error) as caught:
+            servers.ready()
+        assert caught.value.message.startswith(f"the MCP server {says}")
+        assert [status.name for status in servers.statuses] == ["fine"]
+    finally:
+        servers.close()
+    assert time.monotonic() - began < 10
+    assert children() == before
+
+
+def test_keys_are_in_no_error_and_no_list() -> None:
+    address = Address("d", f"http://me:secret@127.0.0.1:{free_port()}/mcp?key=secret", {"Authorization": "secret"})
+    with pytest.raises(NetworkError) as caught, connected(address):
+        pass
+    assert "secret" not in f"{caught.value.message}{caught.value.hint}{address!s}{address!r}"
+
+
+def test_a_server_that_will_not_end_is_ended_and_so_is_what_it_started(tmp_path: Path) -> None:
+    file, before = tmp_path / "pid", children()
+    with connected(plain([{"name": "one"}], flaw="stubborn"), RIG) as toolbox:
+        toolbox.run(ToolCall("spawn", {"file": str(file)}))
+        pids = [child.pid for child in children() - before]
+        assert len(pids) == 2
+    assert all(map(ended, [*pids, int(file.read_text())]))
+
+
+def test_ctrl_c_while_they_end_ends_them_at_once() -> None:
+    before = children()
+    servers = Servers()
+    servers.begin([plain([{"name": "one"}], flaw="stubborn")])
+    servers.ready()
+    began = time.monotonic()
+    with interrupted(0.3):
+        servers.close()
+    assert time.monotonic() - began < 2  # it would be 3: `mcp_stdio.LEAVES_WITHIN` and `ENDS_WITHIN`
+    assert children() == before
+
+
+def test_what_is_still_starting_is_ended_at_once() -> None:
+    before, servers = children(), Servers()
+    servers.begin([plain([], flaw="mute")])
+    until(lambda: children() - before)
+    began = time.monotonic()
+    servers.close()
+    assert time.monotonic() - began < 2
+    assert children() == before
+
+
+def test_ctrl_c_while_one_starts_forgets_it() -> None:
+    before = children()
+    with connected() as toolbox:
+        with interrupted(0.5):
+            toolbox.begin([plain([], flaw="mute")])
+            toolbox.ready()
+        assert toolbox.servers() == []
+        until(lambda: children() == before)
+
+
+def test_servers_come_later_and_come_back() -> None:
+    with connected() as toolbox:
+        assert toolbox.servers() == []
+        one, two = plain([{"name": "one"}], name="one"), plain([{"name": "two"}], name="two")
+        with pytest.raises(HermesError, match="there is no program no-such"):
+            toolbox.add_server("no-such-program-here --really")
+        for server in (one, two, one):  # the third is there already
+            toolbox.begin([server])
+            toolbox.ready()
+        assert names(toolbox) == ["one", "two"]
+        assert [(status.name, status.tools) for status in toolbox.servers()] == [("one", "1"), ("two", "1")]
+
+
+CHAT = """
+import signal, sys
+from hermes_cli.chat.config import Command
+from hermes_cli.chat.consent import Consent
+from hermes_cli.chat.toolbox import Toolbox
+from hermes_cli.prompting.messages import ToolCall
+signal.signal(signal.SIGINT, signal.default_int_handler)
+toolbox = Toolbox(Consent(None, everything=True), print)
+try:
+    toolbox.begin([Command("rig", tuple(sys.argv[2:]))])
+    toolbox.ready()
+    toolbox.run(ToolCall("hang", {"file": sys.argv[1]}))
+finally:
+    toolbox.close()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_server_outlives_the_chat(tmp_path: Path, how: signal.Signals) -> None:
+    file = tmp_path / "state"
+    chat = subprocess.Popen(
+        [sys.executable, "-c", CHAT, file, *RIG.words],
+        env=clean_environment(),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    until(lambda: file.exists() and file.read_text())
+    server = int(file.read_text())
+    os.killpg(chat.pid, how)
+    _, said = chat.communicate(timeout=20)
+    assert (b"KeyboardInterrupt" in said) == (how == signal.SIGINT)
+    until(lambda: ended(server))
+    assert file.read_text() == "stopped"
+
+
+def test_a_command_line_is_what_is_started(tmp_path: Path) -> None:
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    copy = folder / "server.py"
+    copy.write_text((TESTS / "plain_mcp_server.py").read_text())
+    line = shlex.join([sys.executable, str(copy), '[[{"name": "one", "inputSchema": {"type": "object"}}]]'])
+    with connected(*chosen_servers([line], [], ChatFile())) as toolbox:
+        assert names(toolbox) == ["one"]
+        assert toolbox.servers()[0].name == "server"
+
+
+def test_the_guide_is_what_happens(tmp_path: Path, hermes: RunHermes) -> None:
+    page = (REPOSITORY / "docs" / "mcp.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    ((typed, shown, kept),) = re.findall(
+        r"\$ hermes (chat demo .*?)\n(.*?)\$ cat ~/team/notes.md\n(.*?)```", page, re.DOTALL
+    )
+    (tmp_path / "notes.py").write_text(program, encoding="utf-8")
+    (tmp_path / "team").mkdir()
+    arguments = [one.replace("python3", shlex.quote(sys.executable)) for one in shlex.split(typed)]
+    done = hermes(*arguments, env={"HOME": str(tmp_path)})
+    assert done.stderr + done.stdout == shown
+    assert (tmp_path / "team" / "notes.md").read_text(encoding="utf-8") == kept
+
+
+def test_a_call_that_nobody_can_allow_ends_the_chat_and_its_servers(tmp_path: Path) -> None:
+    tool = {"name": "get_weather", "inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+    server = shlex.join(plain([{**tool, "description": str(tmp_path)}]).words[:3])
+    done = subprocess.run(
+        [sys.executable, "-m", "hermes_cli", "chat", "demo", "--mcp", server, "What's the weather in Tokyo?"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean_environment(),
+        start_new_session=True,  # without a terminal
+    )
+    assert done.returncode == ExitCode.USAGE
+    assert 'get_weather(city="Tokyo")' in done.stderr
+    assert "--allow" in done.stderr
+    assert not [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(one.info["cmdline"])]
