@@ -1,0 +1,164 @@
+"""Who a conversation is with, when the model is behind an address."""
+
+from __future__ import annotations
+
+import re
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from hermes_cli.chat.endpoint import models, request
+from hermes_cli.chat.endpoint.refusals import RefusedError, Told, broken_off, error_of
+from hermes_cli.chat.endpoint.reply import Reply
+from hermes_cli.chat.endpoint.wire import Tries, Wire
+from hermes_cli.errors import NetworkError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from hermes_cli.chat.endpoint.address import Address
+    from hermes_cli.chat.endpoint.models import Served
+    from hermes_cli.chat.manner import Manner
+    from hermes_cli.generation import Event, Message
+
+_SEPARATED = {"hermes"}  # kinds of servers that never leave a thought in the content
+
+
+class EndpointPartner:
+    """A model behind an OpenAI-compatible API: a `chat.partner.Partner`."""
+
+    def __init__(self, wire: Wire, served: Served, warn: Callable[[str], object]) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            wire: to the server; it belongs to this partner from now on.
+            served: the model.
+            warn: is told of calls that cannot be run.
+        """
+        self._wire, self._served, self._warn = wire, served, warn
+        self._counts = served.kind in {"hermes", "llama.cpp", "vllm"}
+
+    @property
+    def name(self) -> str:
+        """Of the model; llama.cpp's server names it by the path of its file, of which the end is enough."""
+        name = self._served.name
+        return re.split(r"[/\\]", name)[-1] if name.endswith(".gguf") else name
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that one request can use; None where nobody says."""
+        return self._served.context
+
+    @property
+    def reasons(self) -> bool | None:
+        """Whether it can reason before it answers; None where nobody says."""
+        return self._served.reasons
+
+    @property
+    def takes_tools(self) -> bool | None:
+        """Whether it can call tools; None where nobody says."""
+        return self._served.takes_tools
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What `--json` tells of it."""
+        return {"context_length": self.context, "endpoint": self._wire.address.base}
+
+    async def answer(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner
+    ) -> AsyncGenerator[Event, None]:
+        """As `Partner` says. Until the first event, what fails is tried again where that may help.
+
+        Raises:
+            ContextFullError: the messages alone fill the context.
+            UsageError: the server refuses the request or the key, or cannot do what the manner asks for.
+            NetworkError: it cannot be reached, or broke off.
+            HermesError: as the server says.
+        """
+        body = request.body(self._served, messages, tools, manner)
+        tries = Tries(self._wire.address, self._wire.note)
+        while True:
+            begun = False
+            try:
+                async with aclosing(self._once(body, manner)) as events:
+                    async for event in events:
+                        begun = True
+                        yield event
+            except RefusedError as refused:
+                told = refused.told
+            else:
+                return
+            if begun:
+                raise broken_off(told, self._wire.address)
+            await tries.after(told, error_of(told, self._wire.address, self.name, manner.max_tokens))
+
+    async def count(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner) -> int | None:
+        """Tokens of the prompt, where the server has a way to count them: llama.cpp's, vLLM's and this program's."""
+        if not self._counts:
+            return None
+        asked = request.prompt(self._served, messages, tools, manner)
+        try:
+            return await self._counted(asked)
+        except (RefusedError, NetworkError):  # the next answer tells why
+            return None
+
+    async def rest(self) -> None:
+        """Nothing is held that costs anything."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._wire.close()
+
+    async def _once(self, body: dict[str, Any], manner: Manner) -> AsyncGenerator[Event, None]:
+        reply = Reply(separated=self._served.kind in _SEPARATED, warn=self._warn)
+        url = f"{self._wire.address.base}/chat/completions"
+        try:
+            async with aclosing(self._wire.chunks(url, body, lambda: reply.ended)) as chunks:
+                async for chunk in chunks:
+                    for event in reply.read(chunk):
+                        yield event
+        except RefusedError as refused:
+            if refused.told.status or not reply.ended:  # what breaks after the end is no loss
+                raise
+        if not reply.ended:
+            raise RefusedError(Told(0, "the stream ended before the answer did"))
+        for last in reply.finish(self.context, manner.max_tokens):
+            yield last
+
+    async def _counted(self, asked: dict[str, Any]) -> int | None:
+        root = self._wire.address.root
+        if self._served.kind == "vllm":
+            told = await self._wire.json(f"{root}/tokenize", asked)
+            count = told.get("count") if isinstance(told, dict) else None
+            return count if isinstance(count, int) else None
+        told = await self._wire.json(f"{root}/apply-template", asked)
+        text = told.get("prompt") if isinstance(told, dict) else None
+        if not isinstance(text, str):
+            return None
+        wanted = {"content": text, "add_special": True, "parse_special": True, "model": self.name}
+        told = await self._wire.json(f"{root}/tokenize", wanted)
+        tokens = told.get("tokens") if isinstance(told, dict) else None
+        return len(tokens) if isinstance(tokens, list) else None
+
+
+async def connect(
+    address: Address, model: str | None, note: Callable[[str], object], warn: Callable[[str], object]
+) -> EndpointPartner:
+    """The model behind an address.
+
+    Args:
+        address: where.
+        model: its name; None takes the only one there is.
+        note: is told of waits.
+        warn: is told of calls that cannot be run.
+
+    Raises:
+        UsageError: the key is not accepted, or there are several models and none was named.
+        NotFoundError: there is no such model, or no API.
+        NetworkError: it cannot be reached.
+    """
+    wire = Wire(address, note)
+    try:
+        return EndpointPartner(wire, await models.find(wire, model), warn)
+    except BaseException:
+        await wire.close()
+        raise
