@@ -1,137 +1,87 @@
-"""One question, answered once, with as many tool calls on the way as the model makes."""
+"""One question from the command line: its answer on standard output, everything about it on standard error."""
 
 from __future__ import annotations
 
-import json
-from contextlib import aclosing
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.errors import HermesError, UsageError
-from hermes_cli.generation import CallFinished, Content, Done, Message, Reasoning
-
 if TYPE_CHECKING:
-    from hermes_cli.chat.loop import Loop
-    from hermes_cli.chat.tools import Tool
+    from hermes_cli.chat.manner import Manner
+    from hermes_cli.chat.partner import Partner
+    from hermes_cli.chat.talk import Outcome
+    from hermes_cli.chat.view import Answer, Result
     from hermes_cli.console import Console
-    from hermes_cli.generation import Chatter, ToolCall, Turn
+    from hermes_cli.generation import ToolCall
 
-MAX_ROUNDS = 10
-SHOWN_CHARACTERS = 500  # of a tool's result on the terminal; the model gets all of it
-
-
-@dataclass(frozen=True)
-class Question:
-    """What to answer: the first turn, in which `max_tokens` counts for each turn of the model that follows, too.
-
-    `tools` are the functions behind `turn.tools`; `yes` runs them without asking.
-    """
-
-    turn: Turn
-    tools: dict[str, Tool] = field(default_factory=dict)
-    yes: bool = False
+SHOWN_CHARACTERS = 500  # of a tool's result on the terminal; the model gets more of it
 
 
-@dataclass
-class _Answer:
-    """What one turn of the model consisted of."""
+class PlainView:
+    """Shows turns as they come, as text alone: a pipe may read it."""
 
-    content: str = ""
-    reasoning: str = ""
-    calls: list[ToolCall] = field(default_factory=list)
-    done: Done | None = None
+    def __init__(self, console: Console, partner: Partner, manner: Manner, *, hide_thinking: bool = False) -> None:
+        self._console, self._partner, self._manner = console, partner, manner
+        self._hide_thinking = hide_thinking
+
+    def waiting(self) -> None:
+        """Nothing is shown."""
+
+    def reasoning(self, text: str) -> None:
+        """It is shown when it is whole, since the answer may be piped away between its pieces."""
+
+    def content(self, text: str) -> None:
+        """On standard output, at once."""
+        self._console.text(text)
+
+    def calling(self, name: str) -> None:
+        """Calls are shown when they are whole."""
+
+    def turn(self, answer: Answer, *, stopped: bool) -> None:
+        """Calls, reasoning, and why the answer ended where it is not by itself."""
+        console = self._console
+        console.end_line()
+        if stopped:
+            return
+        for call in answer.calls:
+            console.note(f"→ {call}", style="cyan")
+        if answer.reasoning and not self._hide_thinking:
+            console.note(f"(thought: {answer.reasoning.strip()})")
+        if answer.done and answer.done.reason == "length":
+            limit, more = f"--max-tokens {self._manner.max_tokens}", ""
+            if answer.done.context_full:
+                of = f" of {self._partner.context:,} tokens" if self._partner.context else ""
+                limit, more = f"the context{of}", "; --context-shift would go on"
+            console.warn(f"the answer was cut off: {limit} is used up{more}.")
+
+    def result(self, call: ToolCall, result: Result) -> None:  # noqa: ARG002 - the call was shown
+        """The beginning of it."""
+        left_out = len(result.text) - SHOWN_CHARACTERS
+        more = f" … and {left_out:,} characters more" if left_out > 0 else ""
+        self._console.note(f"← {result.text[:SHOWN_CHARACTERS]}{more}", style="red" if result.failed else "green")
+
+    def note(self, message: str) -> None:
+        """On standard error."""
+        self._console.note(message)
+
+    def warn(self, message: str) -> None:
+        """On standard error."""
+        self._console.warn(message)
 
 
-def ask(chatter: Chatter, question: Question, console: Console, loop: Loop) -> dict[str, Any]:
-    """Answer on the console, running tools as they are called.
+def document(outcome: Outcome, *, tools: bool) -> dict[str, Any]:
+    """What `--json` prints of an answer.
+
+    Args:
+        outcome: what the question led to.
+        tools: whether there was something to run calls with; without, they are told as they are.
 
     Returns:
-        The document that `--json` prints: text, reasoning, tool_calls with results, finish_reason, usage (tokens of all
-        turns together) and timings (milliseconds and tokens per second, measured).
-
-    Raises:
-        HermesError: generation failed, a tool needs a yes that nobody can give, or the calls never end.
+        text, reasoning, tool_calls with results, finish_reason, usage (tokens of all turns together) and timings
+        (milliseconds and tokens per second, measured).
     """
-    turn, answers, ran = question.turn, [], []
-    while True:
-        answer = loop.run(_answer(chatter, turn, console))
-        _say_about(answer, turn, chatter, console)
-        answers.append(answer)
-        if not answer.calls or not question.tools:
-            break
-        if len(answers) == MAX_ROUNDS:
-            raise HermesError(
-                f"the model called tools {MAX_ROUNDS} times in a row without an answer.",
-                hint="ask for less at once, or check what the tools return.",
-            )
-        messages = [*turn.messages, Message("assistant", answer.content or None, tuple(answer.calls))]
-        for call in answer.calls:
-            result = _run(call, question, console)
-            ran.append({"name": call.name, "arguments": call.arguments, "result": result})
-            messages.append(Message("tool", result, tool_call_id=call.id, name=call.name))
-        turn = replace(turn, messages=messages)
-    if not question.tools:
-        ran = [{"name": call.name, "arguments": call.arguments} for call in answers[-1].calls]
-    return _document(answers, ran)
-
-
-async def _answer(chatter: Chatter, turn: Turn, console: Console) -> _Answer:
-    """One turn of the model, shown as it comes."""
-    answer = _Answer()
-    async with aclosing(chatter.answer(turn)) as events:
-        async for event in events:
-            if isinstance(event, Content):
-                answer.content += event.text
-                console.text(event.text)
-            elif isinstance(event, Reasoning):
-                answer.reasoning += event.text
-            elif isinstance(event, CallFinished) and event.complete:
-                answer.calls.append(event.call)
-            elif isinstance(event, Done):
-                answer.done = event
-    return answer
-
-
-def _say_about(answer: _Answer, turn: Turn, chatter: Chatter, console: Console) -> None:
-    console.end_line()
-    for call in answer.calls:
-        console.note(f"→ {call}", style="cyan")
-    if answer.reasoning:
-        console.note(f"(thought: {answer.reasoning.strip()})")
-    if answer.done and answer.done.reason == "length":
-        limit, more = f"--max-tokens {turn.max_tokens}", ""
-        if answer.done.context_full:
-            limit, more = f"the context of {chatter.loaded.context:,} tokens", "; --context-shift would go on"
-        console.warn(f"the answer was cut off: {limit} is used up{more}.")
-
-
-def _run(call: ToolCall, question: Question, console: Console) -> str:
-    """The text the model reads as the call's result; failures are results too."""
-    from hermes_cli.chat.tools import ToolFailedError, run_tool  # noqa: PLC0415 - pydantic, only when there are tools
-
-    if not question.yes and not _allowed(call, console):
-        result = json.dumps({"error": "the user did not allow this call"})
-    else:
-        try:
-            result = run_tool(question.tools, call)
-        except ToolFailedError as error:
-            result = json.dumps({"error": error.message}, ensure_ascii=False)
-    cut = len(result) - SHOWN_CHARACTERS
-    console.note(f"← {result[:SHOWN_CHARACTERS]}{f' … and {cut:,} characters more' if cut > 0 else ''}", style="green")
-    return result
-
-
-def _allowed(call: ToolCall, console: Console) -> bool:
-    try:
-        return console.ask(f"Run {call}? [y/N] ").lower() in {"y", "yes"}
-    except OSError:
-        raise UsageError(
-            f"the model wants to run {call}, and there is no terminal to ask on.",
-            hint="add --yes to run tools without asking.",
-        ) from None
-
-
-def _document(answers: list[_Answer], ran: list[dict[str, Any]]) -> dict[str, Any]:
+    answers = outcome.answers
+    calls = [{"name": one.call.name, "arguments": one.call.arguments, "result": one.result.text} for one in outcome.ran]
+    if not tools:
+        calls = [{"name": call.name, "arguments": call.arguments} for call in answers[-1].calls]
     done = [answer.done for answer in answers if answer.done]
     prompt, completion = sum(d.prompt_tokens for d in done), sum(d.completion_tokens for d in done)
     cached = sum(d.cached_tokens for d in done)
@@ -140,7 +90,7 @@ def _document(answers: list[_Answer], ran: list[dict[str, Any]]) -> dict[str, An
     return {
         "text": answers[-1].content,
         "reasoning": answers[-1].reasoning or None,
-        "tool_calls": ran,
+        "tool_calls": calls,
         "finish_reason": done[-1].reason if done else None,
         "usage": {
             "prompt_tokens": prompt,

@@ -1,4 +1,4 @@
-"""Who a conversation is with: a model in this program's own engine, or one behind an address (endpoint.py)."""
+"""Who a conversation is with: a model in this program's own engine, or one behind an address (endpoint/)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hermes_cli.chat.bounds import bounds_for
 from hermes_cli.generation import Message, Turn, Wishes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from hermes_cli.chat.manner import Manner
     from hermes_cli.generation import Bounds, Chatter, Event
@@ -36,6 +36,10 @@ class Partner(Protocol):
     def takes_tools(self) -> bool | None:
         """Whether it can call tools; None where nobody says."""
 
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What `--json` tells of it: context_length in tokens, and what else there is to say."""
+
     def answer(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner
     ) -> AsyncGenerator[Event, None]:
@@ -53,22 +57,26 @@ class Partner(Protocol):
             HermesError: as `answer`.
         """
 
+    async def rest(self) -> None:
+        """Give memory back until it is asked again."""
+
     async def close(self) -> None:
-        """Give back what it holds."""
+        """Give back what it holds, for good."""
 
 
 class LocalPartner:
     """A model in an engine of this program, which belongs to it."""
 
-    def __init__(self, chatter: Chatter, name: str, warn: Callable[[str], None]) -> None:
+    def __init__(self, chatter: Chatter, name: str, details: Mapping[str, Any], warn: Callable[[str], None]) -> None:
         """Nothing is asked yet.
 
         Args:
             chatter: the model.
             name: as it is shown.
+            details: what `--json` tells of it.
             warn: is told once what of the tools' declarations cannot be enforced.
         """
-        self._chatter, self.name, self._warn = chatter, name, warn
+        self._chatter, self.name, self.details, self._warn = chatter, name, details, warn
         self._held: tuple[str, Bounds] | None = None
 
     @property
@@ -108,8 +116,12 @@ class LocalPartner:
         turn = self._turn(messages, tools, replace(manner, schema=None))
         return await self._chatter.count(turn) + self._chatter.loaded.adds_bos
 
+    async def rest(self) -> None:
+        """Unload the model; the next question loads it again."""
+        await self._chatter.engine.unload()
+
     async def close(self) -> None:
-        """Give its memory back."""
+        """Give its memory back, for good."""
         await self._chatter.engine.close()
 
     def _turn(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner) -> Turn:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hermes_cli.chat.conversation import Spent
 from hermes_cli.chat.view import Answer, Result
-from hermes_cli.errors import HermesError
+from hermes_cli.errors import ContextFullError, HermesError, UsageError
 from hermes_cli.generation import CallFinished, CallStarted, Content, Done, Message, Reasoning
 
 if TYPE_CHECKING:
@@ -37,6 +37,16 @@ class Runner(Protocol):
         """What comes of a call; failures are results. Ctrl-C ends it with whatever SIGINT raises."""
 
 
+class NoTools:
+    """Runs nothing: there is nothing to be called."""
+
+    schemas: Sequence[dict[str, Any]] = ()
+
+    def run(self, call: ToolCall) -> Result:
+        """A failure; nothing was offered that could be called."""
+        return Result(json.dumps({"error": f"there is no tool {call.name}"}), failed=True)
+
+
 @dataclass(frozen=True)
 class Ran:
     """A call, and what came of it."""
@@ -58,7 +68,13 @@ class Talk:
 
     def __init__(self, conversation: Conversation, partner: Partner, runner: Runner, view: View, loop: Loop) -> None:
         self.conversation, self.partner, self.runner, self.view = conversation, partner, runner, view
+        self.offers_tools = True
         self._loop = loop
+
+    @property
+    def schemas(self) -> Sequence[dict[str, Any]]:
+        """The tools that the model is offered now."""
+        return self.runner.schemas if self.offers_tools else ()
 
     def ask(self, text: str) -> Outcome:
         """Say something, and have it answered.
@@ -66,17 +82,19 @@ class Talk:
         Whatever interrupts it, what came until then is in the conversation, and every call in it has a result.
 
         Raises:
-            ContextFullError: it is too long; it was not said, then.
+            ContextFullError: it is too long.
+            UsageError: the partner cannot be asked this. In both cases it was not said, if nothing came of it.
             HermesError: the partner cannot answer, or its calls never end.
         """
-        before = len(self.conversation.said)
-        self.conversation.say(Message("user", text))
+        conversation = self.conversation
+        before = len(conversation.said)
+        conversation.say(Message("user", text))
         outcome = Outcome([], [])
         try:
             self._go_on(outcome)
-        except HermesError:
-            if not any(self._is_something(answer) for answer in outcome.answers):
-                self.conversation.back_to(before)
+        except (ContextFullError, UsageError):  # it would be refused again, with whatever is said next
+            if len(conversation.said) == before + 1:
+                conversation.back_to(before)
             raise
         return outcome
 
@@ -98,7 +116,7 @@ class Talk:
         for _ in range(MAX_ROUNDS):
             answer = self._turn()
             outcome.answers.append(answer)
-            if not answer.calls or not self.runner.schemas:
+            if not answer.calls or not self.schemas:
                 return
             self._run(answer.calls, outcome)
         raise HermesError(
@@ -109,9 +127,10 @@ class Talk:
     def _turn(self) -> Answer:
         """One turn of the model, shown as it comes, and kept however it ends."""
         answer, ended = Answer(), False
+        tools = self.schemas  # servers may be asked for them again, which cannot wait inside the loop
         self.view.waiting()
         try:
-            self._loop.run(self._answer(answer))
+            self._loop.run(self._answer(answer, tools))
             ended = True
         finally:
             calls = answer.calls if ended else []
@@ -120,9 +139,9 @@ class Talk:
                 self._keep(answer, calls, unfinished=not ended)
         return answer
 
-    async def _answer(self, answer: Answer) -> None:
+    async def _answer(self, answer: Answer, tools: Sequence[dict[str, Any]]) -> None:
         conversation = self.conversation
-        events = self.partner.answer(conversation.messages, self.runner.schemas, conversation.told)
+        events = self.partner.answer(conversation.messages, tools, conversation.told)
         thinking_since = None
         async with aclosing(events):
             async for event in events:

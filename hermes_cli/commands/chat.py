@@ -1,16 +1,12 @@
-"""`hermes chat`: ask a model one thing."""
+"""`hermes chat`: ask a model one thing, or stay and talk."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import ExitStack
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hermes_cli import paths
+from hermes_cli.chat.manner import Manner
 from hermes_cli.commands.adapters import adapters
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, VerboseOption, console_for
 from hermes_cli.errors import UsageError
@@ -20,39 +16,66 @@ from hermes_cli.planning.run_plan import Loading
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hermes_cli.catalog.models import Catalogue, Model, Yarn
-    from hermes_cli.catalog.names import Reference
-    from hermes_cli.chat.tools import Tool
-    from hermes_cli.console import Console
-    from hermes_cli.engine.options import Draft
     from hermes_cli.planning.memory import KvType
-    from hermes_cli.planning.verdict import Confirmed
-    from hermes_cli.store.library import ModelFile
-
-OWN_PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | hermes chat demo explain"
 
 
 def command(
-    model: Annotated[
-        str,
+    words: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="MODEL",
-            help="A name (`hermes list` shows them), `demo`, or the path of a file.",
+            metavar="[MODEL] [PROMPT]...",
+            help="A model (`hermes list` shows them; `demo`, or the path of a file), and what to ask. Without a prompt "
+            "you stay and talk. Text piped in is added below the prompt.",
             show_default=False,
         ),
-    ],
-    prompt: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[PROMPT]...", help="What to ask. Text piped in is added below it.", show_default=False),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="The model, in place of the first word. Default: the best that is installed.",
+            envvar="HERMES_LLM_MODEL",
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Talk to a model behind an OpenAI-compatible server. Its key comes from the environment.",
+            envvar="HERMES_LLM_ENDPOINT",
+        ),
+    ] = None,
+    go_on: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the latest conversation.")] = False,
+    resume: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Go on with a saved conversation: hermes sessions.")
+    ] = None,
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Keep the conversation on this disk. Default: kept, if you stay.")
+    ] = True,
     system: Annotated[str | None, typer.Option(help="System prompt.", envvar="HERMES_LLM_SYSTEM")] = None,
     tools: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="FILE.py", help="Typed Python functions the model may call; `demo` for two harmless ones."
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Run tools without asking.")] = False,
+    mcp: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COMMAND|URL|NAME",
+            help="An MCP server with tools: how to start it, where it is, or its name in chat.yaml.",
+        ),
+    ] = None,
+    mcp_header: Annotated[
+        list[str] | None,
+        typer.Option(metavar="'NAME: VALUE'", help="Header for MCP servers that are named by a URL on this line."),
+    ] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(metavar="TOOL", help="Run this tool without asking; * stands for any letters.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Run all tools without asking.")] = False,
     think: Annotated[
         bool | None,
         typer.Option(
@@ -62,6 +85,7 @@ def command(
     think_budget: Annotated[
         int | None, typer.Option(min=0, help="Most tokens of reasoning; then the answer has to come.")
     ] = None,
+    hide_thinking: Annotated[bool, typer.Option("--hide-thinking", help="Do not show the reasoning.")] = False,
     schema: Annotated[
         str | None, typer.Option(metavar="FILE|JSON", help="JSON schema that the answer has to conform to.")
     ] = None,
@@ -145,109 +169,67 @@ def command(
     no_color: NoColorOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Ask a Hermes model something.
+    """Ask a Hermes model something, or talk with it.
 
-    The answer goes to standard output, everything about it to standard error.
+        hermes chat
 
         hermes chat demo "What can you do?"
 
         git diff | hermes chat ./model.gguf "Explain this change"
 
-        hermes chat demo --tools demo "What's the weather in Tokyo?"
+        hermes chat hermes-3:8b --mcp "npx -y @modelcontextprotocol/server-filesystem ."
+
+    With a prompt, the answer goes to standard output, everything about it to standard error.
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
-    text = _whole_prompt(prompt or [])
+    if resume is not None and go_on:
+        raise UsageError("--continue and --resume exclude each other.", hint="--resume NAME is enough.")
+    if not save and (resume is not None or go_on):
+        raise UsageError("--no-save cannot go on with what was saved.", hint="leave --no-save out.")
     _check_stops(stop or [])
 
+    from hermes_cli import paths  # noqa: PLC0415 - arguments are checked before anything heavy is imported
+    from hermes_cli.chat.bounds import read_schema  # noqa: PLC0415
+    from hermes_cli.commands.chatting import Wish, chat  # noqa: PLC0415
+    from hermes_cli.commands.opening import How  # noqa: PLC0415
+
+    numbers: dict[str, Any] = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repeat_penalty": repeat_penalty,
+        "seed": seed,
+    }
+    manner = Manner(
+        system=system,
+        think=think,
+        think_budget=think_budget,
+        schema=None if schema is None else read_schema(schema),
+        sampling={name: value for name, value in numbers.items() if value is not None},
+        max_tokens=max_tokens,
+        stops=tuple(stop or ()),
+        shift=context_shift,
+    )
     wished = Loading(context, gpu_layers, _kv_type(kv_type), threads, force=force)
-
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked before anything heavy is imported
-    from hermes_cli.catalog.names import Names  # noqa: PLC0415
-    from hermes_cli.engine.confirm import Confirmation  # noqa: PLC0415
-    from hermes_cli.store.library import find  # noqa: PLC0415
-
-    with Confirmation(verbose=verbose) as confirmation:
-        catalogue = load()
-        named = Names(catalogue).parse(model)
-        file = find(named, catalogue)
-        if yarn:
-            wished = replace(wished, yarn=_yarn(named))
-        offered = _tools(tools)
-        loras = adapters(lora or [])
-        with console.working(f"loading {file.name}"):
-            confirmation.begin(file.path, wished)
-            from hermes_cli.chat.bounds import bounds_for, read_schema  # noqa: PLC0415 - while the child works
-            from hermes_cli.chat.loop import Loop  # noqa: PLC0415
-            from hermes_cli.engine.client import WorkerEngine  # noqa: PLC0415
-            from hermes_cli.engine.options import Options  # noqa: PLC0415
-            from hermes_cli.prompting.turn_grammar import TAGS  # noqa: PLC0415
-
-            wanted = None if schema is None else read_schema(schema)
-            confirmed = confirmation.result()
-            guesser = None if draft == "off" else _draft(draft, named, file, catalogue, wished, confirmed, console)
-    if confirmed.note:
-        console.note(confirmed.note)
-    with ExitStack() as stack:
-        loop = stack.enter_context(Loop())
-        with console.working(f"loading {file.name}") as say:
-            engine = WorkerEngine(
-                file.path,
-                confirmed.plan,
-                Options(tags=TAGS, adapters=loras, draft=guesser, verbose=verbose),
-                progress=lambda part: say(f"loading {file.name}: {part:.0%}"),
-            )
-            stack.callback(lambda: loop.run(engine.close()))
-            loading = loop.begin(engine.load())
-            from hermes_cli.chat.oneshot import Question, ask  # noqa: PLC0415 - while the engine loads
-            from hermes_cli.generation import Chatter, Message, Turn, Wishes  # noqa: PLC0415
-
-            schemas = [tool.schema for tool in offered.values()]
-            bounds = bounds_for(schemas, wanted, console.warn)
-            known = _known(named, file, catalogue)
-            chatter = Chatter(engine, loop.run(loading), known=known, template=template)
-        given: dict[str, Any] = {
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "repeat_penalty": repeat_penalty,
-            "seed": seed,
-        }
-        insisted = {name: value for name, value in given.items() if value is not None}
-        turn = Turn(
-            [*([Message("system", system)] if system else []), Message("user", text)],
-            schemas,
-            wishes=Wishes(think=think, schema=False if wanted is None else wanted),
-            bounds=bounds,
-            sampling=replace(chatter.recommended_sampling(), **insisted),
-            max_tokens=max_tokens,
-            think_budget=think_budget,
-            stops=tuple(stop or ()),
-            shift=context_shift,
-        )
-        document = ask(chatter, Question(turn, offered, yes), console, loop)
-        loaded = {
-            "context_length": chatter.loaded.context,
-            "gpu_layers": confirmed.gpu_layers,
-            "draft": chatter.loaded.draft or None,
-        }
-        memory = {**asdict(confirmed.total), "total": confirmed.total.total}
-        console.document({"model": file.name, **document, **loaded, "memory_bytes": memory})
-
-
-def _draft(
-    wanted: str,
-    named: Reference,
-    file: ModelFile,
-    catalogue: Catalogue,
-    wished: Loading,
-    confirmed: Confirmed,
-    console: Console,
-) -> Draft | None:
-    """The model that is to guess tokens; raises as `draft_for` does."""
-    from hermes_cli.commands.drafting import draft_for  # noqa: PLC0415 - only where one is wanted
-
-    return draft_for(wanted, _known(named, file, catalogue), catalogue, wished, confirmed, console.note)
+    prefixes = paths.cache_dir() / "prefixes" if save else None
+    how = How(wished, yarn, draft, adapters(lora or []), template, prefixes, verbose)
+    wish = Wish(
+        words=tuple(words or ()),
+        model=model,
+        endpoint=endpoint,
+        resume=resume,
+        go_on=go_on,
+        save=save,
+        manner=manner,
+        tools=tuple(tools or ()),
+        servers=tuple(mcp or ()),
+        headers=tuple(mcp_header or ()),
+        allowed=tuple(allow or ()),
+        yes=yes,
+        hide_thinking=hide_thinking,
+    )
+    chat(wish, how, console)
 
 
 def _check_stops(stops: Sequence[str]) -> None:
@@ -266,59 +248,3 @@ def _kv_type(name: str | None) -> KvType | None:
     if name is not None and found is None:
         raise UsageError(f"there is no KV cache type {name}.", hint=f"choose one of: {', '.join(KV_TYPES)}")
     return found
-
-
-def _known(named: Reference, file: ModelFile, catalogue: Catalogue) -> Model | None:
-    """What the file is in the catalogue: as it was named, or as it calls itself."""
-    from hermes_cli.catalog.names import CatalogueName  # noqa: PLC0415 - as above
-    from hermes_cli.gguf.header import read_header  # noqa: PLC0415
-    from hermes_cli.prompting.choose import identify  # noqa: PLC0415
-
-    if isinstance(named, CatalogueName):
-        return named.model
-    header = read_header(file.path)
-    return identify((header.text("general.name") or "", file.path.stem), header.number, catalogue)
-
-
-def _yarn(named: Reference) -> Yarn:
-    """How the context of a model can be stretched.
-
-    Raises:
-        UsageError: no source documents it.
-    """
-    from hermes_cli.catalog.names import CatalogueName  # noqa: PLC0415 - as above
-
-    documented = named.model.context.yarn if isinstance(named, CatalogueName) else None
-    if documented is None:
-        raise UsageError("no source documents YaRN for this model.", hint="leave --yarn out.")
-    return documented
-
-
-def _whole_prompt(words: list[str]) -> str:
-    """What was typed, with what was piped in below it.
-
-    Raises:
-        UsageError: there is neither, or what was piped in is not text.
-    """
-    parts = [" ".join(words).strip()]
-    stdin: TextIO | None = sys.stdin  # None when it was closed (`<&-`)
-    if stdin is not None and not stdin.isatty():
-        try:
-            parts.append(stdin.buffer.read().decode("utf-8").strip())
-        except UnicodeDecodeError as error:
-            raise UsageError(
-                f"standard input is not text (byte {error.start:,} is not UTF-8).", hint="pipe text, not a binary file."
-            ) from None
-    text = "\n\n".join(part for part in parts if part)
-    if not text:
-        raise UsageError("there is no prompt.", hint=OWN_PROMPT_HINT)
-    return text
-
-
-def _tools(name: str | None) -> dict[str, Tool]:
-    """The tools of a file; `demo` stands for the file that ships with hermes."""
-    if name is None:
-        return {}
-    from hermes_cli.chat.tools import load_tools  # noqa: PLC0415 - pydantic, only when there are tools
-
-    return load_tools(paths.asset("demo_tools.py") if name == "demo" else Path(name).expanduser())

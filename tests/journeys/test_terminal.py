@@ -33,7 +33,7 @@ def finish(terminal: pexpect.spawn[str]) -> tuple[str, int | None]:
 @pytest.mark.parametrize(("reply", "seen"), [("y", '← {"city": "Tokyo"'), ("n", "the user did not allow this call")])
 def test_asks_before_running_a_tool(tmp_path: Path, reply: str, seen: str) -> None:
     terminal = start(tmp_path)
-    terminal.expect_exact('Run get_weather(city="Tokyo")? [y/N] ')
+    terminal.expect_exact('Run get_weather(city="Tokyo") (demo_tools.py)?')
     terminal.sendline(reply)
     rest, code = finish(terminal)
     assert seen in rest
@@ -42,7 +42,7 @@ def test_asks_before_running_a_tool(tmp_path: Path, reply: str, seen: str) -> No
 
 def test_ctrl_c_at_the_question(tmp_path: Path) -> None:
     terminal = start(tmp_path)
-    terminal.expect_exact("[y/N] ")
+    terminal.expect_exact("or why not: ")
     terminal.sendintr()
     rest, code = finish(terminal)
     assert "interrupted" in rest
@@ -52,7 +52,7 @@ def test_ctrl_c_at_the_question(tmp_path: Path) -> None:
 @pytest.mark.parametrize("color", [True, False])
 def test_colours_only_when_wanted(tmp_path: Path, *, color: bool) -> None:
     terminal = start(tmp_path, color=color)
-    terminal.expect_exact("[y/N] ")
+    terminal.expect_exact("or why not: ")
     before = str(terminal.before)
     terminal.sendline("y")
     rest, _ = finish(terminal)

@@ -1,0 +1,75 @@
+"""All that the commands of a conversation can reach, and what they may change for the next line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hermes_cli.chat.attachments import Attached, with_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hermes_cli.chat.conversation import Conversation
+    from hermes_cli.chat.keyboard import Keyboard
+    from hermes_cli.chat.loop import Loop
+    from hermes_cli.chat.partner import Partner
+    from hermes_cli.chat.records import Records
+    from hermes_cli.chat.screen import TerminalView
+    from hermes_cli.chat.talk import Talk
+    from hermes_cli.chat.toolbox import Toolbox
+    from hermes_cli.console import Console
+
+
+@dataclass
+class Scene:
+    """A conversation on a terminal.
+
+    Attributes:
+        talk: the conversation itself, with whom, and by which tools.
+        view: shows it.
+        console: for what is said about it.
+        keyboard: what the user types.
+        loop: where coroutines run.
+        toolbox: the tools.
+        records: where it is saved.
+        open_partner: loads another model, by name.
+        model_names: those that may be switched to.
+        attached: files that go with the next message.
+        draft: what the next line begins with.
+        used: tokens of the context that the conversation fills, as counted last.
+        over: the user wants to leave.
+    """
+
+    talk: Talk
+    view: TerminalView
+    console: Console
+    keyboard: Keyboard
+    loop: Loop
+    toolbox: Toolbox
+    records: Records
+    open_partner: Callable[[str], Partner]
+    model_names: Callable[[], Sequence[str]]
+    attached: list[Attached] = field(default_factory=list)
+    draft: str = ""
+    used: int = 0
+    over: bool = False
+
+    @property
+    def conversation(self) -> Conversation:
+        """What was said."""
+        return self.talk.conversation
+
+    @property
+    def partner(self) -> Partner:
+        """Who answers."""
+        return self.talk.partner
+
+    def question(self, text: str) -> str:
+        """A message with the files that go with it, which are used up by that."""
+        files, self.attached = self.attached, []
+        return with_files(text, files)
+
+    def show(self, line: str = "") -> None:
+        """A line of what a command tells."""
+        self.console.text(f"{line}\n")

@@ -1,0 +1,1 @@
+"""Commands of a conversation: lines that begin with a slash. Each file holds those of one kind."""

@@ -1,0 +1,202 @@
+"""One question to its end: turns, calls, and whatever breaks in."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterable, Iterator
+from types import FrameType
+
+import pytest
+from chat_rig import calling, talking
+from fake_engine import FakeEngine, Step
+
+from hermes_cli.chat.conversation import Conversation
+from hermes_cli.chat.talk import MAX_ROUNDS, STOPPED
+from hermes_cli.engine.protocol import Done
+from hermes_cli.engine.request import Request
+from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
+from hermes_cli.prompting.families import HERMES_4
+
+DIED = EngineDiedError("the engine was ended (Killed).", hint="ask again.")
+
+
+class Interrupted(BaseException):
+    """What the program's own handler of SIGINT raises."""
+
+
+@pytest.fixture(autouse=True)
+def raising() -> Iterator[None]:
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def said(conversation: Conversation) -> list[tuple[str, str | None]]:
+    return [(one.message.role, one.message.content) for one in conversation.said]
+
+
+def test_an_answer_is_shown_and_kept_with_what_it_took() -> None:
+    with talking(["Hel", "lo"]) as (talk, seen):
+        talk.ask("Hi")
+    assert seen.text == "Hello"
+    assert said(talk.conversation) == [("user", "Hi"), ("assistant", "Hello")]
+    answer = talk.conversation.said[1]
+    assert answer.model == "fake"
+    assert answer.spent is not None
+    assert answer.spent.completion_tokens == 2
+    assert not answer.unfinished
+
+
+def test_the_next_question_reads_what_was_said() -> None:
+    engine = FakeEngine([["One"], ["Two"]])
+    with talking(engine=engine) as (talk, _):
+        talk.ask("first")
+        talk.ask("second")
+    prompt = "".join(map(str, engine.requests[1].prompt))
+    assert prompt.index("first") < prompt.index("One") < prompt.index("second")
+
+
+def test_calls_run_in_their_order_and_results_follow_them() -> None:
+    ran: list[str] = []
+    engine = FakeEngine([["Let me see.", calling("b"), "\n" + calling("a")], ["Done."]])
+
+    def running(name: str, result: str) -> str:
+        ran.append(name)
+        return result
+
+    with talking(engine=engine, a=lambda: running("a", "1"), b=lambda: running("b", "2")) as (talk, seen):
+        outcome = talk.ask("Hi")
+    assert ran == ["b", "a"]
+    assert [name for name, _ in seen.results] == ["b", "a"]
+    assert [one.result.text for one in outcome.ran] == ["2", "1"]
+    roles = [role for role, _ in said(talk.conversation)]
+    assert roles == ["user", "assistant", "tool", "tool", "assistant"]
+    prompt = "".join(map(str, engine.requests[1].prompt))
+    assert prompt.index(calling("b")) < prompt.index("<tool_response>\n2\n</tool_response>")
+
+
+def test_calls_that_never_end_are_an_error_and_every_call_has_its_result() -> None:
+    engine = FakeEngine([[calling()]])
+    with talking(engine=engine, now=lambda: "") as (talk, _):
+        with pytest.raises(HermesError, match=f"called tools {MAX_ROUNDS} times"):
+            talk.ask("Hi")
+        assert [role for role, _ in said(talk.conversation)] == ["user", *["assistant", "tool"] * MAX_ROUNDS]
+    assert len(engine.requests) == MAX_ROUNDS
+
+
+def test_without_tools_a_call_ends_the_turn() -> None:
+    with talking([calling()], now=lambda: "noon") as (talk, seen):
+        talk.offers_tools = False
+        talk.ask("Hi")
+    assert not seen.results
+
+
+def test_ctrl_c_cancels_and_keeps_what_came() -> None:
+    def script(_: Request) -> Iterable[Step]:
+        yield "Hello"
+        signal.raise_signal(signal.SIGINT)
+        yield asyncio.Event()
+
+    engine = FakeEngine([script])
+    with talking(engine=engine) as (talk, seen):
+        with pytest.raises(Interrupted):
+            talk.ask("Hi")
+        assert said(talk.conversation) == [("user", "Hi"), ("assistant", "Hello")]
+        assert talk.conversation.said[1].unfinished
+    assert engine.cancelled == [0]
+    assert seen.turns[0][1]
+
+
+def test_ctrl_c_before_the_first_word_keeps_the_question() -> None:
+    def script(_: Request) -> Iterable[Step]:
+        signal.raise_signal(signal.SIGINT)
+        yield asyncio.Event()
+
+    with talking(script) as (talk, _), pytest.raises(Interrupted):
+        talk.ask("Hi")
+    assert said(talk.conversation) == [("user", "Hi")]
+
+
+def test_ctrl_c_in_a_call_leaves_none_without_a_result() -> None:
+    cleaned = []
+
+    def now() -> str:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            cleaned.append(True)
+        return "never"
+
+    with talking([calling(), "\n" + calling("later")], now=now, later=lambda: "never") as (talk, _):
+        with pytest.raises(Interrupted):
+            talk.ask("Hi")
+        roles = said(talk.conversation)
+    assert cleaned
+    assert [role for role, _ in roles] == ["user", "assistant", "tool", "tool"]
+    assert all(STOPPED in str(content) for _, content in roles[2:])
+
+
+def test_calls_of_a_turn_that_was_stopped_are_not_kept() -> None:
+    def script(_: Request) -> Iterable[Step]:
+        yield calling() + "\n"
+        yield "and"
+        signal.raise_signal(signal.SIGINT)
+        yield asyncio.Event()
+
+    with talking(script, now=lambda: "noon") as (talk, _):
+        with pytest.raises(Interrupted):
+            talk.ask("Hi")
+        assert not any(one.message.tool_calls for one in talk.conversation.said)
+
+
+def test_an_engine_that_dies_leaves_the_question_and_what_it_said() -> None:
+    with talking(["Hello", DIED], ["again"]) as (talk, _):
+        with pytest.raises(EngineDiedError):
+            talk.ask("Hi")
+        assert said(talk.conversation) == [("user", "Hi"), ("assistant", "Hello")]
+        talk.again()
+        assert said(talk.conversation) == [("user", "Hi"), ("assistant", "again")]
+
+
+def test_an_engine_that_dies_at_once_can_be_asked_again() -> None:
+    with talking([DIED], ["again"]) as (talk, _):
+        with pytest.raises(EngineDiedError):
+            talk.ask("Hi")
+        talk.again()
+        assert said(talk.conversation) == [("user", "Hi"), ("assistant", "again")]
+
+
+def test_what_is_too_long_was_not_said() -> None:
+    with talking(["no"], ["Hello"]) as (talk, _):
+        with pytest.raises(ContextFullError):
+            talk.ask("word " * 5000)
+        assert not talk.conversation.said
+        talk.ask("Hi")
+        assert len(talk.conversation.said) == 2
+
+
+def test_nothing_can_be_asked_again_before_anything_was_asked() -> None:
+    with talking() as (talk, _), pytest.raises(HermesError, match="nothing was asked yet"):
+        talk.again()
+
+
+def test_reasoning_is_kept_apart_and_timed() -> None:
+    with talking(["<think>", "Hm", "m.", "</think>", "Yes."], family=HERMES_4) as (talk, seen):
+        talk.ask("Hi")
+    message = talk.conversation.said[1].message
+    assert (message.content, message.reasoning) == ("Yes.", "Hmm.")
+    assert seen.reasoned == "Hmm."
+    answer = seen.turns[0][0]
+    assert answer.reasoning_seconds >= 0
+
+
+def test_a_cut_answer_says_why() -> None:
+    with talking(["Hello", Done("length", 5, 0, 9, 0.1, 0.1, context_full=True)]) as (talk, seen):
+        talk.ask("Hi")
+    done = seen.turns[0][0].done
+    assert done is not None
+    assert done.context_full

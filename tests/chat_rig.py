@@ -1,0 +1,108 @@
+"""Conversations with an engine that follows a script, and what is seen of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fake_engine import LOADED, FakeEngine, Script
+
+from hermes_cli.chat.conversation import Conversation
+from hermes_cli.chat.loop import Loop
+from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.partner import LocalPartner
+from hermes_cli.chat.talk import Talk
+from hermes_cli.chat.view import Answer, Result
+from hermes_cli.engine.protocol import Loaded
+from hermes_cli.generation import Chatter, ToolCall
+from hermes_cli.prompting.families import HERMES_3, Family
+from hermes_cli.prompting.render import OurFormat
+
+
+def calling(name: str = "now", **arguments: object) -> str:
+    """A call as the model writes it."""
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+@dataclass
+class Seen:
+    """A view that keeps what it is shown."""
+
+    text: str = ""
+    reasoned: str = ""
+    called: list[str] = field(default_factory=list)
+    turns: list[tuple[Answer, bool]] = field(default_factory=list)
+    results: list[tuple[str, Result]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def waiting(self) -> None: ...
+
+    def reasoning(self, text: str) -> None:
+        self.reasoned += text
+
+    def content(self, text: str) -> None:
+        self.text += text
+
+    def calling(self, name: str) -> None:
+        self.called.append(name)
+
+    def turn(self, answer: Answer, *, stopped: bool) -> None:
+        self.turns.append((answer, stopped))
+
+    def result(self, call: ToolCall, result: Result) -> None:
+        self.results.append((call.name, result))
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+    def warn(self, message: str) -> None:
+        self.said.append(message)
+
+
+@dataclass
+class Functions:
+    """Tools without arguments, called where they stand."""
+
+    functions: dict[str, Callable[[], str]] = field(default_factory=dict)
+
+    @property
+    def schemas(self) -> Sequence[dict[str, Any]]:
+        parameters = {"type": "object", "properties": {}}
+        return [{"type": "function", "function": {"name": name, "parameters": parameters}} for name in self.functions]
+
+    def run(self, call: ToolCall) -> Result:
+        return Result(self.functions[call.name]())
+
+
+def partner(
+    scripts: Iterable[Script] = (),
+    *,
+    engine: FakeEngine | None = None,
+    family: Family = HERMES_3,
+    loaded: Loaded = LOADED,
+    name: str = "fake",
+) -> LocalPartner:
+    """A model that says what a script says."""
+    engine = engine or FakeEngine(tuple(scripts), loaded=loaded)
+    chatter = Chatter(engine, loaded)
+    chatter.choice = type(chatter.choice)(OurFormat(family), "for tests")
+    return LocalPartner(chatter, name, {"context_length": loaded.context}, lambda _: None)
+
+
+@contextmanager
+def talking(
+    *scripts: Script,
+    engine: FakeEngine | None = None,
+    manner: Manner | None = None,
+    loaded: Loaded = LOADED,
+    family: Family = HERMES_3,
+    **functions: Callable[[], str],
+) -> Iterator[tuple[Talk, Seen]]:
+    """A conversation, and what is shown of it."""
+    seen = Seen()
+    with Loop() as loop:
+        whom = partner(scripts, engine=engine, family=family, loaded=loaded)
+        yield Talk(Conversation(manner), whom, Functions(functions), seen, loop), seen
