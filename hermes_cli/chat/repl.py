@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hermes_cli.chat.conversation import Spent
+    from hermes_cli.chat.keyboard import Keyboard
     from hermes_cli.chat.scene import Scene
 
 
-def converse(scene: Scene) -> None:
+def converse(scene: Scene, keyboard: Keyboard) -> None:
     """Talk until the user leaves."""
     with _interruptible():
         while not scene.over:
             draft, scene.draft = scene.draft, ""
-            line = scene.keyboard.read(draft)
+            line = keyboard.read(draft)
             if line is None:
                 return
             if line.strip():

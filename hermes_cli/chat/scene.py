@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hermes_cli.chat.conversation import Conversation
-    from hermes_cli.chat.keyboard import Keyboard
     from hermes_cli.chat.loop import Loop
     from hermes_cli.chat.partner import Partner
     from hermes_cli.chat.records import Records
@@ -29,7 +28,6 @@ class Scene:
         talk: the conversation itself, with whom, and by which tools.
         view: shows it.
         console: for what is said about it.
-        keyboard: what the user types.
         loop: where coroutines run.
         toolbox: the tools.
         records: where it is saved.
@@ -44,7 +42,6 @@ class Scene:
     talk: Talk
     view: TerminalView
     console: Console
-    keyboard: Keyboard
     loop: Loop
     toolbox: Toolbox
     records: Records

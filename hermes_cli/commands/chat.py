@@ -190,8 +190,9 @@ def command(
 
     from hermes_cli import paths  # noqa: PLC0415 - arguments are checked before anything heavy is imported
     from hermes_cli.chat.bounds import read_schema  # noqa: PLC0415
-    from hermes_cli.commands.chatting import Wish, chat  # noqa: PLC0415
+    from hermes_cli.commands.chatting import chat  # noqa: PLC0415
     from hermes_cli.commands.opening import How  # noqa: PLC0415
+    from hermes_cli.commands.stage import Wish  # noqa: PLC0415
 
     numbers: dict[str, Any] = {
         "temperature": temperature,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 from hermes_cli.chat.slash import files, tools, turns, ways
 from hermes_cli.chat.slash.command import Command, nothing_more
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hermes_cli.chat.scene import Scene
 
 KEYS = (
@@ -23,9 +26,18 @@ KEYS = (
 
 def _help(scene: Scene, rest: str) -> None:
     nothing_more(rest, "/help")
-    scene.console.table(["command", "", "does"], [[one.name, one.usage, one.summary] for one in COMMANDS.values()])
+    _columns(scene, [(f"{one.name} {one.usage}".rstrip(), one.summary) for one in COMMANDS.values()])
     scene.show()
-    scene.console.table(["key", "does"], [list(key) for key in KEYS])
+    _columns(scene, KEYS)
+
+
+def _columns(scene: Scene, rows: Sequence[tuple[str, str]]) -> None:
+    """What to type, and what it does: beside it, where that fits."""
+    room = shutil.get_terminal_size().columns
+    wide = max(len(left) for left, _ in rows) + 2
+    beside = wide + max(len(right) for _, right in rows) <= room
+    for left, right in rows:
+        scene.show(f"{left:{wide}}{right}" if beside else f"{left}\n    {right}")
 
 
 def _bye(scene: Scene, rest: str) -> None:

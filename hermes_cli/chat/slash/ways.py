@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 USUAL = "default"
 _NUMBERS = tuple(one.name for one in fields(Sampling) if one.type in {"float", "int", "int | None"})
 _OWN = {"max_tokens": 1, "think_budget": 0}  # the smallest value of each
+SETTINGS = (*_NUMBERS, *_OWN)
 
 
 def _model(scene: Scene, rest: str) -> None:
@@ -99,7 +100,7 @@ def _set(scene: Scene, rest: str) -> None:
     elif name in _NUMBERS:
         manner = replace(manner, sampling=_sampling(manner, name, value))
     else:
-        raise UsageError(f"there is no setting {name[:40]}.", hint=f"there are {', '.join((*_NUMBERS, *_OWN))}.")
+        raise UsageError(f"there is no setting {name[:40]}.", hint=f"there are {', '.join(SETTINGS)}.")
     scene.conversation.behave(manner)
     scene.console.note(f"{name}: {value}")
 
@@ -125,7 +126,7 @@ def _list_settings(scene: Scene) -> None:
     rows += [[name, str(value)] for name in _OWN if (value := getattr(manner, name)) is not None]
     if rows:
         scene.console.table(["setting", "value"], rows)
-    scene.console.note(f"all else is as the model recommends; /set NAME VALUE changes {', '.join((*_NUMBERS, *_OWN))}")
+    scene.console.note(f"all else is as the model recommends; /set NAME VALUE changes {', '.join(SETTINGS)}")
 
 
 def _json(scene: Scene, rest: str) -> None:

@@ -1,0 +1,218 @@
+"""What a conversation of `hermes chat` stands on: with whom it is, by which tools, and where it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Protocol
+
+from hermes_cli import paths
+from hermes_cli.chat.conversation import Conversation
+from hermes_cli.chat.manner import Manner
+from hermes_cli.commands.opening import Opener
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager, ExitStack
+
+    from hermes_cli.chat.loop import Loop
+    from hermes_cli.chat.partner import Partner
+    from hermes_cli.chat.records import Records
+    from hermes_cli.chat.talk import Talk
+    from hermes_cli.chat.toolbox import Toolbox
+    from hermes_cli.chat.view import View
+    from hermes_cli.commands.opening import How
+    from hermes_cli.console import Console
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was typed, apart from how models are loaded.
+
+    Attributes:
+        words: a model, perhaps, and a prompt.
+        model: the model, if it was said by a flag.
+        endpoint: address of a server that answers in place of an engine.
+        resume: the session to go on with; go_on: with the latest.
+        save: keep the conversation.
+        manner: how the model is to answer.
+        tools: files with tools.
+        servers, headers: of MCP.
+        allowed: names of tools that run without a question; yes: all do.
+        hide_thinking: reasoning is not shown.
+    """
+
+    words: tuple[str, ...] = ()
+    model: str | None = None
+    endpoint: str | None = None
+    resume: str | None = None
+    go_on: bool = False
+    save: bool = True
+    manner: Manner = field(default_factory=Manner)
+    tools: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
+    yes: bool = False
+    hide_thinking: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is about a conversation from earlier."""
+        return self.go_on or self.resume is not None
+
+
+class Source(Protocol):
+    """Where partners come from."""
+
+    def opening(self, name: str | None) -> AbstractContextManager[Callable[[], Partner]]:
+        """Begin to open one; what is yielded does the rest."""
+
+    def open(self, name: str | None) -> Partner:
+        """Open one."""
+
+    def names(self) -> Sequence[str]:
+        """Of those that there are."""
+
+
+class Asker:
+    """Asks the user, at whatever there is to type on by then."""
+
+    def __init__(self, ask: Callable[[str], str]) -> None:
+        self.ask = ask
+
+    def __call__(self, question: str) -> str:
+        """What was typed."""
+        return self.ask(question)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What was opened.
+
+    Attributes:
+        talk: the conversation. Whoever it is with at its end is closed then.
+        toolbox: None where nothing can be called.
+        records: where it is kept; None where nothing has to be read or written.
+        asker: for consent.
+    """
+
+    talk: Talk
+    loop: Loop
+    source: Source
+    toolbox: Toolbox | None
+    records: Records | None
+    asker: Asker
+
+
+def set_stage(
+    wish: Wish,
+    how: How,
+    console: Console,
+    stack: ExitStack,
+    view: Callable[[Partner], View],
+    *,
+    stays: bool,
+) -> Stage:
+    """Open everything.
+
+    Args:
+        wish: what was typed.
+        how: models are loaded.
+        console: asks and warns.
+        stack: what has to be closed goes onto it.
+        view: shows a conversation with somebody.
+        stays: it is a conversation and not a single question.
+
+    Raises:
+        HermesError: a session, a model or an endpoint, a tool or a server is not there, or not as it should be.
+    """
+    from hermes_cli.chat.loop import Loop  # noqa: PLC0415 - asyncio
+
+    keeps = wish.save and (stays or wish.goes_on)
+    conversation, records, model = Conversation(wish.manner), None, wish.model
+    if stays or wish.goes_on:
+        records = _records(console, stack)
+        if wish.goes_on:
+            conversation = records.load(wish.resume)
+            conversation.behave(_changed(conversation.manner, wish.manner))
+            model = model or (None if wish.endpoint else records.model or None)
+    loop = stack.enter_context(Loop())
+    source = _source(wish.endpoint, how if keeps else replace(how, prefixes=None), console, loop)
+    asker = Asker(console.ask)
+    with source.opening(model) as finish:
+        toolbox = _toolbox(wish, asker, console, stack) if stays or wish.tools or wish.servers else None
+        partner = finish()
+    talk = _talk(conversation, partner, toolbox, view, loop, console, stack)
+    if toolbox and toolbox.servers():
+        with console.working("waiting for MCP servers"):
+            toolbox.ready()
+    if records and keeps and not wish.goes_on:
+        records.begin(conversation, partner.name)
+    return Stage(talk, loop, source, toolbox, records, asker)
+
+
+def _records(console: Console, stack: ExitStack) -> Records:
+    """Sessions on this disk."""
+    from hermes_cli.chat.records import Records  # noqa: PLC0415 - a single question needs none
+
+    records = Records(paths.chats_dir(), console.warn)
+    stack.callback(records.close)
+    return records
+
+
+def _source(endpoint: str | None, how: How, console: Console, loop: Loop) -> Source:
+    """Where partners come from."""
+    if not endpoint:
+        return Opener(how, console, loop)
+    from hermes_cli.chat.endpoint.source import Endpoint  # noqa: PLC0415 - only where one is named
+
+    return Endpoint(endpoint, loop, console.note, console.warn)
+
+
+def _toolbox(wish: Wish, asker: Asker, console: Console, stack: ExitStack) -> Toolbox:
+    """The tools that were asked for. MCP servers are on their way."""
+    from hermes_cli.chat.tooling import open_toolbox  # noqa: PLC0415 - while another process works
+
+    toolbox = open_toolbox(
+        wish.tools,
+        wish.servers,
+        wish.headers,
+        allowed=wish.allowed,
+        yes=wish.yes,
+        ask=asker,
+        warn=console.warn,
+    )
+    stack.callback(toolbox.close)
+    return toolbox
+
+
+def _talk(
+    conversation: Conversation,
+    partner: Partner,
+    toolbox: Toolbox | None,
+    view: Callable[[Partner], View],
+    loop: Loop,
+    console: Console,
+    stack: ExitStack,
+) -> Talk:
+    from hermes_cli.chat.talk import NoTools, Talk  # noqa: PLC0415 - imported with the partner
+
+    talk = Talk(conversation, partner, toolbox or NoTools(), view(partner), loop)
+
+    def close() -> None:
+        with console.working(f"closing {talk.partner.name}"):  # what it computed of the prompt may be kept on disk
+            loop.run(talk.partner.close())
+
+    stack.callback(close)
+    return talk
+
+
+def _changed(saved: Manner, typed: Manner) -> Manner:
+    """The manner of a session, with what this command line says otherwise."""
+    usual = Manner()
+    said = {
+        one.name: value
+        for one in fields(Manner)
+        if (value := getattr(typed, one.name)) != getattr(usual, one.name) and one.name != "sampling"
+    }
+    return replace(saved, **said, sampling={**saved.sampling, **typed.sampling})
