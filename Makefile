@@ -20,7 +20,7 @@ demo: $(VENV)/installed
 	@printf '$$ %s\n' "$$DEMO"
 	@eval "$$DEMO"
 
-test: $(VENV)/test-installed
+test: $(VENV)/test-installed $(VENV)/clients-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -63,4 +63,10 @@ $(VENV)/installed: $(BIN)/python pyproject.toml tools/lean-llama.cmake
 
 $(VENV)/test-installed: $(VENV)/installed
 	@$(PIP) install --quiet --group test
+	@touch $@
+
+# Clients that cannot live beside hermes: they need other versions of what both stand on.
+$(VENV)/clients-installed: $(BIN)/python pyproject.toml
+	@$(BIN)/python -m venv --without-pip $(VENV)/clients
+	@$(PIP) --python $(VENV)/clients install --quiet --no-compile --group clients
 	@touch $@
