@@ -73,7 +73,7 @@ def _think(scene: Scene, rest: str) -> None:
 
 def thinking(manner: Manner) -> str:
     """How reasoning is switched, for people."""
-    said = {None: "as the model does", True: "on", False: "off"}[manner.think]
+    said = {None: "auto", True: "on", False: "off"}[manner.think]
     budget = manner.think_budget
     return said if budget is None else f"{said}, at most {budget:,} tokens"
 

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import clean_environment
+from terminal_rig import ScreenFile, Terminal
+
+from hermes_cli.chat.conversation import Conversation, Spent
+from hermes_cli.chat.screen import TerminalView
+from hermes_cli.chat.view import Answer, Result
+from hermes_cli.console import Console
+from hermes_cli.generation import Done, Message, ToolCall
+
+CALL = ToolCall("get_weather", {"city": "Tokyo"})
+DONE = Done("stop", 20, 5, 412, 0.2, 10.0, reasoning_tokens=214)
+
+
+@pytest.fixture(autouse=True)
+def _a_good_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "60", "LINES": "12"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+def scene(*, hide_thinking: bool = False) -> tuple[TerminalView, ScreenFile]:
+    file = ScreenFile(60, 12)
+    return TerminalView(Console(out=file), hide_thinking=hide_thinking), file
+
+
+def seen(file: ScreenFile) -> str:
+    return "\n".join(file.shown.everything)
+
+
+def test_a_turn_from_waiting_to_its_end() -> None:
+    view, file = scene()
+    view.waiting()
+    assert " 0 s" in seen(file)
+    view.reasoning("Let me ")
+    assert seen(file) == "Let me"
+    view.reasoning("think.\n")
+    view.content("\n\nIt is **so**")
+    assert seen(file).startswith("∴ thought for 0.0 s")
+    assert "Let me" not in seen(file)
+    view.content(".\n")
+    view.turn(Answer("It is **so**.\n", "Let me think.\n", done=DONE), stopped=False)
+    folded, said, *took = seen(file).split("\n")
+    assert folded == "∴ thought for 0.0 s"
+    assert said == "It is so."
+    assert "".join(took).startswith("412 tokens, 214 of them thought · 41.2 tokens/s · first")
+    assert "".join(took).endswith("(measured)")
+    view.show_reasoning()
+    assert seen(file).endswith("Let me think.")
+
+
+def test_reasoning_that_left_the_screen_stays_where_it_is() -> None:
+    view, file = scene()
+    view.waiting()
+    words = [f"thought{at}" for at in range(400)]
+    view.reasoning(" ".join(words))
+    view.content("so.")
+    view.turn(Answer("so.", " ".join(words), done=DONE), stopped=False)
+    *thoughts, folded, _, _, _ = seen(file).split("\n")
+    assert " ".join(thoughts).split() == words
+    assert folded.startswith("∴ thought for")
+
+
+def test_hidden_reasoning_is_one_line() -> None:
+    view, file = scene(hide_thinking=True)
+    view.waiting()
+    view.reasoning("secret")
+    assert "thinking 0 s" in seen(file)
+    view.reasoning("secret")
+    view.content("so.")
+    view.turn(Answer("so.", "secretsecret", done=DONE), stopped=False)
+    assert seen(file).startswith("∴ thought for 0.0 s\nso.\n")
+    assert "secret" not in file.getvalue()
+
+
+def test_calls_and_what_comes_of_them() -> None:
+    view, file = scene()
+    view.waiting()
+    view.content("I look.")
+    view.calling("get_weather")
+    assert seen(file) == "I look.\n→ get_weather(…)"
+    view.turn(Answer("I look.", calls=[CALL], done=DONE), stopped=False)
+    view.result(CALL, Result("rain\n" + "x" * 995, cut=1_000, seconds=0.31))
+    view.result(CALL, Result("no", failed=True))
+    assert seen(file).startswith('I look.\n→ get_weather(city="Tokyo")\n← get_weather, 0.3 s: rain\n  xxx')
+    assert "… and 1,500 characters more" in seen(file).replace("\n", " ")
+    assert seen(file).endswith("← get_weather: no")
+    row = file.shown.looks[-1]
+    assert row[0][:2] == ("←", "red")
+    assert file.shown.looks[1][0][:2] == ("→", "cyan")
+
+
+def test_many_short_lines_of_a_result_are_cut_too() -> None:
+    view, file = scene()
+    view.result(CALL, Result("\n" * 300))
+    assert len(file.shown.everything) < 20
+    assert "characters more" in seen(file)
+
+
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        (Done("length", 1, 0, 7, 0.1, 0.1), "cut off: the most tokens of an answer (max_tokens) are used up, 7"),
+        (Done("length", 1, 0, 7, 0.1, 0.1, context_full=True), "cut off: the context is full"),
+    ],
+)
+def test_says_why_it_went_no_further(done: Done, said: str) -> None:
+    view, file = scene()
+    view.waiting()
+    view.content("so")
+    view.turn(Answer("so", done=done), stopped=False)
+    assert said in seen(file).replace("\n", " ").replace("  ", " ")
+
+
+def test_stopped_keeps_what_came_and_says_so() -> None:
+    view, file = scene()
+    view.waiting()
+    view.content("```python\nx = 1")
+    view.turn(Answer("```python\nx = 1"), stopped=True)
+    assert seen(file) == "```python\nx = 1\n```\nstopped before its end"
+    view.waiting()
+    view.calling("write_file")
+    view.turn(Answer(), stopped=True)
+    assert seen(file).endswith("→ write_file(… not finished, so not run)\nstopped before its end")
+    view.waiting()
+    view.turn(Answer(), stopped=True)
+    assert seen(file).count("stopped") == 2
+
+
+def test_nothing_of_models_and_tools_is_obeyed() -> None:
+    view, file = scene()
+    bad = "\x1b[2J\x1b]0;x\x07[red]\r"
+    before = file.getvalue()
+    view.note("above")
+    view.waiting()
+    view.reasoning(bad)
+    view.content(bad)
+    view.calling(bad)
+    view.turn(Answer(bad, bad, [ToolCall(bad, {bad: bad})], done=DONE), stopped=False)
+    view.result(ToolCall(bad, {}), Result(bad))
+    view.show_reasoning()
+    assert before == ""
+    for sequence in ("\x1b[2J", "\x1b]0", "\x07"):
+        assert sequence not in file.getvalue()
+    assert seen(file).count("�[2J�]0;x�[red]") >= 4
+
+
+def test_without_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    view, file = scene()
+    view.waiting()
+    view.content("`code`\n\n```python\nx = 'y'\n```\n")
+    view.turn(Answer("x", calls=[CALL], done=DONE), stopped=False)
+    assert {cell[1] for row in file.shown.looks for cell in row} == {"default"}
+
+
+def test_without_means_to_move_only_what_is_final_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    view, file = scene()
+    view.waiting()
+    view.reasoning("hm")
+    view.content("one\n\ntw")
+    view.content("o")
+    view.turn(Answer("one\n\ntwo", "hm", done=DONE), stopped=False)
+    assert "\x1b" not in file.getvalue()
+    assert seen(file).startswith("hm\n∴ thought for 0.0 s\none\n\ntwo\n412 tokens")
+
+
+PROGRAM = """
+import sys
+from hermes_cli.chat.screen import TerminalView
+from hermes_cli.chat.view import Answer
+from hermes_cli.console import Console
+view = TerminalView(Console())
+view.waiting()
+view.content("begun")
+typed = sys.stdin.readline()
+view.content(" and ended")
+view.turn(Answer("begun and ended"), stopped=False)
+print("typed", repr(typed))
+print("again", repr(sys.stdin.readline()))
+"""
+
+
+def test_what_is_typed_meanwhile_is_kept_but_not_shown(tmp_path: Path) -> None:
+    environment = {**clean_environment(), "TERM": "xterm-256color"}
+    with Terminal([sys.executable, "-c", PROGRAM], environment=environment, folder=tmp_path) as terminal:
+        terminal.wait_for("begun")
+        terminal.type("early\n")
+        assert terminal.wait_for("typed").splitlines() == ["begun and ended", r"typed 'early\n'"]
+        terminal.type("late\n")
+        terminal.wait_for("late\nagain")  # its echo is back
+
+
+def test_a_conversation_that_goes_on_is_shown_as_it_was() -> None:
+    view, file = scene()
+    conversation = Conversation()
+    for at in range(4):
+        conversation.say(Message("user", f"question {at}"))
+        conversation.say(Message("assistant", f"**answer** {at}", reasoning="hm"), spent=Spent(reasoning_seconds=1.5))
+    conversation.say(Message("assistant", None, (CALL,)), unfinished=True)
+    conversation.say(Message("tool", "rain", tool_call_id=CALL.id, name="get_weather"))
+    view.history(conversation)
+    assert seen(file).split("\n") == [
+        *("… 4 earlier messages", "", "> question 2", "∴ thought for 1.5 s", "answer 2"),
+        *("", "> question 3", "∴ thought for 1.5 s", "answer 3"),
+        *('→ get_weather(city="Tokyo")', "stopped before its end", "← get_weather: rain"),
+    ]
+    view.show_reasoning()
+    assert seen(file).endswith("hm")

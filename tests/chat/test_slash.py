@@ -1,0 +1,321 @@
+"""Commands of a conversation, without a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from chat_rig import partner
+from fake_engine import FakeEngine, Script
+from hypothesis import given
+from hypothesis import strategies as st
+from terminal_rig import ScreenFile
+
+from hermes_cli.chat.consent import Consent
+from hermes_cli.chat.conversation import Conversation
+from hermes_cli.chat.loop import Loop
+from hermes_cli.chat.partner import LocalPartner
+from hermes_cli.chat.records import Records
+from hermes_cli.chat.repl import _take, status
+from hermes_cli.chat.scene import Scene
+from hermes_cli.chat.screen import TerminalView
+from hermes_cli.chat.slash import command
+from hermes_cli.chat.slash.all import COMMANDS
+from hermes_cli.chat.slash.choices import choices
+from hermes_cli.chat.talk import Talk
+from hermes_cli.chat.toolbox import Toolbox
+from hermes_cli.console import Console
+from hermes_cli.errors import HermesError, NotFoundError, UsageError
+from hermes_cli.prompting.families import CHATML, HERMES_4, Family
+
+SCRIPTS: tuple[Script, ...] = (["One."], ["Two."], ["Three."], ["Four."])
+
+
+@contextmanager
+def scene(
+    tmp_path: Path,
+    *scripts: Script,
+    family: Family = HERMES_4,
+    others: Callable[[str], LocalPartner] | None = None,
+) -> Iterator[Scene]:
+    def open_partner(name: str) -> LocalPartner:
+        if others is None:
+            raise NotFoundError(f"there is no model named {name}.", hint="list them: hermes list")
+        return others(name)
+
+    out = ScreenFile(100, 50)
+    console = Console(out=out)
+    records = Records(tmp_path / "chats", console.warn)
+    toolbox = Toolbox(Consent(None), console.warn)
+    with Loop() as loop, closing(records), closing(toolbox):
+        view = TerminalView(console)
+        whom = partner(scripts or SCRIPTS, family=family)
+        conversation = Conversation()
+        records.begin(conversation, whom.name)
+        talk = Talk(conversation, whom, toolbox, view, loop)
+        yield Scene(talk, view, console, loop, toolbox, records, open_partner, lambda: ["fake", "other"])
+
+
+def run(here: Scene, line: str) -> None:
+    command.run(here, line, COMMANDS)
+
+
+def shown(here: Scene) -> str:
+    assert isinstance(here.console.out, ScreenFile)
+    return "\n".join(here.console.out.shown.everything)
+
+
+def contents(here: Scene) -> list[str | None]:
+    return [one.message.content for one in here.conversation.said]
+
+
+def test_every_command_is_in_the_help(tmp_path: Path) -> None:
+    with scene(tmp_path) as here:
+        run(here, "/help")
+        for one in COMMANDS.values():
+            assert f"{one.name} {one.usage}".strip() in shown(here)
+
+
+def test_again_back_and_otherwise(tmp_path: Path) -> None:
+    with scene(tmp_path) as here:
+        here.talk.ask("a")
+        run(here, "/retry")
+        assert contents(here) == ["a", "Two."]
+        here.talk.ask("b")
+        run(here, "/edit")
+        assert here.draft == "b"
+        assert contents(here) == ["a", "Two."]
+        run(here, "/undo")
+        assert contents(here) == []
+        for line in ("/undo", "/edit", "/retry", "/stats", "/copy"):
+            with pytest.raises(HermesError):
+                run(here, line)
+
+
+def test_a_summary_is_shown_and_can_be_taken_back(tmp_path: Path) -> None:
+    with scene(tmp_path, ["1"], ["2"], ["3"], ["In short."]) as here:
+        for text in "abc":
+            here.talk.ask(text)
+        run(here, "/compact")
+        assert "In short." in shown(here)
+        assert [message.content for message in here.conversation.messages] == ["b", "2", "c", "3"]
+        run(here, "/compact undo")
+        assert len(here.conversation.messages) == 6
+        with pytest.raises(UsageError):
+            run(here, "/compact undo")
+
+
+def test_what_fills_the_context(tmp_path: Path) -> None:
+    with scene(tmp_path) as here:
+        run(here, "/system Be brief.")
+        here.talk.ask("Hello there")
+        run(here, "/context")
+        for part in ("system prompt", "your messages", "answers and calls", "markup of the template", "free"):
+            assert part in shown(here)
+
+
+def test_a_model_is_switched_and_the_conversation_stays(tmp_path: Path) -> None:
+    engine = FakeEngine([["From the other."]])
+    with scene(tmp_path, others=lambda name: partner(engine=engine, name=name)) as here:
+        here.talk.ask("a")
+        before = here.partner
+        run(here, "/model other")
+        assert here.partner.name == "other"
+        here.talk.ask("b")
+        assert contents(here) == ["a", "One.", "b", "From the other."]
+        assert "One." in "".join(map(str, engine.requests[0].prompt))
+        assert before is not here.partner
+
+
+def test_a_model_that_cannot_be_opened_changes_nothing(tmp_path: Path) -> None:
+    with scene(tmp_path) as here:
+        before = here.partner
+        with pytest.raises(NotFoundError):
+            run(here, "/model nowhere")
+        assert here.partner is before
+        here.talk.ask("a")
+        assert contents(here) == ["a", "One."]
+
+
+def test_a_model_without_reasoning_switches_it_off(tmp_path: Path) -> None:
+    with scene(tmp_path, others=lambda name: partner(SCRIPTS, family=CHATML, name=name)) as here:
+        run(here, "/think on")
+        run(here, "/model plain")
+        assert here.conversation.manner.think is None
+        here.talk.ask("a")
+        with pytest.raises(UsageError, match="no reasoning mode"):
+            run(here, "/think on")
+
+
+@pytest.mark.parametrize(
+    ("line", "think", "budget"),
+    [("on", True, None), ("off", False, None), ("budget 1,000", True, 1000), ("default", None, None)],
+)
+def test_thinking(tmp_path: Path, line: str, think: bool | None, budget: int | None) -> None:  # noqa: FBT001 - a table
+    with scene(tmp_path) as here:
+        run(here, f"/think {line}")
+        manner = here.conversation.manner
+        assert (manner.think, manner.think_budget) == (think, budget)
+
+
+def test_settings_reach_the_model(tmp_path: Path) -> None:
+    with scene(tmp_path) as here:
+        run(here, "/set temperature 0.25")
+        run(here, "/set top-k 7")
+        run(here, "/set max_tokens 5")
+        engine = here.partner._chatter.engine  # type: ignore[attr-defined]  # noqa: SLF001 - what it was asked
+        here.talk.ask("a")
+        request = engine.requests[0]
+        assert (request.sampling.temperature, request.sampling.top_k, request.max_tokens) == (0.25, 7, 5)
+        run(here, "/set temperature default")
+        assert here.conversation.manner.sampling == {"top_k": 7}
+        run(here, "/set")
+        assert "top_k" in shown(here)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/set heat 3",
+        "/set temperature",
+        "/set temperature warm",
+        "/set temperature -1",
+        "/set max_tokens 0",
+        "/think maybe",
+        "/think budget",
+        "/think off now",
+        "/json {",
+        "/json nowhere.json",
+        "/file nowhere.txt",
+        "/load",
+        "/load nowhere",
+        "/export pdf",
+        "/save a/b",
+        "/tools nowhere.py",
+        "/tools",
+        "/mcp",
+        "/mcp no-such-program-anywhere",
+        "/bye now",
+        "/hlep",
+        "/context",
+    ],
+)
+def test_what_makes_no_sense_is_an_error_that_says_what_to_type(tmp_path: Path, line: str) -> None:
+    with scene(tmp_path) as here:
+        if line == "/context":
+            here.partner.count = nobody_counts  # type: ignore[method-assign]
+        with pytest.raises(HermesError) as caught:
+            run(here, line)
+        assert caught.value.hint
+        assert not here.over
+
+
+async def nobody_counts(*_: object) -> None:
+    """As endpoints that cannot."""
+
+
+def test_json_by_schema_and_off(tmp_path: Path) -> None:
+    with scene(tmp_path) as here:
+        run(here, '/json {"type": "integer"}')
+        assert here.conversation.manner.schema == {"type": "integer"}
+        here.talk.ask("a")
+        run(here, "/json any")
+        assert here.conversation.manner.schema is True
+        run(here, "/json off")
+        assert here.conversation.manner.schema is None
+
+
+def test_files_go_with_the_next_message_once(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("milk")
+    with scene(tmp_path) as here:
+        run(here, f"/file {tmp_path / 'notes.txt'}")
+        assert "with notes.txt" in status(here)
+        assert "milk" in here.question("What do I need?")
+        assert here.question("And now?") == "And now?"
+
+
+def test_sessions_are_named_left_and_found_again(tmp_path: Path) -> None:
+    with scene(tmp_path) as here:
+        here.talk.ask("a")
+        run(here, "/save first")
+        here.records.begin(Conversation(), "fake")
+        run(here, "/load first")
+        assert contents(here) == ["a", "One."]
+        here.talk.ask("b")
+        run(here, "/list")
+        assert "first" in shown(here)
+        with pytest.raises(UsageError, match="the session that you are in"):
+            run(here, "/load first")
+    again = Records(tmp_path / "chats", print)
+    assert [one.message.content for one in again.load("first").said] == ["a", "One.", "b", "Two."]
+    again.close()
+
+
+def test_exports_are_never_written_over_something(tmp_path: Path) -> None:
+    with scene(tmp_path) as here:
+        here.talk.ask("a")
+        path = tmp_path / "talk.json"
+        run(here, f"/export json {path}")
+        assert [one["content"] for one in json.loads(path.read_text())["messages"]] == ["a", "One."]
+        with pytest.raises(UsageError, match="there already"):
+            run(here, f"/export json {path}")
+        run(here, "/export md")
+        assert "One." in shown(here)
+
+
+def test_tools_are_added_listed_and_switched_off(tmp_path: Path) -> None:
+    with scene(tmp_path) as here:
+        run(here, "/tools demo")
+        assert "get_weather" in shown(here)
+        assert here.talk.schemas
+        run(here, "/tools off")
+        assert not here.talk.schemas
+        run(here, "/tools on")
+        assert here.talk.schemas
+
+
+def test_errors_are_shown_and_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with scene(tmp_path) as here:
+        _take(here, "/hlep")
+        assert "did you mean /help" in capsys.readouterr().err
+        _take(here, "word " * 3000)
+        said = capsys.readouterr().err
+        assert "4,096" in said
+        assert "/compact" in said
+        assert here.draft.startswith("word word")
+        assert contents(here) == []
+        _take(here, "a")
+        assert contents(here) == ["a", "Two."]
+
+
+def test_it_is_said_when_the_context_gets_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with scene(tmp_path) as here:
+        _take(here, "x" * 3000)
+        assert "/compact" not in capsys.readouterr().err
+        _take(here, "y" * 400)
+        said = capsys.readouterr().err
+        assert "of 4,096 tokens of context are used" in " ".join(said.split())
+        assert "/compact" in said
+
+
+@pytest.mark.parametrize("line", ["/usr/bin is full", "/* a comment */", "//help", "/", "/ what", "/42 is odd"])
+def test_messages_that_begin_with_a_slash_are_messages(line: str) -> None:
+    assert not command.is_command(line)
+
+
+def test_two_slashes_say_one() -> None:
+    assert command.message_of("//help me") == "/help me"
+
+
+@given(st.sampled_from([*COMMANDS, "/nothing"]), st.text(max_size=20))
+def test_no_completion_fails(name: str, typed: str) -> None:
+    class Nothing:
+        model_names = staticmethod(lambda: ["demo"])
+        records = type("R", (), {"listed": staticmethod(list)})
+
+    offered = choices(Nothing())  # type: ignore[arg-type]  # what choices need of it
+    if name in offered and "\0" not in typed:
+        assert all(isinstance(one, str) for one in offered[name](typed))

@@ -1,0 +1,35 @@
+"""Reads what is typed, for tests: shows what came of it, line by line. Arguments: the file of the history."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hermes_cli.chat.keyboard import Keyboard
+
+COMMANDS = {"/help": "this list", "/model": "another model", "/file": "add a file"}
+MODELS = ["hermes-3:8b", "hermes-4:14b"]
+
+
+def main() -> None:
+    """Read until the user leaves."""
+    from hermes_cli.chat.completion import files  # noqa: PLC0415 - brings prompt_toolkit
+
+    completions = {"/model": lambda _: MODELS, "/file": files}
+    keyboard = Keyboard(
+        Path(sys.argv[1]), lambda: "demo · context 12 of 2,048 tokens · think off", completions, COMMANDS
+    )
+    draft = ""
+    while (line := keyboard.read(draft)) is not None:
+        draft = "drafted" if line == "draft" else ""
+        print(f"read {len(line):,}: {line[:40]!r}")  # noqa: T201
+        if line == "ask":
+            try:
+                answer = keyboard.ask("Run it?\x1b[2J\n[y]es, [n]o: ")
+                print(f"answered {answer!r}")  # noqa: T201
+            except KeyboardInterrupt:
+                print("interrupted")  # noqa: T201
+    print("left")  # noqa: T201
+
+
+main()

@@ -1,0 +1,187 @@
+"""A terminal with somebody at it: a real pseudo-terminal, and a screen that shows what a person would see."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import pexpect
+import pyte
+from typing_extensions import Self
+
+PATIENCE = 10.0  # seconds until something must be seen
+HISTORY = 100_000  # rows above the screen
+
+
+class Screen(pyte.HistoryScreen):
+    """What a terminal shows, what scrolled off at its top, and answers to a program's questions about it."""
+
+    def __init__(self, columns: int, rows: int, reply: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__(columns, rows, history=HISTORY)
+        self.reply = reply
+
+    def write_process_input(self, data: str) -> None:
+        self.reply(data)
+
+    def select_graphic_rendition(self, *attrs: int, private: bool = False) -> None:
+        if not private:  # which pyte's own does not know
+            super().select_graphic_rendition(*attrs)
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows of the screen, without blanks behind them."""
+        return [row.rstrip() for row in self.display]
+
+    @property
+    def looks(self) -> list[list[tuple[object, ...]]]:
+        """The letters of all rows with their colours and weights, without empty rows at the end."""
+        rows = [*self.history.top, *(self.buffer[at] for at in range(self.lines))]
+        cells = [[row[at] for at in range(self.columns)] for row in rows]
+        while cells and all(cell.data == " " for cell in cells[-1]):
+            cells.pop()
+        return [[(cell.data, cell.fg, cell.bold, cell.italics) for cell in row] for row in cells]
+
+    @property
+    def everything(self) -> list[str]:
+        """All rows there are, those above the screen first; without empty ones at the end."""
+        above = ["".join(row[at].data for at in range(self.columns)).rstrip() for row in self.history.top]
+        rows = [*above, *self.rows]
+        while rows and not rows[-1]:
+            rows.pop()
+        return rows
+
+
+class ScreenFile(io.StringIO):
+    """A terminal for what writes in the same process."""
+
+    encoding = "utf-8"
+
+    def __init__(self, columns: int = 80, rows: int = 24) -> None:
+        super().__init__()
+        self.shown = Screen(columns, rows)
+        self.shown.set_mode(pyte.modes.LNM)  # as a terminal's driver does
+        self._stream = pyte.Stream(self.shown)
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self._stream.feed(text)
+        return super().write(text)
+
+
+class Terminal:
+    """A program in a terminal, to be used in `with`."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        folder: Path,
+        columns: int = 80,
+        rows: int = 24,
+    ) -> None:
+        self._child: pexpect.spawn[bytes] = pexpect.spawn(
+            command[0], list(command[1:]), cwd=str(folder), env=dict(environment), dimensions=(rows, columns), timeout=5
+        )
+        self._child.delaybeforesend = None
+        self._screen = Screen(columns, rows, self._reply)
+        self._stream = pyte.ByteStream(self._screen)
+        self._pasting = False
+        self._replies: list[bytes] = []
+        self.raw = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._child.close(force=True)
+
+    @property
+    def pid(self) -> int:
+        """Of the program."""
+        return int(self._child.pid)
+
+    def screen(self) -> str:
+        """What is to be seen now."""
+        return "\n".join(self._screen.rows).rstrip()
+
+    def everything(self) -> str:
+        """What is to be seen, and all above it."""
+        return "\n".join(self._screen.everything)
+
+    def cursor(self) -> tuple[int, int]:
+        """Column and row, from 0."""
+        return self._screen.cursor.x, self._screen.cursor.y
+
+    def send(self, data: bytes) -> None:
+        """Bytes as keys send them."""
+        self._child.send(data)
+
+    def type(self, text: str) -> None:
+        """Press keys; "\\r" is Enter, "\\x03" Ctrl-C."""
+        self.send(text.encode())
+
+    def paste(self, text: str) -> None:
+        """Paste as terminals do that mark it, however much it is."""
+        left = memoryview(b"\x1b[200~" + text.encode() + b"\x1b[201~")
+        self._pasting = True
+        while left:
+            if select.select([], [self._child.child_fd], [], 0.01)[1]:
+                left = left[os.write(self._child.child_fd, left[:1_024]) :]
+            self._take(0)
+        self._pasting = False
+        for reply in self._replies:
+            self.send(reply)
+        self._replies.clear()
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Make the window smaller or larger."""
+        self._screen.resize(rows, columns)
+        self._child.setwinsize(rows, columns)
+
+    def wait_for(self, text: str, *, seconds: float = PATIENCE) -> str:
+        """Wait until something is to be seen; the screen, then."""
+        return self.wait_until(lambda: text in self.screen(), repr(text), seconds=seconds)
+
+    def wait_until(self, is_so: Callable[[], bool], what: str, *, seconds: float = PATIENCE) -> str:
+        """Wait until something is so; the screen, then."""
+        end = time.monotonic() + seconds
+        while not is_so():
+            if not self._take(0.05) and (time.monotonic() > end or not self._child.isalive()):
+                self._take(0.05)
+                assert is_so(), f"never seen: {what}\n{self.everything()}"
+        return self.screen()
+
+    def wait_for_end(self, *, seconds: float = PATIENCE) -> int | None:
+        """Wait until the program ends; its exit code."""
+        end = time.monotonic() + seconds
+        while self._take(0.05) or self._child.isalive():
+            assert time.monotonic() < end, f"it does not end\n{self.everything()}"
+        self._child.close()
+        return self._child.exitstatus
+
+    def _reply(self, data: str) -> None:
+        """What the terminal answers by itself; not in the middle of a paste."""
+        if self._pasting:
+            self._replies.append(data.encode())
+        else:
+            self.send(data.encode())
+
+    def _take(self, seconds: float) -> bool:
+        """Show what came; whether something did."""
+        try:
+            data = self._child.read_nonblocking(65_536, seconds)
+        except (pexpect.TIMEOUT, pexpect.EOF):
+            return False
+        self.raw += data
+        self._stream.feed(data)
+        return True
