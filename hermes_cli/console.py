@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Text of a model or a tool must not move the cursor, change colours or answer for the user: control characters are
 # shown as U+FFFD, but for line breaks and tabs.
-_CONTROL = {code: "\ufffd" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
+CONTROL = {code: "\ufffd" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
 
 
 class Voice(Enum):
@@ -67,7 +67,7 @@ class Console:
         """A piece of the answer, shown at once. Silent in JSON, whose document comes at the end."""
         if self.voice is Voice.JSON or not piece:
             return
-        self.out.write(piece.translate(_CONTROL) if self.out.isatty() else piece)
+        self.out.write(piece.translate(CONTROL) if self.out.isatty() else piece)
         self.out.flush()
         self._line_open = not piece.endswith("\n")
 
@@ -90,7 +90,7 @@ class Console:
         for title in titles:
             table.add_column(title, justify="right" if title in right else "left", no_wrap=True)
         for row in rows:
-            table.add_row(*(Text(cell.translate(_CONTROL)) for cell in row))
+            table.add_row(*(Text(cell.translate(CONTROL)) for cell in row))
         console = self._rich_on(stderr=False)
         if not self.out.isatty():
             console.width = 10_000  # wider than any table of ours: a pipe has no edge
@@ -117,7 +117,7 @@ class Console:
 
     def log(self, line: str) -> None:
         """A line of a log that goes on for days, on standard error, without colour and in every voice."""
-        sys.stderr.write(f"{line.translate(_CONTROL)}\n")
+        sys.stderr.write(f"{line.translate(CONTROL)}\n")
         sys.stderr.flush()
 
     def error(self, error: HermesError) -> None:
@@ -134,7 +134,7 @@ class Console:
         self.end_line()
         device = "CONIN$" if sys.platform == "win32" else os.ctermid()
         with open(device, encoding="utf-8") as terminal:  # noqa: PTH123 - a device, not a path of ours
-            self._rich.print(question.translate(_CONTROL), end="", markup=False, style="bold")
+            self._rich.print(question.translate(CONTROL), end="", markup=False, style="bold")
             return terminal.readline().strip()
 
     @contextmanager
@@ -148,8 +148,8 @@ class Console:
             return
         from rich.text import Text  # noqa: PLC0415 - as rich above
 
-        with self._rich.status(Text(message.translate(_CONTROL)), spinner="dots") as status:
-            yield lambda changed: status.update(Text(changed.translate(_CONTROL)))
+        with self._rich.status(Text(message.translate(CONTROL)), spinner="dots") as status:
+            yield lambda changed: status.update(Text(changed.translate(CONTROL)))
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
@@ -190,4 +190,4 @@ class Console:
     def _aside(self, message: str, style: str) -> None:
         if self.out.isatty():
             self.end_line()
-        self._rich.print(message.translate(_CONTROL), style=style, markup=False)
+        self._rich.print(message.translate(CONTROL), style=style, markup=False)

@@ -108,7 +108,8 @@ class Terminal:
     @property
     def pid(self) -> int:
         """Of the program."""
-        return int(self._child.pid)
+        assert self._child.pid is not None
+        return self._child.pid
 
     def screen(self) -> str:
         """What is to be seen now."""

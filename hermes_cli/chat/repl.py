@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hermes_cli.chat.conversation import Spent
-    from hermes_cli.chat.keyboard import Keyboard
     from hermes_cli.chat.scene import Scene
+    from hermes_cli.chat.terminal.keyboard import Keyboard
 
 
 def converse(scene: Scene, keyboard: Keyboard) -> None:

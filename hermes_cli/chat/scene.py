@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from hermes_cli.chat.conversation import Conversation
     from hermes_cli.chat.loop import Loop
     from hermes_cli.chat.partner import Partner
-    from hermes_cli.chat.records import Records
-    from hermes_cli.chat.screen import TerminalView
+    from hermes_cli.chat.sessions.records import Records
     from hermes_cli.chat.talk import Talk
-    from hermes_cli.chat.toolbox import Toolbox
+    from hermes_cli.chat.terminal.screen import TerminalView
+    from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.console import Console
 
 

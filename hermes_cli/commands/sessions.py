@@ -13,13 +13,13 @@ from typer.core import TyperGroup
 from hermes_cli import paths
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.commands.units import gigabytes
-from hermes_cli.console import _CONTROL
+from hermes_cli.console import CONTROL
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from hermes_cli.chat.sessions import Removed, Saved, Session
+    from hermes_cli.chat.sessions.folder import Removed, Saved, Session
     from hermes_cli.console import Console
 
 YES = {"y", "yes"}
@@ -52,7 +52,7 @@ def list_(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColo
     """List saved conversations, the newest first."""
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.chat.sessions import sessions  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.chat.sessions.folder import sessions  # noqa: PLC0415 - arguments are checked first
 
     folder = paths.chats_dir()
     found = sessions(folder)
@@ -80,7 +80,7 @@ def show(
     """Show what was said: messages, reasoning, calls and their results."""
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.chat.export import as_document, as_lines, title_of  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.export import as_document, as_lines, title_of  # noqa: PLC0415 - as above
 
     saved = _read(name, console)
     _print(as_lines(saved.conversation), console)
@@ -108,7 +108,7 @@ def rm(
             hint="see what is saved: hermes sessions" if not names else "give names, or --all.",
         )
 
-    from hermes_cli.chat.sessions import find, remove, sessions  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.folder import find, remove, sessions  # noqa: PLC0415 - as above
 
     folder = paths.chats_dir()
     going = sessions(folder) if everything else list(dict.fromkeys(find(folder, name) for name in names or []))
@@ -139,7 +139,7 @@ def export(
     """Write a conversation for people (Markdown) or for other programs (JSON)."""
     console = console_for(json=False, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.chat.export import as_json, as_markdown  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.export import as_json, as_markdown  # noqa: PLC0415 - as above
 
     saved = _read(name, console)
     form = form or ("json" if output and output.suffix.lower() == ".json" else "md")
@@ -157,7 +157,7 @@ def _read(name: str, console: Console) -> Saved:
     Raises:
         HermesError: there is none, or it cannot be read.
     """
-    from hermes_cli.chat.sessions import find, read  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.folder import find, read  # noqa: PLC0415 - as above
 
     saved = read(find(paths.chats_dir(), name).path)
     if saved.damaged:
@@ -169,7 +169,7 @@ def _read(name: str, console: Console) -> Saved:
 
 
 def _rows(found: Sequence[Session]) -> list[tuple[str, ...]]:
-    from hermes_cli.chat.export import when  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.export import when  # noqa: PLC0415 - as above
 
     return [
         (
@@ -185,7 +185,7 @@ def _rows(found: Sequence[Session]) -> list[tuple[str, ...]]:
 
 
 def _entry(one: Session) -> dict[str, Any]:
-    from hermes_cli.chat.export import moment  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.export import moment  # noqa: PLC0415 - as above
 
     return {
         "name": one.name,
@@ -210,7 +210,7 @@ def _print(lines: Iterable[tuple[str, str]], console: Console) -> None:
     off = console.color is False or bool(os.environ.get("NO_COLOR"))
     rich = RichConsole(file=console.out, no_color=off, highlight=False, soft_wrap=True)
     for line, style in lines:
-        rich.print(Text(line.translate(_CONTROL), style))
+        rich.print(Text(line.translate(CONTROL), style))
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from hermes_cli.chat.loop import Loop
     from hermes_cli.chat.partner import Partner
-    from hermes_cli.chat.records import Records
+    from hermes_cli.chat.sessions.records import Records
     from hermes_cli.chat.talk import Talk
-    from hermes_cli.chat.toolbox import Toolbox
+    from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.chat.view import View
     from hermes_cli.commands.opening import How
     from hermes_cli.console import Console
@@ -153,7 +153,7 @@ def set_stage(
 
 def _records(console: Console, stack: ExitStack) -> Records:
     """Sessions on this disk."""
-    from hermes_cli.chat.records import Records  # noqa: PLC0415 - a single question needs none
+    from hermes_cli.chat.sessions.records import Records  # noqa: PLC0415 - a single question needs none
 
     records = Records(paths.chats_dir(), console.warn)
     stack.callback(records.close)
@@ -171,7 +171,7 @@ def _source(endpoint: str | None, how: How, console: Console, loop: Loop) -> Sou
 
 def _toolbox(wish: Wish, asker: Asker, console: Console, stack: ExitStack) -> Toolbox:
     """The tools that were asked for. MCP servers are on their way."""
-    from hermes_cli.chat.tooling import open_toolbox  # noqa: PLC0415 - while another process works
+    from hermes_cli.chat.tools.opening import open_toolbox  # noqa: PLC0415 - while another process works
 
     toolbox = open_toolbox(
         wish.tools,

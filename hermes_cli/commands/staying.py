@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from hermes_cli import paths
-from hermes_cli.chat.keyboard import Keyboard
 from hermes_cli.chat.repl import converse, count, status
 from hermes_cli.chat.scene import Scene
-from hermes_cli.chat.screen import TerminalView
 from hermes_cli.chat.slash.all import COMMANDS
 from hermes_cli.chat.slash.choices import choices
+from hermes_cli.chat.terminal.keyboard import Keyboard
+from hermes_cli.chat.terminal.screen import TerminalView
 from hermes_cli.commands.stage import set_stage
 
 if TYPE_CHECKING:

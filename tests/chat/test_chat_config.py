@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hermes_cli import paths
-from hermes_cli.chat.config import Address, ChatFile, Command, chosen_servers, read_file
+from hermes_cli.chat.tools.config import Address, ChatFile, Command, chosen_servers, read_file
 from hermes_cli.errors import UsageError
 
 FILE = """

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.consent import REFUSED, SHOWN_CHARACTERS, Consent, shown
-from hermes_cli.chat.tools import Tool
+from hermes_cli.chat.tools.consent import REFUSED, SHOWN_CHARACTERS, Consent, shown
+from hermes_cli.chat.tools.functions import Tool
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.messages import ToolCall
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.export import as_document, as_json, as_lines, as_markdown, title_of
 from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.sessions.export import as_document, as_json, as_lines, as_markdown, title_of
 from hermes_cli.prompting import normalize
 from hermes_cli.prompting.messages import Message, ToolCall
 

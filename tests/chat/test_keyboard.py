@@ -10,7 +10,7 @@ import pytest
 from conftest import clean_environment
 from terminal_rig import Terminal
 
-from hermes_cli.chat.keyboard import is_open, unquoted
+from hermes_cli.chat.terminal.keyboard import is_open, unquoted
 
 PROGRAM = Path(__file__).parent.parent / "keyboard_program.py"
 CTRL_C, CTRL_D, CTRL_G, CTRL_J, CTRL_R, ALT_ENTER, UP = "\x03", "\x04", "\x07", "\n", "\x12", "\x1b\r", "\x1b[A"
@@ -264,5 +264,5 @@ def test_open_quotes(typed: str) -> None:
 
 
 def test_importing_it_costs_nothing_of_prompt_toolkit() -> None:
-    program = "import sys, hermes_cli.chat.keyboard; sys.exit('prompt_toolkit' in sys.modules)"
+    program = "import sys, hermes_cli.chat.terminal.keyboard; sys.exit('prompt_toolkit' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from terminal_rig import ScreenFile
 
-from hermes_cli.chat.markdown import Markdown
-from hermes_cli.chat.painter import Painter
+from hermes_cli.chat.terminal.markdown import Markdown
+from hermes_cli.chat.terminal.painter import Painter
 
 ATOMS = [
     *(

@@ -20,11 +20,11 @@ import psutil
 import pytest
 from conftest import REPOSITORY, RunHermes, clean_environment
 
-from hermes_cli.chat import mcp_stdio
-from hermes_cli.chat.config import Address, ChatFile, Command, Server, chosen_servers
-from hermes_cli.chat.consent import Consent
-from hermes_cli.chat.mcp_servers import Servers
-from hermes_cli.chat.toolbox import Toolbox
+from hermes_cli.chat.tools import mcp_stdio
+from hermes_cli.chat.tools.config import Address, ChatFile, Command, Server, chosen_servers
+from hermes_cli.chat.tools.consent import Consent
+from hermes_cli.chat.tools.mcp_servers import Servers
+from hermes_cli.chat.tools.toolbox import Toolbox
 from hermes_cli.errors import ExitCode, HermesError, NetworkError, NotFoundError
 from hermes_cli.prompting.messages import ToolCall
 
@@ -385,9 +385,9 @@ def test_servers_come_later_and_come_back() -> None:
 
 CHAT = """
 import signal, sys
-from hermes_cli.chat.config import Command
-from hermes_cli.chat.consent import Consent
-from hermes_cli.chat.toolbox import Toolbox
+from hermes_cli.chat.tools.config import Command
+from hermes_cli.chat.tools.consent import Consent
+from hermes_cli.chat.tools.toolbox import Toolbox
 from hermes_cli.prompting.messages import ToolCall
 signal.signal(signal.SIGINT, signal.default_int_handler)
 toolbox = Toolbox(Consent(None, everything=True), print)

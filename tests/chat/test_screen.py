@@ -8,7 +8,7 @@ from conftest import clean_environment
 from terminal_rig import ScreenFile, Terminal
 
 from hermes_cli.chat.conversation import Conversation, Spent
-from hermes_cli.chat.screen import TerminalView
+from hermes_cli.chat.terminal.screen import TerminalView
 from hermes_cli.chat.view import Answer, Result
 from hermes_cli.console import Console
 from hermes_cli.generation import Done, Message, ToolCall
@@ -173,7 +173,7 @@ def test_without_means_to_move_only_what_is_final_is_written(monkeypatch: pytest
 
 PROGRAM = """
 import sys
-from hermes_cli.chat.screen import TerminalView
+from hermes_cli.chat.terminal.screen import TerminalView
 from hermes_cli.chat.view import Answer
 from hermes_cli.console import Console
 view = TerminalView(Console())

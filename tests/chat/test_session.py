@@ -19,11 +19,11 @@ from changes import CHANGES, TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat import names
 from hermes_cli.chat.conversation import Change, Conversation, Said
 from hermes_cli.chat.manner import Manner
-from hermes_cli.chat.record import decode
-from hermes_cli.chat.session import SessionFile
+from hermes_cli.chat.sessions import names
+from hermes_cli.chat.sessions.record import decode
+from hermes_cli.chat.sessions.session import SessionFile
 from hermes_cli.errors import HermesError, IntegrityError, UsageError
 from hermes_cli.prompting.messages import Message
 
@@ -341,7 +341,7 @@ TALKER = """
 import sys
 from pathlib import Path
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.session import SessionFile
+from hermes_cli.chat.sessions.session import SessionFile
 from hermes_cli.prompting.messages import Message
 conversation = Conversation()
 session = SessionFile.create(Path(sys.argv[1]), conversation, "demo", print, "s")

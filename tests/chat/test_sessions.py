@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.chat.conversation import Change, Conversation, Dropped
-from hermes_cli.chat.export import title_of
 from hermes_cli.chat.manner import Manner
-from hermes_cli.chat.session import SessionFile
-from hermes_cli.chat.sessions import find, latest, read, remove, sessions
+from hermes_cli.chat.sessions.export import title_of
+from hermes_cli.chat.sessions.folder import find, latest, read, remove, sessions
+from hermes_cli.chat.sessions.session import SessionFile
 from hermes_cli.errors import HermesError, IntegrityError, NotFoundError, UsageError
 from hermes_cli.prompting.messages import Message
 

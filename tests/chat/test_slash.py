@@ -14,19 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from terminal_rig import ScreenFile
 
-from hermes_cli.chat.consent import Consent
 from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.loop import Loop
 from hermes_cli.chat.partner import LocalPartner
-from hermes_cli.chat.records import Records
 from hermes_cli.chat.repl import _take, status
 from hermes_cli.chat.scene import Scene
-from hermes_cli.chat.screen import TerminalView
+from hermes_cli.chat.sessions.records import Records
 from hermes_cli.chat.slash import command
 from hermes_cli.chat.slash.all import COMMANDS
 from hermes_cli.chat.slash.choices import choices
 from hermes_cli.chat.talk import Talk
-from hermes_cli.chat.toolbox import Toolbox
+from hermes_cli.chat.terminal.screen import TerminalView
+from hermes_cli.chat.tools.consent import Consent
+from hermes_cli.chat.tools.toolbox import Toolbox
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.prompting.families import CHATML, HERMES_4, Family
@@ -206,7 +206,7 @@ def test_settings_reach_the_model(tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_an_error_that_says_what_to_type(tmp_path: Path, line: str) -> None:
     with scene(tmp_path) as here:
         if line == "/context":
-            here.partner.count = nobody_counts  # type: ignore[method-assign]
+            here.partner.count = nobody_counts  # type: ignore[assignment,method-assign]
         with pytest.raises(HermesError) as caught:
             run(here, line)
         assert caught.value.hint
@@ -217,15 +217,19 @@ async def nobody_counts(*_: object) -> None:
     """As endpoints that cannot."""
 
 
+def schema(here: Scene) -> object:
+    return here.conversation.manner.schema
+
+
 def test_json_by_schema_and_off(tmp_path: Path) -> None:
     with scene(tmp_path) as here:
         run(here, '/json {"type": "integer"}')
-        assert here.conversation.manner.schema == {"type": "integer"}
+        assert schema(here) == {"type": "integer"}
         here.talk.ask("a")
         run(here, "/json any")
-        assert here.conversation.manner.schema is True
+        assert schema(here) is True
         run(here, "/json off")
-        assert here.conversation.manner.schema is None
+        assert schema(here) is None
 
 
 def test_files_go_with_the_next_message_once(tmp_path: Path) -> None:

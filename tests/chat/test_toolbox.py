@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hermes_cli.chat.consent import REFUSED, Consent
-from hermes_cli.chat.toolbox import MOST_CHARACTERS, Described, Toolbox
-from hermes_cli.chat.tooling import open_toolbox
-from hermes_cli.chat.tools import Tool, ToolFailedError
+from hermes_cli.chat.tools.consent import REFUSED, Consent
+from hermes_cli.chat.tools.functions import Tool, ToolFailedError
+from hermes_cli.chat.tools.opening import open_toolbox
+from hermes_cli.chat.tools.toolbox import MOST_CHARACTERS, Described, Toolbox
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.messages import ToolCall
 

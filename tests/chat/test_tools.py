@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli import paths
-from hermes_cli.chat.tools import ToolFailedError, load_tools, run_tool
+from hermes_cli.chat.tools.functions import ToolFailedError, load_tools, run_tool
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.prompting.messages import ToolCall
 

@@ -75,7 +75,7 @@ def done(terminal: Terminal, count: int = 1) -> str:
 
 def same_as(name: str, screen: str) -> None:
     """The screen is the one that was looked at; what is measured is another number each time."""
-    masked = re.sub(r"\d+[.,]?\d* (tokens/s|s\b)", r"# \1", screen)
+    masked = re.sub(r"[\d.,]+ (tokens/s|s\b)", r"# \1", screen)
     lines = [line.rstrip() for line in masked.split("\n")]
     text = "\n".join(lines).strip("\n") + "\n"
     path = SCREENS / f"{name}.txt"

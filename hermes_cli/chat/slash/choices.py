@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.completion import files
-from hermes_cli.chat.config import read_file
 from hermes_cli.chat.slash.ways import SETTINGS, USUAL
+from hermes_cli.chat.terminal.completion import files
+from hermes_cli.chat.tools.config import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

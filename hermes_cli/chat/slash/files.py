@@ -50,7 +50,7 @@ def _list(scene: Scene, rest: str) -> None:
 
 
 def _export(scene: Scene, rest: str) -> None:
-    from hermes_cli.chat.export import as_json, as_markdown  # noqa: PLC0415 - few conversations are exported
+    from hermes_cli.chat.sessions.export import as_json, as_markdown  # noqa: PLC0415 - few conversations are exported
 
     form, _, where = rest.partition(" ")
     if form not in {"md", "json"}:

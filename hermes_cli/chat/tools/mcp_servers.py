@@ -15,8 +15,8 @@ from functools import partial
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hermes_cli.chat.config import renamed
-from hermes_cli.chat.tools import Tool, ToolFailedError, outcome
+from hermes_cli.chat.tools.config import renamed
+from hermes_cli.chat.tools.functions import Tool, ToolFailedError, outcome
 from hermes_cli.errors import HermesError
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import mcp_types
     from anyio.from_thread import BlockingPortal
 
-    from hermes_cli.chat.config import Server
-    from hermes_cli.chat.mcp_connection import Connection
+    from hermes_cli.chat.tools.config import Server
+    from hermes_cli.chat.tools.mcp_connection import Connection
 
 STARTS_WITHIN = 30.0  # seconds, until its tools are known
 LISTS_WITHIN = 5.0  # seconds, when its tools changed
@@ -59,7 +59,7 @@ class Servers:
 
     def begin(self, servers: Iterable[Server]) -> None:
         """Start servers, but for those that are there already."""
-        from hermes_cli.chat.mcp_connection import Connection  # noqa: PLC0415 - 0.5 s, only where there are servers
+        from hermes_cli.chat.tools.mcp_connection import Connection  # noqa: PLC0415 - 0.5 s, only where there are servers
 
         for server in servers:
             same = (one for one in self._connections if replace(one.server, name=server.name) == server)
@@ -155,7 +155,7 @@ class Servers:
             raise ToolFailedError(f"it did not answer within {seconds:g} s; it was told to stop") from None
         except HermesError as error:
             raise ToolFailedError(error.message) from error
-        from hermes_cli.chat.mcp_result import as_text  # noqa: PLC0415 - as above
+        from hermes_cli.chat.tools.mcp_result import as_text  # noqa: PLC0415 - as above
 
         text = as_text(result)
         if result.is_error:

@@ -8,9 +8,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat import names, record
-from hermes_cli.chat.claim import Claim, explained, open_file
 from hermes_cli.chat.conversation import Conversation
+from hermes_cli.chat.sessions import names, record
+from hermes_cli.chat.sessions.claim import Claim, explained, open_file
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:

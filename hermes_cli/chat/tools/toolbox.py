@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hermes_cli import paths
-from hermes_cli.chat.config import chosen_servers, read_file
-from hermes_cli.chat.mcp_servers import Servers, Status
-from hermes_cli.chat.tools import LIMIT, Tool, ToolFailedError, load_tools, run_tool
+from hermes_cli.chat.tools.config import chosen_servers, read_file
+from hermes_cli.chat.tools.functions import LIMIT, Tool, ToolFailedError, load_tools, run_tool
+from hermes_cli.chat.tools.mcp_servers import Servers, Status
 from hermes_cli.chat.view import Result
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from hermes_cli.chat.config import Server
-    from hermes_cli.chat.consent import Consent
+    from hermes_cli.chat.tools.config import Server
+    from hermes_cli.chat.tools.consent import Consent
     from hermes_cli.prompting.messages import ToolCall
 
 MOST_CHARACTERS = 16_000  # of a result that the model reads: about 4,000 tokens of English

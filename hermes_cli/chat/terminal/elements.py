@@ -15,8 +15,8 @@ from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
-from hermes_cli.chat.highlight import Colours
-from hermes_cli.console import _CONTROL
+from hermes_cli.chat.terminal.highlight import Colours
+from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -163,7 +163,7 @@ def code(node: SyntaxTreeNode) -> list[Text]:
 
 def edge(markup: str, info: str = "") -> Text:
     """The line before or after code."""
-    return Text(f"{markup}{info.strip()}".translate(_CONTROL), _DIM)
+    return Text(f"{markup}{info.strip()}".translate(CONTROL), _DIM)
 
 
 def language(info: str) -> str:
@@ -215,18 +215,18 @@ def _write(node: SyntaxTreeNode, style: Style, text: Text) -> None:
     elif node.type == "link":
         _write_link(node, style, text)
     elif node.type == "image":
-        text.append(f"[{node.content}] ({node.attrs.get('src', '')})".translate(_CONTROL), style)
+        text.append(f"[{node.content}] ({node.attrs.get('src', '')})".translate(CONTROL), style)
     elif node.children:
         style += _STYLES.get(node.type, Style.null())
         for child in node.children:
             _write(child, style, text)
     else:
-        text.append(node.content.translate(_CONTROL), style)
+        text.append(node.content.translate(CONTROL), style)
 
 
 def _write_link(node: SyntaxTreeNode, style: Style, text: Text) -> None:
     """What a link says, and where it leads: that is never hidden."""
-    start, address = len(text), str(node.attrs.get("href", "")).translate(_CONTROL)
+    start, address = len(text), str(node.attrs.get("href", "")).translate(CONTROL)
     for child in node.children:
         _write(child, style, text)
     if text.plain[start:] == address:

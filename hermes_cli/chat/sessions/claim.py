@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.names import name_of
+from hermes_cli.chat.sessions.names import name_of
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:

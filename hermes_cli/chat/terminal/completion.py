@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit.completion import Completer, Completion
 
-from hermes_cli.console import _CONTROL
+from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -46,7 +46,7 @@ class SlashCompleter(Completer):
             offered = ((one, "") for one in self._following(name, typed))
         for text, summary in offered:
             if text.startswith(typed) and text.isprintable():
-                yield Completion(text, -len(typed), display_meta=summary.translate(_CONTROL))
+                yield Completion(text, -len(typed), display_meta=summary.translate(CONTROL))
 
     def _following(self, name: str, typed: str) -> Iterable[str]:
         try:

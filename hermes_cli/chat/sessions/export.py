@@ -10,7 +10,7 @@ import re
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.record import one_line
+from hermes_cli.chat.sessions.record import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

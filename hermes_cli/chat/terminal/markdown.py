@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from hermes_cli.chat.elements import Elements, code, edge, expanded, first_number, folded, language, parse
-from hermes_cli.chat.highlight import Colours
-from hermes_cli.console import _CONTROL
+from hermes_cli.chat.terminal.elements import Elements, code, edge, expanded, first_number, folded, language, parse
+from hermes_cli.chat.terminal.highlight import Colours
+from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
     from markdown_it.tree import SyntaxTreeNode
@@ -42,7 +42,7 @@ class Markdown:
 
     def feed(self, piece: str) -> None:
         """Add a piece; costs nothing before lines are asked for."""
-        self._pieces.append(piece.translate(_CONTROL))
+        self._pieces.append(piece.translate(CONTROL))
 
     def lines(self, width: int, height: int) -> tuple[list[Text], list[Text]]:
         """Lines that are final, given out once, and those of the open block, of which the last ones fit `height`.

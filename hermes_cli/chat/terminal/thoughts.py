@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
-from hermes_cli.console import _CONTROL
+from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Thoughts:
 
     def feed(self, piece: str) -> None:
         """Add a piece; costs nothing before lines are asked for."""
-        self._pieces.append(piece.translate(_CONTROL))
+        self._pieces.append(piece.translate(CONTROL))
 
     def lines(self, width: int, height: int) -> tuple[list[Text], list[Text]]:
         """Lines that leave at the top, given out once, and those that fit `height`."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.config import chosen_servers, read_file
-from hermes_cli.chat.consent import Consent
-from hermes_cli.chat.toolbox import Toolbox
+from hermes_cli.chat.tools.config import chosen_servers, read_file
+from hermes_cli.chat.tools.consent import Consent
+from hermes_cli.chat.tools.toolbox import Toolbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 from rich.console import Console as RichConsole
 from rich.text import Text
 
-from hermes_cli.chat.consent import shown
-from hermes_cli.chat.echo import Echo
-from hermes_cli.chat.painter import Painter
-from hermes_cli.chat.thoughts import STYLE, Thoughts, folded, rows_of
-from hermes_cli.console import _CONTROL
+from hermes_cli.chat.terminal.echo import Echo
+from hermes_cli.chat.terminal.painter import Painter
+from hermes_cli.chat.terminal.thoughts import STYLE, Thoughts, folded, rows_of
+from hermes_cli.chat.tools.consent import shown
+from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
     from rich.live import Live
 
     from hermes_cli.chat.conversation import Conversation, Said
-    from hermes_cli.chat.markdown import Markdown
+    from hermes_cli.chat.terminal.markdown import Markdown
     from hermes_cli.chat.view import Answer, Result
     from hermes_cli.console import Console
     from hermes_cli.generation import Done, ToolCall
@@ -88,7 +88,7 @@ class TerminalView:
         if self._part is None or isinstance(self._part, Thoughts):
             if not text.strip():
                 return
-            from hermes_cli.chat.markdown import Markdown  # noqa: PLC0415 - parser and lexers, which a prompt need not wait for
+            from hermes_cli.chat.terminal.markdown import Markdown  # noqa: PLC0415 - parser and lexers, which a prompt need not wait for
 
             self._close()
             self._part = Markdown(self._rich)
@@ -134,7 +134,7 @@ class TerminalView:
         if not self.last_reasoning:
             self._console.note("there was no reasoning yet")
             return
-        text = self.last_reasoning.translate(_CONTROL).expandtabs(4)
+        text = self.last_reasoning.translate(CONTROL).expandtabs(4)
         self._painter.paint([Text(row.rstrip(), STYLE) for row in rows_of(text, self._painter.width)])
 
     def history(self, conversation: Conversation) -> None:
@@ -163,7 +163,7 @@ class TerminalView:
         self._painter.paint(lines)
 
     def _as_markdown(self, text: str) -> list[Text]:
-        from hermes_cli.chat.markdown import Markdown  # noqa: PLC0415 - as in `content`
+        from hermes_cli.chat.terminal.markdown import Markdown  # noqa: PLC0415 - as in `content`
 
         markdown = Markdown(self._rich)
         markdown.feed(text)
@@ -229,7 +229,7 @@ class TerminalView:
             return
         from rich.live import Live  # noqa: PLC0415 - a thread for what moves while nothing comes
 
-        from hermes_cli.chat.waiting import Waiting  # noqa: PLC0415
+        from hermes_cli.chat.terminal.waiting import Waiting  # noqa: PLC0415
 
         self._spinner = Live(
             Waiting(label), console=self._rich, transient=True, redirect_stdout=False, redirect_stderr=False
@@ -244,13 +244,13 @@ class TerminalView:
 
 
 def _call(text: str) -> Text:
-    return Text(f"→ {text}".translate(_CONTROL), "cyan")
+    return Text(f"→ {text}".translate(CONTROL), "cyan")
 
 
 def _result(name: str, text: str, cut: int, seconds: float, *, failed: bool) -> Text:
     taken = f", {seconds:.1f} s" if seconds else ""
     beginning = _beginning(text, SHOWN_CHARACTERS, SHOWN_LINES, cut)
-    return Text(f"← {name}{taken}: ".translate(_CONTROL) + beginning, "red" if failed else "green")
+    return Text(f"← {name}{taken}: ".translate(CONTROL) + beginning, "red" if failed else "green")
 
 
 def _beginning(text: str, characters: int, lines: int | None = None, cut: int = 0) -> str:
@@ -260,4 +260,4 @@ def _beginning(text: str, characters: int, lines: int | None = None, cut: int = 
         beginning = "\n".join(beginning.split("\n")[:lines])
     left_out = len(text) - len(beginning) + cut
     more = f" … and {left_out:,} characters more" if left_out else ""
-    return beginning.translate(_CONTROL).rstrip("\n").replace("\n", "\n  ") + more
+    return beginning.translate(CONTROL).rstrip("\n").replace("\n", "\n  ") + more

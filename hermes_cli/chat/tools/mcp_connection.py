@@ -18,9 +18,9 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from hermes_cli import __version__
-from hermes_cli.chat.config import Address, Server
-from hermes_cli.chat.mcp_stdio import MOST_BYTES, Child
-from hermes_cli.chat.tools import ToolFailedError
+from hermes_cli.chat.tools.config import Address, Server
+from hermes_cli.chat.tools.functions import ToolFailedError
+from hermes_cli.chat.tools.mcp_stdio import MOST_BYTES, Child
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from contextlib import suppress
 from copy import copy
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat import names, record
-from hermes_cli.chat.claim import Claim, explained, flush_folder, make_folder, open_file
 from hermes_cli.chat.conversation import Compacted, Conversation, Mannered, Named, Said
 from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.sessions import names, record
+from hermes_cli.chat.sessions.claim import Claim, explained, flush_folder, make_folder, open_file
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.chat.conversation import Change
-    from hermes_cli.chat.record import Header, Record
+    from hermes_cli.chat.sessions.record import Header, Record
 
     Warn = Callable[[str], None]
 

@@ -10,7 +10,7 @@ from hermes_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hermes_cli.chat.tools import Tool
+    from hermes_cli.chat.tools.functions import Tool
     from hermes_cli.prompting.messages import ToolCall
 
 REFUSED = "the user did not allow this call"

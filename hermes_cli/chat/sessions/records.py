@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.session import SessionFile
-from hermes_cli.chat.sessions import find, latest, sessions
+from hermes_cli.chat.sessions.folder import find, latest, sessions
+from hermes_cli.chat.sessions.session import SessionFile
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.chat.conversation import Conversation
-    from hermes_cli.chat.sessions import Session
+    from hermes_cli.chat.sessions.folder import Session
 
 
 class Records:

@@ -9,8 +9,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.echo import forget_typed
-from hermes_cli.console import _CONTROL
+from hermes_cli.chat.terminal.echo import forget_typed
+from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -66,7 +66,7 @@ class Keyboard:
     def ask(self, question: str) -> str:
         """The line that answers a question; empty after Ctrl-D. What was typed before it was asked is dropped."""
         forget_typed()
-        *above, last = question.translate(_CONTROL).split("\n")
+        *above, last = question.translate(CONTROL).split("\n")
         for line in above:
             print(line)  # noqa: T201 - on the terminal that is typed on
         try:
@@ -96,8 +96,8 @@ class Keyboard:
         from prompt_toolkit.output.color_depth import ColorDepth  # noqa: PLC0415
         from prompt_toolkit.styles import Style  # noqa: PLC0415
 
-        from hermes_cli.chat.completion import SlashCompleter  # noqa: PLC0415
-        from hermes_cli.chat.typed import TypedHistory  # noqa: PLC0415
+        from hermes_cli.chat.terminal.completion import SlashCompleter  # noqa: PLC0415
+        from hermes_cli.chat.terminal.typed import TypedHistory  # noqa: PLC0415
 
         def a_command() -> bool:
             text = get_app().current_buffer.text
@@ -126,7 +126,7 @@ class Keyboard:
         from prompt_toolkit.utils import get_cwidth  # noqa: PLC0415
 
         room = get_app().output.get_size().columns
-        status = self._status().translate(_CONTROL).replace("\n", " ")
+        status = self._status().translate(CONTROL).replace("\n", " ")
         if get_cwidth(status) < room:
             return status
         while status and get_cwidth(status) >= room - 1:
@@ -234,7 +234,7 @@ def _can_edit() -> bool:
 
 def _keys() -> tuple[Any, Any]:
     """Where keys come from, and what keeps pastes."""
-    from hermes_cli.chat.pastes import PasteInput, Pastes  # noqa: PLC0415 - with the session
+    from hermes_cli.chat.terminal.pastes import PasteInput, Pastes  # noqa: PLC0415 - with the session
 
     if sys.platform == "win32":
         from prompt_toolkit.input import create_input  # noqa: PLC0415 - the console there has keys of its own
@@ -246,7 +246,7 @@ def _keys() -> tuple[Any, Any]:
 def _plainly(default: str) -> str | None:
     """A line as the terminal itself lets it be typed, or lines in three quotes; an empty one takes the default."""
     if default:
-        print(f"{default}\n(Enter alone sends this)".translate(_CONTROL))  # noqa: T201 - on the same terminal
+        print(f"{default}\n(Enter alone sends this)".translate(CONTROL))  # noqa: T201 - on the same terminal
     lines: list[str] = []
     while not lines or is_open("\n".join(lines)):
         try:

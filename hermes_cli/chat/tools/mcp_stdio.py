@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
     from mcp.os.win32.utilities import ServerProcess
 
-    from hermes_cli.chat.config import Command
+    from hermes_cli.chat.tools.config import Command
 
 MOST_BYTES = 256 * 2**20  # of one message; more ends the connection
 # Seconds. The MCP specification, "Lifecycle", section "Shutdown": close its input, wait, then SIGTERM, then SIGKILL.
