@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hermes_cli.chat.keyboard import Keyboard
+from hermes_cli.chat.terminal.keyboard import Keyboard
 
 COMMANDS = {"/help": "this list", "/model": "another model", "/file": "add a file"}
 MODELS = ["hermes-3:8b", "hermes-4:14b"]
@@ -13,7 +13,7 @@ MODELS = ["hermes-3:8b", "hermes-4:14b"]
 
 def main() -> None:
     """Read until the user leaves."""
-    from hermes_cli.chat.completion import files  # noqa: PLC0415 - brings prompt_toolkit
+    from hermes_cli.chat.terminal.completion import files  # noqa: PLC0415 - brings prompt_toolkit
 
     completions = {"/model": lambda _: MODELS, "/file": files}
     keyboard = Keyboard(

@@ -14,7 +14,7 @@ from fake_engine import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.tools import load_tools
+from hermes_cli.chat.tools.functions import load_tools
 from hermes_cli.engine.llama import Model
 from hermes_cli.engine.tokens import prompt_tokens
 from hermes_cli.errors import UsageError

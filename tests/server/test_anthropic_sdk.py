@@ -12,7 +12,7 @@ from anthropic.types import Message
 from openai_rig import house
 from server_rig import TIMEOUT, Process, hermes_serve
 
-from hermes_cli.chat.tools import load_tools, run_tool
+from hermes_cli.chat.tools.functions import load_tools, run_tool
 from hermes_cli.errors import EngineDiedError
 from hermes_cli.paths import asset
 from hermes_cli.prompting.messages import ToolCall

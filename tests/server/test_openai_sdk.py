@@ -17,7 +17,7 @@ from openai_rig import house
 from pydantic import BaseModel
 from server_rig import TIMEOUT, Process, hermes_serve
 
-from hermes_cli.chat.tools import load_tools, run_tool
+from hermes_cli.chat.tools.functions import load_tools, run_tool
 from hermes_cli.errors import EngineDiedError
 from hermes_cli.paths import asset
 from hermes_cli.prompting.messages import ToolCall

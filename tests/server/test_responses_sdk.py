@@ -13,7 +13,7 @@ from openai.types.responses import Response, ResponseFunctionToolCall
 from pydantic import BaseModel
 from server_rig import TIMEOUT, Process, hermes_serve
 
-from hermes_cli.chat.tools import load_tools, run_tool
+from hermes_cli.chat.tools.functions import load_tools, run_tool
 from hermes_cli.paths import asset
 from hermes_cli.prompting.messages import ToolCall
 
