@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import ctypes
 import re
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import takewhile
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hermes_cli.engine.bindings import llama_cpp
 from hermes_cli.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     import numpy as np
     from llguidance import LLMatcher, LLTokenizer
@@ -32,11 +34,19 @@ if TYPE_CHECKING:
 
     from hermes_cli.engine.llama import Vocabulary
 
-MOST_COMPILED = 64  # grammars that are kept; agents come back with the same tools in every turn
+T = TypeVar("T")
 
-# What one request may cost, in llguidance's units: memory less than its defaults (a lexer state has 1 to 2 KB), time as
-# in its defaults (a mask may take 14 ms of lexing and 3 ms of parsing).
-MOST_STATES, MOST_SYMBOLS = 50_000, 100_000
+MOST_COMPILED = 16  # grammars that are kept (0.1 to 60 MB); agents come back with the same tools in every turn
+
+# What one request may cost, in llguidance's units. A lexer state has 1 to 2 KB, and all requests with a grammar share
+# them; a long text of free prose takes 10,000. Where rules are ambiguous the time for an item grows with the square of
+# the others: a mask of 20,000 items takes 0.4 s, of the default (50,000) 2.6 s. Honest ones stay below 10,000.
+MOST_STATES, MOST_SYMBOLS, MOST_ITEMS = 50_000, 100_000, 20_000
+
+# Processor time, in seconds, that a request may take from all others: at first, and for each question to its matcher.
+# Honest grammars take 5 ms for a mask of 128,000 tokens, and 0.1 ms for anything else.
+CREDIT, CREDIT_PER_CALL = 1.0, 0.010
+LONG = 16  # bytes; taking a token has no limits of llguidance's, and takes time for each byte of it
 
 _SPECIAL = b"\xff"  # llguidance's mark for tokens that are no text
 _BRACKETED = re.compile(rb"<[^<>\s]+>|\[[^\[\]\s]+\]")  # how special tokens are spelled that somebody added
@@ -66,12 +76,14 @@ class Grammars:
                 "this model's vocabulary has no token that ends an answer, so nothing can be constrained.",
                 hint="use another file of this model.",
             )
+        pieces = _pieces(vocabulary, {*special.ends, *special.tags.values(), *special.others})
         self._tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined] # not in its stub
-            tokens=_pieces(vocabulary, {*special.ends, *special.tags.values(), *special.others}),
+            tokens=pieces,
             vocab_ptr=ctypes.cast(vocabulary._vocab, ctypes.c_void_p).value,  # noqa: SLF001 - llguidance tokenizes itself
             tokenize_fptr=ctypes.cast(llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value,  # noqa: SLF001 - as above
             eos_token=list(special.ends),
         )
+        self._long = frozenset(token for token, piece in enumerate(pieces) if len(piece) > LONG)
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._lock = Lock()
 
@@ -83,20 +95,30 @@ class Grammars:
         """
         with self._lock:
             matcher = self._compiled.get(grammar)
-            if matcher is not None:
-                self._compiled.move_to_end(grammar)
         if matcher is None:
             matcher = self._compile(grammar)
         with self._lock:
             self._compiled[grammar] = matcher
+            self._compiled.move_to_end(grammar)
             while len(self._compiled) > MOST_COMPILED:
                 self._compiled.popitem(last=False)
-            return Matcher(matcher.deep_copy())
+            return Matcher(matcher.deep_copy(), self._long, lambda: self._forget(grammar, matcher))
+
+    def _forget(self, grammar: str, matcher: LLMatcher) -> None:
+        """Compile a grammar anew the next time: copies share the states of its lexer, and so a failure of that."""
+        with self._lock:
+            if self._compiled.get(grammar) is matcher:
+                del self._compiled[grammar]
 
     def _compile(self, grammar: str) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415 - as above
 
-        limits = LLParserLimits(max_lexer_states=MOST_STATES, max_grammar_size=MOST_SYMBOLS, verbose_errors=False)
+        limits = LLParserLimits(
+            step_max_items=MOST_ITEMS,
+            max_lexer_states=MOST_STATES,
+            max_grammar_size=MOST_SYMBOLS,
+            verbose_errors=False,
+        )
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         if matcher.is_error():
             raise UsageError(
@@ -107,10 +129,18 @@ class Grammars:
 
 
 class Matcher:
-    """Where one request is in its grammar."""
+    """Where one request is in its grammar. Belongs to one thread at a time."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: LLMatcher, long: Container[int], spoiled: Callable[[], None]) -> None:
+        """Use `Grammars.start`.
+
+        Args:
+            matcher: to be used by nobody else.
+            long: tokens that are asked for before they are taken.
+            spoiled: is called when llguidance gives up.
+        """
+        self._matcher, self._long, self._spoiled = matcher, long, spoiled
+        self._credit = CREDIT
 
     @property
     def finished(self) -> bool:
@@ -126,23 +156,29 @@ class Matcher:
         """The tokens that may come next: bit `i % 8` of byte `i // 8` is token `i`; its size is a multiple of 4 bytes.
 
         Raises:
-            EngineError: no token may, so that the grammar cannot be met, or llguidance gave up.
+            EngineError: no token may, so that the grammar cannot be met, or it is too much work.
         """
-        mask = self._matcher.compute_bitmask()
+        mask = self._timed(self._matcher.compute_bitmask)
         self._check()
         return mask
 
     def forced(self) -> list[int]:
-        """The tokens that must come next, as the tokenizer would write them; `accept` them one by one."""
-        return self._matcher.compute_ff_tokens()
+        """The tokens that must come next, as the tokenizer would write them; `accept` them one by one.
+
+        Raises:
+            EngineError: they are too much work.
+        """
+        return self._timed(self._matcher.compute_ff_tokens)
 
     def try_accept(self, token: int) -> bool:
         """Go on with a token if it may come next; else nothing happens.
 
         Raises:
-            EngineError: llguidance gave up.
+            EngineError: it is too much work.
         """
-        taken = self._matcher.try_consume_tokens([token]) == 1
+        if token in self._long and not self._masked(token):
+            return False
+        taken = self._timed(lambda: self._matcher.try_consume_tokens([token])) == 1
         if not taken:
             self._check()
         return taken
@@ -157,12 +193,13 @@ class Matcher:
             raise EngineError(f"the grammar does not allow token {token} here.", hint=_BUG)
 
     def acceptable(self, tokens: Sequence[int]) -> int:
-        """How many of these tokens may come next, one after the other; nothing happens.
+        """How many of these tokens may come next, one after the other; nothing happens. It may say too few.
 
         Raises:
-            EngineError: llguidance gave up.
+            EngineError: it is too much work.
         """
-        taken = self._matcher.try_consume_tokens(list(tokens))
+        short = list(takewhile(lambda token: token not in self._long, tokens))
+        taken = self._timed(lambda: self._matcher.try_consume_tokens(short))
         self.rollback(taken)
         return taken
 
@@ -176,8 +213,29 @@ class Matcher:
             self._matcher.rollback(count)
         self._check()
 
+    def _masked(self, token: int) -> bool:
+        """Whether a token may come next, found out within the limits that masks have."""
+        return bool(self.mask()[token >> 3] >> (token & 7) & 1)
+
+    def _timed(self, ask: Callable[[], T]) -> T:
+        """What llguidance answers, if the request has not taken too much time yet.
+
+        Raises:
+            EngineError: it has.
+        """
+        started = time.thread_time()
+        answer = ask()
+        self._credit = min(self._credit + CREDIT_PER_CALL - (time.thread_time() - started), CREDIT)
+        if self._credit < 0:
+            raise EngineError(
+                "the grammar or schema takes too much time for each token.",
+                hint="make it less ambiguous; docs/constraints.md has the limits.",
+            )
+        return answer
+
     def _check(self) -> None:
         if self._matcher.is_error():
+            self._spoiled()
             raise EngineError(
                 f"what the grammar or schema asks for cannot be written from here: {_first_line(self._matcher)}.",
                 hint="simplify the grammar or schema; docs/constraints.md has the limits.",

@@ -16,7 +16,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, Thread, stack_size
 from typing import TYPE_CHECKING, TypeVar
 
 from hermes_cli.engine import wire
@@ -45,6 +45,7 @@ STATS_EVERY = 1.0  # seconds; what was counted since is lost if this process is 
 PROGRESS_EVERY = 0.01  # of the weights
 SWITCH_SECONDS = 0.0005  # that other threads may make the scheduler wait; Python's usual 5 ms are a token's time
 READ_BYTES = 1 << 16
+STACK = 16 << 20  # bytes for each thread: grammars that are compiled here were tried with half (prompting/trial.py)
 PR_SET_PDEATHSIG = 1  # sys/prctl.h
 
 
@@ -279,6 +280,7 @@ def main() -> None:
     """Be that process. Whatever else writes to standard output, such as a driver, is led to standard error."""
     _die_with(int(sys.argv[2]))
     sys.setswitchinterval(SWITCH_SECONDS)
+    stack_size(STACK)
     answers = os.dup(1)
     os.dup2(2, 1)
     try:

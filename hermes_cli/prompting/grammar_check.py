@@ -9,9 +9,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
+from hermes_cli.prompting import trial
 from hermes_cli.prompting.schema import Checker
 from hermes_cli.prompting.schema_refs import DEFINITIONS
-from hermes_cli.prompting.schema_words import MOST_SYMBOLS
+from hermes_cli.prompting.schema_words import IN_PLACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,11 +30,26 @@ _WRITING = {
 }
 _MOST_NOTES = 50
 _SECONDS_TO_BLAME = 1.0
+_SECONDS_TO_RELAX = 2.0
+
+# Texts that have to meet several expressions at once: the work for one letter doubles with each of them, and may come
+# only after letters that were harmless.
+MOST_AT_ONCE = 8
+
+# Strings, regular expressions and comments of Lark.
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/(?:[^/\\\n]|\\.)+/')
 
 _SAID = (
     (re.compile(r"oneOf constraints"), "two schemas of `oneOf` may be met at once, as far as can be told"),
     (re.compile(r"min/maxProperties only"), "`minProperties` or `maxProperties` with optional properties"),
-    (re.compile(r"schema too large|symbols\) too big|fuel|too complex|limit exceeded"), "it is too complex"),
+    (
+        re.compile(
+            r"schema too large|symbols\) too big|fuel|too complex|limit exceeded"
+            r"|Too many items|Current row has|too many (?:states|expressions)"
+        ),
+        "it is too complex",
+    ),
+    (re.compile(r"NoExtension"), "nothing can meet it"),
     (re.compile(r"Unsatisfiable schema: (.*)"), r"nothing can meet it: \1"),
 )
 
@@ -43,13 +59,35 @@ def with_options(schema: Mapping[str, Json]) -> str:
     return json.dumps({**schema, "x-guidance": _WRITING}, ensure_ascii=False)
 
 
-def complaint(grammar: str | dict[str, Json]) -> str | None:
-    """Why the engine refuses a grammar (its JSON form), None if it takes it."""
-    from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415 - 0.1 s, and most requests constrain nothing
+def complaint(grammar: dict[str, Json]) -> str | None:
+    """Why the engine refuses a grammar (its JSON form), or would have too much work with it; None if it takes it.
 
-    limits = LLParserLimits(max_grammar_size=MOST_SYMBOLS, verbose_errors=False)
-    said = LLMatcher.validate_grammar(grammar if isinstance(grammar, str) else json.dumps(grammar), limits=limits)
-    return said.strip() or None
+    Raises:
+        EngineError: it cannot be tried.
+    """
+    for one in grammar["grammars"]:
+        if "lark_grammar" in one and (said := _crowded_rules(one["lark_grammar"])):
+            return said
+    said = trial.complaint(grammar)
+    return "nothing can meet it" if said and said.startswith("NoExtension") else said
+
+
+def _crowded_rules(rules: str) -> str | None:
+    """What is wrong with Lark rules that put too much on one text."""
+    bare = _QUOTED.sub("", rules)
+    count = bare.count("&") + bare.count("~")
+    if count > MOST_AT_ONCE:
+        return f"it has {count:,} times `&` and `~`; at most {MOST_AT_ONCE} are taken"
+    if "%json" in bare and any(map(_is_all_of, _QUOTED.findall(rules))):
+        return "`allOf` in `%json` is not taken; send it as a JSON schema"
+    return None
+
+
+def _is_all_of(text: str) -> bool:
+    try:
+        return bool(json.loads(text) == "allOf")
+    except ValueError:
+        return False
 
 
 def enforceable(schema: Json, about: str, *, closed: bool = False, notes: list[str] | None = None) -> str:
@@ -79,7 +117,14 @@ def _enforceable(text: str, about: str, *, closed: bool, relaxed: bool) -> tuple
     notes: list[str] | None = [] if relaxed else None
     checker = Checker(json.loads(text), about, closed=closed, notes=notes)
     made = checker.result()
+    try:
+        _refuse_crowds(made, about)
+    except RecursionError:
+        raise UsageError(f"{about}: its references lead through too many others.", hint="make it simpler.") from None
+    until = time.monotonic() + _SECONDS_TO_RELAX
     while said := _schema_complaint(made):
+        if said == trial.TOO_MUCH or time.monotonic() > until:
+            raise UsageError(f"{about}: {trial.TOO_MUCH}.", hint="make it smaller.")
         part, said = _blamed(made, said)
         for expression, wording in _SAID:
             if found := expression.search(said):
@@ -92,6 +137,50 @@ def _enforceable(text: str, about: str, *, closed: bool, relaxed: bool) -> tuple
         part.clear()
         part.update({"type": kind} if kind else {})
     return with_options(made), tuple(notes or ())
+
+
+def _refuse_crowds(made: dict[str, Json], about: str) -> None:
+    """Too many expressions for one text.
+
+    Raises:
+        UsageError: there are.
+    """
+    known: dict[int, int] = {}
+    waiting: list[Json] = [made]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if part.keys() & set(IN_PLACE) and (count := _at_once(part, made.get("$defs", {}), known)) > MOST_AT_ONCE:
+                raise UsageError(
+                    f"{about}: {count:,} patterns, formats or lengths apply to one text; at most {MOST_AT_ONCE} are"
+                    " taken.",
+                    hint="say them in one pattern.",
+                )
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+
+
+def _at_once(schema: Json, definitions: Mapping[str, Json], known: dict[int, int]) -> int:
+    """How many expressions apply to one text; the checker has seen to it that no schema leads back to itself."""
+    if not isinstance(schema, dict):  # or a property has the name of a word
+        return 0
+    if id(schema) not in known:
+        inner = {
+            word: [_at_once(part, definitions, known) for part in parts]
+            for word in ("allOf", "anyOf", "oneOf")
+            if isinstance(parts := schema.get(word), list)
+        }
+        target = schema.get("$ref")
+        referred = definitions.get(target.removeprefix(DEFINITIONS)) if isinstance(target, str) else None
+        known[id(schema)] = (
+            sum(word in schema for word in ("pattern", "format"))
+            + bool({"minLength", "maxLength"} & schema.keys())
+            + sum(inner.get("allOf", ()))
+            + sum(max(inner.get(word, ()), default=0) for word in ("anyOf", "oneOf"))
+            + _at_once(referred, definitions, known)
+        )
+    return known[id(schema)]
 
 
 def _schema_complaint(schema: Json) -> str | None:

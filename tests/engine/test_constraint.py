@@ -1,4 +1,6 @@
 import json
+import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -8,8 +10,9 @@ import jinja2
 import numpy as np
 import pytest
 
+from hermes_cli.engine import constraint
 from hermes_cli.engine.batch import Batch
-from hermes_cli.engine.constraint import Grammars, Matcher, apply_mask
+from hermes_cli.engine.constraint import MOST_COMPILED, Grammars, Matcher, apply_mask
 from hermes_cli.engine.llama import Context, Model
 from hermes_cli.engine.request import Sampling
 from hermes_cli.engine.sampling import Sampler
@@ -171,6 +174,67 @@ def test_grammars_that_do_not_compile_are_refused(grammars: Grammars) -> None:
     for rules in ("start: <|nope|>", "start: <[5000]>", "start: x"):
         with pytest.raises(UsageError, match="cannot be used with this model"):
             grammars.start(json.dumps({"grammars": [{"lark_grammar": rules}]}))
+
+
+GAVE_UP = r"too much time|cannot be written from here: .*items"
+AMBIGUOUS = "start: s\ns: s s | s s s | /[ -~\\n]/"
+
+
+def write(matcher: Matcher, tokens: list[int], *, masked: bool = False) -> None:
+    for token in tokens:
+        if masked:
+            matcher.mask()
+        matcher.accept(token)
+
+
+def test_grammars_that_take_too_long_end_with_an_error(grammars: Grammars) -> None:
+    """Nothing in llguidance limits what it takes to go on with a token: here the time grows with the cube."""
+    made = json.dumps({"grammars": [{"lark_grammar": AMBIGUOUS}]})
+    (letter,) = grammars.vocabulary.tokenize("a", special=False)
+    matcher = grammars.start(made)
+    started = time.thread_time()
+    with pytest.raises(EngineError, match=GAVE_UP):
+        write(matcher, [letter] * 5000)
+    assert time.thread_time() - started < 3
+    matcher = grammars.start(made)
+    with pytest.raises(EngineError, match=GAVE_UP):
+        write(matcher, [letter] * 5000, masked=True)
+    assert grammars.start(made).try_accept(letter)
+
+
+def test_long_tokens_are_taken_as_masks_allow(demo_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constraint, "LONG", 8)  # the demo's are all short
+    vocabulary = demo_model.vocabulary
+    grammars = Grammars(vocabulary, TAGS)
+    (long,) = vocabulary.tokenize("temperature", special=False)
+    assert grammars.start(grammar(grammars, choice(["temperature"]))).try_accept(long)
+    other = grammars.start(grammar(grammars, choice(["no"])))
+    assert not other.try_accept(long)
+    assert other.acceptable([long]) == 0
+    no = vocabulary.tokenize("no", special=False)
+    assert other.acceptable([*no, long]) == len(no)
+    ambiguous = grammars.start(json.dumps({"grammars": [{"lark_grammar": AMBIGUOUS}]}))
+    with pytest.raises(EngineError, match=GAVE_UP):
+        write(ambiguous, [long] * 100)
+
+
+def test_a_grammar_that_gave_up_is_compiled_anew(grammars: Grammars) -> None:
+    """Requests with the same grammar share its lexer, and that has room for so many states only."""
+    made = grammar(grammars, regex("(.|\\n)*[aeiou ](.|\\n){40}z"))
+    chance = random.Random(3)
+    letters = [grammars.vocabulary.tokenize(letter, special=False)[0] for letter in "aeixyz"]
+    matcher = grammars.start(made)
+    with pytest.raises(EngineError, match="cannot be written from here"):
+        write(matcher, chance.choices(letters, k=20_000), masked=True)
+    again = grammars.start(made)
+    again.accept(letters[0])
+    assert again.mask()
+
+
+def test_few_grammars_are_kept(grammars: Grammars) -> None:
+    for number in range(2 * MOST_COMPILED):
+        grammars.start(grammar(grammars, choice([f"text {number}"])))
+    assert len(grammars._compiled) == MOST_COMPILED  # noqa: SLF001 - it is all that says so
 
 
 def test_a_grammar_is_compiled_once_and_shared_by_threads(grammars: Grammars) -> None:

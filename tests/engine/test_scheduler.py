@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -283,6 +284,18 @@ def test_a_schema_holds_beside_others(demo_model: Model, grammars: Grammars) -> 
     assert desk.text(free)
     steps = desk.scheduler.stats().steps
     assert steps < max(desk.done(number).completion_tokens for number in asked) + 10  # forced tokens go together
+
+
+def test_a_grammar_that_fails_ends_one_request(demo_model: Model, grammars: Grammars) -> None:
+    desk = Desk(demo_model)
+    other = desk.ask(turn("Who are you?"), max_tokens=60)
+    ambiguous = "start: s\ns: s s | s s s | /[ -~\\n]/"
+    matcher = grammars.start(json.dumps({"grammars": [{"lark_grammar": ambiguous}]}))
+    failing = desk.ask(turn("Tell me a long story."), matcher, max_tokens=900, sampling=WILD)
+    desk.run()
+    assert isinstance(desk.events[failing][-1], EngineError)
+    assert desk.done(other).reason in {"stop", "length"}
+    assert desk.text(other) == Desk(demo_model).answer(turn("Who are you?"), max_tokens=60)[0]
 
 
 def test_reasoning_is_closed_when_its_budget_is_used_up(demo_model: Model) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +29,7 @@ T = TypeVar("T")
 _FORMATS = 'there are {"type": "text"}, {"type": "json_object"} and {"type": "json_schema", "json_schema": {…}}.'
 _ONE = "ask for one of them."
 _LARK = "%llguidance"
-_SMALL = 10_000  # characters of JSON; grammars of more than that are made in another thread
+_checkers = ThreadPoolExecutor(2, "constraints")  # of their own: nothing else waits for many or slow grammars
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ async def held(body: Asked) -> Held | None:
     if len(wishes) > 1:
         raise FieldError(wishes[1][0], f"cannot go together with {wishes[0][0]}", hint=_ONE)
     name, wish = wishes[0]
-    return await _aside(lambda: _READ[name](name, wish), wish)
+    return await _aside(lambda: _READ[name](name, wish))
 
 
 async def calls(tools: Sequence[dict[str, Any]], tool_choice: object, *, parallel: bool) -> Calls | None:
@@ -72,7 +73,7 @@ async def calls(tools: Sequence[dict[str, Any]], tool_choice: object, *, paralle
     def made() -> Calls | None:
         return _enforced("tools", lambda: constrain.tool_calls(offered, mode, parallel=parallel, notes=[]))
 
-    return await _aside(made, tools)
+    return await _aside(made)
 
 
 def bounds(answer: Held | None, possible: Calls | None) -> Bounds:
@@ -92,7 +93,7 @@ def _chosen(choice: object, tools: Sequence[dict[str, Any]]) -> tuple[Any, Seque
     allowed = choice.get("allowed_tools")
     allowed = allowed if isinstance(allowed, dict) else choice  # Responses have it flat
     mode, listed, where = allowed.get("mode", "auto"), allowed.get("tools"), "tool_choice.allowed_tools"
-    if mode not in {"auto", "required"} or not isinstance(listed, list) or not listed:
+    if mode not in ("auto", "required") or not isinstance(listed, list) or not listed:
         raise FieldError(where, "needs a mode (auto or required) and tools", hint="name some of the tools.")
     known = {tool["function"]["name"]: tool for tool in tools}
     names = [_name(one) for one in listed]
@@ -197,13 +198,9 @@ def _enforced(field: str, made: Callable[[], T]) -> T:
         raise FieldError(field, f"cannot be used: {why}", hint=error.hint) from None
 
 
-async def _aside(made: Callable[[], T], given: object) -> T:
-    """Large grammars take a while, and others are served meanwhile."""
-    try:
-        size = len(json.dumps(given))
-    except RecursionError:
-        size = _SMALL + 1
-    return made() if size <= _SMALL else await asyncio.to_thread(made)
+async def _aside(made: Callable[[], T]) -> T:
+    """A grammar may take up to a second, and others are served meanwhile."""
+    return await asyncio.get_running_loop().run_in_executor(_checkers, made)
 
 
 _READ: dict[str, Callable[[str, Any], Held]] = {
