@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from hermes_cli.engine.protocol import Done
 from hermes_cli.errors import NotReadyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from hermes_cli.engine.protocol import Engine, Event, Loaded, Stats
     from hermes_cli.engine.request import Request
@@ -58,18 +58,18 @@ class CountedEngine:
         tally.model = self._model
         began = time.monotonic()
         first = True
-        async with aclosing(self._engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
-            while True:
-                with _until(tally.deadline):
-                    event = await anext(events, None)
-                if event is None:
-                    return
-                if first:
-                    first = False
-                    self._note_first(tally, began)
-                if isinstance(event, Done):
-                    self._note_end(tally, event)
-                yield event
+        limit = _Limit(tally.deadline)
+        try:
+            async with aclosing(self._engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
+                while event := await limit.next(events):
+                    if first:
+                        first = False
+                        self._note_first(tally, began)
+                    if isinstance(event, Done):
+                        self._note_end(tally, event)
+                    yield event
+        finally:
+            limit.stop()
 
     async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """As the engine does."""
@@ -103,39 +103,51 @@ class CountedEngine:
         self._metrics.generated(self._model, done)
 
 
-@contextmanager
-def _until(deadline: float) -> Iterator[None]:
-    """Cancel what is awaited inside when the time is over.
+class _Limit:
+    """The time of one generation: one timer for all its tokens, of which there are hundreds in a second."""
 
-    Raises:
-        NotReadyError: it was.
-    """
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    left, over = deadline - time.monotonic(), False
-    if task is None or left == float("inf"):
-        yield
-        return
+    def __init__(self, deadline: float) -> None:
+        self._waiting: asyncio.Task[object] | None = None
+        self._over = False
+        left = deadline - time.monotonic()
+        self._timer = None if left == float("inf") else asyncio.get_running_loop().call_later(max(left, 0), self._end)
 
-    def end() -> None:
-        nonlocal over
-        over = True
-        task.cancel()
+    async def next(self, events: AsyncIterator[Event]) -> Event | None:
+        """The next event, None at the end.
 
-    timer = loop.call_later(max(left, 0), end)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if over and not _cancelled_by_others(task):
+        Raises:
+            NotReadyError: the time is over.
+        """
+        self._check()
+        self._waiting = task = asyncio.current_task()
+        try:
+            return await anext(events, None)
+        except asyncio.CancelledError:
+            if not _cancelled_by_others(task):
+                self._check()
+            raise
+        finally:
+            self._waiting = None
+
+    def stop(self) -> None:
+        """It came to its end."""
+        if self._timer:
+            self._timer.cancel()
+
+    def _end(self) -> None:
+        self._over = True
+        if self._waiting:
+            self._waiting.cancel()
+
+    def _check(self) -> None:
+        if self._over:
             raise NotReadyError(
                 "the request took longer than the server allows (--timeout).",
                 hint="ask for less at once, or start the server with a longer --timeout.",
             ) from None
-        raise
-    finally:
-        timer.cancel()
 
 
-def _cancelled_by_others(task: asyncio.Task[object]) -> bool:
+def _cancelled_by_others(task: asyncio.Task[object] | None) -> bool:
     """Whether somebody else wants the task to end, too; Python 3.10 cannot tell."""
     uncancel = getattr(task, "uncancel", None)
     return uncancel is not None and uncancel() > 0
