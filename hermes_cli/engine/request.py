@@ -15,7 +15,7 @@ MOST_STOPS, MOST_STOP_CHARACTERS = 64, 1024
 MOST_TOP_LOGPROBS = 100
 
 
-class _Range(NamedTuple):
+class Range(NamedTuple):
     """The values that a number may have, both ends included."""
 
     least: float
@@ -23,26 +23,29 @@ class _Range(NamedTuple):
 
 
 # What llama.cpp's samplers are defined for (llama.h), kept to values with which 32-bit numbers do not overflow.
-_RANGES = {
-    "temperature": _Range(0, 100),
-    "top_k": _Range(-1, 2**31 - 1),
-    "top_p": _Range(0, 1),
-    "min_p": _Range(0, 1),
-    "typical_p": _Range(0, 1),
-    "repeat_penalty": _Range(0.01, 100),
-    "presence_penalty": _Range(-100, 100),
-    "frequency_penalty": _Range(-100, 100),
-    "penalty_last_n": _Range(-1, 2**20),
-    "dry_multiplier": _Range(0, 100),
-    "dry_base": _Range(0, 100),
-    "dry_allowed_length": _Range(0, 2**20),
-    "dry_penalty_last_n": _Range(-1, 2**20),
-    "mirostat": _Range(0, 2),
-    "mirostat_tau": _Range(0, 100),
-    "mirostat_eta": _Range(0, 1),
-    "seed": _Range(0, MAX_SEED),
+RANGES = {
+    "temperature": Range(0, 100),
+    "top_k": Range(-1, 2**31 - 1),
+    "top_p": Range(0, 1),
+    "min_p": Range(0, 1),
+    "typical_p": Range(0, 1),
+    "repeat_penalty": Range(0.01, 100),
+    "presence_penalty": Range(-100, 100),
+    "frequency_penalty": Range(-100, 100),
+    "penalty_last_n": Range(-1, 2**20),
+    "dry_multiplier": Range(0, 100),
+    "dry_base": Range(0, 100),
+    "dry_allowed_length": Range(0, 2**20),
+    "dry_penalty_last_n": Range(-1, 2**20),
+    "mirostat": Range(0, 2),
+    "mirostat_tau": Range(0, 100),
+    "mirostat_eta": Range(0, 1),
+    "seed": Range(0, MAX_SEED),
 }
-_WHOLE = {"top_k", "penalty_last_n", "dry_allowed_length", "dry_penalty_last_n", "mirostat", "seed"}
+"""By name, as in `Sampling`."""
+
+WHOLE = {"top_k", "penalty_last_n", "dry_allowed_length", "dry_penalty_last_n", "mirostat", "seed"}
+"""Those that are whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Sampling:
         Raises:
             UsageError: one is no number or not in its range; the message names it.
         """
-        for name, allowed in _RANGES.items():
+        for name, allowed in RANGES.items():
             _check_number(name, getattr(self, name), allowed)
         if len(self.logit_bias) > MOST_BIASES:
             raise UsageError(
@@ -127,11 +130,11 @@ class Sampling:
         return (repeats and self.penalty_last_n != 0) or self.dry_multiplier > 0
 
 
-def _check_number(name: str, value: object, allowed: _Range) -> None:
+def _check_number(name: str, value: object, allowed: Range) -> None:
     if name == "seed" and value is None:
         return
-    if not _is_number(value, (int,) if name in _WHOLE else (int, float)) or not allowed.least <= value <= allowed.most:  # type: ignore[operator]  # NaN is in no range
-        what = "a whole number" if name in _WHOLE else "a number"
+    if not _is_number(value, (int,) if name in WHOLE else (int, float)) or not allowed.least <= value <= allowed.most:  # type: ignore[operator]  # NaN is in no range
+        what = "a whole number" if name in WHOLE else "a number"
         raise UsageError(
             f"{name} is {value!r}, and must be {what} from {allowed.least:,} to {allowed.most:,}.",
             hint=f"leave {name} out for what the model recommends.",

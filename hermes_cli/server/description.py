@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from fastapi import FastAPI
 
-from hermes_cli.server.errors import ErrorBody
+from hermes_cli.server.errors import AnthropicErrorBody, ErrorBody, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +30,15 @@ _KEYS = {
 }
 
 
+_ERRORS = {"openai": ErrorBody, "anthropic": AnthropicErrorBody}
+
+
 class Described(FastAPI):
     """An application that describes itself as it is."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - FastAPI's
+        super().__init__(**settings)
+        self.openapi_version = "3.2.0"  # the first in which events of a stream can be described (`itemSchema`)
 
     def openapi(self) -> dict[str, Any]:
         """The document; made once."""
@@ -42,15 +49,16 @@ class Described(FastAPI):
 
 def _corrected(document: dict[str, Any]) -> dict[str, Any]:
     """FastAPI's document, without the answer to invalid requests that it would give, and with those that are given."""
-    (_,), schemas = msgspec.json.schema_components((ErrorBody,), ref_template=_REF)
+    _, schemas = msgspec.json.schema_components(_ERRORS.values(), ref_template=_REF)
     parts = document.setdefault("components", {})
     known = parts.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         known.pop(name, None)
     known |= schemas
     parts["securitySchemes"] = _KEYS
-    error = {"application/json": {"schema": {"$ref": _REF.format(name="ErrorBody")}}}
     for path, operation in _operations(document):
+        body = _ERRORS[shape_of(path)].__name__
+        error = {"application/json": {"schema": {"$ref": _REF.format(name=body)}}}
         responses = operation["responses"]
         responses.pop("422", None)
         for status, means in _MEANS.items():

@@ -93,6 +93,20 @@ class ErrorBody(msgspec.Struct, frozen=True):
     error: ErrorObject
 
 
+class AnthropicErrorObject(msgspec.Struct, frozen=True):
+    """What went wrong, as Anthropic's clients know it."""
+
+    type: str
+    message: str
+
+
+class AnthropicErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The same as `ErrorBody` where Anthropic's API is spoken."""
+
+    type: Literal["error"] = "error"
+    error: AnthropicErrorObject
+
+
 @dataclass(frozen=True)
 class Problem:
     """An error on its way to a client.
@@ -117,7 +131,7 @@ class Problem:
         message, param = repaired(self.message), self.param and repaired(self.param)
         if shape == "anthropic":
             kind = _ANTHROPIC.get(self.status, fault or "api_error")
-            return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
+            return msgspec.json.encode(AnthropicErrorBody(error=AnthropicErrorObject(kind, message)))
         kind = _OPENAI.get(self.status, fault or "server_error")
         return msgspec.json.encode(ErrorBody(ErrorObject(message, kind, param, self.code)))
 
@@ -197,7 +211,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         return await on_bug(request, error)
     usual = HTTPStatus(error.status_code).phrase
-    method, path = request.scope["method"], ascii(request.scope["path"])[1:-1][:200]
+    method, path = request.scope["method"][:20], ascii(request.scope["path"])[1:-1][:200]
     message = error.detail
     if error.detail == usual:
         message = f"{usual}: {method} {path}."

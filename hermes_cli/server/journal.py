@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LEFT = 499  # as nginx calls a client that did not wait for the answer
 MOST_LOGGED = 64 << 10  # bytes of a body
+LONGEST_METHOD = 20  # letters of it that are told; it can be as long as a head
 NO_ROUTE = "none"
 
 
@@ -140,7 +141,7 @@ class Journal:
         facts = {
             "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "client": client,
-            "method": scope["method"],
+            "method": scope["method"][:LONGEST_METHOD],
             "route": route,
             "path": None if route else ascii(scope["path"])[1:-1][:200],
             "status": status,

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hermes_cli.server.openai.replies import answers
+from hermes_cli.server.openai.replies import answers, json_text, stream_event
 from hermes_cli.server.openai.sse import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+_TEXT = {"type": "string"}
 
 
 def encoded(value: object) -> bytes:
@@ -38,7 +41,8 @@ def described(whole: type[msgspec.Struct], stream: str = "") -> dict[int | str, 
     content = said[200]["content"]
     _without_discriminators(content)
     if stream:
-        content["text/event-stream"] = {"schema": {"type": "string", "description": stream}}
+        data = json_text({"type": "object", "properties": {"type": _TEXT}, "required": ["type"]})
+        content["text/event-stream"] = {"itemSchema": {**stream_event(data, event=_TEXT), "description": stream}}
     return said
 
 

@@ -38,6 +38,20 @@ class Health(BaseModel):
     status: str = "ok"
 
 
+class UnavailableObject(BaseModel):
+    """Why it is not."""
+
+    code: int
+    message: str
+    type: str
+
+
+class Unavailable(BaseModel):
+    """The server is not ready; in the shape of llama.cpp's errors, for what watches its health."""
+
+    error: UnavailableObject
+
+
 class Tokenize(BaseModel):
     """A text to cut into tokens."""
 
@@ -89,7 +103,13 @@ class Tokens(BaseModel):
     tokens: list[int] | list[Piece]
 
 
-@router.get("/health", responses={503: {"description": "The model is being loaded, or the server stops."}})
+@router.get(
+    "/health",
+    responses={
+        200: {"model": Health},
+        503: {"model": Unavailable, "description": "The model is being loaded, or the server stops."},
+    },
+)
 @router.get("/v1/health", include_in_schema=False)
 @public
 async def health(request: Request) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
@@ -175,9 +176,9 @@ def seconds(given: float | str) -> float | None:
             except ValueError:
                 number = math.nan
         given = -number if negative else number
-    if math.isnan(given):
+    if isinstance(given, float) and math.isnan(given):
         raise UsageError("that is no duration.", hint="give seconds, or like this: 30s, 5m, 1h30m, never")
-    return None if given < 0 or math.isinf(given) else float(given)
+    return None if given < 0 or given > sys.float_info.max else float(given)
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:

@@ -10,7 +10,7 @@ import pytest
 from logit_rows import distinct
 
 from hermes_cli.engine.llama import Model, Vocabulary
-from hermes_cli.engine.request import _RANGES, _WHOLE, MOST_BIASES, Sampling
+from hermes_cli.engine.request import MOST_BIASES, RANGES, WHOLE, Sampling
 from hermes_cli.engine.sampling import Sampler
 from hermes_cli.errors import UsageError
 
@@ -23,11 +23,11 @@ def vocabulary(demo_model: Model) -> Vocabulary:
 
 
 def wrong_values() -> Iterator[tuple[str, object]]:
-    for name, (least, most) in _RANGES.items():
-        step = 1 if name in _WHOLE else 0.001
+    for name, (least, most) in RANGES.items():
+        step = 1 if name in WHOLE else 0.001
         yield from ((name, value) for value in (least - step, most + step, -(10**30), 10**30))
         yield from ((name, value) for value in (math.nan, math.inf, -math.inf, True, "1", b"1", [1]))
-        yield from [(name, 0.5)] if name in _WHOLE else []
+        yield from [(name, 0.5)] if name in WHOLE else []
         yield from [(name, None)] if name != "seed" else []
 
 
@@ -37,10 +37,10 @@ def test_wrong_values_are_named(name: str, value: object) -> None:
         Sampling(**{name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", _RANGES)
+@pytest.mark.parametrize("name", RANGES)
 @pytest.mark.parametrize("end", [0, 1])
 def test_the_ends_of_all_ranges_can_be_drawn_with(vocabulary: Vocabulary, name: str, end: int) -> None:
-    values: dict[str, Any] = {name: _RANGES[name][end]}
+    values: dict[str, Any] = {name: RANGES[name][end]}
     if name.startswith("dry") and name != "dry_multiplier":
         values["dry_multiplier"] = 1.0
     if name == "penalty_last_n":

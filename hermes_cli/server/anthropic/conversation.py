@@ -48,7 +48,7 @@ class Conversation:
         if not isinstance(message, dict):
             raise FieldError(place, "must be an object", hint='write it like this: {"role": "user", "content": "Hi"}.')
         role, content = message.get("role"), message.get("content")
-        if role not in {"user", "assistant", "system"}:
+        if role not in ("user", "assistant", "system"):
             raise FieldError(
                 f"{place}.role", "must be user, assistant or system", hint="system has a field of its own."
             )

@@ -6,17 +6,47 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from hermes_cli.server.openai.schemas import (  # noqa: TC001 - pydantic reads them
+from hermes_cli.server.openai.schemas import (
+    MOST_MESSAGES,
     Duration,
     Flag,
-    Messages,
-    Number,
+    MinP,
     Object,
+    RepeatPenalty,
+    Temperature,
     Text,
     Texts,
+    TopK,
+    TopP,
     Whole,
 )
 
+_TEXT = {"type": "string"}
+_BLOCKS = ["text", "thinking", "redacted_thinking", "tool_use", "tool_result"]
+_BLOCK = {
+    "type": "object",
+    "properties": {"type": {"enum": _BLOCKS}, "text": _TEXT},
+    "required": ["type"],
+}
+Messages = Annotated[
+    list[Any],
+    Field(min_length=1, max_length=MOST_MESSAGES),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_MESSAGES,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "role": {"enum": ["user", "assistant", "system"]},
+                    "content": {"anyOf": [_TEXT, {"type": "array", "items": _BLOCK}]},
+                },
+                "required": ["role", "content"],
+            },
+        }
+    ),
+]
 System = Annotated[
     Any,
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}),
@@ -47,11 +77,11 @@ class MessageRequest(CountRequest):
     )
     stream: Flag | None = None
     stop_sequences: Texts | None = None
-    temperature: Number | None = None
-    top_p: Number | None = None
-    top_k: Whole | None = None
-    min_p: Number | None = None
-    repeat_penalty: Number | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repeat_penalty: RepeatPenalty | None = None
     seed: Whole | None = None
     keep_alive: Duration = Field(None, description="How long the model stays in memory afterwards, as in chats.")
 

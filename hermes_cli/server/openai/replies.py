@@ -6,7 +6,6 @@ they are, and tests hold them to it.
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
 import msgspec
@@ -143,9 +142,21 @@ def answers(whole: type[msgspec.Struct], chunk: type[msgspec.Struct] | None = No
     """What the OpenAPI document says of a route's answer, whole or in chunks. FastAPI knows nothing of it."""
     content: dict[str, Any] = {"application/json": {"schema": _schema(whole)}}
     if chunk:
-        text = f"Events `data: …`, then `data: [DONE]`. Each is an object like this: {json.dumps(_schema(chunk))}"
-        content["text/event-stream"] = {"schema": {"type": "string", "description": text}}
+        one = {"anyOf": [_schema(chunk), {"$ref": "#/components/schemas/ErrorBody"}]}
+        said = "`[DONE]` comes last, if nothing went wrong."
+        data = {"anyOf": [{"const": "[DONE]"}, json_text(one)], "description": said}
+        content["text/event-stream"] = {"itemSchema": stream_event(data)}
     return {200: {"description": "The answer.", "content": content}}
+
+
+def stream_event(data: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an event with such data, and with more fields that it always has."""
+    return {"type": "object", "properties": {"data": data, **more}, "required": ["data", *more]}
+
+
+def json_text(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a text that is JSON of a schema."""
+    return {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
 
 
 def _schema(kind: type[msgspec.Struct]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Item = dict[str, Any]
 
+_TEXT_PARTS = ("output_text", "input_text", "text", "refusal")
 _KINDS = "there are message, reasoning, function_call and function_call_output."
 
 
@@ -150,7 +151,7 @@ def _joined(content: object) -> object:
     texts = [
         one.get("refusal") if one.get("type") == "refusal" else one.get("text")
         for one in content
-        if isinstance(one, dict) and one.get("type") in {"output_text", "input_text", "text", "refusal"}
+        if isinstance(one, dict) and one.get("type") in _TEXT_PARTS
     ]
     whole = [text for text in texts if isinstance(text, str)]
     return "".join(whole) if len(whole) == len(content) else content

@@ -112,7 +112,7 @@ def _summary(reasoning: Mapping[str, Any]) -> bool:
     kinds = ("auto", "concise", "detailed")
     for name in ("summary", "generate_summary"):
         wanted = reasoning.get(name)
-        if wanted is not None and wanted not in {*kinds, "none"}:
+        if wanted is not None and wanted not in (*kinds, "none"):
             raise FieldError(f"reasoning.{name}", f"must be one of {', '.join(kinds)}", hint="leave it out.")
         if wanted in kinds:
             return True

@@ -11,10 +11,16 @@ from hermes_cli.server.openai.schemas import (
     MOST_TOP_LOGPROBS,
     Duration,
     Flag,
-    Number,
+    FrequencyPenalty,
+    MinP,
     Object,
+    PresencePenalty,
+    RepeatPenalty,
+    Temperature,
     Text,
     Texts,
+    TopK,
+    TopP,
     Whole,
 )
 
@@ -54,8 +60,8 @@ class ResponseRequest(BaseModel):
     max_output_tokens: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="The most to generate, reasoning included; more than there is room for is no error."
     )
-    temperature: Number | None = None
-    top_p: Number | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     top_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     include: list[Any] | None = Field(
         None, description="`message.output_text.logprobs`; nothing else changes anything."
@@ -65,11 +71,11 @@ class ResponseRequest(BaseModel):
     )
     seed: Whole | None = None
     stop: Texts | None = None
-    top_k: Whole | None = None
-    min_p: Number | None = None
-    repeat_penalty: Number | None = None
-    presence_penalty: Number | None = None
-    frequency_penalty: Number | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repeat_penalty: RepeatPenalty | None = None
+    presence_penalty: PresencePenalty | None = None
+    frequency_penalty: FrequencyPenalty | None = None
     chat_template_kwargs: Object | None = Field(None, description="thinking, enable_thinking, keep_cots.")
     keep_alive: Duration = Field(None, description="How long the model stays in memory afterwards, as in chats.")
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from hermes_cli.engine.request import MOST_STOP_CHARACTERS, MOST_STOPS
+from hermes_cli.engine.request import MOST_STOP_CHARACTERS, MOST_STOPS, RANGES, WHOLE
 
 MOST_CHOICES = 16  # of one request
 MOST_MESSAGES = 10_000
@@ -21,6 +21,14 @@ MOST_STATED_STOPS = MOST_STOPS // 2  # the prompt format has some, too
 MOST_TOP_LOGPROBS = 20  # as OpenAI
 _TEXT = {"type": "string"}
 _OBJECT = {"type": "object"}
+_ROLE = {"enum": ["system", "developer", "user", "assistant", "tool", "function"]}
+_PART = {
+    "type": "object",
+    "properties": {"type": {"enum": ["text", "input_text", "output_text", "refusal"]}, "text": _TEXT},
+    "required": ["type"],
+}
+_CONTENT = {"anyOf": [_TEXT, {"type": "array", "items": _PART}, {"type": "null"}]}
+_STOP = {**_TEXT, "maxLength": MOST_STOP_CHARACTERS}
 
 
 def _number(value: object) -> object:
@@ -47,15 +55,28 @@ def _kinds(said: str, *kinds: type) -> AfterValidator:
     return AfterValidator(check)
 
 
+def stated(name: str) -> WithJsonSchema:
+    """What the OpenAPI document says of a number of `Sampling`, which itself checks it."""
+    least, most = RANGES[name]
+    return WithJsonSchema({"type": "integer" if name in WHOLE else "number", "minimum": least, "maximum": most})
+
+
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Temperature = Annotated[Number, stated("temperature")]
+TopP = Annotated[Number, stated("top_p")]
+TopK = Annotated[Whole, stated("top_k")]
+MinP = Annotated[Number, stated("min_p")]
+RepeatPenalty = Annotated[Number, stated("repeat_penalty")]
+PresencePenalty = Annotated[Number, stated("presence_penalty")]
+FrequencyPenalty = Annotated[Number, stated("frequency_penalty")]
 Text = Annotated[str, Field(strict=True)]
 Texts = Annotated[
     list[Annotated[str, Field(strict=True, max_length=MOST_STOP_CHARACTERS)]],
     BeforeValidator(_texts),
     Field(max_length=MOST_STATED_STOPS),
-    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": MOST_STATED_STOPS}]}),
+    WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": MOST_STATED_STOPS}]}),
 ]
 Messages = Annotated[
     list[Any],
@@ -65,7 +86,7 @@ Messages = Annotated[
             "type": "array",
             "minItems": 1,
             "maxItems": MOST_MESSAGES,
-            "items": {"type": "object", "properties": {"role": _TEXT, "content": {}}, "required": ["role"]},
+            "items": {"type": "object", "properties": {"role": _ROLE, "content": _CONTENT}, "required": ["role"]},
         }
     ),
 ]
@@ -77,15 +98,17 @@ FlagOrText = Annotated[
 Duration = Annotated[
     Any, _kinds("seconds, or a text like 5m", int, float, str), WithJsonSchema({"anyOf": [{"type": "number"}, _TEXT]})
 ]
+_TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_PROMPTS = {"type": "array", "minItems": 1, "maxItems": MOST_PROMPTS}
 Prompt = Annotated[
     Any,
     WithJsonSchema(
         {
             "anyOf": [
-                _TEXT,
-                {"type": "array", "items": _TEXT},
-                {"type": "array", "items": {"type": "integer"}},
-                {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}},
+                {**_TEXT, "minLength": 1},
+                {**_PROMPTS, "items": {**_TEXT, "minLength": 1}},
+                _TOKENS,
+                {**_PROMPTS, "items": _TOKENS},
             ]
         }
     ),
@@ -115,27 +138,29 @@ class Asked(_Lenient):
     n_predict: Annotated[Whole, Field(ge=-1)] | None = Field(None, description="Another name of `max_tokens`.")
     seed: Whole | None = Field(None, description="Of the draw; choice `i` of `n` has seed + i. Negative picks one.")
     stop: Texts | None = None
-    temperature: Number | None = None
-    top_p: Number | None = None
-    presence_penalty: Number | None = None
-    frequency_penalty: Number | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    presence_penalty: PresencePenalty | None = None
+    frequency_penalty: FrequencyPenalty | None = None
     logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = Field(
         None, description="By token id, what is added to its logit; -100 forbids it."
     )
-    top_k: Whole | None = None
-    min_p: Number | None = None
-    typical_p: Number | None = None
-    repeat_penalty: Number | None = None
-    repetition_penalty: Number | None = Field(None, description="Another name of `repeat_penalty`.")
-    repeat_last_n: Whole | None = Field(None, description="How many tokens all three penalties look at; -1 is all.")
-    dry_multiplier: Number | None = None
-    dry_base: Number | None = None
-    dry_allowed_length: Whole | None = None
-    dry_penalty_last_n: Whole | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    typical_p: Annotated[Number, stated("typical_p")] | None = None
+    repeat_penalty: RepeatPenalty | None = None
+    repetition_penalty: RepeatPenalty | None = Field(None, description="Another name of `repeat_penalty`.")
+    repeat_last_n: Annotated[Whole, stated("penalty_last_n")] | None = Field(
+        None, description="How many tokens all three penalties look at; -1 is all."
+    )
+    dry_multiplier: Annotated[Number, stated("dry_multiplier")] | None = None
+    dry_base: Annotated[Number, stated("dry_base")] | None = None
+    dry_allowed_length: Annotated[Whole, stated("dry_allowed_length")] | None = None
+    dry_penalty_last_n: Annotated[Whole, stated("dry_penalty_last_n")] | None = None
     dry_sequence_breakers: Texts | None = None
-    mirostat: Whole | None = None
-    mirostat_tau: Number | None = None
-    mirostat_eta: Number | None = None
+    mirostat: Annotated[Whole, stated("mirostat")] | None = None
+    mirostat_tau: Annotated[Number, stated("mirostat_tau")] | None = None
+    mirostat_eta: Annotated[Number, stated("mirostat_eta")] | None = None
     ignore_eos: Flag | None = Field(None, description="No token ends the answer.")
     min_tokens: Whole | None = Field(None, description="Only together with `ignore_eos`.")
     response_format: Object | None = Field(None, description="text, json_object, or json_schema.")
