@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Command: (module in hermes_cli.commands, one line for `hermes --help`). What runs is the module's `command` function,
 # or its `app` if the command has commands of its own.
 COMMANDS = {
-    "chat": ("chat", "Ask a Hermes model something."),
+    "chat": ("chat", "Talk with a Hermes model, or ask it one thing."),
     "sessions": ("sessions", "List, show, export and remove saved conversations."),
     "serve": ("serve", "Serve models to agents, editors and SDKs."),
     "list": ("list", "List the Hermes models, with sizes and what they can do."),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from chat_rig import partner
+from conftest import REPOSITORY
 from fake_engine import FakeEngine, Script
 from hypothesis import given
 from hypothesis import strategies as st
@@ -323,3 +324,10 @@ def test_no_completion_fails(name: str, typed: str) -> None:
     offered = choices(Nothing())  # type: ignore[arg-type]  # what choices need of it
     if name in offered and "\0" not in typed:
         assert all(isinstance(one, str) for one in offered[name](typed))
+
+
+def test_the_page_lists_every_command() -> None:
+    page = (REPOSITORY / "docs" / "chat.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ")[0].removeprefix("| ").strip("` ") for line in page.splitlines() if line.startswith("| `/")]
+    told = [f"{one.name} {one.usage}".strip().replace("|", "\\|") for one in COMMANDS.values()]
+    assert sorted(rows) == sorted(told)
