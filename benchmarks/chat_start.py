@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 import pexpect
-from peers import programs
 
+from benchmarks.peers import programs
 from hermes_cli import paths
 
 QUESTION = "Who are you?"

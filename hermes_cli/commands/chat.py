@@ -188,49 +188,52 @@ def command(
         raise UsageError("--no-save cannot go on with what was saved.", hint="leave --no-save out.")
     _check_stops(stop or [])
 
-    from hermes_cli import paths  # noqa: PLC0415 - arguments are checked before anything heavy is imported
-    from hermes_cli.chat.bounds import read_schema  # noqa: PLC0415
-    from hermes_cli.commands.chatting import chat  # noqa: PLC0415
-    from hermes_cli.commands.opening import How  # noqa: PLC0415
-    from hermes_cli.commands.stage import Wish  # noqa: PLC0415
+    from hermes_cli.commands.head_start import HeadStart  # noqa: PLC0415 - arguments are checked before all imports
 
-    numbers: dict[str, Any] = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repeat_penalty": repeat_penalty,
-        "seed": seed,
-    }
-    manner = Manner(
-        system=system,
-        think=think,
-        think_budget=think_budget,
-        schema=None if schema is None else read_schema(schema),
-        sampling={name: value for name, value in numbers.items() if value is not None},
-        max_tokens=max_tokens,
-        stops=tuple(stop or ()),
-        shift=context_shift,
-    )
-    wished = Loading(context, gpu_layers, _kv_type(kv_type), threads, force=force)
-    prefixes = paths.cache_dir() / "prefixes" if save else None
-    how = How(wished, yarn, draft, adapters(lora or []), template, prefixes, verbose)
-    wish = Wish(
-        words=tuple(words or ()),
-        model=model,
-        endpoint=endpoint,
-        resume=resume,
-        go_on=go_on,
-        save=save,
-        manner=manner,
-        tools=tuple(tools or ()),
-        servers=tuple(mcp or ()),
-        headers=tuple(mcp_header or ()),
-        allowed=tuple(allow or ()),
-        yes=yes,
-        hide_thinking=hide_thinking,
-    )
-    chat(wish, how, console)
+    with HeadStart(engine=not endpoint, verbose=verbose) as start:
+        from hermes_cli import paths  # noqa: PLC0415 - while the engine's child gets ready
+        from hermes_cli.chat.bounds import read_schema  # noqa: PLC0415
+        from hermes_cli.commands.chatting import chat  # noqa: PLC0415
+        from hermes_cli.commands.opening import How  # noqa: PLC0415
+        from hermes_cli.commands.stage import Wish  # noqa: PLC0415
+
+        numbers: dict[str, Any] = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "repeat_penalty": repeat_penalty,
+            "seed": seed,
+        }
+        manner = Manner(
+            system=system,
+            think=think,
+            think_budget=think_budget,
+            schema=None if schema is None else read_schema(schema),
+            sampling={name: value for name, value in numbers.items() if value is not None},
+            max_tokens=max_tokens,
+            stops=tuple(stop or ()),
+            shift=context_shift,
+        )
+        wished = Loading(context, gpu_layers, _kv_type(kv_type), threads, force=force)
+        prefixes = paths.cache_dir() / "prefixes" if save else None
+        how = How(wished, yarn, draft, adapters(lora or []), template, prefixes, verbose)
+        wish = Wish(
+            words=tuple(words or ()),
+            model=model,
+            endpoint=endpoint,
+            resume=resume,
+            go_on=go_on,
+            save=save,
+            manner=manner,
+            tools=tuple(tools or ()),
+            servers=tuple(mcp or ()),
+            headers=tuple(mcp_header or ()),
+            allowed=tuple(allow or ()),
+            yes=yes,
+            hide_thinking=hide_thinking,
+        )
+        chat(wish, how, console, start)
 
 
 def _check_stops(stops: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hermes_cli.chat.partner import Partner
     from hermes_cli.chat.view import View
+    from hermes_cli.commands.head_start import HeadStart
     from hermes_cli.commands.opening import How
     from hermes_cli.commands.stage import Wish
     from hermes_cli.console import Console
@@ -25,8 +26,14 @@ if TYPE_CHECKING:
 OWN_PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | hermes chat demo explain"
 
 
-def chat(wish: Wish, how: How, console: Console) -> None:
+def chat(wish: Wish, how: How, console: Console, start: HeadStart) -> None:
     """Answer one question, or talk until the user leaves.
+
+    Args:
+        wish: what was typed.
+        how: models are loaded.
+        console: where it is shown.
+        start: what was begun already.
 
     Raises:
         HermesError: whatever goes wrong, in words.
@@ -35,16 +42,16 @@ def chat(wish: Wish, how: How, console: Console) -> None:
     text = _with_piped(words)
     wish = replace(wish, model=model)
     if text:
-        _answer(wish, how, console, text)
+        _answer(wish, how, console, start, text)
         return
     if not _on_terminal(console):
         raise UsageError("there is no prompt.", hint=OWN_PROMPT_HINT)
     from hermes_cli.commands.staying import stay  # noqa: PLC0415 - a single question needs no keyboard
 
-    stay(wish, how, console)
+    stay(wish, how, console, start)
 
 
-def _answer(wish: Wish, how: How, console: Console, text: str) -> None:
+def _answer(wish: Wish, how: How, console: Console, start: HeadStart, text: str) -> None:
     """One question, and what it led to as a document."""
 
     def view(partner: Partner) -> View:
@@ -53,7 +60,7 @@ def _answer(wish: Wish, how: How, console: Console, text: str) -> None:
         return PlainView(console, partner, wish.manner, hide_thinking=wish.hide_thinking)
 
     with ExitStack() as stack:
-        talk = set_stage(wish, how, console, stack, view, stays=False).talk
+        talk = set_stage(wish, how, console, start, stack, view, stays=False).talk
         from hermes_cli.chat.oneshot import document  # noqa: PLC0415 - imported by the view
 
         told = document(talk.ask(text), tools=bool(talk.schemas))

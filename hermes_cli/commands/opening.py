@@ -10,7 +10,6 @@ from hermes_cli.catalog.load import load
 from hermes_cli.catalog.names import DEMO, CatalogueName, Names
 from hermes_cli.engine.confirm import Confirmation
 from hermes_cli.errors import UsageError
-from hermes_cli.store.inventory import inventory
 from hermes_cli.store.library import find
 
 if TYPE_CHECKING:
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 
     from hermes_cli.catalog.models import Catalogue, Model, Yarn
     from hermes_cli.catalog.names import Reference
-    from hermes_cli.chat.loop import Loop
     from hermes_cli.chat.partner import LocalPartner
+    from hermes_cli.commands.head_start import HeadStart
     from hermes_cli.console import Console
     from hermes_cli.engine.options import Adapter, Draft
     from hermes_cli.planning.run_plan import Loading
@@ -54,11 +53,13 @@ class How:
 class Opener:
     """Opens models, all in the same way."""
 
-    def __init__(self, how: How, console: Console, loop: Loop) -> None:
-        self._how, self._console, self._loop = how, console, loop
+    def __init__(self, how: How, console: Console, start: HeadStart) -> None:
+        self._how, self._console, self._start, self._loop = how, console, start, start.loop
 
     def names(self) -> list[str]:
         """Of the models that are on this disk."""
+        from hermes_cli.store.inventory import inventory  # noqa: PLC0415 - nobody asks before a model is loaded
+
         return [DEMO, *sorted({one.name for one in inventory(load()) if one.present == one.count})]
 
     def open(self, name: str | None) -> LocalPartner:
@@ -83,6 +84,7 @@ class Opener:
             HermesError: a file cannot be read, or llama.cpp refuses it.
         """
         with Confirmation(verbose=self._how.verbose) as confirmation:
+            self._start.ready()
             catalogue = load()
             how = self._how
             if name is None:
@@ -116,7 +118,11 @@ class Opener:
         options = Options(tags=TAGS, adapters=how.adapters, draft=guesser, prefixes=how.prefixes, verbose=how.verbose)
         with self._console.working(f"loading {name}") as say:
             engine = WorkerEngine(
-                file.path, confirmed.plan, options, progress=lambda part: say(f"loading {name}: {part:.0%}")
+                file.path,
+                confirmed.plan,
+                options,
+                progress=lambda part: say(f"loading {name}: {part:.0%}"),
+                spare=self._start.child(),
             )
             try:
                 loading = self._loop.begin(engine.load())

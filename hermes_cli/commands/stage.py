@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hermes_cli.chat.talk import Talk
     from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.chat.view import View
+    from hermes_cli.commands.head_start import HeadStart
     from hermes_cli.commands.opening import How
     from hermes_cli.console import Console
 
@@ -108,10 +109,12 @@ def set_stage(
     wish: Wish,
     how: How,
     console: Console,
+    start: HeadStart,
     stack: ExitStack,
     view: Callable[[Partner], View],
     *,
     stays: bool,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Stage:
     """Open everything.
 
@@ -119,15 +122,15 @@ def set_stage(
         wish: what was typed.
         how: models are loaded.
         console: asks and warns.
+        start: the event loop, and the engine's child.
         stack: what has to be closed goes onto it.
         view: shows a conversation with somebody.
         stays: it is a conversation and not a single question.
+        meanwhile: is called while other processes work.
 
     Raises:
         HermesError: a session, a model or an endpoint, a tool or a server is not there, or not as it should be.
     """
-    from hermes_cli.chat.loop import Loop  # noqa: PLC0415 - asyncio
-
     keeps = wish.save and (stays or wish.goes_on)
     conversation, records, model = Conversation(wish.manner), None, wish.model
     if stays or wish.goes_on:
@@ -136,11 +139,12 @@ def set_stage(
             conversation = records.load(wish.resume)
             conversation.behave(_changed(conversation.manner, wish.manner))
             model = model or (None if wish.endpoint else records.model or None)
-    loop = stack.enter_context(Loop())
-    source = _source(wish.endpoint, how if keeps else replace(how, prefixes=None), console, loop)
+    loop = start.loop
+    source = _source(wish.endpoint, how if keeps else replace(how, prefixes=None), console, start)
     asker = Asker(console.ask)
     with source.opening(model) as finish:
         toolbox = _toolbox(wish, asker, console, stack) if stays or wish.tools or wish.servers else None
+        meanwhile()
         partner = finish()
     talk = _talk(conversation, partner, toolbox, view, loop, console, stack)
     if toolbox and toolbox.servers():
@@ -160,13 +164,13 @@ def _records(console: Console, stack: ExitStack) -> Records:
     return records
 
 
-def _source(endpoint: str | None, how: How, console: Console, loop: Loop) -> Source:
+def _source(endpoint: str | None, how: How, console: Console, start: HeadStart) -> Source:
     """Where partners come from."""
     if not endpoint:
-        return Opener(how, console, loop)
+        return Opener(how, console, start)
     from hermes_cli.chat.endpoint.source import Endpoint  # noqa: PLC0415 - only where one is named
 
-    return Endpoint(endpoint, loop, console.note, console.warn)
+    return Endpoint(endpoint, start.loop, console.note, console.warn)
 
 
 def _toolbox(wish: Wish, asker: Asker, console: Console, stack: ExitStack) -> Toolbox:

@@ -6,15 +6,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from hermes_cli import paths
-from hermes_cli.chat.repl import converse, count, status
-from hermes_cli.chat.scene import Scene
-from hermes_cli.chat.slash.all import COMMANDS
-from hermes_cli.chat.slash.choices import choices
-from hermes_cli.chat.terminal.keyboard import Keyboard
-from hermes_cli.chat.terminal.screen import TerminalView
 from hermes_cli.commands.stage import set_stage
 
 if TYPE_CHECKING:
+    from hermes_cli.chat.partner import Partner
+    from hermes_cli.chat.scene import Scene
+    from hermes_cli.chat.terminal.screen import TerminalView
+    from hermes_cli.commands.head_start import HeadStart
     from hermes_cli.commands.opening import How
     from hermes_cli.commands.stage import Wish
     from hermes_cli.console import Console
@@ -22,19 +20,33 @@ if TYPE_CHECKING:
 HISTORY = "chat-history"  # of what was typed, in the folder of data
 
 
-def stay(wish: Wish, how: How, console: Console) -> None:
+def stay(wish: Wish, how: How, console: Console, start: HeadStart) -> None:
     """Talk until the user leaves.
 
     Raises:
         HermesError: there is nobody to talk with, or a session, tool or server is not there.
     """
-    view = TerminalView(console, hide_thinking=wish.hide_thinking)
+    views: list[TerminalView] = []
+
+    def view(_: Partner) -> TerminalView:
+        from hermes_cli.chat.terminal.screen import TerminalView  # noqa: PLC0415 - imported meanwhile
+
+        views.append(TerminalView(console, hide_thinking=wish.hide_thinking))
+        return views[0]
+
     with ExitStack() as stack:
-        stage = set_stage(wish, how, console, stack, lambda _: view, stays=True)
+        stage = set_stage(wish, how, console, start, stack, view, stays=True, meanwhile=_import)
         if stage.toolbox is None or stage.records is None:
             raise TypeError("a conversation has tools and records")
+        from hermes_cli.chat.repl import converse, status  # noqa: PLC0415 - imported meanwhile
+        from hermes_cli.chat.scene import Scene  # noqa: PLC0415
+        from hermes_cli.chat.slash.all import COMMANDS  # noqa: PLC0415
+        from hermes_cli.chat.slash.choices import choices  # noqa: PLC0415
+        from hermes_cli.chat.terminal.keyboard import Keyboard  # noqa: PLC0415
+
+        source = stage.source
         scene = Scene(
-            stage.talk, view, console, stage.loop, stage.toolbox, stage.records, stage.source.open, stage.source.names
+            stage.talk, views[0], console, stage.loop, stage.toolbox, stage.records, source.open, source.names
         )
         summaries = {one.name: one.summary for one in COMMANDS.values()}
         keyboard = Keyboard(paths.data_dir() / HISTORY, lambda: status(scene), choices(scene), summaries)
@@ -45,8 +57,21 @@ def stay(wish: Wish, how: How, console: Console) -> None:
             console.note(f"saved as {name}; hermes chat --resume {name} goes on")
 
 
+def _import() -> None:
+    """What a conversation needs, while other processes get ready: 0.2 s."""
+    import prompt_toolkit  # noqa: F401, PLC0415
+
+    import hermes_cli.chat.repl  # noqa: PLC0415
+    import hermes_cli.chat.scene  # noqa: PLC0415
+    import hermes_cli.chat.slash.all  # noqa: PLC0415
+    import hermes_cli.chat.slash.choices  # noqa: PLC0415
+    import hermes_cli.chat.terminal.screen  # noqa: F401, PLC0415
+
+
 def _greet(scene: Scene) -> None:
     """Who answers, and what was said before."""
+    from hermes_cli.chat.repl import count  # noqa: PLC0415 - imported meanwhile
+
     context = scene.partner.context
     room = f", {context:,} tokens of context" if context else ""
     scene.console.note(f"{scene.partner.name}{room}. /help lists commands, Ctrl-D leaves.")

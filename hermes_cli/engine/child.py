@@ -18,6 +18,8 @@ from hermes_cli.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Receive = Callable[[wire.Frame], None]
+
 COMMAND = command("hermes_cli.engine.worker")
 PATIENCE = 2.0  # seconds to end by itself
 LAST_WORDS = 1.0  # seconds after its end in which its pipes have to end, too; somebody else may hold them
@@ -28,9 +30,9 @@ _STDIN, _STDOUT, _STDERR = range(3)
 class Child(asyncio.SubprocessProtocol):
     """A process that owns a model. All methods belong to one event loop."""
 
-    def __init__(self, receive: Callable[[wire.Frame], None], *, verbose: bool) -> None:
+    def __init__(self, receive: Receive | None, *, verbose: bool) -> None:
         """Use `start`."""
-        self._receive = receive
+        self.receive = receive
         self._verbose = verbose
         self._splitter = wire.Splitter()
         self._log = bytearray()
@@ -41,11 +43,12 @@ class Child(asyncio.SubprocessProtocol):
         self.nonsense: EngineError | None = None  # it sent something that is no frame
 
     @classmethod
-    async def start(cls, receive: Callable[[wire.Frame], None], *, verbose: bool = False) -> Child:
+    async def start(cls, receive: Receive | None = None, *, verbose: bool = False) -> Child:
         """Start one.
 
         Args:
-            receive: gets every frame that it sends. An EngineError raised there ends it.
+            receive: gets every frame that it sends. An EngineError raised there ends it. May be set later, before it
+                is sent anything: it has nothing to say until then.
             verbose: show what it writes to standard error.
 
         Raises:
@@ -109,7 +112,7 @@ class Child(asyncio.SubprocessProtocol):
         elif self.nonsense is None:
             try:
                 for frame in self._splitter.feed(data):
-                    self._receive(frame)
+                    self._take(frame)
             except EngineError as error:
                 self._refuse(error)
 
@@ -129,6 +132,11 @@ class Child(asyncio.SubprocessProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as above
         """It has ended, and so have its pipes."""
         self._finish()
+
+    def _take(self, frame: wire.Frame) -> None:
+        if self.receive is None:
+            raise wire.nonsense("a frame, before it was asked for anything")
+        self.receive(frame)
 
     def _refuse(self, error: EngineError) -> None:
         self.nonsense = error

@@ -22,9 +22,10 @@ from hermes_cli.engine.protocol import Done, Loaded, Stats
 from hermes_cli.errors import EngineError, HermesError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
+    from hermes_cli.engine.child import Child
     from hermes_cli.engine.protocol import Event
     from hermes_cli.engine.request import Request
     from hermes_cli.planning.run_plan import RunPlan
@@ -61,6 +62,7 @@ class WorkerEngine:
         *,
         progress: Callable[[float], None] | None = None,
         restart_delays: Sequence[float] = RESTART_DELAYS,
+        spare: Awaitable[Child] | None = None,
     ) -> None:
         """Nothing is started yet.
 
@@ -70,7 +72,9 @@ class WorkerEngine:
             options: how to work.
             progress: is told which part of the weights (0 to 1) has been read.
             restart_delays: seconds before a child is started again, by how many have died in a row.
+            spare: a child that was started before the plan was known; it is the first one, and belongs to the engine.
         """
+        self._spare = spare
         self._options = options or Options()
         self._task = Task(path, plan, self._options, progress)
         self._delays = restart_delays
@@ -187,7 +191,8 @@ class WorkerEngine:
             delay = max(self._died + usual - time.monotonic(), 0)
         self._counts["restarts"] += self._dead
         self._dead = False
-        self._life = Life(self._task, delay, self._ended)
+        self._life = Life(self._task, delay, self._ended, self._spare)
+        self._spare = None
         return self._life
 
     def _ended(self, life: Life) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
     from numpy.typing import NDArray
 
-    from hermes_cli.engine.llama import Vocabulary
+    from hermes_cli.engine.vocabulary import Vocabulary
 
 T = TypeVar("T")
 
@@ -285,24 +285,21 @@ class LazyGrammars:
 
 
 def special_tokens(vocabulary: Vocabulary, tags: Iterable[str]) -> Special:
-    """Which tokens are no text: 0.1 s for 262,144 tokens.
+    """Which tokens are no text.
 
     Args:
         vocabulary: to look in.
         tags: texts that are no ordinary text if they are one token.
     """
-    vocab = vocabulary._vocab  # noqa: SLF001 - a hundred thousand calls, so none in between
-    kind_of = llama_cpp.llama_vocab_get_attr
     no_text = (
         llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
     )
     added = llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
     found = ((tag, vocabulary.tokenize(tag, special=True)) for tag in tags)
     single = {tag: tokens[0] for tag, tokens in found if len(tokens) == 1}
-    ends = {token for token in range(vocabulary.size) if llama_cpp.llama_vocab_is_eog(vocab, token)}
+    ends = vocabulary.ends()
     others = []
-    for token in range(vocabulary.size):
-        kind = kind_of(vocab, token)
+    for token, kind in vocabulary.marked.items():
         is_tag = kind & added and _BRACKETED.fullmatch(vocabulary.piece(token))
         if (kind & no_text or is_tag) and token not in ends and token not in single.values():
             others.append(token)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from hermes_cli.engine.llama import Vocabulary
+    from hermes_cli.engine.vocabulary import Vocabulary
     from hermes_cli.planning.run_plan import RunPlan
 
 # llama.cpp's common/speculative.cpp: vocabularies may differ in size by so many tokens (padding), and the first few are

@@ -16,7 +16,7 @@ from hermes_cli.engine.protocol import Loaded, Stats
 from hermes_cli.errors import EngineDiedError, EngineError, HermesError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from hermes_cli.engine.options import Options
@@ -47,15 +47,18 @@ class Life:
         died: it ended without being asked to.
     """
 
-    def __init__(self, task: Task, delay: float, ended: Callable[[Life], None]) -> None:
+    def __init__(
+        self, task: Task, delay: float, ended: Callable[[Life], None], spare: Awaitable[Child] | None = None
+    ) -> None:
         """Start a child.
 
         Args:
             task: what it is told.
             delay: seconds to wait before.
             ended: is told of the end, before anybody else is.
+            spare: one that was started before there was anything to tell it.
         """
-        self._task, self._delay, self._ended = task, delay, ended
+        self._task, self._delay, self._ended, self._spare = task, delay, ended, spare
         self.loaded: asyncio.Future[Loaded | HermesError] = asyncio.get_running_loop().create_future()
         self.stats = Stats()
         self.died = False
@@ -153,7 +156,8 @@ class Life:
         """From start to end of the process; why it ended."""
         self._since = time.monotonic()
         task, identity = self._task, _identity(self._task.path)
-        child = self._child = await Child.start(self._receive, verbose=task.options.verbose)
+        child = self._child = await (self._spare or Child.start(verbose=task.options.verbose))
+        child.receive = self._receive
         try:
             child.send(wire.pack_load(task.path, task.plan, task.options))
             death = await child.gone()

@@ -14,7 +14,8 @@ from weakref import WeakSet
 
 from hermes_cli.engine.bindings import llama_cpp
 from hermes_cli.engine.log import LOG
-from hermes_cli.errors import ContextFullError, EngineError, IntegrityError, UsageError
+from hermes_cli.engine.vocabulary import Vocabulary
+from hermes_cli.errors import ContextFullError, EngineError, IntegrityError
 from hermes_cli.gguf.types import TENSOR_TYPES
 
 if TYPE_CHECKING:
@@ -77,77 +78,6 @@ class Owned:
     def __del__(self) -> None:
         if not sys.is_finalizing():  # by then ctypes may be gone, and the memory goes with the process
             self.close()
-
-
-class Vocabulary:
-    """The model's tokenizer; lives as long as its model."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._vocab = llama_cpp.llama_model_get_vocab(model.handle)
-        self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Token ids of `text`; `special` lets the text spell control tokens. Nothing is added at either end.
-
-        Raises:
-            UsageError: the text is too long for llama.cpp to count its tokens.
-        """
-        raw = text.encode("utf-8", "replace")  # JSON escapes and command lines can hold half characters
-        room = len(raw) + 8
-        tokens = (llama_cpp.llama_token * room)()
-        count: int = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), tokens, room, False, special)  # noqa: FBT003
-        if count < 0:
-            raise UsageError(f"a text of {len(raw):,} bytes cannot be tokenized.", hint="shorten it.")
-        return list(tokens[:count])
-
-    def piece(self, token: int) -> bytes:
-        """The bytes a token stands for, tags included; a character may span several tokens."""
-        size = 64
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            written: int = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, 0, True)  # noqa: FBT003
-            if written >= 0:
-                return buffer.raw[:written]
-            size = -written
-
-    def text_of(self, token: int) -> str:
-        """How the vocabulary spells a token; empty for -1, which means the model has none of that kind."""
-        return "" if token < 0 else llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
-
-    def special_texts(self) -> tuple[list[str], list[str]]:
-        """How control tokens are spelled, and those that whoever made the vocabulary added to it."""
-        get = llama_cpp.llama_vocab_get_attr
-        control: list[str] = []
-        added: list[str] = []
-        for token in range(self.size):
-            kind = get(self._vocab, token)
-            if kind & (llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN):
-                control.append(self.text_of(token))
-            elif kind & llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED:
-                added.append(self.text_of(token))
-        return control, added
-
-    @property
-    def bos(self) -> int:
-        """The token that begins a text, or -1."""
-        token: int = llama_cpp.llama_vocab_bos(self._vocab)
-        return token
-
-    @property
-    def eos(self) -> int:
-        """The token that ends a text, or -1."""
-        token: int = llama_cpp.llama_vocab_eos(self._vocab)
-        return token
-
-    @property
-    def adds_bos(self) -> bool:
-        """Whether prompts are to start with the begin-of-text token."""
-        return bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
-
-    def ends_generation(self, token: int) -> bool:
-        """Whether the token ends an answer: end of turn, end of text, and their kin."""
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
 
 
 class Model(Owned):

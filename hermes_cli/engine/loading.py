@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.engine.constraint import Special
-    from hermes_cli.engine.llama import Vocabulary
     from hermes_cli.engine.options import Options
+    from hermes_cli.engine.vocabulary import Vocabulary
     from hermes_cli.planning.run_plan import RunPlan
 
 MANY_THREADS = 8  # from so many on it is measured whether fewer are faster

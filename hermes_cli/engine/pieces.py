@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from hermes_cli.engine.llama import Vocabulary
+    from hermes_cli.engine.vocabulary import Vocabulary
 
 
 class Piece(NamedTuple):

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 REINSTALL_HINT = "install it again: pip install --force-reinstall --no-cache-dir llama-cpp-python"
 _UNLOADABLE = re.compile(r"^[\w.]*EngineError: (llama\.cpp cannot be loaded: .*)$", re.MULTILINE)  # of bindings.py
 _ASSERTION = re.compile(r"GGML_ASSERT\(.*\) failed")
+# How often a thread looks before it sleeps. OpenMP's own 300,000 make a model 30 times slower and more as soon as a
+# second one works on the same cores; this costs 1 to 2 % when none does (docs/engine.md).
+SPINS = "2000"
+_WAITING = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
 _MOST_SHOWN = 300  # characters of a last line
 
 # What ends a process from outside, without a word of its own. SIGBUS comes where a mapped file has no such page.
@@ -48,8 +52,13 @@ def command(module: str) -> tuple[str, ...]:
 
 
 def environment() -> dict[str, str]:
-    """The environment that it gets: where llama.cpp gives up it must not start a debugger."""
-    return {**os.environ, "GGML_NO_BACKTRACE": "1"}
+    """The environment that it gets.
+
+    Where llama.cpp gives up it must not start a debugger. Where threads wait for each other they soon sleep, unless
+    the user decided otherwise. NumPy needs no threads here: nothing multiplies matrices with it.
+    """
+    usual = {} if os.environ.keys() & _WAITING else {"GOMP_SPINCOUNT": SPINS}
+    return {**os.environ, **usual, "GGML_NO_BACKTRACE": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hermes_cli.engine.llama import Vocabulary
     from hermes_cli.engine.request import Sampling
+    from hermes_cli.engine.vocabulary import Vocabulary
 
 FORBIDDING_BIAS = -100.0  # OpenAI's API reference, logit_bias: "-100 ... should result in a ban"
 MOST_BIAS = 1e6  # more is as certain, and its products with penalties and temperatures stay 32-bit numbers

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import NoReturn
 
-    from hermes_cli.engine.llama import Vocabulary
     from hermes_cli.engine.loading import Ready
     from hermes_cli.engine.options import Options
     from hermes_cli.engine.protocol import Event
+    from hermes_cli.engine.vocabulary import Vocabulary
     from hermes_cli.planning.run_plan import RunPlan
 
 T = TypeVar("T")

@@ -328,6 +328,8 @@ def test_no_completion_fails(name: str, typed: str) -> None:
 
 def test_the_page_lists_every_command() -> None:
     page = (REPOSITORY / "docs" / "chat.md").read_text(encoding="utf-8")
-    rows = [line.split(" | ")[0].removeprefix("| ").strip("` ") for line in page.splitlines() if line.startswith("| `/")]
+    rows = [
+        line.split(" | ")[0].removeprefix("| ").strip("` ") for line in page.splitlines() if line.startswith("| `/")
+    ]
     told = [f"{one.name} {one.usage}".strip().replace("|", "\\|") for one in COMMANDS.values()]
     assert sorted(rows) == sorted(told)

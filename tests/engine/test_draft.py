@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from hermes_cli.engine.batch import Batch
 from hermes_cli.engine.draft import DraftModel
-from hermes_cli.engine.llama import Context, Model, Vocabulary
+from hermes_cli.engine.llama import Context, Model
+from hermes_cli.engine.vocabulary import Vocabulary
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import Settings
 from hermes_cli.planning.run_plan import RunPlan

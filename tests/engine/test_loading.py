@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from hermes_cli.engine import constraint, loading
 from hermes_cli.engine.constraint import Special, special_tokens
-from hermes_cli.engine.llama import Vocabulary
+from hermes_cli.engine.llama import Model
 from hermes_cli.engine.loading import fastest, load
 from hermes_cli.engine.options import Options
+from hermes_cli.engine.vocabulary import Vocabulary
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import Settings
 from hermes_cli.planning.run_plan import RunPlan
@@ -75,3 +76,9 @@ def test_grammars_are_made_once(demo_path: Path) -> None:
     assert len(made) == 1
     assert (ready.grammars.get().tags, ready.grammars.get().others) == (ready.loaded.tags, ready.loaded.others)
     ready.model.close()
+
+
+def test_no_token_that_ends_an_answer_is_missed(demo_model: Model) -> None:
+    vocabulary = demo_model.vocabulary
+    assert vocabulary.ends() == {token for token in range(vocabulary.size) if vocabulary.ends_generation(token)}
+    assert vocabulary.ends()

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logit_rows import Row, distinct, flat
 
-from hermes_cli.engine.llama import Model, Vocabulary
+from hermes_cli.engine.llama import Model
 from hermes_cli.engine.request import Sampling
 from hermes_cli.engine.sampling import Sampler, token_logprobs
+from hermes_cli.engine.vocabulary import Vocabulary
 from hermes_cli.errors import EngineError, UsageError
 
 CONTEXT = 1024

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from hermes_cli.engine.batch import Batch
 from hermes_cli.engine.bindings import llama_cpp
-from hermes_cli.engine.llama import Context, Model, Vocabulary
+from hermes_cli.engine.llama import Context, Model
 from hermes_cli.engine.request import Sampling
 from hermes_cli.engine.sampling import Sampler
+from hermes_cli.engine.vocabulary import Vocabulary
 from hermes_cli.planning.memory import Settings
 
 CONTEXT = 1024

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from logit_rows import distinct
 
-from hermes_cli.engine.llama import Model, Vocabulary
+from hermes_cli.engine.llama import Model
 from hermes_cli.engine.request import MOST_BIASES, RANGES, WHOLE, Sampling
 from hermes_cli.engine.sampling import Sampler
+from hermes_cli.engine.vocabulary import Vocabulary
 from hermes_cli.errors import UsageError
 
 CONTEXT = 1024

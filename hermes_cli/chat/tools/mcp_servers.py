@@ -20,7 +20,7 @@ from hermes_cli.chat.tools.functions import Tool, ToolFailedError, outcome
 from hermes_cli.errors import HermesError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     import mcp_types
     from anyio.from_thread import BlockingPortal
@@ -57,8 +57,10 @@ class Servers:
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
 
-    def begin(self, servers: Iterable[Server]) -> None:
+    def begin(self, servers: Sequence[Server]) -> None:
         """Start servers, but for those that are there already."""
+        if not servers:
+            return
         from hermes_cli.chat.tools.mcp_connection import Connection  # noqa: PLC0415 - 0.5 s, only where there are servers
 
         for server in servers:

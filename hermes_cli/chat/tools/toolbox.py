@@ -76,7 +76,7 @@ class Toolbox:
         self._own = {name: tool for name, tool in self._own.items() if tool.origin not in origins} | dict(tools)
         self._collect()
 
-    def begin(self, servers: Iterable[Server]) -> None:
+    def begin(self, servers: Sequence[Server]) -> None:
         """Start MCP servers; `ready` waits for them."""
         self._servers.begin(servers)
 
