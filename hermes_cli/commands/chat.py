@@ -9,6 +9,7 @@ import typer
 from hermes_cli.chat.manner import Manner
 from hermes_cli.commands.adapters import adapters
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, VerboseOption, console_for
+from hermes_cli.commands.words import model_and_prompt
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import KV_TYPES
 from hermes_cli.planning.run_plan import Loading
@@ -188,6 +189,8 @@ def command(
         raise UsageError("--no-save cannot go on with what was saved.", hint="leave --no-save out.")
     _check_stops(stop or [])
 
+    typed, text = model_and_prompt(words or [], named=bool(model or endpoint), console=console)
+
     from hermes_cli.commands.head_start import HeadStart  # noqa: PLC0415 - arguments are checked before all imports
 
     with HeadStart(engine=not endpoint, verbose=verbose) as start:
@@ -219,8 +222,7 @@ def command(
         prefixes = paths.cache_dir() / "prefixes" if save else None
         how = How(wished, yarn, draft, adapters(lora or []), template, prefixes, verbose)
         wish = Wish(
-            words=tuple(words or ()),
-            model=model,
+            model=model or typed,
             endpoint=endpoint,
             resume=resume,
             go_on=go_on,
@@ -233,7 +235,7 @@ def command(
             yes=yes,
             hide_thinking=hide_thinking,
         )
-        chat(wish, how, console, start)
+        chat(text, wish, how, console, start)
 
 
 def _check_stops(stops: Sequence[str]) -> None:

@@ -30,8 +30,7 @@ class Wish:
     """What was typed, apart from how models are loaded.
 
     Attributes:
-        words: a model, perhaps, and a prompt.
-        model: the model, if it was said by a flag.
+        model: its name; None is the best that is installed, or the only one of an endpoint.
         endpoint: address of a server that answers in place of an engine.
         resume: the session to go on with; go_on: with the latest.
         save: keep the conversation.
@@ -42,7 +41,6 @@ class Wish:
         hide_thinking: reasoning is not shown.
     """
 
-    words: tuple[str, ...] = ()
     model: str | None = None
     endpoint: str | None = None
     resume: str | None = None

@@ -166,5 +166,6 @@ def _line(facts: dict[str, Any]) -> str:
     clock = datetime.fromisoformat(facts["time"]).astimezone().strftime("%H:%M:%S")
     place = facts["route"] or facts["path"]
     tokens = f", {facts['prompt_tokens']}+{facts['completion_tokens']} tokens" if "model" in facts else ""
-    body = f"\n{facts['body']}" if "body" in facts else ""
+    # Indented, so that no line of what a client sent passes for one of the log's.
+    body = "".join(f"\n  {line}" for line in facts["body"].splitlines()) if "body" in facts else ""
     return f"{clock} {facts['client']} {facts['method']} {place} {facts['status']}, {facts['ms']:.0f} ms{tokens}{body}"

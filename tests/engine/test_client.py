@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
-from engine_rig import PATH, PLAN, answer, engine, run, text_of
+from engine_rig import PATH, PLAN, answer, children, engine, run, text_of
 from scripted_child import ECHO, SLOW, Script, program
 
 from hermes_cli.engine import child
@@ -42,7 +41,7 @@ def test_nothing_is_started_before_it_is_needed(script: Script) -> None:
     async def test() -> None:
         async with engine() as e:
             assert (await e.stats()).state == "unloaded"
-            assert psutil.Process().children() == []
+            assert children() == []
             assert text_of(await answer(e, "a", "b")) == "ab"
             stats = await e.stats()
             assert (stats.state, stats.requests, stats.steps, stats.restarts) == ("ready", 1, 7, 0)

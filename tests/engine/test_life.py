@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from engine_rig import PATH, PLAN, answer, engine, pid_of, run, text_of, until
+from engine_rig import PATH, PLAN, answer, children, engine, pid_of, run, text_of, until
 from scripted_child import ECHO, SLOW, Script, program
 
 from hermes_cli.engine import child, client, life
@@ -349,7 +349,7 @@ def test_unloading_while_it_loads(script: Script) -> None:
     async def test() -> None:
         async with engine() as e:
             loading = asyncio.ensure_future(e.load())
-            await until(psutil.Process().children)
+            await until(children)
             assert (await e.stats()).state == "loading"
             await e.unload()
             with pytest.raises(EngineError, match="unloaded meanwhile"):

@@ -17,7 +17,7 @@ from textwrap import dedent
 
 import psutil
 import pytest
-from engine_rig import engine, open_files, pid_of, run, text_of
+from engine_rig import children, engine, open_files, pid_of, run, text_of
 from gguf_bytes import entry, gguf, string, tensor
 from hostile_gguf import hostile
 
@@ -392,7 +392,7 @@ def test_loading_and_unloading_brings_the_memory_back(demo_path: Path) -> None:
             for _ in range(20):
                 await events(e, request(max_tokens=3))
                 await e.unload()
-                assert psutil.Process().children() == []
+                assert children() == []
                 used.append(psutil.Process().memory_info().rss)
                 files.append(open_files())
             assert files[-1] == files[0]

@@ -362,6 +362,14 @@ def test_log_forging() -> None:
     assert r"/a\n12:00:00" in line
 
 
+def test_log_forging_by_a_body() -> None:
+    with served(ServerSettings(log_prompts=True)) as running:
+        forged = "12:00:00 root GET /v1/models 200, 1 ms"
+        running.post("/tokenize", f'"\n{forged}\r{forged}"'.encode())
+        line = running.logged("root")
+    assert not any(one.startswith("12:00:00 root") for one in line.splitlines())
+
+
 # Template injection, and control tokens in what is said
 
 
