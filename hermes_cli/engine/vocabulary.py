@@ -5,13 +5,10 @@ from __future__ import annotations
 import ctypes
 from functools import cached_property
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from hermes_cli.engine.bindings import llama_cpp
 from hermes_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from hermes_cli.engine.llama import Model
 
 MARKED = (
     llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
@@ -21,10 +18,18 @@ MARKED = (
 )
 
 
+class Owner(Protocol):
+    """A loaded model."""
+
+    @property
+    def handle(self) -> Any:  # noqa: ANN401 - ctypes pointers have no common type
+        """llama.cpp's pointer to it."""
+
+
 class Vocabulary:
     """The model's tokenizer; lives as long as its model."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Owner) -> None:
         self._model = model
         self._vocab = llama_cpp.llama_model_get_vocab(model.handle)
         self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
