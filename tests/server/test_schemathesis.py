@@ -13,7 +13,7 @@ from server_fuzz import fuzz, serving
 from server_fuzz_examples import EXAMPLES
 from server_rig import Running, offer
 
-REQUESTS = 500  # a few more are sent, since each route gets as many; the tool sends any number
+REQUESTS = 300  # a few more are sent, since each route gets as many; the tool sends any number
 NUMBERS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 
 
