@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 from fake_engine import LOADED, FakeEngine, Script
@@ -20,6 +22,24 @@ from hermes_cli.engine.protocol import Loaded
 from hermes_cli.generation import Chatter, ToolCall
 from hermes_cli.prompting.families import HERMES_3, Family
 from hermes_cli.prompting.render import OurFormat
+
+
+class Interrupted(BaseException):
+    """What the program's own handler of SIGINT raises."""
+
+
+@contextmanager
+def sigint_raises() -> Iterator[None]:
+    """Ctrl-C is `Interrupted`."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def calling(name: str = "now", **arguments: object) -> str:

@@ -10,6 +10,7 @@ from hermes_cli.chat.composition import FULL
 from hermes_cli.chat.slash import command
 from hermes_cli.chat.slash.all import COMMANDS
 from hermes_cli.chat.slash.ways import thinking
+from hermes_cli.chat.view import speed
 from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
 
 if TYPE_CHECKING:
@@ -103,8 +104,8 @@ def status(scene: Scene) -> str:
     if room:
         parts.append(f"context {scene.used:,} of {room:,} tokens ({scene.used / room:.0%})")
     spent = _spent(scene)
-    if spent and spent.completion_seconds > 0:
-        parts.append(f"{spent.completion_tokens / spent.completion_seconds:,.1f} tokens/s")
+    if spent and (rate := speed(spent.completion_tokens, spent.completion_seconds)):
+        parts.append(rate)
     if scene.partner.reasons is not False:
         parts.append(f"think {thinking(scene.conversation.manner)}")
     if scene.attached:

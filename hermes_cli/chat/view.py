@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from hermes_cli.generation import Done, ToolCall
 
 
+def speed(tokens: float, seconds: float) -> str:
+    """Tokens per second as they are shown; empty where nothing was timed, or nobody counted."""
+    return f"{tokens / seconds:,.1f} tokens/s" if seconds > 0 and tokens > 0 else ""
+
+
 @dataclass
 class Answer:
     """One turn of the model, as far as it is there.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
+from hermes_cli.commands.asking import agreed
 from hermes_cli.commands.units import gigabytes
 from hermes_cli.console import Voice
 from hermes_cli.errors import HermesError, NotFoundError
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.recommend import Candidate
-
-YES = {"y", "yes", ""}
 
 
 def best_installed(command: str, wish: Wish, catalogue: Catalogue, machine: Machine, console: Console) -> Candidate:
@@ -58,15 +56,12 @@ def _fetch(best: Candidate, hint: str, console: Console) -> None:
     from hermes_cli.commands.pull import command as pull  # noqa: PLC0415 - the client side of HTTP
 
     name, size = best.variant.name, gigabytes(best.variant.bytes)
-    refusal = NotFoundError(
-        "no model was named, and no Hermes model that fits is here.", hint=f"hermes pull {name} ({size}). {hint}"
-    )
-    if console.voice is not Voice.HUMAN or not sys.stdin or not sys.stdin.isatty():
-        raise refusal
-    try:
-        answer = console.ask(f"No model is here. Fetch {name}, {size}, the best that fits? [Y/n] ")
-    except OSError:
-        raise refusal from None
-    if answer.lower() not in YES:
+    question = f"No model is here. Fetch {name}, {size}, the best that fits? [Y/n] "
+    answer = agreed(question, console, usually=True) if console.voice is Voice.HUMAN else None
+    if answer is None:
+        raise NotFoundError(
+            "no model was named, and no Hermes model that fits is here.", hint=f"hermes pull {name} ({size}). {hint}"
+        )
+    if not answer:
         raise HermesError("nothing was fetched.", hint=hint)
     pull([name], yes=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json as jsonlib
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hermes_cli.commands.asking import agreed
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.console import Voice
 from hermes_cli.errors import HermesError, UsageError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from hermes_cli.store.hub import RemoteFile
     from hermes_cli.store.space import Space
 
-YES = {"y", "yes", ""}
 TITLES = ("FILE", "SIZE", "HERE", "FROM")
 
 
@@ -151,16 +150,11 @@ def _confirm(space: Space, console: Console) -> None:
     """
     from hermes_cli.store.space import amount  # noqa: PLC0415 - as above
 
-    refusal = UsageError(
-        f"{amount(space.needed)} would be fetched, and nobody can be asked.", hint="say it is meant: --yes"
-    )
-    if not sys.stdin or not sys.stdin.isatty():
-        raise refusal
-    try:
-        answer = console.ask(f"Fetch {amount(space.needed)}? [Y/n] ")
-    except OSError:
-        raise refusal from None
-    if answer.lower() not in YES:
+    wanted = amount(space.needed)
+    answer = agreed(f"Fetch {wanted}? [Y/n] ", console, usually=True)
+    if answer is None:
+        raise UsageError(f"{wanted} would be fetched, and nobody can be asked.", hint="say it is meant: --yes")
+    if not answer:
         raise HermesError("nothing was fetched.", hint="name another model: hermes pull NAME, or see them: hermes list")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hermes_cli.commands.asking import agreed_to_remove
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
-from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from hermes_cli.console import Console
     from hermes_cli.store.inventory import Installed
     from hermes_cli.store.removal import Removal
-
-YES = {"y", "yes"}
 
 
 def command(
@@ -111,16 +109,7 @@ def _show(models: Sequence[Installed], removal: Removal, console: Console) -> No
 
 def _confirm(removal: Removal, console: Console) -> None:
     count = len(removal.names) + len(removal.parts)
-    what = f"{count} {'file' if count == 1 else 'files'}"
-    refusal = UsageError(f"{what} would be removed, and nobody can be asked.", hint="say it is meant: --yes")
-    if not sys.stdin or not sys.stdin.isatty():
-        raise refusal
-    try:
-        answer = console.ask(f"Remove {what}? [y/N] ")
-    except OSError:
-        raise refusal from None
-    if answer.lower() not in YES:
-        raise HermesError("nothing was removed.", hint="to remove it, answer y, or say --yes.")
+    agreed_to_remove(f"{count} {'file' if count == 1 else 'files'}", console)
 
 
 def _amount(size: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path  # noqa: TC003 - Typer reads the annotation
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from hermes_cli import paths
+from hermes_cli.commands.asking import agreed_to_remove
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.commands.units import gigabytes
 from hermes_cli.console import CONTROL
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from hermes_cli.chat.sessions.folder import Removed, Saved, Session
     from hermes_cli.console import Console
-
-YES = {"y", "yes"}
 
 
 class _ListFirst(TyperGroup):
@@ -117,7 +115,7 @@ def rm(
     if not going:
         console.note("there is nothing to remove")
     elif not yes:
-        _confirm(_count(len(going)), console)
+        agreed_to_remove(_count(len(going)), console)
     removed = remove(one.path for one in going)
     _say(removed, console)
 
@@ -240,18 +238,6 @@ def _say(removed: Removed, console: Console) -> None:
     if removed.kept:
         what = f"{removed.kept[0]} is" if len(removed.kept) == 1 else f"{', '.join(removed.kept)} are"
         raise HermesError(f"{what} open in a chat, and not removed.", hint="leave that chat, then remove it.")
-
-
-def _confirm(what: str, console: Console) -> None:
-    refusal = UsageError(f"{what} would be removed, and nobody can be asked.", hint="say it is meant: --yes")
-    if not sys.stdin or not sys.stdin.isatty():
-        raise refusal
-    try:
-        answer = console.ask(f"Remove {what}? [y/N] ")
-    except OSError:
-        raise refusal from None
-    if answer.lower() not in YES:
-        raise HermesError("nothing was removed.", hint="to remove it, answer y, or say --yes.")
 
 
 def _count(sessions: int) -> str:

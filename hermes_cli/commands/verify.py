@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hermes_cli.commands.asking import agreed, somebody_there
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.errors import HermesError, IntegrityError, NetworkError
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from hermes_cli.console import Console
     from hermes_cli.store.inventory import Installed
     from hermes_cli.store.verification import Checked
-
-YES = {"y", "yes"}
 
 
 def command(
@@ -116,15 +115,11 @@ def _asked(wrong: Sequence[Checked], console: Console) -> bool:
     from hermes_cli.console import Voice  # noqa: PLC0415 - only when something is wrong
 
     fetchable = [one for one in wrong if one.model.repo]
-    if console.voice is not Voice.HUMAN or not fetchable or not sys.stdin or not sys.stdin.isatty():
+    if console.voice is not Voice.HUMAN or not fetchable or not somebody_there():
         return False
     for one in wrong:
         console.warn(f"{one.model.name}: {one.file.inside}: {one.note}")
-    try:
-        answer = console.ask("Fetch again what is wrong? [y/N] ")
-    except OSError:
-        return False
-    return answer.lower() in YES
+    return agreed("Fetch again what is wrong? [y/N] ", console) is True
 
 
 def _repaired(wrong: Checked, console: Console) -> Checked:

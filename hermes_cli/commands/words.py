@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hermes_cli.commands.asking import somebody_there
 from hermes_cli.console import Voice
 from hermes_cli.errors import UsageError
 
@@ -38,7 +39,7 @@ def model_and_prompt(words: Sequence[str], *, named: bool, console: Console) -> 
 
 def _on_terminal(console: Console) -> bool:
     """Whether somebody is there to talk with."""
-    return console.voice is Voice.HUMAN and console.out.isatty() and sys.stdin is not None and sys.stdin.isatty()
+    return console.voice is Voice.HUMAN and console.out.isatty() and somebody_there()
 
 
 def _model_and_words(words: Sequence[str], *, named: bool) -> tuple[str | None, Sequence[str]]:

@@ -5,26 +5,18 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator
-from types import FrameType
 
 import pytest
+from chat_rig import Interrupted, sigint_raises
 
 from hermes_cli.chat.loop import Loop
 from hermes_cli.errors import EngineError
 
 
-class Interrupted(BaseException):
-    """What the program's own handler of SIGINT raises."""
-
-
 @pytest.fixture(autouse=True)
 def raising() -> Iterator[None]:
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise Interrupted
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    yield
-    signal.signal(signal.SIGINT, before)
+    with sigint_raises():
+        yield
 
 
 async def give(value: str) -> str:

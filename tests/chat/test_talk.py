@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterable, Iterator
-from types import FrameType
 
 import pytest
-from chat_rig import calling, talking
+from chat_rig import Interrupted, calling, sigint_raises, talking
 from fake_engine import FakeEngine, Step
 
 from hermes_cli.chat.conversation import Conversation
@@ -21,18 +20,10 @@ from hermes_cli.prompting.families import HERMES_4
 DIED = EngineDiedError("the engine was ended (Killed).", hint="ask again.")
 
 
-class Interrupted(BaseException):
-    """What the program's own handler of SIGINT raises."""
-
-
 @pytest.fixture(autouse=True)
 def raising() -> Iterator[None]:
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise Interrupted
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    yield
-    signal.signal(signal.SIGINT, before)
+    with sigint_raises():
+        yield
 
 
 def said(conversation: Conversation) -> list[tuple[str, str | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from hermes_cli.chat.endpoint.refusals import RefusedError
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
@@ -156,8 +157,6 @@ async def _props_context(wire: Wire, name: str) -> int | None:
     """What llama.cpp's server says of itself; others have no such route."""
     if wire.address.host in _SERVICES:
         return None
-    from urllib.parse import quote  # noqa: PLC0415 - next to where it is needed
-
     try:
         told = await wire.json(f"{wire.address.root}/props?model={quote(name, safe='')}")
         number = told["default_generation_settings"]["n_ctx"]
@@ -170,6 +169,10 @@ def _abilities(model: dict[str, Any]) -> tuple[bool | None, bool | None]:
     """Whether it reasons, and takes tools: as this program's server says it, or OpenRouter."""
     said = model.get("capabilities")
     if isinstance(said, dict):
-        return tuple(value if isinstance(value, bool) else None for value in (said.get("reasoning"), said.get("tools")))  # type: ignore[return-value]
+        return _flag(said.get("reasoning")), _flag(said.get("tools"))
     takes = model.get("supported_parameters")
     return ("reasoning" in takes, "tools" in takes) if isinstance(takes, list) else (None, None)
+
+
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None

@@ -8,6 +8,7 @@ from hermes_cli.chat.clipboard import copy
 from hermes_cli.chat.compaction import covered, summarize
 from hermes_cli.chat.composition import composition
 from hermes_cli.chat.slash.command import Command, nothing_more
+from hermes_cli.chat.view import speed
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from hermes_cli.chat.conversation import Spent
     from hermes_cli.chat.scene import Scene
 
+NOT_KNOWN = "not known"
 _BAR = 30  # characters that stand for a whole context
 _NOTHING = HermesError("nothing was said yet.", hint="type a question.")
 
@@ -97,8 +99,8 @@ def _stats(scene: Scene, rest: str) -> None:
         ["turns of the model", f"{len(spent):,}"],
         ["tokens read", f"{prompt:,.0f}, {cached:,.0f} of them from the cache"],
         ["tokens written", f"{written:,.0f}, {thought:,.0f} of them reasoning"],
-        ["prefill, measured", _rate(prompt - cached, reading)],
-        ["decode, measured", _rate(written, writing)],
+        ["prefill, measured", speed(prompt - cached, reading) or NOT_KNOWN],
+        ["decode, measured", speed(written, writing) or NOT_KNOWN],
     ]
     scene.console.table(["", ""], rows)
 
@@ -114,10 +116,6 @@ def _copy(scene: Scene, rest: str) -> None:
 
 def _sum(spent: Iterable[Spent], name: str) -> float:
     return float(sum(getattr(one, name) for one in spent))
-
-
-def _rate(tokens: float, seconds: float) -> str:
-    return f"{tokens / seconds:,.1f} tokens/s" if seconds > 0 and tokens > 0 else "not known"
 
 
 def _short(text: str) -> str:

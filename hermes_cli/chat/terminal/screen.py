@@ -19,6 +19,7 @@ from hermes_cli.chat.terminal.echo import Echo
 from hermes_cli.chat.terminal.painter import Painter
 from hermes_cli.chat.terminal.thoughts import STYLE, Thoughts, folded, rows_of
 from hermes_cli.chat.tools.consent import shown
+from hermes_cli.chat.view import speed
 from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
@@ -217,8 +218,8 @@ class TerminalView:
         parts = [f"{done.completion_tokens:,} tokens"]
         if done.reasoning_tokens:
             parts[0] += f", {done.reasoning_tokens:,} of them thought"
-        if done.completion_seconds > 0 and done.completion_tokens:
-            parts.append(f"{done.completion_tokens / done.completion_seconds:,.1f} tokens/s")
+        if rate := speed(done.completion_tokens, done.completion_seconds):
+            parts.append(rate)
         if self._first and self._asked:
             parts.append(f"first token {self._first - self._asked:.2f} s")
         return f"{' · '.join(parts)} (measured)"
