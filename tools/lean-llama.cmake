@@ -3,10 +3,10 @@
 # Use it through CMAKE_ARGS (the Makefile does):
 #   CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=/path/to/lean-llama.cmake" pip install llama-cpp-python
 #
-# CMake reads this file right after the vendored llama.cpp says project("llama.cpp"). It changes nothing about the
-# code that is compiled or its flags; it leaves out `common` (a library for llama.cpp's own programs, which the sdist
-# switches on by force) and hands the ~150 small files of src/models to the compiler in groups, because each of
-# them spends most of its compile time on the same headers.
+# CMake reads this file right after the vendored llama.cpp says project("llama.cpp"). It leaves out `common` (a library
+# for llama.cpp's own programs, which the sdist switches on by force) and hands the ~150 small files of src/models to
+# the compiler in groups, because each of them spends most of its compile time on the same headers. The code and its
+# flags stay as they are, but for one file: see lean_keep_amx_tile_setup.
 
 set(LLAMA_BUILD_COMMON OFF)
 
@@ -19,5 +19,15 @@ function(lean_group_model_files)
     set_target_properties(llama PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 20)
 endfunction()
 
-# The target `llama` exists only at the end of llama.cpp's own CMakeLists.txt.
+# GCC before 14 declares that _tile_loadconfig reads 8 of the 64 bytes of its argument, so its dead-store elimination
+# drops the others and every multiplication on a processor with AMX (Xeon from Sapphire Rapids on) ends in SIGSEGV.
+function(lean_keep_amx_tile_setup)
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 14 AND TARGET ggml-cpu)
+        set_source_files_properties("${CMAKE_CURRENT_SOURCE_DIR}/ggml/src/ggml-cpu/amx/mmq.cpp"
+            TARGET_DIRECTORY ggml-cpu PROPERTIES COMPILE_OPTIONS -fno-tree-dse)
+    endif()
+endfunction()
+
+# The targets exist only at the end of llama.cpp's own CMakeLists.txt.
 cmake_language(DEFER CALL lean_group_model_files)
+cmake_language(DEFER CALL lean_keep_amx_tile_setup)
