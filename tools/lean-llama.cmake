@@ -19,12 +19,18 @@ function(lean_group_model_files)
     set_target_properties(llama PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 20)
 endfunction()
 
-# GCC before 14 declares that _tile_loadconfig reads 8 of the 64 bytes of its argument, so its dead-store elimination
-# drops the others and every multiplication on a processor with AMX (Xeon from Sapphire Rapids on) ends in SIGSEGV.
+# GCC before 14 declares that _tile_loadconfig reads 8 of the 64 bytes of its argument, so the optimizer drops the stores
+# to the others, and every multiplication on a processor with AMX (Xeon from Sapphire Rapids on) ends in SIGSEGV.
 function(lean_keep_amx_tile_setup)
-    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 14 AND TARGET ggml-cpu)
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 14
+            AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND TARGET ggml-cpu)
+        set(header "${CMAKE_CURRENT_BINARY_DIR}/tile_loadconfig.h")
+        file(WRITE "${header}" [=[
+#include <immintrin.h>
+#define _tile_loadconfig(config) __asm__ volatile ("ldtilecfg %0" :: "m" (*(const char (*)[64]) (config)))
+]=])
         set_source_files_properties("${CMAKE_CURRENT_SOURCE_DIR}/ggml/src/ggml-cpu/amx/mmq.cpp"
-            TARGET_DIRECTORY ggml-cpu PROPERTIES COMPILE_OPTIONS -fno-tree-dse)
+            TARGET_DIRECTORY ggml-cpu PROPERTIES COMPILE_OPTIONS "-include;${header}")
     endif()
 endfunction()
 
