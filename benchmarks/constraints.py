@@ -25,10 +25,10 @@ from hermes_cli import paths
 from hermes_cli.engine.batch import Batch
 from hermes_cli.engine.bindings import llama_cpp
 from hermes_cli.engine.constraint import Grammars, Matcher, apply_mask
-from hermes_cli.engine.llama import Context, Model
-from hermes_cli.engine.request import Sampling
+from hermes_cli.engine.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.engine.sampling import Sampler
-from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.prompting import grammar_check
 from hermes_cli.prompting.constrain import json_schema, tool_calls
 from hermes_cli.prompting.events import CallFinished
@@ -202,8 +202,8 @@ def free(grammars: Grammars, special: SpecialTokens) -> None:
 class Runs:
     """The demo model under grammars: what it writes, and what that costs."""
 
-    def __init__(self, model: Model) -> None:
-        self._model, self._context = model, Context(model, Settings(2048), threads=1)
+    def __init__(self, model: LlamaModel) -> None:
+        self._model, self._context = model, LlamaContext(model, ContextSettings(2048), threads=1)
         self._vocabulary, self._batch = model.vocabulary, Batch(512)
         self.drawn = self.forced = self.masked = 0
 
@@ -216,7 +216,7 @@ class Runs:
         rendered = template.render(messages=messages, tools=TOOLS, add_generation_prompt=True)
         return self._vocabulary.tokenize(rendered, special=True)
 
-    def write(self, prompt: list[int], matcher: Matcher, sampling: Sampling, most: int) -> str | None:
+    def write(self, prompt: list[int], matcher: Matcher, sampling: SamplingOptions, most: int) -> str | None:
         """One answer, None if it did not end."""
         self._context.forget(0, len(prompt) - 1)
         self._decode(prompt[-1:], len(prompt) - 1)
@@ -275,7 +275,7 @@ def conforms(kind: str, text: str) -> bool:
 
 def conformity(number: int) -> None:
     """Let the demo write many times, greedily and wildly, and count."""
-    with Model(paths.asset("demo.gguf")) as model:
+    with LlamaModel(paths.asset("demo.gguf")) as model:
         grammars, runs = Grammars(model.vocabulary, TAGS), Runs(model)
         special = SpecialTokens(grammars.tags, grammars.others)
         prompt = runs.prompt("What's the weather in Tokyo?")
@@ -290,7 +290,7 @@ def conformity(number: int) -> None:
             runs.drawn = runs.forced = runs.masked = 0
             texts = []
             for seed in range(number):
-                sampling = Sampling(1.5, 0, 1.0, 0.0, seed=seed) if seed else Sampling(temperature=0)
+                sampling = SamplingOptions(1.5, 0, 1.0, 0.0, seed=seed) if seed else SamplingOptions(temperature=0)
                 texts.append(runs.write(prompt, grammars.start(grammar or ""), sampling, 256))
             whole = [text for text in texts if text is not None]
             right = sum(conforms(kind, text) for text in whole)
@@ -312,7 +312,7 @@ def main() -> None:
         for file in options.files:
             masks(file.name, VocabularyFile(file), options.rounds)
     else:
-        with Model(paths.asset("demo.gguf")) as model:
+        with LlamaModel(paths.asset("demo.gguf")) as model:
             masks("demo", model, options.rounds)
         conformity(options.answers)
 

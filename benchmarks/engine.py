@@ -32,7 +32,7 @@ from benchmarks.peers import PACKAGE, programs
 from benchmarks.scenarios import SCENARIOS, Repeat, Scenario
 from benchmarks.sides import Hermes, LlamaServer, Load, Side
 from hermes_cli import __version__, paths
-from hermes_cli.engine.llama import Model
+from hermes_cli.engine.llama import LlamaModel
 from hermes_cli.hardware.probe import probe
 
 GIB = 1024**3
@@ -162,7 +162,7 @@ def main() -> None:
     more, notes = others()
     load = Load(options.file, options.threads, 0, 0, options.gpu_layers)
     about = described(load, peers, options.rounds)
-    with Model(options.file, rehearse=True) as model:
+    with LlamaModel(options.file, rehearse=True) as model:
         material = Material(lambda text: len(model.vocabulary.tokenize(text, special=True)), model.trained_context)
         bench = Bench(load, material, peers, options.rounds, more)
         rows = asyncio.run(measured(bench, kinds))

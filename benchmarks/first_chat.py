@@ -22,10 +22,10 @@ import llama_cpp
 from hermes_cli import paths
 from hermes_cli.engine.client import WorkerEngine
 from hermes_cli.engine.protocol import Done
-from hermes_cli.engine.request import Request, Sampling
+from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.memory import Settings
-from hermes_cli.planning.run_plan import RunPlan
+from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.memory import ContextSettings
 
 CONTEXT = 2048
 PROMPTS = {
@@ -57,7 +57,7 @@ def ours(engine: WorkerEngine, most: int) -> Side:
 
     async def side(prompt: list[int]) -> Run:
         started, stamps, done = time.perf_counter(), [], None
-        async for event in engine.generate(Request(tuple(prompt), Sampling(temperature=0), most)):
+        async for event in engine.generate(GenerationRequest(tuple(prompt), SamplingOptions(temperature=0), most)):
             if isinstance(event, Done):
                 done = event
             else:
@@ -88,7 +88,7 @@ def theirs(path: Path, threads: int, most: int) -> Side:
 
 async def compare(name: str, path: Path, threads: int, rounds: int, most: int) -> None:
     """Let both sides take turns on one file and print the ratios, then the medians."""
-    engine = WorkerEngine(path, RunPlan(Settings(CONTEXT), threads=threads))
+    engine = WorkerEngine(path, LoadPlan(ContextSettings(CONTEXT), threads=threads))
     mine, peer = ours(engine, most), theirs(path, threads, most)
     pairs: list[tuple[Run, Run]] = []
     for number in range(rounds + 1):

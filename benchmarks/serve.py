@@ -36,10 +36,10 @@ from benchmarks.sides import Counts, HttpSide, LlamaServer, Load, Piece, Side, S
 from hermes_cli import paths
 from hermes_cli.catalog.load import load as load_catalogue
 from hermes_cli.engine.client import WorkerEngine
-from hermes_cli.engine.llama import Model
-from hermes_cli.generation import Chatter, Content, Done, Message, Turn
+from hermes_cli.engine.llama import LlamaModel
+from hermes_cli.generation import ChatModel, Content, Done, Message, TurnRequest
 from hermes_cli.hardware.probe import probe
-from hermes_cli.server.lineup import line_up
+from hermes_cli.server.planning import plan_models
 from hermes_cli.server.settings import ModelEntry, ServerSettings
 
 ROOMY = STREAMS * 256  # tokens of context with which all chats together have room
@@ -69,15 +69,15 @@ class Bare:
             template=str(self._template),
         )
         settings = ServerSettings(models=(entry,))
-        (offer,) = line_up(settings, load_catalogue(), probe(measure=False), lambda *_: None, print)
+        (offer,) = plan_models(settings, load_catalogue(), probe(measure=False), lambda *_: None, print)
         self._engine = WorkerEngine(offer.path, offer.confirmed.plan, offer.options)
-        self._chatter = await Chatter.open(self._engine, known=offer.known, template=offer.template)
+        self._chatter = await ChatModel.open(self._engine, known=offer.known, template=offer.template)
 
     async def stream(self, task: Task) -> Stream:
         """Pieces, then the counts."""
         usual = self._chatter.recommended_sampling()
         sampling = replace(usual, temperature=TEMPERATURE, seed=SEED, ignore_eos=True)
-        turn = Turn([Message("user", task.prompt)], sampling=sampling, max_tokens=task.tokens)
+        turn = TurnRequest([Message("user", task.prompt)], sampling=sampling, max_tokens=task.tokens)
         async with aclosing(self._chatter.answer(turn)) as events:
             async for event in events:
                 if isinstance(event, Content):
@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     peers = programs()
-    with Model(options.file, rehearse=True) as model:
+    with LlamaModel(options.file, rehearse=True) as model:
         material = Material(lambda text: len(model.vocabulary.tokenize(text, special=True)), model.trained_context)
     load = Load(options.file.absolute(), options.threads, Chats.cells(material), Chats.slots, options.gpu_layers)
     about = described(load, peers, options.rounds)

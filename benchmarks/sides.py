@@ -19,11 +19,11 @@ from typing import Any, NamedTuple, Protocol
 
 from benchmarks.material import Json, call_schema
 from hermes_cli.engine.client import WorkerEngine
-from hermes_cli.engine.options import Options
-from hermes_cli.engine.protocol import Text
-from hermes_cli.engine.request import Request, Sampling
-from hermes_cli.planning.memory import Settings
-from hermes_cli.planning.run_plan import RunPlan
+from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.protocol import TextEvent
+from hermes_cli.engine.request import GenerationRequest, SamplingOptions
+from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.prompting.constrain import json_schema, tool_calls
 from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
@@ -150,23 +150,23 @@ class Hermes:
 
     async def start(self, load: Load) -> None:
         """Load."""
-        plan = RunPlan(Settings(load.cells, load.slots), load.gpu_layers, (), load.threads)
-        self._engine = WorkerEngine(load.path, plan, Options(tags=TAGS))
+        plan = LoadPlan(ContextSettings(load.cells, load.slots), load.gpu_layers, (), load.threads)
+        self._engine = WorkerEngine(load.path, plan, EngineOptions(tags=TAGS))
         loaded = await self._engine.load()
         self._special = SpecialTokens(loaded.tags, loaded.others)
 
     async def stream(self, task: Task) -> Stream:
         """Pieces, then the counts."""
-        request = Request(
+        request = GenerationRequest(
             (task.prompt,),
-            Sampling(temperature=0, ignore_eos=not task.bound),
+            SamplingOptions(temperature=0, ignore_eos=not task.bound),
             task.tokens,
             grammar=self._grammar(task),
             speculate=task.speculate,
         )
         async with aclosing(self._engine.generate(request)) as events:
             async for event in events:
-                if isinstance(event, Text):
+                if isinstance(event, TextEvent):
                     yield Piece(time.perf_counter(), event.text, event.tokens)
                 else:
                     yield Counts(event.prompt_tokens, event.completion_tokens, event.accepted_tokens)

@@ -19,10 +19,10 @@ from skeleton import write_skeleton
 
 from hermes_cli.catalog.load import shipped
 from hermes_cli.engine.batch import Batch
-from hermes_cli.engine.llama import Context, Model
+from hermes_cli.engine.llama import LlamaContext, LlamaModel
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.simulate import simulate
-from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.speed import decode_speed, prefill_speed
 
@@ -32,7 +32,7 @@ PROMPT, WRITTEN = 256, 16
 def measured(path: Path, threads: int) -> tuple[float, float]:
     """Tokens per second of prefill (the better of two) and of decoding (the median)."""
     batch = Batch(PROMPT)
-    with Model(path) as model, Context(model, Settings(2 * PROMPT), threads=threads) as context:
+    with LlamaModel(path) as model, LlamaContext(model, ContextSettings(2 * PROMPT), threads=threads) as context:
 
         def decode(count: int, start: int) -> float:
             batch.clear()
@@ -58,7 +58,7 @@ def main() -> None:
     bandwidth = f"{(machine.ram_bandwidth or 0) / 1e9:.0f} GB/s ({machine.ram_bandwidth_source})"
     print(f"{options.model} on {machine.cores} cores of {machine.cpu}, RAM at {bandwidth}")
     for quantization in options.quantizations:
-        a, settings = model.architecture, Settings(2 * PROMPT)
+        a, settings = model.architecture, ContextSettings(2 * PROMPT)
         placement = place(a, quantization, settings, machine)
         expected = decode_speed(a, quantization, settings, placement, machine, imatrix=False).expected
         read = prefill_speed(a, placement, machine).expected

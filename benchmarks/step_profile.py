@@ -18,35 +18,35 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hermes_cli import paths
-from hermes_cli.engine.llama import Context, Model
+from hermes_cli.engine.llama import LlamaContext, LlamaModel
 from hermes_cli.engine.protocol import Done, Event
-from hermes_cli.engine.request import Request, Sampling
-from hermes_cli.engine.running import Job
+from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.engine.scheduler import Scheduler
+from hermes_cli.engine.sequence import Job
 from hermes_cli.errors import HermesError
-from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.memory import ContextSettings
 
 SEQUENCES = (1, 8)
 STEP, SEQUENCE = 0.2, 0.05  # ms
 PROMPT = "The pilot paints the old lantern behind the market, and number {} asks why. "
 LEAD = 10  # steps before it is measured
 SAMPLINGS = {
-    "greedy": Sampling(temperature=0, ignore_eos=True),
-    "usual": Sampling(seed=1, ignore_eos=True),
+    "greedy": SamplingOptions(temperature=0, ignore_eos=True),
+    "usual": SamplingOptions(seed=1, ignore_eos=True),
 }
 
 
 class Profile:
     """A scheduler with some sequences that write."""
 
-    def __init__(self, model: Model, sequences: int, sampling: Sampling, steps: int, threads: int) -> None:
+    def __init__(self, model: LlamaModel, sequences: int, sampling: SamplingOptions, steps: int, threads: int) -> None:
         each = steps + LEAD + 32  # the prompt
-        settings = Settings(sequences * each, sequences)
-        self._context = Context(model, settings, threads=threads)
+        settings = ContextSettings(sequences * each, sequences)
+        self._context = LlamaContext(model, settings, threads=threads)
         self._scheduler = Scheduler(model, self._context, self._take, slots=sequences, lookup=False)
         for number in range(sequences):
             prompt = model.vocabulary.tokenize(PROMPT.format(number), special=True)
-            request = Request(tuple(prompt), sampling, steps + LEAD, speculate=False)
+            request = GenerationRequest(tuple(prompt), sampling, steps + LEAD, speculate=False)
             self._scheduler.submit(Job(number, request, prompt))
         for _ in range(LEAD):
             self._scheduler.step()
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--functions", action="store_true")
     options = parser.parse_args()
-    with Model(options.file) as model:
+    with LlamaModel(options.file) as model:
         size = model.vocabulary.size
         print(
             f"{options.file.name}, {size:,} tokens in the vocabulary, {options.steps} steps, {options.threads} threads"

@@ -23,11 +23,11 @@ from words import Style
 
 from hermes_cli import generation as g
 from hermes_cli import paths
-from hermes_cli.engine.confirm import confirm
+from hermes_cli.engine.fit_check import confirm
 from hermes_cli.errors import ContextFullError
-from hermes_cli.planning.run_plan import Loading
+from hermes_cli.planning.load_plan import LoadOverrides
 
-GREEDY = g.Sampling(temperature=0)
+GREEDY = g.SamplingOptions(temperature=0)
 LONGEST_TURN = 400
 _template_names = jinja2.Environment(autoescape=True).from_string(TEMPLATE_FILE.read_text(encoding="utf-8")).module
 THINKING_PROMPT: str = _template_names.thinking_prompt  # type: ignore[attr-defined]
@@ -86,7 +86,7 @@ def kind_of(conversation: Dialogue, messages: list[g.Message], index: int) -> st
     return "JSON of the schema" if conversation.kind == "json" else "plain answer"
 
 
-def play(chatter: g.Chatter, conversation: Dialogue) -> Iterator[Turn]:
+def play(chatter: g.ChatModel, conversation: Dialogue) -> Iterator[Turn]:
     """Generate every assistant turn (the last one only, where it is to reason) from the true history."""
     messages = history(conversation)
     places = [index for index, one in enumerate(messages) if one.role == "assistant"]
@@ -128,7 +128,7 @@ class Table:
         self.total[kind] += 1
         self.right[kind] += good
 
-    def play(self, chatter: g.Chatter, conversation: Dialogue) -> None:
+    def play(self, chatter: g.ChatModel, conversation: Dialogue) -> None:
         """Play a dialogue and count its turns; one that is longer than the context was never trained on either."""
         try:
             turns = list(play(chatter, conversation))
@@ -161,7 +161,7 @@ def main() -> None:
     options = parser.parse_args()
     ordinary = Table("tools with English names, everything asked of them held out")
     invented = Table("tools whose names are held out, too")
-    with g.Chatter(options.model, confirm(options.model, Loading()).plan) as chatter:
+    with g.ChatModel(options.model, confirm(options.model, LoadOverrides()).plan) as chatter:
         for number in range(options.dialogues):
             style = Style(held_out=True, ordinary_tools=True)
             ordinary.play(chatter, dialogue(random.Random(f"ordinary {number}"), style))

@@ -11,19 +11,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.engine.protocol import Done, Logprob, Text, TokenLogprobs
-from hermes_cli.engine.request import Budget, Request, Sampling
+from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
+from hermes_cli.engine.request import GenerationRequest, SamplingOptions, ThinkingBudget
 from hermes_cli.engine.tokens import encode
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting.choose import Carried, Choice, choose
-from hermes_cli.prompting.compose import Request as Conversation
-from hermes_cli.prompting.compose import Wishes
+from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose
+from hermes_cli.prompting.compose import Conversation, PromptOptions
 from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted, Content, Reasoning
 from hermes_cli.prompting.events import Event as Parsed
-from hermes_cli.prompting.memory import Memory
 from hermes_cli.prompting.messages import Message, ToolCall
 from hermes_cli.prompting.parse import Parser
 from hermes_cli.prompting.pieces import Specials
+from hermes_cli.prompting.raw_turn_cache import RawTurnCache
 from hermes_cli.prompting.text import plain
 from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from hermes_cli.catalog.models import Model as KnownModel
-    from hermes_cli.engine.protocol import Engine, Loaded
+    from hermes_cli.catalog.models import CatalogModel as KnownModel
+    from hermes_cli.engine.protocol import Engine, ModelInfo
     from hermes_cli.prompting.render import Prompt
-    from hermes_cli.prompting.turn_grammar import Answer, Calls, Thinking
+    from hermes_cli.prompting.turn_grammar import AnswerGrammar, Thinking, ToolGrammar
 
 # What a file may recommend, as llama.cpp names it after `general.sampling.` (llama-arch.cpp), and our name for it.
 STATED = {
@@ -53,25 +52,25 @@ _TAG = re.compile(f"({'|'.join(TAGS)})")
 
 
 @dataclass(frozen=True)
-class Chosen:
+class LogprobsEvent:
     """The tokens behind the events that follow, with their log-probabilities; only for who asks for them."""
 
     logprobs: tuple[TokenLogprobs, ...]
 
 
-Event = Parsed | Chosen | Done
+Event = Parsed | LogprobsEvent | Done
 
 
 @dataclass(frozen=True)
-class Bounds:
+class Constraints:
     """What a turn is held to: the answer, and the calls that are possible (prompting/constrain.py)."""
 
-    answer: Answer | None = None
-    calls: Calls | None = None
+    answer: AnswerGrammar | None = None
+    calls: ToolGrammar | None = None
 
 
 @dataclass(frozen=True)
-class Turn:
+class TurnRequest:
     """A conversation, and how the model is to go on.
 
     Attributes:
@@ -91,9 +90,9 @@ class Turn:
 
     messages: Sequence[Message]
     tools: Sequence[dict[str, Any]] = ()
-    wishes: Wishes = field(default_factory=Wishes)
-    bounds: Bounds = field(default_factory=Bounds)
-    sampling: Sampling | None = None
+    wishes: PromptOptions = field(default_factory=PromptOptions)
+    bounds: Constraints = field(default_factory=Constraints)
+    sampling: SamplingOptions | None = None
     max_tokens: int | None = None
     think_budget: int | None = None
     stops: tuple[str, ...] = ()
@@ -103,11 +102,11 @@ class Turn:
     speculate: bool = True
 
 
-class Chatter:
+class ChatModel:
     """A model, ready to answer any number of conversations at once. Its engine belongs to who made it."""
 
     def __init__(
-        self, engine: Engine, loaded: Loaded, *, known: KnownModel | None = None, template: str | None = None
+        self, engine: Engine, loaded: ModelInfo, *, known: KnownModel | None = None, template: str | None = None
     ) -> None:
         """Choose the prompt format.
 
@@ -122,10 +121,10 @@ class Chatter:
         """
         self.engine, self.loaded = engine, loaded
         single = {*loaded.control, *loaded.added, *loaded.tags}
-        carried = Carried(loaded.templates, single.__contains__, loaded.bos, loaded.eos)
-        self.choice: Choice = choose(carried, known, template)
+        carried = FileTemplates(loaded.templates, single.__contains__, loaded.bos, loaded.eos)
+        self.choice: TemplateChoice = choose(carried, known, template)
         self._known = known
-        self._memory = Memory()
+        self._memory = RawTurnCache()
 
     @classmethod
     async def open(cls, engine: Engine, *, known: KnownModel | None = None, template: str | None = None) -> Self:
@@ -137,7 +136,7 @@ class Chatter:
         """
         return cls(engine, await engine.load(), known=known, template=template)
 
-    async def answer(self, turn: Turn) -> AsyncGenerator[Event, None]:
+    async def answer(self, turn: TurnRequest) -> AsyncGenerator[Event, None]:
         """Generate the next assistant turn.
 
         Yields content, reasoning and calls as they become certain, and `Done` with counts and times at the end; its
@@ -154,9 +153,9 @@ class Chatter:
         request = await self._request(turn, prompt)
         async with aclosing(self.engine.generate(request)) as stream:  # type: ignore[type-var]  # it can be closed
             async for event in stream:
-                if isinstance(event, Text):
+                if isinstance(event, TextEvent):
                     if event.logprobs:
-                        yield Chosen(event.logprobs)
+                        yield LogprobsEvent(event.logprobs)
                     for parsed in reader.read(event):
                         yield parsed
                     continue
@@ -168,7 +167,7 @@ class Chatter:
                     yield parsed
                 yield done
 
-    def prompt(self, turn: Turn) -> Prompt:
+    def prompt(self, turn: TurnRequest) -> Prompt:
         """What the model reads; nothing in the messages is a control token once its pieces are tokenized.
 
         Raises:
@@ -177,7 +176,7 @@ class Chatter:
         """
         return self.choice.format.render(Conversation(turn.messages, turn.tools, turn.wishes, self._memory))
 
-    async def count(self, turn: Turn) -> int:
+    async def count(self, turn: TurnRequest) -> int:
         """Tokens of a turn's prompt, but for a begin-of-text token that the engine puts before it.
 
         Raises:
@@ -185,9 +184,9 @@ class Chatter:
         """
         return await self._count(self.prompt(turn).pieces(self._specials))
 
-    def recommended_sampling(self) -> Sampling:
+    def recommended_sampling(self) -> SamplingOptions:
         """What the file recommends in `general.sampling.*`, else the catalogue, else llama.cpp's defaults."""
-        usual = Sampling()
+        usual = SamplingOptions()
         said = self._known.sampling if self._known else None
         if said and said != "unknown":
             usual = replace(
@@ -207,15 +206,15 @@ class Chatter:
     def _specials(self) -> Specials:
         return Specials(self.loaded.control, self.loaded.added, self.choice.format.source)
 
-    async def _request(self, turn: Turn, prompt: Prompt) -> Request:
+    async def _request(self, turn: TurnRequest, prompt: Prompt) -> GenerationRequest:
         budget = turn.think_budget
-        return Request(
+        return GenerationRequest(
             prompt.pieces(self._specials),
             sampling=turn.sampling or self.recommended_sampling(),
             max_tokens=turn.max_tokens,
             stops=tuple(dict.fromkeys((*prompt.stop, *turn.stops))),
             grammar=self._grammar(turn.bounds, prompt),
-            budget=None if budget is None else Budget(budget, inside=prompt.inside_reasoning),
+            budget=None if budget is None else ThinkingBudget(budget, inside=prompt.inside_reasoning),
             top_logprobs=turn.top_logprobs,
             client=turn.client,
             shift=turn.shift,
@@ -223,13 +222,13 @@ class Chatter:
             speculate=turn.speculate,
         )
 
-    def _grammar(self, bounds: Bounds, prompt: Prompt) -> str | None:
+    def _grammar(self, bounds: Constraints, prompt: Prompt) -> str | None:
         """The grammar of a turn, in less than a millisecond."""
         thinking: Thinking = "inside" if prompt.inside_reasoning else "may" if prompt.thinks else "no"
         special = SpecialTokens(self.loaded.tags, self.loaded.others)
         return turn_grammar(bounds.answer, bounds.calls, thinking=thinking, tokens=special)
 
-    async def _kept(self, turn: Turn, prompt: Prompt) -> int:
+    async def _kept(self, turn: TurnRequest, prompt: Prompt) -> int:
         """Tokens of what stands before the first message that is no system prompt: a shift leaves them."""
         system = [message for message in turn.messages[:1] if message.role == "system"]
         other = self.prompt(replace(turn, messages=[*system, Message("user", "\ufffd")]))
@@ -247,7 +246,7 @@ class Chatter:
 class _Reader:
     """One turn as it is written: its text becomes events, and what came of it is kept."""
 
-    def __init__(self, turn: Turn, prompt: Prompt) -> None:
+    def __init__(self, turn: TurnRequest, prompt: Prompt) -> None:
         names = [str(tool["function"]["name"]) for tool in turn.tools]
         self._parser = Parser(
             tools=names or None, prompt_opens_think=prompt.inside_reasoning, early=turn.bounds.calls is not None
@@ -269,7 +268,7 @@ class _Reader:
         """As the model wrote it, with what the prompt opened."""
         return "".join(self._text)
 
-    def read(self, piece: Text) -> list[Parsed]:
+    def read(self, piece: TextEvent) -> list[Parsed]:
         """What a piece makes certain.
 
         Where a thought begins or ends in it, its tokens are shared out: one for each tag, the others by letters.
@@ -308,21 +307,21 @@ class _Reader:
 
 __all__ = [
     "TAGS",
-    "Bounds",
     "CallArguments",
     "CallFinished",
     "CallStarted",
-    "Chatter",
-    "Chosen",
+    "ChatModel",
+    "Constraints",
     "Content",
     "Done",
     "Event",
     "Logprob",
+    "LogprobsEvent",
     "Message",
+    "PromptOptions",
     "Reasoning",
-    "Sampling",
+    "SamplingOptions",
     "TokenLogprobs",
     "ToolCall",
-    "Turn",
-    "Wishes",
+    "TurnRequest",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from hermes_cli.chat.conversation import Compacted, Dropped, Expanded, Mannered, Named, Said, Spent
-from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.prompting.messages import Message, ToolCall
 
 # Halves of characters, as a broken program may return them, and what means something in JSON and in lines.
@@ -30,7 +30,7 @@ MESSAGES = st.builds(
 SPENT = st.builds(Spent, st.integers(0, 2**40), prompt_seconds=st.floats(0, 1e6))
 SAID = st.builds(Said, MESSAGES, st.floats(0, 4e9), SOME_TEXT, SPENT | st.none(), st.booleans())
 MANNERS = st.builds(
-    Manner,
+    ChatOptions,
     SOME_TEXT,
     st.booleans() | st.none(),
     st.integers(0, 9) | st.none(),

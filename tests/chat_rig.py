@@ -12,14 +12,14 @@ from typing import Any
 
 from fake_engine import LOADED, FakeEngine, Script
 
+from hermes_cli.chat.agent_loop import AgentLoop
+from hermes_cli.chat.backend import LocalBackend
 from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.loop import Loop
-from hermes_cli.chat.manner import Manner
-from hermes_cli.chat.partner import LocalPartner
-from hermes_cli.chat.talk import Talk
-from hermes_cli.chat.view import Answer, Result
-from hermes_cli.engine.protocol import Loaded
-from hermes_cli.generation import Chatter, ToolCall
+from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.view import Result, TurnResult
+from hermes_cli.engine.protocol import ModelInfo
+from hermes_cli.generation import ChatModel, ToolCall
 from hermes_cli.prompting.families import HERMES_3, Family
 from hermes_cli.prompting.render import OurFormat
 
@@ -54,7 +54,7 @@ class Seen:
     text: str = ""
     reasoned: str = ""
     called: list[str] = field(default_factory=list)
-    turns: list[tuple[Answer, bool]] = field(default_factory=list)
+    turns: list[tuple[TurnResult, bool]] = field(default_factory=list)
     results: list[tuple[str, Result]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
 
@@ -69,7 +69,7 @@ class Seen:
     def calling(self, name: str) -> None:
         self.called.append(name)
 
-    def turn(self, answer: Answer, *, stopped: bool) -> None:
+    def turn(self, answer: TurnResult, *, stopped: bool) -> None:
         self.turns.append((answer, stopped))
 
     def result(self, call: ToolCall, result: Result) -> None:
@@ -102,27 +102,27 @@ def partner(
     *,
     engine: FakeEngine | None = None,
     family: Family = HERMES_3,
-    loaded: Loaded = LOADED,
+    loaded: ModelInfo = LOADED,
     name: str = "fake",
-) -> LocalPartner:
+) -> LocalBackend:
     """A model that says what a script says."""
     engine = engine or FakeEngine(tuple(scripts), loaded=loaded)
-    chatter = Chatter(engine, loaded)
+    chatter = ChatModel(engine, loaded)
     chatter.choice = type(chatter.choice)(OurFormat(family), "for tests")
-    return LocalPartner(chatter, name, {"context_length": loaded.context}, lambda _: None)
+    return LocalBackend(chatter, name, {"context_length": loaded.context}, lambda _: None)
 
 
 @contextmanager
 def talking(
     *scripts: Script,
     engine: FakeEngine | None = None,
-    manner: Manner | None = None,
-    loaded: Loaded = LOADED,
+    manner: ChatOptions | None = None,
+    loaded: ModelInfo = LOADED,
     family: Family = HERMES_3,
     **functions: Callable[[], str],
-) -> Iterator[tuple[Talk, Seen]]:
+) -> Iterator[tuple[AgentLoop, Seen]]:
     """A conversation, and what is shown of it."""
     seen = Seen()
     with Loop() as loop:
         whom = partner(scripts, engine=engine, family=family, loaded=loaded)
-        yield Talk(Conversation(manner), whom, Functions(functions), seen, loop), seen
+        yield AgentLoop(Conversation(manner), whom, Functions(functions), seen, loop), seen

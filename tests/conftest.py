@@ -15,11 +15,11 @@ from hypothesis import settings
 
 from hermes_cli import paths
 from hermes_cli.engine.client import WorkerEngine
-from hermes_cli.engine.llama import Model
-from hermes_cli.engine.options import Options
-from hermes_cli.generation import TAGS, Chatter
-from hermes_cli.planning.memory import Settings
-from hermes_cli.planning.run_plan import RunPlan
+from hermes_cli.engine.llama import LlamaModel
+from hermes_cli.engine.options import EngineOptions
+from hermes_cli.generation import TAGS, ChatModel
+from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.memory import ContextSettings
 
 # Machines differ in speed, results must not: no deadline, and the same examples every time.
 settings.register_profile("hermes", deadline=None, max_examples=60, derandomize=True)
@@ -54,8 +54,8 @@ def demo_path() -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_model(demo_path: Path) -> Iterator[Model]:
-    with Model(demo_path) as model:
+def demo_model(demo_path: Path) -> Iterator[LlamaModel]:
+    with LlamaModel(demo_path) as model:
         yield model
 
 
@@ -68,9 +68,9 @@ def wait_for() -> Iterator[WaitFor]:
 
 
 @pytest.fixture(scope="session")
-def demo_chatter(demo_path: Path, wait_for: WaitFor) -> Iterator[Chatter]:
-    engine = WorkerEngine(demo_path, RunPlan(Settings(1024), threads=1), Options(tags=TAGS))
-    yield wait_for(Chatter.open(engine))
+def demo_chatter(demo_path: Path, wait_for: WaitFor) -> Iterator[ChatModel]:
+    engine = WorkerEngine(demo_path, LoadPlan(ContextSettings(1024), threads=1), EngineOptions(tags=TAGS))
+    yield wait_for(ChatModel.open(engine))
     wait_for(engine.close())
 
 

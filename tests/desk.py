@@ -8,17 +8,17 @@ from typing import Any
 
 from hermes_cli.engine.constraint import Matcher
 from hermes_cli.engine.draft import DraftModel
-from hermes_cli.engine.llama import Context, Model
+from hermes_cli.engine.llama import LlamaContext, LlamaModel
 from hermes_cli.engine.prefixes import SavedPrefixes
-from hermes_cli.engine.protocol import Done, Event, Text
-from hermes_cli.engine.request import Request, Sampling
-from hermes_cli.engine.running import Job
+from hermes_cli.engine.protocol import Done, Event, TextEvent
+from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.engine.scheduler import Scheduler
+from hermes_cli.engine.sequence import Job
 from hermes_cli.engine.tokens import prompt_tokens
 from hermes_cli.errors import HermesError
-from hermes_cli.planning.memory import KvType, Settings
+from hermes_cli.planning.memory import ContextSettings, KvType
 
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingOptions(temperature=0)
 
 
 def turn(text: str, system: str = "You are Hermes Demo.") -> str:
@@ -30,7 +30,7 @@ class Desk:
 
     def __init__(
         self,
-        model: Model,
+        model: LlamaModel,
         context: int = 1024,
         slots: int = 4,
         *,
@@ -42,8 +42,8 @@ class Desk:
         **options: Any,  # noqa: ANN401 - as Scheduler takes them
     ) -> None:
         self.model = model
-        settings = Settings(context, slots, micro_batch, k_type=k_type, v_type=v_type)
-        self.context = Context(model, settings, threads=1)
+        settings = ContextSettings(context, slots, micro_batch, k_type=k_type, v_type=v_type)
+        self.context = LlamaContext(model, settings, threads=1)
         prefixes = SavedPrefixes(saved, self.context) if saved else None
         self.scheduler = Scheduler(model, self.context, self._take, slots=slots, draft=draft, saved=prefixes, **options)
         self.events: dict[int, list[Event | HermesError]] = defaultdict(list)
@@ -56,7 +56,7 @@ class Desk:
         """Submit a request; its id."""
         self._last += 1
         given = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-        request = Request(given, **{"sampling": GREEDY, **asked})
+        request = GenerationRequest(given, **{"sampling": GREEDY, **asked})
         tokens = prompt_tokens(self.model.vocabulary, request.prompt)
         forced = request.budget.forced if request.budget else ""
         closing_tokens = tuple(self.model.vocabulary.tokenize(forced, special=True)) if forced else ()
@@ -78,7 +78,7 @@ class Desk:
         return self.text(number), self.done(number)
 
     def text(self, number: int) -> str:
-        return "".join(event.text for event in self.events[number] if isinstance(event, Text))
+        return "".join(event.text for event in self.events[number] if isinstance(event, TextEvent))
 
     def done(self, number: int) -> Done:
         event = self.events[number][-1]

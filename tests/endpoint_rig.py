@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from hermes_cli.chat.endpoint.address import read_address
 from hermes_cli.chat.endpoint.partner import connect
-from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.engine.protocol import Done
 from hermes_cli.errors import HermesError
 from hermes_cli.generation import Event
@@ -204,7 +204,7 @@ def ask(
     *,
     messages: Sequence[Message] = HI,
     tools: Sequence[dict[str, Any]] = (),
-    manner: Manner | None = None,
+    manner: ChatOptions | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Heard:
     heard = Heard()
@@ -212,7 +212,7 @@ def ask(
     async def answer() -> None:
         partner = await connect(read_address(url, environ or {}), model, heard.says.append, heard.says.append)
         try:
-            async with aclosing(partner.answer(messages, tools, manner or Manner())) as events:
+            async with aclosing(partner.answer(messages, tools, manner or ChatOptions())) as events:
                 async for one in events:
                     heard.events.append(one)
         finally:

@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 import psutil
 
 from hermes_cli.engine.client import RESTART_DELAYS, WorkerEngine
-from hermes_cli.engine.options import Options
-from hermes_cli.engine.protocol import Event, Text
-from hermes_cli.engine.request import Request
-from hermes_cli.planning.memory import Settings
-from hermes_cli.planning.run_plan import RunPlan
+from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.protocol import Event, TextEvent
+from hermes_cli.engine.request import GenerationRequest
+from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.memory import ContextSettings
 
 T = TypeVar("T")
 
-PLAN = RunPlan(Settings(1024))
+PLAN = LoadPlan(ContextSettings(1024))
 PATH = Path("some.gguf")
 LIMIT = 60.0  # seconds; nothing may hang
 
@@ -47,10 +47,10 @@ def open_files() -> int:
 
 @asynccontextmanager
 async def engine(
-    options: Options | None = None,
+    options: EngineOptions | None = None,
     *,
     path: Path = PATH,
-    plan: RunPlan = PLAN,
+    plan: LoadPlan = PLAN,
     delays: Sequence[float] = RESTART_DELAYS,
 ) -> AsyncIterator[WorkerEngine]:
     """An engine that is closed in the end."""
@@ -63,12 +63,12 @@ async def engine(
 
 async def answer(of: WorkerEngine, *prompt: str) -> list[Event]:
     """All events of one request."""
-    return [event async for event in of.generate(Request(prompt))]
+    return [event async for event in of.generate(GenerationRequest(prompt))]
 
 
 def text_of(events: Sequence[Event]) -> str:
     """What they say together."""
-    return "".join(event.text for event in events if isinstance(event, Text))
+    return "".join(event.text for event in events if isinstance(event, TextEvent))
 
 
 async def pid_of(of: WorkerEngine) -> int:

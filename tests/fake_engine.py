@@ -9,13 +9,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from hermes_cli.engine.protocol import Done, Event, Loaded, SlotState, Stats, Text
-from hermes_cli.engine.request import Request
+from hermes_cli.engine.protocol import Done, EngineStats, Event, ModelInfo, SequenceState, TextEvent
+from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.engine.stops import Stops
 from hermes_cli.errors import ContextFullError, EngineError, HermesError, UsageError
 
 CONTROL = ("<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>")
-LOADED = Loaded(
+LOADED = ModelInfo(
     context=4096,
     slots=4,
     trained_context=8192,
@@ -28,10 +28,10 @@ LOADED = Loaded(
     others=(256,),
 )
 
-Step = str | Text | asyncio.Event | HermesError | Done
+Step = str | TextEvent | asyncio.Event | HermesError | Done
 """Of a script: a piece of text (one token), something to wait for, what goes wrong, or an end other than the usual."""
 
-Script = Sequence[Step] | Callable[[Request], Iterable[Step]]
+Script = Sequence[Step] | Callable[[GenerationRequest], Iterable[Step]]
 
 
 @dataclass
@@ -71,17 +71,17 @@ class FakeEngine:
     """
 
     scripts: Sequence[Script] = ()
-    loaded: Loaded = LOADED
+    loaded: ModelInfo = LOADED
     refuses: HermesError | None = None
-    requests: list[Request] = field(default_factory=list)
+    requests: list[GenerationRequest] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
     loads: int = 0
     closed: bool = False
     _in_memory: bool = False
     _running: dict[int, _Running] = field(default_factory=dict)
-    _counted: Stats = field(default_factory=Stats)
+    _counted: EngineStats = field(default_factory=EngineStats)
 
-    async def load(self) -> Loaded:
+    async def load(self) -> ModelInfo:
         if self.closed:
             raise EngineError("the engine is closed.", hint="make another one.")
         if self.refuses:
@@ -90,7 +90,7 @@ class FakeEngine:
             self._in_memory, self.loads = True, self.loads + 1
         return self.loaded
 
-    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         number = len(self.requests)
         self.requests.append(request)
         await self.load()
@@ -124,12 +124,12 @@ class FakeEngine:
             raise UsageError(f"there is no token {wrong[0]}.", hint="tokenize with this model.")
         return b"".join(bytes([token]) if token < 256 else CONTROL[token - 256].encode() for token in tokens)
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> EngineStats:
         state: Literal["closed", "ready", "unloaded"] = (
             "closed" if self.closed else "ready" if self._in_memory else "unloaded"
         )
         slots = [
-            SlotState(number, one.prompt_tokens, one.prompt_tokens, one.completion_tokens)
+            SequenceState(number, one.prompt_tokens, one.prompt_tokens, one.completion_tokens)
             for number, one in self._running.items()
         ]
         return replace(self._counted, state=state, running=tuple(slots))
@@ -147,11 +147,13 @@ class FakeEngine:
             running.why = error
             running.over.set()
 
-    def _script(self, number: int, request: Request) -> Iterable[Step]:
+    def _script(self, number: int, request: GenerationRequest) -> Iterable[Step]:
         script = self.scripts[min(number, len(self.scripts) - 1)]
         return script(request) if callable(script) else script
 
-    async def _follow(self, script: Iterable[Step], request: Request, running: _Running) -> AsyncGenerator[Event, None]:
+    async def _follow(
+        self, script: Iterable[Step], request: GenerationRequest, running: _Running
+    ) -> AsyncGenerator[Event, None]:
         stops, room = Stops(request.stops), self.loaded.context - running.prompt_tokens
         limit = room if request.max_tokens is None else min(room, request.max_tokens)
         done: Done | None = None
@@ -165,14 +167,14 @@ class FakeEngine:
             elif isinstance(step, Done):
                 done = step
             else:
-                piece = Text(step) if isinstance(step, str) else step
+                piece = TextEvent(step) if isinstance(step, str) else step
                 running.completion_tokens += piece.tokens
                 yield replace(piece, text=stops.feed(piece.text))
             await asyncio.sleep(0)  # others have their turn
             if running.why:
                 raise running.why
         if rest := stops.finish():
-            yield Text(rest, 0)
+            yield TextEvent(rest, 0)
         cut = stops.found is None and running.completion_tokens >= limit
         ended = Done("length" if cut else "stop", running.prompt_tokens, 0, 0, 0.001, 0.002)
         yield done or replace(

@@ -6,7 +6,7 @@ import random
 
 from llguidance import LLMatcher, LLTokenizer
 
-from hermes_cli.prompting.turn_grammar import Answer, Calls, SpecialTokens, Thinking, turn_grammar
+from hermes_cli.prompting.turn_grammar import AnswerGrammar, SpecialTokens, Thinking, ToolGrammar, turn_grammar
 
 BYTES = LLTokenizer("byte")  # each byte is a token
 NO_TOKENS = SpecialTokens({})
@@ -14,7 +14,7 @@ ENDS = b'"}]>'
 COMMON = b'"}], :{[<>/0123456789.-etrufalsn\n'
 
 
-def grammar_of(answer: Answer | None, calls: Calls | None = None, thinking: Thinking = "no") -> str:
+def grammar_of(answer: AnswerGrammar | None, calls: ToolGrammar | None = None, thinking: Thinking = "no") -> str:
     grammar = turn_grammar(answer, calls, thinking=thinking, tokens=NO_TOKENS)
     assert grammar is not None
     return grammar

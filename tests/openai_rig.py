@@ -13,8 +13,8 @@ from fake_engine import FakeEngine, Script, Step
 from server_rig import Answer, Running, offer, served
 
 from hermes_cli.catalog.load import shipped
-from hermes_cli.engine.request import Request
-from hermes_cli.server.lineup import Offer
+from hermes_cli.engine.request import GenerationRequest
+from hermes_cli.server.planning import ServedModel
 
 HERMES_3 = next(model for model in shipped().models if model.short == "hermes-3:8b")
 HERMES_4 = next(model for model in shipped().models if model.short == "hermes-4:14b")
@@ -48,7 +48,7 @@ class House:
         self.says(script)
         return self.post("/v1/completions", {"prompt": "Once", **body})
 
-    def asked(self, **body: object) -> Request:
+    def asked(self, **body: object) -> GenerationRequest:
         """What the engine is asked for a chat request."""
         answer = self.chat(**body)
         assert answer.status == 200, answer.body
@@ -64,7 +64,7 @@ class House:
 
 
 @contextmanager
-def house(*offers: Offer) -> Iterator[House]:
+def house(*offers: ServedModel) -> Iterator[House]:
     engine = FakeEngine([["Hello"]])
     all_of_them = offers or (offer("hermes", "gpt-4o", known=HERMES_4),)
     with served(offers=all_of_them, engine=lambda _: engine) as running:

@@ -97,7 +97,7 @@ def unsound(cache: Path, right: Iterable[Path]) -> list[str]:
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:
     from hermes_cli.store import download  # noqa: PLC0415 - the environment is set first
-    from hermes_cli.store.patience import Patience  # noqa: PLC0415
+    from hermes_cli.store.retry_policy import RetryPolicy  # noqa: PLC0415
 
     events: list[dict[str, Any]] = []
     try:
@@ -108,7 +108,7 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
             lambda event: events.append(asdict(event)),
             verify=job.get("verify", True),
             force=job.get("force", False),
-            patience=Patience(**{**QUICK, **job.get("patience", {})}),
+            patience=RetryPolicy(**{**QUICK, **job.get("patience", {})}),
         )
         after = [asdict(state) | {"path": str(state.path)} for state in download.states(files)]
         outcome: dict[str, Any] = {"paths": [str(path) for path in found], "before": before, "after": after}

@@ -21,32 +21,40 @@ from conftest import clean_environment
 from fake_engine import FakeEngine
 from fastapi import FastAPI
 
-from hermes_cli.engine.options import Options
+from hermes_cli.engine.options import EngineOptions
 from hermes_cli.engine.protocol import Engine
 from hermes_cli.errors import HermesError
 from hermes_cli.generation import TAGS
-from hermes_cli.planning.memory import Settings
-from hermes_cli.planning.run_plan import Loading, RunPlan
-from hermes_cli.planning.verdict import Confirmed
+from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
+from hermes_cli.planning.memory import ContextSettings
+from hermes_cli.planning.verdict import FittedPlan
 from hermes_cli.server.app import make_app
-from hermes_cli.server.lineup import Offer
 from hermes_cli.server.listening import listen, port_of
 from hermes_cli.server.metrics import Metrics
+from hermes_cli.server.planning import ServedModel
 from hermes_cli.server.pool import Pool
+from hermes_cli.server.request_stats import CountedEngine
 from hermes_cli.server.run import Server, uvicorn_config
 from hermes_cli.server.settings import ServerSettings
-from hermes_cli.server.tally import CountedEngine
 
 TIMEOUT = 30.0  # seconds, for what should take none
 
 
-def offer(name: str = "demo", *aliases: str, path: Path = Path("demo.gguf"), context: int = 1024, **more: Any) -> Offer:  # noqa: ANN401 - any field
-    plan = RunPlan(Settings(context, 4), threads=1)
-    made = Offer(name, aliases, path, None, Loading(context), Confirmed(plan, ()), Options(tags=TAGS))
+def offer(
+    name: str = "demo",
+    *aliases: str,
+    path: Path = Path("demo.gguf"),
+    context: int = 1024,
+    **more: Any,  # noqa: ANN401 - any field
+) -> ServedModel:
+    plan = LoadPlan(ContextSettings(context, 4), threads=1)
+    made = ServedModel(
+        name, aliases, path, None, LoadOverrides(context), FittedPlan(plan, ()), EngineOptions(tags=TAGS)
+    )
     return replace(made, **more)
 
 
-async def always(_: Offer) -> HermesError | None:
+async def always(_: ServedModel) -> HermesError | None:
     return None
 
 
@@ -140,8 +148,8 @@ def read_all(line: socket.socket) -> bytes:
 @contextmanager
 def served(
     settings: ServerSettings | None = None,
-    offers: Sequence[Offer] = (),
-    engine: Callable[[Offer], Engine] = lambda _: FakeEngine(["hi"]),
+    offers: Sequence[ServedModel] = (),
+    engine: Callable[[ServedModel], Engine] = lambda _: FakeEngine(["hi"]),
     room: Callable[..., Any] = always,
     prepare: Callable[[FastAPI], None] = lambda _: None,
     *,

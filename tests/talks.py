@@ -16,7 +16,7 @@ from hermes_cli.prompting.families import (
     Family,
 )
 from hermes_cli.prompting.normalize import messages, tools
-from hermes_cli.prompting.render import OurFormat, Request, Wishes
+from hermes_cli.prompting.render import Conversation, OurFormat, PromptOptions
 from hermes_cli.prompting.text import plain
 
 BOS = "<|begin_of_text|>"
@@ -55,4 +55,6 @@ def write(
     **wishes: Any,  # noqa: ANN401 - those of Wishes
 ) -> str:
     """The prompt as our format has it."""
-    return plain(OurFormat(family, BOS).render(Request(messages(given), tools(offered), Wishes(**wishes))).text)
+    return plain(
+        OurFormat(family, BOS).render(Conversation(messages(given), tools(offered), PromptOptions(**wishes))).text
+    )

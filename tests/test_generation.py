@@ -15,48 +15,48 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.chat.tools.functions import load_tools
-from hermes_cli.engine.llama import Model
+from hermes_cli.engine.llama import LlamaModel
 from hermes_cli.engine.tokens import prompt_tokens
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import (
-    Bounds,
     CallArguments,
     CallFinished,
     CallStarted,
-    Chatter,
+    ChatModel,
+    Constraints,
     Content,
     Done,
     Event,
     Message,
+    PromptOptions,
     Reasoning,
-    Sampling,
-    Turn,
-    Wishes,
+    SamplingOptions,
+    TurnRequest,
 )
 from hermes_cli.paths import asset
 from hermes_cli.prompting.constrain import json_schema, tool_calls
 
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingOptions(temperature=0)
 TOOLS = [tool.schema for tool in load_tools(asset("demo_tools.py")).values()]
 
 
-def asked(text: str, tools: Sequence[dict[str, Any]] = (), **how: Any) -> Turn:  # noqa: ANN401 - what a turn takes
-    return Turn([Message("user", text)], tools, **{"sampling": GREEDY, "max_tokens": 200, **how})
+def asked(text: str, tools: Sequence[dict[str, Any]] = (), **how: Any) -> TurnRequest:  # noqa: ANN401 - what a turn takes
+    return TurnRequest([Message("user", text)], tools, **{"sampling": GREEDY, "max_tokens": 200, **how})
 
 
 # Tokens of reasoning that are counted beside those that show: line breaks and the tag that ends it; and by how much
 # the count may be off where texts of several tokens were joined on their way.
 SLACK = 4
 
-Answer = Callable[[Turn], tuple[list[Event], Done]]
+Answer = Callable[[TurnRequest], tuple[list[Event], Done]]
 
 
 @pytest.fixture
-def answer(demo_chatter: Chatter, wait_for: WaitFor) -> Answer:
-    async def collect(turn: Turn) -> list[Event]:
+def answer(demo_chatter: ChatModel, wait_for: WaitFor) -> Answer:
+    async def collect(turn: TurnRequest) -> list[Event]:
         return [event async for event in demo_chatter.answer(turn)]
 
-    def answer(turn: Turn) -> tuple[list[Event], Done]:
+    def answer(turn: TurnRequest) -> tuple[list[Event], Done]:
         *events, done = wait_for(collect(turn))
         assert isinstance(done, Done)
         return events, done
@@ -87,18 +87,18 @@ def test_what_the_model_wrote_is_read_from_the_cache_though_a_client_writes_it_a
 
 
 def test_thinking_is_switched_on_and_counted(answer: Answer) -> None:
-    events, done = answer(asked("What is GGUF?", wishes=Wishes(think=True)))
+    events, done = answer(asked("What is GGUF?", wishes=PromptOptions(think=True)))
     assert said(events, Reasoning)
     assert 0 < done.reasoning_tokens < done.completion_tokens
-    events, done = answer(asked("What is GGUF?", wishes=Wishes(think=False)))
+    events, done = answer(asked("What is GGUF?", wishes=PromptOptions(think=False)))
     assert not said(events, Reasoning)
     assert done.reasoning_tokens == 0
 
 
 @pytest.mark.parametrize("budget", [0, 1, 4])
-def test_a_budget_ends_the_thought_and_an_answer_follows(answer: Answer, demo_model: Model, budget: int) -> None:
-    whole, _ = answer(asked("What is GGUF?", wishes=Wishes(think=True)))
-    events, done = answer(asked("What is GGUF?", wishes=Wishes(think=True), think_budget=budget))
+def test_a_budget_ends_the_thought_and_an_answer_follows(answer: Answer, demo_model: LlamaModel, budget: int) -> None:
+    whole, _ = answer(asked("What is GGUF?", wishes=PromptOptions(think=True)))
+    events, done = answer(asked("What is GGUF?", wishes=PromptOptions(think=True), think_budget=budget))
     thought = demo_model.vocabulary.tokenize(said(events, Reasoning), special=False)
     assert len(said(events, Reasoning)) < len(said(whole, Reasoning))
     assert len(thought) <= budget
@@ -108,12 +108,12 @@ def test_a_budget_ends_the_thought_and_an_answer_follows(answer: Answer, demo_mo
 
 @given(st.sampled_from(["<|im_end|>", "<|im_start|>", "<tool_call>", "</think>"]), st.text("ab <|", max_size=6))
 def test_control_tokens_in_what_users_say_are_only_text(
-    demo_chatter: Chatter, demo_model: Model, wait_for: WaitFor, tag: str, around: str
+    demo_chatter: ChatModel, demo_model: LlamaModel, wait_for: WaitFor, tag: str, around: str
 ) -> None:
     def tokens(text: str) -> list[int]:
         """As the engine's process makes them of what it is sent."""
         engine = FakeEngine([[]])
-        wait_for(anext(Chatter(engine, demo_chatter.loaded).answer(asked(text))))
+        wait_for(anext(ChatModel(engine, demo_chatter.loaded).answer(asked(text))))
         return prompt_tokens(demo_model.vocabulary, engine.requests[0].prompt)
 
     vocabulary = demo_model.vocabulary
@@ -123,7 +123,7 @@ def test_control_tokens_in_what_users_say_are_only_text(
     assert b"".join(map(vocabulary.piece, tokens(text))).decode() == demo_chatter.prompt(asked(text)).text
 
 
-def test_tokens_are_counted_as_they_are_read(demo_chatter: Chatter, answer: Answer, wait_for: WaitFor) -> None:
+def test_tokens_are_counted_as_they_are_read(demo_chatter: ChatModel, answer: Answer, wait_for: WaitFor) -> None:
     turn = asked("What is <|im_end|> for?", TOOLS, max_tokens=1)
     _, done = answer(turn)
     assert wait_for(demo_chatter.count(turn)) == done.prompt_tokens
@@ -159,13 +159,13 @@ SCHEMA = {
 }
 
 
-def wild(seed: int) -> Sampling:
-    return Sampling(temperature=5, top_k=0, top_p=1, min_p=0, seed=seed)
+def wild(seed: int) -> SamplingOptions:
+    return SamplingOptions(temperature=5, top_k=0, top_p=1, min_p=0, seed=seed)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_an_answer_bound_to_a_schema_conforms_however_wild_the_model_is(answer: Answer, seed: int) -> None:
-    bounds = Bounds(json_schema(SCHEMA))
+    bounds = Constraints(json_schema(SCHEMA))
     events, done = answer(asked("Anna is 31.", sampling=wild(seed), max_tokens=150, bounds=bounds))
     found = json.loads(said(events, Content))
     assert set(found) == {"name", "age"}
@@ -176,7 +176,7 @@ def test_an_answer_bound_to_a_schema_conforms_however_wild_the_model_is(answer: 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_required_calls_are_of_offered_tools_with_their_parameters(answer: Answer, seed: int) -> None:
-    bounds = Bounds(calls=tool_calls(TOOLS, "required"))
+    bounds = Constraints(calls=tool_calls(TOOLS, "required"))
     events, done = answer(asked("Hello", TOOLS, sampling=wild(seed), max_tokens=300, bounds=bounds))
     calls = [event for event in events if isinstance(event, CallFinished) and event.complete]
     parameters = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
@@ -187,7 +187,7 @@ def test_required_calls_are_of_offered_tools_with_their_parameters(answer: Answe
 
 
 def test_streamed_arguments_are_those_of_the_call(answer: Answer) -> None:
-    bounds = Bounds(calls=tool_calls(TOOLS))
+    bounds = Constraints(calls=tool_calls(TOOLS))
     events, _ = answer(asked("What's the weather in Tokyo?", TOOLS, bounds=bounds))
     (started,) = [event for event in events if isinstance(event, CallStarted)]
     (finished,) = [event for event in events if isinstance(event, CallFinished)]
@@ -197,7 +197,7 @@ def test_streamed_arguments_are_those_of_the_call(answer: Answer) -> None:
 
 
 def test_none_makes_calls_impossible(answer: Answer) -> None:
-    bounds = Bounds(calls=tool_calls(TOOLS, "none"))
+    bounds = Constraints(calls=tool_calls(TOOLS, "none"))
     events, done = answer(asked("What's the weather in Tokyo?", TOOLS, bounds=bounds))
     assert not any(isinstance(event, CallStarted | CallFinished) for event in events)
     assert done.reason != "tool_calls"
@@ -213,8 +213,8 @@ def test_tools_schema_and_thinking_go_together(
     think: bool | None,  # noqa: FBT001 - as above
 ) -> None:
     offered = TOOLS if tools else []
-    bounds = Bounds(json_schema(SCHEMA) if schema else None, tool_calls(offered) if tools else None)
-    wishes = Wishes(think=think, schema=SCHEMA if schema else False)
+    bounds = Constraints(json_schema(SCHEMA) if schema else None, tool_calls(offered) if tools else None)
+    wishes = PromptOptions(think=think, schema=SCHEMA if schema else False)
     events, done = answer(asked("Anna is 31 years old.", offered, wishes=wishes, bounds=bounds))
     calls = [event.call for event in events if isinstance(event, CallFinished) and event.complete]
     if schema and not calls and done.reason == "stop":

@@ -11,7 +11,7 @@ from pathlib import Path
 import oracle
 
 from hermes_cli.catalog.load import shipped
-from hermes_cli.planning.memory import Settings, on_cpu
+from hermes_cli.planning.memory import ContextSettings, on_cpu
 
 PAGE = Path(__file__).parent.parent / "docs" / "memory.md"
 MIB = 1 << 20
@@ -23,7 +23,7 @@ def worst() -> tuple[int, int, dict[str, tuple[float, float]]]:
     models = {model.short: model for model in shipped().models}
     largest = {"kv_cache": (0.0, 0.0), "output": (0.0, 0.0), "compute": (0.0, 0.0)}
     for job, said in zip(jobs, oracle.ask(jobs), strict=True):
-        settings = Settings(**{key: value for key, value in job.items() if key != "model"})
+        settings = ContextSettings(**{key: value for key, value in job.items() if key != "model"})
         planned = on_cpu(models[job["model"]].architecture, "F16", settings, imatrix=False)
         for part, known in largest.items():
             difference = abs(getattr(planned, part) / MIB - said[part])

@@ -30,14 +30,14 @@ from fake_engine import LOADED, FakeEngine  # noqa: E402 - as above
 from server_rig import offer, served  # noqa: E402 - as above
 
 from hermes_cli.catalog.load import shipped  # noqa: E402 - as above
-from hermes_cli.server.lineup import AGENT_CONTEXT  # noqa: E402 - as above
+from hermes_cli.server.planning import AGENT_CONTEXT  # noqa: E402 - as above
 from hermes_cli.server.settings import ServerSettings  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hermes_cli.catalog.models import Model
-    from hermes_cli.engine.request import Request
+    from hermes_cli.catalog.models import CatalogModel
+    from hermes_cli.engine.request import GenerationRequest
 
 TIMEOUT = 300  # seconds; the agent alone starts in 3 to 18
 RESPONSE = re.compile(r"<tool_response>\s*(\{.*?\})\s*</tool_response>", re.DOTALL)
@@ -75,12 +75,12 @@ class Take:
     dialogue: list[tuple[str, str]]
 
 
-def play(scene: Scene, model: Model, agent: Path) -> Take:
+def play(scene: Scene, model: CatalogModel, agent: Path) -> Take:
     """Once, with a server, a home and a folder of its own."""
     dialogue: list[tuple[str, str]] = []
     commands = iter(scene.commands)
 
-    def script(request: Request) -> Iterator[str]:
+    def script(request: GenerationRequest) -> Iterator[str]:
         prompt = "".join(piece for piece in request.prompt if isinstance(piece, str))
         pieces = what_a_model_would_say(prompt, commands)
         dialogue.append((prompt, "".join(pieces)))

@@ -26,21 +26,21 @@ import psutil
 
 from hermes_cli import paths
 from hermes_cli.engine.client import RESTART_DELAYS, WorkerEngine
-from hermes_cli.engine.options import Options
-from hermes_cli.engine.protocol import Done, Text
-from hermes_cli.engine.request import Budget, Request, Sampling
+from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.protocol import Done, TextEvent
+from hermes_cli.engine.request import GenerationRequest, SamplingOptions, ThinkingBudget
 from hermes_cli.errors import HermesError
-from hermes_cli.planning.memory import Settings
-from hermes_cli.planning.run_plan import RunPlan
+from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.prompting.constrain import json_schema
 from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from hermes_cli.engine.protocol import Event, Loaded
+    from hermes_cli.engine.protocol import Event, ModelInfo
 
-PLAN = RunPlan(Settings(1024, slots=4), threads=1)
+PLAN = LoadPlan(ContextSettings(1024, slots=4), threads=1)
 MOST_QUEUED = 6
 PATIENCE = 60.0  # seconds; a request that takes longer hangs
 LONGEST_PAUSE = RESTART_DELAYS[:3]  # with the usual ones there would be few deaths to see
@@ -100,7 +100,7 @@ class Trial:
         self._clients = clients
         self._chance = random.Random(seed)  # noqa: S311 - no secret
         self._engine = WorkerEngine(
-            paths.asset("demo.gguf"), PLAN, Options(TAGS, max_queue=MOST_QUEUED), restart_delays=delays
+            paths.asset("demo.gguf"), PLAN, EngineOptions(TAGS, max_queue=MOST_QUEUED), restart_delays=delays
         )
         self._grammar = ""
         self._warm = 0
@@ -113,7 +113,7 @@ class Trial:
         killer = asyncio.ensure_future(self._kill())
         await asyncio.gather(*(self._client(number) for number in range(self._clients)))
         await killer
-        await self._ask(Request(("The end",), max_tokens=5), impatient=False)
+        await self._ask(GenerationRequest(("The end",), max_tokens=5), impatient=False)
         stats, ends = await self._engine.stats(), self.outcome.ends
         failed = sum(count for end, count in ends.items() if end not in {"answered", "cancelled"})
         told = (stats.requests, stats.failed, stats.cancelled)
@@ -137,7 +137,7 @@ class Trial:
                     self.outcome.kills += 1
             self._warm = self._warm or psutil.Process().memory_info().rss
 
-    async def _ask(self, request: Request, *, impatient: bool) -> None:
+    async def _ask(self, request: GenerationRequest, *, impatient: bool) -> None:
         """One request, and how it ends."""
         stream = self._engine.generate(request)
         leave_after = self._chance.uniform(0, 0.5) if impatient else PATIENCE
@@ -153,11 +153,11 @@ class Trial:
         finally:
             await stream.aclose()
 
-    async def _read(self, stream: AsyncGenerator[Event, None], request: Request) -> str:
+    async def _read(self, stream: AsyncGenerator[Event, None], request: GenerationRequest) -> str:
         text, done = "", None
         pause = self._chance.choice((0, 0, 0, 0.02, 0.3))
         async for event in stream:
-            if isinstance(event, Text):
+            if isinstance(event, TextEvent):
                 text += event.text
                 await asyncio.sleep(pause)
             else:
@@ -165,23 +165,23 @@ class Trial:
         self.outcome.wrong += not self._right(text, done, request)
         return "answered"
 
-    def _right(self, text: str, done: Done | None, request: Request) -> bool:
+    def _right(self, text: str, done: Done | None, request: GenerationRequest) -> bool:
         if done is None or any(stop in text for stop in request.stops):
             return False
         if request.grammar and done.reason == "stop":
             return list(json.loads(text)) == KEYS
         return True
 
-    def _request(self, client: str) -> Request:
+    def _request(self, client: str) -> GenerationRequest:
         chance = self._chance
         question = f"<|im_start|>user\n{chance.choice(QUESTIONS)}<|im_end|>\n<|im_start|>assistant\n"
         kinds: dict[str, dict[str, object]] = {
             "plain": {},
-            "wild": {"sampling": Sampling(temperature=1.5, seed=chance.randrange(9)), "top_logprobs": 3},
+            "wild": {"sampling": SamplingOptions(temperature=1.5, seed=chance.randrange(9)), "top_logprobs": 3},
             "held": {"grammar": self._grammar, "max_tokens": 200},
             "stopped": {"stops": ("\n", ".", "the")},
-            "thinking": {"budget": Budget(3, inside=True)},
-            "endless": {"sampling": Sampling(temperature=0, ignore_eos=True), "shift": chance.random() < 0.1},  # noqa: PLR2004
+            "thinking": {"budget": ThinkingBudget(3, inside=True)},
+            "endless": {"sampling": SamplingOptions(temperature=0, ignore_eos=True), "shift": chance.random() < 0.1},  # noqa: PLR2004
             "too long": {"prompt": ("word " * 3000,)},
             "no grammar": {"grammar": "nonsense"},
             "no token": {"prompt": (1 << 40,)},
@@ -189,10 +189,10 @@ class Trial:
         }
         chosen = chance.choices(list(kinds), (6, 4, 5, 4, 2, 3, 1, 1, 1, 1))[0]
         most = chance.choice((1, 10, 50, 300))
-        return Request(**{"prompt": (question,), "max_tokens": most, "client": client, **kinds[chosen]})  # type: ignore[arg-type]
+        return GenerationRequest(**{"prompt": (question,), "max_tokens": most, "client": client, **kinds[chosen]})  # type: ignore[arg-type]
 
 
-def _grammar(loaded: Loaded) -> str:
+def _grammar(loaded: ModelInfo) -> str:
     grammar = turn_grammar(json_schema(SCHEMA), None, tokens=SpecialTokens(loaded.tags, loaded.others))
     return grammar or ""
 

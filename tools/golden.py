@@ -17,7 +17,7 @@ from hermes_cli.catalog.load import shipped
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.simulate import simulate
 from hermes_cli.planning.quality import Purpose
-from hermes_cli.planning.recommend import Candidate, Wish, candidates
+from hermes_cli.planning.recommend import Candidate, RecommendOptions, candidates
 
 FILE = Path(__file__).parent.parent / "tests" / "planning" / "golden.txt"
 GIB = 1 << 30
@@ -121,7 +121,7 @@ def table() -> str:
     for name, machine in machines().items():
         lines.append(name)
         for purpose in PURPOSES:
-            found = candidates(catalogue, machine, Wish(purpose))
+            found = candidates(catalogue, machine, RecommendOptions(purpose))
             lines.append(_line(found[0] if found else None, purpose))
     return "\n".join(lines) + "\n"
 

@@ -86,7 +86,7 @@ class License(Entry, frozen=True):
     note: str = ""
 
 
-class Prompt(Entry, frozen=True):
+class PromptSpec(Entry, frozen=True):
     """How a conversation is written for the model; `stop` are the strings that end a turn."""
 
     format: Literal["alpaca", "chatml", "llama-3", "unknown"]
@@ -94,7 +94,7 @@ class Prompt(Entry, frozen=True):
     note: str = ""
 
 
-class Reasoning(Entry, frozen=True):
+class ReasoningSupport(Entry, frozen=True):
     """How thinking is switched: `system-prompt`, or by a template flag that needs the system prompt too."""
 
     switch: Literal["system-prompt", "thinking"]
@@ -102,7 +102,7 @@ class Reasoning(Entry, frozen=True):
     note: str = ""
 
 
-class Sampling(Entry, frozen=True):
+class RecommendedSampling(Entry, frozen=True):
     """What the authors recommend, or use in their example code if `example`."""
 
     temperature: float
@@ -188,7 +188,7 @@ class Cloud(Entry, frozen=True):
     retired: tuple[str, ...] = ()
 
 
-class Model(Entry, frozen=True):
+class CatalogModel(Entry, frozen=True):
     """One set of weights."""
 
     id: ModelId
@@ -201,14 +201,14 @@ class Model(Entry, frozen=True):
     parameters: Count
     architecture: Architecture
     context: ContextLength
-    prompt: Prompt
+    prompt: PromptSpec
     tools: bool
     json_mode: bool
-    sampling: Sampling | Unknown
+    sampling: RecommendedSampling | Unknown
     weights: Weights
     sources: dict[str, tuple[str, ...]]
     sizes: ComputedSizes
-    reasoning: Reasoning | None = None
+    reasoning: ReasoningSupport | None = None
     released_note: str = ""
     benchmarks: dict[str, float] = {}
     benchmarks_note: str = ""
@@ -257,4 +257,4 @@ class Catalogue(Entry, frozen=True):
     sources: dict[str, str]
     quantizations: dict[str, Quantization]
     demo: Demo
-    models: tuple[Model, ...]
+    models: tuple[CatalogModel, ...]

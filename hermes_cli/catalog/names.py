@@ -24,7 +24,7 @@ from hermes_cli.catalog.quantizations import ALIASES, canonical, plain
 from hermes_cli.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
 
 DEMO = "demo"
 MOST_NAMED = 8  # models in a hint; longer lists do not help
@@ -52,7 +52,7 @@ class FileName:
 class CatalogueName:
     """A model of the catalogue; `repository` where the user chose one of its repositories."""
 
-    model: Model
+    model: CatalogModel
     quantization: str | None = None
     repository: str | None = None
 
@@ -75,8 +75,8 @@ class Names:
     def __init__(self, catalogue: Catalogue) -> None:
         self._models = catalogue.models
         self._quantizations = frozenset(catalogue.quantizations)
-        families: dict[str, list[Model]] = {}
-        self._known: dict[str, Model] = {}
+        families: dict[str, list[CatalogModel]] = {}
+        self._known: dict[str, CatalogModel] = {}
         for model in catalogue.models:
             families.setdefault(model.short.partition(":")[0], []).append(model)
             self._known |= dict.fromkeys(spellings(model), model)
@@ -131,7 +131,7 @@ class Names:
                     return CatalogueName(model, self._quantization(lower[len(tag) - 1 :], model))
         return None
 
-    def _quantization(self, typed: str, model: Model) -> str:
+    def _quantization(self, typed: str, model: CatalogModel) -> str:
         name = canonical(typed, self._quantizations)
         if name is None:
             offered = dict.fromkeys(name for repository in model.gguf for name in repository.quantizations)
@@ -170,7 +170,7 @@ class Names:
         return list(dict.fromkeys(shorts[key] for key in difflib.get_close_matches(wanted, shorts, 4)))
 
 
-def spellings(model: Model) -> dict[str, str]:
+def spellings(model: CatalogModel) -> dict[str, str]:
     """Every name of a model that needs no quantization: plain form -> as it is written."""
     tags = [tag for tag in model.ollama if not tag.endswith("*")]
     written = [model.short, model.id, model.name, model.weights.original.partition("/")[2], *tags]

@@ -14,7 +14,7 @@ from hermes_cli.catalog.variants import Variant, variants
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
 
 Broken = tuple[tuple[str | int, ...], str]
 
@@ -48,7 +48,7 @@ def _names(catalogue: Catalogue) -> Iterator[Broken]:
                 yield ("models", index), f"the name {written} already belongs to {owner}"
 
 
-def _sources(catalogue: Catalogue, model: Model) -> Iterator[Broken]:
+def _sources(catalogue: Catalogue, model: CatalogModel) -> Iterator[Broken]:
     for what, keys in model.sources.items():
         for key in keys:
             if key not in catalogue.sources:
@@ -57,7 +57,7 @@ def _sources(catalogue: Catalogue, model: Model) -> Iterator[Broken]:
             yield ("sources", what), f"{what} is no key of a model"
 
 
-def _architecture(model: Model) -> Iterator[Broken]:
+def _architecture(model: CatalogModel) -> Iterator[Broken]:
     a = model.architecture
     if a.heads % a.kv_heads:
         yield ("architecture", "kv_heads"), f"{a.kv_heads} KV heads do not divide {a.heads} heads"
@@ -71,7 +71,7 @@ def _architecture(model: Model) -> Iterator[Broken]:
         yield ("parameters",), f"the architecture has {counted:,} parameters, not {model.parameters:,}"
 
 
-def _context(model: Model) -> Iterator[Broken]:
+def _context(model: CatalogModel) -> Iterator[Broken]:
     context = model.context
     if context.usable > context.trained:
         yield ("context", "usable"), f"{context.usable:,} is more than the trained {context.trained:,} tokens"
@@ -79,7 +79,7 @@ def _context(model: Model) -> Iterator[Broken]:
         yield ("context", "yarn"), "original times factor is not context"
 
 
-def _files(catalogue: Catalogue, model: Model) -> Iterator[Broken]:
+def _files(catalogue: Catalogue, model: CatalogModel) -> Iterator[Broken]:
     repos = [repository.repo for repository in model.gguf]
     for index, repository in enumerate(model.gguf):
         if repos.index(repository.repo) != index:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hermes_cli.catalog.models import Catalogue, GgufFile, Model, Repository, SourceKind
+    from hermes_cli.catalog.models import CatalogModel, Catalogue, GgufFile, Repository, SourceKind
 
 
 @dataclass(frozen=True)
 class Variant:
     """Model, quantization, and the repository and files it comes from."""
 
-    model: Model
+    model: CatalogModel
     quantization: str
     repository: Repository
     entry: GgufFile
@@ -87,14 +87,14 @@ def file_names(repository: Repository, quantization: str, entry: GgufFile) -> tu
     return tuple(f"{entry.folder}/{name}" if entry.folder else name for name in names)
 
 
-def variants(model: Model) -> Iterator[Variant]:
+def variants(model: CatalogModel) -> Iterator[Variant]:
     """Every quantization in every repository, in order of preference of the repositories."""
     for repository in model.gguf:
         for quantization, entry in repository.quantizations.items():
             yield Variant(model, quantization, repository, entry)
 
 
-def matching(model: Model, *, quantization: str | None = None, repository: str | None = None) -> list[Variant]:
+def matching(model: CatalogModel, *, quantization: str | None = None, repository: str | None = None) -> list[Variant]:
     """The variants with this quantization and of this repository, where given, in order of preference."""
     return [
         one
@@ -103,13 +103,13 @@ def matching(model: Model, *, quantization: str | None = None, repository: str |
     ]
 
 
-def usual(model: Model) -> Variant | None:
+def usual(model: CatalogModel) -> Variant | None:
     """What most people take: Q4_K_M, or the smallest there is; None if no files are known."""
     offered = best_sources(model)
     return next((one for one in offered if one.quantization == "Q4_K_M"), offered[-1] if offered else None)
 
 
-def best_sources(model: Model) -> list[Variant]:
+def best_sources(model: CatalogModel) -> list[Variant]:
     """One variant for each quantization, largest first: of the repositories that have it, the most preferred.
 
     A file that was seen comes before one whose name is only inferred.

@@ -11,7 +11,7 @@ from hermes_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from hermes_cli.generation import Bounds
+    from hermes_cli.generation import Constraints
 
 EXAMPLE = """a file, or like this: --schema '{"type": "object", "properties": {"name": {"type": "string"}}}'"""
 
@@ -36,16 +36,16 @@ def read_schema(given: str) -> Mapping[str, Any] | bool:
     return schema
 
 
-def bounds_for(tools: Sequence[dict[str, Any]], schema: object | None, warn: Callable[[str], None]) -> Bounds:
+def bounds_for(tools: Sequence[dict[str, Any]], schema: object | None, warn: Callable[[str], None]) -> Constraints:
     """The bounds of every turn; `warn` is told which words of tools cannot be enforced.
 
     Raises:
         UsageError: the schema or a tool cannot be enforced.
     """
-    from hermes_cli.generation import Bounds  # noqa: PLC0415 - 0.1 s of templates, which a schema can be read without
+    from hermes_cli.generation import Constraints  # noqa: PLC0415 - 0.1 s of templates, which a schema can be read without
 
     if schema is None and not tools:
-        return Bounds()
+        return Constraints()
     from hermes_cli.prompting.constrain import json_schema, tool_calls  # noqa: PLC0415 - llguidance
 
     notes: list[str] = []
@@ -53,4 +53,4 @@ def bounds_for(tools: Sequence[dict[str, Any]], schema: object | None, warn: Cal
     answer = None if schema is None else json_schema(schema)
     for note in notes:
         warn(note)
-    return Bounds(answer, calls)
+    return Constraints(answer, calls)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
 from hermes_cli.generation import Content, Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.chat.conversation import Conversation
-    from hermes_cli.chat.partner import Partner
 
 KEPT_QUESTIONS = 2  # of the user, the last ones, with all that followed them
 LONGEST, SHORTEST, SHARE = 1024, 128, 8  # tokens of a summary: an eighth of the context, within these limits
@@ -41,7 +41,7 @@ def covered(conversation: Conversation, kept: int = KEPT_QUESTIONS) -> int:
     return questions[-kept]
 
 
-async def summarize(partner: Partner, conversation: Conversation, count: int) -> str:
+async def summarize(partner: ChatBackend, conversation: Conversation, count: int) -> str:
     """A summary of the first messages, together with what was summed up before.
 
     What is too long to be read at once is summed up in parts, each with the summary of those before it.
@@ -54,7 +54,7 @@ async def summarize(partner: Partner, conversation: Conversation, count: int) ->
     return await _summary(partner, earlier.summary if earlier else "", messages)
 
 
-async def _summary(partner: Partner, before: str, messages: Sequence[Message]) -> str:
+async def _summary(partner: ChatBackend, before: str, messages: Sequence[Message]) -> str:
     try:
         return await _ask(partner, before, messages)
     except ContextFullError:
@@ -64,11 +64,11 @@ async def _summary(partner: Partner, before: str, messages: Sequence[Message]) -
     return await _summary(partner, await _summary(partner, before, messages[:middle]), messages[middle:])
 
 
-async def _ask(partner: Partner, before: str, messages: Sequence[Message]) -> str:
+async def _ask(partner: ChatBackend, before: str, messages: Sequence[Message]) -> str:
     said = [f"Summary of what was before:\n{before}"] if before else []
     text = "\n\n".join([*said, *map(_told, messages), INSTRUCTION])
     limit = min(max((partner.context or LONGEST * SHARE) // SHARE, SHORTEST), LONGEST)
-    manner = Manner(think=False if partner.reasons else None, max_tokens=limit)
+    manner = ChatOptions(think=False if partner.reasons else None, max_tokens=limit)
     async with aclosing(partner.answer([Message("user", text)], (), manner)) as events:
         parts = [event.text async for event in events if isinstance(event, Content)]
     if not (summary := "".join(parts).strip()):

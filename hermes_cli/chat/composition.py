@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.chat.conversation import Conversation
-    from hermes_cli.chat.partner import Partner
 
 FULL = 0.8  # of the context, from which on it is worth saying
 _ROLES = (("user", "your messages"), ("assistant", "answers and calls"), ("tool", "results of tools"))
@@ -37,7 +37,7 @@ class Composition:
     room: int | None
 
 
-async def composition(partner: Partner, conversation: Conversation, tools: Sequence[dict[str, Any]]) -> Composition:
+async def composition(partner: ChatBackend, conversation: Conversation, tools: Sequence[dict[str, Any]]) -> Composition:
     """What the next prompt would consist of, without the next message.
 
     Each part is what the prompt becomes shorter by without it; what is left is the template's markup.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.prompting.messages import Message  # noqa: TC001 - msgspec reads it
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Expanded(msgspec.Struct, frozen=True, tag="expanded"):
 class Mannered(msgspec.Struct, frozen=True, tag="manner"):
     """The model is to go on in another manner."""
 
-    manner: Manner
+    manner: ChatOptions
 
 
 class Named(msgspec.Struct, frozen=True, tag="named"):
@@ -86,21 +86,21 @@ Change = Said | Dropped | Compacted | Expanded | Mannered | Named
 class _State:
     said: tuple[Said, ...] = ()
     summaries: tuple[Compacted, ...] = ()
-    manner: Manner = field(default_factory=Manner)
+    manner: ChatOptions = field(default_factory=ChatOptions)
     title: str = ""
 
 
 class Conversation:
     """What was said, and how it is to go on."""
 
-    def __init__(self, manner: Manner | None = None, keep: Callable[[Change], None] = lambda _: None) -> None:
+    def __init__(self, manner: ChatOptions | None = None, keep: Callable[[Change], None] = lambda _: None) -> None:
         """Nothing was said yet.
 
         Args:
             manner: how it begins.
             keep: is told every change, as it happens.
         """
-        self._state = _State(manner=manner or Manner())
+        self._state = _State(manner=manner or ChatOptions())
         self.keep = keep
 
     @classmethod
@@ -117,7 +117,7 @@ class Conversation:
         return self._state.said
 
     @property
-    def manner(self) -> Manner:
+    def manner(self) -> ChatOptions:
         """How the model is to go on."""
         return self._state.manner
 
@@ -138,7 +138,7 @@ class Conversation:
         return [one.message for one in self.said[covered:]]
 
     @property
-    def told(self) -> Manner:
+    def told(self) -> ChatOptions:
         """How the model is to go on, the summary in the system prompt."""
         if not self.summary:
             return self.manner
@@ -175,7 +175,7 @@ class Conversation:
             self._change(Expanded())
         return there_is
 
-    def behave(self, manner: Manner) -> None:
+    def behave(self, manner: ChatOptions) -> None:
         """Go on in another manner."""
         if manner != self.manner:
             self._change(Mannered(manner))

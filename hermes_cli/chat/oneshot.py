@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.manner import Manner
-    from hermes_cli.chat.partner import Partner
-    from hermes_cli.chat.talk import Outcome
-    from hermes_cli.chat.view import Answer, Result
+    from hermes_cli.chat.agent_loop import Outcome
+    from hermes_cli.chat.backend import ChatBackend
+    from hermes_cli.chat.options import ChatOptions
+    from hermes_cli.chat.view import Result, TurnResult
     from hermes_cli.console import Console
     from hermes_cli.generation import ToolCall
 
@@ -18,7 +18,9 @@ SHOWN_CHARACTERS = 500  # of a tool's result on the terminal; the model gets mor
 class PlainView:
     """Shows turns as they come, as text alone: a pipe may read it."""
 
-    def __init__(self, console: Console, partner: Partner, manner: Manner, *, hide_thinking: bool = False) -> None:
+    def __init__(
+        self, console: Console, partner: ChatBackend, manner: ChatOptions, *, hide_thinking: bool = False
+    ) -> None:
         self._console, self._partner, self._manner = console, partner, manner
         self._hide_thinking = hide_thinking
 
@@ -35,7 +37,7 @@ class PlainView:
     def calling(self, name: str) -> None:
         """Calls are shown when they are whole."""
 
-    def turn(self, answer: Answer, *, stopped: bool) -> None:
+    def turn(self, answer: TurnResult, *, stopped: bool) -> None:
         """Calls, reasoning, and why the answer ended where it is not by itself."""
         console = self._console
         console.end_line()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hermes_cli.chat.composition import FULL
 from hermes_cli.chat.slash import command
 from hermes_cli.chat.slash.all import COMMANDS
-from hermes_cli.chat.slash.ways import thinking
+from hermes_cli.chat.slash.settings import thinking
 from hermes_cli.chat.view import speed
 from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hermes_cli.chat.conversation import Spent
-    from hermes_cli.chat.scene import Scene
+    from hermes_cli.chat.scene import ReplContext
     from hermes_cli.chat.terminal.keyboard import Keyboard
 
 
-def converse(scene: Scene, keyboard: Keyboard) -> None:
+def converse(scene: ReplContext, keyboard: Keyboard) -> None:
     """Talk until the user leaves."""
     with _interruptible():
         while not scene.over:
@@ -33,7 +33,7 @@ def converse(scene: Scene, keyboard: Keyboard) -> None:
                 _take(scene, line)
 
 
-def _take(scene: Scene, line: str) -> None:
+def _take(scene: ReplContext, line: str) -> None:
     """Do what a line asks for, whatever comes of it."""
     before = _told(scene)
     try:
@@ -56,7 +56,7 @@ def _take(scene: Scene, line: str) -> None:
         _say_how_full(scene)
 
 
-def _ask(scene: Scene, text: str) -> None:
+def _ask(scene: ReplContext, text: str) -> None:
     files = list(scene.attached)
     try:
         scene.talk.ask(scene.question(text))
@@ -70,13 +70,13 @@ def _ask(scene: Scene, text: str) -> None:
             scene.used = spent.prompt_tokens + spent.completion_tokens - spent.reasoning_tokens
 
 
-def _told(scene: Scene) -> tuple[object, ...]:
+def _told(scene: ReplContext) -> tuple[object, ...]:
     """What the prompt depends on."""
     conversation = scene.conversation
     return conversation.said, conversation.summary, conversation.manner, scene.partner, scene.talk.schemas
 
 
-def _say_how_full(scene: Scene) -> None:
+def _say_how_full(scene: ReplContext) -> None:
     """Say it before anything has to be refused, and what helps."""
     room = scene.partner.context
     if room and scene.used >= FULL * room and not scene.over:
@@ -87,7 +87,7 @@ def _say_how_full(scene: Scene) -> None:
         )
 
 
-def count(scene: Scene) -> None:
+def count(scene: ReplContext) -> None:
     """Count what the conversation fills, where something else than an answer changed it."""
     conversation = scene.conversation
     counted = None
@@ -97,7 +97,7 @@ def count(scene: Scene) -> None:
     scene.used = counted or 0
 
 
-def status(scene: Scene) -> str:
+def status(scene: ReplContext) -> str:
     """The line below the prompt: model, context, speed, reasoning."""
     room = scene.partner.context
     parts = [scene.partner.name]
@@ -113,7 +113,7 @@ def status(scene: Scene) -> str:
     return " · ".join(parts)
 
 
-def _spent(scene: Scene) -> Spent | None:
+def _spent(scene: ReplContext) -> Spent | None:
     """What the model's last turn took."""
     return next((one.spent for one in reversed(scene.conversation.said) if one.spent), None)
 

@@ -10,18 +10,18 @@ from hermes_cli.chat.attachments import Attached, with_files
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from hermes_cli.chat.agent_loop import AgentLoop
+    from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.chat.conversation import Conversation
     from hermes_cli.chat.loop import Loop
-    from hermes_cli.chat.partner import Partner
     from hermes_cli.chat.sessions.records import Records
-    from hermes_cli.chat.talk import Talk
     from hermes_cli.chat.terminal.screen import TerminalView
     from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.console import Console
 
 
 @dataclass
-class Scene:
+class ReplContext:
     """A conversation on a terminal.
 
     Attributes:
@@ -39,13 +39,13 @@ class Scene:
         over: the user wants to leave.
     """
 
-    talk: Talk
+    talk: AgentLoop
     view: TerminalView
     console: Console
     loop: Loop
     toolbox: Toolbox
     records: Records
-    open_partner: Callable[[str], Partner]
+    open_partner: Callable[[str], ChatBackend]
     model_names: Callable[[], Sequence[str]]
     attached: list[Attached] = field(default_factory=list)
     draft: str = ""
@@ -58,7 +58,7 @@ class Scene:
         return self.talk.conversation
 
     @property
-    def partner(self) -> Partner:
+    def partner(self) -> ChatBackend:
         """Who answers."""
         return self.talk.partner
 

@@ -15,7 +15,7 @@ def speed(tokens: float, seconds: float) -> str:
 
 
 @dataclass
-class Answer:
+class TurnResult:
     """One turn of the model, as far as it is there.
 
     Attributes:
@@ -64,7 +64,7 @@ class View(Protocol):
     def calling(self, name: str) -> None:
         """It begins to write a call."""
 
-    def turn(self, answer: Answer, *, stopped: bool) -> None:
+    def turn(self, answer: TurnResult, *, stopped: bool) -> None:
         """It has ended; `stopped` if by Ctrl-C or an error, before its end. Shows the calls in it, too."""
 
     def result(self, call: ToolCall, result: Result) -> None:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.commands.adapters import adapters
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, VerboseOption, console_for
 from hermes_cli.commands.words import model_and_prompt
 from hermes_cli.errors import UsageError
+from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import KV_TYPES
-from hermes_cli.planning.run_plan import Loading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,13 +191,13 @@ def command(
 
     typed, text = model_and_prompt(words or [], named=bool(model or endpoint), console=console)
 
-    from hermes_cli.commands.head_start import HeadStart  # noqa: PLC0415 - arguments are checked before all imports
+    from hermes_cli.commands.head_start import Prewarm  # noqa: PLC0415 - arguments are checked before all imports
 
-    with HeadStart(engine=not endpoint, verbose=verbose) as start:
+    with Prewarm(engine=not endpoint, verbose=verbose) as start:
         from hermes_cli import paths  # noqa: PLC0415 - while the engine's child gets ready
         from hermes_cli.chat.bounds import read_schema  # noqa: PLC0415
         from hermes_cli.commands.chatting import chat  # noqa: PLC0415
-        from hermes_cli.commands.opening import How  # noqa: PLC0415
+        from hermes_cli.commands.opening import LoadOptions  # noqa: PLC0415
         from hermes_cli.commands.stage import Wish  # noqa: PLC0415
 
         numbers: dict[str, Any] = {
@@ -208,7 +208,7 @@ def command(
             "repeat_penalty": repeat_penalty,
             "seed": seed,
         }
-        manner = Manner(
+        manner = ChatOptions(
             system=system,
             think=think,
             think_budget=think_budget,
@@ -218,9 +218,9 @@ def command(
             stops=tuple(stop or ()),
             shift=context_shift,
         )
-        wished = Loading(context, gpu_layers, _kv_type(kv_type), threads, force=force)
+        wished = LoadOverrides(context, gpu_layers, _kv_type(kv_type), threads, force=force)
         prefixes = paths.cache_dir() / "prefixes" if save else None
-        how = How(wished, yarn, draft, adapters(lora or []), template, prefixes, verbose)
+        how = LoadOptions(wished, yarn, draft, adapters(lora or []), template, prefixes, verbose)
         wish = Wish(
             model=model or typed,
             endpoint=endpoint,

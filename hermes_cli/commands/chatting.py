@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from hermes_cli.commands.stage import set_stage
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.partner import Partner
+    from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.chat.view import View
-    from hermes_cli.commands.head_start import HeadStart
-    from hermes_cli.commands.opening import How
+    from hermes_cli.commands.head_start import Prewarm
+    from hermes_cli.commands.opening import LoadOptions
     from hermes_cli.commands.stage import Wish
     from hermes_cli.console import Console
 
 
-def chat(text: str, wish: Wish, how: How, console: Console, start: HeadStart) -> None:
+def chat(text: str, wish: Wish, how: LoadOptions, console: Console, start: Prewarm) -> None:
     """Answer one question, or talk until the user leaves.
 
     Args:
@@ -37,10 +37,10 @@ def chat(text: str, wish: Wish, how: How, console: Console, start: HeadStart) ->
     stay(wish, how, console, start)
 
 
-def _answer(wish: Wish, how: How, console: Console, start: HeadStart, text: str) -> None:
+def _answer(wish: Wish, how: LoadOptions, console: Console, start: Prewarm, text: str) -> None:
     """One question, and what it led to as a document."""
 
-    def view(partner: Partner) -> View:
+    def view(partner: ChatBackend) -> View:
         from hermes_cli.chat.oneshot import PlainView  # noqa: PLC0415 - when the partner is there
 
         return PlainView(console, partner, wish.manner, hide_thinking=wish.hide_thinking)

@@ -8,7 +8,7 @@ from hermes_cli.commands.asking import agreed
 from hermes_cli.commands.units import gigabytes
 from hermes_cli.console import Voice
 from hermes_cli.errors import HermesError, NotFoundError
-from hermes_cli.planning.recommend import Wish, candidates
+from hermes_cli.planning.recommend import RecommendOptions, candidates
 from hermes_cli.store.library import installed_quantizations
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from hermes_cli.planning.recommend import Candidate
 
 
-def best_installed(command: str, wish: Wish, catalogue: Catalogue, machine: Machine, console: Console) -> Candidate:
+def best_installed(
+    command: str, wish: RecommendOptions, catalogue: Catalogue, machine: Machine, console: Console
+) -> Candidate:
     """The best model that is here; else the best there is, fetched after a question.
 
     Args:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import CatalogueName, Names
-from hermes_cli.engine.confirm import confirm
-from hermes_cli.engine.options import Draft
+from hermes_cli.engine.fit_check import confirm
+from hermes_cli.engine.options import DraftModel
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.drafts import draft_candidates
@@ -17,9 +17,9 @@ from hermes_cli.store.library import find
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hermes_cli.catalog.models import Catalogue, Model
-    from hermes_cli.planning.run_plan import Loading
-    from hermes_cli.planning.verdict import Confirmed
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
+    from hermes_cli.planning.load_plan import LoadOverrides
+    from hermes_cli.planning.verdict import FittedPlan
     from hermes_cli.store.library import ModelFile
 
 AUTO, OFF = "auto", "off"
@@ -27,12 +27,12 @@ AUTO, OFF = "auto", "off"
 
 def draft_for(
     wanted: str,
-    known: Model | None,
+    known: CatalogModel | None,
     catalogue: Catalogue,
-    loading: Loading,
-    confirmed: Confirmed,
+    loading: LoadOverrides,
+    confirmed: FittedPlan,
     note: Callable[[str], None],
-) -> Draft | None:
+) -> DraftModel | None:
     """The model that is to guess, planned for the memory that the large one leaves.
 
     Args:
@@ -63,14 +63,14 @@ def draft_for(
         return None
 
 
-def _installed(model: Model, catalogue: Catalogue) -> ModelFile | None:
+def _installed(model: CatalogModel, catalogue: Catalogue) -> ModelFile | None:
     try:
         return find(CatalogueName(model), catalogue)
     except NotFoundError:
         return None
 
 
-def _planned(file: ModelFile, loading: Loading, confirmed: Confirmed) -> Draft:
+def _planned(file: ModelFile, loading: LoadOverrides, confirmed: FittedPlan) -> DraftModel:
     """With the context of the large one, or all that it was trained for."""
     rest = without(probe(measure=False), confirmed)
     wished = replace(loading, context=confirmed.plan.settings.context, gpu_layers=None, yarn=None)
@@ -78,4 +78,4 @@ def _planned(file: ModelFile, loading: Loading, confirmed: Confirmed) -> Draft:
         confirmed = confirm(file.path, wished, rest)
     except UsageError:
         confirmed = confirm(file.path, replace(wished, context=None, longest=True), rest)
-    return Draft(file.path, confirmed.plan, confirmed.total.total)
+    return DraftModel(file.path, confirmed.plan, confirmed.total.total)

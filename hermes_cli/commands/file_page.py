@@ -124,14 +124,14 @@ def _templates(header: Header) -> dict[str, str]:
 
 def _template(header: Header, name: str) -> str:
     """Which template is used for this file, and why."""
-    from hermes_cli.prompting.choose import Carried, choose, identify  # noqa: PLC0415 - Jinja
+    from hermes_cli.prompting.choose import FileTemplates, choose, identify  # noqa: PLC0415 - Jinja
 
     tokens = header.metadata.get("tokenizer.ggml.tokens")
     templates = _templates(header)
     vocabulary = frozenset(tokens) if isinstance(tokens, tuple) else None  # only if the header was read with it
     if not templates and vocabulary is None:
         return "none: hermes takes ChatML or Alpaca, by its tokens"
-    carried = Carried(templates, vocabulary.__contains__) if vocabulary else Carried(templates)
+    carried = FileTemplates(templates, vocabulary.__contains__) if vocabulary else FileTemplates(templates)
     called = (header.text("general.name") or "", name.rpartition("/")[2].removesuffix(".gguf"))
     model = identify(called, header.number, load())
     try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class HeadStart:
+class Prewarm:
     """An event loop, and a child that gets ready to be an engine; to be used in `with`, which ends both."""
 
     def __init__(self, *, engine: bool, verbose: bool) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue
     from hermes_cli.console import Console
     from hermes_cli.store.adopt import Adopted
-    from hermes_cli.store.elsewhere import Candidate, Skipped
+    from hermes_cli.store.other_tools import Candidate, Skipped
 
 TITLES = ("NAME", "SIZE", "HOW", "IDENTIFIED", "WHERE")
 
@@ -40,7 +40,7 @@ def command(
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
     from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.store.elsewhere import Skipped, look  # noqa: PLC0415
+    from hermes_cli.store.other_tools import Skipped, look  # noqa: PLC0415
 
     place = _place(path)
     found = list(look(place))
@@ -53,7 +53,7 @@ def command(
 
 
 def _place(path: str) -> Path:
-    from hermes_cli.store.elsewhere import lm_studio_models, ollama_models  # noqa: PLC0415 - as above
+    from hermes_cli.store.other_tools import lm_studio_models, ollama_models  # noqa: PLC0415 - as above
 
     given = Path(path).expanduser()
     programs = {"ollama": ollama_models, "lmstudio": lm_studio_models}
@@ -68,7 +68,7 @@ def _tried(
     Raises:
         HermesError: it cannot be adopted, and there is nothing else.
     """
-    from hermes_cli.store.elsewhere import Skipped  # noqa: PLC0415 - as above
+    from hermes_cli.store.other_tools import Skipped  # noqa: PLC0415 - as above
 
     if isinstance(found, Skipped):
         return found

@@ -17,7 +17,7 @@ from hermes_cli.store.inventory import Installed, State, inventory
 from hermes_cli.store.library import installed, installed_quantizations
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Catalogue, Demo, Model
+    from hermes_cli.catalog.models import CatalogModel, Catalogue, Demo
     from hermes_cli.console import Console
 
 HERE = "✓"
@@ -107,7 +107,7 @@ def installed_document(one: Installed) -> dict[str, Any]:
     }
 
 
-def _show_models(models: list[Model], demo: Demo | None, console: Console) -> None:
+def _show_models(models: list[CatalogModel], demo: Demo | None, console: Console) -> None:
     rows = [_model_row(model) for model in models]
     if demo:
         context = f"{demo.trained_context:,}"
@@ -125,7 +125,7 @@ def _show_variants(found: list[Variant], console: Console) -> None:
     console.note("loss: KL divergence from F16 in nats, measured on Llama 3 8B; larger models lose less")
 
 
-def _of_generation(catalogue: Catalogue, wanted: str | None) -> list[Model]:
+def _of_generation(catalogue: Catalogue, wanted: str | None) -> list[CatalogModel]:
     """Models of the generation that was typed: its whole name, or what is left of it without `Hermes`."""
     if wanted is None:
         return list(catalogue.models)
@@ -136,7 +136,7 @@ def _of_generation(catalogue: Catalogue, wanted: str | None) -> list[Model]:
     return [model for model in catalogue.models if model.generation in meant]
 
 
-def _model_row(model: Model) -> tuple[str, ...]:
+def _model_row(model: CatalogModel) -> tuple[str, ...]:
     sizes = [one.bytes for one in variants(model) if one.bytes]
     if not sizes:
         files = "none known"
@@ -168,7 +168,7 @@ def _variant_row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:
     )
 
 
-def model_summary(model: Model) -> dict[str, Any]:
+def model_summary(model: CatalogModel) -> dict[str, Any]:
     """A model for `--json`; keys are documented in docs/catalogue.md."""
     sizes = [one.bytes for one in best_sources(model) if one.bytes]
     return {

@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.load import as_plain
-from hermes_cli.catalog.models import Sampling
+from hermes_cli.catalog.models import RecommendedSampling
 from hermes_cli.catalog.variants import Variant, best_sources, matching
 from hermes_cli.commands.list import HERE, model_summary, variant_document
 from hermes_cli.commands.units import billions, gigabytes
@@ -16,7 +16,7 @@ from hermes_cli.store.library import installed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.catalog.names import CatalogueName
     from hermes_cli.console import Console
 
@@ -57,7 +57,7 @@ def show(wanted: CatalogueName, catalogue: Catalogue, console: Console) -> None:
     )
 
 
-def _facts(model: Model) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+def _facts(model: CatalogModel) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Label, text and source keys of every fact."""
 
     def fact(label: str, text: str, key: str) -> tuple[str, str, tuple[str, ...]]:
@@ -87,7 +87,7 @@ def _facts(model: Model) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         yield fact("hosted as", "; ".join(hosted + gone), "cloud")
 
 
-def _architecture(model: Model) -> str:
+def _architecture(model: CatalogModel) -> str:
     a = model.architecture
     experts = f", {a.experts_used} of {a.experts} experts" if a.experts else ""
     unsure = f"; not confirmed: {', '.join(a.unconfirmed)}" if a.unconfirmed else ""
@@ -98,7 +98,7 @@ def _architecture(model: Model) -> str:
     return f"{text} ({a.note})" if a.note else text
 
 
-def _context(model: Model) -> str:
+def _context(model: CatalogModel) -> str:
     context = model.context
     text = f"{context.usable:,} tokens"
     if context.usable != context.trained:
@@ -108,7 +108,7 @@ def _context(model: Model) -> str:
     return f"{text}; {context.note}" if context.note else text
 
 
-def _reasoning(model: Model) -> str:
+def _reasoning(model: CatalogModel) -> str:
     if model.reasoning is None:
         return "no"
     how = {"system-prompt": "by a system prompt", "thinking": "by a system prompt and the template's `thinking` flag"}
@@ -116,8 +116,8 @@ def _reasoning(model: Model) -> str:
     return f"<think>, {model.reasoning.default} unless switched on {how[model.reasoning.switch]}{note}"
 
 
-def _sampling(model: Model) -> str:
-    if not isinstance(model.sampling, Sampling):
+def _sampling(model: CatalogModel) -> str:
+    if not isinstance(model.sampling, RecommendedSampling):
         return "unknown"
     said = {
         name: value
@@ -143,7 +143,7 @@ def _row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:
     )
 
 
-def _show_repositories(model: Model, console: Console) -> None:
+def _show_repositories(model: CatalogModel, console: Console) -> None:
     """Every repository with what it holds, in order of preference."""
     console.text("\nRepositories, in order of preference\n")
     for repository in model.gguf:
@@ -154,7 +154,7 @@ def _show_repositories(model: Model, console: Console) -> None:
         console.text(f"  {repository.repo}: {held}{extra}\n")
 
 
-def _show_prompt(model: Model, console: Console) -> None:
+def _show_prompt(model: CatalogModel, console: Console) -> None:
     stops = f", stops at {' or '.join(model.prompt.stop)}" if model.prompt.stop else ""
     note = f" ({model.prompt.note})" if model.prompt.note else ""
     cited = f"  [{', '.join(keys)}]" if (keys := model.sources.get("prompt")) else ""
@@ -164,27 +164,27 @@ def _show_prompt(model: Model, console: Console) -> None:
         console.text(textwrap.indent(example, "  ").rstrip("\n") + "\n")
 
 
-def _template(model: Model) -> str:
+def _template(model: CatalogModel) -> str:
     """Which chat template its files get, and why."""
     from hermes_cli.prompting.choose import policy  # noqa: PLC0415 - Jinja
 
     return policy(model)
 
 
-def _example(model: Model) -> str | None:
+def _example(model: CatalogModel) -> str | None:
     """A short conversation as the model reads it."""
     from hermes_cli.prompting.families import family_of  # noqa: PLC0415 - Jinja
-    from hermes_cli.prompting.render import OurFormat, Request  # noqa: PLC0415
+    from hermes_cli.prompting.render import Conversation, OurFormat  # noqa: PLC0415
     from hermes_cli.prompting.text import plain  # noqa: PLC0415
 
     family = family_of(model)
     if family is None:
         return None
     bos = BOS.get(model.architecture.tokenizer, "") if family.markup == "llama-3" else ""
-    return plain(OurFormat(family, bos).render(Request(EXAMPLE)).text)
+    return plain(OurFormat(family, bos).render(Conversation(EXAMPLE)).text)
 
 
-def _show_legend(model: Model, catalogue: Catalogue, console: Console) -> None:
+def _show_legend(model: CatalogModel, catalogue: Catalogue, console: Console) -> None:
     used = dict.fromkeys(key for keys in model.sources.values() for key in keys)
     console.text("\nSources\n")
     width = max(len(key) for key in used)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.load import load
 from hermes_cli.catalog.names import DEMO, CatalogueName, Names
-from hermes_cli.engine.confirm import Confirmation
+from hermes_cli.engine.fit_check import FitCheck
 from hermes_cli.errors import UsageError
 from hermes_cli.store.library import find
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from hermes_cli.catalog.models import Catalogue, Model, Yarn
+    from hermes_cli.catalog.models import CatalogModel, Catalogue, Yarn
     from hermes_cli.catalog.names import Reference
-    from hermes_cli.chat.partner import LocalPartner
-    from hermes_cli.commands.head_start import HeadStart
+    from hermes_cli.chat.backend import LocalBackend
+    from hermes_cli.commands.head_start import Prewarm
     from hermes_cli.console import Console
-    from hermes_cli.engine.options import Adapter, Draft
-    from hermes_cli.planning.run_plan import Loading
-    from hermes_cli.planning.verdict import Confirmed
+    from hermes_cli.engine.options import Adapter, DraftModel
+    from hermes_cli.planning.load_plan import LoadOverrides
+    from hermes_cli.planning.verdict import FittedPlan
     from hermes_cli.store.library import ModelFile
 
 
 @dataclass(frozen=True)
-class How:
+class LoadOptions:
     """How models are loaded, whichever they are: what flags say of it.
 
     Attributes:
@@ -41,7 +41,7 @@ class How:
         verbose: llama.cpp's log on standard error.
     """
 
-    loading: Loading
+    loading: LoadOverrides
     yarn: bool = False
     draft: str = "off"
     adapters: tuple[Adapter, ...] = ()
@@ -50,10 +50,10 @@ class How:
     verbose: bool = False
 
 
-class Opener:
+class ModelLoader:
     """Opens models, all in the same way."""
 
-    def __init__(self, how: How, console: Console, start: HeadStart) -> None:
+    def __init__(self, how: LoadOptions, console: Console, start: Prewarm) -> None:
         self._how, self._console, self._start, self._loop = how, console, start, start.loop
 
     def names(self) -> list[str]:
@@ -62,7 +62,7 @@ class Opener:
 
         return [DEMO, *sorted({one.name for one in inventory(load()) if one.present == one.count})]
 
-    def open(self, name: str | None) -> LocalPartner:
+    def open(self, name: str | None) -> LocalBackend:
         """Load a model. Whoever gets it has to close it.
 
         Raises:
@@ -72,7 +72,7 @@ class Opener:
             return finish()
 
     @contextmanager
-    def opening(self, name: str | None) -> Iterator[Callable[[], LocalPartner]]:
+    def opening(self, name: str | None) -> Iterator[Callable[[], LocalBackend]]:
         """Begin to load a model; what is yielded does the rest, later, as long as the context is open.
 
         Args:
@@ -83,7 +83,7 @@ class Opener:
             DoesNotFitError: there is too little memory; the hint names what would fit.
             HermesError: a file cannot be read, or llama.cpp refuses it.
         """
-        with Confirmation(verbose=self._how.verbose) as confirmation:
+        with FitCheck(verbose=self._how.verbose) as confirmation:
             self._start.ready()
             catalogue = load()
             how = self._how
@@ -94,7 +94,7 @@ class Opener:
             wished = replace(how.loading, yarn=_yarn(named)) if how.yarn else how.loading
             confirmation.begin(file.path, wished)
 
-            def finish() -> LocalPartner:
+            def finish() -> LocalBackend:
                 with self._console.working(f"loading {file.name}"):
                     # `_load` needs it, when nobody works meanwhile.
                     import hermes_cli.engine.client  # noqa: F401, PLC0415
@@ -109,13 +109,17 @@ class Opener:
 
             yield finish
 
-    def _load(self, file: ModelFile, known: Model | None, confirmed: Confirmed, guesser: Draft | None) -> LocalPartner:
+    def _load(
+        self, file: ModelFile, known: CatalogModel | None, confirmed: FittedPlan, guesser: DraftModel | None
+    ) -> LocalBackend:
         from hermes_cli.engine.client import WorkerEngine  # noqa: PLC0415 - imported above, at a better time
-        from hermes_cli.engine.options import Options  # noqa: PLC0415
+        from hermes_cli.engine.options import EngineOptions  # noqa: PLC0415
         from hermes_cli.prompting.turn_grammar import TAGS  # noqa: PLC0415
 
         how, name = self._how, file.name
-        options = Options(tags=TAGS, adapters=how.adapters, draft=guesser, prefixes=how.prefixes, verbose=how.verbose)
+        options = EngineOptions(
+            tags=TAGS, adapters=how.adapters, draft=guesser, prefixes=how.prefixes, verbose=how.verbose
+        )
         with self._console.working(f"loading {name}") as say:
             engine = WorkerEngine(
                 file.path,
@@ -126,10 +130,10 @@ class Opener:
             )
             try:
                 loading = self._loop.begin(engine.load())
-                from hermes_cli.chat.partner import LocalPartner  # noqa: PLC0415 - while the engine loads
-                from hermes_cli.generation import Chatter  # noqa: PLC0415
+                from hermes_cli.chat.backend import LocalBackend  # noqa: PLC0415 - while the engine loads
+                from hermes_cli.generation import ChatModel  # noqa: PLC0415
 
-                chatter = Chatter(engine, self._loop.run(loading), known=known, template=how.template)
+                chatter = ChatModel(engine, self._loop.run(loading), known=known, template=how.template)
             except BaseException:
                 self._loop.run(engine.close())
                 raise
@@ -140,9 +144,11 @@ class Opener:
             "draft": chatter.loaded.draft or None,
             "memory_bytes": memory,
         }
-        return LocalPartner(chatter, name, details, self._console.warn)
+        return LocalBackend(chatter, name, details, self._console.warn)
 
-    def _draft(self, known: Model | None, catalogue: Catalogue, wished: Loading, confirmed: Confirmed) -> Draft | None:
+    def _draft(
+        self, known: CatalogModel | None, catalogue: Catalogue, wished: LoadOverrides, confirmed: FittedPlan
+    ) -> DraftModel | None:
         """The model that is to guess tokens; raises as `draft_for` does."""
         if self._how.draft == "off":
             return None
@@ -163,7 +169,7 @@ def _yarn(named: Reference) -> Yarn:
     return documented
 
 
-def _best(how: How, catalogue: Catalogue, console: Console) -> tuple[str, How]:
+def _best(how: LoadOptions, catalogue: Catalogue, console: Console) -> tuple[str, LoadOptions]:
     """The best model that is here, with the KV cache and the YaRN that were counted on where nothing else was said.
 
     Raises:
@@ -171,9 +177,9 @@ def _best(how: How, catalogue: Catalogue, console: Console) -> tuple[str, How]:
     """
     from hermes_cli.commands.choosing import best_installed  # noqa: PLC0415 - only where no model is named
     from hermes_cli.hardware.probe import probe  # noqa: PLC0415
-    from hermes_cli.planning.recommend import Wish  # noqa: PLC0415
+    from hermes_cli.planning.recommend import RecommendOptions  # noqa: PLC0415
 
-    best = best_installed("chat", Wish(), catalogue, probe(measure=False), console)
+    best = best_installed("chat", RecommendOptions(), catalogue, probe(measure=False), console)
     if best.settings.k_type != "f16" and how.loading.kv_type is None:
         how = replace(how, loading=replace(how.loading, kv_type=best.settings.k_type))
     return best.variant.name, replace(how, yarn=how.yarn or best.by_yarn)

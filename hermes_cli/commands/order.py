@@ -9,14 +9,14 @@ from hermes_cli.catalog.names import CatalogueName, DemoName, FileName, HubName
 from hermes_cli.catalog.quantizations import canonical, plain, spoken
 from hermes_cli.catalog.variants import Variant, best_sources, matching, usual
 from hermes_cli.errors import NotFoundError, UsageError
-from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.planning.placement import place
-from hermes_cli.planning.recommend import NEEDS, Wish, candidates
+from hermes_cli.planning.recommend import NEEDS, RecommendOptions, candidates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.catalog.names import Reference
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.placement import Placement
@@ -25,7 +25,7 @@ SHORTEST_CONTEXT = 2048  # tokens; with less a model is of little use
 
 
 @dataclass(frozen=True)
-class Order:
+class PullTarget:
     """Files to fetch from one repository; `variant` if the catalogue knows them."""
 
     name: str
@@ -35,23 +35,23 @@ class Order:
     variant: Variant | None = None
 
 
-def recommended(catalogue: Catalogue, machine: Machine) -> Order:
+def recommended(catalogue: Catalogue, machine: Machine) -> PullTarget:
     """The pick of `hermes recommend`.
 
     Raises:
         DoesNotFitError: nothing fits; it says what would.
     """
-    found = candidates(catalogue, machine, Wish())
+    found = candidates(catalogue, machine, RecommendOptions())
     if not found:
         from hermes_cli.commands.recommend import nothing_fits  # noqa: PLC0415 - the whole command, only to fail
 
-        raise nothing_fits(catalogue, machine, Wish())
+        raise nothing_fits(catalogue, machine, RecommendOptions())
     return _of_variant(found[0].variant, None)
 
 
 def order(
     reference: Reference, catalogue: Catalogue, machine: Machine, quant: str | None, revision: str | None
-) -> Order:
+) -> PullTarget:
     """The files that a name stands for. Without a quantization it is the one that fits this machine best.
 
     Args:
@@ -80,12 +80,12 @@ def order(
             return _of_hub(reference, quant, revision, frozenset(catalogue.quantizations))
 
 
-def fit(variant: Variant, machine: Machine) -> tuple[Settings, Placement]:
+def fit(variant: Variant, machine: Machine) -> tuple[ContextSettings, Placement]:
     """How it would be loaded for a chat: with the longest context that fits, or the shortest if none does."""
     usable = variant.model.context.usable
     context = min(NEEDS["chat"].wanted, usable)
     while True:
-        settings = Settings(context)
+        settings = ContextSettings(context)
         imatrix = variant.repository.imatrix
         placement = place(variant.model.architecture, variant.quantization, settings, machine, imatrix=imatrix)
         if placement.fits or context <= SHORTEST_CONTEXT:
@@ -105,7 +105,7 @@ def _one_quantization(named: str | None, flag: str | None, names: frozenset[str]
 
 
 def _variant(
-    model: Model, wanted: str | None, repository: str | None, catalogue: Catalogue, machine: Machine
+    model: CatalogModel, wanted: str | None, repository: str | None, catalogue: Catalogue, machine: Machine
 ) -> Variant:
     if not model.gguf:
         raise NotFoundError(
@@ -113,7 +113,11 @@ def _variant(
             hint=f"convert {model.weights.original} yourself, or choose another model: hermes list",
         )
     if wanted is None and repository is None:
-        found = [one.variant for one in candidates(catalogue, machine, Wish()) if one.variant.model.id == model.id]
+        found = [
+            one.variant
+            for one in candidates(catalogue, machine, RecommendOptions())
+            if one.variant.model.id == model.id
+        ]
         best = found[0] if found else usual(model)
         if best:
             return best
@@ -125,17 +129,17 @@ def _variant(
     return next((one for one in fitting if one.quantization == "Q4_K_M"), (preferred or fitting)[0])
 
 
-def _of_variant(variant: Variant, revision: str | None) -> Order:
-    return Order(variant.name, variant.repository.repo, revision, variant.files, variant)
+def _of_variant(variant: Variant, revision: str | None) -> PullTarget:
+    return PullTarget(variant.name, variant.repository.repo, revision, variant.files, variant)
 
 
-def _of_hub(wanted: HubName, quant: str | None, revision: str | None, names: frozenset[str]) -> Order:
+def _of_hub(wanted: HubName, quant: str | None, revision: str | None, names: frozenset[str]) -> PullTarget:
     from hermes_cli.store.hub import listing  # noqa: PLC0415 - the HTTP stack
 
     known = [file.path for file in listing(wanted.repo, revision) if file.path.lower().endswith(".gguf")]
     if wanted.file:
         files = _with_shards(wanted.file, known) or (wanted.file,)
-        return Order(f"{wanted.repo}/{wanted.file}", wanted.repo, revision, files)
+        return PullTarget(f"{wanted.repo}/{wanted.file}", wanted.repo, revision, files)
     asked = quant or wanted.quantization
     firsts = [path for path in known if "-of-" not in path or "-00001-of-" in path]
     if asked:
@@ -155,7 +159,7 @@ def _of_hub(wanted: HubName, quant: str | None, revision: str | None, names: fro
         )
     said = spoken(firsts[0].rpartition("/")[2], names)
     name = f"{wanted.repo}:{said}" if said else f"{wanted.repo}/{firsts[0]}"
-    return Order(name, wanted.repo, revision, _with_shards(firsts[0], known))
+    return PullTarget(name, wanted.repo, revision, _with_shards(firsts[0], known))
 
 
 def _with_shards(first: str, known: Sequence[str]) -> tuple[str, ...]:

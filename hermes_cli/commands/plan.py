@@ -22,7 +22,7 @@ from hermes_cli.commands.machine import (
 )
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.errors import NotFoundError, UsageError
-from hermes_cli.planning.memory import KV_TYPES, Settings
+from hermes_cli.planning.memory import KV_TYPES, ContextSettings
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.recommend import NEEDS
 
@@ -86,7 +86,7 @@ def _variant(name: str) -> Variant:
 
 def _settings(
     variant: Variant, context: int | None, kv_type: str, slots: int, ubatch: int, *, flash_attention: bool, yarn: bool
-) -> Settings:
+) -> ContextSettings:
     known = variant.model.context
     length = min(known.usable, NEEDS["chat"].wanted) if context is None else context
     if yarn and not known.yarn:
@@ -103,10 +103,12 @@ def _settings(
         raise UsageError(f"there is no KV cache type {kv_type}.", hint=f"choose one of: {', '.join(KV_TYPES)}")
     if kind not in {"f32", "f16", "bf16"} and not flash_attention:
         raise UsageError(f"--kv-type {kind} needs flash attention.", hint="leave --no-flash-attention out.")
-    return Settings(length, slots, ubatch, kind, kind, flash_attention)
+    return ContextSettings(length, slots, ubatch, kind, kind, flash_attention)
 
 
-def _show(variant: Variant, settings: Settings, placement: Placement, machine: Machine, console: Console) -> None:
+def _show(
+    variant: Variant, settings: ContextSettings, placement: Placement, machine: Machine, console: Console
+) -> None:
     console.text(f"{variant.name} from {variant.repository.repo}\n")
     slots = f", {settings.slots} slots" if settings.slots > 1 else ""
     console.text(f"{settings.context:,} tokens of context in {settings.k_type}{slots}; {one_line(machine)}\n\n")
@@ -132,7 +134,7 @@ def _place_name(share: Share, machine: Machine) -> str:
     return "CPU" if share.device is None else machine.usable_devices[share.device].name
 
 
-def _document(variant: Variant, settings: Settings, placement: Placement, machine: Machine) -> dict[str, Any]:
+def _document(variant: Variant, settings: ContextSettings, placement: Placement, machine: Machine) -> dict[str, Any]:
     return {
         "name": variant.name,
         "repository": variant.repository.repo,

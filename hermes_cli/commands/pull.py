@@ -15,7 +15,7 @@ from hermes_cli.errors import HermesError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hermes_cli.commands.order import Order
+    from hermes_cli.commands.order import PullTarget
     from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.store.download import State
@@ -101,7 +101,7 @@ def command(
 
 
 def _show(
-    orders: Sequence[Order],
+    orders: Sequence[PullTarget],
     files: Sequence[RemoteFile],
     here: Sequence[State],
     space: Space,
@@ -122,7 +122,7 @@ def _show(
     say(f"{amount(space.needed)} to fetch into {space.folder}, {free} free there")
 
 
-def _say_if_it_fits(one: Order, machine: Machine, say: Callable[[str], None], console: Console) -> None:
+def _say_if_it_fits(one: PullTarget, machine: Machine, say: Callable[[str], None], console: Console) -> None:
     """Say before the download whether it can be loaded on this machine."""
     if one.variant is None or not one.variant.computed_bytes:
         return
@@ -158,7 +158,7 @@ def _confirm(space: Space, console: Console) -> None:
         raise HermesError("nothing was fetched.", hint="name another model: hermes pull NAME, or see them: hermes list")
 
 
-def _say(console: Console, event: str, orders: Sequence[Order], here: Sequence[State], found: list[str]) -> None:
+def _say(console: Console, event: str, orders: Sequence[PullTarget], here: Sequence[State], found: list[str]) -> None:
     """The last line of --json."""
     if console.voice is not Voice.JSON:
         return

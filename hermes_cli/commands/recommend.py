@@ -22,7 +22,7 @@ from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, 
 from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.planning.alternatives import Alternative, alternatives
 from hermes_cli.planning.quality import Purpose
-from hermes_cli.planning.recommend import LOW_BITS, NEEDS, Candidate, Wish, candidates, smallest
+from hermes_cli.planning.recommend import LOW_BITS, NEEDS, Candidate, RecommendOptions, candidates, smallest
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue
@@ -62,7 +62,7 @@ def command(
         raise UsageError(f"--for {purpose} is unknown.", hint=f"choose one of: {', '.join(PURPOSES)}")
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
     catalogue = load()
-    wish = Wish(meant, context, min_speed)
+    wish = RecommendOptions(meant, context, min_speed)
     found = candidates(catalogue, machine, wish)
     console.text(f"{one_line(machine)}\n\n")
     if not found:
@@ -165,7 +165,7 @@ def _row(one: Alternative) -> tuple[str, ...]:
     )
 
 
-def _explain(pick: Candidate, wish: Wish, console: Console) -> None:
+def _explain(pick: Candidate, wish: RecommendOptions, console: Console) -> None:
     part, costs, merit, need = pick.placement.total, pick.costs, pick.merit, NEEDS[wish.purpose]
     lines = (
         ("weights", gibibytes(part.weights), f"tensors of the file, by llama.cpp's mix of {pick.variant.quantization}"),
@@ -201,7 +201,7 @@ def _minus(points: float) -> str:
     return f"-{points:.1f} points" if points else "0 points"
 
 
-def nothing_fits(catalogue: Catalogue, machine: Machine, wish: Wish) -> DoesNotFitError:
+def nothing_fits(catalogue: Catalogue, machine: Machine, wish: RecommendOptions) -> DoesNotFitError:
     """Nothing local fits: say what would, and who hosts these models."""
     hosted = [model.cloud.openrouter for model in catalogue.models if model.cloud.openrouter]
     speed = f" at {wish.min_speed:g} tokens/s" if wish.min_speed else ""
@@ -214,7 +214,9 @@ def nothing_fits(catalogue: Catalogue, machine: Machine, wish: Wish) -> DoesNotF
     )
 
 
-def _document(machine: Machine, wish: Wish, found: list[Candidate], others: list[Alternative]) -> dict[str, Any]:
+def _document(
+    machine: Machine, wish: RecommendOptions, found: list[Candidate], others: list[Alternative]
+) -> dict[str, Any]:
     return {
         "machine": one_line(machine),
         "simulated": machine.simulated,

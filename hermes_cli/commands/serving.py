@@ -15,23 +15,23 @@ from hermes_cli.commands.machine import gibibytes
 from hermes_cli.console import Voice
 from hermes_cli.engine.client import WorkerEngine
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.recommend import Wish
+from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.server.app import EVERYWHERE
-from hermes_cli.server.lineup import AGENT_CONTEXT, line_up
+from hermes_cli.server.planning import AGENT_CONTEXT, plan_models
 from hermes_cli.server.room import has_room
 from hermes_cli.server.run import Parts, Running, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.console import Console
-    from hermes_cli.engine.options import Draft
+    from hermes_cli.engine.options import DraftModel
     from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.load_plan import LoadOverrides
     from hermes_cli.planning.recommend import Candidate
-    from hermes_cli.planning.run_plan import Loading
-    from hermes_cli.planning.verdict import Confirmed
-    from hermes_cli.server.lineup import Offer
+    from hermes_cli.planning.verdict import FittedPlan
+    from hermes_cli.server.planning import ServedModel
     from hermes_cli.server.settings import ModelEntry, ServerSettings
 
 
@@ -43,18 +43,20 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
     """
     waiting = _Waiting(console)
 
-    def offers() -> tuple[Offer, ...]:
+    def offers() -> tuple[ServedModel, ...]:
         catalogue, machine = load(), probe(measure=False)
         chosen = settings.models or (best_entry(settings, catalogue, machine, console),)
 
-        def draft(name: str, known: Model | None, wished: Loading, confirmed: Confirmed) -> Draft | None:
+        def draft(
+            name: str, known: CatalogModel | None, wished: LoadOverrides, confirmed: FittedPlan
+        ) -> DraftModel | None:
             return draft_for(name, known, catalogue, wished, confirmed, console.note)
 
         waiting.begin("looking how the models fit")
         whole = msgspec.structs.replace(settings, models=chosen)
-        return line_up(whole, catalogue, machine, draft, console.note)
+        return plan_models(whole, catalogue, machine, draft, console.note)
 
-    def engine(offer: Offer) -> WorkerEngine:
+    def engine(offer: ServedModel) -> WorkerEngine:
         options = replace(offer.options, verbose=verbose)
 
         def progress(part: float) -> None:
@@ -101,7 +103,7 @@ def best_entry(settings: ServerSettings, catalogue: Catalogue, machine: Machine,
     Raises:
         HermesError: there is none.
     """
-    wish = Wish("agent", AGENT_CONTEXT) if settings.for_agent else Wish()
+    wish = RecommendOptions("agent", AGENT_CONTEXT) if settings.for_agent else RecommendOptions()
     return _as_recommended(best_installed("serve", wish, catalogue, machine, console), settings)
 
 
@@ -149,11 +151,11 @@ def _host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _other_names(offer: Offer) -> str:
+def _other_names(offer: ServedModel) -> str:
     return f", also called {', '.join(offer.aliases)}" if offer.aliases else ""
 
 
-def _memory(offer: Offer) -> str:
+def _memory(offer: ServedModel) -> str:
     """What it takes of what was free, place by place, as llama.cpp said it would."""
     places = [place for place in offer.confirmed.places if place.part.total]
     draft = offer.options.draft
@@ -171,7 +173,7 @@ def _document(running: Running, address: str, key: str | None) -> dict[str, Any]
     }
 
 
-def _model(offer: Offer) -> dict[str, Any]:
+def _model(offer: ServedModel) -> dict[str, Any]:
     plan = offer.confirmed.plan
     return {
         "name": offer.name,

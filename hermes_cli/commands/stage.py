@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Protocol
 
 from hermes_cli import paths
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.manner import Manner
-from hermes_cli.commands.opening import Opener
+from hermes_cli.chat.options import ChatOptions
+from hermes_cli.commands.opening import ModelLoader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager, ExitStack
 
+    from hermes_cli.chat.agent_loop import AgentLoop
+    from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.chat.loop import Loop
-    from hermes_cli.chat.partner import Partner
     from hermes_cli.chat.sessions.records import Records
-    from hermes_cli.chat.talk import Talk
     from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.chat.view import View
-    from hermes_cli.commands.head_start import HeadStart
-    from hermes_cli.commands.opening import How
+    from hermes_cli.commands.head_start import Prewarm
+    from hermes_cli.commands.opening import LoadOptions
     from hermes_cli.console import Console
 
 
@@ -46,7 +46,7 @@ class Wish:
     resume: str | None = None
     go_on: bool = False
     save: bool = True
-    manner: Manner = field(default_factory=Manner)
+    manner: ChatOptions = field(default_factory=ChatOptions)
     tools: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
@@ -63,10 +63,10 @@ class Wish:
 class Source(Protocol):
     """Where partners come from."""
 
-    def opening(self, name: str | None) -> AbstractContextManager[Callable[[], Partner]]:
+    def opening(self, name: str | None) -> AbstractContextManager[Callable[[], ChatBackend]]:
         """Begin to open one; what is yielded does the rest."""
 
-    def open(self, name: str | None) -> Partner:
+    def open(self, name: str | None) -> ChatBackend:
         """Open one."""
 
     def names(self) -> Sequence[str]:
@@ -95,7 +95,7 @@ class Stage:
         asker: for consent.
     """
 
-    talk: Talk
+    talk: AgentLoop
     loop: Loop
     source: Source
     toolbox: Toolbox | None
@@ -105,11 +105,11 @@ class Stage:
 
 def set_stage(
     wish: Wish,
-    how: How,
+    how: LoadOptions,
     console: Console,
-    start: HeadStart,
+    start: Prewarm,
     stack: ExitStack,
-    view: Callable[[Partner], View],
+    view: Callable[[ChatBackend], View],
     *,
     stays: bool,
     meanwhile: Callable[[], object] = lambda: None,
@@ -162,10 +162,10 @@ def _records(console: Console, stack: ExitStack) -> Records:
     return records
 
 
-def _source(endpoint: str | None, how: How, console: Console, start: HeadStart) -> Source:
+def _source(endpoint: str | None, how: LoadOptions, console: Console, start: Prewarm) -> Source:
     """Where partners come from."""
     if not endpoint:
-        return Opener(how, console, start)
+        return ModelLoader(how, console, start)
     from hermes_cli.chat.endpoint.source import Endpoint  # noqa: PLC0415 - only where one is named
 
     return Endpoint(endpoint, start.loop, console.note, console.warn)
@@ -190,16 +190,16 @@ def _toolbox(wish: Wish, asker: Asker, console: Console, stack: ExitStack) -> To
 
 def _talk(
     conversation: Conversation,
-    partner: Partner,
+    partner: ChatBackend,
     toolbox: Toolbox | None,
-    view: Callable[[Partner], View],
+    view: Callable[[ChatBackend], View],
     loop: Loop,
     console: Console,
     stack: ExitStack,
-) -> Talk:
-    from hermes_cli.chat.talk import NoTools, Talk  # noqa: PLC0415 - imported with the partner
+) -> AgentLoop:
+    from hermes_cli.chat.agent_loop import AgentLoop, NoTools  # noqa: PLC0415 - imported with the partner
 
-    talk = Talk(conversation, partner, toolbox or NoTools(), view(partner), loop)
+    talk = AgentLoop(conversation, partner, toolbox or NoTools(), view(partner), loop)
 
     def close() -> None:
         with console.working(f"closing {talk.partner.name}"):  # what it computed of the prompt may be kept on disk
@@ -209,12 +209,12 @@ def _talk(
     return talk
 
 
-def _changed(saved: Manner, typed: Manner) -> Manner:
+def _changed(saved: ChatOptions, typed: ChatOptions) -> ChatOptions:
     """The manner of a session, with what this command line says otherwise."""
-    usual = Manner()
+    usual = ChatOptions()
     said = {
         one.name: value
-        for one in fields(Manner)
+        for one in fields(ChatOptions)
         if (value := getattr(typed, one.name)) != getattr(usual, one.name) and one.name != "sampling"
     }
     return replace(saved, **said, sampling={**saved.sampling, **typed.sampling})

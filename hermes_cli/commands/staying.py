@@ -9,18 +9,18 @@ from hermes_cli import paths
 from hermes_cli.commands.stage import set_stage
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.partner import Partner
-    from hermes_cli.chat.scene import Scene
+    from hermes_cli.chat.backend import ChatBackend
+    from hermes_cli.chat.scene import ReplContext
     from hermes_cli.chat.terminal.screen import TerminalView
-    from hermes_cli.commands.head_start import HeadStart
-    from hermes_cli.commands.opening import How
+    from hermes_cli.commands.head_start import Prewarm
+    from hermes_cli.commands.opening import LoadOptions
     from hermes_cli.commands.stage import Wish
     from hermes_cli.console import Console
 
 HISTORY = "chat-history"  # of what was typed, in the folder of data
 
 
-def stay(wish: Wish, how: How, console: Console, start: HeadStart) -> None:
+def stay(wish: Wish, how: LoadOptions, console: Console, start: Prewarm) -> None:
     """Talk until the user leaves.
 
     Raises:
@@ -28,7 +28,7 @@ def stay(wish: Wish, how: How, console: Console, start: HeadStart) -> None:
     """
     views: list[TerminalView] = []
 
-    def view(_: Partner) -> TerminalView:
+    def view(_: ChatBackend) -> TerminalView:
         from hermes_cli.chat.terminal.screen import TerminalView  # noqa: PLC0415 - imported meanwhile
 
         views.append(TerminalView(console, hide_thinking=wish.hide_thinking))
@@ -39,13 +39,13 @@ def stay(wish: Wish, how: How, console: Console, start: HeadStart) -> None:
         if stage.toolbox is None or stage.records is None:
             raise TypeError("a conversation has tools and records")
         from hermes_cli.chat.repl import converse, status  # noqa: PLC0415 - imported meanwhile
-        from hermes_cli.chat.scene import Scene  # noqa: PLC0415
+        from hermes_cli.chat.scene import ReplContext  # noqa: PLC0415
         from hermes_cli.chat.slash.all import COMMANDS  # noqa: PLC0415
         from hermes_cli.chat.slash.choices import choices  # noqa: PLC0415
         from hermes_cli.chat.terminal.keyboard import Keyboard  # noqa: PLC0415
 
         source = stage.source
-        scene = Scene(
+        scene = ReplContext(
             stage.talk, views[0], console, stage.loop, stage.toolbox, stage.records, source.open, source.names
         )
         summaries = {one.name: one.summary for one in COMMANDS.values()}
@@ -68,7 +68,7 @@ def _import() -> None:
     import hermes_cli.chat.terminal.screen  # noqa: F401, PLC0415
 
 
-def _greet(scene: Scene) -> None:
+def _greet(scene: ReplContext) -> None:
     """Who answers, and what was said before."""
     from hermes_cli.chat.repl import count  # noqa: PLC0415 - imported meanwhile
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hermes_cli.engine.request import Budget
+    from hermes_cli.engine.request import ThinkingBudget
 
 
 class Reasoning:
@@ -18,7 +18,7 @@ class Reasoning:
     opened counts from the first token.
     """
 
-    def __init__(self, budget: Budget, forced: Sequence[int]) -> None:
+    def __init__(self, budget: ThinkingBudget, forced: Sequence[int]) -> None:
         """Begin.
 
         Args:

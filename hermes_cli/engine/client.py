@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from hermes_cli.engine.life import Life, Task, again
-from hermes_cli.engine.options import Options
-from hermes_cli.engine.protocol import Done, Loaded, Stats
+from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.protocol import Done, EngineStats, ModelInfo
+from hermes_cli.engine.worker_session import Task, WorkerSession, again
 from hermes_cli.errors import EngineError, HermesError
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from hermes_cli.engine.child import Child
     from hermes_cli.engine.protocol import Event
-    from hermes_cli.engine.request import Request
-    from hermes_cli.planning.run_plan import RunPlan
+    from hermes_cli.engine.request import GenerationRequest
+    from hermes_cli.planning.load_plan import LoadPlan
 
 # Seconds from a child's death to the start of the next one, by how many have died in a row.
 RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -57,8 +57,8 @@ class WorkerEngine:
     def __init__(
         self,
         path: Path,
-        plan: RunPlan,
-        options: Options | None = None,
+        plan: LoadPlan,
+        options: EngineOptions | None = None,
         *,
         progress: Callable[[float], None] | None = None,
         restart_delays: Sequence[float] = RESTART_DELAYS,
@@ -68,17 +68,17 @@ class WorkerEngine:
 
         Args:
             path: the model's file, or its first shard.
-            plan: how to load it; engine/confirm.py finds one that there is memory for.
+            plan: how to load it; engine/fit_check.py finds one that there is memory for.
             options: how to work.
             progress: is told which part of the weights (0 to 1) has been read.
             restart_delays: seconds before a child is started again, by how many have died in a row.
             spare: a child that was started before the plan was known; it is the first one, and belongs to the engine.
         """
         self._spare = spare
-        self._options = options or Options()
+        self._options = options or EngineOptions()
         self._task = Task(path, plan, self._options, progress)
         self._delays = restart_delays
-        self._life: Life | None = None
+        self._life: WorkerSession | None = None
         self._closed = False
         self._users = 0  # who waits for something
         self._timer: asyncio.TimerHandle | None = None  # to the end of `keep_alive`
@@ -86,9 +86,9 @@ class WorkerEngine:
         self._died = 0.0  # when the last one did, on the monotonic clock
         self._dead = False  # since then none was started
         self._counts: Counter[str] = Counter()
-        self._past = Stats()  # of children that are gone
+        self._past = EngineStats()  # of children that are gone
 
-    async def load(self) -> Loaded:
+    async def load(self) -> ModelInfo:
         """Have the model in memory; what it says about itself. Returns at once if it is there already.
 
         Raises:
@@ -98,7 +98,7 @@ class WorkerEngine:
             _, loaded = await self._ready()
             return loaded
 
-    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Text as it comes, then `Done`. Closing the iterator (`aclose`) cancels the request within one step.
 
         Raises:
@@ -144,12 +144,12 @@ class WorkerEngine:
             life, _ = await self._ready()
             return (await life.ask("detokenize", tokens)).read(bytes)
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> EngineStats:
         """Counters, and what there is now; a model that is not loaded stays so."""
         if (life := self._life) and life.ready:
             with suppress(asyncio.TimeoutError, HermesError):
-                life.stats = (await asyncio.wait_for(life.ask("stats"), STATS_PATIENCE)).read(Stats)
-        now = _sum(self._life.stats if self._life else Stats(), self._past)
+                life.stats = (await asyncio.wait_for(life.ask("stats"), STATS_PATIENCE)).read(EngineStats)
+        now = _sum(self._life.stats if self._life else EngineStats(), self._past)
         return replace(
             now,
             state=self._state,
@@ -170,7 +170,7 @@ class WorkerEngine:
         self._stop_timer()
         await self._leave(_closed())
 
-    async def _ready(self) -> tuple[Life, Loaded]:
+    async def _ready(self) -> tuple[WorkerSession, ModelInfo]:
         """A child that takes requests, and what its model said of itself."""
         while not self._closed:
             life = self._life or self._begin()
@@ -183,7 +183,7 @@ class WorkerEngine:
             await life.gone()
         raise _closed()
 
-    def _begin(self) -> Life:
+    def _begin(self) -> WorkerSession:
         """Start a child, later if others have died."""
         delay = 0.0
         if self._deaths:
@@ -191,11 +191,11 @@ class WorkerEngine:
             delay = max(self._died + usual - time.monotonic(), 0)
         self._counts["restarts"] += self._dead
         self._dead = False
-        self._life = Life(self._task, delay, self._ended, self._spare)
+        self._life = WorkerSession(self._task, delay, self._ended, self._spare)
         self._spare = None
         return self._life
 
-    def _ended(self, life: Life) -> None:
+    def _ended(self, life: WorkerSession) -> None:
         """A child is gone."""
         self._life = None
         self._past = _sum(self._past, life.stats)
@@ -243,12 +243,12 @@ class WorkerEngine:
             self._life.leave(_unloaded())
 
 
-def _sum(stats: Stats, others: Stats) -> Stats:
+def _sum(stats: EngineStats, others: EngineStats) -> EngineStats:
     """The first, with the counts of both."""
     return replace(stats, **{name: getattr(stats, name) + getattr(others, name) for name in _COUNTED_THERE})
 
 
-def _rss(life: Life | None) -> int:
+def _rss(life: WorkerSession | None) -> int:
     """Bytes of RAM that a child holds."""
     import psutil  # noqa: PLC0415 - only for who asks
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hermes_cli.engine.batch import Batch
-from hermes_cli.engine.llama import Context, Model
-from hermes_cli.engine.pace import Pace
+from hermes_cli.engine.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.step_cost import StepCostModel
 from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import ContextFullError, EngineError, UsageError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.engine.vocabulary import Vocabulary
-    from hermes_cli.planning.run_plan import RunPlan
+    from hermes_cli.planning.load_plan import LoadPlan
 
 # llama.cpp's common/speculative.cpp: vocabularies may differ in size by so many tokens (padding), and the first few are
 # special ones that are spelled in different ways.
@@ -37,7 +37,7 @@ AT_ONCE = 64  # tokens behind: more are a prompt, to be read in chunks
 class DraftModel:
     """A model that guesses, with a cache for each of its sequences; their numbers are the large model's."""
 
-    def __init__(self, path: Path, plan: RunPlan, target: Vocabulary) -> None:
+    def __init__(self, path: Path, plan: LoadPlan, target: Vocabulary) -> None:
         """Load it.
 
         Args:
@@ -50,17 +50,17 @@ class DraftModel:
             IntegrityError: llama.cpp refused the file.
             EngineError: it has no room for the context.
         """
-        self._model = Model(path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split)
+        self._model = LlamaModel(path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split)
         try:
             _check(path, self._model.vocabulary, target)
-            self._context = Context(self._model, plan.settings, threads=plan.threads)
+            self._context = LlamaContext(self._model, plan.settings, threads=plan.threads)
         except BaseException:
             self._model.close()
             raise
         self._vocabulary = self._model.vocabulary
         self._size = min(target.size, self._vocabulary.size)
         self._batch = Batch(self._context.batch_tokens)
-        self._pace = Pace()
+        self._pace = StepCostModel()
         self._held: dict[int, list[int]] = {}  # tokens in the cache, by sequence
         self._failed = False
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from hermes_cli.engine.batch import Batch
-    from hermes_cli.planning.memory import Settings
+    from hermes_cli.planning.memory import ContextSettings
 
 GGML_TYPES = {kind.name.lower(): number for number, kind in TENSOR_TYPES.items()}
 
@@ -80,7 +80,7 @@ class Owned:
             self.close()
 
 
-class Model(Owned):
+class LlamaModel(Owned):
     """Weights and vocabulary of one GGUF file (the first shard stands for all)."""
 
     def __init__(
@@ -132,7 +132,7 @@ class Model(Owned):
                 hint="check that it is a whole, recent GGUF of a text model; `-v` shows llama.cpp's log.",
             )
         self.vocabulary = Vocabulary(self)
-        self._contexts: WeakSet[Context] = WeakSet()
+        self._contexts: WeakSet[LlamaContext] = WeakSet()
 
     def _free(self, handle: Any) -> None:  # noqa: ANN401
         for context in list(self._contexts):
@@ -170,10 +170,10 @@ class Model(Owned):
         return None if raw is None else raw.decode("utf-8", "replace")
 
 
-class Context(Owned):
+class LlamaContext(Owned):
     """A KV cache of `length` tokens and the buffers to decode with, `batch_tokens` at once."""
 
-    def __init__(self, model: Model, settings: Settings, *, threads: int) -> None:
+    def __init__(self, model: LlamaModel, settings: ContextSettings, *, threads: int) -> None:
         """Allocate a context.
 
         Args:
@@ -310,7 +310,7 @@ class Context(Owned):
 class Adapter(Owned):
     """A LoRA adapter for one model, which must stay open as long."""
 
-    def __init__(self, model: Model, path: Path) -> None:
+    def __init__(self, model: LlamaModel, path: Path) -> None:
         """Load it.
 
         Raises:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 from hermes_cli.engine.batch import Batch
 from hermes_cli.engine.constraint import LazyGrammars, special_tokens
 from hermes_cli.engine.draft import DraftModel
-from hermes_cli.engine.llama import Adapter, Context, Model
+from hermes_cli.engine.llama import Adapter, LlamaContext, LlamaModel
 from hermes_cli.engine.log import LOG
-from hermes_cli.engine.protocol import Loaded
+from hermes_cli.engine.protocol import ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from hermes_cli.engine.constraint import Special
-    from hermes_cli.engine.options import Options
+    from hermes_cli.engine.options import EngineOptions
     from hermes_cli.engine.vocabulary import Vocabulary
-    from hermes_cli.planning.run_plan import RunPlan
+    from hermes_cli.planning.load_plan import LoadPlan
 
 MANY_THREADS = 8  # from so many on it is measured whether fewer are faster
 WORTH_CHANGING = 0.95  # of the time with the usual number of threads
@@ -58,15 +58,15 @@ class _Words:
 class Ready:
     """A loaded model, and what guesses for it. `adapters` have to stay as long as it is used."""
 
-    model: Model
-    context: Context
+    model: LlamaModel
+    context: LlamaContext
     adapters: list[Adapter]
     grammars: LazyGrammars
     draft: DraftModel | None
-    loaded: Loaded
+    loaded: ModelInfo
 
 
-def load(path: Path, plan: RunPlan, options: Options, progress: Callable[[float], None]) -> Ready:
+def load(path: Path, plan: LoadPlan, options: EngineOptions, progress: Callable[[float], None]) -> Ready:
     """Load as planned.
 
     Args:
@@ -81,10 +81,10 @@ def load(path: Path, plan: RunPlan, options: Options, progress: Callable[[float]
         EngineError: there is no room for a context.
     """
     LOG.verbose = options.verbose
-    model = Model(path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split, progress=progress)
+    model = LlamaModel(path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split, progress=progress)
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(_read, model.vocabulary, options.tags)
-        context = Context(model, plan.settings, threads=plan.threads)
+        context = LlamaContext(model, plan.settings, threads=plan.threads)
         adapters = [Adapter(model, adapter.path) for adapter in options.adapters]
         if adapters:
             context.apply_adapters([(one, said.scale) for one, said in zip(adapters, options.adapters, strict=True)])
@@ -97,7 +97,7 @@ def load(path: Path, plan: RunPlan, options: Options, progress: Callable[[float]
     return Ready(model, context, adapters, LazyGrammars(model.vocabulary, options.tags), draft, loaded)
 
 
-def decode_once(context: Context) -> None:
+def decode_once(context: LlamaContext) -> None:
     """Decode one token and forget it: the first time that reads the weights from the disk."""
     batch = Batch(1)
     batch.add([max(context.model.vocabulary.bos, 0)], 0, 0, outputs=1)
@@ -121,7 +121,7 @@ def fastest(usual: int, seconds: Callable[[int], float]) -> int:
     return best if times[best] < limit else usual
 
 
-def decode_seconds(context: Context, prefill: int, decode: int) -> float:
+def decode_seconds(context: LlamaContext, prefill: int, decode: int) -> float:
     """The shortest of a few decodes of one token.
 
     Args:
@@ -143,11 +143,11 @@ def _read(vocabulary: Vocabulary, tags: Sequence[str]) -> _Words:
     return _Words(control, added, special_tokens(vocabulary, tags))
 
 
-def _said(model: Model, context: Context, plan: RunPlan, words: _Words) -> Loaded:
+def _said(model: LlamaModel, context: LlamaContext, plan: LoadPlan, words: _Words) -> ModelInfo:
     vocabulary = model.vocabulary
     templates = {name: model.chat_template(known) for name, known in TEMPLATES.items()}
     sampling = {key: model.metadata(f"general.sampling.{key}") for key in SAMPLING_KEYS}
-    return Loaded(
+    return ModelInfo(
         context=context.length,
         slots=plan.settings.slots,
         trained_context=model.trained_context,

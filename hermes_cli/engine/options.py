@@ -1,4 +1,4 @@
-"""How an engine works, beside how its model is loaded (planning/run_plan.py)."""
+"""How an engine works, beside how its model is loaded (planning/load_plan.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hermes_cli.planning.run_plan import RunPlan
+    from hermes_cli.planning.load_plan import LoadPlan
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,19 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Draft:
+class DraftModel:
     """A small model with the same vocabulary that guesses tokens for the large one to check.
 
     `bytes` of memory are what its plan takes, as llama.cpp said.
     """
 
     path: Path
-    plan: RunPlan
+    plan: LoadPlan
     bytes: int = 0
 
 
 @dataclass(frozen=True)
-class Options:
+class EngineOptions:
     """What an engine is made with.
 
     Attributes:
@@ -50,7 +50,7 @@ class Options:
 
     tags: tuple[str, ...] = ()
     adapters: tuple[Adapter, ...] = ()
-    draft: Draft | None = None
+    draft: DraftModel | None = None
     constraints: bool = False
     lookup: bool = True
     max_queue: int = 256

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from hermes_cli.engine.cells import Cells
-    from hermes_cli.engine.llama import Context
+    from hermes_cli.engine.kv_cache import KVCache
+    from hermes_cli.engine.llama import LlamaContext
 
 WORTH_SAVING = 256  # tokens; fewer are computed in the time that reading them takes
 MOST_SAVED = 8  # caches of one model; what was not used for longest goes first
@@ -41,7 +41,7 @@ class _Saved:
 class SavedPrefixes:
     """The caches of one model, loaded in one way."""
 
-    def __init__(self, folder: Path, context: Context) -> None:
+    def __init__(self, folder: Path, context: LlamaContext) -> None:
         """Read which there are.
 
         Args:
@@ -53,7 +53,7 @@ class SavedPrefixes:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._saved = [found for path in self._files() if (found := _read(path))]
 
-    def bring(self, tokens: Sequence[int], cells: Cells) -> None:
+    def bring(self, tokens: Sequence[int], cells: KVCache) -> None:
         """Restore what a prompt begins with, if that is much more than the cache has of it."""
         here = cells.match(tokens)
         best = max(self._saved, key=lambda saved: common_prefix(saved.tokens, list(tokens)), default=None)
@@ -75,7 +75,7 @@ class SavedPrefixes:
         with suppress(OSError):
             os.utime(best.path)
 
-    def save(self, cells: Cells) -> None:
+    def save(self, cells: KVCache) -> None:
         """Write what is worth it and not there yet, the latest first; whatever goes wrong, nothing else is lost.
 
         A slot has to be free.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from hermes_cli.engine.request import Request
+    from hermes_cli.engine.request import GenerationRequest
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -31,7 +31,7 @@ class TokenLogprobs:
 
 
 @dataclass(frozen=True)
-class Text:
+class TextEvent:
     """A piece of generated text, tags included, cut between characters.
 
     `tokens` says how many were generated since the piece before; the text of the last of them may be yet to come.
@@ -75,11 +75,11 @@ class Done:
     context_full: bool = False
 
 
-Event = Text | Done
+Event = TextEvent | Done
 
 
 @dataclass(frozen=True)
-class Loaded:
+class ModelInfo:
     """What a loaded model says about itself.
 
     Attributes:
@@ -120,7 +120,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class SlotState:
+class SequenceState:
     """One request at work. Counts are tokens."""
 
     request: int
@@ -130,11 +130,11 @@ class SlotState:
 
 
 @dataclass(frozen=True)
-class Stats:
+class EngineStats:
     """Counters since the engine was made, surviving its child, and what there is now. Counts are tokens or requests."""
 
     state: Literal["unloaded", "loading", "ready", "dead", "closed"] = "unloaded"
-    running: tuple[SlotState, ...] = ()
+    running: tuple[SequenceState, ...] = ()
     queued: int = 0
     cache_cells: int = 0
     cache_used: int = 0
@@ -158,14 +158,14 @@ class Stats:
 class Engine(Protocol):
     """Continues prompts. All methods belong to one event loop; several generations may run at once."""
 
-    async def load(self) -> Loaded:
+    async def load(self) -> ModelInfo:
         """Have the model in memory; what it says about itself. Returns at once if it is there already.
 
         Raises:
             HermesError: it cannot be loaded.
         """
 
-    def generate(self, request: Request) -> AsyncIterator[Event]:
+    def generate(self, request: GenerationRequest) -> AsyncIterator[Event]:
         """Text as it comes, then `Done`. Closing the iterator (`aclose`) cancels the request within one step.
 
         Raises:
@@ -186,7 +186,7 @@ class Engine(Protocol):
             UsageError: a number is no token.
         """
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> EngineStats:
         """Counters, and what there is now; a model that is not loaded stays so."""
 
     async def unload(self) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Run:
+class RadixNode:
     """Cells at consecutive positions that the same sequences hold; the root has none.
 
     Attributes:
@@ -31,9 +31,9 @@ class Run:
 
     __slots__ = ("children", "holders", "parent", "start", "tokens", "used", "working")
 
-    def __init__(self, parent: Run | None = None, tokens: list[int] | None = None) -> None:
+    def __init__(self, parent: RadixNode | None = None, tokens: list[int] | None = None) -> None:
         self.parent = parent
-        self.children: dict[int, list[Run]] = {}
+        self.children: dict[int, list[RadixNode]] = {}
         self.start = parent.end if parent else 0
         self.tokens = tokens or []
         self.holders: set[int] = set()
@@ -50,7 +50,7 @@ class Run:
         """How many of those that hold it are not at work."""
         return len(self.holders) - self.working
 
-    def path(self) -> Iterator[Run]:
+    def path(self) -> Iterator[RadixNode]:
         """The run itself, what it continues, and so on up to the root, which is left out."""
         run = self
         while run.parent:
@@ -64,13 +64,13 @@ class Run:
             tokens += run.tokens
         return tokens
 
-    def matches(self, tokens: list[int]) -> list[tuple[int, Run]]:
+    def matches(self, tokens: list[int]) -> list[tuple[int, RadixNode]]:
         """The runs below this one that `tokens` lead through or end in.
 
         Returns:
             Each with the number of leading tokens that are equal up to there, which ends within the run or at its end.
         """
-        found: list[tuple[int, Run]] = []
+        found: list[tuple[int, RadixNode]] = []
         ahead = [self]
         while ahead:
             run = ahead.pop()
@@ -83,10 +83,10 @@ class Run:
                     ahead.append(child)
         return found
 
-    def split(self, position: int) -> Run:
+    def split(self, position: int) -> RadixNode:
         """Make two runs of it, for the same sequences; this one is the second. The first, up to `position`, is new."""
         self.detach()
-        first = Run(self.parent, self.tokens[: position - self.start])
+        first = RadixNode(self.parent, self.tokens[: position - self.start])
         first.holders, first.working, first.used = set(self.holders), self.working, self.used
         self.parent, self.start, self.tokens = first, position, self.tokens[position - self.start :]
         self._attach()

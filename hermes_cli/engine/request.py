@@ -42,14 +42,14 @@ RANGES = {
     "mirostat_eta": Range(0, 1),
     "seed": Range(0, MAX_SEED),
 }
-"""By name, as in `Sampling`."""
+"""By name, as in `SamplingOptions`."""
 
 WHOLE = {"top_k", "penalty_last_n", "dry_allowed_length", "dry_penalty_last_n", "mirostat", "seed"}
 """Those that are whole numbers."""
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingOptions:
     r"""How the next token is chosen. Defaults are llama.cpp's (common/common.h, common_params_sampling).
 
     Attributes:
@@ -145,11 +145,11 @@ def _is_number(value: object, kinds: type | tuple[type, ...]) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
-SAMPLING_NAMES = tuple(field.name for field in fields(Sampling))
+SAMPLING_NAMES = tuple(field.name for field in fields(SamplingOptions))
 
 
 @dataclass(frozen=True)
-class Budget:
+class ThinkingBudget:
     """The most tokens of reasoning; then it is closed, and the answer has to come.
 
     Attributes:
@@ -168,7 +168,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerationRequest:
     """One prompt to continue.
 
     Attributes:
@@ -187,11 +187,11 @@ class Request:
     """
 
     prompt: tuple[str, ...] | tuple[int, ...]
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()
     grammar: str | None = None
-    budget: Budget | None = None
+    budget: ThinkingBudget | None = None
     top_logprobs: int | None = None
     client: str = ""
     shift: bool = False

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hermes_cli.engine.request import Sampling
+    from hermes_cli.engine.request import SamplingOptions
     from hermes_cli.engine.vocabulary import Vocabulary
 
 FORBIDDING_BIAS = -100.0  # OpenAI's API reference, logit_bias: "-100 ... should result in a ban"
@@ -51,7 +51,7 @@ class Sampler(Owned):
     With each output: `bias` once, `draw` once, or again after a mask, and `accept` what was chosen in the end.
     """
 
-    def __init__(self, sampling: Sampling, vocabulary: Vocabulary, trained_context: int) -> None:
+    def __init__(self, sampling: SamplingOptions, vocabulary: Vocabulary, trained_context: int) -> None:
         """Build the chain: 0.1 ms, but 70 ms for the first request with new settings of DRY.
 
         Args:
@@ -180,7 +180,7 @@ class _History:
 class _Dry(Owned):
     """A sampler of DRY to copy: where its breakers are in the vocabulary takes llama.cpp 15 ms each to find."""
 
-    def __init__(self, sampling: Sampling, vocabulary: Vocabulary, window: int) -> None:
+    def __init__(self, sampling: SamplingOptions, vocabulary: Vocabulary, window: int) -> None:
         breakers = [text.encode("utf-8", "replace") for text in sampling.dry_breakers]
         self._handle = llama_cpp.llama_sampler_init_dry(
             vocabulary._vocab,  # noqa: SLF001 - the C pointer
@@ -269,7 +269,7 @@ def _check(highest: float) -> None:
         )
 
 
-def _biases(sampling: Sampling, vocabulary: Vocabulary) -> tuple[NDArray[np.intp], NDArray[np.float32]] | None:
+def _biases(sampling: SamplingOptions, vocabulary: Vocabulary) -> tuple[NDArray[np.intp], NDArray[np.float32]] | None:
     """Tokens and what is added to their logits, None if there are none.
 
     Raises:
@@ -306,7 +306,7 @@ def _ends(vocabulary: Vocabulary) -> list[int]:
     return found
 
 
-def _windows(sampling: Sampling, trained_context: int) -> tuple[int, int]:
+def _windows(sampling: SamplingOptions, trained_context: int) -> tuple[int, int]:
     """How many of the last tokens penalties look at, and DRY; 0 where they are off, as llama.cpp decides that."""
 
     def reach(last: int) -> int:
@@ -317,7 +317,7 @@ def _windows(sampling: Sampling, trained_context: int) -> tuple[int, int]:
     return reach(sampling.penalty_last_n) if penalized else 0, reach(sampling.dry_penalty_last_n) if dry else 0
 
 
-def _depth(sampling: Sampling) -> float:
+def _depth(sampling: SamplingOptions) -> float:
     """How far below the best logit a token can still be chosen, where top-k does not say how many can."""
     if sampling.mirostat:
         return FLAT * sampling.temperature
@@ -328,7 +328,7 @@ def _depth(sampling: Sampling) -> float:
     return math.inf
 
 
-def _links(sampling: Sampling, vocabulary: Vocabulary, repeats: int, dry: int, *, greedy: bool) -> Iterator[Any]:
+def _links(sampling: SamplingOptions, vocabulary: Vocabulary, repeats: int, dry: int, *, greedy: bool) -> Iterator[Any]:
     """The samplers in llama.cpp's order (common/sampling.cpp, common_sampler_init; common/common.h, samplers)."""
     if repeats:
         yield llama_cpp.llama_sampler_init_penalties(
@@ -359,7 +359,7 @@ def _links(sampling: Sampling, vocabulary: Vocabulary, repeats: int, dry: int, *
         yield llama_cpp.llama_sampler_init_dist(seed)
 
 
-def _dry(sampling: Sampling, vocabulary: Vocabulary, window: int) -> Any:  # noqa: ANN401 - as above
+def _dry(sampling: SamplingOptions, vocabulary: Vocabulary, window: int) -> Any:  # noqa: ANN401 - as above
     """A sampler of DRY, copied from an earlier one with the same settings if there is one."""
     templates = _DRY.setdefault(vocabulary, OrderedDict())
     key = (

@@ -4,8 +4,8 @@
        ▲                  │
        └────put back──────┘   when the KV cache is full: the youngest, resumed later without its client noticing
 
-All is driven by `step`, in one thread. What the cache holds is `cells.py`'s business, how a request goes on
-`running.py`'s, whose turn it is `waiting.py`'s, how many tokens a step takes `pace.py`'s; here they come together.
+All is driven by `step`, in one thread. It brings together the KV cache (kv_cache.py), the requests at work
+(sequence.py), those that wait (request_queue.py) and the cost of a step (step_cost.py).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from hermes_cli.engine.batch import Batch
-from hermes_cli.engine.cells import Cells
-from hermes_cli.engine.pace import Pace
+from hermes_cli.engine.kv_cache import KVCache
 from hermes_cli.engine.pieces import Pieces
-from hermes_cli.engine.protocol import SlotState, Stats
-from hermes_cli.engine.running import Running
+from hermes_cli.engine.protocol import EngineStats, SequenceState
+from hermes_cli.engine.request_queue import RequestQueue
+from hermes_cli.engine.sequence import ActiveSequence
+from hermes_cli.engine.step_cost import StepCostModel
 from hermes_cli.engine.tokens import common_prefix
-from hermes_cli.engine.waiting import Waiting
 from hermes_cli.errors import ContextFullError, EngineError, HermesError
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hermes_cli.engine.draft import DraftModel
-    from hermes_cli.engine.llama import Context, Model
+    from hermes_cli.engine.llama import LlamaContext, LlamaModel
     from hermes_cli.engine.prefixes import SavedPrefixes
     from hermes_cli.engine.protocol import Event
-    from hermes_cli.engine.running import Job
+    from hermes_cli.engine.sequence import Job
 
     Emit = Callable[[int, Event | HermesError], None]
 
@@ -48,8 +48,8 @@ class Scheduler:
 
     def __init__(
         self,
-        model: Model,
-        context: Context,
+        model: LlamaModel,
+        context: LlamaContext,
         emit: Emit,
         *,
         slots: int = 1,
@@ -72,13 +72,13 @@ class Scheduler:
         """
         self._model, self._context, self._emit = model, context, emit
         self._slots, self._lookup, self._draft, self._saved = slots, lookup, draft, saved
-        self.cells = Cells(context, context.length, slots, covers=context.covers)
+        self.cells = KVCache(context, context.length, slots, covers=context.covers)
         self._batch = Batch(context.batch_tokens)
         self._pieces = Pieces(model.vocabulary)
-        self._pace = Pace()
-        self._waiting = Waiting(max_queue)
-        self._running: list[Running] = []  # the oldest first
-        self._requests: dict[int, Running] = {}
+        self._pace = StepCostModel()
+        self._waiting = RequestQueue(max_queue)
+        self._running: list[ActiveSequence] = []  # the oldest first
+        self._requests: dict[int, ActiveSequence] = {}
         self._blocked = False  # the next in turn has no room, and nobody has left since
         self._counts: Counter[str] = Counter()
         self._decode_seconds = self._step_seconds = 0.0
@@ -94,7 +94,7 @@ class Scheduler:
         self._counts["requests"] += 1
         try:
             self._check(job)
-            request = Running(job, self._model, self._pieces, self._context.length, lookup=self._lookup)
+            request = ActiveSequence(job, self._model, self._pieces, self._context.length, lookup=self._lookup)
             self._waiting.push(request)
         except HermesError as error:
             self._counts["failed"] += 1
@@ -127,10 +127,10 @@ class Scheduler:
         self._decode_seconds += seconds
         self._step_seconds += time.perf_counter() - started
 
-    def stats(self) -> Stats:
+    def stats(self) -> EngineStats:
         """Counters, and what there is now."""
         running = tuple(
-            SlotState(
+            SequenceState(
                 request.job.id,
                 len(request.job.prompt),
                 min(request.cached, len(request.job.prompt)),
@@ -138,7 +138,7 @@ class Scheduler:
             )
             for request in self._running
         )
-        return Stats(
+        return EngineStats(
             running=running,
             queued=len(self._waiting),
             cache_cells=self._context.length,
@@ -175,7 +175,7 @@ class Scheduler:
                 self._blocked = True
                 return
 
-    def _leads_elsewhere(self, request: Running) -> bool:
+    def _leads_elsewhere(self, request: ActiveSequence) -> bool:
         """Whether another request is just computing the beginning of this one's prompt."""
         if request.leader and request.leader.sequence is not None and request.leader.cached < request.shared:
             return True
@@ -190,7 +190,7 @@ class Scheduler:
                 return True
         return False
 
-    def _let_in(self, request: Running) -> bool:
+    def _let_in(self, request: ActiveSequence) -> bool:
         """Give a request its place in the cache, unless that would take cells that others will need."""
         if self._saved:
             self._saved.bring(request.tokens[:-1], self.cells)
@@ -205,13 +205,13 @@ class Scheduler:
         self._running.append(request)
         return True
 
-    def _put_back(self, request: Running) -> None:
+    def _put_back(self, request: ActiveSequence) -> None:
         """Take a request's place in the cache from it; what it computed stays as long as nobody needs the room."""
         self._give_up_place(request)
         self._waiting.put_back(request)
         self._counts["preempted"] += 1
 
-    def _give_up_place(self, request: Running) -> None:
+    def _give_up_place(self, request: ActiveSequence) -> None:
         if request.sequence is not None:
             self.cells.keep(request.sequence)
             if self._draft:
@@ -222,11 +222,11 @@ class Scheduler:
 
     # One step
 
-    def _fill(self) -> list[Running]:
+    def _fill(self) -> list[ActiveSequence]:
         """Put the next tokens of requests into the batch: of all that write, then a chunk of those that read."""
         self._batch.clear()
         self._planned = 0
-        members: list[Running] = []
+        members: list[ActiveSequence] = []
         for request in [request for request in self._running if request.decoding]:
             if request.behind <= self._batch.capacity - self._planned and self._secure(
                 request, request.behind, members
@@ -243,12 +243,12 @@ class Scheduler:
             self._add(request)
         return members
 
-    def _plan(self, request: Running, count: int, members: list[Running]) -> None:
+    def _plan(self, request: ActiveSequence, count: int, members: list[ActiveSequence]) -> None:
         request.fed = count
         self._planned += count
         members.append(request)
 
-    def _secure(self, request: Running, count: int, members: Sequence[Running]) -> bool:
+    def _secure(self, request: ActiveSequence, count: int, members: Sequence[ActiveSequence]) -> bool:
         """Have cells for so many more tokens in this step; whoever came last gives way. False if that is this one."""
         while request.sequence is not None:
             if self.cells.make_room(self._planned + count):
@@ -260,9 +260,9 @@ class Scheduler:
             self._put_back(youngest)
         return False
 
-    def _draft_for(self, writers: Sequence[Running]) -> None:
+    def _draft_for(self, writers: Sequence[ActiveSequence]) -> None:
         """Guess what some will write, as far as that pays and there is room."""
-        asked: dict[int, Running] = {}
+        asked: dict[int, ActiveSequence] = {}
         lengths: dict[int, int] = {}
         free = min(self._batch.capacity, self.cells.free) - self._planned
         for request in writers:
@@ -285,13 +285,13 @@ class Scheduler:
                 asked[place].draft(guessed)
         self._planned += sum(len(request.drafts) for request in writers)
 
-    def _add(self, request: Running) -> None:
+    def _add(self, request: ActiveSequence) -> None:
         """Its next tokens, and drafts behind them; outputs are asked for only where something is chosen."""
         end = request.cached + request.fed
         outputs = 1 + len(request.drafts) if end == len(request.tokens) else 0
         request.outputs = self._batch.add(request.in_batch(), request.cached, request.place, outputs)
 
-    def _decode(self, members: Sequence[Running]) -> float | None:
+    def _decode(self, members: Sequence[ActiveSequence]) -> float | None:
         """Run the batch; the seconds that took, or None if nothing came of it."""
         started = time.perf_counter()
         try:
@@ -309,7 +309,7 @@ class Scheduler:
             return None
         return time.perf_counter() - started
 
-    def _go_on(self, request: Running, outputs: NDArray[np.float32] | None) -> None:
+    def _go_on(self, request: ActiveSequence, outputs: NDArray[np.float32] | None) -> None:
         """What one request makes of what was decoded for it."""
         drafts = len(request.drafts)
         reading = request.cached < len(request.job.prompt)
@@ -344,18 +344,18 @@ class Scheduler:
 
     # The end
 
-    def _end(self, request: Running) -> None:
+    def _end(self, request: ActiveSequence) -> None:
         done = request.done()
         self._counts["cached_tokens"] += done.cached_tokens
         self._emit(request.job.id, done)
         self._leave(request)
 
-    def _fail(self, request: Running, error: HermesError, *, spoiled: bool = False) -> None:
+    def _fail(self, request: ActiveSequence, error: HermesError, *, spoiled: bool = False) -> None:
         self._counts["failed"] += 1
         self._emit(request.job.id, error)
         self._leave(request, spoiled=spoiled)
 
-    def _leave(self, request: Running, *, spoiled: bool = False) -> None:
+    def _leave(self, request: ActiveSequence, *, spoiled: bool = False) -> None:
         """Forget a request; what it computed stays in the cache for others, unless it is `spoiled`."""
         del self._requests[request.job.id]
         if request.sequence is None:
@@ -373,7 +373,7 @@ class Scheduler:
         request.close()
 
 
-def _shares(readers: Sequence[Running], chunk: int) -> Iterator[tuple[Running, int]]:
+def _shares(readers: Sequence[ActiveSequence], chunk: int) -> Iterator[tuple[ActiveSequence, int]]:
     """How many tokens each of those that read gets: at least half for the oldest, the rest for the shortest first.
 
     So a long prompt holds up no short one, and is not held up forever itself.
@@ -389,7 +389,7 @@ def _shares(readers: Sequence[Running], chunk: int) -> Iterator[tuple[Running, i
     yield from shares
 
 
-def _full(context: Context, tokens: int) -> ContextFullError:
+def _full(context: LlamaContext, tokens: int) -> ContextFullError:
     return ContextFullError(
         f"the prompt has {tokens:,} tokens, the context length is {context.length:,} tokens.",
         hint="shorten the prompt, or ask for a longer context with --context.",

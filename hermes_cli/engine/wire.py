@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, get_type_hints
 import msgspec
 
 from hermes_cli import errors
-from hermes_cli.engine.options import Adapter, Draft, Options
-from hermes_cli.engine.protocol import Done, Text
-from hermes_cli.engine.request import Request
+from hermes_cli.engine.options import Adapter, DraftModel, EngineOptions
+from hermes_cli.engine.protocol import Done, TextEvent
+from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import EngineError, HermesError, UsageError
-from hermes_cli.planning.run_plan import RunPlan
+from hermes_cli.planning.load_plan import LoadPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,7 @@ _TEXT, _DONE, _ERROR = range(3)
 _ERRORS = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, HermesError)
 }
-_HINTS = {**get_type_hints(Request), "prompt": tuple[int | str, ...]}  # msgspec takes no union of two tuples
+_HINTS = {**get_type_hints(GenerationRequest), "prompt": tuple[int | str, ...]}  # msgspec takes no union of two tuples
 _BUG = "this is a bug in hermes; please report it."
 
 
@@ -78,7 +78,7 @@ class Frame(NamedTuple):
         """
         return _error(self.payload)
 
-    def request(self) -> Request:
+    def request(self) -> GenerationRequest:
         """What is asked.
 
         Raises:
@@ -87,17 +87,17 @@ class Frame(NamedTuple):
         """
         raw = _decoded(self.payload, dict[str, Any])
         try:
-            return Request(**{name: msgspec.convert(raw[name], kind) for name, kind in _HINTS.items()})
+            return GenerationRequest(**{name: msgspec.convert(raw[name], kind) for name, kind in _HINTS.items()})
         except (KeyError, msgspec.ValidationError) as error:
             raise nonsense(f"a request with {error}") from error
 
-    def load(self) -> tuple[Path, RunPlan, Options]:
+    def load(self) -> tuple[Path, LoadPlan, EngineOptions]:
         """What to load, and how.
 
         Raises:
             EngineError: the payload says nothing of it.
         """
-        path, plan, raw = _decoded(self.payload, tuple[bytes, RunPlan, dict[str, Any]])
+        path, plan, raw = _decoded(self.payload, tuple[bytes, LoadPlan, dict[str, Any]])
         try:
             return _path(path), plan, _options(raw)
         except (KeyError, TypeError, msgspec.ValidationError) as error:
@@ -150,7 +150,7 @@ def pack_events(events: Iterable[tuple[int, Answered]]) -> bytes:
     return pack("events", 0, [(number, _tag(event), event) for number, event in events])
 
 
-def pack_load(path: Path, plan: RunPlan, options: Options) -> bytes:
+def pack_load(path: Path, plan: LoadPlan, options: EngineOptions) -> bytes:
     """The first frame that a child gets."""
     return pack("load", 0, (path, plan, options))
 
@@ -200,12 +200,12 @@ def nonsense(what: str) -> EngineError:
 
 
 def _tag(event: Answered) -> int:
-    return _TEXT if isinstance(event, Text) else _DONE if isinstance(event, Done) else _ERROR
+    return _TEXT if isinstance(event, TextEvent) else _DONE if isinstance(event, Done) else _ERROR
 
 
 def _event(tag: int, body: msgspec.Raw) -> Answered:
     if tag == _TEXT:
-        return _decoded(body, Text)
+        return _decoded(body, TextEvent)
     return _decoded(body, Done) if tag == _DONE else _error(body)
 
 
@@ -220,9 +220,11 @@ def _path(raw: bytes) -> Path:
     return Path(os.fsdecode(raw))
 
 
-def _options(raw: dict[str, Any]) -> Options:
+def _options(raw: dict[str, Any]) -> EngineOptions:
     """By hand where a path is in it: msgspec does not know them."""
     adapters = tuple(Adapter(_path(one["path"]), one["scale"]) for one in raw["adapters"])
-    draft = raw["draft"] and Draft(_path(raw["draft"]["path"]), msgspec.convert(raw["draft"]["plan"], RunPlan))
+    draft = raw["draft"] and DraftModel(_path(raw["draft"]["path"]), msgspec.convert(raw["draft"]["plan"], LoadPlan))
     prefixes = raw["prefixes"] and _path(raw["prefixes"])
-    return Options(**{**raw, "tags": tuple(raw["tags"]), "adapters": adapters, "draft": draft, "prefixes": prefixes})
+    return EngineOptions(
+        **{**raw, "tags": tuple(raw["tags"]), "adapters": adapters, "draft": draft, "prefixes": prefixes}
+    )

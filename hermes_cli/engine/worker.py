@@ -1,4 +1,4 @@
-"""The process that owns the model. `life.py` starts it and speaks to it in frames (wire.py).
+"""The process that owns the model. `worker_session.py` starts it and speaks to it in frames (wire.py).
 
 reader thread   takes frames; ends the process at once when the pipe ends, because then nobody needs it any more
 a few threads   tokenize, and compile grammars
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, TypeVar
 from hermes_cli.engine import wire
 from hermes_cli.engine.loading import load
 from hermes_cli.engine.prefixes import SavedPrefixes, key
-from hermes_cli.engine.running import Job
 from hermes_cli.engine.scheduler import Scheduler
+from hermes_cli.engine.sequence import Job
 from hermes_cli.engine.tokens import prompt_tokens
 from hermes_cli.errors import EngineError, HermesError, UsageError
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from hermes_cli.engine.loading import Ready
-    from hermes_cli.engine.options import Options
+    from hermes_cli.engine.options import EngineOptions
     from hermes_cli.engine.protocol import Event
     from hermes_cli.engine.vocabulary import Vocabulary
-    from hermes_cli.planning.run_plan import RunPlan
+    from hermes_cli.planning.load_plan import LoadPlan
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ class Worker:
         scheduler.close()
         self._tell(scheduler)
 
-    def _load(self, path: Path, plan: RunPlan, options: Options) -> Scheduler:
+    def _load(self, path: Path, plan: LoadPlan, options: EngineOptions) -> Scheduler:
         self._saves = options.prefixes is not None
         ready = self._ready = load(path, plan, options, self._progress())
         scheduler = Scheduler(
@@ -250,7 +250,7 @@ def _attempt(work: Callable[[], T]) -> T:
         ) from error
 
 
-def _saved(path: Path, plan: RunPlan, options: Options, ready: Ready) -> SavedPrefixes | None:
+def _saved(path: Path, plan: LoadPlan, options: EngineOptions, ready: Ready) -> SavedPrefixes | None:
     """Caches of earlier, if they are wanted: those of the same file, loaded in the same way."""
     if options.prefixes is None:
         return None

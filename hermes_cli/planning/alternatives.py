@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from hermes_cli.catalog.models import Catalogue
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.recommend import Candidate, Wish
+    from hermes_cli.planning.recommend import Candidate, RecommendOptions
 
 FASTER = 1.5  # times the pick's speed, below which the difference is hardly felt
 OTHERS = 3  # models of other kinds
@@ -27,7 +27,9 @@ class Alternative:
     candidate: Candidate
 
 
-def alternatives(found: Sequence[Candidate], catalogue: Catalogue, machine: Machine, wish: Wish) -> list[Alternative]:
+def alternatives(
+    found: Sequence[Candidate], catalogue: Catalogue, machine: Machine, wish: RecommendOptions
+) -> list[Alternative]:
     """A short list, each the best of its kind; `found` is what `candidates` gave, its first the pick."""
     pick = found[0]
     size, speed, quality = pick.variant.model.parameters, pick.speed.expected, pick.merit.points
@@ -44,7 +46,7 @@ def alternatives(found: Sequence[Candidate], catalogue: Catalogue, machine: Mach
     return chosen + _others(found, {pick.variant.model.id, *(one.candidate.variant.model.id for one in chosen)})
 
 
-def _longer(pick: Candidate, catalogue: Catalogue, machine: Machine, wish: Wish) -> Candidate | None:
+def _longer(pick: Candidate, catalogue: Catalogue, machine: Machine, wish: RecommendOptions) -> Candidate | None:
     """The best with twice the pick's context, unless the user said how long it is to be."""
     if wish.context:
         return None
@@ -52,7 +54,7 @@ def _longer(pick: Candidate, catalogue: Catalogue, machine: Machine, wish: Wish)
     return next((one for one in found if not one.by_yarn), None)
 
 
-def _one_more_gpu(pick: Candidate, catalogue: Catalogue, machine: Machine, wish: Wish) -> Candidate | None:
+def _one_more_gpu(pick: Candidate, catalogue: Catalogue, machine: Machine, wish: RecommendOptions) -> Candidate | None:
     """The pick of the machine with one more of its last GPU, if that is another variant or a longer context."""
     devices = machine.usable_devices
     if not devices or devices[-1].unified or len(devices) == MOST_DEVICES:

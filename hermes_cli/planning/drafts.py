@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hermes_cli.planning.speed import active_elements
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
 
 # Of the large model's work for a token. Even if four of five guesses are right, and checking them costs nothing, a
 # model of half the work makes text come at most 1.22 times as fast (one guess for each step: 1.8 tokens in the time
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LARGEST_SHARE = 0.5
 
 
-def draft_candidates(model: Model, catalogue: Catalogue) -> tuple[Model, ...]:
+def draft_candidates(model: CatalogModel, catalogue: Catalogue) -> tuple[CatalogModel, ...]:
     """Models that can guess for this one, the smallest first.
 
     They have the same tokenizer and number of tokens, both known for sure, and belong to the same generation: others
@@ -29,7 +29,7 @@ def draft_candidates(model: Model, catalogue: Catalogue) -> tuple[Model, ...]:
     return tuple(sorted(candidates, key=_work))
 
 
-def _same_tokens(one: Model, other: Model) -> bool:
+def _same_tokens(one: CatalogModel, other: CatalogModel) -> bool:
     a, b = one.architecture, other.architecture
     return (
         one.generation == other.generation
@@ -38,11 +38,11 @@ def _same_tokens(one: Model, other: Model) -> bool:
     )
 
 
-def _share(one: Model, other: Model) -> float:
+def _share(one: CatalogModel, other: CatalogModel) -> float:
     return _work(one) / _work(other)
 
 
-def _work(model: Model) -> float:
+def _work(model: CatalogModel) -> float:
     """Weights that one token meets."""
     a = model.architecture
     return a.layers * active_elements(a) + a.vocabulary * a.embedding_length

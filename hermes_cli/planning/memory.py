@@ -32,7 +32,7 @@ _LAYER = re.compile(r"blk\.([0-9]{1,4})\.")  # a file may claim any number; ten 
 
 
 @dataclass(frozen=True)
-class Settings:
+class ContextSettings:
     """How a model is loaded, as far as memory goes.
 
     Attributes:
@@ -159,18 +159,18 @@ def _parts(a: Architecture) -> tuple[tuple[str, int, int], ...]:
     return tuple((part_of(one.name), len(one.shape), math.prod(one.shape)) for one in layer_tensors(a, 0))
 
 
-def kv_bytes_per_layer(a: Architecture, settings: Settings) -> int:
+def kv_bytes_per_layer(a: Architecture, settings: ContextSettings) -> int:
     """Bytes of one layer's keys and values: cells x KV heads x head length of each type (src/llama-kv-cache.cpp)."""
     elements = settings.cells * settings.streams * a.kv_heads * a.head_length
     return sum(type_named(kind).size(elements) for kind in (settings.k_type, settings.v_type))
 
 
-def output_bytes(a: Architecture, settings: Settings) -> int:
+def output_bytes(a: Architecture, settings: ContextSettings) -> int:
     """Bytes of the logits that are kept for the sampler: one row for each slot (`output_reserve`)."""
     return a.vocabulary * settings.slots * F32
 
 
-def batch_of(a: Architecture, settings: Settings) -> Batch:
+def batch_of(a: Architecture, settings: ContextSettings) -> Batch:
     """The largest pass that llama.cpp reserves room for."""
     tokens = min(settings.micro_batch, settings.cells * settings.streams)
     rotates = a.head_length % 64 == 0
@@ -185,12 +185,12 @@ def batch_of(a: Architecture, settings: Settings) -> Batch:
     )
 
 
-def on_cpu(a: Architecture, quantization: str, settings: Settings, *, imatrix: bool) -> Part:
+def on_cpu(a: Architecture, quantization: str, settings: ContextSettings, *, imatrix: bool) -> Part:
     """Everything on the CPU, in a quantization."""
     return all_on_cpu(a, weights(a, quantization, imatrix=imatrix), settings)
 
 
-def all_on_cpu(a: Architecture, table: Weights, settings: Settings) -> Part:
+def all_on_cpu(a: Architecture, table: Weights, settings: ContextSettings) -> Part:
     """Everything on the CPU, with tensors of known size."""
     return Part(
         weights=table.total,
@@ -200,7 +200,7 @@ def all_on_cpu(a: Architecture, table: Weights, settings: Settings) -> Part:
     )
 
 
-def host_compute(a: Architecture, settings: Settings, *, layers: bool) -> int:
+def host_compute(a: Architecture, settings: ContextSettings, *, layers: bool) -> int:
     """Bytes of the CPU's compute buffer beside devices: of `layers` of its own, or only of what it hands over.
 
     That is the embeddings, as looked up and as copied, and the attention mask.
@@ -212,7 +212,7 @@ def host_compute(a: Architecture, settings: Settings, *, layers: bool) -> int:
     return 2 * batch.tokens * a.embedding_length * F32 + mask
 
 
-def on_device(a: Architecture, settings: Settings, layers: Sequence[int], output: int | None) -> Part:
+def on_device(a: Architecture, settings: ContextSettings, layers: Sequence[int], output: int | None) -> Part:
     """One device with some layers' weights (bytes each) and, unless None, the output matrix."""
     batch = replace(batch_of(a, settings), on_gpu=True, with_output=output is not None)
     return Part(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from hermes_cli.catalog.models import Architecture
     from hermes_cli.hardware.machine import Backend, Device, Machine
-    from hermes_cli.planning.memory import Settings
+    from hermes_cli.planning.memory import ContextSettings
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -94,7 +94,7 @@ def reserve(device: Device) -> int:
 
 
 def place(
-    a: Architecture, quantization: str, settings: Settings, machine: Machine, *, imatrix: bool = False
+    a: Architecture, quantization: str, settings: ContextSettings, machine: Machine, *, imatrix: bool = False
 ) -> Placement:
     """The best placement of a quantization: all on devices, else as many layers as fit there, else all on the CPU.
 
@@ -103,7 +103,7 @@ def place(
     return place_weights(a, weights(a, quantization, imatrix=imatrix), settings, machine)
 
 
-def place_weights(a: Architecture, table: Weights, settings: Settings, machine: Machine) -> Placement:
+def place_weights(a: Architecture, table: Weights, settings: ContextSettings, machine: Machine) -> Placement:
     """`place` for tensors of known size, as those of a file."""
     if not machine.usable_devices:
         return _all_on_cpu(a, table, settings, machine)
@@ -124,19 +124,23 @@ def place_weights(a: Architecture, table: Weights, settings: Settings, machine: 
     return on_the_cpu if on_the_cpu.fits else full
 
 
-def place_layers(a: Architecture, table: Weights, settings: Settings, machine: Machine, gpu_layers: int) -> Placement:
+def place_layers(
+    a: Architecture, table: Weights, settings: ContextSettings, machine: Machine, gpu_layers: int
+) -> Placement:
     """With so many layers on devices, counted as llama.cpp's `n_gpu_layers`; it may not fit."""
     if gpu_layers < 1 or not machine.usable_devices:
         return _all_on_cpu(a, table, settings, machine)
     return _on_devices(a, table, settings, machine, max(a.layers + 1 - gpu_layers, 0))
 
 
-def _all_on_cpu(a: Architecture, table: Weights, settings: Settings, machine: Machine) -> Placement:
+def _all_on_cpu(a: Architecture, table: Weights, settings: ContextSettings, machine: Machine) -> Placement:
     part = replace(all_on_cpu(a, table, settings), overhead=OVERHEAD["cpu"])
     return Placement((Share(None, 0, a.layers, output=True, part=part, room=machine.ram_available),))
 
 
-def _on_devices(a: Architecture, table: Weights, settings: Settings, machine: Machine, on_host: int) -> Placement:
+def _on_devices(
+    a: Architecture, table: Weights, settings: ContextSettings, machine: Machine, on_host: int
+) -> Placement:
     """The first `on_host` layers on the CPU, the rest and the output spread over the devices."""
     devices = machine.usable_devices
     per_layer = kv_bytes_per_layer(a, settings)
@@ -155,7 +159,7 @@ def _on_devices(a: Architecture, table: Weights, settings: Settings, machine: Ma
 
 
 def _host_share(
-    a: Architecture, table: Weights, settings: Settings, machine: Machine, on_host: int, shares: Sequence[Share]
+    a: Architecture, table: Weights, settings: ContextSettings, machine: Machine, on_host: int, shares: Sequence[Share]
 ) -> Share:
     part = Part(
         weights=table.embedding + sum(table.layers[:on_host]),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Model
+    from hermes_cli.catalog.models import CatalogModel
 
 Purpose = Literal["chat", "agent", "reasoning", "json", "long-context"]
 
@@ -59,7 +59,7 @@ class Merit:
         return self.model - self.loss
 
 
-def serves(model: Model, purpose: Purpose) -> bool:
+def serves(model: CatalogModel, purpose: Purpose) -> bool:
     """Whether the model was trained for a purpose at all."""
     if purpose in NEEDS_REASONING:
         return model.reasoning is not None
@@ -68,7 +68,7 @@ def serves(model: Model, purpose: Purpose) -> bool:
     return model.json_mode or purpose not in NEEDS_JSON
 
 
-def merit(model: Model, divergence: float | None, purpose: Purpose) -> Merit:
+def merit(model: CatalogModel, divergence: float | None, purpose: Purpose) -> Merit:
     """The figure of merit of a variant whose quantization diverges by so many nats on Llama 3 8B."""
     thinking, plain = GENERATION[model.generation]
     generation = thinking if purpose in {"reasoning", "agent"} and model.reasoning else plain

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.variants import best_sources
-from hermes_cli.planning.memory import Settings, on_cpu
+from hermes_cli.planning.memory import ContextSettings, on_cpu
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.quality import merit, serves
 from hermes_cli.planning.speed import decode_speed, prefill_speed
@@ -15,7 +15,7 @@ from hermes_cli.planning.speed import decode_speed, prefill_speed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.catalog.variants import Variant
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.memory import KvType
@@ -88,7 +88,7 @@ class Candidate:
     """A variant with settings on a machine: where it goes, how fast and how good it is, and what that costs it."""
 
     variant: Variant
-    settings: Settings
+    settings: ContextSettings
     placement: Placement
     speed: Speed
     prefill: Speed
@@ -107,7 +107,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Wish:
+class RecommendOptions:
     """What is asked for: a purpose, and what the user insists on (tokens, tokens per second)."""
 
     purpose: Purpose = "chat"
@@ -125,33 +125,33 @@ class Wish:
         return self.context or NEEDS[self.purpose].wanted
 
 
-def candidates(catalogue: Catalogue, machine: Machine, wish: Wish) -> list[Candidate]:
+def candidates(catalogue: Catalogue, machine: Machine, wish: RecommendOptions) -> list[Candidate]:
     """Every variant that fits, each at its best; the best first, behind them all that need YaRN."""
     worth_it = (variant for variant in _choices(catalogue, wish) if not _hopeless(variant, machine))
     found = [one for variant in worth_it if (one := _at_its_best(variant, catalogue, machine, wish))]
     return sorted(found, key=lambda one: (one.by_yarn, -one.score))
 
 
-def smallest(catalogue: Catalogue, wish: Wish) -> tuple[Variant, int] | None:
+def smallest(catalogue: Catalogue, wish: RecommendOptions) -> tuple[Variant, int] | None:
     """The variant that does what is asked in the least memory, and the bytes; None if no model can."""
     found = []
     for variant in _choices(catalogue, wish):
         contexts = _contexts(variant.model, wish)
         if contexts and (variant.bits_per_weight or 0) >= LOW_BITS:
             a, imatrix = variant.model.architecture, variant.repository.imatrix
-            part = on_cpu(a, variant.quantization, Settings(min(contexts)), imatrix=imatrix)
+            part = on_cpu(a, variant.quantization, ContextSettings(min(contexts)), imatrix=imatrix)
             found.append((variant, part.total))
     return min(found, key=lambda one: one[1], default=None)
 
 
-def _choices(catalogue: Catalogue, wish: Wish) -> Iterator[Variant]:
+def _choices(catalogue: Catalogue, wish: RecommendOptions) -> Iterator[Variant]:
     """Variants that serve the purpose, are of known size, and can be loaded as they are."""
     for model in catalogue.models:
         if serves(model, wish.purpose):
             yield from (one for one in best_sources(model) if one.bytes and one.computed_bytes and not one.entry.parts)
 
 
-def _at_its_best(variant: Variant, catalogue: Catalogue, machine: Machine, wish: Wish) -> Candidate | None:
+def _at_its_best(variant: Variant, catalogue: Catalogue, machine: Machine, wish: RecommendOptions) -> Candidate | None:
     """The variant with the settings that score best, or None if none fits."""
     best = None
     for settings in _settings(variant.model, wish):
@@ -165,13 +165,13 @@ def _at_its_best(variant: Variant, catalogue: Catalogue, machine: Machine, wish:
     return best
 
 
-def _settings(model: Model, wish: Wish) -> Iterator[Settings]:
+def _settings(model: CatalogModel, wish: RecommendOptions) -> Iterator[ContextSettings]:
     """Settings to try: the longest context first, each with a KV cache of 16 and of 8 bits."""
     kinds: tuple[KvType, KvType] = ("f16", "q8_0")
-    return (Settings(context, k_type=kind, v_type=kind) for context in _contexts(model, wish) for kind in kinds)
+    return (ContextSettings(context, k_type=kind, v_type=kind) for context in _contexts(model, wish) for kind in kinds)
 
 
-def _contexts(model: Model, wish: Wish) -> list[int]:
+def _contexts(model: CatalogModel, wish: RecommendOptions) -> list[int]:
     """Context lengths that would do for the wish, longest first; beyond what was trained only if YaRN is documented."""
     reach = model.context.usable
     if reach < wish.least and model.context.yarn:
@@ -201,7 +201,9 @@ def _spare(placement: Placement) -> float:
     return min((share.room - share.part.total) / max(share.room, 1) for share in used)
 
 
-def evaluate(variant: Variant, catalogue: Catalogue, machine: Machine, settings: Settings, wish: Wish) -> Candidate:
+def evaluate(
+    variant: Variant, catalogue: Catalogue, machine: Machine, settings: ContextSettings, wish: RecommendOptions
+) -> Candidate:
     """Place a variant with these settings and count what they cost; docs/quality.md has the scale."""
     a, imatrix = variant.model.architecture, variant.repository.imatrix
     placement = place(a, variant.quantization, settings, machine, imatrix=imatrix)

@@ -20,7 +20,7 @@ from hermes_cli.planning.mix import LARGE
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Architecture
     from hermes_cli.hardware.machine import Device, Machine
-    from hermes_cli.planning.memory import Settings
+    from hermes_cli.planning.memory import ContextSettings
     from hermes_cli.planning.placement import Placement
 
 # Share of the bandwidth that F16 reaches.
@@ -84,7 +84,13 @@ class Speed:
 
 
 def decode_speed(
-    a: Architecture, quantization: str, settings: Settings, placement: Placement, machine: Machine, *, imatrix: bool
+    a: Architecture,
+    quantization: str,
+    settings: ContextSettings,
+    placement: Placement,
+    machine: Machine,
+    *,
+    imatrix: bool,
 ) -> Speed:
     """One answer at a time, with half of the context filled."""
     table = weights(a, quantization, imatrix=imatrix)

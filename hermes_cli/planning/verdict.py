@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.run_plan import Loading, RunPlan
+    from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
 
-    Tried = tuple[RunPlan, "Rehearsed"]
+    Tried = tuple[LoadPlan, "DryRun"]
 
 RAM = "RAM"
 NOTHING_FITS = "take a smaller quantization or model: hermes recommend"
@@ -23,7 +23,7 @@ FORCE_HINT = "--force loads it all the same."
 
 
 @dataclass(frozen=True)
-class Place:
+class MemoryUse:
     """RAM or a GPU: what a plan needs there, and the bytes that are free for it."""
 
     name: str
@@ -42,10 +42,10 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Rehearsed:
+class DryRun:
     """What llama.cpp said to a plan: what it needs in RAM and then on each GPU, or why it cannot be."""
 
-    places: tuple[Place, ...] = ()
+    places: tuple[MemoryUse, ...] = ()
     refusal: str = ""
 
     @property
@@ -60,11 +60,11 @@ class Rehearsed:
 
 
 @dataclass(frozen=True)
-class Confirmed:
+class FittedPlan:
     """A plan to load, what it needs, and what was given up for it (empty if nothing was)."""
 
-    plan: RunPlan
-    places: tuple[Place, ...]
+    plan: LoadPlan
+    places: tuple[MemoryUse, ...]
     note: str = ""
 
     @property
@@ -78,7 +78,7 @@ class Confirmed:
         return sum((place.part for place in self.places), Part())
 
 
-def verdict(name: str, loading: Loading, plans: Sequence[Tried], alternatives: Sequence[Tried]) -> Confirmed:
+def verdict(name: str, loading: LoadOverrides, plans: Sequence[Tried], alternatives: Sequence[Tried]) -> FittedPlan:
     """The first plan that fits.
 
     Args:
@@ -94,10 +94,10 @@ def verdict(name: str, loading: Loading, plans: Sequence[Tried], alternatives: S
     wanted, first = plans[0]
     for plan, result in plans:
         if result.fits:
-            return Confirmed(plan, result.places, _note(plan, wanted, first))
+            return FittedPlan(plan, result.places, _note(plan, wanted, first))
     if loading.force:
         reason = first.refusal or f"it {_needs(first.places)}"
-        return Confirmed(wanted, first.places, f"loaded because of --force: {reason}")
+        return FittedPlan(wanted, first.places, f"loaded because of --force: {reason}")
     short = [(plan, result) for plan, result in plans if not result.refusal]
     if not short:
         raise EngineError(
@@ -112,7 +112,7 @@ def verdict(name: str, loading: Loading, plans: Sequence[Tried], alternatives: S
     )
 
 
-def without(machine: Machine, taken: Confirmed) -> Machine:
+def without(machine: Machine, taken: FittedPlan) -> Machine:
     """What is left of a machine when a plan is loaded there."""
     on_ram = sum(place.part.total for place in taken.places if place.name == RAM)
     on_devices = iter([place.part.total for place in taken.places if place.name != RAM])
@@ -125,7 +125,7 @@ def without(machine: Machine, taken: Confirmed) -> Machine:
     return replace(machine, devices=devices, ram_available=max(machine.ram_available - on_ram - on_gpus, 0))
 
 
-def _needs(places: Iterable[Place]) -> str:
+def _needs(places: Iterable[MemoryUse]) -> str:
     """Both numbers for each place, those first where it is short."""
     ordered = sorted(places, key=lambda place: -place.missing)
     sizes = (
@@ -136,7 +136,7 @@ def _needs(places: Iterable[Place]) -> str:
     return f"needs {', and '.join(sizes)}"
 
 
-def _note(plan: RunPlan, wanted: RunPlan, result: Rehearsed) -> str:
+def _note(plan: LoadPlan, wanted: LoadPlan, result: DryRun) -> str:
     """What the plan has less of than the one that was wanted most, and why; empty if nothing."""
     given_up = []
     if plan.settings.context < wanted.settings.context:
@@ -151,7 +151,7 @@ def _note(plan: RunPlan, wanted: RunPlan, result: Rehearsed) -> str:
     return f"{', '.join(given_up)}: what was wanted {_needs([worst])}"
 
 
-def _flags(loading: Loading, wanted: RunPlan, plan: RunPlan) -> str:
+def _flags(loading: LoadOverrides, wanted: LoadPlan, plan: LoadPlan) -> str:
     """What to type for a plan instead of what was asked for."""
     flags = []
     if loading.context is not None and plan.settings.context != wanted.settings.context:

@@ -23,14 +23,14 @@ from hermes_cli.prompting.families import (
     Markup,
     family_of,
 )
+from hermes_cli.prompting.prompt_texts import HERMES_4_IDENTITY
 from hermes_cli.prompting.render import FileFormat, Format, OurFormat
 from hermes_cli.prompting.template import ChatTemplate, read_template
-from hermes_cli.prompting.wording import HERMES_4_IDENTITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.catalog.names import Reference
 
 DEFAULT, TOOL_USE = "default", "tool_use"  # how GGUF calls `tokenizer.chat_template` and `tokenizer.chat_template.X`
@@ -41,7 +41,7 @@ def _knows_all(_: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Carried:
+class FileTemplates:
     """What a model file says about its prompts.
 
     Attributes:
@@ -58,14 +58,14 @@ class Carried:
 
 
 @dataclass(frozen=True)
-class Choice:
+class TemplateChoice:
     """A format, and the reason in one sentence."""
 
     format: Format
     why: str
 
 
-def choose(carried: Carried, model: Model | None = None, wanted: str | None = None) -> Choice:
+def choose(carried: FileTemplates, model: CatalogModel | None = None, wanted: str | None = None) -> TemplateChoice:
     """The format for a model.
 
     Args:
@@ -86,7 +86,7 @@ def choose(carried: Carried, model: Model | None = None, wanted: str | None = No
     return chooser.from_path(Path(wanted))
 
 
-def policy(model: Model) -> str:
+def policy(model: CatalogModel) -> str:
     """Which template files of a model get, before one is seen."""
     family = family_of(model)
     if family is None:
@@ -96,7 +96,7 @@ def policy(model: Model) -> str:
     return "the file's own, unless it lacks tools or reasoning or is another model's; then hermes' own"
 
 
-def known_model(named: Reference, path: Path, catalogue: Catalogue) -> Model | None:
+def known_model(named: Reference, path: Path, catalogue: Catalogue) -> CatalogModel | None:
     """What a file is in the catalogue: as it was named, or as it calls itself.
 
     Raises:
@@ -111,7 +111,7 @@ def known_model(named: Reference, path: Path, catalogue: Catalogue) -> Model | N
     return identify((header.text("general.name") or "", path.stem), header.number, catalogue)
 
 
-def identify(names: Iterable[str], number: Callable[[str], int | None], catalogue: Catalogue) -> Model | None:
+def identify(names: Iterable[str], number: Callable[[str], int | None], catalogue: Catalogue) -> CatalogModel | None:
     """The model of the catalogue that a file holds, by what it calls itself; its shape must be the same, too.
 
     Args:
@@ -133,21 +133,21 @@ def identify(names: Iterable[str], number: Callable[[str], int | None], catalogu
     return None
 
 
-def _same_shape(model: Model, number: Callable[[str], int | None]) -> bool:
+def _same_shape(model: CatalogModel, number: Callable[[str], int | None]) -> bool:
     a = model.architecture
     return (number("block_count"), number("embedding_length")) == (a.layers, a.embedding_length)
 
 
 @dataclass(frozen=True)
 class _Chooser:
-    carried: Carried
-    model: Model | None
+    carried: FileTemplates
+    model: CatalogModel | None
 
     @property
     def family(self) -> Family | None:
         return family_of(self.model) if self.model else None
 
-    def by_itself(self) -> Choice:
+    def by_itself(self) -> TemplateChoice:
         """What is certain decides."""
         family = self.family
         if family and family.proven and self._reads(family.markup):
@@ -162,21 +162,21 @@ class _Chooser:
             return self.ours(self.by_vocabulary(), foreign)
         return self.of_file("no other is known for this model")
 
-    def ours(self, family: Family, why: str) -> Choice:
+    def ours(self, family: Family, why: str) -> TemplateChoice:
         """Our format for a family."""
-        return Choice(OurFormat(family, self.carried.bos), f"hermes' own for {family.title}: {why}")
+        return TemplateChoice(OurFormat(family, self.carried.bos), f"hermes' own for {family.title}: {why}")
 
-    def of_file(self, why: str) -> Choice:
+    def of_file(self, why: str) -> TemplateChoice:
         """The templates that the file carries."""
         if DEFAULT not in self.carried.templates:
             raise UsageError("this file carries no chat template.", hint="take hermes' own: --template model")
         more = " and `tool_use`" if TOOL_USE in self.carried.templates else ""
-        return Choice(self._file_format(), f"the file's own{more}: {why}")
+        return TemplateChoice(self._file_format(), f"the file's own{more}: {why}")
 
-    def from_path(self, path: Path) -> Choice:
+    def from_path(self, path: Path) -> TemplateChoice:
         """A template from the user."""
         given = FileFormat(self._compiled(read_template(path)), prompted_reasoning=self._prompted, stop=self._stop)
-        return Choice(given, f"{path}: as --template asks for")
+        return TemplateChoice(given, f"{path}: as --template asks for")
 
     def by_vocabulary(self) -> Family:
         """For a model that nothing else is known of: what its tokens were made for."""

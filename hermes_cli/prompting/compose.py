@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.prompting.declarations import declaration
-from hermes_cli.prompting.memory import Memory
-from hermes_cli.prompting.text import Text, joined, with_tags
-from hermes_cli.prompting.wording import THINKING_PROMPT, canonical, json_prompt, tools_prompt_3, tools_prompt_4
+from hermes_cli.prompting.prompt_texts import THINKING_PROMPT, canonical, json_prompt, tools_prompt_3, tools_prompt_4
+from hermes_cli.prompting.raw_turn_cache import RawTurnCache
+from hermes_cli.prompting.text import SourcedText, joined, with_tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ _THOUGHT_CUT = "<think> </think>"
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PromptOptions:
     """How a conversation is to be answered.
 
     Attributes:
@@ -40,13 +40,13 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Request:
+class Conversation:
     """A conversation, the tools on offer, and what the model wrote in earlier turns."""
 
     messages: Sequence[Message]
     tools: Sequence[dict[str, Any]] = ()
-    wishes: Wishes = field(default_factory=Wishes)
-    memory: Memory = field(default_factory=lambda: Memory(0))
+    wishes: PromptOptions = field(default_factory=PromptOptions)
+    memory: RawTurnCache = field(default_factory=lambda: RawTurnCache(0))
 
     @property
     def thinks(self) -> bool:
@@ -66,7 +66,7 @@ class Request:
         return self.messages if self.system is None else self.messages[1:]
 
 
-def system_prompt(request: Request, *, thinking: bool) -> Text | None:
+def system_prompt(request: Conversation, *, thinking: bool) -> SourcedText | None:
     """The words that switch on what is wished for, and then the system message; None if there is nothing to say.
 
     Args:
@@ -84,13 +84,13 @@ def system_prompt(request: Request, *, thinking: bool) -> Text | None:
     return paragraphs(parts) if parts else None
 
 
-def paragraphs(parts: Iterable[str]) -> Text:
+def paragraphs(parts: Iterable[str]) -> SourcedText:
     """Parts with an empty line between them."""
     spaced = [piece for part in parts for piece in ("\n\n", part)]
     return joined(spaced[1:])
 
 
-def turns(request: Request, family: Family) -> list[dict[str, Any]]:
+def turns(request: Conversation, family: Family) -> list[dict[str, Any]]:
     """Every turn with its role and text, in the words that a family of models was trained on."""
     written = _system_turns(request, family)
     results: list[Message] = []
@@ -104,7 +104,7 @@ def turns(request: Request, family: Family) -> list[dict[str, Any]]:
     return written + _results(results, family)
 
 
-def _system_turns(request: Request, family: Family) -> list[dict[str, Any]]:
+def _system_turns(request: Conversation, family: Family) -> list[dict[str, Any]]:
     said = system_prompt(request, thinking=request.thinks and family.reasoning is not None)
     if said is None and family.identity and not (request.tools and family.tools == 3):  # noqa: PLR2004 - Hermes 3
         said = joined((family.identity,))
@@ -122,7 +122,7 @@ def _results(results: Sequence[Message], family: Family) -> list[dict[str, Any]]
     """All results of one batch are one turn."""
     if not results:
         return []
-    blocks = [joined(("<tool_response>\n", Text(one.content or ""), "\n</tool_response>")) for one in results]
+    blocks = [joined(("<tool_response>\n", SourcedText(one.content or ""), "\n</tool_response>")) for one in results]
     text = joined(piece for block in blocks for piece in ("\n", block))[1:]
     if family.tools == 4:  # noqa: PLR2004 - Hermes 4
         return [{"role": "user", "content": text}]
@@ -131,14 +131,14 @@ def _results(results: Sequence[Message], family: Family) -> list[dict[str, Any]]
     return [{"role": "tool", "content": text + "\n"}]
 
 
-def _said(message: Message, request: Request, family: Family) -> Text:
+def _said(message: Message, request: Conversation, family: Family) -> SourcedText:
     if message.role == "assistant":
         cut = family.reasoning == "thinking" and request.thinks
         return answer(message, request, cut=_THOUGHT_CUT if cut else "")
-    return with_tags(message.content or "") if message.role == "system" else Text(message.content or "")
+    return with_tags(message.content or "") if message.role == "system" else SourcedText(message.content or "")
 
 
-def answer(message: Message, request: Request, *, cut: str = "") -> Text:
+def answer(message: Message, request: Conversation, *, cut: str = "") -> SourcedText:
     """A turn of the model, in its own letters where they are known.
 
     Args:
@@ -160,20 +160,20 @@ def answer(message: Message, request: Request, *, cut: str = "") -> Text:
     return joined((cut, "\n" if body else "", body)) if cut else body
 
 
-def thought(reasoning: str | None) -> Text:
+def thought(reasoning: str | None) -> SourcedText:
     """Reasoning between its tags."""
-    return joined((_THINK, "\n", Text(reasoning or ""), "\n", _END_THINK))
+    return joined((_THINK, "\n", SourcedText(reasoning or ""), "\n", _END_THINK))
 
 
-def with_calls(message: Message) -> Text:
+def with_calls(message: Message) -> SourcedText:
     """Content, and the calls behind it."""
     content = [with_tags(message.content)] if message.content else []
     lines = [*content, *(_call(call) for call in message.tool_calls)]
     return joined(piece for line in lines for piece in ("\n", line))[1:]
 
 
-def _call(call: ToolCall) -> Text:
+def _call(call: ToolCall) -> SourcedText:
     if call.written is not None:
         return with_tags(call.written)
     inside = f'{{"name": {canonical(call.name)}, "arguments": {canonical(call.arguments)}}}'
-    return joined(("<tool_call>\n", Text(inside), "\n</tool_call>"))
+    return joined(("<tool_call>\n", SourcedText(inside), "\n</tool_call>"))

@@ -15,7 +15,7 @@ from hermes_cli.prompting.grammar_check import complaint, enforceable, with_opti
 from hermes_cli.prompting.pattern import PatternError, to_rust
 from hermes_cli.prompting.schema_words import IN_PLACE
 from hermes_cli.prompting.trial import to_lark
-from hermes_cli.prompting.turn_grammar import Answer, Calls, quoted
+from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ _CALL_BEGIN, _CALL_END = '\n{"name": "', "}\n"
 _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-def json_schema(schema: object, *, strict: bool = False, notes: list[str] | None = None) -> Answer:
+def json_schema(schema: object, *, strict: bool = False, notes: list[str] | None = None) -> AnswerGrammar:
     """JSON that conforms to a schema.
 
     Args:
@@ -39,15 +39,15 @@ def json_schema(schema: object, *, strict: bool = False, notes: list[str] | None
     Raises:
         UsageError: it is no schema, or cannot be enforced; the message names the word and where it stands.
     """
-    return Answer(f"answer: %json {enforceable(schema, 'the JSON schema', closed=strict, notes=notes)}")
+    return AnswerGrammar(f"answer: %json {enforceable(schema, 'the JSON schema', closed=strict, notes=notes)}")
 
 
-def json_object() -> Answer:
+def json_object() -> AnswerGrammar:
     """Any JSON object."""
-    return Answer(f"answer: %json {with_options({'type': 'object'})}")
+    return AnswerGrammar(f"answer: %json {with_options({'type': 'object'})}")
 
 
-def regex(pattern: str) -> Answer:
+def regex(pattern: str) -> AnswerGrammar:
     """Text that a regular expression (in JavaScript's syntax) matches from its first letter to its last.
 
     Raises:
@@ -57,10 +57,10 @@ def regex(pattern: str) -> Answer:
         rust = to_rust(pattern)
     except PatternError as error:
         raise _unusable("the regular expression", str(error)) from None
-    return _usable(Answer(f"answer: /(?:{rust})/"), "the regular expression")
+    return _usable(AnswerGrammar(f"answer: /(?:{rust})/"), "the regular expression")
 
 
-def choice(options: Sequence[str]) -> Answer:
+def choice(options: Sequence[str]) -> AnswerGrammar:
     """One of several texts.
 
     Raises:
@@ -71,19 +71,19 @@ def choice(options: Sequence[str]) -> Answer:
     if len(options) > MOST_CHOICES:
         raise _unusable("the choice", f"it has {len(options):,} options; at most {MOST_CHOICES:,} are taken")
     rules = f"answer: {' | '.join(map(quoted, dict.fromkeys(options)))}"
-    return _usable(Answer(rules), "the choice")
+    return _usable(AnswerGrammar(rules), "the choice")
 
 
-def lark(grammar: str) -> Answer:
+def lark(grammar: str) -> AnswerGrammar:
     """Text of a grammar in Lark's syntax, as llguidance reads it; its rule `start` is where it begins.
 
     Raises:
         UsageError: it is no such grammar; the message says where.
     """
-    return _usable(Answer("answer: @given", (("given", grammar),)), "the Lark grammar")
+    return _usable(AnswerGrammar("answer: @given", (("given", grammar),)), "the Lark grammar")
 
 
-def gbnf(grammar: str) -> Answer:
+def gbnf(grammar: str) -> AnswerGrammar:
     """Text of a grammar in llama.cpp's syntax; its rule `root` is where it begins.
 
     Raises:
@@ -93,7 +93,7 @@ def gbnf(grammar: str) -> Answer:
         rules = to_lark(grammar)
     except ValueError as error:
         raise _unusable("the GBNF grammar", str(error)) from None
-    return _usable(Answer("answer: @given", (("given", rules),)), "the GBNF grammar")
+    return _usable(AnswerGrammar("answer: @given", (("given", rules),)), "the GBNF grammar")
 
 
 def tool_calls(
@@ -102,7 +102,7 @@ def tool_calls(
     *,
     parallel: bool = True,
     notes: list[str] | None = None,
-) -> Calls | None:
+) -> ToolGrammar | None:
     """The calls that are possible, each with arguments that conform to its tool's parameters.
 
     Args:
@@ -139,7 +139,7 @@ def tool_calls(
         raise _unusable(
             "the tools", f"their parameters have {size:,} characters; at most {MOST_CHARACTERS:,} are taken"
         )
-    return Calls("" if tool_choice == "none" else _call_rules(offered), required, parallel)
+    return ToolGrammar("" if tool_choice == "none" else _call_rules(offered), required, parallel)
 
 
 def _tool(tool: Any, notes: list[str] | None) -> tuple[str, str]:  # noqa: ANN401 - JSON
@@ -200,7 +200,7 @@ def _call_rules(tools: Mapping[str, str]) -> str:
     return "\n".join(rules)
 
 
-def _usable(answer: Answer, about: str) -> Answer:
+def _usable(answer: AnswerGrammar, about: str) -> AnswerGrammar:
     """The same, compiled.
 
     Raises:

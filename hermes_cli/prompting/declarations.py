@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.prompting.wording import canonical
+from hermes_cli.prompting.prompt_texts import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

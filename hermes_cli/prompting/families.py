@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from hermes_cli.prompting.wording import HERMES_3_IDENTITY, HERMES_4_IDENTITY
+from hermes_cli.prompting.prompt_texts import HERMES_3_IDENTITY, HERMES_4_IDENTITY
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Model
+    from hermes_cli.catalog.models import CatalogModel
 
 Markup = Literal["alpaca", "chatml", "llama-3"]
 
@@ -65,7 +65,7 @@ HERMES_4 = Family(
 HERMES_4_QWEN = Family("Hermes 4 (ChatML)", "chatml", identity=HERMES_4_IDENTITY, tools=4, reasoning="thinking")
 
 
-def family_of(model: Model) -> Family | None:
+def family_of(model: CatalogModel) -> Family | None:
     """The family of a model of the catalogue, None where its prompt format is unknown."""
     markup, switch = model.prompt.format, model.reasoning.switch if model.reasoning else None
     if markup == "unknown":

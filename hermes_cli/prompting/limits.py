@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.prompting.text import Text
+from hermes_cli.prompting.text import SourcedText
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,7 +169,7 @@ def holds_content(value: object) -> bool:
     waiting = [value]
     while waiting:
         part = waiting.pop()
-        if isinstance(part, Text):
+        if isinstance(part, SourcedText):
             return True
         if isinstance(part, dict):
             waiting += [*part, *part.values()]

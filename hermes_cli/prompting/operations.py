@@ -23,7 +23,7 @@ from jinja2.sandbox import safe_range
 from jinja2.utils import Namespace
 
 from hermes_cli.prompting.limits import WHOLE, LimitError, budget, check_printable, holds_content
-from hermes_cli.prompting.text import METHODS, Text, alike, is_content, joined, origin, plain
+from hermes_cli.prompting.text import METHODS, SourcedText, alike, is_content, joined, origin, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ def written(value: Any) -> str:  # noqa: ANN401 - whatever a template prints
         return str(value)
     budget().spend(check_printable(value))
     text = str(value)
-    return Text(text) if holds_content(value) else text
+    return SourcedText(text) if holds_content(value) else text
 
 
 def binary(sign: str, left: Any, right: Any) -> Any:  # noqa: ANN401 - whatever stands in a template
@@ -75,7 +75,7 @@ def binary(sign: str, left: Any, right: Any) -> Any:  # noqa: ANN401 - whatever 
     if sign == "*" and isinstance(left, (str, list, tuple)) and isinstance(right, int):
         allowed.spend(len(left) * max(right, 0))
         if isinstance(left, str):
-            return Text(str.__mul__(left, right), origin(left) * right)
+            return SourcedText(str.__mul__(left, right), origin(left) * right)
     if sign == "**" and not (isinstance(right, (int, float)) and abs(right) <= LARGEST_POWER):
         raise LimitError("its numbers are too large")
     if sign == "+" and isinstance(left, str) and isinstance(right, str):
@@ -106,7 +106,7 @@ def call_method(text: str, name: str, args: Sequence[Any], kwargs: Mapping[str, 
         allowed.spend(sum(map(len, args[0])) + len(text) * len(args[0]) if args else 0)
     else:
         allowed.spend(len(text))
-    return METHODS[name](text if isinstance(text, Text) else Text(text, origin(text)), *args, **kwargs)
+    return METHODS[name](text if isinstance(text, SourcedText) else SourcedText(text, origin(text)), *args, **kwargs)
 
 
 _PART = 200  # bytes that a small string and its origin take
@@ -131,7 +131,7 @@ def _format(text: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     parts: list[str] = []
     numbers = iter(range(len(args)))
     for literal, field, spec, conversion in Formatter().parse(text):
-        parts.append(Text(literal) if is_content(text) else literal)
+        parts.append(SourcedText(literal) if is_content(text) else literal)
         if field is None:
             continue
         if conversion or _WIDE.search(spec or "") or not re.fullmatch(r"\w*", field):
@@ -139,7 +139,7 @@ def _format(text: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         key: Any = field or next(numbers, len(args))
         value = args[int(key)] if isinstance(key, int) or key.isdigit() else kwargs[key]
         made = format(value, spec) if spec else written(value)
-        parts.append(Text(made) if spec and holds_content(value) else made)
+        parts.append(SourcedText(made) if spec and holds_content(value) else made)
     budget().spend(sum(map(len, parts)))
     return joined(parts)
 
@@ -149,7 +149,7 @@ def _percent(text: str, values: Any) -> str:  # noqa: ANN401 - as Python's %
         raise LimitError("it formats too wide")
     budget().spend(len(text) + check_printable(values) * (text.count("%") + 1))
     made = str.__mod__(text, values)
-    return Text(made) if is_content(text) or holds_content(values) else made
+    return SourcedText(made) if is_content(text) or holds_content(values) else made
 
 
 @pass_context
@@ -189,7 +189,7 @@ def _to_json(
         raise LimitError("it indents too far")
     budget().spend(check_printable(value) * 2 * (1 + wide))
     text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-    return Text(text) if holds_content(value) else text
+    return SourcedText(text) if holds_content(value) else text
 
 
 def _from_json(text: str) -> Any:  # noqa: ANN401 - anything
@@ -198,10 +198,10 @@ def _from_json(text: str) -> Any:  # noqa: ANN401 - anything
     return budget().admit(as_content(value) if is_content(text) else value)
 
 
-def as_content(value: Any, mark: Callable[[str], Text] = Text) -> Any:  # noqa: ANN401 - anything of JSON
+def as_content(value: Any, mark: Callable[[str], SourcedText] = SourcedText) -> Any:  # noqa: ANN401 - anything of JSON
     """The same value with every string in it, keys too, marked as content."""
     if isinstance(value, str):
-        return value if isinstance(value, Text) else mark(value)
+        return value if isinstance(value, SourcedText) else mark(value)
     if isinstance(value, dict):
         return {as_content(key, mark): as_content(one, mark) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

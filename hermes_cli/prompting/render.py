@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.abilities import arguments_as, examine, switches
-from hermes_cli.prompting.compose import Request, Wishes, answer, system_prompt, thought, turns
+from hermes_cli.prompting.compose import Conversation, PromptOptions, answer, system_prompt, thought, turns
 from hermes_cli.prompting.families import STOPS
 from hermes_cli.prompting.template import ANOTHER, ChatTemplate, built_in_template, plain_message
-from hermes_cli.prompting.text import Text, joined, plain, with_tags
+from hermes_cli.prompting.text import SourcedText, joined, plain, with_tags
 
 if TYPE_CHECKING:
     from hermes_cli.prompting.abilities import Abilities
@@ -38,7 +38,7 @@ class Prompt:
         stop: texts that end the turn, beside every end-of-generation token of the vocabulary.
     """
 
-    text: Text
+    text: SourcedText
     thinks: bool
     stop: tuple[str, ...]
 
@@ -83,7 +83,7 @@ class OurFormat:
         """Of the template that writes the markup."""
         return self._template.source
 
-    def render(self, request: Request) -> Prompt:
+    def render(self, request: Conversation) -> Prompt:
         """The prompt.
 
         Raises:
@@ -140,7 +140,7 @@ class FileFormat:
         """What the one for tools can do."""
         return examine(self.tool_use, for_tools=True) if self.tool_use else self.plain
 
-    def render(self, request: Request) -> Prompt:
+    def render(self, request: Conversation) -> Prompt:
         """The prompt.
 
         Raises:
@@ -163,7 +163,7 @@ class FileFormat:
         variables = {**switches(switched), "keep_cots": request.wishes.keep_reasoning}
         return Prompt(template.write(messages, tools, **variables), request.thinks, self.stop)
 
-    def _spoken(self, request: Request, can: Abilities) -> bool:
+    def _spoken(self, request: Conversation, can: Abilities) -> bool:
         """Whether the system prompt has to ask for thinking: where the template does not do it by itself.
 
         Raises:
@@ -187,7 +187,7 @@ class _Plain:
     `hermes_calls`: the template writes calls as Hermes does, so that they may stand in the content as well.
     """
 
-    request: Request
+    request: Conversation
     can: Abilities
     hermes_calls: bool
 
@@ -242,11 +242,11 @@ Format = OurFormat | FileFormat
 
 __all__ = [
     "ChatTemplate",
+    "Conversation",
     "FileFormat",
     "Format",
     "OurFormat",
     "Prompt",
-    "Request",
-    "Wishes",
+    "PromptOptions",
     "built_in_template",
 ]

@@ -12,7 +12,7 @@ from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.prompting.limits import Budget, LimitError, spending
 from hermes_cli.prompting.operations import as_content
 from hermes_cli.prompting.sandbox import environment
-from hermes_cli.prompting.text import Text, with_tags
+from hermes_cli.prompting.text import SourcedText, with_tags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +47,10 @@ class ChatTemplate:
             return
         raise UsageError(f"the model's chat template is broken{why}.", hint=ANOTHER)
 
-    def write(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], **variables: object) -> Text:
-        """The prompt for messages in OpenAI's shape; strings in them that are no `Text` count as content.
+    def write(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], **variables: object
+    ) -> SourcedText:
+        """The prompt for messages in OpenAI's shape; strings in them that are no `SourcedText` count as content.
 
         Raises:
             HermesError: the template refused these messages, failed, tried something forbidden, or does too much.
@@ -62,10 +64,10 @@ class ChatTemplate:
         except Exception as error:  # noqa: BLE001 - a template is a program from a stranger and can raise anything
             what = f"failed: {str(error)[:LONGEST_REASON].rstrip('.') or type(error).__name__}"
         else:
-            return text if isinstance(text, Text) else Text(text, b"\0" * len(text))
+            return text if isinstance(text, SourcedText) else SourcedText(text, b"\0" * len(text))
         raise HermesError(f"the model's chat template {what}.", hint=ANOTHER)
 
-    def render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> Text:
+    def render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> SourcedText:
         """The prompt up to where the model is to go on, by the template alone.
 
         Raises:
@@ -95,7 +97,7 @@ def plain_message(message: Message) -> dict[str, Any]:
 
 def _marked(message: dict[str, Any]) -> dict[str, Any]:
     """Every string but role and keys is content; tags count in system prompts and in what the model said."""
-    mark = with_tags if message["role"] in {"system", "assistant"} else Text
+    mark = with_tags if message["role"] in {"system", "assistant"} else SourcedText
     marked = {key: as_content(value) for key, value in message.items() if key not in {"role", "content"}}
     return {"role": message["role"], "content": as_content(message["content"], mark), **marked}
 

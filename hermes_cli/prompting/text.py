@@ -1,8 +1,9 @@
 """Text that knows where it came from: from a template, or from somebody who talks to the model.
 
 A template may write control tokens (`<|im_end|>`) and tags (`<tool_call>`); in what users and tools say they are only
-letters. So every character carries its origin along, through all that a template does to it. As a string a `Text`
-is no other than the plain one: it compares, sorts and tests alike, and templates cannot tell the difference.
+letters. So every character carries its origin along, through all that a template does to it. As a string a
+`SourcedText` is no other than the plain one: it compares, sorts and tests alike, and templates cannot tell the
+difference.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TAGS = tuple(f"<{slash}{word}>" for word in _WORDS.split() for slash in ("", "/"
 _TAG = re.compile("|".join(TAGS))
 
 
-class Text(str):
+class SourcedText(str):
     """A string with the origin of each character: one byte each, `TEMPLATE` or `CONTENT`."""
 
     __slots__ = ("_origin",)
@@ -40,30 +41,32 @@ class Text(str):
         return made
 
     @overload
-    def __getitem__(self, key: SupportsIndex) -> Text: ...
+    def __getitem__(self, key: SupportsIndex) -> SourcedText: ...
     @overload
-    def __getitem__(self, key: slice) -> Text: ...
-    def __getitem__(self, key: SupportsIndex | slice) -> Text:
+    def __getitem__(self, key: slice) -> SourcedText: ...
+    def __getitem__(self, key: SupportsIndex | slice) -> SourcedText:
         text = super().__getitem__(key)
-        return Text(text, self._origin[key] if isinstance(key, slice) else self._origin[key : key.__index__() + 1])
+        return SourcedText(
+            text, self._origin[key] if isinstance(key, slice) else self._origin[key : key.__index__() + 1]
+        )
 
-    def __str__(self) -> Text:
+    def __str__(self) -> SourcedText:
         """Itself: what templates print keeps its origin. `plain` gives it up."""
         return self
 
-    def __iter__(self) -> Iterator[Text]:
-        return (Text(letter, self._origin[at : at + 1]) for at, letter in enumerate(str.__iter__(self)))
+    def __iter__(self) -> Iterator[SourcedText]:
+        return (SourcedText(letter, self._origin[at : at + 1]) for at, letter in enumerate(str.__iter__(self)))
 
-    def __add__(self, other: str) -> Text:
+    def __add__(self, other: str) -> SourcedText:
         return joined((self, other))
 
-    def __radd__(self, other: str) -> Text:
+    def __radd__(self, other: str) -> SourcedText:
         return joined((other, self))
 
 
 def origin(text: str) -> bytes:
     """Where each character came from; a plain string is a template's."""
-    return text._origin if isinstance(text, Text) else TEMPLATE * len(text)  # noqa: SLF001 - this module's
+    return text._origin if isinstance(text, SourcedText) else TEMPLATE * len(text)  # noqa: SLF001 - this module's
 
 
 def plain(text: str) -> str:
@@ -71,18 +74,18 @@ def plain(text: str) -> str:
     return str.__str__(text)
 
 
-def joined(parts: Iterable[str]) -> Text:
+def joined(parts: Iterable[str]) -> SourcedText:
     """All parts as one text."""
     parts = list(parts)
-    return Text("".join(parts), b"".join(map(origin, parts)))
+    return SourcedText("".join(parts), b"".join(map(origin, parts)))
 
 
-def with_tags(text: str) -> Text:
+def with_tags(text: str) -> SourcedText:
     """Content that may hold tags: a system prompt, or a turn of the model."""
     mask = bytearray(CONTENT * len(text))
     for tag in _TAG.finditer(text):
         mask[tag.start() : tag.end()] = TEMPLATE * (tag.end() - tag.start())
-    return Text(text, bytes(mask))
+    return SourcedText(text, bytes(mask))
 
 
 def is_content(text: str) -> bool:
@@ -90,15 +93,15 @@ def is_content(text: str) -> bool:
     return CONTENT in origin(text)
 
 
-def alike(text: str, source: str) -> Text:
+def alike(text: str, source: str) -> SourcedText:
     """Something made of all of `source` at once: letter by letter if it has as many, else it is what `source` is."""
     mask = origin(source)
     if len(text) == len(source):
-        return Text(text, mask)
-    return Text(text, (CONTENT if CONTENT in mask else TEMPLATE) * len(text))
+        return SourcedText(text, mask)
+    return SourcedText(text, (CONTENT if CONTENT in mask else TEMPLATE) * len(text))
 
 
-def _located(text: Text, pieces: Iterable[str]) -> list[Text]:
+def _located(text: SourcedText, pieces: Iterable[str]) -> list[SourcedText]:
     """Parts of a text, in its order."""
     found, at = [], 0
     for piece in pieces:
@@ -108,43 +111,43 @@ def _located(text: Text, pieces: Iterable[str]) -> list[Text]:
     return found
 
 
-def _strip(text: Text, letters: str | None = None) -> Text:
+def _strip(text: SourcedText, letters: str | None = None) -> SourcedText:
     return _rstrip(_lstrip(text, letters), letters)
 
 
-def _lstrip(text: Text, letters: str | None = None) -> Text:
+def _lstrip(text: SourcedText, letters: str | None = None) -> SourcedText:
     return text[len(text) - len(str.lstrip(text, letters)) :]
 
 
-def _rstrip(text: Text, letters: str | None = None) -> Text:
+def _rstrip(text: SourcedText, letters: str | None = None) -> SourcedText:
     return text[: len(str.rstrip(text, letters))]
 
 
-def _split(text: Text, sep: str | None = None, maxsplit: int = -1) -> list[Text]:
+def _split(text: SourcedText, sep: str | None = None, maxsplit: int = -1) -> list[SourcedText]:
     return _located(text, str.split(text, sep, maxsplit))
 
 
-def _rsplit(text: Text, sep: str | None = None, maxsplit: int = -1) -> list[Text]:
+def _rsplit(text: SourcedText, sep: str | None = None, maxsplit: int = -1) -> list[SourcedText]:
     return _located(text, str.rsplit(text, sep, maxsplit))
 
 
-def _partition(text: Text, sep: str) -> tuple[Text, ...]:
+def _partition(text: SourcedText, sep: str) -> tuple[SourcedText, ...]:
     return tuple(_located(text, str.partition(text, sep)))
 
 
-def _rpartition(text: Text, sep: str) -> tuple[Text, ...]:
+def _rpartition(text: SourcedText, sep: str) -> tuple[SourcedText, ...]:
     return tuple(_located(text, str.rpartition(text, sep)))
 
 
-def _removeprefix(text: Text, prefix: str) -> Text:
+def _removeprefix(text: SourcedText, prefix: str) -> SourcedText:
     return text[len(text) - len(str.removeprefix(text, prefix)) :]
 
 
-def _removesuffix(text: Text, suffix: str) -> Text:
+def _removesuffix(text: SourcedText, suffix: str) -> SourcedText:
     return text[: len(str.removesuffix(text, suffix))]
 
 
-def _replace(text: Text, old: str, new: str, count: int = -1) -> Text:
+def _replace(text: SourcedText, old: str, new: str, count: int = -1) -> SourcedText:
     if not old:
         return alike(str.replace(text, old, new, count), joined((text, new)))
     parts, at = [], 0
@@ -154,7 +157,7 @@ def _replace(text: Text, old: str, new: str, count: int = -1) -> Text:
     return joined((*parts, text[at:]))
 
 
-def _join(text: Text, parts: Iterable[str]) -> Text:
+def _join(text: SourcedText, parts: Iterable[str]) -> SourcedText:
     spaced: list[str] = []
     for part in parts:
         if not isinstance(part, str):
@@ -163,7 +166,7 @@ def _join(text: Text, parts: Iterable[str]) -> Text:
     return joined(spaced)
 
 
-def _same_letters(change: Callable[[str], str]) -> Callable[[Text], Text]:
+def _same_letters(change: Callable[[str], str]) -> Callable[[SourcedText], SourcedText]:
     return lambda text: alike(change(text), text)
 
 

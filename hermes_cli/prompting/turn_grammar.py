@@ -45,7 +45,7 @@ class SpecialTokens:
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerGrammar:
     """What an answer must be: rules that define `answer`, and grammars that they name with `@`."""
 
     rules: str
@@ -53,7 +53,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Calls:
+class ToolGrammar:
     """Which calls are possible: rules that define `call_body`, what stands between the tags; empty if none are."""
 
     rules: str
@@ -62,7 +62,7 @@ class Calls:
 
 
 def turn_grammar(
-    answer: Answer | None, calls: Calls | None, *, thinking: Thinking = "no", tokens: SpecialTokens
+    answer: AnswerGrammar | None, calls: ToolGrammar | None, *, thinking: Thinking = "no", tokens: SpecialTokens
 ) -> str | None:
     """The grammar of a turn, None where nothing is constrained.
 
@@ -108,14 +108,14 @@ def _escaped(tag: str) -> str:
 class _Writer:
     """Writes the rules of one turn."""
 
-    def __init__(self, tokens: SpecialTokens, calls: Calls | None) -> None:
+    def __init__(self, tokens: SpecialTokens, calls: ToolGrammar | None) -> None:
         self.lines: list[str] = []
         self._tags = tokens.tags
         no_calls = calls is not None and not calls.rules
         self._special = {*tokens.others, *tokens.tags.values()} - ({tokens.tags.get(CALL)} if no_calls else set())
         self._forbidden = [f"(?s:.*){_escaped(CALL)}"] if no_calls else []
 
-    def bound(self, answer: Answer | None, calls: Calls | None, thinking: Thinking) -> None:
+    def bound(self, answer: AnswerGrammar | None, calls: ToolGrammar | None, thinking: Thinking) -> None:
         """At once what is wanted, after a thought if the model may think."""
         wanted = ["calls"] if calls else []
         if answer and not (calls and calls.required):
@@ -132,7 +132,7 @@ class _Writer:
             self._rule("call", [f"{self._tag(CALL)} called"])
             self._called(calls)
 
-    def free(self, calls: Calls | None, *, inside: bool) -> None:
+    def free(self, calls: ToolGrammar | None, *, inside: bool) -> None:
         """Text with thoughts and calls in it."""
         self._thoughts()
         self._texts()
@@ -164,7 +164,7 @@ class _Writer:
     def _tag(self, tag: str) -> str:
         return _ids([self._tags[tag]]) if tag in self._tags else quoted(tag)
 
-    def _called(self, calls: Calls) -> None:
+    def _called(self, calls: ToolGrammar) -> None:
         self._rule("called", [f"call_body {self._tag(END_CALL)}"])
         self.lines.append(calls.rules)
 

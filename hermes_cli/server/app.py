@@ -10,10 +10,10 @@ from starlette.middleware.cors import CORSMiddleware
 
 import hermes_cli
 from hermes_cli.server import native
+from hermes_cli.server.access_log import AccessLog, Traffic
 from hermes_cli.server.anthropic import messages
 from hermes_cli.server.description import Described
 from hermes_cli.server.errors import HANDLERS
-from hermes_cli.server.journal import Journal, Traffic
 from hermes_cli.server.openai import chat, completions, models, responses
 from hermes_cli.server.openai.responses_store import Store
 from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, GuardedRoute, Keys, is_loopback
@@ -75,7 +75,7 @@ def _before(
     """What a request passes on its way to the routes, the first first."""
     passed = [
         Middleware(
-            Journal,
+            AccessLog,
             metrics=metrics,
             traffic=traffic,
             write=write,

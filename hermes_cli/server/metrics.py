@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from hermes_cli.engine.protocol import Done, Stats
+    from hermes_cli.engine.protocol import Done, EngineStats
     from hermes_cli.server.pool import ModelCard
 
 # Seconds: from a cached prompt on a GPU to a long one on a CPU.
@@ -103,7 +103,7 @@ class Metrics:
         if done.completion_tokens > 1 and done.completion_seconds > 0:
             self._rate.labels(model).observe((done.completion_tokens - 1) / done.completion_seconds)
 
-    def exposition(self, stats: Mapping[str, Stats], cards: Iterable[ModelCard], evictions: int) -> bytes:
+    def exposition(self, stats: Mapping[str, EngineStats], cards: Iterable[ModelCard], evictions: int) -> bytes:
         """The text that Prometheus reads."""
         self._engines.stats, self._engines.cards, self._engines.evictions = stats, tuple(cards), evictions
         return generate_latest(self._registry)
@@ -113,7 +113,7 @@ class _Engines(Collector):
     """The engines' own counts, as they were last said."""
 
     def __init__(self) -> None:
-        self.stats: Mapping[str, Stats] = {}
+        self.stats: Mapping[str, EngineStats] = {}
         self.cards: tuple[ModelCard, ...] = ()
         self.evictions = 0
 

@@ -14,16 +14,16 @@ from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 import hermes_cli
-from hermes_cli.engine.request import Sampling
+from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import NotReadyError
-from hermes_cli.generation import Turn, Wishes
+from hermes_cli.generation import PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
 from hermes_cli.prompting.text import plain
 from hermes_cli.server.errors import RETRY_AFTER
 from hermes_cli.server.security import GuardedRoute, public
 
 if TYPE_CHECKING:
-    from hermes_cli.engine.protocol import SlotState, Stats
+    from hermes_cli.engine.protocol import EngineStats, SequenceState
     from hermes_cli.server.pool import Pool
 
 MOST_TOKENS = 4_000_000  # in one request to /detokenize; no context is longer
@@ -127,7 +127,7 @@ async def props(request: Request, model: str | None = UNNAMED) -> dict[str, Any]
     """What there is to know about the server and a model."""
     pool: Pool = request.app.state.pool
     card, served = pool.card(model), pool.served(model)
-    sampling = served.chatter.recommended_sampling() if served else Sampling()
+    sampling = served.chatter.recommended_sampling() if served else SamplingOptions()
     return {
         "default_generation_settings": {
             "id": 0,
@@ -159,7 +159,7 @@ async def slots(request: Request, model: str | None = UNNAMED, fail_on_no_slot: 
     """
     pool: Pool = request.app.state.pool
     card = pool.card(model)
-    stats: Stats = (await pool.stats())[card.name]
+    stats: EngineStats = (await pool.stats())[card.name]
     if fail_on_no_slot and len(stats.running) >= card.slots:
         raise NotReadyError("no slot is free.", hint="ask again later.")
     free = [None] * max(card.slots - len(stats.running), 0)
@@ -197,8 +197,8 @@ async def apply_template(request: Request, body: ApplyTemplate) -> Prompt:
     async with pool.use(body.model) as served:
         said = body.chat_template_kwargs
         think = said.get("enable_thinking", said.get("thinking", served.think))
-        wishes = Wishes(think=think if isinstance(think, bool) else None)
-        return Prompt(prompt=plain(served.chatter.prompt(Turn(messages, tools, wishes=wishes)).text))
+        wishes = PromptOptions(think=think if isinstance(think, bool) else None)
+        return Prompt(prompt=plain(served.chatter.prompt(TurnRequest(messages, tools, wishes=wishes)).text))
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -222,7 +222,7 @@ def _unavailable(message: str) -> Response:
     return JSONResponse(body, 503, {"Retry-After": str(RETRY_AFTER)})
 
 
-def _params(sampling: Sampling) -> dict[str, Any]:
+def _params(sampling: SamplingOptions) -> dict[str, Any]:
     """Sampling in llama.cpp's names."""
     named = asdict(replace(sampling, logit_bias=()))
     renamed = {
@@ -236,7 +236,7 @@ def _params(sampling: Sampling) -> dict[str, Any]:
     return {**named, **renamed, "seed": 2**32 - 1 if sampling.seed is None else sampling.seed}
 
 
-def _slot(number: int, context: int, at_work: SlotState | None) -> dict[str, Any]:
+def _slot(number: int, context: int, at_work: SequenceState | None) -> dict[str, Any]:
     slot: dict[str, Any] = {"id": number, "n_ctx": context, "is_processing": at_work is not None}
     if at_work:
         slot |= {

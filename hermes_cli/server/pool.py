@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from hermes_cli.errors import EngineError, HermesError, NotFoundError, NotReadyError
-from hermes_cli.generation import Chatter
+from hermes_cli.generation import ChatModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 
-    from hermes_cli.catalog.models import Model
-    from hermes_cli.engine.protocol import Engine, Loaded, Stats
-    from hermes_cli.server.lineup import Offer
+    from hermes_cli.catalog.models import CatalogModel
+    from hermes_cli.engine.protocol import Engine, EngineStats, ModelInfo
+    from hermes_cli.server.planning import ServedModel
 
-    Room = Callable[[Offer], Awaitable[HermesError | None]]
+    Room = Callable[[ServedModel], Awaitable[HermesError | None]]
 
 ANY = "*"  # the alias that stands for every name that no model has
 AS_TOLD = -1.0
@@ -47,10 +47,10 @@ class Served:
     """
 
     name: str
-    chatter: Chatter
+    chatter: ChatModel
     context: int
-    known: Model | None
-    loaded: Loaded
+    known: CatalogModel | None
+    loaded: ModelInfo
     think: bool | None = None
 
 
@@ -83,7 +83,7 @@ class ModelCard:
 class _Place:
     """A model in the pool. Requests for it wait until it is loaded, and then work."""
 
-    def __init__(self, offer: Offer, engine: Engine) -> None:
+    def __init__(self, offer: ServedModel, engine: Engine) -> None:
         self.offer, self.engine = offer, engine
         self.served: Served | None = None
         self.loading: asyncio.Task[None] | None = None
@@ -118,7 +118,7 @@ class Pool:
     """Loads, lends and puts away; `close` ends it."""
 
     def __init__(
-        self, offers: Sequence[Offer], engine: Callable[[Offer], Engine], room: Room, *, load_timeout: float
+        self, offers: Sequence[ServedModel], engine: Callable[[ServedModel], Engine], room: Room, *, load_timeout: float
     ) -> None:
         """Nothing is loaded yet.
 
@@ -198,7 +198,7 @@ class Pool:
         """
         return self._find(name).served
 
-    def offer(self, name: str | None = None) -> Offer:
+    def offer(self, name: str | None = None) -> ServedModel:
         """How a model was planned.
 
         Raises:
@@ -206,7 +206,7 @@ class Pool:
         """
         return self._find(name).offer
 
-    async def stats(self) -> dict[str, Stats]:
+    async def stats(self) -> dict[str, EngineStats]:
         """Of every engine, by model."""
         found = await asyncio.gather(*(place.engine.stats() for place in self._places.values()))
         return dict(zip(self._places, found, strict=True))
@@ -306,14 +306,14 @@ class Pool:
         """Load it; if that fails while others hold memory, once more without them."""
         offer = place.offer
         try:
-            chatter = await Chatter.open(place.engine, known=offer.known, template=offer.template)
+            chatter = await ChatModel.open(place.engine, known=offer.known, template=offer.template)
         except EngineError:
             idle = [other for other in self._places.values() if other.idle]
             if not idle:
                 raise
             for other in idle:
                 await self._put_away(other)
-            chatter = await Chatter.open(place.engine, known=offer.known, template=offer.template)
+            chatter = await ChatModel.open(place.engine, known=offer.known, template=offer.template)
         return Served(offer.name, chatter, chatter.loaded.context, offer.known, chatter.loaded, offer.think)
 
     async def _make_room(self, place: _Place) -> None:
@@ -396,7 +396,7 @@ def _card(place: _Place) -> ModelCard:
     )
 
 
-def _capabilities(offer: Offer, served: Served | None) -> Capabilities:
+def _capabilities(offer: ServedModel, served: Served | None) -> Capabilities:
     known = offer.known
     tools = served.chatter.choice.format.takes_tools if served else known.tools if known else None
     return Capabilities(tools, known.reasoning is not None if known else None)

@@ -5,25 +5,25 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.confirm import confirm
+from hermes_cli.engine.fit_check import confirm
 from hermes_cli.errors import DoesNotFitError, EngineError
 from hermes_cli.hardware.probe import probe
+from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.placement import GIB
-from hermes_cli.planning.run_plan import Loading
 from hermes_cli.planning.verdict import without
 
 if TYPE_CHECKING:
     from hermes_cli.errors import HermesError
-    from hermes_cli.planning.run_plan import RunPlan
-    from hermes_cli.server.lineup import Offer
+    from hermes_cli.planning.load_plan import LoadPlan
+    from hermes_cli.server.planning import ServedModel
 
 
-async def has_room(offer: Offer) -> HermesError | None:
+async def has_room(offer: ServedModel) -> HermesError | None:
     """None if a model fits into what is free, else what is short of how much."""
     return await asyncio.to_thread(_ask, offer)
 
 
-def _ask(offer: Offer) -> HermesError | None:
+def _ask(offer: ServedModel) -> HermesError | None:
     machine = probe(measure=False)
     confirmed = confirm(offer.path, offer.loading, machine)
     if not confirmed.places:
@@ -41,7 +41,7 @@ def _ask(offer: Offer) -> HermesError | None:
     )
 
 
-def _as_planned(plan: RunPlan) -> Loading:
+def _as_planned(plan: LoadPlan) -> LoadOverrides:
     """What to ask for to be told of exactly this plan, whether it fits or not."""
     settings = plan.settings
-    return Loading(settings.context, plan.gpu_layers, settings.k_type, plan.threads, settings.slots, force=True)
+    return LoadOverrides(settings.context, plan.gpu_layers, settings.k_type, plan.threads, settings.slots, force=True)

@@ -21,8 +21,8 @@ from hermes_cli.server.connection import Patience, with_patience
 from hermes_cli.server.listening import allow_files, listen, only_loopback, port_of
 from hermes_cli.server.metrics import Metrics
 from hermes_cli.server.pool import Pool
+from hermes_cli.server.request_stats import CountedEngine
 from hermes_cli.server.settings import Key
-from hermes_cli.server.tally import CountedEngine
 
 if TYPE_CHECKING:
     import socket
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from hermes_cli.engine.protocol import Engine
-    from hermes_cli.server.lineup import Offer
+    from hermes_cli.server.planning import ServedModel
     from hermes_cli.server.pool import Room
     from hermes_cli.server.settings import ServerSettings
 
@@ -54,7 +54,7 @@ class Running:
     port: int
     local: bool
     settings: ServerSettings
-    offers: tuple[Offer, ...]
+    offers: tuple[ServedModel, ...]
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Parts:
         say: takes what is said to people about the end.
     """
 
-    offers: Callable[[], tuple[Offer, ...]]
-    engine: Callable[[Offer], Engine]
+    offers: Callable[[], tuple[ServedModel, ...]]
+    engine: Callable[[ServedModel], Engine]
     room: Room
     started: Callable[[Running], None]
     write: Callable[[str], None]

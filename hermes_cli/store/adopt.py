@@ -17,10 +17,10 @@ from hermes_cli.store.verification import sha256_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hermes_cli.store.elsewhere import Candidate
     from hermes_cli.store.identify import Identity
     from hermes_cli.store.known import KnownFile
     from hermes_cli.store.links import How
+    from hermes_cli.store.other_tools import Candidate
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from hermes_cli.store.patience import Patience
     from hermes_cli.store.progress import Meter
+    from hermes_cli.store.retry_policy import RetryPolicy
     from hermes_cli.store.target import Target
 
 POLL = 0.5  # seconds between two looks at a lock that another process holds
@@ -36,7 +36,7 @@ POLL = 0.5  # seconds between two looks at a lock that another process holds
 class Assembly:
     """Brings one target to this disk."""
 
-    def __init__(self, target: Target, meter: Meter, patience: Patience, *, verify: bool) -> None:
+    def __init__(self, target: Target, meter: Meter, patience: RetryPolicy, *, verify: bool) -> None:
         self._target = target
         self._meter = meter
         self._patience = patience

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     from hermes_cli.store.hub import RemoteFile
     from hermes_cli.store.partial import Partial
-    from hermes_cli.store.patience import Patience
     from hermes_cli.store.progress import Meter
+    from hermes_cli.store.retry_policy import RetryPolicy
     from hermes_cli.store.target import Target
 
 
 class Delivery:
     """Completes a partial file. Raw parts are written one after the other into the file that they make."""
 
-    def __init__(self, target: Target, partial: Partial, meter: Meter, patience: Patience, *, verify: bool) -> None:
+    def __init__(self, target: Target, partial: Partial, meter: Meter, patience: RetryPolicy, *, verify: bool) -> None:
         self._target = target
         self._partial = partial
         self._meter = meter

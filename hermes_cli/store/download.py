@@ -19,8 +19,8 @@ from hermes_cli.errors import NetworkError, NotFoundError, UsageError
 from hermes_cli.store import cache
 from hermes_cli.store.assembly import Assembly
 from hermes_cli.store.hub import endpoint, is_safe, listing, quiet
-from hermes_cli.store.patience import Patience
 from hermes_cli.store.progress import Meter
+from hermes_cli.store.retry_policy import RetryPolicy
 from hermes_cli.store.space import Space, space
 from hermes_cli.store.target import targets
 
@@ -100,7 +100,7 @@ def fetch(
     *,
     verify: bool = True,
     force: bool = False,
-    patience: Patience | None = None,
+    patience: RetryPolicy | None = None,
 ) -> list[Path]:
     """Bring files to this disk; returns where they are, in the order in which they were named.
 
@@ -119,7 +119,9 @@ def fetch(
     cache.tag()
     with quiet():
         found = [
-            Assembly(target, Meter(target.name, target.size, progress), patience or Patience(), verify=verify).bring()
+            Assembly(
+                target, Meter(target.name, target.size, progress), patience or RetryPolicy(), verify=verify
+            ).bring()
             for target in wanted
         ]
     for repo, ref, revision in {(file.repo, file.ref, file.revision) for file in files}:

@@ -10,13 +10,13 @@ from hermes_cli.catalog.overlay import SHARD
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.store import links
-from hermes_cli.store.elsewhere import lm_studio_models
 from hermes_cli.store.modelfile import modelfile
+from hermes_cli.store.other_tools import lm_studio_models
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hermes_cli.catalog.models import Model
+    from hermes_cli.catalog.models import CatalogModel
     from hermes_cli.store.links import How
 
 MODELFILE = "Modelfile"
@@ -40,7 +40,7 @@ class Source:
     name: str
     files: tuple[Path, ...]
     repo: str | None
-    model: Model | None
+    model: CatalogModel | None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Model
+    from hermes_cli.catalog.models import CatalogModel
 
 SHORT_TOOLS = {"Hermes 4", "Hermes 4.3"}  # generations
 # What the chat templates of these generations say when the user gives no system message.
@@ -113,7 +113,7 @@ THOUGHTS{{ .Content }}CALLS{{ if not $last }}<|im_end|>
 _TURN = re.compile(r"<\|im_start\|>(\w+)\n")
 
 
-def go_template(model: Model) -> str | None:
+def go_template(model: CatalogModel) -> str | None:
     """The model's prompt format for Ollama; None if no source says what it is."""
     match model.prompt.format:
         case "alpaca":
@@ -126,7 +126,7 @@ def go_template(model: Model) -> str | None:
             return None
 
 
-def _system(model: Model) -> str:
+def _system(model: CatalogModel) -> str:
     """The system turn. Asked to think, the model is told so before everything else."""
     usual = USUAL_SYSTEM.get(model.generation, "")
     short = model.generation in SHORT_TOOLS
@@ -141,7 +141,7 @@ def _system(model: Model) -> str:
     return (LONG_PREAMBLE if model.tools and not short else "") + turn
 
 
-def _messages(model: Model) -> str:
+def _messages(model: CatalogModel) -> str:
     pieces = {
         "THOUGHTS": THOUGHTS if model.reasoning else "",
         "CALLS": CALLS if model.tools else "",

@@ -6,7 +6,7 @@ import hashlib
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from hermes_cli.store.handover import Handover
+from hermes_cli.store.bounded_queue import BoundedQueue
 
 if TYPE_CHECKING:
     from hermes_cli.store.hub import RemoteFile
@@ -38,7 +38,7 @@ class Digest:
 
     def __init__(self, *hashes: Hash) -> None:
         self._hashes = hashes
-        self._queue: Handover[bytes | bytearray | None] = Handover(BEHIND)
+        self._queue: BoundedQueue[bytes | bytearray | None] = BoundedQueue(BEHIND)
         self._thread = threading.Thread(target=self._work, name="hashing", daemon=True)
 
     def __enter__(self) -> Digest:  # noqa: PYI034 - Self is newer than Python 3.10

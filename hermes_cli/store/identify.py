@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.gguf.header import Header
-    from hermes_cli.store.elsewhere import Candidate
     from hermes_cli.store.known import KnownFile
+    from hermes_cli.store.other_tools import Candidate
 
 Sureness = Literal["hash", "size", "header", "unknown"]
 
@@ -42,7 +42,7 @@ class Identity:
     """What a file is. With the sureness `hash`, `known` are the Hub's files that it is, one for each of its own."""
 
     sureness: Sureness
-    model: Model | None = None
+    model: CatalogModel | None = None
     quantization: str | None = None
     known: tuple[KnownFile, ...] = ()
 
@@ -114,7 +114,7 @@ def _refuse_damaged(path: Path, name: str, size: int, possible: Iterable[KnownFi
         )
 
 
-def _fits(header: Header, model: Model) -> bool:
+def _fits(header: Header, model: CatalogModel) -> bool:
     """Whether the shape of the weights is that of the model, as far as the header says."""
     expected = model.architecture
     figures = {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from hermes_cli.catalog.models import Catalogue, Model
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
 
 State = Literal["verified", "unverified", "damaged", "incomplete"]
 
@@ -75,7 +75,7 @@ class Installed:
     count: int
     repo: str | None
     revisions: tuple[str, ...]
-    model: Model | None
+    model: CatalogModel | None
     quantization: str | None
 
     @property

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from hermes_cli.catalog.models import Catalogue, Demo, Model
+    from hermes_cli.catalog.models import CatalogModel, Catalogue, Demo
     from hermes_cli.catalog.names import Reference
 
 
@@ -63,13 +63,13 @@ def installed(variant: Variant) -> Path | None:
     return None
 
 
-def installed_quantizations(model: Model) -> set[str]:
+def installed_quantizations(model: CatalogModel) -> set[str]:
     """Every quantization of a model that is here, from whichever repository, or imported."""
     fetched = {variant.quantization for variant in variants(model) if installed(variant)}
     return fetched | {quantization for quantization, _ in _imported(model)}
 
 
-def _imported(model: Model) -> Iterator[tuple[str, Path]]:
+def _imported(model: CatalogModel) -> Iterator[tuple[str, Path]]:
     """Quantization and first file of everything that was imported as this model."""
     for _, quantization, folder in imported.folders(model.id):
         files = sorted(path for path in folder.glob("*.gguf") if path.is_file())

@@ -29,15 +29,15 @@ from hermes_cli.errors import IntegrityError, NetworkError
 from hermes_cli.store import xet
 from hermes_cli.store.hashing import BLOCK
 from hermes_cli.store.hub import endpoint, explained
-from hermes_cli.store.patience import Interrupted
 from hermes_cli.store.progress import Phase
+from hermes_cli.store.retry_policy import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
     from hermes_cli.store.hub import RemoteFile
-    from hermes_cli.store.patience import Patience
     from hermes_cli.store.progress import Meter
+    from hermes_cli.store.retry_policy import RetryPolicy
 
 AGE = 0.5  # seconds that bytes wait to be written
 _RANGE = re.compile(r"^bytes (\d+)-")
@@ -45,7 +45,9 @@ _HASH = re.compile(r'^(?:W/)?"?([0-9a-f]{40}|[0-9a-f]{64})"?\Z')
 _AGAIN = {408, 425, 429}  # refused for now; so is 500 and above
 
 
-def receive(file: RemoteFile, start: int, stop: int, meter: Meter, patience: Patience) -> Iterator[bytes | bytearray]:
+def receive(
+    file: RemoteFile, start: int, stop: int, meter: Meter, patience: RetryPolicy
+) -> Iterator[bytes | bytearray]:
     """Bytes from `start` up to `stop`, in order, in blocks; smaller ones on a slow connection, so that little is lost.
 
     Raises:
@@ -99,7 +101,7 @@ class _Block:
             yield self._data
 
 
-def _pause(file: RemoteFile, interruption: Interrupted, vain: int, meter: Meter, patience: Patience) -> None:
+def _pause(file: RemoteFile, interruption: Interrupted, vain: int, meter: Meter, patience: RetryPolicy) -> None:
     wait = patience.after(vain) if interruption.wait is None else interruption.wait
     if vain > patience.tries or wait > patience.longest_asked:
         often = f" ({vain} times in a row)" if vain > 1 else ""
@@ -112,7 +114,7 @@ def _pause(file: RemoteFile, interruption: Interrupted, vain: int, meter: Meter,
 
 
 def _connection(
-    file: RemoteFile, start: int, stop: int, meter: Meter, patience: Patience, *, by_xet: bool
+    file: RemoteFile, start: int, stop: int, meter: Meter, patience: RetryPolicy, *, by_xet: bool
 ) -> Iterator[bytes]:
     """What one connection brings, without what lies before `start` or after `stop`."""
     silence = patience.silence or constants.HF_HUB_DOWNLOAD_TIMEOUT
@@ -249,7 +251,7 @@ def _asked_to_wait(headers: Mapping[str, str]) -> float | None:
 class _Pace:
     """Notices a connection that is alive and will never get there."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: RetryPolicy) -> None:
         self._patience = patience
         self._since = time.monotonic()
         self._bytes = 0

@@ -21,9 +21,9 @@ from huggingface_hub.utils._xet import (
     xet_headers_without_auth,
 )
 
-from hermes_cli.store.handover import Handover
+from hermes_cli.store.bounded_queue import BoundedQueue
 from hermes_cli.store.hashing import BLOCK
-from hermes_cli.store.patience import Interrupted
+from hermes_cli.store.retry_policy import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -84,7 +84,7 @@ class _Reader(threading.Thread):
         self._headers = headers
         self._span = start, stop
         self._session: Any = None
-        self._blocks: Handover[bytes | Exception] = Handover(1)
+        self._blocks: BoundedQueue[bytes | Exception] = BoundedQueue(1)
         self._cancelled = False
 
     def next(self) -> bytes:

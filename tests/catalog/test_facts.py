@@ -10,7 +10,7 @@ from msgspec import structs
 from hermes_cli import paths
 from hermes_cli.catalog.check import faults
 from hermes_cli.catalog.load import shipped
-from hermes_cli.catalog.models import Model
+from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.catalog.variants import Variant, best_sources, variants
 from hermes_cli.gguf.types import FILE_TYPES
 
@@ -65,7 +65,7 @@ def test_the_cards_win(name: str, prompt: str, architecture: str, released: str)
 
 
 @pytest.mark.parametrize("model", CATALOGUE.models, ids=lambda model: model.short)
-def test_tools_and_reasoning_by_generation(model: Model) -> None:
+def test_tools_and_reasoning_by_generation(model: CatalogModel) -> None:
     early = model.generation in {"Hermes 1", "OpenHermes", "Hermes 2"}
     assert model.tools is model.json_mode is not early
     assert (model.reasoning is not None) is (model.generation in {"DeepHermes 3", "Hermes 4", "Hermes 4.3"})

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.catalog.load import shipped
-from hermes_cli.catalog.models import Model
+from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.catalog.names import CatalogueName, DemoName, FileName, HubName, Names, spellings
 from hermes_cli.catalog.quantizations import spoken
 from hermes_cli.catalog.variants import Variant, variants
@@ -132,7 +132,7 @@ def test_what_is_no_name(text: str, error: type[HermesError], says: str, hint: s
     st.data(),
 )
 def test_case_and_punctuation_do_not_matter(
-    named: tuple[Model, str], quantization: str | None, data: st.DataObject
+    named: tuple[CatalogModel, str], quantization: str | None, data: st.DataObject
 ) -> None:
     model, spelling = named
     separator = st.sampled_from(["-", ".", "_", " ", ":", ""])

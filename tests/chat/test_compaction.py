@@ -14,7 +14,7 @@ from hermes_cli.chat.compaction import INSTRUCTION, KEPT_QUESTIONS, covered, sum
 from hermes_cli.chat.composition import composition
 from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.loop import Loop
-from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
 from hermes_cli.prompting.messages import Message, ToolCall
 
@@ -106,7 +106,7 @@ def test_the_parts_of_a_prompt_are_all_of_it(turns: list[tuple[str, str]], syste
     with talking(["s"], now=lambda: "noon") as (talk, _):
         talk.offers_tools = tools
         conversation = talk.conversation
-        conversation.behave(Manner(system=system))
+        conversation.behave(ChatOptions(system=system))
         for question, answer in turns:
             conversation.say(Message("user", question))
             conversation.say(Message("assistant", answer))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.chat.conversation import SUMMARY, Change, Conversation
-from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.prompting.messages import Message
 
 
@@ -31,7 +31,7 @@ def test_taking_back_and_saying_otherwise() -> None:
 
 def test_a_summary_stands_for_what_it_covers_and_can_be_taken_back() -> None:
     conversation, _ = spoken("a", "b", "c", "d")
-    conversation.behave(Manner(system="Be brief."))
+    conversation.behave(ChatOptions(system="Be brief."))
     conversation.compact("a and b", 2)
     assert contents(conversation) == ["c", "d"]
     assert conversation.told.system == f"Be brief.\n\n{SUMMARY}a and b"
@@ -92,7 +92,7 @@ def test_the_same_changes_make_the_same_conversation(actions: list[tuple[str, ob
         elif what == "expand":
             conversation.expand()
         elif what == "behave":
-            conversation.behave(Manner(system=str(value)))
+            conversation.behave(ChatOptions(system=str(value)))
         else:
             conversation.name(str(value))
         summary = conversation.summary

@@ -30,9 +30,9 @@ from hypothesis import strategies as st
 from hermes_cli.chat.endpoint import wire
 from hermes_cli.chat.endpoint.refusals import RefusedError
 from hermes_cli.chat.endpoint.reply import Reply as EndpointReply
-from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.engine.protocol import Done
-from hermes_cli.generation import Chosen, Event
+from hermes_cli.generation import Event, LogprobsEvent
 from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted
 
 
@@ -204,7 +204,7 @@ def test_why_an_answer_is_too_short_is_known(
     server.lists({"id": "m", "context_length": 16})
     told = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
     server.answers(stream(delta("length", content="a"), event({"choices": [], "usage": told}), DONE))
-    done = ask(server.url, manner=Manner(max_tokens=asked)).done
+    done = ask(server.url, manner=ChatOptions(max_tokens=asked)).done
     assert (done.reason, done.context_full) == ("length", full)
 
 
@@ -233,6 +233,6 @@ def test_whatever_chunks_hold_it_is_read_or_refused(chunks: list[dict[str, Any]]
     for one in events:
         if isinstance(one, CallFinished):
             json.dumps(one.call.arguments, ensure_ascii=False).encode()
-        elif not isinstance(one, Done | Chosen):
+        elif not isinstance(one, Done | LogprobsEvent):
             (one.name if isinstance(one, CallStarted) else one.text).encode()
     assert isinstance(events[-1], Done)

@@ -29,15 +29,15 @@ from endpoint_rig import (
     stream,
 )
 
+from hermes_cli.chat.agent_loop import AgentLoop
+from hermes_cli.chat.backend import ChatBackend
 from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.endpoint import wire
 from hermes_cli.chat.endpoint.address import read_address
 from hermes_cli.chat.endpoint.partner import EndpointPartner, connect
 from hermes_cli.chat.loop import Loop
-from hermes_cli.chat.manner import Manner
 from hermes_cli.chat.oneshot import PlainView
-from hermes_cli.chat.partner import Partner
-from hermes_cli.chat.talk import Talk
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.chat.view import Result
 from hermes_cli.console import Console
 from hermes_cli.errors import ContextFullError, NetworkError
@@ -177,9 +177,9 @@ def test_a_conversation_keeps_what_came_before_it_broke_off(server: Endpoint) ->
 
     conversation = Conversation()
     with Loop() as loop:
-        partner: Partner = loop.run(connect(read_address(server.url, {}), None, str, str))
-        view = PlainView(Console(out=io.StringIO()), partner, Manner())
-        talk = Talk(conversation, partner, NoTools(), view, loop)
+        partner: ChatBackend = loop.run(connect(read_address(server.url, {}), None, str, str))
+        view = PlainView(Console(out=io.StringIO()), partner, ChatOptions())
+        talk = AgentLoop(conversation, partner, NoTools(), view, loop)
         with pytest.raises(NetworkError):
             talk.ask("One?")
         talk.ask("Another?")
@@ -195,7 +195,7 @@ def test_closing_an_answer_closes_its_connection(server: Endpoint) -> None:
 
     async def first() -> float:
         partner = await connect(read_address(server.url, {}), None, str, str)
-        events = partner.answer(HI, [], Manner())
+        events = partner.answer(HI, [], ChatOptions())
         assert await anext(events) == Content("Hi")
         began = time.monotonic()
         await events.aclose()
@@ -211,7 +211,7 @@ def test_ctrl_c_ends_it_at_once(server: Endpoint) -> None:
     server.answers(stream(delta(content="Hi"), end="open"))
 
     async def answer(partner: EndpointPartner) -> None:
-        async with aclosing(partner.answer(HI, [], Manner())) as events:
+        async with aclosing(partner.answer(HI, [], ChatOptions())) as events:
             async for _ in events:
                 os.kill(os.getpid(), signal.SIGINT)
 

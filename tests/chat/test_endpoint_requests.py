@@ -10,11 +10,11 @@ import pytest
 from endpoint_rig import HI, STOP, TOOL, Endpoint, Reply, ask, delta, endpoint, of_json, refusal, stream
 from server_rig import hermes_serve
 
+from hermes_cli.chat.backend import ChatBackend
 from hermes_cli.chat.endpoint import Endpoint as EndpointSource
 from hermes_cli.chat.endpoint.partner import EndpointPartner
 from hermes_cli.chat.loop import Loop
-from hermes_cli.chat.manner import Manner
-from hermes_cli.chat.partner import Partner
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.errors import ContextFullError, NotFoundError, UsageError
 from hermes_cli.prompting.messages import Message, ToolCall
 
@@ -53,7 +53,7 @@ def test_everything_that_was_said_is_sent_but_for_reasoning(server: Endpoint) ->
         Message("assistant", None, reasoning="cut off"),
     ]
     schema = {"type": "object"}
-    manner = Manner("Be brief.", schema=schema, sampling={"temperature": 0, "top_k": 4, "penalty_last_n": 9},
+    manner = ChatOptions("Be brief.", schema=schema, sampling={"temperature": 0, "top_k": 4, "penalty_last_n": 9},
                     max_tokens=7, stops=("x", "y"), think=False, think_budget=5)  # fmt: skip
     ask(server.answers(stream(delta(content="Hi"), STOP)).url, messages=messages, tools=[TOOL], manner=manner)
     function = {"name": "get_weather", "arguments": '{"city": "Zürich"}'}
@@ -84,19 +84,19 @@ def test_everything_that_was_said_is_sent_but_for_reasoning(server: Endpoint) ->
 )  # fmt: skip
 def test_each_server_is_asked_in_its_own_words(server: Endpoint, owner: str, sent: dict[str, Any]) -> None:
     server.lists({"id": "m", "owned_by": owner}).answers(stream(delta(content="Hi"), STOP))
-    ask(server.url, manner=Manner(think=True, think_budget=9, sampling={"repeat_penalty": 1.1}))
+    ask(server.url, manner=ChatOptions(think=True, think_budget=9, sampling={"repeat_penalty": 1.1}))
     assert {key: server.last[key] for key in sent} == sent
 
 
 def test_what_a_server_cannot_do_is_said(server: Endpoint) -> None:
     server.lists({"id": "m", "owned_by": "library"})
-    budget = ask(server.url, manner=Manner(think_budget=9)).error
+    budget = ask(server.url, manner=ChatOptions(think_budget=9)).error
     assert isinstance(budget, UsageError)
     assert "--think-budget" in budget.message
-    shift = ask(server.url, manner=Manner(shift=True)).error
+    shift = ask(server.url, manner=ChatOptions(shift=True)).error
     assert isinstance(shift, UsageError)
     assert "--context-shift" in shift.message
-    ask(server.answers(stream(delta(content="Hi"), STOP)).url, manner=Manner(think=False))
+    ask(server.answers(stream(delta(content="Hi"), STOP)).url, manner=ChatOptions(think=False))
     assert server.last["reasoning_effort"] == "none"
 
 
@@ -187,14 +187,16 @@ def test_its_models_can_be_listed_and_changed(server: Endpoint) -> None:
         source = EndpointSource(server.url, loop, str, str, {})
         assert source.names() == ["a", "b"]
         with source.opening("b") as finish:
-            partner: Partner = finish()
+            partner: ChatBackend = finish()
         assert partner.name == "b"
         assert partner.details == {"context_length": None, "endpoint": f"{server.url}/v1"}
         loop.run(partner.rest())
         loop.run(partner.close())
 
 
-def counted(url: str, messages: list[Message], manner: Manner, environ: dict[str, str] | None = None) -> int | None:
+def counted(
+    url: str, messages: list[Message], manner: ChatOptions, environ: dict[str, str] | None = None
+) -> int | None:
     with Loop() as loop:
         partner = EndpointSource(url, loop, str, str, environ or {}).open(None)
         try:
@@ -206,7 +208,7 @@ def counted(url: str, messages: list[Message], manner: Manner, environ: dict[str
 def test_tokens_are_counted_as_vllm_counts_them(server: Endpoint) -> None:
     server.lists({"id": "m", "owned_by": "vllm"})
     server.routes["/tokenize"] = of_json({"count": 31, "max_model_len": 99, "tokens": []})
-    assert counted(server.url, HI, Manner("Be brief.", think=True)) == 31
+    assert counted(server.url, HI, ChatOptions("Be brief.", think=True)) == 31
     assert server.last == {
         "model": "m",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
@@ -218,7 +220,7 @@ def test_tokens_are_counted_as_vllm_counts_them(server: Endpoint) -> None:
 @pytest.mark.parametrize("owner", ["vllm", "llamacpp", "library"])
 def test_where_nobody_counts_there_is_no_number(server: Endpoint, owner: str) -> None:
     server.lists({"id": "m", "owned_by": owner})
-    assert counted(server.url, HI, Manner()) is None
+    assert counted(server.url, HI, ChatOptions()) is None
 
 
 # This program's own server.
@@ -236,18 +238,20 @@ GREEDY = {"temperature": 0.0}
 
 def test_our_server_answers_and_counts_and_calls(serving: str) -> None:
     weather = [Message("user", "What is the weather in Paris?")]
-    heard = ask(serving, environ=OURS, tools=[TOOL], messages=weather, manner=Manner(sampling=GREEDY, max_tokens=60))
+    heard = ask(
+        serving, environ=OURS, tools=[TOOL], messages=weather, manner=ChatOptions(sampling=GREEDY, max_tokens=60)
+    )
     assert heard.calls == [("get_weather", {"city": "Paris"})]
     assert heard.done.reason == "tool_calls"
-    assert counted(serving, weather, Manner(), OURS) == heard.done.prompt_tokens
+    assert counted(serving, weather, ChatOptions(), OURS) == heard.done.prompt_tokens
 
 
 def test_our_server_reasons_within_a_budget_and_writes_what_a_schema_says(serving: str) -> None:
-    heard = ask(serving, environ=OURS, manner=Manner(sampling=GREEDY, think=True, think_budget=4, max_tokens=40))
+    heard = ask(serving, environ=OURS, manner=ChatOptions(sampling=GREEDY, think=True, think_budget=4, max_tokens=40))
     assert heard.thought
     assert 0 < heard.done.reasoning_tokens <= 4 + 2  # its tags
     schema = {"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"], "additionalProperties": False}
-    assert ask(serving, environ=OURS, manner=Manner(schema=schema)).text.replace(" ", "") == '{"n":7}'
+    assert ask(serving, environ=OURS, manner=ChatOptions(schema=schema)).text.replace(" ", "") == '{"n":7}'
 
 
 def test_our_server_refuses_in_words_that_are_understood(serving: str) -> None:

@@ -9,7 +9,7 @@ from terminal_rig import ScreenFile, Terminal
 
 from hermes_cli.chat.conversation import Conversation, Spent
 from hermes_cli.chat.terminal.screen import TerminalView
-from hermes_cli.chat.view import Answer, Result
+from hermes_cli.chat.view import Result, TurnResult
 from hermes_cli.console import Console
 from hermes_cli.generation import Done, Message, ToolCall
 
@@ -44,7 +44,7 @@ def test_a_turn_from_waiting_to_its_end() -> None:
     assert seen(file).startswith("∴ thought for 0.0 s")
     assert "Let me" not in seen(file)
     view.content(".\n")
-    view.turn(Answer("It is **so**.\n", "Let me think.\n", done=DONE), stopped=False)
+    view.turn(TurnResult("It is **so**.\n", "Let me think.\n", done=DONE), stopped=False)
     folded, said, *took = seen(file).split("\n")
     assert folded == "∴ thought for 0.0 s"
     assert said == "It is so."
@@ -60,7 +60,7 @@ def test_reasoning_that_left_the_screen_stays_where_it_is() -> None:
     words = [f"thought{at}" for at in range(400)]
     view.reasoning(" ".join(words))
     view.content("so.")
-    view.turn(Answer("so.", " ".join(words), done=DONE), stopped=False)
+    view.turn(TurnResult("so.", " ".join(words), done=DONE), stopped=False)
     *thoughts, folded, _, _, _ = seen(file).split("\n")
     assert " ".join(thoughts).split() == words
     assert folded.startswith("∴ thought for")
@@ -73,7 +73,7 @@ def test_hidden_reasoning_is_one_line() -> None:
     assert "thinking 0 s" in seen(file)
     view.reasoning("secret")
     view.content("so.")
-    view.turn(Answer("so.", "secretsecret", done=DONE), stopped=False)
+    view.turn(TurnResult("so.", "secretsecret", done=DONE), stopped=False)
     assert seen(file).startswith("∴ thought for 0.0 s\nso.\n")
     assert "secret" not in file.getvalue()
 
@@ -84,7 +84,7 @@ def test_calls_and_what_comes_of_them() -> None:
     view.content("I look.")
     view.calling("get_weather")
     assert seen(file) == "I look.\n→ get_weather(…)"
-    view.turn(Answer("I look.", calls=[CALL], done=DONE), stopped=False)
+    view.turn(TurnResult("I look.", calls=[CALL], done=DONE), stopped=False)
     view.result(CALL, Result("rain\n" + "x" * 995, cut=1_000, seconds=0.31))
     view.result(CALL, Result("no", failed=True))
     assert seen(file).startswith('I look.\n→ get_weather(city="Tokyo")\n← get_weather, 0.3 s: rain\n  xxx')
@@ -113,7 +113,7 @@ def test_says_why_it_went_no_further(done: Done, said: str) -> None:
     view, file = scene()
     view.waiting()
     view.content("so")
-    view.turn(Answer("so", done=done), stopped=False)
+    view.turn(TurnResult("so", done=done), stopped=False)
     assert said in seen(file).replace("\n", " ").replace("  ", " ")
 
 
@@ -121,14 +121,14 @@ def test_stopped_keeps_what_came_and_says_so() -> None:
     view, file = scene()
     view.waiting()
     view.content("```python\nx = 1")
-    view.turn(Answer("```python\nx = 1"), stopped=True)
+    view.turn(TurnResult("```python\nx = 1"), stopped=True)
     assert seen(file) == "```python\nx = 1\n```\nstopped before its end"
     view.waiting()
     view.calling("write_file")
-    view.turn(Answer(), stopped=True)
+    view.turn(TurnResult(), stopped=True)
     assert seen(file).endswith("→ write_file(… not finished, so not run)\nstopped before its end")
     view.waiting()
-    view.turn(Answer(), stopped=True)
+    view.turn(TurnResult(), stopped=True)
     assert seen(file).count("stopped") == 2
 
 
@@ -141,7 +141,7 @@ def test_nothing_of_models_and_tools_is_obeyed() -> None:
     view.reasoning(bad)
     view.content(bad)
     view.calling(bad)
-    view.turn(Answer(bad, bad, [ToolCall(bad, {bad: bad})], done=DONE), stopped=False)
+    view.turn(TurnResult(bad, bad, [ToolCall(bad, {bad: bad})], done=DONE), stopped=False)
     view.result(ToolCall(bad, {}), Result(bad))
     view.show_reasoning()
     assert before == ""
@@ -155,7 +155,7 @@ def test_without_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     view, file = scene()
     view.waiting()
     view.content("`code`\n\n```python\nx = 'y'\n```\n")
-    view.turn(Answer("x", calls=[CALL], done=DONE), stopped=False)
+    view.turn(TurnResult("x", calls=[CALL], done=DONE), stopped=False)
     assert {cell[1] for row in file.shown.looks for cell in row} == {"default"}
 
 
@@ -166,7 +166,7 @@ def test_without_means_to_move_only_what_is_final_is_written(monkeypatch: pytest
     view.reasoning("hm")
     view.content("one\n\ntw")
     view.content("o")
-    view.turn(Answer("one\n\ntwo", "hm", done=DONE), stopped=False)
+    view.turn(TurnResult("one\n\ntwo", "hm", done=DONE), stopped=False)
     assert "\x1b" not in file.getvalue()
     assert seen(file).startswith("hm\n∴ thought for 0.0 s\none\n\ntwo\n412 tokens")
 

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.chat.conversation import Change, Conversation, Said
-from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.chat.sessions import names
 from hermes_cli.chat.sessions.record import decode
 from hermes_cli.chat.sessions.session import SessionFile
@@ -154,9 +154,9 @@ def test_cut_anywhere_it_goes_on(tmp_path: Path, step: int) -> None:
 
 
 def test_an_empty_chat_leaves_nothing(tmp_path: Path) -> None:
-    conversation = Conversation(Manner(system="Be brief."))
+    conversation = Conversation(ChatOptions(system="Be brief."))
     session = SessionFile.create(tmp_path / "chats", conversation, "demo", no_warning)
-    conversation.behave(Manner(system="Be long."))
+    conversation.behave(ChatOptions(system="Be long."))
     conversation.name("nothing yet")
     assert session.name is None
     session.close()
@@ -243,7 +243,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 
 def test_what_was_said_before_it_is_saved_comes_along(tmp_path: Path) -> None:
     conversation = asked("one", "two", "three", "four")
-    conversation.behave(Manner(system="Be brief.", think=True))
+    conversation.behave(ChatOptions(system="Be brief.", think=True))
     conversation.compact("one and two", 2)
     conversation.compact("one to three", 3)
     conversation.name("Numbers")

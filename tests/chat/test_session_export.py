@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.chat.sessions.export import as_document, as_json, as_lines, as_markdown, title_of
 from hermes_cli.prompting import normalize
 from hermes_cli.prompting.messages import Message, ToolCall
@@ -25,7 +25,7 @@ TALK = [
 
 
 def held() -> Conversation:
-    conversation = Conversation(Manner(system="Be brief."))
+    conversation = Conversation(ChatOptions(system="Be brief."))
     for one in TALK:
         conversation.say(one, model="demo" if one.role == "assistant" else None)
     return conversation

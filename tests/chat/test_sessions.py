@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.chat.conversation import Change, Conversation, Dropped
-from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.chat.sessions.export import title_of
 from hermes_cli.chat.sessions.folder import find, latest, read, remove, sessions
 from hermes_cli.chat.sessions.session import SessionFile
@@ -59,7 +59,7 @@ def test_a_list_is_newest_first_and_says_what_each_is(tmp_path: Path) -> None:
 
 
 def test_it_agrees_with_the_conversation_whatever_happened_in_it(tmp_path: Path) -> None:
-    conversation = Conversation(Manner(system='{"type":"said","message":{"role":"user"'))
+    conversation = Conversation(ChatOptions(system='{"type":"said","message":{"role":"user"'))
     session = SessionFile.create(tmp_path, conversation, "demo", no_warning, "s")
     conversation.say(Message("user", "first"))
     conversation.say(Message("assistant", "one"), model="a")

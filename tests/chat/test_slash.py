@@ -15,16 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from terminal_rig import ScreenFile
 
+from hermes_cli.chat.agent_loop import AgentLoop
+from hermes_cli.chat.backend import LocalBackend
 from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.loop import Loop
-from hermes_cli.chat.partner import LocalPartner
 from hermes_cli.chat.repl import _take, status
-from hermes_cli.chat.scene import Scene
+from hermes_cli.chat.scene import ReplContext
 from hermes_cli.chat.sessions.records import Records
 from hermes_cli.chat.slash import command
 from hermes_cli.chat.slash.all import COMMANDS
 from hermes_cli.chat.slash.choices import choices
-from hermes_cli.chat.talk import Talk
 from hermes_cli.chat.terminal.screen import TerminalView
 from hermes_cli.chat.tools.consent import Consent
 from hermes_cli.chat.tools.toolbox import Toolbox
@@ -40,9 +40,9 @@ def scene(
     tmp_path: Path,
     *scripts: Script,
     family: Family = HERMES_4,
-    others: Callable[[str], LocalPartner] | None = None,
-) -> Iterator[Scene]:
-    def open_partner(name: str) -> LocalPartner:
+    others: Callable[[str], LocalBackend] | None = None,
+) -> Iterator[ReplContext]:
+    def open_partner(name: str) -> LocalBackend:
         if others is None:
             raise NotFoundError(f"there is no model named {name}.", hint="list them: hermes list")
         return others(name)
@@ -56,20 +56,20 @@ def scene(
         whom = partner(scripts or SCRIPTS, family=family)
         conversation = Conversation()
         records.begin(conversation, whom.name)
-        talk = Talk(conversation, whom, toolbox, view, loop)
-        yield Scene(talk, view, console, loop, toolbox, records, open_partner, lambda: ["fake", "other"])
+        talk = AgentLoop(conversation, whom, toolbox, view, loop)
+        yield ReplContext(talk, view, console, loop, toolbox, records, open_partner, lambda: ["fake", "other"])
 
 
-def run(here: Scene, line: str) -> None:
+def run(here: ReplContext, line: str) -> None:
     command.run(here, line, COMMANDS)
 
 
-def shown(here: Scene) -> str:
+def shown(here: ReplContext) -> str:
     assert isinstance(here.console.out, ScreenFile)
     return "\n".join(here.console.out.shown.everything)
 
 
-def contents(here: Scene) -> list[str | None]:
+def contents(here: ReplContext) -> list[str | None]:
     return [one.message.content for one in here.conversation.said]
 
 
@@ -218,7 +218,7 @@ async def nobody_counts(*_: object) -> None:
     """As endpoints that cannot."""
 
 
-def schema(here: Scene) -> object:
+def schema(here: ReplContext) -> object:
     return here.conversation.manner.schema
 
 

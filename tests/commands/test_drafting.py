@@ -11,19 +11,19 @@ from conftest import RunHermes
 from hub_cache import HubCache
 
 from hermes_cli.catalog.load import shipped
-from hermes_cli.catalog.models import Model
+from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.catalog.variants import variants
 from hermes_cli.commands.drafting import draft_for
-from hermes_cli.engine.confirm import confirm
-from hermes_cli.engine.options import Draft
+from hermes_cli.engine.fit_check import confirm
+from hermes_cli.engine.options import DraftModel
 from hermes_cli.errors import DoesNotFitError, ExitCode
-from hermes_cli.planning.run_plan import Loading
-from hermes_cli.planning.verdict import RAM, Confirmed
+from hermes_cli.planning.load_plan import LoadOverrides
+from hermes_cli.planning.verdict import RAM, FittedPlan
 
 WHO = "Who are you?"
 
 
-def known(short: str) -> Model:
+def known(short: str) -> CatalogModel:
     return next(model for model in shipped().models if model.short == short)
 
 
@@ -67,9 +67,9 @@ def test_the_one_that_is_named_has_to_be_here(hermes: RunHermes, cache: HubCache
     assert "hermes pull hermes-3:3b" in done.stderr
 
 
-def crowded(demo_path: Path) -> Confirmed:
+def crowded(demo_path: Path) -> FittedPlan:
     """The demo's plan, if it took more than there is."""
-    confirmed = confirm(demo_path, Loading())
+    confirmed = confirm(demo_path, LoadOverrides())
     places = [
         replace(place, part=replace(place.part, weights=10**15)) if place.name == RAM else place
         for place in confirmed.places
@@ -82,10 +82,10 @@ def test_auto_leaves_out_what_does_not_fit(cache: HubCache, demo_path: Path, mon
     monkeypatch.setenv("HF_HUB_CACHE", str(cache.hub))
     notes: list[str] = []
 
-    def draft(wanted: str, confirmed: Confirmed) -> Draft | None:
-        return draft_for(wanted, known("hermes-3:8b"), shipped(), Loading(), confirmed, notes.append)
+    def draft(wanted: str, confirmed: FittedPlan) -> DraftModel | None:
+        return draft_for(wanted, known("hermes-3:8b"), shipped(), LoadOverrides(), confirmed, notes.append)
 
-    found = draft("auto", confirm(demo_path, Loading()))
+    found = draft("auto", confirm(demo_path, LoadOverrides()))
     assert found
     assert found.path == small
     assert found.plan.settings.context == 1024

@@ -18,7 +18,7 @@ from hermes_cli.commands.serving import best_entry
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.hardware.machine import Machine
-from hermes_cli.planning.recommend import Wish, candidates
+from hermes_cli.planning.recommend import RecommendOptions, candidates
 from hermes_cli.server.settings import ModelEntry, ServerSettings
 
 CATALOGUE = shipped()
@@ -55,7 +55,7 @@ def chosen(ram: float, **settings: Any) -> ModelEntry:  # noqa: ANN401 - any set
 def test_the_best_that_is_installed_and_fits(cache: HubCache, ram: float) -> None:
     here = {"hermes-3:3b:Q4_K_M", "hermes-3:8b:Q4_K_M", "hermes-4:70b:Q4_K_M"}
     put(cache, *here)
-    ranked = [one.variant.name for one in candidates(CATALOGUE, machine(ram), Wish())]
+    ranked = [one.variant.name for one in candidates(CATALOGUE, machine(ram), RecommendOptions())]
     assert chosen(ram).model == next(name for name in ranked if name in here)
 
 

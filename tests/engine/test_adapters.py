@@ -12,9 +12,9 @@ from gguf_bytes import entry, gguf, string, tensor
 from numpy.typing import NDArray
 
 from hermes_cli.engine.batch import Batch
-from hermes_cli.engine.llama import Adapter, Context, Model
+from hermes_cli.engine.llama import Adapter, LlamaContext, LlamaModel
 from hermes_cli.errors import EngineError, IntegrityError
-from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.memory import ContextSettings
 
 WIDTH, RANK, ALPHA = 256, 2, 4.0  # of the demo model, of the adapters, and what llama.cpp multiplies by (alpha / rank)
 
@@ -47,8 +47,10 @@ def adapter_path(tmp_path: Path) -> Path:
     return path
 
 
-def logits(model: Model, *adapters: tuple[Adapter, float], context: Context | None = None) -> NDArray[np.float32]:
-    context = context or Context(model, Settings(256), threads=1)
+def logits(
+    model: LlamaModel, *adapters: tuple[Adapter, float], context: LlamaContext | None = None
+) -> NDArray[np.float32]:
+    context = context or LlamaContext(model, ContextSettings(256), threads=1)
     context.apply_adapters(adapters)
     context.forget(0)
     tokens = model.vocabulary.tokenize("<|im_start|>user\nWho are you?", special=True)
@@ -59,7 +61,7 @@ def logits(model: Model, *adapters: tuple[Adapter, float], context: Context | No
     return row.copy()
 
 
-def test_an_adapter_works_as_strongly_as_its_scale(demo_model: Model, adapter_path: Path) -> None:
+def test_an_adapter_works_as_strongly_as_its_scale(demo_model: LlamaModel, adapter_path: Path) -> None:
     plain = logits(demo_model)
     with Adapter(demo_model, adapter_path) as adapter:
         assert (logits(demo_model, (adapter, 0)) == plain).all()
@@ -67,10 +69,10 @@ def test_an_adapter_works_as_strongly_as_its_scale(demo_model: Model, adapter_pa
     assert 0 < changes[0] < changes[1] < changes[2]
 
 
-def test_adapters_add_up_and_are_taken_off_again(demo_model: Model, adapter_path: Path, tmp_path: Path) -> None:
+def test_adapters_add_up_and_are_taken_off_again(demo_model: LlamaModel, adapter_path: Path, tmp_path: Path) -> None:
     second = tmp_path / "second.gguf"
     second.write_bytes(adapter_bytes(2))
-    context = Context(demo_model, Settings(256), threads=1)
+    context = LlamaContext(demo_model, ContextSettings(256), threads=1)
     plain = logits(demo_model, context=context)
     with Adapter(demo_model, adapter_path) as first, Adapter(demo_model, second) as other:
         alone = logits(demo_model, (first, 1), context=context)
@@ -82,7 +84,7 @@ def test_adapters_add_up_and_are_taken_off_again(demo_model: Model, adapter_path
         assert (logits(demo_model, context=context) == plain).all()
 
 
-def test_a_factor_of_zeros_changes_nothing(demo_model: Model, tmp_path: Path) -> None:
+def test_a_factor_of_zeros_changes_nothing(demo_model: LlamaModel, tmp_path: Path) -> None:
     raw = adapter_bytes()
     size = WIDTH * RANK * 4
     path = tmp_path / "zeros.gguf"
@@ -103,14 +105,14 @@ def test_a_factor_of_zeros_changes_nothing(demo_model: Model, tmp_path: Path) ->
         (adapter_bytes()[:-100], ""),
     ],
 )
-def test_what_is_no_adapter_for_this_model(demo_model: Model, tmp_path: Path, raw: bytes, reason: str) -> None:
+def test_what_is_no_adapter_for_this_model(demo_model: LlamaModel, tmp_path: Path, raw: bytes, reason: str) -> None:
     path = tmp_path / "wrong.gguf"
     path.write_bytes(raw)
     with pytest.raises(IntegrityError, match=rf"cannot load the LoRA adapter .*wrong\.gguf: .*{reason}"):
         Adapter(demo_model, path)
 
 
-def test_the_model_itself_is_no_adapter(demo_model: Model, demo_path: Path, tmp_path: Path) -> None:
+def test_the_model_itself_is_no_adapter(demo_model: LlamaModel, demo_path: Path, tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match=r"expect general\.type to be 'adapter'"):
         Adapter(demo_model, demo_path)
     with pytest.raises(IntegrityError, match="cannot load the LoRA adapter"):
@@ -118,9 +120,9 @@ def test_the_model_itself_is_no_adapter(demo_model: Model, demo_path: Path, tmp_
 
 
 def test_closing_in_any_order(demo_path: Path, adapter_path: Path) -> None:
-    model = Model(demo_path)
+    model = LlamaModel(demo_path)
     adapter = Adapter(model, adapter_path)
-    context = Context(model, Settings(256), threads=1)
+    context = LlamaContext(model, ContextSettings(256), threads=1)
     logits(model, (adapter, 1), context=context)
     adapter.close()
     adapter.close()

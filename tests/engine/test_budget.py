@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.engine.budget import Reasoning
-from hermes_cli.engine.request import Budget
+from hermes_cli.engine.request import ThinkingBudget
 
 FORCED = [7, 8]
 
 
-def due_after(pieces: list[str], budget: Budget) -> int | None:
+def due_after(pieces: list[str], budget: ThinkingBudget) -> int | None:
     """After how many pieces the end is forced; None if never."""
     reasoning = Reasoning(budget, FORCED)
     for number, piece in enumerate(pieces):
@@ -22,30 +22,30 @@ def due_after(pieces: list[str], budget: Budget) -> int | None:
 
 
 def test_an_open_thought_counts_from_the_first_token() -> None:
-    assert due_after(["a", "b", "c", "d"], Budget(2, inside=True)) == 2
-    assert due_after(["a", "b", "</think>", "d", "e"], Budget(5, inside=True)) is None
+    assert due_after(["a", "b", "c", "d"], ThinkingBudget(2, inside=True)) == 2
+    assert due_after(["a", "b", "</think>", "d", "e"], ThinkingBudget(5, inside=True)) is None
 
 
 def test_no_reasoning_at_all() -> None:
-    assert due_after(["a"], Budget(0, inside=True)) == 0
+    assert due_after(["a"], ThinkingBudget(0, inside=True)) == 0
 
 
 def test_a_thought_of_the_model_s_own() -> None:
-    assert due_after(["<th", "ink>", "a", "b", "c"], Budget(2)) == 4
-    assert due_after(["\n ", "<think>", "a", "b", "c"], Budget(2)) == 4
-    assert due_after(["Hello\n", "<think>", "a", "b", "c"], Budget(2)) == 4
+    assert due_after(["<th", "ink>", "a", "b", "c"], ThinkingBudget(2)) == 4
+    assert due_after(["\n ", "<think>", "a", "b", "c"], ThinkingBudget(2)) == 4
+    assert due_after(["Hello\n", "<think>", "a", "b", "c"], ThinkingBudget(2)) == 4
 
 
 def test_in_the_middle_of_a_line_it_is_text() -> None:
-    assert due_after(["Hello ", "<think>", "a", "b", "c"], Budget(2)) is None
+    assert due_after(["Hello ", "<think>", "a", "b", "c"], ThinkingBudget(2)) is None
 
 
 def test_what_is_left_counts_for_the_next_thought() -> None:
-    assert due_after(["<think>", "a", "</think>", "\n", "<think>", "b", "c"], Budget(3)) == 6
+    assert due_after(["<think>", "a", "</think>", "\n", "<think>", "b", "c"], ThinkingBudget(3)) == 6
 
 
 def test_a_forced_end_is_an_end() -> None:
-    reasoning = Reasoning(Budget(1, inside=True), FORCED)
+    reasoning = Reasoning(ThinkingBudget(1, inside=True), FORCED)
     reasoning.read("a")
     assert reasoning.due() == FORCED
     for piece in ("\n</th", "ink>\n", "answer"):
@@ -55,4 +55,4 @@ def test_a_forced_end_is_an_end() -> None:
 
 @given(st.lists(st.sampled_from(["<think>", "</think>", "\n", " ", "a", "<th", "ink>"]), max_size=30))
 def test_a_large_budget_never_matters(pieces: list[str]) -> None:
-    assert due_after(pieces, Budget(1000)) is None
+    assert due_after(pieces, ThinkingBudget(1000)) is None

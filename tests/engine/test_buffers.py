@@ -1,4 +1,4 @@
-"""Logs as llama.cpp writes them; test_rehearsal.py compares with llama.cpp itself, which has only a CPU there."""
+"""Logs as llama.cpp writes them; test_dry_run.py compares with llama.cpp itself, which has only a CPU there."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from scripted_child import ECHO, SLOW, Script, program
 
 from hermes_cli.engine import child
 from hermes_cli.engine.client import WorkerEngine
-from hermes_cli.engine.options import Options
-from hermes_cli.engine.protocol import Done, Loaded, Text
-from hermes_cli.engine.request import Request
+from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.protocol import Done, ModelInfo, TextEvent
+from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import ContextFullError, EngineError, UsageError
 
 
@@ -60,7 +60,7 @@ def test_many_who_load_share_one_child(script: Script, tmp_path: Path) -> None:
         async with engine() as e:
             found = await asyncio.gather(*(e.load() for _ in range(9)), *(answer(e, "x") for _ in range(9)))
             assert found[0] is found[8]
-            assert isinstance(found[0], Loaded)
+            assert isinstance(found[0], ModelInfo)
             assert 0 < found[0].load_seconds < 60
 
     run(test())
@@ -96,7 +96,7 @@ def test_the_child_is_told_what_to_load_and_how(script: Script, tmp_path: Path) 
     """)
 
     async def test() -> None:
-        async with engine(Options(tags=("<a>",)), path=tmp_path / "é\udcff.gguf") as e:
+        async with engine(EngineOptions(tags=("<a>",)), path=tmp_path / "é\udcff.gguf") as e:
             with pytest.raises(UsageError) as caught:
                 await e.load()
             assert caught.value.message == f"{tmp_path}/é?.gguf 1024 ('<a>',)"
@@ -126,12 +126,12 @@ def test_texts_that_nobody_reads_become_one(script: Script) -> None:
 
     async def test() -> None:
         async with engine() as e:
-            lazy = e.generate(Request(("much",)))
+            lazy = e.generate(GenerationRequest(("much",)))
             first = await anext(lazy)
             await answer(e, "another")  # came after all of it
             *rest, done = [event async for event in lazy]
             assert len(rest) <= 1
-            texts = [event for event in (first, *rest) if isinstance(event, Text)]
+            texts = [event for event in (first, *rest) if isinstance(event, TextEvent)]
             assert "".join(event.text for event in texts) == "first" + "word " * 10_000
             assert sum(event.tokens for event in texts) == 10_001
             assert isinstance(done, Done)
@@ -146,11 +146,11 @@ def test_who_stops_reading_cancels(script: Script, tmp_path: Path, monkeypatch: 
 
     async def test() -> None:
         async with engine() as e:
-            first = e.generate(Request(("x",)))
+            first = e.generate(GenerationRequest(("x",)))
             await anext(first)
             await first.aclose()
             second = asyncio.ensure_future(answer(e, "y"))
-            third = e.generate(Request(("z",)))
+            third = e.generate(GenerationRequest(("z",)))
             await anext(third)  # so the second was sent, too
             second.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -183,8 +183,8 @@ def test_an_error_is_of_one_request_only(script: Script) -> None:
 
     async def test() -> None:
         async with engine() as e:
-            first = e.generate(Request(("x",)))
-            assert await anext(first) == Text("so far")
+            first = e.generate(GenerationRequest(("x",)))
+            assert await anext(first) == TextEvent("so far")
             with pytest.raises(ContextFullError, match="full"):
                 await anext(first)
             assert len(await answer(e, "y")) == 1
@@ -194,11 +194,11 @@ def test_an_error_is_of_one_request_only(script: Script) -> None:
             with pytest.raises(UsageError, match="no token"):
                 await e.detokenize([5])
             with pytest.raises(UsageError, match="64 bits"):
-                await answer_to(e, Request(("x",), max_tokens=10**30))
+                await answer_to(e, GenerationRequest(("x",), max_tokens=10**30))
             stats = await e.stats()
             assert (stats.requests, stats.failed, stats.cancelled) == (3, 2, 0)
 
-    async def answer_to(e: WorkerEngine, request: Request) -> None:
+    async def answer_to(e: WorkerEngine, request: GenerationRequest) -> None:
         async for _ in e.generate(request):
             pass
 

@@ -13,16 +13,16 @@ import pytest
 from hermes_cli.engine import constraint
 from hermes_cli.engine.batch import Batch
 from hermes_cli.engine.constraint import MOST_COMPILED, Grammars, Matcher, apply_mask
-from hermes_cli.engine.llama import Context, Model
-from hermes_cli.engine.request import Sampling
+from hermes_cli.engine.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.engine.sampling import Sampler
 from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import EngineError, UsageError
-from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.prompting.constrain import choice, gbnf, json_object, json_schema, regex, tool_calls
 from hermes_cli.prompting.events import CallFinished
 from hermes_cli.prompting.parse import Parser
-from hermes_cli.prompting.turn_grammar import TAGS, Answer, Calls, SpecialTokens, Thinking, turn_grammar
+from hermes_cli.prompting.turn_grammar import TAGS, AnswerGrammar, SpecialTokens, Thinking, ToolGrammar, turn_grammar
 
 Validator = import_module("jsonschema").Draft202012Validator  # it has no types
 
@@ -45,11 +45,13 @@ CALL, END_CALL, THINK, END_THINK = TAGS[:4]
 
 
 @pytest.fixture(scope="module")
-def grammars(demo_model: Model) -> Grammars:
+def grammars(demo_model: LlamaModel) -> Grammars:
     return Grammars(demo_model.vocabulary, TAGS)
 
 
-def grammar(grammars: Grammars, answer: Answer | None, calls: Calls | None = None, thinking: Thinking = "no") -> str:
+def grammar(
+    grammars: Grammars, answer: AnswerGrammar | None, calls: ToolGrammar | None = None, thinking: Thinking = "no"
+) -> str:
     tokens = SpecialTokens(grammars.tags, grammars.others)
     made = turn_grammar(answer, calls, thinking=thinking, tokens=tokens)
     assert made is not None
@@ -143,7 +145,7 @@ def test_a_tag_is_its_token_and_not_its_letters(grammars: Grammars) -> None:
     assert not allowed(text) & {*grammars.tags.values(), *grammars.others}
 
 
-def test_tags_without_tokens_are_text(demo_model: Model) -> None:
+def test_tags_without_tokens_are_text(demo_model: LlamaModel) -> None:
     plain = Grammars(demo_model.vocabulary)  # as if the vocabulary had no such tags
     matcher = plain.start(grammar(plain, None, tool_calls(TOOLS)))
     vocabulary = demo_model.vocabulary
@@ -202,7 +204,7 @@ def test_grammars_that_take_too_long_end_with_an_error(grammars: Grammars) -> No
     assert grammars.start(made).try_accept(letter)
 
 
-def test_long_tokens_are_taken_as_masks_allow(demo_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_tokens_are_taken_as_masks_allow(demo_model: LlamaModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constraint, "LONG", 8)  # the demo's are all short
     vocabulary = demo_model.vocabulary
     grammars = Grammars(vocabulary, TAGS)
@@ -257,13 +259,13 @@ def test_a_grammar_is_compiled_once_and_shared_by_threads(grammars: Grammars) ->
 class Writer:
     """Lets the demo model write under a grammar, in the way that constraint.py recommends."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: LlamaContext) -> None:
         self.context, self.vocabulary = context, context.model.vocabulary
         self.batch = Batch(context.batch_tokens)
         self.prompt: list[int] = []
         self.steps = self.forced = self.masked = 0
 
-    def write(self, question: str, matcher: Matcher, sampling: Sampling, most: int = 300) -> tuple[str, bool]:
+    def write(self, question: str, matcher: Matcher, sampling: SamplingOptions, most: int = 300) -> tuple[str, bool]:
         """The text, and whether it ended by itself."""
         tokens = self.vocabulary.tokenize(question, special=True)
         shared = min(common_prefix(self.prompt, tokens), len(tokens) - 1)
@@ -311,18 +313,18 @@ class Writer:
 
 
 @pytest.fixture(scope="module")
-def writer(demo_model: Model) -> Iterator[Writer]:
-    with Context(demo_model, Settings(1024), threads=1) as context:
+def writer(demo_model: LlamaModel) -> Iterator[Writer]:
+    with LlamaContext(demo_model, ContextSettings(1024), threads=1) as context:
         yield Writer(context)
 
 
 QUESTION = "What's the weather in Tokyo?"
 
 
-RUNS = [Sampling(temperature=0), *(Sampling(1.5, 0, 1.0, 0.0, seed=seed) for seed in range(8))]
+RUNS = [SamplingOptions(temperature=0), *(SamplingOptions(1.5, 0, 1.0, 0.0, seed=seed) for seed in range(8))]
 
 
-def prompt(model: Model, question: str, thinking: Thinking = "no") -> str:
+def prompt(model: LlamaModel, question: str, thinking: Thinking = "no") -> str:
     """What the demo was trained on, with all tools."""
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - no HTML
     environment.filters["tojson"] = json.dumps
@@ -395,11 +397,11 @@ def test_a_grammar_changes_nothing_where_it_is_kept(writer: Writer, grammars: Gr
     )
     nothing = grammars.start(json.dumps({"grammars": [{"lark_grammar": anything}]}))
     question = prompt(writer.context.model, QUESTION)
-    alone, _ = writer.write(question, nothing, Sampling(temperature=0))
+    alone, _ = writer.write(question, nothing, SamplingOptions(temperature=0))
     assert CALL in alone
     writer.masked = 0
     calls = grammars.start(grammar(grammars, None, tool_calls(TOOLS)))
-    assert writer.write(question, calls, Sampling(temperature=0)) == (alone, True)
+    assert writer.write(question, calls, SamplingOptions(temperature=0)) == (alone, True)
     assert writer.masked == 0
 
 

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from hermes_cli.engine.batch import Batch
 from hermes_cli.engine.draft import DraftModel
-from hermes_cli.engine.llama import Context, Model
+from hermes_cli.engine.llama import LlamaContext, LlamaModel
 from hermes_cli.engine.vocabulary import Vocabulary
 from hermes_cli.errors import UsageError
-from hermes_cli.planning.memory import Settings
-from hermes_cli.planning.run_plan import RunPlan
+from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.memory import ContextSettings
 
 QUESTIONS = ["Who are you?", "What is GGUF?", "What's the weather in Tokyo?", "Count to five."]
 SLOTS = 4
 
 
-def plan(context: int = 1024) -> RunPlan:
-    return RunPlan(Settings(context, slots=SLOTS), threads=1)
+def plan(context: int = 1024) -> LoadPlan:
+    return LoadPlan(ContextSettings(context, slots=SLOTS), threads=1)
 
 
 def prompt(vocabulary: Vocabulary, text: str) -> list[int]:
@@ -31,10 +31,10 @@ def prompt(vocabulary: Vocabulary, text: str) -> list[int]:
     return vocabulary.tokenize(turn, special=True)
 
 
-def greedy(model: Model, tokens: list[int], most: int = 60) -> list[int]:
+def greedy(model: LlamaModel, tokens: list[int], most: int = 60) -> list[int]:
     """What the model says, one token after the other; without the end of its turn."""
     answer: list[int] = []
-    with Context(model, Settings(1024), threads=1) as context:
+    with LlamaContext(model, ContextSettings(1024), threads=1) as context:
         batch, new, position = Batch(len(tokens)), tokens, 0
         while len(answer) < most:
             batch.clear()
@@ -50,17 +50,17 @@ def greedy(model: Model, tokens: list[int], most: int = 60) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def prompts(demo_model: Model) -> list[list[int]]:
+def prompts(demo_model: LlamaModel) -> list[list[int]]:
     return [prompt(demo_model.vocabulary, text) for text in QUESTIONS]
 
 
 @pytest.fixture(scope="module")
-def answers(demo_model: Model, prompts: list[list[int]]) -> list[list[int]]:
+def answers(demo_model: LlamaModel, prompts: list[list[int]]) -> list[list[int]]:
     return [greedy(demo_model, tokens) for tokens in prompts]
 
 
 @pytest.fixture
-def draft(demo_path: Path, demo_model: Model) -> Iterator[DraftModel]:
+def draft(demo_path: Path, demo_model: LlamaModel) -> Iterator[DraftModel]:
     draft = DraftModel(demo_path, plan(), demo_model.vocabulary)
     yield draft
     draft.close()
@@ -115,18 +115,20 @@ def test_guesses_do_not_depend_on_what_was_asked_before(
 
 
 @pytest.fixture(scope="module")
-def draft_for_good(demo_path: Path, demo_model: Model) -> Iterator[DraftModel]:
+def draft_for_good(demo_path: Path, demo_model: LlamaModel) -> Iterator[DraftModel]:
     draft = DraftModel(demo_path, plan(), demo_model.vocabulary)
     yield draft
     draft.close()
 
 
 @pytest.mark.parametrize("text", ["zq xv )( 7 %% kw ~ ,, jj", "I am", "The weather in", '{"name": "', "<tool_call>"])
-def test_guesses_stop_when_one_is_more_likely_wrong_than_right(draft: DraftModel, demo_model: Model, text: str) -> None:
+def test_guesses_stop_when_one_is_more_likely_wrong_than_right(
+    draft: DraftModel, demo_model: LlamaModel, text: str
+) -> None:
     tokens = demo_model.vocabulary.tokenize(text, special=True)
     guessed = caught_up(draft, 0, tokens, 20)
     likely, expected = 1.0, 0
-    with Context(demo_model, Settings(256), threads=1) as context:
+    with LlamaContext(demo_model, ContextSettings(256), threads=1) as context:
         batch = Batch(64)
         batch.add([*tokens, *guessed], 0, 0, outputs=len(guessed) + 1)
         context.decode(batch)
@@ -153,7 +155,7 @@ def test_a_long_prompt_is_read_in_chunks_that_keep_nobody_waiting(
 
 
 def test_without_room_there_are_no_guesses(
-    demo_path: Path, demo_model: Model, prompts: list[list[int]], answers: list[list[int]]
+    demo_path: Path, demo_model: LlamaModel, prompts: list[list[int]], answers: list[list[int]]
 ) -> None:
     first, second = prompts[0], (prompts[1] * 9)[:160] + prompts[1]
     draft = DraftModel(demo_path, plan(256), demo_model.vocabulary)
@@ -172,7 +174,7 @@ def test_without_room_there_are_no_guesses(
 
 
 def test_those_who_do_not_ask_make_room(
-    demo_path: Path, demo_model: Model, prompts: list[list[int]], answers: list[list[int]]
+    demo_path: Path, demo_model: LlamaModel, prompts: list[list[int]], answers: list[list[int]]
 ) -> None:
     draft = DraftModel(demo_path, plan(256), demo_model.vocabulary)
     caught_up(draft, 0, (prompts[1] * 9)[:200])
@@ -182,7 +184,7 @@ def test_those_who_do_not_ask_make_room(
 
 
 def test_nothing_is_guessed_that_the_large_model_does_not_know(
-    demo_path: Path, demo_model: Model, prompts: list[list[int]], answers: list[list[int]]
+    demo_path: Path, demo_model: LlamaModel, prompts: list[list[int]], answers: list[list[int]]
 ) -> None:
     size = demo_model.vocabulary.size
     number, at = next(
@@ -224,7 +226,7 @@ def altered(demo_path: Path, folder: Path, old: bytes, new: bytes) -> Path:
     return path
 
 
-def test_other_tokens_are_refused(demo_path: Path, demo_model: Model, tmp_path: Path) -> None:
+def test_other_tokens_are_refused(demo_path: Path, demo_model: LlamaModel, tmp_path: Path) -> None:
     size = demo_model.vocabulary.size
     number, word = next(
         (number, word)
@@ -238,7 +240,7 @@ def test_other_tokens_are_refused(demo_path: Path, demo_model: Model, tmp_path: 
         DraftModel(path, plan(), demo_model.vocabulary)
 
 
-def test_other_sizes_and_beginnings_are_refused(demo_path: Path, demo_model: Model) -> None:
+def test_other_sizes_and_beginnings_are_refused(demo_path: Path, demo_model: LlamaModel) -> None:
     target = Vocabulary(demo_model)
     target.size += 129
     with pytest.raises(UsageError, match="it knows 1,024 tokens, not 1,153"):

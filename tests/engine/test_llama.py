@@ -15,22 +15,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.engine.batch import Batch
-from hermes_cli.engine.llama import Context, Model
+from hermes_cli.engine.llama import LlamaContext, LlamaModel
 from hermes_cli.engine.log import LOG
-from hermes_cli.engine.request import Sampling
+from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.engine.tokens import common_prefix, prompt_tokens
 from hermes_cli.errors import ContextFullError, EngineError, IntegrityError, UsageError
-from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.memory import ContextSettings
 
-WILD = Sampling(temperature=5, top_k=0, top_p=1, min_p=0, seed=1)
+WILD = SamplingOptions(temperature=5, top_k=0, top_p=1, min_p=0, seed=1)
 
 
 @pytest.fixture
-def context(demo_model: Model) -> Context:
-    return Context(demo_model, Settings(256), threads=1)
+def context(demo_model: LlamaModel) -> LlamaContext:
+    return LlamaContext(demo_model, ContextSettings(256), threads=1)
 
 
-def test_model_tells_what_it_is(demo_model: Model) -> None:
+def test_model_tells_what_it_is(demo_model: LlamaModel) -> None:
     assert demo_model.parameters == 3_804_416
     assert demo_model.trained_context == 1024
     assert demo_model.weight_bytes < 5_000_000
@@ -43,30 +43,30 @@ def test_model_tells_what_it_is(demo_model: Model) -> None:
     assert demo_model.chat_template("tool_use") is None
 
 
-def test_long_metadata_comes_whole(demo_model: Model) -> None:
+def test_long_metadata_comes_whole(demo_model: LlamaModel) -> None:
     assert demo_model.metadata("tokenizer.chat_template") == demo_model.chat_template()
 
 
 @pytest.mark.parametrize(
     "tag", ["<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<tool_response>", "<think>", "</think>"]
 )
-def test_hermes_tags_are_single_tokens(demo_model: Model, tag: str) -> None:
+def test_hermes_tags_are_single_tokens(demo_model: LlamaModel, tag: str) -> None:
     assert len(demo_model.vocabulary.tokenize(tag, special=True)) == 1
 
 
 @given(st.text(max_size=60))
-def test_text_survives_tokenizing(demo_model: Model, text: str) -> None:
+def test_text_survives_tokenizing(demo_model: LlamaModel, text: str) -> None:
     vocabulary = demo_model.vocabulary
     tokens = vocabulary.tokenize(text, special=False)
     assert b"".join(map(vocabulary.piece, tokens)).decode() == text
 
 
-def test_half_a_character_is_replaced(demo_model: Model) -> None:
+def test_half_a_character_is_replaced(demo_model: LlamaModel) -> None:
     vocabulary = demo_model.vocabulary
     assert b"".join(map(vocabulary.piece, vocabulary.tokenize("a\ud800b", special=False))) == b"a?b"
 
 
-def test_a_value_is_the_same_tokens_wherever_it_stands(demo_model: Model) -> None:
+def test_a_value_is_the_same_tokens_wherever_it_stands(demo_model: LlamaModel) -> None:
     """What makes copying easy: neither a space nor a quote joins the word behind it."""
     tokenize = demo_model.vocabulary.tokenize
     alone = tokenize("Zarbomir", special=False)
@@ -74,29 +74,29 @@ def test_a_value_is_the_same_tokens_wherever_it_stands(demo_model: Model) -> Non
     assert tokenize('"Zarbomir', special=False)[-len(alone) :] == alone
 
 
-def test_long_pieces_come_whole(demo_model: Model) -> None:
+def test_long_pieces_come_whole(demo_model: LlamaModel) -> None:
     vocabulary = demo_model.vocabulary
     assert all(vocabulary.piece(token) for token in range(vocabulary.size))
 
 
-def test_an_empty_prompt_is_refused(demo_model: Model) -> None:
+def test_an_empty_prompt_is_refused(demo_model: LlamaModel) -> None:
     with pytest.raises(UsageError, match="empty"):
         prompt_tokens(demo_model.vocabulary, ("",))
 
 
 @pytest.mark.parametrize("token", [-1, 1024])
-def test_a_token_that_does_not_exist_is_refused(demo_model: Model, token: int) -> None:
+def test_a_token_that_does_not_exist_is_refused(demo_model: LlamaModel, token: int) -> None:
     with pytest.raises(UsageError, match=f"token {token}"):
         prompt_tokens(demo_model.vocabulary, (5, token))
 
 
-def test_text_is_cut_between_characters_only(demo_model: Model) -> None:
+def test_text_is_cut_between_characters_only(demo_model: LlamaModel) -> None:
     """Random bytes of a byte-level vocabulary: no piece may hold half a character, broken ones become U+FFFD."""
     text, _ = Desk(demo_model).answer(turn("Who are you?"), sampling=WILD, max_tokens=100)
     assert text.encode().decode() == text
 
 
-def test_a_full_cache_is_an_error_that_says_so(context: Context) -> None:
+def test_a_full_cache_is_an_error_that_says_so(context: LlamaContext) -> None:
     batch = Batch(256)
     batch.add([5] * 256, 0, 0)
     context.decode(batch)
@@ -106,7 +106,7 @@ def test_a_full_cache_is_an_error_that_says_so(context: Context) -> None:
         context.decode(batch)
 
 
-def test_an_invalid_batch_is_an_error_that_says_so(context: Context, demo_model: Model) -> None:
+def test_an_invalid_batch_is_an_error_that_says_so(context: LlamaContext, demo_model: LlamaModel) -> None:
     batch = Batch(4)
     batch.add([demo_model.vocabulary.size + 10], 0, 0)
     with pytest.raises(EngineError, match=r"code -1\): invalid token"):
@@ -121,7 +121,7 @@ def test_a_full_batch_is_an_error() -> None:
     assert (batch.count, batch.room) == (1, 1)
 
 
-def test_outputs_are_those_that_were_asked_for(context: Context, demo_model: Model) -> None:
+def test_outputs_are_those_that_were_asked_for(context: LlamaContext, demo_model: LlamaModel) -> None:
     batch = Batch(8)
     assert batch.add([5, 6, 7], 0, 0, 2) == 0
     context.decode(batch)
@@ -139,29 +139,29 @@ def test_outputs_are_those_that_were_asked_for(context: Context, demo_model: Mod
         context.logits()
 
 
-def test_an_impossible_context_is_an_error(demo_model: Model) -> None:
+def test_an_impossible_context_is_an_error(demo_model: LlamaModel) -> None:
     with pytest.raises(EngineError, match="cannot make a context"):
-        Context(demo_model, Settings(256, slots=100_000), threads=1)
+        LlamaContext(demo_model, ContextSettings(256, slots=100_000), threads=1)
 
 
 def test_llama_cpp_s_reason_is_told(tmp_path: Path) -> None:
     path = tmp_path / "bad.gguf"
     path.write_bytes(b"GGUF\x03" + bytes(19))
     with pytest.raises(IntegrityError, match=r"cannot load .*bad\.gguf: .+architecture"):
-        Model(path)
+        LlamaModel(path)
     assert LOG.take_errors() == ""
 
 
 def test_a_path_need_not_be_text(demo_path: Path, tmp_path: Path) -> None:
     path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff.gguf"))
     path.symlink_to(demo_path)
-    with Model(path) as model:
+    with LlamaModel(path) as model:
         assert model.trained_context == 1024
 
 
 def test_a_rehearsal_reads_no_weights_and_logs_what_it_would_take(demo_path: Path) -> None:
     LOG.kept = []
-    with Model(demo_path, rehearse=True) as model, Context(model, Settings(512), threads=1) as context:
+    with LlamaModel(demo_path, rehearse=True) as model, LlamaContext(model, ContextSettings(512), threads=1) as context:
         log, LOG.kept = "".join(LOG.kept), None
         assert context.length == 512
         assert model.vocabulary.size == 1024
@@ -172,21 +172,21 @@ def test_a_rehearsal_reads_no_weights_and_logs_what_it_would_take(demo_path: Pat
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        (Settings(512, k_type="q8_0", v_type="q4_0"), r"K \(q8_0\): .* V \(q4_0\)"),
-        (Settings(512, flash_attention=False), r"flash_attn += disabled"),
-        (Settings(512, slots=4, unified=False), r"256 cells.* 4/4 seqs"),
-        (Settings(512, micro_batch=128), r"n_ubatch += 128"),
+        (ContextSettings(512, k_type="q8_0", v_type="q4_0"), r"K \(q8_0\): .* V \(q4_0\)"),
+        (ContextSettings(512, flash_attention=False), r"flash_attn += disabled"),
+        (ContextSettings(512, slots=4, unified=False), r"256 cells.* 4/4 seqs"),
+        (ContextSettings(512, micro_batch=128), r"n_ubatch += 128"),
     ],
 )
-def test_settings_reach_llama_cpp(demo_path: Path, settings: Settings, line: str) -> None:
-    with Model(demo_path) as model:
+def test_settings_reach_llama_cpp(demo_path: Path, settings: ContextSettings, line: str) -> None:
+    with LlamaModel(demo_path) as model:
         LOG.kept = []
-        with Context(model, settings, threads=1):
+        with LlamaContext(model, settings, threads=1):
             log, LOG.kept = "".join(LOG.kept), None
     assert re.search(line, log)
 
 
-def test_a_quantized_cache_answers_like_a_full_one(demo_model: Model) -> None:
+def test_a_quantized_cache_answers_like_a_full_one(demo_model: LlamaModel) -> None:
     text, _ = Desk(demo_model, k_type="q8_0", v_type="q8_0").answer(turn("Who are you?"), max_tokens=40)
     assert text.startswith("I am the Hermes demo")
 
@@ -206,8 +206,8 @@ assert ours is theirs and llama_cpp.Llama and llama_cpp.llama_model_params is ou
 
 
 def test_everything_closes_in_any_order_and_twice(demo_path: Path) -> None:
-    model = Model(demo_path)
-    context = Context(model, Settings(64), threads=1)
+    model = LlamaModel(demo_path)
+    context = LlamaContext(model, ContextSettings(64), threads=1)
     model.close()
     context.close()
     context.close()
@@ -219,7 +219,7 @@ def test_everything_closes_in_any_order_and_twice(demo_path: Path) -> None:
 
 
 def test_a_context_keeps_its_model(demo_path: Path) -> None:
-    context = Context(Model(demo_path), Settings(64), threads=1)
+    context = LlamaContext(LlamaModel(demo_path), ContextSettings(64), threads=1)
     gc.collect()
     assert context.model.trained_context == 1024
     batch = Batch(1)

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from hermes_cli.engine import constraint, loading
 from hermes_cli.engine.constraint import Special, special_tokens
-from hermes_cli.engine.llama import Model
+from hermes_cli.engine.llama import LlamaModel
 from hermes_cli.engine.loading import fastest, load
-from hermes_cli.engine.options import Options
+from hermes_cli.engine.options import EngineOptions
 from hermes_cli.engine.vocabulary import Vocabulary
 from hermes_cli.errors import UsageError
-from hermes_cli.planning.memory import Settings
-from hermes_cli.planning.run_plan import RunPlan
+from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.memory import ContextSettings
 
 
 @given(st.integers(8, 512), st.floats(0.01, 10), st.floats(0.01, 10), st.floats(0.01, 10))
@@ -42,13 +42,15 @@ def test_threads_are_measured_where_there_are_many(demo_path: Path, monkeypatch:
 
     monkeypatch.setattr(loading, "decode_seconds", seconds)
     for threads, gpu_layers in ((7, 0), (8, 1), (8, 0)):
-        ready = load(demo_path, RunPlan(Settings(512), gpu_layers, threads=threads), Options(), lambda _: None)
+        ready = load(
+            demo_path, LoadPlan(ContextSettings(512), gpu_layers, threads=threads), EngineOptions(), lambda _: None
+        )
         ready.model.close()
     assert measured == [8, 6, 4]
 
 
 def test_measuring_leaves_nothing_in_the_cache(demo_path: Path) -> None:
-    ready = load(demo_path, RunPlan(Settings(512), threads=2), Options(), lambda _: None)
+    ready = load(demo_path, LoadPlan(ContextSettings(512), threads=2), EngineOptions(), lambda _: None)
     assert loading.decode_seconds(ready.context, 2, 1) > 0
     assert ready.context.forget(0)
     loading.decode_once(ready.context)  # position 0 is free again
@@ -62,7 +64,9 @@ def test_a_vocabulary_without_an_end_can_do_all_but_constraints(
         return replace(special_tokens(vocabulary, tags), ends=())
 
     monkeypatch.setattr(constraint, "special_tokens", special)
-    ready = load(demo_path, RunPlan(Settings(512)), Options(tags=("<tool_call>", "no tag")), lambda _: None)
+    ready = load(
+        demo_path, LoadPlan(ContextSettings(512)), EngineOptions(tags=("<tool_call>", "no tag")), lambda _: None
+    )
     with pytest.raises(UsageError, match="no token that ends an answer"):
         ready.grammars.get()
     assert list(ready.loaded.tags) == ["<tool_call>"]
@@ -70,7 +74,7 @@ def test_a_vocabulary_without_an_end_can_do_all_but_constraints(
 
 
 def test_grammars_are_made_once(demo_path: Path) -> None:
-    ready = load(demo_path, RunPlan(Settings(512)), Options(tags=("<tool_call>",)), lambda _: None)
+    ready = load(demo_path, LoadPlan(ContextSettings(512)), EngineOptions(tags=("<tool_call>",)), lambda _: None)
     with ThreadPoolExecutor(4) as pool:
         made = {id(one) for one in pool.map(lambda _: ready.grammars.get(), range(8))}
     assert len(made) == 1
@@ -78,7 +82,7 @@ def test_grammars_are_made_once(demo_path: Path) -> None:
     ready.model.close()
 
 
-def test_no_token_that_ends_an_answer_is_missed(demo_model: Model) -> None:
+def test_no_token_that_ends_an_answer_is_missed(demo_model: LlamaModel) -> None:
     vocabulary = demo_model.vocabulary
     assert vocabulary.ends() == {token for token in range(vocabulary.size) if vocabulary.ends_generation(token)}
     assert vocabulary.ends()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.engine import lookup as module
-from hermes_cli.engine.llama import Model
+from hermes_cli.engine.llama import LlamaModel
 from hermes_cli.engine.lookup import Lookup
 
 few_tokens = st.lists(st.integers(0, 4), max_size=120)
@@ -156,7 +156,7 @@ def test_chances_are_learned_from_what_came() -> None:
     assert copying.chance > 0.98 > early
 
 
-def test_edits_as_they_are(demo_model: Model) -> None:
+def test_edits_as_they_are(demo_model: LlamaModel) -> None:
     """A real file, with a name changed all over it, is said in less than a third of the steps."""
     source = Path(module.__file__).read_text()
     tokenize = demo_model.vocabulary.tokenize

@@ -15,32 +15,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logit_rows import Row, distinct, flat
 
-from hermes_cli.engine.llama import Model
-from hermes_cli.engine.request import Sampling
+from hermes_cli.engine.llama import LlamaModel
+from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.engine.sampling import Sampler, token_logprobs
 from hermes_cli.engine.vocabulary import Vocabulary
 from hermes_cli.errors import EngineError, UsageError
 
 CONTEXT = 1024
 NOTHING = -math.inf
-GREEDY = Sampling(temperature=0)
-PURE = Sampling(temperature=1, top_k=0, top_p=1, min_p=0, seed=1)
+GREEDY = SamplingOptions(temperature=0)
+PURE = SamplingOptions(temperature=1, top_k=0, top_p=1, min_p=0, seed=1)
 
 
 @pytest.fixture(scope="session")
-def vocabulary(demo_model: Model) -> Vocabulary:
+def vocabulary(demo_model: LlamaModel) -> Vocabulary:
     return demo_model.vocabulary
 
 
 @pytest.mark.parametrize(
     ("sampling", "low"),
     [
-        (Sampling(temperature=1, top_k=0, top_p=1, min_p=0.2, seed=1), math.log(0.2) + 1e-4),
-        (Sampling(temperature=100, mirostat=2, mirostat_tau=20, seed=1), -100),
-        (Sampling(temperature=1, top_k=0, top_p=1, min_p=0, typical_p=1, seed=1), -1),
+        (SamplingOptions(temperature=1, top_k=0, top_p=1, min_p=0.2, seed=1), math.log(0.2) + 1e-4),
+        (SamplingOptions(temperature=100, mirostat=2, mirostat_tau=20, seed=1), -100),
+        (SamplingOptions(temperature=1, top_k=0, top_p=1, min_p=0, typical_p=1, seed=1), -1),
     ],
 )
-def test_nothing_that_can_come_is_lost(vocabulary: Vocabulary, sampling: Sampling, low: float) -> None:
+def test_nothing_that_can_come_is_lost(vocabulary: Vocabulary, sampling: SamplingOptions, low: float) -> None:
     row = np.full(3000, low, np.float32)
     row[1000] = 0
     sampler = Sampler(sampling, vocabulary, CONTEXT)
@@ -51,12 +51,12 @@ def test_nothing_that_can_come_is_lost(vocabulary: Vocabulary, sampling: Samplin
 def test_typical_sampling_does_not_count_what_is_impossible(vocabulary: Vocabulary, top_k: int) -> None:
     row = np.full(5000, -np.inf, np.float32)
     row[[10, 2000, 4999]] = np.log([0.5, 0.3, 0.2])  # 1.03 nats of entropy: 0.3 is the closest with 1.20
-    sampler = Sampler(Sampling(temperature=1, top_k=top_k, typical_p=0.2, seed=1), vocabulary, CONTEXT)
+    sampler = Sampler(SamplingOptions(temperature=1, top_k=top_k, typical_p=0.2, seed=1), vocabulary, CONTEXT)
     assert {sampler.draw(row) for _ in range(20)} == {2000}
 
 
 def test_greedy_takes_the_first_of_equals(vocabulary: Vocabulary) -> None:
-    sampler = Sampler(Sampling(temperature=0, repeat_penalty=2), vocabulary, CONTEXT)
+    sampler = Sampler(SamplingOptions(temperature=0, repeat_penalty=2), vocabulary, CONTEXT)
     sampler.accept(0)  # whose penalty changes nothing, as its logit is 0
     assert sampler.draw(flat(5000)) == 0
 
@@ -65,7 +65,7 @@ def test_greedy_takes_the_first_of_equals(vocabulary: Vocabulary) -> None:
 def test_greedy_is_the_largest_logit(vocabulary: Vocabulary, seed: int, size: int) -> None:
     row = np.random.default_rng(seed).integers(-50, 5, size).astype(np.float32)
     assert Sampler(GREEDY, vocabulary, CONTEXT).draw(row) == row.argmax()
-    assert Sampler(Sampling(temperature=1e-40), vocabulary, CONTEXT).draw(row) == row.argmax()
+    assert Sampler(SamplingOptions(temperature=1e-40), vocabulary, CONTEXT).draw(row) == row.argmax()
 
 
 @given(
@@ -87,7 +87,7 @@ def test_penalties_change_the_logits_of_seen_tokens_only(
 ) -> None:
     row = distinct(seed, 3000, 1)
     row[:10] += 3  # so that the penalties decide
-    sampling = Sampling(
+    sampling = SamplingOptions(
         temperature=0,
         repeat_penalty=repeat,
         presence_penalty=presence,
@@ -108,7 +108,7 @@ def test_penalties_change_the_logits_of_seen_tokens_only(
 
 def test_seeds_reproduce_and_differ(vocabulary: Vocabulary) -> None:
     def tokens(seed: int | None) -> list[int]:
-        sampler = Sampler(Sampling(temperature=1, top_k=0, top_p=1, min_p=0, seed=seed), vocabulary, CONTEXT)
+        sampler = Sampler(SamplingOptions(temperature=1, top_k=0, top_p=1, min_p=0, seed=seed), vocabulary, CONTEXT)
         return [sampler.draw(flat()) for _ in range(30)]
 
     assert tokens(0) == tokens(0)
@@ -119,7 +119,7 @@ def test_seeds_reproduce_and_differ(vocabulary: Vocabulary) -> None:
 def test_draws_are_as_frequent_as_probable(vocabulary: Vocabulary) -> None:
     row = np.full(5000, -20, np.float32)
     row[[10, 2000, 4999]] = np.log([0.6, 0.3, 0.1])
-    for sampling in (PURE, Sampling(temperature=1, top_k=5, top_p=1, min_p=0, seed=1)):
+    for sampling in (PURE, SamplingOptions(temperature=1, top_k=5, top_p=1, min_p=0, seed=1)):
         sampler = Sampler(sampling, vocabulary, CONTEXT)
         counts = Counter(sampler.draw(row) for _ in range(3000))
         assert [counts[token] / 3000 for token in (10, 2000, 4999)] == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
@@ -128,27 +128,27 @@ def test_draws_are_as_frequent_as_probable(vocabulary: Vocabulary) -> None:
 def test_bias_forces_and_forbids(vocabulary: Vocabulary) -> None:
     def biased(*entries: tuple[int, float]) -> Row:
         row = flat()
-        Sampler(Sampling(temperature=1, logit_bias=entries), vocabulary, CONTEXT).bias(row)
+        Sampler(SamplingOptions(temperature=1, logit_bias=entries), vocabulary, CONTEXT).bias(row)
         return row
 
     row = biased((5, 100), (6, -100), (7, -1e9), (8, NOTHING), (9, 2.5), (10, -60), (10, -60))
     assert row[[4, 5, 9]].tolist() == [0, 100, 2.5]
     assert row[[6, 7, 8, 10]].tolist() == [NOTHING] * 4
-    assert Sampler(Sampling(seed=1), vocabulary, CONTEXT).draw(row) == 5
+    assert Sampler(SamplingOptions(seed=1), vocabulary, CONTEXT).draw(row) == 5
     huge = biased((5, 1e300))
-    assert Sampler(Sampling(temperature=0.01, seed=1), vocabulary, CONTEXT).draw(huge) == 5
+    assert Sampler(SamplingOptions(temperature=0.01, seed=1), vocabulary, CONTEXT).draw(huge) == 5
     untouched = biased()
     assert not untouched.any()
 
 
 def test_a_biased_token_has_to_exist(vocabulary: Vocabulary) -> None:
     with pytest.raises(UsageError, match=r"logit_bias has token 1024, .* from 0 to 1,023"):
-        Sampler(Sampling(logit_bias=((1024, 1.0),)), vocabulary, CONTEXT)
+        Sampler(SamplingOptions(logit_bias=((1024, 1.0),)), vocabulary, CONTEXT)
 
 
 def test_ignore_eos_forbids_all_tokens_that_end(vocabulary: Vocabulary) -> None:
     row = flat()
-    Sampler(Sampling(ignore_eos=True), vocabulary, CONTEXT).bias(row)
+    Sampler(SamplingOptions(ignore_eos=True), vocabulary, CONTEXT).bias(row)
     ends = [token for token in range(vocabulary.size) if vocabulary.ends_generation(token)]
     assert len(ends) == 2
     assert np.flatnonzero(row).tolist() == ends
@@ -164,14 +164,14 @@ def test_tokens_that_the_file_suppresses_never_come(demo_path: Path, tmp_path: P
     path = tmp_path / "suppressing.gguf"
     path.write_bytes(raw[:16] + struct.pack("<Q", count + 2) + entries + raw[24:])
     row = flat()
-    with Model(path) as model:
+    with LlamaModel(path) as model:
         Sampler(GREEDY, model.vocabulary, CONTEXT).bias(row)
     assert np.flatnonzero(np.isneginf(row)).tolist() == [300, 400]
 
 
 def dry_draw(vocabulary: Vocabulary, history: list[int], wanted: int, **values: Any) -> int:  # noqa: ANN401 - any of Sampling's
     """What comes where `wanted` is the likeliest, and 900 the next."""
-    sampler = Sampler(Sampling(temperature=0, dry_multiplier=0.8, **values), vocabulary, CONTEXT)
+    sampler = Sampler(SamplingOptions(temperature=0, dry_multiplier=0.8, **values), vocabulary, CONTEXT)
     for token in history:
         sampler.accept(token)
     row = flat()
@@ -202,28 +202,28 @@ def test_dry_does_not_reach_across_breakers(vocabulary: Vocabulary) -> None:
 @pytest.mark.parametrize(
     "sampling",
     [
-        Sampling(seed=1),
-        Sampling(seed=1, typical_p=0.7),
-        Sampling(seed=1, top_k=0, typical_p=0.7),
-        Sampling(seed=1, mirostat=1),
-        Sampling(seed=1, mirostat=2),
-        Sampling(seed=1, mirostat=2, repeat_penalty=1.2),
-        Sampling(seed=1, top_k=0, top_p=1),
-        Sampling(seed=1, repeat_penalty=1.2, dry_multiplier=1),
+        SamplingOptions(seed=1),
+        SamplingOptions(seed=1, typical_p=0.7),
+        SamplingOptions(seed=1, top_k=0, typical_p=0.7),
+        SamplingOptions(seed=1, mirostat=1),
+        SamplingOptions(seed=1, mirostat=2),
+        SamplingOptions(seed=1, mirostat=2, repeat_penalty=1.2),
+        SamplingOptions(seed=1, top_k=0, top_p=1),
+        SamplingOptions(seed=1, repeat_penalty=1.2, dry_multiplier=1),
         PURE,
         GREEDY,
-        Sampling(temperature=0, repeat_penalty=1.2),
-        Sampling(temperature=0, mirostat=2),
-        Sampling(temperature=1e-25, seed=1),
-        Sampling(temperature=100, top_k=2**31 - 1, top_p=0, min_p=1, typical_p=0, seed=1),
-        Sampling(mirostat=1, temperature=100, mirostat_tau=0, mirostat_eta=1, seed=1),
-        Sampling(mirostat=2, temperature=1e-3, mirostat_tau=100, mirostat_eta=1, seed=1),
-        Sampling(repeat_penalty=100, presence_penalty=100, dry_multiplier=100, dry_base=100, seed=1),
-        Sampling(repeat_penalty=0.01, frequency_penalty=-100, penalty_last_n=-1, seed=1),
+        SamplingOptions(temperature=0, repeat_penalty=1.2),
+        SamplingOptions(temperature=0, mirostat=2),
+        SamplingOptions(temperature=1e-25, seed=1),
+        SamplingOptions(temperature=100, top_k=2**31 - 1, top_p=0, min_p=1, typical_p=0, seed=1),
+        SamplingOptions(mirostat=1, temperature=100, mirostat_tau=0, mirostat_eta=1, seed=1),
+        SamplingOptions(mirostat=2, temperature=1e-3, mirostat_tau=100, mirostat_eta=1, seed=1),
+        SamplingOptions(repeat_penalty=100, presence_penalty=100, dry_multiplier=100, dry_base=100, seed=1),
+        SamplingOptions(repeat_penalty=0.01, frequency_penalty=-100, penalty_last_n=-1, seed=1),
     ],
 )
 @pytest.mark.parametrize("left", [1, 2, 50])
-def test_stays_in_what_is_possible(vocabulary: Vocabulary, sampling: Sampling, left: int) -> None:
+def test_stays_in_what_is_possible(vocabulary: Vocabulary, sampling: SamplingOptions, left: int) -> None:
     sampler = Sampler(sampling, vocabulary, CONTEXT)
     for step in range(20):
         row = distinct(step, 5000, scale=30)
@@ -239,10 +239,18 @@ def test_stays_in_what_is_possible(vocabulary: Vocabulary, sampling: Sampling, l
 
 
 @pytest.mark.parametrize(
-    "sampling", [GREEDY, PURE, Sampling(), Sampling(top_k=0, top_p=1), Sampling(mirostat=2), Sampling(repeat_penalty=2)]
+    "sampling",
+    [
+        GREEDY,
+        PURE,
+        SamplingOptions(),
+        SamplingOptions(top_k=0, top_p=1),
+        SamplingOptions(mirostat=2),
+        SamplingOptions(repeat_penalty=2),
+    ],
 )
 @pytest.mark.parametrize("size", [1, 100, 5000])
-def test_no_token_possible(vocabulary: Vocabulary, sampling: Sampling, size: int) -> None:
+def test_no_token_possible(vocabulary: Vocabulary, sampling: SamplingOptions, size: int) -> None:
     sampler = Sampler(sampling, vocabulary, CONTEXT)
     sampler.accept(0)
     with pytest.raises(EngineError, match="no token is possible"):
@@ -250,13 +258,21 @@ def test_no_token_possible(vocabulary: Vocabulary, sampling: Sampling, size: int
 
 
 @pytest.mark.parametrize(
-    "sampling", [GREEDY, PURE, Sampling(), Sampling(top_k=0, top_p=1), Sampling(mirostat=2), Sampling(repeat_penalty=2)]
+    "sampling",
+    [
+        GREEDY,
+        PURE,
+        SamplingOptions(),
+        SamplingOptions(top_k=0, top_p=1),
+        SamplingOptions(mirostat=2),
+        SamplingOptions(repeat_penalty=2),
+    ],
 )
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 @pytest.mark.parametrize("place", [0, 63, 2500, 4999])
 @pytest.mark.parametrize("level", [0, -math.inf])
 def test_the_model_computed_no_numbers(
-    vocabulary: Vocabulary, sampling: Sampling, wrong: float, place: int, level: float
+    vocabulary: Vocabulary, sampling: SamplingOptions, wrong: float, place: int, level: float
 ) -> None:
     row = np.full(5000, level, np.float32)
     row[place] = wrong
@@ -269,7 +285,7 @@ def test_the_model_computed_no_numbers(
 
 
 def test_a_closed_sampler_says_so(vocabulary: Vocabulary) -> None:
-    sampler = Sampler(Sampling(), vocabulary, CONTEXT)
+    sampler = Sampler(SamplingOptions(), vocabulary, CONTEXT)
     sampler.close()
     sampler.close()
     with pytest.raises(EngineError, match="closed"):

@@ -15,30 +15,30 @@ from numpy.typing import NDArray
 
 from hermes_cli.engine.batch import Batch
 from hermes_cli.engine.bindings import llama_cpp
-from hermes_cli.engine.llama import Context, Model
-from hermes_cli.engine.request import Sampling
+from hermes_cli.engine.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.engine.sampling import Sampler
 from hermes_cli.engine.vocabulary import Vocabulary
-from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.memory import ContextSettings
 
 CONTEXT = 1024
 
 
 @pytest.fixture(scope="session")
-def vocabulary(demo_model: Model) -> Vocabulary:
+def vocabulary(demo_model: LlamaModel) -> Vocabulary:
     return demo_model.vocabulary
 
 
 class Whole:
     """llama.cpp's samplers in the order of its common_sampler_init, over all tokens, as its own programs use them."""
 
-    def __init__(self, sampling: Sampling, vocabulary: Vocabulary) -> None:
+    def __init__(self, sampling: SamplingOptions, vocabulary: Vocabulary) -> None:
         self.chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         for link in self._links(sampling, vocabulary):
             llama_cpp.llama_sampler_chain_add(self.chain, link)
 
     @staticmethod
-    def _links(sampling: Sampling, vocabulary: Vocabulary) -> Iterator[Any]:
+    def _links(sampling: SamplingOptions, vocabulary: Vocabulary) -> Iterator[Any]:
         def reach(last: int) -> int:
             return CONTEXT if last < 0 else last
 
@@ -104,7 +104,7 @@ penalties = {
     "dry_breakers": st.sampled_from([(), ("\n",)]),
 }
 cut_by_rank = st.builds(
-    Sampling,
+    SamplingOptions,
     temperature=st.floats(0.05, 5),
     top_k=st.integers(1, 300),
     top_p=shares,
@@ -114,7 +114,7 @@ cut_by_rank = st.builds(
     **penalties,
 )
 cut_by_share = st.builds(
-    Sampling,
+    SamplingOptions,
     temperature=st.floats(0.05, 5),
     top_k=st.sampled_from([0, -1]),
     top_p=st.sampled_from([1.0, 1.0, 0.9]),
@@ -124,7 +124,7 @@ cut_by_share = st.builds(
     **penalties,
 )
 mirostats = st.builds(
-    Sampling,
+    SamplingOptions,
     temperature=st.floats(0.3, 2),
     mirostat=st.sampled_from([1, 2]),
     mirostat_tau=st.floats(1, 8),
@@ -140,7 +140,7 @@ mirostats = st.builds(
     prompt=st.lists(st.integers(0, 1023), max_size=30),
 )
 def test_draws_what_llama_cpp_draws_from_all_tokens(
-    vocabulary: Vocabulary, sampling: Sampling, seed: int, size: int, prompt: list[int]
+    vocabulary: Vocabulary, sampling: SamplingOptions, seed: int, size: int, prompt: list[int]
 ) -> None:
     sampler, whole = Sampler(sampling, vocabulary, CONTEXT), Whole(sampling, vocabulary)
     for token in prompt:
@@ -162,7 +162,7 @@ def test_draws_what_llama_cpp_draws_from_all_tokens(
 
 @given(sampling=st.one_of(cut_by_rank, cut_by_share), seed=st.integers(0, 2**32), size=sizes, left=st.integers(1, 60))
 def test_draws_the_same_after_a_mask(
-    vocabulary: Vocabulary, sampling: Sampling, seed: int, size: int, left: int
+    vocabulary: Vocabulary, sampling: SamplingOptions, seed: int, size: int, left: int
 ) -> None:
     sampler, whole = Sampler(sampling, vocabulary, CONTEXT), Whole(sampling, vocabulary)
     row = distinct(seed, size)
@@ -180,7 +180,7 @@ def test_draws_the_same_after_a_mask(
 def test_equal_logits_change_only_which_of_them_is_drawn(
     vocabulary: Vocabulary, seed: int, size: int, top_k: int, steps: int
 ) -> None:
-    sampling = Sampling(temperature=1.5, top_k=top_k, seed=seed % 1000)
+    sampling = SamplingOptions(temperature=1.5, top_k=top_k, seed=seed % 1000)
     sampler, whole = Sampler(sampling, vocabulary, CONTEXT), Whole(sampling, vocabulary)
     row = np.round(distinct(seed, size) * steps) / np.float32(steps)
     for _ in range(8):
@@ -189,10 +189,10 @@ def test_equal_logits_change_only_which_of_them_is_drawn(
 
 
 @pytest.mark.parametrize("top_k", [10, 40])
-def test_writes_what_llama_sampler_sample_writes(demo_model: Model, top_k: int) -> None:
-    sampling = Sampling(temperature=3, top_k=top_k, top_p=0.99, min_p=0.001, repeat_penalty=1.3, seed=7)
+def test_writes_what_llama_sampler_sample_writes(demo_model: LlamaModel, top_k: int) -> None:
+    sampling = SamplingOptions(temperature=3, top_k=top_k, top_p=0.99, min_p=0.001, repeat_penalty=1.3, seed=7)
     sampler, whole = Sampler(sampling, demo_model.vocabulary, CONTEXT), Whole(sampling, demo_model.vocabulary)
-    context = Context(demo_model, Settings(256), threads=1)
+    context = LlamaContext(demo_model, ContextSettings(256), threads=1)
     batch = Batch(context.batch_tokens)
     prompt = demo_model.vocabulary.tokenize("<|im_start|>user\nWho are you?", special=True)
     batch.add(prompt, 0, 0, 1)

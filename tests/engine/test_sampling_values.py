@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from logit_rows import distinct
 
-from hermes_cli.engine.llama import Model
-from hermes_cli.engine.request import MOST_BIASES, RANGES, WHOLE, Sampling
+from hermes_cli.engine.llama import LlamaModel
+from hermes_cli.engine.request import MOST_BIASES, RANGES, WHOLE, SamplingOptions
 from hermes_cli.engine.sampling import Sampler
 from hermes_cli.engine.vocabulary import Vocabulary
 from hermes_cli.errors import UsageError
@@ -19,7 +19,7 @@ CONTEXT = 1024
 
 
 @pytest.fixture(scope="session")
-def vocabulary(demo_model: Model) -> Vocabulary:
+def vocabulary(demo_model: LlamaModel) -> Vocabulary:
     return demo_model.vocabulary
 
 
@@ -35,7 +35,7 @@ def wrong_values() -> Iterator[tuple[str, object]]:
 @pytest.mark.parametrize(("name", "value"), [*wrong_values()])
 def test_wrong_values_are_named(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"^{name} is "):
-        Sampling(**{name: value})  # type: ignore[arg-type]
+        SamplingOptions(**{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -48,7 +48,7 @@ def test_the_ends_of_all_ranges_can_be_drawn_with(vocabulary: Vocabulary, name: 
         values["repeat_penalty"] = 1.5
     if name.startswith("mirostat_"):
         values["mirostat"] = 2
-    sampler = Sampler(Sampling(**values), vocabulary, CONTEXT)
+    sampler = Sampler(SamplingOptions(**values), vocabulary, CONTEXT)
     for step in range(5):
         token = sampler.draw(distinct(step, 5000))
         assert 0 <= token < 5000
@@ -58,4 +58,4 @@ def test_the_ends_of_all_ranges_can_be_drawn_with(vocabulary: Vocabulary, name: 
 @pytest.mark.parametrize("bias", [((-1, 1.0),), ((1, math.nan),), ((1, math.inf),), ((1, 1.0),) * (MOST_BIASES + 1)])
 def test_wrong_biases_are_named(bias: tuple[tuple[int, float], ...]) -> None:
     with pytest.raises(UsageError, match=r"^logit_bias "):
-        Sampling(logit_bias=bias)
+        SamplingOptions(logit_bias=bias)

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from hermes_cli.engine import scheduler
 from hermes_cli.engine.constraint import Grammars
-from hermes_cli.engine.llama import Model
-from hermes_cli.engine.pace import Acceptance, Pace
-from hermes_cli.engine.protocol import Text
-from hermes_cli.engine.request import Budget, Sampling
+from hermes_cli.engine.llama import LlamaModel
+from hermes_cli.engine.protocol import TextEvent
+from hermes_cli.engine.request import SamplingOptions, ThinkingBudget
+from hermes_cli.engine.step_cost import Acceptance, StepCostModel
 from hermes_cli.errors import ContextFullError, EngineError, QueueFullError
 from hermes_cli.prompting.constrain import json_schema
 from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
-WILD = Sampling(temperature=5, top_k=0, top_p=1, min_p=0, seed=7)
+WILD = SamplingOptions(temperature=5, top_k=0, top_p=1, min_p=0, seed=7)
 QUESTIONS = [
     "Who are you?",
     "What can you do?",
@@ -35,17 +35,17 @@ QUESTIONS = [
 
 
 @pytest.fixture(scope="module")
-def alone(demo_model: Model) -> dict[str, str]:
+def alone(demo_model: LlamaModel) -> dict[str, str]:
     """What each question is answered with when nothing else runs."""
     return {text: Desk(demo_model, lookup=False).answer(turn(text), max_tokens=60)[0] for text in QUESTIONS}
 
 
 @pytest.fixture(scope="module")
-def grammars(demo_model: Model) -> Grammars:
+def grammars(demo_model: LlamaModel) -> Grammars:
     return Grammars(demo_model.vocabulary, TAGS)
 
 
-def test_batched_is_as_alone(demo_model: Model, alone: dict[str, str]) -> None:
+def test_batched_is_as_alone(demo_model: LlamaModel, alone: dict[str, str]) -> None:
     desk = Desk(demo_model, slots=8, lookup=False)
     asked = {text: desk.ask(turn(text), max_tokens=60) for text in QUESTIONS}
     desk.run()
@@ -53,7 +53,7 @@ def test_batched_is_as_alone(demo_model: Model, alone: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("micro_batch", [16, 64, 512])
-def test_who_comes_later_disturbs_nobody(demo_model: Model, alone: dict[str, str], micro_batch: int) -> None:
+def test_who_comes_later_disturbs_nobody(demo_model: LlamaModel, alone: dict[str, str], micro_batch: int) -> None:
     desk = Desk(demo_model, slots=3, micro_batch=micro_batch)
     asked = {}
     for text in QUESTIONS:
@@ -66,11 +66,11 @@ def test_who_comes_later_disturbs_nobody(demo_model: Model, alone: dict[str, str
 
 def always_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether guessing pays depends on the machine; what it does to the text must not."""
-    monkeypatch.setattr(Pace, "draft_length", lambda _, chance, tokens, most: min(8, most))  # noqa: ARG005
+    monkeypatch.setattr(StepCostModel, "draft_length", lambda _, chance, tokens, most: min(8, most))  # noqa: ARG005
     monkeypatch.setattr(Acceptance, "ready", lambda _: True)
 
 
-def test_guessing_changes_nothing(demo_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guessing_changes_nothing(demo_model: LlamaModel, monkeypatch: pytest.MonkeyPatch) -> None:
     always_guess(monkeypatch)
     words = "alpha beta gamma delta epsilon zeta eta theta " * 8
     prompts = [turn(f"Repeat this: {words}"), words * 3, *map(turn, QUESTIONS)]
@@ -84,16 +84,16 @@ def test_guessing_changes_nothing(demo_model: Model, monkeypatch: pytest.MonkeyP
     assert plain.scheduler.stats().drafted_tokens == 0
 
 
-def test_guessing_takes_fewer_steps_where_text_repeats(demo_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guessing_takes_fewer_steps_where_text_repeats(demo_model: LlamaModel, monkeypatch: pytest.MonkeyPatch) -> None:
     always_guess(monkeypatch)
     words = "one two three four five six seven eight nine ten " * 20
     plain, guessing = Desk(demo_model, lookup=False), Desk(demo_model)
     for desk in (plain, guessing):
-        desk.answer(words, max_tokens=200, sampling=Sampling(temperature=0, ignore_eos=True))
+        desk.answer(words, max_tokens=200, sampling=SamplingOptions(temperature=0, ignore_eos=True))
     assert guessing.scheduler.stats().steps < 0.7 * plain.scheduler.stats().steps
 
 
-def test_the_next_turn_reads_only_what_is_new(demo_model: Model) -> None:
+def test_the_next_turn_reads_only_what_is_new(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model)
     first = turn("Who are you?")
     answer, done = desk.answer(first, max_tokens=40)
@@ -105,14 +105,14 @@ def test_the_next_turn_reads_only_what_is_new(demo_model: Model) -> None:
     assert new < 20
 
 
-def test_the_same_prompt_again_computes_one_token(demo_model: Model) -> None:
+def test_the_same_prompt_again_computes_one_token(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model)
     first, _ = desk.answer(turn("Who are you?"), max_tokens=30)
     again, done = desk.answer(turn("Who are you?"), max_tokens=30)
     assert (again, done.cached_tokens) == (first, done.prompt_tokens - 1)
 
 
-def test_a_shared_system_prompt_is_computed_once(demo_model: Model) -> None:
+def test_a_shared_system_prompt_is_computed_once(demo_model: LlamaModel) -> None:
     system = "You are Hermes Demo. " + "Be brief and kind to everybody who asks. " * 12
     desk = Desk(demo_model, slots=8, micro_batch=64)
     asked = [desk.ask(turn(text, system), max_tokens=5) for text in QUESTIONS * 2]
@@ -123,7 +123,7 @@ def test_a_shared_system_prompt_is_computed_once(demo_model: Model) -> None:
     assert sum(desk.done(number).cached_tokens > long // 2 for number in asked) == 15
 
 
-def test_a_request_follows_another_one_when_the_first_is_cancelled(demo_model: Model) -> None:
+def test_a_request_follows_another_one_when_the_first_is_cancelled(demo_model: LlamaModel) -> None:
     system = "You are Hermes Demo. " + "Be brief and kind to everybody who asks. " * 12
     desk = Desk(demo_model, micro_batch=32)
     first, second = (desk.ask(turn(text, system), max_tokens=5) for text in QUESTIONS[:2])
@@ -136,7 +136,7 @@ def test_a_request_follows_another_one_when_the_first_is_cancelled(demo_model: M
 
 
 def test_a_full_cache_puts_the_youngest_back_and_nobody_notices(
-    demo_model: Model, alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    demo_model: LlamaModel, alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduler, "MARGIN", 0)  # admit too many
     desk = Desk(demo_model, context=256, slots=8)
@@ -147,9 +147,9 @@ def test_a_full_cache_puts_the_youngest_back_and_nobody_notices(
     assert desk.scheduler.stats().failed == 0
 
 
-def test_seeded_text_survives_being_put_back(demo_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeded_text_survives_being_put_back(demo_model: LlamaModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "MARGIN", 0)
-    seeded = Sampling(temperature=0.9, top_k=40, seed=11, repeat_penalty=1.1)
+    seeded = SamplingOptions(temperature=0.9, top_k=40, seed=11, repeat_penalty=1.1)
     fresh = Desk(demo_model)
     expected = {text: fresh.answer(turn(text), max_tokens=60, sampling=seeded)[0] for text in QUESTIONS}
     desk = Desk(demo_model, context=256, slots=8)
@@ -159,7 +159,7 @@ def test_seeded_text_survives_being_put_back(demo_model: Model, monkeypatch: pyt
     assert desk.scheduler.stats().preempted > 0
 
 
-def test_same_seed_same_text_whoever_else_runs(demo_model: Model) -> None:
+def test_same_seed_same_text_whoever_else_runs(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model)
     first, _ = desk.answer(turn("Write a haiku."), max_tokens=40, sampling=WILD)
     one = desk.ask(turn("Write a haiku."), max_tokens=40, sampling=WILD)
@@ -169,10 +169,10 @@ def test_same_seed_same_text_whoever_else_runs(demo_model: Model) -> None:
     assert desk.text(one) == first != desk.text(other)
 
 
-def test_clients_take_turns(demo_model: Model) -> None:
+def test_clients_take_turns(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model, slots=1)
     ended: list[int] = []
-    desk.scheduler._emit = lambda number, event: ended.append(number) if not isinstance(event, Text) else None  # noqa: SLF001
+    desk.scheduler._emit = lambda number, event: ended.append(number) if not isinstance(event, TextEvent) else None  # noqa: SLF001
     greedy = [desk.ask(turn(text), max_tokens=3, client="greedy") for text in QUESTIONS[:4]]
     modest = desk.ask(turn("Hello"), max_tokens=3, client="modest")
     desk.run()
@@ -180,7 +180,7 @@ def test_clients_take_turns(demo_model: Model) -> None:
     assert [number for number in ended if number in greedy] == greedy
 
 
-def test_the_queue_has_a_limit(demo_model: Model) -> None:
+def test_the_queue_has_a_limit(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model, slots=1, max_queue=100)
     asked = [desk.ask(turn(str(number)), max_tokens=2) for number in range(1000)]
     refused = [number for number in asked if desk.events[number]]
@@ -191,7 +191,7 @@ def test_the_queue_has_a_limit(demo_model: Model) -> None:
     assert all(desk.done(number).completion_tokens <= 2 for number in asked if number not in refused)
 
 
-def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(demo_model: Model) -> None:
+def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model, context=256)
     error = desk.error(desk.ask([5] * 256))
     assert isinstance(error, ContextFullError)
@@ -199,23 +199,23 @@ def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(demo_model: Mod
     assert not desk.scheduler.busy
 
 
-def test_the_context_length_ends_an_answer(demo_model: Model) -> None:
+def test_the_context_length_ends_an_answer(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model, context=256)
-    endless = Sampling(temperature=0, ignore_eos=True)
+    endless = SamplingOptions(temperature=0, ignore_eos=True)
     _, done = desk.answer(turn("Count."), sampling=endless)
     assert (done.reason, done.context_full) == ("length", True)
     assert done.prompt_tokens + done.completion_tokens == 256
 
 
-def test_a_shift_goes_on_beyond_the_context_length(demo_model: Model) -> None:
+def test_a_shift_goes_on_beyond_the_context_length(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model, context=256)
-    endless = Sampling(temperature=0, ignore_eos=True)
+    endless = SamplingOptions(temperature=0, ignore_eos=True)
     number = desk.ask(turn("Count."), sampling=endless, shift=True, keep=10, max_tokens=700)
     desk.run()
     assert (desk.done(number).completion_tokens, desk.done(number).context_full) == (700, False)
 
 
-def test_max_tokens(demo_model: Model) -> None:
+def test_max_tokens(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model)
     for most in (0, 1, 2, 7):
         text, done = desk.answer(turn("Who are you?"), max_tokens=most)
@@ -223,9 +223,9 @@ def test_max_tokens(demo_model: Model) -> None:
         assert bool(text) == bool(most)
 
 
-def test_cancelled_requests_say_nothing_more_and_free_their_place(demo_model: Model) -> None:
+def test_cancelled_requests_say_nothing_more_and_free_their_place(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model, slots=2)
-    endless = Sampling(temperature=0, ignore_eos=True)
+    endless = SamplingOptions(temperature=0, ignore_eos=True)
     asked = [desk.ask(turn(text), sampling=endless) for text in QUESTIONS]
     for _ in range(5):
         desk.scheduler.step()
@@ -240,7 +240,7 @@ def test_cancelled_requests_say_nothing_more_and_free_their_place(demo_model: Mo
     assert desk.scheduler.cells.used == desk.scheduler.cells.reusable
 
 
-def test_stop_texts_end_the_answer_and_are_no_part_of_it(demo_model: Model) -> None:
+def test_stop_texts_end_the_answer_and_are_no_part_of_it(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model)
     whole, _ = desk.answer(turn("Who are you?"), max_tokens=60)
     stop = whole[10:17]  # across tokens, most likely
@@ -249,9 +249,9 @@ def test_stop_texts_end_the_answer_and_are_no_part_of_it(demo_model: Model) -> N
     assert (done.reason, done.stop) == ("stop", stop)
 
 
-def test_running_streams_go_on_while_a_long_prompt_is_read(demo_model: Model) -> None:
+def test_running_streams_go_on_while_a_long_prompt_is_read(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model, micro_batch=512)
-    endless = Sampling(temperature=0, ignore_eos=True)
+    endless = SamplingOptions(temperature=0, ignore_eos=True)
     stream = desk.ask(turn("Count."), sampling=endless, max_tokens=200)
     for _ in range(40):
         desk.scheduler.step()
@@ -265,7 +265,7 @@ def test_running_streams_go_on_while_a_long_prompt_is_read(demo_model: Model) ->
     desk.scheduler.cancel(stream)
 
 
-def test_a_schema_holds_beside_others(demo_model: Model, grammars: Grammars) -> None:
+def test_a_schema_holds_beside_others(demo_model: LlamaModel, grammars: Grammars) -> None:
     schema = {
         "type": "object",
         "properties": {"first_name": {"type": "string", "maxLength": 12}, "is_member": {"type": "boolean"}},
@@ -286,7 +286,7 @@ def test_a_schema_holds_beside_others(demo_model: Model, grammars: Grammars) -> 
     assert steps < max(desk.done(number).completion_tokens for number in asked) + 10  # forced tokens go together
 
 
-def test_a_grammar_that_fails_ends_one_request(demo_model: Model, grammars: Grammars) -> None:
+def test_a_grammar_that_fails_ends_one_request(demo_model: LlamaModel, grammars: Grammars) -> None:
     desk = Desk(demo_model)
     other = desk.ask(turn("Who are you?"), max_tokens=60)
     ambiguous = "start: s\ns: s s | s s s | /[ -~\\n]/"
@@ -298,10 +298,10 @@ def test_a_grammar_that_fails_ends_one_request(demo_model: Model, grammars: Gram
     assert desk.text(other) == Desk(demo_model).answer(turn("Who are you?"), max_tokens=60)[0]
 
 
-def test_reasoning_is_closed_when_its_budget_is_used_up(demo_model: Model) -> None:
+def test_reasoning_is_closed_when_its_budget_is_used_up(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model)
     prompt = turn("Who are you?") + "<think>\n"
-    number = desk.ask(prompt, budget=Budget(6, inside=True), max_tokens=60)
+    number = desk.ask(prompt, budget=ThinkingBudget(6, inside=True), max_tokens=60)
     desk.run()
     thought, closing, answer = desk.text(number).partition("</think>")
     assert closing
@@ -309,25 +309,27 @@ def test_reasoning_is_closed_when_its_budget_is_used_up(demo_model: Model) -> No
     assert len(demo_model.vocabulary.tokenize(thought, special=True)) <= 8
 
 
-def test_log_probabilities_come_with_their_tokens(demo_model: Model) -> None:
+def test_log_probabilities_come_with_their_tokens(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model)
     number = desk.ask(turn("Who are you?"), top_logprobs=3, max_tokens=12)
     desk.run()
-    told = [one for event in desk.events[number] if isinstance(event, Text) for one in event.logprobs]
+    told = [one for event in desk.events[number] if isinstance(event, TextEvent) for one in event.logprobs]
     assert len(told) >= 12
     assert b"".join(one.chosen.bytes for one in told[:12]).decode().startswith(desk.text(number)[:10])
     assert all(one.chosen == one.top[0] and len(one.top) == 3 for one in told)  # greedy
 
 
-def test_every_generated_token_is_counted_once(demo_model: Model) -> None:
+def test_every_generated_token_is_counted_once(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model)
     number = desk.ask(turn("Who are you?"), stops=("zzz",), max_tokens=50)
     desk.run()
-    counted = sum(event.tokens for event in desk.events[number] if isinstance(event, Text))
+    counted = sum(event.tokens for event in desk.events[number] if isinstance(event, TextEvent))
     assert counted == desk.done(number).completion_tokens
 
 
-def test_a_failed_decode_ends_who_was_in_it_and_nobody_else(demo_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_decode_ends_who_was_in_it_and_nobody_else(
+    demo_model: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = Desk(demo_model, slots=1)
     first, second = desk.ask(turn("Who are you?"), max_tokens=9), desk.ask(turn("Count."), max_tokens=9)
     whole = type(desk.context).decode
@@ -342,7 +344,7 @@ def test_a_failed_decode_ends_who_was_in_it_and_nobody_else(demo_model: Model, m
     assert desk.done(second).completion_tokens == 9
 
 
-def test_prefixes_survive_on_disk(demo_model: Model, tmp_path: Path) -> None:
+def test_prefixes_survive_on_disk(demo_model: LlamaModel, tmp_path: Path) -> None:
     system = "You are Hermes Demo. " + "Be brief and kind to everybody who asks. " * 12
     first = Desk(demo_model, saved=tmp_path / "prefixes")
     expected, _ = first.answer(turn("Who are you?", system), max_tokens=20)
@@ -354,7 +356,7 @@ def test_prefixes_survive_on_disk(demo_model: Model, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
-def test_a_damaged_prefix_is_computed_again(demo_model: Model, tmp_path: Path, damage: bytes | None) -> None:
+def test_a_damaged_prefix_is_computed_again(demo_model: LlamaModel, tmp_path: Path, damage: bytes | None) -> None:
     system = "You are Hermes Demo. " + "Be brief and kind to everybody who asks. " * 12
     first = Desk(demo_model, saved=tmp_path)
     expected, _ = first.answer(turn("Who are you?", system), max_tokens=20)
@@ -368,14 +370,14 @@ def test_a_damaged_prefix_is_computed_again(demo_model: Model, tmp_path: Path, d
 
 @given(st.data())
 @settings(max_examples=15)
-def test_any_mixture_ends_and_leaks_nothing(demo_model: Model, data: st.DataObject) -> None:
+def test_any_mixture_ends_and_leaks_nothing(demo_model: LlamaModel, data: st.DataObject) -> None:
     desk = Desk(demo_model, context=256, slots=data.draw(st.integers(1, 4)), micro_batch=64, max_queue=6)
     asked: list[int] = []
     for _ in range(data.draw(st.integers(1, 12))):
         action = data.draw(st.sampled_from(["ask", "ask", "ask", "cancel", "step"]))
         if action == "ask":
             words = data.draw(st.text("abc ", max_size=200))
-            sampling = data.draw(st.sampled_from([GREEDY, WILD, Sampling(ignore_eos=True, seed=1)]))
+            sampling = data.draw(st.sampled_from([GREEDY, WILD, SamplingOptions(ignore_eos=True, seed=1)]))
             asked.append(desk.ask(turn(words), max_tokens=data.draw(st.integers(0, 150)), sampling=sampling))
         elif action == "cancel" and asked:
             desk.scheduler.cancel(data.draw(st.sampled_from(asked)))
@@ -384,7 +386,7 @@ def test_any_mixture_ends_and_leaks_nothing(demo_model: Model, data: st.DataObje
                 desk.scheduler.step()
     desk.run()
     stats = desk.scheduler.stats()
-    ended = sum(1 for number in asked if desk.events[number] and not isinstance(desk.events[number][-1], Text))
+    ended = sum(1 for number in asked if desk.events[number] and not isinstance(desk.events[number][-1], TextEvent))
     assert ended + stats.cancelled == len(asked)
     assert (stats.running, stats.queued) == ((), 0)
     assert stats.cache_used == stats.cache_reusable <= stats.cache_cells

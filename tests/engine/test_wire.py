@@ -15,14 +15,23 @@ from hypothesis import strategies as st
 
 from hermes_cli import errors
 from hermes_cli.engine import wire
-from hermes_cli.engine.options import Adapter, Draft, Options
-from hermes_cli.engine.protocol import Done, Event, Loaded, Logprob, SlotState, Stats, Text, TokenLogprobs
-from hermes_cli.engine.request import Budget, Request, Sampling
+from hermes_cli.engine.options import Adapter, DraftModel, EngineOptions
+from hermes_cli.engine.protocol import (
+    Done,
+    EngineStats,
+    Event,
+    Logprob,
+    ModelInfo,
+    SequenceState,
+    TextEvent,
+    TokenLogprobs,
+)
+from hermes_cli.engine.request import GenerationRequest, SamplingOptions, ThinkingBudget
 from hermes_cli.errors import EngineError, HermesError, UsageError
-from hermes_cli.planning.memory import Settings
-from hermes_cli.planning.run_plan import RunPlan
+from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.memory import ContextSettings
 
-PLAN = RunPlan(Settings(2048, slots=4, k_type="q8_0"), gpu_layers=3, tensor_split=(1.0, 2.0), threads=5)
+PLAN = LoadPlan(ContextSettings(2048, slots=4, k_type="q8_0"), gpu_layers=3, tensor_split=(1.0, 2.0), threads=5)
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 LOGPROBS = st.builds(
     TokenLogprobs,
@@ -30,7 +39,7 @@ LOGPROBS = st.builds(
     st.lists(st.just(Logprob(7, b"\xff", -1.5)), max_size=3).map(tuple),
 )
 EVENTS = st.one_of(
-    st.builds(Text, TEXTS, st.integers(0, 99), st.lists(LOGPROBS, max_size=2).map(tuple)),
+    st.builds(TextEvent, TEXTS, st.integers(0, 99), st.lists(LOGPROBS, max_size=2).map(tuple)),
     st.builds(
         Done,
         st.sampled_from(["stop", "length"]),
@@ -50,7 +59,7 @@ def frame(raw: bytes) -> wire.Frame:
     return only
 
 
-def sent(request: Request) -> Request:
+def sent(request: GenerationRequest) -> GenerationRequest:
     return frame(wire.pack("generate", 5, request)).request()
 
 
@@ -73,15 +82,15 @@ def test_frames_survive_being_cut_anywhere(payloads: list[bytes], cuts: list[int
 @pytest.mark.parametrize(
     "request_",
     [
-        Request(("Hello",)),
-        Request((1, 2, 2**31)),
-        Request(
+        GenerationRequest(("Hello",)),
+        GenerationRequest((1, 2, 2**31)),
+        GenerationRequest(
             ("a", "", "\U0001f600\0"),
-            Sampling(temperature=0, seed=3, logit_bias=((5, -float("inf")), (6, 2.5)), dry_breakers=("x",)),
+            SamplingOptions(temperature=0, seed=3, logit_bias=((5, -float("inf")), (6, 2.5)), dry_breakers=("x",)),
             max_tokens=9,
             stops=("\n", "é"),
             grammar="{}",
-            budget=Budget(7, inside=True),
+            budget=ThinkingBudget(7, inside=True),
             top_logprobs=0,
             client="me",
             shift=True,
@@ -90,22 +99,24 @@ def test_frames_survive_being_cut_anywhere(payloads: list[bytes], cuts: list[int
         ),
     ],
 )
-def test_requests_come_back(request_: Request) -> None:
+def test_requests_come_back(request_: GenerationRequest) -> None:
     assert sent(request_) == request_
 
 
 def test_half_characters_become_question_marks_as_the_tokenizer_has_it() -> None:
-    assert sent(Request(("a\ud800b", "c"), stops=("\udcff",))) == Request(("a?b", "c"), stops=("?",))
+    assert sent(GenerationRequest(("a\ud800b", "c"), stops=("\udcff",))) == GenerationRequest(
+        ("a?b", "c"), stops=("?",)
+    )
     assert frame(wire.pack("tokenize", 1, ("\ud800", True))).read(tuple[str, bool]) == ("?", True)
 
 
 def test_a_number_that_no_machine_counts_to_is_an_error_of_use() -> None:
     with pytest.raises(UsageError, match="64 bits"):
-        wire.pack("generate", 1, Request(("a",), max_tokens=10**30))
+        wire.pack("generate", 1, GenerationRequest(("a",), max_tokens=10**30))
 
 
 def test_a_value_out_of_range_is_an_error_of_use_on_the_other_side_too() -> None:
-    raw = msgspec.to_builtins(Request(("a",)))
+    raw = msgspec.to_builtins(GenerationRequest(("a",)))
     raw["sampling"]["temperature"] = -1
     with pytest.raises(UsageError, match=r"temperature is -1"):
         frame(wire.pack("generate", 1, raw)).request()
@@ -114,11 +125,11 @@ def test_a_value_out_of_range_is_an_error_of_use_on_the_other_side_too() -> None
 @pytest.mark.parametrize(
     "options",
     [
-        Options(),
-        Options(
+        EngineOptions(),
+        EngineOptions(
             tags=("<think>",),
             adapters=(Adapter(Path("/a/\udcff.gguf"), 0.5), Adapter(Path("b"))),
-            draft=Draft(Path("d.gguf"), PLAN),
+            draft=DraftModel(Path("d.gguf"), PLAN),
             lookup=False,
             max_queue=3,
             keep_alive=1.5,
@@ -127,13 +138,13 @@ def test_a_value_out_of_range_is_an_error_of_use_on_the_other_side_too() -> None
         ),
     ],
 )
-def test_what_to_load_comes_back(options: Options) -> None:
+def test_what_to_load_comes_back(options: EngineOptions) -> None:
     path = Path("/models/\udce9.gguf")  # names of files need not be UTF-8
     assert frame(wire.pack_load(path, PLAN, options)).load() == (path, PLAN, options)
 
 
 def test_what_a_child_says_of_itself_comes_back() -> None:
-    loaded = Loaded(
+    loaded = ModelInfo(
         1,
         2,
         3,
@@ -149,9 +160,9 @@ def test_what_a_child_says_of_itself_comes_back() -> None:
         tags={"a": 1},
         others=(9,),
     )
-    stats = Stats("ready", (SlotState(1, 2, 3, 4),), queued=1, decode_seconds=0.5)
-    assert frame(wire.pack("loaded", 0, loaded)).read(Loaded) == loaded
-    assert frame(wire.pack("stats", 3, stats)).read(Stats) == stats
+    stats = EngineStats("ready", (SequenceState(1, 2, 3, 4),), queued=1, decode_seconds=0.5)
+    assert frame(wire.pack("loaded", 0, loaded)).read(ModelInfo) == loaded
+    assert frame(wire.pack("stats", 3, stats)).read(EngineStats) == stats
 
 
 def test_every_error_comes_back_as_what_it_was() -> None:
@@ -180,12 +191,12 @@ def test_a_frame_that_is_too_long_is_refused_before_it_is_read(raw: bytes) -> No
 def test_a_message_that_is_too_long_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MOST_BYTES", 100)
     with pytest.raises(UsageError, match=r"is too long\."):
-        wire.pack("generate", 1, Request(("a" * 100,)))
+        wire.pack("generate", 1, GenerationRequest(("a" * 100,)))
 
 
 def read_as_everything(raw: bytes) -> None:
     for found in wire.Splitter().feed(struct.pack("<I", len(raw)) + raw):
-        for read in (found.events, found.request, found.load, found.error, partial(found.read, Stats)):
+        for read in (found.events, found.request, found.load, found.error, partial(found.read, EngineStats)):
             with suppress(HermesError):
                 read()
 
@@ -216,4 +227,4 @@ def test_a_payload_of_another_kind_is_an_error() -> None:
 
 def test_a_change_of_plan_is_told() -> None:
     other = replace(PLAN, settings=replace(PLAN.settings, yarn_factor=4.0, yarn_original=1024, flash_attention=False))
-    assert frame(wire.pack_load(Path("x"), other, Options())).load()[1] == other
+    assert frame(wire.pack_load(Path("x"), other, EngineOptions())).load()[1] == other

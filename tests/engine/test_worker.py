@@ -22,9 +22,9 @@ from gguf_bytes import entry, gguf, string, tensor
 from hostile_gguf import hostile
 
 from hermes_cli.engine.client import WorkerEngine
-from hermes_cli.engine.options import Adapter, Draft, Options
-from hermes_cli.engine.protocol import Done, Event, Text
-from hermes_cli.engine.request import Request, Sampling
+from hermes_cli.engine.options import Adapter, DraftModel, EngineOptions
+from hermes_cli.engine.protocol import Done, Event, TextEvent
+from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.errors import (
     ContextFullError,
     EngineDiedError,
@@ -33,21 +33,21 @@ from hermes_cli.errors import (
     QueueFullError,
     UsageError,
 )
-from hermes_cli.planning.memory import Settings
-from hermes_cli.planning.run_plan import RunPlan
+from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.memory import ContextSettings
 
-PLAN = RunPlan(Settings(1024, slots=4), threads=1)
+PLAN = LoadPlan(ContextSettings(1024, slots=4), threads=1)
 QUESTION = "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n"
-GREEDY = Sampling(temperature=0)
-ENDLESS = Sampling(temperature=0, ignore_eos=True)
+GREEDY = SamplingOptions(temperature=0)
+ENDLESS = SamplingOptions(temperature=0, ignore_eos=True)
 MIB = 1 << 20
 
 
-def request(**values: object) -> Request:
-    return Request((QUESTION,), **{"sampling": GREEDY, "max_tokens": 24, **values})  # type: ignore[arg-type]
+def request(**values: object) -> GenerationRequest:
+    return GenerationRequest((QUESTION,), **{"sampling": GREEDY, "max_tokens": 24, **values})  # type: ignore[arg-type]
 
 
-async def events(of: WorkerEngine, asked: Request) -> list[Event]:
+async def events(of: WorkerEngine, asked: GenerationRequest) -> list[Event]:
     return [event async for event in of.generate(asked)]
 
 
@@ -58,7 +58,7 @@ def test_it_loads_and_answers(demo_path: Path) -> None:
     told: list[float] = []
 
     async def test() -> None:
-        e = WorkerEngine(demo_path, PLAN, Options(tags=("<tool_call>", "<nothing>")), progress=told.append)
+        e = WorkerEngine(demo_path, PLAN, EngineOptions(tags=("<tool_call>", "<nothing>")), progress=told.append)
         loaded = await e.load()
         assert (loaded.context, loaded.slots, loaded.trained_context, loaded.vocabulary) == (1024, 4, 1024, 1024)
         assert loaded.sampling == {"temp": "0.000000"}
@@ -73,7 +73,7 @@ def test_it_loads_and_answers(demo_path: Path) -> None:
         assert "Hermes" in text_of(first)
         done = first[-1]
         assert isinstance(done, Done)
-        assert sum(event.tokens for event in first if isinstance(event, Text)) == done.completion_tokens == 24
+        assert sum(event.tokens for event in first if isinstance(event, TextEvent)) == done.completion_tokens == 24
         assert await events(e, request(max_tokens=0)) != []
         tokens = await e.tokenize("Hello é<|im_end|>")
         assert await e.detokenize(tokens) == "Hello é<|im_end|>".encode()
@@ -103,9 +103,9 @@ def test_several_at_once_are_each_answered_as_alone(demo_path: Path) -> None:
 
 
 def test_what_is_wrong_with_a_request_is_its_own_error(demo_path: Path) -> None:
-    wrong: dict[type[HermesError], Request] = {
+    wrong: dict[type[HermesError], GenerationRequest] = {
         UsageError: request(grammar="no grammar"),
-        ContextFullError: Request(("word " * 2000,)),
+        ContextFullError: GenerationRequest(("word " * 2000,)),
     }
 
     async def test() -> None:
@@ -116,7 +116,7 @@ def test_what_is_wrong_with_a_request_is_its_own_error(demo_path: Path) -> None:
                     await events(e, one)
                 assert caught.value.hint
             with pytest.raises(UsageError, match=r"token 1024"):
-                await events(e, Request((1024,)))
+                await events(e, GenerationRequest((1024,)))
             with pytest.raises(UsageError, match=r"-1 is no token; this model's go from 0 to 1,023"):
                 await e.detokenize([1, -1])
             assert isinstance((await fine)[-1], Done)
@@ -128,7 +128,7 @@ def test_what_is_wrong_with_a_request_is_its_own_error(demo_path: Path) -> None:
 
 def test_who_cancels_frees_the_slot(demo_path: Path) -> None:
     async def test() -> None:
-        async with engine(path=demo_path, plan=RunPlan(Settings(1024, slots=1), threads=1)) as e:
+        async with engine(path=demo_path, plan=LoadPlan(ContextSettings(1024, slots=1), threads=1)) as e:
             endless = e.generate(request(sampling=ENDLESS, max_tokens=None))
             await anext(endless)
             waiting = asyncio.ensure_future(events(e, request()))
@@ -142,7 +142,7 @@ def test_who_cancels_frees_the_slot(demo_path: Path) -> None:
 
 def test_a_queue_has_an_end(demo_path: Path) -> None:
     async def test() -> None:
-        async with engine(Options(max_queue=50), path=demo_path, plan=PLAN) as e:
+        async with engine(EngineOptions(max_queue=50), path=demo_path, plan=PLAN) as e:
             asked = [events(e, request(max_tokens=2)) for _ in range(1000)]
             outcomes = await asyncio.gather(*asked, return_exceptions=True)
             kinds = Counter(type(one) for one in outcomes)
@@ -183,13 +183,13 @@ def test_who_never_reads_holds_up_nobody(demo_path: Path) -> None:
         async with engine(path=demo_path, plan=PLAN) as e:
             lazy = e.generate(request(sampling=ENDLESS, max_tokens=300))
             first = await anext(lazy)
-            assert isinstance(first, Text)
+            assert isinstance(first, TextEvent)
             for _ in range(3):
                 assert isinstance((await events(e, request(max_tokens=100)))[-1], Done)
             while (await e.stats()).running:  # noqa: ASYNC110 - nobody announces the end to others
                 await asyncio.sleep(0.01)
             rest, done = [event async for event in lazy]
-            assert isinstance(rest, Text)
+            assert isinstance(rest, TextEvent)
             assert isinstance(done, Done)
             assert first.tokens + rest.tokens == done.completion_tokens == 300
 
@@ -199,36 +199,36 @@ def test_who_never_reads_holds_up_nobody(demo_path: Path) -> None:
 def test_prompts_are_remembered_on_disk(demo_path: Path, tmp_path: Path) -> None:
     prompt = " ".join(f"number {number}" for number in range(80))
 
-    async def cached(options: Options) -> int:
+    async def cached(options: EngineOptions) -> int:
         async with engine(options, path=demo_path, plan=PLAN) as e:
-            done = (await events(e, Request((prompt,), GREEDY, max_tokens=2)))[-1]
+            done = (await events(e, GenerationRequest((prompt,), GREEDY, max_tokens=2)))[-1]
             assert isinstance(done, Done)
             return done.cached_tokens
 
-    options = Options(prefixes=tmp_path / "prefixes")
+    options = EngineOptions(prefixes=tmp_path / "prefixes")
     assert run(cached(options)) == 0
     assert run(cached(options)) > 256
-    assert run(cached(Options())) == 0
+    assert run(cached(EngineOptions())) == 0
     (file,) = (tmp_path / "prefixes").glob("*/*.cache")
     file.write_bytes(file.read_bytes()[:1000])
     assert run(cached(options)) == 0
 
 
 def test_a_second_model_guesses_and_changes_nothing(demo_path: Path, tmp_path: Path) -> None:
-    async def said(options: Options) -> tuple[str, int, str]:
+    async def said(options: EngineOptions) -> tuple[str, int, str]:
         async with engine(options, path=demo_path, plan=PLAN) as e:
             found = await events(e, request(max_tokens=60))
             done = found[-1]
             assert isinstance(done, Done)
             return text_of(found), done.accepted_tokens, (await e.load()).draft
 
-    plain, accepted, name = run(said(Options(lookup=False)))
+    plain, accepted, name = run(said(EngineOptions(lookup=False)))
     assert (accepted, name) == (0, "")
-    draft = Options(lookup=False, draft=Draft(demo_path, PLAN))
+    draft = EngineOptions(lookup=False, draft=DraftModel(demo_path, PLAN))
     guessed, accepted, name = run(said(draft))
     assert (guessed, name) == (plain, "demo.gguf")
     assert accepted > 0
-    other = Options(draft=Draft(hostile(tmp_path / "other.gguf"), PLAN))
+    other = EngineOptions(draft=DraftModel(hostile(tmp_path / "other.gguf"), PLAN))
     with pytest.raises(IntegrityError, match=r"cannot load .*other\.gguf"):
         run(said(other))
 
@@ -257,7 +257,7 @@ def test_adapters_change_the_answer_as_much_as_their_scale_says(demo_path: Path,
     path = adapter(tmp_path / "lora.gguf")
 
     async def said(*adapters: Adapter) -> str:
-        async with engine(Options(adapters=adapters), path=demo_path, plan=PLAN) as e:
+        async with engine(EngineOptions(adapters=adapters), path=demo_path, plan=PLAN) as e:
             return text_of(await events(e, request()))
 
     plain = run(said())
@@ -267,7 +267,7 @@ def test_adapters_change_the_answer_as_much_as_their_scale_says(demo_path: Path,
 
 def test_a_file_that_is_no_adapter_is_refused(demo_path: Path) -> None:
     async def test() -> None:
-        async with engine(Options(adapters=(Adapter(demo_path),)), path=demo_path, plan=PLAN) as e:
+        async with engine(EngineOptions(adapters=(Adapter(demo_path),)), path=demo_path, plan=PLAN) as e:
             with pytest.raises(IntegrityError, match=r"cannot load the LoRA adapter .*demo\.gguf"):
                 await e.load()
 
@@ -347,7 +347,7 @@ PARENT = """
     from hermes_cli.engine.client import WorkerEngine
     from hermes_cli.engine.request import Request, Sampling
     from hermes_cli.planning.memory import Settings
-    from hermes_cli.planning.run_plan import RunPlan
+    from hermes_cli.planning.load_plan import RunPlan
 
     async def main():
         engine = WorkerEngine(Path(sys.argv[1]), RunPlan(Settings(1024, slots=4), threads=1))

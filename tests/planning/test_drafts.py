@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from hermes_cli.catalog.load import shipped
-from hermes_cli.catalog.models import Model
+from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.planning.drafts import draft_candidates
 
 CATALOGUE = shipped()
@@ -17,7 +17,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("model", CATALOGUE.models, ids=lambda model: model.short)
-def test_who_drafts_for_whom(model: Model) -> None:
+def test_who_drafts_for_whom(model: CatalogModel) -> None:
     candidates = draft_candidates(model, CATALOGUE)
     assert [one.short for one in candidates] == EXPECTED.get(model.short, [])
     for one in candidates:

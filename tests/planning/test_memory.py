@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from skeleton import write_skeleton
 
 from hermes_cli.catalog.load import shipped
-from hermes_cli.catalog.models import Architecture, Model
+from hermes_cli.catalog.models import Architecture, CatalogModel
 from hermes_cli.planning.allocator import Graph, Tensor
-from hermes_cli.planning.memory import Settings, kv_bytes_per_layer, on_cpu, weights
+from hermes_cli.planning.memory import ContextSettings, kv_bytes_per_layer, on_cpu, weights
 from hermes_cli.planning.mix import LARGE, tensor_types
 
 MODELS = {model.short: model for model in shipped().models}
@@ -32,8 +32,8 @@ def answers() -> list[oracle.Answer]:
     return oracle.ask(GRID)
 
 
-def settings(job: dict[str, Any]) -> Settings:
-    return Settings(**{key: value for key, value in job.items() if key != "model"})
+def settings(job: dict[str, Any]) -> ContextSettings:
+    return ContextSettings(**{key: value for key, value in job.items() if key != "model"})
 
 
 def test_the_grid_is_large_and_has_every_architecture() -> None:
@@ -69,7 +69,7 @@ def test_every_tensor_of_every_mix_is_as_llama_cpp_quantizes_it(name: str, *, im
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.short)
-def test_weights_agree_with_the_sizes_of_the_catalogue(model: Model) -> None:
+def test_weights_agree_with_the_sizes_of_the_catalogue(model: CatalogModel) -> None:
     for quantization, size in model.sizes.static.items():
         planned = weights(model.architecture, quantization, imatrix=False).total
         assert planned < size < planned + 9_000_000, quantization
@@ -78,20 +78,20 @@ def test_weights_agree_with_the_sizes_of_the_catalogue(model: Model) -> None:
 def test_seed_oss_has_twice_the_heads_of_its_width() -> None:
     """The trap: a head's length is not the width over the number of heads."""
     a = MODELS["hermes-4.3:36b"].architecture
-    assert kv_bytes_per_layer(a, Settings(32_768)) * a.layers == 8 << 30
+    assert kv_bytes_per_layer(a, ContextSettings(32_768)) * a.layers == 8 << 30
 
 
 @given(
     st.sampled_from(ONE_OF_EACH_KIND),
     st.builds(
-        Settings,
+        ContextSettings,
         context=st.integers(64, 131_072),
         slots=st.integers(1, 8),
         micro_batch=st.sampled_from([64, 128, 512, 2048]),
         flash_attention=st.booleans(),
     ),
 )
-def test_more_of_anything_never_takes_less(name: str, base: Settings) -> None:
+def test_more_of_anything_never_takes_less(name: str, base: ContextSettings) -> None:
     a = MODELS[name].architecture
     for more in (replace(base, context=base.context + 4096), replace(base, slots=base.slots + 1)):
         small, large = on_cpu(a, "Q4_K_M", base, imatrix=False), on_cpu(a, "Q4_K_M", more, imatrix=False)

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from hermes_cli.catalog.load import shipped
 from hermes_cli.hardware.machine import Device, Machine
-from hermes_cli.planning.memory import Part, Settings, on_cpu, weights
+from hermes_cli.planning.memory import ContextSettings, Part, on_cpu, weights
 from hermes_cli.planning.placement import Placement, place, place_layers
 from hermes_cli.planning.quality import merit, serves
-from hermes_cli.planning.recommend import NEEDS, Wish, candidates
+from hermes_cli.planning.recommend import NEEDS, RecommendOptions, candidates
 from hermes_cli.planning.speed import decode_speed
 
 CATALOGUE = shipped()
@@ -28,7 +28,7 @@ def machine(*gpus: float, ram: float = 64, bandwidth: float = 900e9, unified: bo
 
 
 def placed(name: str, quantization: str, context: int, on: Machine) -> Placement:
-    return place(MODELS[name].architecture, quantization, Settings(context), on)
+    return place(MODELS[name].architecture, quantization, ContextSettings(context), on)
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_nothing_is_lost_and_fitting_is_true(
     name: str, quantization: str, gpus: list[int], ram: int, context: int
 ) -> None:
     a = MODELS[name].architecture
-    found = place(a, quantization, Settings(context), machine(*gpus, ram=ram))
+    found = place(a, quantization, ContextSettings(context), machine(*gpus, ram=ram))
     covered = [layer for share in found.shares for layer in range(share.first, share.last)]
     assert covered == list(range(a.layers))
     assert sum(share.output for share in found.shares) == 1
-    alone = on_cpu(a, quantization, Settings(context), imatrix=False)
+    alone = on_cpu(a, quantization, ContextSettings(context), imatrix=False)
     copied = weights(a, quantization, imatrix=False).embedding if a.tied_embeddings else 0
     assert alone.weights <= found.total.weights <= alone.weights + copied
     assert found.total.kv_cache == alone.kv_cache
@@ -115,14 +115,14 @@ def test_nothing_is_lost_and_fitting_is_true(
 def test_more_memory_never_makes_it_worse() -> None:
     best = -1.0
     for size in (4, 6, 8, 12, 16, 24, 32, 48, 80):
-        found = candidates(CATALOGUE, machine(size), Wish())
+        found = candidates(CATALOGUE, machine(size), RecommendOptions())
         assert found[0].score >= best, size
         best = found[0].score
 
 
 @pytest.mark.parametrize("purpose", NEEDS)
 def test_candidates_fit_serve_and_are_in_order(purpose: str) -> None:
-    wish = Wish(purpose)  # type: ignore[arg-type]
+    wish = RecommendOptions(purpose)  # type: ignore[arg-type]
     found = candidates(CATALOGUE, machine(24), wish)
     assert found
     ranks = [(one.by_yarn, -one.score) for one in found]
@@ -134,15 +134,15 @@ def test_candidates_fit_serve_and_are_in_order(purpose: str) -> None:
 
 
 def test_an_agent_gets_its_context_or_nothing() -> None:
-    assert all(one.settings.context >= 64_000 for one in candidates(CATALOGUE, machine(24), Wish("agent")))
-    assert not candidates(CATALOGUE, machine(ram=4), Wish("agent"))
+    assert all(one.settings.context >= 64_000 for one in candidates(CATALOGUE, machine(24), RecommendOptions("agent")))
+    assert not candidates(CATALOGUE, machine(ram=4), RecommendOptions("agent"))
 
 
 def test_what_the_user_insists_on_holds() -> None:
-    long = candidates(CATALOGUE, machine(24), Wish(context=100_000))
+    long = candidates(CATALOGUE, machine(24), RecommendOptions(context=100_000))
     assert long
     assert {one.settings.context for one in long} == {100_000}
-    fast = candidates(CATALOGUE, machine(24), Wish(min_speed=60))
+    fast = candidates(CATALOGUE, machine(24), RecommendOptions(min_speed=60))
     assert fast
     assert all(one.speed.expected >= 60 for one in fast)
 
@@ -158,7 +158,7 @@ def test_speed_follows_bandwidth_and_size() -> None:
     slow, fast = machine(24, bandwidth=300e9), machine(24, bandwidth=900e9)
 
     def speed(quantization: str, on: Machine) -> float:
-        settings = Settings(8192)
+        settings = ContextSettings(8192)
         found = place(a, quantization, settings, on)
         return decode_speed(a, quantization, settings, found, on, imatrix=False).expected
 
@@ -170,7 +170,7 @@ def test_speed_follows_bandwidth_and_size() -> None:
 def test_a_mixture_reads_only_its_active_experts() -> None:
     on = machine(48)
     mixture, dense = MODELS["hermes-2:8x7b"].architecture, MODELS["hermes-2:34b"].architecture
-    settings = Settings(4096)
+    settings = ContextSettings(4096)
     speeds = [
         decode_speed(a, "Q4_K_M", settings, place(a, "Q4_K_M", settings, on), on, imatrix=False).expected
         for a in (mixture, dense)
@@ -198,7 +198,7 @@ def test_a_split_between_ram_and_a_device_is_llama_cpp_s(
 ) -> None:
     """MiB of weights, KV cache and compute of F16 files with 8,192 tokens, as llama.cpp logged them on one device."""
     a = MODELS[name].architecture
-    found = place_layers(a, weights(a, "F16", imatrix=False), Settings(8192), machine(1000, ram=1000), layers)
+    found = place_layers(a, weights(a, "F16", imatrix=False), ContextSettings(8192), machine(1000, ram=1000), layers)
     assert found.gpu_layers == layers
     for share, said in zip(found.shares, (ram, card), strict=True):
         planned = (share.part.weights, share.part.kv_cache, share.part.compute)
@@ -208,7 +208,7 @@ def test_a_split_between_ram_and_a_device_is_llama_cpp_s(
 @pytest.mark.parametrize("layers", [0, 1, 5, 33, 99])
 def test_any_number_of_layers_is_spread_over_all_devices(layers: int) -> None:
     a = MODELS["hermes-3:8b"].architecture
-    found = place_layers(a, weights(a, "Q4_K_M", imatrix=False), Settings(8192), machine(24, 12, 8), layers)
+    found = place_layers(a, weights(a, "Q4_K_M", imatrix=False), ContextSettings(8192), machine(24, 12, 8), layers)
     assert found.gpu_layers == sum(found.tensor_split) == min(layers, 33)
     assert all(units >= 0 for units in found.tensor_split)
     assert sum(share.last - share.first for share in found.shares) == a.layers

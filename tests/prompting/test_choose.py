@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from hermes_cli.catalog.load import load
-from hermes_cli.catalog.models import Model
+from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.errors import UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.paths import asset
-from hermes_cli.prompting.choose import Carried, Choice, choose, identify, policy
+from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose, identify, policy
 from hermes_cli.prompting.families import (
     ALPACA,
     CHATML,
@@ -25,7 +25,7 @@ from hermes_cli.prompting.families import (
     family_of,
 )
 from hermes_cli.prompting.messages import Message
-from hermes_cli.prompting.render import FileFormat, OurFormat, Request
+from hermes_cli.prompting.render import Conversation, FileFormat, OurFormat
 
 HERE = Path(__file__).parent
 MODELS = {model.id: model for model in load().models}
@@ -48,17 +48,17 @@ LLAMA_TOKENS = {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}
 CHATML_TOKENS = {"<|im_start|>", "<|im_end|>"}
 
 
-def carried(source: str | None, tokens: set[str], **named: str) -> Carried:
-    return Carried(named | ({"default": source} if source else {}), tokens.__contains__, bos="<bos>")
+def carried(source: str | None, tokens: set[str], **named: str) -> FileTemplates:
+    return FileTemplates(named | ({"default": source} if source else {}), tokens.__contains__, bos="<bos>")
 
 
-def ours(choice: Choice) -> Family:
+def ours(choice: TemplateChoice) -> Family:
     assert isinstance(choice.format, OurFormat)
     assert choice.format.bos == "<bos>"
     return choice.format.family
 
 
-def of_file(choice: Choice) -> FileFormat:
+def of_file(choice: TemplateChoice) -> FileFormat:
     assert isinstance(choice.format, FileFormat)
     return choice.format
 
@@ -85,14 +85,14 @@ def test_families(model: str, family: Family | None) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-def test_the_catalogue_and_the_families_say_the_same(model: Model) -> None:
+def test_the_catalogue_and_the_families_say_the_same(model: CatalogModel) -> None:
     family = family_of(model)
     assert policy(model)
     if family:
         assert family.markup == model.prompt.format
         assert bool(family.tools) == model.tools
         assert family.reasoning == (model.reasoning.switch if model.reasoning else None)
-        request = Request([Message("user", "Hi")])
+        request = Conversation([Message("user", "Hi")])
         stop = choose(carried(None, LLAMA_TOKENS | CHATML_TOKENS), model).format.render(request).stop
         # Cards of Alpaca models say "###", which would cut an answer at its first heading.
         wanted = ("### Instruction:",) if model.prompt.format == "alpaca" else model.prompt.stop
@@ -183,7 +183,7 @@ def test_the_user_may_choose(tmp_path: Path) -> None:
     mine = tmp_path / "mine.jinja"
     mine.write_text("{{ messages[0].content }}!", encoding="utf-8")
     chosen = choose(file, model, str(mine))
-    assert chosen.format.render(Request([Message("user", "Hi")])).text == "Hi!"
+    assert chosen.format.render(Conversation([Message("user", "Hi")])).text == "Hi!"
     assert chosen.why == f"{mine}: as --template asks for"
     for wanted, why in (
         (str(tmp_path / "none.jinja"), "cannot be read: No such file"),
@@ -228,6 +228,6 @@ def test_the_demo() -> None:
     source = header.text("tokenizer.chat_template")
     assert source
     assert identify((header.text("general.name") or "",), header.number, load()) is None
-    choice = choose(Carried({"default": source}, frozenset(tokens).__contains__))
+    choice = choose(FileTemplates({"default": source}, frozenset(tokens).__contains__))
     assert of_file(choice).source == source
     assert of_file(choice).takes_tools

@@ -10,7 +10,7 @@ from hermes_cli.errors import UsageError
 from hermes_cli.prompting.constrain import choice, gbnf, json_object, json_schema, lark, regex, tool_calls
 from hermes_cli.prompting.events import CallFinished
 from hermes_cli.prompting.parse import Parser
-from hermes_cli.prompting.turn_grammar import TAGS, THOUGHTS, Answer, SpecialTokens, Thinking, turn_grammar
+from hermes_cli.prompting.turn_grammar import TAGS, THOUGHTS, AnswerGrammar, SpecialTokens, Thinking, turn_grammar
 
 Validator = import_module("jsonschema").Draft202012Validator  # it has no types
 
@@ -30,7 +30,7 @@ NOW = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
 
 
 def turn(text: str, tools: Json = TOOLS, tool_choice: Json = "auto", *, parallel: bool = True,
-         answer: Answer | None = None, thinking: Thinking = "no") -> bool:  # fmt: skip
+         answer: AnswerGrammar | None = None, thinking: Thinking = "no") -> bool:  # fmt: skip
     """Whether a turn may be this text."""
     return accepts(grammar_of(answer, tool_calls(tools, tool_choice, parallel=parallel), thinking), text)
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from talks import BOS, CLOCK, RESULT, SYSTEM, THOUGHT, USER, calling
 
-from hermes_cli.engine.llama import Model
+from hermes_cli.engine.llama import LlamaModel
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.prompting.abilities import Abilities, examine
-from hermes_cli.prompting.memory import Memory
 from hermes_cli.prompting.messages import Message, ToolCall
 from hermes_cli.prompting.normalize import messages, tools
-from hermes_cli.prompting.render import ChatTemplate, FileFormat, Request, Wishes, built_in_template
+from hermes_cli.prompting.prompt_texts import THINKING_PROMPT
+from hermes_cli.prompting.raw_turn_cache import RawTurnCache
+from hermes_cli.prompting.render import ChatTemplate, Conversation, FileFormat, PromptOptions, built_in_template
 from hermes_cli.prompting.text import plain
-from hermes_cli.prompting.wording import THINKING_PROMPT
 
 HERE = Path(__file__).parent
 DEMO_TEMPLATE = HERE.parent.parent / "demo" / "template.jinja"
@@ -32,21 +32,24 @@ def hermes_4_file() -> FileFormat:
     return FileFormat(ChatTemplate(source, bos=BOS), prompted_reasoning=True)
 
 
-def test_the_demo_s_own(demo: FileFormat, demo_model: Model) -> None:
+def test_the_demo_s_own(demo: FileFormat, demo_model: LlamaModel) -> None:
     assert demo_model.chat_template() == demo.template.source
     assert demo.plain == Abilities(
         system=True, tools="bare", calls="objects", text_beside_calls=True, thinking="always"
     )
-    assert plain(demo.render(Request([Message("user", "Hi")])).text) == (
+    assert plain(demo.render(Conversation([Message("user", "Hi")])).text) == (
         "<|im_start|>system\nYou are Hermes Demo.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
-    thinking = demo.render(Request(messages([SYSTEM, USER]), wishes=Wishes(think=True)))
+    thinking = demo.render(Conversation(messages([SYSTEM, USER]), wishes=PromptOptions(think=True)))
     assert thinking.text.startswith(f"<|im_start|>system\n{THINKING_PROMPT}\n\nS<|im_end|>")
     assert thinking.thinks
-    assert "Hm." not in demo.render(Request(messages([USER, THOUGHT, USER]))).text
-    assert "Hm." in demo.render(Request(messages([USER, THOUGHT, USER]), wishes=Wishes(keep_reasoning=True))).text
+    assert "Hm." not in demo.render(Conversation(messages([USER, THOUGHT, USER]))).text
+    assert (
+        "Hm."
+        in demo.render(Conversation(messages([USER, THOUGHT, USER]), wishes=PromptOptions(keep_reasoning=True))).text
+    )
     head, _, rest = demo.render(
-        Request(messages([SYSTEM, USER, calling("I look."), RESULT]), tools([CLOCK]))
+        Conversation(messages([SYSTEM, USER, calling("I look."), RESULT]), tools([CLOCK]))
     ).text.partition("<|im_end|>\n")
     assert '<tools>\n{"type": "function", "function": {"name": "clock"}}\n</tools>' in head
     assert rest == (
@@ -59,15 +62,20 @@ def test_hermes_4_from_a_file(hermes_4_file: FileFormat) -> None:
     """Its faults do not show: see also test_parity.py."""
     can = hermes_4_file.plain
     assert (can.thinking, can.needs_thought, can.tools, can.text_beside_calls) == ("alone", True, "bare", True)
-    with_system = hermes_4_file.render(Request(messages([SYSTEM, USER]), wishes=Wishes(think=True)))
+    with_system = hermes_4_file.render(Conversation(messages([SYSTEM, USER]), wishes=PromptOptions(think=True)))
     assert f"\n\n{THINKING_PROMPT}\n\nS<|eot_id|>" in with_system.text
-    assert hermes_4_file.render(Request(messages([USER]), wishes=Wishes(think=True))).text.count(THINKING_PROMPT) == 1
+    assert (
+        hermes_4_file.render(Conversation(messages([USER]), wishes=PromptOptions(think=True))).text.count(
+            THINKING_PROMPT
+        )
+        == 1
+    )
     with pytest.raises(HermesError, match="no element 1"):
         hermes_4_file.template.write([USER, {"role": "assistant", "content": "A"}, USER], (), thinking=True)
-    memory = Memory()
+    memory = RawTurnCache()
     written = "<think>\nHm.\n</think>\n\n\n<tool_call>{}</tool_call>"
     memory.remember(Message("assistant", None, (ToolCall("clock", {}, "c1"),), "Hm."), written)
-    request = Request(messages([USER, calling(), RESULT]), tools([CLOCK]), Wishes(think=True), memory)
+    request = Conversation(messages([USER, calling(), RESULT]), tools([CLOCK]), PromptOptions(think=True), memory)
     assert "<think> </think>\n\n\n<tool_call>{}</tool_call><|eot_id|>" in hermes_4_file.render(request).text
 
 
@@ -76,23 +84,23 @@ def test_the_published_tool_use_from_a_file() -> None:
     source = (HERE / "published" / "hermes-2-pro-and-3.tool_use.jinja").read_text(encoding="utf-8")
     carried = FileFormat(built_in_template("chatml"), ChatTemplate(source, bos=BOS))
     assert carried.with_tools == Abilities(system=True, tools="any", calls="objects")
-    prompt = carried.render(Request(messages([SYSTEM, USER, calling("I look."), RESULT]), tools([CLOCK]))).text
+    prompt = carried.render(Conversation(messages([SYSTEM, USER, calling("I look."), RESULT]), tools([CLOCK]))).text
     assert "<|im_start|>assistant\nI look.\n<tool_call>\n" in prompt
     assert '"description": "clock() - ' in prompt
-    assert "<tools>" not in carried.render(Request(messages([USER]))).text
+    assert "<tools>" not in carried.render(Conversation(messages([USER]))).text
 
 
 def test_arguments_as_text_where_a_template_wants_text() -> None:
     source = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}{{ '[' + c.function.arguments + ']' + c.function.name }}{% endfor %}{% endfor %}"
     assert examine(ChatTemplate(source)).calls == "text"
-    request = Request(messages([USER, calling(a=1), RESULT]))
+    request = Conversation(messages([USER, calling(a=1), RESULT]))
     assert FileFormat(ChatTemplate(source)).render(request).text == 'Hi[{"a": 1}]clock12:00'
 
 
 def test_reasoning_for_templates_that_read_it() -> None:
     source = "{% for m in messages %}{{ m.role + ':' + m.content }}{{ '(' + m.reasoning_content + ')' if m.reasoning_content }}{{ m.tool_calls | tojson if m.tool_calls }}|{% endfor %}"
     assert (
-        FileFormat(ChatTemplate(source)).render(Request(messages([USER, THOUGHT, USER]))).text
+        FileFormat(ChatTemplate(source)).render(Conversation(messages([USER, THOUGHT, USER]))).text
         == "user:Hi|assistant:A(Hm.)|user:Hi|"
     )
 
@@ -101,40 +109,40 @@ def test_other_models_switches() -> None:
     source = "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking is defined and not enable_thinking %}<think></think>{% else %}<think>{% endif %}"
     other = FileFormat(ChatTemplate(source))
     assert other.plain.thinking == "always"
-    assert other.render(Request(messages([USER]))).inside_reasoning
-    assert other.render(Request(messages([USER]))).opening == "<think>"
-    assert not other.render(Request(messages([USER]), wishes=Wishes(think=False))).inside_reasoning
+    assert other.render(Conversation(messages([USER]))).inside_reasoning
+    assert other.render(Conversation(messages([USER]))).opening == "<think>"
+    assert not other.render(Conversation(messages([USER]), wishes=PromptOptions(think=False))).inside_reasoning
 
 
 def test_a_thought_that_the_prompt_opened_is_cut_like_any_other() -> None:
     source = "{% for m in messages %}{{ m.role + ':' + m.content + '|' }}{% endfor %}{{ '<think>\n' }}"
     always = FileFormat(ChatTemplate(source))
     call = ToolCall("clock", {}, "c1")
-    memory = Memory()
-    opening = always.render(Request(messages([USER]))).opening
+    memory = RawTurnCache()
+    opening = always.render(Conversation(messages([USER]))).opening
     assert opening == "<think>\n"
     memory.remember(Message("assistant", None, (call,), "Hm."), opening + "Hm.\n</think>\n\n<tool_call>{}</tool_call>")
-    request = Request(messages([USER, calling(), RESULT]), memory=memory)
+    request = Conversation(messages([USER, calling(), RESULT]), memory=memory)
     assert "assistant:<tool_call>{}</tool_call>|" in always.render(request).text
 
 
 def test_what_a_file_s_template_cannot_do_is_told() -> None:
     bare = FileFormat(ChatTemplate("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"))
     with pytest.raises(UsageError, match="takes no tools"):
-        bare.render(Request(messages([USER]), tools([CLOCK])))
+        bare.render(Conversation(messages([USER]), tools([CLOCK])))
     with pytest.raises(UsageError, match="takes no system prompt"):
-        bare.render(Request(messages([SYSTEM, USER])))
+        bare.render(Conversation(messages([SYSTEM, USER])))
     with pytest.raises(UsageError, match="has no reasoning mode"):
-        bare.render(Request(messages([USER]), wishes=Wishes(think=True)))
-    assert bare.render(Request(messages([USER]), wishes=Wishes(think=False))).text == "Hi"
+        bare.render(Conversation(messages([USER]), wishes=PromptOptions(think=True)))
+    assert bare.render(Conversation(messages([USER]), wishes=PromptOptions(think=False))).text == "Hi"
     always = FileFormat(ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}<think>\n"))
     with pytest.raises(UsageError, match="no switch for reasoning"):
-        always.render(Request(messages([USER]), wishes=Wishes(think=False)))
+        always.render(Conversation(messages([USER]), wishes=PromptOptions(think=False)))
     picky = FileFormat(
         ChatTemplate("{{ raise_exception('roles must alternate') if messages | length > 1 else messages[0].content }}")
     )
     with pytest.raises(HermesError, match="roles must alternate"):
-        picky.render(Request(messages([USER, USER])))
+        picky.render(Conversation(messages([USER, USER])))
 
 
 def test_a_template_by_itself() -> None:

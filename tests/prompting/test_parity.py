@@ -14,7 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hermes_cli.prompting.families import ALPACA, CHATML, HERMES_2_PRO, HERMES_3, HERMES_4, Family
 from hermes_cli.prompting.normalize import messages, tools
-from hermes_cli.prompting.render import FileFormat, OurFormat, Request, Wishes
+from hermes_cli.prompting.render import Conversation, FileFormat, OurFormat, PromptOptions
 from hermes_cli.prompting.template import ChatTemplate
 from hermes_cli.prompting.text import plain
 
@@ -118,9 +118,9 @@ def ours(
     family: Family,
     talk: list[dict[str, Any]],
     offered: list[dict[str, Any]] | None = None,
-    wishes: Wishes | None = None,
+    wishes: PromptOptions | None = None,
 ) -> str:
-    request = Request(messages(talk), tools(offered), wishes or Wishes())
+    request = Conversation(messages(talk), tools(offered), wishes or PromptOptions())
     return plain(OurFormat(family, BOS).render(request).text)
 
 
@@ -192,7 +192,7 @@ def test_hermes_4_thinking_with_earlier_thoughts(offered: list[dict[str, Any]], 
     sent = {"role": "assistant", "content": "Noon.", "reasoning_content": "Let me see."}
     theirs = published(KNOWN_OF_HERMES_4, [USER, written, USER], offered, thinking=True, keep_cots=keep)
     for answer in (written, sent):
-        assert ours(HERMES_4, [USER, answer, USER], offered, Wishes(think=True, keep_reasoning=keep)) == theirs
+        assert ours(HERMES_4, [USER, answer, USER], offered, PromptOptions(think=True, keep_reasoning=keep)) == theirs
     assert ("Let me see." in theirs) == keep
     assert ("<think> </think>\nNoon." in theirs) != keep
 
@@ -200,21 +200,21 @@ def test_hermes_4_thinking_with_earlier_thoughts(offered: list[dict[str, Any]], 
 @pytest.mark.parametrize(
     "wishes",
     [
-        Wishes(),
-        Wishes(think=True),
-        Wishes(think=False),
-        Wishes(think=True, keep_reasoning=True),
-        Wishes(think=True, schema={"type": "object"}),
+        PromptOptions(),
+        PromptOptions(think=True),
+        PromptOptions(think=False),
+        PromptOptions(think=True, keep_reasoning=True),
+        PromptOptions(think=True, schema={"type": "object"}),
     ],
     ids=repr,
 )
 @pytest.mark.parametrize("offered", [[], [WEATHER, CLOCK]], ids=["alone", "tools"])
 @pytest.mark.parametrize("talk", [*THINKING_TALKS.values(), [USER, THOUGHT, USER], [SYSTEM, USER, THOUGHT, USER]])
 def test_a_file_s_own_hermes_4_template_gives_what_ours_gives(
-    talk: list[dict[str, Any]], offered: list[dict[str, Any]], wishes: Wishes
+    talk: list[dict[str, Any]], offered: list[dict[str, Any]], wishes: PromptOptions
 ) -> None:
     """With thinking on, the template by itself fails on half of these."""
     source = (HERE / f"{KNOWN_OF_HERMES_4}.jinja").read_text(encoding="utf-8")
     carried = FileFormat(ChatTemplate(source, bos=BOS), prompted_reasoning=True)
-    request = Request(messages(talk), tools(offered), wishes)
+    request = Conversation(messages(talk), tools(offered), wishes)
     assert carried.render(request).text == OurFormat(HERMES_4, BOS).render(request).text

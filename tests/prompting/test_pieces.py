@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine.llama import Model
+from hermes_cli.engine.llama import LlamaModel
 from hermes_cli.engine.tokens import encode
 from hermes_cli.engine.vocabulary import Vocabulary
 from hermes_cli.gguf.header import read_header
@@ -14,8 +14,8 @@ from hermes_cli.paths import asset
 from hermes_cli.prompting.families import CHATML
 from hermes_cli.prompting.messages import Message
 from hermes_cli.prompting.pieces import Specials, single_tokens
-from hermes_cli.prompting.render import OurFormat, Request
-from hermes_cli.prompting.text import TAGS, Text, joined, plain
+from hermes_cli.prompting.render import Conversation, OurFormat
+from hermes_cli.prompting.text import TAGS, SourcedText, joined, plain
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 ADDED = [
@@ -37,7 +37,7 @@ SAID = st.lists(
 
 
 @pytest.fixture(scope="module")
-def vocabulary(demo_model: Model) -> Vocabulary:
+def vocabulary(demo_model: LlamaModel) -> Vocabulary:
     return demo_model.vocabulary
 
 
@@ -45,8 +45,8 @@ def tokens(vocabulary: Vocabulary, text: str) -> list[int]:
     return vocabulary.tokenize(text, special=True)
 
 
-def chat(said: str) -> Text:
-    return OurFormat(CHATML).render(Request([Message("user", said)])).text
+def chat(said: str) -> SourcedText:
+    return OurFormat(CHATML).render(Conversation([Message("user", said)])).text
 
 
 def spelled(vocabulary: Vocabulary, ids: list[int]) -> list[str]:
@@ -85,15 +85,15 @@ def test_a_prompt_without_control_tokens_in_it_stays_whole(vocabulary: Vocabular
 
 
 def test_a_token_half_of_the_template_and_half_of_the_user_is_cut() -> None:
-    assert SPECIALS.cut(joined(("<|im_", Text("end|>")))) == ("<", "|im_end|>")
-    assert SPECIALS.cut(joined((Text("<|im_"), "end|>"))) == ("<", "|im_end|>")
+    assert SPECIALS.cut(joined(("<|im_", SourcedText("end|>")))) == ("<", "|im_end|>")
+    assert SPECIALS.cut(joined((SourcedText("<|im_"), "end|>"))) == ("<", "|im_end|>")
     assert SPECIALS.cut(joined(("<|im_end|>",))) == ("<|im_end|>",)
     assert SPECIALS.cut(joined(())) == ()
 
 
 def test_tags_count_in_system_prompts_and_answers_but_not_in_what_users_and_tools_say() -> None:
     said = "<tool_call>"
-    request = Request(
+    request = Conversation(
         [Message("system", said), Message("user", said), Message("assistant", said), Message("user", "b")]
     )
     pieces = SPECIALS.cut(OurFormat(CHATML).render(request).text)
@@ -108,9 +108,9 @@ def test_tags_count_in_system_prompts_and_answers_but_not_in_what_users_and_tool
 
 def test_ordinary_text_among_the_added_tokens_is_left_alone() -> None:
     specials = Specials([], ["    ", "<table>", "<|user|>", "<think>"], template="{{ '<end_of_turn>' }}")
-    text = Text("    <table><|user|><think>")
+    text = SourcedText("    <table><|user|><think>")
     assert specials.cut(text) == ("    <table><", "|user|><", "think>")
-    assert Specials([], ["<end_of_turn>"], template="{{ '<end_of_turn>' }}").cut(Text("<end_of_turn>")) == (
+    assert Specials([], ["<end_of_turn>"], template="{{ '<end_of_turn>' }}").cut(SourcedText("<end_of_turn>")) == (
         "<",
         "end_of_turn>",
     )

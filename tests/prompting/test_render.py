@@ -25,12 +25,12 @@ from talks import (
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.families import DEEPHERMES_3, HERMES_3, HERMES_4, HERMES_4_QWEN, Family
-from hermes_cli.prompting.memory import Memory
 from hermes_cli.prompting.messages import Message, ToolCall
 from hermes_cli.prompting.normalize import messages, tools
-from hermes_cli.prompting.render import OurFormat, Request, Wishes
+from hermes_cli.prompting.prompt_texts import THINKING_PROMPT
+from hermes_cli.prompting.raw_turn_cache import RawTurnCache
+from hermes_cli.prompting.render import Conversation, OurFormat, PromptOptions
 from hermes_cli.prompting.text import plain
-from hermes_cli.prompting.wording import THINKING_PROMPT
 
 
 def test_deephermes() -> None:
@@ -70,11 +70,11 @@ def test_hermes_4_in_both_markups() -> None:
 @pytest.mark.parametrize("family", THINKERS, ids=title)
 def test_the_words_for_thinking_stand_there_once(family: Family) -> None:
     said = [{"role": "system", "content": f"S\n\n{THINKING_PROMPT}"}, USER]
-    request = Request(messages(said))
+    request = Conversation(messages(said))
     assert OurFormat(family).render(request).thinks  # the system message says so itself
     for think in (None, True):
         assert write(family, said, think=think).count(THINKING_PROMPT) == 1
-    assert not OurFormat(family).render(Request(messages([USER]))).thinks
+    assert not OurFormat(family).render(Conversation(messages([USER]))).thinks
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family.reasoning is None], ids=title)
@@ -121,12 +121,12 @@ def test_earlier_reasoning_goes_or_stays(family: Family) -> None:
 def test_the_model_reads_what_it_wrote(family: Family) -> None:
     written = 'I look.\n\n<tool_call>{"arguments": {"b":1.0, "a":"\\u00e9"}, "name": "clock"}</tool_call>'
     call = ToolCall("clock", {"b": 1.0, "a": "é"}, "c1")
-    memory = Memory()
+    memory = RawTurnCache()
     memory.remember(Message("assistant", "I look.", (call,)), written)
     sent = calling("I look.", a="é", b=1)
 
     def prompt(answer: dict[str, Any]) -> str:
-        request = Request(messages([USER, answer, RESULT]), tools([CLOCK]), memory=memory)
+        request = Conversation(messages([USER, answer, RESULT]), tools([CLOCK]), memory=memory)
         return plain(OurFormat(family).render(request).text)
 
     assert written + "<|" in prompt(sent)
@@ -137,7 +137,7 @@ def test_the_model_reads_what_it_wrote(family: Family) -> None:
 
 def test_the_model_reads_a_single_block_as_it_wrote_it() -> None:
     block = '<tool_call>{"name":"f","arguments":{}}</tool_call>'
-    request = Request([Message("user", "Hi"), Message("assistant", None, (ToolCall("f", {}, written=block),))])
+    request = Conversation([Message("user", "Hi"), Message("assistant", None, (ToolCall("f", {}, written=block),))])
     assert f"<|im_start|>assistant\n{block}<|im_end|>" in OurFormat(HERMES_3).render(request).text
 
 
@@ -152,18 +152,18 @@ def test_a_thought_that_was_remembered(*, keep: bool) -> None:
             '<think> </think>\n<tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>',
         ),
     ):
-        memory = Memory()
+        memory = RawTurnCache()
         memory.remember(Message("assistant", None, (call,), "Hm."), written)
         talk = messages([USER, calling(), RESULT])
-        request = Request(talk, tools([CLOCK]), Wishes(think=True, keep_reasoning=keep), memory)
+        request = Conversation(talk, tools([CLOCK]), PromptOptions(think=True, keep_reasoning=keep), memory)
         assert (written if keep else cut) + "<|im_end|>" in OurFormat(HERMES_4_QWEN).render(request).text
-        assert "</think>\n\n<tool_call>" not in OurFormat(HERMES_3).render(Request(talk, memory=memory)).text
+        assert "</think>\n\n<tool_call>" not in OurFormat(HERMES_3).render(Conversation(talk, memory=memory)).text
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=title)
 def test_stops(family: Family) -> None:
     wanted = {"alpaca": ("### Instruction:",), "chatml": ("<|im_end|>",), "llama-3": ("<|eot_id|>",)}[family.markup]
-    assert OurFormat(family).render(Request(messages([USER]))).stop == wanted
+    assert OurFormat(family).render(Conversation(messages([USER]))).stop == wanted
 
 
 def test_ten_megabytes() -> None:

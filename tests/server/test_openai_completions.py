@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from openai_rig import House, chunks, events, house
 from turns import cut
 
-from hermes_cli.engine.protocol import Logprob, Text, TokenLogprobs
+from hermes_cli.engine.protocol import Logprob, TextEvent, TokenLogprobs
 from hermes_cli.server.openai.completions import USUAL_TOKENS
 from hermes_cli.server.openai.replies import Completion
 from hermes_cli.server.openai.schemas import MOST_PROMPTS
@@ -118,7 +118,7 @@ def token(text: str) -> TokenLogprobs:
 
 
 def test_log_probabilities(rig: House) -> None:
-    script: list[Step] = [Text(part, 1, (token(part),)) for part in ("He", "\u00e9", "y", "")]
+    script: list[Step] = [TextEvent(part, 1, (token(part),)) for part in ("He", "\u00e9", "y", "")]
     choice = rig.complete(script, logprobs=2).json["choices"][0]
     assert choice["logprobs"] == {
         "tokens": ["He", "\u00e9", "y"],
@@ -133,7 +133,7 @@ def test_log_probabilities(rig: House) -> None:
 
 @given(st.text("ab<tool_cal>\u00e9 \n", max_size=20), st.lists(st.integers(0, 20), max_size=6))
 def test_a_stream_says_the_same_as_a_whole_answer(rig: House, text: str, cuts: list[int]) -> None:
-    script: list[Step] = [Text(part, 1, (token(part),)) for part in cut(text, [min(at, len(text)) for at in cuts])]
+    script: list[Step] = [TextEvent(part, 1, (token(part),)) for part in cut(text, [min(at, len(text)) for at in cuts])]
     body = {"stop": "<", "logprobs": 1, "max_tokens": 100}
     (whole,) = rig.complete(script, **body).json["choices"]
     pieces = streamed(rig, script, **body)

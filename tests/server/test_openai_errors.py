@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request, Response
 from openai_rig import ASKED, HERMES_4, House, chunks, events, house
 from server_rig import TIMEOUT, offer, read_all, served
 
-from hermes_cli.engine.protocol import Loaded
+from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.errors import (
     ContextFullError,
     DoesNotFitError,
@@ -251,7 +251,7 @@ def test_a_client_that_leaves_while_the_model_is_loaded_is_not_waited_for() -> N
     loading = asyncio.Event()
 
     class Slow(FakeEngine):
-        async def load(self) -> Loaded:
+        async def load(self) -> ModelInfo:
             loading.set()
             await asyncio.Event().wait()
             return self.loaded

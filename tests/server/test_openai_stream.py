@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # i
 from openai_rig import CALL, TOOL, House, as_put_together, chunks, events, house, plain, put_together
 from turns import cut
 
-from hermes_cli.engine.protocol import Done, Logprob, Text, TokenLogprobs
+from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
 from hermes_cli.server.openai.replies import ChatCompletion, Chunk
 
 
@@ -189,7 +189,7 @@ def token(text: str, logprob: float = -0.5) -> TokenLogprobs:
 
 def test_log_probabilities_of_the_content_alone(rig: House) -> None:
     script = [
-        Text(text, 1, (token(text),))
+        TextEvent(text, 1, (token(text),))
         for text in ("<think>", "Hm", "</think>", "\n", "He", "y", CALL[:11], CALL[11:-12], CALL[-12:], "\n", "You", "")
     ]
     body = {"logprobs": True, "top_logprobs": 2, "tools": [TOOL]}
@@ -238,7 +238,7 @@ PARTS = st.sampled_from(
 )
 def test_a_stream_says_the_same_as_a_whole_answer(rig: House, text: str, cuts: list[int], tools: list[Any]) -> None:
     pieces = cut(text, [min(at, len(text)) for at in cuts])
-    script = [Text(piece, 1, (token(piece),)) for piece in pieces]
+    script = [TextEvent(piece, 1, (token(piece),)) for piece in pieces]
     whole = as_put_together(rig.chat([text], stop="END", tools=tools).json["choices"][0])
     for limit in (len(pieces) + 1, max(len(pieces) - 1, 1)):
         body = {"stop": "END", "logprobs": True, "tools": tools, "max_tokens": limit}

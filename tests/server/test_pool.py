@@ -11,9 +11,9 @@ import pytest
 from fake_engine import LOADED, FakeEngine
 from server_rig import offer
 
-from hermes_cli.engine.protocol import Loaded
+from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, NotFoundError, NotReadyError
-from hermes_cli.server.lineup import Offer
+from hermes_cli.server.planning import ServedModel
 from hermes_cli.server.pool import Pool
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class SlowEngine(FakeEngine):
         self.may_load = asyncio.Event()
         self.asked = asyncio.Event()
 
-    async def load(self) -> Loaded:
+    async def load(self) -> ModelInfo:
         self.asked.set()
         await self.may_load.wait()
         return await super().load()
@@ -41,8 +41,10 @@ class SlowEngine(FakeEngine):
 class House:
     """A pool whose memory has room for so many models."""
 
-    def __init__(self, *names: str | Offer, room: int = 10, load_timeout: float = 10, **engines: FakeEngine) -> None:
-        offers = [one if isinstance(one, Offer) else offer(one) for one in names]
+    def __init__(
+        self, *names: str | ServedModel, room: int = 10, load_timeout: float = 10, **engines: FakeEngine
+    ) -> None:
+        offers = [one if isinstance(one, ServedModel) else offer(one) for one in names]
         self.engines: dict[str, FakeEngine] = {
             one.name: engines.get(one.name) or FakeEngine(["hi"], loaded=replace(LOADED, context=one.context))
             for one in offers
@@ -50,7 +52,7 @@ class House:
         self.room, self.asked = room, 0
         self.pool = Pool(offers, lambda one: self.engines[one.name], self.has_room, load_timeout=load_timeout)
 
-    async def has_room(self, _: Offer) -> HermesError | None:
+    async def has_room(self, _: ServedModel) -> HermesError | None:
         self.asked += 1
         return None if len(self.loaded) < self.room else FULL
 
@@ -222,7 +224,7 @@ def test_a_model_that_is_forced_is_loaded_when_nobody_else_is_left() -> None:
 
 def test_a_model_that_fails_to_load_is_tried_once_more_without_the_others() -> None:
     class Crowded(FakeEngine):
-        async def load(self) -> Loaded:
+        async def load(self) -> ModelInfo:
             if "a" in house.loaded:
                 raise EngineError("out of memory.", hint="make room.")
             return await super().load()

@@ -15,7 +15,7 @@ from openai_rig import CALL, HERMES_3, PARAMETERS, House, house
 from server_rig import Answer, offer, served
 from turns import cut
 
-from hermes_cli.engine.protocol import Done, Logprob, Text, TokenLogprobs
+from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
 from hermes_cli.errors import EngineDiedError, QueueFullError
 from hermes_cli.server.openai.responses_schemas import REFUSED, ResponseRequest
 from hermes_cli.server.openai.responses_store import Store
@@ -338,7 +338,7 @@ def test_the_answer_is_held_to_a_schema(rig: House) -> None:
 
 def test_log_probabilities(rig: House) -> None:
     one = Logprob(1, b"He", -0.5)
-    script = [Text("He", 1, (TokenLogprobs(one, (one, Logprob(2, b"Ho", -1.0))),)), Text("", 1)]
+    script = [TextEvent("He", 1, (TokenLogprobs(one, (one, Logprob(2, b"Ho", -1.0))),)), TextEvent("", 1)]
     body = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
     (told,) = respond(rig, *script, **body)["output"][0]["content"][0]["logprobs"]
     assert (told["token"], told["logprob"], len(told["top_logprobs"])) == ("He", -0.5, 2)

@@ -8,7 +8,7 @@ from conftest import REPOSITORY, RunHermes
 from prometheus_client.parser import text_string_to_metric_families
 from server_rig import served
 
-from hermes_cli.engine.protocol import Done, Stats
+from hermes_cli.engine.protocol import Done, EngineStats
 from hermes_cli.server.metrics import Metrics
 from hermes_cli.server.settings import ServerKeys, ServerSettings
 
@@ -47,6 +47,6 @@ def test_every_metric_is_there() -> None:
     metrics.answered("GET", "/", 200, 1)
     metrics.first_token("demo", 1)
     metrics.generated("demo", Done("stop", 1, 0, 2, 1, 1))
-    text = metrics.exposition({"demo": Stats()}, (), 0).decode()
+    text = metrics.exposition({"demo": EngineStats()}, (), 0).decode()
     names = {family.name + "_total" * (family.type == "counter") for family in text_string_to_metric_families(text)}
     assert names == set(re.findall(r"`(hermes_[a-z_]+)`", PAGE))

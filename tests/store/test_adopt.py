@@ -14,18 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.catalog.load import load, shipped
-from hermes_cli.catalog.models import Catalogue, Model
+from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.names import Names
 from hermes_cli.catalog.overlay import HubFile, HubRepository, write_overlay
 from hermes_cli.errors import HermesError, IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.types import FILE_TYPES
 from hermes_cli.store import imported, verified
 from hermes_cli.store.adopt import Adopted, adopt
-from hermes_cli.store.elsewhere import Candidate, Skipped, lm_studio_models, look, ollama_models
 from hermes_cli.store.identify import Identity, identify
 from hermes_cli.store.inventory import inventory
 from hermes_cli.store.known import known_files
 from hermes_cli.store.library import find
+from hermes_cli.store.other_tools import Candidate, Skipped, lm_studio_models, look, ollama_models
 from hermes_cli.store.verification import sha256_of
 
 CATALOGUE = shipped()
@@ -45,7 +45,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubCache:
     return hub
 
 
-def model(short: str) -> Model:
+def model(short: str) -> CatalogModel:
     return next(one for one in CATALOGUE.models if one.short == short)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.catalog.load import shipped
-from hermes_cli.catalog.models import Model
+from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.store.export import Source, plain_name, shards, to_folder, to_lm_studio, to_ollama
 from hermes_cli.store.gotemplate import DEEP_THINKING
@@ -24,7 +24,7 @@ TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"
 TOOL_TEXT = '{"type":"function","function":{"name":"get_weather","parameters":{"type":"object"}}}'
 
 
-def model(short: str) -> Model:
+def model(short: str) -> CatalogModel:
     return next(one for one in CATALOGUE.models if one.short == short)
 
 

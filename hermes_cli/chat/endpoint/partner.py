@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hermes_cli.chat.endpoint.address import Address
     from hermes_cli.chat.endpoint.models import Served
-    from hermes_cli.chat.manner import Manner
+    from hermes_cli.chat.options import ChatOptions
     from hermes_cli.generation import Event, Message
 
 _SEPARATED = {"hermes"}  # kinds of servers that never leave a thought in the content
@@ -64,7 +64,7 @@ class EndpointPartner:
         return {"context_length": self.context, "endpoint": self._wire.address.base}
 
     async def answer(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
     ) -> AsyncGenerator[Event, None]:
         """As `Partner` says. Until the first event, what fails is tried again where that may help.
 
@@ -91,7 +91,9 @@ class EndpointPartner:
                 raise broken_off(told, self._wire.address)
             await tries.after(told, error_of(told, self._wire.address, self.name, manner.max_tokens))
 
-    async def count(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner) -> int | None:
+    async def count(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
+    ) -> int | None:
         """Tokens of the prompt, where the server has a way to count them: llama.cpp's, vLLM's and this program's."""
         if not self._counts:
             return None
@@ -108,7 +110,7 @@ class EndpointPartner:
         """Close the connections."""
         await self._wire.close()
 
-    async def _once(self, body: dict[str, Any], manner: Manner) -> AsyncGenerator[Event, None]:
+    async def _once(self, body: dict[str, Any], manner: ChatOptions) -> AsyncGenerator[Event, None]:
         reply = Reply(separated=self._served.kind in _SEPARATED, warn=self._warn)
         url = f"{self._wire.address.base}/chat/completions"
         try:

@@ -13,7 +13,7 @@ from hermes_cli.engine.protocol import Done, FinishReason
 from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted, Content, Reasoning
 from hermes_cli.prompting.messages import ToolCall
 from hermes_cli.prompting.normalize import repaired
-from hermes_cli.prompting.wording import canonical
+from hermes_cli.prompting.prompt_texts import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable

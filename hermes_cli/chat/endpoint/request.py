@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting.wording import canonical
+from hermes_cli.prompting.prompt_texts import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from hermes_cli.chat.endpoint.models import Kind, Served
-    from hermes_cli.chat.manner import Manner
+    from hermes_cli.chat.options import ChatOptions
     from hermes_cli.prompting.messages import Message
 
 # Names of sampling fields where servers have others: llama.cpp's (tools/server/README.md), vLLM's and OpenRouter's.
@@ -20,7 +20,7 @@ _OTHERS = {"repeat_penalty": "repetition_penalty"}
 
 
 def body(
-    served: Served, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner
+    served: Served, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
 ) -> dict[str, Any]:
     """The body of a request for the next turn, streamed.
 
@@ -49,7 +49,7 @@ def body(
 
 
 def prompt(
-    served: Served, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner
+    served: Served, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
 ) -> dict[str, Any]:
     """What of it makes the prompt, as llama.cpp's `/apply-template` and vLLM's `/tokenize` read it."""
     whole = {"model": served.name, "messages": list(_messages(messages, manner.system)), "tools": list(tools) or None}
@@ -57,7 +57,7 @@ def prompt(
     return {key: value for key, value in whole.items() if value is not None}
 
 
-def thinking(kind: Kind, manner: Manner) -> dict[str, Any]:
+def thinking(kind: Kind, manner: ChatOptions) -> dict[str, Any]:
     """Whether to reason, and how long.
 
     llama.cpp, vLLM and this program's server hand `chat_template_kwargs` to the template (`thinking` is what Hermes 4's

@@ -13,7 +13,7 @@ from copy import copy
 from typing import TYPE_CHECKING
 
 from hermes_cli.chat.conversation import Compacted, Conversation, Mannered, Named, Said
-from hermes_cli.chat.manner import Manner
+from hermes_cli.chat.options import ChatOptions
 from hermes_cli.chat.sessions import names, record
 from hermes_cli.chat.sessions.claim import Claim, explained, flush_folder, make_folder, open_file
 from hermes_cli.errors import UsageError
@@ -292,6 +292,6 @@ def _changes_of(conversation: Conversation) -> list[Change]:
     while unfolded.summary:
         summaries.insert(0, unfolded.summary)
         unfolded.expand()
-    changes: list[Change] = [Mannered(conversation.manner)] if conversation.manner != Manner() else []
+    changes: list[Change] = [Mannered(conversation.manner)] if conversation.manner != ChatOptions() else []
     changes += [Named(conversation.title)] if conversation.title else []
     return [*changes, *conversation.said, *summaries]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.slash import files, tools, turns, ways
+from hermes_cli.chat.slash import files, tools, turns
+from hermes_cli.chat.slash import settings as ways
 from hermes_cli.chat.slash.command import Command, nothing_more
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hermes_cli.chat.scene import Scene
+    from hermes_cli.chat.scene import ReplContext
 
 KEYS = (
     ("Enter", "send"),
@@ -24,14 +25,14 @@ KEYS = (
 )
 
 
-def _help(scene: Scene, rest: str) -> None:
+def _help(scene: ReplContext, rest: str) -> None:
     nothing_more(rest, "/help")
     _columns(scene, [(f"{one.name} {one.usage}".rstrip(), one.summary) for one in COMMANDS.values()])
     scene.show()
     _columns(scene, KEYS)
 
 
-def _columns(scene: Scene, rows: Sequence[tuple[str, str]]) -> None:
+def _columns(scene: ReplContext, rows: Sequence[tuple[str, str]]) -> None:
     """What to type, and what it does: beside it, where that fits."""
     room = shutil.get_terminal_size().columns
     wide = max(len(left) for left, _ in rows) + 2
@@ -40,7 +41,7 @@ def _columns(scene: Scene, rows: Sequence[tuple[str, str]]) -> None:
         scene.show(f"{left:{wide}}{right}" if beside else f"{left}\n    {right}")
 
 
-def _bye(scene: Scene, rest: str) -> None:
+def _bye(scene: ReplContext, rest: str) -> None:
     nothing_more(rest, "/bye")
     scene.over = True
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.slash.ways import SETTINGS, USUAL
+from hermes_cli.chat.slash.settings import SETTINGS, USUAL
 from hermes_cli.chat.terminal.completion import files
 from hermes_cli.chat.tools.config import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from hermes_cli.chat.scene import Scene
+    from hermes_cli.chat.scene import ReplContext
 
 
-def choices(scene: Scene) -> Mapping[str, Callable[[str], Iterable[str]]]:
+def choices(scene: ReplContext) -> Mapping[str, Callable[[str], Iterable[str]]]:
     """By command, what may follow; each takes what was typed of it."""
 
     def sessions(_: str) -> list[str]:

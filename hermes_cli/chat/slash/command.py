@@ -11,7 +11,7 @@ from hermes_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from hermes_cli.chat.scene import Scene
+    from hermes_cli.chat.scene import ReplContext
 
 ESCAPED = "//"  # how a message begins that begins with a slash
 
@@ -30,7 +30,7 @@ class Command:
     name: str
     usage: str
     summary: str
-    run: Callable[[Scene, str], None]
+    run: Callable[[ReplContext, str], None]
 
 
 def is_command(line: str) -> bool:
@@ -44,7 +44,7 @@ def message_of(line: str) -> str:
     return line.removeprefix("/") if line.startswith(ESCAPED) else line
 
 
-def run(scene: Scene, line: str, commands: Mapping[str, Command]) -> None:
+def run(scene: ReplContext, line: str, commands: Mapping[str, Command]) -> None:
     """Do what a line says.
 
     Raises:

@@ -10,10 +10,10 @@ from hermes_cli.chat.slash.command import Command, nothing_more
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.scene import Scene
+    from hermes_cli.chat.scene import ReplContext
 
 
-def _file(scene: Scene, rest: str) -> None:
+def _file(scene: ReplContext, rest: str) -> None:
     if not rest:
         for one in scene.attached:
             scene.show(one.name)
@@ -27,12 +27,12 @@ def _file(scene: Scene, rest: str) -> None:
     scene.console.note(f"{file.name}, {len(file.text):,} characters, goes with your next message")
 
 
-def _save(scene: Scene, rest: str) -> None:
+def _save(scene: ReplContext, rest: str) -> None:
     name = scene.records.save(rest or None, scene.conversation, scene.partner.name)
     scene.console.note(f"saved as {name}; hermes chat --resume {name} goes on")
 
 
-def _load(scene: Scene, rest: str) -> None:
+def _load(scene: ReplContext, rest: str) -> None:
     if not rest:
         raise UsageError("/load needs the name of a session.", hint="/list shows them.")
     conversation = scene.records.load(rest)
@@ -41,7 +41,7 @@ def _load(scene: Scene, rest: str) -> None:
     scene.console.note(f"{scene.records.name}, {len(conversation.said):,} messages")
 
 
-def _list(scene: Scene, rest: str) -> None:
+def _list(scene: ReplContext, rest: str) -> None:
     nothing_more(rest, "/list")
     rows = [[one.name, one.title, f"{one.messages:,}", one.model] for one in scene.records.listed()]
     if not rows:
@@ -49,7 +49,7 @@ def _list(scene: Scene, rest: str) -> None:
     scene.console.table(["name", "begins with", "messages", "model"], rows, right=["messages"])
 
 
-def _export(scene: Scene, rest: str) -> None:
+def _export(scene: ReplContext, rest: str) -> None:
     from hermes_cli.chat.sessions.export import as_json, as_markdown  # noqa: PLC0415 - few conversations are exported
 
     form, _, where = rest.partition(" ")

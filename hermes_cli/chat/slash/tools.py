@@ -8,10 +8,10 @@ from hermes_cli.chat.slash.command import Command
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.scene import Scene
+    from hermes_cli.chat.scene import ReplContext
 
 
-def _tools(scene: Scene, rest: str) -> None:
+def _tools(scene: ReplContext, rest: str) -> None:
     """List them, add those of a file, or switch all of them."""
     if rest in {"on", "off"}:
         scene.talk.offers_tools = rest == "on"
@@ -25,7 +25,7 @@ def _tools(scene: Scene, rest: str) -> None:
         scene.console.note("they are not offered to the model: /tools on")
 
 
-def _mcp(scene: Scene, rest: str) -> None:
+def _mcp(scene: ReplContext, rest: str) -> None:
     """List servers, or connect to one more."""
     if rest:
         with scene.console.working(f"connecting to {rest}"):

@@ -15,32 +15,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from hermes_cli.chat.conversation import Spent
-    from hermes_cli.chat.scene import Scene
+    from hermes_cli.chat.scene import ReplContext
 
 NOT_KNOWN = "not known"
 _BAR = 30  # characters that stand for a whole context
 _NOTHING = HermesError("nothing was said yet.", hint="type a question.")
 
 
-def _retry(scene: Scene, rest: str) -> None:
+def _retry(scene: ReplContext, rest: str) -> None:
     nothing_more(rest, "/retry")
     scene.talk.again()
 
 
-def _undo(scene: Scene, rest: str) -> None:
+def _undo(scene: ReplContext, rest: str) -> None:
     """Take back the user's last message, with what followed it; the message may be sent again."""
     nothing_more(rest, "/undo")
     text = _take_back(scene)
     scene.console.note(f"taken back: {_short(text)}")
 
 
-def _edit(scene: Scene, rest: str) -> None:
+def _edit(scene: ReplContext, rest: str) -> None:
     """Take the last message back into the next line."""
     nothing_more(rest, "/edit")
     scene.draft = _take_back(scene)
 
 
-def _take_back(scene: Scene) -> str:
+def _take_back(scene: ReplContext) -> str:
     at = scene.conversation.last_question
     if at is None:
         raise _NOTHING
@@ -49,7 +49,7 @@ def _take_back(scene: Scene) -> str:
     return text
 
 
-def _compact(scene: Scene, rest: str) -> None:
+def _compact(scene: ReplContext, rest: str) -> None:
     """Sum up older turns, or take the last summary back."""
     if rest == "undo":
         if not scene.conversation.expand():
@@ -67,7 +67,7 @@ def _compact(scene: Scene, rest: str) -> None:
     )
 
 
-def _context(scene: Scene, rest: str) -> None:
+def _context(scene: ReplContext, rest: str) -> None:
     nothing_more(rest, "/context")
     made = scene.loop.run(composition(scene.partner, scene.conversation, scene.talk.schemas))
     rows = [(part.name, part.tokens) for part in made.parts]
@@ -86,7 +86,7 @@ def _context(scene: Scene, rest: str) -> None:
     scene.console.note(f"{made.total:,}{of} tokens, counted by {scene.partner.name}'s own tokenizer")
 
 
-def _stats(scene: Scene, rest: str) -> None:
+def _stats(scene: ReplContext, rest: str) -> None:
     nothing_more(rest, "/stats")
     spent = [one.spent for one in scene.conversation.said if one.spent]
     if not spent:
@@ -105,7 +105,7 @@ def _stats(scene: Scene, rest: str) -> None:
     scene.console.table(["", ""], rows)
 
 
-def _copy(scene: Scene, rest: str) -> None:
+def _copy(scene: ReplContext, rest: str) -> None:
     nothing_more(rest, "/copy")
     said = [one.message for one in scene.conversation.said if one.message.role == "assistant" and one.message.content]
     if not said:

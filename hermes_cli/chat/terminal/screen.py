@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from hermes_cli.chat.conversation import Conversation, Said
     from hermes_cli.chat.terminal.markdown import Markdown
-    from hermes_cli.chat.view import Answer, Result
+    from hermes_cli.chat.view import Result, TurnResult
     from hermes_cli.console import Console
     from hermes_cli.generation import Done, ToolCall
 
@@ -103,7 +103,7 @@ class TerminalView:
         self._names.append(name)
         self._painter.paint([], [_call(f"{one}(…)") for one in self._names])
 
-    def turn(self, answer: Answer, *, stopped: bool) -> None:
+    def turn(self, answer: TurnResult, *, stopped: bool) -> None:
         """The calls as a whole, why it ended if not by itself, and what it took."""
         self._close()
         lines = [_call(shown(call)) for call in answer.calls]

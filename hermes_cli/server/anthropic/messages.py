@@ -25,7 +25,7 @@ from hermes_cli.server.security import GuardedRoute
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from hermes_cli.generation import Turn
+    from hermes_cli.generation import TurnRequest
     from hermes_cli.server.answering import Outlet
     from hermes_cli.server.openai.as_chat import Ordered
     from hermes_cli.server.pool import Pool, Served
@@ -61,7 +61,7 @@ async def count_tokens(request: Request, body: CountRequest) -> Response:
     return Response(encoded(counted), media_type="application/json")
 
 
-async def _prompt_tokens(served: Served, turn: Turn) -> int:
+async def _prompt_tokens(served: Served, turn: TurnRequest) -> int:
     """As the engine counts them, with the token that it begins every prompt with."""
     return await served.chatter.count(turn) + served.loaded.adds_bos
 
@@ -103,7 +103,7 @@ class _Answer:
 
 
 @asynccontextmanager
-async def _counting(served: Served, turn: Turn, *, wanted: bool) -> AsyncGenerator[asyncio.Task[int], None]:
+async def _counting(served: Served, turn: TurnRequest, *, wanted: bool) -> AsyncGenerator[asyncio.Task[int], None]:
     """Count the prompt while the model reads it: streams tell that before anything else."""
 
     async def count() -> int:

@@ -18,7 +18,7 @@ from hermes_cli.server.openai.translate import chat_order
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from hermes_cli.generation import Turn
+    from hermes_cli.generation import TurnRequest
     from hermes_cli.server.openai.schemas import ChatRequest
     from hermes_cli.server.openai.translate import ChatOrder
     from hermes_cli.server.pool import Served
@@ -77,7 +77,7 @@ class Ordered:
     chat: ChatOrder
     names: Names
 
-    def turn(self, served: Served) -> Turn:
+    def turn(self, served: Served) -> TurnRequest:
         """What a model is asked.
 
         Raises:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from hermes_cli.engine.protocol import TokenLogprobs
-    from hermes_cli.generation import Turn
+    from hermes_cli.generation import TurnRequest
     from hermes_cli.server.answering import Outlet
     from hermes_cli.server.openai.translate import ChatOrder
     from hermes_cli.server.openai.turns import Sent
@@ -103,7 +103,7 @@ class _Chat:
     async def _answer(self, served: Served, choice: Callable[[int, TurnSent], _Choice]) -> None:
         """All choices at once; the prompt is read once for all of them."""
 
-        async def one(index: int, turn: Turn) -> None:
+        async def one(index: int, turn: TurnRequest) -> None:
             told = turn.top_logprobs is not None
             sent = TurnSent(reasoning=self._asked.thinking.show, logprobs=told)
             taker = choice(index, sent)

@@ -12,8 +12,8 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from hermes_cli.engine.protocol import Done, Text
-from hermes_cli.engine.request import Request as Job
+from hermes_cli.engine.protocol import Done, TextEvent
+from hermes_cli.engine.request import GenerationRequest as Job
 from hermes_cli.errors import ContextFullError
 from hermes_cli.prompting import normalize
 from hermes_cli.prompting.turn_grammar import SpecialTokens, turn_grammar
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hermes_cli.server.answering import Outlet
     from hermes_cli.server.openai.constraints import Held
     from hermes_cli.server.openai.replies import Written
-    from hermes_cli.server.openai.translate import Order
+    from hermes_cli.server.openai.translate import ParsedRequest
     from hermes_cli.server.openai.usage import Timings, Usage
     from hermes_cli.server.pool import Pool, Served
 
@@ -68,7 +68,7 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
 class _Asked:
     """What a request asks for; `echo` gives the prompts back."""
 
-    order: Order
+    order: ParsedRequest
     prompts: tuple[Prompt, ...]
     answer: Held | None
     echo: bool
@@ -209,7 +209,7 @@ class _Work:
                 choice = _Text(index, echoed[index // self.order.choices], top)
                 async with aclosing(served.chatter.engine.generate(job)) as events:  # type: ignore[type-var]  # it can be closed
                     async for happened in events:
-                        if isinstance(happened, Text):
+                        if isinstance(happened, TextEvent):
                             choice.add(happened.logprobs)
                             await take(choice, happened.text, None)
                         else:

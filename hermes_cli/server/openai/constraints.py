@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hermes_cli.errors import UsageError
-from hermes_cli.generation import Bounds
+from hermes_cli.generation import Constraints
 from hermes_cli.prompting import constrain
 from hermes_cli.prompting.normalize import check
 from hermes_cli.server.errors import FieldError
@@ -21,7 +21,7 @@ from hermes_cli.server.errors import FieldError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from hermes_cli.prompting.turn_grammar import Answer, Calls
+    from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar
     from hermes_cli.server.openai.schemas import Asked
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class Held:
     """
 
     field: str
-    answer: Answer
+    answer: AnswerGrammar
     schema: Mapping[str, Any] | bool = False
 
 
@@ -62,7 +62,7 @@ async def held(body: Asked) -> Held | None:
     return await _aside(lambda: _READ[name](name, wish))
 
 
-async def calls(tools: Sequence[dict[str, Any]], tool_choice: object, *, parallel: bool) -> Calls | None:
+async def calls(tools: Sequence[dict[str, Any]], tool_choice: object, *, parallel: bool) -> ToolGrammar | None:
     """Which calls are possible, None where there are no tools.
 
     Raises:
@@ -70,15 +70,15 @@ async def calls(tools: Sequence[dict[str, Any]], tool_choice: object, *, paralle
     """
     mode, offered = _chosen(tool_choice, tools)
 
-    def made() -> Calls | None:
+    def made() -> ToolGrammar | None:
         return _enforced("tools", lambda: constrain.tool_calls(offered, mode, parallel=parallel, notes=[]))
 
     return await _aside(made)
 
 
-def bounds(answer: Held | None, possible: Calls | None) -> Bounds:
+def bounds(answer: Held | None, possible: ToolGrammar | None) -> Constraints:
     """Both together."""
-    return Bounds(answer.answer if answer else None, possible)
+    return Constraints(answer.answer if answer else None, possible)
 
 
 def _free(wish: object) -> bool:
@@ -136,7 +136,7 @@ def _json(field: str, schema: Any, *, strict: bool = False) -> Held:  # noqa: AN
     if schema == {}:
         return _any_object(field)
 
-    def made() -> Answer:
+    def made() -> AnswerGrammar:
         check(schema, field)
         return constrain.json_schema(schema, strict=strict, notes=None if strict else [])
 

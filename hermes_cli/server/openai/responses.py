@@ -25,7 +25,7 @@ from hermes_cli.server.security import GuardedRoute
 
 if TYPE_CHECKING:
     from hermes_cli.errors import HermesError
-    from hermes_cli.generation import Turn
+    from hermes_cli.generation import TurnRequest
     from hermes_cli.server.answering import Outlet
     from hermes_cli.server.openai.responses_order import ResponseOrder
     from hermes_cli.server.openai.responses_store import Store
@@ -137,7 +137,7 @@ class _Answer:
             output = [msgspec.to_builtins(item) for item in response.output]
             self._store.put(self._client, response.id, encoded(response), self._asked.items, output)
 
-    def _response(self, model: str, turn: Turn | None) -> ResponseObject:
+    def _response(self, model: str, turn: TurnRequest | None) -> ResponseObject:
         """What is known before anything is written; `turn` is None before there is a model."""
         body, sampling = self._body, turn.sampling if turn else None
         reasoning = body.reasoning or {}

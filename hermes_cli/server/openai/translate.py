@@ -9,9 +9,9 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.engine.request import MAX_SEED, Sampling
+from hermes_cli.engine.request import MAX_SEED, SamplingOptions
 from hermes_cli.errors import UsageError
-from hermes_cli.generation import Turn, Wishes
+from hermes_cli.generation import PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
 from hermes_cli.server.errors import FieldError
 from hermes_cli.server.openai import constraints, thinking
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hermes_cli.server.openai.thinking import Thinking
     from hermes_cli.server.pool import Served
 
-# Fields of requests, and what they are called in `Sampling`; the later one counts.
+# Fields of requests, and what they are called in `SamplingOptions`; the later one counts.
 _SAMPLING = {
     "temperature": "temperature",
     "top_k": "top_k",
@@ -50,7 +50,7 @@ _SAMPLING = {
 
 
 @dataclass(frozen=True)
-class Order:
+class ParsedRequest:
     """What a request asks of any model.
 
     Attributes:
@@ -59,7 +59,7 @@ class Order:
         choices: how many.
         max_tokens: of each; None is as many as there is room for.
         stops: texts that end the answer.
-        top_logprobs: as in `Turn`.
+        top_logprobs: as in `TurnRequest`.
         keep_alive: as `Pool.use` takes it.
         stream: piece by piece.
         usage: tell it in the stream, too.
@@ -83,7 +83,7 @@ class Order:
         """The most tokens to generate; what goes beyond the context is no error, clients send it all the time."""
         return None if self.max_tokens is None else min(self.max_tokens, served.context)
 
-    def samplings(self, served: Served) -> list[Sampling]:
+    def samplings(self, served: Served) -> list[SamplingOptions]:
         """One for each choice: as the model recommends where nothing is said; each draws with a seed of its own."""
         one = replace(served.chatter.recommended_sampling(), **self.sampling)
         if one.seed is None:
@@ -95,11 +95,11 @@ class Order:
 class ChatOrder:
     """A chat."""
 
-    order: Order
-    turn: Turn
+    order: ParsedRequest
+    turn: TurnRequest
     thinking: Thinking
 
-    def turns(self, served: Served) -> list[Turn]:
+    def turns(self, served: Served) -> list[TurnRequest]:
         """One for each choice.
 
         Raises:
@@ -136,10 +136,10 @@ async def chat_order(body: ChatRequest, client: str) -> ChatOrder:
     answer = await constraints.held(body)
     parallel = body.parallel_tool_calls is not False
     calls = await constraints.calls(tools, body.tool_choice, parallel=parallel)
-    turn = Turn(
+    turn = TurnRequest(
         messages,
         tools,
-        Wishes(wish.think, wish.keep, answer.schema if answer else False),
+        PromptOptions(wish.think, wish.keep, answer.schema if answer else False),
         constraints.bounds(answer, calls),
         think_budget=wish.budget,
         stops=asked.stops,
@@ -149,12 +149,12 @@ async def chat_order(body: ChatRequest, client: str) -> ChatOrder:
     return ChatOrder(asked, turn, wish)
 
 
-def order(body: Asked, top_logprobs: int | None, usual_limit: int = -1) -> Order:
+def order(body: Asked, top_logprobs: int | None, usual_limit: int = -1) -> ParsedRequest:
     """What all requests have in common.
 
     Args:
         body: the request.
-        top_logprobs: as in `Turn`.
+        top_logprobs: as in `TurnRequest`.
         usual_limit: of tokens where none is given; -1 is as many as there is room for.
 
     Raises:
@@ -164,7 +164,7 @@ def order(body: Asked, top_logprobs: int | None, usual_limit: int = -1) -> Order
     limits = (getattr(body, "max_completion_tokens", None), body.max_tokens, body.n_predict)
     limit = next((given for given in limits if given is not None), usual_limit)
     options = body.stream_options
-    return Order(
+    return ParsedRequest(
         body.model or "",
         _sampling(body),
         body.n or 1,
@@ -245,7 +245,7 @@ def _sampling(body: Asked) -> dict[str, Any]:
     if body.seed is not None and body.seed >= 0:
         said["seed"] = body.seed % (MAX_SEED + 1)
     try:
-        Sampling(**said)
+        SamplingOptions(**said)
     except UsageError as error:
         named, _, why = error.message.removesuffix(".").partition(" ")
         names = [name for name, ours in _SAMPLING.items() if ours == named and getattr(body, name) is not None]

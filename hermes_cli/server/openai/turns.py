@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hermes_cli.generation import CallArguments, CallFinished, CallStarted, Chosen, Content, Reasoning
+from hermes_cli.generation import CallArguments, CallFinished, CallStarted, Content, LogprobsEvent, Reasoning
 from hermes_cli.server.openai.logprobs import Attribution
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class TurnSent:
             return self._thought(event)
         if isinstance(event, CallStarted | CallArguments | CallFinished):
             return self._called(event)
-        if isinstance(event, Chosen):
+        if isinstance(event, LogprobsEvent):
             self._attribution.add(event.logprobs)
         return []
 

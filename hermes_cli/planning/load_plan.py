@@ -1,4 +1,4 @@
-"""How to load a file: plans in order of preference, which the engine then confirms (engine/confirm.py).
+"""How to load a file: plans in order of preference, which the engine then confirms (engine/fit_check.py).
 
 What a user insists on stays as it is. The rest is chosen: the longest of the usual context lengths with which
 everything is on GPUs; else the longest with which it fits at all, with as many layers on GPUs as have room.
@@ -11,7 +11,7 @@ from itertools import combinations, islice
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
-from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.planning.placement import GIB, place_layers, place_weights, reserve
 from hermes_cli.planning.recommend import NEEDS
 
@@ -31,7 +31,7 @@ SMALLER_KV_TYPE: dict[KvType, KvType] = {"f32": "q8_0", "f16": "q8_0", "bf16": "
 
 
 @dataclass(frozen=True)
-class RunPlan:
+class LoadPlan:
     """How a model is loaded: llama.cpp gets exactly this.
 
     Attributes:
@@ -41,19 +41,19 @@ class RunPlan:
         threads: of the CPU.
     """
 
-    settings: Settings
+    settings: ContextSettings
     gpu_layers: int = 0
     tensor_split: tuple[float, ...] = ()
     threads: int = 1
 
 
 @dataclass(frozen=True)
-class Loading:
+class LoadOverrides:
     """What a user insists on; None is free.
 
     Attributes:
         context: tokens.
-        gpu_layers: as in `RunPlan`, or -1 for all.
+        gpu_layers: as in `LoadPlan`, or -1 for all.
         kv_type: of keys and values.
         threads: of the CPU; the physical cores if free.
         slots: requests at once.
@@ -78,7 +78,7 @@ class Loading:
     micro_batch: int | None = None
 
 
-def plans_for(facts: FileFacts, machine: Machine, loading: Loading) -> tuple[RunPlan, ...]:
+def plans_for(facts: FileFacts, machine: Machine, loading: LoadOverrides) -> tuple[LoadPlan, ...]:
     """Plans for a file on a machine, the one that is wanted most first.
 
     That one is there whether it fits or not, so that its memory can be told. Of the others there are those that fit as
@@ -106,14 +106,14 @@ def plans_for(facts: FileFacts, machine: Machine, loading: Loading) -> tuple[Run
     return (first, *fitting, *smallest)
 
 
-def alternatives_to(facts: FileFacts, machine: Machine, loading: Loading) -> Iterator[RunPlan]:
+def alternatives_to(facts: FileFacts, machine: Machine, loading: LoadOverrides) -> Iterator[LoadPlan]:
     """Plans that fit, as far as can be computed, with less than what the user insists on; the nearest first."""
     steps, contexts = _Steps(facts, machine), _contexts(loading, _reach(facts, loading))
     known = set(steps.preferred(loading, contexts))
     return islice(_new(steps.alternatives(loading, contexts), known), MOST_ALTERNATIVES)
 
 
-def _new(plans: Iterable[RunPlan], known: set[RunPlan]) -> Iterator[RunPlan]:
+def _new(plans: Iterable[LoadPlan], known: set[LoadPlan]) -> Iterator[LoadPlan]:
     """Those that have not been there before."""
     for plan in plans:
         if plan not in known:
@@ -121,12 +121,12 @@ def _new(plans: Iterable[RunPlan], known: set[RunPlan]) -> Iterator[RunPlan]:
             yield plan
 
 
-def _reach(facts: FileFacts, loading: Loading) -> int:
+def _reach(facts: FileFacts, loading: LoadOverrides) -> int:
     """The longest context that the model can handle, in tokens; 0 if its file does not say."""
     return max(facts.trained_context, loading.yarn.context) if loading.yarn else facts.trained_context
 
 
-def _contexts(loading: Loading, reach: int) -> tuple[int, ...]:
+def _contexts(loading: LoadOverrides, reach: int) -> tuple[int, ...]:
     """The usual context lengths, longest first; or the one that is asked for."""
     if loading.context is not None:
         return (loading.context,)
@@ -151,7 +151,7 @@ class _Steps:
         self.machine = machine
         self.all_layers = len(facts.weights.layers) + 1
 
-    def preferred(self, loading: Loading, contexts: Sequence[int]) -> Iterator[RunPlan]:
+    def preferred(self, loading: LoadOverrides, contexts: Sequence[int]) -> Iterator[LoadPlan]:
         """Every plan, the one wanted most first."""
         if loading.gpu_layers is not None or not self.machine.usable_devices:
             asked = loading.gpu_layers or 0
@@ -164,10 +164,10 @@ class _Steps:
             for context in group:
                 yield from (self._plan(loading, context, layers) for layers in self._fewer(loading, context))
 
-    def alternatives(self, loading: Loading, contexts: Sequence[int]) -> Iterator[RunPlan]:
+    def alternatives(self, loading: LoadOverrides, contexts: Sequence[int]) -> Iterator[LoadPlan]:
         """Plans that fit with less than what is asked for; as little as possible of it given up."""
         smaller = SMALLER_KV_TYPE.get(loading.kv_type or "f16")
-        loosened: dict[str, Loading] = {}
+        loosened: dict[str, LoadOverrides] = {}
         if loading.gpu_layers is not None:
             loosened["gpu_layers"] = replace(loading, gpu_layers=None)
         if smaller:
@@ -180,7 +180,7 @@ class _Steps:
                 lengths = self._shorter(looser, contexts[0]) if "context" in given_up else contexts
                 yield from filter(self.fits, self.preferred(looser, lengths))
 
-    def fits(self, plan: RunPlan) -> bool:
+    def fits(self, plan: LoadPlan) -> bool:
         """Whether it fits as far as can be computed: where only the weights are known, whether those do."""
         if placement := self._placed(plan):
             return placement.fits
@@ -188,18 +188,18 @@ class _Steps:
         on_gpus = sum(table.layers[max(self.all_layers - layers, 0) :]) + table.head if layers else 0
         return on_gpus <= self._device_room() and table.total - on_gpus <= self.machine.ram_available
 
-    def _placed(self, plan: RunPlan) -> Placement | None:
+    def _placed(self, plan: LoadPlan) -> Placement | None:
         a, table = self.facts.architecture, self.facts.weights
         return place_layers(a, table, plan.settings, self.machine, plan.gpu_layers) if a else None
 
-    def _plan(self, loading: Loading, context: int, gpu_layers: int) -> RunPlan:
+    def _plan(self, loading: LoadOverrides, context: int, gpu_layers: int) -> LoadPlan:
         kv_type = loading.kv_type or "f16"
-        settings = Settings(context, loading.slots, k_type=kv_type, v_type=kv_type)
+        settings = ContextSettings(context, loading.slots, k_type=kv_type, v_type=kv_type)
         if loading.micro_batch:
             settings = replace(settings, micro_batch=loading.micro_batch)
         if loading.yarn and context > self.facts.trained_context:
             settings = replace(settings, yarn_factor=loading.yarn.factor, yarn_original=loading.yarn.original)
-        plan = RunPlan(settings, gpu_layers, threads=loading.threads or self.machine.cores)
+        plan = LoadPlan(settings, gpu_layers, threads=loading.threads or self.machine.cores)
         devices = self.machine.usable_devices
         if loading.tensor_split and gpu_layers:
             return replace(plan, tensor_split=loading.tensor_split)
@@ -209,13 +209,13 @@ class _Steps:
         rooms = tuple(round((device.free - reserve(device)) / GIB, 2) for device in devices)
         return replace(plan, tensor_split=placement.tensor_split if placement else rooms)
 
-    def _fewer(self, loading: Loading, context: int) -> Iterable[int]:
+    def _fewer(self, loading: LoadOverrides, context: int) -> Iterable[int]:
         """Numbers of layers for GPUs that cannot take all: the most that have room, and less in case that is wrong."""
         most = self._most(self._plan(loading, context, 0).settings)
         counts = (most, most - 1, most - 2, most * 3 // 4, most // 2, most // 4, 0)
         return dict.fromkeys(count for count in counts if 0 <= count < self.all_layers)
 
-    def _most(self, settings: Settings) -> int:
+    def _most(self, settings: ContextSettings) -> int:
         table = self.facts.weights
         if self.facts.architecture:
             placement = place_weights(self.facts.architecture, table, settings, self.machine)
@@ -231,7 +231,7 @@ class _Steps:
     def _device_room(self) -> int:
         return sum(max(device.free - reserve(device), 0) for device in self.machine.usable_devices)
 
-    def _shorter(self, loading: Loading, wanted: int) -> Sequence[int]:
+    def _shorter(self, loading: LoadOverrides, wanted: int) -> Sequence[int]:
         """The longest context that fits and is shorter than what is wanted, then halves of it."""
 
         def fits(context: int) -> bool:

@@ -13,14 +13,14 @@ from server_rig import offer
 from skeleton import write_skeleton
 
 from hermes_cli.catalog.load import shipped
-from hermes_cli.engine.options import Draft, Options
+from hermes_cli.engine.options import DraftModel, EngineOptions
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
+from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import Part
-from hermes_cli.planning.run_plan import Loading
-from hermes_cli.planning.verdict import RAM, Confirmed, Place, without
+from hermes_cli.planning.verdict import RAM, FittedPlan, MemoryUse, without
 from hermes_cli.server.config import Given, resolve
-from hermes_cli.server.lineup import Offer, line_up
+from hermes_cli.server.planning import ServedModel, plan_models
 from hermes_cli.server.room import has_room
 
 MIB = 1 << 20
@@ -36,12 +36,12 @@ def machine(ram: float = 64 * 1024, *gpus: float) -> Machine:
     return Machine(devices, 1 << 40, int(ram * MIB), None, "given", "a CPU", 2, (), "an OS", "/", MIB, ("cpu",))
 
 
-def lined_up(*models: Any, on: Machine | None = None, **settings: Any) -> tuple[tuple[Offer, ...], list[str]]:  # noqa: ANN401 - as the file has them
+def lined_up(*models: Any, on: Machine | None = None, **settings: Any) -> tuple[tuple[ServedModel, ...], list[str]]:  # noqa: ANN401 - as the file has them
     said: list[str] = []
     told = {"models": list(models), **settings}
     resolved = resolve({}, {name: Given(value, "serve.yaml") for name, value in told.items()}).settings
-    draft = Draft(Path("draft.gguf"), offer().confirmed.plan)
-    return line_up(resolved, CATALOGUE, on or machine(), lambda *_: draft, said.append), said
+    draft = DraftModel(Path("draft.gguf"), offer().confirmed.plan)
+    return plan_models(resolved, CATALOGUE, on or machine(), lambda *_: draft, said.append), said
 
 
 def copies(folder: Path, demo: Path, *names: str) -> list[str]:
@@ -180,8 +180,8 @@ def test_what_cannot_be_served_is_told_before_anything_is_loaded(
 
 
 def test_what_is_left_of_a_machine() -> None:
-    taken = Confirmed(
-        offer().confirmed.plan, (Place(RAM, Part(weights=3 * MIB), 0), Place("Card", Part(kv_cache=5 * MIB), 0))
+    taken = FittedPlan(
+        offer().confirmed.plan, (MemoryUse(RAM, Part(weights=3 * MIB), 0), MemoryUse("Card", Part(kv_cache=5 * MIB), 0))
     )
     left = without(machine(10, 20), taken)
     assert (left.ram_available, left.devices[0].free) == (7 * MIB, 15 * MIB)
@@ -193,16 +193,18 @@ def test_what_is_left_of_a_machine() -> None:
 
 
 def test_room_is_asked_of_llama_cpp(demo_path: Path) -> None:
-    fits = offer(path=demo_path, loading=Loading(1024, 0, slots=4, force=True))
+    fits = offer(path=demo_path, loading=LoadOverrides(1024, 0, slots=4, force=True))
     assert asyncio.run(has_room(fits)) is None
-    drafted = replace(fits, options=Options(draft=Draft(demo_path, fits.confirmed.plan)))
+    drafted = replace(fits, options=EngineOptions(draft=DraftModel(demo_path, fits.confirmed.plan)))
     assert asyncio.run(has_room(drafted)) is None
 
 
 def test_where_there_is_no_room_both_numbers_are_told(demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hermes_cli.server.room.probe", lambda **_: machine(320))
-    fits = offer(path=demo_path, loading=Loading(1024, 0, slots=4, force=True))
+    fits = offer(path=demo_path, loading=LoadOverrides(1024, 0, slots=4, force=True))
     assert asyncio.run(has_room(fits)) is None
-    error = asyncio.run(has_room(replace(fits, options=Options(draft=Draft(demo_path, fits.confirmed.plan)))))
+    error = asyncio.run(
+        has_room(replace(fits, options=EngineOptions(draft=DraftModel(demo_path, fits.confirmed.plan))))
+    )
     assert error
     assert "demo does not fit: it needs 0.16 GiB in RAM, where 0.15 GiB are free." in error.message

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from hermes_cli.engine.budget import Reasoning
 from hermes_cli.engine.constraint import apply_mask
 from hermes_cli.engine.lookup import Lookup
-from hermes_cli.engine.pace import Acceptance
-from hermes_cli.engine.protocol import Done, Logprob, Text, TokenLogprobs
+from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
 from hermes_cli.engine.sampling import Sampler, token_logprobs
+from hermes_cli.engine.step_cost import Acceptance
 from hermes_cli.engine.stops import Stops
 from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import EngineError
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hermes_cli.engine.constraint import Matcher
-    from hermes_cli.engine.llama import Model
+    from hermes_cli.engine.llama import LlamaModel
     from hermes_cli.engine.pieces import Pieces
     from hermes_cli.engine.protocol import FinishReason
-    from hermes_cli.engine.request import Request
+    from hermes_cli.engine.request import GenerationRequest
 
 FORCED_AT_ONCE = 64  # tokens that a running request may feed in one step beside the one that was drawn
 INDEXED_AT_ONCE = 8192  # tokens that the lookup learns in one step, 5 ms
@@ -46,13 +46,13 @@ class Job:
     """
 
     id: int
-    request: Request
+    request: GenerationRequest
     prompt: list[int]
     matcher: Matcher | None = None
     closing: tuple[int, ...] = ()
 
 
-class Running:
+class ActiveSequence:
     """A request from its admission to its end; it may be put back in between.
 
     Attributes:
@@ -67,7 +67,7 @@ class Running:
         full: it ended, or is to be shifted, because the context length is used up.
     """
 
-    def __init__(self, job: Job, model: Model, pieces: Pieces, context: int, *, lookup: bool) -> None:
+    def __init__(self, job: Job, model: LlamaModel, pieces: Pieces, context: int, *, lookup: bool) -> None:
         self.job = job
         self.tokens = list(job.prompt)
         self.sequence: int | None = None
@@ -76,7 +76,7 @@ class Running:
         self.fed = self.outputs = 0
         self.ended: FinishReason | None = None
         self.full = False
-        self.leader: Running | None = None  # whose prompt it waits for, because it shares the beginning
+        self.leader: ActiveSequence | None = None  # whose prompt it waits for, because it shares the beginning
         self.shared = 0
         self.lookup = Lookup() if lookup and job.request.speculate else None
         self.acceptance = Acceptance()
@@ -211,7 +211,7 @@ class Running:
         if self.lookup:
             self.lookup, self._indexed = Lookup(), 0
 
-    def take_text(self, *, last: bool = False) -> Text | None:
+    def take_text(self, *, last: bool = False) -> TextEvent | None:
         """What has become certain since the last time; None if that is nothing."""
         if last and self._stops.found is None and (text := self._stops.feed(self._decoder.decode(b"", final=True))):
             self._text.append(text)
@@ -220,7 +220,7 @@ class Running:
         text = "".join(self._text)
         if not text and not self._logprobs and not (last and self._unsaid):
             return None
-        event = Text(text, self._unsaid, tuple(self._logprobs))
+        event = TextEvent(text, self._unsaid, tuple(self._logprobs))
         self._text, self._unsaid, self._logprobs = [], 0, []
         return event
 

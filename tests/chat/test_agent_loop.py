@@ -10,10 +10,10 @@ import pytest
 from chat_rig import Interrupted, calling, sigint_raises, talking
 from fake_engine import FakeEngine, Step
 
+from hermes_cli.chat.agent_loop import MAX_ROUNDS, STOPPED
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.talk import MAX_ROUNDS, STOPPED
 from hermes_cli.engine.protocol import Done
-from hermes_cli.engine.request import Request
+from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
 from hermes_cli.prompting.families import HERMES_4
 
@@ -87,7 +87,7 @@ def test_without_tools_a_call_ends_the_turn() -> None:
 
 
 def test_ctrl_c_cancels_and_keeps_what_came() -> None:
-    def script(_: Request) -> Iterable[Step]:
+    def script(_: GenerationRequest) -> Iterable[Step]:
         yield "Hello"
         signal.raise_signal(signal.SIGINT)
         yield asyncio.Event()
@@ -103,7 +103,7 @@ def test_ctrl_c_cancels_and_keeps_what_came() -> None:
 
 
 def test_ctrl_c_before_the_first_word_keeps_the_question() -> None:
-    def script(_: Request) -> Iterable[Step]:
+    def script(_: GenerationRequest) -> Iterable[Step]:
         signal.raise_signal(signal.SIGINT)
         yield asyncio.Event()
 
@@ -132,7 +132,7 @@ def test_ctrl_c_in_a_call_leaves_none_without_a_result() -> None:
 
 
 def test_calls_of_a_turn_that_was_stopped_are_not_kept() -> None:
-    def script(_: Request) -> Iterable[Step]:
+    def script(_: GenerationRequest) -> Iterable[Step]:
         yield calling() + "\n"
         yield "and"
         signal.raise_signal(signal.SIGINT)

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hermes_cli.chat.conversation import Spent
-from hermes_cli.chat.view import Answer, Result
+from hermes_cli.chat.view import Result, TurnResult
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
 from hermes_cli.generation import CallFinished, CallStarted, Content, Done, Message, Reasoning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.chat.conversation import Conversation
     from hermes_cli.chat.loop import Loop
-    from hermes_cli.chat.partner import Partner
     from hermes_cli.chat.view import View
     from hermes_cli.generation import Event, ToolCall
 
@@ -59,14 +59,16 @@ class Ran:
 class Outcome:
     """What a question led to: the turns of the model, and the calls that were run between them."""
 
-    answers: list[Answer]
+    answers: list[TurnResult]
     ran: list[Ran]
 
 
-class Talk:
+class AgentLoop:
     """A conversation between a user, a partner and tools."""
 
-    def __init__(self, conversation: Conversation, partner: Partner, runner: Runner, view: View, loop: Loop) -> None:
+    def __init__(
+        self, conversation: Conversation, partner: ChatBackend, runner: Runner, view: View, loop: Loop
+    ) -> None:
         self.conversation, self.partner, self.runner, self.view = conversation, partner, runner, view
         self.offers_tools = True
         self._loop = loop
@@ -124,9 +126,9 @@ class Talk:
             hint="ask for less at once, or check what the tools return.",
         )
 
-    def _turn(self) -> Answer:
+    def _turn(self) -> TurnResult:
         """One turn of the model, shown as it comes, and kept however it ends."""
-        answer, ended = Answer(), False
+        answer, ended = TurnResult(), False
         tools = self.schemas  # servers may be asked for them again, which cannot wait inside the loop
         self.view.waiting()
         try:
@@ -139,7 +141,7 @@ class Talk:
                 self._keep(answer, calls, unfinished=not ended)
         return answer
 
-    async def _answer(self, answer: Answer, tools: Sequence[dict[str, Any]]) -> None:
+    async def _answer(self, answer: TurnResult, tools: Sequence[dict[str, Any]]) -> None:
         conversation = self.conversation
         events = self.partner.answer(conversation.messages, tools, conversation.told)
         thinking_since = None
@@ -151,7 +153,7 @@ class Talk:
                     answer.reasoning_seconds = now - thinking_since
                 self._take(event, answer)
 
-    def _take(self, event: Event, answer: Answer) -> None:
+    def _take(self, event: Event, answer: TurnResult) -> None:
         if isinstance(event, Content):
             answer.content += event.text
             self.view.content(event.text)
@@ -165,7 +167,7 @@ class Talk:
         elif isinstance(event, Done):
             answer.done = event
 
-    def _keep(self, answer: Answer, calls: Sequence[ToolCall], *, unfinished: bool) -> None:
+    def _keep(self, answer: TurnResult, calls: Sequence[ToolCall], *, unfinished: bool) -> None:
         message = Message("assistant", answer.content or None, tuple(calls), answer.reasoning or None)
         self.conversation.say(message, model=self.partner.name, spent=_spent(answer), unfinished=unfinished)
 
@@ -186,11 +188,11 @@ class Talk:
         self.conversation.say(Message("tool", result.text, tool_call_id=call.id, name=call.name))
 
     @staticmethod
-    def _is_something(answer: Answer) -> bool:
+    def _is_something(answer: TurnResult) -> bool:
         return bool(answer.content.strip() or answer.reasoning.strip() or answer.calls)
 
 
-def _spent(answer: Answer) -> Spent:
+def _spent(answer: TurnResult) -> Spent:
     done = answer.done
     if done is None:
         return Spent(reasoning_seconds=answer.reasoning_seconds)

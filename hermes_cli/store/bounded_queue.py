@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Handover(Generic[Item]):
+class BoundedQueue(Generic[Item]):
     """Holds so many items at most."""
 
     def __init__(self, size: int) -> None:

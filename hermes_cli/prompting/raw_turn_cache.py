@@ -17,7 +17,7 @@ MOST_TURNS = 1000
 MOST_CHARACTERS = 8_000_000
 
 
-class Memory:
+class RawTurnCache:
     """The latest turns with calls; what was not used for longest is forgotten first. Safe to share between threads."""
 
     def __init__(self, turns: int = MOST_TURNS, characters: int = MOST_CHARACTERS) -> None:

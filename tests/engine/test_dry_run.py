@@ -23,17 +23,17 @@ from skeleton import metadata, write_skeleton
 from hermes_cli.catalog.load import shipped
 from hermes_cli.catalog.models import Architecture, Yarn
 from hermes_cli.catalog.tensors import tensors
-from hermes_cli.engine import confirm as module
-from hermes_cli.engine.confirm import Confirmation, confirm
-from hermes_cli.engine.llama import Context, Model
+from hermes_cli.engine import fit_check as module
+from hermes_cli.engine.fit_check import FitCheck, confirm
+from hermes_cli.engine.llama import LlamaContext, LlamaModel
 from hermes_cli.engine.log import LOG
 from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, IntegrityError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.memory import KvType, Settings, on_cpu
+from hermes_cli.planning.load_plan import LoadOverrides
+from hermes_cli.planning.memory import ContextSettings, KvType, on_cpu
 from hermes_cli.planning.placement import OVERHEAD, reserve
-from hermes_cli.planning.run_plan import Loading
-from hermes_cli.planning.verdict import Confirmed
+from hermes_cli.planning.verdict import FittedPlan
 
 MODELS = {model.short: model for model in shipped().models}
 ONE_OF_EACH_KIND = ["hermes-4.3:36b", "hermes-4:14b", "hermes-3:8b", "hermes-3:3b", "hermes-2:8x7b", "hermes-4:405b"]
@@ -91,7 +91,7 @@ def long_winded(tmp_path: Path) -> Path:
 def test_the_child_says_what_planning_computes(
     skeleton: Skeleton, name: str, context: int | None, kv_type: KvType | None
 ) -> None:
-    found = confirm(skeleton(name), Loading(context, kv_type=kv_type), machine(1000))
+    found = confirm(skeleton(name), LoadOverrides(context, kv_type=kv_type), machine(1000))
     planned = on_cpu(MODELS[name].architecture, "F16", found.plan.settings, imatrix=False)
     assert found.total.weights == planned.weights
     assert found.total.kv_cache == pytest.approx(planned.kv_cache, abs=ROUNDING)
@@ -102,11 +102,11 @@ def test_the_child_says_what_planning_computes(
 
 
 def test_what_was_confirmed_is_what_is_loaded(demo_path: Path) -> None:
-    found = confirm(demo_path, Loading(context=700, kv_type="q8_0"), machine(1))
+    found = confirm(demo_path, LoadOverrides(context=700, kv_type="q8_0"), machine(1))
     LOG.kept = []
     with (
-        Model(demo_path, gpu_layers=found.plan.gpu_layers) as model,
-        Context(model, found.plan.settings, threads=found.plan.threads) as context,
+        LlamaModel(demo_path, gpu_layers=found.plan.gpu_layers) as model,
+        LlamaContext(model, found.plan.settings, threads=found.plan.threads) as context,
     ):
         log, LOG.kept = "".join(LOG.kept), None
         assert context.length == 768
@@ -117,8 +117,8 @@ def test_what_was_confirmed_is_what_is_loaded(demo_path: Path) -> None:
 
 
 def test_nothing_is_allocated_and_no_process_is_left(skeleton: Skeleton) -> None:
-    with Confirmation() as confirmation:
-        confirmation.begin(skeleton("hermes-4:405b"), Loading(), machine(2000))
+    with FitCheck() as confirmation:
+        confirmation.begin(skeleton("hermes-4:405b"), LoadOverrides(), machine(2000))
         assert confirmation.result().total.total > 700 * GIB
         assert not psutil.pid_exists(confirmation.pid)
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB, on macOS bytes
@@ -138,7 +138,7 @@ def test_nothing_is_allocated_and_no_process_is_left(skeleton: Skeleton) -> None
     ],
 )
 def test_a_machine_with_less_memory_gets_less_context(skeleton: Skeleton, ram: float, context: int, note: str) -> None:
-    found = confirm(skeleton("hermes-3:8b"), Loading(), machine(ram))
+    found = confirm(skeleton("hermes-3:8b"), LoadOverrides(), machine(ram))
     assert found.plan.settings.context == context
     assert re.match(note, found.note)
     assert bool(found.note) == bool(note)
@@ -148,14 +148,14 @@ def test_a_machine_with_less_memory_gets_less_context(skeleton: Skeleton, ram: f
 @pytest.mark.parametrize(
     ("name", "loading", "ram", "flags"),
     [
-        ("hermes-3:8b", Loading(context=131_072), 24, "--kv-type q8_0"),
-        ("hermes-3:8b", Loading(context=131_072, kv_type="q4_0"), 18, r"--context \d+"),
-        ("hermes-3:8b", Loading(context=131_072), 16, r"--context \d+"),
-        ("hermes-3:8b", Loading(kv_type="f32"), 15.45, r"--kv-type q8_0"),
+        ("hermes-3:8b", LoadOverrides(context=131_072), 24, "--kv-type q8_0"),
+        ("hermes-3:8b", LoadOverrides(context=131_072, kv_type="q4_0"), 18, r"--context \d+"),
+        ("hermes-3:8b", LoadOverrides(context=131_072), 16, r"--context \d+"),
+        ("hermes-3:8b", LoadOverrides(kv_type="f32"), 15.45, r"--kv-type q8_0"),
     ],
 )
 def test_what_is_insisted_on_is_refused_with_numbers_and_what_would_fit(
-    skeleton: Skeleton, name: str, loading: Loading, ram: float, flags: str
+    skeleton: Skeleton, name: str, loading: LoadOverrides, ram: float, flags: str
 ) -> None:
     path = skeleton(name)
     with pytest.raises(DoesNotFitError, match=rf"needs \d+\.\d\d GiB in RAM, where {ram:.2f} GiB are free") as caught:
@@ -165,17 +165,19 @@ def test_what_is_insisted_on_is_refused_with_numbers_and_what_would_fit(
     typed = dict(zip(said[1].split()[::2], said[1].split()[1::2], strict=True))
     context = int(typed["--context"]) if "--context" in typed else loading.context
     kv_type: KvType | None = "q8_0" if "--kv-type" in typed else loading.kv_type
-    assert confirm(path, Loading(context, kv_type=kv_type), machine(ram)).plan.settings.k_type == (kv_type or "f16")
+    assert confirm(path, LoadOverrides(context, kv_type=kv_type), machine(ram)).plan.settings.k_type == (
+        kv_type or "f16"
+    )
 
 
 def test_a_context_larger_than_any_machine_is_refused_at_once(long_winded: Path) -> None:
     with pytest.raises(DoesNotFitError, match=r"65,536 tokens of context it needs 6\d\.\d\d GiB in RAM") as caught:
-        confirm(long_winded, Loading(context=65_536), machine(32))
+        confirm(long_winded, LoadOverrides(context=65_536), machine(32))
     assert "--kv-type q4_0" in caught.value.hint or "--context" in caught.value.hint
 
 
 def test_force_overrules(long_winded: Path) -> None:
-    found = confirm(long_winded, Loading(context=65_536, force=True), machine(1))
+    found = confirm(long_winded, LoadOverrides(context=65_536, force=True), machine(1))
     assert found.plan.settings.context == 65_536
     assert found.total.total > 64 * GIB
     assert found.note.startswith("loaded because of --force: it needs 6")
@@ -183,11 +185,11 @@ def test_force_overrules(long_winded: Path) -> None:
 
 def test_a_longer_context_than_trained_is_an_error_of_use(demo_path: Path) -> None:
     with pytest.raises(UsageError, match="longer than the 1,024 tokens"):
-        confirm(demo_path, Loading(context=4096), machine(1))
+        confirm(demo_path, LoadOverrides(context=4096), machine(1))
 
 
 def test_cards_that_llama_cpp_does_not_find_count_for_nothing(demo_path: Path) -> None:
-    found = confirm(demo_path, Loading(), machine(1, 24, 24))
+    found = confirm(demo_path, LoadOverrides(), machine(1, 24, 24))
     assert [place.name for place in found.places] == ["RAM"]
     assert found.note == "llama.cpp finds 0 of 2 GPUs; hermes hardware may tell why"
 
@@ -195,8 +197,8 @@ def test_cards_that_llama_cpp_does_not_find_count_for_nothing(demo_path: Path) -
 def test_a_kv_type_that_does_not_suit_the_model_is_llama_cpp_s_refusal(tmp_path: Path) -> None:
     write_skeleton(tmp_path / "odd.gguf", architecture(1, 1, 48), 512)
     with pytest.raises(EngineError, match=r"odd\.gguf like this: .*block size 32"):
-        confirm(tmp_path / "odd.gguf", Loading(kv_type="q8_0"), machine(1))
-    forced = confirm(tmp_path / "odd.gguf", Loading(kv_type="q8_0", force=True), machine(1, 24))
+        confirm(tmp_path / "odd.gguf", LoadOverrides(kv_type="q8_0"), machine(1))
+    forced = confirm(tmp_path / "odd.gguf", LoadOverrides(kv_type="q8_0", force=True), machine(1, 24))
     assert forced.plan.settings.k_type == "q8_0"
     assert re.match(
         r"loaded because of --force: llama\.cpp cannot make a context of 512 tokens: .*block size 32", forced.note
@@ -206,19 +208,19 @@ def test_a_kv_type_that_does_not_suit_the_model_is_llama_cpp_s_refusal(tmp_path:
 def test_a_file_that_makes_llama_cpp_abort_is_a_clear_error(tmp_path: Path) -> None:
     path = hostile(tmp_path / "abort.gguf", llama__rope__scaling__type="nonsense")
     with pytest.raises(IntegrityError, match=r"gives up over .*abort\.gguf: GGML_ASSERT\(.*rope_scaling"):
-        confirm(path, Loading(), machine(1))
+        confirm(path, LoadOverrides(), machine(1))
 
 
 def test_a_file_that_llama_cpp_refuses_is_told_with_its_reason(tmp_path: Path) -> None:
     path = hostile(tmp_path / "missing.gguf")
     with pytest.raises(IntegrityError, match=r"cannot load .*missing\.gguf: .*tensor 'output_norm\.weight' not found"):
-        confirm(path, Loading(), machine(1))
+        confirm(path, LoadOverrides(), machine(1))
 
 
 def interrupted(path: Path, limit: float, send: signal.Signals) -> HermesError:
-    with Confirmation(limit=limit) as confirmation:
+    with FitCheck(limit=limit) as confirmation:
         os.kill(confirmation.pid, send)
-        confirmation.begin(path, Loading(), machine(1))
+        confirmation.begin(path, LoadOverrides(), machine(1))
         with pytest.raises(EngineError) as caught:
             confirmation.result()
         assert not psutil.pid_exists(confirmation.pid)
@@ -252,16 +254,16 @@ def test_another_program_in_its_place_is_no_traceback(
 ) -> None:
     monkeypatch.setattr(module, "COMMAND", (sys.executable, "-c", program))
     with pytest.raises(EngineError, match=says):
-        confirm(demo_path, Loading(), machine(1))
+        confirm(demo_path, LoadOverrides(), machine(1))
 
 
-def answered(monkeypatch: pytest.MonkeyPatch, path: Path, on: Machine, ram: int, *cards: int) -> Confirmed:
+def answered(monkeypatch: pytest.MonkeyPatch, path: Path, on: Machine, ram: int, *cards: int) -> FittedPlan:
     """What is made of an answer about GPUs, which the tests' llama.cpp does not have: MiB in RAM and on each card."""
     parts = [{"weights": size * MIB} for size in (ram, *cards)]
     devices = [{"name": f"CUDA{number}", "free": 5000 * MIB} for number in range(len(cards))]
     line = json.dumps({"parts": parts, "devices": devices})
     monkeypatch.setattr(module, "COMMAND", (sys.executable, "-c", f"for _ in range(99): print({line!r}, flush=True)"))
-    return confirm(path, Loading(), on)
+    return confirm(path, LoadOverrides(), on)
 
 
 def test_a_gpu_keeps_a_reserve_and_pays_for_its_backend(demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,11 +304,11 @@ def test_what_lies_in_the_current_folder_is_not_imported(
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from here')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert confirm(demo_path, Loading(), machine(1)).plan.settings == Settings(1024)
+    assert confirm(demo_path, LoadOverrides(), machine(1)).plan.settings == ContextSettings(1024)
 
 
 def test_this_very_machine(demo_path: Path) -> None:
-    found = confirm(demo_path, Loading(threads=1))
+    found = confirm(demo_path, LoadOverrides(threads=1))
     assert found.plan.threads == 1
     assert found.places[0].room <= probe(measure=False).ram_total
 
@@ -342,19 +344,19 @@ def packed(key: str, value: str | float) -> bytes:
 
 def test_shards_count_together(tmp_path: Path) -> None:
     path, written = write_shards(tmp_path)
-    assert confirm(path, Loading(), machine(1)).total.weights == written
+    assert confirm(path, LoadOverrides(), machine(1)).total.weights == written
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     path, _ = write_shards(tmp_path)
     (tmp_path / "m-00002-of-00002.gguf").unlink()
     with pytest.raises(IntegrityError, match=r"m-00002-of-00002\.gguf cannot be read"):
-        confirm(path, Loading(), machine(1))
+        confirm(path, LoadOverrides(), machine(1))
 
 
 def test_a_context_stretched_by_yarn_is_confirmed_and_loaded(demo_path: Path) -> None:
     yarn = Yarn(context=4096, factor=4.0, original=1024)
-    confirmed = confirm(demo_path, Loading(context=2048, yarn=yarn))
+    confirmed = confirm(demo_path, LoadOverrides(context=2048, yarn=yarn))
     assert confirmed.plan.settings.yarn_factor == 4
-    with Model(demo_path) as model, Context(model, confirmed.plan.settings, threads=1) as context:
+    with LlamaModel(demo_path) as model, LlamaContext(model, confirmed.plan.settings, threads=1) as context:
         assert context.length == 2048

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.prompting.text import Text, joined
+from hermes_cli.prompting.text import SourcedText, joined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,19 +58,19 @@ def canonical(value: Any) -> str:  # noqa: ANN401 - anything of JSON
     return json.dumps(value, ensure_ascii=False)
 
 
-def tools_prompt_3(declarations: Sequence[str]) -> Text:
+def tools_prompt_3(declarations: Sequence[str]) -> SourcedText:
     """The tools, and how to call them, in the words of Hermes 2 Pro and 3."""
-    return joined((_TOOLS_3_BEFORE, Text("\n".join(declarations)), _TOOLS_3_AFTER))
+    return joined((_TOOLS_3_BEFORE, SourcedText("\n".join(declarations)), _TOOLS_3_AFTER))
 
 
-def tools_prompt_4(tools: Sequence[Mapping[str, Any]]) -> Text:
+def tools_prompt_4(tools: Sequence[Mapping[str, Any]]) -> SourcedText:
     """The same in the words of Hermes 4."""
-    return joined((_TOOLS_4_BEFORE, Text("\n".join(map(canonical, tools))), _TOOLS_4_AFTER))
+    return joined((_TOOLS_4_BEFORE, SourcedText("\n".join(map(canonical, tools))), _TOOLS_4_AFTER))
 
 
-def json_prompt(schema: Mapping[str, Any] | None) -> Text:
+def json_prompt(schema: Mapping[str, Any] | None) -> SourcedText:
     """JSON mode, with the schema of the answer if there is one."""
     if schema is None:
         return joined((_JSON_MODE,))
     before, _, after = _SCHEMA.partition("{}")
-    return joined((_JSON_MODE + before, Text(canonical(schema)), after))
+    return joined((_JSON_MODE + before, SourcedText(canonical(schema)), after))

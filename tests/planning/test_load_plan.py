@@ -16,10 +16,10 @@ from hermes_cli.errors import UsageError
 from hermes_cli.gguf.header import parse_header, read_header
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.planning.file_facts import FileFacts, facts_of
+from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan, alternatives_to, plans_for
 from hermes_cli.planning.memory import KV_TYPES, weights
 from hermes_cli.planning.placement import place_layers, place_weights
 from hermes_cli.planning.recommend import NEEDS
-from hermes_cli.planning.run_plan import Loading, RunPlan, alternatives_to, plans_for
 
 MODELS = {model.short: model for model in shipped().models}
 ONE_OF_EACH_KIND = ["hermes-4.3:36b", "hermes-4:14b", "hermes-3:8b", "hermes-3:3b", "hermes-2:8x7b"]
@@ -45,37 +45,37 @@ def unknown(name: str) -> FileFacts:
     return replace(facts(name), architecture=None)
 
 
-def fits(file: FileFacts, plan: RunPlan, on: Machine) -> bool:
+def fits(file: FileFacts, plan: LoadPlan, on: Machine) -> bool:
     assert file.architecture
     return place_layers(file.architecture, file.weights, plan.settings, on, plan.gpu_layers).fits
 
 
-def lengths(plans: tuple[RunPlan, ...]) -> list[int]:
+def lengths(plans: tuple[LoadPlan, ...]) -> list[int]:
     return [plan.settings.context for plan in plans]
 
 
 def test_the_usual_context_is_what_chat_needs() -> None:
-    first = plans_for(facts("hermes-3:8b"), machine(), Loading())[0]
-    assert first == RunPlan(replace(first.settings, context=USUAL), 0, (), threads=8)
+    first = plans_for(facts("hermes-3:8b"), machine(), LoadOverrides())[0]
+    assert first == LoadPlan(replace(first.settings, context=USUAL), 0, (), threads=8)
     assert first.settings.k_type == "f16"
     assert first.settings.flash_attention
 
 
 def test_the_usual_context_is_at_most_the_trained_one() -> None:
     file = replace(facts("hermes-3:8b"), trained_context=3000)
-    assert lengths(plans_for(file, machine(), Loading())) == [3000, 1500, 750]
+    assert lengths(plans_for(file, machine(), LoadOverrides())) == [3000, 1500, 750]
 
 
 @pytest.mark.parametrize(("gpu", "context"), [(8, 16_384), (6.5, 8192), (6, 4096)])
 def test_the_longest_context_that_keeps_everything_on_the_gpu_comes_first(gpu: float, context: int) -> None:
     file, on = facts("hermes-3:8b"), machine(gpu)
-    chosen = next(plan for plan in plans_for(file, on, Loading()) if fits(file, plan, on))
+    chosen = next(plan for plan in plans_for(file, on, LoadOverrides()) if fits(file, plan, on))
     assert (chosen.settings.context, chosen.gpu_layers) == (context, 33)
 
 
 def test_a_model_larger_than_the_gpu_keeps_its_context_and_shares_its_layers() -> None:
     file, on = facts("hermes-4:70b"), machine(24)
-    wanted, chosen, *rest = plans_for(file, on, Loading())
+    wanted, chosen, *rest = plans_for(file, on, LoadOverrides())
     assert wanted.gpu_layers == 81
     assert chosen.settings.context == USUAL
     assert file.architecture
@@ -84,7 +84,7 @@ def test_a_model_larger_than_the_gpu_keeps_its_context_and_shares_its_layers() -
 
 
 def test_several_gpus_get_llama_cpp_s_split() -> None:
-    first = plans_for(facts("hermes-4:70b"), machine(24, 48), Loading())[0]
+    first = plans_for(facts("hermes-4:70b"), machine(24, 48), LoadOverrides())[0]
     small, large = first.tensor_split
     assert small + large == first.gpu_layers == 81
     assert 1.8 < large / small < 2.5
@@ -92,26 +92,26 @@ def test_several_gpus_get_llama_cpp_s_split() -> None:
 
 def test_what_is_too_large_for_anything_has_its_numbers_asked_for() -> None:
     file, on = facts("hermes-4:405b"), machine(ram=16)
-    found = plans_for(file, on, Loading())
+    found = plans_for(file, on, LoadOverrides())
     assert lengths(found) == [USUAL, 512]
-    assert not list(alternatives_to(file, on, Loading()))
+    assert not list(alternatives_to(file, on, LoadOverrides()))
 
 
 def test_a_longer_context_than_trained_is_refused() -> None:
     with pytest.raises(UsageError, match=r"--context 200,000 is longer than the 131,072 tokens"):
-        plans_for(facts("hermes-3:8b"), machine(), Loading(context=200_000))
+        plans_for(facts("hermes-3:8b"), machine(), LoadOverrides(context=200_000))
 
 
 @pytest.mark.parametrize(("layers", "planned"), [(-1, 33), (0, 0), (20, 20), (99, 33)])
 def test_layers_that_are_asked_for_stay(layers: int, planned: int) -> None:
-    found = plans_for(facts("hermes-3:8b"), machine(12), Loading(gpu_layers=layers))
+    found = plans_for(facts("hermes-3:8b"), machine(12), LoadOverrides(gpu_layers=layers))
     assert {plan.gpu_layers for plan in found} == {planned}
 
 
 def test_alternatives_give_up_as_little_as_possible() -> None:
     file, on = facts("hermes-3:8b"), machine(ram=14)
-    assert lengths(plans_for(file, on, Loading(context=131_072))) == [131_072]
-    smaller_cache, *shorter = alternatives_to(file, on, Loading(context=131_072))
+    assert lengths(plans_for(file, on, LoadOverrides(context=131_072))) == [131_072]
+    smaller_cache, *shorter = alternatives_to(file, on, LoadOverrides(context=131_072))
     assert (smaller_cache.settings.context, smaller_cache.settings.k_type) == (131_072, "q8_0")
     longest = next(plan for plan in shorter if plan.settings.k_type == "f16")
     assert fits(file, longest, on)
@@ -120,7 +120,7 @@ def test_alternatives_give_up_as_little_as_possible() -> None:
 
 
 def test_layers_are_given_up_before_the_cache_and_the_cache_before_the_context() -> None:
-    first = next(alternatives_to(facts("hermes-3:8b"), machine(6), Loading(context=8192, gpu_layers=-1)))
+    first = next(alternatives_to(facts("hermes-3:8b"), machine(6), LoadOverrides(context=8192, gpu_layers=-1)))
     assert 0 < first.gpu_layers < 33
     assert (first.settings.context, first.settings.k_type) == (8192, "f16")
 
@@ -130,13 +130,13 @@ def test_layers_are_given_up_before_the_cache_and_the_cache_before_the_context()
     st.lists(st.integers(2, 96), max_size=3),
     st.integers(2, 128),
     st.builds(
-        Loading,
+        LoadOverrides,
         context=st.none() | st.sampled_from([512, 4000, 8192, 32_768]),
         gpu_layers=st.none() | st.sampled_from([-1, 0, 10]),
         kv_type=st.none() | st.sampled_from(KV_TYPES),
     ),
 )
-def test_every_row_of_plans_keeps_its_promises(name: str, gpus: list[int], ram: int, loading: Loading) -> None:
+def test_every_row_of_plans_keeps_its_promises(name: str, gpus: list[int], ram: int, loading: LoadOverrides) -> None:
     file, on = facts(name), machine(*gpus, ram=ram)
     if loading.context and loading.context > file.trained_context:
         return
@@ -158,7 +158,7 @@ def test_every_row_of_plans_keeps_its_promises(name: str, gpus: list[int], ram: 
 @given(st.lists(st.integers(2, 96), max_size=3), st.integers(2, 128))
 def test_an_unknown_graph_gets_plans_that_its_weights_allow(gpus: list[int], ram: int) -> None:
     file, on = unknown("hermes-3:70b"), machine(*gpus, ram=ram)
-    _, *others = plans_for(file, on, Loading())
+    _, *others = plans_for(file, on, LoadOverrides())
     table = file.weights
     for plan in others[:-1]:
         on_gpus = sum(table.layers[len(table.layers) + 1 - plan.gpu_layers :]) + table.head if plan.gpu_layers else 0
@@ -222,12 +222,12 @@ def test_figures_that_cannot_be_computed_with_are_left_to_llama_cpp(strange: dic
 def test_other_kinds_and_odd_headers_still_have_plans() -> None:
     for file in (header_facts(FIGURES, kind="gemma3"), facts_of([parse_header(gguf([], []))])):
         assert file.architecture is None
-        assert plans_for(file, machine(ram=1), Loading())
-        assert plans_for(file, machine(8, 8, ram=1), Loading(context=64))
+        assert plans_for(file, machine(ram=1), LoadOverrides())
+        assert plans_for(file, machine(8, 8, ram=1), LoadOverrides(context=64))
 
 
 def test_an_unknown_graph_has_alternatives_even_if_its_weights_fit() -> None:
-    first = next(alternatives_to(unknown("hermes-3:8b"), machine(6), Loading(context=8192, gpu_layers=-1)))
+    first = next(alternatives_to(unknown("hermes-3:8b"), machine(6), LoadOverrides(context=8192, gpu_layers=-1)))
     assert 0 < first.gpu_layers < 33
 
 
@@ -236,33 +236,36 @@ def test_yarn_stretches_only_what_needs_it() -> None:
     yarn = model.context.yarn
     assert yarn is not None
     on = machine(80)
-    long = plans_for(facts(model.short), on, Loading(context=64_000, yarn=yarn))[0].settings
+    long = plans_for(facts(model.short), on, LoadOverrides(context=64_000, yarn=yarn))[0].settings
     assert (long.yarn_factor, long.yarn_original) == (yarn.factor, yarn.original)
-    short = plans_for(facts(model.short), on, Loading(context=32_000, yarn=yarn))[0].settings
+    short = plans_for(facts(model.short), on, LoadOverrides(context=32_000, yarn=yarn))[0].settings
     assert (short.yarn_factor, short.yarn_original) == (0, 0)
     with pytest.raises(UsageError, match="131,072 tokens YaRN stretches"):
-        plans_for(facts(model.short), on, Loading(context=200_000, yarn=yarn))
+        plans_for(facts(model.short), on, LoadOverrides(context=200_000, yarn=yarn))
     with pytest.raises(UsageError, match="40,960 tokens this model was trained for"):
-        plans_for(facts(model.short), on, Loading(context=64_000))
+        plans_for(facts(model.short), on, LoadOverrides(context=64_000))
 
 
 def test_a_server_looks_for_the_longest_context_that_the_model_can_handle() -> None:
     file = facts("hermes-3:8b")
-    assert plans_for(file, machine(48), Loading(longest=True))[0].settings.context == 131_072
-    chosen = next(plan for plan in plans_for(file, machine(12), Loading(longest=True)) if fits(file, plan, machine(12)))
+    assert plans_for(file, machine(48), LoadOverrides(longest=True))[0].settings.context == 131_072
+    chosen = next(
+        plan for plan in plans_for(file, machine(12), LoadOverrides(longest=True)) if fits(file, plan, machine(12))
+    )
     assert (chosen.settings.context, chosen.gpu_layers) == (32_768, 33)
     yarn = MODELS["hermes-4:14b"].context.yarn
     assert (
-        plans_for(facts("hermes-4:14b"), machine(80), Loading(longest=True, yarn=yarn))[0].settings.context == 131_072
+        plans_for(facts("hermes-4:14b"), machine(80), LoadOverrides(longest=True, yarn=yarn))[0].settings.context
+        == 131_072
     )
 
 
 def test_a_context_that_it_must_have_is_never_halved() -> None:
     file, on = replace(facts("hermes-3:8b"), trained_context=100_000), machine(16)
-    plans = plans_for(file, on, Loading(longest=True, least=65_536))
+    plans = plans_for(file, on, LoadOverrides(longest=True, least=65_536))
     assert set(lengths(plans)) <= {100_000, 65_536}
-    assert lengths(plans_for(file, on, Loading(least=65_536)))[0] == 65_536
-    others = list(alternatives_to(file, machine(8, ram=12), Loading(longest=True, least=65_536)))
+    assert lengths(plans_for(file, on, LoadOverrides(least=65_536)))[0] == 65_536
+    others = list(alternatives_to(file, machine(8, ram=12), LoadOverrides(longest=True, least=65_536)))
     assert others
     assert min(plan.settings.context for plan in others) >= 65_536
 
@@ -270,14 +273,14 @@ def test_a_context_that_it_must_have_is_never_halved() -> None:
 def test_a_model_that_cannot_handle_what_it_must_have_is_refused() -> None:
     file = replace(facts("hermes-4:14b"), trained_context=40_960)
     with pytest.raises(UsageError, match="65,536 tokens of context are needed, more than the 40,960"):
-        plans_for(file, machine(), Loading(least=65_536))
+        plans_for(file, machine(), LoadOverrides(least=65_536))
     yarn = MODELS["hermes-4:14b"].context.yarn
-    assert plans_for(file, machine(), Loading(least=65_536, yarn=yarn))
+    assert plans_for(file, machine(), LoadOverrides(least=65_536, yarn=yarn))
 
 
 def test_what_is_insisted_on_of_gpus_and_batches_is_in_every_plan() -> None:
     file = facts("hermes-3:8b")
-    loading = Loading(tensor_split=(3, 1), micro_batch=128)
+    loading = LoadOverrides(tensor_split=(3, 1), micro_batch=128)
     for plan in plans_for(file, machine(24, 24), loading):
         assert plan.settings.micro_batch == 128
         assert plan.tensor_split == ((3, 1) if plan.gpu_layers else ())

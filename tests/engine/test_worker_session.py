@@ -11,11 +11,12 @@ import pytest
 from engine_rig import PATH, PLAN, answer, children, engine, pid_of, run, text_of, until
 from scripted_child import ECHO, SLOW, Script, program
 
-from hermes_cli.engine import child, client, life
+from hermes_cli.engine import child, client
+from hermes_cli.engine import worker_session as life
 from hermes_cli.engine.client import WorkerEngine
-from hermes_cli.engine.options import Options
-from hermes_cli.engine.protocol import Text
-from hermes_cli.engine.request import Request
+from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.protocol import TextEvent
+from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import EngineDiedError, EngineError, IntegrityError
 
 
@@ -65,8 +66,8 @@ def test_a_death_ends_all_requests_with_the_cause_and_the_next_one_works(
 
     async def test() -> None:
         async with engine() as e:
-            bystander = e.generate(Request(("wait",)))
-            assert await anext(bystander) == Text("still here")
+            bystander = e.generate(GenerationRequest(("wait",)))
+            assert await anext(bystander) == TextEvent("still here")
             with pytest.raises(EngineError, match=DEATHS[cause]) as caught:
                 await answer(e, "die")
             assert caught.value.hint
@@ -95,7 +96,7 @@ def test_what_a_child_said_before_it_died_is_not_lost(script: Script) -> None:
     async def test() -> None:
         async with engine() as e:
             for deaths in (1, 2):
-                stream = e.generate(Request(("x",)))
+                stream = e.generate(GenerationRequest(("x",)))
                 assert text_of([await anext(stream)]) == "last words"
                 with pytest.raises(EngineDiedError):
                     await anext(stream)
@@ -363,7 +364,7 @@ def test_who_is_not_needed_any_more_goes(script: Script, seconds: float) -> None
     script(ECHO)
 
     async def test() -> None:
-        async with engine(Options(keep_alive=seconds)) as e:
+        async with engine(EngineOptions(keep_alive=seconds)) as e:
             await e.load()
             process = psutil.Process(await pid_of(e))
             await answer(e, "a")
@@ -382,10 +383,10 @@ def test_who_works_is_needed(script: Script, tmp_path: Path, monkeypatch: pytest
     script(SLOW)
 
     async def test() -> None:
-        async with engine(Options(keep_alive=0.1)) as e:
-            stream = e.generate(Request(("x",)))
+        async with engine(EngineOptions(keep_alive=0.1)) as e:
+            stream = e.generate(GenerationRequest(("x",)))
             await anext(stream)
-            other = e.generate(Request(("y",)))
+            other = e.generate(GenerationRequest(("y",)))
             await anext(other)
             await other.aclose()
             with pytest.raises(asyncio.TimeoutError):
@@ -417,7 +418,7 @@ def test_what_it_writes_to_standard_error_is_shown_if_asked_for(
     """)
 
     async def test(*, verbose: bool) -> None:
-        async with engine(Options(verbose=verbose)) as e:
+        async with engine(EngineOptions(verbose=verbose)) as e:
             await e.load()
 
     run(test(verbose=False))

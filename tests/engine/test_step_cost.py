@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine.pace import FIRST_PAUSE, LONGEST_PAUSE, SMALLEST_CHUNK, Acceptance, Curve, Pace
+from hermes_cli.engine.step_cost import FIRST_PAUSE, LONGEST_PAUSE, SMALLEST_CHUNK, Acceptance, Curve, StepCostModel
 
 Cost = Callable[[int], float]
 
@@ -39,8 +39,8 @@ def expected(chance: float, drafted: int) -> float:
     return sum(chance**number for number in range(drafted + 1))
 
 
-def taught(cost: Cost, sizes: range = range(1, 33)) -> Pace:
-    pace = Pace()
+def taught(cost: Cost, sizes: range = range(1, 33)) -> StepCostModel:
+    pace = StepCostModel()
     for size in sizes:
         for _ in range(3):
             pace.note(size, 0, cost(size))
@@ -79,9 +79,9 @@ def test_what_guessing_takes_counts() -> None:
 
 @given(st.floats(0, 1), st.integers(1, 64), st.integers(0, 30))
 def test_before_anything_is_known_it_tries_a_few(chance: float, running: int, most: int) -> None:
-    length = Pace().draft_length(chance, running, most)
+    length = StepCostModel().draft_length(chance, running, most)
     assert 0 <= length <= min(most, running + 2)
-    assert Pace().draft_length(0.8, 1, 24) >= 1
+    assert StepCostModel().draft_length(0.8, 1, 24) >= 1
 
 
 def test_impossible_chances_are_bounded() -> None:
@@ -96,7 +96,7 @@ def test_impossible_chances_are_bounded() -> None:
 def test_it_learns_while_working(cost: Cost, chance: float, reached: float, trouble: float) -> None:
     """From nothing and with other processes in between, it comes near the best that is possible."""
     random_ = random.Random(4)
-    pace, tokens, seconds = Pace(), 0.0, 0.0
+    pace, tokens, seconds = StepCostModel(), 0.0, 0.0
     for _ in range(3000):
         length = pace.draft_length(chance, 1, 24)
         tokens += expected(chance, length)
@@ -141,7 +141,7 @@ def step(decode: Cost, reading: float, tokens: int, chunk: int) -> float:
 )
 def test_streams_go_on_while_a_prompt_is_read(decode: Cost, reading: float, longest: float) -> None:
     """It comes to know both costs, and steps stay within the limit without wasting it."""
-    pace, random_ = Pace(), random.Random(1)
+    pace, random_ = StepCostModel(), random.Random(1)
     for _ in range(20):
         pace.note(1, 0, decode(1))
     steps = []
@@ -158,10 +158,10 @@ def test_streams_go_on_while_a_prompt_is_read(decode: Cost, reading: float, long
 def test_nobody_to_keep_waiting_means_all_that_has_room() -> None:
     pace = taught(cpu)
     assert pace.chunk(0, 1, 512) == 512
-    assert Pace().chunk(0, 1, 512) == 512
-    assert Pace().chunk(4, 1, 512) == SMALLEST_CHUNK
-    assert Pace().chunk(4, 1, 5) == 5
-    assert Pace().chunk(4, 1, -1) == 0
+    assert StepCostModel().chunk(0, 1, 512) == 512
+    assert StepCostModel().chunk(4, 1, 512) == SMALLEST_CHUNK
+    assert StepCostModel().chunk(4, 1, 5) == 5
+    assert StepCostModel().chunk(4, 1, -1) == 0
 
 
 @given(
@@ -174,7 +174,7 @@ def test_nobody_to_keep_waiting_means_all_that_has_room() -> None:
 def test_chunks_are_within_bounds_and_grow_with_room_and_with_those_who_wait(
     notes: list[tuple[int, int, float]], running: int, waiting: int, capacity: int, more: int
 ) -> None:
-    pace = Pace()
+    pace = StepCostModel()
     for decode, prefill, seconds in notes:
         pace.note(decode, prefill, seconds)
     chunk = pace.chunk(running, waiting, capacity)
@@ -184,14 +184,14 @@ def test_chunks_are_within_bounds_and_grow_with_room_and_with_those_who_wait(
 
 
 def test_a_prompt_alone_teaches_what_reading_costs() -> None:
-    pace = Pace()
+    pace = StepCostModel()
     pace.note(0, 512, 0.512)
     pace.note(1, 0, 0.010)
     assert 176 <= pace.chunk(1, 1, 512) <= 192  # 190 ms at a millisecond for each token
 
 
 def test_seconds() -> None:
-    assert Pace().seconds(1) == 0
+    assert StepCostModel().seconds(1) == 0
     assert taught(cpu).seconds(4) == pytest.approx(0.0316)
 
 

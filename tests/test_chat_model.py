@@ -19,23 +19,23 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from hermes_cli.catalog.load import shipped
-from hermes_cli.catalog.models import Sampling as Recommended
-from hermes_cli.engine.protocol import Logprob, Text, TokenLogprobs
-from hermes_cli.engine.request import Budget
+from hermes_cli.catalog.models import RecommendedSampling as Recommended
+from hermes_cli.engine.protocol import Logprob, TextEvent, TokenLogprobs
+from hermes_cli.engine.request import ThinkingBudget
 from hermes_cli.errors import ContextFullError, EngineDiedError, QueueFullError, UsageError
 from hermes_cli.generation import (
-    Bounds,
     CallFinished,
-    Chatter,
-    Chosen,
+    ChatModel,
+    Constraints,
     Content,
     Done,
     Event,
+    LogprobsEvent,
     Message,
+    PromptOptions,
     Reasoning,
-    Sampling,
-    Turn,
-    Wishes,
+    SamplingOptions,
+    TurnRequest,
 )
 from hermes_cli.prompting.constrain import json_schema, tool_calls
 
@@ -50,15 +50,15 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(coroutine)
 
 
-def asked(text: str = "Hi", **how: Any) -> Turn:  # noqa: ANN401 - what a turn takes
-    return Turn([Message("user", text)], **how)
+def asked(text: str = "Hi", **how: Any) -> TurnRequest:  # noqa: ANN401 - what a turn takes
+    return TurnRequest([Message("user", text)], **how)
 
 
-def chatter_of(*script: Step, engine: FakeEngine | None = None) -> Chatter:
-    return Chatter(engine or FakeEngine([script]), LOADED, known=HERMES_4)
+def chatter_of(*script: Step, engine: FakeEngine | None = None) -> ChatModel:
+    return ChatModel(engine or FakeEngine([script]), LOADED, known=HERMES_4)
 
 
-async def collect(chatter: Chatter, turn: Turn) -> tuple[list[Event], Done]:
+async def collect(chatter: ChatModel, turn: TurnRequest) -> tuple[list[Event], Done]:
     *events, done = [event async for event in chatter.answer(turn)]
     assert isinstance(done, Done)
     return events, done
@@ -70,7 +70,7 @@ def said(events: Sequence[Event], kind: type[Content | Reasoning]) -> str:
 
 def test_the_engine_is_asked_for_all_that_the_turn_says() -> None:
     engine = FakeEngine([["Hi"]])
-    sampling = Sampling(temperature=0.5, seed=3)
+    sampling = SamplingOptions(temperature=0.5, seed=3)
     turn = asked(
         sampling=sampling, max_tokens=7, think_budget=9, stops=("END", "<|im_end|>"), top_logprobs=2, client="me"
     )
@@ -78,7 +78,7 @@ def test_the_engine_is_asked_for_all_that_the_turn_says() -> None:
     (request,) = engine.requests
     assert request.sampling == sampling
     assert request.max_tokens == 7
-    assert request.budget == Budget(9, inside=False)
+    assert request.budget == ThinkingBudget(9, inside=False)
     assert request.stops == ("<|im_end|>", "END")
     assert request.top_logprobs == 2
     assert request.client == "me"
@@ -98,9 +98,9 @@ def test_what_users_spell_is_cut_so_that_no_piece_has_it() -> None:
 
 def test_the_grammar_knows_the_models_tags_and_how_the_turn_begins() -> None:
     engine = FakeEngine([["Hi"]])
-    bounds = Bounds(json_schema({"type": "integer"}), tool_calls([TOOL]))
-    run(collect(chatter_of(engine=engine), asked(tools=[TOOL], bounds=bounds, wishes=Wishes(think=False))))
-    run(collect(chatter_of(engine=engine), asked(tools=[TOOL], bounds=bounds, wishes=Wishes(think=True))))
+    bounds = Constraints(json_schema({"type": "integer"}), tool_calls([TOOL]))
+    run(collect(chatter_of(engine=engine), asked(tools=[TOOL], bounds=bounds, wishes=PromptOptions(think=False))))
+    run(collect(chatter_of(engine=engine), asked(tools=[TOOL], bounds=bounds, wishes=PromptOptions(think=True))))
     plain, thinking = (request.grammar or "" for request in engine.requests)
     assert f"<[{LOADED.tags['<tool_call>']}]>" in plain
     assert f"<[{LOADED.tags['<think>']}]>" not in plain
@@ -121,10 +121,10 @@ def test_events_are_what_the_text_says() -> None:
 
 def test_tokens_of_a_thought_are_told_apart_in_one_piece() -> None:
     """With guessed tokens a piece may have many."""
-    _, done = run(collect(chatter_of(Text("<think>aaa</think>\n\nbbbb", 26), Text("", 2)), asked()))
+    _, done = run(collect(chatter_of(TextEvent("<think>aaa</think>\n\nbbbb", 26), TextEvent("", 2)), asked()))
     assert done.completion_tokens == 28
     assert done.reasoning_tokens == 8 + 1  # a third of 24, and the tag that ends it
-    _, done = run(collect(chatter_of("<think>", Text("aaa", 3), Text("", 2)), asked()))
+    _, done = run(collect(chatter_of("<think>", TextEvent("aaa", 3), TextEvent("", 2)), asked()))
     assert done.reasoning_tokens == 5
 
 
@@ -134,14 +134,16 @@ def test_pieces_do_not_change_what_is_counted(cuts: list[int]) -> None:
     tokens = ["<think>", *"aaaaaaa", "</think>", "\n", "\n", *"bbbbbbbbb"]
     ends = sorted({0, *cuts, len(tokens)})
     joined = [tokens[start:end] for start, end in itertools.pairwise(ends)]
-    _, done = run(collect(chatter_of(*(Text("".join(part), len(part)) for part in joined)), asked()))
+    _, done = run(collect(chatter_of(*(TextEvent("".join(part), len(part)) for part in joined)), asked()))
     assert done.reasoning_tokens == len("aaaaaaa") + 1
 
 
 def test_log_probabilities_come_before_what_their_text_says() -> None:
     first, second = (TokenLogprobs(Logprob(token, b"x", -1.0)) for token in (1, 2))
-    events, _ = run(collect(chatter_of(Text("Hel", 1, (first,)), Text("lo", 1, (second,)), "!"), asked(top_logprobs=0)))
-    assert events == [Chosen((first,)), Content("Hel"), Chosen((second,)), Content("lo"), Content("!")]
+    events, _ = run(
+        collect(chatter_of(TextEvent("Hel", 1, (first,)), TextEvent("lo", 1, (second,)), "!"), asked(top_logprobs=0))
+    )
+    assert events == [LogprobsEvent((first,)), Content("Hel"), LogprobsEvent((second,)), Content("lo"), Content("!")]
 
 
 def test_only_stop_texts_of_the_caller_are_told() -> None:
@@ -210,12 +212,12 @@ def test_a_prompt_that_is_too_long_is_an_error_with_both_numbers() -> None:
         run(collect(chatter_of("Hi"), asked("x" * 5000)))
 
 
-def conversation(chatter: Chatter, turn: Turn) -> list[CallFinished]:
+def conversation(chatter: ChatModel, turn: TurnRequest) -> list[CallFinished]:
     events, _ = run(collect(chatter, turn))
     return [event for event in events if isinstance(event, CallFinished)]
 
 
-def written_again(chatter: Chatter, first: Turn, calls: Sequence[CallFinished]) -> bool:
+def written_again(chatter: ChatModel, first: TurnRequest, calls: Sequence[CallFinished]) -> bool:
     """Whether the model reads its own text, with its own white space, where a client sends its calls back."""
     message = Message("assistant", None, tuple(one.call for one in calls))
     result = Message("tool", "{}", tool_call_id=calls[0].call.id)
@@ -231,14 +233,14 @@ def test_the_model_reads_its_own_letters_in_the_next_turn() -> None:
 def test_a_call_that_was_cut_off_is_not_read_again() -> None:
     """Its client runs the whole calls only, and the model must not read half of another."""
     engine = FakeEngine([[CALL + "\n", '<tool_call>\n{"name": "f", "arguments": {"a"', ": 2"]])
-    chatter, turn = chatter_of(engine=engine), asked(tools=[TOOL], bounds=Bounds(calls=tool_calls([TOOL])))
+    chatter, turn = chatter_of(engine=engine), asked(tools=[TOOL], bounds=Constraints(calls=tool_calls([TOOL])))
     calls = conversation(chatter, turn)
     assert [one.complete for one in calls] == [True, False]
     assert not written_again(chatter, turn, calls[:1])
 
 
 def test_a_turn_that_nobody_read_to_its_end_is_not_remembered() -> None:
-    async def leave(chatter: Chatter, turn: Turn) -> CallFinished:
+    async def leave(chatter: ChatModel, turn: TurnRequest) -> CallFinished:
         async with aclosing(chatter.answer(turn)) as events:
             async for event in events:
                 if isinstance(event, CallFinished):
@@ -267,7 +269,7 @@ def test_a_shift_keeps_the_system_prompt(system: str | None) -> None:
         chatter = chatter_of(engine=engine)
         messages = [Message("system", system)] if system else []
         messages += [Message("user", "First question"), Message("assistant", "Yes."), Message("user", "Second one")]
-        await collect(chatter, Turn(messages, shift=True))
+        await collect(chatter, TurnRequest(messages, shift=True))
         (request,) = engine.requests
         tokens = [token for piece in request.prompt for token in await engine.tokenize(str(piece))]
         return (await engine.detokenize(tokens[: request.keep])).decode()
@@ -280,31 +282,31 @@ def test_a_shift_keeps_the_system_prompt(system: str | None) -> None:
 
 def test_the_format_is_chosen_by_what_are_single_tokens() -> None:
     """A file of Hermes 4 14B without a template, and a vocabulary that knows nothing of turns."""
-    assert "ChatML" in Chatter(FakeEngine(), replace(LOADED, control=("<|im_start|>", "<|im_end|>"))).choice.why
-    assert "Alpaca" in Chatter(FakeEngine(), replace(LOADED, control=(), tags={})).choice.why
+    assert "ChatML" in ChatModel(FakeEngine(), replace(LOADED, control=("<|im_start|>", "<|im_end|>"))).choice.why
+    assert "Alpaca" in ChatModel(FakeEngine(), replace(LOADED, control=(), tags={})).choice.why
 
 
 def test_a_template_that_is_not_there_is_an_error() -> None:
     with pytest.raises(UsageError, match="no chat template"):
-        run(Chatter.open(FakeEngine(), template="file"))
+        run(ChatModel.open(FakeEngine(), template="file"))
 
 
 def test_a_model_that_cannot_be_loaded_is_told() -> None:
     engine = FakeEngine(refuses=EngineDiedError("the engine ended.", hint="again."))
     with pytest.raises(EngineDiedError):
-        run(Chatter.open(engine))
+        run(ChatModel.open(engine))
 
 
-def recommended(stated: dict[str, str], said: Recommended | None = None) -> Sampling:
+def recommended(stated: dict[str, str], said: Recommended | None = None) -> SamplingOptions:
     known = None if said is None else structs.replace(HERMES_3, sampling=said)
-    return Chatter(FakeEngine(), replace(LOADED, sampling=stated), known=known).recommended_sampling()
+    return ChatModel(FakeEngine(), replace(LOADED, sampling=stated), known=known).recommended_sampling()
 
 
 def test_the_file_recommends_before_the_catalogue_and_that_before_llama_cpp() -> None:
     catalogue = Recommended(temperature=0.6, top_p=0.9, repeat_penalty=1.1)
-    assert recommended({}) == Sampling()
-    assert recommended({}, catalogue) == Sampling(temperature=0.6, top_p=0.9, repeat_penalty=1.1)
-    assert recommended({"temp": "0.3", "top_k": "7", "penalty_last_n": "32"}, catalogue) == Sampling(
+    assert recommended({}) == SamplingOptions()
+    assert recommended({}, catalogue) == SamplingOptions(temperature=0.6, top_p=0.9, repeat_penalty=1.1)
+    assert recommended({"temp": "0.3", "top_k": "7", "penalty_last_n": "32"}, catalogue) == SamplingOptions(
         temperature=0.3, top_p=0.9, top_k=7, repeat_penalty=1.1, penalty_last_n=32
     )
 

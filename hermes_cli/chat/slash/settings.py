@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_cli.chat.bounds import read_schema
 from hermes_cli.chat.slash.command import Command
-from hermes_cli.engine.request import Sampling
+from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.manner import Manner
-    from hermes_cli.chat.scene import Scene
+    from hermes_cli.chat.options import ChatOptions
+    from hermes_cli.chat.scene import ReplContext
 
 USUAL = "default"
-_NUMBERS = tuple(one.name for one in fields(Sampling) if one.type in {"float", "int", "int | None"})
+_NUMBERS = tuple(one.name for one in fields(SamplingOptions) if one.type in {"float", "int", "int | None"})
 _OWN = {"max_tokens": 1, "think_budget": 0}  # the smallest value of each
 SETTINGS = (*_NUMBERS, *_OWN)
 
 
-def _model(scene: Scene, rest: str) -> None:
+def _model(scene: ReplContext, rest: str) -> None:
     """Say which there are, or go on with another one. The old one is put away first: both may not fit."""
     if not rest:
         names = scene.model_names()
@@ -51,7 +51,7 @@ def _room(context: int | None) -> str:
     return f", {context:,} tokens of context" if context else ""
 
 
-def _think(scene: Scene, rest: str) -> None:
+def _think(scene: ReplContext, rest: str) -> None:
     manner = scene.conversation.manner
     word, _, value = rest.partition(" ")
     if word == "show":
@@ -71,14 +71,14 @@ def _think(scene: Scene, rest: str) -> None:
     scene.console.note(f"think: {thinking(scene.conversation.manner)}")
 
 
-def thinking(manner: Manner) -> str:
+def thinking(manner: ChatOptions) -> str:
     """How reasoning is switched, for people."""
     said = {None: "auto", True: "on", False: "off"}[manner.think]
     budget = manner.think_budget
     return said if budget is None else f"{said}, at most {budget:,} tokens"
 
 
-def _system(scene: Scene, rest: str) -> None:
+def _system(scene: ReplContext, rest: str) -> None:
     if rest:
         scene.conversation.behave(replace(scene.conversation.manner, system=None if rest == USUAL else rest))
     said = scene.conversation.manner.system
@@ -87,7 +87,7 @@ def _system(scene: Scene, rest: str) -> None:
         scene.console.note("/system TEXT changes it from the next message on, /system default leaves it out")
 
 
-def _set(scene: Scene, rest: str) -> None:
+def _set(scene: ReplContext, rest: str) -> None:
     name, _, value = rest.partition(" ")
     name, value = name.lower().replace("-", "_"), value.strip()
     if not name:
@@ -105,7 +105,7 @@ def _set(scene: Scene, rest: str) -> None:
     scene.console.note(f"{name}: {value}")
 
 
-def _sampling(manner: Manner, name: str, value: str) -> dict[str, float | int]:
+def _sampling(manner: ChatOptions, name: str, value: str) -> dict[str, float | int]:
     """What is insisted on, with one more."""
     rest = {key: said for key, said in manner.sampling.items() if key != name}
     if value == USUAL:
@@ -113,14 +113,14 @@ def _sampling(manner: Manner, name: str, value: str) -> dict[str, float | int]:
     for kind in (int, float):
         with suppress(ValueError):
             said: dict[str, Any] = {**rest, name: kind(value)}
-            Sampling(**said)  # raises UsageError where it is out of range
+            SamplingOptions(**said)  # raises UsageError where it is out of range
             return said
     raise UsageError(
         f"{name}: {value[:40] or 'nothing'} is no number.", hint=f"/set {name} 0.7, or /set {name} default"
     )
 
 
-def _list_settings(scene: Scene) -> None:
+def _list_settings(scene: ReplContext) -> None:
     manner = scene.conversation.manner
     rows = [[name, str(value)] for name, value in sorted(manner.sampling.items())]
     rows += [[name, str(value)] for name in _OWN if (value := getattr(manner, name)) is not None]
@@ -129,7 +129,7 @@ def _list_settings(scene: Scene) -> None:
     scene.console.note(f"all else is as the model recommends; /set NAME VALUE changes {', '.join(SETTINGS)}")
 
 
-def _json(scene: Scene, rest: str) -> None:
+def _json(scene: ReplContext, rest: str) -> None:
     manner = scene.conversation.manner
     if rest == "off":
         manner = replace(manner, schema=None)

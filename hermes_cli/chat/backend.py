@@ -8,16 +8,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hermes_cli.chat.bounds import bounds_for
-from hermes_cli.generation import Message, Turn, Wishes
+from hermes_cli.generation import Message, PromptOptions, TurnRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
-    from hermes_cli.chat.manner import Manner
-    from hermes_cli.generation import Bounds, Chatter, Event
+    from hermes_cli.chat.options import ChatOptions
+    from hermes_cli.generation import ChatModel, Constraints, Event
 
 
-class Partner(Protocol):
+class ChatBackend(Protocol):
     """What answers. `tools` are declarations in OpenAI's shape; `messages` are without a system prompt."""
 
     @property
@@ -41,7 +41,7 @@ class Partner(Protocol):
         """What `--json` tells of it: context_length in tokens, and what else there is to say."""
 
     def answer(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
     ) -> AsyncGenerator[Event, None]:
         """The next turn: content, reasoning and calls as they come, and `Done` at the end. Closing it cancels.
 
@@ -50,7 +50,9 @@ class Partner(Protocol):
             HermesError: it cannot answer; the message says why.
         """
 
-    async def count(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner) -> int | None:
+    async def count(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
+    ) -> int | None:
         """Tokens of the prompt that would be read; None where nobody can count them.
 
         Raises:
@@ -64,10 +66,10 @@ class Partner(Protocol):
         """Give back what it holds, for good."""
 
 
-class LocalPartner:
+class LocalBackend:
     """A model in an engine of this program, which belongs to it."""
 
-    def __init__(self, chatter: Chatter, name: str, details: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+    def __init__(self, chatter: ChatModel, name: str, details: Mapping[str, Any], warn: Callable[[str], None]) -> None:
         """Nothing is asked yet.
 
         Args:
@@ -77,7 +79,7 @@ class LocalPartner:
             warn: is told once what of the tools' declarations cannot be enforced.
         """
         self._chatter, self.name, self.details, self._warn = chatter, name, details, warn
-        self._held: tuple[str, Bounds] | None = None
+        self._held: tuple[str, Constraints] | None = None
 
     @property
     def context(self) -> int:
@@ -95,9 +97,9 @@ class LocalPartner:
         return self._chatter.choice.format.takes_tools
 
     async def answer(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
     ) -> AsyncGenerator[Event, None]:
-        """As `Partner` says.
+        """As `ChatBackend` says.
 
         Raises:
             ContextFullError: the messages alone fill the context.
@@ -107,7 +109,7 @@ class LocalPartner:
             async for event in events:
                 yield event
 
-    async def count(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner) -> int:
+    async def count(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions) -> int:
         """Tokens of the prompt, with the one that the engine begins it with.
 
         Raises:
@@ -124,13 +126,13 @@ class LocalPartner:
         """Give its memory back, for good."""
         await self._chatter.engine.close()
 
-    def _turn(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: Manner) -> Turn:
+    def _turn(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions) -> TurnRequest:
         """What the conversation is for the model."""
         system = [Message("system", manner.system)] if manner.system else []
-        return Turn(
+        return TurnRequest(
             [*system, *messages],
             tools,
-            wishes=Wishes(think=manner.think, schema=False if manner.schema is None else manner.schema),
+            wishes=PromptOptions(think=manner.think, schema=False if manner.schema is None else manner.schema),
             bounds=self._bounds(tools, manner.schema),
             sampling=replace(self._chatter.recommended_sampling(), **_fields(manner)),
             max_tokens=manner.max_tokens,
@@ -139,7 +141,7 @@ class LocalPartner:
             shift=manner.shift,
         )
 
-    def _bounds(self, tools: Sequence[dict[str, Any]], schema: object) -> Bounds:
+    def _bounds(self, tools: Sequence[dict[str, Any]], schema: object) -> Constraints:
         """The bounds of all turns with the same tools and schema."""
         key = json.dumps([list(tools), schema], sort_keys=True, default=str)
         if self._held is None or self._held[0] != key:
@@ -147,5 +149,5 @@ class LocalPartner:
         return self._held[1]
 
 
-def _fields(manner: Manner) -> dict[str, Any]:
+def _fields(manner: ChatOptions) -> dict[str, Any]:
     return dict(manner.sampling)

@@ -95,7 +95,7 @@ class Curve:
         return bool(stale)
 
 
-class Pace:
+class StepCostModel:
     """The costs of one context."""
 
     def __init__(self) -> None:

@@ -15,13 +15,13 @@ from hermes_cli.errors import NotReadyError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-    from hermes_cli.engine.protocol import Engine, Event, Loaded, Stats
-    from hermes_cli.engine.request import Request
+    from hermes_cli.engine.protocol import Engine, EngineStats, Event, ModelInfo
+    from hermes_cli.engine.request import GenerationRequest
     from hermes_cli.server.metrics import Metrics
 
 
 @dataclass
-class Tally:
+class RequestStats:
     """One request. Counts are tokens, times seconds; `started` and `deadline` are on the monotonic clock."""
 
     deadline: float
@@ -33,7 +33,7 @@ class Tally:
     first_token: float | None = None
 
 
-CURRENT: ContextVar[Tally | None] = ContextVar("tally", default=None)
+CURRENT: ContextVar[RequestStats | None] = ContextVar("tally", default=None)
 
 
 class CountedEngine:
@@ -42,11 +42,11 @@ class CountedEngine:
     def __init__(self, engine: Engine, model: str, metrics: Metrics) -> None:
         self._engine, self._model, self._metrics = engine, model, metrics
 
-    async def load(self) -> Loaded:
+    async def load(self) -> ModelInfo:
         """As the engine does."""
         return await self._engine.load()
 
-    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """As the engine does.
 
         Raises:
@@ -54,7 +54,7 @@ class CountedEngine:
         """
         tally = CURRENT.get()
         if tally is None:
-            tally = Tally(float("inf"))
+            tally = RequestStats(float("inf"))
         tally.model = self._model
         began = time.monotonic()
         first = True
@@ -79,7 +79,7 @@ class CountedEngine:
         """As the engine does."""
         return await self._engine.detokenize(tokens)
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> EngineStats:
         """As the engine does."""
         return await self._engine.stats()
 
@@ -91,12 +91,12 @@ class CountedEngine:
         """As the engine does."""
         await self._engine.close()
 
-    def _note_first(self, tally: Tally, began: float) -> None:
+    def _note_first(self, tally: RequestStats, began: float) -> None:
         now = time.monotonic()
         tally.first_token = tally.first_token or now - tally.started
         self._metrics.first_token(self._model, now - began)
 
-    def _note_end(self, tally: Tally, done: Done) -> None:
+    def _note_end(self, tally: RequestStats, done: Done) -> None:
         tally.prompt_tokens += done.prompt_tokens
         tally.cached_tokens += done.cached_tokens
         tally.completion_tokens += done.completion_tokens

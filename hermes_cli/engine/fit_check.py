@@ -1,6 +1,6 @@
 """Finds the plan to load a file with, and has llama.cpp confirm in a child process that there is memory for it.
 
-The child (`rehearsal.py`) is started first and asked last, so that it imports llama.cpp while the caller does other
+The child (`dry_run.py`) is started first and asked last, so that it imports llama.cpp while the caller does other
 things. Whatever it dies of becomes an error that names the file.
 """
 
@@ -20,10 +20,10 @@ from hermes_cli.errors import EngineError, IntegrityError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.file_facts import facts_of
+from hermes_cli.planning.load_plan import alternatives_to, plans_for
 from hermes_cli.planning.memory import Part
 from hermes_cli.planning.placement import OVERHEAD, reserve
-from hermes_cli.planning.run_plan import alternatives_to, plans_for
-from hermes_cli.planning.verdict import RAM, Place, Rehearsed, verdict
+from hermes_cli.planning.verdict import RAM, DryRun, MemoryUse, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
     from hermes_cli.gguf.header import Header
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.file_facts import FileFacts
-    from hermes_cli.planning.run_plan import Loading, RunPlan
-    from hermes_cli.planning.verdict import Confirmed, Tried
+    from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
+    from hermes_cli.planning.verdict import FittedPlan, Tried
 
     Json = dict[str, Any]
 
 TIME_LIMIT = 120.0  # seconds for all plans; drivers and network file systems may take a few
-COMMAND = command("hermes_cli.engine.rehearsal")
+COMMAND = command("hermes_cli.engine.dry_run")
 FIRST_SHARD, SHARD = "-00001-of-", "-{:05}-of-"
 VERBOSE_HINT = "`-v` shows llama.cpp's log."
 
 
-class Confirmation:
+class FitCheck:
     """A child process that confirms plans, to be used in `with`: `begin`, do something else, `result`."""
 
     def __init__(self, *, verbose: bool = False, limit: float = TIME_LIMIT) -> None:
@@ -83,7 +83,7 @@ class Confirmation:
         """The child's process id."""
         return self._child.pid
 
-    def begin(self, path: Path, loading: Loading, machine: Machine | None = None) -> None:
+    def begin(self, path: Path, loading: LoadOverrides, machine: Machine | None = None) -> None:
         """Plan, and ask about the plan that is wanted most.
 
         Args:
@@ -98,11 +98,11 @@ class Confirmation:
         self._path, self._loading = path, loading
         self._facts: FileFacts = facts_of(_headers(path))
         self._machine: Machine = machine or probe(measure=False)
-        self._plans: tuple[RunPlan, ...] = plans_for(self._facts, self._machine, loading)
+        self._plans: tuple[LoadPlan, ...] = plans_for(self._facts, self._machine, loading)
         self._send({"path": str(path), "verbose": self._verbose, "weights": asdict(self._facts.weights)})
         self._send(asdict(self._plans[0]))
 
-    def result(self) -> Confirmed:
+    def result(self) -> FittedPlan:
         """The plan to load; the child is gone then, and with it what it held.
 
         Raises:
@@ -144,7 +144,7 @@ class Confirmation:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _missed(self, confirmed: Confirmed) -> str:
+    def _missed(self, confirmed: FittedPlan) -> str:
         """What is to be said if llama.cpp finds fewer GPUs than there are, or than the user counts on."""
         if not confirmed.places:  # it was not asked to the end
             return ""
@@ -155,7 +155,7 @@ class Confirmation:
             return "--gpu-layers does nothing here, llama.cpp finds no GPU; hermes hardware may tell why"
         return ""
 
-    def _tried(self, plans: Iterable[RunPlan], asked: int = 0) -> list[Tried]:
+    def _tried(self, plans: Iterable[LoadPlan], asked: int = 0) -> list[Tried]:
         """One plan after the other, up to the first that fits; `asked` of them have been sent already."""
         tried: list[Tried] = []
         for plan in plans:
@@ -166,7 +166,7 @@ class Confirmation:
                 break
         return tried
 
-    def _judged(self, answer: Json) -> Rehearsed:
+    def _judged(self, answer: Json) -> DryRun:
         """What was answered, with the room that there is and what backends take for themselves.
 
         Raises:
@@ -175,7 +175,7 @@ class Confirmation:
         if "file" in answer:
             raise IntegrityError(answer["file"], hint=answer["hint"])
         if "refusal" in answer:
-            return Rehearsed(refusal=answer["refusal"])
+            return DryRun(refusal=answer["refusal"])
         ram, *on_devices = (Part(**part) for part in answer["parts"])
         places = [
             self._device_place(number, part, said)
@@ -184,9 +184,9 @@ class Confirmation:
         room = self._machine.ram_available
         if any(device.unified for device in self._machine.usable_devices):
             room -= sum(place.part.total for place in places)
-        return Rehearsed((Place(RAM, replace(ram, overhead=OVERHEAD["cpu"]), room), *places))
+        return DryRun((MemoryUse(RAM, replace(ram, overhead=OVERHEAD["cpu"]), room), *places))
 
-    def _device_place(self, number: int, part: Part, said: Json) -> Place:
+    def _device_place(self, number: int, part: Part, said: Json) -> MemoryUse:
         """A GPU that only llama.cpp knows has the room that it says."""
         known = self._machine.usable_devices
         if number < len(known):
@@ -194,7 +194,7 @@ class Confirmation:
             name, room, overhead = device.name, max(device.free - reserve(device), 0), OVERHEAD[device.backend]
         else:
             name, room, overhead = said["name"], said["free"], max(OVERHEAD.values())
-        return Place(name, replace(part, overhead=overhead) if part.total else part, room)
+        return MemoryUse(name, replace(part, overhead=overhead) if part.total else part, room)
 
     def _send(self, message: Json) -> None:
         stream = self._child.stdin
@@ -203,7 +203,7 @@ class Confirmation:
                 stream.write(json.dumps(message) + "\n")
                 stream.flush()
 
-    def _answer(self) -> Rehearsed:
+    def _answer(self) -> DryRun:
         stream = self._child.stdout
         line = stream.readline() if stream else ""
         try:
@@ -239,9 +239,11 @@ class Confirmation:
         return self._log.read().decode("utf-8", "replace")
 
 
-def confirm(path: Path, loading: Loading, machine: Machine | None = None, *, limit: float = TIME_LIMIT) -> Confirmed:
-    """`Confirmation` for those who have nothing else to do meanwhile; raises the same."""
-    with Confirmation(limit=limit) as confirmation:
+def confirm(
+    path: Path, loading: LoadOverrides, machine: Machine | None = None, *, limit: float = TIME_LIMIT
+) -> FittedPlan:
+    """`FitCheck` for those who have nothing else to do meanwhile; raises the same."""
+    with FitCheck(limit=limit) as confirmation:
         confirmation.begin(path, loading, machine)
         return confirmation.result()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Manner:
+class ChatOptions:
     """What a conversation asks of whoever answers.
 
     Attributes:

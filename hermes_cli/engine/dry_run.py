@@ -1,6 +1,6 @@
 """A process of its own that says what llama.cpp would allocate for a plan, without allocating it (`no_alloc`).
 
-llama.cpp ends the whole process over some files; here that costs nothing. `confirm.py` starts it and talks to it in
+llama.cpp ends the whole process over some files; here that costs nothing. `fit_check.py` starts it and talks to it in
 lines of JSON: first the file, then one plan after the other, each of which is answered before the next one comes. It
 imports as little as it can, because somebody waits for it.
 """
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.engine.buffers import allocation, devices
-from hermes_cli.engine.llama import Context, Model
+from hermes_cli.engine.llama import LlamaContext, LlamaModel
 from hermes_cli.engine.log import LOG
 from hermes_cli.errors import EngineError, IntegrityError
-from hermes_cli.planning.memory import Settings, Weights
+from hermes_cli.planning.memory import ContextSettings, Weights
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -31,7 +31,7 @@ class Rehearsal:
     def __init__(self, path: Path, weights: Weights) -> None:
         self._path = path
         self._weights = weights
-        self._model: Model | None = None
+        self._model: LlamaModel | None = None
         self._layers: object = None
         self._log = ""
 
@@ -44,18 +44,18 @@ class Rehearsal:
         model = self._placed(plan["gpu_layers"], plan["tensor_split"])
         LOG.kept = []
         try:
-            Context(model, Settings(**plan["settings"]), threads=plan["threads"]).close()
+            LlamaContext(model, ContextSettings(**plan["settings"]), threads=plan["threads"]).close()
             parts = allocation(self._log, "".join(LOG.kept), self._weights)
         except EngineError as error:
             return {"refusal": error.message}
         return {"parts": [vars(part) for part in parts], "devices": [vars(one) for one in devices(self._log)]}
 
-    def _placed(self, gpu_layers: int, tensor_split: list[float]) -> Model:
+    def _placed(self, gpu_layers: int, tensor_split: list[float]) -> LlamaModel:
         if self._model is None or self._layers != (gpu_layers, tensor_split):
             if self._model:
                 self._model.close()
             LOG.kept = []
-            self._model = Model(self._path, gpu_layers=gpu_layers, tensor_split=tensor_split, rehearse=True)
+            self._model = LlamaModel(self._path, gpu_layers=gpu_layers, tensor_split=tensor_split, rehearse=True)
             self._layers = (gpu_layers, tensor_split)
             self._log = "".join(LOG.kept)
         return self._model

@@ -9,12 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from hermes_cli.engine import cells as module
+from hermes_cli.engine import kv_cache as module
 from hermes_cli.engine.batch import Batch
-from hermes_cli.engine.cells import Cells
-from hermes_cli.engine.llama import Context, Model
+from hermes_cli.engine.kv_cache import KVCache
+from hermes_cli.engine.llama import LlamaContext, LlamaModel
 from hermes_cli.errors import EngineError
-from hermes_cli.planning.memory import Settings
+from hermes_cli.planning.memory import ContextSettings
 
 SLOTS = 3
 
@@ -112,7 +112,7 @@ class Machine(RuleBasedStateMachine):
         self.patch.setattr(module, "SEQUENCES", SLOTS + ids)
         self.at_once, self.ids = at_once, ids
         self.cache = Cache(capacity, window=3)
-        self.cells = Cells(self.cache, capacity, SLOTS, covers=self.cache.covers)
+        self.cells = KVCache(self.cache, capacity, SLOTS, covers=self.cache.covers)
 
     def teardown(self) -> None:
         self.patch.undo()
@@ -250,7 +250,7 @@ class Desk:
 
     def __init__(self, capacity: int = 10_000, slots: int = 4) -> None:
         self.cache = Cache(capacity, slots)
-        self.cells = Cells(self.cache, capacity, slots)
+        self.cells = KVCache(self.cache, capacity, slots)
 
     def read(self, tokens: list[int]) -> tuple[int, int]:
         """Open and decode what is missing; the sequence, and what was there."""
@@ -465,7 +465,7 @@ def test_restored_caches_are_adopted() -> None:
 
 def test_who_lost_its_window_is_not_shared() -> None:
     cache = Cache(100, window=4)
-    cells = Cells(cache, 100, SLOTS, covers=cache.covers)
+    cells = KVCache(cache, 100, SLOTS, covers=cache.covers)
     for tail in ([1, 1, 1], [2, 2, 2]):
         sequence, reused = cells.open([*range(10, 20), *tail])
         cache.decode(sequence, [*range(10, 20), *tail][reused:])
@@ -482,7 +482,7 @@ def test_who_lost_its_window_is_not_shared() -> None:
 
 def test_the_turn_before_stays_if_the_next_one_lost_its_window() -> None:
     cache = Cache(100, window=4)
-    cells = Cells(cache, 100, SLOTS, covers=cache.covers)
+    cells = KVCache(cache, 100, SLOTS, covers=cache.covers)
     for end in (10, 20):
         sequence, reused = cells.open(list(range(end)))
         cache.decode(sequence, list(range(reused, end)))
@@ -521,7 +521,7 @@ class Recurrent(Cache):
 
 def test_recurrent_models_reuse_nothing_and_are_cut_whole() -> None:
     cache = Recurrent(100)
-    cells = Cells(cache, 100, SLOTS)
+    cells = KVCache(cache, 100, SLOTS)
     assert not cells.divisible
     sequence, _ = cells.open(SYSTEM)
     cache.decode(sequence, SYSTEM)
@@ -538,11 +538,11 @@ def test_recurrent_models_reuse_nothing_and_are_cut_whole() -> None:
 
 
 class Llama:
-    """The demo model, read greedily through `Cells`."""
+    """The demo model, read greedily through `KVCache`."""
 
-    def __init__(self, model: Model) -> None:
-        self.context = Context(model, Settings(1024, slots=4), threads=1)
-        self.cells = Cells(self.context, self.context.length, 4)
+    def __init__(self, model: LlamaModel) -> None:
+        self.context = LlamaContext(model, ContextSettings(1024, slots=4), threads=1)
+        self.cells = KVCache(self.context, self.context.length, 4)
         self.batch = Batch(self.context.batch_tokens)
 
     def begin(self, prompt: list[int]) -> tuple[int, int, int]:
@@ -578,13 +578,13 @@ class Llama:
 QUESTIONS = ["Who are you?", "What is GGUF?", "What is a context length?", "Tell me about quantization."]
 
 
-def prompts(model: Model) -> list[list[int]]:
+def prompts(model: LlamaModel) -> list[list[int]]:
     system = "<|im_start|>system\nYou are Hermes Demo.<|im_end|>\n<|im_start|>user\n"
     turns = [f"{system}{question}<|im_end|>\n<|im_start|>assistant\n" for question in QUESTIONS]
     return [model.vocabulary.tokenize(turn, special=True) for turn in turns]
 
 
-def test_a_shared_prefix_gives_what_a_fresh_one_gives(demo_model: Model) -> None:
+def test_a_shared_prefix_gives_what_a_fresh_one_gives(demo_model: LlamaModel) -> None:
     llama = Llama(demo_model)
     fresh = [llama.fresh(prompt) for prompt in prompts(demo_model)]
     llama.cells.clear()
@@ -601,7 +601,7 @@ def test_a_shared_prefix_gives_what_a_fresh_one_gives(demo_model: Model) -> None
         llama.cells.drop(sequence)
 
 
-def test_rejected_drafts_leave_no_trace(demo_model: Model) -> None:
+def test_rejected_drafts_leave_no_trace(demo_model: LlamaModel) -> None:
     llama = Llama(demo_model)
     prompt = prompts(demo_model)[0]
     fresh = llama.fresh(prompt)
@@ -613,7 +613,7 @@ def test_rejected_drafts_leave_no_trace(demo_model: Model) -> None:
     assert llama.go_on(rest, 14)[sequence] == fresh[2:]
 
 
-def test_the_whole_cache_can_be_filled_and_filled_again(demo_model: Model) -> None:
+def test_the_whole_cache_can_be_filled_and_filled_again(demo_model: LlamaModel) -> None:
     """Llama.cpp finds room whenever the count says that there is."""
     llama = Llama(demo_model)
     for number in range(12):

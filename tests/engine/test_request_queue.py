@@ -6,23 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine.llama import Model
+from hermes_cli.engine.llama import LlamaModel
 from hermes_cli.engine.pieces import Pieces
-from hermes_cli.engine.request import Request
-from hermes_cli.engine.running import Job, Running
-from hermes_cli.engine.waiting import Waiting
+from hermes_cli.engine.request import GenerationRequest
+from hermes_cli.engine.request_queue import RequestQueue
+from hermes_cli.engine.sequence import ActiveSequence, Job
 from hermes_cli.errors import QueueFullError
 
 
-def request(model: Model, number: int, client: str) -> Running:
-    job = Job(number, Request((5,), client=client), [5])
-    return Running(job, model, Pieces(model.vocabulary), 256, lookup=False)
+def request(model: LlamaModel, number: int, client: str) -> ActiveSequence:
+    job = Job(number, GenerationRequest((5,), client=client), [5])
+    return ActiveSequence(job, model, Pieces(model.vocabulary), 256, lookup=False)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 4])
-def test_who_asks_much_makes_nobody_wait_long(demo_model: Model, slots: int) -> None:
-    waiting = Waiting(100)
-    working: list[Running] = []
+def test_who_asks_much_makes_nobody_wait_long(demo_model: LlamaModel, slots: int) -> None:
+    waiting = RequestQueue(100)
+    working: list[ActiveSequence] = []
     begun: list[int] = []
     for number in range(20):
         waiting.push(request(demo_model, number, "greedy"))
@@ -37,8 +37,8 @@ def test_who_asks_much_makes_nobody_wait_long(demo_model: Model, slots: int) -> 
     assert [number for number in begun if number < 20] == list(range(20))
 
 
-def test_who_was_put_back_comes_first(demo_model: Model) -> None:
-    waiting = Waiting(1)
+def test_who_was_put_back_comes_first(demo_model: LlamaModel) -> None:
+    waiting = RequestQueue(1)
     waiting.push(request(demo_model, 1, "a"))
     back = request(demo_model, 2, "a")
     waiting.put_back(back)
@@ -48,9 +48,9 @@ def test_who_was_put_back_comes_first(demo_model: Model) -> None:
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30), st.integers(1, 4))
-def test_everybody_has_a_turn(demo_model: Model, clients: list[str], slots: int) -> None:
-    waiting = Waiting(100)
-    working: list[Running] = []
+def test_everybody_has_a_turn(demo_model: LlamaModel, clients: list[str], slots: int) -> None:
+    waiting = RequestQueue(100)
+    working: list[ActiveSequence] = []
     begun: list[int] = []
     for number, client in enumerate(clients):
         waiting.push(request(demo_model, number, client))

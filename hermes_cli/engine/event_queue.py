@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.protocol import Text
+from hermes_cli.engine.protocol import TextEvent
 from hermes_cli.errors import HermesError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MOST_PIECES = 256  # texts that wait as they came; more are joined
 
 
-class Answer:
+class EventQueue:
     """Texts wait merged into one, so that whoever reads slowly or never costs hardly more than the text itself."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Answer:
 
     def put(self, event: Event | HermesError) -> None:
         """One more event, an error as the last."""
-        if isinstance(event, Text):
+        if isinstance(event, TextEvent):
             self._texts.append(event.text)
             self._tokens += event.tokens
             self._logprobs += event.logprobs
@@ -54,6 +54,6 @@ class Answer:
                 return self._end
             self._news.clear()
             await self._news.wait()
-        text = Text("".join(self._texts), self._tokens, tuple(self._logprobs))
+        text = TextEvent("".join(self._texts), self._tokens, tuple(self._logprobs))
         self._texts, self._tokens, self._logprobs = [], 0, []
         return text

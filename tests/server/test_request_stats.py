@@ -13,11 +13,11 @@ from fake_engine import FakeEngine
 from server_rig import served
 
 from hermes_cli.engine.protocol import Done, Event
-from hermes_cli.engine.request import Request
+from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import EngineError, NotReadyError
 from hermes_cli.server.metrics import Metrics
+from hermes_cli.server.request_stats import CURRENT, CountedEngine, RequestStats
 from hermes_cli.server.settings import ServerSettings
-from hermes_cli.server.tally import CURRENT, CountedEngine, Tally
 
 T = TypeVar("T")
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -28,14 +28,14 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def all_of(engine: CountedEngine) -> list[Event]:
-    async with aclosing(engine.generate(Request(("abc",)))) as events:
+    async with aclosing(engine.generate(GenerationRequest(("abc",)))) as events:
         return [event async for event in events]
 
 
 def test_tokens_of_all_generations_of_a_request_are_added_up() -> None:
-    async def story() -> Tally:
+    async def story() -> RequestStats:
         engine = CountedEngine(FakeEngine([["a", "b"]]), "demo", Metrics())
-        tally = Tally(float("inf"))
+        tally = RequestStats(float("inf"))
         CURRENT.set(tally)
         found = await asyncio.gather(all_of(engine), all_of(engine))
         assert all(isinstance(events[-1], Done) for events in found)
@@ -55,7 +55,7 @@ def test_without_a_request_there_is_no_limit() -> None:
 def test_a_request_ends_when_its_time_is_over(before: list[str]) -> None:
     async def story() -> list[int]:
         fake = FakeEngine([[*before, asyncio.Event()]])
-        CURRENT.set(Tally(0 if not before else asyncio.get_running_loop().time() + 0.05))
+        CURRENT.set(RequestStats(0 if not before else asyncio.get_running_loop().time() + 0.05))
         with pytest.raises(NotReadyError, match="longer than the server allows"):
             await all_of(CountedEngine(fake, "demo", Metrics()))
         assert not getattr(asyncio.current_task(), "cancelling", int)()
@@ -68,7 +68,7 @@ def test_a_request_ends_when_its_time_is_over(before: list[str]) -> None:
 def test_who_cancels_is_not_told_of_a_limit() -> None:
     async def story() -> list[int]:
         fake = FakeEngine([[asyncio.Event()]])
-        CURRENT.set(Tally(asyncio.get_running_loop().time() + 100))
+        CURRENT.set(RequestStats(asyncio.get_running_loop().time() + 100))
         task = asyncio.create_task(all_of(CountedEngine(fake, "demo", Metrics())))
         for _ in range(5):
             await asyncio.sleep(0)

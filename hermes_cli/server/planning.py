@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import Names
 from hermes_cli.catalog.quantizations import spoken
-from hermes_cli.engine.confirm import confirm
-from hermes_cli.engine.options import Options
+from hermes_cli.engine.fit_check import confirm
+from hermes_cli.engine.options import EngineOptions
 from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.gguf.types import FILE_TYPES
+from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.placement import GIB
-from hermes_cli.planning.recommend import Wish, candidates, smallest
-from hermes_cli.planning.run_plan import Loading
+from hermes_cli.planning.recommend import RecommendOptions, candidates, smallest
 from hermes_cli.planning.verdict import NOTHING_FITS, without
 from hermes_cli.prompting.choose import known_model
 from hermes_cli.prompting.template import ChatTemplate, read_template
@@ -32,21 +32,21 @@ from hermes_cli.store.library import find, installed
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hermes_cli.catalog.models import Catalogue, Model
-    from hermes_cli.engine.options import Draft
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
+    from hermes_cli.engine.options import DraftModel
     from hermes_cli.errors import HermesError
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.verdict import Confirmed
+    from hermes_cli.planning.verdict import FittedPlan
     from hermes_cli.server.settings import ModelEntry, ServerSettings
     from hermes_cli.store.library import ModelFile
 
-    DraftFor = Callable[[str, Model | None, Loading, Confirmed], Draft | None]
+    DraftFor = Callable[[str, CatalogModel | None, LoadOverrides, FittedPlan], DraftModel | None]
 
 AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["agent"]), and this is the usual length
 
 
 @dataclass(frozen=True)
-class Offer:
+class ServedModel:
     """A model that clients can ask for.
 
     Attributes:
@@ -69,10 +69,10 @@ class Offer:
     name: str
     aliases: tuple[str, ...]
     path: Path
-    known: Model | None
-    loading: Loading
-    confirmed: Confirmed
-    options: Options
+    known: CatalogModel | None
+    loading: LoadOverrides
+    confirmed: FittedPlan
+    options: EngineOptions
     template: str | None = None
     think: bool | None = None
     idle_seconds: float | None = None
@@ -93,17 +93,17 @@ class _Named:
 
     entry: ModelEntry
     file: ModelFile
-    known: Model | None
-    loading: Loading
+    known: CatalogModel | None
+    loading: LoadOverrides
 
 
-def line_up(
+def plan_models(
     settings: ServerSettings,
     catalogue: Catalogue,
     machine: Machine,
     draft_for: DraftFor,
     say: Callable[[str], None],
-) -> tuple[Offer, ...]:
+) -> tuple[ServedModel, ...]:
     """The models of the settings, in their order.
 
     Args:
@@ -152,7 +152,7 @@ def _named(entry: ModelEntry, least: int, names: Names, catalogue: Catalogue) ->
         yarn = known.context.yarn if known else None
         if yarn is None:
             raise UsageError(f"no source documents YaRN for {file.name}.", hint="leave --yarn out.")
-    loading = Loading(
+    loading = LoadOverrides(
         entry.context,
         entry.gpu_layers,
         entry.kv_type,
@@ -168,7 +168,7 @@ def _named(entry: ModelEntry, least: int, names: Names, catalogue: Catalogue) ->
     return _Named(entry, file, known, loading)
 
 
-def _plans(named: Sequence[_Named], machine: Machine, say: Callable[[str], None]) -> list[Confirmed]:
+def _plans(named: Sequence[_Named], machine: Machine, say: Callable[[str], None]) -> list[FittedPlan]:
     """One for each, such that all fit beside each other; else each as if it were alone."""
     first, *others = named
     if others:
@@ -178,7 +178,7 @@ def _plans(named: Sequence[_Named], machine: Machine, say: Callable[[str], None]
     return [confirm(one.file.path, one.loading, machine) for one in named]
 
 
-def _beside(first: _Named, others: Sequence[_Named], machine: Machine) -> list[Confirmed]:
+def _beside(first: _Named, others: Sequence[_Named], machine: Machine) -> list[FittedPlan]:
     confirmed = []
     for one in others:
         modest = replace(one.loading, longest=False, force=False)
@@ -187,20 +187,22 @@ def _beside(first: _Named, others: Sequence[_Named], machine: Machine) -> list[C
     return [confirm(first.file.path, replace(first.loading, force=False), machine), *confirmed]
 
 
-def _offer(one: _Named, confirmed: Confirmed, catalogue: Catalogue, max_queue: int, draft_for: DraftFor) -> Offer:
+def _offer(
+    one: _Named, confirmed: FittedPlan, catalogue: Catalogue, max_queue: int, draft_for: DraftFor
+) -> ServedModel:
     entry, plan = one.entry, confirmed.plan
     own = one.file.name
     spelled = (entry.model,) if entry.name is None and entry.model != own and _is_a_name(entry.model) else ()
     narrowed = replace(one.loading, context=plan.settings.context, gpu_layers=plan.gpu_layers, force=True, least=0)
     status = one.file.path.stat()
-    return Offer(
+    return ServedModel(
         name=entry.name or own,
         aliases=tuple(dict.fromkeys((*spelled, *entry.aliases))),
         path=one.file.path,
         known=one.known,
         loading=narrowed,
         confirmed=confirmed,
-        options=Options(
+        options=EngineOptions(
             tags=TAGS,
             draft=draft_for(entry.draft, one.known, one.loading, confirmed) if entry.draft else None,
             constraints=True,
@@ -218,7 +220,7 @@ def _offer(one: _Named, confirmed: Confirmed, catalogue: Catalogue, max_queue: i
 
 def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> DoesNotFitError:
     """The refusal of `--for-agent`, with what has enough context here."""
-    wish = Wish("agent", AGENT_CONTEXT)
+    wish = RecommendOptions("agent", AGENT_CONTEXT)
     found = candidates(catalogue, machine, wish)
     if not found:
         least = smallest(catalogue, wish)
@@ -245,13 +247,13 @@ def _is_a_name(text: str) -> bool:
     return "/" not in text and "\\" not in text and not text.lower().endswith(".gguf")
 
 
-def _tell_apart(offers: Sequence[Offer]) -> None:
+def _tell_apart(offers: Sequence[ServedModel]) -> None:
     """Every name stands for one model.
 
     Raises:
         UsageError: one stands for two.
     """
-    owner: dict[str, Offer] = {}
+    owner: dict[str, ServedModel] = {}
     for offer in offers:
         for name in {offer.name, *offer.aliases}:
             other = owner.setdefault(name.casefold(), offer)

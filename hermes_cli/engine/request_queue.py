@@ -10,13 +10,13 @@ from hermes_cli.errors import QueueFullError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from hermes_cli.engine.running import Running
+    from hermes_cli.engine.sequence import ActiveSequence
 
 
 CLIENTS = 4096  # whose last turn is remembered
 
 
-class Waiting:
+class RequestQueue:
     """A queue that is fair among clients: whoever has the least at work is next, then whose last turn is longest ago.
 
     Requests that were put back come before all others, since they have been at work already.
@@ -24,19 +24,19 @@ class Waiting:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._back: deque[Running] = deque()
-        self._new: deque[Running] = deque()
+        self._back: deque[ActiveSequence] = deque()
+        self._new: deque[ActiveSequence] = deque()
         self._turns: dict[str, int] = {}  # the number of each client's last turn, the longest ago first
         self._turn = 0
 
     def __len__(self) -> int:
         return len(self._back) + len(self._new)
 
-    def __iter__(self) -> Iterator[Running]:
+    def __iter__(self) -> Iterator[ActiveSequence]:
         yield from self._back
         yield from self._new
 
-    def push(self, request: Running) -> None:
+    def push(self, request: ActiveSequence) -> None:
         """Wait.
 
         Raises:
@@ -49,11 +49,11 @@ class Waiting:
             )
         self._new.append(request)
 
-    def put_back(self, request: Running) -> None:
+    def put_back(self, request: ActiveSequence) -> None:
         """It was at work and has to wait again."""
         self._back.appendleft(request)
 
-    def begin(self, request: Running) -> None:
+    def begin(self, request: ActiveSequence) -> None:
         """Its turn has come."""
         self.remove(request)
         client = request.job.request.client
@@ -63,11 +63,11 @@ class Waiting:
         if len(self._turns) > CLIENTS:
             del self._turns[next(iter(self._turns))]
 
-    def remove(self, request: Running) -> None:
+    def remove(self, request: ActiveSequence) -> None:
         """It waits no more."""
         (self._back if request in self._back else self._new).remove(request)
 
-    def in_turn(self, working: Iterable[Running]) -> list[Running]:
+    def in_turn(self, working: Iterable[ActiveSequence]) -> list[ActiveSequence]:
         """All of them, in the order in which they should begin, given who is at work now."""
         ahead = Counter(request.job.request.client for request in working)
         ranked = []

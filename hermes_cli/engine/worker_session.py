@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.engine import wire
-from hermes_cli.engine.answer import Answer
 from hermes_cli.engine.child import Child
-from hermes_cli.engine.protocol import Loaded, Stats
+from hermes_cli.engine.event_queue import EventQueue
+from hermes_cli.engine.protocol import EngineStats, ModelInfo
 from hermes_cli.errors import EngineDiedError, EngineError, HermesError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from hermes_cli.engine.options import Options
-    from hermes_cli.engine.request import Request
-    from hermes_cli.planning.run_plan import RunPlan
+    from hermes_cli.engine.options import EngineOptions
+    from hermes_cli.engine.request import GenerationRequest
+    from hermes_cli.planning.load_plan import LoadPlan
 
     Identity = tuple[int, int, int] | None
 
@@ -33,12 +33,12 @@ class Task:
     """What every child of an engine is told to load."""
 
     path: Path
-    plan: RunPlan
-    options: Options
+    plan: LoadPlan
+    options: EngineOptions
     progress: Callable[[float], None] | None
 
 
-class Life:
+class WorkerSession:
     """Begins at once; all methods belong to one event loop.
 
     Attributes:
@@ -48,7 +48,7 @@ class Life:
     """
 
     def __init__(
-        self, task: Task, delay: float, ended: Callable[[Life], None], spare: Awaitable[Child] | None = None
+        self, task: Task, delay: float, ended: Callable[[WorkerSession], None], spare: Awaitable[Child] | None = None
     ) -> None:
         """Start a child.
 
@@ -59,12 +59,12 @@ class Life:
             spare: one that was started before there was anything to tell it.
         """
         self._task, self._delay, self._ended, self._spare = task, delay, ended, spare
-        self.loaded: asyncio.Future[Loaded | HermesError] = asyncio.get_running_loop().create_future()
-        self.stats = Stats()
+        self.loaded: asyncio.Future[ModelInfo | HermesError] = asyncio.get_running_loop().create_future()
+        self.stats = EngineStats()
         self.died = False
         self._child: Child | None = None
         self._leaving: HermesError | None = None  # what those get that it still works for when it ends
-        self._answers: dict[int, Answer] = {}
+        self._answers: dict[int, EventQueue] = {}
         self._calls: dict[int, asyncio.Future[wire.Frame | HermesError]] = {}
         self._numbers = itertools.count(1)
         self._since = time.monotonic()
@@ -105,7 +105,7 @@ class Life:
         """Wait for its end."""
         await asyncio.wait({self._running})
 
-    def begin(self, request: Request) -> tuple[int, Answer]:
+    def begin(self, request: GenerationRequest) -> tuple[int, EventQueue]:
         """Have a request answered; its number, for `cancel`.
 
         Raises:
@@ -113,7 +113,7 @@ class Life:
         """
         number = next(self._numbers)
         self._send("generate", number, request)
-        answer = self._answers[number] = Answer()
+        answer = self._answers[number] = EventQueue()
         return number, answer
 
     def cancel(self, number: int) -> None:
@@ -208,14 +208,14 @@ class Life:
             if self._task.progress:
                 self._task.progress(frame.read(float))
         elif frame.kind == "loaded" and not self.loaded.done():
-            self.loaded.set_result(replace(frame.read(Loaded), load_seconds=self.age))
+            self.loaded.set_result(replace(frame.read(ModelInfo), load_seconds=self.age))
             self._since = time.monotonic()
         elif frame.kind == "failed":
             self.leave(frame.error())
         elif frame.kind == "saving" and self._child:
             self._child.wait(SAVING_PATIENCE)
         elif frame.kind == "stats":
-            self.stats = frame.read(Stats)
+            self.stats = frame.read(EngineStats)
         else:
             raise wire.nonsense(f"a frame of kind {frame.kind!r}")
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Protocol
 
-from hermes_cli.engine.radix import Run
+from hermes_cli.engine.radix import RadixNode
 from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Memory(Protocol):
         """Take a sequence out of its cells from position `start` on; false where nothing changed, as that cannot be."""
 
 
-class Cells:
+class KVCache:
     """The cells of one context. Belongs to one thread.
 
     Attributes:
@@ -58,8 +58,8 @@ class Cells:
         """
         self._memory, self._capacity, self._slots = memory, capacity, slots
         self._covers = covers
-        self._root = Run()
-        self._tips: dict[int, Run] = {}  # where each sequence ends
+        self._root = RadixNode()
+        self._tips: dict[int, RadixNode] = {}  # where each sequence ends
         self._idle = list(reversed(range(slots)))
         self._spare = list(reversed(range(slots, SEQUENCES)))
         self._used = self._reusable = 0
@@ -132,7 +132,7 @@ class Cells:
         if len(tip.holders) == 1:
             tip.tokens.extend(tokens)
             return
-        run = self._tips[sequence] = Run(tip, list(tokens))
+        run = self._tips[sequence] = RadixNode(tip, list(tokens))
         run.holders.add(sequence)
         run.working, run.used = 1, self._clock
 
@@ -218,7 +218,7 @@ class Cells:
     def _kept(self) -> list[int]:
         return [sequence for sequence in self._tips if sequence >= self._slots]
 
-    def _tip(self, sequence: int) -> Run:
+    def _tip(self, sequence: int) -> RadixNode:
         tip = self._tips.get(sequence)
         if tip is None or sequence >= self._slots:
             raise _bug(f"sequence {sequence} is not at work")
@@ -227,16 +227,16 @@ class Cells:
     def _last_use(self, sequence: int) -> int:
         return self._tips[sequence].used
 
-    def _touch(self, run: Run) -> None:
+    def _touch(self, run: RadixNode) -> None:
         self._clock += 1
         for part in run.path():
             part.used = self._clock
 
-    def _matches(self, tokens: Sequence[int]) -> list[tuple[int, Run]]:
-        """Where the leading tokens are, as `Run.matches` says it; nowhere if nothing can be shared."""
+    def _matches(self, tokens: Sequence[int]) -> list[tuple[int, RadixNode]]:
+        """Where the leading tokens are, as `RadixNode.matches` says it; nowhere if nothing can be shared."""
         return self._root.matches(tokens if isinstance(tokens, list) else list(tokens)) if self.divisible else []
 
-    def _best(self, matches: list[tuple[int, Run]], first: int = 0) -> tuple[int, int, Run]:
+    def _best(self, matches: list[tuple[int, RadixNode]], first: int = 0) -> tuple[int, int, RadixNode]:
         """The longest match that one sequence (with this id or a higher one) has: its length, who, and its last run.
 
         If there is none, the length is 0, and the run is the root.
@@ -254,7 +254,7 @@ class Cells:
     def _has(self, sequence: int, length: int) -> bool:
         return self._covers is None or self._covers(sequence, length)
 
-    def _is_kept(self, length: int, matches: list[tuple[int, Run]]) -> bool:
+    def _is_kept(self, length: int, matches: list[tuple[int, RadixNode]]) -> bool:
         """Whether a kept sequence has a match of this length; it was of use again then."""
         longest, _, run = self._best(matches, self._slots)
         if longest < length:
@@ -295,14 +295,14 @@ class Cells:
             run = parent
         self._tips[sequence] = run
 
-    def _join(self, run: Run, sequence: int) -> None:
+    def _join(self, run: RadixNode, sequence: int) -> None:
         if sequence < self._slots:
             if not run.working:
                 self._reusable -= len(run.tokens)
             run.working += 1
         run.holders.add(sequence)
 
-    def _leave(self, run: Run, sequence: int) -> None:
+    def _leave(self, run: RadixNode, sequence: int) -> None:
         run.holders.remove(sequence)
         if sequence < self._slots:
             run.working -= 1

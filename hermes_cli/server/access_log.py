@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import NotReadyError
-from hermes_cli.server.tally import CURRENT, Tally
+from hermes_cli.server.request_stats import CURRENT, RequestStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ class Traffic:
         return not self.running
 
 
-class Journal:
+class AccessLog:
     """Writes down every request when it is over, however it ended."""
 
     def __init__(
@@ -94,7 +94,7 @@ class Journal:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        tally = Tally(time.monotonic() + self._timeout)
+        tally = RequestStats(time.monotonic() + self._timeout)
         status, whole = LEFT, False
         body = bytearray()
 
@@ -123,7 +123,7 @@ class Journal:
             CURRENT.reset(token)
             self._note(scope, status if whole else LEFT, tally, bytes(body))
 
-    def _note(self, scope: Scope, status: int, tally: Tally, body: bytes) -> None:
+    def _note(self, scope: Scope, status: int, tally: RequestStats, body: bytes) -> None:
         route = getattr(scope.get("route"), "path", NO_ROUTE)
         seconds = time.monotonic() - tally.started
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
@@ -134,7 +134,7 @@ class Journal:
         self._write(json.dumps(facts) if self._as_json else _line(facts))
 
     @staticmethod
-    def _facts(scope: Scope, status: int, tally: Tally, seconds: float) -> dict[str, Any]:
+    def _facts(scope: Scope, status: int, tally: RequestStats, seconds: float) -> dict[str, Any]:
         """What is told of a request. Times are in milliseconds; the path only if there is no such route."""
         route = getattr(scope.get("route"), "path", None)
         client = scope.get("state", {}).get("client") or (scope["client"] or ("",))[0]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from threading import Thread
 
-from hermes_cli.prompting.memory import Memory
 from hermes_cli.prompting.messages import Message, ToolCall
+from hermes_cli.prompting.raw_turn_cache import RawTurnCache
 
 
 def turn(key: str, content: str | None = "I look.", **arguments: object) -> Message:
@@ -14,7 +14,7 @@ def turn(key: str, content: str | None = "I look.", **arguments: object) -> Mess
 
 
 def test_the_same_turn_is_recalled_and_a_changed_one_is_not() -> None:
-    memory = Memory()
+    memory = RawTurnCache()
     memory.remember(turn("a", x=1), "written")
     assert memory.recall(turn("a", x=1)) == "written"
     assert memory.recall(turn("a", x=1.0)) == "written"  # the same number
@@ -30,13 +30,13 @@ def test_the_same_turn_is_recalled_and_a_changed_one_is_not() -> None:
 
 
 def test_turns_without_calls_have_no_id() -> None:
-    memory = Memory()
+    memory = RawTurnCache()
     memory.remember(Message("assistant", "a"), "written")
     assert memory.recall(Message("assistant", "a")) is None
 
 
 def test_what_was_not_used_for_longest_is_forgotten() -> None:
-    memory = Memory(turns=2)
+    memory = RawTurnCache(turns=2)
     for key in "ab":
         memory.remember(turn(key), key)
     assert memory.recall(turn("a")) == "a"
@@ -45,7 +45,7 @@ def test_what_was_not_used_for_longest_is_forgotten() -> None:
 
 
 def test_it_holds_only_so_much_text() -> None:
-    memory = Memory(characters=10)
+    memory = RawTurnCache(characters=10)
     memory.remember(turn("a"), "x" * 6)
     memory.remember(turn("a"), "y" * 6)  # in place of the first
     memory.remember(turn("b"), "x" * 4)
@@ -58,7 +58,7 @@ def test_it_holds_only_so_much_text() -> None:
 
 
 def test_threads_share_it() -> None:
-    memory, found = Memory(turns=50), []
+    memory, found = RawTurnCache(turns=50), []
 
     def work(name: str) -> None:
         for at in range(300):
