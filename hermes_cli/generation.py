@@ -112,7 +112,7 @@ class ChatModel:
 
         Args:
             engine: what continues prompts.
-            loaded: what it said about its model; made with `Options(tags=TAGS)`, so that grammars know the tags.
+            loaded: what it said about its model; made with `EngineOptions(tags=TAGS)`, so that grammars know the tags.
             known: what the model is in the catalogue, if it is there.
             template: `file`, `model` or a path, to override the choice of the prompt format (prompting/choose.py).
 

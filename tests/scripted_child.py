@@ -15,7 +15,7 @@ _PRELUDE = """
 import json, os, signal, sys, time
 sys.path[:] = json.loads(sys.argv[1])
 from hermes_cli.engine import wire
-from hermes_cli.engine.protocol import Done, Loaded, Stats, Text
+from hermes_cli.engine.protocol import Done, EngineStats, ModelInfo, TextEvent
 from hermes_cli.errors import *
 def frames(splitter=wire.Splitter()):
     while data := os.read(0, 65536):
@@ -26,8 +26,8 @@ def send(kind, number=0, payload=None):
     while raw:
         raw = raw[os.write(1, raw):]
 def events(number, *events):
-    send("events", 0, [(number, 0 if isinstance(e, Text) else 1 if isinstance(e, Done) else 2, e) for e in events])
-LOADED = Loaded(1024, 4, 1024, 10, 20, 300)
+    send("events", 0, [(number, 0 if isinstance(e, TextEvent) else 1 if isinstance(e, Done) else 2, e) for e in events])
+LOADED = ModelInfo(1024, 4, 1024, 10, 20, 300)
 DONE = Done("stop", 3, 0, 2, 0.1, 0.2)
 def loaded():
     send("loaded", 0, LOADED)
@@ -35,7 +35,7 @@ def polite(frame):
     if frame.kind == "close":
         os._exit(0)
     if frame.kind == "stats":
-        send("stats", frame.number, Stats(steps=7, completion_tokens=2))
+        send("stats", frame.number, EngineStats(steps=7, completion_tokens=2))
 """
 
 
@@ -56,7 +56,7 @@ ECHO = """
             loaded()
         elif frame.kind == "generate":
             prompt = frame.request().prompt
-            events(frame.number, *map(Text, prompt), DONE)
+            events(frame.number, *map(TextEvent, prompt), DONE)
 """
 
 # Begins to answer, and notes who was cancelled in the file that CANCELLED names.
@@ -66,7 +66,7 @@ SLOW = """
         if frame.kind == "load":
             loaded()
         elif frame.kind == "generate":
-            events(frame.number, Text("a"))
+            events(frame.number, TextEvent("a"))
         elif frame.kind == "cancel":
             open(os.environ["CANCELLED"], "a").write(f"{frame.number}\\n")
 """

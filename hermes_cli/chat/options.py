@@ -16,7 +16,7 @@ class ChatOptions:
         think: whether to reason before answering; None is as the model does by itself.
         think_budget: the most tokens of reasoning; None for any.
         schema: JSON schema of the answer, or True for any JSON object; None for text.
-        sampling: fields of `engine.request.Sampling` that are insisted on; the others are as the model recommends.
+        sampling: fields of `engine.request.SamplingOptions` that the user sets; the others are as the model recommends.
         max_tokens: the most to generate in one turn; None is as many as there is room for.
         stops: texts that end an answer.
         shift: where the context length ends, go on without the older half of the conversation.

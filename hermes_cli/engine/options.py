@@ -36,7 +36,7 @@ class EngineOptions:
     """What an engine is made with.
 
     Attributes:
-        tags: texts that `Loaded.tags` is to tell the tokens of.
+        tags: texts that `ModelInfo.tags` is to tell the tokens of.
         adapters: LoRA, all of them on every request.
         draft: a model that guesses tokens.
         constraints: read the vocabulary for grammars right after loading (1 s for 128,000 tokens); else that is

@@ -116,9 +116,9 @@ def test_texts_that_nobody_reads_become_one(script: Script) -> None:
             if frame.kind == "load":
                 loaded()
             elif frame.kind == "generate" and frame.request().prompt == ("much",):
-                events(frame.number, Text("first"))
+                events(frame.number, TextEvent("first"))
                 for _ in range(100):
-                    events(frame.number, *[Text("word ")] * 100)
+                    events(frame.number, *[TextEvent("word ")] * 100)
                 events(frame.number, DONE)
             elif frame.kind == "generate":
                 events(frame.number, DONE)
@@ -176,7 +176,7 @@ def test_an_error_is_of_one_request_only(script: Script) -> None:
             elif frame.kind == "detokenize":
                 send("failed", frame.number, UsageError("no token", hint="x"))
             elif frame.number == 1:
-                events(frame.number, Text("so far"), ContextFullError("full", hint="less"))
+                events(frame.number, TextEvent("so far"), ContextFullError("full", hint="less"))
             elif frame.kind == "generate":
                 events(frame.number, DONE)
     """)

@@ -345,16 +345,16 @@ PARENT = """
     import asyncio, sys, psutil
     from pathlib import Path
     from hermes_cli.engine.client import WorkerEngine
-    from hermes_cli.engine.request import Request, Sampling
-    from hermes_cli.planning.memory import Settings
-    from hermes_cli.planning.load_plan import RunPlan
+    from hermes_cli.engine.request import GenerationRequest, SamplingOptions
+    from hermes_cli.planning.memory import ContextSettings
+    from hermes_cli.planning.load_plan import LoadPlan
 
     async def main():
-        engine = WorkerEngine(Path(sys.argv[1]), RunPlan(Settings(1024, slots=4), threads=1))
+        engine = WorkerEngine(Path(sys.argv[1]), LoadPlan(ContextSettings(1024, slots=4), threads=1))
         await engine.load()
         print(*(child.pid for child in psutil.Process().children()), flush=True)
         while True:
-            async for _ in engine.generate(Request(("Hello",), Sampling(ignore_eos=True))):
+            async for _ in engine.generate(GenerationRequest(("Hello",), SamplingOptions(ignore_eos=True))):
                 pass
 
     asyncio.run(main())

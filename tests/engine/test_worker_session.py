@@ -59,7 +59,7 @@ def test_a_death_ends_all_requests_with_the_cause_and_the_next_one_works(
                 print("the last line", file=sys.stderr, flush=True)
                 {cause}
             elif frame.kind == "generate":
-                events(frame.number, Text("still here"))
+                events(frame.number, TextEvent("still here"))
                 if frame.request().prompt == ("live",):
                     events(frame.number, DONE)
     """)
@@ -88,8 +88,8 @@ def test_what_a_child_said_before_it_died_is_not_lost(script: Script) -> None:
             if frame.kind == "load":
                 loaded()
             elif frame.kind == "generate":
-                send("stats", 0, Stats(prompt_tokens=3, completion_tokens=2))
-                events(frame.number, Text("last "), Text("words"))
+                send("stats", 0, EngineStats(prompt_tokens=3, completion_tokens=2))
+                events(frame.number, TextEvent("last "), TextEvent("words"))
                 os.kill(os.getpid(), signal.SIGKILL)
     """)
 
@@ -119,7 +119,7 @@ def test_whoever_asks_something_else_is_told_too(script: Script) -> None:
         async with engine() as e:
             await e.load()
             outcomes = await asyncio.gather(e.tokenize("x"), e.detokenize([1]), e.stats(), return_exceptions=True)
-            assert [type(one).__name__ for one in outcomes] == ["EngineDiedError", "EngineDiedError", "Stats"]
+            assert [type(one).__name__ for one in outcomes] == ["EngineDiedError", "EngineDiedError", "EngineStats"]
 
     run(test())
 
@@ -241,7 +241,7 @@ def test_frames_may_come_byte_by_byte(script: Script) -> None:
             if frame.kind == "load":
                 loaded()
             elif frame.kind == "generate":
-                for byte in wire.pack("events", 0, [(frame.number, 0, Text("slow")), (frame.number, 1, DONE)]):
+                for byte in wire.pack("events", 0, [(frame.number, 0, TextEvent("slow")), (frame.number, 1, DONE)]):
                     os.write(1, bytes([byte]))
     """)
 
@@ -292,7 +292,7 @@ def test_a_child_that_saves_something_is_given_time(script: Script, monkeypatch:
             elif frame.kind == "close":
                 send("saving")
                 time.sleep(0.5)
-                send("stats", 0, Stats(steps=5))
+                send("stats", 0, EngineStats(steps=5))
                 os._exit(0)
     """)
 

@@ -56,7 +56,7 @@ def _kinds(said: str, *kinds: type) -> AfterValidator:
 
 
 def stated(name: str) -> WithJsonSchema:
-    """What the OpenAPI document says of a number of `Sampling`, which itself checks it."""
+    """What the OpenAPI document says of a number of `SamplingOptions`, which itself checks it."""
     least, most = RANGES[name]
     return WithJsonSchema({"type": "integer" if name in WHOLE else "number", "minimum": least, "maximum": most})
 
