@@ -24,7 +24,7 @@ _END = "\x1b[201~"
 _AT_ONCE = 65_536  # characters to read of a paste; keys are read in smaller pieces, since each of them is work
 
 
-class Pastes:
+class PasteStore:
     """Long pastes, and the words that stand for them in a line."""
 
     def __init__(self) -> None:
