@@ -43,7 +43,7 @@ WARM = 0.1  # of the time, before memory is looked at for the first time
 MOST_GROWN = 24 << 20  # bytes that a process may have more than when it was warm; measured were 5 MB
 QUEUE = 0.8  # of the clients may wait; the others are to be told that too many do
 LEAVE, SLOW, KEEP = 0.25, 0.1, 0.5  # of the requests: their client leaves, reads slowly, keeps its connection
-ENGINE = "hermes_cli.engine.worker"  # in the command line of one
+ENGINE = "hermes_cli.engine.embedded.worker"  # in the command line of one
 SETTLING = 8  # answers of a fresh engine before its memory is compared
 
 QUESTIONS = ("Who are you?", "What can you do?", "What's the weather in Tokyo?", "Count to five.")

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hermes_cli.chat.loop import Loop
-from hermes_cli.engine.child import Child
+from hermes_cli.engine.embedded.child import Child
 from hermes_cli.errors import HermesError
 
 if TYPE_CHECKING:
