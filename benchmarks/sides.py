@@ -251,7 +251,7 @@ class HttpSide:
                 self._child.terminate()
             try:
                 await asyncio.wait_for(self._child.wait(), 10)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 self._child.kill()
                 await self._child.wait()
             self._child = None

@@ -144,7 +144,7 @@ class Trial:
         reading = asyncio.ensure_future(self._read(stream, request))
         try:
             self.outcome.ends[await asyncio.wait_for(reading, leave_after)] += 1
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self.outcome.ends["cancelled"] += 1
             self.outcome.hung += not impatient
         except HermesError as error:

@@ -170,7 +170,7 @@ class Serving:
         try:
             code = await asyncio.wait_for(self._process.wait(), CALM)
             wrong += [f"exit code {code}"] if code else []
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self.kill()
             await self._process.wait()
             wrong.append(f"the server, {CALM:g} s after SIGTERM")
@@ -242,7 +242,7 @@ class Trial:
             reply = await asyncio.wait_for(wire.ask(path, body, pause=pause), limit)
             self.outcome.ends[ended(path, body, reply)] += 1
             return float(reply.headers.get("retry-after", 0)) * self._chance.uniform(0.5, 1.5)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self.outcome.ends["left by the client" if leaves else "hung"] += 1
             self.outcome.hung += not leaves
             wire.leave(rudely=self._chance.random() < 0.5)  # noqa: PLR2004 - every other one

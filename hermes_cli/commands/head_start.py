@@ -11,8 +11,7 @@ from hermes_cli.errors import HermesError
 
 if TYPE_CHECKING:
     import asyncio
-
-    from typing_extensions import Self
+    from typing import Self
 
 
 class Prewarm:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
@@ -199,7 +199,7 @@ def test_a_key_that_is_not_accepted_is_named_by_its_variable() -> None:
 def test_retry_after_is_seconds_or_a_date() -> None:
     assert seconds_to_wait("3") == 3
     assert seconds_to_wait("-1") == 0
-    soon = seconds_to_wait(format_datetime(datetime.now(timezone.utc) + timedelta(seconds=60), usegmt=True))
+    soon = seconds_to_wait(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
     assert soon is not None
     assert 55 < soon <= 60
     assert seconds_to_wait("soon") is None

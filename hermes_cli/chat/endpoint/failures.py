@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,7 @@ def seconds_to_wait(stated: str | None) -> float | None:
     except ValueError:
         pass
     try:
-        left = parsedate_to_datetime(stated) - datetime.now(timezone.utc)
+        left = parsedate_to_datetime(stated) - datetime.now(UTC)
     except (ValueError, TypeError):  # no date, or one without a zone
         return None
     return max(left.total_seconds(), 0.0)

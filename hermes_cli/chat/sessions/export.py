@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.chat.sessions.format import one_line
@@ -87,7 +87,7 @@ def as_lines(conversation: Conversation) -> Iterator[tuple[str, str]]:
 
 def moment(seconds: float) -> str:
     """Seconds since 1970 as JSON has them: `2026-11-22T21:15:07Z`."""
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _openai(message: Message) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _json(value: object) -> str:
 
 def when(seconds: float) -> str:
     """For people, where they are: `2026-11-22 22:15`."""
-    return f"{datetime.fromtimestamp(seconds, timezone.utc).astimezone():%Y-%m-%d %H:%M}"
+    return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M}"
 
 
 def _messages(count: int) -> str:

@@ -251,7 +251,7 @@ def _plainly(default: str) -> str | None:
     while not lines or is_open("\n".join(lines)):
         try:
             lines.append(input("  " if lines else PROMPT))
-        except EOFError:  # noqa: PERF203 - a person types
+        except EOFError:
             return None
         except KeyboardInterrupt:
             print(f"\n{LEAVING}")  # noqa: T201 - the same

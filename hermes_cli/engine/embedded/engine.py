@@ -147,7 +147,7 @@ class EmbeddedEngine:
     async def stats(self) -> EngineStats:
         """Counters, and what there is now; a model that is not loaded stays so."""
         if (life := self._life) and life.ready:
-            with suppress(asyncio.TimeoutError, HermesError):
+            with suppress(TimeoutError, HermesError):
                 life.stats = (await asyncio.wait_for(life.ask("stats"), STATS_PATIENCE)).read(EngineStats)
         now = _sum(self._life.stats if self._life else EngineStats(), self._past)
         return replace(

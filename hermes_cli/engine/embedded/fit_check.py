@@ -28,8 +28,7 @@ from hermes_cli.planning.verdict import RAM, DryRun, MemoryUse, verdict
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-    from typing_extensions import Self
+    from typing import Self
 
     from hermes_cli.gguf.header import Header
     from hermes_cli.hardware.machine import Machine

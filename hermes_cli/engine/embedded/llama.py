@@ -20,10 +20,10 @@ from hermes_cli.gguf.types import TENSOR_TYPES
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+    from typing import Self
 
     import numpy as np
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
     from hermes_cli.engine.embedded.batch import Batch
     from hermes_cli.planning.memory import ContextSettings

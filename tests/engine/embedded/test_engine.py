@@ -155,7 +155,7 @@ def test_who_stops_reading_cancels(script: Script, tmp_path: Path, monkeypatch: 
             second.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await second
-            with pytest.raises(asyncio.TimeoutError):
+            with pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(third), 0.01)
             assert [event async for event in third] == []
             stats = await e.stats()

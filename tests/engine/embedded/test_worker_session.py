@@ -390,7 +390,7 @@ def test_who_works_is_needed(script: Script, tmp_path: Path, monkeypatch: pytest
             other = e.generate(GenerationRequest(("y",)))
             await anext(other)
             await other.aclose()
-            with pytest.raises(asyncio.TimeoutError):
+            with pytest.raises(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(nothing := asyncio.ensure_future(anext(stream))), 0.5)
             assert (await e.stats()).state == "ready"
             nothing.cancel()
