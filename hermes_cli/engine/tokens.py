@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BLOCK = 256  # tokens
 
 
-def prompt_tokens(vocabulary: Vocabulary, prompt: Sequence[str] | Sequence[int]) -> list[int]:
+def prompt_tokens(vocabulary: Vocabulary, prompt: Sequence[str | int]) -> list[int]:
     """The tokens of pieces of text, or those that are given; the begin-of-text token stands there once if it has to.
 
     Raises:

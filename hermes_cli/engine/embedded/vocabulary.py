@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 from functools import cached_property
 from itertools import repeat
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from hermes_cli.engine.embedded.bindings import llama_cpp
 from hermes_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MARKED = (
     llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
@@ -57,6 +60,20 @@ class Vocabulary:
             if written >= 0:
                 return buffer.raw[:written]
             size = -written
+
+    def detokenize(self, tokens: Sequence[int]) -> bytes:
+        """Return the bytes that tokens stand for.
+
+        Raises:
+            UsageError: a number is no token.
+        """
+        for token in tokens:
+            if not 0 <= token < self.size:
+                raise UsageError(
+                    f"{token} is no token; this model's go from 0 to {self.size - 1:,}.",
+                    hint="take tokens of this model.",
+                )
+        return b"".join(map(self.piece, tokens))
 
     def text_of(self, token: int) -> str:
         """How the vocabulary spells a token; empty for -1, which means the model has none of that kind."""

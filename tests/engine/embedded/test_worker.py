@@ -344,13 +344,13 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
 PARENT = """
     import asyncio, sys, psutil
     from pathlib import Path
-    from hermes_cli.engine.embedded.engine import WorkerEngine
+    from hermes_cli.engine.embedded.engine import EmbeddedEngine
     from hermes_cli.engine.request import GenerationRequest, SamplingOptions
     from hermes_cli.planning.memory import ContextSettings
     from hermes_cli.planning.load_plan import LoadPlan
 
     async def main():
-        engine = WorkerEngine(Path(sys.argv[1]), LoadPlan(ContextSettings(1024, slots=4), threads=1))
+        engine = EmbeddedEngine(Path(sys.argv[1]), LoadPlan(ContextSettings(1024, slots=4), threads=1))
         await engine.load()
         print(*(child.pid for child in psutil.Process().children()), flush=True)
         while True:
