@@ -175,7 +175,7 @@ class GenerationRequest:
         sampling: how tokens are chosen.
         max_tokens: the most to generate; None is as many as the context length allows.
         stops: texts that end the answer; they are not part of it.
-        grammar: what the text has to follow from its beginning (engine/constraint.py), None for anything.
+        grammar: what the text has to follow from its beginning (engine/embedded/grammar.py), None for anything.
         reasoning: how it is counted and limited; None counts none.
         top_logprobs: how many alternatives to tell with each token; None tells no log-probabilities.
         client: who asks; engines are fair among clients.

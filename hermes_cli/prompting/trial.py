@@ -32,10 +32,10 @@ TOO_MUCH = "it is too complex: it takes too much time or memory to compile"
 
 SECONDS = 1.0  # of processor time; the largest honest schemas and sets of tools measured take 0.4 s
 MOST_BYTES = 64 << 20  # of new memory; the same take 20 MB
-STACK = 8 << 20  # bytes; the engine's threads have twice as much (engine/worker.py)
+STACK = 8 << 20  # bytes; the engine's threads have twice as much (engine/embedded/worker.py)
 PATIENCE = 15.0  # seconds by the clock, where processor time cannot be limited, or the machine is busy
 
-# In llguidance's units; the engine's limits are the same or laxer (engine/constraint.py).
+# In llguidance's units; the engine's limits are the same or laxer (engine/embedded/grammar.py).
 MOST_ITEMS, MOST_STATES, LEXER_FUEL = 20_000, 20_000, 1_000_000
 
 _OUT_OF_TIME = getattr(signal, "SIGPROF", 0)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import Names
 from hermes_cli.catalog.quantizations import spoken
-from hermes_cli.engine.fit_check import confirm
-from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.embedded.fit_check import confirm
+from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.gguf.types import FILE_TYPES
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.engine.options import DraftModel
+    from hermes_cli.engine.embedded.options import DraftPlan
     from hermes_cli.errors import HermesError
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.verdict import FittedPlan
     from hermes_cli.server.settings import ModelEntry, ServerSettings
     from hermes_cli.store.library import ModelFile
 
-    DraftFor = Callable[[str, CatalogModel | None, LoadOverrides, FittedPlan], DraftModel | None]
+    DraftFor = Callable[[str, CatalogModel | None, LoadOverrides, FittedPlan], DraftPlan | None]
 
 AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["agent"]), and this is the usual length
 
