@@ -234,12 +234,14 @@ def _can_edit() -> bool:
 
 def _keys() -> tuple[Any, Any]:
     """Where keys come from, and what keeps pastes."""
-    from hermes_cli.chat.terminal.pastes import PasteInput, Pastes  # noqa: PLC0415 - with the session
+    from hermes_cli.chat.terminal.pastes import Pastes  # noqa: PLC0415 - with the session
 
     if sys.platform == "win32":
         from prompt_toolkit.input import create_input  # noqa: PLC0415 - the console there has keys of its own
 
         return create_input(), Pastes()
+    from hermes_cli.chat.terminal.paste_input import PasteInput  # noqa: PLC0415 - not on Windows
+
     return PasteInput(sys.stdin), Pastes()
 
 
