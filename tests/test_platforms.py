@@ -18,10 +18,10 @@ import pytest
 
 from hermes_cli import platforms
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.sessions.session import SessionFile
+from hermes_cli.chat.sessions.session_file import SessionFile
 from hermes_cli.console import Console, Voice
-from hermes_cli.engine.child import Child
-from hermes_cli.engine.process import Death, command
+from hermes_cli.engine.embedded.child import Child
+from hermes_cli.engine.embedded.process import ExitReport, command
 from hermes_cli.prompting.messages import Message
 from hermes_cli.server import run
 from hermes_cli.server.listening import listen
@@ -120,7 +120,7 @@ def test_ending_a_child_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         kill(pid, number)
         raise PermissionError(errno.EACCES, "Access is denied")  # as Windows does for a process that has ended
 
-    async def end() -> Death:
+    async def end() -> ExitReport:
         child = await Child.start()
         monkeypatch.setattr(os, "kill", end_and_refuse)
         child.kill()
@@ -130,8 +130,8 @@ def test_ending_a_child_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exit_codes_of_windows() -> None:
-    assert Death(0xC0000005, "").ended == "ended with code 0xC0000005"
-    assert Death(3, "").ended == "ended with code 3"
+    assert ExitReport(0xC0000005, "").ended == "ended with code 0xC0000005"
+    assert ExitReport(3, "").ended == "ended with code 3"
 
 
 def test_a_port_is_not_shared_where_systems_would(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,8 +154,8 @@ def test_the_chat_needs_no_posix_terminal_on_windows() -> None:
         "import sys; import prompt_toolkit.input\n"
         "sys.modules.update(dict.fromkeys(['termios', 'fcntl', 'prompt_toolkit.input.vt100']))\n"  # cannot be imported
         "prompt_toolkit.input.create_input = lambda: 'console'\n"
-        "from hermes_cli.chat.terminal import keyboard\n"
         "sys.platform = 'win32'\n"
+        "from hermes_cli.chat.terminal import keyboard\n"
         "print(keyboard._keys()[0])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-
-    from typing_extensions import Self
+    from typing import Self
 
 TEMPLATE, CONTENT = b"\0", b"\1"
 

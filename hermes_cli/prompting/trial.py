@@ -36,7 +36,7 @@ TOO_MUCH = "it is too complex: it takes too much time or memory to compile"
 SECONDS = 1.0  # of processor time; the largest honest schemas and sets of tools measured take 0.4 s
 MOST_BYTES = 64 << 20  # of new memory; the same take 20 MB
 USUAL_BYTES = 32 << 20  # of memory before, where the system does not tell; 11 MB measured
-STACK = 8 << 20  # bytes; the engine's threads have twice as much (engine/worker.py)
+STACK = 8 << 20  # bytes; the engine's threads have twice as much (engine/embedded/worker.py)
 PATIENCE = 15.0  # seconds by the clock, for a machine that is busy
 
 # Only Linux lets a process limit the memory that it uses, and Windows not even its time. There the parent looks.
@@ -44,7 +44,7 @@ LOOK_EVERY = 0.02  # seconds
 MOST_RESIDENT = 128 << 20  # bytes of the whole process; 28 MB with the largest honest grammars
 MOST_WATCHED_SECONDS = 2 * SECONDS  # of processor time, the start of the process included
 
-# In llguidance's units; the engine's limits are the same or laxer (engine/constraint.py).
+# In llguidance's units; the engine's limits are the same or laxer (engine/embedded/grammar.py).
 MOST_ITEMS, MOST_STATES, LEXER_FUEL = 20_000, 20_000, 1_000_000
 
 _OUT_OF_TIME = getattr(signal, "SIGPROF", 0)

@@ -33,7 +33,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
         for family, address in _addresses(host, port):
             try:
                 sockets.append(_bound(family, address, port or (port_of(sockets) if sockets else 0)))
-            except OSError as error:  # noqa: PERF203 - two addresses at most
+            except OSError as error:
                 if error.errno not in _ABSENT:
                     raise
                 refused = error
