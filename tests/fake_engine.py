@@ -99,6 +99,8 @@ class FakeEngine:
             raise ContextFullError(
                 f"the prompt has {prompt:,} tokens, the context length is {self.loaded.context:,} tokens.",
                 hint="shorten the prompt.",
+                prompt_tokens=prompt,
+                context_length=self.loaded.context,
             )
         running = self._running[number] = _Running(prompt)
         try:

@@ -150,7 +150,7 @@ def test_the_events_of_a_whole_turn(rig: House) -> None:
 
 
 def test_usage_tells_cached_tokens_apart(rig: House) -> None:
-    done = Done("stop", 21, 5, 3, 0.5, 1.5)
+    done = Done("stop", 21, 5, 3, 0.5, 1.5, reasoning_tokens=1)
     said = {
         "input_tokens": 16,
         "output_tokens": 3,

@@ -162,9 +162,14 @@ def _too_long(told: Told, asked: int | None) -> HermesError | None:
             f"the prompt has {prompt:,} tokens and the answer may have {asked:,}, the context length is {context:,} "
             "tokens.",
             hint=f"ask for at most {context - prompt:,} with --max-tokens.",
+            prompt_tokens=prompt,
+            context_length=context,
         )
     return ContextFullError(
-        f"the prompt has {prompt:,} tokens, the context length is {context:,} tokens.", hint=_SHORTER
+        f"the prompt has {prompt:,} tokens, the context length is {context:,} tokens.",
+        hint=_SHORTER,
+        prompt_tokens=prompt,
+        context_length=context,
     )
 
 
