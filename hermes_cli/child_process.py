@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ import msgspec
 
 from hermes_cli import errors
 from hermes_cli.errors import EngineError, HermesError, UsageError, restore
+from hermes_cli.platforms import child_python, ending_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +27,7 @@ T = TypeVar("T")
 MAX_FRAME_BYTES = 256 << 20  # the text that fills a context of a million tokens has less than 10 MB
 READ_BYTES = 1 << 16
 _LENGTH_BYTES = 4
+NTSTATUS_ERROR = 0xC0000000  # exit codes from here on are errors of Windows, which documents them in hexadecimal
 _MAX_SHOWN = 300  # characters of a last line
 _ERRORS = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, HermesError)
@@ -40,12 +41,12 @@ def command(module: str) -> tuple[str, ...]:
     reaches all processes of a terminal, and SIGTERM all of a service: the parent decides what they mean, since it may
     want to finish something first.
     """
+    ignored = [int(number) for number in ending_signals()]
     program = (
-        "import json, signal, sys;"
-        " [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)];"
+        f"import json, signal, sys; [signal.signal(number, signal.SIG_IGN) for number in {ignored}];"
         f" sys.path[:] = json.loads(sys.argv[1]); from {module} import main; main()"
     )
-    return (sys.executable, "-I", "-S", "-c", program)
+    return (child_python(), "-I", "-S", "-c", program)
 
 
 class Frame(NamedTuple):
@@ -218,7 +219,8 @@ class ExitReport:
         """The predicate of a sentence about the process: "was ended (Killed)", "ended with code 1"."""
         if self.code < 0:
             return f"was ended ({signal.strsignal(-self.code) or f'signal {-self.code}'})"
-        return f"ended with code {self.code}"
+        code = self.code if self.code < NTSTATUS_ERROR else f"0x{self.code:08X}"
+        return f"ended with code {code}"
 
     @property
     def last_line(self) -> str:

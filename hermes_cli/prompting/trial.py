@@ -15,11 +15,14 @@ import json
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from functools import cache
-from threading import Lock, Thread, Timer, stack_size
+from threading import Event, Lock, Thread, stack_size
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import EngineError
+from hermes_cli.platforms import child_python, ending_signals
 from hermes_cli.prompting import gbnf
 from hermes_cli.prompting.schema_words import MOST_SYMBOLS
 
@@ -32,8 +35,14 @@ TOO_MUCH = "it is too complex: it takes too much time or memory to compile"
 
 SECONDS = 1.0  # of processor time; the largest honest schemas and sets of tools measured take 0.4 s
 MOST_BYTES = 64 << 20  # of new memory; the same take 20 MB
+USUAL_BYTES = 32 << 20  # of memory before, where the system does not tell; 11 MB measured
 STACK = 8 << 20  # bytes; the engine's threads have twice as much (engine/embedded/worker.py)
-PATIENCE = 15.0  # seconds by the clock, where processor time cannot be limited, or the machine is busy
+PATIENCE = 15.0  # seconds by the clock, for a machine that is busy
+
+# Only Linux lets a process limit the memory that it uses, and Windows not even its time. There the parent looks.
+LOOK_EVERY = 0.02  # seconds
+MOST_RESIDENT = 128 << 20  # bytes of the whole process; 28 MB with the largest honest grammars
+MOST_WATCHED_SECONDS = 2 * SECONDS  # of processor time, the start of the process included
 
 # In llguidance's units; the engine's limits are the same or laxer (engine/embedded/grammar.py).
 MOST_ITEMS, MOST_STATES, LEXER_FUEL = 20_000, 20_000, 1_000_000
@@ -41,7 +50,8 @@ MOST_ITEMS, MOST_STATES, LEXER_FUEL = 20_000, 20_000, 1_000_000
 _OUT_OF_TIME = getattr(signal, "SIGPROF", 0)
 
 _PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from hermes_cli.prompting.trial import main; main()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    " from hermes_cli.prompting.trial import main; main(sys.argv[2])"
 )
 
 
@@ -77,36 +87,58 @@ def to_lark(grammar: str) -> str:
 class _Court:
     """The process; threads take turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, platform: str = sys.platform) -> None:
+        self._platform = platform
         self._lock = Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._code = 0  # how the last one ended
+        self._out_of_time = False  # the last one was ended for that
 
     def ask(self, what: str, text: str) -> list[str] | None:
         """What `_DONE[what]` makes of a text, None if that is too much."""
         line = json.dumps([what, text]).encode() + b"\n"
         with self._lock:
-            self._code = 0
+            self._out_of_time = False
             said = self._said(line) if self._process else None
-            if said is None and self._code != -_OUT_OF_TIME:  # earlier ones may have left it less memory
-                self._process = _start()
+            if said is None and not self._out_of_time:  # earlier ones may have left it less memory
+                self._process = _start(self._platform)
                 said = self._said(line)
             return said
 
     def _said(self, line: bytes) -> list[str] | None:
         """What the process says, None if it did not survive."""
         assert self._process  # noqa: S101 - for mypy
-        timer = Timer(PATIENCE, self._process.kill)
-        timer.daemon = True
-        timer.start()
+        over = Event()
+        watcher = Thread(target=self._watch, args=(self._process, over), daemon=True)
+        watcher.start()
         said = None
         try:
             said = _converse(self._process, line)
         finally:
-            timer.cancel()
+            over.set()
+            watcher.join()
             if said is None:  # it ended, or nobody reads its answer any more
                 self._end()
         return said
+
+    def _watch(self, process: subprocess.Popen[bytes], over: Event) -> None:
+        """Kill the process when it takes too long, or more than it can be kept from by its system."""
+        deadline = time.monotonic() + PATIENCE
+        if self._platform != "linux":
+            self._measure(process, over, deadline)
+        if not over.wait(max(deadline - time.monotonic(), 0)):
+            process.kill()
+
+    def _measure(self, process: subprocess.Popen[bytes], over: Event, deadline: float) -> None:
+        import psutil  # noqa: PLC0415 - not on Linux
+
+        with suppress(psutil.Error, OSError):  # it has ended; on Windows that can be the bare OSError
+            child = psutil.Process(process.pid)
+            before = sum(child.cpu_times()[:2])
+            while not over.wait(LOOK_EVERY) and time.monotonic() < deadline:
+                self._out_of_time = sum(child.cpu_times()[:2]) - before > MOST_WATCHED_SECONDS
+                if self._out_of_time or child.memory_info().rss > MOST_RESIDENT:
+                    process.kill()
+                    return
 
     def close(self) -> None:
         with self._lock:
@@ -116,14 +148,14 @@ class _Court:
         if self._process:
             self._process.kill()
             self._process.communicate()
-            self._code = self._process.returncode
+            self._out_of_time |= self._process.returncode == -_OUT_OF_TIME
             self._process = None
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start(platform: str) -> subprocess.Popen[bytes]:
     # Isolated, so that neither the environment nor the current folder changes what it imports; without `site` it
     # starts sooner.
-    command = (sys.executable, "-I", "-S", "-c", _PROGRAM, json.dumps(sys.path))
+    command = (child_python(), "-I", "-S", "-c", _PROGRAM, json.dumps(sys.path), platform)
     try:
         return subprocess.Popen(  # noqa: S603 - this Python
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -155,22 +187,23 @@ atexit.register(_court.close)
 # In the process
 
 
-def main() -> None:
+def main(platform: str) -> None:
     """Answer one line after the other, until there are no more. Ctrl-C is the parent's business."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, signal.SIG_IGN)
     import llguidance  # noqa: F401, PLC0415 - only here is it needed; now, before memory is limited
 
-    _limit_memory()
+    if platform == "linux":
+        _limit_memory()
     stack_size(STACK)
     for line in sys.stdin.buffer:
         what, text = json.loads(line)
         said: list[str] = []
-        _limit_time(SECONDS)
+        _limit_time(SECONDS, platform)
         worker = Thread(target=lambda do=_DONE[what], given=text, into=said: into.extend(do(given)))
         worker.start()
         worker.join()
-        _limit_time(0)
+        _limit_time(0, platform)
         sys.stdout.write(json.dumps(said) + "\n")
         sys.stdout.flush()
 
@@ -215,19 +248,26 @@ def _convert(grammar: str) -> list[str]:
 _DONE = {"check": _check, "convert": _convert}
 
 
-def _limit_time(seconds: float) -> None:
-    """End this process when it has worked for so long; 0 for no end."""
-    if sys.platform != "win32":
+def _limit_time(seconds: float, platform: str) -> None:
+    """End this process when it has worked for so long; 0 for no end. Windows cannot."""
+    if platform != "win32" and sys.platform != "win32":  # the second is for mypy
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _limit_memory() -> None:
-    """End this process where it asks for more; only Linux can say that of memory in use."""
-    if sys.platform == "linux":
-        import resource  # noqa: PLC0415 - only there
+    """Let Linux end this process where it asks for more memory."""
+    if sys.platform != "win32":  # for mypy
+        import resource  # noqa: PLC0415 - not everywhere
 
-        with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - nothing else is needed of pathlib
-            used = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmData:"))
-        most = used + STACK + MOST_BYTES
+        most = data_bytes() + STACK + MOST_BYTES
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def data_bytes(status: str = "/proc/self/status") -> int:
+    """Return the memory that counts for RLIMIT_DATA and is used already; an estimate where there is no `/proc`."""
+    try:
+        with open(status, encoding="ascii") as lines:  # noqa: PTH123 - nothing else is needed of pathlib
+            return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
+    except (OSError, StopIteration):
+        return USUAL_BYTES

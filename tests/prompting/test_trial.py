@@ -127,6 +127,23 @@ def test_a_trial_takes_little_memory_and_time() -> None:
     assert seconds < 5  # two processes
 
 
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_where_a_process_cannot_limit_itself_its_parent_looks(platform: str) -> None:
+    court = trial._Court(platform)  # noqa: SLF001 - as on that system
+    bomb = f"start: A\nA: {' & '.join(f'/(a{{{p}}})*b|c/' for p in PRIMES)}"
+    try:
+        assert court.ask("check", json.dumps(rules(bomb))) is None
+        assert court.ask("check", json.dumps(GOOD)) == [""]
+    finally:
+        court.close()
+
+
+def test_without_proc_memory_is_limited_by_an_estimate() -> None:
+    assert trial.data_bytes("/nowhere/status") == trial.USUAL_BYTES
+    if sys.platform == "linux":
+        assert 1 << 20 < trial.data_bytes() != trial.USUAL_BYTES
+
+
 def test_bombs_in_tools_end_the_request_at_the_first() -> None:
     tools = [
         {

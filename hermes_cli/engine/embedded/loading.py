@@ -16,8 +16,8 @@ from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel, LoraAdapt
 from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes, key
 from hermes_cli.engine.embedded.scheduler import Scheduler
 from hermes_cli.engine.embedded.sequence import Job
+from hermes_cli.engine.embedded.vocabulary import Vocabulary, closing_tokens, prompt_tokens
 from hermes_cli.engine.protocol import ModelInfo
-from hermes_cli.engine.tokens import prompt_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from hermes_cli.engine.embedded.messages import LoadRequest
     from hermes_cli.engine.embedded.options import EngineOptions
     from hermes_cli.engine.embedded.scheduler import Emit
-    from hermes_cli.engine.embedded.vocabulary import Vocabulary
     from hermes_cli.engine.request import GenerationRequest
 
 MANY_THREADS = 8  # from so many on it is measured whether fewer are faster
@@ -89,8 +88,13 @@ class LoadedModel:
             HermesError: the prompt or the grammar makes no sense.
         """
         matcher = self.grammars.get().start(request.grammar) if request.grammar is not None else None
-        closing = self.vocabulary.tokenize(request.budget.forced, special=True) if request.budget else ()
-        return Job(number, request, prompt_tokens(self.vocabulary, request.prompt), matcher, tuple(closing))
+        return Job(
+            number,
+            request,
+            prompt_tokens(self.vocabulary, request.prompt),
+            matcher,
+            closing_tokens(self.vocabulary, request.reasoning),
+        )
 
 
 def load(request: LoadRequest, progress: Callable[[float], None]) -> LoadedModel:
