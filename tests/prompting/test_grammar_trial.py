@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting import trial
+from hermes_cli.prompting import grammar_trial
 from hermes_cli.prompting.constrain import gbnf, json_schema, lark, regex, tool_calls
-from hermes_cli.prompting.trial import TOO_MUCH
+from hermes_cli.prompting.grammar_trial import TOO_MUCH, grammar_fault
 
 Json = Any
 
@@ -104,14 +104,14 @@ def test_bombs_are_refused(name: str) -> None:
     assert time.process_time() - started < 2
     if sys.platform == "linux":
         assert resident(os.getpid()) - before < 100 << 20
-    assert trial.complaint(GOOD) is None
+    assert grammar_fault(GOOD) is None
 
 
 MEASURED = """
 import json, resource, sys
-from hermes_cli.prompting import trial
-said = [trial.complaint({"grammars": [{"lark_grammar": text}]}) for text in json.loads(sys.argv[1])]
-trial._court.close()
+from hermes_cli.prompting import grammar_trial
+said = [grammar_trial.grammar_fault({"grammars": [{"lark_grammar": text}]}) for text in json.loads(sys.argv[1])]
+grammar_trial._sandbox.close()
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps([said, used.ru_maxrss << 10, used.ru_utime + used.ru_stime]))
 """
@@ -148,14 +148,14 @@ def test_bombs_in_tools_end_the_request_at_the_first() -> None:
 
 def test_a_process_that_died_is_started_again() -> None:
     for number in (signal.SIGKILL, signal.SIGTERM):
-        assert trial.complaint(GOOD) is None
-        process = trial._court._process  # noqa: SLF001 - to kill it
+        assert grammar_fault(GOOD) is None
+        process = grammar_trial._sandbox._process  # noqa: SLF001 - to kill it
         assert process
         process.send_signal(number)  # the second is for its parent to mind
         if number == signal.SIGKILL:
             process.wait()
-        assert trial.complaint(GOOD) is None
-        still = trial._court._process  # noqa: SLF001 - as above
+        assert grammar_fault(GOOD) is None
+        still = grammar_trial._sandbox._process  # noqa: SLF001 - as above
         assert (still is process) == (number == signal.SIGTERM)
 
 
@@ -164,7 +164,7 @@ def test_threads_take_turns() -> None:
 
     def ask(number: int) -> bool:
         text, wanted = list(said.items())[number % 2]
-        answer = trial.complaint(rules(text))
+        answer = grammar_fault(rules(text))
         return answer is None if wanted is None else wanted in (answer or "")
 
     with ThreadPoolExecutor(8) as pool:
