@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from benchmarks.material import Json, call_schema
-from hermes_cli.engine.client import WorkerEngine
-from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.embedded.engine import EmbeddedEngine
+from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.protocol import TextEvent
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.planning.load_plan import LoadPlan
@@ -151,7 +151,7 @@ class Hermes:
     async def start(self, load: Load) -> None:
         """Load."""
         plan = LoadPlan(ContextSettings(load.cells, load.slots), load.gpu_layers, (), load.threads)
-        self._engine = WorkerEngine(load.path, plan, EngineOptions(tags=TAGS))
+        self._engine = EmbeddedEngine(load.path, plan, EngineOptions(tags=TAGS))
         loaded = await self._engine.load()
         self._special = SpecialTokens(loaded.tags, loaded.others)
 
@@ -251,7 +251,7 @@ class HttpSide:
                 self._child.terminate()
             try:
                 await asyncio.wait_for(self._child.wait(), 10)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 self._child.kill()
                 await self._child.wait()
             self._child = None

@@ -27,8 +27,7 @@ from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
-
-    from typing_extensions import Self
+    from typing import Self
 
     from hermes_cli.catalog.models import CatalogModel as KnownModel
     from hermes_cli.engine.protocol import Engine, ModelInfo

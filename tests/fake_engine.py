@@ -9,9 +9,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from hermes_cli.engine.embedded.output_text import StopTexts
 from hermes_cli.engine.protocol import Done, EngineStats, Event, ModelInfo, SequenceState, TextEvent
 from hermes_cli.engine.request import GenerationRequest
-from hermes_cli.engine.stops import Stops
 from hermes_cli.errors import ContextFullError, EngineError, HermesError, UsageError
 
 CONTROL = ("<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>")
@@ -99,6 +99,8 @@ class FakeEngine:
             raise ContextFullError(
                 f"the prompt has {prompt:,} tokens, the context length is {self.loaded.context:,} tokens.",
                 hint="shorten the prompt.",
+                prompt_tokens=prompt,
+                context_length=self.loaded.context,
             )
         running = self._running[number] = _Running(prompt)
         try:
@@ -154,7 +156,7 @@ class FakeEngine:
     async def _follow(
         self, script: Iterable[Step], request: GenerationRequest, running: _Running
     ) -> AsyncGenerator[Event, None]:
-        stops, room = Stops(request.stops), self.loaded.context - running.prompt_tokens
+        stops, room = StopTexts(request.stops), self.loaded.context - running.prompt_tokens
         limit = room if request.max_tokens is None else min(room, request.max_tokens)
         done: Done | None = None
         for step in script:

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 import psutil
 
 from hermes_cli import paths
-from hermes_cli.engine.client import RESTART_DELAYS, WorkerEngine
-from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.embedded.engine import RESTART_DELAYS, EmbeddedEngine
+from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.protocol import Done, TextEvent
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions, ThinkingBudget
 from hermes_cli.errors import HermesError
@@ -99,7 +99,7 @@ class Trial:
         self._until = time.monotonic() + seconds
         self._clients = clients
         self._chance = random.Random(seed)  # noqa: S311 - no secret
-        self._engine = WorkerEngine(
+        self._engine = EmbeddedEngine(
             paths.asset("demo.gguf"), PLAN, EngineOptions(TAGS, max_queue=MOST_QUEUED), restart_delays=delays
         )
         self._grammar = ""
@@ -144,7 +144,7 @@ class Trial:
         reading = asyncio.ensure_future(self._read(stream, request))
         try:
             self.outcome.ends[await asyncio.wait_for(reading, leave_after)] += 1
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self.outcome.ends["cancelled"] += 1
             self.outcome.hung += not impatient
         except HermesError as error:

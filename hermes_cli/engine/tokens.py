@@ -9,7 +9,7 @@ from hermes_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hermes_cli.engine.vocabulary import Vocabulary
+    from hermes_cli.engine.embedded.vocabulary import Vocabulary
 
     Tokenize = Callable[[str], Sequence[int]]
 

@@ -97,21 +97,24 @@ class Sandbox:
 
     def _watch(self, process: subprocess.Popen[bytes], over: Event, seconds: float, new_bytes: int) -> None:
         """Kill the process when it takes too long, or more than its system can keep it from taking."""
-        if self._platform == "linux":
-            if not over.wait(PATIENCE + seconds):
-                process.kill()
-            return
-        import psutil  # noqa: PLC0415 - only there
-
         deadline = time.monotonic() + PATIENCE + seconds
+        if self._platform != "linux":
+            self._measure(process, over, deadline, seconds, new_bytes)
+        if not over.wait(max(deadline - time.monotonic(), 0)):
+            process.kill()
+
+    def _measure(
+        self, process: subprocess.Popen[bytes], over: Event, deadline: float, seconds: float, new_bytes: int
+    ) -> None:
+        import psutil  # noqa: PLC0415 - not on Linux
+
         with suppress(psutil.Error, OSError):  # it has ended; on Windows that can be the bare OSError
             child = psutil.Process(process.pid)
             before = sum(child.cpu_times()[:2])
-            while not over.wait(LOOK_EVERY):
+            while not over.wait(LOOK_EVERY) and time.monotonic() < deadline:
                 # Twice the time: the start of the process is among it.
                 self._out_of_time = sum(child.cpu_times()[:2]) - before > 2 * seconds
-                too_large = child.memory_info().rss > RESIDENT_BYTES + new_bytes
-                if self._out_of_time or too_large or time.monotonic() > deadline:
+                if self._out_of_time or child.memory_info().rss > RESIDENT_BYTES + new_bytes:
                     process.kill()
                     return
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from talks import BOS, CLOCK, RESULT, SYSTEM, THOUGHT, USER, calling
 
-from hermes_cli.engine.llama import LlamaModel
+from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.prompting.abilities import Abilities, examine
 from hermes_cli.prompting.compose import Conversation, PromptOptions

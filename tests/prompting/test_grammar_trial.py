@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting import grammar_trial
+from hermes_cli.prompting import grammar_trial, sandbox
 from hermes_cli.prompting.constrain import gbnf, json_schema, lark, regex, tool_calls
-from hermes_cli.prompting.grammar_trial import TOO_MUCH, grammar_fault
+from hermes_cli.prompting.grammar_trial import LIMITS, TOO_MUCH, grammar_fault
+from hermes_cli.prompting.sandbox import Sandbox
 
 Json = Any
 
@@ -125,6 +126,23 @@ def test_a_trial_takes_little_memory_and_time() -> None:
     assert said == [TOO_MUCH, TOO_MUCH]
     assert peak < 200 << 20
     assert seconds < 5  # two processes
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_where_a_process_cannot_limit_itself_its_parent_looks(platform: str) -> None:
+    sandbox = Sandbox("hermes_cli.prompting.grammar_trial", platform)
+    bomb = f"start: A\nA: {' & '.join(f'/(a{{{p}}})*b|c/' for p in PRIMES)}"
+    try:
+        assert sandbox.call("compile_fault", json.dumps(rules(bomb)), **LIMITS) is None
+        assert sandbox.call("compile_fault", json.dumps(GOOD), **LIMITS) == ""
+    finally:
+        sandbox.close()
+
+
+def test_without_proc_memory_is_limited_by_an_estimate() -> None:
+    assert sandbox.data_bytes("/nowhere/status") == sandbox.USUAL_BYTES
+    if sys.platform == "linux":
+        assert 1 << 20 < sandbox.data_bytes() != sandbox.USUAL_BYTES
 
 
 def test_bombs_in_tools_end_the_request_at_the_first() -> None:

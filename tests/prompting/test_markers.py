@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine.llama import LlamaModel
+from hermes_cli.engine.embedded.llama import LlamaModel
+from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.engine.tokens import encode
-from hermes_cli.engine.vocabulary import Vocabulary
 from hermes_cli.gguf.header import read_header
 from hermes_cli.paths import asset
 from hermes_cli.prompting.compose import Conversation
