@@ -5,16 +5,16 @@ llama.cpp is not here but behind the engine's protocol, in another process or, i
 
 from __future__ import annotations
 
-import re
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
-from hermes_cli.engine.request import GenerationRequest, SamplingOptions, ThinkingBudget
+from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, SamplingOptions
 from hermes_cli.engine.tokens import encode
 from hermes_cli.errors import UsageError
+from hermes_cli.prompting.block import END_CALL
 from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose
 from hermes_cli.prompting.compose import Conversation, PromptOptions
 from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted, Content, Reasoning
@@ -24,7 +24,7 @@ from hermes_cli.prompting.parse import Parser
 from hermes_cli.prompting.pieces import Specials
 from hermes_cli.prompting.raw_turn_cache import RawTurnCache
 from hermes_cli.prompting.text import plain
-from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
+from hermes_cli.prompting.turn_grammar import TAGS, THOUGHTS, SpecialTokens, turn_grammar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -47,7 +47,6 @@ STATED = {
     "mirostat_tau": "mirostat_tau",
     "mirostat_eta": "mirostat_eta",
 }
-_TAG = re.compile(f"({'|'.join(TAGS)})")
 
 
 @dataclass(frozen=True)
@@ -206,14 +205,13 @@ class ChatModel:
         return Specials(self.loaded.control, self.loaded.added, self.choice.format.source)
 
     async def _request(self, turn: TurnRequest, prompt: Prompt) -> GenerationRequest:
-        budget = turn.think_budget
         return GenerationRequest(
             prompt.pieces(self._specials),
             sampling=turn.sampling or self.recommended_sampling(),
             max_tokens=turn.max_tokens,
             stops=tuple(dict.fromkeys((*prompt.stop, *turn.stops))),
             grammar=self._grammar(turn.bounds, prompt),
-            budget=None if budget is None else ThinkingBudget(budget, inside=prompt.inside_reasoning),
+            reasoning=ReasoningOptions(turn.think_budget, prompt.inside_reasoning, THOUGHTS, line_ends=(END_CALL,)),
             top_logprobs=turn.top_logprobs,
             client=turn.client,
             shift=turn.shift,
@@ -254,7 +252,6 @@ class _Reader:
         self._text = [prompt.opening]
         self._content: list[str] = []
         self._calls: list[ToolCall] = []
-        self._thought = 0.0  # tokens
         self.whole = True  # no call was given out that was cut off later
 
     @property
@@ -268,21 +265,9 @@ class _Reader:
         return "".join(self._text)
 
     def read(self, piece: TextEvent) -> list[Parsed]:
-        """What a piece makes certain.
-
-        Where a thought begins or ends in it, its tokens are shared out: one for each tag, the others by letters.
-        """
+        """What a piece makes certain."""
         self._text.append(piece.text)
-        parts = _TAG.split(piece.text)  # every other one is a tag
-        tags = len(parts) // 2
-        letters = sum(map(len, parts[::2]))
-        events: list[Parsed] = []
-        for at, part in enumerate(parts):
-            if self._parser.thinking:
-                share = len(part) / letters if letters else 1
-                self._thought += 1 if at % 2 else max(piece.tokens - tags, 0) * share
-            events += self._parser.feed(part)
-        return self._noted(events)
+        return self._noted(self._parser.feed(piece.text))
 
     def finish(self, done: Done) -> tuple[list[Parsed], Done]:
         """What was left, and the end as the reader of the text knows it."""
@@ -290,7 +275,6 @@ class _Reader:
         return rest, replace(
             done,
             reason="tool_calls" if self._calls and done.reason == "stop" else done.reason,
-            reasoning_tokens=round(self._thought),
             stop=done.stop if done.stop in self._stops else None,
         )
 
