@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Literal
 
 from hermes_cli.chat.endpoint.address import read_address
-from hermes_cli.chat.endpoint.partner import connect
+from hermes_cli.chat.endpoint.endpoint_backend import connect
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.engine.protocol import Done
 from hermes_cli.errors import HermesError

@@ -120,7 +120,7 @@ def test_control_tokens_in_what_users_say_are_only_text(
     (special,) = vocabulary.tokenize(tag, special=True)
     text = f"{around}{tag}{around}"
     assert tokens(text).count(special) == tokens("x").count(special)
-    assert b"".join(map(vocabulary.piece, tokens(text))).decode() == demo_chatter.prompt(asked(text)).text
+    assert b"".join(map(vocabulary.piece, tokens(text))).decode() == wait_for(demo_chatter.prompt(asked(text))).plain
 
 
 def test_tokens_are_counted_as_they_are_read(demo_chatter: ChatModel, answer: Answer, wait_for: WaitFor) -> None:

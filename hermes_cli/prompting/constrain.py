@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call import is_name
 from hermes_cli.prompting.grammar_check import complaint, enforceable, with_options
+from hermes_cli.prompting.grammar_trial import to_lark
 from hermes_cli.prompting.pattern import PatternError, to_rust
 from hermes_cli.prompting.schema_words import IN_PLACE
-from hermes_cli.prompting.trial import to_lark
 from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar, quoted
 
 if TYPE_CHECKING:
@@ -127,7 +127,9 @@ def tool_calls(
         offered[name] = arguments
     if isinstance(tool_choice, str) and tool_choice in {"auto", "none", "required"}:
         if tool_choice == "required" and not offered:
-            raise UsageError("tool_choice is `required`, and there are no tools.", hint="offer tools, or say `auto`.")
+            raise UsageError(
+                "is `required`, and there are no tools.", field="tool_choice", hint="offer tools, or say `auto`."
+            )
         required = tool_choice == "required"
     else:
         name = _named(tool_choice, offered)
@@ -178,12 +180,14 @@ def _named(tool_choice: object, offered: Mapping[str, str]) -> str:
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
         raise UsageError(
-            f"tool_choice is {json.dumps(tool_choice, default=str)[:80]}.",
+            f"is {json.dumps(tool_choice, default=str)[:80]}.",
+            field="tool_choice",
             hint='say "auto", "none", "required" or {"type": "function", "function": {"name": …}}.',
         )
     if name not in offered:
         raise UsageError(
-            f"tool_choice names {name}; offered are: {', '.join(offered) or 'none'}.",
+            f"names {name}; offered are: {', '.join(offered) or 'none'}.",
+            field="tool_choice",
             hint="offer it, or name another one.",
         )
     return name

@@ -104,11 +104,6 @@ class Parser:
         self._ending: _Ending | None = None
         self._double = ""  # the end tag before, which may be written twice
 
-    @property
-    def thinking(self) -> bool:
-        """Whether what comes next is a thought, as far as the text goes."""
-        return bool(self._thought)
-
     def feed(self, text: str) -> list[Event]:
         """What the new text makes certain."""
         self._go_on(self._end.feed(text), last=False)

@@ -22,7 +22,7 @@ from hermes_cli.gguf.types import FILE_TYPES
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.placement import GIB
 from hermes_cli.planning.recommend import RecommendOptions, candidates, smallest
-from hermes_cli.planning.verdict import NOTHING_FITS, without
+from hermes_cli.planning.verdict import without
 from hermes_cli.prompting.choose import known_model
 from hermes_cli.prompting.template import ChatTemplate, read_template
 from hermes_cli.prompting.turn_grammar import TAGS
@@ -125,7 +125,7 @@ def plan_models(
     try:
         plans = _plans(named, machine, say)
     except (DoesNotFitError, UsageError) as error:
-        if least and not (isinstance(error, DoesNotFitError) and NOTHING_FITS not in error.hint):
+        if least and not (isinstance(error, DoesNotFitError) and error.alternative):
             raise _no_agent(error, catalogue, machine) from None
         raise
     offers = tuple(

@@ -10,12 +10,12 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.sessions.record import one_line
+from hermes_cli.chat.sessions.format import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hermes_cli.chat.conversation import Conversation, Said
+    from hermes_cli.chat.conversation import Conversation, MessageAdded
     from hermes_cli.generation import ToolCall
     from hermes_cli.prompting.messages import Message
 
@@ -104,7 +104,7 @@ def _openai(message: Message) -> dict[str, Any]:
     return said
 
 
-def _markdown(said: Said) -> Iterator[str]:
+def _markdown(said: MessageAdded) -> Iterator[str]:
     message = said.message
     who = _plain(said.model or "") if message.role == "assistant" else _plain(message.name or "")
     yield f"## {_ROLES[message.role]}{f' ({who})' if who else ''}"
@@ -121,7 +121,7 @@ def _markdown(said: Said) -> Iterator[str]:
         yield f"*({UNFINISHED})*"
 
 
-def _lines(said: Said) -> Iterator[tuple[str, str]]:
+def _lines(said: MessageAdded) -> Iterator[tuple[str, str]]:
     message = said.message
     named = message.name if message.role == "tool" else said.model
     yield f"{_ROLES[message.role].lower()}{f' {named}' if named else ''}  {when(said.at)}", "bold"

@@ -279,7 +279,8 @@ def _biases(sampling: SamplingOptions, vocabulary: Vocabulary) -> tuple[NDArray[
     for token, value in sampling.logit_bias:
         if token >= vocabulary.size:
             raise UsageError(
-                f"logit_bias has token {token}, and this model's go from 0 to {vocabulary.size - 1:,}.",
+                f"has token {token}, and this model's go from 0 to {vocabulary.size - 1:,}.",
+                field="logit_bias",
                 hint="take the numbers from this model's tokenizer.",
             )
         added[token] = added.get(token, 0.0) + value

@@ -393,4 +393,6 @@ def _full(context: LlamaContext, tokens: int) -> ContextFullError:
     return ContextFullError(
         f"the prompt has {tokens:,} tokens, the context length is {context.length:,} tokens.",
         hint="shorten the prompt, or ask for a longer context with --context.",
+        prompt_tokens=tokens,
+        context_length=context.length,
     )

@@ -24,7 +24,7 @@ from hermes_cli import errors
 from hermes_cli.engine.embedded.options import DraftPlan, EngineOptions, LoraFile
 from hermes_cli.engine.protocol import Done, TextEvent
 from hermes_cli.engine.request import GenerationRequest
-from hermes_cli.errors import EngineError, HermesError, UsageError
+from hermes_cli.errors import EngineError, HermesError, UsageError, restore
 from hermes_cli.planning.load_plan import LoadPlan
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _encoded(message: object) -> bytes:
 
 def _basic(value: object) -> object:
     if isinstance(value, HermesError):
-        return type(value).__name__, value.message, value.hint
+        return type(value).__name__, vars(value)
     if isinstance(value, os.PathLike):
         return os.fsencode(value)
     raise TypeError(f"{type(value).__name__} cannot be sent")
@@ -210,10 +210,10 @@ def _event(tag: int, body: msgspec.Raw) -> Answered:
 
 
 def _error(raw: msgspec.Raw) -> HermesError:
-    name, message, hint = _decoded(raw, tuple[str, str, str])
-    if name not in _ERRORS:
-        raise nonsense(f"an error called {name!r}: {message}")
-    return _ERRORS[name](message, hint=hint)
+    name, attributes = _decoded(raw, tuple[str, dict[str, Any]])
+    if name not in _ERRORS or not {"message", "hint"} <= attributes.keys():
+        raise nonsense(f"an error called {name!r}: {attributes}")
+    return restore(_ERRORS[name], attributes)
 
 
 def _path(raw: bytes) -> Path:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -225,8 +226,8 @@ class WorkerSession:
 
 
 def again(error: HermesError) -> HermesError:
-    """The same error once more: raising one in several tasks would mix their tracebacks."""
-    return type(error)(error.message, hint=error.hint)
+    """Return a copy of an error: raising one in several tasks would mix their tracebacks."""
+    return copy(error)
 
 
 def _outcome(running: asyncio.Task[HermesError]) -> HermesError:

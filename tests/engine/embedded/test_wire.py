@@ -26,8 +26,8 @@ from hermes_cli.engine.protocol import (
     TextEvent,
     TokenLogprobs,
 )
-from hermes_cli.engine.request import GenerationRequest, SamplingOptions, ThinkingBudget
-from hermes_cli.errors import EngineError, HermesError, UsageError
+from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, SamplingOptions
+from hermes_cli.errors import ContextFullError, EngineError, HermesError, UsageError
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings
 
@@ -90,7 +90,7 @@ def test_frames_survive_being_cut_anywhere(payloads: list[bytes], cuts: list[int
             max_tokens=9,
             stops=("\n", "é"),
             grammar="{}",
-            budget=ThinkingBudget(7, inside=True),
+            reasoning=ReasoningOptions(7, inside=True, line_ends=("</a>",)),
             top_logprobs=0,
             client="me",
             shift=True,
@@ -176,10 +176,20 @@ def test_every_error_comes_back_as_what_it_was() -> None:
         assert number == 8
 
 
+def test_errors_keep_what_they_carry() -> None:
+    full = ContextFullError("full.", hint="less", prompt_tokens=9, context_length=8)
+    heard = frame(wire.pack("failed", 1, full)).error()
+    assert isinstance(heard, ContextFullError)
+    assert (heard.prompt_tokens, heard.context_length) == (9, 8)
+    usage = frame(wire.pack("failed", 1, UsageError("is odd.", field="stop", hint="h"))).error()
+    assert isinstance(usage, UsageError)
+    assert (str(usage), usage.message, usage.field, usage.reason) == ("stop is odd.", "stop is odd.", "stop", "is odd.")
+
+
 @pytest.mark.parametrize("name", ["SystemExit", "Exception", "annotations", ""])
 def test_no_other_class_is_made_into_an_error(name: str) -> None:
     with pytest.raises(EngineError, match=f"an error called '{name}'"):
-        frame(wire.pack("failed", 1, (name, "message", "hint"))).error()
+        frame(wire.pack("failed", 1, (name, {"message": "m", "hint": "h"}))).error()
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xff\xff\xff", b"Hello, world!", struct.pack("<I", wire.MOST_BYTES + 1)])

@@ -19,7 +19,7 @@ T = TypeVar("T")
 HEAD_START = 0.01  # seconds: a process is started in less
 
 
-class Loop:
+class EventLoop:
     """An event loop, to be used in `with` and in the main thread."""
 
     def __init__(self) -> None:

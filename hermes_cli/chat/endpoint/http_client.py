@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 import hermes_cli
-from hermes_cli.chat.endpoint.refusals import LOADING, RefusedError, Told, error_of, one_line, said_by, seconds_to_wait
+from hermes_cli.chat.endpoint.failures import LOADING, EndpointError, Told, error_of, one_line, said_by, seconds_to_wait
 from hermes_cli.errors import ContextFullError, HermesError, NetworkError
 from hermes_cli.prompting.normalize import repaired
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from hermes_cli.chat.endpoint.address import Address
+    from hermes_cli.chat.endpoint.address import EndpointAddress
 
 CONNECT, WRITE = 10.0, 60.0  # seconds
 FIRST_BYTE, BETWEEN = 600.0, 300.0  # seconds without anything of an answer: a long prompt takes its time
@@ -38,10 +38,10 @@ MOST_EVENT = 16 << 20  # bytes
 _MOST_ERROR = 1 << 20  # bytes
 
 
-class Tries:
+class Retries:
     """How often one thing was asked for, and how long one has waited for it."""
 
-    def __init__(self, address: Address, note: Callable[[str], object]) -> None:
+    def __init__(self, address: EndpointAddress, note: Callable[[str], object]) -> None:
         """Nothing was tried yet; `note` is told of every wait."""
         self._address, self._note = address, note
         self._failed, self._waits, self._waited = 0, 0, 0.0
@@ -73,10 +73,10 @@ class Tries:
         return wait if self._waited <= (FIRST_BYTE if loading else PATIENCE) else None
 
 
-class Wire:
+class EndpointClient:
     """Connections to one endpoint."""
 
-    def __init__(self, address: Address, note: Callable[[str], object]) -> None:
+    def __init__(self, address: EndpointAddress, note: Callable[[str], object]) -> None:
         """Nothing is asked yet; `note` is told of every wait."""
         import httpx2  # noqa: PLC0415 - 0.1 s that only endpoints need
 
@@ -111,11 +111,11 @@ class Wire:
         Raises:
             HermesError: what the server said last.
         """
-        tries = Tries(self.address, self.note)
+        tries = Retries(self.address, self.note)
         while True:
             try:
                 return await ask()
-            except RefusedError as refused:
+            except EndpointError as refused:
                 told = refused.told
             await tries.after(told, error_of(told, self.address))
 
@@ -187,7 +187,7 @@ async def _events(answer: httpx2.Response, ended: Callable[[], bool]) -> AsyncGe
             except TimeoutError:
                 if last or ended():
                     return
-                raise RefusedError(Told(0, f"nothing came for {seconds:.0f} s", vain=True)) from None
+                raise EndpointError(Told(0, f"nothing came for {seconds:.0f} s", vain=True)) from None
             last, seconds = last or data == DONE, BETWEEN
             if data:
                 yield data
@@ -201,13 +201,13 @@ def _failures(silence: float) -> Iterator[None]:
     try:
         yield
     except httpx2.ConnectTimeout:
-        raise RefusedError(Told(0, f"no connection within {CONNECT:.0f} s", vain=True)) from None
+        raise EndpointError(Told(0, f"no connection within {CONNECT:.0f} s", vain=True)) from None
     except httpx2.TimeoutException:
-        raise RefusedError(Told(0, f"nothing came for {silence:.0f} s", vain=True)) from None
+        raise EndpointError(Told(0, f"nothing came for {silence:.0f} s", vain=True)) from None
     except (httpx2.ConnectError, httpx2.UnsupportedProtocol, httpx2.ProxyError, httpx2.InvalidURL) as error:
-        raise RefusedError(Told(0, _reason(error), vain=True)) from None
+        raise EndpointError(Told(0, _reason(error), vain=True)) from None
     except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
-        raise RefusedError(Told(0, f"the connection broke ({_reason(error)})")) from None
+        raise EndpointError(Told(0, f"the connection broke ({_reason(error)})")) from None
 
 
 def _chunk(value: object) -> dict[str, Any]:
@@ -221,11 +221,11 @@ def _chunk(value: object) -> dict[str, Any]:
     if error := value.get("error"):
         code = error.get("code") if isinstance(error, dict) else None
         status = code if isinstance(code, int) and code > 0 else FAULT
-        raise RefusedError(Told(status, one_line(said_by(value, "an error")), value))
+        raise EndpointError(Told(status, one_line(said_by(value, "an error")), value))
     return value or {"choices": []}
 
 
-async def _refused(answer: httpx2.Response) -> RefusedError:
+async def _refused(answer: httpx2.Response) -> EndpointError:
     data = await _read(answer, _MOST_ERROR)
     try:
         body = json.loads(data)
@@ -235,7 +235,7 @@ async def _refused(answer: httpx2.Response) -> RefusedError:
     said = one_line(said_by(body, text or answer.reason_phrase or "no reason"))
     location = str(answer.url.join(answer.headers["location"])) if answer.has_redirect_location else ""
     wait = seconds_to_wait(answer.headers.get("retry-after"))
-    return RefusedError(Told(answer.status_code, said, body if isinstance(body, dict) else {}, wait, location))
+    return EndpointError(Told(answer.status_code, said, body if isinstance(body, dict) else {}, wait, location))
 
 
 async def _read(answer: httpx2.Response, most: int) -> bytes:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-class Claim:
+class SessionLock:
     """The right to write to a session, and to rename and remove it."""
 
     def __init__(self, path: Path) -> None:

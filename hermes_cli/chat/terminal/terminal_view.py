@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console as RichConsole
 from rich.text import Text
 
-from hermes_cli.chat.terminal.echo import Echo
-from hermes_cli.chat.terminal.painter import Painter
-from hermes_cli.chat.terminal.thoughts import STYLE, Thoughts, folded, rows_of
+from hermes_cli.chat.terminal.live import LiveRegion
+from hermes_cli.chat.terminal.thoughts import STYLE, ReasoningText, folded, rows_of
+from hermes_cli.chat.terminal.tty import TerminalEcho
 from hermes_cli.chat.tools.consent import shown
 from hermes_cli.chat.view import speed
 from hermes_cli.console import CONTROL
@@ -25,9 +25,9 @@ from hermes_cli.console import CONTROL
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from hermes_cli.chat.conversation import Conversation, Said
-    from hermes_cli.chat.terminal.markdown import Markdown
-    from hermes_cli.chat.view import Result, TurnResult
+    from hermes_cli.chat.conversation import Conversation, MessageAdded
+    from hermes_cli.chat.terminal.markdown import MarkdownStream
+    from hermes_cli.chat.view import ToolResult, TurnResult
     from hermes_cli.console import Console
     from hermes_cli.generation import Done, ToolCall
 
@@ -54,10 +54,10 @@ class TerminalView:
         self._rich = RichConsole(
             file=console.out, no_color=off, force_terminal=console.color or None, highlight=False, markup=False
         )
-        self._painter = Painter(self._rich, console.out)
-        self._echo = Echo()
+        self._painter = LiveRegion(self._rich, console.out)
+        self._echo = TerminalEcho()
         self._spinner: Live | None = None
-        self._part: Thoughts | Markdown | None = None
+        self._part: ReasoningText | MarkdownStream | None = None
         self._names: list[str] = []
         self._asked = self._first = self._thinking_since = self._thought_at = 0.0
         self._next_redraw = 0.0
@@ -73,9 +73,9 @@ class TerminalView:
     def reasoning(self, text: str) -> None:
         """Dim, as it comes."""
         now = self._came()
-        if not isinstance(self._part, Thoughts):
+        if not isinstance(self._part, ReasoningText):
             self._close()
-            self._part, self._thinking_since = Thoughts(), now
+            self._part, self._thinking_since = ReasoningText(), now
             if self._hide_thinking:
                 self._spin("thinking ")
         self._thought_at = now
@@ -86,13 +86,13 @@ class TerminalView:
     def content(self, text: str) -> None:
         """As Markdown; blocks that are whole for good, the one being written drawn again."""
         self._came()
-        if self._part is None or isinstance(self._part, Thoughts):
+        if self._part is None or isinstance(self._part, ReasoningText):
             if not text.strip():
                 return
-            from hermes_cli.chat.terminal.markdown import Markdown  # noqa: PLC0415 - parser and lexers, which a prompt need not wait for
+            from hermes_cli.chat.terminal.markdown import MarkdownStream  # noqa: PLC0415 - parser and lexers, which a prompt need not wait for
 
             self._close()
-            self._part = Markdown(self._rich)
+            self._part = MarkdownStream(self._rich)
         self._part.feed(text)
         self._redraw()
 
@@ -116,7 +116,7 @@ class TerminalView:
         self.last_reasoning = answer.reasoning.strip() or self.last_reasoning
         self._echo.on()
 
-    def result(self, call: ToolCall, result: Result) -> None:
+    def result(self, call: ToolCall, result: ToolResult) -> None:
         """The beginning of it, how much more there is, and the seconds it took."""
         self._painter.paint([_result(call.name, result.text, result.cut, result.seconds, failed=result.failed)])
 
@@ -146,7 +146,7 @@ class TerminalView:
         for one in said[-RECALLED:]:
             self._recall(one)
 
-    def _recall(self, one: Said) -> None:
+    def _recall(self, one: MessageAdded) -> None:
         message, lines = one.message, []
         text = message.content or ""
         if message.role == "user":
@@ -164,9 +164,9 @@ class TerminalView:
         self._painter.paint(lines)
 
     def _as_markdown(self, text: str) -> list[Text]:
-        from hermes_cli.chat.terminal.markdown import Markdown  # noqa: PLC0415 - as in `content`
+        from hermes_cli.chat.terminal.markdown import MarkdownStream  # noqa: PLC0415 - as in `content`
 
-        markdown = Markdown(self._rich)
+        markdown = MarkdownStream(self._rich)
         markdown.feed(text)
         return markdown.finish(self._painter.width)
 
@@ -174,7 +174,7 @@ class TerminalView:
         """Something came: nothing is waited for any more. When that was."""
         now = time.monotonic()
         self._first = self._first or now
-        if not (self._hide_thinking and isinstance(self._part, Thoughts)):
+        if not (self._hide_thinking and isinstance(self._part, ReasoningText)):
             self._still()
         return now
 
@@ -194,7 +194,7 @@ class TerminalView:
         part, self._part = self._part, None
         self._next_redraw = 0.0
         painter = self._painter
-        if isinstance(part, Thoughts):
+        if isinstance(part, ReasoningText):
             gone, left = part.lines(painter.width, painter.height)
             folds = self._hide_thinking or (painter.moves and not part.overflowed)
             line = folded(self._thought_at - self._thinking_since)
@@ -230,10 +230,10 @@ class TerminalView:
             return
         from rich.live import Live  # noqa: PLC0415 - a thread for what moves while nothing comes
 
-        from hermes_cli.chat.terminal.waiting import Waiting  # noqa: PLC0415
+        from hermes_cli.chat.terminal.waiting import WaitSpinner  # noqa: PLC0415
 
         self._spinner = Live(
-            Waiting(label), console=self._rich, transient=True, redirect_stdout=False, redirect_stderr=False
+            WaitSpinner(label), console=self._rich, transient=True, redirect_stdout=False, redirect_stderr=False
         )
         self._spinner.start(refresh=True)
 

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
-from hermes_cli.chat.terminal.highlight import Colours
+from hermes_cli.chat.terminal.highlight import CodeHighlighter
 from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def parse(source: str) -> list[SyntaxTreeNode]:
     return list(SyntaxTreeNode(_parser().parse(source)).children)
 
 
-class Elements:
+class BlockRenderer:
     """Lines of blocks, all from one text."""
 
     def __init__(self, console: Console, source: str, width: int) -> None:
@@ -158,7 +158,7 @@ def first_number(node: SyntaxTreeNode) -> int | None:
 def code(node: SyntaxTreeNode) -> list[Text]:
     """The lines of a block of code, between those that say where it begins and ends."""
     lines = node.content.removesuffix("\n").split("\n") if node.content else []
-    return [edge(node.markup, node.info), *Colours(language(node.info)).show(lines), edge(node.markup)]
+    return [edge(node.markup, node.info), *CodeHighlighter(language(node.info)).show(lines), edge(node.markup)]
 
 
 def edge(markup: str, info: str = "") -> Text:

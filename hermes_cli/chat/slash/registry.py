@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.chat.slash import files, tools, turns
 from hermes_cli.chat.slash import settings as ways
-from hermes_cli.chat.slash.command import Command, nothing_more
+from hermes_cli.chat.slash.command import SlashCommand, nothing_more
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hermes_cli.chat.scene import ReplContext
+    from hermes_cli.chat.repl_context import ReplContext
 
 KEYS = (
     ("Enter", "send"),
@@ -46,7 +46,7 @@ def _bye(scene: ReplContext, rest: str) -> None:
     scene.over = True
 
 
-_HELP = Command("/help", "", "this list", _help)
-_BYE = Command("/bye", "", "leave", _bye)
+_HELP = SlashCommand("/help", "", "this list", _help)
+_BYE = SlashCommand("/bye", "", "leave", _bye)
 _LISTED = (_HELP, *ways.COMMANDS, *tools.COMMANDS, *files.COMMANDS, *turns.COMMANDS, _BYE)
 COMMANDS = {one.name: one for one in _LISTED}

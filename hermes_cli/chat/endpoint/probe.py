@@ -7,14 +7,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from hermes_cli.chat.endpoint.refusals import RefusedError
+from hermes_cli.chat.endpoint.failures import EndpointError
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hermes_cli.chat.endpoint.address import Address
-    from hermes_cli.chat.endpoint.wire import Wire
+    from hermes_cli.chat.endpoint.address import EndpointAddress
+    from hermes_cli.chat.endpoint.http_client import EndpointClient
 
 Kind = Literal["hermes", "llama.cpp", "vllm", "ollama", "openrouter", "openai", "other"]
 
@@ -30,7 +30,7 @@ _SERVICES: dict[str, Kind] = {
 
 
 @dataclass(frozen=True)
-class Served:
+class EndpointModel:
     """A model behind an endpoint.
 
     Attributes:
@@ -47,7 +47,7 @@ class Served:
     takes_tools: bool | None = None
 
 
-async def find(wire: Wire, wanted: str | None) -> Served:
+async def find(wire: EndpointClient, wanted: str | None) -> EndpointModel:
     """The model that is wanted, or the only one there is.
 
     Raises:
@@ -58,17 +58,17 @@ async def find(wire: Wire, wanted: str | None) -> Served:
     address = wire.address
     models = await listed(wire, need=not wanted)
     if wanted and not models:
-        return Served(wanted, _kind(address, {}), await _props_context(wire, wanted))
+        return EndpointModel(wanted, _kind(address, {}), await _props_context(wire, wanted))
     chosen = choose(models, wanted, address.host)
     kind = _kind(address, chosen)
     name = wanted if wanted and (_names(chosen, wanted) or not _nearly(chosen, wanted)) else _id(chosen)
     asked = kind in {"llama.cpp", "other"} and address.host not in _SERVICES
     context = _context(chosen) or (await _props_context(wire, name) if asked else None)
     reasons, takes_tools = _abilities(chosen)
-    return Served(name, kind, context, reasons, takes_tools)
+    return EndpointModel(name, kind, context, reasons, takes_tools)
 
 
-async def listed(wire: Wire, *, need: bool = True) -> list[dict[str, Any]]:
+async def listed(wire: EndpointClient, *, need: bool = True) -> list[dict[str, Any]]:
     """All models there are, each with an id. Some servers have no list, which is nothing wrong where there is no need.
 
     Raises:
@@ -78,7 +78,7 @@ async def listed(wire: Wire, *, need: bool = True) -> list[dict[str, Any]]:
     async def listing() -> Any:  # noqa: ANN401 - what JSON holds
         try:
             return await wire.json(f"{wire.address.base}/models")
-        except RefusedError as refused:
+        except EndpointError as refused:
             if refused.told.status == HTTPStatus.NOT_FOUND and not need:
                 return []
             raise
@@ -143,7 +143,7 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
-def _kind(address: Address, model: dict[str, Any]) -> Kind:
+def _kind(address: EndpointAddress, model: dict[str, Any]) -> Kind:
     return _SERVICES.get(address.host) or _OWNERS.get(str(model.get("owned_by")), "other")
 
 
@@ -153,14 +153,14 @@ def _context(model: dict[str, Any]) -> int | None:
     return next((number for number in stated if type(number) is int and number > 0), None)
 
 
-async def _props_context(wire: Wire, name: str) -> int | None:
+async def _props_context(wire: EndpointClient, name: str) -> int | None:
     """What llama.cpp's server says of itself; others have no such route."""
     if wire.address.host in _SERVICES:
         return None
     try:
         told = await wire.json(f"{wire.address.root}/props?model={quote(name, safe='')}")
         number = told["default_generation_settings"]["n_ctx"]
-    except (RefusedError, HermesError, KeyError, TypeError):
+    except (EndpointError, HermesError, KeyError, TypeError):
         return None
     return number if type(number) is int and number > 0 else None
 

@@ -6,27 +6,28 @@ import re
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.endpoint import models, request
-from hermes_cli.chat.endpoint.refusals import RefusedError, Told, broken_off, error_of
-from hermes_cli.chat.endpoint.reply import Reply
-from hermes_cli.chat.endpoint.wire import Tries, Wire
+from hermes_cli.chat.endpoint import probe as models
+from hermes_cli.chat.endpoint import request
+from hermes_cli.chat.endpoint.chat_completions import CompletionReader
+from hermes_cli.chat.endpoint.failures import EndpointError, Told, broken_off, error_of
+from hermes_cli.chat.endpoint.http_client import EndpointClient, Retries
 from hermes_cli.errors import NetworkError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from hermes_cli.chat.endpoint.address import Address
-    from hermes_cli.chat.endpoint.models import Served
+    from hermes_cli.chat.endpoint.address import EndpointAddress
+    from hermes_cli.chat.endpoint.probe import EndpointModel
     from hermes_cli.chat.options import ChatOptions
     from hermes_cli.generation import Event, Message
 
 _SEPARATED = {"hermes"}  # kinds of servers that never leave a thought in the content
 
 
-class EndpointPartner:
+class EndpointBackend:
     """A model behind an OpenAI-compatible API: a `chat.partner.Partner`."""
 
-    def __init__(self, wire: Wire, served: Served, warn: Callable[[str], object]) -> None:
+    def __init__(self, wire: EndpointClient, served: EndpointModel, warn: Callable[[str], object]) -> None:
         """Nothing is asked yet.
 
         Args:
@@ -75,7 +76,7 @@ class EndpointPartner:
             HermesError: as the server says.
         """
         body = request.body(self._served, messages, tools, manner)
-        tries = Tries(self._wire.address, self._wire.note)
+        tries = Retries(self._wire.address, self._wire.note)
         while True:
             begun = False
             try:
@@ -83,7 +84,7 @@ class EndpointPartner:
                     async for event in events:
                         begun = True
                         yield event
-            except RefusedError as refused:
+            except EndpointError as refused:
                 told = refused.told
             else:
                 return
@@ -100,7 +101,7 @@ class EndpointPartner:
         asked = request.prompt(self._served, messages, tools, manner)
         try:
             return await self._counted(asked)
-        except (RefusedError, NetworkError):  # the next answer tells why
+        except (EndpointError, NetworkError):  # the next answer tells why
             return None
 
     async def rest(self) -> None:
@@ -111,18 +112,18 @@ class EndpointPartner:
         await self._wire.close()
 
     async def _once(self, body: dict[str, Any], manner: ChatOptions) -> AsyncGenerator[Event, None]:
-        reply = Reply(separated=self._served.kind in _SEPARATED, warn=self._warn)
+        reply = CompletionReader(separated=self._served.kind in _SEPARATED, warn=self._warn)
         url = f"{self._wire.address.base}/chat/completions"
         try:
             async with aclosing(self._wire.chunks(url, body, lambda: reply.ended)) as chunks:
                 async for chunk in chunks:
                     for event in reply.read(chunk):
                         yield event
-        except RefusedError as refused:
+        except EndpointError as refused:
             if refused.told.status or not reply.ended:  # what breaks after the end is no loss
                 raise
         if not reply.ended:
-            raise RefusedError(Told(0, "the stream ended before the answer did"))
+            raise EndpointError(Told(0, "the stream ended before the answer did"))
         for last in reply.finish(self.context, manner.max_tokens):
             yield last
 
@@ -143,8 +144,8 @@ class EndpointPartner:
 
 
 async def connect(
-    address: Address, model: str | None, note: Callable[[str], object], warn: Callable[[str], object]
-) -> EndpointPartner:
+    address: EndpointAddress, model: str | None, note: Callable[[str], object], warn: Callable[[str], object]
+) -> EndpointBackend:
     """The model behind an address.
 
     Args:
@@ -158,9 +159,9 @@ async def connect(
         NotFoundError: there is no such model, or no API.
         NetworkError: it cannot be reached.
     """
-    wire = Wire(address, note)
+    wire = EndpointClient(address, note)
     try:
-        return EndpointPartner(wire, await models.find(wire, model), warn)
+        return EndpointBackend(wire, await models.find(wire, model), warn)
     except BaseException:
         await wire.close()
         raise

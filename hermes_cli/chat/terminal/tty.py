@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 
-class Echo:
+class TerminalEcho:
     """The echo of the terminal that standard input is, if it is one."""
 
     def __init__(self) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.sessions import names, record
-from hermes_cli.chat.sessions.claim import Claim, explained, open_file
+from hermes_cli.chat.sessions import format as record
+from hermes_cli.chat.sessions import names
+from hermes_cli.chat.sessions.files import SessionLock, explained, open_file
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ MOST_NAMED = 5  # in an error
 
 
 @dataclass(frozen=True)
-class Session:
+class SessionInfo:
     """A session as a list shows it.
 
     Attributes:
@@ -46,7 +47,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedSession:
     """A session that was read, and not opened to go on.
 
     Attributes:
@@ -62,7 +63,7 @@ class Saved:
 
 
 @dataclass(frozen=True)
-class Removed:
+class RemovedSessions:
     """What became of sessions that were to go: the names of those that went, their bytes, and those in use."""
 
     names: tuple[str, ...]
@@ -70,7 +71,7 @@ class Removed:
     kept: tuple[str, ...]
 
 
-def sessions(folder: Path) -> list[Session]:
+def sessions(folder: Path) -> list[SessionInfo]:
     """All there are, newest first.
 
     Raises:
@@ -79,7 +80,7 @@ def sessions(folder: Path) -> list[Session]:
     return [_seen(path, stat) for path, stat in _files(folder)]
 
 
-def find(folder: Path, name: str) -> Session:
+def find(folder: Path, name: str) -> SessionInfo:
     """The session that is called so, or the only one whose name begins so, with or without its date.
 
     Raises:
@@ -102,7 +103,7 @@ def find(folder: Path, name: str) -> Session:
     raise NotFoundError(f"there is no session {name}.", hint=_near(name, whole))
 
 
-def latest(folder: Path) -> Session:
+def latest(folder: Path) -> SessionInfo:
     """The session that something was added to last.
 
     Raises:
@@ -115,7 +116,7 @@ def latest(folder: Path) -> Session:
     raise NotFoundError("there is no session to continue.", hint="begin one: hermes chat")
 
 
-def read(path: Path) -> Saved:
+def read(path: Path) -> SavedSession:
     """A session to look at, whether a chat has it open or not.
 
     Raises:
@@ -127,10 +128,10 @@ def read(path: Path) -> Saved:
         data = file.readall()
     found = record.decode(data, name)
     conversation = Conversation.of(found.changes)
-    return Saved(name, conversation, found.model_of(conversation), found.damaged)
+    return SavedSession(name, conversation, found.model_of(conversation), found.damaged)
 
 
-def remove(paths: Iterable[Path]) -> Removed:
+def remove(paths: Iterable[Path]) -> RemovedSessions:
     """Remove sessions, but for those that a chat has open.
 
     Raises:
@@ -145,7 +146,7 @@ def remove(paths: Iterable[Path]) -> Removed:
             gone.append(name)
         except UsageError:
             kept.append(name)
-    return Removed(tuple(gone), freed, tuple(kept))
+    return RemovedSessions(tuple(gone), freed, tuple(kept))
 
 
 def _near(name: str, whole: Iterable[str]) -> str:
@@ -175,19 +176,19 @@ def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
     return sorted(found, key=lambda one: (one[1].st_mtime_ns, one[0].name), reverse=True)
 
 
-def _seen(path: Path, stat: os.stat_result) -> Session:
+def _seen(path: Path, stat: os.stat_result) -> SessionInfo:
     name, problem = names.name_of(path), None
     try:
         with explained("read", path), BufferedReader(open_file(path, os.O_RDONLY)) as lines:
             found = record.glimpse(lines, name)
     except HermesError as error:
-        found, problem = record.Glimpse("", "", 0), error.message
-    return Session(name, found.title, found.model, found.messages, stat.st_mtime, stat.st_size, path, problem)
+        found, problem = record.SessionSummary("", "", 0), error.message
+    return SessionInfo(name, found.title, found.model, found.messages, stat.st_mtime, stat.st_size, path, problem)
 
 
 def _remove(path: Path) -> int:
     """Bytes that are free now."""
-    claim = Claim(path)
+    claim = SessionLock(path)
     try:
         size = path.lstat().st_size
         path.unlink()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hermes_cli.chat.conversation import Change, Dropped, Named, Said
+from hermes_cli.chat.conversation import Change, MessageAdded, TitleChanged, TurnsDropped
 from hermes_cli.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _SAID = b'{"type":"said","message":{"role":"'
 _DROPPED, _NAMED, _MODEL = b'{"type":"dropped",', b'{"type":"named",', b'"model":"'
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
+class SessionHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The first line.
 
     Attributes:
@@ -46,7 +46,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Record:
+class SessionContents:
     """What can be read of a file.
 
     Attributes:
@@ -56,7 +56,7 @@ class Record:
         damaged: the line that is no change although others follow, counted from 1; None if there is none.
     """
 
-    header: Header | None
+    header: SessionHeader | None
     changes: tuple[Change, ...]
     whole: int
     damaged: int | None = None
@@ -68,7 +68,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Glimpse:
+class SessionSummary:
     """What a list of sessions shows of one.
 
     Attributes:
@@ -82,7 +82,7 @@ class Glimpse:
     messages: int
 
 
-def encode(part: Header | Change) -> bytes:
+def encode(part: SessionHeader | Change) -> bytes:
     """A line."""
     value = msgspec.to_builtins(part)
     try:
@@ -92,7 +92,7 @@ def encode(part: Header | Change) -> bytes:
     return text + b"\n"
 
 
-def decode(data: bytes, name: str) -> Record:
+def decode(data: bytes, name: str) -> SessionContents:
     """What a file says.
 
     Args:
@@ -109,17 +109,17 @@ def decode(data: bytes, name: str) -> Record:
         line = data[whole:] if end < 0 else data[whole:end]
         if number == 1:
             header = _header(line, name, cut=end < 0)
-            read: Header | Change | None = header
+            read: SessionHeader | Change | None = header
         else:
             read = _change(line)
             changes += [] if read is None else [read]
         if read is None:
-            return Record(header, tuple(changes), whole, None if end < 0 else number)
+            return SessionContents(header, tuple(changes), whole, None if end < 0 else number)
         whole = len(data) if end < 0 else end + 1
-    return Record(header, tuple(changes), whole)
+    return SessionContents(header, tuple(changes), whole)
 
 
-def glimpse(lines: Iterable[bytes], name: str) -> Glimpse:
+def glimpse(lines: Iterable[bytes], name: str) -> SessionSummary:
     """What a list shows, without reading messages that it does not.
 
     Raises:
@@ -137,11 +137,13 @@ def glimpse(lines: Iterable[bytes], name: str) -> Glimpse:
             said.append(line)
         elif line.startswith((_DROPPED, _NAMED)):
             change = _change(line)
-            if isinstance(change, Dropped):
+            if isinstance(change, TurnsDropped):
                 del said[max(len(said) - max(change.count, 0), 0) :]
-            elif isinstance(change, Named):
+            elif isinstance(change, TitleChanged):
                 title = change.title
-    return Glimpse(one_line(title or _question(said)), _model(said) or (header.model if header else ""), len(said))
+    return SessionSummary(
+        one_line(title or _question(said)), _model(said) or (header.model if header else ""), len(said)
+    )
 
 
 def one_line(text: str) -> str:
@@ -150,7 +152,7 @@ def one_line(text: str) -> str:
     return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1] + "…"
 
 
-def _header(line: bytes, name: str, *, cut: bool) -> Header | None:
+def _header(line: bytes, name: str, *, cut: bool) -> SessionHeader | None:
     """The header; None if the file ends in it."""
     try:
         value = json.loads(line.decode())
@@ -159,7 +161,7 @@ def _header(line: bytes, name: str, *, cut: bool) -> Header | None:
                 f"the session {name} was written by a newer hermes (format {version}; this one reads {VERSION}).",
                 hint="bring hermes up to date.",
             )
-        return msgspec.convert(value, Header)
+        return msgspec.convert(value, SessionHeader)
     except (ValueError, RecursionError, msgspec.MsgspecError):
         if cut:
             return None
@@ -179,9 +181,9 @@ def _change(line: bytes) -> Change | None:
 
 def _question(said: Sequence[bytes]) -> str:
     changes = (_change(line) for line in said if line.startswith(_SAID + b'user"'))
-    return next((one.message.content or "" for one in changes if isinstance(one, Said)), "")
+    return next((one.message.content or "" for one in changes if isinstance(one, MessageAdded)), "")
 
 
 def _model(said: Sequence[bytes]) -> str:
     changes = (_change(line) for line in reversed(said) if _MODEL in line)
-    return next((one.model for one in changes if isinstance(one, Said) and one.model), "")
+    return next((one.model for one in changes if isinstance(one, MessageAdded) and one.model), "")

@@ -12,10 +12,11 @@ from contextlib import suppress
 from copy import copy
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.conversation import Compacted, Conversation, Mannered, Named, Said
+from hermes_cli.chat.conversation import Conversation, MessageAdded, OptionsChanged, SummaryAdded, TitleChanged
 from hermes_cli.chat.options import ChatOptions
-from hermes_cli.chat.sessions import names, record
-from hermes_cli.chat.sessions.claim import Claim, explained, flush_folder, make_folder, open_file
+from hermes_cli.chat.sessions import format as record
+from hermes_cli.chat.sessions import names
+from hermes_cli.chat.sessions.files import SessionLock, explained, flush_folder, make_folder, open_file
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.chat.conversation import Change
-    from hermes_cli.chat.sessions.record import Header, Record
+    from hermes_cli.chat.sessions.format import SessionContents, SessionHeader
 
     Warn = Callable[[str], None]
 
@@ -35,10 +36,10 @@ class SessionFile:
     def __init__(self, folder: Path, name: str | None, warn: Warn) -> None:
         """For `create` and `open`."""
         self._folder, self._wanted, self._warn = folder, name, warn
-        self._claim: Claim | None = None
+        self._claim: SessionLock | None = None
         self._file: FileIO | None = None
         # How many bytes of the file are whole, and what comes next. One attribute, since Ctrl-C can come between two.
-        self._state: tuple[int, tuple[Header | Change, ...]] = (0, ())
+        self._state: tuple[int, tuple[SessionHeader | Change, ...]] = (0, ())
         self._failing = False
         self.model = ""
 
@@ -62,7 +63,7 @@ class SessionFile:
         session.model = model
         if name is not None:
             session.rename(name)
-        session._state = (0, (record.Header(created=time.time(), model=model), *_changes_of(conversation)))
+        session._state = (0, (record.SessionHeader(created=time.time(), model=model), *_changes_of(conversation)))
         session._save()
         conversation.keep = session.keep
         return session
@@ -87,7 +88,7 @@ class SessionFile:
         session = cls(path.parent, name, warn)
         with explained("opened", path):
             open_file(path, os.O_RDWR).close()  # no lock for what is not there
-            session._claim = Claim(path)
+            session._claim = SessionLock(path)
         try:
             with explained("opened", path):
                 conversation = session._resume(path, name)
@@ -127,10 +128,11 @@ class SessionFile:
             self._wanted = name
         elif name != self.name:
             with explained("made", target):
-                claim = Claim(target)
+                claim = SessionLock(target)
             try:
                 _must_be_free(target)
                 with explained("made", target):
+                    self._close_file()  # Windows does not rename an open file; the next write opens it again
                     self._claim.path.rename(target)
             except BaseException:
                 claim.release()
@@ -143,7 +145,7 @@ class SessionFile:
     def close(self) -> None:
         """Write what waits, if that works now, and let others open it."""
         self._save()
-        left = sum(isinstance(one, Said) for one in self._state[1])
+        left = sum(isinstance(one, MessageAdded) for one in self._state[1])
         if left:
             self._warn(f"{'1 message' if left == 1 else f'{left} messages'} of this conversation could not be saved.")
         self._let_go()
@@ -151,10 +153,10 @@ class SessionFile:
     def _save(self) -> None:
         """Write what waits. Without a file, there has to be a message among it."""
         whole, waiting = self._state
-        if not waiting or (self._file is None and not any(isinstance(one, Said) for one in waiting)):
+        if not waiting or (self._claim is None and not any(isinstance(one, MessageAdded) for one in waiting)):
             return
         try:
-            file, begins = self._file or self._begin(), whole == 0
+            file, begins = self._file or self._reopen() or self._begin(), whole == 0
             data = b"".join(map(record.encode, waiting))
             _write(file, whole, data)
             self._state = whole + len(data), ()
@@ -170,6 +172,17 @@ class SessionFile:
             self._warn("the conversation is saved again, with all that was said meanwhile.")
         self._failing = False
 
+    def _reopen(self) -> FileIO | None:
+        """Open the file again after `rename` closed it; return None if there is no file yet."""
+        if self._claim:
+            self._file = open_file(self._claim.path, os.O_RDWR)
+        return self._file
+
+    def _close_file(self) -> None:
+        file, self._file = self._file, None
+        if file:
+            file.close()
+
     def _begin(self) -> FileIO:
         """An empty file under a name that nobody has."""
         make_folder(self._folder)
@@ -178,7 +191,7 @@ class SessionFile:
             if os.path.lexists(path):
                 continue
             try:
-                self._claim = Claim(path)
+                self._claim = SessionLock(path)
                 self._file = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             except (UsageError, FileExistsError):  # somebody else was faster
                 self._let_go()
@@ -191,7 +204,7 @@ class SessionFile:
 
     def _name(self) -> str:
         """Out of the first question that waits."""
-        said = [one for one in self._state[1] if isinstance(one, Said)]
+        said = [one for one in self._state[1] if isinstance(one, MessageAdded)]
         asked = next((one for one in said if one.message.role == "user"), said[0])
         return names.made_of(asked.message.content or "", asked.at)
 
@@ -215,18 +228,17 @@ class SessionFile:
             )
         elif read.whole and not data[: read.whole].endswith(b"\n"):
             _write(self._file, read.whole, b"\n")
-        header = read.header or record.Header(created=time.time(), model="")
+        header = read.header or record.SessionHeader(created=time.time(), model="")
         self._state = os.fstat(self._file.fileno()).st_size, () if read.header else (header,)
         conversation = Conversation.of(read.changes)
         self.model = read.model_of(conversation)
         return conversation
 
     def _let_go(self) -> None:
-        if self._file:
-            self._file.close()
-        if self._claim:
-            self._claim.release()
-        self._file = self._claim = None
+        self._close_file()
+        claim, self._claim = self._claim, None
+        if claim:
+            claim.release()
 
 
 def _must_be_free(path: Path) -> None:
@@ -280,18 +292,18 @@ def _set_aside(path: Path, whole: bytes) -> Path:
     return aside
 
 
-def _messages(read: Record) -> str:
+def _messages(read: SessionContents) -> str:
     count = len(Conversation.of(read.changes).said)
     return "1 message" if count == 1 else f"{count:,} messages"
 
 
 def _changes_of(conversation: Conversation) -> list[Change]:
     """Changes that make the same conversation, without what was taken back."""
-    unfolded, summaries = copy(conversation), list[Compacted]()
+    unfolded, summaries = copy(conversation), list[SummaryAdded]()
     unfolded.keep = lambda _: None
     while unfolded.summary:
         summaries.insert(0, unfolded.summary)
         unfolded.expand()
-    changes: list[Change] = [Mannered(conversation.manner)] if conversation.manner != ChatOptions() else []
-    changes += [Named(conversation.title)] if conversation.title else []
+    changes: list[Change] = [OptionsChanged(conversation.manner)] if conversation.manner != ChatOptions() else []
+    changes += [TitleChanged(conversation.title)] if conversation.title else []
     return [*changes, *conversation.said, *summaries]

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     import mcp_types
     from anyio.from_thread import BlockingPortal
 
-    from hermes_cli.chat.tools.config import Server
-    from hermes_cli.chat.tools.mcp_connection import Connection
+    from hermes_cli.chat.tools.config import McpServer
+    from hermes_cli.chat.tools.mcp_connection import McpConnection
 
 STARTS_WITHIN = 30.0  # seconds, until its tools are known
 LISTS_WITHIN = 5.0  # seconds, when its tools changed
 ENDS_WITHIN = 8.0  # seconds; mcp_stdio.py takes less
 
 
-class Status(NamedTuple):
+class McpStatus(NamedTuple):
     """A server, whether it is there as far as is known, and how many tools it lists."""
 
     name: str
@@ -41,7 +41,7 @@ class Status(NamedTuple):
     tools: str
 
 
-class Servers:
+class McpServers:
     """MCP servers. None of them, and nothing that they started, is left after `close`."""
 
     def __init__(self, *, seconds: float = STARTS_WITHIN) -> None:
@@ -51,24 +51,24 @@ class Servers:
             seconds: that a server may take until it is known what it can do.
         """
         self._seconds = seconds
-        self._connections: list[Connection] = []
-        self._starting: list[tuple[Connection, Future[None]]] = []
+        self._connections: list[McpConnection] = []
+        self._starting: list[tuple[McpConnection, Future[None]]] = []
         self._lives: list[Future[None]] = []
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
 
-    def begin(self, servers: Sequence[Server]) -> None:
+    def begin(self, servers: Sequence[McpServer]) -> None:
         """Start servers, but for those that are there already."""
         if not servers:
             return
-        from hermes_cli.chat.tools.mcp_connection import Connection  # noqa: PLC0415 - 0.5 s, only where there are servers
+        from hermes_cli.chat.tools.mcp_connection import McpConnection  # noqa: PLC0415 - 0.5 s, only where there are servers
 
         for server in servers:
             same = (one for one in self._connections if replace(one.server, name=server.name) == server)
             connection = next(same, None)
             if connection is None:
                 taken = [one.server.name for one in self._connections]
-                connection = Connection(renamed(server, taken), self._seconds)
+                connection = McpConnection(renamed(server, taken), self._seconds)
                 self._connections.append(connection)
             elif connection.up or any(connection is one for one, _ in self._starting):
                 continue
@@ -108,10 +108,10 @@ class Servers:
             self._stack.close()
 
     @property
-    def statuses(self) -> list[Status]:
+    def statuses(self) -> list[McpStatus]:
         """What there is, in the order in which it was asked for."""
         return [
-            Status(one.server.name, f"{'connected' if one.up else 'gone'}: {one.server}", str(len(one.tools)))
+            McpStatus(one.server.name, f"{'connected' if one.up else 'gone'}: {one.server}", str(len(one.tools)))
             for one in self._connections
         ]
 
@@ -141,13 +141,13 @@ class Servers:
             self._portal = self._stack.enter_context(start_blocking_portal(name="mcp"))
         return self._portal
 
-    def _start(self, connection: Connection) -> Future[None]:
+    def _start(self, connection: McpConnection) -> Future[None]:
         started: Future[None] = Future()
         started.set_running_or_notify_cancel()
         self._lives.append(self._loop.start_task_soon(connection.live, started))
         return started
 
-    def _call(self, connection: Connection, name: str, arguments: Mapping[str, Any], seconds: float) -> str:
+    def _call(self, connection: McpConnection, name: str, arguments: Mapping[str, Any], seconds: float) -> str:
         """Call a tool; a server that is gone is started once more."""
         try:
             if not connection.up:
@@ -165,7 +165,7 @@ class Servers:
         return text
 
 
-def _tool(connection: Connection, tool: mcp_types.Tool, call: Any) -> Tool:  # noqa: ANN401 - Servers._call
+def _tool(connection: McpConnection, tool: mcp_types.Tool, call: Any) -> Tool:  # noqa: ANN401 - Servers._call
     description = cleandoc(tool.description or "")  # servers in Python send docstrings as they are indented
     declared = {"name": tool.name, "description": description, "parameters": tool.input_schema}
     schema = {"type": "function", "function": declared}

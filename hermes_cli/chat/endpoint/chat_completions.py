@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.endpoint.refusals import RefusedError, Told, one_line, said_by
+from hermes_cli.chat.endpoint.failures import EndpointError, Told, one_line, said_by
 from hermes_cli.engine.protocol import Done, FinishReason
 from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted, Content, Reasoning
 from hermes_cli.prompting.messages import ToolCall
@@ -26,7 +26,7 @@ _TAGS = ("<think>", "<scratch_pad>")
 _REASONS: dict[str, FinishReason] = {"length": "length", "max_tokens": "length", "model_length": "length"}
 
 
-class Reply:
+class CompletionReader:
     """One answer: `read` chunks as they come, then `finish`."""
 
     def __init__(self, *, separated: bool, warn: Callable[[str], object]) -> None:
@@ -63,7 +63,7 @@ class Reply:
             self._reason, self.ended = str(choice["finish_reason"]), True
             if self._reason in {"error", "content_filter"}:
                 said = "its filter ended it" if self._reason == "content_filter" else "an error"
-                raise RefusedError(Told(500, one_line(said_by(choice, said)), {"error": choice.get("error")}))
+                raise EndpointError(Told(500, one_line(said_by(choice, said)), {"error": choice.get("error")}))
         return events
 
     def finish(self, context: int | None, asked: int | None) -> list[Event | Done]:

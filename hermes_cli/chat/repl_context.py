@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.attachments import Attached, with_files
+from hermes_cli.chat.attachments import Attachment, with_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from hermes_cli.chat.agent_loop import AgentLoop
     from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.chat.conversation import Conversation
-    from hermes_cli.chat.loop import Loop
-    from hermes_cli.chat.sessions.records import Records
-    from hermes_cli.chat.terminal.screen import TerminalView
+    from hermes_cli.chat.event_loop import EventLoop
+    from hermes_cli.chat.sessions.records import CurrentSession
+    from hermes_cli.chat.terminal.terminal_view import TerminalView
     from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.console import Console
 
@@ -42,12 +42,12 @@ class ReplContext:
     talk: AgentLoop
     view: TerminalView
     console: Console
-    loop: Loop
+    loop: EventLoop
     toolbox: Toolbox
-    records: Records
+    records: CurrentSession
     open_partner: Callable[[str], ChatBackend]
     model_names: Callable[[], Sequence[str]]
-    attached: list[Attached] = field(default_factory=list)
+    attached: list[Attachment] = field(default_factory=list)
     draft: str = ""
     used: int = 0
     over: bool = False

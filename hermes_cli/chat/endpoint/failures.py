@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hermes_cli.errors import ContextFullError, HermesError, NetworkError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.endpoint.address import Address
+    from hermes_cli.chat.endpoint.address import EndpointAddress
 
 SHOWN = 500  # characters of what a server says
 LOADING = re.compile(r"\bloading\b", re.IGNORECASE)
@@ -56,7 +56,7 @@ class Told:
     vain: bool = False
 
 
-class RefusedError(Exception):
+class EndpointError(Exception):
     """A server did not answer; what to make of that depends on when."""
 
     def __init__(self, told: Told) -> None:
@@ -99,7 +99,7 @@ def said_by(body: object, otherwise: str) -> str:
     return f"{said} ({behind})" if isinstance(behind, str) and behind else str(said)
 
 
-def error_of(told: Told, address: Address, model: str = "", asked: int | None = None) -> HermesError:
+def error_of(told: Told, address: EndpointAddress, model: str = "", asked: int | None = None) -> HermesError:
     """The error that a user meets.
 
     Args:
@@ -113,14 +113,14 @@ def error_of(told: Told, address: Address, model: str = "", asked: int | None = 
     return _too_long(told, asked) or _by_status(told, address, model)
 
 
-def broken_off(told: Told, address: Address) -> HermesError:
+def broken_off(told: Told, address: EndpointAddress) -> HermesError:
     """The error for an answer that ends too early."""
     return _too_long(told, None) or NetworkError(
         f"{address.host} broke off in the middle of the answer: {told.said}", hint="what came is kept; ask again."
     )
 
 
-def _by_status(told: Told, address: Address, model: str) -> HermesError:
+def _by_status(told: Told, address: EndpointAddress, model: str) -> HermesError:
     if told.location:
         return NetworkError(
             f"{address.base} sends clients elsewhere, where nothing is sent unasked.",
@@ -162,9 +162,14 @@ def _too_long(told: Told, asked: int | None) -> HermesError | None:
             f"the prompt has {prompt:,} tokens and the answer may have {asked:,}, the context length is {context:,} "
             "tokens.",
             hint=f"ask for at most {context - prompt:,} with --max-tokens.",
+            prompt_tokens=prompt,
+            context_length=context,
         )
     return ContextFullError(
-        f"the prompt has {prompt:,} tokens, the context length is {context:,} tokens.", hint=_SHORTER
+        f"the prompt has {prompt:,} tokens, the context length is {context:,} tokens.",
+        hint=_SHORTER,
+        prompt_tokens=prompt,
+        context_length=context,
     )
 
 
@@ -184,14 +189,14 @@ def _number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-def _unreached(told: Told, address: Address) -> HermesError:
+def _unreached(told: Told, address: EndpointAddress) -> HermesError:
     hint = "check the address, and that the server is running."
     if address.guessed and "SSL" in told.said:
         hint = f"if it speaks plain http: --endpoint {address.base.replace('https:', 'http:', 1)}"
     return NetworkError(f"{address.base} cannot be reached: {told.said}.", hint=hint)
 
 
-def _locked(told: Told, address: Address) -> HermesError:
+def _locked(told: Told, address: EndpointAddress) -> HermesError:
     if address.key is None:
         return UsageError(
             f"{address.host} wants a key: {told.said}", hint=f"put it into the environment: export {address.variable}=…"
@@ -202,7 +207,7 @@ def _locked(told: Told, address: Address) -> HermesError:
     )
 
 
-def _not_found(told: Told, address: Address, model: str) -> HermesError:
+def _not_found(told: Told, address: EndpointAddress, model: str) -> HermesError:
     if model and re.search(r"model", told.said, re.IGNORECASE):
         return NotFoundError(f"{address.host} has no model {model}: {told.said}", hint="choose another with -m NAME.")
     return NotFoundError(

@@ -16,7 +16,7 @@ _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # a terminal that knows it shows al
 _CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"  # a line that is too long is cut, so that rows can be counted
 
 
-class Painter:
+class LiveRegion:
     """Draws on one terminal. Without the means to move in it, only what is final is shown."""
 
     def __init__(self, console: Console, out: TextIO) -> None:
