@@ -31,11 +31,11 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     build = [sys.executable, "-m", "hatchling", "build", "-t", request.param, "-d", folder / "dist"]
     subprocess.run(build, check=True, cwd=REPOSITORY)
     (distribution,) = (folder / "dist").iterdir()
-    environment = folder / "environment"
+    environment, constraints = folder / "environment", str(REPOSITORY / "constraints.txt")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    constraints = REPOSITORY / "constraints.txt"
-    pip = [sys.executable, "-m", "pip", "--python", environment, "install", "--quiet", "--constraint", constraints]
-    subprocess.run([*pip, "--build-constraint", constraints, distribution], check=True, cwd=folder)
+    pip = [sys.executable, "-m", "pip", "--python", str(environment), "install", "--quiet"]
+    versions = ["--constraint", constraints, "--build-constraint", constraints]
+    subprocess.run([*pip, *versions, str(distribution)], check=True, cwd=folder)
     return environment
 
 
