@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.grammar_trial import TOO_MUCH, grammar_fault
 from hermes_cli.prompting.schema import Checker
-from hermes_cli.prompting.schema_refs import DEFINITIONS
-from hermes_cli.prompting.schema_words import IN_PLACE
+from hermes_cli.prompting.schema_keywords import IN_PLACE
+from hermes_cli.prompting.schema_relations import DEFINITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
