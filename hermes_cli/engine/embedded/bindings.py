@@ -14,6 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from typing import TYPE_CHECKING
 
+from hermes_cli.engine.embedded.exit_report import REINSTALL_HINT
 from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from llama_cpp import llama_cpp
 
 PACKAGE = "llama_cpp"
-REINSTALL_HINT = "install it again: pip install --force-reinstall --no-cache-dir llama-cpp-python"
 
 
 def _api() -> ModuleType:

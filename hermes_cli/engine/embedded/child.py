@@ -6,18 +6,17 @@ import asyncio
 import codecs
 import json
 import os
-import re
 import signal
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
-from hermes_cli.child_process import ExitReport, FrameSplitter, command, pack, protocol_error
-from hermes_cli.errors import EngineDiedError, EngineError, IntegrityError
+from hermes_cli.child_process import FrameSplitter, command, pack, protocol_error
+from hermes_cli.engine.embedded.exit_report import LlamaExit
+from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from hermes_cli.child_process import Frame
 
@@ -32,20 +31,6 @@ MAX_LOG_BYTES = 64 << 10  # of its standard error are kept
 SPIN_COUNT = "2000"
 _SPIN_VARIABLES = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
 _STDIN, _STDOUT, _STDERR = range(3)
-_ASSERTION = re.compile(r"GGML_ASSERT\(.*\) failed")
-_RETRY_HINT = "the next request starts it again; `-v` shows llama.cpp's log."
-
-# Signals that end a process from outside, without a word of its own. SIGBUS comes where a mapped file has no such page.
-_SIGNALS = {
-    "SIGKILL": (
-        "was killed, most likely because memory ran out",
-        "close other programs, or take a shorter --context or a smaller quantization.",
-    ),
-    "SIGBUS": (
-        "could not read the model any more, because the file was cut short or its disk failed",
-        "fetch the file again; never write to a file that is in use.",
-    ),
-}
 
 
 def environment() -> dict[str, str]:
@@ -56,37 +41,6 @@ def environment() -> dict[str, str]:
     """
     spins = {} if os.environ.keys() & _SPIN_VARIABLES else {"GOMP_SPINCOUNT": SPIN_COUNT}
     return {**os.environ, **spins, "GGML_NO_BACKTRACE": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
-class LlamaExit(ExitReport):
-    """How the child ended, and the errors that this means."""
-
-    @property
-    def assertion(self) -> str | None:
-        """The check that failed before llama.cpp gave up; None if it did not."""
-        match = _ASSERTION.search(self.log)
-        return match[0] if match else None
-
-    def while_reading(self, path: Path) -> IntegrityError | None:
-        """Return the error if llama.cpp gave up while it read a file, else None."""
-        if not self.assertion:
-            return None
-        return IntegrityError(
-            f"llama.cpp gives up over {path}: {self.assertion}.",
-            hint="the file may be damaged, or of a kind that this llama.cpp cannot load; fetch it again.",
-        )
-
-    def while_running(self, path: Path, *, changed: bool) -> EngineDiedError:
-        """Return the error for the requests that it worked on.
-
-        Args:
-            path: the model's file.
-            changed: the file is not the same any more as when it was loaded.
-        """
-        name = next((number.name for number in signal.Signals if number == -self.code), "")
-        predicate, hint = _SIGNALS.get(name) or (f"{self.how}: {self.assertion or self.last_line}", _RETRY_HINT)
-        since = "; the file has changed since it was loaded" if changed else ""
-        return EngineDiedError(f"the engine's process for {path} {predicate}{since}.", hint=hint)
 
 
 class Child(asyncio.SubprocessProtocol):
