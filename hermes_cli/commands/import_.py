@@ -39,14 +39,14 @@ def command(
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
     from hermes_cli.store.other_tools import Skipped, look  # noqa: PLC0415
 
     place = _place(path)
     found = list(look(place))
     if not found:
         raise NotFoundError(f"there is no GGUF file in {place}.", hint="give the folder that holds the models.")
-    catalogue = load()
+    catalogue = load_catalogue()
     done = [_tried(one, catalogue, console, copy=copy, dry_run=dry_run, alone=len(found) == 1) for one in found]
     adopted = [one for one in done if not isinstance(one, Skipped)]
     _show(adopted, [one for one in done if isinstance(one, Skipped)], console, dry_run=dry_run)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.names import CatalogueName, DemoName, FileName, HubName
-from hermes_cli.catalog.quantizations import canonical, plain, spoken
-from hermes_cli.catalog.variants import Variant, best_sources, matching, usual
+from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference
+from hermes_cli.catalog.quantizations import find_quantization, normalize_name, quantization_in_file_name
+from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, preferred_variants
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.planning.placement import place
-from hermes_cli.planning.recommend import NEEDS, RecommendOptions, candidates
+from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.catalog.names import Reference
+    from hermes_cli.catalog.names import ModelReference
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.placement import Placement
 
@@ -41,7 +41,7 @@ def recommended(catalogue: Catalogue, machine: Machine) -> PullTarget:
     Raises:
         DoesNotFitError: nothing fits; it says what would.
     """
-    found = candidates(catalogue, machine, RecommendOptions())
+    found = recommendations(catalogue, machine, RecommendOptions())
     if not found:
         from hermes_cli.commands.recommend import nothing_fits  # noqa: PLC0415 - the whole command, only to fail
 
@@ -50,7 +50,7 @@ def recommended(catalogue: Catalogue, machine: Machine) -> PullTarget:
 
 
 def order(
-    reference: Reference, catalogue: Catalogue, machine: Machine, quant: str | None, revision: str | None
+    reference: ModelReference, catalogue: Catalogue, machine: Machine, quant: str | None, revision: str | None
 ) -> PullTarget:
     """The files that a name stands for. Without a quantization it is the one that fits this machine best.
 
@@ -67,16 +67,16 @@ def order(
         NetworkError: the Hub had to be asked and cannot be reached.
     """
     match reference:
-        case DemoName():
+        case DemoReference():
             raise UsageError(
                 "the demo ships with hermes; there is nothing to fetch.", hint='try it: hermes chat demo "Hi"'
             )
-        case FileName(path):
+        case FileReference(path):
             raise UsageError(f"{path} is a path on this disk.", hint=f"adopt a file that is here: hermes import {path}")
-        case CatalogueName(model, named, repository):
+        case CatalogueReference(model, named, repository):
             wanted = _one_quantization(named, quant, frozenset(catalogue.quantizations))
             return _of_variant(_variant(model, wanted, repository, catalogue, machine), revision)
-        case HubName():
+        case HubReference():
             return _of_hub(reference, quant, revision, frozenset(catalogue.quantizations))
 
 
@@ -96,7 +96,7 @@ def fit(variant: Variant, machine: Machine) -> tuple[ContextSettings, Placement]
 def _one_quantization(named: str | None, flag: str | None, names: frozenset[str]) -> str | None:
     if flag is None:
         return named
-    wanted = canonical(flag, names)
+    wanted = find_quantization(flag, names)
     if wanted is None:
         raise UsageError(f"--quant {flag} is no quantization.", hint="see those of a model: hermes show NAME")
     if named not in {None, wanted}:
@@ -115,17 +115,17 @@ def _variant(
     if wanted is None and repository is None:
         found = [
             one.variant
-            for one in candidates(catalogue, machine, RecommendOptions())
+            for one in recommendations(catalogue, machine, RecommendOptions())
             if one.variant.model.id == model.id
         ]
-        best = found[0] if found else usual(model)
+        best = found[0] if found else default_variant(model)
         if best:
             return best
-    fitting = matching(model, quantization=wanted, repository=repository)
+    fitting = matching_variants(model, quantization=wanted, repository=repository)
     if not fitting:
-        known = ", ".join(dict.fromkeys(one.quantization for one in matching(model, repository=repository)))
+        known = ", ".join(dict.fromkeys(one.quantization for one in matching_variants(model, repository=repository)))
         raise NotFoundError(f"no {wanted} of {model.short} is known.", hint=f"choose one of: {known}")
-    preferred = [one for one in best_sources(model) if one in fitting]
+    preferred = [one for one in preferred_variants(model) if one in fitting]
     return next((one for one in fitting if one.quantization == "Q4_K_M"), (preferred or fitting)[0])
 
 
@@ -133,7 +133,7 @@ def _of_variant(variant: Variant, revision: str | None) -> PullTarget:
     return PullTarget(variant.name, variant.repository.repo, revision, variant.files, variant)
 
 
-def _of_hub(wanted: HubName, quant: str | None, revision: str | None, names: frozenset[str]) -> PullTarget:
+def _of_hub(wanted: HubReference, quant: str | None, revision: str | None, names: frozenset[str]) -> PullTarget:
     from hermes_cli.store.hub import listing  # noqa: PLC0415 - the HTTP stack
 
     known = [file.path for file in listing(wanted.repo, revision) if file.path.lower().endswith(".gguf")]
@@ -143,21 +143,25 @@ def _of_hub(wanted: HubName, quant: str | None, revision: str | None, names: fro
     asked = quant or wanted.quantization
     firsts = [path for path in known if "-of-" not in path or "-00001-of-" in path]
     if asked:
-        firsts = [path for path in firsts if plain(spoken(path.rpartition("/")[2], names) or "") == plain(asked)]
+        firsts = [
+            path
+            for path in firsts
+            if normalize_name(quantization_in_file_name(path.rpartition("/")[2], names) or "") == normalize_name(asked)
+        ]
     if not known:
         raise NotFoundError(
             f"{wanted.repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF."
         )
     if not firsts:
-        there = dict.fromkeys(spoken(path.rpartition("/")[2], names) or path for path in known)
+        there = dict.fromkeys(quantization_in_file_name(path.rpartition("/")[2], names) or path for path in known)
         raise NotFoundError(f"{wanted.repo} has no {asked}.", hint=f"it has {', '.join(there)}")
     if len(firsts) > 1:
-        example = spoken(firsts[0].rpartition("/")[2], names) or firsts[0]
+        example = quantization_in_file_name(firsts[0].rpartition("/")[2], names) or firsts[0]
         raise UsageError(
             f"{wanted.repo} has {len(firsts)} models: {', '.join(firsts[:8])}{' …' if len(firsts) > 8 else ''}.",  # noqa: PLR2004 - a line
             hint=f"say which: hermes pull {wanted.repo} --quant {example}",
         )
-    said = spoken(firsts[0].rpartition("/")[2], names)
+    said = quantization_in_file_name(firsts[0].rpartition("/")[2], names)
     name = f"{wanted.repo}:{said}" if said else f"{wanted.repo}/{firsts[0]}"
     return PullTarget(name, wanted.repo, revision, _with_shards(firsts[0], known))
 

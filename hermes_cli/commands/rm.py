@@ -40,12 +40,12 @@ def command(
     if not names and not partial:
         raise UsageError("there is no name.", hint="see what is here: hermes list --installed")
 
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
     from hermes_cli.store.inventory import inventory  # noqa: PLC0415
     from hermes_cli.store.removal import removal_of, remove  # noqa: PLC0415
     from hermes_cli.store.selection import one_of, select  # noqa: PLC0415
 
-    catalogue = load()
+    catalogue = load_catalogue()
     if partial:
         models: list[Installed] = []
         removal = _unfinished(names or [])
@@ -76,17 +76,17 @@ def _unfinished(names: Sequence[str]) -> Removal:
     Raises:
         NotFoundError, UsageError: a name means nothing on the Hub.
     """
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - as above
-    from hermes_cli.catalog.names import CatalogueName, HubName, Names  # noqa: PLC0415
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - as above
+    from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames  # noqa: PLC0415
     from hermes_cli.store import cache  # noqa: PLC0415
     from hermes_cli.store.removal import removal_of_parts  # noqa: PLC0415
 
     repos: list[str] = []
     for name in names:
-        meant = Names(load()).parse(name)
-        if isinstance(meant, HubName):
+        meant = ModelNames(load_catalogue()).parse(name)
+        if isinstance(meant, HubReference):
             repos.append(meant.repo)
-        elif isinstance(meant, CatalogueName):
+        elif isinstance(meant, CatalogueReference):
             listed = [one.repo for one in meant.model.gguf]
             repos += [meant.repository] if meant.repository else listed
         else:

@@ -37,13 +37,13 @@ def command(
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
     from hermes_cli.store.inventory import inventory  # noqa: PLC0415
     from hermes_cli.store.known import known_files  # noqa: PLC0415
     from hermes_cli.store.selection import select  # noqa: PLC0415
     from hermes_cli.store.verification import check  # noqa: PLC0415
 
-    catalogue = load()
+    catalogue = load_catalogue()
     models = inventory(catalogue)
     if names:
         chosen = [one for name in names for one in select(name, catalogue, models)]

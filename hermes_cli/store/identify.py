@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from hermes_cli.catalog.names import CatalogueName, Names
-from hermes_cli.catalog.quantizations import plain
-from hermes_cli.catalog.variants import matching
+from hermes_cli.catalog.names import CatalogueReference, ModelNames
+from hermes_cli.catalog.quantizations import normalize_name
+from hermes_cli.catalog.variants import matching_variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.reader import ArrayInfo
 from hermes_cli.gguf.types import FILE_TYPES
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.gguf.header import Header
+    from hermes_cli.gguf.header import GGUFHeader
     from hermes_cli.store.known import KnownFile
     from hermes_cli.store.other_tools import Candidate
 
@@ -60,17 +60,17 @@ def identify(
     if by_hash:
         variant = by_hash[0].variant
         return Identity("hash", variant.model, variant.quantization, by_hash)
-    names = Names(catalogue)
+    names = ModelNames(catalogue)
     claims = [claim for text in _claims(candidate) if (claim := _claimed(text, names))]
     called = [one.variant for one in known if one.name.lower() == candidate.names[0].lower()]
-    claims += [CatalogueName(variant.model, variant.quantization) for variant in called]
+    claims += [CatalogueReference(variant.model, variant.quantization) for variant in called]
     claims = [claim for claim in claims if _fits(candidate.header, claim.model)]
     said = next((claim.quantization for claim in claims if claim.quantization), None)
     quantization = _quantization(candidate.header, said, frozenset(catalogue.quantizations))
     if len({claim.model.id for claim in claims}) != 1 or quantization is None:
         return Identity("unknown")
     model = claims[0].model
-    exact = {one.bytes for one in matching(model, quantization=quantization) if one.size_source == "stated"}
+    exact = {one.bytes for one in matching_variants(model, quantization=quantization) if one.size_source == "stated"}
     return Identity("size" if candidate.bytes in exact else "header", model, quantization)
 
 
@@ -114,7 +114,7 @@ def _refuse_damaged(path: Path, name: str, size: int, possible: Iterable[KnownFi
         )
 
 
-def _fits(header: Header, model: CatalogModel) -> bool:
+def _fits(header: GGUFHeader, model: CatalogModel) -> bool:
     """Whether the shape of the weights is that of the model, as far as the header says."""
     expected = model.architecture
     figures = {
@@ -135,12 +135,12 @@ def _fits(header: Header, model: CatalogModel) -> bool:
     )
 
 
-def _vocabulary(header: Header) -> int | None:
+def _vocabulary(header: GGUFHeader) -> int | None:
     tokens = header.metadata.get("tokenizer.ggml.tokens")
     return tokens.count if isinstance(tokens, ArrayInfo) else None
 
 
-def _quantization(header: Header, said: str | None, names: frozenset[str]) -> str | None:
+def _quantization(header: GGUFHeader, said: str | None, names: frozenset[str]) -> str | None:
     """As the name says if the header agrees; as the header says if the name says nothing."""
     number = header.number("general.file_type")
     mix = FILE_TYPES.get(number) if number is not None else None
@@ -151,7 +151,7 @@ def _quantization(header: Header, said: str | None, names: frozenset[str]) -> st
 
 def _same_mix(said: str, mix: str) -> bool:
     """`Q6_K_L` and `UD-Q4_K_XL` are Q6_K and Q4_K_M in their headers: what they share is the number of bits."""
-    return said == mix or plain(said.removeprefix("UD-"))[:2] == plain(mix)[:2]
+    return said == mix or normalize_name(said.removeprefix("UD-"))[:2] == normalize_name(mix)[:2]
 
 
 def _claims(candidate: Candidate) -> Iterator[str]:
@@ -163,13 +163,13 @@ def _claims(candidate: Candidate) -> Iterator[str]:
     yield from candidate.claims
     yield whole_name(candidate.names[0]).removesuffix(".gguf")
     title = candidate.header.text("general.name")
-    if title and "hermes" not in plain(candidate.names[0]):
+    if title and "hermes" not in normalize_name(candidate.names[0]):
         yield title
 
 
-def _claimed(text: str, names: Names) -> CatalogueName | None:
+def _claimed(text: str, names: ModelNames) -> CatalogueReference | None:
     try:
         meant = names.parse(text)
     except (NotFoundError, UsageError):
         return None
-    return meant if isinstance(meant, CatalogueName) else None
+    return meant if isinstance(meant, CatalogueReference) else None

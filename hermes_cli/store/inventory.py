@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.overlay import PART, SHARD
-from hermes_cli.catalog.quantizations import spoken
+from hermes_cli.catalog.quantizations import quantization_in_file_name
 from hermes_cli.store import cache, disk, imported, verified
 from hermes_cli.store.known import known_files
 
@@ -148,7 +148,9 @@ def inventory(catalogue: Catalogue) -> list[Installed]:
                     repo=repo,
                     revisions=revisions,
                     model=variant.model if variant else None,
-                    quantization=variant.quantization if variant else spoken(group.whole, quantizations),
+                    quantization=variant.quantization
+                    if variant
+                    else quantization_in_file_name(group.whole, quantizations),
                 )
             )
     found += _imported(catalogue, quantizations, frozenset(hashes.values()))
@@ -190,7 +192,7 @@ def _imported(catalogue: Catalogue, quantizations: frozenset[str], hashes: froze
                 repo=None,
                 revisions=(),
                 model=models.get(model_id or ""),
-                quantization=quantization or spoken(group.whole, quantizations),
+                quantization=quantization or quantization_in_file_name(group.whole, quantizations),
             )
 
 

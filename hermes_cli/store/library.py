@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli import paths
-from hermes_cli.catalog.names import CatalogueName, DemoName, FileName, HubName
-from hermes_cli.catalog.quantizations import plain, spoken
-from hermes_cli.catalog.variants import Variant, matching, usual, variants
+from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference
+from hermes_cli.catalog.quantizations import normalize_name, quantization_in_file_name
+from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.store import cache, disk, imported, verified
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from hermes_cli.catalog.models import CatalogModel, Catalogue, Demo
-    from hermes_cli.catalog.names import Reference
+    from hermes_cli.catalog.models import CatalogModel, Catalogue, DemoModel
+    from hermes_cli.catalog.names import ModelReference
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ModelFile:
     path: Path
 
 
-def find(reference: Reference, catalogue: Catalogue) -> ModelFile:
+def find(reference: ModelReference, catalogue: Catalogue) -> ModelFile:
     """The file that a name stands for.
 
     Raises:
@@ -44,13 +44,13 @@ def find(reference: Reference, catalogue: Catalogue) -> ModelFile:
         IntegrityError: not a GGUF, a damaged one, or a shipped file that was altered.
     """
     match reference:
-        case DemoName():
+        case DemoReference():
             return _demo(catalogue.demo)
-        case FileName(path):
+        case FileReference(path):
             return _file(path, catalogue)
-        case CatalogueName():
+        case CatalogueReference():
             return _of_catalogue(reference, catalogue)
-        case HubName():
+        case HubReference():
             return _of_hub(reference, catalogue)
 
 
@@ -77,7 +77,7 @@ def _imported(model: CatalogModel) -> Iterator[tuple[str, Path]]:
             yield quantization, files[0]
 
 
-def _demo(demo: Demo) -> ModelFile:
+def _demo(demo: DemoModel) -> ModelFile:
     path = paths.asset(demo.file)
     hint = "install hermes again: pip install --force-reinstall --no-deps hermes-llm"
     if not path.is_file():
@@ -129,10 +129,10 @@ def _sound(file: ModelFile) -> ModelFile:
     return file
 
 
-def _of_catalogue(wanted: CatalogueName, catalogue: Catalogue) -> ModelFile:
+def _of_catalogue(wanted: CatalogueReference, catalogue: Catalogue) -> ModelFile:
     model = wanted.model
-    offered = matching(model, repository=wanted.repository)
-    fitting = matching(model, repository=wanted.repository, quantization=wanted.quantization)
+    offered = matching_variants(model, repository=wanted.repository)
+    fitting = matching_variants(model, repository=wanted.repository, quantization=wanted.quantization)
     here = [(one.loss(catalogue), one.bytes or 0, one.name, path) for one in fitting if (path := installed(one))]
     if wanted.repository is None:
         here += [
@@ -151,7 +151,7 @@ def _of_catalogue(wanted: CatalogueName, catalogue: Catalogue) -> ModelFile:
     if not fitting:
         known = ", ".join(dict.fromkeys(one.quantization for one in offered))
         raise NotFoundError(f"no {wanted.quantization} of {model.short} is known.", hint=f"choose one of: {known}")
-    example = (None if wanted.quantization or wanted.repository else usual(model)) or fitting[0]
+    example = (None if wanted.quantization or wanted.repository else default_variant(model)) or fitting[0]
     name = f"{wanted.repository}:{example.quantization}" if wanted.repository else example.name
     raise NotFoundError(f"{model.short} is not on this machine.", hint=f"fetch it: hermes pull {name}")
 
@@ -164,7 +164,7 @@ def _loss(quantization: str, catalogue: Catalogue) -> float | None:
     return entry.kl if entry else None
 
 
-def _of_hub(wanted: HubName, catalogue: Catalogue) -> ModelFile:
+def _of_hub(wanted: HubReference, catalogue: Catalogue) -> ModelFile:
     found = next((files for files in _in_revisions(wanted, catalogue) if files), [])
     if not found:
         what = wanted.file or wanted.quantization
@@ -178,7 +178,7 @@ def _of_hub(wanted: HubName, catalogue: Catalogue) -> ModelFile:
     return _sound(ModelFile(found[0].stem, found[0]))
 
 
-def _in_revisions(wanted: HubName, catalogue: Catalogue) -> Iterator[list[Path]]:
+def _in_revisions(wanted: HubReference, catalogue: Catalogue) -> Iterator[list[Path]]:
     """What fits in each revision of a repository: files of one piece, and the first shards of others."""
     names = frozenset(catalogue.quantizations)
     for snapshot in cache.snapshots(wanted.repo):
@@ -186,5 +186,10 @@ def _in_revisions(wanted: HubName, catalogue: Catalogue) -> Iterator[list[Path]]
         if wanted.file:
             files = [path for path in files if path == snapshot / wanted.file]
         elif wanted.quantization:
-            files = [path for path in files if plain(spoken(path.name, names) or "") == plain(wanted.quantization)]
+            files = [
+                path
+                for path in files
+                if normalize_name(quantization_in_file_name(path.name, names) or "")
+                == normalize_name(wanted.quantization)
+            ]
         yield [path for path in files if "-of-" not in path.name or "-00001-of-" in path.name]

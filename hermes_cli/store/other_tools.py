@@ -24,7 +24,7 @@ from hermes_cli.store import disk, imported
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hermes_cli.gguf.header import Header
+    from hermes_cli.gguf.header import GGUFHeader
 
 LARGEST_MANIFEST = 1 << 20  # bytes; real ones have about 1 kB
 MODEL_LAYER = "application/vnd.ollama.image.model"
@@ -51,7 +51,7 @@ class Candidate:
     names: tuple[str, ...]
     claims: tuple[str, ...]
     repo: str
-    header: Header
+    header: GGUFHeader
 
     @property
     def bytes(self) -> int:
@@ -179,7 +179,7 @@ def _candidate(path: Path, name: str, claims: tuple[str, ...], *, strict: bool =
     return Candidate(tuple(one.resolve() for one in files), names, (*claims, repo), repo, header)
 
 
-def _shards(path: Path, header: Header) -> tuple[Path, ...]:
+def _shards(path: Path, header: GGUFHeader) -> tuple[Path, ...]:
     """All files of a model, of which one was given.
 
     Raises:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.names import CatalogueName, DemoName, FileName, HubName, Names
-from hermes_cli.catalog.quantizations import plain
+from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, ModelNames
+from hermes_cli.catalog.quantizations import normalize_name
 from hermes_cli.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ def select(text: str, catalogue: Catalogue, here: Sequence[Installed]) -> list[I
     called = [one for one in here if text in {one.name, one.file, one.file.rpartition("/")[2]}]
     if called:
         return called
-    meant = Names(catalogue).parse(text)
-    if isinstance(meant, DemoName):
+    meant = ModelNames(catalogue).parse(text)
+    if isinstance(meant, DemoReference):
         raise UsageError("the demo is part of hermes itself, not of the library.", hint=SEE)
-    if isinstance(meant, FileName):
+    if isinstance(meant, FileReference):
         found, problem = _by_path(meant.path, here), f"{meant.path} is not in the library of hermes."
     else:
-        found = _by_model(meant, here) if isinstance(meant, CatalogueName) else _by_repository(meant, here)
+        found = _by_model(meant, here) if isinstance(meant, CatalogueReference) else _by_repository(meant, here)
         problem = f"{text} is not on this machine."
     if not found:
         raise NotFoundError(problem, hint=SEE)
@@ -63,7 +63,7 @@ def _by_path(path: Path, here: Sequence[Installed]) -> list[Installed]:
     ]
 
 
-def _by_model(name: CatalogueName, here: Sequence[Installed]) -> list[Installed]:
+def _by_model(name: CatalogueReference, here: Sequence[Installed]) -> list[Installed]:
     return [
         one
         for one in here
@@ -74,9 +74,9 @@ def _by_model(name: CatalogueName, here: Sequence[Installed]) -> list[Installed]
     ]
 
 
-def _by_repository(name: HubName, here: Sequence[Installed]) -> list[Installed]:
+def _by_repository(name: HubReference, here: Sequence[Installed]) -> list[Installed]:
     of_repo = [one for one in here if one.repo and one.repo.lower() == name.repo.lower()]
     if name.file:
         return [one for one in of_repo if any(file.inside == name.file for file in one.files)]
-    wanted = plain(name.quantization or "")
-    return [one for one in of_repo if wanted in {"", plain(one.quantization or "")}]
+    wanted = normalize_name(name.quantization or "")
+    return [one for one in of_repo if wanted in {"", normalize_name(one.quantization or "")}]

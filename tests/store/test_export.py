@@ -11,7 +11,7 @@ from hub_cache import HubCache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.store.export import Source, plain_name, shards, to_folder, to_lm_studio, to_ollama
@@ -19,7 +19,7 @@ from hermes_cli.store.gotemplate import DEEP_THINKING
 from hermes_cli.store.gotemplate import go_template as template_of
 from hermes_cli.store.modelfile import modelfile
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
 TOOL_TEXT = '{"type":"function","function":{"name":"get_weather","parameters":{"type":"object"}}}'
 

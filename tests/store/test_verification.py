@@ -11,14 +11,14 @@ from hub_cache import OTHER_REVISION, REVISION, HubCache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.errors import HermesError, NetworkError
 from hermes_cli.store import imported, verified
 from hermes_cli.store.inventory import inventory
 from hermes_cli.store.usage import usage
 from hermes_cli.store.verification import ChangedError, Checked, check, repair, sha256_of
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 REPO = "somebody/Some-GGUF"
 FILE = "some-Q8_0.gguf"
 BAD = SMALL[:-1] + b"x"
