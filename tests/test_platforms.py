@@ -104,13 +104,13 @@ def test_a_session_is_not_open_while_it_is_renamed(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Path, "rename", refuse_open_files)
     conversation = Conversation()
     session = SessionFile.create(tmp_path, conversation, "demo", pytest.fail, "before")
-    conversation.say(Message("user", "one"))
+    conversation.add(Message("user", "one"))
     session.rename("after")
-    conversation.say(Message("user", "two"))
+    conversation.add(Message("user", "two"))
     session.close()
     opened, reread = SessionFile.open(tmp_path / "after.jsonl", pytest.fail)
     opened.close()
-    assert [change.message.content for change in reread.said] == ["one", "two"]
+    assert [change.message.content for change in reread.entries] == ["one", "two"]
 
 
 def test_ending_a_child_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
