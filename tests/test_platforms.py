@@ -151,12 +151,12 @@ def test_all_addresses_means_both_families() -> None:
 
 def test_the_chat_needs_no_posix_terminal_on_windows() -> None:
     program = (
-        "import sys; import prompt_toolkit.input\n"
+        "import sys; import prompt_toolkit, prompt_toolkit.input\n"
         "sys.modules.update(dict.fromkeys(['termios', 'fcntl', 'prompt_toolkit.input.vt100']))\n"  # cannot be imported
         "prompt_toolkit.input.create_input = lambda: 'console'\n"
         "sys.platform = 'win32'\n"
-        "from hermes_cli.chat.terminal import keyboard\n"
-        "print(keyboard._keys()[0])\n"
+        "from hermes_cli.chat.terminal import line_editor\n"
+        "print(line_editor._open_input())\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "console\n"

@@ -62,7 +62,7 @@ class LineEditor:
     ) -> None:
         self._status = status
         self._pastes = PasteStore()
-        self._input: Input = create_input() if sys.platform == "win32" else PasteInput(sys.stdin)
+        self._input = _open_input()
         self._session: PromptSession[str] = PromptSession(
             [("bold", PROMPT)],
             input=self._input,
@@ -125,6 +125,10 @@ class LineEditor:
             _print_above(f"{refused:,} characters were pasted: no model can read as many, so they were left out")
         else:
             event.current_buffer.insert_text(self._pastes.placeholder(event.data))
+
+
+def _open_input() -> Input:
+    return create_input() if sys.platform == "win32" else PasteInput(sys.stdin)
 
 
 def _is_command_line() -> bool:
