@@ -14,13 +14,20 @@ from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
 from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, SamplingOptions
 from hermes_cli.engine.tokens import encode
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting.block import END_CALL
+from hermes_cli.prompting.call_block import END_CALL
 from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose
 from hermes_cli.prompting.compose import Conversation, PromptOptions
-from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted, Content, Reasoning
-from hermes_cli.prompting.events import Event as Parsed
 from hermes_cli.prompting.markers import SpecialTexts
-from hermes_cli.prompting.messages import Message, ToolCall
+from hermes_cli.prompting.messages import (
+    CallArguments,
+    CallFinished,
+    CallStarted,
+    Content,
+    Message,
+    Reasoning,
+    ToolCall,
+)
+from hermes_cli.prompting.messages import Event as Parsed
 from hermes_cli.prompting.parse import Parser
 from hermes_cli.prompting.raw_turn_cache import RawTurnCache
 from hermes_cli.prompting.turn_grammar import TAGS, THOUGHTS, SpecialTokens, turn_grammar
@@ -60,7 +67,7 @@ Event = Parsed | LogprobsEvent | Done
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a turn is held to: the answer, and the calls that are possible (prompting/constrain.py)."""
+    """What a turn is held to: the answer, and the calls that are possible (prompting/structured_output.py)."""
 
     answer: AnswerGrammar | None = None
     calls: ToolGrammar | None = None

@@ -36,7 +36,7 @@ from hermes_cli.generation import (
     SamplingOptions,
     TurnRequest,
 )
-from hermes_cli.prompting.constrain import json_schema, tool_calls
+from hermes_cli.prompting.structured_output import json_schema, tool_calls
 from hermes_cli.prompting.turn_grammar import THOUGHTS
 
 T = TypeVar("T")

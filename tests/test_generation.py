@@ -34,7 +34,7 @@ from hermes_cli.generation import (
     TurnRequest,
 )
 from hermes_cli.paths import asset
-from hermes_cli.prompting.constrain import json_schema, tool_calls
+from hermes_cli.prompting.structured_output import json_schema, tool_calls
 
 GREEDY = SamplingOptions(temperature=0)
 TOOLS = [tool.schema for tool in load_tools(asset("demo_tools.py")).values()]

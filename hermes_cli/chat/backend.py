@@ -142,7 +142,7 @@ class LocalBackend:
             return Constraints()
         key = json.dumps([list(tools), schema], sort_keys=True, default=str)
         if self._constraints is None or self._constraints[0] != key:
-            from hermes_cli.prompting.constrain import json_schema, tool_calls  # noqa: PLC0415 - llguidance
+            from hermes_cli.prompting.structured_output import json_schema, tool_calls  # noqa: PLC0415 - llguidance
 
             notes: list[str] = []
             calls = tool_calls(tools, notes=notes) if tools else None

@@ -18,7 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.prompting.sandbox import Sandbox
-from hermes_cli.prompting.schema_words import MOST_SYMBOLS
+from hermes_cli.prompting.schema_keywords import MOST_SYMBOLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting import grammar_trial, sandbox
-from hermes_cli.prompting.constrain import gbnf, json_schema, lark, regex, tool_calls
 from hermes_cli.prompting.grammar_trial import LIMITS, TOO_MUCH, grammar_fault
 from hermes_cli.prompting.sandbox import Sandbox
+from hermes_cli.prompting.structured_output import gbnf, json_schema, lark, regex, tool_calls
 
 Json = Any
 

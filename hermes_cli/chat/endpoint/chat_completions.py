@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hermes_cli.chat.endpoint.failures import EndpointError, error_message
 from hermes_cli.engine.protocol import Done, FinishReason
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted, Content, Reasoning
-from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, Content, Reasoning, ToolCall
 from hermes_cli.prompting.normalize import repaired
 from hermes_cli.prompting.prompt_texts import canonical
 
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 
     from hermes_cli.chat.endpoint.probe import EndpointModel, ServerKind
     from hermes_cli.chat.options import ChatOptions
-    from hermes_cli.prompting.events import Event
-    from hermes_cli.prompting.messages import Message
+    from hermes_cli.prompting.messages import Event, Message
     from hermes_cli.prompting.parse import Parser
 
 # Sampling fields with other names: llama.cpp's (tools/server/README.md), vLLM's and OpenRouter's.

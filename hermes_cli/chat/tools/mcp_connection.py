@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
     from mcp.client.session import IncomingMessage
 
-MAX_PAGES, MAX_TOOLS = 100, 512  # of a server's list; prompting/constrain.py takes no more tools either
+MAX_PAGES, MAX_TOOLS = 100, 512  # of a server's list; prompting/structured_output.py takes no more tools either
 SHOWN_LINES = 5  # of standard error in a message
 _EXIT_SEEN_WITHIN = 1.0  # seconds
 

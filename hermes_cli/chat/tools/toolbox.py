@@ -237,7 +237,7 @@ class Toolbox:
     def _enforceable(self, tools: Iterable[Tool]) -> Iterable[Tool]:
         """Yield the tools whose arguments a grammar can hold, and warn once of each other one."""
         for tool in tools:
-            from hermes_cli.prompting.constrain import tool_calls  # noqa: PLC0415 - only where there are servers
+            from hermes_cli.prompting.structured_output import tool_calls  # noqa: PLC0415 - only where there are servers
 
             try:
                 tool_calls([tool.schema], notes=[])

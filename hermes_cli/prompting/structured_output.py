@@ -1,4 +1,4 @@
-"""What may be written, as users and clients say it (a JSON schema, a regular expression, tools …), as grammar rules.
+"""Structured output: JSON schemas, regular expressions, choices, grammars and tools become grammar rules.
 
 `turn_grammar` puts these parts together. JSON comes as the models were trained to write it: `{"a": 1, "b": [2, 3]}`.
 Everything is compiled once here, without a vocabulary, so that what cannot be enforced is refused before a model works.
@@ -10,11 +10,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting.call import is_name
+from hermes_cli.prompting.call_block import is_name
 from hermes_cli.prompting.grammar_check import complaint, enforceable, with_options
 from hermes_cli.prompting.grammar_trial import to_lark
 from hermes_cli.prompting.pattern import PatternError, to_rust
-from hermes_cli.prompting.schema_words import IN_PLACE
+from hermes_cli.prompting.schema_keywords import IN_PLACE
 from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar, quoted
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _named(tool_choice: object, offered: Mapping[str, str]) -> str:
 
 
 def _call_rules(tools: Mapping[str, str]) -> str:
-    r"""What stands between the tags: `\n{"name": "f", "arguments": {…}}\n`."""
+    r"""Return rules for the text between the tags: `\n{"name": "f", "arguments": {…}}\n`."""
     rules = [
         f"call_body: {quoted(_CALL_BEGIN)} ({' | '.join(f'tool{at}' for at in range(len(tools)))}) {quoted(_CALL_END)}"
     ]
@@ -214,9 +214,9 @@ def _usable(answer: AnswerGrammar, about: str) -> AnswerGrammar:
     if size > MOST_CHARACTERS:
         raise _unusable(about, f"it has {size:,} characters; at most {MOST_CHARACTERS:,} are taken")
     grammars = [("start", f"start: answer\n{answer.rules}"), *answer.named]
-    said = complaint({"grammars": [{"name": name, "lark_grammar": text} for name, text in grammars]})
-    if said:
-        raise _unusable(about, " ".join(said.split()))
+    fault = complaint({"grammars": [{"name": name, "lark_grammar": text} for name, text in grammars]})
+    if fault:
+        raise _unusable(about, " ".join(fault.split()))
     return answer
 
 

@@ -1,12 +1,17 @@
-"""What `$ref` points to, and which definitions have no end."""
+"""Relations between schemas: targets of `$ref`, definitions without end, and schemas that exclude each other."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    Json = Any
+    Follow = Callable[[Json], Json]
+    """Replaces a schema that is nothing but a reference by what it points to."""
 
 DEFINITIONS = "#/$defs/"
 
@@ -16,7 +21,7 @@ class LostReferenceError(ValueError):
 
 
 def find(document: object, reference: str) -> tuple[str, Any]:
-    """What a reference in the document points to, and the JSON pointer to it.
+    """Return the JSON pointer and the target of a reference in the document.
 
     Raises:
         LostReferenceError: it leaves the document or points to nothing.
@@ -27,16 +32,16 @@ def find(document: object, reference: str) -> tuple[str, Any]:
     fragment = unquote(fragment)
     if fragment and not fragment.startswith("/"):
         return _anchor(document, fragment)
-    found = document
+    target = document
     for step in fragment.split("/")[1:]:
         key = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-        elif isinstance(found, list) and key.isdecimal() and int(key) < len(found):
-            found = found[int(key)]
+        if isinstance(target, dict) and key in target:
+            target = target[key]
+        elif isinstance(target, list) and key.isdecimal() and int(key) < len(target):
+            target = target[int(key)]
         else:
             raise LostReferenceError("it points to nothing")
-    return f"#{fragment}", found
+    return f"#{fragment}", target
 
 
 def _anchor(document: object, name: str) -> tuple[str, Any]:
@@ -98,7 +103,7 @@ def _here(schema: Any) -> Iterator[str]:  # noqa: ANN401 - a schema is JSON
 
 
 def _can_end(schema: Any, without_end: set[str]) -> bool:  # noqa: ANN401 - a schema is JSON
-    """Whether some finite value may meet it if none meets the definitions `without_end`."""
+    """Return whether some finite value may meet a schema if none meets the definitions `without_end`."""
     if not isinstance(schema, dict):
         return schema is not False
     if "$ref" in schema and schema["$ref"].removeprefix(DEFINITIONS) in without_end:
@@ -134,3 +139,69 @@ def _array_can_end(schema: Mapping[str, Any], without_end: set[str]) -> bool:
     least, first = schema.get("minItems", 0), schema.get("prefixItems", [])
     wanted = [*first[:least], *([schema.get("items", True)] if least > len(first) else [])]
     return all(_can_end(part, without_end) for part in wanted)
+
+
+MOST_COMPARED = 100  # schemas of one `oneOf`; all pairs are looked at
+_DEEPEST = 4  # properties in properties
+
+
+def all_apart(schemas: Sequence[Json], follow: Follow) -> bool:
+    """Return whether no value meets two of the schemas."""
+    if len(schemas) > MOST_COMPARED:
+        return False
+    return all(_apart(first, second, follow, 0) for at, first in enumerate(schemas) for second in schemas[:at])
+
+
+def _apart(first: Json, second: Json, follow: Follow, depth: int) -> bool:
+    first, second = follow(first), follow(second)
+    if first is False or second is False:
+        return True
+    if not isinstance(first, dict) or not isinstance(second, dict) or depth > _DEEPEST:
+        return False
+    if (values := _values(first)) and (others := _values(second)):
+        return not values & others
+    kinds, other_kinds = _kinds(first), _kinds(second)
+    if kinds and other_kinds and not kinds & other_kinds:
+        return True
+    return kinds == other_kinds == {"object"} and _members_apart(first, second, follow, depth)
+
+
+def _members_apart(first: dict[str, Json], second: dict[str, Json], follow: Follow, depth: int) -> bool:
+    """Return whether both require a property whose values exclude each other."""
+    names = [name for name in _required(first) if name in _required(second)]
+    properties, others = first.get("properties"), second.get("properties")
+    if not isinstance(properties, dict) or not isinstance(others, dict):
+        return False
+    return any(
+        name in properties and name in others and _apart(properties[name], others[name], follow, depth + 1)
+        for name in names
+    )
+
+
+def _required(schema: dict[str, Json]) -> list[Json]:
+    required = schema.get("required")
+    return required if isinstance(required, list) else []
+
+
+def _kinds(schema: dict[str, Json]) -> set[str]:
+    """The types that it says its values have, integers among numbers; empty if it says none."""
+    kinds = schema.get("type", [])
+    kinds_found = {kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if isinstance(kind, str)}
+    if schema.get("nullable") is True:
+        kinds_found.add("null")
+    return {"number" if kind == "integer" else kind for kind in kinds_found}
+
+
+def _values(schema: dict[str, Json]) -> set[str]:
+    """The values that it lists, in one spelling; empty if it lists none."""
+    listed = [schema["const"]] if "const" in schema else schema.get("enum")
+    return {json.dumps(_one_spelling(value), sort_keys=True) for value in listed} if isinstance(listed, list) else set()
+
+
+def _one_spelling(value: Json) -> Json:
+    """The same for equal values: 1 is 1.0."""
+    if isinstance(value, dict):
+        return {key: _one_spelling(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_one_spelling(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
