@@ -1,4 +1,4 @@
-"""From the name of a model to a partner that answers: found, planned, loaded, with progress on the way."""
+"""From the name of a model to a backend that answers: found, planned, loaded, with progress on the way."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ModelLoader:
     """Opens models, all in the same way."""
 
     def __init__(self, how: LoadOptions, console: Console, start: Prewarm) -> None:
-        self._how, self._console, self._start, self._loop = how, console, start, start.loop
+        self._how, self._console, self._start, self._loop = how, console, start, start.event_loop
 
     def names(self) -> list[str]:
         """Of the models that are on this disk."""
