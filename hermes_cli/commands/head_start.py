@@ -24,7 +24,7 @@ class Prewarm:
             engine: start a child.
             verbose: show the child's log.
         """
-        self.loop = EventLoop()
+        self.event_loop = EventLoop()
         self._engine, self._verbose = engine, verbose
         self._starting: asyncio.Task[Child] | None = None
 
@@ -34,8 +34,8 @@ class Prewarm:
         Raises:
             EngineError: no process can be started.
         """
-        child = self.loop.run(self._starting or self._start())
-        return child if child.usable else self.loop.run(self._start())
+        child = self.event_loop.run(self._starting or self._start())
+        return child if child.usable else self.event_loop.run(self._start())
 
     def take(self) -> Child:
         """Return the child, which belongs to the caller then."""
@@ -43,11 +43,11 @@ class Prewarm:
         return child
 
     def _start(self) -> asyncio.Task[Child]:
-        self._starting = self.loop.begin(Child.start(verbose=self._verbose))
+        self._starting = self.event_loop.begin(Child.start(verbose=self._verbose))
         return self._starting
 
     def __enter__(self) -> Self:
-        self.loop.__enter__()
+        self.event_loop.__enter__()
         if self._engine:
             self._start()
         return self
@@ -55,9 +55,9 @@ class Prewarm:
     def __exit__(self, *error: object) -> None:
         try:
             if self._starting:
-                self.loop.run(_end(self._starting))
+                self.event_loop.run(_end(self._starting))
         finally:
-            self.loop.__exit__(*error)
+            self.event_loop.__exit__(*error)
 
 
 async def _end(starting: asyncio.Task[Child]) -> None:

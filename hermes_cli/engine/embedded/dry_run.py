@@ -17,7 +17,7 @@ from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.messages import DryRunResult, LoggedDevice
 from hermes_cli.errors import EngineError
-from hermes_cli.planning.memory import Part
+from hermes_cli.planning.memory import MemoryBreakdown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +82,7 @@ def devices(log: str) -> tuple[LoggedDevice, ...]:
     return tuple(LoggedDevice(name, int(free) * MIB) for name, free in _DEVICE.findall(log))
 
 
-def allocation(model_log: str, context_log: str, weights: Weights) -> tuple[Part, ...]:
+def allocation(model_log: str, context_log: str, weights: Weights) -> tuple[MemoryBreakdown, ...]:
     """Return the bytes in RAM, then on each device, without what backends take for themselves.
 
     Args:
@@ -106,7 +106,7 @@ def allocation(model_log: str, context_log: str, weights: Weights) -> tuple[Part
             hint="this llama-cpp-python is newer than hermes knows: pip install llama-cpp-python==0.3.36",
         )
     places = (HOST, *range(len(names)))
-    return tuple(Part(loaded[place], cached[place], compute[place], output[place]) for place in places)
+    return tuple(MemoryBreakdown(loaded[place], cached[place], compute[place], output[place]) for place in places)
 
 
 def _place(name: str, names: Sequence[str]) -> int:

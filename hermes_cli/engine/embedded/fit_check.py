@@ -16,9 +16,9 @@ from hermes_cli.errors import EngineError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.file_facts import facts_of
+from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
 from hermes_cli.planning.load_plan import alternatives_to, plans_for
-from hermes_cli.planning.placement import OVERHEAD, reserve
-from hermes_cli.planning.verdict import RAM, DryRun, MemoryUse, verdict
+from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from hermes_cli.engine.embedded.exit_report import LlamaExit
     from hermes_cli.engine.embedded.messages import LoggedDevice
     from hermes_cli.errors import HermesError
-    from hermes_cli.gguf.header import Header
+    from hermes_cli.gguf.header import GGUFHeader
     from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.fitted_plan import FittedPlan, Tried
     from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
-    from hermes_cli.planning.memory import Part
-    from hermes_cli.planning.verdict import FittedPlan, Tried
+    from hermes_cli.planning.memory import MemoryBreakdown
 
 TIME_LIMIT = 120.0  # seconds for all plans; drivers and network file systems may take a few
 FIRST_SHARD, SHARD = "-00001-of-", "-{:05}-of-"
@@ -99,7 +99,7 @@ class FitCheck:
         plans = await self._try(self._plans, sent=1)
         hopeless = not plans[-1][1].fits and not self._loading.force
         others = alternatives_to(self._facts, self._machine, self._loading) if hopeless else ()
-        return verdict(self._path.name, self._loading, plans, await self._try(others))
+        return choose_plan(self._path.name, self._loading, plans, await self._try(others))
 
     def _missing_gpus(self, fitted: FittedPlan) -> str:
         """Return a note if llama.cpp finds fewer GPUs than there are, or than the user counts on."""
@@ -161,12 +161,12 @@ class FitCheck:
             free -= sum(place.part.total for place in places)
         return DryRun((MemoryUse(RAM, replace(ram, overhead=OVERHEAD["cpu"]), free), *places))
 
-    def _device_use(self, number: int, part: Part, logged: LoggedDevice) -> MemoryUse:
+    def _device_use(self, number: int, part: MemoryBreakdown, logged: LoggedDevice) -> MemoryUse:
         """Return the use of a GPU; one that only llama.cpp knows has as much free memory as its driver reports."""
         known = self._machine.usable_devices
         if number < len(known):
             device = known[number]
-            name, free, overhead = device.name, max(device.free - reserve(device), 0), OVERHEAD[device.backend]
+            name, free, overhead = device.name, max(device.free - reserved_bytes(device), 0), OVERHEAD[device.backend]
         else:
             name, free, overhead = logged.name, logged.free, max(OVERHEAD.values())
         return MemoryUse(name, replace(part, overhead=overhead) if part.total else part, free)
@@ -200,7 +200,7 @@ def check_fit(
     return asyncio.run(check())
 
 
-def _headers(path: Path) -> list[Header]:
+def _headers(path: Path) -> list[GGUFHeader]:
     """Read the header of the file, or of all its shards."""
     first = read_header(path)
     if first.split is None or FIRST_SHARD not in path.name:

@@ -23,7 +23,7 @@ from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.protocol import Done, TextEvent
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.load_plan import LoadPlan
-from hermes_cli.planning.memory import Part, Weights
+from hermes_cli.planning.memory import MemoryBreakdown, Weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +71,7 @@ class LoggedDevice:
 class DryRunResult:
     """Bytes in RAM and then on each device; or why llama.cpp refuses the plan."""
 
-    parts: tuple[Part, ...] = ()
+    parts: tuple[MemoryBreakdown, ...] = ()
     devices: tuple[LoggedDevice, ...] = ()
     refusal: str = ""
 
