@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from conftest import RunHermes
+from hermes_cli.commands.drafting import draft_for
 from hub_cache import HubCache
 
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.catalog.variants import variants
-from hermes_cli.commands.drafting import draft_for
 from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import DraftPlan
 from hermes_cli.errors import DoesNotFitError, ExitCode

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hermes_cli.commands.adapters import adapters
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.commands.adapters import adapters
 from hermes_cli.engine.embedded.options import LoraFile
 from hermes_cli.errors import NotFoundError, UsageError
 
