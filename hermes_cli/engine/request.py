@@ -155,22 +155,20 @@ SAMPLING_NAMES = tuple(field.name for field in fields(SamplingOptions))
 
 
 @dataclass(frozen=True)
-class ThinkingBudget:
-    """The most tokens of reasoning; then it is closed, and the answer has to come.
+class ReasoningOptions:
+    """How reasoning is recognized, so that its tokens are counted, and the most of them.
 
     Attributes:
-        tokens: of reasoning.
-        inside: the prompt ended in open reasoning; else it may begin at the start of the answer.
-        opening: what begins it.
-        closing: what ends it; nothing else is recognized as its end.
-        forced: what is written where the budget is used up; it contains `closing`.
+        budget: the most tokens of reasoning; then it is closed, and the answer has to come. None for any.
+        inside: the prompt ended in reasoning that the first of `tags` opened.
+        tags: pairs of what opens reasoning at the start of a line, and what closes it.
+        line_ends: texts that end a line as a line break does.
     """
 
-    tokens: int
+    budget: int | None = None
     inside: bool = False
-    opening: str = "<think>"
-    closing: str = "</think>"
-    forced: str = "\n</think>\n"
+    tags: tuple[tuple[str, str], ...] = (("<think>", "</think>"),)
+    line_ends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,7 @@ class GenerationRequest:
         max_tokens: the most to generate; None is as many as the context length allows.
         stops: texts that end the answer; they are not part of it.
         grammar: what the text has to follow from its beginning (engine/embedded/grammar.py), None for anything.
-        budget: of reasoning, None for any.
+        reasoning: how it is counted and limited; None counts none.
         top_logprobs: how many alternatives to tell with each token; None tells no log-probabilities.
         client: who asks; engines are fair among clients.
         shift: where the context length ends, go on without the older half of the conversation, instead of ending.
@@ -197,7 +195,7 @@ class GenerationRequest:
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()
     grammar: str | None = None
-    budget: ThinkingBudget | None = None
+    reasoning: ReasoningOptions | None = None
     top_logprobs: int | None = None
     client: str = ""
     shift: bool = False
@@ -223,5 +221,5 @@ class GenerationRequest:
             raise UsageError(
                 f"is {self.top_logprobs}.", field="top_logprobs", hint=f"give a number from 0 to {MOST_TOP_LOGPROBS}."
             )
-        if self.keep < 0 or (self.budget and self.budget.tokens < 0):
+        if self.keep < 0 or (self.reasoning and (self.reasoning.budget or 0) < 0):
             raise UsageError("a number of tokens is negative.", hint="give 0 or more.")

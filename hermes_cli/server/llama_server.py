@@ -18,7 +18,6 @@ from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import NotReadyError
 from hermes_cli.generation import PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
-from hermes_cli.prompting.text import plain
 from hermes_cli.server.errors import RETRY_AFTER
 from hermes_cli.server.routing import ApiRoute, RouteDescription
 from hermes_cli.server.streaming_reply import json_reply
@@ -183,8 +182,8 @@ async def apply_template(request: Request, body: ApplyTemplate) -> Response:
         variables = body.chat_template_kwargs
         think = variables.get("enable_thinking", variables.get("thinking", model.think))
         options = PromptOptions(think=think if isinstance(think, bool) else None)
-        prompt = model.chat_model.prompt(TurnRequest(messages, tools, wishes=options))
-    return json_reply(RenderedPrompt(plain(prompt.text)))
+        prompt = await model.chat_model.prompt(TurnRequest(messages, tools, wishes=options))
+    return json_reply(RenderedPrompt(prompt.plain))
 
 
 async def metrics(request: Request) -> Response:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting import constrain
+from hermes_cli.prompting import structured_output
 from hermes_cli.prompting.normalize import check
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ async def parse_calls(tools: Sequence[dict[str, Any]], tool_choice: object, *, p
     mode, offered = _allowed_tools(tool_choice, tools)
 
     def compile_tools() -> ToolGrammar | None:
-        return _enforced("tools", lambda: constrain.tool_calls(offered, mode, parallel=parallel, notes=[]))
+        return _enforced("tools", lambda: structured_output.tool_calls(offered, mode, parallel=parallel, notes=[]))
 
     return await _in_thread(compile_tools)
 
@@ -79,7 +79,7 @@ def _is_any_text(value: object) -> bool:
 
 
 def _allowed_tools(choice: object, tools: Sequence[dict[str, Any]]) -> tuple[Any, Sequence[dict[str, Any]]]:
-    """Return the choice as `constrain` takes it, and the tools that may be called."""
+    """Return the choice as `structured_output` takes it, and the tools that may be called."""
     if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
         return "auto" if choice is None else choice, tools
     allowed = choice.get("allowed_tools")
@@ -131,23 +131,23 @@ def _json(field: str, schema: Any, *, strict: bool = False) -> ResponseFormat:  
 
     def compile_schema() -> AnswerGrammar:
         check(schema, field)
-        return constrain.json_schema(schema, strict=strict, notes=None if strict else [])
+        return structured_output.json_schema(schema, strict=strict, notes=None if strict else [])
 
     return ResponseFormat(_enforced(field, compile_schema), schema if isinstance(schema, dict) else False)
 
 
 def _any_object() -> ResponseFormat:
-    return ResponseFormat(constrain.json_object(), schema=True)
+    return ResponseFormat(structured_output.json_object(), schema=True)
 
 
 def _regex(field: str, pattern: Any) -> ResponseFormat:  # noqa: ANN401 - as it was sent
-    return ResponseFormat(_enforced(field, lambda: constrain.regex(_text(field, pattern))))
+    return ResponseFormat(_enforced(field, lambda: structured_output.regex(_text(field, pattern))))
 
 
 def _choice(field: str, options: Any) -> ResponseFormat:  # noqa: ANN401 - as it was sent
     if not isinstance(options, list):
         raise UsageError("must be a list of texts.", field=field, hint='write it like this: ["yes", "no"].')
-    return ResponseFormat(_enforced(field, lambda: constrain.choice(options)))
+    return ResponseFormat(_enforced(field, lambda: structured_output.choice(options)))
 
 
 def _grammar(field: str, grammar: Any) -> ResponseFormat:  # noqa: ANN401 - as it was sent
@@ -156,8 +156,8 @@ def _grammar(field: str, grammar: Any) -> ResponseFormat:  # noqa: ANN401 - as i
         first, _, text = text.lstrip().partition("\n")
         if first.strip() not in (_LARK, _LARK + " {}"):
             raise UsageError("has options for llguidance.", field=field, hint=f"begin it with `{_LARK} {{}}`.")
-        return ResponseFormat(_enforced(field, lambda: constrain.lark(text)))
-    compile_grammar = constrain.gbnf if "::=" in text else constrain.lark
+        return ResponseFormat(_enforced(field, lambda: structured_output.lark(text)))
+    compile_grammar = structured_output.gbnf if "::=" in text else structured_output.lark
     return ResponseFormat(_enforced(field, lambda: compile_grammar(text)))
 
 

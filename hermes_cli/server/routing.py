@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
 from hermes_cli.server.errors import RefusedError
@@ -96,10 +97,12 @@ async def _read_body(request: Request, kind: type[BaseModel]) -> BaseModel:
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = media_type == "application/json" or (media_type.startswith("application/") and media_type[-5:] == "+json")
-    raw = await request.body()
     try:
+        raw = await request.body()
         # Not pydantic's reader: it refuses halves of surrogate pairs, which clients send.
         value = json.loads(raw) if is_json and raw else None
+    except ClientDisconnect:  # nobody reads this reply
+        raise RefusedError(400, "the connection was closed before the body was here.", "invalid_json") from None
     except json.JSONDecodeError as error:
         reason = f"the body of the request is no JSON: {error.msg} at {error.pos}."
         raise RefusedError(400, reason, "invalid_json") from None

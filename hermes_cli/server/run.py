@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import uvicorn
 
+from hermes_cli.platforms import ending_signals
 from hermes_cli.server.app import make_app
 from hermes_cli.server.metrics import Metrics
 from hermes_cli.server.pool import Pool
@@ -184,9 +185,8 @@ async def _cancel(*futures: asyncio.Future[Any]) -> None:
 def _signals(handle: Callable[[], None]) -> Iterator[None]:
     """Call `handle` for each signal that asks to end."""
     loop = asyncio.get_running_loop()
-    asked = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in asked}
-    for number in asked:
+    before = {number: signal.getsignal(number) for number in ending_signals()}
+    for number in before:
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(handle))
     try:
         yield

@@ -132,6 +132,7 @@ class SessionFile:
             try:
                 _must_be_free(target)
                 with explained("made", target):
+                    self._close_file()  # Windows does not rename an open file; the next write opens it again
                     self._claim.path.rename(target)
             except BaseException:
                 claim.release()
@@ -152,10 +153,10 @@ class SessionFile:
     def _save(self) -> None:
         """Write what waits. Without a file, there has to be a message among it."""
         whole, waiting = self._state
-        if not waiting or (self._file is None and not any(isinstance(one, MessageAdded) for one in waiting)):
+        if not waiting or (self._claim is None and not any(isinstance(one, MessageAdded) for one in waiting)):
             return
         try:
-            file, begins = self._file or self._begin(), whole == 0
+            file, begins = self._file or self._reopen() or self._begin(), whole == 0
             data = b"".join(map(record.encode, waiting))
             _write(file, whole, data)
             self._state = whole + len(data), ()
@@ -170,6 +171,17 @@ class SessionFile:
         if self._failing:
             self._warn("the conversation is saved again, with all that was said meanwhile.")
         self._failing = False
+
+    def _reopen(self) -> FileIO | None:
+        """Open the file again after `rename` closed it; return None if there is no file yet."""
+        if self._claim:
+            self._file = open_file(self._claim.path, os.O_RDWR)
+        return self._file
+
+    def _close_file(self) -> None:
+        file, self._file = self._file, None
+        if file:
+            file.close()
 
     def _begin(self) -> FileIO:
         """An empty file under a name that nobody has."""
@@ -223,11 +235,10 @@ class SessionFile:
         return conversation
 
     def _let_go(self) -> None:
-        if self._file:
-            self._file.close()
-        if self._claim:
-            self._claim.release()
-        self._file = self._claim = None
+        self._close_file()
+        claim, self._claim = self._claim, None
+        if claim:
+            claim.release()
 
 
 def _must_be_free(path: Path) -> None:

@@ -5,12 +5,17 @@ prompt_toolkit looks through all of a paste again with each kilobyte of it; here
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from prompt_toolkit.input.vt100 import Vt100Input
 from prompt_toolkit.input.vt100_parser import Vt100Parser
 from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.keys import Keys
+
+if sys.platform == "win32":  # no such module there: its console has keys of its own, and `PasteInput` is not used
+    Vt100Input = object
+else:
+    from prompt_toolkit.input.vt100 import Vt100Input
 
 if TYPE_CHECKING:
     from collections.abc import Callable

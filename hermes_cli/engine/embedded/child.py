@@ -90,7 +90,7 @@ class Child(asyncio.SubprocessProtocol):
     def kill(self) -> None:
         """End it at once."""
         if not self._exited:
-            with suppress(ProcessLookupError):
+            with suppress(OSError):  # it has ended: ESRCH, on Windows an access denied
                 # Not the transport's `kill`: it may take the exit code away from who waits for it.
                 os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 

@@ -252,7 +252,7 @@ def _rss(life: WorkerSession | None) -> int:
     """Bytes of RAM that a child holds."""
     import psutil  # noqa: PLC0415 - only for who asks
 
-    with suppress(psutil.Error):
+    with suppress(psutil.Error, OSError):  # on Windows some calls for an ended process raise the bare OSError
         return int(psutil.Process(life.pid).memory_info().rss) if life and life.pid else 0
     return 0
 

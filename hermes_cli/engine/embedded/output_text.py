@@ -1,4 +1,4 @@
-"""The text of one answer as it comes: stop texts, which end it, and the budget of its reasoning."""
+"""The text of one answer as it comes: stop texts, which end it, and the tokens of its reasoning."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from hermes_cli.engine.request import ThinkingBudget
+    from hermes_cli.engine.request import ReasoningOptions
 
 
 class StopTexts:
@@ -46,42 +46,74 @@ class StopTexts:
         return next((size for size in range(longest, 0, -1) if self._held.endswith(stop[:size])), 0)
 
 
-class ReasoningBudget:
-    """Where a request is in its reasoning, read off the text as it comes.
+class ReasoningTracker:
+    """The place of a request in its reasoning, read off the text of each token.
 
-    Reasoning opens at the start of a line, white space aside: that is where prompting reads it, too. What the prompt
-    opened counts from the first token.
+    Reasoning opens at the start of a line, white space aside: that is where prompting reads it, too. All tokens behind
+    the one that completes the opening tag are counted, with those of the closing tag; what the prompt opened counts
+    from the first token.
+
+    Attributes:
+        tokens: of reasoning so far.
     """
 
-    def __init__(self, budget: ThinkingBudget, forced: Sequence[int]) -> None:
-        """Begin.
+    def __init__(self, options: ReasoningOptions, forced: Mapping[str, Sequence[int]]) -> None:
+        """Start before the first token.
 
         Args:
-            budget: what was asked for.
-            forced: the tokens of `budget.forced`.
+            options: of the request.
+            forced: by closing tag, the tokens that end the reasoning where the budget is used up.
         """
-        self._closing = budget.closing
-        self._opening = re.compile(rf"(?:\A|\n)\s*{re.escape(budget.opening)}")
-        self._forced = list(forced)
-        self._left = budget.tokens
-        self._inside = budget.inside
-        self._text = ""  # as far back as it can matter
+        self.tokens = 0
+        self._options, self._forced = options, forced
+        self._closing = options.tags[0][1] if options.inside else ""  # the tag that ends the reasoning; empty outside
+        self._line_start = True
+        self._line_end = re.compile("|".join(map(re.escape, ("\n", *options.line_ends))))
+        self._overlap = max(map(len, options.line_ends), default=1) - 1
+        self._text = ""  # not decided yet
 
     def read(self, text: str) -> None:
-        """One more token was generated, with this text."""
+        """Count a generated token with this text."""
+        self.tokens += bool(self._closing)
         self._text += text
-        if self._inside:
-            self._left -= 1
-            if self._closing in self._text:
-                self._inside, self._text = False, "x"  # what follows stands not at the start of a line
-            self._text = self._text[-len(self._closing) :]
-        elif found := self._opening.search(self._text):
-            self._inside, self._text = True, self._text[found.end() :]
-        elif "\n" in self._text:
-            self._text = self._text[self._text.rindex("\n") :]
-        elif self._text and not self._text.isspace():
-            self._text = self._text[:256]  # a line that began otherwise stays so
+        while self._step():
+            pass
 
-    def due(self) -> list[int]:
-        """The tokens that have to come next if the budget is used up; else none."""
-        return self._forced if self._inside and self._left <= 0 else []
+    def due(self) -> Sequence[int]:
+        """Return the tokens that have to come next if the budget is used up, else none."""
+        budget = self._options.budget
+        used_up = self._closing and budget is not None and self.tokens >= budget
+        return self._forced[self._closing] if used_up else ()
+
+    def _step(self) -> bool:
+        """Read up to the next change of state. Returns whether there is more to read."""
+        if self._closing:
+            return self._inside()
+        if self._line_start:
+            return self._at_line_start()
+        if end := self._line_end.search(self._text):
+            self._text, self._line_start = self._text[end.end() :], True
+            return True
+        self._keep(self._overlap)
+        return False
+
+    def _inside(self) -> bool:
+        _, closing, rest = self._text.partition(self._closing)
+        if closing:
+            self._text, self._closing, self._line_start = rest, "", True
+            return True
+        self._keep(len(self._closing) - 1)
+        return False
+
+    def _at_line_start(self) -> bool:
+        self._text = self._text.lstrip()
+        for opening, closing in self._options.tags:
+            if self._text.startswith(opening):
+                self._text, self._closing = self._text[len(opening) :], closing
+                return True
+        self._line_start = any(opening.startswith(self._text) for opening, _ in self._options.tags)
+        return not self._line_start
+
+    def _keep(self, characters: int) -> None:
+        """Drop all but the last characters, which may be the beginning of a tag."""
+        self._text = self._text[max(len(self._text) - characters, 0) :]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import EngineDiedError, EngineError, IntegrityError
+from hermes_cli.platforms import child_python, ending_signals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +21,7 @@ _ASSERTION = re.compile(r"GGML_ASSERT\(.*\) failed")
 # second one works on the same cores; this costs 1 to 2 % when none does (docs/engine.md).
 SPINS = "2000"
 _WAITING = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
+NTSTATUS_ERROR = 0xC0000000  # exit codes from here on are errors of Windows, which documents them in hexadecimal
 _MOST_SHOWN = 300  # characters of a last line
 
 # What ends a process from outside, without a word of its own. SIGBUS comes where a mapped file has no such page.
@@ -44,11 +45,12 @@ def command(module: str) -> tuple[str, ...]:
     reaches all processes of a terminal, and SIGTERM all of a service: what they mean is decided by the parent, which
     may want to finish something first. When the parent is gone, the process ends by itself.
     """
+    ignored = [int(number) for number in ending_signals()]
     program = (
-        "import json, signal, sys; [signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)];"
+        f"import json, signal, sys; [signal.signal(number, signal.SIG_IGN) for number in {ignored}];"
         f" sys.path[:] = json.loads(sys.argv[1]); from {module} import main; main()"
     )
-    return (sys.executable, "-I", "-S", "-c", program)
+    return (child_python(), "-I", "-S", "-c", program)
 
 
 def environment() -> dict[str, str]:
@@ -73,7 +75,8 @@ class ExitReport:
         """What happened to it, to follow a subject: "was ended (Killed)"."""
         if self.code < 0:
             return f"was ended ({signal.strsignal(-self.code) or f'signal {-self.code}'})"
-        return f"ended with code {self.code}"
+        code = self.code if self.code < NTSTATUS_ERROR else f"0x{self.code:08X}"
+        return f"ended with code {code}"
 
     @property
     def assertion(self) -> str | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import codecs
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.grammar import apply_mask
-from hermes_cli.engine.embedded.output_text import ReasoningBudget, StopTexts
+from hermes_cli.engine.embedded.output_text import ReasoningTracker, StopTexts
 from hermes_cli.engine.embedded.prompt_lookup import PromptLookup
 from hermes_cli.engine.embedded.sampler import Sampler, token_logprobs
 from hermes_cli.engine.embedded.step_cost import Acceptance
@@ -17,7 +17,7 @@ from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -41,14 +41,14 @@ class Job:
         request: what was asked.
         prompt: its tokens.
         matcher: its grammar at the beginning, None if there is none.
-        closing: the tokens of `request.budget.forced`.
+        closing: by closing tag, the tokens that end reasoning whose budget is used up.
     """
 
     id: int
     request: GenerationRequest
     prompt: list[int]
     matcher: Matcher | None = None
-    closing: tuple[int, ...] = ()
+    closing: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 class ActiveSequence:
@@ -83,8 +83,8 @@ class ActiveSequence:
         self._vocabulary, self._pieces, self._context = model.vocabulary, pieces, context
         self._sampler = Sampler(job.request.sampling, model.vocabulary, model.trained_context)
         self._matcher = job.matcher
-        budget = job.request.budget
-        self._reasoning = ReasoningBudget(budget, job.closing) if budget else None
+        reasoning = job.request.reasoning
+        self._reasoning = ReasoningTracker(reasoning, job.closing) if reasoning else None
         self._stops = StopTexts(job.request.stops)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text: list[str] = []
@@ -236,6 +236,7 @@ class ActiveSequence:
             prompt_seconds=prompted - started,
             completion_seconds=now - prompted,
             queued_seconds=started - self._born,
+            reasoning_tokens=self._reasoning.tokens if self._reasoning else 0,
             drafted_tokens=self._drafted,
             accepted_tokens=self._accepted,
             stop=self._stops.found,
@@ -272,7 +273,7 @@ class ActiveSequence:
     def _forced(self) -> Sequence[int]:
         """Tokens that come next whatever the model would choose; all are accepted already."""
         matcher = self._matcher
-        tokens = self._reasoning.due() if self._reasoning else []
+        tokens = self._reasoning.due() if self._reasoning else ()
         if not tokens and matcher and not matcher.finished:
             tokens = matcher.forced()
         tokens = tokens[: min(self.room, FORCED_AT_ONCE)]

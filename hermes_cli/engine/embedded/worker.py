@@ -24,7 +24,7 @@ from hermes_cli.engine.embedded.loading import load
 from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes, key
 from hermes_cli.engine.embedded.scheduler import Scheduler
 from hermes_cli.engine.embedded.sequence import Job
-from hermes_cli.engine.tokens import prompt_tokens
+from hermes_cli.engine.tokens import closing_tokens, prompt_tokens
 from hermes_cli.errors import EngineError, HermesError, UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ STATS_EVERY = 1.0  # seconds; what was counted since is lost if this process is 
 PROGRESS_EVERY = 0.01  # of the weights
 SWITCH_SECONDS = 0.0005  # that other threads may make the scheduler wait; Python's usual 5 ms are a token's time
 READ_BYTES = 1 << 16
-STACK = 16 << 20  # bytes for each thread: grammars that are compiled here were tried with half (prompting/trial.py)
+STACK = 16 << 20  # bytes for each thread: grammars that are compiled here were tried with half (prompting/sandbox.py)
 PR_SET_PDEATHSIG = 1  # sys/prctl.h
 
 
@@ -176,8 +176,13 @@ class Worker:
         matcher = None
         if request.grammar is not None:
             matcher = self._model_ready.grammars.get().start(request.grammar)
-        closing = vocabulary.tokenize(request.budget.forced, special=True) if request.budget else ()
-        return Job(frame.number, request, prompt_tokens(vocabulary, request.prompt), matcher, tuple(closing))
+        return Job(
+            frame.number,
+            request,
+            prompt_tokens(vocabulary, request.prompt),
+            matcher,
+            closing_tokens(vocabulary, request.reasoning),
+        )
 
     def _claim(self, number: int) -> bool:
         """Whether a request is still wanted; it is only once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from desk import GREEDY, Desk, turn
@@ -16,9 +17,9 @@ from hermes_cli.engine.embedded.grammar import Grammars
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.engine.embedded.step_cost import Acceptance, StepCostModel
 from hermes_cli.engine.protocol import TextEvent
-from hermes_cli.engine.request import SamplingOptions, ThinkingBudget
+from hermes_cli.engine.request import ReasoningOptions, SamplingOptions
 from hermes_cli.errors import ContextFullError, EngineError, QueueFullError
-from hermes_cli.prompting.constrain import json_schema
+from hermes_cli.prompting.structured_output import json_schema
 from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
 WILD = SamplingOptions(temperature=5, top_k=0, top_p=1, min_p=0, seed=7)
@@ -301,12 +302,31 @@ def test_a_grammar_that_fails_ends_one_request(demo_model: LlamaModel, grammars:
 def test_reasoning_is_closed_when_its_budget_is_used_up(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model)
     prompt = turn("Who are you?") + "<think>\n"
-    number = desk.ask(prompt, budget=ThinkingBudget(6, inside=True), max_tokens=60)
+    number = desk.ask(prompt, reasoning=ReasoningOptions(6, inside=True), max_tokens=60)
     desk.run()
     thought, closing, answer = desk.text(number).partition("</think>")
     assert closing
     assert answer
     assert len(demo_model.vocabulary.tokenize(thought, special=True)) <= 8
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_tokens": 7}, {"stops": ("file",)}, {"budget": 6}])
+def test_tokens_of_reasoning_are_counted(demo_model: LlamaModel, limits: dict[str, Any]) -> None:
+    """The same, whether drafts are taken several at once or a token is written in each step."""
+    reasoning = ReasoningOptions(limits.get("budget"), inside=True)
+    limits = {"max_tokens": 60, **{name: value for name, value in limits.items() if name != "budget"}}
+    counts = set()
+    for lookup in (False, True):
+        desk = Desk(demo_model, lookup=lookup)
+        prompt = turn("What is GGUF?") + "<think>\n"
+        number = desk.ask(prompt, reasoning=reasoning, top_logprobs=0, speculate=lookup, **limits)
+        desk.run()
+        told = [one.chosen for event in desk.events[number] if isinstance(event, TextEvent) for one in event.logprobs]
+        written = [b"".join(one.bytes for one in told[:end]) for end in range(desk.done(number).completion_tokens)]
+        counts.add((desk.done(number).reasoning_tokens, sum(b"</think>" not in text for text in written)))
+    assert len(counts) == 1
+    ((count, expected),) = counts
+    assert count == expected > 0
 
 
 def test_log_probabilities_come_with_their_tokens(demo_model: LlamaModel) -> None:

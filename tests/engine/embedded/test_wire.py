@@ -26,7 +26,7 @@ from hermes_cli.engine.protocol import (
     TextEvent,
     TokenLogprobs,
 )
-from hermes_cli.engine.request import GenerationRequest, SamplingOptions, ThinkingBudget
+from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, SamplingOptions
 from hermes_cli.errors import ContextFullError, EngineError, HermesError, UsageError
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings
@@ -90,7 +90,7 @@ def test_frames_survive_being_cut_anywhere(payloads: list[bytes], cuts: list[int
             max_tokens=9,
             stops=("\n", "é"),
             grammar="{}",
-            budget=ThinkingBudget(7, inside=True),
+            reasoning=ReasoningOptions(7, inside=True, line_ends=("</a>",)),
             top_logprobs=0,
             client="me",
             shift=True,
