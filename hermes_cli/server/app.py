@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -77,8 +78,13 @@ async def _lifespan(app: Starlette) -> AsyncGenerator[None, None]:
 
 async def _openapi(_: Request) -> Response:
     """Return the OpenAPI document."""
+    return json_reply(_document())
+
+
+@cache
+def _document() -> dict[str, Any]:
     about = "Hermes models on hardware you own: the APIs of OpenAI, Anthropic and llama.cpp's server."
-    return json_reply(openapi(ROUTES, "hermes", hermes_cli.__version__, about))
+    return openapi(ROUTES, "hermes", hermes_cli.__version__, about)
 
 
 def _middleware(
