@@ -11,7 +11,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import aclosing
-from typing import Any
 
 import pytest
 from endpoint_rig import (
@@ -37,10 +36,10 @@ from hermes_cli.chat.endpoint.address import read_address
 from hermes_cli.chat.endpoint.endpoint_backend import EndpointBackend, connect
 from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.options import ChatOptions
-from hermes_cli.chat.view import PlainView, ToolResult
+from hermes_cli.chat.view import PlainView
 from hermes_cli.console import Console
 from hermes_cli.errors import ContextFullError, NetworkError
-from hermes_cli.prompting.messages import Content, ToolCall
+from hermes_cli.prompting.messages import Content
 
 
 @pytest.fixture
@@ -167,17 +166,11 @@ def test_neither_key_nor_conversation_follows_a_redirect(server: Endpoint) -> No
 def test_a_conversation_keeps_what_came_before_it_broke_off(server: Endpoint) -> None:
     server.answers(stream(delta(content="Half an"), end="cut"), stream(delta(content="A whole one."), STOP))
 
-    class NoTools:
-        schemas: tuple[dict[str, Any], ...] = ()
-
-        def run(self, call: ToolCall) -> ToolResult:
-            raise AssertionError(call)
-
     conversation = Conversation()
     with EventLoop() as loop:
         backend: ChatBackend = loop.run(connect(read_address(server.url, {}), None, str, str))
         view = PlainView(Console(out=io.StringIO()), backend, ChatOptions())
-        agent = AgentLoop(conversation, backend, NoTools(), view, loop)
+        agent = AgentLoop(conversation, backend, None, view, loop)
         with pytest.raises(NetworkError):
             agent.ask("One?")
         agent.ask("Another?")

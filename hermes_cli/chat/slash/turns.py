@@ -92,8 +92,8 @@ def _stats(context: ReplContext, _argument: str) -> None:
     rows = [
         ["messages", f"{len(context.conversation.entries):,}"],
         ["turns of the model", f"{len(usages):,}"],
-        ["tokens read", f"{prompt:,}, {cached:,} of them from the cache"],
-        ["tokens written", f"{completion:,}, {total('reasoning_tokens'):,} of them reasoning"],
+        ["prompt tokens", f"{prompt:,}, {cached:,} of them from the cache"],
+        ["completion tokens", f"{completion:,}, {total('reasoning_tokens'):,} of them reasoning"],
         ["prefill, measured", prefill or UNKNOWN],
         ["decode, measured", decode or UNKNOWN],
     ]
