@@ -45,8 +45,8 @@ from hermes_cli.prompting.messages import Content
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setattr(http_client, "PAUSE", 0.01)
-    with endpoint() as told:
-        yield told
+    with endpoint() as server:
+        yield server
 
 
 LONG = "This model's maximum context length is 16 tokens and your request has 99 input tokens"
@@ -76,7 +76,7 @@ def test_what_may_go_well_the_next_time_is_tried_again(server: Endpoint, fault: 
     heard = ask(server.answers(fault, fault, stream(delta(content="Hi"), STOP)).url)
     assert heard.text == "Hi"
     assert len(heard.says) == 2
-    assert all(re.fullmatch(r"127\.0\.0\.1: .*; asking again in 0 s\.", said) for said in heard.says)
+    assert all(re.fullmatch(r"127\.0\.0\.1: .*; asking again in 0 s\.", note) for note in heard.says)
     assert len({json.dumps(one.body) for one in server.asked if one.method == "POST"}) == 1
 
 
@@ -175,7 +175,7 @@ def test_a_conversation_keeps_what_came_before_it_broke_off(server: Endpoint) ->
             agent.ask("One?")
         agent.ask("Another?")
         loop.run(backend.close())
-    assert [(said.message.content, said.unfinished) for said in conversation.entries] == [
+    assert [(entry.message.content, entry.unfinished) for entry in conversation.entries] == [
         ("One?", False), ("Half an", True), ("Another?", False), ("A whole one.", False),
     ]  # fmt: skip
     assert [one["content"] for one in server.last["messages"]] == ["One?", "Half an", "Another?"]

@@ -39,7 +39,7 @@ _MAX_ERROR = 1 << 20  # bytes
 
 
 class Retries:
-    """Decides how often and when a failed request is sent again; `note` is told of every wait."""
+    """Decides how often and when a failed request is sent again; `note` is called with every wait."""
 
     def __init__(self, address: EndpointAddress, note: Callable[[str], object]) -> None:
         self._address, self._note = address, note
@@ -74,7 +74,7 @@ class Retries:
 
 
 class EndpointClient:
-    """An HTTP client for one endpoint; `note` is told of every wait."""
+    """An HTTP client for one endpoint; `note` is called with every wait."""
 
     def __init__(self, address: EndpointAddress, note: Callable[[str], object]) -> None:
         import httpx2  # noqa: PLC0415 - 0.1 s that only endpoints need
