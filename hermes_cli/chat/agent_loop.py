@@ -131,11 +131,7 @@ class AgentLoop:
             raise
 
     def retry(self) -> AgentResult:
-        """Remove all that followed the user's last message, and have it answered again.
-
-        Raises:
-            HermesError: as `ask`; the earlier answer is gone then.
-        """
+        """Remove all that followed the user's last message, and have it answered again; errors as of `ask`."""
         at = self.conversation.last_user_index
         if at is None:
             raise HermesError("nothing was asked yet.", hint="type a question.")

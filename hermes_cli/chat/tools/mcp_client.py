@@ -256,11 +256,7 @@ class McpConnection:
         return _text_of(result), bool(result.is_error)
 
     async def list_again(self) -> None:
-        """Read the list of tools again, if the server is connected.
-
-        Raises:
-            HermesError: it does not list them.
-        """
+        """Read the list of tools again, if the server is connected."""
         self.changed = False
         if self._client is None:
             return
@@ -358,11 +354,7 @@ async def _http_transport(
 
 
 async def _list_tools(client: Client) -> list[mcp_types.Tool]:
-    """Return every page of the server's list.
-
-    Raises:
-        ToolFailedError: the list does not end.
-    """
+    """Return every page of the server's list; raise ToolFailedError if it does not end."""
     tools: list[mcp_types.Tool] = []
     cursor: str | None = None
     if client.server_capabilities.tools is None:

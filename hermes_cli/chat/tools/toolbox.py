@@ -144,11 +144,7 @@ class Toolbox:
         self._collect()
 
     def add_file(self, path: str) -> None:
-        """Add the functions of a file; `demo` stands for the one that ships with hermes.
-
-        Raises:
-            HermesError: as `load_tools` and `add`.
-        """
+        """Add the functions of a file, or those that ship with hermes (`demo`). Errors as of `load_tools` and `add`."""
         self.add(load_tools(paths.asset("demo_tools.py") if path == "demo" else Path(path).expanduser()))
 
     def begin(self, servers: Sequence[McpServer]) -> None:
@@ -162,11 +158,7 @@ class Toolbox:
         self._servers.begin(servers)
 
     def ready(self) -> None:
-        """Wait for the servers to list their tools.
-
-        Raises:
-            HermesError: a server did not start; it is left out.
-        """
+        """Wait for the servers to list their tools; raise HermesError for one that did not start, which is left out."""
         try:
             if self._servers:
                 self._servers.ready()
@@ -174,11 +166,7 @@ class Toolbox:
             self._collect()
 
     def add_server(self, text: str) -> None:
-        """Connect to one more MCP server, by a name in chat.yaml, an address or a command line.
-
-        Raises:
-            HermesError: none of these, or it does not start.
-        """
+        """Connect to one more MCP server, by a name in chat.yaml, an address or a command line."""
         self.begin(chosen_servers([text], [], read_chat_file()))
         self.ready()
 
