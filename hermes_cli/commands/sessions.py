@@ -50,10 +50,10 @@ def list_(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColo
     """List saved conversations, the newest first."""
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.chat.sessions.store import sessions  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.chat.sessions.store import list_sessions  # noqa: PLC0415 - arguments are checked first
 
     folder = paths.chats_dir()
-    saved = sessions(folder)
+    saved = list_sessions(folder)
     total = sum(session.bytes for session in saved)
     if saved:
         console.table(
@@ -108,17 +108,19 @@ def rm(
             hint="see what is saved: hermes sessions" if not names else "give names, or --all.",
         )
 
-    from hermes_cli.chat.sessions.store import find, remove, sessions  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.store import find_session, list_sessions, remove_sessions  # noqa: PLC0415 - as above
 
     folder = paths.chats_dir()
-    selected = sessions(folder) if everything else list(dict.fromkeys(find(folder, name) for name in names or []))
+    selected = list_sessions(folder)
+    if not everything:
+        selected = list(dict.fromkeys(find_session(folder, name) for name in names or []))
     for session in selected:
         console.note(f"{session.name}  {_messages(session.messages)}  {gigabytes(session.bytes)}  {session.title}")
     if not selected:
         console.note("there is nothing to remove")
     elif not yes:
         agreed_to_remove(_count(len(selected)), console)
-    _report(remove(session.path for session in selected), console)
+    _report(remove_sessions(session.path for session in selected), console)
 
 
 @app.command()
@@ -156,26 +158,26 @@ def _read(name: str, console: Console) -> SavedSession:
     Raises:
         HermesError: there is none, or it cannot be read.
     """
-    from hermes_cli.chat.sessions.store import find, read  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.store import find_session, read_session  # noqa: PLC0415 - as above
 
-    saved = read(find(paths.chats_dir(), name).path)
-    if saved.damaged:
-        count = len(saved.conversation.said)
+    saved = read_session(find_session(paths.chats_dir(), name).path)
+    if saved.damaged_line:
+        count = len(saved.conversation.entries)
         console.warn(
-            f"{saved.name} is damaged in line {saved.damaged:,}: {_messages(count)} before that could be read."
+            f"{saved.name} is damaged in line {saved.damaged_line:,}: {_messages(count)} before that could be read."
         )
     return saved
 
 
 def _rows(saved: Sequence[SessionInfo]) -> list[tuple[str, ...]]:
-    from hermes_cli.chat.sessions.export import when  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.export import local_time  # noqa: PLC0415 - as above
 
     return [
         (
             session.name,
             str(session.messages),
             gigabytes(session.bytes),
-            when(session.modified),
+            local_time(session.modified),
             session.model,
             f"cannot be read: {session.problem}" if session.problem else session.title,
         )
@@ -184,14 +186,14 @@ def _rows(saved: Sequence[SessionInfo]) -> list[tuple[str, ...]]:
 
 
 def _entry(session: SessionInfo) -> dict[str, Any]:
-    from hermes_cli.chat.sessions.export import moment  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.export import iso_time  # noqa: PLC0415 - as above
 
     return {
         "name": session.name,
         "title": session.title,
         "model": session.model or None,
         "messages": session.messages,
-        "modified": moment(session.modified),
+        "modified": iso_time(session.modified),
         "bytes": session.bytes,
         "path": str(session.path),
         "problem": session.problem,

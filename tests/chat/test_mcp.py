@@ -22,9 +22,8 @@ from conftest import REPOSITORY, RunHermes, clean_environment
 
 from hermes_cli.chat.tools import mcp_stdio
 from hermes_cli.chat.tools.config import ChatFile, McpAddress, McpCommand, McpServer, chosen_servers
-from hermes_cli.chat.tools.consent import Consent
 from hermes_cli.chat.tools.mcp_client import McpServers
-from hermes_cli.chat.tools.toolbox import Toolbox
+from hermes_cli.chat.tools.toolbox import Consent, Toolbox
 from hermes_cli.errors import ExitCode, HermesError, NetworkError, NotFoundError
 from hermes_cli.prompting.messages import ToolCall
 
@@ -59,7 +58,7 @@ def until(true: Callable[[], object], seconds: float = 20) -> None:
 @contextmanager
 def connected(*servers: McpServer, warned: list[str] | None = None, seconds: float = 20) -> Iterator[Toolbox]:
     """A toolbox that asks nobody, with servers that have started; `seconds` is for calls."""
-    toolbox = Toolbox(Consent(None, everything=True), ([] if warned is None else warned).append, seconds=seconds)
+    toolbox = Toolbox(Consent(None, everything=True), ([] if warned is None else warned).append, timeout=seconds)
     try:
         toolbox.begin(servers)
         toolbox.ready()
@@ -113,7 +112,7 @@ def test_what_a_server_offers(rig: Toolbox) -> None:
             },
         },
     }
-    first = rig.described()[0]
+    first = rig.listing()[0]
     assert (first.origin, first.does) == ("mcp: rig", "Say it back.")
 
 
@@ -244,14 +243,14 @@ def test_names_are_made_to_fit_and_unusable_tools_left_out() -> None:
         assert why.startswith("bad (mcp: a) is left out: the parameters of tool bad")
         content = [{"type": "text", "text": "hi"}]
         assert toolbox.run(ToolCall("b_files_read", {"content": content})).text == "hi"
-        described = toolbox.described()[2]
+        described = toolbox.listing()[2]
         assert (described.name, described.origin, described.does) == ("b_files_read", "mcp: b", "second")
         assert len(toolbox.schemas) == 4
         assert len(warned) == 1
 
 
 def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_stdio, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(mcp_stdio, "MAX_MESSAGE", 10_000)
     with connected(plain([{"name": "one"}], flaw="stubborn")) as toolbox:
         result = toolbox.run(ToolCall("one", {"content": [{"type": "text", "text": "x" * 100_000}]}))
         assert "it sent a message of more than 10,000 bytes" in json.loads(result.text)["error"]
@@ -309,7 +308,7 @@ def test_over_http_a_server_that_goes_and_comes_back() -> None:
 )
 def test_a_server_that_does_not_start_is_one_error(server: McpServer, error: type[HermesError], says: str) -> None:
     began, before = time.monotonic(), children()
-    servers = McpServers(seconds=2)
+    servers = McpServers(start_timeout=2)
     try:
         servers.begin([plain([{"name": "one"}], name="fine"), server])
         with pytest.raises(error) as caught:
@@ -346,7 +345,7 @@ def test_ctrl_c_while_they_end_ends_them_at_once() -> None:
     began = time.monotonic()
     with interrupted(0.3):
         servers.close()
-    assert time.monotonic() - began < 2  # it would be 3: `mcp_stdio.LEAVES_WITHIN` and `ENDS_WITHIN`
+    assert time.monotonic() - began < 2  # it would be 3: `mcp_stdio.EXIT_TIMEOUT` and `TERMINATE_TIMEOUT`
     assert children() == before
 
 
@@ -385,14 +384,14 @@ def test_servers_come_later_and_come_back() -> None:
 
 CHAT = """
 import signal, sys
-from hermes_cli.chat.tools.config import Command
-from hermes_cli.chat.tools.consent import Consent
+from hermes_cli.chat.tools.config import McpCommand
+from hermes_cli.chat.tools.toolbox import Consent
 from hermes_cli.chat.tools.toolbox import Toolbox
 from hermes_cli.prompting.messages import ToolCall
 signal.signal(signal.SIGINT, signal.default_int_handler)
 toolbox = Toolbox(Consent(None, everything=True), print)
 try:
-    toolbox.begin([Command("rig", tuple(sys.argv[2:]))])
+    toolbox.begin([McpCommand("rig", tuple(sys.argv[2:]))])
     toolbox.ready()
     toolbox.run(ToolCall("hang", {"file": sys.argv[1]}))
 finally:

@@ -174,14 +174,14 @@ def test_without_means_to_move_only_what_is_final_is_written(monkeypatch: pytest
 PROGRAM = """
 import sys
 from hermes_cli.chat.terminal.terminal_view import TerminalView
-from hermes_cli.chat.view import Answer
+from hermes_cli.chat.view import TurnResult
 from hermes_cli.console import Console
 view = TerminalView(Console())
 view.waiting()
 view.content("begun")
 typed = sys.stdin.readline()
 view.content(" and ended")
-view.turn(Answer("begun and ended"), stopped=False)
+view.turn(TurnResult("begun and ended"), stopped=False)
 print("typed", repr(typed))
 print("again", repr(sys.stdin.readline()))
 """
@@ -201,12 +201,12 @@ def test_a_conversation_that_goes_on_is_shown_as_it_was() -> None:
     view, file = scene()
     conversation = Conversation()
     for at in range(4):
-        conversation.say(Message("user", f"question {at}"))
-        conversation.say(
-            Message("assistant", f"**answer** {at}", reasoning="hm"), spent=TurnUsage(reasoning_seconds=1.5)
+        conversation.add(Message("user", f"question {at}"))
+        conversation.add(
+            Message("assistant", f"**answer** {at}", reasoning="hm"), usage=TurnUsage(reasoning_seconds=1.5)
         )
-    conversation.say(Message("assistant", None, (CALL,)), unfinished=True)
-    conversation.say(Message("tool", "rain", tool_call_id=CALL.id, name="get_weather"))
+    conversation.add(Message("assistant", None, (CALL,)), unfinished=True)
+    conversation.add(Message("tool", "rain", tool_call_id=CALL.id, name="get_weather"))
     view.history(conversation)
     assert seen(file).split("\n") == [
         *("… 4 earlier messages", "", "> question 2", "∴ thought for 1.5 s", "answer 2"),
