@@ -174,14 +174,14 @@ def test_without_means_to_move_only_what_is_final_is_written(monkeypatch: pytest
 PROGRAM = """
 import sys
 from hermes_cli.chat.terminal.terminal_view import TerminalView
-from hermes_cli.chat.view import Answer
+from hermes_cli.chat.view import TurnResult
 from hermes_cli.console import Console
 view = TerminalView(Console())
 view.waiting()
 view.content("begun")
 typed = sys.stdin.readline()
 view.content(" and ended")
-view.turn(Answer("begun and ended"), stopped=False)
+view.turn(TurnResult("begun and ended"), stopped=False)
 print("typed", repr(typed))
 print("again", repr(sys.stdin.readline()))
 """
@@ -192,7 +192,7 @@ def test_what_is_typed_meanwhile_is_kept_but_not_shown(tmp_path: Path) -> None:
     with Terminal([sys.executable, "-c", PROGRAM], environment=environment, folder=tmp_path) as terminal:
         terminal.wait_for("begun")
         terminal.type("early\n")
-        assert terminal.wait_for("typed").splitlines() == ["begun and ended", r"typed 'early\n'"]
+        assert terminal.wait_for(r"typed 'early\n'").splitlines() == ["begun and ended", r"typed 'early\n'"]
         terminal.type("late\n")
         terminal.wait_for("late\nagain")  # its echo is back
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import HANG
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,7 +63,7 @@ def own_loop(text: str) -> str:
 
 def hangs() -> None:
     import time
-    time.sleep(60)
+    time.sleep(600)
 
 def _private(x: int) -> int:
     return x
@@ -168,7 +169,7 @@ def test_ctrl_c_leaves_a_tool_alone_at_once(file: Path) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < HANG
 
 
 def test_demo_tools_never_change_their_answers() -> None:
