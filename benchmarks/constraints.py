@@ -30,9 +30,9 @@ from hermes_cli.engine.embedded.sampler import Sampler
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.prompting import grammar_check
-from hermes_cli.prompting.constrain import json_schema, tool_calls
-from hermes_cli.prompting.events import CallFinished
+from hermes_cli.prompting.messages import CallFinished
 from hermes_cli.prompting.parse import Parser
+from hermes_cli.prompting.structured_output import json_schema, tool_calls
 from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
 Validator = import_module("jsonschema").Draft202012Validator  # it has no types

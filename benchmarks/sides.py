@@ -24,7 +24,7 @@ from hermes_cli.engine.protocol import TextEvent
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings
-from hermes_cli.prompting.constrain import json_schema, tool_calls
+from hermes_cli.prompting.structured_output import json_schema, tool_calls
 from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
 START_LIMIT = 600.0  # seconds in which a server has to be ready

@@ -21,8 +21,7 @@ from hermes_cli.chat.options import ChatOptions
 from hermes_cli.engine.protocol import Done
 from hermes_cli.errors import HermesError
 from hermes_cli.generation import Event
-from hermes_cli.prompting.events import CallFinished, Content, Reasoning
-from hermes_cli.prompting.messages import Message
+from hermes_cli.prompting.messages import CallFinished, Content, Message, Reasoning
 
 
 @dataclass

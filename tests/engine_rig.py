@@ -88,7 +88,7 @@ async def until(true: Callable[[], object]) -> None:
 
 def children() -> list[psutil.Process]:
     """Processes of this one, but for the one in which grammars are tried: it is kept, whatever engines do."""
-    return [one for one in psutil.Process().children() if "hermes_cli.prompting.trial" not in " ".join(_command(one))]
+    return [one for one in psutil.Process().children() if "hermes_cli.prompting.sandbox" not in " ".join(_command(one))]
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -36,7 +36,7 @@ from hermes_cli.generation import (
     SamplingOptions,
     TurnRequest,
 )
-from hermes_cli.prompting.constrain import json_schema, tool_calls
+from hermes_cli.prompting.structured_output import json_schema, tool_calls
 from hermes_cli.prompting.turn_grammar import THOUGHTS
 
 T = TypeVar("T")
@@ -208,7 +208,7 @@ def written_again(chatter: ChatModel, first: TurnRequest, calls: Sequence[CallFi
     """Whether the model reads its own text, with its own white space, where a client sends its calls back."""
     message = Message("assistant", None, tuple(one.call for one in calls))
     result = Message("tool", "{}", tool_call_id=calls[0].call.id)
-    text = str(chatter.prompt(replace(first, messages=[*first.messages, message, result])).text)
+    text = run(chatter.prompt(replace(first, messages=[*first.messages, message, result]))).plain
     return CALL in text
 
 

@@ -32,7 +32,7 @@ from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, Sampl
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings
-from hermes_cli.prompting.constrain import json_schema
+from hermes_cli.prompting.structured_output import json_schema
 from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from hermes_cli.chat.endpoint.failures import EndpointError
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.engine.protocol import Done
 from hermes_cli.generation import Event, LogprobsEvent
-from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted
+from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted
 
 
 @pytest.fixture

@@ -41,8 +41,7 @@ from hermes_cli.chat.options import ChatOptions
 from hermes_cli.chat.view import ToolResult
 from hermes_cli.console import Console
 from hermes_cli.errors import ContextFullError, NetworkError
-from hermes_cli.prompting.events import Content
-from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.prompting.messages import Content, ToolCall
 
 
 @pytest.fixture

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_cli.chat.endpoint.failures import EndpointError, Told, one_line, said_by
 from hermes_cli.engine.protocol import Done, FinishReason
-from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted, Content, Reasoning
-from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, Content, Reasoning, ToolCall
 from hermes_cli.prompting.normalize import repaired
 from hermes_cli.prompting.prompt_texts import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hermes_cli.prompting.events import Event
+    from hermes_cli.prompting.messages import Event
     from hermes_cli.prompting.parse import Parser
 
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # vLLM, llama.cpp, ours; OpenRouter, Ollama; some proxies

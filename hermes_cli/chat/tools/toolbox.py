@@ -170,7 +170,7 @@ class Toolbox:
     def _usable(self, tools: Iterable[Tool]) -> Iterable[Tool]:
         """Those whose arguments can be enforced; one that is not must not take the others with it."""
         for tool in tools:
-            from hermes_cli.prompting.constrain import tool_calls  # noqa: PLC0415 - only where there are servers
+            from hermes_cli.prompting.structured_output import tool_calls  # noqa: PLC0415 - only where there are servers
 
             try:
                 tool_calls([tool.schema], notes=[])

@@ -45,7 +45,7 @@ STATS_EVERY = 1.0  # seconds; what was counted since is lost if this process is 
 PROGRESS_EVERY = 0.01  # of the weights
 SWITCH_SECONDS = 0.0005  # that other threads may make the scheduler wait; Python's usual 5 ms are a token's time
 READ_BYTES = 1 << 16
-STACK = 16 << 20  # bytes for each thread: grammars that are compiled here were tried with half (prompting/trial.py)
+STACK = 16 << 20  # bytes for each thread: grammars that are compiled here were tried with half (prompting/sandbox.py)
 PR_SET_PDEATHSIG = 1  # sys/prctl.h
 
 

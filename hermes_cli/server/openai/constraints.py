@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import Constraints
-from hermes_cli.prompting import constrain
+from hermes_cli.prompting import structured_output as constrain
 from hermes_cli.prompting.normalize import check
 
 if TYPE_CHECKING:

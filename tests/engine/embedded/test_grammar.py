@@ -19,9 +19,9 @@ from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import EngineError, UsageError
 from hermes_cli.planning.memory import ContextSettings
-from hermes_cli.prompting.constrain import choice, gbnf, json_object, json_schema, regex, tool_calls
-from hermes_cli.prompting.events import CallFinished
+from hermes_cli.prompting.messages import CallFinished
 from hermes_cli.prompting.parse import Parser
+from hermes_cli.prompting.structured_output import choice, gbnf, json_object, json_schema, regex, tool_calls
 from hermes_cli.prompting.turn_grammar import TAGS, AnswerGrammar, SpecialTokens, Thinking, ToolGrammar, turn_grammar
 
 Validator = import_module("jsonschema").Draft202012Validator  # it has no types

@@ -19,7 +19,7 @@ from hermes_cli.engine.embedded.step_cost import Acceptance, StepCostModel
 from hermes_cli.engine.protocol import TextEvent
 from hermes_cli.engine.request import ReasoningOptions, SamplingOptions
 from hermes_cli.errors import ContextFullError, EngineError, QueueFullError
-from hermes_cli.prompting.constrain import json_schema
+from hermes_cli.prompting.structured_output import json_schema
 from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
 WILD = SamplingOptions(temperature=5, top_k=0, top_p=1, min_p=0, seed=7)

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting import trial
-from hermes_cli.prompting.constrain import gbnf, json_schema, lark, regex, tool_calls
-from hermes_cli.prompting.trial import TOO_MUCH
+from hermes_cli.prompting import grammar_trial, sandbox
+from hermes_cli.prompting.grammar_trial import LIMITS, TOO_MUCH, grammar_fault
+from hermes_cli.prompting.sandbox import Sandbox
+from hermes_cli.prompting.structured_output import gbnf, json_schema, lark, regex, tool_calls
 
 Json = Any
 
@@ -104,14 +105,14 @@ def test_bombs_are_refused(name: str) -> None:
     assert time.process_time() - started < 2
     if sys.platform == "linux":
         assert resident(os.getpid()) - before < 100 << 20
-    assert trial.complaint(GOOD) is None
+    assert grammar_fault(GOOD) is None
 
 
 MEASURED = """
 import json, resource, sys
-from hermes_cli.prompting import trial
-said = [trial.complaint({"grammars": [{"lark_grammar": text}]}) for text in json.loads(sys.argv[1])]
-trial._court.close()
+from hermes_cli.prompting import grammar_trial
+said = [grammar_trial.grammar_fault({"grammars": [{"lark_grammar": text}]}) for text in json.loads(sys.argv[1])]
+grammar_trial._sandbox.close()
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps([said, used.ru_maxrss << 10, used.ru_utime + used.ru_stime]))
 """
@@ -129,19 +130,19 @@ def test_a_trial_takes_little_memory_and_time() -> None:
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_where_a_process_cannot_limit_itself_its_parent_looks(platform: str) -> None:
-    court = trial._Court(platform)  # noqa: SLF001 - as on that system
+    sandbox = Sandbox("hermes_cli.prompting.grammar_trial", platform)
     bomb = f"start: A\nA: {' & '.join(f'/(a{{{p}}})*b|c/' for p in PRIMES)}"
     try:
-        assert court.ask("check", json.dumps(rules(bomb))) is None
-        assert court.ask("check", json.dumps(GOOD)) == [""]
+        assert sandbox.call("compile_fault", json.dumps(rules(bomb)), **LIMITS) is None
+        assert sandbox.call("compile_fault", json.dumps(GOOD), **LIMITS) == ""
     finally:
-        court.close()
+        sandbox.close()
 
 
 def test_without_proc_memory_is_limited_by_an_estimate() -> None:
-    assert trial.data_bytes("/nowhere/status") == trial.USUAL_BYTES
+    assert sandbox.data_bytes("/nowhere/status") == sandbox.USUAL_BYTES
     if sys.platform == "linux":
-        assert 1 << 20 < trial.data_bytes() != trial.USUAL_BYTES
+        assert 1 << 20 < sandbox.data_bytes() != sandbox.USUAL_BYTES
 
 
 def test_bombs_in_tools_end_the_request_at_the_first() -> None:
@@ -165,14 +166,14 @@ def test_bombs_in_tools_end_the_request_at_the_first() -> None:
 
 def test_a_process_that_died_is_started_again() -> None:
     for number in (signal.SIGKILL, signal.SIGTERM):
-        assert trial.complaint(GOOD) is None
-        process = trial._court._process  # noqa: SLF001 - to kill it
+        assert grammar_fault(GOOD) is None
+        process = grammar_trial._sandbox._process  # noqa: SLF001 - to kill it
         assert process
         process.send_signal(number)  # the second is for its parent to mind
         if number == signal.SIGKILL:
             process.wait()
-        assert trial.complaint(GOOD) is None
-        still = trial._court._process  # noqa: SLF001 - as above
+        assert grammar_fault(GOOD) is None
+        still = grammar_trial._sandbox._process  # noqa: SLF001 - as above
         assert (still is process) == (number == signal.SIGTERM)
 
 
@@ -181,7 +182,7 @@ def test_threads_take_turns() -> None:
 
     def ask(number: int) -> bool:
         text, wanted = list(said.items())[number % 2]
-        answer = trial.complaint(rules(text))
+        answer = grammar_fault(rules(text))
         return answer is None if wanted is None else wanted in (answer or "")
 
     with ThreadPoolExecutor(8) as pool:

@@ -11,11 +11,11 @@ from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.engine.tokens import encode
 from hermes_cli.gguf.header import read_header
 from hermes_cli.paths import asset
+from hermes_cli.prompting.compose import Conversation
 from hermes_cli.prompting.families import CHATML
+from hermes_cli.prompting.markers import MARK, TAGS, SpecialTexts, plain
 from hermes_cli.prompting.messages import Message
-from hermes_cli.prompting.pieces import Specials, single_tokens
-from hermes_cli.prompting.render import Conversation, OurFormat
-from hermes_cli.prompting.text import TAGS, SourcedText, joined, plain
+from hermes_cli.prompting.render import OurFormat
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 ADDED = [
@@ -28,7 +28,7 @@ ADDED = [
     "<think>",
     "</think>",
 ]
-SPECIALS = Specials(CONTROL, ADDED)
+SPECIALS = SpecialTexts(CONTROL, ADDED)
 
 # Pieces of control tokens, so that chance puts whole ones together, overlapping ones too.
 SAID = st.lists(
@@ -45,8 +45,8 @@ def tokens(vocabulary: Vocabulary, text: str) -> list[int]:
     return vocabulary.tokenize(text, special=True)
 
 
-def chat(said: str) -> SourcedText:
-    return OurFormat(CHATML).render(Conversation([Message("user", said)])).text
+def chat(said: str) -> str:
+    return OurFormat(CHATML).render(Conversation([Message("user", said)], specials=SPECIALS)).text
 
 
 def spelled(vocabulary: Vocabulary, ids: list[int]) -> list[str]:
@@ -62,9 +62,9 @@ def test_the_demo_s_vocabulary_has_the_tokens_used_here(vocabulary: Vocabulary) 
     assert isinstance(kinds, tuple)
     assert [text for text, kind in zip(texts, kinds, strict=True) if kind == 3] == CONTROL
     assert {text for text, kind in zip(texts, kinds, strict=True) if kind == 4} >= set(ADDED)
-    found = single_tokens([*CONTROL, *ADDED, "<scratch_pad>", "</schema"], lambda text: tokens(vocabulary, text))
-    assert set(found) == {*CONTROL, *ADDED}
-    assert all(vocabulary.piece(one).decode() == text for text, one in found.items())
+    for text in (*CONTROL, *ADDED):
+        assert [vocabulary.piece(token).decode() for token in tokens(vocabulary, text)] == [text]
+    assert all(len(tokens(vocabulary, text)) > 1 for text in ("<scratch_pad>", "</schema"))
 
 
 @given(SAID)
@@ -85,16 +85,33 @@ def test_a_prompt_without_control_tokens_in_it_stays_whole(vocabulary: Vocabular
 
 
 def test_a_token_half_of_the_template_and_half_of_the_user_is_cut() -> None:
-    assert SPECIALS.cut(joined(("<|im_", SourcedText("end|>")))) == ("<", "|im_end|>")
-    assert SPECIALS.cut(joined((SourcedText("<|im_"), "end|>"))) == ("<", "|im_end|>")
-    assert SPECIALS.cut(joined(("<|im_end|>",))) == ("<|im_end|>",)
-    assert SPECIALS.cut(joined(())) == ()
+    guard = SPECIALS.guard
+    assert SPECIALS.cut("<|im_" + guard("end|>")) == ("<", "|im_end|>")
+    assert SPECIALS.cut(guard("<|im_") + "end|>") == ("<", "|im_end|>")
+    assert SPECIALS.cut("<|" + guard("im_end") + "|>") == ("<", "|im_end|>")
+    assert SPECIALS.cut("<|im_" + guard("  end|> ").strip()) == ("<", "|im_end|>")
+    assert SPECIALS.cut("<|im_end|>") == ("<|im_end|>",)
+    assert SPECIALS.cut("") == ()
+
+
+@given(SAID)
+def test_marks_change_nothing_but_what_is_cut(said: str) -> None:
+    for guarded in (SPECIALS.guard(said), SPECIALS.guard(said, keep_tags=True)):
+        assert plain(guarded) == said
+        assert "".join(SPECIALS.cut(guarded)) == said
+    assert SPECIALS.guard_all({said: [said, 1, None]}).keys() == {SPECIALS.guard(said, alone=False)}
+
+
+def test_a_mark_that_somebody_typed_is_none() -> None:
+    assert plain(SPECIALS.guard(f"<|im_{MARK}end|>")) == "<|im_\ufffdend|>"
+    assert SPECIALS.cut(SPECIALS.guard(f"{MARK}<|im_end|>")) == ("\ufffd<", "|im_end|>")
 
 
 def test_tags_count_in_system_prompts_and_answers_but_not_in_what_users_and_tools_say() -> None:
     said = "<tool_call>"
     request = Conversation(
-        [Message("system", said), Message("user", said), Message("assistant", said), Message("user", "b")]
+        [Message("system", said), Message("user", said), Message("assistant", said), Message("user", "b")],
+        specials=SPECIALS,
     )
     pieces = SPECIALS.cut(OurFormat(CHATML).render(request).text)
     assert pieces == (
@@ -107,14 +124,12 @@ def test_tags_count_in_system_prompts_and_answers_but_not_in_what_users_and_tool
 
 
 def test_ordinary_text_among_the_added_tokens_is_left_alone() -> None:
-    specials = Specials([], ["    ", "<table>", "<|user|>", "<think>"], template="{{ '<end_of_turn>' }}")
-    text = SourcedText("    <table><|user|><think>")
-    assert specials.cut(text) == ("    <table><", "|user|><", "think>")
-    assert Specials([], ["<end_of_turn>"], template="{{ '<end_of_turn>' }}").cut(SourcedText("<end_of_turn>")) == (
-        "<",
-        "end_of_turn>",
-    )
-    assert Specials([]).cut(text) == (plain(text),)
+    specials = SpecialTexts([], ["    ", "<table>", "<|user|>", "<think>"], template="{{ '<end_of_turn>' }}")
+    text = "    <table><|user|><think>"
+    assert specials.cut(specials.guard(text)) == ("    <table><", "|user|><", "think>")
+    written = SpecialTexts([], ["<end_of_turn>"], template="{{ '<end_of_turn>' }}")
+    assert written.cut(written.guard("<end_of_turn>")) == ("<", "end_of_turn>")
+    assert SpecialTexts().cut(SpecialTexts().guard(text)) == (text,)
 
 
 def _as_sentencepiece(text: str) -> list[int]:
