@@ -24,7 +24,7 @@ from hermes_cli.errors import HermesError
 
 QUICK = {"pause": 0.01, "longest_pause": 0.05, "tries": 4, "silence": 5.0}  # Patience for tests
 
-PATIENCE = 60  # seconds that a job may take
+HANG = 300.0  # seconds; no job takes as long on any machine
 
 
 class Client:
@@ -50,7 +50,7 @@ class Client:
     def outcome(self) -> dict[str, Any]:
         """What became of it: `paths`, or `error` with `message`, `hint` and `exit`; and all `events`."""
         assert self._process.stdout
-        if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
+        if not select.select([self._process.stdout], [], [], HANG)[0]:
             self.kill()
             raise RuntimeError("the client hangs")
         line = self._process.stdout.readline()
@@ -71,7 +71,7 @@ class Client:
 
     def end(self) -> tuple[int, str]:
         """No more jobs: its exit status and what it wrote to standard error."""
-        _, errors = self._process.communicate(timeout=30)
+        _, errors = self._process.communicate(timeout=HANG)
         return self._process.returncode, errors
 
     def kill(self) -> None:

@@ -160,8 +160,8 @@ def interrupted(when: Callable[[], object]) -> Iterator[None]:
     before = signal.signal(signal.SIGALRM, interrupt)
     waiting = threading.Thread(target=wait)
     try:
+        waiting.start()
         with pytest.raises(KeyboardInterrupt):
-            waiting.start()
             yield
     finally:
         waiting.join()
@@ -351,7 +351,7 @@ def announced(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
     """Is set when the client calls this function, in which it waits."""
     waits, function = threading.Event(), getattr(mcp_client, name)
 
-    def announcing(*arguments: Any) -> Any:
+    def announcing(*arguments: object) -> object:
         waits.set()
         return function(*arguments)
 

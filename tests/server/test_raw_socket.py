@@ -218,7 +218,8 @@ def test_a_hundred_megabytes(server: Running, service: Service, *, in_chunks: bo
                 highest = max(highest, process.memory_info().rss)
         with suppress(ConnectionError):
             answer = line.recv(65_536)
-    assert answer[:12] in {b"", b"HTTP/1.1 413"}  # a reset may overtake the answer
+    # A reset may overtake the answer, and the time for a body be over before the limit is reached.
+    assert answer[:12] in {b"", b"HTTP/1.1 413", b"HTTP/1.1 408"}
     assert highest - before < MOST_KEPT
 
 

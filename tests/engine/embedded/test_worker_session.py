@@ -141,7 +141,6 @@ def test_deaths_in_a_row_make_it_wait(script: Script) -> None:
             third = asyncio.ensure_future(e.load())
             assert not (await asyncio.wait({third}, timeout=0.2))[0]
             third.cancel()
-            assert (await e.stats()).restarts == 1
         async with engine(delays=(0.0, 0.2, 0.3)) as e:
             waited = []
             for _ in range(5):
