@@ -22,7 +22,7 @@ from memory_use import most_memory
 
 from hermes_cli.errors import HermesError
 
-QUICK = {"pause": 0.01, "longest_pause": 0.05, "tries": 4, "silence": 5.0}  # Patience for tests
+QUICK = {"delay": 0.01, "max_delay": 0.05, "max_attempts": 4, "read_timeout": 60.0}  # RetryPolicy for tests
 
 HANG = 300.0  # seconds; no job takes as long on any machine
 
@@ -97,20 +97,20 @@ def unsound(cache: Path, right: Iterable[Path]) -> list[str]:
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:
     from hermes_cli.store import download  # noqa: PLC0415 - the environment is set first
-    from hermes_cli.store.retry_policy import RetryPolicy  # noqa: PLC0415
+    from hermes_cli.store.retry import RetryPolicy  # noqa: PLC0415
 
     events: list[dict[str, Any]] = []
     try:
         files = download.resolve(job["repo"], job.get("revision"), job["files"])
-        before = [asdict(state) | {"path": str(state.path)} for state in download.states(files)]
+        before = [asdict(state) | {"path": str(state.path)} for state in download.file_states(files)]
         found = download.fetch(
             files,
             lambda event: events.append(asdict(event)),
             verify=job.get("verify", True),
             force=job.get("force", False),
-            patience=RetryPolicy(**{**QUICK, **job.get("patience", {})}),
+            policy=RetryPolicy(**{**QUICK, **job.get("policy", {})}),
         )
-        after = [asdict(state) | {"path": str(state.path)} for state in download.states(files)]
+        after = [asdict(state) | {"path": str(state.path)} for state in download.file_states(files)]
         outcome: dict[str, Any] = {"paths": [str(path) for path in found], "before": before, "after": after}
     except HermesError as error:
         outcome = {

@@ -210,11 +210,15 @@ class Process(Running):
 
 @contextmanager
 def hermes_serve(
-    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, wait: bool = True
+    *arguments: str,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    wait: bool = True,
+    program: Sequence[str] = (sys.executable, "-m", "hermes_cli"),
 ) -> Iterator[Process]:
     """A real server on a free port; `wait` until its first model is loaded."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "hermes_cli", "serve", "--port", "0", *arguments],
+        [*program, "serve", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""`hermes catalog`: check a catalogue file, or bring ours up to date from the Hub."""
+"""`hermes catalog`: check a catalogue file, or refresh ours from the Hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.overlay import Overlay
     from hermes_cli.console import Console
 
-AT_ONCE = 8  # requests to the Hub
+CONCURRENT_REQUESTS = 8
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check the catalogue, or bring it up to date.")
 
@@ -63,7 +63,7 @@ def refresh(
 ) -> None:
     """Ask the Hub for the real sizes, hashes and revisions of all listed repositories, and for new files in them.
 
-    What it says is kept beside the catalogue, which itself is not changed. Offline, nothing changes.
+    The result is kept beside the catalogue, which itself is not changed. Offline, nothing changes.
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
@@ -74,10 +74,10 @@ def refresh(
     catalogue = shipped()
     models = catalogue.models
     if name is not None:
-        meant = Names(catalogue).parse(name)
-        if not isinstance(meant, CatalogueName):
+        reference = Names(catalogue).parse(name)
+        if not isinstance(reference, CatalogueName):
             raise NotFoundError(f"{name} is not in the catalogue.", hint="list the models: hermes list")
-        models = (meant.model,)
+        models = (reference.model,)
     repos = list(dict.fromkeys(one.repo for model in models for one in model.gguf))
     known = read_overlay()
     learned, missing = _ask(repos, console)
@@ -88,19 +88,19 @@ def refresh(
 
 
 def _ask(repos: list[str], console: Console) -> tuple[Overlay, list[str]]:
-    """What the Hub says about each repository, and those it does not show.
+    """Return the files of each repository, and the repositories that the Hub does not show.
 
     Raises:
-        NetworkError: the Hub cannot be reached; nothing was learned.
+        NetworkError: the Hub cannot be reached.
     """
     from concurrent.futures import ThreadPoolExecutor, as_completed  # noqa: PLC0415 - only for this command
 
-    from hermes_cli.store.hub import repository  # noqa: PLC0415 - huggingface_hub
+    from hermes_cli.store.hub import list_gguf_files  # noqa: PLC0415 - huggingface_hub
 
     learned: Overlay = {}
     missing: list[str] = []
-    with console.progress("asking the Hub", len(repos)) as step, ThreadPoolExecutor(AT_ONCE) as pool:
-        asked = {pool.submit(repository, repo): repo for repo in repos}
+    with console.progress("asking the Hub", len(repos)) as step, ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
+        asked = {pool.submit(list_gguf_files, repo): repo for repo in repos}
         for done in as_completed(asked):
             step(asked[done])
             try:

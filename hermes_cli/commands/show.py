@@ -46,14 +46,14 @@ def command(
 
 
 def _show_repository(wanted: HubName, catalogue: Catalogue, console: Console) -> None:
-    """The files of a repository that is not in the catalogue, and the header of the one that is meant."""
+    """Show the files of a repository that is not in the catalogue, and the header of one of them."""
     with console.working(f"asking the Hub about {wanted.repo}"):
         from hermes_cli.store import hub  # noqa: PLC0415 - huggingface_hub
 
-        listing = hub.repository(wanted.repo)
+        listing = hub.list_gguf_files(wanted.repo)
         names = frozenset(catalogue.quantizations)
-        file = _meant(wanted, list(listing.files), names)
-        header, fetched = hub.header(wanted.repo, file.path, listing.revision)
+        file = _choose_file(wanted, list(listing.files), names)
+        header, fetched = hub.read_remote_header(wanted.repo, file.path, listing.revision)
     file_page.show(f"{wanted.repo}/{file.path}", header, console)
     file_page.show_files(listing, names, console)
     console.note(f"read {fetched:,} bytes of its header; nothing else was fetched")
@@ -75,8 +75,8 @@ def _show_repository(wanted: HubName, catalogue: Catalogue, console: Console) ->
     console.document(document)
 
 
-def _meant(wanted: HubName, files: list[HubFile], names: frozenset[str]) -> HubFile:
-    """The file whose header is shown: the one asked for, or Q4_K_M, or the first."""
+def _choose_file(wanted: HubName, files: list[HubFile], names: frozenset[str]) -> HubFile:
+    """Return the file whose header is shown: the named one, or Q4_K_M, or the first."""
     if not files:
         raise NotFoundError(f"{wanted.repo} has no GGUF files.", hint="look for a repository whose name ends in -GGUF.")
     if wanted.file:

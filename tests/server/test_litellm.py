@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HANG, REPOSITORY, clean_environment
+from conftest import HANG, clean_environment
 from server_rig import hermes_serve
 
 from hermes_cli.paths import asset
 
-PYTHON = REPOSITORY / ".venv" / "clients" / "bin" / "python"
+PYTHON = Path(sys.prefix, "clients", "bin", "python")  # beside the environment in which the tests run
 WHO = "I am the Hermes demo, a tiny model of 3.8 million parameters that comes with the hermes command."
 WEATHER = "It is 13 degrees and rainy in Tokyo. It is 22 degrees and clear in Oslo."
 FUNCTIONS = [

@@ -36,7 +36,7 @@ from download_rig import (  # noqa: F401 - the_* are fixtures
 from hub_server import Fault, HubProcess
 from pull_client import Client
 
-from hermes_cli.store.space import amount
+from hermes_cli.store.disk import format_bytes
 
 MIB = 1 << 20
 
@@ -70,8 +70,8 @@ def reasons(outcome: dict[str, list[dict[str, str]]]) -> list[str]:
 )
 def test_one_run_gets_over_it(client: Client, hub: HubProcess, library: Path, faults: list[Fault], says: str) -> None:
     hub.tell(faults=faults)
-    patience = {"tries": 9, "silence": 0.3, "window": 0.4}
-    done = client.fetch(library, REPO, FILE, patience=patience)
+    policy = {"max_attempts": 9, "read_timeout": 0.3, "speed_window": 0.4}
+    done = client.fetch(library, REPO, FILE, policy=policy)
     assert any(says in reason for reason in reasons(done)), done
     assert fetched(done) == SIZE  # nothing came twice
     assert done["after"][0]["verified"]
@@ -113,7 +113,7 @@ def test_a_server_that_wants_an_hour_is_not_waited_for(
 
 def test_the_server_goes_away_and_comes_back(library: Path, served: Path) -> None:
     with HubProcess({REPO: {FILE: served}}, storage=True, pace=5_000_000) as own, Client(environment(own)) as client:
-        client.start(library, REPO, FILE, patience={"tries": 200})
+        client.start(library, REPO, FILE, policy={"max_attempts": 200})
         eventually(lambda: bool(incomplete(library)) and incomplete(library)[0].stat().st_size > 500_000)
         own.kill()
         own.start()
@@ -150,7 +150,7 @@ def test_a_killed_process_loses_next_to_nothing(
 ) -> None:
     hub.tell(faults=[Fault(stall=2_000_000)])
     with Client(environment(hub)) as victim:
-        victim.start(library, REPO, FILE, patience={"silence": HANG})
+        victim.start(library, REPO, FILE, policy={"read_timeout": HANG})
         eventually(lambda: bool(incomplete(library)) and incomplete(library)[0].stat().st_size >= 2_000_000 - MIB)
         victim.send(number)
         victim.end()
@@ -272,7 +272,7 @@ def test_a_full_disk_keeps_what_fitted_and_says_how_much_more(
     (part,) = incomplete(small_disk / "hub")
     kept = part.stat().st_size
     assert kept > 1_500_000
-    assert f"is full, {amount(SIZE - kept)} more are needed; what is here is kept" in full["message"]
+    assert f"is full, {format_bytes(SIZE - kept)} more are needed; what is here is kept" in full["message"]
     shutil.copytree(small_disk / "hub", library)  # as if there were room now
     hub.tell(log=[])
     done = client.fetch(library, REPO, FILE)
@@ -318,7 +318,7 @@ def test_two_processes_share_one_download(client: Client, hub: HubProcess, libra
 def test_the_one_who_waits_goes_on_if_the_other_dies(client: Client, hub: HubProcess, library: Path) -> None:
     hub.tell(faults=[Fault(stall=2_000_000)])
     with Client(environment(hub)) as victim:
-        victim.start(library, REPO, FILE, patience={"silence": HANG})
+        victim.start(library, REPO, FILE, policy={"read_timeout": HANG})
         eventually(lambda: bool(incomplete(library)) and incomplete(library)[0].stat().st_size > 500_000)
         client.start(library, REPO, FILE)
         victim.kill()
@@ -329,7 +329,7 @@ def test_the_one_who_waits_goes_on_if_the_other_dies(client: Client, hub: HubPro
 
 def test_hf_download_waits_for_us(client: Client, hub: HubProcess, library: Path) -> None:
     hub.tell(faults=[Fault(stall=1_000_000)])
-    client.start(library, REPO, FILE, patience={"silence": 1.0})  # long enough for hf to come and wait
+    client.start(library, REPO, FILE, policy={"read_timeout": 1.0})  # long enough for hf to come and wait
     eventually(lambda: bool(incomplete(library)))
     theirs, problems = hf(hub, library, REPO, FILE).communicate(timeout=HANG)
     assert theirs.strip() == client.outcome()["paths"][0], problems

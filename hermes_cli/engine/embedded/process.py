@@ -6,13 +6,10 @@ import os
 import re
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from hermes_cli.errors import EngineDiedError, EngineError, IntegrityError
 from hermes_cli.platforms import child_python, ending_signals
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 REINSTALL_HINT = "install it again: pip install --force-reinstall --no-cache-dir llama-cpp-python"
 _UNLOADABLE = re.compile(r"^[\w.]*EngineError: (llama\.cpp cannot be loaded: .*)$", re.MULTILINE)  # of bindings.py
@@ -22,6 +19,7 @@ _ASSERTION = re.compile(r"GGML_ASSERT\(.*\) failed")
 SPINS = "2000"
 _WAITING = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
 NTSTATUS_ERROR = 0xC0000000  # exit codes from here on are errors of Windows, which documents them in hexadecimal
+CPUINFO = Path("/proc/cpuinfo")
 _MOST_SHOWN = 300  # characters of a last line
 
 # What ends a process from outside, without a word of its own. SIGBUS comes where a mapped file has no such page.
@@ -34,8 +32,17 @@ _SIGNALS = {
         "could not read the model any more, because the file was cut short or its disk failed",
         "fetch the file again; never write to a file that is in use.",
     ),
+    "SIGILL": (
+        "met an instruction that this processor does not have: llama.cpp was built on another machine",
+        REINSTALL_HINT,
+    ),
 }
 _RETRY = "the next request starts it again; `-v` shows llama.cpp's log."
+# README.md, Install, tells of the compiler's fault; tools/lean-llama.cmake of its cause.
+AMX_HINT = (
+    "if every model ends so, a GCC before 14 built llama.cpp wrongly for this processor, which has AMX: build it "
+    "again, as README.md says under Install. Otherwise " + _RETRY
+)
 
 
 def command(module: str) -> tuple[str, ...]:
@@ -105,14 +112,24 @@ class ExitReport:
         lines = (line.strip() for line in reversed(self.log.splitlines()))
         return next(filter(None, lines), "it gave no reason")[:_MOST_SHOWN]
 
-    def while_running(self, path: Path, *, changed: bool) -> EngineDiedError:
+    def while_running(self, path: Path, *, changed: bool, cpuinfo: Path = CPUINFO) -> EngineDiedError:
         """What to tell those for whom it worked.
 
         Args:
             path: the model's file.
             changed: it is not the same any more as when it was loaded.
+            cpuinfo: what Linux says of the processor.
         """
         name = next((one.name for one in signal.Signals if one == -self.code), "")
         what, hint = _SIGNALS.get(name) or (f"{self.ended}: {self.assertion or self.last_words}", _RETRY)
+        if name == "SIGSEGV" and _has_amx(cpuinfo):
+            hint = AMX_HINT
         since = "; the file has changed since it was loaded" if changed else ""
         return EngineDiedError(f"the engine's process for {path} {what}{since}.", hint=hint)
+
+
+def _has_amx(cpuinfo: Path) -> bool:
+    try:
+        return "amx_tile" in cpuinfo.read_text(encoding="utf-8").split()
+    except OSError:  # not Linux, or without /proc
+        return False

@@ -1,4 +1,4 @@
-"""What a name stands for when it is to be fetched: a repository, a revision and files; and how it would run here."""
+"""The repository, revision and files that a name stands for in `hermes pull`, and how they would run here."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class PullTarget:
     variant: Variant | None = None
 
 
-def recommended(catalogue: Catalogue, machine: Machine) -> PullTarget:
-    """The pick of `hermes recommend`.
+def recommended_target(catalogue: Catalogue, machine: Machine) -> PullTarget:
+    """Return the pick of `hermes recommend`.
 
     Raises:
-        DoesNotFitError: nothing fits; it says what would.
+        DoesNotFitError: nothing fits; the hint says what would.
     """
     found = candidates(catalogue, machine, RecommendOptions())
     if not found:
@@ -49,17 +49,17 @@ def recommended(catalogue: Catalogue, machine: Machine) -> PullTarget:
     return _of_variant(found[0].variant, None)
 
 
-def order(
+def pull_target(
     reference: Reference, catalogue: Catalogue, machine: Machine, quant: str | None, revision: str | None
 ) -> PullTarget:
-    """The files that a name stands for. Without a quantization it is the one that fits this machine best.
+    """Return the files of a name. Without a quantization it is the one that fits this machine best.
 
     Args:
-        reference: the name, read.
-        catalogue: where models are looked up.
-        machine: what it is to fit.
+        reference: the parsed name.
+        catalogue: to look up models.
+        machine: to fit the model to.
         quant: `--quant`, which must not contradict the name.
-        revision: branch, tag or commit; None is what the catalogue or `main` says.
+        revision: branch, tag or commit; None for that of the catalogue or `main`.
 
     Raises:
         UsageError: it is not something that can be fetched, or `--quant` contradicts it.
@@ -74,14 +74,14 @@ def order(
         case FileName(path):
             raise UsageError(f"{path} is a path on this disk.", hint=f"adopt a file that is here: hermes import {path}")
         case CatalogueName(model, named, repository):
-            wanted = _one_quantization(named, quant, frozenset(catalogue.quantizations))
-            return _of_variant(_variant(model, wanted, repository, catalogue, machine), revision)
+            quantization = _quantization(named, quant, frozenset(catalogue.quantizations))
+            return _of_variant(_variant(model, quantization, repository, catalogue, machine), revision)
         case HubName():
             return _of_hub(reference, quant, revision, frozenset(catalogue.quantizations))
 
 
-def fit(variant: Variant, machine: Machine) -> tuple[ContextSettings, Placement]:
-    """How it would be loaded for a chat: with the longest context that fits, or the shortest if none does."""
+def fit_for_chat(variant: Variant, machine: Machine) -> tuple[ContextSettings, Placement]:
+    """Return settings and placement for a chat: the longest context that fits, or the shortest if none does."""
     usable = variant.model.context.usable
     context = min(NEEDS["chat"].wanted, usable)
     while True:
@@ -93,7 +93,7 @@ def fit(variant: Variant, machine: Machine) -> tuple[ContextSettings, Placement]
         context //= 2
 
 
-def _one_quantization(named: str | None, flag: str | None, names: frozenset[str]) -> str | None:
+def _quantization(named: str | None, flag: str | None, names: frozenset[str]) -> str | None:
     if flag is None:
         return named
     wanted = canonical(flag, names)
@@ -105,26 +105,22 @@ def _one_quantization(named: str | None, flag: str | None, names: frozenset[str]
 
 
 def _variant(
-    model: CatalogModel, wanted: str | None, repository: str | None, catalogue: Catalogue, machine: Machine
+    model: CatalogModel, quantization: str | None, repository: str | None, catalogue: Catalogue, machine: Machine
 ) -> Variant:
     if not model.gguf:
         raise NotFoundError(
             f"no GGUF files of {model.name} are known.",
             hint=f"convert {model.weights.original} yourself, or choose another model: hermes list",
         )
-    if wanted is None and repository is None:
-        found = [
-            one.variant
-            for one in candidates(catalogue, machine, RecommendOptions())
-            if one.variant.model.id == model.id
-        ]
-        best = found[0] if found else usual(model)
+    if quantization is None and repository is None:
+        ranked = (one.variant for one in candidates(catalogue, machine, RecommendOptions()))
+        best = next((variant for variant in ranked if variant.model.id == model.id), None) or usual(model)
         if best:
             return best
-    fitting = matching(model, quantization=wanted, repository=repository)
+    fitting = matching(model, quantization=quantization, repository=repository)
     if not fitting:
         known = ", ".join(dict.fromkeys(one.quantization for one in matching(model, repository=repository)))
-        raise NotFoundError(f"no {wanted} of {model.short} is known.", hint=f"choose one of: {known}")
+        raise NotFoundError(f"no {quantization} of {model.short} is known.", hint=f"choose one of: {known}")
     preferred = [one for one in best_sources(model) if one in fitting]
     return next((one for one in fitting if one.quantization == "Q4_K_M"), (preferred or fitting)[0])
 
@@ -133,38 +129,40 @@ def _of_variant(variant: Variant, revision: str | None) -> PullTarget:
     return PullTarget(variant.name, variant.repository.repo, revision, variant.files, variant)
 
 
-def _of_hub(wanted: HubName, quant: str | None, revision: str | None, names: frozenset[str]) -> PullTarget:
-    from hermes_cli.store.hub import listing  # noqa: PLC0415 - the HTTP stack
+def _of_hub(name: HubName, quant: str | None, revision: str | None, names: frozenset[str]) -> PullTarget:
+    from hermes_cli.store.hub import list_files  # noqa: PLC0415 - the HTTP stack
 
-    known = [file.path for file in listing(wanted.repo, revision) if file.path.lower().endswith(".gguf")]
-    if wanted.file:
-        files = _with_shards(wanted.file, known) or (wanted.file,)
-        return PullTarget(f"{wanted.repo}/{wanted.file}", wanted.repo, revision, files)
-    asked = quant or wanted.quantization
-    firsts = [path for path in known if "-of-" not in path or "-00001-of-" in path]
-    if asked:
-        firsts = [path for path in firsts if plain(spoken(path.rpartition("/")[2], names) or "") == plain(asked)]
-    if not known:
-        raise NotFoundError(
-            f"{wanted.repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF."
-        )
+    listed = [file.path for file in list_files(name.repo, revision) if file.path.lower().endswith(".gguf")]
+    if name.file:
+        files = _with_shards(name.file, listed) or (name.file,)
+        return PullTarget(f"{name.repo}/{name.file}", name.repo, revision, files)
+
+    def quantization_of(path: str) -> str | None:
+        return spoken(path.rpartition("/")[2], names)
+
+    wanted = quant or name.quantization
+    firsts = [path for path in listed if "-of-" not in path or "-00001-of-" in path]
+    if wanted:
+        firsts = [path for path in firsts if plain(quantization_of(path) or "") == plain(wanted)]
+    if not listed:
+        raise NotFoundError(f"{name.repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
     if not firsts:
-        there = dict.fromkeys(spoken(path.rpartition("/")[2], names) or path for path in known)
-        raise NotFoundError(f"{wanted.repo} has no {asked}.", hint=f"it has {', '.join(there)}")
+        offered = dict.fromkeys(quantization_of(path) or path for path in listed)
+        raise NotFoundError(f"{name.repo} has no {wanted}.", hint=f"it has {', '.join(offered)}")
     if len(firsts) > 1:
-        example = spoken(firsts[0].rpartition("/")[2], names) or firsts[0]
+        example = quantization_of(firsts[0]) or firsts[0]
         raise UsageError(
-            f"{wanted.repo} has {len(firsts)} models: {', '.join(firsts[:8])}{' …' if len(firsts) > 8 else ''}.",  # noqa: PLR2004 - a line
-            hint=f"say which: hermes pull {wanted.repo} --quant {example}",
+            f"{name.repo} has {len(firsts)} models: {', '.join(firsts[:8])}{' …' if len(firsts) > 8 else ''}.",  # noqa: PLR2004 - a line
+            hint=f"say which: hermes pull {name.repo} --quant {example}",
         )
-    said = spoken(firsts[0].rpartition("/")[2], names)
-    name = f"{wanted.repo}:{said}" if said else f"{wanted.repo}/{firsts[0]}"
-    return PullTarget(name, wanted.repo, revision, _with_shards(firsts[0], known))
+    quantization = quantization_of(firsts[0])
+    label = f"{name.repo}:{quantization}" if quantization else f"{name.repo}/{firsts[0]}"
+    return PullTarget(label, name.repo, revision, _with_shards(firsts[0], listed))
 
 
-def _with_shards(first: str, known: Sequence[str]) -> tuple[str, ...]:
-    """The file, and all that gguf-split cut from the same model."""
-    stem, found, rest = first.partition("-00001-of-")
-    if not found:
-        return (first,) if first in known else ()
-    return tuple(sorted(path for path in known if path.startswith(f"{stem}-") and path.endswith(f"-of-{rest}")))
+def _with_shards(first: str, listed: Sequence[str]) -> tuple[str, ...]:
+    """Return the file and the other shards of the same model; none if it is not listed."""
+    stem, separator, rest = first.partition("-00001-of-")
+    if not separator:
+        return (first,) if first in listed else ()
+    return tuple(sorted(path for path in listed if path.startswith(f"{stem}-") and path.endswith(f"-of-{rest}")))
