@@ -34,7 +34,7 @@ from benchmarks.peers import programs
 from benchmarks.scenarios import STREAMS, WRITTEN, Measure, Outcome, Scenario
 from benchmarks.sides import Counts, HttpSide, LlamaServer, Load, Piece, Side, Stream, Task, answer
 from hermes_cli import paths
-from hermes_cli.catalog.load import load as load_catalogue
+from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.generation import ChatModel, Content, Done, Message, TurnRequest

@@ -203,19 +203,19 @@ def ask(
     *,
     messages: Sequence[Message] = HI,
     tools: Sequence[dict[str, Any]] = (),
-    manner: ChatOptions | None = None,
+    options: ChatOptions | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Heard:
     heard = Heard()
 
     async def answer() -> None:
-        partner = await connect(read_address(url, environ or {}), model, heard.says.append, heard.says.append)
+        backend = await connect(read_address(url, environ or {}), model, heard.says.append, heard.says.append)
         try:
-            async with aclosing(partner.answer(messages, tools, manner or ChatOptions())) as events:
+            async with aclosing(backend.generate(messages, tools, options or ChatOptions())) as events:
                 async for one in events:
                     heard.events.append(one)
         finally:
-            await partner.close()
+            await backend.close()
 
     try:
         asyncio.run(answer())

@@ -25,9 +25,9 @@ from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.protocol import Engine
 from hermes_cli.errors import HermesError
 from hermes_cli.generation import TAGS
+from hermes_cli.planning.fitted_plan import FittedPlan
 from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
 from hermes_cli.planning.memory import ContextSettings
-from hermes_cli.planning.verdict import FittedPlan
 from hermes_cli.server.app import make_app
 from hermes_cli.server.listening import listen, port_of
 from hermes_cli.server.metrics import Metrics

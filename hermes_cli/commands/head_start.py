@@ -24,7 +24,7 @@ class Prewarm:
             engine: there will be one.
             verbose: its child shows llama.cpp's log.
         """
-        self.loop = EventLoop()
+        self.event_loop = EventLoop()
         self._engine, self._verbose = engine, verbose
         self._child: asyncio.Task[Child] | None = None
 
@@ -40,10 +40,10 @@ class Prewarm:
             self._child = self._begin()
 
     def _begin(self) -> asyncio.Task[Child]:
-        return self.loop.begin(Child.start(verbose=self._verbose))
+        return self.event_loop.begin(Child.start(verbose=self._verbose))
 
     def __enter__(self) -> Self:
-        self.loop.__enter__()
+        self.event_loop.__enter__()
         if self._engine:
             self.ready()
         return self
@@ -51,9 +51,9 @@ class Prewarm:
     def __exit__(self, *error: object) -> None:
         try:
             if self._child:
-                self.loop.run(_ended(self._child))
+                self.event_loop.run(_ended(self._child))
         finally:
-            self.loop.__exit__(*error)
+            self.event_loop.__exit__(*error)
 
 
 async def _ended(starting: asyncio.Task[Child]) -> None:

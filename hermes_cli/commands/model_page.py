@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.load import as_plain
 from hermes_cli.catalog.models import RecommendedSampling
-from hermes_cli.catalog.variants import Variant, best_sources, matching
+from hermes_cli.catalog.variants import Variant, matching_variants, preferred_variants
 from hermes_cli.commands.list import HERE, model_summary, variant_document
 from hermes_cli.commands.units import billions, gigabytes
 from hermes_cli.prompting.messages import Message
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.catalog.names import CatalogueName
+    from hermes_cli.catalog.names import CatalogueReference
     from hermes_cli.console import Console
 
 EXAMPLE = (Message("system", "You are Hermes."), Message("user", "Hello!"))
@@ -25,11 +25,11 @@ BOS = {"llama-3": "<|begin_of_text|>"}
 NUMBERS = ("SIZE", "BITS/WEIGHT", "LOSS")
 
 
-def show(wanted: CatalogueName, catalogue: Catalogue, console: Console) -> None:
+def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> None:
     """Print the page: each quantization from its preferred repository, or what was asked for by name."""
     model = wanted.model
-    named = matching(model, quantization=wanted.quantization, repository=wanted.repository)
-    offered = named if wanted.repository or wanted.quantization else best_sources(model)
+    named = matching_variants(model, quantization=wanted.quantization, repository=wanted.repository)
+    offered = named if wanted.repository or wanted.quantization else preferred_variants(model)
     console.text(f"{model.name}\n\n")
     facts = list(_facts(model))
     width = max(len(label) for label, _, _ in facts)

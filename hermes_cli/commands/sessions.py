@@ -50,10 +50,10 @@ def list_(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColo
     """List saved conversations, the newest first."""
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.chat.sessions.store import sessions  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.chat.sessions.store import list_sessions  # noqa: PLC0415 - arguments are checked first
 
     folder = paths.chats_dir()
-    found = sessions(folder)
+    found = list_sessions(folder)
     if found:
         console.table(
             ("NAME", "MESSAGES", "SIZE", "LAST USED", "MODEL", "TITLE"), _rows(found), right=("MESSAGES", "SIZE")
@@ -106,17 +106,19 @@ def rm(
             hint="see what is saved: hermes sessions" if not names else "give names, or --all.",
         )
 
-    from hermes_cli.chat.sessions.store import find, remove, sessions  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.store import find_session, list_sessions, remove_sessions  # noqa: PLC0415 - as above
 
     folder = paths.chats_dir()
-    going = sessions(folder) if everything else list(dict.fromkeys(find(folder, name) for name in names or []))
+    going = list_sessions(folder)
+    if not everything:
+        going = list(dict.fromkeys(find_session(folder, name) for name in names or []))
     for one in going:
         console.note(f"{one.name}  {_messages(one.messages)}  {gigabytes(one.bytes)}  {one.title}")
     if not going:
         console.note("there is nothing to remove")
     elif not yes:
         agreed_to_remove(_count(len(going)), console)
-    removed = remove(one.path for one in going)
+    removed = remove_sessions(one.path for one in going)
     _say(removed, console)
 
 
@@ -155,26 +157,26 @@ def _read(name: str, console: Console) -> SavedSession:
     Raises:
         HermesError: there is none, or it cannot be read.
     """
-    from hermes_cli.chat.sessions.store import find, read  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.store import find_session, read_session  # noqa: PLC0415 - as above
 
-    saved = read(find(paths.chats_dir(), name).path)
-    if saved.damaged:
-        count = len(saved.conversation.said)
+    saved = read_session(find_session(paths.chats_dir(), name).path)
+    if saved.damaged_line:
+        count = len(saved.conversation.entries)
         console.warn(
-            f"{saved.name} is damaged in line {saved.damaged:,}: {_messages(count)} before that could be read."
+            f"{saved.name} is damaged in line {saved.damaged_line:,}: {_messages(count)} before that could be read."
         )
     return saved
 
 
 def _rows(found: Sequence[SessionInfo]) -> list[tuple[str, ...]]:
-    from hermes_cli.chat.sessions.export import when  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.export import local_time  # noqa: PLC0415 - as above
 
     return [
         (
             one.name,
             str(one.messages),
             gigabytes(one.bytes),
-            when(one.modified),
+            local_time(one.modified),
             one.model,
             f"cannot be read: {one.problem}" if one.problem else one.title,
         )
@@ -183,14 +185,14 @@ def _rows(found: Sequence[SessionInfo]) -> list[tuple[str, ...]]:
 
 
 def _entry(one: SessionInfo) -> dict[str, Any]:
-    from hermes_cli.chat.sessions.export import moment  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.export import iso_time  # noqa: PLC0415 - as above
 
     return {
         "name": one.name,
         "title": one.title,
         "model": one.model or None,
         "messages": one.messages,
-        "modified": moment(one.modified),
+        "modified": iso_time(one.modified),
         "bytes": one.bytes,
         "path": str(one.path),
         "problem": one.problem,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from hermes_cli.engine.embedded.fit_check import confirm
 from hermes_cli.errors import DoesNotFitError, EngineError
 from hermes_cli.hardware.probe import probe
+from hermes_cli.planning.fitted_plan import remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.placement import GIB
-from hermes_cli.planning.verdict import without
 
 if TYPE_CHECKING:
     from hermes_cli.errors import HermesError
@@ -30,7 +30,7 @@ def _ask(offer: ServedModel) -> HermesError | None:
         return EngineError(f"llama.cpp cannot load {offer.name}: {confirmed.note}.", hint="start the server with -v.")
     places = confirmed.places
     if draft := offer.options.draft:
-        places += confirm(draft.path, _as_planned(draft.plan), without(machine, confirmed)).places
+        places += confirm(draft.path, _as_planned(draft.plan), remaining_machine(machine, confirmed)).places
     short = max(places, key=lambda place: place.missing)
     if not short.missing:
         return None

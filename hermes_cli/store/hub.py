@@ -28,7 +28,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_st
 
 from hermes_cli.catalog.overlay import HubFile, HubRepository
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError
-from hermes_cli.gguf.header import Header, read_source
+from hermes_cli.gguf.header import GGUFHeader, read_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,7 +156,7 @@ def is_safe(path: str) -> bool:
     return len(path) < 1000 and all(_SAFE_PART.match(part) for part in path.split("/"))  # noqa: PLR2004 - generous
 
 
-def read_remote_header(repo: str, file: str, revision: str | None = None) -> tuple[Header, int]:
+def read_remote_header(repo: str, file: str, revision: str | None = None) -> tuple[GGUFHeader, int]:
     """Return the header of a GGUF file on the Hub, and how many bytes were fetched to read it.
 
     Raises:

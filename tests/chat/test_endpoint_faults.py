@@ -32,13 +32,12 @@ from endpoint_rig import (
 from hermes_cli.chat.agent_loop import AgentLoop
 from hermes_cli.chat.backend import ChatBackend
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.endpoint import http_client as wire
+from hermes_cli.chat.endpoint import http_client
 from hermes_cli.chat.endpoint.address import read_address
 from hermes_cli.chat.endpoint.endpoint_backend import EndpointBackend, connect
 from hermes_cli.chat.event_loop import EventLoop
-from hermes_cli.chat.oneshot import PlainView
 from hermes_cli.chat.options import ChatOptions
-from hermes_cli.chat.view import ToolResult
+from hermes_cli.chat.view import PlainView, ToolResult
 from hermes_cli.console import Console
 from hermes_cli.errors import ContextFullError, NetworkError
 from hermes_cli.prompting.messages import Content, ToolCall
@@ -46,7 +45,7 @@ from hermes_cli.prompting.messages import Content, ToolCall
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    monkeypatch.setattr(wire, "PAUSE", 0.01)
+    monkeypatch.setattr(http_client, "PAUSE", 0.01)
     with endpoint() as told:
         yield told
 
@@ -114,12 +113,12 @@ def test_what_breaks_off_keeps_what_came_and_says_so(server: Endpoint, fault: Re
 
 
 def test_a_server_that_falls_silent_is_given_up(server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "BETWEEN", 0.2)
+    monkeypatch.setattr(http_client, "BETWEEN", 0.2)
     heard = ask(server.answers(stream(delta(content="Hi"), end="open")).url)
     assert heard.text == "Hi"
     assert isinstance(heard.error, NetworkError)
     assert server.left.wait(HANG)
-    monkeypatch.setattr(wire, "FIRST_BYTE", 0.2)
+    monkeypatch.setattr(http_client, "FIRST_BYTE", 0.2)
     heard = ask(server.answers(stream(b": patience\n\n", end="open")).url)
     assert isinstance(heard.error, NetworkError)
     assert "nothing came for" in heard.error.message
@@ -176,14 +175,14 @@ def test_a_conversation_keeps_what_came_before_it_broke_off(server: Endpoint) ->
 
     conversation = Conversation()
     with EventLoop() as loop:
-        partner: ChatBackend = loop.run(connect(read_address(server.url, {}), None, str, str))
-        view = PlainView(Console(out=io.StringIO()), partner, ChatOptions())
-        talk = AgentLoop(conversation, partner, NoTools(), view, loop)
+        backend: ChatBackend = loop.run(connect(read_address(server.url, {}), None, str, str))
+        view = PlainView(Console(out=io.StringIO()), backend, ChatOptions())
+        agent = AgentLoop(conversation, backend, NoTools(), view, loop)
         with pytest.raises(NetworkError):
-            talk.ask("One?")
-        talk.ask("Another?")
-        loop.run(partner.close())
-    assert [(said.message.content, said.unfinished) for said in conversation.said] == [
+            agent.ask("One?")
+        agent.ask("Another?")
+        loop.run(backend.close())
+    assert [(said.message.content, said.unfinished) for said in conversation.entries] == [
         ("One?", False), ("Half an", True), ("Another?", False), ("A whole one.", False),
     ]  # fmt: skip
     assert [one["content"] for one in server.last["messages"]] == ["One?", "Half an", "Another?"]
@@ -193,30 +192,30 @@ def test_closing_an_answer_closes_its_connection(server: Endpoint) -> None:
     server.answers(stream(delta(content="Hi"), end="open"))
 
     async def first() -> float:
-        partner = await connect(read_address(server.url, {}), None, str, str)
-        events = partner.answer(HI, [], ChatOptions())
+        backend = await connect(read_address(server.url, {}), None, str, str)
+        events = backend.generate(HI, [], ChatOptions())
         assert await anext(events) == Content("Hi")
         began = time.monotonic()
         await events.aclose()
         took = time.monotonic() - began
         assert await asyncio.to_thread(server.left.wait, HANG)
-        await partner.close()
+        await backend.close()
         return took
 
-    assert asyncio.run(first()) < wire.BETWEEN  # which it would wait for the rest
+    assert asyncio.run(first()) < http_client.BETWEEN  # which it would wait for the rest
 
 
 def test_ctrl_c_ends_it_at_once(server: Endpoint) -> None:
     server.answers(stream(delta(content="Hi"), end="open"))
 
-    async def answer(partner: EndpointBackend) -> None:
-        async with aclosing(partner.answer(HI, [], ChatOptions())) as events:
+    async def answer(backend: EndpointBackend) -> None:
+        async with aclosing(backend.generate(HI, [], ChatOptions())) as events:
             async for _ in events:
                 os.kill(os.getpid(), signal.SIGINT)
 
     with EventLoop() as loop:
-        partner = loop.run(connect(read_address(server.url, {}), None, str, str))
+        backend = loop.run(connect(read_address(server.url, {}), None, str, str))
         with pytest.raises(KeyboardInterrupt):
-            loop.run(answer(partner))
+            loop.run(answer(backend))
         assert server.left.wait(HANG)
-        loop.run(partner.close())
+        loop.run(backend.close())

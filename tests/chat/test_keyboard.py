@@ -9,7 +9,7 @@ import pytest
 from conftest import clean_environment
 from terminal_rig import Terminal
 
-from hermes_cli.chat.terminal.keyboard import is_open, unquoted
+from hermes_cli.chat.slash.command import is_open_quote, unquoted
 
 PROGRAM = Path(__file__).parent.parent / "keyboard_program.py"
 CTRL_C, CTRL_D, CTRL_G, CTRL_J, CTRL_R, ALT_ENTER, UP = "\x03", "\x04", "\x07", "\n", "\x12", "\x1b\r", "\x1b[A"
@@ -251,13 +251,13 @@ def test_a_dumb_terminal_means_the_same(tmp_path: Path) -> None:
     ],
 )
 def test_what_quotes_mean(typed: str, meant: str) -> None:
-    assert not is_open(typed)
+    assert not is_open_quote(typed)
     assert unquoted(typed) == meant
 
 
 @pytest.mark.parametrize("typed", ['"""', '"""a', '""""', '"""a\nb""'])
 def test_open_quotes(typed: str) -> None:
-    assert is_open(typed)
+    assert is_open_quote(typed)
 
 
 def test_importing_it_costs_nothing_of_prompt_toolkit() -> None:

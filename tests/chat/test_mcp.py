@@ -23,9 +23,8 @@ from conftest import HANG, REPOSITORY, RunHermes, clean_environment, eventually
 
 from hermes_cli.chat.tools import mcp_client, mcp_stdio
 from hermes_cli.chat.tools.config import ChatFile, McpAddress, McpCommand, McpServer, chosen_servers
-from hermes_cli.chat.tools.consent import Consent
 from hermes_cli.chat.tools.mcp_client import McpServers
-from hermes_cli.chat.tools.toolbox import Toolbox
+from hermes_cli.chat.tools.toolbox import Consent, Toolbox
 from hermes_cli.errors import ExitCode, HermesError, NetworkError, NotFoundError
 from hermes_cli.prompting.messages import ToolCall
 
@@ -53,7 +52,7 @@ def listens(port: int) -> bool:
 @contextmanager
 def connected(*servers: McpServer, warned: list[str] | None = None, seconds: float = HANG) -> Iterator[Toolbox]:
     """A toolbox that asks nobody, with servers that have started; `seconds` is for calls."""
-    toolbox = Toolbox(Consent(None, everything=True), ([] if warned is None else warned).append, seconds=seconds)
+    toolbox = Toolbox(Consent(None, everything=True), ([] if warned is None else warned).append, timeout=seconds)
     try:
         toolbox.begin(servers)
         toolbox.ready()
@@ -107,7 +106,7 @@ def test_what_a_server_offers(rig: Toolbox) -> None:
             },
         },
     }
-    first = rig.described()[0]
+    first = rig.listing()[0]
     assert (first.origin, first.does) == ("mcp: rig", "Say it back.")
 
 
@@ -243,14 +242,14 @@ def test_names_are_made_to_fit_and_unusable_tools_left_out() -> None:
         assert why.startswith("bad (mcp: a) is left out: the parameters of tool bad")
         content = [{"type": "text", "text": "hi"}]
         assert toolbox.run(ToolCall("b_files_read", {"content": content})).text == "hi"
-        described = toolbox.described()[2]
+        described = toolbox.listing()[2]
         assert (described.name, described.origin, described.does) == ("b_files_read", "mcp: b", "second")
         assert len(toolbox.schemas) == 4
         assert len(warned) == 1
 
 
 def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_stdio, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(mcp_stdio, "MAX_MESSAGE", 10_000)
     with connected(plain([{"name": "one"}], flaw="stubborn")) as toolbox:
         result = toolbox.run(ToolCall("one", {"content": [{"type": "text", "text": "x" * 100_000}]}))
         assert "it sent a message of more than 10,000 bytes" in json.loads(result.text)["error"]
@@ -307,7 +306,7 @@ def test_over_http_a_server_that_goes_and_comes_back() -> None:
 )
 def test_a_server_that_does_not_start_is_one_error(server: McpServer, error: type[HermesError], says: str) -> None:
     before = children()
-    servers = McpServers(seconds=HANG)
+    servers = McpServers(start_timeout=HANG)
     try:
         servers.begin([plain([{"name": "one"}], name="fine"), server])
         with pytest.raises(error) as caught:
@@ -320,7 +319,7 @@ def test_a_server_that_does_not_start_is_one_error(server: McpServer, error: typ
 
 
 def test_a_server_that_does_not_answer_is_an_error() -> None:
-    servers = McpServers(seconds=0.5)
+    servers = McpServers(start_timeout=0.5)
     try:
         servers.begin([plain([], flaw="mute", name="c")])
         with pytest.raises(HermesError) as caught:
@@ -360,8 +359,8 @@ def announced(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
 
 
 def test_ctrl_c_while_they_end_ends_them_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_client, "ENDS_WITHIN", HANG)
-    monkeypatch.setattr(mcp_stdio, "ENDS_WITHIN", HANG)
+    monkeypatch.setattr(mcp_client, "END_TIMEOUT", HANG)
+    monkeypatch.setattr(mcp_stdio, "TERMINATE_TIMEOUT", HANG)
     before = children()
     servers = McpServers()
     servers.begin([plain([{"name": "one"}], flaw="stubborn")])
@@ -374,7 +373,7 @@ def test_ctrl_c_while_they_end_ends_them_at_once(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_is_still_starting_is_ended_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_client, "ENDS_WITHIN", HANG)
+    monkeypatch.setattr(mcp_client, "END_TIMEOUT", HANG)
     before, servers = children(), McpServers()
     servers.begin([plain([], flaw="mute")])
     eventually(lambda: children() - before)
@@ -388,7 +387,7 @@ def test_ctrl_c_while_one_starts_forgets_it(monkeypatch: pytest.MonkeyPatch) -> 
     before = children()
     with connected() as toolbox:
         toolbox.begin([plain([], flaw="mute")])
-        with interrupted(announced(monkeypatch, "outcome").is_set):
+        with interrupted(announced(monkeypatch, "wait_for").is_set):
             toolbox.ready()
         assert toolbox.servers() == []
         eventually(lambda: children() == before)
@@ -410,7 +409,7 @@ def test_servers_come_later_and_come_back() -> None:
 CHAT = """
 import signal, sys
 from hermes_cli.chat.tools.config import McpCommand
-from hermes_cli.chat.tools.consent import Consent
+from hermes_cli.chat.tools.toolbox import Consent
 from hermes_cli.chat.tools.toolbox import Toolbox
 from hermes_cli.prompting.messages import ToolCall
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -201,12 +201,12 @@ def test_a_conversation_that_goes_on_is_shown_as_it_was() -> None:
     view, file = scene()
     conversation = Conversation()
     for at in range(4):
-        conversation.say(Message("user", f"question {at}"))
-        conversation.say(
-            Message("assistant", f"**answer** {at}", reasoning="hm"), spent=TurnUsage(reasoning_seconds=1.5)
+        conversation.add(Message("user", f"question {at}"))
+        conversation.add(
+            Message("assistant", f"**answer** {at}", reasoning="hm"), usage=TurnUsage(reasoning_seconds=1.5)
         )
-    conversation.say(Message("assistant", None, (CALL,)), unfinished=True)
-    conversation.say(Message("tool", "rain", tool_call_id=CALL.id, name="get_weather"))
+    conversation.add(Message("assistant", None, (CALL,)), unfinished=True)
+    conversation.add(Message("tool", "rain", tool_call_id=CALL.id, name="get_weather"))
     view.history(conversation)
     assert seen(file).split("\n") == [
         *("… 4 earlier messages", "", "> question 2", "∴ thought for 1.5 s", "answer 2"),

@@ -67,14 +67,14 @@ class Chats:
 
     @staticmethod
     def _weather(conversation: Conversation) -> None:
-        conversation.say(Message("user", "Weather in Tokyo?\nPlease"))
-        conversation.say(Message("assistant", None, (CALL,), "Let me \x1b[31mlook."), model="demo")
-        conversation.say(Message("tool", '{"temperature": 13}', tool_call_id="call_1", name="get_weather"))
-        conversation.say(Message("assistant", "It is 13 degrees.\x1b[2J"), model="demo")
+        conversation.add(Message("user", "Weather in Tokyo?\nPlease"))
+        conversation.add(Message("assistant", None, (CALL,), "Let me \x1b[31mlook."), model="demo")
+        conversation.add(Message("tool", '{"temperature": 13}', tool_call_id="call_1", name="get_weather"))
+        conversation.add(Message("assistant", "It is 13 degrees.\x1b[2J"), model="demo")
 
     @staticmethod
     def _haiku(conversation: Conversation) -> None:
-        conversation.say(Message("user", "A haiku"))
+        conversation.add(Message("user", "A haiku"))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.errors import EngineError, IntegrityError
-from hermes_cli.planning.memory import ContextSettings, Part, Weights
+from hermes_cli.planning.memory import ContextSettings, MemoryBreakdown, Weights
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -117,7 +117,7 @@ def devices(log: str) -> tuple[LoggedDevice, ...]:
     return tuple(LoggedDevice(name, int(free) * MIB) for name, free in _DEVICE.findall(log))
 
 
-def allocation(model_log: str, context_log: str, weights: Weights) -> tuple[Part, ...]:
+def allocation(model_log: str, context_log: str, weights: Weights) -> tuple[MemoryBreakdown, ...]:
     """Bytes in RAM, then on each device; without what backends take for themselves.
 
     Args:
@@ -141,7 +141,7 @@ def allocation(model_log: str, context_log: str, weights: Weights) -> tuple[Part
             hint="this llama-cpp-python is newer than hermes knows: pip install llama-cpp-python==0.3.36",
         )
     places = (HOST, *range(len(names)))
-    return tuple(Part(held[place], cached[place], compute[place], output[place]) for place in places)
+    return tuple(MemoryBreakdown(held[place], cached[place], compute[place], output[place]) for place in places)
 
 
 def _place(name: str, names: Sequence[str]) -> int:

@@ -20,21 +20,21 @@ from hermes_cli.errors import EngineError, IntegrityError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.file_facts import facts_of
+from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
 from hermes_cli.planning.load_plan import alternatives_to, plans_for
-from hermes_cli.planning.memory import Part
-from hermes_cli.planning.placement import OVERHEAD, reserve
-from hermes_cli.planning.verdict import RAM, DryRun, MemoryUse, verdict
+from hermes_cli.planning.memory import MemoryBreakdown
+from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
     from typing import Self
 
-    from hermes_cli.gguf.header import Header
+    from hermes_cli.gguf.header import GGUFHeader
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.file_facts import FileFacts
+    from hermes_cli.planning.fitted_plan import FittedPlan, Tried
     from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
-    from hermes_cli.planning.verdict import FittedPlan, Tried
 
     Json = dict[str, Any]
 
@@ -120,7 +120,7 @@ class FitCheck:
         finally:
             timer.cancel()
             self.close()
-        confirmed = verdict(self._path.name, self._loading, plans, alternatives)
+        confirmed = choose_plan(self._path.name, self._loading, plans, alternatives)
         notes = (self._missed(confirmed), confirmed.note)
         return replace(confirmed, note="; ".join(note for note in notes if note))
 
@@ -175,7 +175,7 @@ class FitCheck:
             raise IntegrityError(answer["file"], hint=answer["hint"])
         if "refusal" in answer:
             return DryRun(refusal=answer["refusal"])
-        ram, *on_devices = (Part(**part) for part in answer["parts"])
+        ram, *on_devices = (MemoryBreakdown(**part) for part in answer["parts"])
         places = [
             self._device_place(number, part, said)
             for number, (part, said) in enumerate(zip(on_devices, answer["devices"], strict=True))
@@ -185,12 +185,12 @@ class FitCheck:
             room -= sum(place.part.total for place in places)
         return DryRun((MemoryUse(RAM, replace(ram, overhead=OVERHEAD["cpu"]), room), *places))
 
-    def _device_place(self, number: int, part: Part, said: Json) -> MemoryUse:
+    def _device_place(self, number: int, part: MemoryBreakdown, said: Json) -> MemoryUse:
         """A GPU that only llama.cpp knows has the room that it says."""
         known = self._machine.usable_devices
         if number < len(known):
             device = known[number]
-            name, room, overhead = device.name, max(device.free - reserve(device), 0), OVERHEAD[device.backend]
+            name, room, overhead = device.name, max(device.free - reserved_bytes(device), 0), OVERHEAD[device.backend]
         else:
             name, room, overhead = said["name"], said["free"], max(OVERHEAD.values())
         return MemoryUse(name, replace(part, overhead=overhead) if part.total else part, room)
@@ -247,7 +247,7 @@ def confirm(
         return confirmation.result()
 
 
-def _headers(path: Path) -> list[Header]:
+def _headers(path: Path) -> list[GGUFHeader]:
     """Of the file, or of all its shards."""
     first = read_header(path)
     if first.split is None or FIRST_SHARD not in path.name:

@@ -20,9 +20,9 @@ from gguf_bytes import entry, gguf, string, tensor
 from hostile_gguf import hostile
 from skeleton import metadata, write_skeleton
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import Architecture, Yarn
-from hermes_cli.catalog.tensors import tensors
+from hermes_cli.catalog.tensors import model_tensors
 from hermes_cli.engine.embedded import fit_check as module
 from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.fit_check import FitCheck, confirm
@@ -30,12 +30,12 @@ from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, IntegrityError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.hardware.probe import probe
+from hermes_cli.planning.fitted_plan import FittedPlan
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import ContextSettings, KvType, on_cpu
-from hermes_cli.planning.placement import OVERHEAD, reserve
-from hermes_cli.planning.verdict import FittedPlan
+from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
 
-MODELS = {model.short: model for model in shipped().models}
+MODELS = {model.short: model for model in shipped_catalogue().models}
 ONE_OF_EACH_KIND = ["hermes-4.3:36b", "hermes-4:14b", "hermes-3:8b", "hermes-3:3b", "hermes-2:8x7b", "hermes-4:405b"]
 MIB = 1 << 20
 GIB = 1 << 30
@@ -271,7 +271,7 @@ def test_a_gpu_keeps_a_reserve_and_pays_for_its_backend(demo_path: Path, monkeyp
     ram, first, second = found.places
     assert (ram.name, ram.part.total, ram.room) == ("RAM", 100 * MIB + OVERHEAD["cpu"], GIB)
     assert (first.name, first.part.total) == ("Card", 4000 * MIB + OVERHEAD["cuda"])
-    assert first.room == 8 * GIB - reserve(machine(1, 8).devices[0])
+    assert first.room == 8 * GIB - reserved_bytes(machine(1, 8).devices[0])
     assert second.part.total == 0
     assert found.gpu_layers == 7
     with pytest.raises(DoesNotFitError, match=r"needs 8\.\d\d GiB on Card, where 7\.\d\d GiB are free"):
@@ -316,7 +316,7 @@ def test_this_very_machine(demo_path: Path) -> None:
 def write_shards(folder: Path) -> tuple[Path, int]:
     """A model of one layer in two files; the first one's path and the bytes of all tensors."""
     a = architecture(1, 1, 64)
-    halves = list(tensors(a))[:6], list(tensors(a))[6:]
+    halves = list(model_tensors(a))[:6], list(model_tensors(a))[6:]
     written = 0
     for number, half in enumerate(halves):
         entries = [
