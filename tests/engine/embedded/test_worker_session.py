@@ -51,18 +51,18 @@ DEATHS = {
 def test_a_death_ends_all_requests_with_the_cause_and_the_next_one_works(
     script: Script, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
-    monkeypatch.setattr(child, "PATIENCE", 0.1)
+    monkeypatch.setattr(child, "END_SECONDS", 0.1)
     script(f"""
         for frame in frames():
             polite(frame)
             if frame.kind == "load":
                 loaded()
-            elif frame.kind == "generate" and frame.request().prompt == ("die",):
+            elif frame.kind == "generate" and prompt(frame) == ("die",):
                 print("the last line", file=sys.stderr, flush=True)
                 {cause}
             elif frame.kind == "generate":
                 events(frame.number, TextEvent("still here"))
-                if frame.request().prompt == ("live",):
+                if prompt(frame) == ("live",):
                     events(frame.number, DONE)
     """)
 
@@ -246,7 +246,7 @@ def test_frames_may_come_byte_by_byte(script: Script) -> None:
             if frame.kind == "load":
                 loaded()
             elif frame.kind == "generate":
-                for byte in wire.pack("events", 0, [(frame.number, 0, TextEvent("slow")), (frame.number, 1, DONE)]):
+                for byte in pack("events", 0, [(frame.number, 0, TextEvent("slow")), (frame.number, 1, DONE)]):
                     os.write(1, bytes([byte]))
     """)
 
@@ -269,7 +269,7 @@ DEAF = """
 
 
 def test_a_child_that_does_not_end_is_killed(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "PATIENCE", 0.3)
+    monkeypatch.setattr(child, "END_SECONDS", 0.3)
     script(DEAF)
 
     async def test() -> None:
@@ -289,7 +289,7 @@ def test_a_child_that_does_not_end_is_killed(script: Script, monkeypatch: pytest
 
 
 def test_a_child_that_saves_something_is_given_time(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "PATIENCE", HANG)
+    monkeypatch.setattr(child, "END_SECONDS", HANG)
     script("""
         for frame in frames():
             if frame.kind == "load":
@@ -308,7 +308,7 @@ def test_a_child_that_saves_something_is_given_time(script: Script, monkeypatch:
             await e.unload()
             assert (await e.stats()).steps == 5
             monkeypatch.setenv("ENDLESS", "1")
-            monkeypatch.setattr(life, "SAVING_PATIENCE", 0.1)
+            monkeypatch.setattr(life, "SAVING_SECONDS", 0.1)
             await e.load()
             await e.unload()
             assert children() == []
