@@ -56,15 +56,15 @@ def command(
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.catalog.names import Names  # noqa: PLC0415
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.catalog.names import ModelNames  # noqa: PLC0415
     from hermes_cli.commands.pull_target import pull_target, recommended_target  # noqa: PLC0415
     from hermes_cli.hardware.probe import probe  # noqa: PLC0415
     from hermes_cli.store.download import fetch, file_states, resolve, space_needed  # noqa: PLC0415 - the HTTP stack
 
-    catalogue, machine = load(), probe()
+    catalogue, machine = load_catalogue(), probe()
     if names:
-        parser = Names(catalogue)
+        parser = ModelNames(catalogue)
         targets = [pull_target(parser.parse(name), catalogue, machine, quant, revision) for name in names]
     elif quant or revision:
         raise UsageError(
