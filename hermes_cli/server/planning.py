@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import ModelNames
 from hermes_cli.catalog.quantizations import quantization_in_file_name
-from hermes_cli.engine.embedded.fit_check import confirm
+from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.gguf.header import read_header
@@ -175,16 +175,16 @@ def _plans(named: Sequence[_Named], machine: Machine, say: Callable[[str], None]
         with suppress(DoesNotFitError):
             return _beside(first, others, machine)
         say("these models do not fit into memory together: they take turns, as they are asked for")
-    return [confirm(one.file.path, one.loading, machine) for one in named]
+    return [check_fit(one.file.path, one.loading, machine) for one in named]
 
 
 def _beside(first: _Named, others: Sequence[_Named], machine: Machine) -> list[FittedPlan]:
     confirmed = []
     for one in others:
         modest = replace(one.loading, longest=False, force=False)
-        confirmed.append(confirm(one.file.path, modest, machine))
+        confirmed.append(check_fit(one.file.path, modest, machine))
         machine = remaining_machine(machine, confirmed[-1])
-    return [confirm(first.file.path, replace(first.loading, force=False), machine), *confirmed]
+    return [check_fit(first.file.path, replace(first.loading, force=False), machine), *confirmed]
 
 
 def _offer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded.fit_check import confirm
+from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.errors import DoesNotFitError, EngineError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.fitted_plan import remaining_machine
@@ -25,12 +25,12 @@ async def check_room(model: ServedModel) -> HermesError | None:
 
 def _check(model: ServedModel) -> HermesError | None:
     machine = probe(measure=False)
-    confirmed = confirm(model.path, model.loading, machine)
+    confirmed = check_fit(model.path, model.loading, machine)
     if not confirmed.places:
         return EngineError(f"llama.cpp cannot load {model.name}: {confirmed.note}.", hint="start the server with -v.")
     places = confirmed.places
     if draft := model.options.draft:
-        places += confirm(draft.path, _as_planned(draft.plan), remaining_machine(machine, confirmed)).places
+        places += check_fit(draft.path, _as_planned(draft.plan), remaining_machine(machine, confirmed)).places
     short = max(places, key=lambda place: place.missing)
     if not short.missing:
         return None
