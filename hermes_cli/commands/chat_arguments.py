@@ -1,4 +1,4 @@
-"""Arguments of `hermes chat` that need a closer look: model and prompt among the words, LoRA adapters, KV cache types."""
+"""Arguments of `hermes chat` that need a closer look: model and prompt, LoRA adapters, KV cache types."""
 
 from __future__ import annotations
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.engine.embedded.options import DraftPlan, EngineOptions
 from hermes_cli.errors import DoesNotFitError, EngineError, NotFoundError, UsageError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.resolve import DRAFT_AUTO, DRAFT_OFF
+from hermes_cli.planning.fitted_plan import remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.placement import GIB
-from hermes_cli.planning.fitted_plan import remaining_machine
 from hermes_cli.prompting.turn_grammar import TAGS
 from hermes_cli.store.library import find
 
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
+    from hermes_cli.engine.embedded.child import Child
     from hermes_cli.engine.protocol import Engine
     from hermes_cli.errors import HermesError
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.models.resolve import ResolvedModel
-    from hermes_cli.planning.load_plan import LoadPlan
     from hermes_cli.planning.fitted_plan import FittedPlan
+    from hermes_cli.planning.load_plan import LoadPlan
     from hermes_cli.store.library import ModelFile
 
 
@@ -66,19 +67,19 @@ class PlannedModel:
         return self.fitted.plan.settings.context
 
     def engine(
-        self, *, verbose: bool = False, progress: Callable[[float], None] = lambda _: None, **more: Any
+        self, *, verbose: bool = False, progress: Callable[[float], None] = lambda _: None, spare: Child | None = None
     ) -> Engine:
         """Make the engine; it loads the model when it is asked to.
 
         Args:
             verbose: show llama.cpp's log on standard error.
             progress: gets the part that is loaded, from 0 to 1.
-            more: see `EmbeddedEngine`.
+            spare: a child process that is ready to load.
         """
         from hermes_cli.engine.embedded.engine import EmbeddedEngine  # noqa: PLC0415 - asyncio's subprocesses
 
         options = replace(self.options, verbose=verbose)
-        return EmbeddedEngine(self.path, self.fitted.plan, options, progress=progress, **more)
+        return EmbeddedEngine(self.path, self.fitted.plan, options, progress=progress, spare=spare)
 
 
 def planned(

@@ -9,12 +9,12 @@ from typing import Any
 
 import pexpect
 import pytest
-from conftest import clean_environment
+from conftest import HANG, clean_environment
 from hub_cache import HubCache
 
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.variants import Variant, variants
-from hermes_cli.commands.serving import best_entry
+from hermes_cli.commands.serving import default_entry
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.hardware.machine import Machine
@@ -48,7 +48,7 @@ def put(cache: HubCache, *names: str) -> None:
 
 
 def chosen(ram: float, **settings: Any) -> ModelEntry:  # noqa: ANN401 - any setting
-    return best_entry(ServerSettings(**settings), CATALOGUE, machine(ram), Console(Voice.QUIET, out=io.StringIO()))
+    return default_entry(ServerSettings(**settings), CATALOGUE, machine(ram), Console(Voice.QUIET, out=io.StringIO()))
 
 
 @pytest.mark.parametrize("ram", [64, 24, 4])
@@ -96,7 +96,7 @@ def test_on_a_terminal_it_offers_to_fetch_the_best(cache: HubCache, tmp_path: Pa
         cwd=tmp_path,
         env={**clean_environment(), **cache.environment, "HERMES_LLM_CONFIG_DIR": str(tmp_path)},
         encoding="utf-8",
-        timeout=60,
+        timeout=HANG,
     )
     terminal.expect(r"No model is here\. Fetch (\S+), [0-9.]+ GB, the best that fits\? \[Y/n\]")
     terminal.sendline("n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import selectors
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,15 +15,47 @@ from server_rig import offer
 
 from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, NotFoundError, NotReadyError
-from hermes_cli.server.planning import ServedModel
 from hermes_cli.server.pool import Pool
+from hermes_cli.server.served_models import ServedModel
 
 T = TypeVar("T")
 FULL = DoesNotFitError("it does not fit.", hint="end other programs.")
 
 
+class JumpingClock(selectors.DefaultSelector):
+    """Where an event loop would wait for its next timer, the clock jumps there: no test waits, however slow it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "nothing will ever happen"
+        self.now += max(timeout, 0)
+        return super().select(0)
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        made = asyncio.SelectorEventLoop(self)
+        made.time = lambda: self.now  # type: ignore[method-assign]
+        made.set_default_executor(AtOnce())  # a thread would not see the clock jump
+        return made
+
+
+class AtOnce(ThreadPoolExecutor):
+    """Runs everything where it is submitted."""
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401 - any
+        future: Future[T] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - it belongs to who waits
+            future.set_exception(error)
+        return future
+
+
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(coroutine, 20))
+    with asyncio.Runner(loop_factory=JumpingClock().loop) as runner:
+        return runner.run(coroutine)
 
 
 class SlowEngine(FakeEngine):
@@ -46,13 +80,13 @@ class House:
     ) -> None:
         offers = [one if isinstance(one, ServedModel) else offer(one) for one in names]
         self.engines: dict[str, FakeEngine] = {
-            one.name: engines.get(one.name) or FakeEngine(["hi"], loaded=replace(LOADED, context=one.context))
+            one.name: engines.get(one.name) or FakeEngine(["hi"], loaded=replace(LOADED, context=one.model.context))
             for one in offers
         }
         self.room, self.asked = room, 0
-        self.pool = Pool(offers, lambda one: self.engines[one.name], self.has_room, load_timeout=load_timeout)
+        self.pool = Pool(offers, lambda one: self.engines[one.name], self.check_room, load_timeout=load_timeout)
 
-    async def has_room(self, _: ServedModel) -> HermesError | None:
+    async def check_room(self, _: ServedModel) -> HermesError | None:
         self.asked += 1
         return None if len(self.loaded) < self.room else FULL
 
@@ -120,7 +154,7 @@ def test_the_context_that_is_told_is_the_one_that_can_be_used() -> None:
         house = House("demo", demo=FakeEngine(["hi"], loaded=replace(LOADED, context=1280)))
         before = house.pool.card().context_length
         async with house.pool.use() as served:
-            return [before, served.context, house.pool.card().context_length]
+            return [before, served.info.context, house.pool.card().context_length]
 
     assert run(story()) == [1024, 1280, 1280]
 
@@ -213,7 +247,7 @@ def test_where_nothing_can_leave_the_refusal_says_why() -> None:
 
 def test_a_model_that_is_forced_is_loaded_when_nobody_else_is_left() -> None:
     async def story() -> list[str]:
-        house = House("a", offer("b", forced=True), room=1)
+        house = House("a", offer("b", force=True), room=1)
         await house.touch("a")
         house.room = 0
         await house.touch("b")
