@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.engine.request import MAX_SEED, SamplingOptions
+from hermes_cli.engine.request import MAX_SEED, PARAMETERS, SamplingOptions
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
@@ -26,26 +26,9 @@ if TYPE_CHECKING:
     from hermes_cli.server.pool import Served
 
 # Fields of requests, and what they are called in `SamplingOptions`; the later one counts.
-_SAMPLING = {
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "typical_p": "typical_p",
-    "repetition_penalty": "repeat_penalty",
-    "repeat_penalty": "repeat_penalty",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-    "repeat_last_n": "penalty_last_n",
-    "dry_multiplier": "dry_multiplier",
-    "dry_base": "dry_base",
-    "dry_allowed_length": "dry_allowed_length",
-    "dry_penalty_last_n": "dry_penalty_last_n",
-    "mirostat": "mirostat",
-    "mirostat_tau": "mirostat_tau",
-    "mirostat_eta": "mirostat_eta",
-    "ignore_eos": "ignore_eos",
-}
+_SAMPLING = {name: ours for ours, number in PARAMETERS.items() for name in number.api}
+_SAMPLING["ignore_eos"] = "ignore_eos"
+del _SAMPLING["seed"]  # has a rule of its own
 
 
 @dataclass(frozen=True)
