@@ -192,7 +192,7 @@ def test_what_is_typed_meanwhile_is_kept_but_not_shown(tmp_path: Path) -> None:
     with Terminal([sys.executable, "-c", PROGRAM], environment=environment, folder=tmp_path) as terminal:
         terminal.wait_for("begun")
         terminal.type("early\n")
-        assert terminal.wait_for("typed").splitlines() == ["begun and ended", r"typed 'early\n'"]
+        assert terminal.wait_for(r"typed 'early\n'").splitlines() == ["begun and ended", r"typed 'early\n'"]
         terminal.type("late\n")
         terminal.wait_for("late\nagain")  # its echo is back
 

@@ -185,7 +185,7 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path: Path) -> None:
         list_sessions(tmp_path / "chats")
 
 
-def test_a_thousand_sessions_are_listed_in_well_under_a_second(tmp_path: Path) -> None:
+def test_a_thousand_sessions_are_listed_soon(tmp_path: Path) -> None:
     data = saved(tmp_path, "first", *(f"{number} {'word ' * 200}" for number in range(20))).read_bytes()
     for number in range(1000):
         (tmp_path / f"s{number}.jsonl").write_bytes(data)
@@ -194,5 +194,5 @@ def test_a_thousand_sessions_are_listed_in_well_under_a_second(tmp_path: Path) -
     took = time.process_time() - before
     assert len(listed) == 1001
     assert {one.messages for one in listed} == {20}
-    assert took < 1.0
+    assert took < 10  # 0.3 s is usual
     print(f"{took * 1000:.0f} ms for {len(listed) * len(data) / 1e6:.0f} MB")  # noqa: T201 - read with pytest -s

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import Finished, RunHermes, clean_environment
+from conftest import HANG, Finished, RunHermes, clean_environment
 from hub_server import Hub, serving
 
 from hermes_cli import paths
@@ -107,7 +107,7 @@ def test_without_a_name_it_asks_first(environment: dict[str, str], pull: Pull, h
         ["-m", "hermes_cli", "pull"],
         env={**clean_environment(), **environment},
         encoding="utf-8",
-        timeout=30,
+        timeout=HANG,
     )
     child.expect(r"Fetch [0-9.]+ MB\? \[Y/n\] ")
     child.sendline("n")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import HANG
 from download_rig import (  # noqa: F401 - the_* are fixtures
     FILE,
     PARTS,
@@ -118,13 +119,13 @@ def test_hf_download_takes_what_we_fetched_and_we_take_what_it_fetched(
     client: Client, hub: HubProcess, library: Path
 ) -> None:
     theirs = hf(hub, library, REPO, FILE)
-    assert theirs.communicate(timeout=60)[0], "hf download failed"
+    assert theirs.communicate(timeout=HANG)[0], "hf download failed"
     hub.tell(log=[])
     done = client.fetch(library, REPO, FILE, SHARDS[0])
     assert done["before"][0] | {"path": ""} == {**done["before"][0], "path": "", "complete": True, "verified": False}
     assert "hashing" in phases(done)
     assert [one["path"] for one in file_requests(hub)] == [f"/{REPO}/{SHARDS[0]}"]
-    offline, problems = hf(hub, library, REPO, SHARDS[0], HF_HUB_OFFLINE="1").communicate(timeout=60)
+    offline, problems = hf(hub, library, REPO, SHARDS[0], HF_HUB_OFFLINE="1").communicate(timeout=HANG)
     assert offline.strip() == done["paths"][1], problems
 
 

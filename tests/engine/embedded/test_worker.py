@@ -17,6 +17,7 @@ from textwrap import dedent
 
 import psutil
 import pytest
+from conftest import eventually
 from engine_rig import children, engine, open_files, pid_of, run, text_of
 from gguf_bytes import entry, gguf, string, tensor
 from hostile_gguf import hostile
@@ -379,10 +380,7 @@ def test_no_orphan_survives_its_parent(demo_path: Path, *, asleep: bool) -> None
             child.suspend()
         parent.kill()
         parent.wait()
-        deadline = time.monotonic() + 1
-        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:  # whose, is up to init
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)  # whose, is up to init
 
 
 def test_loading_and_unloading_brings_the_memory_back(demo_path: Path) -> None:
