@@ -129,7 +129,7 @@ class ModelLoader:
                 confirmed.plan,
                 options,
                 progress=lambda part: say(f"loading {name}: {part:.0%}"),
-                spare=self._start.take(),
+                child=self._start.take(),
             )
             try:
                 loading = self._loop.begin(engine.load())
