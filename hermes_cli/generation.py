@@ -76,7 +76,7 @@ class TurnRequest:
         top_logprobs: how many alternatives to tell with each token; None tells no log-probabilities.
         client: who asks; engines are fair among clients.
         shift: where the context length ends, go on without the older half of the conversation.
-        speculate: whether several tokens may be guessed and checked at once; the text is the same.
+        speculate: speculative decoding may be used; the text is the same.
     """
 
     messages: Sequence[Message]

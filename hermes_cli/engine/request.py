@@ -49,7 +49,7 @@ def _number(default: float | None, least: float, most: float, *, gguf: str = "",
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    r"""How the next token is chosen. Defaults are llama.cpp's (common/common.h, common_params_sampling).
+    r"""How the next token is sampled. Defaults are llama.cpp's (common/common.h, common_params_sampling).
 
     Attributes:
         temperature: 0 takes the most likely token.
@@ -70,7 +70,7 @@ class SamplingOptions:
             typical.
         mirostat_tau, mirostat_eta: its target and its learning rate.
         logit_bias: tokens and what is added to their logits.
-        ignore_eos: no token ends the answer.
+        ignore_eos: no token ends the completion.
         seed: of the draw; None picks one.
     """
 
@@ -124,12 +124,12 @@ class SamplingOptions:
 
     @property
     def greedy(self) -> bool:
-        """Whether the most likely token is taken without a draw."""
+        """True if the most likely token is taken."""
         return self.temperature <= 0
 
     @property
     def penalizes(self) -> bool:
-        """Whether tokens that were there already have other chances."""
+        """True if earlier tokens change the logits."""
         repeats = self.repeat_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
         return (repeats and self.penalty_last_n != 0) or self.dry_multiplier > 0
 
@@ -165,10 +165,10 @@ server/openai/schemas.py, the command line with an option in commands/chat.py.
 
 @dataclass(frozen=True)
 class ReasoningOptions:
-    """How reasoning is recognized, so that its tokens are counted, and the most of them.
+    """How reasoning is recognized, for counting and for its budget.
 
     Attributes:
-        budget: the most tokens of reasoning; then it is closed, and the answer has to come. None for any.
+        budget: the most tokens of reasoning; then it is closed, and the answer has to follow. None is no limit.
         inside: the prompt ended in reasoning that the first of `tags` opened.
         tags: pairs of what opens reasoning at the start of a line, and what closes it.
         line_ends: texts that end a line as a line break does.
@@ -182,21 +182,21 @@ class ReasoningOptions:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One prompt to continue.
+    """A prompt to continue.
 
     Attributes:
         prompt: pieces of text, each tokenized by itself with control tokens parsed (prompting/pieces.py makes them), or
             one list of token ids.
         sampling: how tokens are chosen.
         max_tokens: the most to generate; None is as many as the context length allows.
-        stops: texts that end the answer; they are not part of it.
+        stops: texts that end the completion; they are not part of it.
         grammar: what the text has to follow from its beginning (engine/embedded/grammar.py), None for anything.
         reasoning: how it is counted and limited; None counts none.
-        top_logprobs: how many alternatives to tell with each token; None tells no log-probabilities.
+        top_logprobs: the number of alternatives with each token; None is no log-probabilities.
         client: who asks; engines are fair among clients.
         shift: where the context length ends, go on without the older half of the conversation, instead of ending.
         keep: how many tokens of the prompt a shift leaves at its beginning (the system prompt).
-        speculate: whether several tokens may be guessed and checked at once; the text is the same.
+        speculate: speculative decoding may be used; the text is the same.
     """
 
     prompt: tuple[str | int, ...]

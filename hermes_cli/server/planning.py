@@ -110,7 +110,7 @@ def plan_models(
         settings: with one model at least.
         catalogue: where they are looked up.
         machine: where they are to run, with what is free of it now.
-        draft_for: finds the small model of a name that guesses for a large one.
+        draft_for: finds the draft model of a name for a target model.
         say: is told what was given up.
 
     Raises:

@@ -40,7 +40,7 @@ class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         batch: tokens in one pass.
         yarn: stretch the context as the base model documents it.
         template: `file`, `model`, or the path of a chat template.
-        draft: a small model with the same vocabulary that guesses tokens; `auto` takes one that is here.
+        draft: the draft model for speculative decoding; `auto` takes one that is here.
         think: reason before answering.
         keep_alive: how long after its last request a model stays in memory: seconds, 5m, never.
         force: load it even if there is too little memory.

@@ -1,8 +1,8 @@
-"""The engine that chat and server use: a child process owns the model, and a new one takes the place of one that died.
+"""The embedded engine: a child process owns the model, and a new one takes the place of one that died.
 
     unloaded ──request──► loading ──► ready ──keep-alive or unload──► unloaded
                              ▲          │
-                             └─request──┴─ dead   whatever it worked on ends with an error that says why
+                             └─request──┴─ dead   its requests end with an error that gives the cause
 
 Nothing here imports llama.cpp. All state belongs to one event loop and changes only between awaits.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # Seconds from a child's death to the start of the next one, by how many have died in a row.
 RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 RELIABLE_SECONDS = 60.0  # seconds of a loaded child that make up for earlier deaths
-STATS_SECONDS = 1.0  # seconds; during a long step the child cannot answer, and what it said last has to do
+STATS_SECONDS = 1.0  # seconds; during a long step the child cannot answer, and its last counters have to do
 
 EngineState = Literal["unloaded", "loading", "ready", "dead", "closed"]
 
@@ -54,7 +54,7 @@ _COUNTED_BY_CHILD = (
 
 
 class EmbeddedEngine:
-    """Implements `protocol.Engine`; close it."""
+    """Implements `protocol.Engine`; to be closed."""
 
     def __init__(
         self,
@@ -66,13 +66,13 @@ class EmbeddedEngine:
         restart_delays: Sequence[float] = RESTART_DELAYS,
         child: Child | None = None,
     ) -> None:
-        """Nothing is started yet.
+        """Start nothing yet.
 
         Args:
             path: the model's file, or its first shard.
             plan: how to load it; engine/fit_check.py finds one that there is memory for.
             options: how to work.
-            progress: is told which part of the weights (0 to 1) has been read.
+            progress: is called with the part of the weights (0 to 1) that has been read.
             restart_delays: seconds before a child is started again, by how many have died in a row.
             child: a child that was started before the plan was known; it is the first one, and belongs to the engine.
         """
@@ -91,7 +91,7 @@ class EmbeddedEngine:
         self._past = EngineStats()  # of children that are gone
 
     async def load(self) -> ModelInfo:
-        """Have the model in memory; what it says about itself. Returns at once if it is there already.
+        """Load the model if it is not loaded; return the facts about it.
 
         Raises:
             HermesError: it cannot be loaded.
@@ -101,10 +101,10 @@ class EmbeddedEngine:
             return loaded
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """Text as it comes, then `Done`. Closing the iterator (`aclose`) cancels the request within one step.
+        """Yield text as it comes, then `Done`. `aclose` cancels the request within one step.
 
         Raises:
-            HermesError: as `protocol.Engine.generate` says.
+            HermesError: as `protocol.Engine.generate`.
         """
         self._counts["requests"] += 1
         outcome = "cancelled"
@@ -126,7 +126,7 @@ class EmbeddedEngine:
             self._counts[outcome] += 1
 
     async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a text; `special` lets it spell control tokens. Nothing is added at either end.
+        """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end.
 
         Raises:
             HermesError: the model cannot be loaded, or its process ended.
@@ -136,7 +136,7 @@ class EmbeddedEngine:
             return (await session.call("tokenize", (text, special))).read(list[int])
 
     async def detokenize(self, tokens: list[int]) -> bytes:
-        """The bytes that tokens stand for, control tokens included.
+        """Return the bytes of tokens, control tokens included.
 
         Raises:
             UsageError: a number is no token.
@@ -147,7 +147,7 @@ class EmbeddedEngine:
             return (await session.call("detokenize", tokens)).read(bytes)
 
     async def stats(self) -> EngineStats:
-        """Counters, and what there is now; a model that is not loaded stays so."""
+        """Return the counters and the present state; a model that is not loaded stays so."""
         if (session := self._session) and session.ready:
             with suppress(TimeoutError, HermesError):
                 session.stats = (await asyncio.wait_for(session.call("stats"), STATS_SECONDS)).read(EngineStats)
@@ -163,17 +163,17 @@ class EmbeddedEngine:
         )
 
     async def unload(self) -> None:
-        """End running requests with an error and give the memory back; the next request loads again."""
+        """End running requests with an error and free the memory; the next request loads again."""
         await self._stop(_unloaded())
 
     async def close(self) -> None:
-        """Give everything back, for good."""
+        """Free everything, for good."""
         self._closed = True
         self._stop_timer()
         await self._stop(_closed())
 
     async def _ready(self) -> tuple[WorkerSession, ModelInfo]:
-        """A child that takes requests, and what its model said of itself."""
+        """Return a session that takes requests, and the facts about its model."""
         while not self._closed:
             session = self._session or self._start_session()
             if not session.stopping:
@@ -186,7 +186,7 @@ class EmbeddedEngine:
         raise _closed()
 
     def _start_session(self) -> WorkerSession:
-        """Start a child, later if others have died."""
+        """Start a child, with a delay if others have died."""
         delay = 0.0
         if self._deaths:
             planned = self._delays[min(self._deaths, len(self._delays)) - 1]
@@ -198,7 +198,7 @@ class EmbeddedEngine:
         return self._session
 
     def _on_end(self, session: WorkerSession) -> None:
-        """A child is gone."""
+        """Record the end of a session."""
         self._session = None
         self._past = _sum(self._past, session.stats)
         if session.died:
@@ -221,7 +221,7 @@ class EmbeddedEngine:
 
     @contextmanager
     def _use(self, *, last: bool = False) -> Iterator[None]:
-        """Somebody needs the model; `last` if probably nobody does when that is over."""
+        """Stop the keep-alive timer within the context; `last` if the model is probably not needed afterwards."""
         self._stop_timer()
         self._users += 1
         try:
@@ -246,12 +246,12 @@ class EmbeddedEngine:
 
 
 def _sum(stats: EngineStats, others: EngineStats) -> EngineStats:
-    """The first, with the counts of both."""
+    """Return the first with the counts of both."""
     return replace(stats, **{name: getattr(stats, name) + getattr(others, name) for name in _COUNTED_BY_CHILD})
 
 
 def _rss(session: WorkerSession | None) -> int:
-    """Bytes of RAM that a child holds."""
+    """Return the resident memory of the child in bytes."""
     import psutil  # noqa: PLC0415 - only for who asks
 
     with suppress(psutil.Error, OSError):  # on Windows some calls for an ended process raise the bare OSError

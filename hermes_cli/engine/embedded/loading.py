@@ -124,7 +124,7 @@ def load(request: LoadRequest, progress: Callable[[float], None]) -> LoadedModel
 
 
 def decode_once(context: LlamaContext) -> None:
-    """Decode one token and forget it: the first time that reads the weights from the disk."""
+    """Decode one token and remove it: the first decode reads the weights from the disk."""
     batch = Batch(1)
     batch.add([max(context.model.vocabulary.bos, 0)], 0, 0, outputs=1)
     context.decode(batch)

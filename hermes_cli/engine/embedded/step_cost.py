@@ -63,7 +63,7 @@ class CostCurve:
         self._typical[size] = typical
         self._sizes = sorted(self._typical)
         # A smaller batch that seems to take longer than a larger one was disturbed, or is one that could be filled up.
-        self._seconds = [*accumulate((self._typical[one] for one in reversed(self._sizes)), min)][::-1]
+        self._seconds = [*accumulate((self._typical[size] for size in reversed(self._sizes)), min)][::-1]
         return True
 
     def at(self, tokens: int) -> float:

@@ -1,4 +1,4 @@
-"""One life of the engine's process, from its start to its end, and what it was asked to do meanwhile."""
+"""One child process of the engine from start to end, with the requests that it works on."""
 
 from __future__ import annotations
 
@@ -70,26 +70,26 @@ class WorkerSession:
 
     @property
     def ready(self) -> bool:
-        """Whether it takes requests."""
+        """True if it takes requests."""
         return self.loaded.done() and not self._stop_error and not self._task.done()
 
     @property
     def stopping(self) -> bool:
-        """Whether it is to end."""
+        """True if it is to end."""
         return self._stop_error is not None
 
     @property
     def pid(self) -> int | None:
-        """Its process id; None while it has none."""
+        """The process id; None while there is none."""
         return self._child.pid if self._child else None
 
     @property
     def age(self) -> float:
-        """Seconds since it was started or, if it is loaded, since then."""
+        """Seconds since loading or, before that, since the start."""
         return time.monotonic() - self._since
 
     def stop(self, error: HermesError) -> None:
-        """Have it end soon; whoever waits for it gets this error."""
+        """End the child soon; running requests get this error."""
         if self._stop_error:
             return
         self._stop_error = error
@@ -99,11 +99,11 @@ class WorkerSession:
             self._task.cancel()
 
     async def gone(self) -> None:
-        """Wait for its end."""
+        """Wait for the end."""
         await asyncio.wait({self._task})
 
     def generate(self, request: GenerationRequest) -> tuple[int, EventQueue]:
-        """Have a request answered; its number, for `cancel`.
+        """Send a request; return its number, for `cancel`, and its events.
 
         Raises:
             UsageError: it cannot be sent.
@@ -114,13 +114,13 @@ class WorkerSession:
         return number, stream
 
     def cancel(self, number: int) -> None:
-        """Nobody waits for an answer any more."""
+        """Cancel a request."""
         stream = self._streams.pop(number, None)
         if stream and not stream.complete:
             self._send("cancel", number)
 
     async def call(self, kind: str, payload: object = None) -> Frame:
-        """Ask for something that is answered by one frame.
+        """Send a request that is answered by one frame; return that.
 
         Raises:
             HermesError: what went wrong.
@@ -150,7 +150,7 @@ class WorkerSession:
             return error
 
     async def _with_child(self) -> HermesError:
-        """From start to end of the process; why it ended."""
+        """Run the child from start to end; return the error for its requests."""
         self._since = time.monotonic()
         request, identity = self._request, _identity(self._request.path)
         child = self._child = self._given_child or await Child.start(verbose=request.options.verbose)
@@ -170,7 +170,7 @@ class WorkerSession:
         return refused or death.while_running(request.path, changed=identity != _identity(request.path))
 
     def _end(self, task: asyncio.Task[HermesError]) -> None:
-        """Let everybody know why it ended."""
+        """Give the error to all requests."""
         self._child = None
         error = self._stop_error or _outcome(task)
         self._on_end(self)
@@ -183,7 +183,7 @@ class WorkerSession:
                 future.set_result(copy(error))
 
     def _receive(self, frame: Frame) -> None:
-        """What the child said.
+        """Take a frame of the child.
 
         Raises:
             EngineError: it makes no sense.
@@ -200,7 +200,7 @@ class WorkerSession:
             self._receive_own(frame)
 
     def _receive_own(self, frame: Frame) -> None:
-        """What it said about itself."""
+        """Take a frame about the child itself."""
         if frame.kind == "progress":
             if self._progress:
                 self._progress(frame.read(float))
@@ -226,7 +226,7 @@ def _outcome(task: asyncio.Task[HermesError]) -> HermesError:
 
 
 def _identity(path: Path) -> Identity:
-    """What changes if a file is written to or replaced; None if it is gone."""
+    """Return what changes if a file is written to or replaced; None if it is gone."""
     with suppress(OSError):
         status = path.stat()
         return status.st_ino, status.st_size, status.st_mtime_ns
@@ -237,7 +237,7 @@ MAX_TEXTS = 256  # texts that wait as they came; more are joined
 
 
 class EventQueue:
-    """Texts wait merged into one, so that whoever reads slowly or never costs hardly more than the text itself."""
+    """The events of one request. Waiting texts are merged, so that slow readers cost hardly more than the text."""
 
     def __init__(self) -> None:
         self._texts: list[str] = []
@@ -248,11 +248,11 @@ class EventQueue:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing will come any more."""
+        """True after the last event."""
         return self._end is not None
 
     def put(self, event: Event | HermesError) -> None:
-        """One more event, an error as the last."""
+        """Append an event, an error as the last."""
         if isinstance(event, TextEvent):
             self._texts.append(event.text)
             self._tokens += event.tokens

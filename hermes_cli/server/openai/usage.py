@@ -19,7 +19,7 @@ class PromptTokensDetails(msgspec.Struct, frozen=True):
 
 
 class CompletionTokensDetails(msgspec.Struct, frozen=True):
-    """Of the generated tokens, those of reasoning, and those that were guessed ahead, rightly or not."""
+    """Of the generated tokens, those of reasoning, and those that were drafted, accepted or not."""
 
     reasoning_tokens: int
     accepted_prediction_tokens: int
