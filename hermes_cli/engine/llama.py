@@ -59,7 +59,7 @@ class Owned:
         """
         if self._handle is None:
             raise EngineError(
-                f"the {type(self).__name__.lower()} is closed.", hint="this is a bug in hermes; please report it."
+                f"this {type(self).__name__} is closed.", hint="this is a bug in hermes; please report it."
             )
         return self._handle
 

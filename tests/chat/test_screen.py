@@ -174,14 +174,14 @@ def test_without_means_to_move_only_what_is_final_is_written(monkeypatch: pytest
 PROGRAM = """
 import sys
 from hermes_cli.chat.terminal.screen import TerminalView
-from hermes_cli.chat.view import Answer
+from hermes_cli.chat.view import TurnResult
 from hermes_cli.console import Console
 view = TerminalView(Console())
 view.waiting()
 view.content("begun")
 typed = sys.stdin.readline()
 view.content(" and ended")
-view.turn(Answer("begun and ended"), stopped=False)
+view.turn(TurnResult("begun and ended"), stopped=False)
 print("typed", repr(typed))
 print("again", repr(sys.stdin.readline()))
 """
