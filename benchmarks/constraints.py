@@ -22,17 +22,17 @@ import numpy as np
 from jinja2 import Environment
 
 from hermes_cli import paths
-from hermes_cli.engine.batch import Batch
-from hermes_cli.engine.bindings import llama_cpp
-from hermes_cli.engine.constraint import Grammars, Matcher, apply_mask
-from hermes_cli.engine.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.batch import Batch
+from hermes_cli.engine.embedded.bindings import llama_cpp
+from hermes_cli.engine.embedded.grammar import Grammars, Matcher, apply_mask
+from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.sampler import Sampler
 from hermes_cli.engine.request import SamplingOptions
-from hermes_cli.engine.sampling import Sampler
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.prompting import grammar_check
-from hermes_cli.prompting.constrain import json_schema, tool_calls
-from hermes_cli.prompting.events import CallFinished
+from hermes_cli.prompting.messages import CallFinished
 from hermes_cli.prompting.parse import Parser
+from hermes_cli.prompting.structured_output import json_schema, tool_calls
 from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
 Validator = import_module("jsonschema").Draft202012Validator  # it has no types
@@ -141,7 +141,7 @@ class LlamaGrammar:
 
 def masks(name: str, model: Any, rounds: int) -> None:  # noqa: ANN401 - a Model or a VocabularyFile
     """Everything that needs a vocabulary only."""
-    vocabulary = import_module("hermes_cli.engine.llama").Vocabulary(model)
+    vocabulary = import_module("hermes_cli.engine.embedded.llama").Vocabulary(model)
     started = time.perf_counter()
     grammars = Grammars(vocabulary, TAGS)
     print(f"{name}: {vocabulary.size:,} tokens, read in {time.perf_counter() - started:.2f} s")

@@ -32,7 +32,7 @@ from benchmarks.peers import PACKAGE, programs
 from benchmarks.scenarios import SCENARIOS, Repeat, Scenario
 from benchmarks.sides import Hermes, LlamaServer, Load, Side
 from hermes_cli import __version__, paths
-from hermes_cli.engine.llama import LlamaModel
+from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.hardware.probe import probe
 
 GIB = 1024**3

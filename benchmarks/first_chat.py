@@ -20,7 +20,7 @@ from pathlib import Path
 import llama_cpp
 
 from hermes_cli import paths
-from hermes_cli.engine.client import WorkerEngine
+from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.protocol import Done
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.hardware.probe import probe
@@ -52,7 +52,7 @@ def timed(started: float, stamps: list[float], tokens: int) -> Run:
     return Run(stamps[0] - started, (tokens - 1) / (stamps[-1] - stamps[0]), tokens)
 
 
-def ours(engine: WorkerEngine, most: int) -> Side:
+def ours(engine: EmbeddedEngine, most: int) -> Side:
     """The engine of hermes."""
 
     async def side(prompt: list[int]) -> Run:
@@ -88,7 +88,7 @@ def theirs(path: Path, threads: int, most: int) -> Side:
 
 async def compare(name: str, path: Path, threads: int, rounds: int, most: int) -> None:
     """Let both sides take turns on one file and print the ratios, then the medians."""
-    engine = WorkerEngine(path, LoadPlan(ContextSettings(CONTEXT), threads=threads))
+    engine = EmbeddedEngine(path, LoadPlan(ContextSettings(CONTEXT), threads=threads))
     mine, peer = ours(engine, most), theirs(path, threads, most)
     pairs: list[tuple[Run, Run]] = []
     for number in range(rounds + 1):

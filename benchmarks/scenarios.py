@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from benchmarks.material import ANSWER, Json, Material, call_schema, turn
 from benchmarks.sides import Answer, Counts, Piece, Side, Task, answer
-from hermes_cli.prompting.events import CallFinished
+from hermes_cli.prompting.messages import CallFinished
 from hermes_cli.prompting.parse import Parser
 
 Validator = import_module("jsonschema").Draft202012Validator  # it has no types

@@ -35,8 +35,8 @@ from benchmarks.scenarios import STREAMS, WRITTEN, Measure, Outcome, Scenario
 from benchmarks.sides import Counts, HttpSide, LlamaServer, Load, Piece, Side, Stream, Task, answer
 from hermes_cli import paths
 from hermes_cli.catalog.load import load as load_catalogue
-from hermes_cli.engine.client import WorkerEngine
-from hermes_cli.engine.llama import LlamaModel
+from hermes_cli.engine.embedded.engine import EmbeddedEngine
+from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.generation import ChatModel, Content, Done, Message, TurnRequest
 from hermes_cli.hardware.probe import probe
 from hermes_cli.server.planning import plan_models
@@ -70,7 +70,7 @@ class Bare:
         )
         settings = ServerSettings(models=(entry,))
         (offer,) = plan_models(settings, load_catalogue(), probe(measure=False), lambda *_: None, print)
-        self._engine = WorkerEngine(offer.path, offer.confirmed.plan, offer.options)
+        self._engine = EmbeddedEngine(offer.path, offer.confirmed.plan, offer.options)
         self._chatter = await ChatModel.open(self._engine, known=offer.known, template=offer.template)
 
     async def stream(self, task: Task) -> Stream:

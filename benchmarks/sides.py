@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from benchmarks.material import Json, call_schema
-from hermes_cli.engine.client import WorkerEngine
-from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.embedded.engine import EmbeddedEngine
+from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.protocol import TextEvent
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings
-from hermes_cli.prompting.constrain import json_schema, tool_calls
+from hermes_cli.prompting.structured_output import json_schema, tool_calls
 from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
 START_LIMIT = 600.0  # seconds in which a server has to be ready
@@ -151,7 +151,7 @@ class Hermes:
     async def start(self, load: Load) -> None:
         """Load."""
         plan = LoadPlan(ContextSettings(load.cells, load.slots), load.gpu_layers, (), load.threads)
-        self._engine = WorkerEngine(load.path, plan, EngineOptions(tags=TAGS))
+        self._engine = EmbeddedEngine(load.path, plan, EngineOptions(tags=TAGS))
         loaded = await self._engine.load()
         self._special = SpecialTokens(loaded.tags, loaded.others)
 
@@ -251,7 +251,7 @@ class HttpSide:
                 self._child.terminate()
             try:
                 await asyncio.wait_for(self._child.wait(), 10)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 self._child.kill()
                 await self._child.wait()
             self._child = None

@@ -18,11 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hermes_cli import paths
-from hermes_cli.engine.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.scheduler import Scheduler
+from hermes_cli.engine.embedded.sequence import Job
 from hermes_cli.engine.protocol import Done, Event
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
-from hermes_cli.engine.scheduler import Scheduler
-from hermes_cli.engine.sequence import Job
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.memory import ContextSettings
 

@@ -23,7 +23,7 @@ from words import Style
 
 from hermes_cli import generation as g
 from hermes_cli import paths
-from hermes_cli.engine.fit_check import confirm
+from hermes_cli.engine.embedded.fit_check import confirm
 from hermes_cli.errors import ContextFullError
 from hermes_cli.planning.load_plan import LoadOverrides
 

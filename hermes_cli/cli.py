@@ -6,12 +6,12 @@ import os
 import signal
 import sys
 from importlib import import_module
-from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from hermes_cli.errors import ExitCode, HermesError
+from hermes_cli.platforms import is_broken_pipe, prepare_streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,10 +98,9 @@ def typed_command(arguments: Sequence[str]) -> str | None:
 
 def main() -> NoReturn:
     """Run `hermes` and exit with a code from `ExitCode`."""
-    signal.signal(signal.SIGINT, _interrupt)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to fail
+    for number in {signal.SIGINT, getattr(signal, "SIGBREAK", signal.SIGINT)}:  # Ctrl-Break, on Windows
+        signal.signal(number, _interrupt)
+    prepare_streams((sys.stdout, sys.stderr))
     try:
         build_app(typed_command(sys.argv[1:]))()
         sys.exit(ExitCode.OK)
@@ -110,7 +109,9 @@ def main() -> NoReturn:
 
         Console().error(error)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
+    except OSError as error:
+        if not is_broken_pipe(error):
+            raise
         # The reader left (`hermes … | head`). Python would complain once more while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.FAILED)

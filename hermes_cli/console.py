@@ -103,7 +103,8 @@ class Console:
     def document(self, value: dict[str, Any]) -> None:
         """The result in JSON; nothing in the other voices."""
         if self.voice is Voice.JSON:
-            self.out.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+            escape = not (self.out.encoding or "utf-8").lower().startswith("utf")  # an escape loses no character
+            self.out.write(json.dumps(value, ensure_ascii=escape, indent=2) + "\n")
             self.out.flush()
 
     def note(self, message: str, *, style: str = "dim") -> None:

@@ -18,6 +18,7 @@ The number is the exit code. Every error says what is wrong and where; its `hint
 """
 
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -43,11 +44,32 @@ class HermesError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle with all attributes; exceptions keep only positional arguments otherwise."""
+        return restore, (type(self), vars(self))
+
+
+def restore(kind: type[HermesError], attributes: dict[str, Any]) -> HermesError:
+    """Return an error made of its class and its attributes, as they come from another process."""
+    error = kind.__new__(kind, attributes["message"])
+    vars(error).update(attributes)
+    return error
+
 
 class UsageError(HermesError):
-    """What was typed or given cannot be understood."""
+    """What was typed or given cannot be understood.
+
+    Attributes:
+        field: the path of the request's field that is to blame, such as `messages[3].content`; empty if none is.
+        reason: the sentence without the field.
+    """
 
     exit_code = ExitCode.USAGE
+
+    def __init__(self, reason: str, *, hint: str, field: str = "") -> None:
+        """Make a sentence that begins with the field, if there is one: `UsageError("is empty.", field="stop", …)`."""
+        super().__init__(f"{field} {reason}" if field else reason, hint=hint)
+        self.field, self.reason = field, reason
 
 
 class NotFoundError(HermesError):
@@ -57,13 +79,31 @@ class NotFoundError(HermesError):
 
 
 class DoesNotFitError(HermesError):
-    """More memory or context is needed than there is."""
+    """More memory or context is needed than there is.
+
+    Attributes:
+        alternative: other flags with which the same model would fit; empty if none are known.
+    """
 
     exit_code = ExitCode.DOES_NOT_FIT
 
+    def __init__(self, message: str, *, hint: str, alternative: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.alternative = alternative
+
 
 class ContextFullError(DoesNotFitError):
-    """The conversation is longer than the context length; the message holds both numbers, in tokens."""
+    """The conversation is longer than the context length.
+
+    Attributes:
+        prompt_tokens, context_length: both sizes in tokens; None where a server tells neither.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str, prompt_tokens: int | None = None, context_length: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.prompt_tokens, self.context_length = prompt_tokens, context_length
 
 
 class NetworkError(HermesError):

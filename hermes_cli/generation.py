@@ -5,31 +5,36 @@ llama.cpp is not here but behind the engine's protocol, in another process or, i
 
 from __future__ import annotations
 
-import re
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
-from hermes_cli.engine.request import GenerationRequest, SamplingOptions, ThinkingBudget
+from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, SamplingOptions
 from hermes_cli.engine.tokens import encode
 from hermes_cli.errors import UsageError
+from hermes_cli.prompting.call_block import END_CALL
 from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose
 from hermes_cli.prompting.compose import Conversation, PromptOptions
-from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted, Content, Reasoning
-from hermes_cli.prompting.events import Event as Parsed
-from hermes_cli.prompting.messages import Message, ToolCall
+from hermes_cli.prompting.markers import SpecialTexts
+from hermes_cli.prompting.messages import (
+    CallArguments,
+    CallFinished,
+    CallStarted,
+    Content,
+    Message,
+    Reasoning,
+    ToolCall,
+)
+from hermes_cli.prompting.messages import Event as Parsed
 from hermes_cli.prompting.parse import Parser
-from hermes_cli.prompting.pieces import Specials
 from hermes_cli.prompting.raw_turn_cache import RawTurnCache
-from hermes_cli.prompting.text import plain
-from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
+from hermes_cli.prompting.turn_grammar import TAGS, THOUGHTS, SpecialTokens, turn_grammar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
-
-    from typing_extensions import Self
+    from typing import Self
 
     from hermes_cli.catalog.models import CatalogModel as KnownModel
     from hermes_cli.engine.protocol import Engine, ModelInfo
@@ -48,7 +53,6 @@ STATED = {
     "mirostat_tau": "mirostat_tau",
     "mirostat_eta": "mirostat_eta",
 }
-_TAG = re.compile(f"({'|'.join(TAGS)})")
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,10 @@ class ChatModel:
             UsageError: the template that is wanted is not there or broken.
             HermesError: the model cannot be loaded.
         """
-        return cls(engine, await engine.load(), known=known, template=template)
+        import asyncio  # noqa: PLC0415 - as below
+
+        loaded = await engine.load()
+        return await asyncio.to_thread(cls, engine, loaded, known=known, template=template)  # it tries the template
 
     async def answer(self, turn: TurnRequest) -> AsyncGenerator[Event, None]:
         """Generate the next assistant turn.
@@ -148,7 +155,7 @@ class ChatModel:
                 value makes no sense, or the bounds are too much for a grammar.
             HermesError: the chat template or the engine failed, or the bounds cannot be met.
         """
-        prompt = self.prompt(turn)
+        prompt = await self.prompt(turn)
         reader = _Reader(turn, prompt)
         request = await self._request(turn, prompt)
         async with aclosing(self.engine.generate(request)) as stream:  # type: ignore[type-var]  # it can be closed
@@ -167,14 +174,18 @@ class ChatModel:
                     yield parsed
                 yield done
 
-    def prompt(self, turn: TurnRequest) -> Prompt:
-        """What the model reads; nothing in the messages is a control token once its pieces are tokenized.
+    async def prompt(self, turn: TurnRequest) -> Prompt:
+        """Return the prompt; nothing in the messages is a control token once its pieces are tokenized.
 
         Raises:
             UsageError: tools or reasoning are asked of a model that has none, or its template refuses the messages.
             HermesError: the chat template failed.
         """
-        return self.choice.format.render(Conversation(turn.messages, turn.tools, turn.wishes, self._memory))
+        conversation = Conversation(turn.messages, turn.tools, turn.wishes, self._memory, self._specials)
+        import asyncio  # noqa: PLC0415 - commands that never generate import this module, too
+
+        # In a thread: long conversations and the templates of files take their time.
+        return await asyncio.to_thread(self.choice.format.render, conversation)
 
     async def count(self, turn: TurnRequest) -> int:
         """Tokens of a turn's prompt, but for a begin-of-text token that the engine puts before it.
@@ -182,7 +193,8 @@ class ChatModel:
         Raises:
             HermesError: as `prompt`, or the engine failed.
         """
-        return await self._count(self.prompt(turn).pieces(self._specials))
+        prompt = await self.prompt(turn)
+        return await self._count(prompt.pieces(self._specials))
 
     def recommended_sampling(self) -> SamplingOptions:
         """What the file recommends in `general.sampling.*`, else the catalogue, else llama.cpp's defaults."""
@@ -203,18 +215,17 @@ class ChatModel:
         return usual
 
     @cached_property
-    def _specials(self) -> Specials:
-        return Specials(self.loaded.control, self.loaded.added, self.choice.format.source)
+    def _specials(self) -> SpecialTexts:
+        return SpecialTexts(self.loaded.control, self.loaded.added, self.choice.format.source)
 
     async def _request(self, turn: TurnRequest, prompt: Prompt) -> GenerationRequest:
-        budget = turn.think_budget
         return GenerationRequest(
             prompt.pieces(self._specials),
             sampling=turn.sampling or self.recommended_sampling(),
             max_tokens=turn.max_tokens,
             stops=tuple(dict.fromkeys((*prompt.stop, *turn.stops))),
             grammar=self._grammar(turn.bounds, prompt),
-            budget=None if budget is None else ThinkingBudget(budget, inside=prompt.inside_reasoning),
+            reasoning=ReasoningOptions(turn.think_budget, prompt.inside_reasoning, THOUGHTS, line_ends=(END_CALL,)),
             top_logprobs=turn.top_logprobs,
             client=turn.client,
             shift=turn.shift,
@@ -231,9 +242,9 @@ class ChatModel:
     async def _kept(self, turn: TurnRequest, prompt: Prompt) -> int:
         """Tokens of what stands before the first message that is no system prompt: a shift leaves them."""
         system = [message for message in turn.messages[:1] if message.role == "system"]
-        other = self.prompt(replace(turn, messages=[*system, Message("user", "\ufffd")]))
-        letters = zip(plain(prompt.text), plain(other.text), strict=False)
-        same = next((at for at, (letter, another) in enumerate(letters) if letter != another), 0)
+        other = await self.prompt(replace(turn, messages=[*system, Message("user", "\ufffd")]))
+        pairs = enumerate(zip(prompt.text, other.text, strict=False))
+        same = next((at for at, (character, another) in pairs if character != another), 0)
         return await self._count(self._specials.cut(prompt.text[:same]))
 
     async def _count(self, pieces: Sequence[str]) -> int:
@@ -255,7 +266,6 @@ class _Reader:
         self._text = [prompt.opening]
         self._content: list[str] = []
         self._calls: list[ToolCall] = []
-        self._thought = 0.0  # tokens
         self.whole = True  # no call was given out that was cut off later
 
     @property
@@ -269,21 +279,9 @@ class _Reader:
         return "".join(self._text)
 
     def read(self, piece: TextEvent) -> list[Parsed]:
-        """What a piece makes certain.
-
-        Where a thought begins or ends in it, its tokens are shared out: one for each tag, the others by letters.
-        """
+        """What a piece makes certain."""
         self._text.append(piece.text)
-        parts = _TAG.split(piece.text)  # every other one is a tag
-        tags = len(parts) // 2
-        letters = sum(map(len, parts[::2]))
-        events: list[Parsed] = []
-        for at, part in enumerate(parts):
-            if self._parser.thinking:
-                share = len(part) / letters if letters else 1
-                self._thought += 1 if at % 2 else max(piece.tokens - tags, 0) * share
-            events += self._parser.feed(part)
-        return self._noted(events)
+        return self._noted(self._parser.feed(piece.text))
 
     def finish(self, done: Done) -> tuple[list[Parsed], Done]:
         """What was left, and the end as the reader of the text knows it."""
@@ -291,7 +289,6 @@ class _Reader:
         return rest, replace(
             done,
             reason="tool_calls" if self._calls and done.reason == "stop" else done.reason,
-            reasoning_tokens=round(self._thought),
             stop=done.stop if done.stop in self._stops else None,
         )
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from hermes_cli.chat.conversation import Compacted, Dropped, Expanded, Mannered, Named, Said, Spent
+from hermes_cli.chat.conversation import (
+    MessageAdded,
+    OptionsChanged,
+    SummaryAdded,
+    SummaryRemoved,
+    TitleChanged,
+    TurnsDropped,
+    TurnUsage,
+)
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.prompting.messages import Message, ToolCall
 
@@ -27,8 +35,8 @@ MESSAGES = st.builds(
     SOME_TEXT,
     SOME_TEXT,
 )
-SPENT = st.builds(Spent, st.integers(0, 2**40), prompt_seconds=st.floats(0, 1e6))
-SAID = st.builds(Said, MESSAGES, st.floats(0, 4e9), SOME_TEXT, SPENT | st.none(), st.booleans())
+SPENT = st.builds(TurnUsage, st.integers(0, 2**40), prompt_seconds=st.floats(0, 1e6))
+SAID = st.builds(MessageAdded, MESSAGES, st.floats(0, 4e9), SOME_TEXT, SPENT | st.none(), st.booleans())
 MANNERS = st.builds(
     ChatOptions,
     SOME_TEXT,
@@ -42,9 +50,9 @@ MANNERS = st.builds(
 )
 CHANGES = st.one_of(
     SAID,
-    st.builds(Dropped, st.integers(-2, 4)),
-    st.builds(Compacted, TEXT, st.integers(-2, 4)),
-    st.just(Expanded()),
-    st.builds(Mannered, MANNERS),
-    st.builds(Named, TEXT),
+    st.builds(TurnsDropped, st.integers(-2, 4)),
+    st.builds(SummaryAdded, TEXT, st.integers(-2, 4)),
+    st.just(SummaryRemoved()),
+    st.builds(OptionsChanged, MANNERS),
+    st.builds(TitleChanged, TEXT),
 )

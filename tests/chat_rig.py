@@ -15,9 +15,9 @@ from fake_engine import LOADED, FakeEngine, Script
 from hermes_cli.chat.agent_loop import AgentLoop
 from hermes_cli.chat.backend import LocalBackend
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.loop import Loop
+from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.options import ChatOptions
-from hermes_cli.chat.view import Result, TurnResult
+from hermes_cli.chat.view import ToolResult, TurnResult
 from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.generation import ChatModel, ToolCall
 from hermes_cli.prompting.families import HERMES_3, Family
@@ -55,7 +55,7 @@ class Seen:
     reasoned: str = ""
     called: list[str] = field(default_factory=list)
     turns: list[tuple[TurnResult, bool]] = field(default_factory=list)
-    results: list[tuple[str, Result]] = field(default_factory=list)
+    results: list[tuple[str, ToolResult]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
 
     def waiting(self) -> None: ...
@@ -72,7 +72,7 @@ class Seen:
     def turn(self, answer: TurnResult, *, stopped: bool) -> None:
         self.turns.append((answer, stopped))
 
-    def result(self, call: ToolCall, result: Result) -> None:
+    def result(self, call: ToolCall, result: ToolResult) -> None:
         self.results.append((call.name, result))
 
     def note(self, message: str) -> None:
@@ -93,8 +93,8 @@ class Functions:
         parameters = {"type": "object", "properties": {}}
         return [{"type": "function", "function": {"name": name, "parameters": parameters}} for name in self.functions]
 
-    def run(self, call: ToolCall) -> Result:
-        return Result(self.functions[call.name]())
+    def run(self, call: ToolCall) -> ToolResult:
+        return ToolResult(self.functions[call.name]())
 
 
 def partner(
@@ -123,6 +123,6 @@ def talking(
 ) -> Iterator[tuple[AgentLoop, Seen]]:
     """A conversation, and what is shown of it."""
     seen = Seen()
-    with Loop() as loop:
+    with EventLoop() as loop:
         whom = partner(scripts, engine=engine, family=family, loaded=loaded)
         yield AgentLoop(Conversation(manner), whom, Functions(functions), seen, loop), seen

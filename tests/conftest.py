@@ -14,9 +14,9 @@ import pytest
 from hypothesis import settings
 
 from hermes_cli import paths
-from hermes_cli.engine.client import WorkerEngine
-from hermes_cli.engine.llama import LlamaModel
-from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.embedded.engine import EmbeddedEngine
+from hermes_cli.engine.embedded.llama import LlamaModel
+from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.generation import TAGS, ChatModel
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings
@@ -69,7 +69,7 @@ def wait_for() -> Iterator[WaitFor]:
 
 @pytest.fixture(scope="session")
 def demo_chatter(demo_path: Path, wait_for: WaitFor) -> Iterator[ChatModel]:
-    engine = WorkerEngine(demo_path, LoadPlan(ContextSettings(1024), threads=1), EngineOptions(tags=TAGS))
+    engine = EmbeddedEngine(demo_path, LoadPlan(ContextSettings(1024), threads=1), EngineOptions(tags=TAGS))
     yield wait_for(ChatModel.open(engine))
     wait_for(engine.close())
 

@@ -6,15 +6,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from hermes_cli.engine.constraint import Matcher
-from hermes_cli.engine.draft import DraftModel
-from hermes_cli.engine.llama import LlamaContext, LlamaModel
-from hermes_cli.engine.prefixes import SavedPrefixes
+from hermes_cli.engine.embedded.draft_model import DraftModel
+from hermes_cli.engine.embedded.grammar import Matcher
+from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes
+from hermes_cli.engine.embedded.scheduler import Scheduler
+from hermes_cli.engine.embedded.sequence import Job
 from hermes_cli.engine.protocol import Done, Event, TextEvent
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
-from hermes_cli.engine.scheduler import Scheduler
-from hermes_cli.engine.sequence import Job
-from hermes_cli.engine.tokens import prompt_tokens
+from hermes_cli.engine.tokens import closing_tokens, prompt_tokens
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.memory import ContextSettings, KvType
 
@@ -58,9 +58,8 @@ class Desk:
         given = (prompt,) if isinstance(prompt, str) else tuple(prompt)
         request = GenerationRequest(given, **{"sampling": GREEDY, **asked})
         tokens = prompt_tokens(self.model.vocabulary, request.prompt)
-        forced = request.budget.forced if request.budget else ""
-        closing_tokens = tuple(self.model.vocabulary.tokenize(forced, special=True)) if forced else ()
-        self.scheduler.submit(Job(self._last, request, tokens, matcher, closing_tokens))
+        closing = closing_tokens(self.model.vocabulary, request.reasoning)
+        self.scheduler.submit(Job(self._last, request, tokens, matcher, closing))
         return self._last
 
     def run(self, steps: int = 5000) -> Desk:

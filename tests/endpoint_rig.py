@@ -14,13 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Literal
 
 from hermes_cli.chat.endpoint.address import read_address
-from hermes_cli.chat.endpoint.partner import connect
+from hermes_cli.chat.endpoint.endpoint_backend import connect
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.engine.protocol import Done
 from hermes_cli.errors import HermesError
 from hermes_cli.generation import Event
-from hermes_cli.prompting.events import CallFinished, Content, Reasoning
-from hermes_cli.prompting.messages import Message
+from hermes_cli.prompting.messages import CallFinished, Content, Message, Reasoning
 
 TIMEOUT = 20.0  # seconds, for what should take none
 

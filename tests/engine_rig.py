@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-from hermes_cli.engine.client import RESTART_DELAYS, WorkerEngine
-from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.embedded.engine import RESTART_DELAYS, EmbeddedEngine
+from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.protocol import Event, TextEvent
 from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.planning.load_plan import LoadPlan
@@ -52,16 +52,16 @@ async def engine(
     path: Path = PATH,
     plan: LoadPlan = PLAN,
     delays: Sequence[float] = RESTART_DELAYS,
-) -> AsyncIterator[WorkerEngine]:
+) -> AsyncIterator[EmbeddedEngine]:
     """An engine that is closed in the end."""
-    made = WorkerEngine(path, plan, options, restart_delays=delays)
+    made = EmbeddedEngine(path, plan, options, restart_delays=delays)
     try:
         yield made
     finally:
         await made.close()
 
 
-async def answer(of: WorkerEngine, *prompt: str) -> list[Event]:
+async def answer(of: EmbeddedEngine, *prompt: str) -> list[Event]:
     """All events of one request."""
     return [event async for event in of.generate(GenerationRequest(prompt))]
 
@@ -71,7 +71,7 @@ def text_of(events: Sequence[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextEvent))
 
 
-async def pid_of(of: WorkerEngine) -> int:
+async def pid_of(of: EmbeddedEngine) -> int:
     """The process that has the model now."""
     await of.load()
     (only,) = children()
@@ -88,7 +88,7 @@ async def until(true: Callable[[], object], limit: float = 10.0) -> None:
 
 def children() -> list[psutil.Process]:
     """Processes of this one, but for the one in which grammars are tried: it is kept, whatever engines do."""
-    return [one for one in psutil.Process().children() if "hermes_cli.prompting.trial" not in " ".join(_command(one))]
+    return [one for one in psutil.Process().children() if "hermes_cli.prompting.sandbox" not in " ".join(_command(one))]
 
 
 def _command(process: psutil.Process) -> list[str]:

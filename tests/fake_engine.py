@@ -9,9 +9,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from hermes_cli.engine.embedded.output_text import ReasoningTracker, StopTexts
 from hermes_cli.engine.protocol import Done, EngineStats, Event, ModelInfo, SequenceState, TextEvent
-from hermes_cli.engine.request import GenerationRequest
-from hermes_cli.engine.stops import Stops
+from hermes_cli.engine.request import GenerationRequest, ReasoningOptions
 from hermes_cli.errors import ContextFullError, EngineError, HermesError, UsageError
 
 CONTROL = ("<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>")
@@ -57,8 +57,8 @@ class _Running:
 class FakeEngine:
     """Answers each request with the next of its scripts, and all further ones with the last.
 
-    Its tokens are bytes, and one for each control text. `max_tokens`, `stops` and the context length are kept; all other
-    wishes are only noted in `requests`.
+    Its tokens are bytes, and one for each control text. `max_tokens`, `stops` and the context length are kept, and
+    reasoning is counted, a piece as one token; all other wishes are only noted in `requests`.
 
     Attributes:
         scripts: what to answer.
@@ -99,6 +99,8 @@ class FakeEngine:
             raise ContextFullError(
                 f"the prompt has {prompt:,} tokens, the context length is {self.loaded.context:,} tokens.",
                 hint="shorten the prompt.",
+                prompt_tokens=prompt,
+                context_length=self.loaded.context,
             )
         running = self._running[number] = _Running(prompt)
         try:
@@ -154,9 +156,10 @@ class FakeEngine:
     async def _follow(
         self, script: Iterable[Step], request: GenerationRequest, running: _Running
     ) -> AsyncGenerator[Event, None]:
-        stops, room = Stops(request.stops), self.loaded.context - running.prompt_tokens
+        stops, room = StopTexts(request.stops), self.loaded.context - running.prompt_tokens
         limit = room if request.max_tokens is None else min(room, request.max_tokens)
         done: Done | None = None
+        tracker = ReasoningTracker(request.reasoning or ReasoningOptions(), {})
         for step in script:
             if stops.found is not None or done or running.completion_tokens >= limit:
                 break
@@ -169,6 +172,7 @@ class FakeEngine:
             else:
                 piece = TextEvent(step) if isinstance(step, str) else step
                 running.completion_tokens += piece.tokens
+                tracker.read(piece.text)
                 yield replace(piece, text=stops.feed(piece.text))
             await asyncio.sleep(0)  # others have their turn
             if running.why:
@@ -180,6 +184,7 @@ class FakeEngine:
         yield done or replace(
             ended,
             completion_tokens=running.completion_tokens,
+            reasoning_tokens=tracker.tokens if request.reasoning else 0,
             stop=stops.found,
             context_full=cut and limit == room,
         )

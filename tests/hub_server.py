@@ -25,7 +25,7 @@ from http import HTTPStatus
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from urllib.parse import quote, unquote, urlsplit
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -401,7 +401,7 @@ class HubProcess:
             if pipe:
                 pipe.close()
 
-    def __enter__(self) -> HubProcess:  # noqa: PYI034 - Self is newer than Python 3.10
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from memory_use import most_memory
 
@@ -79,7 +79,7 @@ class Client:
         self.send(signal.SIGKILL)
         self.end()
 
-    def __enter__(self) -> Client:  # noqa: PYI034 - Self is newer than Python 3.10
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

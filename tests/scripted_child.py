@@ -14,7 +14,7 @@ Script = Callable[[str], None]
 _PRELUDE = """
 import json, os, signal, sys, time
 sys.path[:] = json.loads(sys.argv[1])
-from hermes_cli.engine import wire
+from hermes_cli.engine.embedded import wire
 from hermes_cli.engine.protocol import Done, EngineStats, ModelInfo, TextEvent
 from hermes_cli.errors import *
 def frames(splitter=wire.Splitter()):

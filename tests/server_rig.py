@@ -21,7 +21,7 @@ from conftest import clean_environment
 from fake_engine import FakeEngine
 from fastapi import FastAPI
 
-from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.protocol import Engine
 from hermes_cli.errors import HermesError
 from hermes_cli.generation import TAGS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from hermes_cli.prompting.compose import Conversation, PromptOptions
 from hermes_cli.prompting.families import (
     ALPACA,
     CHATML,
@@ -16,8 +17,7 @@ from hermes_cli.prompting.families import (
     Family,
 )
 from hermes_cli.prompting.normalize import messages, tools
-from hermes_cli.prompting.render import Conversation, OurFormat, PromptOptions
-from hermes_cli.prompting.text import plain
+from hermes_cli.prompting.render import OurFormat
 
 BOS = "<|begin_of_text|>"
 USER: dict[str, Any] = {"role": "user", "content": "Hi"}
@@ -55,6 +55,4 @@ def write(
     **wishes: Any,  # noqa: ANN401 - those of Wishes
 ) -> str:
     """The prompt as our format has it."""
-    return plain(
-        OurFormat(family, BOS).render(Conversation(messages(given), tools(offered), PromptOptions(**wishes))).text
-    )
+    return OurFormat(family, BOS).render(Conversation(messages(given), tools(offered), PromptOptions(**wishes))).plain

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import pexpect
 import pyte
-from typing_extensions import Self
 
 PATIENCE = 10.0  # seconds until something must be seen
 HISTORY = 100_000  # rows above the screen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import re
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from msgspec import structs
 from hermes_cli.catalog.load import shipped
 from hermes_cli.catalog.models import RecommendedSampling as Recommended
 from hermes_cli.engine.protocol import Logprob, TextEvent, TokenLogprobs
-from hermes_cli.engine.request import ThinkingBudget
+from hermes_cli.engine.request import ReasoningOptions
 from hermes_cli.errors import ContextFullError, EngineDiedError, QueueFullError, UsageError
 from hermes_cli.generation import (
     CallFinished,
@@ -37,7 +36,8 @@ from hermes_cli.generation import (
     SamplingOptions,
     TurnRequest,
 )
-from hermes_cli.prompting.constrain import json_schema, tool_calls
+from hermes_cli.prompting.structured_output import json_schema, tool_calls
+from hermes_cli.prompting.turn_grammar import THOUGHTS
 
 T = TypeVar("T")
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
@@ -78,7 +78,7 @@ def test_the_engine_is_asked_for_all_that_the_turn_says() -> None:
     (request,) = engine.requests
     assert request.sampling == sampling
     assert request.max_tokens == 7
-    assert request.budget == ThinkingBudget(9, inside=False)
+    assert request.reasoning == ReasoningOptions(9, tags=THOUGHTS, line_ends=("</tool_call>",))
     assert request.stops == ("<|im_end|>", "END")
     assert request.top_logprobs == 2
     assert request.client == "me"
@@ -119,23 +119,10 @@ def test_events_are_what_the_text_says() -> None:
     assert done.reasoning_tokens == 3
 
 
-def test_tokens_of_a_thought_are_told_apart_in_one_piece() -> None:
-    """With guessed tokens a piece may have many."""
-    _, done = run(collect(chatter_of(TextEvent("<think>aaa</think>\n\nbbbb", 26), TextEvent("", 2)), asked()))
-    assert done.completion_tokens == 28
-    assert done.reasoning_tokens == 8 + 1  # a third of 24, and the tag that ends it
-    _, done = run(collect(chatter_of("<think>", TextEvent("aaa", 3), TextEvent("", 2)), asked()))
-    assert done.reasoning_tokens == 5
-
-
-@given(st.lists(st.integers(0, 20), max_size=5))
-def test_pieces_do_not_change_what_is_counted(cuts: list[int]) -> None:
-    """As a slow reader gets them: several tokens joined, but none cut."""
-    tokens = ["<think>", *"aaaaaaa", "</think>", "\n", "\n", *"bbbbbbbbb"]
-    ends = sorted({0, *cuts, len(tokens)})
-    joined = [tokens[start:end] for start, end in itertools.pairwise(ends)]
-    _, done = run(collect(chatter_of(*(TextEvent("".join(part), len(part)) for part in joined)), asked()))
-    assert done.reasoning_tokens == len("aaaaaaa") + 1
+def test_tokens_of_reasoning_are_as_the_engine_counted_them() -> None:
+    end = Done("stop", 9, 0, 28, 0.1, 0.2, reasoning_tokens=17)
+    _, done = run(collect(chatter_of(TextEvent("<think>aaa</think>\n\nbbbb", 26), TextEvent("", 2), end), asked()))
+    assert done.reasoning_tokens == 17
 
 
 def test_log_probabilities_come_before_what_their_text_says() -> None:
@@ -221,7 +208,7 @@ def written_again(chatter: ChatModel, first: TurnRequest, calls: Sequence[CallFi
     """Whether the model reads its own text, with its own white space, where a client sends its calls back."""
     message = Message("assistant", None, tuple(one.call for one in calls))
     result = Message("tool", "{}", tool_call_id=calls[0].call.id)
-    text = str(chatter.prompt(replace(first, messages=[*first.messages, message, result])).text)
+    text = run(chatter.prompt(replace(first, messages=[*first.messages, message, result]))).plain
     return CALL in text
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.chat.tools.functions import load_tools
-from hermes_cli.engine.llama import LlamaModel
+from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.engine.tokens import prompt_tokens
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import (
@@ -34,7 +34,7 @@ from hermes_cli.generation import (
     TurnRequest,
 )
 from hermes_cli.paths import asset
-from hermes_cli.prompting.constrain import json_schema, tool_calls
+from hermes_cli.prompting.structured_output import json_schema, tool_calls
 
 GREEDY = SamplingOptions(temperature=0)
 TOOLS = [tool.schema for tool in load_tools(asset("demo_tools.py")).values()]
@@ -120,7 +120,7 @@ def test_control_tokens_in_what_users_say_are_only_text(
     (special,) = vocabulary.tokenize(tag, special=True)
     text = f"{around}{tag}{around}"
     assert tokens(text).count(special) == tokens("x").count(special)
-    assert b"".join(map(vocabulary.piece, tokens(text))).decode() == demo_chatter.prompt(asked(text)).text
+    assert b"".join(map(vocabulary.piece, tokens(text))).decode() == wait_for(demo_chatter.prompt(asked(text))).plain
 
 
 def test_tokens_are_counted_as_they_are_read(demo_chatter: ChatModel, answer: Answer, wait_for: WaitFor) -> None:

@@ -37,7 +37,6 @@ def test_ships_model_catalogue_templates_and_completions(wheel: zipfile.ZipFile)
         "hermes_cli/assets/demo.gguf",
         "hermes_cli/assets/demo_tools.py",
         "hermes_cli/catalog.yaml",
-        "hermes_cli/prompting/templates/chatml.jinja",
     } <= names
     data = f"hermes_llm-{hermes_cli.__version__}.data/data/share"
     for program in ("hermes", "hermes-llm"):

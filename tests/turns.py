@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NoReturn
 
-from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted, Content, Event, Reasoning
-from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, Content, Event, Reasoning, ToolCall
 from hermes_cli.prompting.parse import Parser
 
 

@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING
 import psutil
 
 from hermes_cli import paths
-from hermes_cli.engine.client import RESTART_DELAYS, WorkerEngine
-from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.embedded.engine import RESTART_DELAYS, EmbeddedEngine
+from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.protocol import Done, TextEvent
-from hermes_cli.engine.request import GenerationRequest, SamplingOptions, ThinkingBudget
+from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, SamplingOptions
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings
-from hermes_cli.prompting.constrain import json_schema
+from hermes_cli.prompting.structured_output import json_schema
 from hermes_cli.prompting.turn_grammar import TAGS, SpecialTokens, turn_grammar
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Trial:
         self._until = time.monotonic() + seconds
         self._clients = clients
         self._chance = random.Random(seed)  # noqa: S311 - no secret
-        self._engine = WorkerEngine(
+        self._engine = EmbeddedEngine(
             paths.asset("demo.gguf"), PLAN, EngineOptions(TAGS, max_queue=MOST_QUEUED), restart_delays=delays
         )
         self._grammar = ""
@@ -144,7 +144,7 @@ class Trial:
         reading = asyncio.ensure_future(self._read(stream, request))
         try:
             self.outcome.ends[await asyncio.wait_for(reading, leave_after)] += 1
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self.outcome.ends["cancelled"] += 1
             self.outcome.hung += not impatient
         except HermesError as error:
@@ -180,7 +180,7 @@ class Trial:
             "wild": {"sampling": SamplingOptions(temperature=1.5, seed=chance.randrange(9)), "top_logprobs": 3},
             "held": {"grammar": self._grammar, "max_tokens": 200},
             "stopped": {"stops": ("\n", ".", "the")},
-            "thinking": {"budget": ThinkingBudget(3, inside=True)},
+            "thinking": {"reasoning": ReasoningOptions(3, inside=True)},
             "endless": {"sampling": SamplingOptions(temperature=0, ignore_eos=True), "shift": chance.random() < 0.1},  # noqa: PLR2004
             "too long": {"prompt": ("word " * 3000,)},
             "no grammar": {"grammar": "nonsense"},

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.prompting.events import CallArguments, CallStarted, Content, Reasoning
+from hermes_cli.prompting.messages import CallArguments, CallStarted, Content, Reasoning
 from hermes_cli.prompting.parse import Parser
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ WARM = 0.1  # of the time, before memory is looked at for the first time
 MOST_GROWN = 24 << 20  # bytes that a process may have more than when it was warm; measured were 5 MB
 QUEUE = 0.8  # of the clients may wait; the others are to be told that too many do
 LEAVE, SLOW, KEEP = 0.25, 0.1, 0.5  # of the requests: their client leaves, reads slowly, keeps its connection
-ENGINE = "hermes_cli.engine.worker"  # in the command line of one
+ENGINE = "hermes_cli.engine.embedded.worker"  # in the command line of one
 SETTLING = 8  # answers of a fresh engine before its memory is compared
 
 QUESTIONS = ("Who are you?", "What can you do?", "What's the weather in Tokyo?", "Count to five.")
@@ -170,7 +170,7 @@ class Serving:
         try:
             code = await asyncio.wait_for(self._process.wait(), CALM)
             wrong += [f"exit code {code}"] if code else []
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self.kill()
             await self._process.wait()
             wrong.append(f"the server, {CALM:g} s after SIGTERM")
@@ -242,7 +242,7 @@ class Trial:
             reply = await asyncio.wait_for(wire.ask(path, body, pause=pause), limit)
             self.outcome.ends[ended(path, body, reply)] += 1
             return float(reply.headers.get("retry-after", 0)) * self._chance.uniform(0.5, 1.5)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self.outcome.ends["left by the client" if leaves else "hung"] += 1
             self.outcome.hung += not leaves
             wire.leave(rudely=self._chance.random() < 0.5)  # noqa: PLR2004 - every other one

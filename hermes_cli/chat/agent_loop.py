@@ -8,8 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hermes_cli.chat.conversation import Spent
-from hermes_cli.chat.view import Result, TurnResult
+from hermes_cli.chat.conversation import TurnUsage
+from hermes_cli.chat.view import ToolResult, TurnResult
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
 from hermes_cli.generation import CallFinished, CallStarted, Content, Done, Message, Reasoning
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.chat.conversation import Conversation
-    from hermes_cli.chat.loop import Loop
+    from hermes_cli.chat.event_loop import EventLoop
     from hermes_cli.chat.view import View
     from hermes_cli.generation import Event, ToolCall
 
@@ -26,14 +26,14 @@ MAX_ROUNDS = 10
 STOPPED = "the user stopped this call"
 
 
-class Runner(Protocol):
+class ToolRunner(Protocol):
     """Runs calls (toolbox.py)."""
 
     @property
     def schemas(self) -> Sequence[dict[str, Any]]:
         """Declarations of the tools in OpenAI's shape."""
 
-    def run(self, call: ToolCall) -> Result:
+    def run(self, call: ToolCall) -> ToolResult:
         """What comes of a call; failures are results. Ctrl-C ends it with whatever SIGINT raises."""
 
 
@@ -42,32 +42,32 @@ class NoTools:
 
     schemas: Sequence[dict[str, Any]] = ()
 
-    def run(self, call: ToolCall) -> Result:
+    def run(self, call: ToolCall) -> ToolResult:
         """A failure; nothing was offered that could be called."""
-        return Result(json.dumps({"error": f"there is no tool {call.name}"}), failed=True)
+        return ToolResult(json.dumps({"error": f"there is no tool {call.name}"}), failed=True)
 
 
 @dataclass(frozen=True)
-class Ran:
+class ToolRun:
     """A call, and what came of it."""
 
     call: ToolCall
-    result: Result
+    result: ToolResult
 
 
 @dataclass
-class Outcome:
+class AgentResult:
     """What a question led to: the turns of the model, and the calls that were run between them."""
 
     answers: list[TurnResult]
-    ran: list[Ran]
+    ran: list[ToolRun]
 
 
 class AgentLoop:
     """A conversation between a user, a partner and tools."""
 
     def __init__(
-        self, conversation: Conversation, partner: ChatBackend, runner: Runner, view: View, loop: Loop
+        self, conversation: Conversation, partner: ChatBackend, runner: ToolRunner, view: View, loop: EventLoop
     ) -> None:
         self.conversation, self.partner, self.runner, self.view = conversation, partner, runner, view
         self.offers_tools = True
@@ -78,7 +78,7 @@ class AgentLoop:
         """The tools that the model is offered now."""
         return self.runner.schemas if self.offers_tools else ()
 
-    def ask(self, text: str) -> Outcome:
+    def ask(self, text: str) -> AgentResult:
         """Say something, and have it answered.
 
         Whatever interrupts it, what came until then is in the conversation, and every call in it has a result.
@@ -91,7 +91,7 @@ class AgentLoop:
         conversation = self.conversation
         before = len(conversation.said)
         conversation.say(Message("user", text))
-        outcome = Outcome([], [])
+        outcome = AgentResult([], [])
         try:
             self._go_on(outcome)
         except (ContextFullError, UsageError):  # it would be refused again, with whatever is said next
@@ -100,7 +100,7 @@ class AgentLoop:
             raise
         return outcome
 
-    def again(self) -> Outcome:
+    def again(self) -> AgentResult:
         """Have the user's last message answered once more, in place of what followed it.
 
         Raises:
@@ -110,11 +110,11 @@ class AgentLoop:
         if at is None:
             raise HermesError("nothing was asked yet.", hint="type a question.")
         self.conversation.back_to(at + 1)
-        outcome = Outcome([], [])
+        outcome = AgentResult([], [])
         self._go_on(outcome)
         return outcome
 
-    def _go_on(self, outcome: Outcome) -> None:
+    def _go_on(self, outcome: AgentResult) -> None:
         for _ in range(MAX_ROUNDS):
             answer = self._turn()
             outcome.answers.append(answer)
@@ -171,20 +171,20 @@ class AgentLoop:
         message = Message("assistant", answer.content or None, tuple(calls), answer.reasoning or None)
         self.conversation.say(message, model=self.partner.name, spent=_spent(answer), unfinished=unfinished)
 
-    def _run(self, calls: Sequence[ToolCall], outcome: Outcome) -> None:
+    def _run(self, calls: Sequence[ToolCall], outcome: AgentResult) -> None:
         """Run the calls of a turn in their order. Interrupted, the rest get results, too: none may be without."""
         left = list(calls)
         try:
             while left:
                 result = self.runner.run(left[0])
                 self.view.result(left[0], result)
-                outcome.ran.append(Ran(left[0], result))
+                outcome.ran.append(ToolRun(left[0], result))
                 self._answered(left.pop(0), result)
         finally:
             for call in left:
-                self._answered(call, Result(json.dumps({"error": STOPPED}), failed=True))
+                self._answered(call, ToolResult(json.dumps({"error": STOPPED}), failed=True))
 
-    def _answered(self, call: ToolCall, result: Result) -> None:
+    def _answered(self, call: ToolCall, result: ToolResult) -> None:
         self.conversation.say(Message("tool", result.text, tool_call_id=call.id, name=call.name))
 
     @staticmethod
@@ -192,11 +192,11 @@ class AgentLoop:
         return bool(answer.content.strip() or answer.reasoning.strip() or answer.calls)
 
 
-def _spent(answer: TurnResult) -> Spent:
+def _spent(answer: TurnResult) -> TurnUsage:
     done = answer.done
     if done is None:
-        return Spent(reasoning_seconds=answer.reasoning_seconds)
-    return Spent(
+        return TurnUsage(reasoning_seconds=answer.reasoning_seconds)
+    return TurnUsage(
         done.prompt_tokens,
         done.cached_tokens,
         done.completion_tokens,

@@ -15,14 +15,14 @@ MOST_BYTES = 16 << 20  # more than any context holds
 
 
 @dataclass(frozen=True)
-class Attached:
+class Attachment:
     """A file's name and its text."""
 
     name: str
     text: str
 
 
-def read_file(given: str) -> Attached:
+def read_file(given: str) -> Attachment:
     """A text file.
 
     Raises:
@@ -47,10 +47,10 @@ def read_file(given: str) -> Attached:
         raise NotFoundError(f"{given} cannot be read: {reason}.", hint="check its name and permissions.") from None
     if "\0" in text:
         raise UsageError(f"{given} is not text (it has NUL bytes).", hint="give a text file, not a binary one.")
-    return Attached(path.name, text)
+    return Attachment(path.name, text)
 
 
-def with_files(text: str, files: Sequence[Attached]) -> str:
+def with_files(text: str, files: Sequence[Attachment]) -> str:
     """A message, the files above it, each between fences that are in none of it."""
     parts = []
     for file in files:

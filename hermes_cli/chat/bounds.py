@@ -46,7 +46,7 @@ def bounds_for(tools: Sequence[dict[str, Any]], schema: object | None, warn: Cal
 
     if schema is None and not tools:
         return Constraints()
-    from hermes_cli.prompting.constrain import json_schema, tool_calls  # noqa: PLC0415 - llguidance
+    from hermes_cli.prompting.structured_output import json_schema, tool_calls  # noqa: PLC0415 - llguidance
 
     notes: list[str] = []
     calls = tool_calls(tools, notes=notes) if tools else None

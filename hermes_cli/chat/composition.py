@@ -21,7 +21,7 @@ _NOBODY = Message("user", "")
 
 
 @dataclass(frozen=True)
-class Part:
+class PromptPart:
     """A part of the prompt, in tokens."""
 
     name: str
@@ -29,15 +29,17 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Composition:
+class ContextUsage:
     """All of a prompt, in tokens; `room` is the context, where it is known."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[PromptPart, ...]
     total: int
     room: int | None
 
 
-async def composition(partner: ChatBackend, conversation: Conversation, tools: Sequence[dict[str, Any]]) -> Composition:
+async def composition(
+    partner: ChatBackend, conversation: Conversation, tools: Sequence[dict[str, Any]]
+) -> ContextUsage:
     """What the next prompt would consist of, without the next message.
 
     Each part is what the prompt becomes shorter by without it; what is left is the template's markup.
@@ -67,16 +69,16 @@ async def composition(partner: ChatBackend, conversation: Conversation, tools: S
         await count(messages, (), summary=False, system=False) if conversation.manner.system else without_summary
     )
     parts = [
-        Part("system prompt", without_summary - without_system),
-        Part("summary", without_tools - without_summary),
-        Part("tools", total - without_tools),
+        PromptPart("system prompt", without_summary - without_system),
+        PromptPart("summary", without_tools - without_summary),
+        PromptPart("tools", total - without_tools),
     ]
     for role, name in _ROLES:
         blank = [_blank(one) if one.role == role else one for one in messages]
         if blank != messages:
-            parts.append(Part(name, total - await count(blank, tools, summary=True, system=True)))
-    parts.append(Part("markup of the template", total - sum(part.tokens for part in parts)))
-    return Composition(tuple(part for part in parts if part.tokens), total, partner.context)
+            parts.append(PromptPart(name, total - await count(blank, tools, summary=True, system=True)))
+    parts.append(PromptPart("markup of the template", total - sum(part.tokens for part in parts)))
+    return ContextUsage(tuple(part for part in parts if part.tokens), total, partner.context)
 
 
 def _blank(message: Message) -> Message:

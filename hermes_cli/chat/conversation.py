@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SUMMARY = "Summary of the conversation so far:\n"
 
 
-class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
+class TurnUsage(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an answer took: tokens, and seconds as measured."""
 
     prompt_tokens: int = 0
@@ -32,7 +32,7 @@ class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
     reasoning_seconds: float = 0.0
 
 
-class Said(msgspec.Struct, frozen=True, tag="said", omit_defaults=True):
+class MessageAdded(msgspec.Struct, frozen=True, tag="said", omit_defaults=True):
     """A message was added.
 
     Attributes:
@@ -46,46 +46,46 @@ class Said(msgspec.Struct, frozen=True, tag="said", omit_defaults=True):
     message: Message
     at: float
     model: str | None = None
-    spent: Spent | None = None
+    spent: TurnUsage | None = None
     unfinished: bool = False
 
 
-class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
+class TurnsDropped(msgspec.Struct, frozen=True, tag="dropped"):
     """The last `count` messages were taken back."""
 
     count: int
 
 
-class Compacted(msgspec.Struct, frozen=True, tag="compacted"):
+class SummaryAdded(msgspec.Struct, frozen=True, tag="compacted"):
     """The first `count` messages are told to the model as a summary."""
 
     summary: str
     count: int
 
 
-class Expanded(msgspec.Struct, frozen=True, tag="expanded"):
+class SummaryRemoved(msgspec.Struct, frozen=True, tag="expanded"):
     """The last summary was taken back: the model reads again what it stood for."""
 
 
-class Mannered(msgspec.Struct, frozen=True, tag="manner"):
+class OptionsChanged(msgspec.Struct, frozen=True, tag="manner"):
     """The model is to go on in another manner."""
 
     manner: ChatOptions
 
 
-class Named(msgspec.Struct, frozen=True, tag="named"):
+class TitleChanged(msgspec.Struct, frozen=True, tag="named"):
     """What the conversation is called, in a few words."""
 
     title: str
 
 
-Change = Said | Dropped | Compacted | Expanded | Mannered | Named
+Change = MessageAdded | TurnsDropped | SummaryAdded | SummaryRemoved | OptionsChanged | TitleChanged
 
 
 @dataclass(frozen=True)
 class _State:
-    said: tuple[Said, ...] = ()
-    summaries: tuple[Compacted, ...] = ()
+    said: tuple[MessageAdded, ...] = ()
+    summaries: tuple[SummaryAdded, ...] = ()
     manner: ChatOptions = field(default_factory=ChatOptions)
     title: str = ""
 
@@ -112,7 +112,7 @@ class Conversation:
         return conversation
 
     @property
-    def said(self) -> tuple[Said, ...]:
+    def said(self) -> tuple[MessageAdded, ...]:
         """Every message there is, in order."""
         return self._state.said
 
@@ -127,7 +127,7 @@ class Conversation:
         return self._state.title
 
     @property
-    def summary(self) -> Compacted | None:
+    def summary(self) -> SummaryAdded | None:
         """What stands for the first messages."""
         return self._state.summaries[-1] if self._state.summaries else None
 
@@ -146,18 +146,18 @@ class Conversation:
         return replace(self.manner, system="\n\n".join(filter(None, parts)))
 
     def say(
-        self, message: Message, *, model: str | None = None, spent: Spent | None = None, unfinished: bool = False
+        self, message: Message, *, model: str | None = None, spent: TurnUsage | None = None, unfinished: bool = False
     ) -> None:
         """Add a message."""
-        self._change(Said(message, time.time(), model, spent, unfinished))
+        self._change(MessageAdded(message, time.time(), model, spent, unfinished))
 
-    def back_to(self, count: int) -> Sequence[Said]:
+    def back_to(self, count: int) -> Sequence[MessageAdded]:
         """Keep the first `count` messages; the ones that were taken back. Summaries of any of those go first."""
         while self.summary and self.summary.count > count:
-            self._change(Expanded())
+            self._change(SummaryRemoved())
         gone = self.said[count:]
         if gone:
-            self._change(Dropped(len(gone)))
+            self._change(TurnsDropped(len(gone)))
         return gone
 
     @property
@@ -167,22 +167,22 @@ class Conversation:
 
     def compact(self, summary: str, count: int) -> None:
         """Tell the first `count` messages as a summary."""
-        self._change(Compacted(summary, count))
+        self._change(SummaryAdded(summary, count))
 
     def expand(self) -> bool:
         """Take the last summary back; whether there was one."""
         if there_is := self.summary is not None:
-            self._change(Expanded())
+            self._change(SummaryRemoved())
         return there_is
 
     def behave(self, manner: ChatOptions) -> None:
         """Go on in another manner."""
         if manner != self.manner:
-            self._change(Mannered(manner))
+            self._change(OptionsChanged(manner))
 
     def name(self, title: str) -> None:
         """Call it something."""
-        self._change(Named(title))
+        self._change(TitleChanged(title))
 
     def _change(self, change: Change) -> None:
         self._apply(change)
@@ -190,18 +190,18 @@ class Conversation:
 
     def _apply(self, change: Change) -> None:
         state = self._state
-        if isinstance(change, Said):
+        if isinstance(change, MessageAdded):
             self._state = replace(state, said=(*state.said, change))
-        elif isinstance(change, Dropped):
+        elif isinstance(change, TurnsDropped):
             left = max(len(state.said) - max(change.count, 0), 0)
             summaries = tuple(one for one in state.summaries if one.count <= left)
             self._state = replace(state, said=state.said[:left], summaries=summaries)
-        elif isinstance(change, Compacted):
+        elif isinstance(change, SummaryAdded):
             if 0 < change.count <= len(state.said):
                 self._state = replace(state, summaries=(*state.summaries, change))
-        elif isinstance(change, Expanded):
+        elif isinstance(change, SummaryRemoved):
             self._state = replace(state, summaries=state.summaries[:-1])
-        elif isinstance(change, Mannered):
+        elif isinstance(change, OptionsChanged):
             self._state = replace(state, manner=change.manner)
         else:
             self._state = replace(state, title=change.title)

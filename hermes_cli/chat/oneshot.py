@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.agent_loop import Outcome
+    from hermes_cli.chat.agent_loop import AgentResult
     from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.chat.options import ChatOptions
-    from hermes_cli.chat.view import Result, TurnResult
+    from hermes_cli.chat.view import ToolResult, TurnResult
     from hermes_cli.console import Console
     from hermes_cli.generation import ToolCall
 
@@ -54,7 +54,7 @@ class PlainView:
                 limit, more = f"the context{of}", "; --context-shift would go on"
             console.warn(f"the answer was cut off: {limit} is used up{more}.")
 
-    def result(self, call: ToolCall, result: Result) -> None:  # noqa: ARG002 - the call was shown
+    def result(self, call: ToolCall, result: ToolResult) -> None:  # noqa: ARG002 - the call was shown
         """The beginning of it."""
         left_out = len(result.text) - SHOWN_CHARACTERS
         more = f" … and {left_out:,} characters more" if left_out > 0 else ""
@@ -69,7 +69,7 @@ class PlainView:
         self._console.warn(message)
 
 
-def document(outcome: Outcome, *, tools: bool) -> dict[str, Any]:
+def document(outcome: AgentResult, *, tools: bool) -> dict[str, Any]:
     """What `--json` prints of an answer.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.chat.composition import FULL
 from hermes_cli.chat.slash import command
-from hermes_cli.chat.slash.all import COMMANDS
+from hermes_cli.chat.slash.registry import COMMANDS
 from hermes_cli.chat.slash.settings import thinking
 from hermes_cli.chat.view import speed
 from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
@@ -16,8 +16,8 @@ from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hermes_cli.chat.conversation import Spent
-    from hermes_cli.chat.scene import ReplContext
+    from hermes_cli.chat.conversation import TurnUsage
+    from hermes_cli.chat.repl_context import ReplContext
     from hermes_cli.chat.terminal.keyboard import Keyboard
 
 
@@ -113,7 +113,7 @@ def status(scene: ReplContext) -> str:
     return " · ".join(parts)
 
 
-def _spent(scene: ReplContext) -> Spent | None:
+def _spent(scene: ReplContext) -> TurnUsage | None:
     """What the model's last turn took."""
     return next((one.spent for one in reversed(scene.conversation.said) if one.spent), None)
 

@@ -33,7 +33,7 @@ class TurnResult:
 
 
 @dataclass(frozen=True)
-class Result:
+class ToolResult:
     """What came of a call.
 
     Attributes:
@@ -67,7 +67,7 @@ class View(Protocol):
     def turn(self, answer: TurnResult, *, stopped: bool) -> None:
         """It has ended; `stopped` if by Ctrl-C or an error, before its end. Shows the calls in it, too."""
 
-    def result(self, call: ToolCall, result: Result) -> None:
+    def result(self, call: ToolCall, result: ToolResult) -> None:
         """A call was run, or was not."""
 
     def note(self, message: str) -> None:

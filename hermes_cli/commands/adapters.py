@@ -11,12 +11,12 @@ from hermes_cli.errors import NotFoundError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hermes_cli.engine.options import Adapter
+    from hermes_cli.engine.embedded.options import LoraFile
 
 EXAMPLE = "for example: --lora adapter.gguf or --lora adapter.gguf:0.5"
 
 
-def adapters(given: Iterable[str]) -> tuple[Adapter, ...]:
+def adapters(given: Iterable[str]) -> tuple[LoraFile, ...]:
     """The adapters that are named as `PATH` or `PATH:SCALE`.
 
     Raises:
@@ -26,11 +26,11 @@ def adapters(given: Iterable[str]) -> tuple[Adapter, ...]:
     return tuple(map(_adapter, given))
 
 
-def _adapter(given: str) -> Adapter:
-    from hermes_cli.engine.options import Adapter  # noqa: PLC0415 - only where there are any
+def _adapter(given: str) -> LoraFile:
+    from hermes_cli.engine.embedded.options import LoraFile  # noqa: PLC0415 - only where there are any
 
     if whole := _file(given):  # a name may have a colon in it
-        return Adapter(whole)
+        return LoraFile(whole)
     path, colon, scale = given.rpartition(":")
     file = _file(path) if colon else None
     if file is None:
@@ -38,7 +38,7 @@ def _adapter(given: str) -> Adapter:
     number = _number(scale)
     if number is None:
         raise UsageError(f"--lora {given}: the scale {scale!r} is no number.", hint=EXAMPLE)
-    return Adapter(file, number)
+    return LoraFile(file, number)
 
 
 def _file(given: str) -> Path | None:

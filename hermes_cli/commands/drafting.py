@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import CatalogueName, Names
-from hermes_cli.engine.fit_check import confirm
-from hermes_cli.engine.options import DraftModel
+from hermes_cli.engine.embedded.fit_check import confirm
+from hermes_cli.engine.embedded.options import DraftPlan
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.drafts import draft_candidates
@@ -32,7 +32,7 @@ def draft_for(
     loading: LoadOverrides,
     confirmed: FittedPlan,
     note: Callable[[str], None],
-) -> DraftModel | None:
+) -> DraftPlan | None:
     """The model that is to guess, planned for the memory that the large one leaves.
 
     Args:
@@ -70,7 +70,7 @@ def _installed(model: CatalogModel, catalogue: Catalogue) -> ModelFile | None:
         return None
 
 
-def _planned(file: ModelFile, loading: LoadOverrides, confirmed: FittedPlan) -> DraftModel:
+def _planned(file: ModelFile, loading: LoadOverrides, confirmed: FittedPlan) -> DraftPlan:
     """With the context of the large one, or all that it was trained for."""
     rest = without(probe(measure=False), confirmed)
     wished = replace(loading, context=confirmed.plan.settings.context, gpu_layers=None, yarn=None)
@@ -78,4 +78,4 @@ def _planned(file: ModelFile, loading: LoadOverrides, confirmed: FittedPlan) -> 
         confirmed = confirm(file.path, wished, rest)
     except UsageError:
         confirmed = confirm(file.path, replace(wished, context=None, longest=True), rest)
-    return DraftModel(file.path, confirmed.plan, confirmed.total.total)
+    return DraftPlan(file.path, confirmed.plan, confirmed.total.total)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.loop import Loop
-from hermes_cli.engine.child import Child
+from hermes_cli.chat.event_loop import EventLoop
+from hermes_cli.engine.embedded.child import Child
 from hermes_cli.errors import HermesError
 
 if TYPE_CHECKING:
     import asyncio
-
-    from typing_extensions import Self
+    from typing import Self
 
 
 class Prewarm:
@@ -25,7 +24,7 @@ class Prewarm:
             engine: there will be one.
             verbose: its child shows llama.cpp's log.
         """
-        self.loop = Loop()
+        self.loop = EventLoop()
         self._engine, self._verbose = engine, verbose
         self._child: asyncio.Task[Child] | None = None
 

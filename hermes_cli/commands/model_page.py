@@ -173,15 +173,15 @@ def _template(model: CatalogModel) -> str:
 
 def _example(model: CatalogModel) -> str | None:
     """A short conversation as the model reads it."""
+    from hermes_cli.prompting.compose import Conversation  # noqa: PLC0415
     from hermes_cli.prompting.families import family_of  # noqa: PLC0415 - Jinja
-    from hermes_cli.prompting.render import Conversation, OurFormat  # noqa: PLC0415
-    from hermes_cli.prompting.text import plain  # noqa: PLC0415
+    from hermes_cli.prompting.render import OurFormat  # noqa: PLC0415
 
     family = family_of(model)
     if family is None:
         return None
     bos = BOS.get(model.architecture.tokenizer, "") if family.markup == "llama-3" else ""
-    return plain(OurFormat(family, bos).render(Conversation(EXAMPLE)).text)
+    return OurFormat(family, bos).render(Conversation(EXAMPLE)).plain
 
 
 def _show_legend(model: CatalogModel, catalogue: Catalogue, console: Console) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.load import load
 from hermes_cli.catalog.names import DEMO, CatalogueName, Names
-from hermes_cli.engine.fit_check import FitCheck
+from hermes_cli.engine.embedded.fit_check import FitCheck
 from hermes_cli.errors import UsageError
 from hermes_cli.store.library import find
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hermes_cli.chat.backend import LocalBackend
     from hermes_cli.commands.head_start import Prewarm
     from hermes_cli.console import Console
-    from hermes_cli.engine.options import Adapter, DraftModel
+    from hermes_cli.engine.embedded.options import DraftPlan, LoraFile
     from hermes_cli.planning.load_plan import LoadOverrides
     from hermes_cli.planning.verdict import FittedPlan
     from hermes_cli.store.library import ModelFile
@@ -44,7 +44,7 @@ class LoadOptions:
     loading: LoadOverrides
     yarn: bool = False
     draft: str = "off"
-    adapters: tuple[Adapter, ...] = ()
+    adapters: tuple[LoraFile, ...] = ()
     template: str | None = None
     prefixes: Path | None = None
     verbose: bool = False
@@ -97,7 +97,7 @@ class ModelLoader:
             def finish() -> LocalBackend:
                 with self._console.working(f"loading {file.name}"):
                     # `_load` needs it, when nobody works meanwhile.
-                    import hermes_cli.engine.client  # noqa: F401, PLC0415
+                    import hermes_cli.engine.embedded.engine  # noqa: F401, PLC0415
                     from hermes_cli.prompting.choose import known_model  # noqa: PLC0415 - while the child works
 
                     known = known_model(named, file.path, catalogue)
@@ -110,10 +110,10 @@ class ModelLoader:
             yield finish
 
     def _load(
-        self, file: ModelFile, known: CatalogModel | None, confirmed: FittedPlan, guesser: DraftModel | None
+        self, file: ModelFile, known: CatalogModel | None, confirmed: FittedPlan, guesser: DraftPlan | None
     ) -> LocalBackend:
-        from hermes_cli.engine.client import WorkerEngine  # noqa: PLC0415 - imported above, at a better time
-        from hermes_cli.engine.options import EngineOptions  # noqa: PLC0415
+        from hermes_cli.engine.embedded.engine import EmbeddedEngine  # noqa: PLC0415 - imported above, at a better time
+        from hermes_cli.engine.embedded.options import EngineOptions  # noqa: PLC0415
         from hermes_cli.prompting.turn_grammar import TAGS  # noqa: PLC0415
 
         how, name = self._how, file.name
@@ -121,7 +121,7 @@ class ModelLoader:
             tags=TAGS, adapters=how.adapters, draft=guesser, prefixes=how.prefixes, verbose=how.verbose
         )
         with self._console.working(f"loading {name}") as say:
-            engine = WorkerEngine(
+            engine = EmbeddedEngine(
                 file.path,
                 confirmed.plan,
                 options,
@@ -148,7 +148,7 @@ class ModelLoader:
 
     def _draft(
         self, known: CatalogModel | None, catalogue: Catalogue, wished: LoadOverrides, confirmed: FittedPlan
-    ) -> DraftModel | None:
+    ) -> DraftPlan | None:
         """The model that is to guess tokens; raises as `draft_for` does."""
         if self._how.draft == "off":
             return None

@@ -13,7 +13,7 @@ from hermes_cli.commands.choosing import best_installed
 from hermes_cli.commands.drafting import draft_for
 from hermes_cli.commands.machine import gibibytes
 from hermes_cli.console import Voice
-from hermes_cli.engine.client import WorkerEngine
+from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.server.app import EVERYWHERE
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.console import Console
-    from hermes_cli.engine.options import DraftModel
+    from hermes_cli.engine.embedded.options import DraftPlan
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.load_plan import LoadOverrides
     from hermes_cli.planning.recommend import Candidate
@@ -49,20 +49,20 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
 
         def draft(
             name: str, known: CatalogModel | None, wished: LoadOverrides, confirmed: FittedPlan
-        ) -> DraftModel | None:
+        ) -> DraftPlan | None:
             return draft_for(name, known, catalogue, wished, confirmed, console.note)
 
         waiting.begin("looking how the models fit")
         whole = msgspec.structs.replace(settings, models=chosen)
         return plan_models(whole, catalogue, machine, draft, console.note)
 
-    def engine(offer: ServedModel) -> WorkerEngine:
+    def engine(offer: ServedModel) -> EmbeddedEngine:
         options = replace(offer.options, verbose=verbose)
 
         def progress(part: float) -> None:
             waiting.show(f"loading {offer.name}: {part:.0%}")
 
-        return WorkerEngine(offer.path, offer.confirmed.plan, options, progress=progress)
+        return EmbeddedEngine(offer.path, offer.confirmed.plan, options, progress=progress)
 
     def started(running: Running) -> None:
         waiting.end()

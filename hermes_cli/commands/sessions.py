@@ -19,7 +19,7 @@ from hermes_cli.errors import HermesError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from hermes_cli.chat.sessions.folder import Removed, Saved, Session
+    from hermes_cli.chat.sessions.store import RemovedSessions, SavedSession, SessionInfo
     from hermes_cli.console import Console
 
 
@@ -50,7 +50,7 @@ def list_(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColo
     """List saved conversations, the newest first."""
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.chat.sessions.folder import sessions  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.chat.sessions.store import sessions  # noqa: PLC0415 - arguments are checked first
 
     folder = paths.chats_dir()
     found = sessions(folder)
@@ -106,7 +106,7 @@ def rm(
             hint="see what is saved: hermes sessions" if not names else "give names, or --all.",
         )
 
-    from hermes_cli.chat.sessions.folder import find, remove, sessions  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.store import find, remove, sessions  # noqa: PLC0415 - as above
 
     folder = paths.chats_dir()
     going = sessions(folder) if everything else list(dict.fromkeys(find(folder, name) for name in names or []))
@@ -149,13 +149,13 @@ def export(
         console.note(f"written to {output}")
 
 
-def _read(name: str, console: Console) -> Saved:
+def _read(name: str, console: Console) -> SavedSession:
     """The session that is called so.
 
     Raises:
         HermesError: there is none, or it cannot be read.
     """
-    from hermes_cli.chat.sessions.folder import find, read  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.store import find, read  # noqa: PLC0415 - as above
 
     saved = read(find(paths.chats_dir(), name).path)
     if saved.damaged:
@@ -166,7 +166,7 @@ def _read(name: str, console: Console) -> Saved:
     return saved
 
 
-def _rows(found: Sequence[Session]) -> list[tuple[str, ...]]:
+def _rows(found: Sequence[SessionInfo]) -> list[tuple[str, ...]]:
     from hermes_cli.chat.sessions.export import when  # noqa: PLC0415 - as above
 
     return [
@@ -182,7 +182,7 @@ def _rows(found: Sequence[Session]) -> list[tuple[str, ...]]:
     ]
 
 
-def _entry(one: Session) -> dict[str, Any]:
+def _entry(one: SessionInfo) -> dict[str, Any]:
     from hermes_cli.chat.sessions.export import moment  # noqa: PLC0415 - as above
 
     return {
@@ -226,7 +226,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         raise HermesError(f"{path} cannot be written: {error.strerror}.", hint="choose another place.") from None
 
 
-def _say(removed: Removed, console: Console) -> None:
+def _say(removed: RemovedSessions, console: Console) -> None:
     """What went.
 
     Raises:

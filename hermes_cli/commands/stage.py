@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from hermes_cli.chat.agent_loop import AgentLoop
     from hermes_cli.chat.backend import ChatBackend
-    from hermes_cli.chat.loop import Loop
-    from hermes_cli.chat.sessions.records import Records
+    from hermes_cli.chat.event_loop import EventLoop
+    from hermes_cli.chat.sessions.records import CurrentSession
     from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.chat.view import View
     from hermes_cli.commands.head_start import Prewarm
@@ -96,10 +96,10 @@ class Stage:
     """
 
     talk: AgentLoop
-    loop: Loop
+    loop: EventLoop
     source: Source
     toolbox: Toolbox | None
-    records: Records | None
+    records: CurrentSession | None
     asker: Asker
 
 
@@ -153,11 +153,11 @@ def set_stage(
     return Stage(talk, loop, source, toolbox, records, asker)
 
 
-def _records(console: Console, stack: ExitStack) -> Records:
+def _records(console: Console, stack: ExitStack) -> CurrentSession:
     """Sessions on this disk."""
-    from hermes_cli.chat.sessions.records import Records  # noqa: PLC0415 - a single question needs none
+    from hermes_cli.chat.sessions.records import CurrentSession  # noqa: PLC0415 - a single question needs none
 
-    records = Records(paths.chats_dir(), console.warn)
+    records = CurrentSession(paths.chats_dir(), console.warn)
     stack.callback(records.close)
     return records
 
@@ -193,7 +193,7 @@ def _talk(
     partner: ChatBackend,
     toolbox: Toolbox | None,
     view: Callable[[ChatBackend], View],
-    loop: Loop,
+    loop: EventLoop,
     console: Console,
     stack: ExitStack,
 ) -> AgentLoop:

@@ -10,8 +10,8 @@ from hermes_cli.commands.stage import set_stage
 
 if TYPE_CHECKING:
     from hermes_cli.chat.backend import ChatBackend
-    from hermes_cli.chat.scene import ReplContext
-    from hermes_cli.chat.terminal.screen import TerminalView
+    from hermes_cli.chat.repl_context import ReplContext
+    from hermes_cli.chat.terminal.terminal_view import TerminalView
     from hermes_cli.commands.head_start import Prewarm
     from hermes_cli.commands.opening import LoadOptions
     from hermes_cli.commands.stage import Wish
@@ -29,7 +29,7 @@ def stay(wish: Wish, how: LoadOptions, console: Console, start: Prewarm) -> None
     views: list[TerminalView] = []
 
     def view(_: ChatBackend) -> TerminalView:
-        from hermes_cli.chat.terminal.screen import TerminalView  # noqa: PLC0415 - imported meanwhile
+        from hermes_cli.chat.terminal.terminal_view import TerminalView  # noqa: PLC0415 - imported meanwhile
 
         views.append(TerminalView(console, hide_thinking=wish.hide_thinking))
         return views[0]
@@ -39,9 +39,9 @@ def stay(wish: Wish, how: LoadOptions, console: Console, start: Prewarm) -> None
         if stage.toolbox is None or stage.records is None:
             raise TypeError("a conversation has tools and records")
         from hermes_cli.chat.repl import converse, status  # noqa: PLC0415 - imported meanwhile
-        from hermes_cli.chat.scene import ReplContext  # noqa: PLC0415
-        from hermes_cli.chat.slash.all import COMMANDS  # noqa: PLC0415
+        from hermes_cli.chat.repl_context import ReplContext  # noqa: PLC0415
         from hermes_cli.chat.slash.choices import choices  # noqa: PLC0415
+        from hermes_cli.chat.slash.registry import COMMANDS  # noqa: PLC0415
         from hermes_cli.chat.terminal.keyboard import Keyboard  # noqa: PLC0415
 
         source = stage.source
@@ -62,10 +62,10 @@ def _import() -> None:
     import prompt_toolkit  # noqa: F401, PLC0415
 
     import hermes_cli.chat.repl  # noqa: PLC0415
-    import hermes_cli.chat.scene  # noqa: PLC0415
-    import hermes_cli.chat.slash.all  # noqa: PLC0415
+    import hermes_cli.chat.repl_context  # noqa: PLC0415
     import hermes_cli.chat.slash.choices  # noqa: PLC0415
-    import hermes_cli.chat.terminal.screen  # noqa: F401, PLC0415
+    import hermes_cli.chat.slash.registry  # noqa: PLC0415
+    import hermes_cli.chat.terminal.terminal_view  # noqa: F401, PLC0415
 
 
 def _greet(scene: ReplContext) -> None:

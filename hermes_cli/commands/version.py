@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
 from hermes_cli import __version__
+from hermes_cli.console import Console
 
 ENTRY_POINT = b"hermes_cli.cli"  # stands in every script that pip, pipx or uv make for us; Hermes Agent's says .main
 
@@ -22,6 +22,7 @@ def foreign_hermes(search_path: str | None = None) -> Path | None:
 
 def print_version() -> None:
     """Print the versions on standard output, and a warning on standard error if another `hermes` comes first."""
-    sys.stdout.write(f"hermes-llm {__version__} (llama-cpp-python {version('llama-cpp-python')})\n")
+    console = Console()
+    console.text(f"hermes-llm {__version__} (llama-cpp-python {version('llama-cpp-python')})\n")
     if other := foreign_hermes():
-        sys.stderr.write(f"note: typing hermes starts another program, {other}. Type hermes-llm for this one.\n")
+        console.warn(f"note: typing hermes starts another program, {other}. Type hermes-llm for this one.")

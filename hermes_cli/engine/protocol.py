@@ -55,7 +55,7 @@ class Done:
         prompt_seconds: from the first work on the prompt to the first token.
         completion_seconds: from there to the end.
         queued_seconds: before the first work.
-        reasoning_tokens: counted by who reads the text; among the completion's.
+        reasoning_tokens: of the completion's, those inside reasoning, with its closing tag.
         drafted_tokens, accepted_tokens: guessed ahead, and how many of those were right.
         stop: the stop text that was found.
         context_full: the context length ended it, not `max_tokens`.

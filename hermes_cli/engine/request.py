@@ -106,17 +106,22 @@ class SamplingOptions:
             _check_number(name, getattr(self, name), allowed)
         if len(self.logit_bias) > MOST_BIASES:
             raise UsageError(
-                f"logit_bias has {len(self.logit_bias):,} entries, more than {MOST_BIASES:,}.", hint="give fewer."
+                f"has {len(self.logit_bias):,} entries, more than {MOST_BIASES:,}.",
+                field="logit_bias",
+                hint="give fewer.",
             )
         for token, bias in self.logit_bias:
             # -inf forbids a token, as llama.cpp and OpenAI's -100 mean it
             if not _is_number(token, int) or token < 0 or not _is_number(bias, (int, float)) or not bias < math.inf:
                 raise UsageError(
-                    f"logit_bias of token {token!r} is {bias!r}.",
+                    f"of token {token!r} is {bias!r}.",
+                    field="logit_bias",
                     hint="give token numbers from 0 on, and finite numbers.",
                 )
         if len(self.dry_breakers) > MOST_BREAKERS or not all(isinstance(text, str) for text in self.dry_breakers):
-            raise UsageError(f"dry_breakers is not up to {MOST_BREAKERS} texts.", hint="give fewer, or leave it out.")
+            raise UsageError(
+                f"is not up to {MOST_BREAKERS} texts.", field="dry_breakers", hint="give fewer, or leave it out."
+            )
 
     @property
     def greedy(self) -> bool:
@@ -136,8 +141,9 @@ def _check_number(name: str, value: object, allowed: Range) -> None:
     if not _is_number(value, (int,) if name in WHOLE else (int, float)) or not allowed.least <= value <= allowed.most:  # type: ignore[operator]  # NaN is in no range
         what = "a whole number" if name in WHOLE else "a number"
         raise UsageError(
-            f"{name} is {value!r}, and must be {what} from {allowed.least:,} to {allowed.most:,}.",
-            hint=f"leave {name} out for what the model recommends.",
+            f"is {value!r}, and must be {what} from {allowed.least:,} to {allowed.most:,}.",
+            field=name,
+            hint="leave it out for what the model recommends.",
         )
 
 
@@ -149,22 +155,20 @@ SAMPLING_NAMES = tuple(field.name for field in fields(SamplingOptions))
 
 
 @dataclass(frozen=True)
-class ThinkingBudget:
-    """The most tokens of reasoning; then it is closed, and the answer has to come.
+class ReasoningOptions:
+    """How reasoning is recognized, so that its tokens are counted, and the most of them.
 
     Attributes:
-        tokens: of reasoning.
-        inside: the prompt ended in open reasoning; else it may begin at the start of the answer.
-        opening: what begins it.
-        closing: what ends it; nothing else is recognized as its end.
-        forced: what is written where the budget is used up; it contains `closing`.
+        budget: the most tokens of reasoning; then it is closed, and the answer has to come. None for any.
+        inside: the prompt ended in reasoning that the first of `tags` opened.
+        tags: pairs of what opens reasoning at the start of a line, and what closes it.
+        line_ends: texts that end a line as a line break does.
     """
 
-    tokens: int
+    budget: int | None = None
     inside: bool = False
-    opening: str = "<think>"
-    closing: str = "</think>"
-    forced: str = "\n</think>\n"
+    tags: tuple[tuple[str, str], ...] = (("<think>", "</think>"),)
+    line_ends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,8 +181,8 @@ class GenerationRequest:
         sampling: how tokens are chosen.
         max_tokens: the most to generate; None is as many as the context length allows.
         stops: texts that end the answer; they are not part of it.
-        grammar: what the text has to follow from its beginning (engine/constraint.py), None for anything.
-        budget: of reasoning, None for any.
+        grammar: what the text has to follow from its beginning (engine/embedded/grammar.py), None for anything.
+        reasoning: how it is counted and limited; None counts none.
         top_logprobs: how many alternatives to tell with each token; None tells no log-probabilities.
         client: who asks; engines are fair among clients.
         shift: where the context length ends, go on without the older half of the conversation, instead of ending.
@@ -191,7 +195,7 @@ class GenerationRequest:
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()
     grammar: str | None = None
-    budget: ThinkingBudget | None = None
+    reasoning: ReasoningOptions | None = None
     top_logprobs: int | None = None
     client: str = ""
     shift: bool = False
@@ -207,7 +211,7 @@ class GenerationRequest:
         if not any(self.prompt) and not (self.prompt and isinstance(self.prompt[0], int)):
             raise UsageError("the prompt is empty.", hint="type a prompt after the model's name, or pipe one in.")
         if self.max_tokens is not None and self.max_tokens < 0:
-            raise UsageError(f"max_tokens is {self.max_tokens}.", hint="give 1 or more.")
+            raise UsageError(f"is {self.max_tokens}.", field="max_tokens", hint="give 1 or more.")
         if len(self.stops) > MOST_STOPS or any(len(stop) > MOST_STOP_CHARACTERS for stop in self.stops):
             raise UsageError(
                 f"there are {len(self.stops)} stop texts, the longest of {max(map(len, self.stops)):,} characters.",
@@ -215,7 +219,7 @@ class GenerationRequest:
             )
         if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MOST_TOP_LOGPROBS:
             raise UsageError(
-                f"top_logprobs is {self.top_logprobs}.", hint=f"give a number from 0 to {MOST_TOP_LOGPROBS}."
+                f"is {self.top_logprobs}.", field="top_logprobs", hint=f"give a number from 0 to {MOST_TOP_LOGPROBS}."
             )
-        if self.keep < 0 or (self.budget and self.budget.tokens < 0):
+        if self.keep < 0 or (self.reasoning and (self.reasoning.budget or 0) < 0):
             raise UsageError("a number of tokens is negative.", hint="give 0 or more.")

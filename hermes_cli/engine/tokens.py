@@ -9,7 +9,8 @@ from hermes_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hermes_cli.engine.vocabulary import Vocabulary
+    from hermes_cli.engine.embedded.vocabulary import Vocabulary
+    from hermes_cli.engine.request import ReasoningOptions
 
     Tokenize = Callable[[str], Sequence[int]]
 
@@ -38,6 +39,13 @@ def prompt_tokens(vocabulary: Vocabulary, prompt: Sequence[str] | Sequence[int])
     if not tokens:
         raise UsageError("the prompt is empty.", hint="type a prompt after the model's name, or pipe one in.")
     return tokens
+
+
+def closing_tokens(vocabulary: Vocabulary, reasoning: ReasoningOptions | None) -> dict[str, list[int]]:
+    """Return, by closing tag, the tokens that end reasoning whose budget is used up; none where there is no budget."""
+    if reasoning is None or reasoning.budget is None:
+        return {}
+    return {tag: vocabulary.tokenize(f"\n{tag}\n", special=True) for _, tag in reasoning.tags}
 
 
 def encode(pieces: Sequence[str], tokenize: Tokenize) -> list[int]:

@@ -1,4 +1,4 @@
-"""How to load a file: plans in order of preference, which the engine then confirms (engine/fit_check.py).
+"""How to load a file: plans in order of preference, which the engine then confirms (engine/embedded/fit_check.py).
 
 What a user insists on stays as it is. The rest is chosen: the longest of the usual context lengths with which
 everything is on GPUs; else the longest with which it fits at all, with as many layers on GPUs as have room.

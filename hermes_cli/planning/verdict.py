@@ -105,10 +105,11 @@ def verdict(name: str, loading: LoadOverrides, plans: Sequence[Tried], alternati
             hint=f"leave out --kv-type and --context if they are given; `-v` shows llama.cpp's log. {FORCE_HINT}",
         )
     nearest, result = min(short, key=lambda one: one[1].missing)
-    fitting = (_flags(loading, wanted, plan) for plan, found in alternatives if found.fits)
+    alternative = next((_flags(loading, wanted, plan) for plan, found in alternatives if found.fits), "")
     raise DoesNotFitError(
         f"{name} does not fit: with {nearest.settings.context:,} tokens of context it {_needs(result.places)}.",
-        hint=f"{next(fitting, NOTHING_FITS)}. {FORCE_HINT}",
+        hint=f"{alternative or NOTHING_FITS}. {FORCE_HINT}",
+        alternative=alternative,
     )
 
 

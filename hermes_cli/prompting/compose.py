@@ -1,6 +1,7 @@
-"""Conversations as the turns that a model reads: what stands in each, not yet how turns are set apart.
+"""Conversations as turns of text in the words that a family of models was trained on.
 
-Calls, results and reasoning become text here, so that our templates are left with the markup alone.
+Calls, results and reasoning become text here; `families.write_turns` then sets the turns apart. Content is guarded
+(markers.py), so that special tokens spelled in it stay text.
 """
 
 from __future__ import annotations
@@ -9,28 +10,28 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.prompting.declarations import declaration
+from hermes_cli.prompting.markers import SpecialTexts
 from hermes_cli.prompting.prompt_texts import THINKING_PROMPT, canonical, json_prompt, tools_prompt_3, tools_prompt_4
 from hermes_cli.prompting.raw_turn_cache import RawTurnCache
-from hermes_cli.prompting.text import SourcedText, joined, with_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from hermes_cli.prompting.families import Family
     from hermes_cli.prompting.messages import Message, ToolCall
 
 _THINK, _END_THINK = "<think>", "</think>"
-# What Hermes 4's template leaves of a thought in an earlier turn, while thinking is on.
-_THOUGHT_CUT = "<think> </think>"
+# Hermes 4's template leaves this of a thought in an earlier turn, while thinking is on.
+_REMOVED_THOUGHT = "<think> </think>"
 
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """How a conversation is to be answered.
+    """Options of a prompt.
 
     Attributes:
-        think: whether the model is to reason before it answers; None leaves it as the model is by itself.
-        keep_reasoning: earlier turns keep their reasoning; models were trained without it.
+        think: reason before the answer, or don't; None leaves it to the model's default.
+        keep_reasoning: keep the reasoning of earlier turns; models were trained without it.
         schema: the JSON schema of the answer, or True for any JSON object.
     """
 
@@ -41,18 +42,27 @@ class PromptOptions:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A conversation, the tools on offer, and what the model wrote in earlier turns."""
+    """Messages, the tools on offer, and the options of the prompt that is made of them.
+
+    Attributes:
+        messages: the system message first, if there is one.
+        tools: in OpenAI's shape.
+        options: of the prompt.
+        raw_turns: what the model wrote in earlier turns.
+        specials: special tokens of the vocabulary, which content must not spell.
+    """
 
     messages: Sequence[Message]
     tools: Sequence[dict[str, Any]] = ()
-    wishes: PromptOptions = field(default_factory=PromptOptions)
-    memory: RawTurnCache = field(default_factory=lambda: RawTurnCache(0))
+    options: PromptOptions = field(default_factory=PromptOptions)
+    raw_turns: RawTurnCache = field(default_factory=lambda: RawTurnCache(0))
+    specials: SpecialTexts = field(default_factory=SpecialTexts)
 
     @property
     def thinks(self) -> bool:
-        """Whether thinking is on: asked for, or by a system message that has the words for it."""
-        asked = self.wishes.think
-        return THINKING_PROMPT in (self.system or "") if asked is None else asked
+        """Thinking is on: asked for, or switched on by the words of the system message."""
+        think = self.options.think
+        return THINKING_PROMPT in (self.system or "") if think is None else think
 
     @property
     def system(self) -> str | None:
@@ -65,115 +75,122 @@ class Conversation:
         """The messages behind it."""
         return self.messages if self.system is None else self.messages[1:]
 
+    def content(self, text: str) -> str:
+        """Guard what a user or a tool said."""
+        return self.specials.guard(text)
 
-def system_prompt(request: Conversation, *, thinking: bool) -> SourcedText | None:
-    """The words that switch on what is wished for, and then the system message; None if there is nothing to say.
+    def tagged(self, text: str) -> str:
+        """Guard text whose tags count: a system prompt, or a turn of the model."""
+        return self.specials.guard(text, keep_tags=True)
+
+    def json(self, value: object) -> str:
+        """Guard a value as the models read JSON."""
+        return self.specials.guard(canonical(value))
+
+
+def system_prompt(conversation: Conversation, *, thinking: bool) -> str | None:
+    """Return the system message behind the words for thinking and JSON mode; None if all of them are missing.
 
     Args:
-        request: what is asked.
-        thinking: whether the words for thinking are needed.
+        conversation: its system message and schema are used.
+        thinking: put the words for thinking there.
     """
-    own, schema = request.system, request.wishes.schema
+    own, schema = conversation.system, conversation.options.schema
     parts: list[str] = []
     if thinking and THINKING_PROMPT not in (own or ""):
         parts.append(THINKING_PROMPT)
     if schema is not False:
-        parts.append(json_prompt(None if isinstance(schema, bool) else schema))
+        parts.append(json_prompt(None if isinstance(schema, bool) else conversation.json(schema)))
     if own is not None:
-        parts.append(with_tags(own))
-    return paragraphs(parts) if parts else None
+        parts.append(conversation.tagged(own))
+    return "\n\n".join(parts) if parts else None
 
 
-def paragraphs(parts: Iterable[str]) -> SourcedText:
-    """Parts with an empty line between them."""
-    spaced = [piece for part in parts for piece in ("\n\n", part)]
-    return joined(spaced[1:])
-
-
-def turns(request: Conversation, family: Family) -> list[dict[str, Any]]:
-    """Every turn with its role and text, in the words that a family of models was trained on."""
-    written = _system_turns(request, family)
+def turns(conversation: Conversation, family: Family) -> list[dict[str, str]]:
+    """Return every turn with `role` and `content`, as `families.write_turns` takes them."""
+    written = _system_turns(conversation, family)
     results: list[Message] = []
-    for message in request.rest:
+    for message in conversation.rest:
         if message.role == "tool":
             results.append(message)
             continue
-        written += _results(results, family)
+        written += _result_turns(results, conversation, family)
         results = []
-        written.append({"role": message.role, "content": _said(message, request, family)})
-    return written + _results(results, family)
+        written.append({"role": message.role, "content": _content(message, conversation, family)})
+    return written + _result_turns(results, conversation, family)
 
 
-def _system_turns(request: Conversation, family: Family) -> list[dict[str, Any]]:
-    said = system_prompt(request, thinking=request.thinks and family.reasoning is not None)
-    if said is None and family.identity and not (request.tools and family.tools == 3):  # noqa: PLR2004 - Hermes 3
-        said = joined((family.identity,))
-    if not request.tools or family.tools is None:
-        return [] if said is None else [{"role": "system", "content": said}]
+def _system_turns(conversation: Conversation, family: Family) -> list[dict[str, str]]:
+    tools = conversation.tools
+    text = system_prompt(conversation, thinking=conversation.thinks and family.reasoning is not None)
+    if text is None and not (tools and family.tools == 3):  # noqa: PLR2004 - Hermes 3
+        text = family.identity
+    system = [] if text is None else [{"role": "system", "content": text}]
+    if not tools or family.tools is None:
+        return system
     if family.tools == 3:  # noqa: PLR2004 - Hermes 3: tools have a turn of their own
-        offered = tools_prompt_3([declaration(tool) for tool in request.tools])
-        more = [] if said is None else [{"role": "system", "content": said}]
-        return [{"role": "system", "content": offered}, *more]
+        declarations = "\n".join(declaration(tool) for tool in tools)
+        return [{"role": "system", "content": tools_prompt_3(conversation.specials.guard(declarations))}, *system]
+    offer = tools_prompt_4("\n".join(conversation.json(tool) for tool in tools))
     # With tools, Hermes 4's template in Llama 3 markup has one line break behind this header, not two.
-    return [{"role": "system", "content": paragraphs((said or "", tools_prompt_4(request.tools))), "gap": "\n"}]
+    return [{"role": "system", "content": f"{text or ''}\n\n{offer}", "gap": "\n"}]
 
 
-def _results(results: Sequence[Message], family: Family) -> list[dict[str, Any]]:
-    """All results of one batch are one turn."""
+def _result_turns(results: Sequence[Message], conversation: Conversation, family: Family) -> list[dict[str, str]]:
+    """Return one turn with all results of one batch of calls."""
     if not results:
         return []
-    blocks = [joined(("<tool_response>\n", SourcedText(one.content or ""), "\n</tool_response>")) for one in results]
-    text = joined(piece for block in blocks for piece in ("\n", block))[1:]
+    blocks = [f"<tool_response>\n{conversation.content(one.content or '')}\n</tool_response>" for one in results]
+    text = "\n".join(blocks)
     if family.tools == 4:  # noqa: PLR2004 - Hermes 4
         return [{"role": "user", "content": text}]
     # The template of Hermes 2 Pro and 3 leaves the last line break out while this is the last turn, and writes it once
-    # it is not. It is always here: so it is in training, and what was read once need not be read again.
+    # it is not. It is always here: so it is in training, and the prompt of the next turn begins with this one.
     return [{"role": "tool", "content": text + "\n"}]
 
 
-def _said(message: Message, request: Conversation, family: Family) -> SourcedText:
+def _content(message: Message, conversation: Conversation, family: Family) -> str:
     if message.role == "assistant":
-        cut = family.reasoning == "thinking" and request.thinks
-        return answer(message, request, cut=_THOUGHT_CUT if cut else "")
-    return with_tags(message.content or "") if message.role == "system" else SourcedText(message.content or "")
+        removed = family.reasoning == "thinking" and conversation.thinks
+        return assistant_text(message, conversation, removed_thought=_REMOVED_THOUGHT if removed else "")
+    text = message.content or ""
+    return conversation.tagged(text) if message.role == "system" else conversation.content(text)
 
 
-def answer(message: Message, request: Conversation, *, cut: str = "") -> SourcedText:
-    """A turn of the model, in its own letters where they are known.
+def assistant_text(message: Message, conversation: Conversation, *, removed_thought: str = "") -> str:
+    """Return a turn of the model, as it wrote it where that is known.
 
     Args:
         message: the turn.
-        request: says whether its reasoning stays, and remembers what the model wrote.
-        cut: what to put where reasoning was taken out.
+        conversation: its options say whether reasoning stays; its cache remembers what the model wrote.
+        removed_thought: text in the place of reasoning that is taken out.
     """
-    own = request.memory.recall(message)
-    if request.wishes.keep_reasoning:
-        if own is not None:
-            return with_tags(own)
-        cut = thought(message.reasoning) if message.reasoning else ""
-    elif own is not None and own.lstrip().startswith(_THINK):
-        _, closed, rest = own.partition(_END_THINK)
+    raw = conversation.raw_turns.recall(message)
+    if conversation.options.keep_reasoning:
+        if raw is not None:
+            return conversation.tagged(raw)
+        removed_thought = thought(message.reasoning, conversation) if message.reasoning else ""
+    elif raw is not None and raw.lstrip().startswith(_THINK):
+        _, closed, rest = raw.partition(_END_THINK)
         if closed:
-            return joined((cut, with_tags(rest))) if cut else with_tags(rest.lstrip())
-        own = None  # the thought never ended; only what came of it is repeated
-    body = with_calls(message) if own is None else with_tags(own)
-    return joined((cut, "\n" if body else "", body)) if cut else body
+            return removed_thought + conversation.tagged(rest if removed_thought else rest.lstrip())
+        raw = None  # the thought never ended; only what came of it is repeated
+    body = _with_calls(message, conversation) if raw is None else conversation.tagged(raw)
+    return f"{removed_thought}\n{body}" if removed_thought and body else removed_thought + body
 
 
-def thought(reasoning: str | None) -> SourcedText:
-    """Reasoning between its tags."""
-    return joined((_THINK, "\n", SourcedText(reasoning or ""), "\n", _END_THINK))
+def thought(reasoning: str | None, conversation: Conversation) -> str:
+    """Return reasoning between its tags."""
+    return f"{_THINK}\n{conversation.content(reasoning or '')}\n{_END_THINK}"
 
 
-def with_calls(message: Message) -> SourcedText:
-    """Content, and the calls behind it."""
-    content = [with_tags(message.content)] if message.content else []
-    lines = [*content, *(_call(call) for call in message.tool_calls)]
-    return joined(piece for line in lines for piece in ("\n", line))[1:]
+def _with_calls(message: Message, conversation: Conversation) -> str:
+    content = [conversation.tagged(message.content)] if message.content else []
+    return "\n".join([*content, *(_call(call, conversation) for call in message.tool_calls)])
 
 
-def _call(call: ToolCall) -> SourcedText:
+def _call(call: ToolCall, conversation: Conversation) -> str:
     if call.written is not None:
-        return with_tags(call.written)
+        return conversation.tagged(call.written)
     inside = f'{{"name": {canonical(call.name)}, "arguments": {canonical(call.arguments)}}}'
-    return joined(("<tool_call>\n", SourcedText(inside), "\n</tool_call>"))
+    return f"<tool_call>\n{conversation.specials.guard(inside)}\n</tool_call>"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from hermes_cli.prompting.prompt_texts import HERMES_3_IDENTITY, HERMES_4_IDENTITY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from hermes_cli.catalog.models import CatalogModel
 
 Markup = Literal["alpaca", "chatml", "llama-3"]
@@ -25,6 +27,36 @@ STOPS: dict[Markup, tuple[str, ...]] = {
 }
 
 
+def write_turns(markup: Markup, turns: Iterable[Mapping[str, str]], bos: str = "") -> str:
+    """Return the prompt for turns, up to where the model is to go on.
+
+    Args:
+        markup: how turns are set apart.
+        turns: each with `role` and `content`; in Llama 3's markup `gap` may replace the empty line behind the header.
+        bos: the begin-of-text token, where the markup spells it.
+    """
+    match markup:
+        case "alpaca":
+            headers = {"system": "", "assistant": "### Response:\n"}
+            texts = [headers.get(turn["role"], "### Instruction:\n") + turn["content"] + "\n\n" for turn in turns]
+            return "".join([*texts, "### Response:\n"])
+        case "chatml":
+            # The template of Hermes 2 Pro and 3 has no line break behind a tool's turn, whose text ends with one.
+            ends = {"tool": ""}
+            texts = [
+                f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>" + ends.get(turn["role"], "\n")
+                for turn in turns
+            ]
+            return "".join([bos, *texts, "<|im_start|>assistant\n"])
+        case "llama-3":
+            gap = "\n\n"
+            texts = [
+                f"<|start_header_id|>{turn['role']}<|end_header_id|>{turn.get('gap', gap)}{turn['content']}<|eot_id|>"
+                for turn in turns
+            ]
+            return "".join([bos, *texts, f"<|start_header_id|>assistant<|end_header_id|>{gap}"])
+
+
 @dataclass(frozen=True)
 class Family:
     """Models that read the same prompts.
@@ -32,7 +64,7 @@ class Family:
     Attributes:
         title: what to call it.
         markup: how turns are set apart; the name of one of our templates.
-        proven: our text is equal to the published template's, letter by letter (tests/prompting/test_parity.py).
+        proven: our text is equal to the published template's, character by character (tests/prompting/test_parity.py).
         spells_bos: the published template writes the begin-of-text token; the others leave it to the tokenizer.
         identity: the system prompt where none is given and no tools either.
         tools: in the words of which generation tools are offered, None if the models were not trained for them.

@@ -9,10 +9,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting import trial
+from hermes_cli.prompting.grammar_trial import TOO_MUCH, grammar_fault
 from hermes_cli.prompting.schema import Checker
-from hermes_cli.prompting.schema_refs import DEFINITIONS
-from hermes_cli.prompting.schema_words import IN_PLACE
+from hermes_cli.prompting.schema_keywords import IN_PLACE
+from hermes_cli.prompting.schema_relations import DEFINITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,7 +68,7 @@ def complaint(grammar: dict[str, Json]) -> str | None:
     for one in grammar["grammars"]:
         if "lark_grammar" in one and (said := _crowded_rules(one["lark_grammar"])):
             return said
-    said = trial.complaint(grammar)
+    said = grammar_fault(grammar)
     return "nothing can meet it" if said and said.startswith("NoExtension") else said
 
 
@@ -123,8 +123,8 @@ def _enforceable(text: str, about: str, *, closed: bool, relaxed: bool) -> tuple
         raise UsageError(f"{about}: its references lead through too many others.", hint="make it simpler.") from None
     until = time.monotonic() + _SECONDS_TO_RELAX
     while said := _schema_complaint(made):
-        if said == trial.TOO_MUCH or time.monotonic() > until:
-            raise UsageError(f"{about}: {trial.TOO_MUCH}.", hint="make it smaller.")
+        if said == TOO_MUCH or time.monotonic() > until:
+            raise UsageError(f"{about}: {TOO_MUCH}.", hint="make it smaller.")
         part, said = _blamed(made, said)
         for expression, wording in _SAID:
             if found := expression.search(said):

@@ -80,7 +80,9 @@ def check(given: object, where: str) -> None:
             raise _refused(place, f"is a {type(value).__name__}, which JSON does not have")
     if characters > MOST_CHARACTERS:
         raise UsageError(
-            f"{where} hold {characters:,} characters; at most {MOST_CHARACTERS:,} are read.", hint="send less text."
+            f"hold {characters:,} characters; at most {MOST_CHARACTERS:,} are read.",
+            field=where,
+            hint="send less text.",
         )
 
 
@@ -295,4 +297,4 @@ def _tool(given: object, where: str) -> dict[str, Any]:
 
 
 def _refused(where: str, why: str) -> UsageError:
-    return UsageError(f"{where} {why}.", hint=_HINT)
+    return UsageError(f"{why}.", field=where, hint=_HINT)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted, Content, Event, Reasoning
+from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, Content, Event, Reasoning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hermes_cli.prompting.call import WrittenCall
+    from hermes_cli.prompting.call_block import WrittenCall
 
 # What ends a turn, in every Hermes format. Vocabularies spell it out as text where special tokens are rendered.
 _ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>")

@@ -20,15 +20,14 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hermes_cli.prompting.block import CALL, END_CALL, Block, State
-from hermes_cli.prompting.early import EarlyCall
+from hermes_cli.prompting.call_block import CALL, END_CALL, Block, EarlyCall, State
 from hermes_cli.prompting.output import Output, WithoutEnd, beginning_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from hermes_cli.prompting.call import WrittenCall
-    from hermes_cli.prompting.events import Event
+    from hermes_cli.prompting.call_block import WrittenCall
+    from hermes_cli.prompting.messages import Event
 
 _END_THINK = "</think>"
 _THOUGHTS = {"<think>": _END_THINK, "<scratch_pad>": "</scratch_pad>"}
@@ -103,11 +102,6 @@ class Parser:
         self._open: _Open | None = None
         self._ending: _Ending | None = None
         self._double = ""  # the end tag before, which may be written twice
-
-    @property
-    def thinking(self) -> bool:
-        """Whether what comes next is a thought, as far as the text goes."""
-        return bool(self._thought)
 
     def feed(self, text: str) -> list[Event]:
         """What the new text makes certain."""

@@ -1,14 +1,9 @@
-"""The words that the models were trained on, letter for letter. Sources are named beside each."""
+"""Texts that the models were trained on, character for character. The source is named beside each."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
-
-from hermes_cli.prompting.text import SourcedText, joined
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from typing import Any
 
 # The cards of DeepHermes 3 and Hermes 4; `thinking_prompt` in Hermes 4's template.
 THINKING_PROMPT = (
@@ -54,23 +49,20 @@ _TOOLS_4_AFTER = (
 
 
 def canonical(value: Any) -> str:  # noqa: ANN401 - anything of JSON
-    """JSON as the models write and read it: a space behind each comma and colon, letters of all scripts as they are."""
+    """Return JSON as the models write and read it: a space behind each comma and colon, no escapes beyond ASCII."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def tools_prompt_3(declarations: Sequence[str]) -> SourcedText:
-    """The tools, and how to call them, in the words of Hermes 2 Pro and 3."""
-    return joined((_TOOLS_3_BEFORE, SourcedText("\n".join(declarations)), _TOOLS_3_AFTER))
+def tools_prompt_3(declarations: str) -> str:
+    """Return the tools, one declaration a line, and how to call them, in the words of Hermes 2 Pro and 3."""
+    return f"{_TOOLS_3_BEFORE}{declarations}{_TOOLS_3_AFTER}"
 
 
-def tools_prompt_4(tools: Sequence[Mapping[str, Any]]) -> SourcedText:
-    """The same in the words of Hermes 4."""
-    return joined((_TOOLS_4_BEFORE, SourcedText("\n".join(map(canonical, tools))), _TOOLS_4_AFTER))
+def tools_prompt_4(declarations: str) -> str:
+    """Return the same in the words of Hermes 4."""
+    return f"{_TOOLS_4_BEFORE}{declarations}{_TOOLS_4_AFTER}"
 
 
-def json_prompt(schema: Mapping[str, Any] | None) -> SourcedText:
-    """JSON mode, with the schema of the answer if there is one."""
-    if schema is None:
-        return joined((_JSON_MODE,))
-    before, _, after = _SCHEMA.partition("{}")
-    return joined((_JSON_MODE + before, SourcedText(canonical(schema)), after))
+def json_prompt(schema: str | None) -> str:
+    """Return the words for JSON mode, with the JSON schema of the answer if there is one."""
+    return _JSON_MODE if schema is None else _JSON_MODE + _SCHEMA.replace("{}", schema)

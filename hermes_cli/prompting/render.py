@@ -1,7 +1,7 @@
-"""Messages, tools and wishes to the exact prompt of a model.
+"""Formats: a conversation becomes the exact prompt of a model.
 
-`choose.py` says in which format; a format renders. There are two kinds: ours, composed in the words that the model was
-trained on, and the template that a file carries, fed so that what it gets wrong does not show.
+There are two kinds: ours, composed in the words that the model was trained on, and the template of a file, given the
+conversation in a form that hides its faults. `choose.py` takes one of them.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.abilities import arguments_as, examine, switches
-from hermes_cli.prompting.compose import Conversation, PromptOptions, answer, system_prompt, thought, turns
-from hermes_cli.prompting.families import STOPS
-from hermes_cli.prompting.template import ANOTHER, ChatTemplate, built_in_template, plain_message
-from hermes_cli.prompting.text import SourcedText, joined, plain, with_tags
+from hermes_cli.prompting.compose import Conversation, assistant_text, system_prompt, thought, turns
+from hermes_cli.prompting.families import STOPS, TURN_TOKENS, write_turns
+from hermes_cli.prompting.markers import plain
+from hermes_cli.prompting.template import ANOTHER, ChatTemplate
 
 if TYPE_CHECKING:
     from hermes_cli.prompting.abilities import Abilities
     from hermes_cli.prompting.families import Family
-    from hermes_cli.prompting.messages import Message
-    from hermes_cli.prompting.pieces import Specials
+    from hermes_cli.prompting.markers import SpecialTexts
+    from hermes_cli.prompting.messages import Message, ToolCall
 
 _OPEN, _CLOSED = "<think>", "</think>"
 _NO_TOOLS_HINT = "leave tools out, or use a model trained for tool calls: hermes list"
@@ -30,34 +30,39 @@ _NO_REASONING_HINT = "leave reasoning out, or use Hermes 4 or DeepHermes 3: herm
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model is to go on from.
+    """A rendered prompt.
 
     Attributes:
-        text: all of it.
-        thinks: thinking was switched on.
+        text: all of it, with marks (markers.py).
+        thinks: thinking is on.
         stop: texts that end the turn, beside every end-of-generation token of the vocabulary.
     """
 
-    text: SourcedText
+    text: str
     thinks: bool
     stop: tuple[str, ...]
 
     @property
-    def opening(self) -> str:
-        """The `<think>` that the prompt ends with, as some templates open every answer; else empty.
+    def plain(self) -> str:
+        """The text as the model reads it."""
+        return plain(self.text)
 
-        What `Memory` is given begins with it.
+    @property
+    def opening(self) -> str:
+        """The `<think>` and line breaks that the prompt ends with, as some templates have it; else empty.
+
+        What a `RawTurnCache` is given begins with it.
         """
         end = self.text.rstrip()
-        return plain(self.text[len(end) - len(_OPEN) :]) if end.endswith(_OPEN) else ""
+        return self.text[len(end) - len(_OPEN) :] if end.endswith(_OPEN) else ""
 
     @property
     def inside_reasoning(self) -> bool:
-        """Whether what the model writes first is reasoning."""
+        """The model goes on in a thought."""
         return bool(self.opening)
 
-    def pieces(self, specials: Specials) -> tuple[str, ...]:
-        """The text cut so that each piece can be tokenized with control tokens parsed; see pieces.py."""
+    def pieces(self, specials: SpecialTexts) -> tuple[str, ...]:
+        """Return the text cut so that each piece can be tokenized with special tokens parsed (markers.py)."""
         return specials.cut(self.text)
 
 
@@ -70,44 +75,44 @@ class OurFormat:
 
     @property
     def takes_tools(self) -> bool:
-        """Whether tools can be offered."""
+        """Tools can be offered."""
         return self.family.tools is not None
 
     @property
     def reasons(self) -> bool:
-        """Whether reasoning can be asked for."""
+        """Reasoning can be asked for."""
         return self.family.reasoning is not None
 
     @property
     def source(self) -> str:
-        """Of the template that writes the markup."""
-        return self._template.source
+        """The texts that mark turns."""
+        return " ".join(TURN_TOKENS[self.family.markup])
 
-    def render(self, request: Conversation) -> Prompt:
-        """The prompt.
+    def render(self, conversation: Conversation) -> Prompt:
+        """Return the prompt.
 
         Raises:
             UsageError: tools or reasoning are asked of models that have none.
         """
-        if request.tools and not self.takes_tools:
+        if conversation.tools and not self.takes_tools:
             raise _no_tools(f"{self.family.title} models")
-        if request.wishes.think and not self.reasons:
+        if conversation.options.think and not self.reasons:
             raise _no_reasoning(f"{self.family.title} models have no reasoning mode.")
-        text = self._template.write(turns(request, self.family), ())
-        thinks = request.thinks and self.reasons
+        bos = self.bos if self.family.spells_bos else ""
+        text = write_turns(self.family.markup, turns(conversation, self.family), bos)
         # Not what cards say of Alpaca's stop, "###": a heading in an answer would end it.
-        return Prompt(text, thinks, STOPS[self.family.markup])
-
-    @property
-    def _template(self) -> ChatTemplate:
-        return built_in_template(self.family.markup, bos=self.bos if self.family.spells_bos else "")
+        return Prompt(text, conversation.thinks and self.reasons, STOPS[self.family.markup])
 
 
 @dataclass(frozen=True)
 class FileFormat:
-    """By a template that came with the model, or from the user; `tool_use` where there is a second one for tools.
+    """Rendered by a template from a model file or from the user.
 
-    `prompted_reasoning`: the model thinks when its system prompt says so, whatever the template knows.
+    Attributes:
+        template: the default one.
+        tool_use: a second one for conversations with tools.
+        prompted_reasoning: the model thinks when its system prompt says so, whatever the template can do.
+        stop: texts that end the turn.
     """
 
     template: ChatTemplate
@@ -117,114 +122,131 @@ class FileFormat:
 
     @property
     def takes_tools(self) -> bool:
-        """Whether tools can be offered."""
+        """Tools can be offered."""
         return self.with_tools.tools is not None
 
     @property
     def reasons(self) -> bool:
-        """Whether reasoning can be asked for."""
+        """Reasoning can be asked for."""
         return self.prompted_reasoning or self.plain.thinking is not None
 
     @property
     def source(self) -> str:
-        """Of the templates."""
+        """The templates' source."""
         return self.template.source + (self.tool_use.source if self.tool_use else "")
 
     @cached_property
     def plain(self) -> Abilities:
-        """What the template can do."""
+        """Abilities of the default template."""
         return examine(self.template)
 
     @cached_property
     def with_tools(self) -> Abilities:
-        """What the one for tools can do."""
+        """Abilities of the template for tools."""
         return examine(self.tool_use, for_tools=True) if self.tool_use else self.plain
 
-    def render(self, request: Conversation) -> Prompt:
-        """The prompt.
+    def render(self, conversation: Conversation) -> Prompt:
+        """Return the prompt.
 
         Raises:
             UsageError: tools or reasoning are asked of a model that has none, or the template refused the messages.
             HermesError: the template failed or does too much.
         """
-        if request.tools and not self.takes_tools:
+        if conversation.tools and not self.takes_tools:
             raise _no_tools("this model's chat template")
-        template = (self.tool_use or self.template) if request.tools else self.template
-        can = self.with_tools if request.tools else self.plain
-        said = system_prompt(request, thinking=self._spoken(request, can))
-        if said is not None and not can.system:
+        template = (self.tool_use or self.template) if conversation.tools else self.template
+        abilities = self.with_tools if conversation.tools else self.plain
+        system = system_prompt(conversation, thinking=self._prompts_thinking(conversation, abilities))
+        if system is not None and not abilities.system:
             raise UsageError("this model's chat template takes no system prompt.", hint=f"leave it out, or {ANOTHER}")
-        shaped = _Plain(request, can, "<tool_call>" in template.source)
-        messages = [shaped.of(message) for message in request.rest]
-        if said is not None:
-            messages.insert(0, {"role": "system", "content": said})
-        tools = [_complete(tool) for tool in request.tools] if can.tools == "any" else request.tools
-        switched = request.thinks if request.thinks or request.wishes.think is not None else None
-        variables = {**switches(switched), "keep_cots": request.wishes.keep_reasoning}
-        return Prompt(template.write(messages, tools, **variables), request.thinks, self.stop)
+        writer = _MessageWriter(conversation, abilities, "<tool_call>" in template.source)
+        messages = [writer.write(message) for message in conversation.rest]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+        tools = [_complete(tool) for tool in conversation.tools] if abilities.tools == "any" else conversation.tools
+        options = conversation.options
+        switch = conversation.thinks if conversation.thinks or options.think is not None else None
+        variables = {**switches(switch), "keep_cots": options.keep_reasoning}
+        text = template.write(messages, conversation.specials.guard_all(tools), **variables)
+        return Prompt(text, conversation.thinks, self.stop)
 
-    def _spoken(self, request: Conversation, can: Abilities) -> bool:
-        """Whether the system prompt has to ask for thinking: where the template does not do it by itself.
+    def _prompts_thinking(self, conversation: Conversation, abilities: Abilities) -> bool:
+        """Return whether the system prompt has to ask for thinking, because the template does not do it by itself.
 
         Raises:
             UsageError: thinking is asked for, or not wanted, and there is nothing that switches it.
         """
-        if can.thinking == "always":
+        think = conversation.options.think
+        if abilities.thinking == "always":
             return False
-        if can.thinking == "alone":
-            return request.thinks and (request.system is not None or request.wishes.schema is not False)
-        if request.wishes.think is not None and not self.prompted_reasoning:
-            word = "has no switch for reasoning" if _OPEN in self.source else "has no reasoning mode"
-            if request.wishes.think or _OPEN in self.source:
-                raise _no_reasoning(f"this model {word}.")
-        return request.thinks and self.prompted_reasoning
+        if abilities.thinking == "alone":
+            has_system = conversation.system is not None or conversation.options.schema is not False
+            return conversation.thinks and has_system
+        if think is not None and not self.prompted_reasoning:
+            fault = "has no switch for reasoning" if _OPEN in self.source else "has no reasoning mode"
+            if think or _OPEN in self.source:
+                raise _no_reasoning(f"this model {fault}.")
+        return conversation.thinks and self.prompted_reasoning
 
 
 @dataclass(frozen=True)
-class _Plain:
-    """Messages in OpenAI's shape, so that a template with these abilities writes them as they should be.
+class _MessageWriter:
+    """Writes messages in OpenAI's shape so that a template with these abilities renders them as they should be.
 
     `hermes_calls`: the template writes calls as Hermes does, so that they may stand in the content as well.
     """
 
-    request: Conversation
-    can: Abilities
+    conversation: Conversation
+    abilities: Abilities
     hermes_calls: bool
 
-    def of(self, message: Message) -> dict[str, Any]:
-        """One message."""
-        plain = plain_message(message)
+    def write(self, message: Message) -> dict[str, Any]:
+        """Return one message, its content guarded; always with a text, arguments as the template wants them."""
+        conversation, abilities = self.conversation, self.abilities
+        tagged = message.role in {"system", "assistant"}
+        content = message.content or ""
+        guarded = conversation.tagged(content) if tagged else conversation.content(content)
+        written: dict[str, Any] = {"role": message.role, "content": guarded}
+        if message.role == "tool":
+            written["tool_call_id"] = message.tool_call_id or ""
+            written["name"] = conversation.specials.guard(message.name or "", alone=False)
         if message.role != "assistant":
-            return plain
-        for call in plain.get("tool_calls", ()):
-            call["function"]["arguments"] = arguments_as(self.can.calls, call["function"]["arguments"])
-        own = self.request.memory.recall(message)
-        lost = self.can.calls is None or (message.content and not self.can.text_beside_calls)
-        if own is not None or (message.tool_calls and lost and self.hermes_calls):
-            plain.pop("tool_calls")
-            plain["content"] = answer(message, self.request)
-            if own is not None and self._cuts_thoughts and _CLOSED in own:
-                plain["content"] = with_tags(own)
-        return self._with_thought(plain, message)
+            return written
+        raw = conversation.raw_turns.recall(message)
+        lost = abilities.calls is None or (content and not abilities.text_beside_calls)
+        if raw is not None or (message.tool_calls and lost and self.hermes_calls):
+            written["content"] = assistant_text(message, conversation)
+            if raw is not None and self._removes_thoughts and _CLOSED in raw:
+                written["content"] = conversation.tagged(raw)
+        elif message.tool_calls:
+            written["tool_calls"] = [self._call(call) for call in message.tool_calls]
+        return self._with_thought(written, message)
+
+    def _call(self, call: ToolCall) -> dict[str, Any]:
+        specials = self.conversation.specials
+        arguments = arguments_as(self.abilities.calls, call.arguments)
+        function = {"name": call.name, "arguments": arguments}
+        return {"id": call.id, "type": "function", "function": specials.guard_all(function)}
 
     @property
-    def _cuts_thoughts(self) -> bool:
+    def _removes_thoughts(self) -> bool:
         """Hermes 4's template: with thinking on it cuts the thought out of every earlier turn, or fails."""
-        return self.can.needs_thought and self.request.thinks
+        return self.abilities.needs_thought and self.conversation.thinks
 
-    def _with_thought(self, plain: dict[str, Any], message: Message) -> dict[str, Any]:
-        keep, content = self.request.wishes.keep_reasoning and bool(message.reasoning), plain["content"]
+    def _with_thought(self, written: dict[str, Any], message: Message) -> dict[str, Any]:
+        keeps, content = self.conversation.options.keep_reasoning, written["content"]
         if _CLOSED in content:
-            return plain
-        if keep or (self._cuts_thoughts and not self.request.wishes.keep_reasoning):
-            plain["content"] = joined((thought(message.reasoning), "\n" if content else "", content))
-        elif message.reasoning and self.can.reads_reasoning:
-            plain["reasoning_content"] = message.reasoning
-        return plain
+            return written
+        if (keeps and message.reasoning) or (self._removes_thoughts and not keeps):
+            reasoning = thought(message.reasoning, self.conversation)
+            written["content"] = f"{reasoning}\n{content}" if content else reasoning
+        elif message.reasoning and self.abilities.reads_reasoning:
+            written["reasoning_content"] = self.conversation.content(message.reasoning)
+        return written
 
 
 def _complete(tool: dict[str, Any]) -> dict[str, Any]:
-    """With all that some templates need."""
+    """Return a tool with all fields that some templates need."""
     function = {"description": "", "parameters": {"type": "object", "properties": {}}, **tool["function"]}
     return {**tool, "function": function}
 
@@ -239,14 +261,3 @@ def _no_reasoning(message: str) -> UsageError:
 
 
 Format = OurFormat | FileFormat
-
-__all__ = [
-    "ChatTemplate",
-    "Conversation",
-    "FileFormat",
-    "Format",
-    "OurFormat",
-    "Prompt",
-    "PromptOptions",
-    "built_in_template",
-]

@@ -1,151 +1,209 @@
-"""Jinja for templates from strangers: immutable, with no more than chat templates need, and within limits.
+"""A process with limits on time, memory and stack, for work on input from strangers: templates and grammars.
 
-The sandbox is Jinja's own. On top of it the parsed template is rewritten before it is compiled, so that what happens in
-it goes through functions of `operations.py`: loops are counted, lists measured, and strings keep the origin of their
-characters. What a template could escape with or explode by (attributes of objects, other files, `lipsum`) is not there.
+A template or a grammar of a few hundred bytes can take minutes and gigabytes, or all of a thread's stack, which ends a
+process; neither Jinja nor the grammar engine (llguidance 1.9) has limits of its own that hold. So that work is done
+here first. The process is started with the first call (0.15 s), kept for the next ones, and ends with its parent.
 """
 
 from __future__ import annotations
 
-import types
-from functools import cache
-from typing import TYPE_CHECKING, Any
+import atexit
+import importlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from threading import Event, Lock, Thread, stack_size
+from typing import Any
 
-from jinja2 import TemplateSyntaxError, nodes
-from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.runtime import LoopContext, Macro, Undefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace
-from jinja2.visitor import NodeTransformer
+from hermes_cli.errors import EngineError
+from hermes_cli.platforms import child_python, ending_signals
 
-from hermes_cli.prompting import operations
-from hermes_cli.prompting.limits import budget
-from hermes_cli.prompting.text import joined
+STACK = 8 << 20  # bytes; the engine's threads have twice as much (engine/embedded/worker.py)
+PATIENCE = 15.0  # seconds by the clock beyond the processor time that is allowed, for a machine that is busy
+USUAL_BYTES = 32 << 20  # of memory before, where the system does not tell; 11 MB measured
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+# Only Linux lets a process limit the memory that it uses, and Windows not even its time. There the parent looks.
+LOOK_EVERY = 0.02  # seconds
+RESIDENT_BYTES = 64 << 20  # of the process before it works; 45 MB with the largest honest grammars
 
-    from jinja2.parser import Parser
-    from jinja2.runtime import Context
+_OUT_OF_TIME = getattr(signal, "SIGPROF", 0)
 
-LONGEST_TEMPLATE = 50_000  # characters; the longest of 70 published ones (llama.cpp's models/templates) has 17,000
-
-# Other templates, and switches of how Jinja writes: no chat template has any.
-_FOREIGN = (
-    *(nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends, nodes.Block),
-    *(nodes.EvalContextModifier, nodes.ScopedEvalContextModifier, nodes.OverlayScope),
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    " from hermes_cli.prompting.sandbox import main; main(*sys.argv[2:])"
 )
-_CALLABLE: dict[type, frozenset[str]] = {
-    dict: frozenset({"get", "items", "keys", "values", "copy"}),
-    list: frozenset({"index", "count", "copy"}),
-    tuple: frozenset({"index", "count"}),
-    LoopContext: frozenset({"cycle", "changed"}),
-}
-_READABLE = (str, dict, list, tuple, int, float, type(None), LoopContext, Macro, Namespace, Undefined)
 
 
-class _Generation(Extension):
-    """`{% generation %}` marks what a model said, for training; it changes nothing in the text."""
+class Sandbox:
+    """Calls functions of one module in a process of its own; threads take turns."""
 
-    tags = {"generation"}  # noqa: RUF012 - Jinja's type for it
+    def __init__(self, module: str, platform: str = sys.platform) -> None:
+        """Start nothing yet.
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """What stands inside."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        Args:
+            module: name of the module whose functions are called.
+            platform: as `sys.platform` says it.
+        """
+        self._module, self._platform = module, platform
+        self._lock = Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._out_of_time = False  # the last process was ended for that
+        atexit.register(self.close)
+
+    def call(self, function: str, *arguments: object, seconds: float, new_bytes: int) -> Any:  # noqa: ANN401 - JSON
+        """Return the result of a function, None if it takes too much.
+
+        Args:
+            function: its name in the module.
+            arguments: JSON values.
+            seconds: of processor time.
+            new_bytes: of memory beside what the process has.
+
+        Raises:
+            EngineError: the process cannot be started.
+        """
+        line = json.dumps([function, arguments, seconds, new_bytes]).encode() + b"\n"
+        with self._lock:
+            self._out_of_time = False
+            answer = self._answer(line, seconds, new_bytes) if self._process else None
+            if answer is None and not self._out_of_time:  # earlier calls may have left it less memory
+                self._process = self._start()
+                answer = self._answer(line, seconds, new_bytes)
+            return None if answer is None else answer[0]
+
+    def close(self) -> None:
+        """End the process; the next call starts another one."""
+        with self._lock:
+            self._end()
+
+    def _answer(self, line: bytes, seconds: float, new_bytes: int) -> list[Any] | None:
+        """Return the result in a list, None if the process did not survive."""
+        assert self._process  # noqa: S101 - for mypy
+        over = Event()
+        watcher = Thread(target=self._watch, args=(self._process, over, seconds, new_bytes), daemon=True)
+        watcher.start()
+        answer = None
+        try:
+            answer = _exchange(self._process, line)
+        finally:
+            over.set()
+            watcher.join()
+            if answer is None:  # it ended, or nobody reads its answer any more
+                self._end()
+        return answer
+
+    def _watch(self, process: subprocess.Popen[bytes], over: Event, seconds: float, new_bytes: int) -> None:
+        """Kill the process when it takes too long, or more than its system can keep it from taking."""
+        deadline = time.monotonic() + PATIENCE + seconds
+        if self._platform != "linux":
+            self._measure(process, over, deadline, seconds, new_bytes)
+        if not over.wait(max(deadline - time.monotonic(), 0)):
+            process.kill()
+
+    def _measure(
+        self, process: subprocess.Popen[bytes], over: Event, deadline: float, seconds: float, new_bytes: int
+    ) -> None:
+        import psutil  # noqa: PLC0415 - not on Linux
+
+        with suppress(psutil.Error, OSError):  # it has ended; on Windows that can be the bare OSError
+            child = psutil.Process(process.pid)
+            before = sum(child.cpu_times()[:2])
+            while not over.wait(LOOK_EVERY) and time.monotonic() < deadline:
+                # Twice the time: the start of the process is among it.
+                self._out_of_time = sum(child.cpu_times()[:2]) - before > 2 * seconds
+                if self._out_of_time or child.memory_info().rss > RESIDENT_BYTES + new_bytes:
+                    process.kill()
+                    return
+
+    def _end(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.communicate()
+            self._out_of_time |= self._process.returncode == -_OUT_OF_TIME
+            self._process = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # Isolated, so that neither the environment nor the current folder changes what it imports; without `site` it
+        # starts sooner.
+        arguments = json.dumps(sys.path), self._module, self._platform
+        command = (child_python(), "-I", "-S", "-c", _PROGRAM, *arguments)
+        try:
+            return subprocess.Popen(  # noqa: S603 - this Python
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+        except OSError as error:
+            raise EngineError(
+                f"no process can be started to check what a model file or a request says: {error.strerror or error}.",
+                hint="close other programs, or raise the limits of processes and open files.",
+            ) from error
 
 
-class _Rewriting(NodeTransformer):
-    """Puts our functions where a template loops, prints, or makes strings and lists."""
-
-    def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:  # noqa: ANN401 - as in Jinja
-        """Every node, after those inside it."""
-        if isinstance(node, _FOREIGN):
-            raise TemplateSyntaxError(f"{type(node).__name__.lower()} is not for chat templates", node.lineno)
-        super().generic_visit(node, *args, **kwargs)
-        match node:
-            case nodes.For():
-                node.iter = _through("#each", node.iter)
-            case nodes.Output():
-                node.nodes = [one if _is_fixed(one) else _through("#written", one) for one in node.nodes]
-            case nodes.Concat():
-                return _through("#joined", nodes.List(node.nodes, lineno=node.lineno))
-            case nodes.Dict():
-                return _through("#built", node)
-            case nodes.List() | nodes.Tuple():
-                target = isinstance(node, nodes.Tuple) and node.ctx != "load"
-                return node if target or all(map(_is_fixed, node.items)) else _through("#built", node)
-            case _:
-                pass
-        return node
-
-
-def _is_fixed(node: nodes.Node) -> bool:
-    return isinstance(node, (nodes.TemplateData, nodes.Const))
-
-
-def _through(name: str, node: nodes.Node) -> nodes.Filter:
-    """`node | name`. The names of ours begin with a sign that no template can write."""
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
-
-
-class TemplateEnvironment(ImmutableSandboxedEnvironment):
-    """Where chat templates are compiled and rendered; a rendering must go on within `limits.spending`."""
-
-    intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
-    intercepted_unops = frozenset(ImmutableSandboxedEnvironment.default_unop_table)
-    concat = staticmethod(joined)
-
-    def __init__(self) -> None:
-        # Nothing is computed while compiling: it would be outside the limits.
-        super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation], optimized=False, cache_size=0
-        )
-        self.filters = dict(operations.FILTERS)
-        self.globals = dict(operations.GLOBALS)
-
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        if len(source) > LONGEST_TEMPLATE:
-            raise TemplateSyntaxError(f"{len(source):,} characters are too many", 1)
-        template = super()._parse(source, name, filename)
-        _Rewriting().visit(template)
-        return template
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:  # noqa: ANN401 - as in Jinja
-        """Only of what templates are given and what they make."""
-        return isinstance(obj, _READABLE) and super().is_safe_attribute(obj, attr, value)
-
-    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:  # noqa: ANN401 - as in Jinja
-        """Without Jinja's wrapper: `call` below has its own for all methods of strings."""
-        del value
+def _exchange(process: subprocess.Popen[bytes], line: bytes) -> list[Any] | None:
+    """Return what the process answers to a line, None if it ended."""
+    assert process.stdin  # noqa: S101 - for mypy: they are pipes
+    assert process.stdout  # noqa: S101 - as above
+    try:
+        process.stdin.write(line)
+        process.stdin.flush()
+    except OSError:
         return None
-
-    def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as in Jinja
-        """Call what a template may call, and count it."""
-        allowed = budget()
-        allowed.step()
-        owner = getattr(obj, "__self__", None)
-        if isinstance(owner, str):
-            kwargs.pop("_loop_vars", None)  # the compiler's, for functions that want the context
-            kwargs.pop("_block_vars", None)
-            return operations.call_method(owner, getattr(obj, "__name__", ""), args, kwargs)
-        if not self._may_call(obj, owner):
-            raise SecurityError(f"a template may not call {getattr(obj, '__name__', type(obj).__name__)}")
-        return allowed.admit(super().call(context, obj, *args, **kwargs))
-
-    def _may_call(self, obj: Any, owner: Any) -> bool:  # noqa: ANN401 - whatever a template tries
-        if isinstance(obj, (types.BuiltinMethodType, types.MethodType)):
-            return getattr(obj, "__name__", "") in _CALLABLE.get(type(owner), ())
-        return isinstance(obj, (Macro, LoopContext, Undefined)) or obj in self.globals.values()
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401 - as in Jinja
-        """All arithmetic, `+` of strings and lists among it."""
-        del context
-        return operations.binary(operator, left, right)
+    answer = process.stdout.readline()
+    return json.loads(answer) if answer.endswith(b"\n") else None
 
 
-@cache
-def environment() -> TemplateEnvironment:
-    """The one that all templates share; what a rendering may do is counted elsewhere, for each by itself."""
-    return TemplateEnvironment()
+# In the process
+
+
+def main(module: str, platform: str) -> None:
+    """Answer one line after the other, until there are no more. Ctrl-C is the parent's business."""
+    for number in ending_signals():
+        signal.signal(number, signal.SIG_IGN)
+    functions = importlib.import_module(module)  # before memory is limited
+    prepare = getattr(functions, "prepare_sandbox", None)
+    if prepare:
+        prepare()
+    stack_size(STACK)
+    for line in sys.stdin.buffer:
+        name, arguments, seconds, new_bytes = json.loads(line)
+        if platform == "linux":
+            _limit_memory(new_bytes)
+        results: list[Any] = []
+        _limit_time(seconds, platform)
+        worker = Thread(target=lambda: results.append(getattr(functions, name)(*arguments)))  # noqa: B023 - joined here
+        worker.start()
+        worker.join()
+        _limit_time(0, platform)
+        if platform == "linux":
+            _limit_memory(None)  # the next line is read without
+        if not results:  # out of memory, or deeper than Python goes
+            return
+        sys.stdout.write(json.dumps(results) + "\n")
+        sys.stdout.flush()
+
+
+def _limit_time(seconds: float, platform: str) -> None:
+    """End this process when it has worked for so long; 0 for no end. Windows cannot."""
+    if platform != "win32" and sys.platform != "win32":  # the second is for mypy
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _limit_memory(new_bytes: int | None) -> None:
+    """Let Linux refuse memory beyond what is used now, a stack, and so much more; None ends that."""
+    if sys.platform != "win32":  # for mypy
+        import resource  # noqa: PLC0415 - not everywhere
+
+        most = resource.RLIM_INFINITY if new_bytes is None else data_bytes() + STACK + new_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def data_bytes(status: str = "/proc/self/status") -> int:
+    """Return the memory that counts for RLIMIT_DATA and is used already; an estimate where there is no `/proc`."""
+    try:
+        with open(status, encoding="ascii") as lines:  # noqa: PTH123 - nothing else is needed of pathlib
+            return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
+    except (OSError, StopIteration):
+        return USUAL_BYTES

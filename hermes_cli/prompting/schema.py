@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import difflib
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting import schema_words as words
-from hermes_cli.prompting.schema_apart import all_apart
-from hermes_cli.prompting.schema_node import Node, Place
-from hermes_cli.prompting.schema_refs import DEFINITIONS, LostReferenceError, endless, find
-from hermes_cli.prompting.schema_values import READERS as VALUE_READERS
-from hermes_cli.prompting.schema_values import pattern
+from hermes_cli.prompting import schema_keywords as keywords
+from hermes_cli.prompting.schema_keywords import READERS as VALUE_READERS
+from hermes_cli.prompting.schema_keywords import pattern
+from hermes_cli.prompting.schema_relations import DEFINITIONS, LostReferenceError, all_apart, endless, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,18 +99,18 @@ class Checker:
             size = len(json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode())
         except UnicodeEncodeError:
             self._fail("it has half a character (a lone surrogate)", "write whole characters.")
-        if size > words.MOST_BYTES:
+        if size > keywords.MOST_BYTES:
             self._fail(
-                f"it has {size:,} bytes without its descriptions; at most {words.MOST_BYTES:,} are taken",
+                f"it has {size:,} bytes without its descriptions; at most {keywords.MOST_BYTES:,} are taken",
                 "make it smaller.",
             )
 
     def _schema(self, written: Json, place: Place) -> Json:
         self._schemas += 1
-        if self._schemas > words.MOST_SCHEMAS:
-            self._fail(f"more than {words.MOST_SCHEMAS:,} schemas are in it", "make it smaller.")
-        if place.level > words.MOST_LEVELS:
-            self.wrong(place, f"more than {words.MOST_LEVELS} schemas stand in one another")
+        if self._schemas > keywords.MOST_SCHEMAS:
+            self._fail(f"more than {keywords.MOST_SCHEMAS:,} schemas are in it", "make it smaller.")
+        if place.level > keywords.MOST_LEVELS:
+            self.wrong(place, f"more than {keywords.MOST_LEVELS} schemas stand in one another")
         if isinstance(written, bool):
             return written
         if not isinstance(written, dict):
@@ -131,18 +131,18 @@ class Checker:
         elif word == "$id":
             if node.place.pointer != "#":
                 self.refuse(word, node.place, "inside of a schema is not followed")
-        elif word in words.UNSUPPORTED:
-            if word not in words.WITHOUT_EFFECT or value != words.WITHOUT_EFFECT[word]:
+        elif word in keywords.UNSUPPORTED:
+            if word not in keywords.WITHOUT_EFFECT or value != keywords.WITHOUT_EFFECT[word]:
                 self.refuse(word, node.place)
-        elif word not in words.ANNOTATIONS and (meant := _meant(word)):
+        elif word not in keywords.ANNOTATIONS and (meant := _meant(word)):
             self.refuse(word, node.place, f"is no word of JSON Schema (`{meant}` is)")
 
     def properties(self, node: Node, word: str, value: Json) -> None:
         """Schemas by name, or by a pattern of names."""
         if not isinstance(value, dict):
             self.wrong(node.place, f"`{word}` is no object")
-        if len(value) > words.MOST_PROPERTIES:
-            self.wrong(node.place, f"there are {len(value):,} properties, more than {words.MOST_PROPERTIES:,},")
+        if len(value) > keywords.MOST_PROPERTIES:
+            self.wrong(node.place, f"there are {len(value):,} properties, more than {keywords.MOST_PROPERTIES:,},")
         made = {}
         for name, schema in value.items():
             place = node.place.below(word, name)
@@ -169,7 +169,7 @@ class Checker:
         """A list of schemas."""
         if not isinstance(value, list) or not value:
             self.wrong(node.place, f"`{word}` is no list, or an empty one,")
-        shared = word in words.IN_PLACE and node.is_crowded
+        shared = word in keywords.IN_PLACE and node.is_crowded
         node.made[word] = [
             self._schema(part, node.place.below(word, index, shared=shared, exact=exact))
             for index, part in enumerate(value)
@@ -206,8 +206,8 @@ class Checker:
         place = Place(pointer, shared=node.is_crowded, exact=node.place.exact)
         key = pointer, place.shared, place.exact
         if key not in self._names:
-            if len(self._names) == words.MOST_DEFINITIONS:
-                self._fail(f"more than {words.MOST_DEFINITIONS:,} definitions are in it", "make it smaller.")
+            if len(self._names) == keywords.MOST_DEFINITIONS:
+                self._fail(f"more than {keywords.MOST_DEFINITIONS:,} definitions are in it", "make it smaller.")
             self._names[key] = f"d{len(self._names)}"
             self._waiting.append((self._names[key], target, place))
         node.made[word] = DEFINITIONS + self._names[key]
@@ -223,8 +223,8 @@ class Checker:
 
     def _followed(self, schema: Json, place: Place) -> Json:
         """What a schema that is nothing but a reference points to."""
-        for _ in range(words.MOST_LEVELS):
-            if not isinstance(schema, dict) or set(schema) - words.ANNOTATIONS != {"$ref"}:
+        for _ in range(keywords.MOST_LEVELS):
+            if not isinstance(schema, dict) or set(schema) - keywords.ANNOTATIONS != {"$ref"}:
                 break
             found = self._find(schema["$ref"], place)
             schema = True if found is None else found[1]
@@ -253,7 +253,7 @@ def _meant(word: str) -> str | None:
     """The word that this one is a misspelling of, None where it is just unknown: then it describes (core 6.5)."""
     if word.startswith("x-"):
         return None
-    known = {name.lower(): name for name in (*_READERS, *VALUE_READERS, *words.UNSUPPORTED)}
+    known = {name.lower(): name for name in (*_READERS, *VALUE_READERS, *keywords.UNSUPPORTED)}
     near = difflib.get_close_matches(word.lower().replace("_", ""), known, n=1, cutoff=0.85)
     return known[near[0]] if near else None
 
@@ -262,3 +262,68 @@ def _with_required(schema: Json, name: Json) -> Json:
     if not isinstance(schema, dict) or name not in schema.get("properties", ()):
         return schema
     return {**schema, "required": [*schema.get("required", ()), name]}
+
+
+_OBJECT_WORDS = frozenset({"properties", "patternProperties", "additionalProperties"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a schema stands.
+
+    Attributes:
+        pointer: the JSON pointer to it.
+        level: schemas above it.
+        shared: others apply to the same value.
+        exact: it is to mean what is written and nothing less.
+    """
+
+    pointer: str = "#"
+    level: int = 0
+    shared: bool = False
+    exact: bool = False
+
+    def below(self, *steps: str | int, shared: bool = False, exact: bool = False) -> Place:
+        """The place of a schema in this one."""
+        names = (str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+        return Place("/".join((self.pointer, *names)), self.level + 1, shared, exact or self.exact)
+
+
+@dataclass
+class Node:
+    """What was written, where it stands, and what becomes of it."""
+
+    written: dict[str, Any]
+    place: Place
+    made: dict[str, Any]
+
+    @cached_property
+    def is_crowded(self) -> bool:
+        """Whether several schemas with properties of their own may apply to the same value."""
+        branches = [self.written[word] for word in keywords.IN_PLACE if word in self.written]
+        if isinstance(self.written.get("allOf"), list):
+            branches += self.written["allOf"][1:]
+        return self.place.shared or len(branches) + bool(_OBJECT_WORDS & self.written.keys()) > 1
+
+    def also(self, schema: dict[str, Any]) -> None:
+        """Add a schema that the same value must meet."""
+        self.made["allOf"] = [*self.made.get("allOf", ()), schema]
+
+    def close(self) -> None:
+        """Say what authors of tools leave unsaid: the type, and that there are no other properties."""
+        made = self.made
+        if not made.keys() & {"type", "enum", "const", *keywords.IN_PLACE}:
+            kinds = {keywords.KIND_OF[word] for word in made if word in keywords.KIND_OF}
+            if len(kinds) == 1:
+                (made["type"],) = kinds
+        names = made.keys() & {"properties", "patternProperties"}
+        if names and "additionalProperties" not in made and not self.place.shared and not _branches_declare(made):
+            made["additionalProperties"] = False
+
+
+def _branches_declare(schema: dict[str, Any]) -> bool:
+    """Whether schemas for the same value may have properties of their own."""
+    if "$ref" in schema:
+        return True
+    branches = [part for word in ("allOf", "anyOf", "oneOf") for part in schema.get(word, ()) if isinstance(part, dict)]
+    return any(_OBJECT_WORDS & part.keys() or _branches_declare(part) for part in branches)

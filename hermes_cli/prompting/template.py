@@ -1,31 +1,44 @@
-"""A chat template: compiled once, rendered within limits, its mistakes told in plain words."""
+"""A chat template: compiled and rendered in a sandbox, its mistakes told in plain words.
+
+Templates come with model files, from strangers, and are programs: a few hundred characters can ask for gigabytes, or
+never end. They run in Jinja's immutable sandbox, in a process with limits on time and memory (sandbox.py). The demo
+model's template is ours and runs in this process.
+"""
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import jinja2
+import hashlib
+import json
+from functools import cache, lru_cache
+from pathlib import Path  # noqa: TC003 - typing of a public function
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hermes_cli.errors import HermesError, UsageError
-from hermes_cli.prompting.limits import Budget, LimitError, spending
-from hermes_cli.prompting.operations import as_content
-from hermes_cli.prompting.sandbox import environment
-from hermes_cli.prompting.text import SourcedText, with_tags
+from hermes_cli.prompting.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hermes_cli.prompting.messages import Message
+    import jinja2
+    from jinja2.nodes import Node
 
-TEMPLATES = Path(__file__).parent / "templates"
-LONGEST_REASON = 500  # characters of what a template says when it refuses
+LONGEST_TEMPLATE = 50_000  # characters; the longest of 70 published ones (llama.cpp's models/templates) has 17,000
+LONGEST_REASON = 500  # characters of a template's own message
 ANOTHER = "take hermes' own with --template model, or another file of this model."
+
+# Limits of one rendering. A conversation of 10 million characters takes 0.2 s and 150 MB.
+SECONDS, SECONDS_PER_CHARACTER = 1.0, 5e-7  # of processor time
+BYTES, BYTES_PER_CHARACTER = 64 << 20, 64  # of new memory: text of emoji takes four bytes a character
+CHARACTERS, CHARACTERS_PER_CHARACTER = 1_000_000, 16  # of the prompt
+
+TRUSTED = frozenset({"ba64bf1f00d9b3299138153982a5b3fb2fe0f989c2851d438ef510d5a5436e5b"})
+"""SHA-256 of templates that are ours: demo/template.jinja."""
+
+_sandbox = Sandbox("hermes_cli.prompting.template")
 
 
 class ChatTemplate:
-    """A compiled chat template with the special tokens it may spell."""
+    """A compiled chat template with the special tokens that it may spell."""
 
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
         """Compile.
@@ -35,75 +48,38 @@ class ChatTemplate:
         """
         self.source = source
         self._tokens = {"bos_token": bos, "eos_token": eos}
-        try:
-            self._template = environment().from_string(source)
-        except jinja2.TemplateSyntaxError as error:
-            why = f" in line {error.lineno}: {(error.message or '').rstrip('.')}"
-        except (SyntaxError, RecursionError, MemoryError):
-            why = ": it is nested too deeply"
-        except Exception as error:  # noqa: BLE001 - whatever a stranger's program makes of the compiler
-            why = f": {error}"
-        else:
-            return
-        raise UsageError(f"the model's chat template is broken{why}.", hint=ANOTHER)
+        self._trusted = hashlib.sha256(source.encode("utf-8", "replace")).hexdigest() in TRUSTED
+        if fault := self._run(compile_fault, source):
+            raise UsageError(f"the model's chat template is broken{fault}.", hint=ANOTHER)
 
-    def write(
-        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], **variables: object
-    ) -> SourcedText:
-        """The prompt for messages in OpenAI's shape; strings in them that are no `SourcedText` count as content.
+    def write(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], **variables: object) -> str:
+        """Return the prompt for messages and tools in OpenAI's shape, whose content is guarded (markers.py).
 
         Raises:
             HermesError: the template refused these messages, failed, tried something forbidden, or does too much.
         """
-        given = {"messages": [_marked(one) for one in messages], "tools": as_content(tools) or None, "documents": None}
-        try:
-            with spending(Budget.for_input(given)):
-                text = self._template.render(**given, **self._tokens, **variables, add_generation_prompt=True)
-        except LimitError as error:
-            what = f"was stopped: {error}"
-        except Exception as error:  # noqa: BLE001 - a template is a program from a stranger and can raise anything
-            what = f"failed: {str(error)[:LONGEST_REASON].rstrip('.') or type(error).__name__}"
-        else:
-            return text if isinstance(text, SourcedText) else SourcedText(text, b"\0" * len(text))
-        raise HermesError(f"the model's chat template {what}.", hint=ANOTHER)
+        given = {"messages": messages, "tools": tools or None, "documents": None, "add_generation_prompt": True}
+        text, fault = self._run(render, self.source, {**given, **self._tokens, **variables})
+        if fault:
+            raise HermesError(f"the model's chat template {fault}.", hint=ANOTHER)
+        return str(text)
 
-    def render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> SourcedText:
-        """The prompt up to where the model is to go on, by the template alone.
-
-        Raises:
-            UsageError: there are tools and the template takes none.
-            HermesError: as `write`.
-        """
-        if tools and "tools" not in self.source:
-            raise UsageError(
-                "this model's chat template takes no tools.",
-                hint="leave --tools out, or use a model trained for tool calls.",
-            )
-        return self.write([plain_message(one) for one in messages], tools)
-
-
-def plain_message(message: Message) -> dict[str, Any]:
-    """A message as chat templates expect it: OpenAI's shape, arguments as an object, and always a text."""
-    plain: dict[str, Any] = {"role": message.role, "content": message.content or ""}
-    if message.tool_calls:
-        plain["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
-    if message.role == "tool":
-        plain |= {"tool_call_id": message.tool_call_id or "", "name": message.name or ""}
-    return plain
-
-
-def _marked(message: dict[str, Any]) -> dict[str, Any]:
-    """Every string but role and keys is content; tags count in system prompts and in what the model said."""
-    mark = with_tags if message["role"] in {"system", "assistant"} else SourcedText
-    marked = {key: as_content(value) for key, value in message.items() if key not in {"role", "content"}}
-    return {"role": message["role"], "content": as_content(message["content"], mark), **marked}
+    def _run(self, function: Any, *arguments: Any) -> Any:  # noqa: ANN401 - a function of this module, JSON
+        if self._trusted:
+            return function(*arguments)
+        size = _characters(arguments[-1])
+        result = _sandbox.call(
+            function.__name__,
+            *arguments,
+            seconds=SECONDS + SECONDS_PER_CHARACTER * size,
+            new_bytes=BYTES + BYTES_PER_CHARACTER * size,
+        )
+        too_much = "was stopped: it takes too much time or memory"
+        return result if result is not None else f": it {too_much}" if function is compile_fault else ("", too_much)
 
 
 def read_template(path: Path) -> str:
-    """The source of a template in a file.
+    """Return the source of a template in a file.
 
     Raises:
         UsageError: it cannot be read, or is no text.
@@ -117,7 +93,110 @@ def read_template(path: Path) -> str:
         ) from None
 
 
+# In the sandbox
+
+
+def compile_fault(source: str) -> str:
+    """Return the fault that keeps a template from being compiled, for the end of a sentence; empty if there is none."""
+    import jinja2  # noqa: PLC0415 - where templates run
+
+    try:
+        _compiled(source)
+    except jinja2.TemplateSyntaxError as error:
+        return f" in line {error.lineno}: {(error.message or '').rstrip('.')}"
+    except (SyntaxError, RecursionError, MemoryError):
+        return ": it is nested too deeply"
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's program makes of the compiler
+        return f": {error}"
+    return ""
+
+
+def render(source: str, variables: dict[str, Any]) -> tuple[str, str]:
+    """Return the text that a template writes, and what went wrong, for the end of a sentence; one of them is empty."""
+    try:
+        text = _compiled(source).render(**variables)
+    except MemoryError:
+        return "", "was stopped: it takes too much time or memory"
+    except Exception as error:  # noqa: BLE001 - a template is a program from a stranger and can raise anything
+        return "", f"failed: {str(error)[:LONGEST_REASON].rstrip('.') or type(error).__name__}"
+    if len(text) > CHARACTERS + CHARACTERS_PER_CHARACTER * _characters(variables):
+        return "", "was stopped: it makes too much text"
+    return text, ""
+
+
+@lru_cache(maxsize=8)
+def _compiled(source: str) -> jinja2.Template:
+    if len(source) > LONGEST_TEMPLATE:
+        raise ValueError(f"{len(source):,} characters are too many")
+    return _environment().from_string(source)
+
+
 @cache
-def built_in_template(name: str, *, bos: str = "") -> ChatTemplate:
-    """One of our own templates (`alpaca`, `chatml`, `llama-3`)."""
-    return ChatTemplate((TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8"), bos=bos)
+def _environment() -> jinja2.Environment:
+    """Return Jinja as transformers sets it up (utils/chat_template_utils.py), without what no chat template needs."""
+    from jinja2.ext import Extension, loopcontrols  # noqa: PLC0415 - as above
+    from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
+
+    class Generation(Extension):
+        """`{% generation %}` marks a turn of the model, for training; it changes nothing in the text."""
+
+        tags = {"generation"}  # noqa: RUF012 - Jinja's type for it
+
+        def parse(self, parser: Any) -> list[Node]:  # noqa: ANN401 - jinja2.parser.Parser
+            next(parser.stream)
+            nodes: list[Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation], finalize=_printable, cache_size=0
+    )
+    for name in ("lipsum", "cycler", "joiner"):
+        del environment.globals[name]
+    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+    environment.filters |= {"tojson": _to_json, "from_json": json.loads}
+    return environment
+
+
+def _printable(value: object) -> object:
+    """Refuse what has no written form: functions, loops, namespaces."""
+    import jinja2  # noqa: PLC0415 - as above
+
+    if value is None or isinstance(value, (str, int, float, list, tuple, dict, jinja2.Undefined)):
+        return value
+    raise jinja2.TemplateError(f"it prints a {type(value).__name__}")
+
+
+def _to_json(
+    value: Any,  # noqa: ANN401 - anything
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002 - as transformers has it
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002
+) -> str:
+    # Not Jinja's own: that one escapes for HTML, and models were trained on plain JSON.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    import jinja2  # noqa: PLC0415 - as above
+
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(layout: str) -> str:
+    from datetime import datetime  # noqa: PLC0415 - few templates ask
+
+    return datetime.now().astimezone().strftime(layout)
+
+
+def _characters(value: object) -> int:
+    """Return the number of characters in all texts of a JSON value, with one more for each value."""
+    characters, waiting = 0, [value]
+    while waiting:
+        part = waiting.pop()
+        characters += 1 + (len(part) if isinstance(part, str) else 0)
+        if isinstance(part, dict):
+            waiting += [*part, *part.values()]
+        elif isinstance(part, (list, tuple)):
+            waiting += part
+    return characters

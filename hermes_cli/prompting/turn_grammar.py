@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from hermes_cli.prompting.block import CALL, END_CALL
+from hermes_cli.prompting.call_block import CALL, END_CALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

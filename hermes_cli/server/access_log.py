@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import NotReadyError
@@ -56,7 +56,7 @@ class Traffic:
 
     async def quiet(self, seconds: float) -> bool:
         """Wait until none is at work; false if some still are after so many seconds."""
-        with suppress(asyncio.TimeoutError):
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._quiet.wait(), seconds)
         return not self.running
 
@@ -139,7 +139,7 @@ class AccessLog:
         route = getattr(scope.get("route"), "path", None)
         client = scope.get("state", {}).get("client") or (scope["client"] or ("",))[0]
         facts = {
-            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "client": client,
             "method": scope["method"][:LONGEST_METHOD],
             "route": route,

@@ -1,6 +1,6 @@
 """Errors as HTTP clients know them: a status, and a body in OpenAI's shape or, where Anthropic's API is spoken, in its.
 
-    UsageError          400    FieldError names the field; a prompt that is too long is told in vLLM's words
+    UsageError          400    with its field; a prompt that is too long is told in vLLM's words
     NotFoundError       404
     QueueFullError      429    with Retry-After
     NotReadyError,
@@ -13,7 +13,6 @@ FastAPI answers requests that do not conform with 422; here they are 400, as wit
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,21 +52,10 @@ _ANTHROPIC = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-_FIELD = re.compile(r"([a-z_]+(?:\[\d+\]|\.[a-z_]+)*) (?:is|are|must|hold|has|have|of|names|there)\b")
-_NO_FIELDS = {"it", "that", "there", "this"}
-_TOO_LONG = re.compile(r"the prompt has ([\d,]+) tokens, the context length is ([\d,]+) tokens")
 _NO_JSON = "send a JSON object, with the header `Content-Type: application/json`."
 _OURS = "this is a bug in hermes; the server's log has more."
 
 Shape = Literal["openai", "anthropic"]
-
-
-class FieldError(UsageError):
-    """A field of a request cannot be honoured; `field` is its path, as in `messages[3].content`."""
-
-    def __init__(self, field: str, why: str, *, hint: str) -> None:
-        super().__init__(f"{field} {why}.", hint=hint)
-        self.field = field
 
 
 class TooLongError(ContextFullError):
@@ -152,7 +140,7 @@ def problem(error: HermesError) -> Problem:
         return Problem(400, told.message, getattr(told, "field", None), "context_length_exceeded")
     message = f"{error.message} {error.hint[:1].upper()}{error.hint[1:]}"
     if isinstance(error, UsageError):
-        return Problem(400, message, _field(error), "invalid_value")
+        return Problem(400, message, error.field or None, "invalid_value")
     if isinstance(error, NotFoundError):
         return Problem(404, message, "model", "model_not_found")
     retry = {"Retry-After": str(RETRY_AFTER)}
@@ -172,10 +160,9 @@ def too_long(error: ContextFullError, requested: int = 1, field: str = "messages
         requested: tokens that the client wanted to be generated at most.
         field: that holds the prompt.
     """
-    found = sizes(error)
-    if found is None:
+    prompt, context = error.prompt_tokens, error.context_length
+    if prompt is None or context is None or isinstance(error, TooLongError):
         return error
-    prompt, context = found
     return TooLongError(
         f"This model's maximum context length is {context} tokens. However, you requested {requested} output tokens "
         f"and your prompt contains at least {prompt} input tokens, for a total of at least {prompt + requested} "
@@ -183,15 +170,6 @@ def too_long(error: ContextFullError, requested: int = 1, field: str = "messages
         hint=error.hint,
         field=field,
     )
-
-
-def sizes(error: ContextFullError) -> tuple[int, int] | None:
-    """Tokens of the prompt and of the context length, as the engine says them; None if it is in other words by now."""
-    found = _TOO_LONG.search(error.message)
-    if found is None:
-        return None
-    prompt, context = (int(number.replace(",", "")) for number in found.groups())
-    return prompt, context
 
 
 async def on_hermes_error(request: Request, error: Exception) -> Response:
@@ -254,11 +232,3 @@ def _invalid(found: Sequence[Any]) -> Problem:
 
 def _path(where: Sequence[str | int]) -> str:
     return "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in where).removeprefix(".")
-
-
-def _field(error: UsageError) -> str | None:
-    """The field that an error is about: by itself, or named by the first word of its message."""
-    if isinstance(error, FieldError):
-        return error.field
-    found = _FIELD.match(error.message)
-    return found[1] if found and found[1] not in _NO_FIELDS else None

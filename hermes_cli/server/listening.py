@@ -33,7 +33,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
         for family, address in _addresses(host, port):
             try:
                 sockets.append(_bound(family, address, port or (port_of(sockets) if sockets else 0)))
-            except OSError as error:  # noqa: PERF203 - two addresses at most
+            except OSError as error:
                 if error.errno not in _ABSENT:
                     raise
                 refused = error
@@ -90,8 +90,10 @@ def _bound(family: socket.AddressFamily, address: str, port: int) -> socket.sock
         if os.name == "posix":
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not to wait for connections that have ended
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # notices clients that vanished without a word
-        if family == socket.AF_INET6 and address != "::":
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # on Windows another program could take over the port
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        if family == socket.AF_INET6:  # said in both cases: systems differ in what they do by themselves
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address != "::")
         made.bind((address, port))
         made.listen(WAITING)
     except OSError:

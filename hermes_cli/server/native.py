@@ -18,7 +18,6 @@ from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import NotReadyError
 from hermes_cli.generation import PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
-from hermes_cli.prompting.text import plain
 from hermes_cli.server.errors import RETRY_AFTER
 from hermes_cli.server.security import GuardedRoute, public
 
@@ -198,7 +197,8 @@ async def apply_template(request: Request, body: ApplyTemplate) -> Prompt:
         said = body.chat_template_kwargs
         think = said.get("enable_thinking", said.get("thinking", served.think))
         wishes = PromptOptions(think=think if isinstance(think, bool) else None)
-        return Prompt(prompt=plain(served.chatter.prompt(TurnRequest(messages, tools, wishes=wishes)).text))
+        prompt = await served.chatter.prompt(TurnRequest(messages, tools, wishes=wishes))
+        return Prompt(prompt=prompt.plain)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

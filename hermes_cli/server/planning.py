@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import Names
 from hermes_cli.catalog.quantizations import spoken
-from hermes_cli.engine.fit_check import confirm
-from hermes_cli.engine.options import EngineOptions
+from hermes_cli.engine.embedded.fit_check import confirm
+from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.gguf.types import FILE_TYPES
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.placement import GIB
 from hermes_cli.planning.recommend import RecommendOptions, candidates, smallest
-from hermes_cli.planning.verdict import NOTHING_FITS, without
+from hermes_cli.planning.verdict import without
 from hermes_cli.prompting.choose import known_model
 from hermes_cli.prompting.template import ChatTemplate, read_template
 from hermes_cli.prompting.turn_grammar import TAGS
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.engine.options import DraftModel
+    from hermes_cli.engine.embedded.options import DraftPlan
     from hermes_cli.errors import HermesError
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.verdict import FittedPlan
     from hermes_cli.server.settings import ModelEntry, ServerSettings
     from hermes_cli.store.library import ModelFile
 
-    DraftFor = Callable[[str, CatalogModel | None, LoadOverrides, FittedPlan], DraftModel | None]
+    DraftFor = Callable[[str, CatalogModel | None, LoadOverrides, FittedPlan], DraftPlan | None]
 
 AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["agent"]), and this is the usual length
 
@@ -125,7 +125,7 @@ def plan_models(
     try:
         plans = _plans(named, machine, say)
     except (DoesNotFitError, UsageError) as error:
-        if least and not (isinstance(error, DoesNotFitError) and NOTHING_FITS not in error.hint):
+        if least and not (isinstance(error, DoesNotFitError) and error.alternative):
             raise _no_agent(error, catalogue, machine) from None
         raise
     offers = tuple(

@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import math
 from contextlib import asynccontextmanager, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -403,8 +404,8 @@ def _capabilities(offer: ServedModel, served: Served | None) -> Capabilities:
 
 
 def _again(error: BaseException) -> BaseException:
-    """The same error once more: raising one in several tasks would mix their tracebacks."""
-    return type(error)(error.message, hint=error.hint) if isinstance(error, HermesError) else error
+    """Return a copy of an error: raising one in several tasks would mix their tracebacks."""
+    return copy(error) if isinstance(error, HermesError) else error
 
 
 def _stopping() -> NotReadyError:

@@ -123,7 +123,7 @@ class _Limit:
         try:
             return await anext(events, None)
         except asyncio.CancelledError:
-            if not _cancelled_by_others(task):
+            if not (task and task.uncancel()):  # nobody else wants the task to end
                 self._check()
             raise
         finally:
@@ -145,9 +145,3 @@ class _Limit:
                 "the request took longer than the server allows (--timeout).",
                 hint="ask for less at once, or start the server with a longer --timeout.",
             ) from None
-
-
-def _cancelled_by_others(task: asyncio.Task[object] | None) -> bool:
-    """Whether somebody else wants the task to end, too; Python 3.10 cannot tell."""
-    uncancel = getattr(task, "uncancel", None)
-    return uncancel is not None and uncancel() > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.fit_check import confirm
+from hermes_cli.engine.embedded.fit_check import confirm
 from hermes_cli.errors import DoesNotFitError, EngineError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.load_plan import LoadOverrides

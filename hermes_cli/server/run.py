@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import uvicorn
 
+from hermes_cli.platforms import ending_signals
 from hermes_cli.server.app import make_app
 from hermes_cli.server.connection import Patience, with_patience
 from hermes_cli.server.listening import allow_files, listen, only_loopback, port_of
@@ -178,9 +179,8 @@ async def _over(*futures: asyncio.Future[Any]) -> None:
 def _signals(handle: Callable[[], None]) -> Iterator[None]:
     """Call `handle` for each signal that asks to end."""
     loop = asyncio.get_running_loop()
-    asked = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in asked}
-    for number in asked:
+    before = {number: signal.getsignal(number) for number in ending_signals()}
+    for number in before:
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(handle))
     try:
         yield

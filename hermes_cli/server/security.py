@@ -236,7 +236,7 @@ class BodyLimit:
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), max(end - loop.time(), 0))
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 late = f"the body of the request is not here after {self._seconds:g} seconds."
                 raise RefusedError(408, late, "body_timeout", _CLOSE) from None
             got += len(message.get("body", b""))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 from hermes_cli.store.bounded_queue import BoundedQueue
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from hermes_cli.store.hub import RemoteFile
 
 BLOCK = 1 << 20  # bytes that are read, written and hashed at once
@@ -41,7 +43,7 @@ class Digest:
         self._queue: BoundedQueue[bytes | bytearray | None] = BoundedQueue(BEHIND)
         self._thread = threading.Thread(target=self._work, name="hashing", daemon=True)
 
-    def __enter__(self) -> Digest:  # noqa: PYI034 - Self is newer than Python 3.10
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -9,7 +9,7 @@ import logging
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 import httpx2
@@ -104,7 +104,7 @@ def repository(repo: str, revision: str | None = None) -> HubRepository:
         for file in info.siblings or ()
         if ".gguf" in file.rfilename.lower() and is_safe(file.rfilename)
     )
-    today = datetime.now(timezone.utc).date().isoformat()
+    today = datetime.now(UTC).date().isoformat()
     return HubRepository(revision=info.sha or "main", fetched=today, files=files)
 
 

@@ -11,6 +11,7 @@ from hermes_cli.store.space import writing
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import Self
 
 # After a loss of power a file system may show zeros where data never reached the disk. They are at the end, and no
 # more than it keeps in memory between two writes; models hardly ever hold so many, so nothing much is lost with them.
@@ -34,7 +35,7 @@ class Partial:
         self._file = os.fdopen(handle, "r+b", buffering=0)
         self.size = os.fstat(handle).st_size
 
-    def __enter__(self) -> Partial:  # noqa: PYI034 - Self is newer than Python 3.10
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

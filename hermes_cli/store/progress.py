@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 INTERVAL = 0.1  # seconds between two events of the same phase; more often nobody can look
 
 
-class Phase(str, Enum):
+class Phase(StrEnum):
     """What is going on with a file."""
 
     RESUMING = "resuming"  # some of it was here

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from contextlib import closing, contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -245,7 +245,7 @@ def _asked_to_wait(headers: Mapping[str, str]) -> float | None:
         then = parsedate_to_datetime(value)
     except ValueError:
         return None
-    return max(0.0, (then - datetime.now(timezone.utc)).total_seconds()) if then.tzinfo else None
+    return max(0.0, (then - datetime.now(UTC)).total_seconds()) if then.tzinfo else None
 
 
 class _Pace:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.attachments import MOST_BYTES, Attached, read_file, with_files
+from hermes_cli.chat.attachments import MOST_BYTES, Attachment, read_file, with_files
 from hermes_cli.errors import HermesError
 
 
@@ -20,7 +20,7 @@ def test_a_file_stands_above_the_message_between_fences(tmp_path: Path) -> None:
 
 @given(st.text("`\nab"))
 def test_no_text_ends_its_own_fence(text: str) -> None:
-    whole = with_files("", [Attached("a", text)])
+    whole = with_files("", [Attachment("a", text)])
     fence = whole.splitlines()[1]
     assert set(fence) == {"`"}
     assert fence not in text

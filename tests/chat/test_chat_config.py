@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hermes_cli import paths
-from hermes_cli.chat.tools.config import Address, ChatFile, Command, chosen_servers, read_file
+from hermes_cli.chat.tools.config import ChatFile, McpAddress, McpCommand, chosen_servers, read_file
 from hermes_cli.errors import UsageError
 
 FILE = """
@@ -32,11 +32,11 @@ def written(folder: Path, text: str) -> Path:
 def test_servers_of_the_file(file: ChatFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHAT_KEY", "k${HOME}")
     files, line, tracker = chosen_servers(["files", "line", "tracker"], [], file)
-    assert files == Command(
+    assert files == McpCommand(
         "files", ("python3", "-m", "server", str(Path("~/team").expanduser())), {"KEY": "xk${HOME}y"}
     )
-    assert line == Command("line", ("python3", "a b.py"))
-    assert tracker == Address("tracker", "https://tracker.example/mcp", {"Authorization": "Bearer k${HOME}"})
+    assert line == McpCommand("line", ("python3", "a b.py"))
+    assert tracker == McpAddress("tracker", "https://tracker.example/mcp", {"Authorization": "Bearer k${HOME}"})
     assert file.allow == ["get_weather", "files_*"]
     assert "k$" not in repr([files, tracker])
 
@@ -62,13 +62,13 @@ def test_a_variable_that_is_not_set(file: ChatFile, monkeypatch: pytest.MonkeyPa
 )
 def test_a_command_line_is_split_and_not_obeyed(given: str, name: str, words: int) -> None:
     (server,) = chosen_servers([given], [], ChatFile())
-    assert isinstance(server, Command)
+    assert isinstance(server, McpCommand)
     assert (server.name, len(server.words)) == (name, words)
 
 
 def test_home_is_known_without_a_shell() -> None:
     (server,) = chosen_servers(["npx files ~/team ~ a~"], [], ChatFile())
-    assert isinstance(server, Command)
+    assert isinstance(server, McpCommand)
     home = Path.home()
     assert server.words == ("npx", "files", str(home / "team"), str(home), "a~")
 
@@ -76,9 +76,9 @@ def test_home_is_known_without_a_shell() -> None:
 def test_headers_are_for_the_one_address() -> None:
     given = ["python3 a.py", "https://host.example/mcp"]
     command, address = chosen_servers(given, ["Authorization: Bearer a:b", "X-Team: 1"], ChatFile())
-    assert command == Command("a", ("python3", "a.py"))
+    assert command == McpCommand("a", ("python3", "a.py"))
     headers = {"Authorization": "Bearer a:b", "X-Team": "1"}
-    assert address == Address("host-example", "https://host.example/mcp", headers)
+    assert address == McpAddress("host-example", "https://host.example/mcp", headers)
 
 
 @pytest.mark.parametrize("given", [[], ["python3 a.py"], ["https://a.example", "https://b.example"]])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hermes_cli.chat.compaction import INSTRUCTION, KEPT_QUESTIONS, covered, summarize
 from hermes_cli.chat.composition import composition
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.loop import Loop
+from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
 from hermes_cli.prompting.messages import Message, ToolCall
@@ -51,7 +51,7 @@ def test_the_model_reads_what_it_sums_up_and_what_was_summed_up_before() -> None
     engine = FakeEngine([["All", " of it."]])
     conversation = spoken(4)
     conversation.compact("earlier things", 2)
-    with Loop() as loop:
+    with EventLoop() as loop:
         assert loop.run(summarize(partner(engine=engine), conversation, 6)) == "All of it."
     (prompt,) = read(engine)
     assert "earlier things" in prompt
@@ -66,7 +66,7 @@ def test_calls_and_results_are_told() -> None:
     conversation.say(Message("user", "Weather?"))
     conversation.say(Message("assistant", None, (ToolCall("get_weather", {"city": "Oslo"}),)))
     conversation.say(Message("tool", "rain", tool_call_id="1", name="get_weather"))
-    with Loop() as loop:
+    with EventLoop() as loop:
         loop.run(summarize(partner(engine=engine), conversation, 3))
     assert 'get_weather(city="Oslo")' in read(engine)[0]
     assert "Result of a tool: rain" in read(engine)[0]
@@ -75,7 +75,7 @@ def test_calls_and_results_are_told() -> None:
 def test_what_is_too_long_is_summed_up_in_parts() -> None:
     engine = FakeEngine([["one"], ["two"], ["three"], ["four"], ["all"]], loaded=SMALL)
     conversation = spoken(6, length=120)
-    with Loop() as loop:
+    with EventLoop() as loop:
         summary = loop.run(summarize(partner(engine=engine, loaded=SMALL), conversation, 12))
     answered = [prompt for prompt in read(engine) if len(prompt) < SMALL.context]
     assert len(answered) > 1
@@ -88,12 +88,12 @@ def test_what_is_too_long_is_summed_up_in_parts() -> None:
 
 def test_a_message_longer_than_the_context_is_an_error() -> None:
     engine = FakeEngine([["s"]], loaded=SMALL)
-    with Loop() as loop, pytest.raises(ContextFullError):
+    with EventLoop() as loop, pytest.raises(ContextFullError):
         loop.run(summarize(partner(engine=engine, loaded=SMALL), spoken(1, length=2000), 2))
 
 
 def test_no_summary_is_an_error() -> None:
-    with Loop() as loop, pytest.raises(HermesError, match="wrote no summary"):
+    with EventLoop() as loop, pytest.raises(HermesError, match="wrote no summary"):
         loop.run(summarize(partner([[" "]]), spoken(3), 2))
 
 

@@ -27,13 +27,13 @@ from endpoint_rig import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.endpoint import wire
-from hermes_cli.chat.endpoint.refusals import RefusedError
-from hermes_cli.chat.endpoint.reply import Reply as EndpointReply
+from hermes_cli.chat.endpoint import http_client as wire
+from hermes_cli.chat.endpoint.chat_completions import CompletionReader as EndpointReply
+from hermes_cli.chat.endpoint.failures import EndpointError
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.engine.protocol import Done
 from hermes_cli.generation import Event, LogprobsEvent
-from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted
+from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_whatever_chunks_hold_it_is_read_or_refused(chunks: list[dict[str, Any]]
     says: list[str] = []
     reply = EndpointReply(separated=False, warn=says.append)
     events: list[Event] = []
-    with suppress(RefusedError):
+    with suppress(EndpointError):
         for chunk in chunks:
             events += reply.read(chunk)
     events += reply.finish(16, None)

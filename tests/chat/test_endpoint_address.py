@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.chat.endpoint.address import OWN_KEY, SERVICES, read_address
-from hermes_cli.chat.endpoint.refusals import Told, error_of, seconds_to_wait
+from hermes_cli.chat.endpoint.failures import Told, error_of, seconds_to_wait
 from hermes_cli.errors import ContextFullError, HermesError, NetworkError, NotFoundError, UsageError
 
 OTHER = read_address("https://llm.example", {})
@@ -199,7 +199,7 @@ def test_a_key_that_is_not_accepted_is_named_by_its_variable() -> None:
 def test_retry_after_is_seconds_or_a_date() -> None:
     assert seconds_to_wait("3") == 3
     assert seconds_to_wait("-1") == 0
-    soon = seconds_to_wait(format_datetime(datetime.now(timezone.utc) + timedelta(seconds=60), usegmt=True))
+    soon = seconds_to_wait(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
     assert soon is not None
     assert 55 < soon <= 60
     assert seconds_to_wait("soon") is None

@@ -32,17 +32,16 @@ from endpoint_rig import (
 from hermes_cli.chat.agent_loop import AgentLoop
 from hermes_cli.chat.backend import ChatBackend
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.endpoint import wire
+from hermes_cli.chat.endpoint import http_client as wire
 from hermes_cli.chat.endpoint.address import read_address
-from hermes_cli.chat.endpoint.partner import EndpointPartner, connect
-from hermes_cli.chat.loop import Loop
+from hermes_cli.chat.endpoint.endpoint_backend import EndpointBackend, connect
+from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.oneshot import PlainView
 from hermes_cli.chat.options import ChatOptions
-from hermes_cli.chat.view import Result
+from hermes_cli.chat.view import ToolResult
 from hermes_cli.console import Console
 from hermes_cli.errors import ContextFullError, NetworkError
-from hermes_cli.prompting.events import Content
-from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.prompting.messages import Content, ToolCall
 
 
 @pytest.fixture
@@ -172,11 +171,11 @@ def test_a_conversation_keeps_what_came_before_it_broke_off(server: Endpoint) ->
     class NoTools:
         schemas: tuple[dict[str, Any], ...] = ()
 
-        def run(self, call: ToolCall) -> Result:
+        def run(self, call: ToolCall) -> ToolResult:
             raise AssertionError(call)
 
     conversation = Conversation()
-    with Loop() as loop:
+    with EventLoop() as loop:
         partner: ChatBackend = loop.run(connect(read_address(server.url, {}), None, str, str))
         view = PlainView(Console(out=io.StringIO()), partner, ChatOptions())
         talk = AgentLoop(conversation, partner, NoTools(), view, loop)
@@ -210,12 +209,12 @@ def test_closing_an_answer_closes_its_connection(server: Endpoint) -> None:
 def test_ctrl_c_ends_it_at_once(server: Endpoint) -> None:
     server.answers(stream(delta(content="Hi"), end="open"))
 
-    async def answer(partner: EndpointPartner) -> None:
+    async def answer(partner: EndpointBackend) -> None:
         async with aclosing(partner.answer(HI, [], ChatOptions())) as events:
             async for _ in events:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    with Loop() as loop:
+    with EventLoop() as loop:
         partner = loop.run(connect(read_address(server.url, {}), None, str, str))
         with pytest.raises(KeyboardInterrupt):
             loop.run(answer(partner))

@@ -12,8 +12,8 @@ from server_rig import hermes_serve
 
 from hermes_cli.chat.backend import ChatBackend
 from hermes_cli.chat.endpoint import Endpoint as EndpointSource
-from hermes_cli.chat.endpoint.partner import EndpointPartner
-from hermes_cli.chat.loop import Loop
+from hermes_cli.chat.endpoint.endpoint_backend import EndpointBackend
+from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.errors import ContextFullError, NotFoundError, UsageError
 from hermes_cli.prompting.messages import Message, ToolCall
@@ -25,9 +25,9 @@ def server() -> Iterator[Endpoint]:
         yield told
 
 
-def opened(url: str, model: str | None = None) -> EndpointPartner:
+def opened(url: str, model: str | None = None) -> EndpointBackend:
     """The partner as it is known before any question; its connections are closed."""
-    with Loop() as loop:
+    with EventLoop() as loop:
         partner = EndpointSource(url, loop, str, str, {}).open(model)
         loop.run(partner.close())
         return partner
@@ -174,7 +174,7 @@ def test_a_list_that_is_none_is_no_list(server: Endpoint, reply: Reply) -> None:
 
 def test_a_key_in_the_clear_is_said() -> None:
     says: list[str] = []
-    with Loop() as loop:
+    with EventLoop() as loop:
         EndpointSource("http://llm.example", loop, says.append, says.append, {"HERMES_LLM_ENDPOINT_KEY": "k"})
     assert says == [
         "the key in HERMES_LLM_ENDPOINT_KEY goes to llm.example unencrypted: others on the way can read it."
@@ -183,7 +183,7 @@ def test_a_key_in_the_clear_is_said() -> None:
 
 def test_its_models_can_be_listed_and_changed(server: Endpoint) -> None:
     server.lists({"id": "a"}, {"id": "b"})
-    with Loop() as loop:
+    with EventLoop() as loop:
         source = EndpointSource(server.url, loop, str, str, {})
         assert source.names() == ["a", "b"]
         with source.opening("b") as finish:
@@ -197,7 +197,7 @@ def test_its_models_can_be_listed_and_changed(server: Endpoint) -> None:
 def counted(
     url: str, messages: list[Message], manner: ChatOptions, environ: dict[str, str] | None = None
 ) -> int | None:
-    with Loop() as loop:
+    with EventLoop() as loop:
         partner = EndpointSource(url, loop, str, str, environ or {}).open(None)
         try:
             return loop.run(partner.count(messages, [TOOL], manner))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from chat_rig import Interrupted, sigint_raises
 
-from hermes_cli.chat.loop import Loop
+from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.errors import EngineError
 
 
@@ -41,7 +41,7 @@ def test_what_was_begun_goes_on_while_something_else_runs() -> None:
         go.set()
         await asyncio.sleep(0)
 
-    with Loop() as loop:
+    with EventLoop() as loop:
         go = loop.run(asyncio.sleep(0, asyncio.Event()))
         working = loop.begin(work(go))
         assert not done
@@ -51,7 +51,7 @@ def test_what_was_begun_goes_on_while_something_else_runs() -> None:
 
 
 def test_an_error_is_raised_where_it_is_waited_for() -> None:
-    with Loop() as loop:
+    with EventLoop() as loop:
         failing = loop.begin(fail())
         assert loop.run(give("fine")) == "fine"
         with pytest.raises(EngineError):
@@ -59,7 +59,7 @@ def test_an_error_is_raised_where_it_is_waited_for() -> None:
 
 
 def test_an_error_that_nobody_waits_for_is_no_noise(caplog: pytest.LogCaptureFixture) -> None:
-    with Loop() as loop:
+    with EventLoop() as loop:
         loop.begin(fail())
     assert not caplog.records
 
@@ -73,7 +73,7 @@ def test_what_still_runs_at_the_end_is_cancelled() -> None:
         finally:
             cleaned.append(True)
 
-    with Loop() as loop:
+    with EventLoop() as loop:
         loop.begin(forever())
     assert cleaned
 
@@ -89,7 +89,7 @@ def test_ctrl_c_cancels_a_coroutine_which_may_clean_up_first() -> None:
             await asyncio.sleep(0)
             cleaned.append(True)
 
-    with Loop() as loop:
+    with EventLoop() as loop:
         with pytest.raises(Interrupted):
             loop.run(interrupted())
         assert cleaned
@@ -97,7 +97,7 @@ def test_ctrl_c_cancels_a_coroutine_which_may_clean_up_first() -> None:
 
 
 def test_between_coroutines_ctrl_c_is_the_program_s_own() -> None:
-    with Loop() as loop:
+    with EventLoop() as loop:
         loop.run(give(""))
         with pytest.raises(Interrupted):
             signal.raise_signal(signal.SIGINT)

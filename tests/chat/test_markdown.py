@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from terminal_rig import ScreenFile
 
-from hermes_cli.chat.terminal.markdown import Markdown
-from hermes_cli.chat.terminal.painter import Painter
+from hermes_cli.chat.terminal.live import LiveRegion
+from hermes_cli.chat.terminal.markdown import MarkdownStream
 
 ATOMS = [
     *(
@@ -80,7 +80,7 @@ def _a_good_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
 
 
-def paper(file: ScreenFile) -> tuple[Console, Painter]:
+def paper(file: ScreenFile) -> tuple[Console, LiveRegion]:
     shown = file.shown
     console = Console(
         file=file,
@@ -90,14 +90,14 @@ def paper(file: ScreenFile) -> tuple[Console, Painter]:
         color_system="standard",
         highlight=False,
     )
-    return console, Painter(console, file)
+    return console, LiveRegion(console, file)
 
 
 def draw(text: str, cuts: list[int], size: tuple[int, int] = (80, 24)) -> ScreenFile:
     """What a text looks like that came in pieces, each of which was drawn."""
     file = ScreenFile(*size)
     console, painter = paper(file)
-    markdown = Markdown(console)
+    markdown = MarkdownStream(console)
     for start, end in zip([0, *cuts], cuts, strict=False):
         markdown.feed(text[start:end])
         painter.paint(*markdown.lines(painter.width, painter.height))
@@ -174,7 +174,7 @@ def test_code_has_the_colours_of_its_whole_however_long_it_is() -> None:
 def test_a_long_block_is_printed_as_it_comes(text: str) -> None:
     file = ScreenFile(40, 10)
     console, painter = paper(file)
-    markdown = Markdown(console)
+    markdown = MarkdownStream(console)
     given_out = 0
     for start in range(0, len(text), 40):
         markdown.feed(text[start : start + 40])
@@ -187,7 +187,7 @@ def test_a_long_block_is_printed_as_it_comes(text: str) -> None:
 def test_what_is_open_is_drawn_in_place() -> None:
     file = ScreenFile(20, 5)
     console, painter = paper(file)
-    markdown = Markdown(console)
+    markdown = MarkdownStream(console)
     words = "a paragraph that **gets longer** than the whole screen is, word by word by word"
     for word in words.split():
         markdown.feed(f"{word} ")
@@ -200,7 +200,7 @@ def test_what_is_open_is_drawn_in_place() -> None:
 def test_the_window_may_change_its_size_at_any_time() -> None:
     file = ScreenFile(80, 24)
     console, painter = paper(file)
-    markdown = Markdown(console)
+    markdown = MarkdownStream(console)
     words = [f"word{at}" for at in range(300)]
     for at, word in enumerate(words):
         markdown.feed(f"{word} " if at % 40 else f"{word}\n\n")
@@ -233,7 +233,7 @@ def test_the_cost_grows_with_the_text_and_not_with_its_square(text: str) -> None
 def _seconds(text: str) -> float:
     """Of work for a text of which a piece is drawn every 500 characters."""
     console, painter = paper(ScreenFile())
-    markdown = Markdown(console)
+    markdown = MarkdownStream(console)
     start = time.process_time()
     for at in range(0, len(text), 4):
         markdown.feed(text[at : at + 4])

@@ -21,21 +21,21 @@ import pytest
 from conftest import REPOSITORY, RunHermes, clean_environment
 
 from hermes_cli.chat.tools import mcp_stdio
-from hermes_cli.chat.tools.config import Address, ChatFile, Command, Server, chosen_servers
+from hermes_cli.chat.tools.config import ChatFile, McpAddress, McpCommand, McpServer, chosen_servers
 from hermes_cli.chat.tools.consent import Consent
-from hermes_cli.chat.tools.mcp_servers import Servers
+from hermes_cli.chat.tools.mcp_client import McpServers
 from hermes_cli.chat.tools.toolbox import Toolbox
 from hermes_cli.errors import ExitCode, HermesError, NetworkError, NotFoundError
 from hermes_cli.prompting.messages import ToolCall
 
 TESTS = REPOSITORY / "tests"
-RIG = Command("rig", (sys.executable, str(TESTS / "mcp_server.py")))
+RIG = McpCommand("rig", (sys.executable, str(TESTS / "mcp_server.py")))
 ANY = {"type": "object", "properties": {"content": {"type": "array"}}}
 
 
-def plain(*pages: list[dict[str, Any]], flaw: str = "", name: str = "plain") -> Command:
+def plain(*pages: list[dict[str, Any]], flaw: str = "", name: str = "plain") -> McpCommand:
     listed = json.dumps([[{"inputSchema": ANY, **tool} for tool in page] for page in pages])
-    return Command(name, (sys.executable, str(TESTS / "plain_mcp_server.py"), listed, flaw))
+    return McpCommand(name, (sys.executable, str(TESTS / "plain_mcp_server.py"), listed, flaw))
 
 
 def free_port() -> int:
@@ -57,7 +57,7 @@ def until(true: Callable[[], object], seconds: float = 20) -> None:
 
 
 @contextmanager
-def connected(*servers: Server, warned: list[str] | None = None, seconds: float = 20) -> Iterator[Toolbox]:
+def connected(*servers: McpServer, warned: list[str] | None = None, seconds: float = 20) -> Iterator[Toolbox]:
     """A toolbox that asks nobody, with servers that have started; `seconds` is for calls."""
     toolbox = Toolbox(Consent(None, everything=True), ([] if warned is None else warned).append, seconds=seconds)
     try:
@@ -261,14 +261,14 @@ def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPat
 
 
 def test_over_http_with_a_key(web: str) -> None:
-    with connected(Address("web", web, {"Authorization": "Bearer open"})) as toolbox:
+    with connected(McpAddress("web", web, {"Authorization": "Bearer open"})) as toolbox:
         assert toolbox.run(ToolCall("echo", {"text": "far"})).text == "far"
         assert toolbox.run(ToolCall("huge", {})).cut == 50_000_008 - 16_000
         assert "no cheese" in toolbox.run(ToolCall("fail", {"why": "no cheese"})).text
 
 
 def test_over_http_without_the_key(web: str) -> None:
-    with pytest.raises(NetworkError) as caught, connected(Address("web", web)):
+    with pytest.raises(NetworkError) as caught, connected(McpAddress("web", web)):
         pass
     assert "the MCP server web at http://127.0.0.1:" in caught.value.message
     assert "(401 Unauthorized)" in caught.value.message
@@ -278,7 +278,7 @@ def test_over_http_without_the_key(web: str) -> None:
 def test_over_http_a_server_that_goes_and_comes_back() -> None:
     port = free_port()
     arguments = [*RIG.words, str(port), "open"]
-    address = Address("web", f"http://127.0.0.1:{port}/mcp", {"Authorization": "Bearer open"})
+    address = McpAddress("web", f"http://127.0.0.1:{port}/mcp", {"Authorization": "Bearer open"})
 
     with subprocess.Popen(arguments) as process:
         until(lambda: listens(port))
@@ -297,19 +297,19 @@ def test_over_http_a_server_that_goes_and_comes_back() -> None:
 @pytest.mark.parametrize(
     ("server", "error", "says"),
     [
-        (Command("a", ("no-such-program-here",)), NotFoundError, "a: there is no program no-such-program-here"),
+        (McpCommand("a", ("no-such-program-here",)), NotFoundError, "a: there is no program no-such-program-here"),
         (
-            Command("b", (sys.executable, "-c", "import sys; sys.exit('no \\x1b[31mcheese')")),
+            McpCommand("b", (sys.executable, "-c", "import sys; sys.exit('no \\x1b[31mcheese')")),
             HermesError,
             "b: it ended with exit code 1.\n  | no \x1b[31mcheese",
         ),
         (plain([], flaw="mute", name="c"), HermesError, "c: it did not answer within 2 s"),
-        (Address("d", f"http://127.0.0.1:{free_port()}/mcp"), NetworkError, "d at http://127.0.0.1"),
+        (McpAddress("d", f"http://127.0.0.1:{free_port()}/mcp"), NetworkError, "d at http://127.0.0.1"),
     ],
 )
-def test_a_server_that_does_not_start_is_one_error(server: Server, error: type[HermesError], says: str) -> None:
+def test_a_server_that_does_not_start_is_one_error(server: McpServer, error: type[HermesError], says: str) -> None:
     began, before = time.monotonic(), children()
-    servers = Servers(seconds=2)
+    servers = McpServers(seconds=2)
     try:
         servers.begin([plain([{"name": "one"}], name="fine"), server])
         with pytest.raises(error) as caught:
@@ -323,7 +323,7 @@ def test_a_server_that_does_not_start_is_one_error(server: Server, error: type[H
 
 
 def test_keys_are_in_no_error_and_no_list() -> None:
-    address = Address("d", f"http://me:secret@127.0.0.1:{free_port()}/mcp?key=secret", {"Authorization": "secret"})
+    address = McpAddress("d", f"http://me:secret@127.0.0.1:{free_port()}/mcp?key=secret", {"Authorization": "secret"})
     with pytest.raises(NetworkError) as caught, connected(address):
         pass
     assert "secret" not in f"{caught.value.message}{caught.value.hint}{address!s}{address!r}"
@@ -340,7 +340,7 @@ def test_a_server_that_will_not_end_is_ended_and_so_is_what_it_started(tmp_path:
 
 def test_ctrl_c_while_they_end_ends_them_at_once() -> None:
     before = children()
-    servers = Servers()
+    servers = McpServers()
     servers.begin([plain([{"name": "one"}], flaw="stubborn")])
     servers.ready()
     began = time.monotonic()
@@ -351,7 +351,7 @@ def test_ctrl_c_while_they_end_ends_them_at_once() -> None:
 
 
 def test_what_is_still_starting_is_ended_at_once() -> None:
-    before, servers = children(), Servers()
+    before, servers = children(), McpServers()
     servers.begin([plain([], flaw="mute")])
     until(lambda: children() - before)
     began = time.monotonic()

@@ -10,7 +10,7 @@ from fake_engine import Script
 
 from hermes_cli.chat.agent_loop import AgentLoop
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.loop import Loop
+from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.oneshot import SHOWN_CHARACTERS, PlainView, document
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.console import Console
@@ -25,7 +25,7 @@ def asked(
     out = io.StringIO()
     manner = manner or ChatOptions()
     functions = {} if result is None else {"now": lambda: result}
-    with Loop() as loop:
+    with EventLoop() as loop:
         whom = partner(scripts, family=HERMES_4)
         view = PlainView(Console(out=out), whom, manner, hide_thinking=hide_thinking)
         talk = AgentLoop(Conversation(manner), whom, Functions(functions), view, loop)

@@ -7,9 +7,9 @@ import pytest
 from conftest import clean_environment
 from terminal_rig import ScreenFile, Terminal
 
-from hermes_cli.chat.conversation import Conversation, Spent
-from hermes_cli.chat.terminal.screen import TerminalView
-from hermes_cli.chat.view import Result, TurnResult
+from hermes_cli.chat.conversation import Conversation, TurnUsage
+from hermes_cli.chat.terminal.terminal_view import TerminalView
+from hermes_cli.chat.view import ToolResult, TurnResult
 from hermes_cli.console import Console
 from hermes_cli.generation import Done, Message, ToolCall
 
@@ -85,8 +85,8 @@ def test_calls_and_what_comes_of_them() -> None:
     view.calling("get_weather")
     assert seen(file) == "I look.\n→ get_weather(…)"
     view.turn(TurnResult("I look.", calls=[CALL], done=DONE), stopped=False)
-    view.result(CALL, Result("rain\n" + "x" * 995, cut=1_000, seconds=0.31))
-    view.result(CALL, Result("no", failed=True))
+    view.result(CALL, ToolResult("rain\n" + "x" * 995, cut=1_000, seconds=0.31))
+    view.result(CALL, ToolResult("no", failed=True))
     assert seen(file).startswith('I look.\n→ get_weather(city="Tokyo")\n← get_weather, 0.3 s: rain\n  xxx')
     assert "… and 1,500 characters more" in seen(file).replace("\n", " ")
     assert seen(file).endswith("← get_weather: no")
@@ -97,7 +97,7 @@ def test_calls_and_what_comes_of_them() -> None:
 
 def test_many_short_lines_of_a_result_are_cut_too() -> None:
     view, file = scene()
-    view.result(CALL, Result("\n" * 300))
+    view.result(CALL, ToolResult("\n" * 300))
     assert len(file.shown.everything) < 20
     assert "characters more" in seen(file)
 
@@ -142,7 +142,7 @@ def test_nothing_of_models_and_tools_is_obeyed() -> None:
     view.content(bad)
     view.calling(bad)
     view.turn(TurnResult(bad, bad, [ToolCall(bad, {bad: bad})], done=DONE), stopped=False)
-    view.result(ToolCall(bad, {}), Result(bad))
+    view.result(ToolCall(bad, {}), ToolResult(bad))
     view.show_reasoning()
     assert before == ""
     for sequence in ("\x1b[2J", "\x1b]0", "\x07"):
@@ -173,15 +173,15 @@ def test_without_means_to_move_only_what_is_final_is_written(monkeypatch: pytest
 
 PROGRAM = """
 import sys
-from hermes_cli.chat.terminal.screen import TerminalView
-from hermes_cli.chat.view import TurnResult
+from hermes_cli.chat.terminal.terminal_view import TerminalView
+from hermes_cli.chat.view import Answer
 from hermes_cli.console import Console
 view = TerminalView(Console())
 view.waiting()
 view.content("begun")
 typed = sys.stdin.readline()
 view.content(" and ended")
-view.turn(TurnResult("begun and ended"), stopped=False)
+view.turn(Answer("begun and ended"), stopped=False)
 print("typed", repr(typed))
 print("again", repr(sys.stdin.readline()))
 """
@@ -202,7 +202,9 @@ def test_a_conversation_that_goes_on_is_shown_as_it_was() -> None:
     conversation = Conversation()
     for at in range(4):
         conversation.say(Message("user", f"question {at}"))
-        conversation.say(Message("assistant", f"**answer** {at}", reasoning="hm"), spent=Spent(reasoning_seconds=1.5))
+        conversation.say(
+            Message("assistant", f"**answer** {at}", reasoning="hm"), spent=TurnUsage(reasoning_seconds=1.5)
+        )
     conversation.say(Message("assistant", None, (CALL,)), unfinished=True)
     conversation.say(Message("tool", "rain", tool_call_id=CALL.id, name="get_weather"))
     view.history(conversation)

@@ -19,11 +19,11 @@ from changes import CHANGES, TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.conversation import Change, Conversation, Said
+from hermes_cli.chat.conversation import Change, Conversation, MessageAdded
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.chat.sessions import names
-from hermes_cli.chat.sessions.record import decode
-from hermes_cli.chat.sessions.session import SessionFile
+from hermes_cli.chat.sessions.format import decode
+from hermes_cli.chat.sessions.session_file import SessionFile
 from hermes_cli.errors import HermesError, IntegrityError, UsageError
 from hermes_cli.prompting.messages import Message
 
@@ -78,7 +78,7 @@ def test_any_changes_come_back_as_they_were(changes: list[Change]) -> None:
         path = session.path
         session.close()
         if path is None:
-            assert not any(isinstance(one, Said) for one in changes)
+            assert not any(isinstance(one, MessageAdded) for one in changes)
             return
         read = decode(path.read_bytes(), "s")
     assert (read.damaged, read.header and read.header.model) == (None, "demo")
@@ -341,7 +341,7 @@ TALKER = """
 import sys
 from pathlib import Path
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.sessions.session import SessionFile
+from hermes_cli.chat.sessions.session_file import SessionFile
 from hermes_cli.prompting.messages import Message
 conversation = Conversation()
 session = SessionFile.create(Path(sys.argv[1]), conversation, "demo", print, "s")
@@ -429,7 +429,7 @@ def test_a_full_disk_ends_no_chat_and_loses_nothing_once_there_is_room(tmp_path:
         assert session.path
         on_disk = session.path.read_bytes()
         assert on_disk.endswith(b"\n") or not on_disk
-        assert [one.message.content for one in decode(on_disk, "s").changes if isinstance(one, Said)] == wanted[
+        assert [one.message.content for one in decode(on_disk, "s").changes if isinstance(one, MessageAdded)] == wanted[
             : max(on_disk.count(b"\n") - 1, 0)
         ]
     conversation.say(Message("user", wanted[-1]))

@@ -12,11 +12,11 @@ from changes import CHANGES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.conversation import Change, Conversation, Dropped
+from hermes_cli.chat.conversation import Change, Conversation, TurnsDropped
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.chat.sessions.export import title_of
-from hermes_cli.chat.sessions.folder import find, latest, read, remove, sessions
-from hermes_cli.chat.sessions.session import SessionFile
+from hermes_cli.chat.sessions.session_file import SessionFile
+from hermes_cli.chat.sessions.store import find, latest, read, remove, sessions
 from hermes_cli.errors import HermesError, IntegrityError, NotFoundError, UsageError
 from hermes_cli.prompting.messages import Message
 
@@ -76,9 +76,9 @@ def test_it_agrees_with_the_conversation_whatever_happened_in_it(tmp_path: Path)
     assert (listed.title, listed.model, listed.messages) == ("Named now", "demo", 1)
     conversation.say(Message("user", "more"))
     conversation.say(Message("user", "and more"))
-    session.keep(Dropped(-1))
+    session.keep(TurnsDropped(-1))
     assert [one.messages for one in sessions(tmp_path)] == [3]
-    session.keep(Dropped(4))
+    session.keep(TurnsDropped(4))
     assert [one.messages for one in sessions(tmp_path)] == [0]
     session.close()
 

@@ -18,14 +18,14 @@ from terminal_rig import ScreenFile
 from hermes_cli.chat.agent_loop import AgentLoop
 from hermes_cli.chat.backend import LocalBackend
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.loop import Loop
+from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.repl import _take, status
-from hermes_cli.chat.scene import ReplContext
-from hermes_cli.chat.sessions.records import Records
+from hermes_cli.chat.repl_context import ReplContext
+from hermes_cli.chat.sessions.records import CurrentSession
 from hermes_cli.chat.slash import command
-from hermes_cli.chat.slash.all import COMMANDS
 from hermes_cli.chat.slash.choices import choices
-from hermes_cli.chat.terminal.screen import TerminalView
+from hermes_cli.chat.slash.registry import COMMANDS
+from hermes_cli.chat.terminal.terminal_view import TerminalView
 from hermes_cli.chat.tools.consent import Consent
 from hermes_cli.chat.tools.toolbox import Toolbox
 from hermes_cli.console import Console
@@ -49,9 +49,9 @@ def scene(
 
     out = ScreenFile(100, 50)
     console = Console(out=out)
-    records = Records(tmp_path / "chats", console.warn)
+    records = CurrentSession(tmp_path / "chats", console.warn)
     toolbox = Toolbox(Consent(None), console.warn)
-    with Loop() as loop, closing(records), closing(toolbox):
+    with EventLoop() as loop, closing(records), closing(toolbox):
         view = TerminalView(console)
         whom = partner(scripts or SCRIPTS, family=family)
         conversation = Conversation()
@@ -254,7 +254,7 @@ def test_sessions_are_named_left_and_found_again(tmp_path: Path) -> None:
         assert "first" in shown(here)
         with pytest.raises(UsageError, match="the session that you are in"):
             run(here, "/load first")
-    again = Records(tmp_path / "chats", print)
+    again = CurrentSession(tmp_path / "chats", print)
     assert [one.message.content for one in again.load("first").said] == ["a", "One.", "b", "Two."]
     again.close()
 

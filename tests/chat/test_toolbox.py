@@ -10,7 +10,7 @@ import pytest
 from hermes_cli.chat.tools.consent import REFUSED, Consent
 from hermes_cli.chat.tools.functions import Tool, ToolFailedError
 from hermes_cli.chat.tools.opening import open_toolbox
-from hermes_cli.chat.tools.toolbox import MOST_CHARACTERS, Described, Toolbox
+from hermes_cli.chat.tools.toolbox import MOST_CHARACTERS, Toolbox, ToolListing
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.messages import ToolCall
 
@@ -32,7 +32,7 @@ def fails() -> str:
 def test_what_there_is() -> None:
     toolbox = box(str, Consent(None, allow=["o*"]))
     assert [schema["function"]["name"] for schema in toolbox.schemas] == ["one"]
-    assert toolbox.described() == [Described("one", "tools.py", "First.", "allowed")]
+    assert toolbox.described() == [ToolListing("one", "tools.py", "First.", "allowed")]
     assert box(str, Consent(None)).described()[0].run == "asks"
 
 

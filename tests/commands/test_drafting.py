@@ -14,8 +14,8 @@ from hermes_cli.catalog.load import shipped
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.catalog.variants import variants
 from hermes_cli.commands.drafting import draft_for
-from hermes_cli.engine.fit_check import confirm
-from hermes_cli.engine.options import DraftModel
+from hermes_cli.engine.embedded.fit_check import confirm
+from hermes_cli.engine.embedded.options import DraftPlan
 from hermes_cli.errors import DoesNotFitError, ExitCode
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.verdict import RAM, FittedPlan
@@ -82,7 +82,7 @@ def test_auto_leaves_out_what_does_not_fit(cache: HubCache, demo_path: Path, mon
     monkeypatch.setenv("HF_HUB_CACHE", str(cache.hub))
     notes: list[str] = []
 
-    def draft(wanted: str, confirmed: FittedPlan) -> DraftModel | None:
+    def draft(wanted: str, confirmed: FittedPlan) -> DraftPlan | None:
         return draft_for(wanted, known("hermes-3:8b"), shipped(), LoadOverrides(), confirmed, notes.append)
 
     found = draft("auto", confirm(demo_path, LoadOverrides()))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.commands.adapters import adapters
-from hermes_cli.engine.options import Adapter
+from hermes_cli.engine.embedded.options import LoraFile
 from hermes_cli.errors import NotFoundError, UsageError
 
 
@@ -21,13 +21,17 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_scale_is_one_unless_given(file: Path) -> None:
-    assert adapters([str(file), f"{file}:0.5", f"{file}:-2"]) == (Adapter(file), Adapter(file, 0.5), Adapter(file, -2))
+    assert adapters([str(file), f"{file}:0.5", f"{file}:-2"]) == (
+        LoraFile(file),
+        LoraFile(file, 0.5),
+        LoraFile(file, -2),
+    )
 
 
 def test_a_name_may_have_a_colon(tmp_path: Path) -> None:
     path = tmp_path / "a:0.5"
     path.touch()
-    assert adapters([str(path), f"{path}:0.25"]) == (Adapter(path), Adapter(path, 0.25))
+    assert adapters([str(path), f"{path}:0.25"]) == (LoraFile(path), LoraFile(path, 0.25))
 
 
 @pytest.mark.parametrize("scale", ["", "half", "nan", "inf"])

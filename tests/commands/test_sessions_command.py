@@ -15,7 +15,7 @@ import pytest
 from conftest import Finished, RunHermes, clean_environment
 
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.sessions.session import SessionFile
+from hermes_cli.chat.sessions.session_file import SessionFile
 from hermes_cli.prompting.messages import Message, ToolCall
 
 CALL = ToolCall("get_weather", {"city": "Tokyo"}, "call_1")

@@ -18,7 +18,7 @@ from msgspec import structs
 from skeleton import write_skeleton
 
 from hermes_cli.catalog.load import shipped
-from hermes_cli.engine.llama import supports_gpu
+from hermes_cli.engine.embedded.llama import supports_gpu
 from hermes_cli.errors import ExitCode
 from hermes_cli.planning.memory import KV_TYPES
 
@@ -167,7 +167,7 @@ def test_neither_llama_cpp_nor_numpy_is_imported_but_in_child_processes(tmp_path
         stdin=subprocess.DEVNULL,
     )
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "hermes_cli.engine.client" in imported
+    assert "hermes_cli.engine.embedded.engine" in imported
     assert not imported & {"llama_cpp", "numpy", "llguidance", "pydantic", "huggingface_hub"}
 
 

@@ -12,6 +12,7 @@ from hermes_cli.errors import UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.paths import asset
 from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose, identify, policy
+from hermes_cli.prompting.compose import Conversation
 from hermes_cli.prompting.families import (
     ALPACA,
     CHATML,
@@ -25,7 +26,7 @@ from hermes_cli.prompting.families import (
     family_of,
 )
 from hermes_cli.prompting.messages import Message
-from hermes_cli.prompting.render import Conversation, FileFormat, OurFormat
+from hermes_cli.prompting.render import FileFormat, OurFormat
 
 HERE = Path(__file__).parent
 MODELS = {model.id: model for model in load().models}

@@ -7,9 +7,9 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting.constrain import choice, gbnf, json_object, json_schema, lark, regex, tool_calls
-from hermes_cli.prompting.events import CallFinished
+from hermes_cli.prompting.messages import CallFinished
 from hermes_cli.prompting.parse import Parser
+from hermes_cli.prompting.structured_output import choice, gbnf, json_object, json_schema, lark, regex, tool_calls
 from hermes_cli.prompting.turn_grammar import TAGS, THOUGHTS, AnswerGrammar, SpecialTokens, Thinking, turn_grammar
 
 Validator = import_module("jsonschema").Draft202012Validator  # it has no types

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from turns import Turn, events_of, strictly, turn_of
 
-from hermes_cli.prompting.events import CallArguments, CallFinished, CallStarted
-from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, ToolCall
 from hermes_cli.prompting.parse import Parser
 
 ARGUMENTS = {"path": "a.txt", "lines": ["one\n", "zwei \u00e9 \U0001f680"], "mode": {"append": True, "n": -1.5e3}}

@@ -7,18 +7,24 @@ from pathlib import Path
 import pytest
 from talks import BOS, CLOCK, RESULT, SYSTEM, THOUGHT, USER, calling
 
-from hermes_cli.engine.llama import LlamaModel
+from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.prompting.abilities import Abilities, examine
+from hermes_cli.prompting.compose import Conversation, PromptOptions
+from hermes_cli.prompting.markers import plain
 from hermes_cli.prompting.messages import Message, ToolCall
 from hermes_cli.prompting.normalize import messages, tools
 from hermes_cli.prompting.prompt_texts import THINKING_PROMPT
 from hermes_cli.prompting.raw_turn_cache import RawTurnCache
-from hermes_cli.prompting.render import ChatTemplate, Conversation, FileFormat, PromptOptions, built_in_template
-from hermes_cli.prompting.text import plain
+from hermes_cli.prompting.render import FileFormat
+from hermes_cli.prompting.template import ChatTemplate
 
 HERE = Path(__file__).parent
 DEMO_TEMPLATE = HERE.parent.parent / "demo" / "template.jinja"
+
+
+def published(name: str) -> ChatTemplate:
+    return ChatTemplate((HERE / "published" / f"{name}.jinja").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -40,13 +46,13 @@ def test_the_demo_s_own(demo: FileFormat, demo_model: LlamaModel) -> None:
     assert plain(demo.render(Conversation([Message("user", "Hi")])).text) == (
         "<|im_start|>system\nYou are Hermes Demo.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
-    thinking = demo.render(Conversation(messages([SYSTEM, USER]), wishes=PromptOptions(think=True)))
+    thinking = demo.render(Conversation(messages([SYSTEM, USER]), options=PromptOptions(think=True)))
     assert thinking.text.startswith(f"<|im_start|>system\n{THINKING_PROMPT}\n\nS<|im_end|>")
     assert thinking.thinks
     assert "Hm." not in demo.render(Conversation(messages([USER, THOUGHT, USER]))).text
     assert (
         "Hm."
-        in demo.render(Conversation(messages([USER, THOUGHT, USER]), wishes=PromptOptions(keep_reasoning=True))).text
+        in demo.render(Conversation(messages([USER, THOUGHT, USER]), options=PromptOptions(keep_reasoning=True))).text
     )
     head, _, rest = demo.render(
         Conversation(messages([SYSTEM, USER, calling("I look."), RESULT]), tools([CLOCK]))
@@ -62,10 +68,10 @@ def test_hermes_4_from_a_file(hermes_4_file: FileFormat) -> None:
     """Its faults do not show: see also test_parity.py."""
     can = hermes_4_file.plain
     assert (can.thinking, can.needs_thought, can.tools, can.text_beside_calls) == ("alone", True, "bare", True)
-    with_system = hermes_4_file.render(Conversation(messages([SYSTEM, USER]), wishes=PromptOptions(think=True)))
+    with_system = hermes_4_file.render(Conversation(messages([SYSTEM, USER]), options=PromptOptions(think=True)))
     assert f"\n\n{THINKING_PROMPT}\n\nS<|eot_id|>" in with_system.text
     assert (
-        hermes_4_file.render(Conversation(messages([USER]), wishes=PromptOptions(think=True))).text.count(
+        hermes_4_file.render(Conversation(messages([USER]), options=PromptOptions(think=True))).text.count(
             THINKING_PROMPT
         )
         == 1
@@ -81,8 +87,8 @@ def test_hermes_4_from_a_file(hermes_4_file: FileFormat) -> None:
 
 def test_the_published_tool_use_from_a_file() -> None:
     """It comes as a second template; what it drops is put where it does not drop it."""
-    source = (HERE / "published" / "hermes-2-pro-and-3.tool_use.jinja").read_text(encoding="utf-8")
-    carried = FileFormat(built_in_template("chatml"), ChatTemplate(source, bos=BOS))
+    source = published("hermes-2-pro-and-3.tool_use").source
+    carried = FileFormat(published("chatml"), ChatTemplate(source, bos=BOS))
     assert carried.with_tools == Abilities(system=True, tools="any", calls="objects")
     prompt = carried.render(Conversation(messages([SYSTEM, USER, calling("I look."), RESULT]), tools([CLOCK]))).text
     assert "<|im_start|>assistant\nI look.\n<tool_call>\n" in prompt
@@ -111,7 +117,7 @@ def test_other_models_switches() -> None:
     assert other.plain.thinking == "always"
     assert other.render(Conversation(messages([USER]))).inside_reasoning
     assert other.render(Conversation(messages([USER]))).opening == "<think>"
-    assert not other.render(Conversation(messages([USER]), wishes=PromptOptions(think=False))).inside_reasoning
+    assert not other.render(Conversation(messages([USER]), options=PromptOptions(think=False))).inside_reasoning
 
 
 def test_a_thought_that_the_prompt_opened_is_cut_like_any_other() -> None:
@@ -122,7 +128,7 @@ def test_a_thought_that_the_prompt_opened_is_cut_like_any_other() -> None:
     opening = always.render(Conversation(messages([USER]))).opening
     assert opening == "<think>\n"
     memory.remember(Message("assistant", None, (call,), "Hm."), opening + "Hm.\n</think>\n\n<tool_call>{}</tool_call>")
-    request = Conversation(messages([USER, calling(), RESULT]), memory=memory)
+    request = Conversation(messages([USER, calling(), RESULT]), raw_turns=memory)
     assert "assistant:<tool_call>{}</tool_call>|" in always.render(request).text
 
 
@@ -133,21 +139,13 @@ def test_what_a_file_s_template_cannot_do_is_told() -> None:
     with pytest.raises(UsageError, match="takes no system prompt"):
         bare.render(Conversation(messages([SYSTEM, USER])))
     with pytest.raises(UsageError, match="has no reasoning mode"):
-        bare.render(Conversation(messages([USER]), wishes=PromptOptions(think=True)))
-    assert bare.render(Conversation(messages([USER]), wishes=PromptOptions(think=False))).text == "Hi"
+        bare.render(Conversation(messages([USER]), options=PromptOptions(think=True)))
+    assert bare.render(Conversation(messages([USER]), options=PromptOptions(think=False))).text == "Hi"
     always = FileFormat(ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}<think>\n"))
     with pytest.raises(UsageError, match="no switch for reasoning"):
-        always.render(Conversation(messages([USER]), wishes=PromptOptions(think=False)))
+        always.render(Conversation(messages([USER]), options=PromptOptions(think=False)))
     picky = FileFormat(
         ChatTemplate("{{ raise_exception('roles must alternate') if messages | length > 1 else messages[0].content }}")
     )
     with pytest.raises(HermesError, match="roles must alternate"):
         picky.render(Conversation(messages([USER, USER])))
-
-
-def test_a_template_by_itself() -> None:
-    assert built_in_template("chatml").render([Message("system", "S"), Message("user", "U")]) == (
-        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
-    )
-    with pytest.raises(UsageError, match="takes no tools"):
-        built_in_template("chatml").render([Message("user", "Hi")], [CLOCK])

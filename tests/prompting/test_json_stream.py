@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from turns import cut, strictly
 
-from hermes_cli.prompting.json_stream import MAX_DEPTH, Reader, strict_object
+from hermes_cli.prompting.json_reader import MAX_DEPTH, Reader, strict_object
 
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)

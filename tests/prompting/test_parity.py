@@ -12,11 +12,12 @@ import jinja2
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from hermes_cli.prompting.compose import Conversation, PromptOptions
 from hermes_cli.prompting.families import ALPACA, CHATML, HERMES_2_PRO, HERMES_3, HERMES_4, Family
+from hermes_cli.prompting.markers import plain
 from hermes_cli.prompting.normalize import messages, tools
-from hermes_cli.prompting.render import Conversation, FileFormat, OurFormat, PromptOptions
+from hermes_cli.prompting.render import FileFormat, OurFormat
 from hermes_cli.prompting.template import ChatTemplate
-from hermes_cli.prompting.text import plain
 
 HERE = Path(__file__).parent
 BOS = "<|begin_of_text|>"

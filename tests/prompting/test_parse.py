@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from turns import Turn, cut, events_of, turn_of
 
-from hermes_cli.prompting.events import CallFinished, CallStarted, Content, Reasoning
-from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.prompting.messages import CallFinished, CallStarted, Content, Reasoning, ToolCall
 from hermes_cli.prompting.parse import Parser
 
 CASES = [

@@ -7,8 +7,8 @@ from grammar_walk import accepts, grammar_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.prompting.constrain import json_schema, regex
 from hermes_cli.prompting.pattern import PatternError, to_rust
+from hermes_cli.prompting.structured_output import json_schema, regex
 
 
 def matches(pattern: str, text: str) -> bool:

@@ -24,13 +24,14 @@ from talks import (
 )
 
 from hermes_cli.errors import UsageError
+from hermes_cli.prompting.compose import Conversation, PromptOptions
 from hermes_cli.prompting.families import DEEPHERMES_3, HERMES_3, HERMES_4, HERMES_4_QWEN, Family
+from hermes_cli.prompting.markers import plain
 from hermes_cli.prompting.messages import Message, ToolCall
 from hermes_cli.prompting.normalize import messages, tools
 from hermes_cli.prompting.prompt_texts import THINKING_PROMPT
 from hermes_cli.prompting.raw_turn_cache import RawTurnCache
-from hermes_cli.prompting.render import Conversation, OurFormat, PromptOptions
-from hermes_cli.prompting.text import plain
+from hermes_cli.prompting.render import OurFormat
 
 
 def test_deephermes() -> None:
@@ -126,7 +127,7 @@ def test_the_model_reads_what_it_wrote(family: Family) -> None:
     sent = calling("I look.", a="é", b=1)
 
     def prompt(answer: dict[str, Any]) -> str:
-        request = Conversation(messages([USER, answer, RESULT]), tools([CLOCK]), memory=memory)
+        request = Conversation(messages([USER, answer, RESULT]), tools([CLOCK]), raw_turns=memory)
         return plain(OurFormat(family).render(request).text)
 
     assert written + "<|" in prompt(sent)
@@ -157,7 +158,7 @@ def test_a_thought_that_was_remembered(*, keep: bool) -> None:
         talk = messages([USER, calling(), RESULT])
         request = Conversation(talk, tools([CLOCK]), PromptOptions(think=True, keep_reasoning=keep), memory)
         assert (written if keep else cut) + "<|im_end|>" in OurFormat(HERMES_4_QWEN).render(request).text
-        assert "</think>\n\n<tool_call>" not in OurFormat(HERMES_3).render(Conversation(talk, memory=memory)).text
+        assert "</think>\n\n<tool_call>" not in OurFormat(HERMES_3).render(Conversation(talk, raw_turns=memory)).text
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=title)

@@ -9,8 +9,8 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting import schema_words as words
-from hermes_cli.prompting.constrain import json_schema
+from hermes_cli.prompting import schema_keywords as keywords
+from hermes_cli.prompting.structured_output import json_schema
 
 Validator = import_module("jsonschema").Draft202012Validator  # it has no types
 
@@ -107,22 +107,22 @@ def test_formats_are_enforced(name: str) -> None:
 
 
 def test_formats_that_say_nothing_about_writing_pass_others_are_refused() -> None:
-    for name in words.FREE_FORMATS:
+    for name in keywords.FREE_FORMATS:
         assert takes({"type": "string", "format": name}, '"x"')
     assert takes({"type": "integer", "format": "unix-time"}, "1")
     assert refusal({"type": "string", "format": "idn-email"}).endswith("`format: idn-email` at # cannot be enforced.")
     assert "`format: unknown`" in refusal({"format": "unknown"})  # the engine takes any text for it
 
 
-@pytest.mark.parametrize("word", sorted(words.UNSUPPORTED))
+@pytest.mark.parametrize("word", sorted(keywords.UNSUPPORTED))
 def test_unsupported_keywords_are_refused_with_name_and_place(word: str) -> None:
     message = refusal({"type": "object", "properties": {"a/b": {"items": {"type": "array", word: [{"type": "null"}]}}}})
     assert message == f"the JSON schema: `{word}` at #/properties/a~1b/items cannot be enforced."
 
 
 def test_keywords_without_effect_and_annotations_pass() -> None:
-    said = dict.fromkeys(words.ANNOTATIONS - {"$defs", "definitions"}, "x")
-    assert takes({"type": "integer", **said, **words.WITHOUT_EFFECT, "x-order": 1, "widget": "slider"}, "1")
+    said = dict.fromkeys(keywords.ANNOTATIONS - {"$defs", "definitions"}, "x")
+    assert takes({"type": "integer", **said, **keywords.WITHOUT_EFFECT, "x-order": 1, "widget": "slider"}, "1")
 
 
 def test_a_misspelt_keyword_is_refused() -> None:
@@ -339,13 +339,13 @@ def test_a_schema_of_a_megabyte() -> None:
 
 def test_too_much_of_anything_is_refused() -> None:
     deep: Json = {"type": "null"}
-    for _ in range(words.MOST_LEVELS + 1):
+    for _ in range(keywords.MOST_LEVELS + 1):
         deep = {"items": deep}
     assert "schemas stand in one another" in refusal(deep)
     assert "properties, more than 1,000," in refusal({"properties": {str(number): {} for number in range(1_001)}})
     assert "more than 10,000 schemas" in refusal({"anyOf": [{"anyOf": [{}] * 101}] * 100})
     value: Json = 1
-    for _ in range(words.MOST_LEVELS + 2):
+    for _ in range(keywords.MOST_LEVELS + 2):
         value = [value]
     assert "deeper than 32 levels" in refusal({"const": value})
     many = {"$defs": {str(number): {"type": "null"} for number in range(1_001)}}

@@ -150,7 +150,7 @@ def test_the_events_of_a_whole_turn(rig: House) -> None:
 
 
 def test_usage_tells_cached_tokens_apart(rig: House) -> None:
-    done = Done("stop", 21, 5, 3, 0.5, 1.5)
+    done = Done("stop", 21, 5, 3, 0.5, 1.5, reasoning_tokens=1)
     said = {
         "input_tokens": 16,
         "output_tokens": 3,
@@ -292,17 +292,20 @@ def test_tool_choice_is_as_in_chats(rig: House, choice: dict[str, Any], in_chats
     assert grammar
 
 
-def test_thinking_has_a_budget(rig: House) -> None:
-    message(rig, thinking=THINK)
-    budget = rig.engine.requests[0].budget
-    assert budget
-    assert budget.tokens == 2000
-    message(rig, thinking={"type": "enabled", "budget_tokens": 5000}, output_config={"effort": "low"})
-    assert rig.engine.requests[0].budget.tokens == 5000  # type: ignore[union-attr]
-    message(rig, thinking={"type": "adaptive"}, output_config={"effort": "low"})
-    assert rig.engine.requests[0].budget.tokens == 1024  # type: ignore[union-attr]
-    message(rig, thinking={"type": "disabled"})
-    assert rig.engine.requests[0].budget is None
+@pytest.mark.parametrize(
+    ("thinking", "effort", "budget"),
+    [
+        (THINK, None, 2000),
+        ({"type": "enabled", "budget_tokens": 5000}, "low", 5000),
+        ({"type": "adaptive"}, "low", 1024),
+        ({"type": "disabled"}, None, None),
+    ],
+)
+def test_thinking_has_a_budget(rig: House, thinking: dict[str, Any], effort: str | None, budget: int | None) -> None:
+    message(rig, thinking=thinking, **({"output_config": {"effort": effort}} if effort else {}))
+    reasoning = rig.engine.requests[0].reasoning
+    assert reasoning
+    assert reasoning.budget == budget
 
 
 def test_thinking_can_be_left_out(rig: House) -> None:

@@ -59,7 +59,7 @@ def chat():
 
 def stream():
     chunks = list(litellm.completion(**asked("Who are you?"), stream=True, stream_options={"include_usage": True}))
-    said["stream"] = [chunk.choices[0].delta.content or "" for chunk in chunks]
+    said["stream"] = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices]
     said["stream tokens"] = chunks[-1].usage.total_tokens
 
 

@@ -30,12 +30,12 @@ from hermes_cli.errors import (
     UsageError,
 )
 from hermes_cli.server.answering import Answering, Outlet, together
-from hermes_cli.server.errors import FieldError, problem, too_long
+from hermes_cli.server.errors import problem, too_long
 from hermes_cli.server.openai.sse import error_event
 from hermes_cli.server.security import GuardedRoute
 
 PATHS = ("/v1/chat/completions", "/v1/completions")
-FULL = ContextFullError("the prompt has 70,123 tokens, the context length is 65,536 tokens.", hint="shorten it.")
+FULL = ContextFullError("the prompt is long.", hint="shorten it.", prompt_tokens=70_123, context_length=65_536)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,15 @@ def body(path: str, **more: object) -> dict[str, Any]:
 
 
 ERRORS = [
-    (UsageError("temperature is 5.", hint="give less."), 400, "invalid_request_error", "temperature", "invalid_value"),
+    (
+        UsageError("is 5.", field="temperature", hint="give less."),
+        400,
+        "invalid_request_error",
+        "temperature",
+        "invalid_value",
+    ),
     (UsageError("the JSON schema is bad.", hint="mend it."), 400, "invalid_request_error", None, "invalid_value"),
-    (FieldError("tools[3].x", "is odd", hint="."), 400, "invalid_request_error", "tools[3].x", "invalid_value"),
+    (UsageError("is odd.", field="tools[3].x", hint="."), 400, "invalid_request_error", "tools[3].x", "invalid_value"),
     (FULL, 400, "invalid_request_error", "messages", "context_length_exceeded"),
     (NotFoundError("there is no x.", hint="y."), 404, "invalid_request_error", "model", "model_not_found"),
     (QueueFullError("256 requests wait.", hint="later."), 429, "rate_limit_error", None, "queue_full"),

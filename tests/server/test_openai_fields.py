@@ -13,7 +13,7 @@ from openai_rig import ASKED, CALL, HERMES_3, HERMES_4, TOOL, House, house
 from server_rig import offer
 
 from hermes_cli.catalog.models import RecommendedSampling as Recommended
-from hermes_cli.engine.request import MAX_SEED, SamplingOptions, ThinkingBudget
+from hermes_cli.engine.request import MAX_SEED, SamplingOptions
 from hermes_cli.server.openai.schemas import MOST_CHOICES, MOST_STATED_STOPS, REFUSED
 from hermes_cli.server.openai.thinking import BUDGETS
 
@@ -134,7 +134,8 @@ def test_stops_reach_the_engine(rig: House, given: object, stops: tuple[str, ...
 def test_thinking(rig: House, body: dict[str, Any], think: bool, budget: int | None) -> None:  # noqa: FBT001
     request = rig.asked(**body)
     assert ("deep thinking AI" in "".join(map(str, request.prompt))) == think
-    assert request.budget == (None if budget is None else ThinkingBudget(budget))
+    assert request.reasoning
+    assert request.reasoning.budget == budget
 
 
 def test_earlier_reasoning_is_kept_where_the_client_says_so(rig: House) -> None:

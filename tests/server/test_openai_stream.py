@@ -112,7 +112,7 @@ def test_reasoning_stands_in_both_fields(rig: House) -> None:
 def test_reasoning_can_be_left_out(rig: House, hidden: dict[str, Any]) -> None:
     (choice,) = put_together(stream(rig, "<think>Hm.</think>", "Yes", **hidden)).values()
     assert (choice["reasoning"], choice["content"]) == ("", "Yes")
-    usage = rig.chat(["<think>Hm.</think>", "Yes"], **hidden).json["usage"]
+    usage = rig.chat(["<think>", "Hm.</think>", "Yes"], **hidden).json["usage"]
     assert usage["completion_tokens_details"]["reasoning_tokens"] > 0
 
 

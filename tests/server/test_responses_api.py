@@ -166,7 +166,7 @@ def test_reasoning_is_told_as_its_summary_where_one_is_wanted(rig: House) -> Non
 
 
 def test_usage(rig: House) -> None:
-    response = respond(rig, "<think>Hm</think>", "Hi", Done("stop", 21, 5, 3, 0.5, 1.5))
+    response = respond(rig, "<think>Hm</think>", "Hi", Done("stop", 21, 5, 3, 0.5, 1.5, reasoning_tokens=1))
     assert response["usage"] == {
         "input_tokens": 21,
         "input_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 0},

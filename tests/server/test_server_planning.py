@@ -13,7 +13,7 @@ from server_rig import offer
 from skeleton import write_skeleton
 
 from hermes_cli.catalog.load import shipped
-from hermes_cli.engine.options import DraftModel, EngineOptions
+from hermes_cli.engine.embedded.options import DraftPlan, EngineOptions
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.planning.load_plan import LoadOverrides
@@ -40,7 +40,7 @@ def lined_up(*models: Any, on: Machine | None = None, **settings: Any) -> tuple[
     said: list[str] = []
     told = {"models": list(models), **settings}
     resolved = resolve({}, {name: Given(value, "serve.yaml") for name, value in told.items()}).settings
-    draft = DraftModel(Path("draft.gguf"), offer().confirmed.plan)
+    draft = DraftPlan(Path("draft.gguf"), offer().confirmed.plan)
     return plan_models(resolved, CATALOGUE, on or machine(), lambda *_: draft, said.append), said
 
 
@@ -195,7 +195,7 @@ def test_what_is_left_of_a_machine() -> None:
 def test_room_is_asked_of_llama_cpp(demo_path: Path) -> None:
     fits = offer(path=demo_path, loading=LoadOverrides(1024, 0, slots=4, force=True))
     assert asyncio.run(has_room(fits)) is None
-    drafted = replace(fits, options=EngineOptions(draft=DraftModel(demo_path, fits.confirmed.plan)))
+    drafted = replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.confirmed.plan)))
     assert asyncio.run(has_room(drafted)) is None
 
 
@@ -203,8 +203,6 @@ def test_where_there_is_no_room_both_numbers_are_told(demo_path: Path, monkeypat
     monkeypatch.setattr("hermes_cli.server.room.probe", lambda **_: machine(320))
     fits = offer(path=demo_path, loading=LoadOverrides(1024, 0, slots=4, force=True))
     assert asyncio.run(has_room(fits)) is None
-    error = asyncio.run(
-        has_room(replace(fits, options=EngineOptions(draft=DraftModel(demo_path, fits.confirmed.plan))))
-    )
+    error = asyncio.run(has_room(replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.confirmed.plan)))))
     assert error
     assert "demo does not fit: it needs 0.16 GiB in RAM, where 0.15 GiB are free." in error.message

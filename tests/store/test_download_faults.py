@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
@@ -96,14 +96,14 @@ def test_a_server_without_ranges_sends_all_of_it_again(client: Client, hub: HubP
     "header",
     [
         {"Retry-After": "3600"},
-        {"Retry-After": format_datetime(datetime.now(timezone.utc) + timedelta(hours=1))},
+        {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(hours=1))},
         {"RateLimit": '"resolvers";r=0;t=3600'},
     ],
 )
 def test_a_server_that_wants_an_hour_is_not_waited_for(
     client: Client, hub: HubProcess, library: Path, header: dict[str, str]
 ) -> None:
-    in_an_hour = format_datetime(datetime.now(timezone.utc) + timedelta(hours=1))
+    in_an_hour = format_datetime(datetime.now(UTC) + timedelta(hours=1))
     header = {name: in_an_hour if value == "in an hour" else value for name, value in header.items()}
     hub.tell(faults=[Fault(status=429, headers=header)])
     done = client.fetch(library, REPO, FILE)

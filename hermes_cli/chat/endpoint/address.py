@@ -39,7 +39,7 @@ SERVICES = {
 
 
 @dataclass(frozen=True)
-class Address:
+class EndpointAddress:
     """Where an endpoint is.
 
     Attributes:
@@ -72,7 +72,7 @@ class Address:
         return self.key is not None and not self.local and self.base.startswith("http:")
 
 
-def read_address(given: str, environ: Mapping[str, str]) -> Address:
+def read_address(given: str, environ: Mapping[str, str]) -> EndpointAddress:
     """An address as it is typed: with or without scheme and `/v1`, or that of a route.
 
     Raises:
@@ -86,7 +86,7 @@ def read_address(given: str, environ: Mapping[str, str]) -> Address:
     port = "" if parts.port in {None, _PORTS[parts.scheme]} else f":{parts.port}"
     base = f"{parts.scheme}://{shown}{port}{_path(parts.path, host)}"
     variable, key = _key(host, base, environ)
-    return Address(base, host, key, variable, guessed=not scheme)
+    return EndpointAddress(base, host, key, variable, guessed=not scheme)
 
 
 def is_loopback(host: str) -> bool:

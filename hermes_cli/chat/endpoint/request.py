@@ -10,7 +10,7 @@ from hermes_cli.prompting.prompt_texts import canonical
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from hermes_cli.chat.endpoint.models import Kind, Served
+    from hermes_cli.chat.endpoint.probe import EndpointModel, Kind
     from hermes_cli.chat.options import ChatOptions
     from hermes_cli.prompting.messages import Message
 
@@ -20,7 +20,7 @@ _OTHERS = {"repeat_penalty": "repetition_penalty"}
 
 
 def body(
-    served: Served, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
+    served: EndpointModel, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
 ) -> dict[str, Any]:
     """The body of a request for the next turn, streamed.
 
@@ -49,7 +49,7 @@ def body(
 
 
 def prompt(
-    served: Served, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
+    served: EndpointModel, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
 ) -> dict[str, Any]:
     """What of it makes the prompt, as llama.cpp's `/apply-template` and vLLM's `/tokenize` read it."""
     whole = {"model": served.name, "messages": list(_messages(messages, manner.system)), "tools": list(tools) or None}

@@ -6,16 +6,16 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.endpoint import models
+from hermes_cli.chat.endpoint import probe as models
 from hermes_cli.chat.endpoint.address import read_address
-from hermes_cli.chat.endpoint.partner import connect
-from hermes_cli.chat.endpoint.wire import Wire
+from hermes_cli.chat.endpoint.endpoint_backend import connect
+from hermes_cli.chat.endpoint.http_client import EndpointClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from hermes_cli.chat.endpoint.partner import EndpointPartner
-    from hermes_cli.chat.loop import Loop
+    from hermes_cli.chat.endpoint.endpoint_backend import EndpointBackend
+    from hermes_cli.chat.event_loop import EventLoop
 
 
 class Endpoint:
@@ -24,7 +24,7 @@ class Endpoint:
     def __init__(
         self,
         given: str,
-        loop: Loop,
+        loop: EventLoop,
         note: Callable[[str], object],
         warn: Callable[[str], object],
         environ: Mapping[str, str] = os.environ,
@@ -57,7 +57,7 @@ class Endpoint:
         """
         return self._loop.run(self._listed())
 
-    def open(self, name: str | None) -> EndpointPartner:
+    def open(self, name: str | None) -> EndpointBackend:
         """Whoever gets it has to close it.
 
         Args:
@@ -71,12 +71,12 @@ class Endpoint:
         return self._loop.run(connect(self._address, name, self._note, self._warn))
 
     @contextmanager
-    def opening(self, name: str | None) -> Iterator[Callable[[], EndpointPartner]]:
+    def opening(self, name: str | None) -> Iterator[Callable[[], EndpointBackend]]:
         """What is yielded opens it. There is nothing to begin earlier: it takes one question to the server."""
         yield lambda: self.open(name)
 
     async def _listed(self) -> list[str]:
-        wire = Wire(self._address, self._note)
+        wire = EndpointClient(self._address, self._note)
         try:
             return [str(model.get("id") or model.get("name")) for model in await models.listed(wire)]
         finally:

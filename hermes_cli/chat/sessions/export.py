@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.sessions.record import one_line
+from hermes_cli.chat.sessions.format import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hermes_cli.chat.conversation import Conversation, Said
+    from hermes_cli.chat.conversation import Conversation, MessageAdded
     from hermes_cli.generation import ToolCall
     from hermes_cli.prompting.messages import Message
 
@@ -87,7 +87,7 @@ def as_lines(conversation: Conversation) -> Iterator[tuple[str, str]]:
 
 def moment(seconds: float) -> str:
     """Seconds since 1970 as JSON has them: `2026-11-22T21:15:07Z`."""
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _openai(message: Message) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _openai(message: Message) -> dict[str, Any]:
     return said
 
 
-def _markdown(said: Said) -> Iterator[str]:
+def _markdown(said: MessageAdded) -> Iterator[str]:
     message = said.message
     who = _plain(said.model or "") if message.role == "assistant" else _plain(message.name or "")
     yield f"## {_ROLES[message.role]}{f' ({who})' if who else ''}"
@@ -121,7 +121,7 @@ def _markdown(said: Said) -> Iterator[str]:
         yield f"*({UNFINISHED})*"
 
 
-def _lines(said: Said) -> Iterator[tuple[str, str]]:
+def _lines(said: MessageAdded) -> Iterator[tuple[str, str]]:
     message = said.message
     named = message.name if message.role == "tool" else said.model
     yield f"{_ROLES[message.role].lower()}{f' {named}' if named else ''}  {when(said.at)}", "bold"
@@ -161,7 +161,7 @@ def _json(value: object) -> str:
 
 def when(seconds: float) -> str:
     """For people, where they are: `2026-11-22 22:15`."""
-    return f"{datetime.fromtimestamp(seconds, timezone.utc).astimezone():%Y-%m-%d %H:%M}"
+    return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M}"
 
 
 def _messages(count: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ def made_of(question: str, at: float) -> str:
         if slug and len(slug) + len(word) >= SLUG_CHARACTERS:
             break
         slug = f"{slug}-{word}"[: SLUG_CHARACTERS + 1]
-    return f"{datetime.fromtimestamp(at, timezone.utc).astimezone():%Y-%m-%d}{slug or '-chat'}"
+    return f"{datetime.fromtimestamp(at, UTC).astimezone():%Y-%m-%d}{slug or '-chat'}"
 
 
 def variants(name: str) -> Iterator[str]:

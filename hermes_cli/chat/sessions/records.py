@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.sessions.folder import find, latest, sessions
-from hermes_cli.chat.sessions.session import SessionFile
+from hermes_cli.chat.sessions.session_file import SessionFile
+from hermes_cli.chat.sessions.store import find, latest, sessions
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.chat.conversation import Conversation
-    from hermes_cli.chat.sessions.folder import Session
+    from hermes_cli.chat.sessions.store import SessionInfo
 
 
-class Records:
+class CurrentSession:
     """The session of the conversation that goes on; close it."""
 
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
@@ -82,7 +82,7 @@ class Records:
             raise HermesError("the session could not be written.", hint="make room on the disk, and try again.")
         return self.name
 
-    def listed(self) -> Sequence[Session]:
+    def listed(self) -> Sequence[SessionInfo]:
         """All of them, the latest first."""
         return sessions(self._folder)
 

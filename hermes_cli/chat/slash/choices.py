@@ -11,7 +11,7 @@ from hermes_cli.chat.tools.config import read_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from hermes_cli.chat.scene import ReplContext
+    from hermes_cli.chat.repl_context import ReplContext
 
 
 def choices(scene: ReplContext) -> Mapping[str, Callable[[str], Iterable[str]]]:

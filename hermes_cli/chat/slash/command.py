@@ -11,13 +11,13 @@ from hermes_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from hermes_cli.chat.scene import ReplContext
+    from hermes_cli.chat.repl_context import ReplContext
 
 ESCAPED = "//"  # how a message begins that begins with a slash
 
 
 @dataclass(frozen=True)
-class Command:
+class SlashCommand:
     """A command.
 
     Attributes:
@@ -44,7 +44,7 @@ def message_of(line: str) -> str:
     return line.removeprefix("/") if line.startswith(ESCAPED) else line
 
 
-def run(scene: ReplContext, line: str, commands: Mapping[str, Command]) -> None:
+def run(scene: ReplContext, line: str, commands: Mapping[str, SlashCommand]) -> None:
     """Do what a line says.
 
     Raises:

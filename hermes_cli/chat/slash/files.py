@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli.chat.attachments import read_file
-from hermes_cli.chat.slash.command import Command, nothing_more
+from hermes_cli.chat.slash.command import SlashCommand, nothing_more
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.scene import ReplContext
+    from hermes_cli.chat.repl_context import ReplContext
 
 
 def _file(scene: ReplContext, rest: str) -> None:
@@ -71,9 +71,9 @@ def _export(scene: ReplContext, rest: str) -> None:
 
 
 COMMANDS = (
-    Command("/file", "[PATH|none]", "add a text file to your next message", _file),
-    Command("/save", "[NAME]", "save this conversation under a name", _save),
-    Command("/load", "NAME", "go on with a saved conversation", _load),
-    Command("/list", "", "saved conversations", _list),
-    Command("/export", "md|json [FILE]", "write this conversation to a file, or show it", _export),
+    SlashCommand("/file", "[PATH|none]", "add a text file to your next message", _file),
+    SlashCommand("/save", "[NAME]", "save this conversation under a name", _save),
+    SlashCommand("/load", "NAME", "go on with a saved conversation", _load),
+    SlashCommand("/list", "", "saved conversations", _list),
+    SlashCommand("/export", "md|json [FILE]", "write this conversation to a file, or show it", _export),
 )

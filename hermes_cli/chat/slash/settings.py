@@ -7,13 +7,13 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.chat.bounds import read_schema
-from hermes_cli.chat.slash.command import Command
+from hermes_cli.chat.slash.command import SlashCommand
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
     from hermes_cli.chat.options import ChatOptions
-    from hermes_cli.chat.scene import ReplContext
+    from hermes_cli.chat.repl_context import ReplContext
 
 USUAL = "default"
 _NUMBERS = tuple(one.name for one in fields(SamplingOptions) if one.type in {"float", "int", "int | None"})
@@ -156,9 +156,11 @@ def _whole(name: str, value: str, least: int) -> int:
 
 
 COMMANDS = (
-    Command("/model", "[NAME]", "go on with another model, or list them", _model),
-    Command("/think", "[on|off|budget N|default|show]", "reason before answering, or show the last reasoning", _think),
-    Command("/system", "[TEXT|default]", "show or change the system prompt", _system),
-    Command("/set", "[NAME VALUE|NAME default]", "sampling and limits", _set),
-    Command("/json", "SCHEMA|any|off", "answers conform to a JSON schema, a file or typed", _json),
+    SlashCommand("/model", "[NAME]", "go on with another model, or list them", _model),
+    SlashCommand(
+        "/think", "[on|off|budget N|default|show]", "reason before answering, or show the last reasoning", _think
+    ),
+    SlashCommand("/system", "[TEXT|default]", "show or change the system prompt", _system),
+    SlashCommand("/set", "[NAME VALUE|NAME default]", "sampling and limits", _set),
+    SlashCommand("/json", "SCHEMA|any|off", "answers conform to a JSON schema, a file or typed", _json),
 )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.slash.command import Command
+from hermes_cli.chat.slash.command import SlashCommand
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.scene import ReplContext
+    from hermes_cli.chat.repl_context import ReplContext
 
 
 def _tools(scene: ReplContext, rest: str) -> None:
@@ -37,6 +37,6 @@ def _mcp(scene: ReplContext, rest: str) -> None:
 
 
 COMMANDS = (
-    Command("/tools", "[on|off|FILE.py]", "the tools that the model may call", _tools),
-    Command("/mcp", "[COMMAND|URL|NAME]", "MCP servers, or one more", _mcp),
+    SlashCommand("/tools", "[on|off|FILE.py]", "the tools that the model may call", _tools),
+    SlashCommand("/mcp", "[COMMAND|URL|NAME]", "MCP servers, or one more", _mcp),
 )

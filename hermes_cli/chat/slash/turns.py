@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from hermes_cli.chat.clipboard import copy
 from hermes_cli.chat.compaction import covered, summarize
 from hermes_cli.chat.composition import composition
-from hermes_cli.chat.slash.command import Command, nothing_more
+from hermes_cli.chat.slash.command import SlashCommand, nothing_more
 from hermes_cli.chat.view import speed
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hermes_cli.chat.conversation import Spent
-    from hermes_cli.chat.scene import ReplContext
+    from hermes_cli.chat.conversation import TurnUsage
+    from hermes_cli.chat.repl_context import ReplContext
 
 NOT_KNOWN = "not known"
 _BAR = 30  # characters that stand for a whole context
@@ -114,7 +114,7 @@ def _copy(scene: ReplContext, rest: str) -> None:
     scene.console.note(f"copied {len(text):,} characters {copy(text)}")
 
 
-def _sum(spent: Iterable[Spent], name: str) -> float:
+def _sum(spent: Iterable[TurnUsage], name: str) -> float:
     return float(sum(getattr(one, name) for one in spent))
 
 
@@ -124,11 +124,11 @@ def _short(text: str) -> str:
 
 
 COMMANDS = (
-    Command("/retry", "", "answer the last message again", _retry),
-    Command("/undo", "", "take the last message back, with its answer", _undo),
-    Command("/edit", "", "take the last message back into the line you type", _edit),
-    Command("/context", "", "what fills the context", _context),
-    Command("/compact", "[undo]", "have older turns told to the model as a summary, or take that back", _compact),
-    Command("/stats", "", "tokens and speeds of this conversation", _stats),
-    Command("/copy", "", "copy the last answer", _copy),
+    SlashCommand("/retry", "", "answer the last message again", _retry),
+    SlashCommand("/undo", "", "take the last message back, with its answer", _undo),
+    SlashCommand("/edit", "", "take the last message back into the line you type", _edit),
+    SlashCommand("/context", "", "what fills the context", _context),
+    SlashCommand("/compact", "[undo]", "have older turns told to the model as a summary, or take that back", _compact),
+    SlashCommand("/stats", "", "tokens and speeds of this conversation", _stats),
+    SlashCommand("/copy", "", "copy the last answer", _copy),
 )

@@ -22,7 +22,7 @@ TAB = 4  # columns
 _MOST_BEHIND = 20_000  # characters: a longer comment or string may lose its colour where it is scrolled
 
 
-class Colours:
+class CodeHighlighter:
     """The colours of one text in some language, of which lines leave at the top and come at the bottom."""
 
     def __init__(self, language: str) -> None:

@@ -9,7 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.terminal.echo import forget_typed
+from hermes_cli.chat.terminal.tty import forget_typed
 from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Keyboard:
         from prompt_toolkit.styles import Style  # noqa: PLC0415
 
         from hermes_cli.chat.terminal.completion import SlashCompleter  # noqa: PLC0415
-        from hermes_cli.chat.terminal.typed import TypedHistory  # noqa: PLC0415
+        from hermes_cli.chat.terminal.typed import LineHistory  # noqa: PLC0415
 
         def a_command() -> bool:
             text = get_app().current_buffer.text
@@ -109,7 +109,7 @@ class Keyboard:
             input=keys,
             multiline=True,
             prompt_continuation=" " * len(PROMPT),
-            history=TypedHistory(self._history_path, self._pastes.stands_for_one),
+            history=LineHistory(self._history_path, self._pastes.stands_for_one),
             completer=SlashCompleter(self._commands, self._completions),
             complete_while_typing=Condition(a_command),
             complete_in_thread=True,
@@ -234,13 +234,13 @@ def _can_edit() -> bool:
 
 def _keys() -> tuple[Any, Any]:
     """Where keys come from, and what keeps pastes."""
-    from hermes_cli.chat.terminal.pastes import PasteInput, Pastes  # noqa: PLC0415 - with the session
+    from hermes_cli.chat.terminal.line_editor import PasteInput, PasteStore  # noqa: PLC0415 - with the session
 
     if sys.platform == "win32":
         from prompt_toolkit.input import create_input  # noqa: PLC0415 - the console there has keys of its own
 
-        return create_input(), Pastes()
-    return PasteInput(sys.stdin), Pastes()
+        return create_input(), PasteStore()
+    return PasteInput(sys.stdin), PasteStore()
 
 
 def _plainly(default: str) -> str | None:
@@ -251,7 +251,7 @@ def _plainly(default: str) -> str | None:
     while not lines or is_open("\n".join(lines)):
         try:
             lines.append(input("  " if lines else PROMPT))
-        except EOFError:  # noqa: PERF203 - a person types
+        except EOFError:
             return None
         except KeyboardInterrupt:
             print(f"\n{LEAVING}")  # noqa: T201 - the same

@@ -14,8 +14,17 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from hermes_cli.chat.terminal.elements import Elements, code, edge, expanded, first_number, folded, language, parse
-from hermes_cli.chat.terminal.highlight import Colours
+from hermes_cli.chat.terminal.highlight import CodeHighlighter
+from hermes_cli.chat.terminal.markdown_blocks import (
+    BlockRenderer,
+    code,
+    edge,
+    expanded,
+    first_number,
+    folded,
+    language,
+    parse,
+)
 from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
@@ -27,7 +36,7 @@ TAB_STOP = 4  # columns, as CommonMark says
 _MARKS = re.compile(r"\d{1,9}[.)]?|[\s\-=#*+>`~|:_]*")  # a line that may become something else, letter by letter
 
 
-class Markdown:
+class MarkdownStream:
     """A text that comes in pieces. Lines that are final are as they are, however the pieces were cut."""
 
     def __init__(self, console: Console) -> None:
@@ -106,7 +115,7 @@ class Markdown:
     def _rendered(self, blocks: list[SyntaxTreeNode], source: str, width: int) -> list[Text]:
         """Lines of blocks from the beginning of the tail."""
         lines: list[Text] = []
-        elements = Elements(self._console, source, width)
+        elements = BlockRenderer(self._console, source, width)
         for at, node in enumerate(blocks):
             goes_on = at == 0 and self._list is not None
             if not goes_on and (self._begun or at):
@@ -135,7 +144,7 @@ class Markdown:
         first = self._number if self._list else first_number(node)
         if self._begun and self._list is None:
             final.append(Text())
-        final += Elements(self._console, self._tail, width).items(whole, first)
+        final += BlockRenderer(self._console, self._tail, width).items(whole, first)
         self._number = None if first is None else first + len(whole)
         self._begun, self._list = True, node
         return _start(last)
@@ -154,7 +163,7 @@ class _OpenCode:
         self._markup, self._indent = node.markup, indent
         self._closing = re.compile(rf" {{0,3}}{re.escape(node.markup[0])}{{{len(node.markup)},}}[ \t]*")
         self._opening: list[Text] = [edge(node.markup, node.info)]
-        self._colours = Colours(language(node.info))
+        self._colours = CodeHighlighter(language(node.info))
         self._whole: list[str] = []
         self._partial = ""
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 STYLE = Style(dim=True, italic=True)
 
 
-class Thoughts:
+class ReasoningText:
     """A text that is shown as it comes. What left the screen at its top is final."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MOST = 10_000  # bytes of one entry in the file: a paste that long is nothing that one looks for
 
 
-class TypedHistory(FileHistory):
+class LineHistory(FileHistory):
     """Lines that were sent, the newest first."""
 
     def __init__(self, path: Path, leaves_out: Callable[[str], bool]) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 
-class Waiting:
+class WaitSpinner:
     """A spinner with the seconds since it began, drawn anew each time it is asked for."""
 
     def __init__(self, label: str) -> None:

@@ -41,7 +41,7 @@ _STARTING = frozenset({"run", "tool", "exec", "x"})
 
 
 @dataclass(frozen=True)
-class Command:
+class McpCommand:
     """A server that is started as a process. `env` is added to the few variables that such processes get."""
 
     name: str
@@ -54,7 +54,7 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Address:
+class McpAddress:
     """A server that runs already."""
 
     name: str
@@ -67,10 +67,10 @@ class Address:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-Server = Command | Address
+McpServer = McpCommand | McpAddress
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class McpServerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A server in the file: a command, or an address."""
 
     command: list[str] | str | None = None
@@ -82,7 +82,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ChatFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the file says. `allow` has names of tools, `*` for any letters in them."""
 
-    mcp_servers: dict[str, Entry] = {}
+    mcp_servers: dict[str, McpServerEntry] = {}
     allow: list[str] = []
 
 
@@ -111,7 +111,7 @@ def read_file(path: Path | None = None) -> ChatFile:
         raise UsageError(f"{place}: {error}.", hint="docs/mcp.md shows what can stand there.") from None
 
 
-def chosen_servers(given: Sequence[str], headers: Sequence[str], file: ChatFile) -> list[Server]:
+def chosen_servers(given: Sequence[str], headers: Sequence[str], file: ChatFile) -> list[McpServer]:
     """The servers that `--mcp` asks for.
 
     Args:
@@ -129,41 +129,41 @@ def chosen_servers(given: Sequence[str], headers: Sequence[str], file: ChatFile)
             hint=f"put servers and their headers into {paths.config_dir() / FILE}.",
         )
     typed = dict(map(_header, headers))
-    servers: list[Server] = []
+    servers: list[McpServer] = []
     for one in given:
         servers.append(renamed(_server(one, typed, file), {other.name for other in servers}))
     return servers
 
 
-def renamed(server: Server, taken: Collection[str]) -> Server:
+def renamed(server: McpServer, taken: Collection[str]) -> McpServer:
     """The same under a name that is not taken."""
     names = (server.name, *(f"{server.name[:28]}-{number}" for number in range(2, len(taken) + 3)))
     return replace(server, name=next(name for name in names if name not in taken))
 
 
-def _server(given: str, headers: Mapping[str, str], file: ChatFile) -> Server:
+def _server(given: str, headers: Mapping[str, str], file: ChatFile) -> McpServer:
     if given in file.mcp_servers:
         return _of_entry(given, file.mcp_servers[given])
     if _is_address(given):
-        return Address(_fitting(_host(given)), given, headers)
+        return McpAddress(_fitting(_host(given)), given, headers)
     words = _words(given)
     if len(words) == 1 and shutil.which(words[0]) is None:
         close = difflib.get_close_matches(given, file.mcp_servers, n=3, cutoff=0.4)
         known = f"did you mean {' or '.join(close)}?" if close else f"write it like this: {EXAMPLE}"
         raise UsageError(f"--mcp {given} is neither a server in {FILE}, nor an address or a program.", hint=known)
-    return Command(_fitting(_called(words)), tuple(words))
+    return McpCommand(_fitting(_called(words)), tuple(words))
 
 
-def _of_entry(name: str, entry: Entry) -> Server:
+def _of_entry(name: str, entry: McpServerEntry) -> McpServer:
     where = f"{FILE}: the MCP server {name}"
     if not _SERVER_NAME.fullmatch(name):
         raise UsageError(f"{where} has a name that is not of letters, digits, - and _, 32 at most.", hint="rename it.")
     if entry.url is not None and entry.command is None and not entry.env and _is_address(entry.url):
         headers = {key: _filled(value, where) for key, value in entry.headers.items()}
-        return Address(name, entry.url, dict(_header(f"{key}: {value}") for key, value in headers.items()))
+        return McpAddress(name, entry.url, dict(_header(f"{key}: {value}") for key, value in headers.items()))
     words = _words(entry.command) if isinstance(entry.command, str) else [*map(_at_home, entry.command or [])]
     if words and entry.url is None and not entry.headers:
-        return Command(name, tuple(words), {key: _filled(value, where) for key, value in entry.env.items()})
+        return McpCommand(name, tuple(words), {key: _filled(value, where) for key, value in entry.env.items()})
     raise UsageError(
         f"{where} has to have either a `command` (and `env`) or a `url` that begins with http (and `headers`).",
         hint="docs/mcp.md shows both.",

@@ -18,9 +18,9 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from hermes_cli import __version__
-from hermes_cli.chat.tools.config import Address, Server
+from hermes_cli.chat.tools.config import McpAddress, McpServer
 from hermes_cli.chat.tools.functions import ToolFailedError
-from hermes_cli.chat.tools.mcp_stdio import MOST_BYTES, Child
+from hermes_cli.chat.tools.mcp_stdio import MOST_BYTES, McpProcess
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ for _name in ("mcp", "client"):  # the SDK's loggers; without a handler, warning
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
-class Connection:
+class McpConnection:
     """A server that was asked for.
 
     Attributes:
@@ -48,13 +48,13 @@ class Connection:
         up: it answers, as far as is known.
     """
 
-    def __init__(self, server: Server, seconds: float) -> None:
+    def __init__(self, server: McpServer, seconds: float) -> None:
         self.server = server
         self.tools: list[mcp_types.Tool] = []
         self.changed = False
         self._seconds = seconds
         self._client: Client | None = None
-        self._child: Child | None = None
+        self._child: McpProcess | None = None
         self._limit: anyio.CancelScope | None = None
         self._alone = anyio.Lock()
         self._over = anyio.Event()
@@ -148,10 +148,10 @@ class Connection:
         return self._failure(error)
 
     def _new_client(self) -> Client:
-        if isinstance(self.server, Address):
+        if isinstance(self.server, McpAddress):
             transport = _over_http(self.server, self._note)
         else:
-            self._child = Child(self.server)
+            self._child = McpProcess(self.server)
             transport = self._child.messages()
         return Client(
             transport,
@@ -185,7 +185,7 @@ class Connection:
         """Why the server is of no use now, with its last words."""
         server, reason = self.server, _reason(error)
         late = f"it did not answer within {self._seconds:g} s" if isinstance(error, TimeoutError) else None
-        if isinstance(server, Address):
+        if isinstance(server, McpAddress):
             refusal = f" ({self._status})" if self._status else ""
             return NetworkError(
                 f"the MCP server {server.name} at {server}: {late or reason}{refusal}.",
@@ -205,7 +205,7 @@ class Connection:
 
 @asynccontextmanager
 async def _over_http(
-    server: Address, note: Callable[[httpx2.Response], Awaitable[None]]
+    server: McpAddress, note: Callable[[httpx2.Response], Awaitable[None]]
 ) -> AsyncGenerator[TransportStreams, None]:
     """Messages to and from an address; `note` sees every answer. How long a call may take is for others to say."""
     timeout = httpx2.Timeout(30, read=None)  # seconds

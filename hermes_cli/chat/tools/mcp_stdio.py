@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
     from mcp.os.win32.utilities import ServerProcess
 
-    from hermes_cli.chat.tools.config import Command
+    from hermes_cli.chat.tools.config import McpCommand
 
 MOST_BYTES = 256 * 2**20  # of one message; more ends the connection
 # Seconds. The MCP specification, "Lifecycle", section "Shutdown": close its input, wait, then SIGTERM, then SIGKILL.
@@ -42,14 +42,14 @@ LEAVES_WITHIN, ENDS_WITHIN = 2.0, 1.0
 _POLL = 0.01
 
 
-class Child:
+class McpProcess:
     """The process of a server.
 
     Attributes:
         said: the last lines that it wrote to standard error.
     """
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: McpCommand) -> None:
         self.said: deque[str] = deque(maxlen=20)
         self._command = command
         self._process: ServerProcess | None = None
@@ -138,7 +138,7 @@ class Child:
                     self.said.append(text)
 
 
-async def _spawn(command: Command, errors: TextIO) -> ServerProcess:
+async def _spawn(command: McpCommand, errors: TextIO) -> ServerProcess:
     program, *arguments = command.words
     environment = get_default_environment() | dict(command.env)
     if sys.platform == "win32":

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from hermes_cli import paths
 from hermes_cli.chat.tools.config import chosen_servers, read_file
 from hermes_cli.chat.tools.functions import LIMIT, Tool, ToolFailedError, load_tools, run_tool
-from hermes_cli.chat.tools.mcp_servers import Servers, Status
-from hermes_cli.chat.view import Result
+from hermes_cli.chat.tools.mcp_client import McpServers, McpStatus
+from hermes_cli.chat.view import ToolResult
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from hermes_cli.chat.tools.config import Server
+    from hermes_cli.chat.tools.config import McpServer
     from hermes_cli.chat.tools.consent import Consent
     from hermes_cli.prompting.messages import ToolCall
 
@@ -27,7 +27,7 @@ MOST_CHARACTERS = 16_000  # of a result that the model reads: about 4,000 tokens
 NAME_CHARACTERS = 64  # of a tool's name, as OpenAI's API has it
 
 
-class Described(NamedTuple):
+class ToolListing(NamedTuple):
     """A tool as it is listed: the first line of what it says it does, and whether its calls are asked for."""
 
     name: str
@@ -57,7 +57,7 @@ class Toolbox:
         """
         self._consent, self._warn, self._seconds, self._most = consent, warn, seconds, most
         self._own: dict[str, Tool] = {}
-        self._servers = Servers()
+        self._servers = McpServers()
         self._tools: dict[str, Tool] = {}
         self._warned: set[str] = set()
 
@@ -76,7 +76,7 @@ class Toolbox:
         self._own = {name: tool for name, tool in self._own.items() if tool.origin not in origins} | dict(tools)
         self._collect()
 
-    def begin(self, servers: Sequence[Server]) -> None:
+    def begin(self, servers: Sequence[McpServer]) -> None:
         """Start MCP servers; `ready` waits for them."""
         self._servers.begin(servers)
 
@@ -122,10 +122,10 @@ class Toolbox:
                 self._warn(f"the tools of an MCP server changed, and cannot be read: {error}")
         return [tool.schema for tool in self._tools.values()]
 
-    def described(self) -> list[Described]:
+    def described(self) -> list[ToolListing]:
         """What there is."""
         return [
-            Described(
+            ToolListing(
                 tool.name,
                 tool.origin,
                 tool.description.strip().partition("\n")[0],
@@ -134,11 +134,11 @@ class Toolbox:
             for tool in self._tools.values()
         ]
 
-    def servers(self) -> list[Status]:
+    def servers(self) -> list[McpStatus]:
         """The MCP servers there are."""
         return self._servers.statuses
 
-    def run(self, call: ToolCall) -> Result:
+    def run(self, call: ToolCall) -> ToolResult:
         """What comes of a call. Seconds are those of the tool, not those in which the user decided.
 
         Raises:
@@ -157,7 +157,7 @@ class Toolbox:
         shown, cut = _shortened(text, self._most)
         if failed:
             shown = json.dumps({"error": shown}, ensure_ascii=False)
-        return Result(shown, failed, cut, seconds)
+        return ToolResult(shown, failed, cut, seconds)
 
     def _collect(self) -> None:
         """Name the tools there are by now; those of Python files keep their names."""
@@ -170,7 +170,7 @@ class Toolbox:
     def _usable(self, tools: Iterable[Tool]) -> Iterable[Tool]:
         """Those whose arguments can be enforced; one that is not must not take the others with it."""
         for tool in tools:
-            from hermes_cli.prompting.constrain import tool_calls  # noqa: PLC0415 - only where there are servers
+            from hermes_cli.prompting.structured_output import tool_calls  # noqa: PLC0415 - only where there are servers
 
             try:
                 tool_calls([tool.schema], notes=[])

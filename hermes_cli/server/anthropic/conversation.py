@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.server.errors import FieldError
+from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Conversation:
         """Read all of them.
 
         Raises:
-            FieldError: a message or a block is not understood here.
+            UsageError: a message or a block is not understood here.
         """
         self.messages: list[dict[str, Any]] = []
         self.places: dict[str, str] = {}
@@ -38,19 +38,21 @@ class Conversation:
         for index, message in enumerate(messages):
             self._message(message, f"messages[{index}]")
         if self.messages and self.messages[-1]["role"] == "assistant":
-            raise FieldError(
-                f"messages[{len(messages) - 1}]",
-                "is of the assistant, and answers cannot be begun for the model",
+            raise UsageError(
+                "is of the assistant, and answers cannot be begun for the model.",
+                field=f"messages[{len(messages) - 1}]",
                 hint="end with a message of the user.",
             )
 
     def _message(self, message: object, place: str) -> None:
         if not isinstance(message, dict):
-            raise FieldError(place, "must be an object", hint='write it like this: {"role": "user", "content": "Hi"}.')
+            raise UsageError(
+                "must be an object.", field=place, hint='write it like this: {"role": "user", "content": "Hi"}.'
+            )
         role, content = message.get("role"), message.get("content")
         if role not in ("user", "assistant", "system"):
-            raise FieldError(
-                f"{place}.role", "must be user, assistant or system", hint="system has a field of its own."
+            raise UsageError(
+                "must be user, assistant or system.", field=f"{place}.role", hint="system has a field of its own."
             )
         if not isinstance(content, list):
             self._append({"role": role, "content": content}, place)
@@ -94,7 +96,7 @@ class Conversation:
             elif kind == "tool_use":
                 self._call(block, where, calls)
             elif kind != "redacted_thinking":
-                raise FieldError(where, f"is a block {_named(kind)}", hint=_BLOCKS)
+                raise UsageError(f"is a block {_named(kind)}.", field=where, hint=_BLOCKS)
         message |= {"content": "".join(texts) or None, "reasoning_content": "\n\n".join(filter(None, thoughts))}
         if calls:
             message["tool_calls"] = calls
@@ -125,7 +127,7 @@ def _named(kind: object) -> str:
 def _text(block: Block, name: str, where: str) -> str:
     text = block.get(name)
     if not isinstance(text, str):
-        raise FieldError(f"{where}.{name}", "must be a text", hint="send the block as it was given.")
+        raise UsageError("must be a text.", field=f"{where}.{name}", hint="send the block as it was given.")
     return text
 
 

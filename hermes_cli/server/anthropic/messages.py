@@ -17,7 +17,7 @@ from hermes_cli.server.anthropic.objects import Counted, MessageObject, MessageU
 from hermes_cli.server.anthropic.order import message_order
 from hermes_cli.server.anthropic.schemas import CountRequest, MessageRequest  # noqa: TC001 - FastAPI reads them
 from hermes_cli.server.anthropic.writing import Writing, error_event
-from hermes_cli.server.errors import TooLongError, sizes
+from hermes_cli.server.errors import TooLongError
 from hermes_cli.server.named_events import described, encoded
 from hermes_cli.server.openai.turns import TurnSent
 from hermes_cli.server.security import GuardedRoute
@@ -120,8 +120,7 @@ async def _counting(served: Served, turn: TurnRequest, *, wanted: bool) -> Async
 
 def _too_long(error: ContextFullError) -> ContextFullError:
     """In Anthropic's words, from which Claude Code knows that it has to shorten the conversation."""
-    found = sizes(error)
-    if found is None:
+    prompt, context = error.prompt_tokens, error.context_length
+    if prompt is None or context is None:
         return error
-    prompt, context = found
     return TooLongError(f"prompt is too long: {prompt} tokens > {context} maximum", hint=error.hint, field="messages")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hermes_cli.errors import UsageError
 from hermes_cli.prompting.normalize import check
 from hermes_cli.server.anthropic.conversation import Conversation
 from hermes_cli.server.anthropic.schemas import REFUSED, SAME, CountRequest
-from hermes_cli.server.errors import FieldError
 from hermes_cli.server.openai.as_chat import Names, Ordered, ordered
 from hermes_cli.server.openai.schemas import ChatRequest
 from hermes_cli.server.openai.thinking import BUDGETS
@@ -32,7 +32,7 @@ async def message_order(body: CountRequest, client: str) -> Ordered:
     """
     for name, (usual, hint) in REFUSED.items():
         if (body.model_extra or {}).get(name) not in (None, usual):
-            raise FieldError(name, "is not supported", hint=hint)
+            raise UsageError("is not supported.", field=name, hint=hint)
     for name in _JSON:
         check(getattr(body, name), name)
     conversation = Conversation(body.system, body.messages)
@@ -68,11 +68,11 @@ def _tools(given: Sequence[object]) -> tuple[list[dict[str, Any]], dict[str, str
 
 def _tool(given: object, where: str) -> dict[str, Any]:
     if not isinstance(given, dict):
-        raise FieldError(where, "must be an object", hint="give it a name and an input_schema.")
+        raise UsageError("must be an object.", field=where, hint="give it a name and an input_schema.")
     if given.get("type") not in (None, "custom"):
-        raise FieldError(
-            f"{where}.type",
-            f"is {str(given['type'])[:60]}, which is not supported",
+        raise UsageError(
+            f"is {str(given['type'])[:60]}, which is not supported.",
+            field=f"{where}.type",
             hint="describe the tool by its input_schema.",
         )
     schema = given.get("input_schema")
@@ -85,7 +85,7 @@ def _choice(given: Mapping[str, Any]) -> object:
     if kind == "tool":
         return {"type": "function", "function": {"name": given.get("name")}}
     if not isinstance(kind, str) or kind not in _CHOICES:
-        raise FieldError("tool_choice.type", f"is {str(kind)[:40]}", hint="there are auto, any, tool and none.")
+        raise UsageError(f"is {str(kind)[:40]}.", field="tool_choice.type", hint="there are auto, any, tool and none.")
     return _CHOICES[kind]
 
 
@@ -95,7 +95,7 @@ def _format(body: CountRequest) -> tuple[str, dict[str, Any] | None]:
     for where, given in (("output_config.format", config.get("format")), ("output_format", body.output_format)):
         if given is not None:
             if not isinstance(given, dict) or given.get("type") != "json_schema":
-                raise FieldError(where, "must be of type json_schema", hint=_FORMAT)
+                raise UsageError("must be of type json_schema.", field=where, hint=_FORMAT)
             return where, given
     return "output_config.format", None
 
@@ -106,5 +106,7 @@ def _effort(config: Mapping[str, Any]) -> int | None:
     if effort is None:
         return None
     if not isinstance(effort, str) or effort not in BUDGETS:
-        raise FieldError("output_config.effort", f"is {str(effort)[:40]!r}", hint=f"there are {', '.join(BUDGETS)}.")
+        raise UsageError(
+            f"is {str(effort)[:40]!r}.", field="output_config.effort", hint=f"there are {', '.join(BUDGETS)}."
+        )
     return BUDGETS[effort]

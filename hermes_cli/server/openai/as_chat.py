@@ -6,13 +6,11 @@ What is refused is named as the client called it: `messages[3].tool_calls[0].arg
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
-from hermes_cli.server.errors import FieldError
 from hermes_cli.server.openai.translate import chat_order
 
 if TYPE_CHECKING:
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from hermes_cli.server.openai.schemas import ChatRequest
     from hermes_cli.server.openai.translate import ChatOrder
     from hermes_cli.server.pool import Served
-
-_PATH = re.compile(r"[a-z_]+(?:\[\d+\]|\.[a-z_]+)*(?= )")
 
 
 @dataclass(frozen=True)
@@ -52,14 +48,10 @@ class Names:
 
     def renamed(self, error: UsageError) -> UsageError:
         """The same error."""
-        found = _PATH.match(error.message)
-        if found is None:
+        if not error.field:
             return error
-        why = error.message[found.end() :].strip()
-        path, hint = self.of(found[0]), error.hint.replace("OpenAI's Chat Completions", self.api)
-        if isinstance(error, FieldError):
-            return FieldError(path, why.removesuffix("."), hint=hint)
-        return UsageError(f"{path} {why}", hint=hint)
+        hint = error.hint.replace("OpenAI's Chat Completions", self.api)
+        return UsageError(error.reason, field=self.of(error.field), hint=hint)
 
     def of(self, path: str) -> str:
         """A path as the client knows it."""

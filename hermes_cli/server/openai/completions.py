@@ -14,11 +14,11 @@ from starlette.responses import Response
 
 from hermes_cli.engine.protocol import Done, TextEvent
 from hermes_cli.engine.request import GenerationRequest as Job
-from hermes_cli.errors import ContextFullError
+from hermes_cli.errors import ContextFullError, UsageError
 from hermes_cli.prompting import normalize
 from hermes_cli.prompting.turn_grammar import SpecialTokens, turn_grammar
 from hermes_cli.server.answering import Answering, together
-from hermes_cli.server.errors import FieldError, too_long
+from hermes_cli.server.errors import too_long
 from hermes_cli.server.openai import constraints
 from hermes_cli.server.openai.logprobs import Attribution, for_completion
 from hermes_cli.server.openai.replies import Completion, CompletionChoice, answers
@@ -78,12 +78,12 @@ class _Asked:
         """For the engine: all choices of the first prompt come first.
 
         Raises:
-            FieldError: a prompt has a token that the model does not.
+            UsageError: a prompt has a token that the model does not.
         """
         known = served.loaded.vocabulary
         for token in (token for prompt in self.prompts for token in prompt):
             if isinstance(token, int) and not 0 <= token < known:
-                raise FieldError("prompt", f"has token {token}", hint=f"{served.name} has 0 to {known - 1}.")
+                raise UsageError(f"has token {token}.", field="prompt", hint=f"{served.name} has 0 to {known - 1}.")
         special = SpecialTokens(served.loaded.tags, served.loaded.others)
         grammar = turn_grammar(self.answer.answer, None, tokens=special) if self.answer else None
         return [
@@ -104,13 +104,13 @@ class _Asked:
 async def _asked(body: CompletionRequest, client: str) -> _Asked:
     asked = order(body, body.logprobs, USUAL_TOKENS)
     if body.best_of not in {None, asked.choices}:
-        raise FieldError("best_of", "is not supported", hint="ask for n choices, and take the best.")
+        raise UsageError("is not supported.", field="best_of", hint="ask for n choices, and take the best.")
     if body.echo and body.logprobs is not None:
-        raise FieldError("echo", "is not supported with logprobs", hint="leave one of them out.")
+        raise UsageError("is not supported with logprobs.", field="echo", hint="leave one of them out.")
     prompts = tuple(_prompts(body.prompt))
     if len(prompts) * asked.choices > MOST_TEXTS:
         wanted = f"makes {len(prompts) * asked.choices} texts of {len(prompts)} prompts"
-        raise FieldError("n", wanted, hint=f"ask for up to {MOST_TEXTS} at once.")
+        raise UsageError(f"{wanted}.", field="n", hint=f"ask for up to {MOST_TEXTS} at once.")
     return _Asked(asked, prompts, await constraints.held(body), bool(body.echo), client)
 
 
@@ -119,18 +119,18 @@ def _prompts(given: Any) -> list[Prompt]:  # noqa: ANN401 - as it was sent
     several = isinstance(given, list) and all(isinstance(one, str | list) for one in given)
     listed = given if several else [given]
     if not listed or len(listed) > MOST_PROMPTS:
-        raise FieldError("prompt", f"has {len(listed)} prompts", hint=f"send 1 to {MOST_PROMPTS}.")
+        raise UsageError(f"has {len(listed)} prompts.", field="prompt", hint=f"send 1 to {MOST_PROMPTS}.")
     return [_prompt(one, f"prompt[{at}]" if several else "prompt") for at, one in enumerate(listed)]
 
 
 def _prompt(given: Any, where: str) -> Prompt:  # noqa: ANN401 - as it was sent
     if given in ("", []):
-        raise FieldError(where, "is empty", hint="send at least one letter or token.")
+        raise UsageError("is empty.", field=where, hint="send at least one letter or token.")
     if isinstance(given, str):
         normalize.check(given, where)
         return (normalize.repaired(given),)
     if not isinstance(given, list) or not all(isinstance(one, int) and not isinstance(one, bool) for one in given):
-        raise FieldError(where, "is neither text nor a list of token ids", hint=_KINDS)
+        raise UsageError("is neither text nor a list of token ids.", field=where, hint=_KINDS)
     return tuple(given)
 
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import Constraints
-from hermes_cli.prompting import constrain
+from hermes_cli.prompting import structured_output as constrain
 from hermes_cli.prompting.normalize import check
-from hermes_cli.server.errors import FieldError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -51,13 +50,13 @@ async def held(body: Asked) -> Held | None:
     """What the answer to a request is held to, None for any text.
 
     Raises:
-        FieldError: it makes no sense, or cannot be enforced; the message says why.
+        UsageError: it makes no sense, or cannot be enforced; the message says why.
     """
     wishes = [(name, wish) for name in _READ if (wish := getattr(body, name)) is not None and not _free(wish)]
     if not wishes:
         return None
     if len(wishes) > 1:
-        raise FieldError(wishes[1][0], f"cannot go together with {wishes[0][0]}", hint=_ONE)
+        raise UsageError(f"cannot go together with {wishes[0][0]}.", field=wishes[1][0], hint=_ONE)
     name, wish = wishes[0]
     return await _aside(lambda: _READ[name](name, wish))
 
@@ -66,7 +65,7 @@ async def calls(tools: Sequence[dict[str, Any]], tool_choice: object, *, paralle
     """Which calls are possible, None where there are no tools.
 
     Raises:
-        FieldError: a tool cannot be used, or the choice makes no sense.
+        UsageError: a tool cannot be used, or the choice makes no sense.
     """
     mode, offered = _chosen(tool_choice, tools)
 
@@ -94,11 +93,13 @@ def _chosen(choice: object, tools: Sequence[dict[str, Any]]) -> tuple[Any, Seque
     allowed = allowed if isinstance(allowed, dict) else choice  # Responses have it flat
     mode, listed, where = allowed.get("mode", "auto"), allowed.get("tools"), "tool_choice.allowed_tools"
     if mode not in ("auto", "required") or not isinstance(listed, list) or not listed:
-        raise FieldError(where, "needs a mode (auto or required) and tools", hint="name some of the tools.")
+        raise UsageError("needs a mode (auto or required) and tools.", field=where, hint="name some of the tools.")
     known = {tool["function"]["name"]: tool for tool in tools}
     names = [_name(one) for one in listed]
     if missing := [name for name in names if name not in known]:
-        raise FieldError(f"{where}.tools", f"names {missing[0]}", hint=f"offered are: {', '.join(known) or 'none'}.")
+        raise UsageError(
+            f"names {missing[0]}.", field=f"{where}.tools", hint=f"offered are: {', '.join(known) or 'none'}."
+        )
     return mode, [known[str(name)] for name in dict.fromkeys(names)]
 
 
@@ -114,15 +115,15 @@ def _response_format(field: str, given: dict[str, Any]) -> Held:
         schema = given.get("schema")  # as llama.cpp's server and others have it
         return _json(f"{field}.schema", schema) if schema is not None else _any_object(field)
     if kind != "json_schema":
-        raise FieldError(f"{field}.type", f"is {json.dumps(kind, default=str)[:40]}", hint=_FORMATS)
+        raise UsageError(f"is {json.dumps(kind, default=str)[:40]}.", field=f"{field}.type", hint=_FORMATS)
     inner = given.get("json_schema", given)
     if not isinstance(inner, dict):
-        raise FieldError(f"{field}.json_schema", "must be an object", hint=_FORMATS)
+        raise UsageError("must be an object.", field=f"{field}.json_schema", hint=_FORMATS)
     if inner.get("schema") is None:
         return _any_object(field)
     strict = inner.get("strict")
     if not isinstance(strict, bool | None):
-        raise FieldError(f"{field}.json_schema.strict", "must be true or false", hint="leave it out.")
+        raise UsageError("must be true or false.", field=f"{field}.json_schema.strict", hint="leave it out.")
     where = f"{field}.json_schema.schema" if inner is not given else f"{field}.schema"
     return _json(where, inner["schema"], strict=bool(strict))
 
@@ -132,7 +133,7 @@ def _json(field: str, schema: Any, *, strict: bool = False) -> Held:  # noqa: AN
         try:
             schema = json.loads(schema)
         except (ValueError, RecursionError):
-            raise FieldError(field, "is no JSON", hint="send a JSON schema.") from None
+            raise UsageError("is no JSON.", field=field, hint="send a JSON schema.") from None
     if schema == {}:
         return _any_object(field)
 
@@ -153,7 +154,7 @@ def _regex(field: str, pattern: Any) -> Held:  # noqa: ANN401 - as it was sent
 
 def _choice(field: str, options: Any) -> Held:  # noqa: ANN401 - as it was sent
     if not isinstance(options, list):
-        raise FieldError(field, "must be a list of texts", hint='write it like this: ["yes", "no"].')
+        raise UsageError("must be a list of texts.", field=field, hint='write it like this: ["yes", "no"].')
     return Held(field, _enforced(field, lambda: constrain.choice(options)))
 
 
@@ -162,7 +163,7 @@ def _grammar(field: str, grammar: Any) -> Held:  # noqa: ANN401 - as it was sent
     if text.lstrip().startswith(_LARK):
         first, _, text = text.lstrip().partition("\n")
         if first.strip() != _LARK + " {}" and first.strip() != _LARK:
-            raise FieldError(field, "has options for llguidance", hint=f"begin it with `{_LARK} {{}}`.")
+            raise UsageError("has options for llguidance.", field=field, hint=f"begin it with `{_LARK} {{}}`.")
         return Held(field, _enforced(field, lambda: constrain.lark(text)))
     made = constrain.gbnf if "::=" in text else constrain.lark
     return Held(field, _enforced(field, lambda: made(text)))
@@ -173,14 +174,14 @@ def _structured(field: str, given: dict[str, Any]) -> Held:
     if given.get("json_object") is True:
         return _any_object(field)
     if len(said) != 1:
-        raise FieldError(field, f"must have one of {', '.join(_STRUCTURED)}", hint=_ONE)
+        raise UsageError(f"must have one of {', '.join(_STRUCTURED)}.", field=field, hint=_ONE)
     ((name, wish),) = said.items()
     return _STRUCTURED[name](f"{field}.{name}", wish)
 
 
 def _text(field: str, given: object) -> str:
     if not isinstance(given, str):
-        raise FieldError(field, "must be a text", hint="see docs/constraints.md.")
+        raise UsageError("must be a text.", field=field, hint="see docs/constraints.md.")
     return given
 
 
@@ -188,14 +189,10 @@ def _enforced(field: str, made: Callable[[], T]) -> T:
     """What is made, or an error that names the field."""
     try:
         return made()
-    except FieldError:
-        raise
     except UsageError as error:
-        why = error.message.removesuffix(".")
-        named, _, rest = why.partition(" ")
-        if named in {field, "tool_choice"}:
-            raise FieldError(named, rest, hint=error.hint) from None
-        raise FieldError(field, f"cannot be used: {why}", hint=error.hint) from None
+        if error.field:
+            raise
+        raise UsageError(f"cannot be used: {error.reason}", field=field, hint=error.hint) from None
 
 
 async def _aside(made: Callable[[], T]) -> T:

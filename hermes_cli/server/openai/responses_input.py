@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.server.errors import FieldError
+from hermes_cli.errors import UsageError
 from hermes_cli.server.openai.schemas import MOST_MESSAGES
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ def items(given: object) -> list[Item]:
     """The input as items.
 
     Raises:
-        FieldError: it is neither a text nor a list of objects.
+        UsageError: it is neither a text nor a list of objects.
     """
     if isinstance(given, str):
         return [{"type": "message", "role": "user", "content": given}]
     if not isinstance(given, list) or not 0 < len(given) <= MOST_MESSAGES:
-        raise FieldError("input", f"must be a text, or a list of 1 to {MOST_MESSAGES:,} items", hint=_KINDS)
+        raise UsageError(f"must be a text, or a list of 1 to {MOST_MESSAGES:,} items.", field="input", hint=_KINDS)
     for index, one in enumerate(given):
         if not isinstance(one, dict):
-            raise FieldError(f"input[{index}]", "must be an object", hint=_KINDS)
+            raise UsageError("must be an object.", field=f"input[{index}]", hint=_KINDS)
     return given
 
 
@@ -40,7 +40,7 @@ def resolved(given: Iterable[Item], find: Callable[[str], Item | None]) -> list[
     """Items, with those that are only named by their id looked up.
 
     Raises:
-        FieldError: there is none with such an id.
+        UsageError: there is none with such an id.
     """
     found: list[Item] = []
     for index, one in enumerate(given):
@@ -50,7 +50,9 @@ def resolved(given: Iterable[Item], find: Callable[[str], Item | None]) -> list[
         name = one.get("id")
         item = find(name) if isinstance(name, str) else None
         if item is None:
-            raise FieldError(f"input[{index}].id", "is of no item that is kept here", hint="send the item itself.")
+            raise UsageError(
+                "is of no item that is kept here.", field=f"input[{index}].id", hint="send the item itself."
+            )
         found.append(item)
     return found
 
@@ -77,7 +79,7 @@ class Conversation:
         """One more item.
 
         Raises:
-            FieldError: it is of a kind that is not understood here, or not as it should be.
+            UsageError: it is of a kind that is not understood here, or not as it should be.
         """
         kind = _kind(item)
         if kind == "message":
@@ -90,7 +92,7 @@ class Conversation:
             self._output(item, place)
         else:
             what = f"is of type {kind[:60]}" if isinstance(kind, str) else "has no type"
-            raise FieldError(place, f"{what}, which is not supported", hint=_KINDS)
+            raise UsageError(f"{what}, which is not supported.", field=place, hint=_KINDS)
         self._last = kind
 
     def _message(self, item: Item, place: str) -> None:
@@ -123,7 +125,7 @@ class Conversation:
     def _output(self, item: Item, place: str) -> None:
         self._turn = None
         if not isinstance(item.get("call_id"), str):
-            raise FieldError(f"{place}.call_id", "must be a text", hint="say which call this is the output of.")
+            raise UsageError("must be a text.", field=f"{place}.call_id", hint="say which call this is the output of.")
         self._append({"role": "tool", "tool_call_id": item["call_id"], "content": item.get("output")}, place)
         self.places[f"{self._here}.tool_call_id"] = f"{place}.call_id"
         self.places[f"{self._here}.content"] = f"{place}.output"
@@ -164,7 +166,9 @@ def _thought(item: Item, place: str) -> str:
         texts = [one.get("text") for one in parts if isinstance(one, dict)] if isinstance(parts, list) else [None]
         whole = [text for text in texts if isinstance(text, str)]
         if not isinstance(parts, list) or len(whole) != len(parts):
-            raise FieldError(f"{place}.{name}", "must be a list of parts with a text", hint="send it as it was given.")
+            raise UsageError(
+                "must be a list of parts with a text.", field=f"{place}.{name}", hint="send it as it was given."
+            )
         if whole:
             return "\n\n".join(whole)
     return ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hermes_cli.errors import UsageError
 from hermes_cli.prompting.normalize import check
-from hermes_cli.server.errors import FieldError
 from hermes_cli.server.openai.as_chat import Names, Ordered, ordered
 from hermes_cli.server.openai.responses_input import Conversation, items, resolved
 from hermes_cli.server.openai.responses_schemas import REFUSED, SAME, ResponseRequest
@@ -90,20 +90,20 @@ def _refuse(extra: Mapping[str, Any]) -> None:
     """What would change the result, and is not to be had."""
     for name, (usual, hint) in REFUSED.items():
         if extra.get(name) not in (None, usual):
-            raise FieldError(name, "is not supported", hint=hint)
+            raise UsageError("is not supported.", field=name, hint=hint)
 
 
 def _object(of: Mapping[str, Any], name: str, where: str) -> dict[str, Any] | None:
     value = of.get(name)
     if value is not None and not isinstance(value, dict):
-        raise FieldError(f"{where}.{name}", "must be an object", hint='write it like this: {"type": "text"}.')
+        raise UsageError("must be an object.", field=f"{where}.{name}", hint='write it like this: {"type": "text"}.')
     return value
 
 
 def _effort(reasoning: Mapping[str, Any]) -> str | None:
     effort = reasoning.get("effort")
     if effort is not None and not isinstance(effort, str):
-        raise FieldError("reasoning.effort", "must be a text", hint="leave it out for what is usual.")
+        raise UsageError("must be a text.", field="reasoning.effort", hint="leave it out for what is usual.")
     return effort
 
 
@@ -113,7 +113,7 @@ def _summary(reasoning: Mapping[str, Any]) -> bool:
     for name in ("summary", "generate_summary"):
         wanted = reasoning.get(name)
         if wanted is not None and wanted not in (*kinds, "none"):
-            raise FieldError(f"reasoning.{name}", f"must be one of {', '.join(kinds)}", hint="leave it out.")
+            raise UsageError(f"must be one of {', '.join(kinds)}.", field=f"reasoning.{name}", hint="leave it out.")
         if wanted in kinds:
             return True
     return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.server.errors import FieldError
+from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ def wished(body: ChatRequest) -> Thinking:
     """What a request says. Where it says two things, what OpenAI documents counts first.
 
     Raises:
-        FieldError: a value makes no sense.
+        UsageError: a value makes no sense.
     """
     said = list(_said(body))
     field, think = next(((field, think) for field, think, _ in said if think is not None), ("", None))
@@ -68,12 +68,12 @@ def check(thinking: Thinking, form: Format, model: str) -> None:
     """Refuse what a model cannot do.
 
     Raises:
-        FieldError: reasoning is asked of a model that has none.
+        UsageError: reasoning is asked of a model that has none.
     """
     if thinking.think and thinking.field and not form.reasons:
-        raise FieldError(
-            thinking.field,
-            f"asks for reasoning, and {model} has no reasoning mode",
+        raise UsageError(
+            f"asks for reasoning, and {model} has no reasoning mode.",
+            field=thinking.field,
             hint="leave it out, or ask a model that reasons.",
         )
 
@@ -109,7 +109,7 @@ def _anthropic(given: dict[str, Any]) -> Iterator[tuple[str, bool | None, int | 
     kinds = {"enabled": True, "disabled": False, "adaptive": None}
     kind = given.get("type")
     if not isinstance(kind, str) or kind not in kinds:
-        raise FieldError("thinking.type", f"must be one of {', '.join(kinds)}", hint="leave thinking out.")
+        raise UsageError(f"must be one of {', '.join(kinds)}.", field="thinking.type", hint="leave thinking out.")
     yield "thinking.type", kinds[kind], _tokens(given.get("budget_tokens"), "thinking.budget_tokens")[1]
 
 
@@ -118,7 +118,7 @@ def _level(given: object, field: str) -> tuple[bool, int | None]:
     if given == "none":
         return False, None
     if not isinstance(given, str) or given not in BUDGETS:
-        raise FieldError(field, f"is {str(given)[:40]!r}", hint=f"{_LEVELS}.")
+        raise UsageError(f"is {str(given)[:40]!r}.", field=field, hint=f"{_LEVELS}.")
     return True, BUDGETS[given]
 
 
@@ -127,12 +127,12 @@ def _tokens(given: object, field: str) -> tuple[bool | None, int | None]:
     if given is None:
         return None, None
     if not isinstance(given, int) or isinstance(given, bool):
-        raise FieldError(field, "must be a number of tokens", hint="give a whole number, or leave it out.")
+        raise UsageError("must be a number of tokens.", field=field, hint="give a whole number, or leave it out.")
     return (None, None) if given < 0 else (False if given == 0 else None, given)
 
 
 def _flag(given: dict[str, Any] | None, name: str, of: str) -> bool | None:
     value = (given or {}).get(name)
     if value is not None and not isinstance(value, bool):
-        raise FieldError(f"{of}.{name}", "must be true or false", hint="leave it out for what is usual.")
+        raise UsageError("must be true or false.", field=f"{of}.{name}", hint="leave it out for what is usual.")
     return value

@@ -13,7 +13,6 @@ from hermes_cli.engine.request import MAX_SEED, SamplingOptions
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
-from hermes_cli.server.errors import FieldError
 from hermes_cli.server.openai import constraints, thinking
 from hermes_cli.server.openai.schemas import REFUSED
 from hermes_cli.server.pool import AS_TOLD
@@ -103,11 +102,11 @@ class ChatOrder:
         """One for each choice.
 
         Raises:
-            FieldError: this model cannot do what is asked.
+            UsageError: this model cannot do what is asked.
         """
         form = served.chatter.choice.format
         if self.turn.tools and not form.takes_tools:
-            raise FieldError("tools", f"cannot be given to {served.name}", hint="ask a model that takes tools.")
+            raise UsageError(f"cannot be given to {served.name}.", field="tools", hint="ask a model that takes tools.")
         thinking.check(self.thinking, form, served.name)
         wishes = self.turn.wishes
         if wishes.think is None:
@@ -130,7 +129,9 @@ async def chat_order(body: ChatRequest, client: str) -> ChatOrder:
     tools = normalize.tools(body.tools)
     top_logprobs = body.top_logprobs or 0
     if top_logprobs and not body.logprobs:
-        raise FieldError("top_logprobs", "is given without logprobs", hint="set logprobs to true, or leave it out.")
+        raise UsageError(
+            "is given without logprobs.", field="top_logprobs", hint="set logprobs to true, or leave it out."
+        )
     asked = order(body, top_logprobs if body.logprobs else None)
     wish = thinking.wished(body)
     answer = await constraints.held(body)
@@ -215,9 +216,11 @@ def _refuse(body: Asked) -> None:
     for name, value in (body.model_extra or {}).items():
         if value is not None and name in REFUSED and value not in REFUSED[name]:
             hint = _INSTEAD.get(name, "leave it out: nothing here would do what it says.")
-            raise FieldError(name, "is not supported", hint=hint)
+            raise UsageError("is not supported.", field=name, hint=hint)
     if (body.min_tokens or 0) > 0 and not body.ignore_eos:
-        raise FieldError("min_tokens", "is not supported without ignore_eos", hint="set ignore_eos, and max_tokens.")
+        raise UsageError(
+            "is not supported without ignore_eos.", field="min_tokens", hint="set ignore_eos, and max_tokens."
+        )
 
 
 _INSTEAD = {
@@ -235,7 +238,7 @@ def _sampling(body: Asked) -> dict[str, Any]:
     """What is said of sampling.
 
     Raises:
-        FieldError: a value is out of its range.
+        UsageError: a value is out of its range.
     """
     said = {ours: value for name, ours in _SAMPLING.items() if (value := getattr(body, name)) is not None}
     if body.dry_sequence_breakers is not None:
@@ -247,16 +250,16 @@ def _sampling(body: Asked) -> dict[str, Any]:
     try:
         SamplingOptions(**said)
     except UsageError as error:
-        named, _, why = error.message.removesuffix(".").partition(" ")
-        names = [name for name, ours in _SAMPLING.items() if ours == named and getattr(body, name) is not None]
-        name = names[-1] if names else named
-        raise FieldError(name, why, hint=error.hint.replace(named, name)) from None
+        names = [name for name, ours in _SAMPLING.items() if ours == error.field and getattr(body, name) is not None]
+        raise UsageError(error.reason, field=names[-1] if names else error.field, hint=error.hint) from None
     return said
 
 
 def _token(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10):  # noqa: PLR2004 - more than any vocabulary has
-        raise FieldError("logit_bias", f"has {text[:40]!r}, which is no token id", hint="POST /tokenize tells ids.")
+        raise UsageError(
+            f"has {text[:40]!r}, which is no token id.", field="logit_bias", hint="POST /tokenize tells ids."
+        )
     return int(text)
 
 
@@ -266,4 +269,4 @@ def _keep_alive(body: Asked) -> float | None:
     try:
         return seconds(body.keep_alive)
     except UsageError as error:
-        raise FieldError("keep_alive", "is no duration", hint=error.hint) from None
+        raise UsageError("is no duration.", field="keep_alive", hint=error.hint) from None

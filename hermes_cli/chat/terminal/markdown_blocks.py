@@ -1,0 +1,237 @@
+"""How Markdown looks in a terminal: blocks of the parse tree in, lines out, each no wider than it may be.
+
+No line of a block depends on a block after it, and no item of a list on its next one: so it can be shown as it comes.
+Nothing is left out: HTML, addresses of links and unknown languages are shown as they were written.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from markdown_it import MarkdownIt
+from markdown_it.tree import SyntaxTreeNode
+from rich.cells import cell_len
+from rich.style import Style
+from rich.text import Text
+
+from hermes_cli.chat.terminal.highlight import CodeHighlighter
+from hermes_cli.console import CONTROL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+
+DEEPEST = 20  # levels of nesting that markdown-it-py reads; what is deeper it leaves out
+NARROWEST = 8  # columns: deeply nested text does not get narrower
+
+_DIM = Style(dim=True)
+_STYLES = {"em": Style(italic=True), "strong": Style(bold=True), "s": Style(strike=True)}
+_CODE = Style(color="cyan")
+_LINK = Style(underline=True)
+_HEADING = Style(bold=True)
+_FIRST_HEADING = Style(bold=True, underline=True)
+_BULLETS = "•◦▪"
+_SIDES: dict[str, Literal["left", "center", "right"]] = {
+    "": "left",
+    "text-align:left": "left",
+    "text-align:center": "center",
+    "text-align:right": "right",
+}
+
+
+@cache
+def _parser() -> MarkdownIt:
+    """CommonMark with tables, but for what would need the text as a whole (references), and what hides text (HTML)."""
+    parser = MarkdownIt("commonmark", {"maxNesting": DEEPEST}).enable(["table", "strikethrough"])
+    return parser.disable(["reference", "html_block", "html_inline"])
+
+
+def parse(source: str) -> list[SyntaxTreeNode]:
+    """The top-level blocks of a text, in order."""
+    return list(SyntaxTreeNode(_parser().parse(source)).children)
+
+
+class BlockRenderer:
+    """Lines of blocks, all from one text."""
+
+    def __init__(self, console: Console, source: str, width: int) -> None:
+        """Nothing is rendered yet.
+
+        Args:
+            console: tells how wide letters are.
+            source: that was parsed, as it is needed for what has no look of its own.
+            width: in columns.
+        """
+        self._console, self._source, self._width = console, source.split("\n"), width
+
+    def block(self, node: SyntaxTreeNode, first: int | None = None) -> list[Text]:
+        """The lines of a block. A list begins with number `first`, if it goes on from another part of it."""
+        if node.type in {"bullet_list", "ordered_list"}:
+            return self.items(node.children, first_number(node) if first is None else first)
+        return self._as_written(node) if _deep(node) else list(self._block(node, self._width))
+
+    def items(self, nodes: Sequence[SyntaxTreeNode], first: int | None) -> list[Text]:
+        """The lines of some items of a list, the first of them with this number; None if they have none."""
+        lines: list[Text] = []
+        for at, node in enumerate(nodes):
+            number = None if first is None else first + at
+            lines += self._as_written(node) if _deep(node) else self._items([node], number, self._width, 0)
+        return lines
+
+    def _block(self, node: SyntaxTreeNode, width: int, depth: int = 0) -> Iterator[Text]:
+        width = max(width, NARROWEST)
+        if node.type == "paragraph":
+            yield from self._wrapped(_inline(node), width)
+        elif node.type == "heading":
+            text = _inline(node)
+            text.stylize_before(_FIRST_HEADING if node.tag == "h1" else _HEADING)
+            yield from self._wrapped(text, width)
+        elif node.type in {"bullet_list", "ordered_list"}:
+            yield from self._items(node.children, first_number(node), width, depth)
+        elif node.type == "blockquote":
+            yield from _beside(Text("▌ ", _DIM), self._blocks(node.children, width - 2, depth), Text("▌ ", _DIM))
+        elif node.type == "fence":
+            yield from (line for whole in code(node) for line in folded(whole, width))
+        elif node.type == "hr":
+            yield Text("─" * width, _DIM)
+        elif node.type == "table":
+            yield from self._table(node, width)
+        else:
+            yield from self._as_written(node)
+
+    def _blocks(self, nodes: Sequence[SyntaxTreeNode], width: int, depth: int) -> Iterator[Text]:
+        """Blocks with an empty line between them, but for what belongs to the paragraph before it."""
+        for at, node in enumerate(nodes):
+            if at and not (depth and node.type.endswith("_list") and nodes[at - 1].type == "paragraph"):
+                yield Text()
+            yield from self._block(node, width, depth)
+
+    def _items(self, nodes: Sequence[SyntaxTreeNode], first: int | None, width: int, depth: int) -> Iterator[Text]:
+        for at, item in enumerate(nodes):
+            mark = f"{_BULLETS[min(depth, 2)]:>2} " if first is None else f"{first + at:>2}{item.markup} "
+            lines = list(self._blocks(item.children, width - len(mark), depth + 1))
+            yield from _beside(Text(mark, _DIM), lines or [Text()], Text(" " * len(mark)))
+
+    def _table(self, node: SyntaxTreeNode, width: int) -> Iterator[Text]:
+        from rich import box  # noqa: PLC0415 - few answers have tables
+        from rich.table import Table  # noqa: PLC0415
+
+        rows = [row.children for part in node.children for row in part.children]
+        if len(rows[0]) * 4 > width:  # too narrow for so many columns
+            yield from self._as_written(node)
+            return
+        table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False, header_style="bold")
+        for cell in rows[0]:
+            side = _SIDES[str(cell.attrs.get("style", ""))]
+            table.add_column(_inline(cell), justify=side, overflow="fold")
+        for row in rows[1:]:
+            table.add_row(*map(_inline, row))
+        options = self._console.options.update(width=width, height=None)
+        for line in self._console.render_lines(table, options, pad=False):
+            text = Text.assemble(*((piece.text, piece.style or "") for piece in line if not piece.control))
+            text.rstrip()
+            yield text
+
+    def _as_written(self, node: SyntaxTreeNode) -> list[Text]:
+        start, end = node.map or (0, len(self._source))
+        return [piece for line in self._source[start:end] for piece in folded(expanded(line), self._width)]
+
+    def _wrapped(self, text: Text, width: int) -> Iterator[Text]:
+        if cell_len(text.plain) <= width and "\n" not in text.plain:
+            yield text
+        else:
+            yield from text.wrap(self._console, width, overflow="fold")
+
+
+def _deep(node: SyntaxTreeNode) -> bool:
+    """Whether something may have been left out of it, as too deep."""
+    return any(one.level >= DEEPEST - 1 for one in node.walk())
+
+
+def first_number(node: SyntaxTreeNode) -> int | None:
+    """With which number a list begins; None if it is not numbered."""
+    return int(node.attrs.get("start", 1)) if node.type == "ordered_list" else None
+
+
+def code(node: SyntaxTreeNode) -> list[Text]:
+    """The lines of a block of code, between those that say where it begins and ends."""
+    lines = node.content.removesuffix("\n").split("\n") if node.content else []
+    return [edge(node.markup, node.info), *CodeHighlighter(language(node.info)).show(lines), edge(node.markup)]
+
+
+def edge(markup: str, info: str = "") -> Text:
+    """The line before or after code."""
+    return Text(f"{markup}{info.strip()}".translate(CONTROL), _DIM)
+
+
+def language(info: str) -> str:
+    """That a block of code says it is in."""
+    return info.split(maxsplit=1)[0].lower() if info.strip() else ""
+
+
+def folded(line: Text, width: int) -> list[Text]:
+    """A line as a terminal of that width shows it: broken where it is full."""
+    if cell_len(line.plain) <= width:
+        return [line]
+    cuts, filled = [], 0
+    for at, letter in enumerate(line.plain):
+        taken = cell_len(letter)
+        if filled + taken > width:
+            cuts.append(at)
+            filled = 0
+        filled += taken
+    return list(line.divide(cuts))
+
+
+def expanded(line: str) -> Text:
+    """Text as it was written, tabs as blanks."""
+    text = Text(line)
+    text.expand_tabs(4)
+    return text
+
+
+def _beside(mark: Text, lines: Sequence[Text] | Iterator[Text], below: Text) -> Iterator[Text]:
+    """Lines with something before the first of them, and before all others."""
+    for at, line in enumerate(lines):
+        yield Text.assemble(below if at else mark, line)
+
+
+def _inline(node: SyntaxTreeNode) -> Text:
+    """The text of a block, in its styles."""
+    text = Text()
+    for child in node.children:
+        _write(child, Style.null(), text)
+    text.expand_tabs(4)
+    return text
+
+
+def _write(node: SyntaxTreeNode, style: Style, text: Text) -> None:
+    if node.type == "code_inline":
+        text.append(node.content, style + _CODE)
+    elif node.type in {"softbreak", "hardbreak"}:
+        text.append("\n")
+    elif node.type == "link":
+        _write_link(node, style, text)
+    elif node.type == "image":
+        text.append(f"[{node.content}] ({node.attrs.get('src', '')})".translate(CONTROL), style)
+    elif node.children:
+        style += _STYLES.get(node.type, Style.null())
+        for child in node.children:
+            _write(child, style, text)
+    else:
+        text.append(node.content.translate(CONTROL), style)
+
+
+def _write_link(node: SyntaxTreeNode, style: Style, text: Text) -> None:
+    """What a link says, and where it leads: that is never hidden."""
+    start, address = len(text), str(node.attrs.get("href", "")).translate(CONTROL)
+    for child in node.children:
+        _write(child, style, text)
+    if text.plain[start:] == address:
+        text.stylize(_LINK, start)
+    else:
+        text.append(" (", style)
+        text.append(address, style + _LINK)
+        text.append(")", style)

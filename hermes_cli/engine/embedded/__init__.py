@@ -1,0 +1,1 @@
+"""The engine of hermes itself: llama.cpp in a child process."""

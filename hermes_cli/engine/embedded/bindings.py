@@ -1,0 +1,88 @@
+"""llama.cpp's C API without the rest of the Python package that it comes in, and llama.cpp's log.
+
+`import llama_cpp` also loads a chat layer with NumPy and Jinja, 0.12 s for what hermes has no use for. The module with
+the API, `llama_cpp.llama_cpp`, needs none of that; only Python's habit of running a package's `__init__` first does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections import deque
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
+from typing import TYPE_CHECKING
+
+from hermes_cli.engine.embedded.process import REINSTALL_HINT
+from hermes_cli.errors import EngineError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from llama_cpp import llama_cpp
+
+PACKAGE = "llama_cpp"
+
+
+def _api() -> ModuleType:
+    spec = find_spec(PACKAGE)
+    if PACKAGE in sys.modules or spec is None:
+        return import_module(f"{PACKAGE}.{PACKAGE}")
+    sys.modules[PACKAGE] = module_from_spec(spec)  # made, but not run
+    try:
+        return import_module(f"{PACKAGE}.{PACKAGE}")
+    finally:
+        del sys.modules[PACKAGE]  # whoever wants the whole package still gets it, around the same API
+
+
+if not TYPE_CHECKING:
+    try:
+        llama_cpp = _api()
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EngineError(f"llama.cpp cannot be loaded: {error}.", hint=REINSTALL_HINT) from error
+
+
+ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR (ggml/include/ggml.h)
+CONTINUE_LEVEL = 5  # GGML_LOG_LEVEL_CONT: the rest of the line before
+KEPT_LINES = 20
+
+
+class Log:
+    """Receives every line that llama.cpp writes. There is one for the whole process, as llama.cpp has one log.
+
+    `verbose` shows them on standard error; `kept`, unless None, gets them all, for whoever reads sizes out of them.
+    """
+
+    def __init__(self) -> None:
+        self.verbose = False
+        self.kept: list[str] | None = None
+        self._errors: deque[str] = deque(maxlen=KEPT_LINES)
+        self._level = 0
+        self._callback = llama_cpp.llama_log_callback(self._receive)  # kept: C holds only a bare pointer to it
+        self.install()
+
+    def install(self) -> None:
+        """Make this the log again, after somebody else listened, as the package llama_cpp does once it is imported."""
+        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def _receive(self, level: int, text: bytes, _: object) -> None:
+        line = text.decode("utf-8", "replace")
+        if level != CONTINUE_LEVEL:
+            self._level = level
+        if self._level == ERROR_LEVEL and line.strip():
+            self._errors.append(line.strip())
+        if self.kept is not None:
+            self.kept.append(line)
+        if self.verbose:
+            sys.stderr.write(line)
+
+    def take_errors(self) -> str:
+        """The error lines since the last call, in order, without the names of C functions."""
+        lines = [line.split(": ", 1)[-1] if line.split(": ", 1)[0].isidentifier() else line for line in self._errors]
+        self._errors.clear()
+        return "; ".join(dict.fromkeys(lines))
+
+
+LOG = Log()
+
+__all__ = ["LOG", "llama_cpp"]

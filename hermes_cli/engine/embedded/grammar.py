@@ -1,0 +1,326 @@
+"""Grammars at work: which tokens may come next, which must, and whether a token that was drawn may stay.
+
+A grammar is a text (llguidance's, as JSON); where it comes from is not known here. One `Grammars` serves a model, one
+`Matcher` a request. The cheapest way to use a matcher, and the same distribution as with a mask in every step:
+
+    append what `forced()` returns, without sampling;
+    else draw a token as if there were no grammar, and keep it if `try_accept()` takes it;
+    else draw again among what `mask()` allows (`apply_mask`), and `accept()` that;
+    stop when `finished`, or when a token ends the generation.
+
+Everything that goes wrong inside of llguidance is an error here; it never goes on as if there were no grammar.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import takewhile
+from threading import Lock
+from typing import TYPE_CHECKING, TypeVar
+
+from hermes_cli.engine.embedded.bindings import llama_cpp
+from hermes_cli.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Sequence
+
+    import numpy as np
+    from llguidance import LLMatcher, LLTokenizer
+    from numpy.typing import NDArray
+
+    from hermes_cli.engine.embedded.vocabulary import Vocabulary
+
+T = TypeVar("T")
+
+MOST_COMPILED = 16  # grammars that are kept (0.1 to 60 MB); agents come back with the same tools in every turn
+
+# What one request may cost, in llguidance's units. A lexer state has 1 to 2 KB, and all requests with a grammar share
+# them; a long text of free prose takes 10,000. Where rules are ambiguous the time for an item grows with the square of
+# the others: a mask of 20,000 items takes 0.4 s, of the default (50,000) 2.6 s. Honest ones stay below 10,000.
+MOST_STATES, MOST_SYMBOLS, MOST_ITEMS = 50_000, 100_000, 20_000
+
+# Processor time, in seconds, that a request may take from all others: at first, and for each question to its matcher.
+# Honest grammars take 5 ms for a mask of 128,000 tokens, and 0.1 ms for anything else.
+CREDIT, CREDIT_PER_CALL = 1.0, 0.010
+LONG = 16  # bytes; taking a token has no limits of llguidance's, and takes time for each byte of it
+
+_SPECIAL = b"\xff"  # llguidance's mark for tokens that are no text
+_BRACKETED = re.compile(rb"<[^<>\s]+>|\[[^\[\]\s]+\]")  # how special tokens are spelled that somebody added
+_BUG = "this is a bug in hermes or llguidance; please report it with the schema or the tools."
+
+
+class Grammars:
+    """Compiles grammars for one model's vocabulary. Threads may share it."""
+
+    def __init__(self, vocabulary: Vocabulary, tags: Iterable[str] = ()) -> None:
+        """Read the vocabulary: 0.8 s for 128,000 tokens.
+
+        Args:
+            vocabulary: of a model that stays open as long as this is used.
+            tags: texts that are no ordinary text if they are one token, such as `<tool_call>`.
+
+        Raises:
+            UsageError: no token ends an answer.
+        """
+        from llguidance import LLTokenizer  # noqa: PLC0415 - 0.1 s, and most models never need it
+
+        self.vocabulary = vocabulary
+        special = special_tokens(vocabulary, tags)
+        self.tags, self.others = special.tags, special.others
+        if not special.ends:
+            raise UsageError(
+                "this model's vocabulary has no token that ends an answer, so nothing can be constrained.",
+                hint="use another file of this model.",
+            )
+        pieces = _pieces(vocabulary, {*special.ends, *special.tags.values(), *special.others})
+        self._tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined] # not in its stub
+            tokens=pieces,
+            vocab_ptr=ctypes.cast(vocabulary._vocab, ctypes.c_void_p).value,  # noqa: SLF001 - llguidance tokenizes itself
+            tokenize_fptr=ctypes.cast(llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value,  # noqa: SLF001 - as above
+            eos_token=list(special.ends),
+        )
+        self._long = frozenset(token for token, piece in enumerate(pieces) if len(piece) > LONG)
+        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._lock = Lock()
+
+    def start(self, grammar: str) -> Matcher:
+        """A matcher at the beginning of a grammar; compiled at its first use, which takes milliseconds to a second.
+
+        Raises:
+            UsageError: the grammar cannot be compiled for this vocabulary.
+        """
+        with self._lock:
+            matcher = self._compiled.get(grammar)
+        if matcher is None:
+            matcher = self._compile(grammar)
+        with self._lock:
+            self._compiled[grammar] = matcher
+            self._compiled.move_to_end(grammar)
+            while len(self._compiled) > MOST_COMPILED:
+                self._compiled.popitem(last=False)
+            return Matcher(matcher.deep_copy(), self._long, lambda: self._forget(grammar, matcher))
+
+    def _forget(self, grammar: str, matcher: LLMatcher) -> None:
+        """Compile a grammar anew the next time: copies share the states of its lexer, and so a failure of that."""
+        with self._lock:
+            if self._compiled.get(grammar) is matcher:
+                del self._compiled[grammar]
+
+    def _compile(self, grammar: str) -> LLMatcher:
+        from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415 - as above
+
+        limits = LLParserLimits(
+            step_max_items=MOST_ITEMS,
+            max_lexer_states=MOST_STATES,
+            max_grammar_size=MOST_SYMBOLS,
+            verbose_errors=False,
+        )
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+        if matcher.is_error():
+            raise UsageError(
+                f"the grammar cannot be used with this model: {_first_line(matcher)}.",
+                hint="simplify it; docs/constraints.md has the limits.",
+            )
+        return matcher
+
+
+class Matcher:
+    """Where one request is in its grammar. Belongs to one thread at a time."""
+
+    def __init__(self, matcher: LLMatcher, long: Container[int], spoiled: Callable[[], None]) -> None:
+        """Use `Grammars.start`.
+
+        Args:
+            matcher: to be used by nobody else.
+            long: tokens that are asked for before they are taken.
+            spoiled: is called when llguidance gives up.
+        """
+        self._matcher, self._long, self._spoiled = matcher, long, spoiled
+        self._credit = CREDIT
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing may follow but the end."""
+        return self._matcher.is_stopped() and not self._matcher.is_error()
+
+    @property
+    def may_end(self) -> bool:
+        """Whether all so far is whole."""
+        return self._matcher.is_accepting()
+
+    def mask(self) -> bytes:
+        """The tokens that may come next: bit `i % 8` of byte `i // 8` is token `i`; its size is a multiple of 4 bytes.
+
+        Raises:
+            EngineError: no token may, so that the grammar cannot be met, or it is too much work.
+        """
+        mask = self._timed(self._matcher.compute_bitmask)
+        self._check()
+        return mask
+
+    def forced(self) -> list[int]:
+        """The tokens that must come next, as the tokenizer would write them; `accept` them one by one.
+
+        Raises:
+            EngineError: they are too much work.
+        """
+        return self._timed(self._matcher.compute_ff_tokens)
+
+    def try_accept(self, token: int) -> bool:
+        """Go on with a token if it may come next; else nothing happens.
+
+        Raises:
+            EngineError: it is too much work.
+        """
+        if token in self._long and not self._masked(token):
+            return False
+        taken = self._timed(lambda: self._matcher.try_consume_tokens([token])) == 1
+        if not taken:
+            self._check()
+        return taken
+
+    def accept(self, token: int) -> None:
+        """Go on with a token.
+
+        Raises:
+            EngineError: it may not come next.
+        """
+        if not self.try_accept(token):
+            raise EngineError(f"the grammar does not allow token {token} here.", hint=_BUG)
+
+    def acceptable(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens may come next, one after the other; nothing happens. It may say too few.
+
+        Raises:
+            EngineError: it is too much work.
+        """
+        short = list(takewhile(lambda token: token not in self._long, tokens))
+        taken = self._timed(lambda: self._matcher.try_consume_tokens(short))
+        self.rollback(taken)
+        return taken
+
+    def rollback(self, count: int) -> None:
+        """Take back the last `count` tokens.
+
+        Raises:
+            EngineError: there were fewer.
+        """
+        if count:
+            self._matcher.rollback(count)
+        self._check()
+
+    def _masked(self, token: int) -> bool:
+        """Whether a token may come next, found out within the limits that masks have."""
+        return bool(self.mask()[token >> 3] >> (token & 7) & 1)
+
+    def _timed(self, ask: Callable[[], T]) -> T:
+        """What llguidance answers, if the request has not taken too much time yet.
+
+        Raises:
+            EngineError: it has.
+        """
+        started = time.thread_time()
+        answer = ask()
+        self._credit = min(self._credit + CREDIT_PER_CALL - (time.thread_time() - started), CREDIT)
+        if self._credit < 0:
+            raise EngineError(
+                "the grammar or schema takes too much time for each token.",
+                hint="make it less ambiguous; docs/constraints.md has the limits.",
+            )
+        return answer
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            self._spoiled()
+            raise EngineError(
+                f"what the grammar or schema asks for cannot be written from here: {_first_line(self._matcher)}.",
+                hint="simplify the grammar or schema; docs/constraints.md has the limits.",
+            )
+
+
+def apply_mask(mask: bytes, logits: NDArray[np.float32]) -> None:
+    """Make all tokens impossible that a mask does not allow, in place.
+
+    Args:
+        mask: of `Matcher.mask`.
+        logits: of one output, one for each token of the vocabulary.
+    """
+    import numpy as np  # noqa: PLC0415 - whoever has logits in an array has it loaded
+
+    allowed = np.unpackbits(np.frombuffer(mask, np.uint8), count=logits.size, bitorder="little")
+    logits[allowed == 0] = -np.inf
+
+
+@dataclass(frozen=True)
+class Special:
+    """The tokens of a vocabulary that are no text: tags, those that end a generation, and all others."""
+
+    tags: dict[str, int]
+    ends: tuple[int, ...]
+    others: tuple[int, ...]
+
+
+class LazyGrammars:
+    """`Grammars`, made when they are first needed, by whichever thread that is."""
+
+    def __init__(self, vocabulary: Vocabulary, tags: Iterable[str]) -> None:
+        self._vocabulary, self._tags = vocabulary, tuple(tags)
+        self._made: Grammars | None = None
+        self._lock = Lock()
+
+    def get(self) -> Grammars:
+        """The same ones for all; others wait while they are being made.
+
+        Raises:
+            UsageError: nothing can be constrained with this vocabulary.
+        """
+        with self._lock:
+            if self._made is None:
+                self._made = Grammars(self._vocabulary, self._tags)
+            return self._made
+
+
+def special_tokens(vocabulary: Vocabulary, tags: Iterable[str]) -> Special:
+    """Which tokens are no text.
+
+    Args:
+        vocabulary: to look in.
+        tags: texts that are no ordinary text if they are one token.
+    """
+    no_text = (
+        llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
+    )
+    added = llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+    found = ((tag, vocabulary.tokenize(tag, special=True)) for tag in tags)
+    single = {tag: tokens[0] for tag, tokens in found if len(tokens) == 1}
+    ends = vocabulary.ends()
+    others = []
+    for token, kind in vocabulary.marked.items():
+        is_tag = kind & added and _BRACKETED.fullmatch(vocabulary.piece(token))
+        if (kind & no_text or is_tag) and token not in ends and token not in single.values():
+            others.append(token)
+    return Special(single, tuple(sorted(ends)), tuple(others))
+
+
+def _pieces(vocabulary: Vocabulary, special: set[int]) -> list[bytes]:
+    """The bytes of all tokens, marked if they are no text."""
+    vocab = vocabulary._vocab  # noqa: SLF001 - as above
+    write = llama_cpp.llama_token_to_piece
+    room = 4096
+    buffer = ctypes.create_string_buffer(room)
+    pieces = []
+    for token in range(vocabulary.size):
+        size = write(vocab, token, buffer, room, 0, True)  # noqa: FBT003 - a C function
+        pieces.append(ctypes.string_at(buffer, size) if size >= 0 else vocabulary.piece(token))
+    for token in special:
+        pieces[token] = _SPECIAL + pieces[token]
+    return pieces
+
+
+def _first_line(matcher: LLMatcher) -> str:
+    said = matcher.get_error().strip().partition("\n")[0].rstrip(".")
+    return "no token fits" if said.startswith("NoExtension") else said

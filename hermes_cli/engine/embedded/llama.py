@@ -1,0 +1,335 @@
+"""llama.cpp's objects as Python objects that free what they own and turn every return code into an error.
+
+With `log.py` beside it this is the only file that touches `llama_cpp`, and it uses only the low-level API, which
+mirrors llama.h one to one. Objects close in any order and twice without harm; a context keeps its model alive.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from hermes_cli.engine.embedded.bindings import LOG, llama_cpp
+from hermes_cli.engine.embedded.vocabulary import Vocabulary
+from hermes_cli.errors import ContextFullError, EngineError, IntegrityError
+from hermes_cli.gguf.types import TENSOR_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from typing import Self
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hermes_cli.engine.embedded.batch import Batch
+    from hermes_cli.planning.memory import ContextSettings
+
+GGML_TYPES = {kind.name.lower(): number for number, kind in TENSOR_TYPES.items()}
+
+# What llama_decode returns (llama.h, comment above its declaration).
+DECODE_NO_SLOT = 1
+DECODE_ABORTED = 2
+DECODE_INVALID = -1
+
+
+def supports_gpu() -> bool:
+    """Whether the installed llama-cpp-python was built with any GPU backend."""
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
+class Owned:
+    """Something llama.cpp allocated: freed by `close()`, at the end of `with`, or when forgotten."""
+
+    _handle: Any = None
+
+    def _free(self, handle: Any) -> None:  # noqa: ANN401 - ctypes pointers have no common type
+        raise NotImplementedError
+
+    @property
+    def handle(self) -> Any:  # noqa: ANN401 - as above
+        """The C pointer.
+
+        Raises:
+            EngineError: it was closed already.
+        """
+        if self._handle is None:
+            raise EngineError(
+<<<<<<< HEAD:hermes_cli/engine/llama.py
+                f"this {type(self).__name__} is closed.", hint="this is a bug in hermes; please report it."
+=======
+                f"the {type(self).__name__.removeprefix('Llama').lower()} is closed.",
+                hint="this is a bug in hermes; please report it.",
+>>>>>>> main:hermes_cli/engine/embedded/llama.py
+            )
+        return self._handle
+
+    def close(self) -> None:
+        """Give the memory back; a second call does nothing."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._free(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():  # by then ctypes may be gone, and the memory goes with the process
+            self.close()
+
+
+class LlamaModel(Owned):
+    """Weights and vocabulary of one GGUF file (the first shard stands for all)."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        gpu_layers: int = -1,
+        tensor_split: Sequence[float] = (),
+        rehearse: bool = False,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            path: the file.
+            gpu_layers: layers to put on GPUs, the output matrix counted as one; -1 is all. Ignored by builds without a
+                GPU backend.
+            tensor_split: in which proportion the GPUs share them; empty leaves it to llama.cpp.
+            rehearse: read everything but the weights, and let contexts log what they would allocate.
+            progress: is told which part of the weights (0 to 1) has been read.
+
+        Raises:
+            IntegrityError: llama.cpp refused the file; the message holds its reason.
+        """
+        LOG.install()
+        LOG.take_errors()
+        llama_cpp.llama_backend_init()
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        if tensor_split:
+            shares = [*tensor_split, *[0.0] * llama_cpp.llama_max_devices()]  # llama.cpp reads one for each device
+            self._split = (ctypes.c_float * len(shares))(*shares)  # the model keeps a bare pointer to it
+            params.tensor_split = self._split
+        if rehearse:
+            params.no_alloc, params.load_mode = True, llama_cpp.LLAMA_LOAD_MODE_NONE
+        if progress:
+
+            def report(part: float, _: object) -> bool:
+                progress(part)
+                return True
+
+            self._progress = llama_cpp.llama_progress_callback(report)  # kept while llama.cpp has a bare pointer to it
+            params.progress_callback = self._progress
+        self._handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        if self._handle is None:
+            reason = LOG.take_errors() or "it gave no reason"
+            raise IntegrityError(
+                f"llama.cpp cannot load {path}: {reason}.",
+                hint="check that it is a whole, recent GGUF of a text model; `-v` shows llama.cpp's log.",
+            )
+        self.vocabulary = Vocabulary(self)
+        self._contexts: WeakSet[LlamaContext] = WeakSet()
+
+    def _free(self, handle: Any) -> None:  # noqa: ANN401
+        for context in list(self._contexts):
+            context.close()
+        llama_cpp.llama_model_free(handle)
+
+    @property
+    def trained_context(self) -> int:
+        """Context length the model was trained for, in tokens."""
+        return int(llama_cpp.llama_model_n_ctx_train(self.handle))
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return int(llama_cpp.llama_model_n_params(self.handle))
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of all tensors in bytes."""
+        return int(llama_cpp.llama_model_size(self.handle))
+
+    def metadata(self, key: str) -> str | None:
+        """A metadata value as text, or None where the file has no such key."""
+        size = 256
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length: int = llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), buffer, size)
+            if length < size:
+                return buffer.value.decode("utf-8", "replace") if length >= 0 else None
+            size = length + 1
+
+    def chat_template(self, name: str | None = None) -> str | None:
+        """The source of a named chat template or of the default one; None where the file has no such template."""
+        raw = llama_cpp.llama_model_chat_template(self.handle, None if name is None else name.encode())
+        return None if raw is None else raw.decode("utf-8", "replace")
+
+
+class LlamaContext(Owned):
+    """A KV cache of `length` tokens and the buffers to decode with, `batch_tokens` at once."""
+
+    def __init__(self, model: LlamaModel, settings: ContextSettings, *, threads: int) -> None:
+        """Allocate a context.
+
+        Args:
+            model: stays alive as long as the context.
+            settings: tokens that fit, conversations at once, types of the KV cache. Flash attention, if it is on, is
+                left out by llama.cpp where the backend has no code for it.
+            threads: for prefill and decode.
+
+        Raises:
+            EngineError: llama.cpp could not allocate it; the message holds its reason.
+        """
+        LOG.install()
+        LOG.take_errors()
+        self.model = model
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_seq_max = settings.context, settings.slots
+        self.batch_tokens = min(settings.micro_batch, settings.context)
+        params.n_batch = params.n_ubatch = self.batch_tokens
+        params.type_k, params.type_v = GGML_TYPES[settings.k_type], GGML_TYPES[settings.v_type]
+        if not settings.flash_attention:
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if settings.yarn_factor:
+            params.rope_scaling_type = llama_cpp.LLAMA_ROPE_SCALING_TYPE_YARN
+            params.rope_freq_scale = 1 / settings.yarn_factor
+            params.yarn_orig_ctx = settings.yarn_original
+        params.n_threads = params.n_threads_batch = threads
+        params.kv_unified, params.no_perf = settings.unified, True
+        self._handle = llama_cpp.llama_init_from_model(model.handle, params)
+        if self._handle is None:
+            reason = LOG.take_errors() or "it gave no reason"
+            raise EngineError(
+                f"llama.cpp cannot make a context of {settings.context:,} tokens: {reason}.",
+                hint="ask for a smaller one with --context; `-v` shows llama.cpp's log.",
+            )
+        model._contexts.add(self)  # noqa: SLF001 - a model frees its contexts first
+        self.length = int(llama_cpp.llama_n_ctx(self._handle))
+        self._memory = llama_cpp.llama_get_memory(self._handle)
+        self._outputs = 0
+
+    def _free(self, handle: Any) -> None:  # noqa: ANN401
+        llama_cpp.llama_free(handle)
+
+    def decode(self, batch: Batch) -> None:
+        """Run the batch through the model; `logits` has its outputs then.
+
+        Raises:
+            ContextFullError: no room left in the KV cache; nothing has changed.
+            EngineError: llama.cpp refused or failed; the message says which.
+        """
+        code: int = llama_cpp.llama_decode(self.handle, batch.raw)
+        if code == 0:
+            self._outputs = batch.outputs
+            return
+        if code == DECODE_NO_SLOT:
+            raise ContextFullError(
+                f"the KV cache of {self.length:,} tokens has no room for {batch.count:,} more.",
+                hint="ask for a larger one with --context, or shorten the conversation.",
+            )
+        what = {DECODE_ABORTED: "was stopped", DECODE_INVALID: "got a batch that makes no sense"}.get(code, "failed")
+        reason = LOG.take_errors() or "no reason given"
+        raise EngineError(f"llama.cpp's decode {what} (code {code}): {reason}.", hint="run again with -v for its log.")
+
+    def logits(self) -> NDArray[np.float32]:
+        """The last decode's outputs, a row for each with a number for each token of the vocabulary.
+
+        It is llama.cpp's own memory: writing to it changes what samplers see, and the next decode overwrites it.
+
+        Raises:
+            EngineError: nothing was decoded that asked for logits.
+        """
+        import numpy as np  # noqa: PLC0415 - 0.1 s, only for who looks at logits
+
+        pointer = llama_cpp.llama_get_logits(self.handle) if self._outputs else None
+        if not pointer:
+            raise EngineError("there are no logits.", hint="this is a bug in hermes; please report it.")
+        return np.ctypeslib.as_array(pointer, shape=(self._outputs, self.model.vocabulary.size))
+
+    def synchronize(self) -> None:
+        """Wait until what was decoded is there."""
+        llama_cpp.llama_synchronize(self.handle)
+
+    def forget(self, sequence: int, start: int = 0) -> bool:
+        """Drop a sequence's cache from position `start` on; false where such a cache can only be dropped whole."""
+        return bool(llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, -1))
+
+    def share(self, source: int, target: int, end: int) -> None:
+        """Let a sequence have another one's first `end` positions, too; no memory is copied."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, end)
+
+    def covers(self, sequence: int, end: int) -> bool:
+        """Whether the cache still has all that a token at position `end` looks at.
+
+        Of layers with a sliding window llama.cpp reuses cells that no token of their sequence can see any more.
+        """
+        start: int = llama_cpp.llama_memory_seq_pos_min(self._memory, sequence)
+        return start == 0 or 0 < start <= end - llama_cpp.llama_model_n_swa(self.model.handle) + 1
+
+    def use_threads(self, decode: int, prefill: int) -> None:
+        """CPU threads for decodes of one token, and of more."""
+        llama_cpp.llama_set_n_threads(self.handle, decode, prefill)
+
+    def apply_adapters(self, adapters: Sequence[tuple[LoraAdapter, float]]) -> None:
+        """Use these LoRA adapters from now on, each with its scale; what is in the cache was computed without them.
+
+        Raises:
+            EngineError: llama.cpp refused.
+        """
+        count = len(adapters)
+        handles = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*(adapter.handle for adapter, _ in adapters))
+        scales = (ctypes.c_float * count)(*(scale for _, scale in adapters))
+        if llama_cpp.llama_set_adapters_lora(self.handle, handles, count, scales):
+            raise EngineError(
+                f"llama.cpp cannot apply the LoRA adapters: {LOG.take_errors() or 'it gave no reason'}.",
+                hint="leave --lora out, or use adapters that were made for this model.",
+            )
+
+    def save(self, path: Path, sequence: int, tokens: Sequence[int]) -> int:
+        """Write a sequence's cache to a file, with the tokens that it holds; bytes written, 0 if it failed."""
+        array = (llama_cpp.llama_token * len(tokens))(*tokens)
+        raw = os.fsencode(path)
+        return int(llama_cpp.llama_state_seq_save_file(self.handle, raw, sequence, array, len(tokens)))
+
+    def restore(self, path: Path, sequence: int) -> list[int]:
+        """Read a sequence's cache from a file; the tokens that it holds now, none if the file does not fit."""
+        array = (llama_cpp.llama_token * self.length)()
+        count = ctypes.c_size_t()
+        read = llama_cpp.llama_state_seq_load_file(
+            self.handle, os.fsencode(path), sequence, array, self.length, ctypes.byref(count)
+        )
+        LOG.take_errors()
+        return list(array[: count.value]) if read else []
+
+
+class LoraAdapter(Owned):
+    """A LoRA adapter for one model, which must stay open as long."""
+
+    def __init__(self, model: LlamaModel, path: Path) -> None:
+        """Load it.
+
+        Raises:
+            IntegrityError: it is none, or not for this model.
+        """
+        LOG.take_errors()
+        # Unlike others it comes as a typed pointer: one that is false, not None, where there is nothing.
+        self._handle = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(path)) or None
+        if self._handle is None:
+            raise IntegrityError(
+                f"llama.cpp cannot load the LoRA adapter {path}: {LOG.take_errors() or 'it gave no reason'}.",
+                hint="give a GGUF adapter that was made for this model; `-v` shows llama.cpp's log.",
+            )
+        self._model = model
+
+    def _free(self, handle: Any) -> None:  # noqa: ANN401
+        if self._model._handle is not None:  # noqa: SLF001 - a model frees its adapters itself
+            llama_cpp.llama_adapter_lora_free(handle)

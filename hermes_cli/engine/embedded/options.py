@@ -1,0 +1,59 @@
+"""How an engine works, beside how its model is loaded (planning/load_plan.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hermes_cli.planning.load_plan import LoadPlan
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA adapter: its GGUF file, and how strongly it works (1 is as it was trained)."""
+
+    path: Path
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class DraftPlan:
+    """A small model with the same vocabulary that guesses tokens for the large one to check.
+
+    `bytes` of memory are what its plan takes, as llama.cpp said.
+    """
+
+    path: Path
+    plan: LoadPlan
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an engine is made with.
+
+    Attributes:
+        tags: texts that `ModelInfo.tags` is to tell the tokens of.
+        adapters: LoRA, all of them on every request.
+        draft: a model that guesses tokens.
+        constraints: read the vocabulary for grammars right after loading (1 s for 128,000 tokens); else that is
+            done when the first grammar comes.
+        lookup: guess tokens from what the conversation repeats, where that pays.
+        max_queue: requests that may wait; one more is refused.
+        keep_alive: seconds without a request after which the memory is given back; None keeps the model.
+        prefixes: a folder for caches of prompts that outlive the process; None keeps none.
+        verbose: llama.cpp's log on standard error.
+    """
+
+    tags: tuple[str, ...] = ()
+    adapters: tuple[LoraFile, ...] = ()
+    draft: DraftPlan | None = None
+    constraints: bool = False
+    lookup: bool = True
+    max_queue: int = 256
+    keep_alive: float | None = None
+    prefixes: Path | None = None
+    verbose: bool = False

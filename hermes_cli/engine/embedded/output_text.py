@@ -1,0 +1,119 @@
+"""The text of one answer as it comes: stop texts, which end it, and the tokens of its reasoning."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from hermes_cli.engine.request import ReasoningOptions
+
+
+class StopTexts:
+    """Holds back what may become a stop text; once one is whole, `found` is it and nothing comes any more."""
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._texts = tuple(text for text in texts if text)
+        self._held = ""
+        self.found: str | None = None
+
+    def feed(self, text: str) -> str:
+        """What can be shown after this text."""
+        if self.found is not None:
+            return ""
+        if not self._texts:
+            return text
+        self._held += text
+        ends = [(at, stop) for stop in self._texts if (at := self._held.find(stop)) >= 0]
+        if ends:
+            at, self.found = min(ends)
+            ready, self._held = self._held[:at], ""
+            return ready
+        keep = max(map(self._begun, self._texts))
+        ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return ready
+
+    def finish(self) -> str:
+        """What was held back and became nothing."""
+        ready, self._held = self._held, ""
+        return ready
+
+    def _begun(self, stop: str) -> int:
+        """How much of a stop text the held text ends with."""
+        longest = min(len(stop) - 1, len(self._held))
+        return next((size for size in range(longest, 0, -1) if self._held.endswith(stop[:size])), 0)
+
+
+class ReasoningTracker:
+    """The place of a request in its reasoning, read off the text of each token.
+
+    Reasoning opens at the start of a line, white space aside: that is where prompting reads it, too. All tokens behind
+    the one that completes the opening tag are counted, with those of the closing tag; what the prompt opened counts
+    from the first token.
+
+    Attributes:
+        tokens: of reasoning so far.
+    """
+
+    def __init__(self, options: ReasoningOptions, forced: Mapping[str, Sequence[int]]) -> None:
+        """Start before the first token.
+
+        Args:
+            options: of the request.
+            forced: by closing tag, the tokens that end the reasoning where the budget is used up.
+        """
+        self.tokens = 0
+        self._options, self._forced = options, forced
+        self._closing = options.tags[0][1] if options.inside else ""  # the tag that ends the reasoning; empty outside
+        self._line_start = True
+        self._line_end = re.compile("|".join(map(re.escape, ("\n", *options.line_ends))))
+        self._overlap = max(map(len, options.line_ends), default=1) - 1
+        self._text = ""  # not decided yet
+
+    def read(self, text: str) -> None:
+        """Count a generated token with this text."""
+        self.tokens += bool(self._closing)
+        self._text += text
+        while self._step():
+            pass
+
+    def due(self) -> Sequence[int]:
+        """Return the tokens that have to come next if the budget is used up, else none."""
+        budget = self._options.budget
+        used_up = self._closing and budget is not None and self.tokens >= budget
+        return self._forced[self._closing] if used_up else ()
+
+    def _step(self) -> bool:
+        """Read up to the next change of state. Returns whether there is more to read."""
+        if self._closing:
+            return self._inside()
+        if self._line_start:
+            return self._at_line_start()
+        if end := self._line_end.search(self._text):
+            self._text, self._line_start = self._text[end.end() :], True
+            return True
+        self._keep(self._overlap)
+        return False
+
+    def _inside(self) -> bool:
+        _, closing, rest = self._text.partition(self._closing)
+        if closing:
+            self._text, self._closing, self._line_start = rest, "", True
+            return True
+        self._keep(len(self._closing) - 1)
+        return False
+
+    def _at_line_start(self) -> bool:
+        self._text = self._text.lstrip()
+        for opening, closing in self._options.tags:
+            if self._text.startswith(opening):
+                self._text, self._closing = self._text[len(opening) :], closing
+                return True
+        self._line_start = any(opening.startswith(self._text) for opening, _ in self._options.tags)
+        return not self._line_start
+
+    def _keep(self, characters: int) -> None:
+        """Drop all but the last characters, which may be the beginning of a tag."""
+        self._text = self._text[max(len(self._text) - characters, 0) :]

@@ -1,0 +1,164 @@
+"""Caches of prompts on disk, so that a restarted server or a resumed chat starts warm.
+
+Beside each cache lie its hash and its tokens. Only those are read at the start; a cache itself is read when a request
+comes whose prompt begins with it. llama.cpp ends the process over a damaged one, so its hash is checked before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from array import array
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hermes_cli.engine.tokens import common_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from hermes_cli.engine.embedded.kv_cache import KVCache
+    from hermes_cli.engine.embedded.llama import LlamaContext
+
+WORTH_SAVING = 256  # tokens; fewer are computed in the time that reading them takes
+MOST_SAVED = 8  # caches of one model; what was not used for longest goes first
+MOST_BYTES = 8 << 30  # of one model
+DISK_RESERVE = 4 << 30  # bytes of the disk that are left to others
+
+
+@dataclass
+class _Saved:
+    """One cache on disk."""
+
+    path: Path
+    digest: bytes
+    tokens: list[int]
+
+
+class SavedPrefixes:
+    """The caches of one model, loaded in one way."""
+
+    def __init__(self, folder: Path, context: LlamaContext) -> None:
+        """Read which there are.
+
+        Args:
+            folder: of this model, loaded in this way (`key`); it is made if it is not there.
+            context: where they are restored to.
+        """
+        self._folder, self._context = folder, context
+        with suppress(OSError):  # caches are a convenience: without a folder there are none
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._saved = [found for path in self._files() if (found := _read(path))]
+
+    def bring(self, tokens: Sequence[int], cells: KVCache) -> None:
+        """Restore what a prompt begins with, if that is much more than the cache has of it."""
+        here = cells.match(tokens)
+        best = max(self._saved, key=lambda saved: common_prefix(saved.tokens, list(tokens)), default=None)
+        if best is None or common_prefix(best.tokens, list(tokens)) < here + WORTH_SAVING:
+            return
+        if not _is_whole(best):
+            self._remove(best)
+            return
+        if len(best.tokens) > cells.free + cells.reusable or not cells.make_room(len(best.tokens)):
+            return
+        sequence, _ = cells.open([])
+        restored = self._context.restore(best.path, sequence)
+        if restored != best.tokens:  # of another llama.cpp
+            cells.drop(sequence)
+            self._remove(best)
+            return
+        cells.extend(sequence, restored)
+        cells.keep(sequence)
+        with suppress(OSError):
+            os.utime(best.path)
+
+    def save(self, cells: KVCache) -> None:
+        """Write what is worth it and not there yet, the latest first; whatever goes wrong, nothing else is lost.
+
+        A slot has to be free.
+        """
+        for _, tokens in list(cells.kept())[:MOST_SAVED]:
+            known = any(saved.tokens[: len(tokens)] == tokens for saved in self._saved)
+            if len(tokens) >= WORTH_SAVING and not known:
+                sequence, _ = cells.open(tokens)  # llama.cpp writes only sequences that can be decoded
+                with suppress(OSError):
+                    self._write(sequence, tokens)
+                cells.drop(sequence)
+        with suppress(OSError):
+            self._tidy()
+
+    def _write(self, sequence: int, tokens: list[int]) -> None:
+        raw = array("i", tokens).tobytes()
+        path = self._folder / f"{hashlib.sha256(raw).hexdigest()[:32]}.cache"
+        partial = path.with_suffix(".partial")
+        if shutil.disk_usage(self._folder).free < DISK_RESERVE:
+            return
+        try:
+            os.close(os.open(partial, os.O_CREAT | os.O_WRONLY, 0o600))  # conversations are nobody else's business
+            if not self._context.save(partial, sequence, tokens):
+                return
+            digest = _digest(partial)
+            _tokens_of(path).write_bytes(digest + raw)
+            _tokens_of(path).chmod(0o600)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        self._saved.append(_Saved(path, digest, tokens))
+
+    def _tidy(self) -> None:
+        """Stay within the limits."""
+        size = 0
+        for number, path in enumerate(self._files()):
+            size += path.stat().st_size
+            if number >= MOST_SAVED or size > MOST_BYTES:
+                path.unlink(missing_ok=True)
+                _tokens_of(path).unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        """The latest first."""
+        with suppress(OSError):
+            return sorted(self._folder.glob("*.cache"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        return []
+
+    def _remove(self, saved: _Saved) -> None:
+        self._saved.remove(saved)
+        with suppress(OSError):
+            saved.path.unlink(missing_ok=True)
+            _tokens_of(saved.path).unlink(missing_ok=True)
+
+
+def key(*facts: object) -> str:
+    """The name of the folder for a model and all that its caches depend on."""
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+
+def _tokens_of(path: Path) -> Path:
+    return path.with_suffix(".tokens")
+
+
+def _digest(path: Path) -> bytes:
+    whole = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            whole.update(block)
+    return whole.digest()
+
+
+def _is_whole(saved: _Saved) -> bool:
+    try:
+        return _digest(saved.path) == saved.digest
+    except OSError:
+        return False
+
+
+def _read(path: Path) -> _Saved | None:
+    tokens = array("i")
+    try:
+        raw = _tokens_of(path).read_bytes()
+        tokens.frombytes(raw[hashlib.sha256().digest_size :])
+    except (OSError, ValueError):
+        return None
+    return _Saved(path, raw[: hashlib.sha256().digest_size], tokens.tolist())

@@ -1,0 +1,51 @@
+"""Differences between operating systems that several rooms meet. docs/platforms.md has the whole table.
+
+Functions take the platform, as `sys.platform` names it, so that every branch can be tested on any system.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from io import TextIOWrapper
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def child_python(platform: str = sys.platform) -> str:
+    """Return the interpreter for child processes that get their `sys.path` from this one.
+
+    On Windows the `python.exe` of a virtual environment only starts the real interpreter as a child of its own. Its
+    process id would be the wrong one to measure and to end.
+    """
+    base: str | None = getattr(sys, "_base_executable", None)  # multiprocessing uses it in the same way
+    return base if platform == "win32" and base else sys.executable
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask a program to end: Ctrl-C, SIGTERM and, on Windows, Ctrl-Break."""
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+def prepare_streams(streams: Iterable[object], platform: str = sys.platform) -> None:
+    """Let text streams take every character.
+
+    A terminal that cannot show a character gets a `?` in its place. On Windows pipes and files get UTF-8 instead of
+    the code page of the system, which has no room for most of Unicode; PYTHONIOENCODING overrides that.
+    """
+    for stream in streams:
+        if isinstance(stream, TextIOWrapper):
+            use_utf8 = platform == "win32" and not stream.isatty() and "PYTHONIOENCODING" not in os.environ
+            stream.reconfigure(encoding="utf-8" if use_utf8 else None, errors="replace")
+
+
+def is_broken_pipe(error: OSError, platform: str = sys.platform) -> bool:
+    """Return whether a write failed because the reader of a pipe left. Windows calls that an invalid argument."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    return platform == "win32" and error.errno == errno.EINVAL and error.filename is None

@@ -1,0 +1,248 @@
+"""Keywords of JSON Schema: which are enforced, and readers of those about single values (types, numbers, texts).
+
+Enforced are those of llguidance 1.9 (its docs/json_schema.md, parser/src/json/schema.rs), as far as it is exact.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from hermes_cli.prompting.pattern import PatternError, to_rust
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hermes_cli.prompting.schema import Checker, Node, Place
+
+    Json = Any
+
+_UINT32 = 2**32
+
+# Limits, so that a grammar is ready within a second (benchmarks/constraints.py measures it).
+MOST_BYTES = 256 * 1024  # of all that constrains, as compact JSON; descriptions are not counted
+MOST_SCHEMAS = 10_000  # subschemas
+MOST_DEFINITIONS = 1_000  # schemas that a `$ref` points to
+MOST_PROPERTIES = 1_000  # of one object: time grows with their square
+MOST_LEVELS = 32  # of schemas in schemas; a `$ref` begins anew
+MOST_COUNTED = 1_000_000  # letters, items or properties; upper limits above it are lowered to it
+MOST_SYMBOLS = 50_000  # of the grammar that is made of it (llguidance's max_grammar_size)
+LARGEST_NUMBER = 10**18  # of bounds, and of integers that have none: they fit into 64 bits everywhere
+
+IN_PLACE = ("allOf", "anyOf", "oneOf", "$ref")
+"""Words whose schemas apply to the same value."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# JSON Schema 2020-12 (core 8.3, validation 7 to 9), earlier drafts, OpenAPI 3: they describe and identify. Two of them,
+# `discriminator` and `nullable`, are read where they matter.
+ANNOTATIONS = _words(
+    "title description default example examples deprecated readOnly writeOnly $comment $schema id $anchor "
+    "$dynamicAnchor $recursiveAnchor $vocabulary $defs definitions contentMediaType contentEncoding contentSchema "
+    "externalDocs xml discriminator nullable"
+)
+
+# They constrain, and no grammar of this engine says so.
+UNSUPPORTED = _words(
+    "not if then else dependencies dependentRequired dependentSchemas contains minContains maxContains uniqueItems "
+    "propertyNames unevaluatedItems unevaluatedProperties $dynamicRef $recursiveRef extends disallow divisibleBy"
+)
+WITHOUT_EFFECT = {"uniqueItems": False, "unevaluatedItems": True, "unevaluatedProperties": True, "dependencies": {}}
+"""Unsupported words that constrain nothing when they have this value."""
+
+NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+LENGTHS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+KINDS = ("null", "boolean", "integer", "number", "string", "array", "object")
+KIND_OF = {
+    **dict.fromkeys(("properties", "additionalProperties", "patternProperties", "required"), "object"),
+    **dict.fromkeys(("minProperties", "maxProperties"), "object"),
+    **dict.fromkeys(("items", "prefixItems", "minItems", "maxItems"), "array"),
+    **dict.fromkeys(("pattern", "minLength", "maxLength"), "string"),
+    **dict.fromkeys(NUMBERS, "number"),
+}
+"""What a schema without `type` is about, if it has one of these """
+
+_LEAP = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)-02-29"
+_DATE = (
+    "(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
+    f"|02-(?:0[1-9]|1[0-9]|2[0-8]))|{_LEAP})"
+)
+_TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+PATTERN_FORMATS = {
+    "date": f"^{_DATE}$",
+    "time": f"^{_TIME}$",
+    "date-time": f"^{_DATE}T{_TIME}$",
+    "json-pointer": "^(?:/(?:[^/~]|~[01])*)*$",
+    "byte": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+    **{
+        f"uuid{version}": f"^[0-9a-fA-F]{{8}}-[0-9a-fA-F]{{4}}-{version}[0-9a-fA-F]{{3}}-[89abAB][0-9a-fA-F]{{3}}"
+        "-[0-9a-fA-F]{12}$"
+        for version in range(1, 9)
+    },
+}
+"""RFC 3339 (the engine's own allows 29 February in every year), RFC 6901, base64 (OpenAPI), RFC 9562 (pydantic)."""
+
+FORMATS = frozenset({"duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
+"""The engine's own."""
+
+INT_FORMATS = {
+    "int32": (-(2**31), 2**31 - 1),
+    "uint32": (0, 2**32 - 1),
+    "int64": (-LARGEST_NUMBER, LARGEST_NUMBER),
+    "uint64": (0, LARGEST_NUMBER),
+}
+FREE_FORMATS = frozenset({"password", "binary", "float", "double", "path", "file-path", "directory-path"})
+"""Formats of OpenAPI and pydantic that say nothing about how a value is written."""
+
+
+def pattern(checker: Checker, place: Place, word: str, value: Json) -> str | None:
+    """A regular expression for the engine, None where it is left out."""
+    if not isinstance(value, str):
+        checker.wrong(place, f"`{word}` is no text")
+    try:
+        return to_rust(value)
+    except PatternError as error:
+        checker.refuse(word, place, f"cannot be enforced: {error}")
+        return None
+
+
+def _type(checker: Checker, node: Node, word: str, value: Json) -> None:
+    kinds = value if isinstance(value, list) else [value]
+    if not kinds or not all(isinstance(kind, str) and kind in KINDS for kind in kinds):
+        checker.wrong(node.place, f"`type` is {_short(value)}, not of {', '.join(KINDS)},")
+    constant = {"enum", "const"} & node.written.keys()
+    if node.written.get("nullable") is True and not constant:  # OpenAPI 3.0
+        kinds = [*kinds, "null"]
+    node.made[word] = kinds[0] if len(kinds) == 1 else list(dict.fromkeys(kinds))
+    if "integer" in kinds and "number" not in kinds and not constant:
+        # Without an end a small model may write digits for ever.
+        if not {"minimum", "exclusiveMinimum"} & node.written.keys():
+            node.made["minimum"] = -LARGEST_NUMBER
+        if not {"maximum", "exclusiveMaximum"} & node.written.keys():
+            node.made["maximum"] = LARGEST_NUMBER
+
+
+def _constant(checker: Checker, node: Node, word: str, value: Json) -> None:
+    values = [value] if word == "const" else value
+    if not isinstance(values, list) or not values:
+        checker.wrong(node.place, "`enum` is no list, or an empty one,")
+    if all([_is_exact(checker, node.place, word, one) for one in values]):  # noqa: C419 - a note for each
+        node.made[word] = value
+
+
+def _is_exact(checker: Checker, place: Place, word: str, value: Json, depth: int = 0) -> bool:
+    """Whether the engine can hold a constant."""
+    if depth > MOST_LEVELS:
+        checker.wrong(place, f"a value of `{word}` is deeper than {MOST_LEVELS} levels")
+    if isinstance(value, (dict, list)):
+        inner = value.values() if isinstance(value, dict) else value
+        return all([_is_exact(checker, place, word, one, depth + 1) for one in inner])  # noqa: C419 - a note for each
+    return value is None or isinstance(value, (str, bool)) or _is_number(checker, place, word, value)
+
+
+def _is_number(checker: Checker, place: Place, word: str, value: Json) -> bool:
+    """Whether it is a number that 64 bits of floating point, in which the engine computes, hold exactly."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:  # noqa: PLR0124 - NaN
+        checker.wrong(place, f"`{word}` is {_short(value)}, not a number,")
+    if abs(value) <= LARGEST_NUMBER and float(value) == value:
+        return True
+    checker.refuse(f"{word}: {_short(value)}", place, "is too large, or has too many digits, to be enforced")
+    return False
+
+
+def _bound(checker: Checker, node: Node, word: str, value: Json) -> None:
+    if isinstance(value, bool) and word.startswith("exclusive"):  # draft 4: about the other word
+        plain = word.removeprefix("exclusive").lower()
+        if value and plain in node.written:
+            _bound(checker, node, word, node.written[plain])
+    elif _is_number(checker, node.place, word, value):
+        node.made[word] = value
+
+
+def _multiple(checker: Checker, node: Node, word: str, value: Json) -> None:
+    if not _is_number(checker, node.place, word, value):
+        return
+    if value <= 0:
+        checker.wrong(node.place, "`multipleOf` is not above 0")
+    parts = _decimal(value)
+    if parts:
+        checker.multiples.add(parts)
+    finest = max((places for _, places in checker.multiples), default=0)
+    # The engine multiplies those that apply together; in 32 bits.
+    product = math.prod(digits * 10 ** (finest - places) for digits, places in checker.multiples)
+    if parts is None or product >= _UINT32:
+        checker.refuse(f"{word}: {_short(value)}", node.place, "has too many digits to be enforced")
+    else:
+        node.made[word] = value
+
+
+def _decimal(value: float) -> tuple[int, int] | None:
+    """Digits and decimal places, None where the engine's way to find them (times ten until whole) goes wrong."""
+    scaled, places = float(value), 0
+    while not scaled.is_integer():
+        scaled, places = scaled * 10, places + 1
+    if scaled >= _UINT32 or Decimal(str(value)).scaleb(places) != int(scaled):
+        return None
+    return int(scaled), places
+
+
+def _length(checker: Checker, node: Node, word: str, value: Json) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        checker.wrong(node.place, f"`{word}` is {_short(value)}, not a whole number from 0 up,")
+    if value > MOST_COUNTED and word.startswith("min"):
+        checker.wrong(node.place, f"`{word}` is above {MOST_COUNTED:,}")
+    required = node.written.get("required")
+    if word == "minProperties" and value > 1 + (len(required) if isinstance(required, list) else 0):
+        # Names that are not listed may be written twice, and would be counted twice.
+        checker.refuse(word, node.place, "exceeds the number of `required` by more than one, which cannot be enforced")
+        return
+    node.made[word] = min(value, MOST_COUNTED)
+
+
+def _pattern(checker: Checker, node: Node, word: str, value: Json) -> None:
+    if (rust := pattern(checker, node.place, word, value)) is not None:
+        node.made[word] = rust
+
+
+def _format(checker: Checker, node: Node, word: str, value: Json) -> None:
+    kinds = node.written.get("type", "string")
+    if not isinstance(value, str):
+        checker.wrong(node.place, "`format` is no text")
+    if value in PATTERN_FORMATS:
+        node.also({"pattern": PATTERN_FORMATS[value]})
+    elif value in INT_FORMATS:
+        least, most = INT_FORMATS[value]
+        node.also({"minimum": least, "maximum": most})
+    elif value in FORMATS:
+        node.made[word] = value
+    elif value not in FREE_FORMATS and "string" in kinds:
+        checker.refuse(f"{word}: {value[:40]}", node.place)
+
+
+def _required(checker: Checker, node: Node, word: str, value: Json) -> None:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        checker.wrong(node.place, f"`{word}` is no list of names")
+    node.made[word] = list(dict.fromkeys(value))
+
+
+def _short(value: Json) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:40]}…"  # noqa: PLR2004 - characters, for a message
+
+
+READERS: Mapping[str, Callable[[Checker, Node, str, Json], None]] = {
+    "type": _type,
+    "enum": _constant,
+    "const": _constant,
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _bound),
+    "multipleOf": _multiple,
+    **dict.fromkeys(LENGTHS, _length),
+    "pattern": _pattern,
+    "format": _format,
+    "required": _required,
+}

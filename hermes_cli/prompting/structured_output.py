@@ -1,0 +1,224 @@
+"""What may be written, as users and clients say it (a JSON schema, a regular expression, tools …), as grammar rules.
+
+`turn_grammar` puts these parts together. JSON comes as the models were trained to write it: `{"a": 1, "b": [2, 3]}`.
+Everything is compiled once here, without a vocabulary, so that what cannot be enforced is refused before a model works.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from hermes_cli.errors import UsageError
+from hermes_cli.prompting.call_block import is_name
+from hermes_cli.prompting.grammar_check import complaint, enforceable, with_options
+from hermes_cli.prompting.grammar_trial import to_lark
+from hermes_cli.prompting.pattern import PatternError, to_rust
+from hermes_cli.prompting.schema_keywords import IN_PLACE
+from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MOST_CHARACTERS = 256 * 1024  # of a grammar or of all choices
+MOST_CHOICES = 10_000
+MOST_TOOLS = 512
+
+_CALL_BEGIN, _CALL_END = '\n{"name": "', "}\n"
+_NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def json_schema(schema: object, *, strict: bool = False, notes: list[str] | None = None) -> AnswerGrammar:
+    """JSON that conforms to a schema.
+
+    Args:
+        schema: as from `json.loads`.
+        strict: as OpenAI means it: objects have no properties but those that are named.
+        notes: see schema.py's `Checker`.
+
+    Raises:
+        UsageError: it is no schema, or cannot be enforced; the message names the word and where it stands.
+    """
+    return AnswerGrammar(f"answer: %json {enforceable(schema, 'the JSON schema', closed=strict, notes=notes)}")
+
+
+def json_object() -> AnswerGrammar:
+    """Any JSON object."""
+    return AnswerGrammar(f"answer: %json {with_options({'type': 'object'})}")
+
+
+def regex(pattern: str) -> AnswerGrammar:
+    """Text that a regular expression (in JavaScript's syntax) matches from its first letter to its last.
+
+    Raises:
+        UsageError: it is none, or has a part that cannot be enforced.
+    """
+    try:
+        rust = to_rust(pattern)
+    except PatternError as error:
+        raise _unusable("the regular expression", str(error)) from None
+    return _usable(AnswerGrammar(f"answer: /(?:{rust})/"), "the regular expression")
+
+
+def choice(options: Sequence[str]) -> AnswerGrammar:
+    """One of several texts.
+
+    Raises:
+        UsageError: there are none, too many, or one that is no text.
+    """
+    if not options or not all(isinstance(option, str) for option in options):
+        raise UsageError("the choice needs texts to choose from.", hint='write it like this: ["yes", "no"].')
+    if len(options) > MOST_CHOICES:
+        raise _unusable("the choice", f"it has {len(options):,} options; at most {MOST_CHOICES:,} are taken")
+    rules = f"answer: {' | '.join(map(quoted, dict.fromkeys(options)))}"
+    return _usable(AnswerGrammar(rules), "the choice")
+
+
+def lark(grammar: str) -> AnswerGrammar:
+    """Text of a grammar in Lark's syntax, as llguidance reads it; its rule `start` is where it begins.
+
+    Raises:
+        UsageError: it is no such grammar; the message says where.
+    """
+    return _usable(AnswerGrammar("answer: @given", (("given", grammar),)), "the Lark grammar")
+
+
+def gbnf(grammar: str) -> AnswerGrammar:
+    """Text of a grammar in llama.cpp's syntax; its rule `root` is where it begins.
+
+    Raises:
+        UsageError: it is no such grammar; the message says where.
+    """
+    try:
+        rules = to_lark(grammar)
+    except ValueError as error:
+        raise _unusable("the GBNF grammar", str(error)) from None
+    return _usable(AnswerGrammar("answer: @given", (("given", rules),)), "the GBNF grammar")
+
+
+def tool_calls(
+    tools: Sequence[Any],
+    tool_choice: object = "auto",
+    *,
+    parallel: bool = True,
+    notes: list[str] | None = None,
+) -> ToolGrammar | None:
+    """The calls that are possible, each with arguments that conform to its tool's parameters.
+
+    Args:
+        tools: in OpenAI's shape; `parameters` may be missing.
+        tool_choice: `auto`, `none`, `required`, or a tool as `{"type": "function", "function": {"name": …}}`.
+        parallel: whether a turn may have more than one call.
+        notes: gets a line for each word in tools that cannot be enforced and is left out; without it, and in tools
+            that say `strict`, such words are refused.
+
+    Returns: None where there are no tools and none are asked for.
+
+    Raises:
+        UsageError: a tool is not usable or not there; the message names it.
+    """
+    if len(tools) > MOST_TOOLS:
+        raise UsageError(f"{len(tools):,} tools are too many; at most {MOST_TOOLS:,} are taken.", hint="offer fewer.")
+    offered: dict[str, str] = {}
+    for tool in tools:
+        name, arguments = _tool(tool, notes)
+        if name in offered:
+            raise UsageError(f"there are two tools named {name}.", hint="give each tool a name of its own.")
+        offered[name] = arguments
+    if isinstance(tool_choice, str) and tool_choice in {"auto", "none", "required"}:
+        if tool_choice == "required" and not offered:
+            raise UsageError(
+                "is `required`, and there are no tools.", field="tool_choice", hint="offer tools, or say `auto`."
+            )
+        required = tool_choice == "required"
+    else:
+        name = _named(tool_choice, offered)
+        offered, required = {name: offered[name]}, True
+    if not offered:
+        return None
+    size = sum(map(len, offered.values()))
+    if size > MOST_CHARACTERS:
+        raise _unusable(
+            "the tools", f"their parameters have {size:,} characters; at most {MOST_CHARACTERS:,} are taken"
+        )
+    return ToolGrammar("" if tool_choice == "none" else _call_rules(offered), required, parallel)
+
+
+def _tool(tool: Any, notes: list[str] | None) -> tuple[str, str]:  # noqa: ANN401 - JSON
+    """Name, and the schema of its arguments as Lark takes it."""
+    function = tool.get("function") if isinstance(tool, dict) else None
+    function = function if isinstance(function, dict) else {}
+    name = function.get("name")
+    if not is_name(name):
+        raise UsageError(
+            f"a tool has no name: {json.dumps(tool, default=str)[:80]}.",
+            hint='write tools like this: {"type": "function", "function": {"name": "f", "parameters": {…}}}.',
+        )
+    strict = function.get("strict") is True
+    about = f"the parameters of tool {name}"
+    schema = _of_object(function.get("parameters"), about)
+    return name, enforceable(schema, about, closed=True, notes=None if strict else notes)
+
+
+def _of_object(parameters: object, about: str) -> dict[str, Any]:
+    """The schema of a tool's arguments: an object, empty where no parameters are described."""
+    if parameters is None:
+        return _NO_ARGUMENTS
+    if not isinstance(parameters, dict):
+        raise UsageError(f"{about} are no JSON schema.", hint='write them like this: {"type": "object", …}.')
+    kinds = parameters.get("type", "object")
+    if kinds != "object" and not (isinstance(kinds, list) and "object" in kinds):
+        raise UsageError(f"{about} are of type {kinds}, not object.", hint="put them into an object.")
+    described = parameters.keys() & {"properties", "patternProperties", "additionalProperties", "enum", "const"}
+    empty: dict[str, Any] = {} if described or parameters.keys() & set(IN_PLACE) else {"properties": {}}
+    return {**parameters, **empty, "type": "object"}
+
+
+def _named(tool_choice: object, offered: Mapping[str, str]) -> str:
+    """The tool that a choice names."""
+    function = tool_choice.get("function", tool_choice) if isinstance(tool_choice, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str):
+        raise UsageError(
+            f"is {json.dumps(tool_choice, default=str)[:80]}.",
+            field="tool_choice",
+            hint='say "auto", "none", "required" or {"type": "function", "function": {"name": …}}.',
+        )
+    if name not in offered:
+        raise UsageError(
+            f"names {name}; offered are: {', '.join(offered) or 'none'}.",
+            field="tool_choice",
+            hint="offer it, or name another one.",
+        )
+    return name
+
+
+def _call_rules(tools: Mapping[str, str]) -> str:
+    r"""What stands between the tags: `\n{"name": "f", "arguments": {…}}\n`."""
+    rules = [
+        f"call_body: {quoted(_CALL_BEGIN)} ({' | '.join(f'tool{at}' for at in range(len(tools)))}) {quoted(_CALL_END)}"
+    ]
+    for at, (name, arguments) in enumerate(tools.items()):
+        begin = json.dumps(name, ensure_ascii=False)[1:] + ', "arguments": '
+        rules += [f"tool{at}: {quoted(begin)} arguments{at}", f"arguments{at}: %json {arguments}"]
+    return "\n".join(rules)
+
+
+def _usable(answer: AnswerGrammar, about: str) -> AnswerGrammar:
+    """The same, compiled.
+
+    Raises:
+        UsageError: the grammar engine refuses it.
+    """
+    size = len(answer.rules) + sum(len(text) for _, text in answer.named)
+    if size > MOST_CHARACTERS:
+        raise _unusable(about, f"it has {size:,} characters; at most {MOST_CHARACTERS:,} are taken")
+    grammars = [("start", f"start: answer\n{answer.rules}"), *answer.named]
+    said = complaint({"grammars": [{"name": name, "lark_grammar": text} for name, text in grammars]})
+    if said:
+        raise _unusable(about, " ".join(said.split()))
+    return answer
+
+
+def _unusable(about: str, why: str) -> UsageError:
+    return UsageError(f"{about} cannot be enforced: {why}.", hint="docs/constraints.md says what is.")

@@ -1,0 +1,89 @@
+"""What happens between the weights and the first request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hermes_cli.engine.embedded import grammar as constraint
+from hermes_cli.engine.embedded import loading
+from hermes_cli.engine.embedded.grammar import Special, special_tokens
+from hermes_cli.engine.embedded.llama import LlamaModel
+from hermes_cli.engine.embedded.loading import fastest, load
+from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.embedded.vocabulary import Vocabulary
+from hermes_cli.errors import UsageError
+from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.memory import ContextSettings
+
+
+@given(st.integers(8, 512), st.floats(0.01, 10), st.floats(0.01, 10), st.floats(0.01, 10))
+def test_fewer_threads_only_where_they_are_clearly_faster(usual: int, all_: float, most: float, half: float) -> None:
+    times = {usual: all_, usual * 3 // 4: most, usual // 2: half}
+    chosen = fastest(usual, times.__getitem__)
+    if chosen == usual:
+        assert min(most, half) >= 0.95 * all_
+    else:
+        assert times[chosen] == min(most, half) < 0.95 * all_
+
+
+def test_threads_are_measured_where_there_are_many(demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def seconds(_: object, prefill: int, decode: int) -> float:
+        assert prefill == 8
+        measured.append(decode)
+        return 1.0
+
+    monkeypatch.setattr(loading, "decode_seconds", seconds)
+    for threads, gpu_layers in ((7, 0), (8, 1), (8, 0)):
+        ready = load(
+            demo_path, LoadPlan(ContextSettings(512), gpu_layers, threads=threads), EngineOptions(), lambda _: None
+        )
+        ready.model.close()
+    assert measured == [8, 6, 4]
+
+
+def test_measuring_leaves_nothing_in_the_cache(demo_path: Path) -> None:
+    ready = load(demo_path, LoadPlan(ContextSettings(512), threads=2), EngineOptions(), lambda _: None)
+    assert loading.decode_seconds(ready.context, 2, 1) > 0
+    assert ready.context.forget(0)
+    loading.decode_once(ready.context)  # position 0 is free again
+    ready.model.close()
+
+
+def test_a_vocabulary_without_an_end_can_do_all_but_constraints(
+    demo_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def special(vocabulary: Vocabulary, tags: Iterable[str]) -> Special:
+        return replace(special_tokens(vocabulary, tags), ends=())
+
+    monkeypatch.setattr(constraint, "special_tokens", special)
+    ready = load(
+        demo_path, LoadPlan(ContextSettings(512)), EngineOptions(tags=("<tool_call>", "no tag")), lambda _: None
+    )
+    with pytest.raises(UsageError, match="no token that ends an answer"):
+        ready.grammars.get()
+    assert list(ready.loaded.tags) == ["<tool_call>"]
+    ready.model.close()
+
+
+def test_grammars_are_made_once(demo_path: Path) -> None:
+    ready = load(demo_path, LoadPlan(ContextSettings(512)), EngineOptions(tags=("<tool_call>",)), lambda _: None)
+    with ThreadPoolExecutor(4) as pool:
+        made = {id(one) for one in pool.map(lambda _: ready.grammars.get(), range(8))}
+    assert len(made) == 1
+    assert (ready.grammars.get().tags, ready.grammars.get().others) == (ready.loaded.tags, ready.loaded.others)
+    ready.model.close()
+
+
+def test_no_token_that_ends_an_answer_is_missed(demo_model: LlamaModel) -> None:
+    vocabulary = demo_model.vocabulary
+    assert vocabulary.ends() == {token for token in range(vocabulary.size) if vocabulary.ends_generation(token)}
+    assert vocabulary.ends()

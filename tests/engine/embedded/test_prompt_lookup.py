@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hermes_cli.engine.embedded import prompt_lookup as module
+from hermes_cli.engine.embedded.llama import LlamaModel
+from hermes_cli.engine.embedded.prompt_lookup import PromptLookup
+
+few_tokens = st.lists(st.integers(0, 4), max_size=120)
+
+
+def knowing(tokens: list[int]) -> PromptLookup:
+    lookup = PromptLookup()
+    lookup.extend(tokens)
+    return lookup
+
+
+def steps(lookup: PromptLookup, output: list[int], most: int = 15) -> int:
+    """Decodes that it takes to say something, if every guess is tried."""
+    said = count = 0
+    while said < len(output):
+        guessed = lookup.guess(most)
+        right = 0
+        while right < len(guessed) and said + right < len(output) and guessed[right] == output[said + right]:
+            right += 1
+        new = output[said : said + right + 1]
+        lookup.extend(new)
+        said += len(new)
+        count += 1
+    return count
+
+
+@given(few_tokens, st.integers(1, 40))
+def test_a_guess_continues_an_occurrence(tokens: list[int], most: int) -> None:
+    guessed = knowing(tokens).guess(most)
+    there = [
+        place for place in range(3, len(tokens)) if tokens[place - 3 : place] == tokens[-3:]
+    ]  # places behind the last three tokens, the end aside
+    if not there:
+        assert guessed == []
+        return
+    assert len(guessed) == most
+    assert any((tokens + guessed)[place : place + most] == guessed for place in there)
+
+
+@given(few_tokens)
+def test_the_longest_occurrence_wins_then_the_latest(tokens: list[int]) -> None:
+    guessed = knowing(tokens).guess(1)
+
+    def equal(place: int) -> int:
+        count = 0
+        while count < min(place, module.MOST_COMPARED) and tokens[place - 1 - count] == tokens[-1 - count]:
+            count += 1
+        return count
+
+    places = [place for place in range(3, len(tokens)) if equal(place) >= 3][-module.MOST_PLACES :]
+    if places:
+        assert guessed == [tokens[max(places, key=lambda place: (equal(place), place))]]
+
+
+@given(few_tokens, st.lists(st.integers(0, 119), max_size=8), st.integers(1, 20))
+def test_it_does_not_matter_in_which_pieces_tokens_come(tokens: list[int], cuts: list[int], most: int) -> None:
+    pieces = PromptLookup()
+    edges = [0, *sorted(min(cut, len(tokens)) for cut in cuts), len(tokens)]
+    for start, end in pairwise(edges):
+        pieces.extend(tokens[start:end])
+    assert pieces.guess(most) == knowing(tokens).guess(most)
+    assert pieces.chance == knowing(tokens).chance
+
+
+@given(few_tokens, st.lists(st.tuples(few_tokens, st.integers(0, 12)), max_size=6))
+def test_it_can_be_asked_at_any_time(tokens: list[int], talk: list[tuple[list[int], int]]) -> None:
+    lookup = knowing(tokens)
+    known = list(tokens)
+    for new, most in talk:
+        guessed = lookup.guess(most)
+        chance = lookup.chance
+        assert len(guessed) == (most if chance else 0)
+        assert 0 <= chance <= 1
+        if guessed:  # wherever it is from, the last token stood before it
+            text = known + guessed
+            assert any(
+                text[place - 1] == known[-1] and text[place : place + most] == guessed for place in range(1, len(known))
+            )
+        lookup.extend(new)
+        known += new
+
+
+def test_nothing_is_guessed_from_nothing() -> None:
+    assert PromptLookup().guess(5) == []
+    assert PromptLookup().chance == 0
+    assert knowing([1, 2, 3, 4, 5]).guess(5) == []
+    assert knowing([1, 2, 3, 9, 1, 2, 3]).guess(0) == []
+
+
+def test_what_repeats_itself_goes_on() -> None:
+    assert knowing([7, 1, 2, 3, 1, 2, 3]).guess(7) == [1, 2, 3, 1, 2, 3, 1]
+
+
+def test_collisions_of_the_hash_are_no_occurrences() -> None:
+    beyond = 1 << module.BITS
+    assert knowing([1, 2, 3, 50, 1 + beyond, 2 + beyond, 3 + beyond]).guess(3) == []
+
+
+def test_a_wrong_guess_is_not_made_again() -> None:
+    """The newer occurrence says what the older one did not."""
+    lookup = knowing([11, 12, 13, 14, 0, 0])
+    lookup.extend([11, 12, 13])
+    assert lookup.guess(1) == [14]
+    lookup.extend([20, 0, 0, 11, 12, 13])
+    assert lookup.guess(1) == [20]
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        pytest.param(lambda text: [*text[:60], 900, *text[61:]], id="replaced"),
+        pytest.param(lambda text: [*text[:60], 900, 901, 902, *text[60:]], id="inserted"),
+        pytest.param(lambda text: [*text[:60], *text[70:]], id="deleted"),
+    ],
+)
+def test_copying_goes_on_right_after_an_edit(edited: Callable[[list[int]], list[int]]) -> None:
+    """Of 120 tokens at up to 16 a step the copy takes 8 steps; the edit adds itself and at most two more."""
+    text = list(range(100, 220))
+    lookup = knowing([*text, 1, 2, *text[:3]])
+    output = edited(text)[3:]
+    assert steps(lookup, output) <= 8 + 3 + 2
+
+
+def test_chances_are_learned_from_what_came() -> None:
+    """Rows of a table: their frame is always the same, their values never; the values' chance falls, others' not."""
+    lookup, value = PromptLookup(), 1000
+    frame = [1, 2, 3, 4, 5, 6]
+    chances = []
+    for _ in range(40):
+        lookup.extend(frame)
+        chances.append(lookup.chance)
+        lookup.guess(1)
+        lookup.extend([(value := value + 1)])
+        lookup.guess(1)
+    assert chances[0] == 0
+    assert chances[-1] < chances[1] / 2
+
+    copying = knowing([*range(500), 7777, 0, 1, 2, 3])
+    early = copying.chance
+    for token in range(4, 300):
+        assert copying.guess(1) == [token]
+        copying.extend([token])
+    assert copying.chance > 0.98 > early
+
+
+def test_edits_as_they_are(demo_model: LlamaModel) -> None:
+    """A real file, with a name changed all over it, is said in less than a third of the steps."""
+    source = Path(module.__file__).read_text()
+    tokenize = demo_model.vocabulary.tokenize
+    lookup = knowing(tokenize(f"```\n{source}```\nCall it position.\n```\n", special=False))
+    output = tokenize(source.replace("place", "position"), special=False)
+    assert steps(lookup, output) < len(output) / 3
+
+
+def test_long_prompts_take_little_time() -> None:
+    tokens = [number * 7919 % 50_000 for number in range(100_000)]
+    started = time.process_time()
+    knowing(tokens)
+    assert time.process_time() - started < 0.3  # 0.02 s where this was written
