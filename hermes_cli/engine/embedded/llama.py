@@ -58,12 +58,8 @@ class Owned:
         """
         if self._handle is None:
             raise EngineError(
-<<<<<<< HEAD:hermes_cli/engine/llama.py
-                f"this {type(self).__name__} is closed.", hint="this is a bug in hermes; please report it."
-=======
                 f"the {type(self).__name__.removeprefix('Llama').lower()} is closed.",
                 hint="this is a bug in hermes; please report it.",
->>>>>>> main:hermes_cli/engine/embedded/llama.py
             )
         return self._handle
 

@@ -212,7 +212,7 @@ def test_everything_closes_in_any_order_and_twice(demo_path: Path) -> None:
     context.close()
     context.close()
     model.close()
-    with pytest.raises(EngineError, match="this LlamaModel is closed"):
+    with pytest.raises(EngineError, match="the model is closed"):
         _ = model.trained_context
     del model, context
     gc.collect()
