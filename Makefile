@@ -1,11 +1,16 @@
 # make demo   sets up .venv and runs the built-in model once
-# make test   sets up what the tests need and runs lint, types and tests
+# make test   sets up what the tests need and runs lint, types and tests, in WORKERS processes
+# make quick  the tests that need no process, server or model; make test-all also those that repeat for long
 # make bench  measures the engine next to llama-server; MODEL=file.gguf for a model of your own
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+WORKERS ?= auto
+# Tests of one file stay together: they share servers, models and what was computed.
+PARALLEL := --numprocesses=$(WORKERS) --dist=loadscope
 
 GIVEN_CMAKE_ARGS := $(CMAKE_ARGS)
 # Only libllama and ggml are built, see tools/lean-llama.cmake. What you set yourself (a GPU, say) comes after and wins.
@@ -14,7 +19,7 @@ export CMAKE_ARGS := $(LEAN) $(CMAKE_ARGS)
 
 export DEMO := $(BIN)/hermes chat demo --tools demo --yes "What's the weather in Tokyo?"
 
-.PHONY: demo test bench fix completions demo-model measure-demo clean
+.PHONY: demo test quick test-all bench fix completions demo-model measure-demo clean
 
 demo: $(VENV)/installed
 	@printf '$$ %s\n' "$$DEMO"
@@ -24,7 +29,13 @@ test: $(VENV)/test-installed $(VENV)/clients-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
+
+quick: $(VENV)/test-installed
+	$(BIN)/python -m pytest --quick --quiet --durations=5 --durations-min=0.5
+
+test-all: $(VENV)/test-installed $(VENV)/clients-installed
+	$(BIN)/python -m pytest $(PARALLEL) --long
 
 # What is lean about hermes' own llama.cpp must not reach the peers, which need all of it.
 bench: $(VENV)/test-installed
