@@ -1,12 +1,31 @@
 # make demo   sets up .venv and runs the built-in model once
 # make test   sets up what the tests need and runs lint, types and tests, in WORKERS processes
-# make quick  the tests that need no process, server or model; make test-all also those that repeat for long
+# make quick  the tests that need no process, server or model; make test-all also those that take long
+# make lock   writes constraints.txt and constraints-clients.txt anew: the versions that the others install
 # make bench  measures the engine next to llama-server; MODEL=file.gguf for a model of your own
+#
+# CONTRIBUTING.md tells the rest: test-lowest, test-pythons, test LATEST=1.
 
 PYTHON ?= python3
 VENV := .venv
+CONSTRAINTS := constraints.txt
+
+# LATEST=1 takes the newest versions that pyproject.toml allows, in an environment of its own, each time anew.
+ifdef LATEST
+VENV := .venv/latest
+.PHONY: $(VENV)/installed $(VENV)/test-installed $(VENV)/clients-installed
+CLIENTS_VERSIONS := --upgrade --upgrade-strategy eager
+VERSIONS := $(CLIENTS_VERSIONS)
+else
+PIP_VERSION := --constraint $(CONSTRAINTS)
+VERSIONS := --constraint $(CONSTRAINTS) --build-constraint $(CONSTRAINTS)
+CLIENTS_VERSIONS := --constraint constraints-clients.txt
+endif
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+UV := .venv/uv/bin/uv
+LOCK := $(UV) pip compile --quiet --universal --upgrade --no-annotate --python-version 3.11 --custom-compile-command 'make lock'
 
 WORKERS ?= auto
 # Tests of one file stay together: they share servers, models and what was computed.
@@ -14,12 +33,11 @@ PARALLEL := --numprocesses=$(WORKERS) --dist=loadscope
 
 GIVEN_CMAKE_ARGS := $(CMAKE_ARGS)
 # Only libllama and ggml are built, see tools/lean-llama.cmake. What you set yourself (a GPU, say) comes after and wins.
-LEAN := -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/tools/lean-llama.cmake
-export CMAKE_ARGS := $(LEAN) $(CMAKE_ARGS)
+export CMAKE_ARGS := "-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/tools/lean-llama.cmake" $(CMAKE_ARGS)
 
 export DEMO := $(BIN)/hermes chat demo --tools demo --yes "What's the weather in Tokyo?"
 
-.PHONY: demo test quick test-all bench fix completions demo-model measure-demo clean
+.PHONY: demo test test-all quick test-lowest test-pythons test-wheel lock bench fix completions demo-model measure-demo clean
 
 demo: $(VENV)/installed
 	@printf '$$ %s\n' "$$DEMO"
@@ -31,11 +49,38 @@ test: $(VENV)/test-installed $(VENV)/clients-installed
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PARALLEL)
 
-quick: $(VENV)/test-installed
-	$(BIN)/python -m pytest --quick --quiet --durations=5 --durations-min=0.5
-
 test-all: $(VENV)/test-installed $(VENV)/clients-installed
 	$(BIN)/python -m pytest $(PARALLEL) --long
+
+quick: $(VENV)/test-installed
+	$(BIN)/python -m pytest $(PARALLEL) --quick
+
+# The lower bounds of pyproject.toml, tried: the oldest versions that it allows, but for the processor's own llama.cpp.
+test-lowest: $(UV)
+	@mkdir -p build
+	$(UV) pip compile --quiet --no-header --no-annotate --resolution lowest-direct --python $(PYTHON) \
+	  pyproject.toml --group build --group test --output-file build/lowest.txt
+	$(MAKE) quick VENV=.venv/lowest CONSTRAINTS=build/lowest.txt
+
+# Each Python that is on this machine: the fast tests, and an installed wheel without the checkout.
+test-pythons: $(VENV)/installed
+	@$(PIP) wheel --quiet --no-deps $(VERSIONS) --wheel-dir build/wheels llama-cpp-python
+	@for version in 3.11 3.12 3.13 3.14; do \
+	  for python in python$$version "$$HOME"/.pyenv/versions/$$version.*/bin/python none; do \
+	    if "$$python" -c "" 2>/dev/null; then break; fi; \
+	  done; \
+	  if [ "$$python" = none ]; then echo "Python $$version: not on this machine"; continue; fi; \
+	  echo "Python $$version: $$python"; \
+	  PIP_FIND_LINKS="$(CURDIR)/build/wheels $$PIP_FIND_LINKS" \
+	    $(MAKE) --no-print-directory quick test-wheel VENV=.venv/python$$version PYTHON="$$python" || exit 1; \
+	done
+
+test-wheel: $(VENV)/test-installed
+	$(BIN)/python -m pytest --long tests/test_install.py -k wheel
+
+lock: $(UV)
+	$(LOCK) pyproject.toml --group build --group test --output-file constraints.txt
+	$(LOCK) --group pyproject.toml:clients --output-file constraints-clients.txt
 
 # What is lean about hermes' own llama.cpp must not reach the peers, which need all of it.
 bench: $(VENV)/test-installed
@@ -56,7 +101,7 @@ measure-demo: $(VENV)/installed
 	cd demo && ../$(BIN)/python evaluate.py
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -64,20 +109,24 @@ $(BIN)/python:
 	@echo "[1/3] making $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "Python cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@$(PIP) install --quiet --upgrade "pip>=25.1"
+	@$(PIP) install --quiet --upgrade $(PIP_VERSION) "pip>=25.3"
 
-$(VENV)/installed: $(BIN)/python pyproject.toml tools/lean-llama.cmake
+$(VENV)/installed: $(BIN)/python pyproject.toml $(CONSTRAINTS) tools/lean-llama.cmake
 	@echo "[2/3] building llama.cpp for this machine and installing hermes (a few minutes, only the first time)"
-	@tools/with-progress $(PIP) install --editable .
+	@tools/with-progress $(PIP) install $(VERSIONS) --editable .
 	@touch $@
 	@echo "[3/3] ready"
 
 $(VENV)/test-installed: $(VENV)/installed
-	@$(PIP) install --quiet --group test
+	@$(PIP) install --quiet $(VERSIONS) --group test
 	@touch $@
 
 # Clients that cannot live beside hermes: they need other versions of what both stand on.
-$(VENV)/clients-installed: $(BIN)/python pyproject.toml
+$(VENV)/clients-installed: $(BIN)/python pyproject.toml constraints-clients.txt
 	@$(BIN)/python -m venv --without-pip $(VENV)/clients
-	@$(PIP) --python $(VENV)/clients install --quiet --no-compile --group clients
+	@$(PIP) --python $(VENV)/clients install --quiet --no-compile $(CLIENTS_VERSIONS) --group clients
 	@touch $@
+
+$(UV): | .venv/bin/python
+	@.venv/bin/python -m venv --without-pip .venv/uv
+	@.venv/bin/python -m pip --python .venv/uv install --quiet --group lock

@@ -28,14 +28,14 @@ COMMANDS = {
     "recommend": ("recommend", "Recommend what fits this machine, or another one."),
     "plan": ("plan", "Show the memory that a model takes, before any download."),
     "pull": ("pull", "Fetch models from the Hub."),
-    "import": ("import_", "Adopt models that are on this disk already, without copying."),
-    "export": ("export", "Hand a model to Ollama, LM Studio or a folder, without copying."),
-    "verify": ("verify", "Hash what is here again and repair what is wrong."),
-    "du": ("du", "Show what takes how much of the disk."),
+    "import": ("import_", "Import models that are on this disk already, without copying."),
+    "export": ("export", "Give a model to Ollama, LM Studio or a folder, without copying."),
+    "verify": ("verify", "Hash installed models again and repair damaged files."),
+    "du": ("du", "Show the disk usage of models."),
     "rm": ("rm", "Remove models from this machine."),
     "hardware": ("hardware", "Show what this machine has and what hermes can use of it."),
     "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
-    "paths": ("paths", "Show where hermes keeps things."),
+    "paths": ("paths", "Show the folders of hermes."),
 }
 EPILOG = "Try it now, without any download: hermes chat demo 'What can you do?'"
 

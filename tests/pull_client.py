@@ -22,9 +22,9 @@ from memory_use import most_memory
 
 from hermes_cli.errors import HermesError
 
-QUICK = {"pause": 0.01, "longest_pause": 0.05, "tries": 4, "silence": 5.0}  # Patience for tests
+QUICK = {"delay": 0.01, "max_delay": 0.05, "max_attempts": 4, "read_timeout": 60.0}  # RetryPolicy for tests
 
-PATIENCE = 60  # seconds that a job may take
+HANG = 300.0  # seconds; no job takes as long on any machine
 
 
 class Client:
@@ -50,7 +50,7 @@ class Client:
     def outcome(self) -> dict[str, Any]:
         """What became of it: `paths`, or `error` with `message`, `hint` and `exit`; and all `events`."""
         assert self._process.stdout
-        if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
+        if not select.select([self._process.stdout], [], [], HANG)[0]:
             self.kill()
             raise RuntimeError("the client hangs")
         line = self._process.stdout.readline()
@@ -71,7 +71,7 @@ class Client:
 
     def end(self) -> tuple[int, str]:
         """No more jobs: its exit status and what it wrote to standard error."""
-        _, errors = self._process.communicate(timeout=30)
+        _, errors = self._process.communicate(timeout=HANG)
         return self._process.returncode, errors
 
     def kill(self) -> None:
@@ -97,20 +97,20 @@ def unsound(cache: Path, right: Iterable[Path]) -> list[str]:
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:
     from hermes_cli.store import download  # noqa: PLC0415 - the environment is set first
-    from hermes_cli.store.retry_policy import RetryPolicy  # noqa: PLC0415
+    from hermes_cli.store.retry import RetryPolicy  # noqa: PLC0415
 
     events: list[dict[str, Any]] = []
     try:
         files = download.resolve(job["repo"], job.get("revision"), job["files"])
-        before = [asdict(state) | {"path": str(state.path)} for state in download.states(files)]
+        before = [asdict(state) | {"path": str(state.path)} for state in download.file_states(files)]
         found = download.fetch(
             files,
             lambda event: events.append(asdict(event)),
             verify=job.get("verify", True),
             force=job.get("force", False),
-            patience=RetryPolicy(**{**QUICK, **job.get("patience", {})}),
+            policy=RetryPolicy(**{**QUICK, **job.get("policy", {})}),
         )
-        after = [asdict(state) | {"path": str(state.path)} for state in download.states(files)]
+        after = [asdict(state) | {"path": str(state.path)} for state in download.file_states(files)]
         outcome: dict[str, Any] = {"paths": [str(path) for path in found], "before": before, "after": after}
     except HermesError as error:
         outcome = {

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parent.parent / "docs" / "downloads.md"
 REPO, FILE, SIZE = "somebody/Some-GGUF", "some-Q8_0.gguf", 20_000_000
-PATIENCE = {"silence": 0.3, "window": 0.4, "tries": 9}
+POLICY = {"read_timeout": 0.3, "speed_window": 0.4, "max_attempts": 9}
 PACE = 40_000_000  # bytes per second: sockets hold next to nothing, so that what was sent also arrived
 HEADER = """| what goes wrong | times | right after one run | after a second | wrong under a name | sent twice, most |
 | --- | ---: | ---: | ---: | ---: | ---: |
@@ -69,7 +69,7 @@ class Bench:
 
     def fetch(self) -> None:
         """Let the client fetch the file, or fail to."""
-        self.client.fetch(self.cache, REPO, FILE, patience=PATIENCE)
+        self.client.fetch(self.cache, REPO, FILE, policy=POLICY)
 
     def sent(self) -> int:
         """Bytes of the file that the server sent since its log was emptied."""
@@ -118,7 +118,7 @@ def signalled(number: signal.Signals) -> Callable[[Bench], None]:
 
 def restarted(bench: Bench) -> None:
     """The server is killed in the middle and started again."""
-    bench.client.start(bench.cache, REPO, FILE, patience={**PATIENCE, "tries": 200})
+    bench.client.start(bench.cache, REPO, FILE, policy={**POLICY, "max_attempts": 200})
     time.sleep(bench.random.uniform(0.0, 0.5))
     bench.hub.kill()
     bench.hub.start()
@@ -132,7 +132,7 @@ def full(bench: Bench) -> None:
     room = bench.random.randrange(1_000_000, SIZE)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(disk)], check=True)  # noqa: S607
     try:
-        bench.client.fetch(disk / "hub", REPO, FILE, patience=PATIENCE, force=True)
+        bench.client.fetch(disk / "hub", REPO, FILE, policy=POLICY, force=True)
         shutil.copytree(disk / "hub", bench.cache, symlinks=True)
     finally:
         subprocess.run(["umount", str(disk)], check=True)  # noqa: S607
@@ -151,7 +151,7 @@ def twice(bench: Bench) -> None:
     """Two processes want the file at the same time; one of them is killed."""
     with Client(environment(bench.hub)) as victim:
         victim.start(bench.cache, REPO, FILE)
-        bench.client.start(bench.cache, REPO, FILE, patience=PATIENCE)
+        bench.client.start(bench.cache, REPO, FILE, policy=POLICY)
         time.sleep(bench.random.uniform(0.0, 1.2))
         victim.kill()
     bench.client.outcome()

@@ -14,11 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import get_args
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.simulate import simulate
 from hermes_cli.planning.quality import Purpose
-from hermes_cli.planning.recommend import Candidate, RecommendOptions, candidates
+from hermes_cli.planning.recommend import Recommendation, RecommendOptions, recommendations
 
 FILE = Path(__file__).parent.parent / "tests" / "planning" / "golden.txt"
 GIB = 1 << 30
@@ -107,7 +107,7 @@ def _simulated(here: Machine, gpu: str | None = None, vram: str | None = None, a
     return replace(made, simulated=False)
 
 
-def _line(pick: Candidate | None, purpose: Purpose) -> str:
+def _line(pick: Recommendation | None, purpose: Purpose) -> str:
     if pick is None:
         return f"    {purpose:<13} nothing"
     layers = pick.variant.model.architecture.layers + 1
@@ -117,9 +117,9 @@ def _line(pick: Candidate | None, purpose: Purpose) -> str:
 
 
 @cache
-def ranked(machine: str, purpose: Purpose) -> tuple[Candidate, ...]:
+def ranked(machine: str, purpose: Purpose) -> tuple[Recommendation, ...]:
     """Everything that fits a machine of the table, the best first."""
-    return tuple(candidates(shipped(), machines()[machine], RecommendOptions(purpose)))
+    return tuple(recommendations(shipped_catalogue(), machines()[machine], RecommendOptions(purpose)))
 
 
 def table() -> str:

@@ -1,14 +1,15 @@
 # A lean build of llama-cpp-python: only libllama and ggml, the two libraries that `hermes` loads.
 #
 # Use it through CMAKE_ARGS (the Makefile does):
-#   CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=/path/to/lean-llama.cmake" pip install llama-cpp-python
+#   CMAKE_ARGS="-DCMAKE_PROJECT_llama.cpp_INCLUDE=/path/to/lean-llama.cmake" pip install llama-cpp-python
 #
 # CMake reads this file right after the vendored llama.cpp says project("llama.cpp"). It leaves out `common` (a library
-# for llama.cpp's own programs, which the sdist switches on by force) and hands the ~150 small files of src/models to
-# the compiler in groups, because each of them spends most of its compile time on the same headers. The code and its
-# flags stay as they are, but for one file: see lean_keep_amx_tile_setup.
+# for llama.cpp's own programs, which the sdist switches on by force) and `mtmd` (images and sound), and hands the ~150
+# small files of src/models to the compiler in groups, because each of them spends most of its compile time on the same
+# headers. The code and its flags stay as they are, but for one file: see lean_keep_amx_tile_setup.
 
 set(LLAMA_BUILD_COMMON OFF)
+set(LLAVA_BUILD OFF CACHE BOOL "" FORCE)
 
 function(lean_group_model_files)
     set(source_dir "${CMAKE_CURRENT_SOURCE_DIR}/src")

@@ -1,4 +1,4 @@
-"""What `--lora` says: adapters as paths, each with its scale."""
+"""The option `--lora`: adapters as paths, each with its scale."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ EXAMPLE = "for example: --lora adapter.gguf or --lora adapter.gguf:0.5"
 
 
 def adapters(given: Iterable[str]) -> tuple[LoraFile, ...]:
-    """The adapters that are named as `PATH` or `PATH:SCALE`.
+    """Return the adapters given as `PATH` or `PATH:SCALE`.
 
     Raises:
         NotFoundError: there is no such file.
-        UsageError: a scale is no number.
+        UsageError: a scale is not a number.
     """
     return tuple(map(_adapter, given))
 
@@ -42,7 +42,6 @@ def _adapter(given: str) -> LoraFile:
 
 
 def _file(given: str) -> Path | None:
-    """The file that is meant, None if there is none."""
     try:
         path = Path(given).expanduser()
         return path if path.is_file() else None

@@ -1,4 +1,4 @@
-"""`hermes catalog`: check a catalogue file, or bring ours up to date from the Hub."""
+"""`hermes catalog`: check a catalogue file, or refresh ours from the Hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.overlay import Overlay
     from hermes_cli.console import Console
 
-AT_ONCE = 8  # requests to the Hub
+CONCURRENT_REQUESTS = 8
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check the catalogue, or bring it up to date.")
 
@@ -39,9 +39,9 @@ def check(
     except UnicodeDecodeError:
         raise IntegrityError(f"{path} is not text in UTF-8.", hint="give the path of a YAML file.") from None
 
-    from hermes_cli.catalog.check import faults  # noqa: PLC0415 - YAML, only when there is a file to check
+    from hermes_cli.catalog.check import find_faults  # noqa: PLC0415 - YAML, only when there is a file to check
 
-    found = faults(text)
+    found = find_faults(text)
     for fault in found:
         place = f"{fault.place}: " if fault.place else ""
         console.text(f"{path}:{fault.line}: {place}{fault.message}\n")
@@ -63,21 +63,21 @@ def refresh(
 ) -> None:
     """Ask the Hub for the real sizes, hashes and revisions of all listed repositories, and for new files in them.
 
-    What it says is kept beside the catalogue, which itself is not changed. Offline, nothing changes.
+    The result is kept beside the catalogue, which itself is not changed. Offline, nothing changes.
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.catalog.load import shipped  # noqa: PLC0415 - as above
-    from hermes_cli.catalog.names import CatalogueName, Names  # noqa: PLC0415
+    from hermes_cli.catalog.load import shipped_catalogue  # noqa: PLC0415 - as above
+    from hermes_cli.catalog.names import CatalogueReference, ModelNames  # noqa: PLC0415
     from hermes_cli.catalog.overlay import read_overlay, write_overlay  # noqa: PLC0415
 
-    catalogue = shipped()
+    catalogue = shipped_catalogue()
     models = catalogue.models
     if name is not None:
-        meant = Names(catalogue).parse(name)
-        if not isinstance(meant, CatalogueName):
+        reference = ModelNames(catalogue).parse(name)
+        if not isinstance(reference, CatalogueReference):
             raise NotFoundError(f"{name} is not in the catalogue.", hint="list the models: hermes list")
-        models = (meant.model,)
+        models = (reference.model,)
     repos = list(dict.fromkeys(one.repo for model in models for one in model.gguf))
     known = read_overlay()
     learned, missing = _ask(repos, console)
@@ -88,19 +88,19 @@ def refresh(
 
 
 def _ask(repos: list[str], console: Console) -> tuple[Overlay, list[str]]:
-    """What the Hub says about each repository, and those it does not show.
+    """Return the files of each repository, and the repositories that the Hub does not show.
 
     Raises:
-        NetworkError: the Hub cannot be reached; nothing was learned.
+        NetworkError: the Hub cannot be reached.
     """
     from concurrent.futures import ThreadPoolExecutor, as_completed  # noqa: PLC0415 - only for this command
 
-    from hermes_cli.store.hub import repository  # noqa: PLC0415 - huggingface_hub
+    from hermes_cli.store.hub import list_gguf_files  # noqa: PLC0415 - huggingface_hub
 
     learned: Overlay = {}
     missing: list[str] = []
-    with console.progress("asking the Hub", len(repos)) as step, ThreadPoolExecutor(AT_ONCE) as pool:
-        asked = {pool.submit(repository, repo): repo for repo in repos}
+    with console.progress("asking the Hub", len(repos)) as step, ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
+        asked = {pool.submit(list_gguf_files, repo): repo for repo in repos}
         for done in as_completed(asked):
             step(asked[done])
             try:

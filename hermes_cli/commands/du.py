@@ -1,4 +1,4 @@
-"""`hermes du`: what takes how much of the disk."""
+"""`hermes du`: disk usage of the library."""
 
 from __future__ import annotations
 
@@ -7,30 +7,29 @@ from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, 
 
 
 def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColorOption = False) -> None:
-    """Show what models take on the disk, and what else is in the Hub's cache.
+    """Show the disk usage of models and of the rest of the Hub's cache.
 
     Counts blocks on the disk, each file once, however many names, revisions or links it has.
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
     from hermes_cli.commands.units import gigabytes  # noqa: PLC0415
     from hermes_cli.store.inventory import inventory  # noqa: PLC0415
     from hermes_cli.store.usage import usage  # noqa: PLC0415
 
-    found = usage(inventory(load()))
+    found = usage(inventory(load_catalogue()))
     rows = [
-        (gigabytes(one.bytes), one.model.name, "also used elsewhere" if one.elsewhere else "") for one in found.models
+        (gigabytes(one.bytes), one.model.name, "also used elsewhere" if one.used_elsewhere else "")
+        for one in found.models
     ]
     rows += [
         (gigabytes(one.bytes), one.repo, f"{one.count} unfinished: hermes rm --partial {one.repo}")
         for one in found.partial
     ]
     if found.other:
-        rows.append(
-            (gigabytes(found.other), "other files in the Hub's cache", "not models of llama.cpp's: hf cache ls")
-        )
-    rows.append((gigabytes(found.ours + found.other), "together", ""))
+        rows.append((gigabytes(found.other), "other files in the Hub's cache", "no models of llama.cpp: hf cache ls"))
+    rows.append((gigabytes(found.total), "together", ""))
     console.table(("SIZE", "WHAT", ""), rows, right=("SIZE",))
     console.note(
         f"{paths.models_dir()} is on a disk with {gigabytes(found.disk.free)} free of {gigabytes(found.disk.total)}"
@@ -42,13 +41,13 @@ def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoCo
                     "name": one.model.name,
                     "repository": one.model.repo,
                     "disk_bytes": one.bytes,
-                    "used_elsewhere": one.elsewhere,
+                    "used_elsewhere": one.used_elsewhere,
                 }
                 for one in found.models
             ],
             "partial": [{"repository": one.repo, "files": one.count, "disk_bytes": one.bytes} for one in found.partial],
             "other_bytes": found.other,
-            "total_bytes": found.ours + found.other,
+            "total_bytes": found.total,
             "disk": {"path": str(paths.models_dir()), "total_bytes": found.disk.total, "free_bytes": found.disk.free},
         }
     )

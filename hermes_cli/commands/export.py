@@ -1,4 +1,4 @@
-"""`hermes export`: hand a model to another program, without a second copy."""
+"""`hermes export`: give a model to another program, without a second copy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hermes_cli.errors import UsageError
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue
     from hermes_cli.console import Console
-    from hermes_cli.store.export import Exported, Source
+    from hermes_cli.store.export import Exported, ExportSource
 
 
 def command(
@@ -38,7 +38,7 @@ def command(
     quiet: QuietOption = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """Hand a model to another program by links.
+    """Give a model to another program by links.
 
     ollama: a folder with the file and a Modelfile: prompt format, stop texts, sampling. Prints the command that makes
     the model; Ollama then keeps a copy of its own. lmstudio: into its folder of models. DIR: all files of the model,
@@ -51,10 +51,10 @@ def command(
     if program != "ollama" and context is not None:
         raise UsageError("--context goes with --to ollama.", hint="leave it out: the other programs have their own.")
 
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
     from hermes_cli.store import export  # noqa: PLC0415
 
-    source = _source(name, load())
+    source = _source(name, load_catalogue())
     folder = into.expanduser() if into else None
     if program == "ollama":
         plain = export.plain_name(source.name)
@@ -66,23 +66,24 @@ def command(
         _show(source, export.to_folder(source, Path(to).expanduser(), copy=copy), console)
 
 
-def _source(name: str, catalogue: Catalogue) -> Source:
-    """The files that a name stands for, and what is known of them.
+def _source(name: str, catalogue: Catalogue) -> ExportSource:
+    """Return the files of a name, with their model of the catalogue and repository if known.
 
     Raises:
         HermesError: there are none, or they are damaged.
     """
-    from hermes_cli.catalog.names import Names  # noqa: PLC0415 - as above
-    from hermes_cli.store.export import Source, shards  # noqa: PLC0415
+    from hermes_cli.catalog.names import ModelNames  # noqa: PLC0415 - as above
+    from hermes_cli.store.export import ExportSource, shards  # noqa: PLC0415
     from hermes_cli.store.inventory import inventory  # noqa: PLC0415
     from hermes_cli.store.library import find  # noqa: PLC0415
 
-    file = find(Names(catalogue).parse(name), catalogue)
-    here = next((one for one in inventory(catalogue) if any(file.path in part.names for part in one.files)), None)
-    return Source(file.name, shards(file.path), here.repo if here else None, here.model if here else None)
+    file = find(ModelNames(catalogue).parse(name), catalogue)
+    models = (one for one in inventory(catalogue) if any(file.path in part.paths for part in one.files))
+    model = next(models, None)
+    return ExportSource(file.name, shards(file.path), model.repo if model else None, model.model if model else None)
 
 
-def _show(source: Source, done: Exported, console: Console, create: str | None = None) -> None:
+def _show(source: ExportSource, done: Exported, console: Console, create: str | None = None) -> None:
     rows: list[tuple[str, str]] = [(how, str(path)) for path, how in done.files]
     if done.modelfile:
         rows.append(("written", str(done.modelfile)))

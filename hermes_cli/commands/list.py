@@ -1,4 +1,4 @@
-"""`hermes list`: the family as a table."""
+"""`hermes list`: the Hermes models, or the files on this machine, as a table."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hermes_cli.catalog.load import load
-from hermes_cli.catalog.quantizations import plain
-from hermes_cli.catalog.variants import Variant, best_sources, variants
+from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.quantizations import normalize_name
+from hermes_cli.catalog.variants import Variant, preferred_variants, variants
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.commands.units import billions, gigabytes
 from hermes_cli.errors import UsageError
-from hermes_cli.store.disk import on_disk
-from hermes_cli.store.inventory import Installed, State, inventory
+from hermes_cli.store.disk import bytes_on_disk
+from hermes_cli.store.inventory import InstalledModel, InstalledState, inventory
 from hermes_cli.store.library import installed, installed_quantizations
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import CatalogModel, Catalogue, Demo
+    from hermes_cli.catalog.models import CatalogModel, Catalogue, DemoModel
     from hermes_cli.console import Console
 
 HERE = "✓"
 MODEL_TITLES = ("NAME", "PARAMETERS", "CONTEXT", "TOOLS", "THINKS", "FILES", "HERE")
 VARIANT_TITLES = ("NAME", "SIZE", "BITS/WEIGHT", "LOSS", "HERE", "REPOSITORY")
 INSTALLED_TITLES = ("NAME", "SIZE", "STATE", "REVISION", "FILE")
-STATES: dict[State, str] = {
+STATES: dict[InstalledState, str] = {
     "verified": "verified",
     "unverified": "not verified",
     "damaged": "damaged",
@@ -39,7 +39,7 @@ def command(
     ] = None,
     tools: Annotated[bool, typer.Option("--tools", help="Only models trained for tool calls.")] = False,
     reasoning: Annotated[bool, typer.Option("--reasoning", help="Only models that can think first.")] = False,
-    here: Annotated[bool, typer.Option("--installed", help="What is on this machine, file by file.")] = False,
+    here: Annotated[bool, typer.Option("--installed", help="The files on this machine.")] = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
     no_color: NoColorOption = False,
@@ -50,7 +50,7 @@ def command(
     --installed: every model file in the Hub's cache, whoever fetched it, and all imported ones.
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
-    catalogue = load()
+    catalogue = load_catalogue()
     models = [
         model
         for model in _of_generation(catalogue, generation)
@@ -68,27 +68,27 @@ def command(
         _show_models(models, catalogue.demo if generation is None else None, console)
 
 
-def _show_installed(found: list[Installed], console: Console) -> None:
+def _show_installed(found: list[InstalledModel], console: Console) -> None:
     if found:
         rows = [(one.name, gigabytes(one.bytes), _state(one), _revisions(one), one.file) for one in found]
         console.table(INSTALLED_TITLES, rows, right=("SIZE",))
     console.document({"models": [installed_document(one) for one in found]})
     if found:
-        console.note("verified: hashed, as the Hub says, and not changed since · hash again: hermes verify")
+        console.note("verified: has the hash that the Hub publishes, and not changed since · hash again: hermes verify")
     else:
         console.note("nothing is here yet; fetch a model: hermes pull · the demo is always here: hermes chat demo")
 
 
-def _state(one: Installed) -> str:
-    return STATES[one.state] or f"incomplete: {one.present} of {one.count} files"
+def _state(model: InstalledModel) -> str:
+    return STATES[model.state] or f"incomplete: {model.present} of {model.count} files"
 
 
-def _revisions(one: Installed) -> str:
-    return ", ".join(revision[:7] for revision in one.revisions) if one.repo else "imported"
+def _revisions(model: InstalledModel) -> str:
+    return ", ".join(revision[:7] for revision in model.revisions) if model.repo else "imported"
 
 
-def installed_document(one: Installed) -> dict[str, Any]:
-    """A model on this disk for `--json`; keys are documented in docs/library.md."""
+def installed_document(one: InstalledModel) -> dict[str, Any]:
+    """Return an installed model for `--json`; keys are documented in docs/library.md."""
     return {
         "name": one.name,
         "model": one.model.short if one.model else None,
@@ -99,7 +99,7 @@ def installed_document(one: Installed) -> dict[str, Any]:
         "path": str(one.path),
         "paths": [str(file.path) for file in one.files],
         "bytes": one.bytes,
-        "disk_bytes": on_disk(file.path for file in one.files),
+        "disk_bytes": bytes_on_disk(file.path for file in one.files),
         "files": one.present,
         "files_expected": one.count,
         "sha256": [file.sha256 for file in one.files],
@@ -107,7 +107,7 @@ def installed_document(one: Installed) -> dict[str, Any]:
     }
 
 
-def _show_models(models: list[CatalogModel], demo: Demo | None, console: Console) -> None:
+def _show_models(models: list[CatalogModel], demo: DemoModel | None, console: Console) -> None:
     rows = [_model_row(model) for model in models]
     if demo:
         context = f"{demo.trained_context:,}"
@@ -118,22 +118,26 @@ def _show_models(models: list[CatalogModel], demo: Demo | None, console: Console
 
 
 def _show_variants(found: list[Variant], console: Console) -> None:
-    catalogue = load()
+    catalogue = load_catalogue()
     rows = [_variant_row(one, catalogue) for one in found]
     console.table(VARIANT_TITLES, rows, right=("SIZE", "BITS/WEIGHT", "LOSS"))
     console.document({"variants": [variant_document(one, catalogue) for one in found]})
-    console.note("loss: KL divergence from F16 in nats, measured on Llama 3 8B; larger models lose less")
+    console.note("loss: KL divergence from F16 in nats, measured on Llama 3 8B; less for larger models")
 
 
 def _of_generation(catalogue: Catalogue, wanted: str | None) -> list[CatalogModel]:
-    """Models of the generation that was typed: its whole name, or what is left of it without `Hermes`."""
+    """Return the models of a generation, given its name or the rest of it without `Hermes`."""
     if wanted is None:
         return list(catalogue.models)
     names = dict.fromkeys(model.generation for model in catalogue.models)
-    meant = [name for name in names if plain(wanted) in {plain(name), plain(name.removeprefix("Hermes"))}]
-    if not meant:
+    matching = [
+        name
+        for name in names
+        if normalize_name(wanted) in {normalize_name(name), normalize_name(name.removeprefix("Hermes"))}
+    ]
+    if not matching:
         raise UsageError(f"there is no generation {wanted}.", hint=f"choose one of: {', '.join(names)}")
-    return [model for model in catalogue.models if model.generation in meant]
+    return [model for model in catalogue.models if model.generation in matching]
 
 
 def _model_row(model: CatalogModel) -> tuple[str, ...]:
@@ -157,20 +161,20 @@ def _model_row(model: CatalogModel) -> tuple[str, ...]:
 
 def _variant_row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:
     bits = variant.bits_per_weight
-    lost = variant.loss(catalogue)
+    loss = variant.loss(catalogue)
     return (
         variant.name,
         gigabytes(variant.bytes),
         f"{bits:.2f}" if bits else "",
-        "" if lost is None else f"{lost:.4f}",
+        "" if loss is None else f"{loss:.4f}",
         HERE if installed(variant) else "",
         variant.repository.repo,
     )
 
 
 def model_summary(model: CatalogModel) -> dict[str, Any]:
-    """A model for `--json`; keys are documented in docs/catalogue.md."""
-    sizes = [one.bytes for one in best_sources(model) if one.bytes]
+    """Return a model for `--json`; keys are documented in docs/catalogue.md."""
+    sizes = [one.bytes for one in preferred_variants(model) if one.bytes]
     return {
         "name": model.short,
         "id": model.id,
@@ -189,7 +193,7 @@ def model_summary(model: CatalogModel) -> dict[str, Any]:
 
 
 def variant_document(variant: Variant, catalogue: Catalogue) -> dict[str, Any]:
-    """A variant for `--json`; keys are documented in docs/catalogue.md."""
+    """Return a variant for `--json`; keys are documented in docs/catalogue.md."""
     return {
         "name": variant.name,
         "model": variant.model.short,

@@ -1,4 +1,4 @@
-"""A download as it goes: bars on a terminal, lines elsewhere, one JSON object for each event with --json."""
+"""The progress of a download: bars on a terminal, lines elsewhere, one JSON object for each event with --json."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from hermes_cli.console import Console
-    from hermes_cli.store.download import State
-    from hermes_cli.store.progress import Progress
+    from hermes_cli.store.download import FileState
+    from hermes_cli.store.progress import DownloadProgress
 
-EVERY = 10.0  # seconds between two lines of the same file where there is no terminal
-WORDS = {
-    Phase.HASHING: "hashing what is here",
-    Phase.SKIPPING: "the server sends again what is here",
+LINE_INTERVAL = 10.0  # seconds between two lines of the same file where there is no terminal
+PHASE_TEXTS = {
+    Phase.HASHING: "hashing the bytes that are here",
+    Phase.SKIPPING: "the server sends bytes again that are here",
     Phase.VERIFYING: "checking the hash",
     Phase.REPAIRING: "the hash is wrong: fetching again",
     Phase.WAITING: "another process fetches it; waiting",
@@ -37,8 +37,8 @@ WORDS = {
 
 
 @contextmanager
-def watching(states: list[State], console: Console) -> Iterator[Callable[[Progress], None]]:
-    """What it yields takes the events of the download of these files."""
+def show_progress(states: list[FileState], console: Console) -> Iterator[Callable[[DownloadProgress], None]]:
+    """Yield the callback that shows the events of the download of these files."""
     if console.voice is Voice.JSON:
         yield lambda event: _write(console, event)
     elif console.voice is Voice.QUIET:
@@ -50,7 +50,7 @@ def watching(states: list[State], console: Console) -> Iterator[Callable[[Progre
         yield _Lines(console).show
 
 
-def _write(console: Console, event: Progress) -> None:
+def _write(console: Console, event: DownloadProgress) -> None:
     line = json.dumps({"event": "progress", **asdict(event), "phase": event.phase.value})
     console.out.write(f"{line}\n")
     console.out.flush()
@@ -59,49 +59,53 @@ def _write(console: Console, event: Progress) -> None:
 class _Bars:
     """One bar for each file, and one for all if there are several."""
 
-    def __init__(self, bars: Bars, states: list[State]) -> None:
+    def __init__(self, bars: Bars, states: list[FileState]) -> None:
         self._bars = bars
         self._here = {state.file: state.here for state in states}
         self._tasks = {state.file: self._add(state.file, state.size, state.here) for state in states}
         self._total: TaskID | None = None
         if len(states) > 1:
-            self._total = self._add("all", sum(one.size for one in states), sum(self._here.values()))
+            self._total = self._add("all", sum(state.size for state in states), sum(self._here.values()))
 
     def _add(self, label: str, size: int, here: int) -> TaskID:
         name = label.rpartition("/")[2]
         return self._bars.add_task(name, total=size, completed=here, said="")
 
-    def show(self, event: Progress) -> None:
-        said = _words(event)
+    def show(self, event: DownloadProgress) -> None:
+        text = _phase_text(event)
         if event.phase in {Phase.HASHING, Phase.REPAIRING}:
-            said = f"{said} {event.done * 100 // max(event.size, 1)} %"
+            text = f"{text} {event.done * 100 // max(event.size, 1)} %"
         else:
             self._here[event.file] = event.done
             self._bars.update(self._tasks[event.file], completed=event.done)
             if self._total is not None:
                 self._bars.update(self._total, completed=sum(self._here.values()))
-        self._bars.update(self._tasks[event.file], said=said)
+        self._bars.update(self._tasks[event.file], said=text)
 
 
 class _Lines:
-    """A line when something changes, and now and then while it does not."""
+    """A line for each new phase of a file, and every ten seconds within one."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last: tuple[str, Phase] | None = None
         self._when = 0.0
 
-    def show(self, event: Progress) -> None:
+    def show(self, event: DownloadProgress) -> None:
         now = time.monotonic()
-        if (event.file, event.phase) == self._last and now - self._when < EVERY and event.phase is not Phase.RETRYING:
+        if (
+            (event.file, event.phase) == self._last
+            and now - self._when < LINE_INTERVAL
+            and event.phase is not Phase.RETRYING
+        ):
             return
         self._last, self._when = (event.file, event.phase), now
-        said = _words(event)
+        text = _phase_text(event)
         amount = f"{gigabytes(event.done)} of {gigabytes(event.size)}"
-        self._console.note(f"{event.file}: {amount}{f', {said}' if said else ''}")
+        self._console.note(f"{event.file}: {amount}{f', {text}' if text else ''}")
 
 
-def _words(event: Progress) -> str:
+def _phase_text(event: DownloadProgress) -> str:
     if event.phase is Phase.RETRYING:
         return f"{event.reason}; again in {event.wait:.0f} s"
-    return WORDS[event.phase]
+    return PHASE_TEXTS[event.phase]

@@ -8,13 +8,14 @@ import typer
 
 from hermes_cli.commands.asking import agreed_to_remove
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.units import gigabytes
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hermes_cli.console import Console
-    from hermes_cli.store.inventory import Installed
+    from hermes_cli.store.inventory import InstalledModel
     from hermes_cli.store.removal import Removal
 
 
@@ -40,79 +41,73 @@ def command(
     if not names and not partial:
         raise UsageError("there is no name.", hint="see what is here: hermes list --installed")
 
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
     from hermes_cli.store.inventory import inventory  # noqa: PLC0415
-    from hermes_cli.store.removal import removal_of, remove  # noqa: PLC0415
-    from hermes_cli.store.selection import one_of, select  # noqa: PLC0415
+    from hermes_cli.store.library import select_one  # noqa: PLC0415
+    from hermes_cli.store.removal import plan_removal, remove  # noqa: PLC0415
 
-    catalogue = load()
+    catalogue = load_catalogue()
     if partial:
-        models: list[Installed] = []
-        removal = _unfinished(names or [])
+        models: list[InstalledModel] = []
+        removal = _plan_partial(names or [])
     else:
-        here = inventory(catalogue)
-        chosen = [one for name in names or [] for one in one_of(name, select(name, catalogue, here))]
-        models = list({id(one): one for one in chosen}.values())
-        removal = removal_of(models)
-    _show(models, removal, console)
-    if not (removal.names or removal.parts):
+        installed = inventory(catalogue)
+        selected = [model for name in names or [] for model in select_one(name, catalogue, installed)]
+        models = list({id(model): model for model in selected}.values())
+        removal = plan_removal(models)
+    _show_plan(models, removal, console)
+    if not (removal.names or removal.partials):
         console.note("there is nothing to remove")
     elif not yes:
         _confirm(removal, console)
     freed = remove(removal)
-    console.note(f"removed; {_amount(freed)} freed")
+    console.note(f"removed; {gigabytes(freed)} freed")
     console.document(
         {
-            "removed": [str(path) for path in (*removal.names, *removal.parts)],
+            "removed": [str(path) for path in (*removal.names, *removal.partials)],
             "freed_bytes": freed,
             "not_freed": [{"path": str(one.path), "reason": one.reason} for one in removal.kept],
         }
     )
 
 
-def _unfinished(names: Sequence[str]) -> Removal:
-    """The unfinished downloads of the named repositories or models, or of everything.
+def _plan_partial(names: Sequence[str]) -> Removal:
+    """Plan the removal of the unfinished downloads of the named repositories or models, or of all.
 
     Raises:
-        NotFoundError, UsageError: a name means nothing on the Hub.
+        NotFoundError, UsageError: a name stands for nothing on the Hub.
     """
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - as above
-    from hermes_cli.catalog.names import CatalogueName, HubName, Names  # noqa: PLC0415
-    from hermes_cli.store import cache  # noqa: PLC0415
-    from hermes_cli.store.removal import removal_of_parts  # noqa: PLC0415
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - as above
+    from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames  # noqa: PLC0415
+    from hermes_cli.store.layout import repositories  # noqa: PLC0415
+    from hermes_cli.store.removal import plan_partial_removal  # noqa: PLC0415
 
     repos: list[str] = []
     for name in names:
-        meant = Names(load()).parse(name)
-        if isinstance(meant, HubName):
-            repos.append(meant.repo)
-        elif isinstance(meant, CatalogueName):
-            listed = [one.repo for one in meant.model.gguf]
-            repos += [meant.repository] if meant.repository else listed
+        reference = ModelNames(load_catalogue()).parse(name)
+        if isinstance(reference, HubReference):
+            repos.append(reference.repo)
+        elif isinstance(reference, CatalogueReference):
+            listed = [repository.repo for repository in reference.model.gguf]
+            repos += [reference.repository] if reference.repository else listed
         else:
-            raise UsageError(f"{name} is nothing that is downloaded.", hint="give a model or a repository.")
-    return removal_of_parts(dict.fromkeys(repos) if names else cache.repositories())
+            raise UsageError(f"{name} is not downloaded from the Hub.", hint="give a model or a repository.")
+    return plan_partial_removal(dict.fromkeys(repos) if names else repositories())
 
 
-def _show(models: Sequence[Installed], removal: Removal, console: Console) -> None:
-    """What would go, what would stay and why. It is about a question, so it goes where the question goes."""
-    for one in models:
-        where = f"from {one.repo}" if one.repo else "imported"
-        console.note(f"{one.name}  {_amount(one.bytes)}  {where}", style="bold")
-    for part in removal.parts:
-        console.note(f"unfinished download {part}")
+def _show_plan(models: Sequence[InstalledModel], removal: Removal, console: Console) -> None:
+    """Show the files that would go, and those that would stay and why."""
+    for model in models:
+        source = f"from {model.repo}" if model.repo else "imported"
+        console.note(f"{model.name}  {gigabytes(model.bytes)}  {source}", style="bold")
+    for partial in removal.partials:
+        console.note(f"unfinished download {partial}")
     for kept in removal.kept:
         console.note(f"not freed: {kept.path}: {kept.reason}")
-    if removal.names or removal.parts:
-        console.note(f"this frees {_amount(removal.frees)}", style="bold")
+    if removal.names or removal.partials:
+        console.note(f"this frees {gigabytes(removal.frees)}", style="bold")
 
 
 def _confirm(removal: Removal, console: Console) -> None:
-    count = len(removal.names) + len(removal.parts)
+    count = len(removal.names) + len(removal.partials)
     agreed_to_remove(f"{count} {'file' if count == 1 else 'files'}", console)
-
-
-def _amount(size: int) -> str:
-    from hermes_cli.commands.units import gigabytes  # noqa: PLC0415 - as above
-
-    return gigabytes(size)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hermes_cli.catalog.load import load
+from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.commands.choosing import best_installed
 from hermes_cli.commands.drafting import draft_for
 from hermes_cli.commands.machine import gibibytes
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from hermes_cli.console import Console
     from hermes_cli.engine.embedded.options import DraftPlan
     from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.fitted_plan import FittedPlan
     from hermes_cli.planning.load_plan import LoadOverrides
-    from hermes_cli.planning.recommend import Candidate
-    from hermes_cli.planning.verdict import FittedPlan
+    from hermes_cli.planning.recommend import Recommendation
     from hermes_cli.server.planning import ServedModel
     from hermes_cli.server.settings import ModelEntry, ServerSettings
 
@@ -44,7 +44,7 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
     waiting = _Waiting(console)
 
     def offers() -> tuple[ServedModel, ...]:
-        catalogue, machine = load(), probe(measure=False)
+        catalogue, machine = load_catalogue(), probe(measure=False)
         chosen = settings.models or (best_entry(settings, catalogue, machine, console),)
 
         def draft(
@@ -107,7 +107,7 @@ def best_entry(settings: ServerSettings, catalogue: Catalogue, machine: Machine,
     return _as_recommended(best_installed("serve", wish, catalogue, machine, console), settings)
 
 
-def _as_recommended(best: Candidate, settings: ServerSettings) -> ModelEntry:
+def _as_recommended(best: Recommendation, settings: ServerSettings) -> ModelEntry:
     """With the KV cache and the YaRN that were counted on, where nothing else was said."""
     entry = settings.entry(best.variant.name)
     if best.settings.k_type != "f16" and entry.kv_type is None:

@@ -1,10 +1,11 @@
-"""`hermes verify`: hash what is here again, and put right what is wrong."""
+"""`hermes verify`: hash installed models again, and repair damaged files."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from hermes_cli.console import Console
-    from hermes_cli.store.inventory import Installed
-    from hermes_cli.store.verification import Checked
+    from hermes_cli.store.inventory import InstalledModel
+    from hermes_cli.store.verification import FileCheck
 
 
 def command(
@@ -26,103 +27,103 @@ def command(
         list[str] | None,
         typer.Argument(metavar="[NAME]...", help="Default: every model that is here.", show_default=False),
     ] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Fetch again what is damaged or missing.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Fetch damaged and missing files again.")] = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """Hash models again and compare with what the Hub says.
+    """Hash models again and compare with the hashes that the Hub publishes.
 
-    What it found is remembered as long as a file does not change. Exit code 6 if something is wrong and stays so.
+    The result is remembered as long as a file does not change. Exit code 6 if a file is damaged and stays so.
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.store.inventory import inventory  # noqa: PLC0415
-    from hermes_cli.store.known import known_files  # noqa: PLC0415
-    from hermes_cli.store.selection import select  # noqa: PLC0415
-    from hermes_cli.store.verification import check  # noqa: PLC0415
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.store.inventory import inventory, known_files  # noqa: PLC0415
+    from hermes_cli.store.library import select  # noqa: PLC0415
+    from hermes_cli.store.verification import verify  # noqa: PLC0415
 
-    catalogue = load()
+    catalogue = load_catalogue()
     models = inventory(catalogue)
     if names:
-        chosen = [one for name in names for one in select(name, catalogue, models)]
-        models = list({id(one): one for one in chosen}.values())
-    hashes = {one.sha256 for one in known_files(catalogue) if one.sha256}
+        selected = [model for name in names for model in select(name, catalogue, models)]
+        models = list({id(model): model for model in selected}.values())
+    hashes = {file.sha256 for file in known_files(catalogue) if file.sha256}
     with _progress(models, console) as advance:
-        results = list(check(models, hashes, lambda repo, revision: _stated(repo, revision, console), advance))
-    wrong = [one for one in results if one.is_wrong]
-    if wrong and (repair or _asked(wrong, console)):
-        results = [_repaired(one, console) if one.is_wrong else one for one in results]
+        ask_hub = partial(_published_hashes, console=console)
+        results = list(verify(models, hashes, ask_hub, advance))
+    wrong = [check for check in results if check.is_wrong]
+    if wrong and (repair or _wants_repair(wrong, console)):
+        results = [_repair(check, console) if check.is_wrong else check for check in results]
     _report(results, console)
 
 
-def _report(results: Sequence[Checked], console: Console) -> None:
-    """The outcome for each file.
+def _report(results: Sequence[FileCheck], console: Console) -> None:
+    """Show the outcome for each file.
 
     Raises:
-        IntegrityError: some are wrong.
+        IntegrityError: some are damaged or missing.
     """
     if results:
-        rows = [(one.model.name, one.file.inside, one.outcome, one.note) for one in results]
+        rows = [(check.model.name, check.file.repo_path, check.outcome, check.note) for check in results]
         console.table(("NAME", "FILE", "OUTCOME", ""), rows)
     else:
         console.note("there is nothing to verify")
-    if any(one.outcome == "unknown" for one in results):
+    if any(check.outcome == "unknown" for check in results):
         console.note("unknown: only header and length were checked · learn the Hub's hashes: hermes catalog refresh")
-    console.document({"files": [_document(one) for one in results]})
-    wrong = [one for one in results if one.is_wrong]
+    console.document({"files": [_document(check) for check in results]})
+    wrong = [check for check in results if check.is_wrong]
     if wrong:
-        names = list(dict.fromkeys(one.model.name for one in wrong))
-        fetchable = list(dict.fromkeys(one.model.name for one in wrong if one.model.repo))
+        names = list(dict.fromkeys(check.model.name for check in wrong))
+        fetchable = list(dict.fromkeys(check.model.name for check in wrong if check.model.repo))
         count = f"{len(wrong)} of {len(results)} files are" if len(wrong) > 1 else f"1 of {len(results)} files is"
         raise IntegrityError(
             f"{count} not as it should be: {', '.join(names)}.",
-            hint=f"fetch again what is wrong: {shlex.join(['hermes', 'verify', '--repair', *fetchable])}"
+            hint=f"fetch damaged files again: {shlex.join(['hermes', 'verify', '--repair', *fetchable])}"
             if fetchable
-            else f"remove what is wrong and import a good copy: {shlex.join(['hermes', 'rm', *names])}",
+            else f"remove damaged files and import a good copy: {shlex.join(['hermes', 'rm', *names])}",
         )
 
 
-def _document(one: Checked) -> dict[str, object]:
+def _document(check: FileCheck) -> dict[str, object]:
     return {
-        "name": one.model.name,
-        "repository": one.model.repo,
-        "file": one.file.inside,
-        "path": str(one.file.path),
-        "outcome": one.outcome,
-        "stated_sha256": one.stated,
-        "sha256": one.found,
-        "note": one.note,
+        "name": check.model.name,
+        "repository": check.model.repo,
+        "file": check.file.repo_path,
+        "path": str(check.file.path),
+        "outcome": check.outcome,
+        "stated_sha256": check.published,
+        "sha256": check.found,
+        "note": check.note,
     }
 
 
 @contextmanager
-def _progress(models: Sequence[Installed], console: Console) -> Iterator[Callable[[str, int], None]]:
-    """A bar over all bytes, on a terminal; what it yields takes a file's name and bytes that were hashed."""
+def _progress(models: Sequence[InstalledModel], console: Console) -> Iterator[Callable[[str, int], None]]:
+    """Show a bar over all bytes on a terminal; yield the callback that takes a file's name and the bytes hashed."""
     from hermes_cli.console import Voice  # noqa: PLC0415 - as above
 
     if console.voice is not Voice.HUMAN or not sys.stderr.isatty():
         yield lambda _name, _count: None
         return
     with console.transfer() as bars:
-        task = bars.add_task("hashing", total=sum(one.bytes for one in models), said="")
+        task = bars.add_task("hashing", total=sum(model.bytes for model in models), said="")
         yield lambda name, count: bars.update(task, advance=count, said=name.rpartition("/")[2])
 
 
-def _asked(wrong: Sequence[Checked], console: Console) -> bool:
-    """Whether somebody at the terminal wants what is wrong to be fetched again."""
+def _wants_repair(wrong: Sequence[FileCheck], console: Console) -> bool:
+    """Ask on a terminal whether damaged files shall be fetched again."""
     from hermes_cli.console import Voice  # noqa: PLC0415 - only when something is wrong
 
-    fetchable = [one for one in wrong if one.model.repo]
+    fetchable = [check for check in wrong if check.model.repo]
     if console.voice is not Voice.HUMAN or not fetchable or not somebody_there():
         return False
-    for one in wrong:
-        console.warn(f"{one.model.name}: {one.file.inside}: {one.note}")
-    return agreed("Fetch again what is wrong? [y/N] ", console) is True
+    for check in wrong:
+        console.warn(f"{check.model.name}: {check.file.repo_path}: {check.note}")
+    return agreed("Fetch damaged files again? [y/N] ", console) is True
 
 
-def _repaired(wrong: Checked, console: Console) -> Checked:
+def _repair(wrong: FileCheck, console: Console) -> FileCheck:
     from hermes_cli.store.verification import repair  # noqa: PLC0415 - as above
 
     try:
@@ -133,28 +134,28 @@ def _repaired(wrong: Checked, console: Console) -> Checked:
 
 
 def _refetch(repo: str, revision: str, path: str, console: Console) -> None:
-    """Fetch one file of a repository anew; raw parts of it if that is how it is kept there."""
-    from hermes_cli.commands.pull_view import watching  # noqa: PLC0415 - huggingface_hub, only to fetch something
+    """Fetch one file of a repository again, by its raw parts if the repository has only these."""
+    from hermes_cli.commands.pull_view import show_progress  # noqa: PLC0415 - huggingface_hub, only to fetch something
     from hermes_cli.console import Console, Voice  # noqa: PLC0415
-    from hermes_cli.store import cache  # noqa: PLC0415
-    from hermes_cli.store.download import fetch, resolve, states  # noqa: PLC0415
-    from hermes_cli.store.hub import listing  # noqa: PLC0415
+    from hermes_cli.store.download import fetch, file_states, resolve  # noqa: PLC0415
+    from hermes_cli.store.hub import list_files  # noqa: PLC0415
+    from hermes_cli.store.layout import joined_name  # noqa: PLC0415
 
-    names = [file.path for file in listing(repo, revision) if cache.loadable([file.path]) == (path,)]
+    names = [file.path for file in list_files(repo, revision) if joined_name(file.path) == path]
     files = resolve(repo, revision, names or [path])
-    # With --json there is one document in the end, so what happens on the way is not told.
-    shown = console if console.voice is Voice.HUMAN else Console(Voice.QUIET)
-    with watching(states(files), shown) as tell:
-        fetch(files, tell)
+    # With --json there is only the document in the end, no events.
+    view = console if console.voice is Voice.HUMAN else Console(Voice.QUIET)
+    with show_progress(file_states(files), view) as on_progress:
+        fetch(files, on_progress)
 
 
-def _stated(repo: str, revision: str, console: Console) -> dict[str, str]:
-    """What the Hub says that the files of a repository hash to; nothing if it cannot be asked."""
+def _published_hashes(repo: str, revision: str, console: Console) -> dict[str, str]:
+    """Return the SHA-256 of a repository's files by path; none if the Hub cannot be asked."""
     from hermes_cli.errors import NotFoundError  # noqa: PLC0415 - only where the Hub is asked
-    from hermes_cli.store.hub import listing  # noqa: PLC0415
+    from hermes_cli.store.hub import list_files  # noqa: PLC0415
 
     try:
-        return {file.path: file.sha256 for file in listing(repo, revision) if file.sha256}
+        return {file.path: file.sha256 for file in list_files(repo, revision) if file.sha256}
     except (NetworkError, NotFoundError) as error:
         console.note(f"{repo} cannot be compared with the Hub: {error.message}")
         return {}

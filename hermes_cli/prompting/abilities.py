@@ -1,4 +1,4 @@
-"""What a chat template can do, found out by rendering small conversations: its source says little for certain."""
+"""Abilities of a chat template, found out by rendering small conversations: its source says little for certain."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Form = Literal["objects", "text"]
 
 @dataclass(frozen=True)
 class Abilities:
-    """Of a template.
+    """Abilities of a template.
 
     Attributes:
         system: it writes system messages.
@@ -73,7 +73,7 @@ def switches(thinking: bool | None) -> dict[str, bool]:  # noqa: FBT001 - on, of
 
 
 def arguments_as(form: str | None, arguments: Mapping[str, Any]) -> object:
-    """Arguments as a template wants them."""
+    """Return arguments in the form that a template takes."""
     return json.dumps(arguments, ensure_ascii=False) if form == "text" else dict(arguments)
 
 
@@ -98,7 +98,7 @@ class _Tried:
             return ""
 
     def with_call(self, form: str) -> str:
-        """A conversation that ends with the result of a call."""
+        """Render a conversation that ends with the result of a call."""
         function = {"name": _CALLED, "arguments": arguments_as(form, {_KEY: "zq"})}
         answer = {
             "role": "assistant",
@@ -110,24 +110,24 @@ class _Tried:
         return self.write([_USER, answer, result])
 
     def tools(self) -> Literal["any", "bare"] | None:
-        """Which tools it writes."""
+        """Return which tools the template writes."""
         if _NAME in self.write([_USER], tools=[_BARE_TOOL]):
             return "bare"
         return "any" if _NAME in self.write([_USER], tools=[_TOOL]) else None
 
     def thinking(self) -> Literal["always", "alone"] | None:
-        """Where its switch makes a difference."""
+        """Return the prompts that the switch for thinking changes."""
         if self._switches([_INSTRUCTED, _USER]):
             return "always"
         return "alone" if self._switches([_USER]) else None
 
     def needs_thought(self) -> bool:
-        """Whether it fails on an earlier turn that did not think."""
+        """Return whether the template fails on an earlier turn without a thought."""
         return not self._writes(_SAID) and self._writes(f"<think>\n{_THOUGHT}\n</think>\n{_SAID}")
 
     def _switches(self, messages: Sequence[dict[str, Any]]) -> bool:
         return self.write(messages, thinking=True) != self.write(messages, thinking=False)
 
-    def _writes(self, said: str) -> bool:
-        messages = [_USER, {"role": "assistant", "content": said}, _USER]
+    def _writes(self, answer: str) -> bool:
+        messages = [_USER, {"role": "assistant", "content": answer}, _USER]
         return _SAID in self.write(messages, thinking=True)

@@ -1,4 +1,4 @@
-"""What stands between `<tool_call>` and `</tool_call>`.
+"""A tool call block: the text between `<tool_call>` and `</tool_call>`.
 
 One object, or several with commas or white space between them, or a list of them; perhaps in a Markdown fence. Too many
 closing braces are passed over; missing ones are added if the end tag says that the call is over. A tag inside a string
@@ -26,7 +26,7 @@ _LANGUAGE = re.compile(r"[A-Za-z]{0,10}")
 
 
 class State(Enum):
-    """How far a block is."""
+    """State of a block."""
 
     OPEN = auto()
     ENDED = auto()  # by its end tag; or, where that is missing, by the next opening tag or the end of the turn
@@ -52,7 +52,7 @@ class Block:
 
     @property
     def given_out(self) -> bool:
-        """Whether its call was given out before its end was seen."""
+        """The call was given out before the end of the block was seen."""
         return self._early is not None and self._early.started
 
     def read(self, text: str, at: int) -> int:
@@ -193,7 +193,7 @@ def read_calls(text: str) -> list[WrittenCall] | None:
 
 
 def as_object(text: str) -> dict[str, Any] | None:
-    """What strict JSON says, None if it is no object or Python cannot hold it."""
+    """Return the value of strict JSON, None if it is no object or Python cannot hold it."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):  # Python was told to convert fewer digits or to recurse less than usual
@@ -202,7 +202,7 @@ def as_object(text: str) -> dict[str, Any] | None:
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Whether a function can have this name: letters of any script, but nothing that cannot be seen or sent."""
+    """Return whether a function can have this name: letters of any script, but nothing that cannot be seen or sent."""
     return isinstance(value, str) and value.isprintable() and bool(value.strip())
 
 

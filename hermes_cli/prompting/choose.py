@@ -1,4 +1,4 @@
-"""Which prompt format a model gets, and why.
+"""Choice of the prompt format of a model, with the reason.
 
 Ours where its text is proven equal to the published one; the file's own for models whose published template is known
 only in part (DeepHermes 3, Hermes 4), unless it lacks what the model can do or belongs to another model; the file's own
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.catalog.names import Reference
+    from hermes_cli.catalog.names import ModelReference
 
 DEFAULT, TOOL_USE = "default", "tool_use"  # how GGUF calls `tokenizer.chat_template` and `tokenizer.chat_template.X`
 
@@ -42,7 +42,7 @@ def _knows_all(_: str) -> bool:
 
 @dataclass(frozen=True)
 class FileTemplates:
-    """What a model file says about its prompts.
+    """Chat templates and special tokens of a model file.
 
     Attributes:
         templates: sources of its chat templates by name; `default` is the unnamed one.
@@ -87,7 +87,7 @@ def choose(carried: FileTemplates, model: CatalogModel | None = None, wanted: st
 
 
 def policy(model: CatalogModel) -> str:
-    """Which template files of a model get, before one is seen."""
+    """Return the rule for files of a model, before one is seen."""
     family = family_of(model)
     if family is None:
         return "the file's own; its prompt format is not known for certain"
@@ -96,16 +96,16 @@ def policy(model: CatalogModel) -> str:
     return "the file's own, unless it lacks tools or reasoning or is another model's; then hermes' own"
 
 
-def known_model(named: Reference, path: Path, catalogue: Catalogue) -> CatalogModel | None:
-    """What a file is in the catalogue: as it was named, or as it calls itself.
+def known_model(named: ModelReference, path: Path, catalogue: Catalogue) -> CatalogModel | None:
+    """Return the catalogue's model of a file, by the name that the user gave or by the file's own.
 
     Raises:
         IntegrityError: its header cannot be read.
     """
-    from hermes_cli.catalog.names import CatalogueName  # noqa: PLC0415 - as below
+    from hermes_cli.catalog.names import CatalogueReference  # noqa: PLC0415 - as below
     from hermes_cli.gguf.header import read_header  # noqa: PLC0415
 
-    if isinstance(named, CatalogueName):
+    if isinstance(named, CatalogueReference):
         return named.model
     header = read_header(path)
     return identify((header.text("general.name") or "", path.stem), header.number, catalogue)
@@ -119,17 +119,17 @@ def identify(names: Iterable[str], number: Callable[[str], int | None], catalogu
         number: a number of its architecture by GGUF key, `block_count` and the like.
         catalogue: all models.
     """
-    from hermes_cli.catalog.names import CatalogueName, Names  # noqa: PLC0415 - only for files given by path
+    from hermes_cli.catalog.names import CatalogueReference, ModelNames  # noqa: PLC0415 - only for files given by path
 
-    known = Names(catalogue)
+    known = ModelNames(catalogue)
     for name in names:
         for spelled in (name, name.replace("_", "-").partition("-")[2]):  # owner_model, as some files are named
             try:
-                found = known.parse(spelled)
+                reference = known.parse(spelled)
             except (NotFoundError, UsageError):
                 continue
-            if isinstance(found, CatalogueName) and _same_shape(found.model, number):
-                return found.model
+            if isinstance(reference, CatalogueReference) and _same_shape(reference.model, number):
+                return reference.model
     return None
 
 
@@ -148,7 +148,7 @@ class _Chooser:
         return family_of(self.model) if self.model else None
 
     def by_itself(self) -> TemplateChoice:
-        """What is certain decides."""
+        """Choose by what is certain."""
         family = self.family
         if family and family.proven and self._reads(family.markup):
             return self.ours(family, "equal to the published one")
@@ -209,9 +209,9 @@ class _Chooser:
             yield "the file's has no switch for reasoning"
 
     def _foreign(self) -> str:
-        """Whether the file's template writes turns that its vocabulary does not know, but those of another markup."""
+        """Return the reason if the file's template writes turns that its vocabulary does not know, else nothing."""
         markup = _markup(self.carried.templates.get(DEFAULT, ""))
-        others = [one for one in TURN_TOKENS if one not in {markup, "alpaca"} and self._reads(one)]
+        others = [other for other in TURN_TOKENS if other not in {markup, "alpaca"} and self._reads(other)]
         if markup is None or self._reads(markup) or not others:
             return ""
         return f"the file's is another model's, {TURN_TOKENS[markup][0]} is no token of its vocabulary"
@@ -238,5 +238,5 @@ class _Chooser:
 
 def _markup(source: str) -> Markup | None:
     """The markup that a template writes."""
-    found = [markup for markup, tokens in TURN_TOKENS.items() if tokens and all(token in source for token in tokens)]
-    return found[0] if len(found) == 1 else None
+    markups = [markup for markup, tokens in TURN_TOKENS.items() if tokens and all(token in source for token in tokens)]
+    return markups[0] if len(markups) == 1 else None

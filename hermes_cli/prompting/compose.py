@@ -140,7 +140,7 @@ def _result_turns(results: Sequence[Message], conversation: Conversation, family
     """Return one turn with all results of one batch of calls."""
     if not results:
         return []
-    blocks = [f"<tool_response>\n{conversation.content(one.content or '')}\n</tool_response>" for one in results]
+    blocks = [f"<tool_response>\n{conversation.content(result.content or '')}\n</tool_response>" for result in results]
     text = "\n".join(blocks)
     if family.tools == 4:  # noqa: PLR2004 - Hermes 4
         return [{"role": "user", "content": text}]

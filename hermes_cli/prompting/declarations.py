@@ -1,4 +1,4 @@
-"""How Hermes 2 Pro and Hermes 3 are told of a tool: JSON whose description begins with a Python signature.
+"""Tool declarations for Hermes 2 Pro and Hermes 3: JSON whose description begins with a Python signature.
 
 The template `tool_use` writes this. Where it fails or writes nonsense (lists of anything, unions, missing words, quotes
 that end the string) we write what was meant: the signature that Python would have, as in the training data. Otherwise
@@ -27,19 +27,19 @@ def declaration(tool: Mapping[str, Any]) -> str:
     types = _Types(parameters)
     signature = ", ".join(f"{name}: {types.of(schema)}" for name, schema in properties.items())
     returned = function.get("return")
-    said = f"{function['name']}({signature})"
+    text = f"{function['name']}({signature})"
     if returned is not None:
-        said += f" -> {types.of(returned)}"
-    said += f" - {function.get('description') or ''}\n\n"
+        text += f" -> {types.of(returned)}"
+    text += f" - {function.get('description') or ''}\n\n"
     if properties:
         # One behind the other without a break: so the template writes them.
-        said += "    Args:\n" + "".join(
+        text += "    Args:\n" + "".join(
             f"        {name}({types.of(schema)}): {_described(schema).strip()}" for name, schema in properties.items()
         )
     if _described(returned):
-        said += f"\n    Returns:\n        {_described(returned)}"
+        text += f"\n    Returns:\n        {_described(returned)}"
     return (
-        f'{{"type": "function", "function": {{"name": {canonical(function["name"])}, "description": "{_inside(said)}", '
+        f'{{"type": "function", "function": {{"name": {canonical(function["name"])}, "description": "{_inside(text)}", '
         f'"parameters": {canonical(parameters) if properties else "{}"}}}'  # one brace too few, as in the template
     )
 
@@ -71,14 +71,14 @@ class _Types:
         if isinstance(kind, str):
             return self._named(kind, schema, depth)
         if isinstance(kind, list):
-            return _union(self.of({**schema, "type": one}, depth + 1) for one in _different(kind))
+            return _union(self.of({**schema, "type": option}, depth + 1) for option in _different(kind))
         return self._combined(schema, depth)
 
     def _combined(self, schema: Mapping[str, Any], depth: int) -> str:
         """A schema without a type of its own."""
         for word in ("anyOf", "oneOf", "allOf"):
             if isinstance(schema.get(word), list):
-                types = list(dict.fromkeys(self.of(one, depth + 1) for one in schema[word]))
+                types = list(dict.fromkeys(self.of(option, depth + 1) for option in schema[word]))
                 return types[0] if word == "allOf" and len(types) == 1 else _union(types)
         return "dict" if "properties" in schema else _ANY
 
@@ -99,12 +99,12 @@ class _Types:
         return _BASIC.get(kind, _ANY)
 
     def _resolve(self, reference: str) -> object:
-        """What `#/$defs/Name` points to; None if there is nothing."""
-        found: object = self._root
+        """Return the schema that `#/$defs/Name` points to; None if there is none."""
+        target: object = self._root
         for step in filter(None, reference.removeprefix("#").split("/")):
             key = step.replace("~1", "/").replace("~0", "~")
-            found = found.get(key) if isinstance(found, dict) else None
-        return found
+            target = target.get(key) if isinstance(target, dict) else None
+        return target
 
 
 def _union(types: Iterable[str]) -> str:

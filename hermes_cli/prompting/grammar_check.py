@@ -1,4 +1,4 @@
-"""What the grammar engine says to a grammar or schema, and which part of a schema it means."""
+"""Checks of grammars and schemas by the grammar engine, and the part of a schema that it refuses."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def complaint(grammar: dict[str, Json]) -> str | None:
     Raises:
         EngineError: it cannot be tried.
     """
-    for one in grammar["grammars"]:
-        if "lark_grammar" in one and (said := _crowded_rules(one["lark_grammar"])):
-            return said
-    said = grammar_fault(grammar)
-    return "nothing can meet it" if said and said.startswith("NoExtension") else said
+    for part in grammar["grammars"]:
+        if "lark_grammar" in part and (fault := _crowded_rules(part["lark_grammar"])):
+            return fault
+    fault = grammar_fault(grammar)
+    return "nothing can meet it" if fault and fault.startswith("NoExtension") else fault
 
 
 def _crowded_rules(rules: str) -> str | None:
-    """What is wrong with Lark rules that put too much on one text."""
+    """Return the fault of Lark rules that put too much on one text, None if there is none."""
     bare = _QUOTED.sub("", rules)
     count = bare.count("&") + bare.count("~")
     if count > MOST_AT_ONCE:
@@ -122,14 +122,14 @@ def _enforceable(text: str, about: str, *, closed: bool, relaxed: bool) -> tuple
     except RecursionError:
         raise UsageError(f"{about}: its references lead through too many others.", hint="make it simpler.") from None
     until = time.monotonic() + _SECONDS_TO_RELAX
-    while said := _schema_complaint(made):
-        if said == TOO_MUCH or time.monotonic() > until:
+    while fault := _schema_complaint(made):
+        if fault == TOO_MUCH or time.monotonic() > until:
             raise UsageError(f"{about}: {TOO_MUCH}.", hint="make it smaller.")
-        part, said = _blamed(made, said)
+        part, fault = _blamed(made, fault)
         for expression, wording in _SAID:
-            if found := expression.search(said):
-                said = found.expand(wording)
-        text = f"{about}: what stands at {checker.pointers.get(id(part), '#')} cannot be enforced: {said}"
+            if match := expression.search(fault):
+                fault = match.expand(wording)
+        text = f"{about}: what stands at {checker.pointers.get(id(part), '#')} cannot be enforced: {fault}"
         if notes is None or len(notes) >= _MOST_NOTES:
             raise UsageError(f"{text}.", hint="docs/constraints.md lists what is enforced.")
         notes.append(f"{text}; only its type is.")
@@ -162,7 +162,7 @@ def _refuse_crowds(made: dict[str, Json], about: str) -> None:
 
 
 def _at_once(schema: Json, definitions: Mapping[str, Json], known: dict[int, int]) -> int:
-    """How many expressions apply to one text; the checker has seen to it that no schema leads back to itself."""
+    """Return how many expressions apply to one text. No schema leads back to itself: the checker refuses such."""
     if not isinstance(schema, dict):  # or a property has the name of a word
         return 0
     if id(schema) not in known:
@@ -187,27 +187,27 @@ def _schema_complaint(schema: Json) -> str | None:
     return complaint({"grammars": [{"json_schema": {**schema, "x-guidance": _WRITING}}]})
 
 
-def _blamed(schema: dict[str, Json], said: str) -> tuple[dict[str, Json], str]:
+def _blamed(schema: dict[str, Json], fault: str) -> tuple[dict[str, Json], str]:
     """The smallest part that is refused by itself, and why."""
     definitions = schema.get("$defs", {})
     seen = [schema]
     until = time.monotonic() + _SECONDS_TO_BLAME
     inner = _parts(schema, definitions)
     while time.monotonic() < until and (part := next(inner, None)) is not None:
-        if any(part is one for one in seen):
+        if any(part is other for other in seen):
             continue
         seen.append(part)
-        said_here = _schema_complaint({**part, "$defs": definitions})
+        inner_fault = _schema_complaint({**part, "$defs": definitions})
         # A part that nothing meets is no fault by itself: it may be optional.
-        if said_here and ("Unsatisfiable" in said or "Unsatisfiable" not in said_here):
-            schema, said, inner = part, said_here, _parts(part, definitions)
-    return schema, said
+        if inner_fault and ("Unsatisfiable" in fault or "Unsatisfiable" not in inner_fault):
+            schema, fault, inner = part, inner_fault, _parts(part, definitions)
+    return schema, fault
 
 
 def _parts(schema: dict[str, Json], definitions: dict[str, Json]) -> Iterator[dict[str, Json]]:
-    """The schemas in a schema, one level down."""
-    found = [part for word in ("properties", "patternProperties") for part in schema.get(word, {}).values()]
-    found += [part for word in ("allOf", "anyOf", "oneOf", "prefixItems") for part in schema.get(word, ())]
-    found += [schema.get(word) for word in ("items", "additionalProperties")]
-    found.append(definitions.get(schema.get("$ref", "").removeprefix(DEFINITIONS)))
-    return (part for part in found if isinstance(part, dict))
+    """Return the schemas in a schema, one level down."""
+    parts = [part for word in ("properties", "patternProperties") for part in schema.get(word, {}).values()]
+    parts += [part for word in ("allOf", "anyOf", "oneOf", "prefixItems") for part in schema.get(word, ())]
+    parts += [schema.get(word) for word in ("items", "additionalProperties")]
+    parts.append(definitions.get(schema.get("$ref", "").removeprefix(DEFINITIONS)))
+    return (part for part in parts if isinstance(part, dict))

@@ -40,7 +40,7 @@ _CLOSERS = {"{": "}", "[": "]"}
 
 
 class _Expect(Enum):
-    """What may come next, outside of strings and words."""
+    """Tokens that may come next, outside of strings and words."""
 
     VALUE = auto()
     FIRST_ITEM = auto()
@@ -94,7 +94,7 @@ class Reader:
         return True
 
     def closers(self, outer: int = 0) -> str:
-        """What makes `pieces` valid JSON, except for the brackets of the `outer` outermost containers."""
+        """Return the text that makes `pieces` valid JSON, without the brackets of the `outer` outermost containers."""
         quote = '"' if self._quote and not self._in_key else ""
         return quote + "".join(reversed(self._stack[outer:]))
 
@@ -246,7 +246,7 @@ def _escaped(character: str) -> str:
 
 
 def _json_escape(escape: str, *, python: bool) -> str | None:
-    """What JSON writes for an escape, None if its meaning is in doubt."""
+    """Return the escape in JSON's spelling, None if its meaning is in doubt."""
     letter, digits = escape[1], escape[2:]
     if letter in '"\\/bfnrt':
         return escape

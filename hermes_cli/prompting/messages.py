@@ -1,4 +1,8 @@
-"""The nouns of a conversation."""
+"""Messages of a conversation, and the events of a turn that is being generated.
+
+For one call: `CallStarted`, then `CallArguments` whose texts, joined, are a JSON object, then `CallFinished`. The
+events of one call stand together; indexes count from 0.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ class ToolCall:
     written: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
-        """As one would write it in Python: `get_weather(city="Tokyo")`."""
+        """Return the call as Python: `get_weather(city="Tokyo")`."""
         inside = ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in self.arguments.items())
         return f"{self.name}({inside})"
 

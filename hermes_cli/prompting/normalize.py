@@ -1,4 +1,4 @@
-"""What clients send, as `Message`s and tools of one shape. Whatever cannot be understood is refused with its place.
+"""Normalization of what clients send to `Message`s and tools of one shape; what is wrong is refused with its place.
 
 Accepted is all that OpenAI's Chat Completions take, its older form (`functions`, `function_call`) and what clients have
 made of it: see docs/prompting.md for the fix-ups.
@@ -38,8 +38,8 @@ def messages(given: object) -> list[Message]:
         raise _refused("messages", "must be a list with at least one message")
     check(given, "messages")
     conversation = _Conversation()
-    for index, one in enumerate(given):
-        conversation.add(one, f"messages[{index}]")
+    for index, item in enumerate(given):
+        conversation.add(item, f"messages[{index}]")
     return conversation.finished()
 
 
@@ -54,14 +54,14 @@ def tools(given: object) -> list[dict[str, Any]]:
     if not isinstance(given, list):
         raise _refused("tools", "must be a list")
     check(given, "tools")
-    found = [_tool(one, f"tools[{index}]") for index, one in enumerate(given)]
+    tools_read = [_tool(item, f"tools[{index}]") for index, item in enumerate(given)]
     names: set[str] = set()
-    for index, one in enumerate(found):
-        name = one["function"]["name"]
+    for index, item in enumerate(tools_read):
+        name = item["function"]["name"]
         if name in names:
             raise _refused(f"tools[{index}]", f"there is a tool named {name} already")
         names.add(name)
-    return found
+    return tools_read
 
 
 def check(given: object, where: str) -> None:
@@ -95,13 +95,13 @@ def _walk(given: object, where: str) -> Iterator[tuple[str, object]]:
         if depth > DEEPEST:
             raise _refused(where, f"is nested more than {DEEPEST} levels deep")
         if isinstance(value, dict):
-            for key, one in value.items():
+            for key, item in value.items():
                 if not isinstance(key, str):
                     raise _refused(place, "has a key that is no string")
                 yield place, key
-                waiting.append((f"{place}.{key[:40]}", one, depth + 1))
+                waiting.append((f"{place}.{key[:40]}", item, depth + 1))
         elif isinstance(value, list):
-            waiting += [(f"{place}[{index}]", one, depth + 1) for index, one in enumerate(value)]
+            waiting += [(f"{place}[{index}]", item, depth + 1) for index, item in enumerate(value)]
 
 
 def repaired(text: str) -> str:
@@ -117,8 +117,8 @@ def _repaired_value(value: Any) -> Any:  # noqa: ANN401 - anything of JSON
     if isinstance(value, str):
         return repaired(value)
     if isinstance(value, dict):
-        return {repaired(key): _repaired_value(one) for key, one in value.items()}
-    return [_repaired_value(one) for one in value] if isinstance(value, list) else value
+        return {repaired(key): _repaired_value(item) for key, item in value.items()}
+    return [_repaired_value(item) for item in value] if isinstance(value, list) else value
 
 
 class _Conversation:
@@ -154,7 +154,7 @@ class _Conversation:
     def _add_answer(self, given: Mapping[str, Any], where: str) -> None:
         content = _content(given.get("content"), f"{where}.content") or _content(given.get("refusal"), where)
         thoughts = (given.get(key) for key in ("reasoning_content", "reasoning"))
-        thought = next((one for one in thoughts if isinstance(one, str)), "")
+        thought = next((item for item in thoughts if isinstance(item, str)), "")
         if not thought:
             thought, content = _without_thought(content)
         calls = tuple(_calls(given, where))
@@ -175,11 +175,11 @@ class _Conversation:
             raise _refused(where, "is the result of a tool, but no call stands before it")
         wanted, name = given.get("tool_call_id"), given.get("name")
         if isinstance(wanted, str):
-            found = [index for index, call in enumerate(self._calls) if call.id == wanted]
-            if not found:
+            matches = [index for index, call in enumerate(self._calls) if call.id == wanted]
+            if not matches:
                 known = ", ".join(call.id for call in self._calls)
                 raise _refused(f"{where}.tool_call_id", f"is {wanted}; the calls before it are {known}")
-            return found[0]
+            return matches[0]
         left = [index for index in range(len(self._calls)) if index not in self._results]
         named = [index for index in left if self._calls[index].name == name]
         if not left:
@@ -200,7 +200,7 @@ def _content(given: object, where: str) -> str:
         return repaired(given)
     if not isinstance(given, list):
         raise _refused(where, "must be a string or a list of parts")
-    return "\n".join(_part(one, f"{where}[{index}]") for index, one in enumerate(given))
+    return "\n".join(_part(item, f"{where}[{index}]") for index, item in enumerate(given))
 
 
 def _part(given: object, where: str) -> str:
@@ -217,8 +217,8 @@ def _part(given: object, where: str) -> str:
 
 
 def _result(given: object, where: str) -> str:
-    """What a tool returned: text, parts of text, or any JSON."""
-    if isinstance(given, list) and given and all(isinstance(one, dict) and "type" in one for one in given):
+    """Return the result of a tool as text, from text, parts of text, or any JSON."""
+    if isinstance(given, list) and given and all(isinstance(item, dict) and "type" in item for item in given):
         return _content(given, where)
     if given is None or isinstance(given, str):
         return _content(given, where)
@@ -241,8 +241,8 @@ def _calls(given: Mapping[str, Any], where: str) -> Iterator[ToolCall]:
         return
     if not isinstance(listed, (list, type(None))):
         raise _refused(f"{where}.tool_calls", "must be a list")
-    for index, one in enumerate(listed or ()):
-        yield _call(one, f"{where}.tool_calls[{index}]")
+    for index, item in enumerate(listed or ()):
+        yield _call(item, f"{where}.tool_calls[{index}]")
 
 
 def _call(given: object, where: str) -> ToolCall:

@@ -1,4 +1,4 @@
-"""The way out of the parser: text without white space at its ends, calls numbered, pieces of one kind joined."""
+"""Output side of the parser: text without white space at its ends, numbered calls, joined pieces of one kind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST = 16  # characters; no tag and no marker is longer
 
 
 def beginning_of(tags: Sequence[str], text: str, at: int) -> int:
-    """Where the end of `text` begins that may become a tag but is none yet, not before `at`; tags begin with `<`."""
+    """Return where the end of `text` begins that may yet become one of the tags; tags begin with `<`."""
     start = text.rfind("<", max(at, len(text) - _LONGEST))
     if start < 0:
         return len(text)
@@ -39,7 +39,7 @@ class WithoutEnd:
         self._tail = ""  # may become a marker
 
     def feed(self, text: str) -> str:
-        """What is certainly not the end of the turn."""
+        """Return the text that is certainly not the end of the turn."""
         if "<" not in text and not self._tail and not self._held:
             return text
         text, self._tail = self._tail + text, ""
@@ -64,7 +64,7 @@ class WithoutEnd:
         return "".join(before) + text[at:end]
 
     def finish(self) -> str:
-        """What was held back and is no marker."""
+        """Return the text that was held back and is no marker."""
         text, self._tail = self._tail, ""
         return "".join(self._held) + text if text else ""
 
@@ -113,12 +113,12 @@ class Output:
 
     @property
     def nothing_said(self) -> bool:
-        """Whether there was only white space since the last call or thought."""
+        """There was only white space since the last call or thought."""
         return self._content.blank
 
     @property
     def nothing_thought(self) -> bool:
-        """Whether the thought has only white space so far."""
+        """The thought has only white space so far."""
         return self._reasoning.blank
 
     def say(self, text: str) -> None:

@@ -104,12 +104,12 @@ class Parser:
         self._double = ""  # the end tag before, which may be written twice
 
     def feed(self, text: str) -> list[Event]:
-        """What the new text makes certain."""
+        """Return the events that the new text makes certain."""
         self._go_on(self._end.feed(text), last=False)
         return self._output.take()
 
     def finish(self) -> list[Event]:
-        """What is left when the turn ends, for whatever reason it does."""
+        """Return the remaining events when the turn ends, for whatever reason it does."""
         self._go_on(self._end.finish(), last=True)
         return self._output.take()
 
@@ -132,12 +132,12 @@ class Parser:
 
     def _in_text(self, *, last: bool) -> bool:
         tags, pattern = _TEXT_AND_CALLS if self._may_call() else _TEXT
-        found = pattern.search(self._text, self._at)
-        if not found:
+        match = pattern.search(self._text, self._at)
+        if not match:
             self._output.say(self._skip_to_tag(tags, last=last))
             return False
-        self._output.say(self._text[self._at : found.start()])
-        self._at, tag = found.end(), found[0]
+        self._output.say(self._text[self._at : match.start()])
+        self._at, tag = match.end(), match[0]
         if tag == CALL:
             self._open_block([CALL])
         elif tag in _THOUGHTS and self._output.line_start:
@@ -148,12 +148,12 @@ class Parser:
 
     def _in_thought(self, *, last: bool) -> bool:
         tags, pattern = (_THOUGHT_AND_CALLS if self._may_call() else _THOUGHT)[self._thought]
-        found = pattern.search(self._text, self._at)
-        if not found:
+        match = pattern.search(self._text, self._at)
+        if not match:
             self._output.think(self._skip_to_tag(tags, last=last))
             return False
-        self._output.think(self._text[self._at : found.start()])
-        self._at, tag = found.end(), found[0]
+        self._output.think(self._text[self._at : match.start()])
+        self._at, tag = match.end(), match[0]
         if tag == CALL:
             self._open_block([CALL])
         elif tag == self._thought:

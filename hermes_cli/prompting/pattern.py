@@ -94,10 +94,10 @@ class _Reader:
         return self._text[self._at - 1]
 
     def _match(self, expression: re.Pattern[str]) -> re.Match[str] | None:
-        found = expression.match(self._text, self._at)
-        if found:
-            self._at = found.end()
-        return found
+        match = expression.match(self._text, self._at)
+        if match:
+            self._at = match.end()
+        return match
 
     def _group(self) -> None:
         if not self._text.startswith("?", self._at) or self._match(_NAME):
@@ -107,16 +107,16 @@ class _Reader:
         self._at += 2
 
     def _quantifier(self, letter: str) -> str:
-        found = ""
+        text = ""
         if letter == "{":
             self._at -= 1
             count = self._match(_COUNT)
-            found = count[0] if count else ""
-            if any(int(number) > MOST_REPEATS for number in re.findall(r"\d+", found)):
-                raise PatternError(f"`{found}` repeats more than {MOST_REPEATS:,} times")
+            text = count[0] if count else ""
+            if any(int(number) > MOST_REPEATS for number in re.findall(r"\d+", text)):
+                raise PatternError(f"`{text}` repeats more than {MOST_REPEATS:,} times")
         if self._text.startswith("?", self._at):  # a lazy one matches the same texts
             self._at += 1
-        return found or letter
+        return text or letter
 
     def _atom(self, letter: str) -> str:
         if letter in "|^$":
@@ -128,12 +128,12 @@ class _Reader:
         if letter == "[":
             return self._set()
         if letter == "\\":
-            found, is_set = self._escape(in_set=False)
-            return f"[{found}]" if is_set else found
+            text, is_set = self._escape(in_set=False)
+            return f"[{text}]" if is_set else text
         return _literal(letter)
 
     def _escape(self, *, in_set: bool) -> tuple[str, bool]:
-        """What follows a backslash: something to put into a set, and whether it stands for several letters."""
+        """Read an escape behind its backslash: its text for a set, and whether it is several characters."""
         if property_name := self._match(_PROPERTY):
             return f"\\{property_name[0]}", True
         if number := self._match(_HEX):
@@ -157,7 +157,7 @@ class _Reader:
         return letter
 
     def _set(self) -> str:
-        """What follows `[`."""
+        """Read a set behind its `[`."""
         negated = self._text.startswith("^", self._at)
         self._at += negated
         parts: list[str] = []

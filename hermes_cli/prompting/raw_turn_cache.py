@@ -1,4 +1,4 @@
-"""What the model wrote, by the ids of its calls.
+"""Turns as the model wrote them, by the ids of their calls.
 
 Clients send a conversation back in their own words: arguments parsed and written anew, white space gone. The model then
 reads another text than it wrote, and the KV cache of that turn is lost. So its own text is kept and given back.
@@ -18,7 +18,7 @@ MOST_CHARACTERS = 8_000_000
 
 
 class RawTurnCache:
-    """The latest turns with calls; what was not used for longest is forgotten first. Safe to share between threads."""
+    """The latest turns with calls, least recently used ones dropped first. Safe to share between threads."""
 
     def __init__(self, turns: int = MOST_TURNS, characters: int = MOST_CHARACTERS) -> None:
         self._turns: OrderedDict[str, tuple[Message, str]] = OrderedDict()
@@ -43,7 +43,7 @@ class RawTurnCache:
                 self._forget(next(iter(self._turns)))
 
     def recall(self, message: Message) -> str | None:
-        """What the model wrote in this turn, None if that is not known or the client changed what it says."""
+        """Return the turn as the model wrote it, None if that is not known or the client changed it."""
         if not message.tool_calls:
             return None
         with self._lock:
@@ -59,7 +59,7 @@ class RawTurnCache:
 
 
 def _same(kept: Message, sent: Message) -> bool:
-    """The same calls in the same order, and the same words beside them, or none: some clients leave them out."""
+    """Return whether both have the same calls in the same order, and the same text beside them, or none."""
     words = (sent.content or "").strip()
     return (
         [(call.id, call.name, call.arguments) for call in kept.tool_calls]

@@ -73,7 +73,7 @@ class Checker:
         return made
 
     def wrong(self, place: Place, text: str) -> NoReturn:
-        """It is no JSON schema.
+        """Refuse a schema that is none.
 
         Raises:
             UsageError: always.
@@ -81,7 +81,7 @@ class Checker:
         self._fail(f"{text} at {place.pointer}", "JSON Schema 2020-12 says how to write it.")
 
     def refuse(self, word: str, place: Place, why: str = "cannot be enforced") -> None:
-        """A word is left out with a note, if there are notes.
+        """Leave a word out with a note, if there are notes.
 
         Raises:
             UsageError: there are none.
@@ -222,7 +222,7 @@ class Checker:
             return None
 
     def _followed(self, schema: Json, place: Place) -> Json:
-        """What a schema that is nothing but a reference points to."""
+        """Return the target of a schema that is nothing but a reference."""
         for _ in range(keywords.MOST_LEVELS):
             if not isinstance(schema, dict) or set(schema) - keywords.ANNOTATIONS != {"$ref"}:
                 break
@@ -269,7 +269,7 @@ _OBJECT_WORDS = frozenset({"properties", "patternProperties", "additionalPropert
 
 @dataclass(frozen=True)
 class Place:
-    """Where a schema stands.
+    """Location of a schema.
 
     Attributes:
         pointer: the JSON pointer to it.
@@ -291,7 +291,7 @@ class Place:
 
 @dataclass
 class Node:
-    """What was written, where it stands, and what becomes of it."""
+    """A schema as written, its location, and the schema that is made of it."""
 
     written: dict[str, Any]
     place: Place
@@ -299,7 +299,7 @@ class Node:
 
     @cached_property
     def is_crowded(self) -> bool:
-        """Whether several schemas with properties of their own may apply to the same value."""
+        """Several schemas with properties of their own may apply to the same value."""
         branches = [self.written[word] for word in keywords.IN_PLACE if word in self.written]
         if isinstance(self.written.get("allOf"), list):
             branches += self.written["allOf"][1:]
@@ -322,7 +322,7 @@ class Node:
 
 
 def _branches_declare(schema: dict[str, Any]) -> bool:
-    """Whether schemas for the same value may have properties of their own."""
+    """Return whether schemas for the same value may have properties of their own."""
     if "$ref" in schema:
         return True
     branches = [part for word in ("allOf", "anyOf", "oneOf") for part in schema.get(word, ()) if isinstance(part, dict)]

@@ -131,22 +131,22 @@ def _constant(checker: Checker, node: Node, word: str, value: Json) -> None:
     values = [value] if word == "const" else value
     if not isinstance(values, list) or not values:
         checker.wrong(node.place, "`enum` is no list, or an empty one,")
-    if all([_is_exact(checker, node.place, word, one) for one in values]):  # noqa: C419 - a note for each
+    if all([_is_exact(checker, node.place, word, item) for item in values]):  # noqa: C419 - a note for each
         node.made[word] = value
 
 
 def _is_exact(checker: Checker, place: Place, word: str, value: Json, depth: int = 0) -> bool:
-    """Whether the engine can hold a constant."""
+    """Return whether the engine can hold a constant."""
     if depth > MOST_LEVELS:
         checker.wrong(place, f"a value of `{word}` is deeper than {MOST_LEVELS} levels")
     if isinstance(value, (dict, list)):
         inner = value.values() if isinstance(value, dict) else value
-        return all([_is_exact(checker, place, word, one, depth + 1) for one in inner])  # noqa: C419 - a note for each
+        return all([_is_exact(checker, place, word, item, depth + 1) for item in inner])  # noqa: C419 - a note for each
     return value is None or isinstance(value, (str, bool)) or _is_number(checker, place, word, value)
 
 
 def _is_number(checker: Checker, place: Place, word: str, value: Json) -> bool:
-    """Whether it is a number that 64 bits of floating point, in which the engine computes, hold exactly."""
+    """Return whether 64 bits of floating point, in which the engine computes, hold the number exactly."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:  # noqa: PLR0124 - NaN
         checker.wrong(place, f"`{word}` is {_short(value)}, not a number,")
     if abs(value) <= LARGEST_NUMBER and float(value) == value:

@@ -1,4 +1,4 @@
-"""What `$ref` points to, and which definitions have no end."""
+"""Relations between schemas: targets of `$ref`, definitions without end, and schemas that exclude each other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LostReferenceError(ValueError):
 
 
 def find(document: object, reference: str) -> tuple[str, Any]:
-    """What a reference in the document points to, and the JSON pointer to it.
+    """Return the JSON pointer and the target of a reference in the document.
 
     Raises:
         LostReferenceError: it leaves the document or points to nothing.
@@ -32,16 +32,16 @@ def find(document: object, reference: str) -> tuple[str, Any]:
     fragment = unquote(fragment)
     if fragment and not fragment.startswith("/"):
         return _anchor(document, fragment)
-    found = document
+    target = document
     for step in fragment.split("/")[1:]:
         key = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-        elif isinstance(found, list) and key.isdecimal() and int(key) < len(found):
-            found = found[int(key)]
+        if isinstance(target, dict) and key in target:
+            target = target[key]
+        elif isinstance(target, list) and key.isdecimal() and int(key) < len(target):
+            target = target[int(key)]
         else:
             raise LostReferenceError("it points to nothing")
-    return f"#{fragment}", found
+    return f"#{fragment}", target
 
 
 def _anchor(document: object, name: str) -> tuple[str, Any]:
@@ -103,7 +103,7 @@ def _here(schema: Any) -> Iterator[str]:  # noqa: ANN401 - a schema is JSON
 
 
 def _can_end(schema: Any, without_end: set[str]) -> bool:  # noqa: ANN401 - a schema is JSON
-    """Whether some finite value may meet it if none meets the definitions `without_end`."""
+    """Return whether some finite value may meet a schema if none meets the definitions `without_end`."""
     if not isinstance(schema, dict):
         return schema is not False
     if "$ref" in schema and schema["$ref"].removeprefix(DEFINITIONS) in without_end:
@@ -146,34 +146,35 @@ _DEEPEST = 4  # properties in properties
 
 
 def all_apart(schemas: Sequence[Json], follow: Follow) -> bool:
-    """Whether no value meets two of them."""
+    """Return whether no value meets two of the schemas."""
     if len(schemas) > MOST_COMPARED:
         return False
-    return all(_apart(one, other, follow, 0) for at, one in enumerate(schemas) for other in schemas[:at])
+    return all(_apart(first, second, follow, 0) for at, first in enumerate(schemas) for second in schemas[:at])
 
 
-def _apart(one: Json, other: Json, follow: Follow, depth: int) -> bool:
-    one, other = follow(one), follow(other)
-    if one is False or other is False:
+def _apart(first: Json, second: Json, follow: Follow, depth: int) -> bool:
+    first, second = follow(first), follow(second)
+    if first is False or second is False:
         return True
-    if not isinstance(one, dict) or not isinstance(other, dict) or depth > _DEEPEST:
+    if not isinstance(first, dict) or not isinstance(second, dict) or depth > _DEEPEST:
         return False
-    if (values := _values(one)) and (others := _values(other)):
+    if (values := _values(first)) and (others := _values(second)):
         return not values & others
-    kinds, other_kinds = _kinds(one), _kinds(other)
+    kinds, other_kinds = _kinds(first), _kinds(second)
     if kinds and other_kinds and not kinds & other_kinds:
         return True
-    return kinds == other_kinds == {"object"} and _members_apart(one, other, follow, depth)
+    return kinds == other_kinds == {"object"} and _members_apart(first, second, follow, depth)
 
 
-def _members_apart(one: dict[str, Json], other: dict[str, Json], follow: Follow, depth: int) -> bool:
-    """Whether both require a property whose values are apart."""
-    names = [name for name in _required(one) if name in _required(other)]
-    first, second = one.get("properties"), other.get("properties")
-    if not isinstance(first, dict) or not isinstance(second, dict):
+def _members_apart(first: dict[str, Json], second: dict[str, Json], follow: Follow, depth: int) -> bool:
+    """Return whether both require a property whose values exclude each other."""
+    names = [name for name in _required(first) if name in _required(second)]
+    properties, others = first.get("properties"), second.get("properties")
+    if not isinstance(properties, dict) or not isinstance(others, dict):
         return False
     return any(
-        name in first and name in second and _apart(first[name], second[name], follow, depth + 1) for name in names
+        name in properties and name in others and _apart(properties[name], others[name], follow, depth + 1)
+        for name in names
     )
 
 
@@ -185,10 +186,10 @@ def _required(schema: dict[str, Json]) -> list[Json]:
 def _kinds(schema: dict[str, Json]) -> set[str]:
     """The types that it says its values have, integers among numbers; empty if it says none."""
     kinds = schema.get("type", [])
-    found = {kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if isinstance(kind, str)}
+    kinds_found = {kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if isinstance(kind, str)}
     if schema.get("nullable") is True:
-        found.add("null")
-    return {"number" if kind == "integer" else kind for kind in found}
+        kinds_found.add("null")
+    return {"number" if kind == "integer" else kind for kind in kinds_found}
 
 
 def _values(schema: dict[str, Json]) -> set[str]:

@@ -1,4 +1,4 @@
-"""What may be written, as users and clients say it (a JSON schema, a regular expression, tools …), as grammar rules.
+"""Structured output: JSON schemas, regular expressions, choices, grammars and tools become grammar rules.
 
 `turn_grammar` puts these parts together. JSON comes as the models were trained to write it: `{"a": 1, "b": [2, 3]}`.
 Everything is compiled once here, without a vocabulary, so that what cannot be enforced is refused before a model works.
@@ -194,7 +194,7 @@ def _named(tool_choice: object, offered: Mapping[str, str]) -> str:
 
 
 def _call_rules(tools: Mapping[str, str]) -> str:
-    r"""What stands between the tags: `\n{"name": "f", "arguments": {…}}\n`."""
+    r"""Return rules for the text between the tags: `\n{"name": "f", "arguments": {…}}\n`."""
     rules = [
         f"call_body: {quoted(_CALL_BEGIN)} ({' | '.join(f'tool{at}' for at in range(len(tools)))}) {quoted(_CALL_END)}"
     ]
@@ -214,9 +214,9 @@ def _usable(answer: AnswerGrammar, about: str) -> AnswerGrammar:
     if size > MOST_CHARACTERS:
         raise _unusable(about, f"it has {size:,} characters; at most {MOST_CHARACTERS:,} are taken")
     grammars = [("start", f"start: answer\n{answer.rules}"), *answer.named]
-    said = complaint({"grammars": [{"name": name, "lark_grammar": text} for name, text in grammars]})
-    if said:
-        raise _unusable(about, " ".join(said.split()))
+    fault = complaint({"grammars": [{"name": name, "lark_grammar": text} for name, text in grammars]})
+    if fault:
+        raise _unusable(about, " ".join(fault.split()))
     return answer
 
 

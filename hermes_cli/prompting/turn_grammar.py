@@ -35,7 +35,7 @@ _TO_LINE_START = {"l0": r"((?s:.*)\n)?\s*", "m0": r"(?s:.*)\n\s*"}
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What a vocabulary has beside text: the ids of those `TAGS` that are one token, and of all other special tokens.
+    """Special tokens of a vocabulary: the ids of those `TAGS` that are one token, and of all others.
 
     Tokens that end a generation are in neither.
     """
@@ -46,7 +46,7 @@ class SpecialTokens:
 
 @dataclass(frozen=True)
 class AnswerGrammar:
-    """What an answer must be: rules that define `answer`, and grammars that they name with `@`."""
+    """Grammar of an answer: rules that define `answer`, and grammars that they name with `@`."""
 
     rules: str
     named: tuple[tuple[str, str], ...] = ()
@@ -54,7 +54,7 @@ class AnswerGrammar:
 
 @dataclass(frozen=True)
 class ToolGrammar:
-    """Which calls are possible: rules that define `call_body`, what stands between the tags; empty if none are."""
+    """Grammar of the possible calls: rules for `call_body`, the text between the tags; empty if none is possible."""
 
     rules: str
     required: bool = False

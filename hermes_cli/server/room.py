@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded.fit_check import confirm
+from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.errors import DoesNotFitError, EngineError
 from hermes_cli.hardware.probe import probe
+from hermes_cli.planning.fitted_plan import remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.placement import GIB
-from hermes_cli.planning.verdict import without
 
 if TYPE_CHECKING:
     from hermes_cli.errors import HermesError
@@ -25,12 +25,12 @@ async def has_room(offer: ServedModel) -> HermesError | None:
 
 def _ask(offer: ServedModel) -> HermesError | None:
     machine = probe(measure=False)
-    confirmed = confirm(offer.path, offer.loading, machine)
+    confirmed = check_fit(offer.path, offer.loading, machine)
     if not confirmed.places:
         return EngineError(f"llama.cpp cannot load {offer.name}: {confirmed.note}.", hint="start the server with -v.")
     places = confirmed.places
     if draft := offer.options.draft:
-        places += confirm(draft.path, _as_planned(draft.plan), without(machine, confirmed)).places
+        places += check_fit(draft.path, _as_planned(draft.plan), remaining_machine(machine, confirmed)).places
     short = max(places, key=lambda place: place.missing)
     if not short.missing:
         return None

@@ -1,11 +1,11 @@
-"""Files of the Hub, brought to this disk: nothing wasted, nothing broken, nothing twice.
+"""Download files of the Hub into its cache.
 
     files = resolve("NousResearch/Hermes-3-Llama-3.1-8B-GGUF", None, ["Hermes-3-Llama-3.1-8B.Q4_K_M.gguf"])
-    states(files), room(files)        what is here, what is needed: before any byte
-    fetch(files, print)               events on the way, paths in the end
+    file_states(files), space_needed(files)      before any byte
+    fetch(files, print)                          events on the way, paths in the end
 
 They lie in the Hub's own cache, under its own locks, so `hf download`, transformers and llama.cpp share one copy with
-us. How one file gets there is in `assembly.py`, what connections do in `transfer.py`.
+us. The download of one file is in `file_download.py`, its connections in `transfer.py`.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli import paths
-from hermes_cli.errors import NetworkError, NotFoundError, UsageError
-from hermes_cli.store import cache
-from hermes_cli.store.assembly import Assembly
-from hermes_cli.store.hub import endpoint, is_safe, listing, quiet
-from hermes_cli.store.progress import Meter
-from hermes_cli.store.retry_policy import RetryPolicy
-from hermes_cli.store.space import Space, space
-from hermes_cli.store.target import targets
+from hermes_cli.errors import DoesNotFitError, NetworkError, NotFoundError, UsageError
+from hermes_cli.store import layout
+from hermes_cli.store.disk import disk_space, format_bytes
+from hermes_cli.store.file_download import FileDownload
+from hermes_cli.store.hub import endpoint, is_safe, list_files, quiet_hub_log
+from hermes_cli.store.progress import Phase, ProgressMeter
+from hermes_cli.store.retry import RetryPolicy
+from hermes_cli.store.target import download_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from hermes_cli.store.hub import RemoteFile
-    from hermes_cli.store.progress import Progress
+    from hermes_cli.store.progress import DownloadProgress
 
-NAMED = 12  # files that a message names
+MAX_NAMES = 12  # file names in a message
 
 
 @dataclass(frozen=True)
-class State:
-    """What is here of a file, before anything is fetched.
+class FileState:
+    """The part of a file that is here before anything is fetched.
 
     Attributes:
-        file: its path in the repository; of raw parts, of the file that they make.
+        file: its path in the repository; for raw parts, of the file that they are joined into.
         path: where it is, or will be.
         size: bytes in the end.
         here: bytes that need not be fetched.
@@ -55,8 +55,29 @@ class State:
     verified: bool
 
 
+@dataclass(frozen=True)
+class SpaceNeeded:
+    """Bytes that are still needed in a folder, and bytes that its disk has free; None if the system does not say."""
+
+    folder: Path
+    needed: int
+    free: int | None
+
+    def check(self) -> None:
+        """Check that the disk has room.
+
+        Raises:
+            DoesNotFitError: with both numbers.
+        """
+        if self.free is not None and self.needed > self.free:
+            raise DoesNotFitError(
+                f"{format_bytes(self.needed)} are needed in {self.folder}, {format_bytes(self.free)} are free.",
+                hint="free some space, or choose another disk with HF_HOME; --force tries all the same.",
+            )
+
+
 def resolve(repo: str, revision: str | None, files: Sequence[str]) -> list[RemoteFile]:
-    """What the Hub says about some files of a repository: sizes and hashes, all at one commit.
+    """Ask the Hub for sizes and hashes of some files of a repository, all at one commit.
 
     Raises:
         UsageError: a name that cannot be a path here.
@@ -66,46 +87,58 @@ def resolve(repo: str, revision: str | None, files: Sequence[str]) -> list[Remot
     for name in files:
         if not is_safe(name):
             raise UsageError(f"{name!r} cannot be the name of a file here.", hint=f"see the names: hermes show {repo}")
-    known = {file.path: file for file in listing(repo, revision)}
+    listed = {file.path: file for file in list_files(repo, revision)}
     for name in files:
-        if name not in known:
-            where = f"{repo} at revision {revision}" if revision else repo
-            raise NotFoundError(f"{where} has no file {name}.", hint=_names(repo, list(known)))
-        if not known[name].etag:
+        if name not in listed:
+            place = f"{repo} at revision {revision}" if revision else repo
+            raise NotFoundError(f"{place} has no file {name}.", hint=_names_hint(repo, list(listed)))
+        if not listed[name].etag:
             raise NetworkError(
                 f"{endpoint()} states no hash of {name}, so it could not be checked.", hint="check HF_ENDPOINT."
             )
-    return [known[name] for name in files]
+    return [listed[name] for name in files]
 
 
-def states(files: Sequence[RemoteFile]) -> list[State]:
-    """What is here of each file; raw parts count as the file that they make."""
-    found = []
-    for target in targets(files):
-        complete = target.complete()
-        here = target.size if complete else target.here()
-        known = complete and any(target.is_known(path) for path in (target.path, *target.elsewhere()))
-        found.append(State(target.name, target.path, target.size, here, complete, known))
-    return found
+def _names_hint(repo: str, listed: list[str]) -> str:
+    models = [name for name in listed if ".gguf" in name.lower()] or listed
+    if not models:
+        return f"it has no files; choose another repository than {repo}."
+    more = f" and {len(models) - MAX_NAMES} more: hermes show {repo}" if len(models) > MAX_NAMES else ""
+    return f"it has {', '.join(models[:MAX_NAMES])}{more}"
 
 
-def room(files: Sequence[RemoteFile]) -> Space:
-    """How much must still be written, and how much the disk of the cache has free."""
-    return space(paths.models_dir(), sum(state.size - state.here for state in states(files)))
+def file_states(files: Sequence[RemoteFile]) -> list[FileState]:
+    """Return the part of each file that is here; raw parts count as the file that they are joined into."""
+    states = []
+    for target in download_targets(files):
+        complete = target.is_complete()
+        here = target.size if complete else target.bytes_here()
+        verified = complete and any(target.is_verified(path) for path in (target.path, *target.other_copies()))
+        states.append(FileState(target.name, target.path, target.size, here, complete, verified))
+    return states
+
+
+def space_needed(files: Sequence[RemoteFile]) -> SpaceNeeded:
+    """Return the bytes still to be written, and the free space of the Hub's cache."""
+    needed = sum(state.size - state.here for state in file_states(files))
+    unjoined = [target for target in download_targets(files) if target.is_joined and not target.is_complete()]
+    needed += max((part.size for target in unjoined for part in target.parts), default=0)  # one part lies twice
+    space = disk_space(paths.models_dir())
+    return SpaceNeeded(paths.models_dir(), needed, space.free if space else None)
 
 
 def fetch(
     files: Sequence[RemoteFile],
-    progress: Callable[[Progress], None],
+    on_progress: Callable[[DownloadProgress], None],
     *,
     verify: bool = True,
     force: bool = False,
-    patience: RetryPolicy | None = None,
+    policy: RetryPolicy | None = None,
 ) -> list[Path]:
-    """Bring files to this disk; returns where they are, in the order in which they were named.
+    """Download files and return their paths, in the order in which they were named.
 
-    What is here already is not fetched again, whoever fetched it. Interrupted by anything, it goes on from there when
-    called again. With `force` the free disk space is not asked for.
+    Files that are here already are not fetched again, whoever fetched them. Interrupted by anything, it goes on from
+    there when called again. With `force` the free disk space is not checked.
 
     Raises:
         DoesNotFitError: there is not enough disk space; or the disk got full, and what came is kept.
@@ -113,27 +146,18 @@ def fetch(
         IntegrityError: a file came twice with a wrong hash.
         HermesError: the cache cannot be written.
     """
-    wanted = targets(files)
+    targets = download_targets(files)
     if not force:
-        room(files).check()
-    cache.tag()
-    with quiet():
-        found = [
-            Assembly(
-                target, Meter(target.name, target.size, progress), patience or RetryPolicy(), verify=verify
-            ).bring()
-            for target in wanted
-        ]
+        space_needed(files).check()
+    layout.write_cachedir_tag()
+    found = []
+    with quiet_hub_log():
+        for target in targets:
+            meter = ProgressMeter(target.name, target.size, on_progress)
+            found.append(FileDownload(target, meter, policy or RetryPolicy(), verify=verify).run())
+            meter.report(Phase.DONE, target.size)
     for repo, ref, revision in {(file.repo, file.ref, file.revision) for file in files}:
         if ref:
             with suppress(OSError):  # a cache that can only be read is good enough
-                cache.write_ref(repo, ref, revision)
+                layout.write_ref(repo, ref, revision)
     return found
-
-
-def _names(repo: str, known: list[str]) -> str:
-    models = [name for name in known if ".gguf" in name.lower()] or known
-    if not models:
-        return f"it has no files; choose another repository than {repo}."
-    more = f" and {len(models) - NAMED} more: hermes show {repo}" if len(models) > NAMED else ""
-    return f"it has {', '.join(models[:NAMED])}{more}"

@@ -1,4 +1,4 @@
-"""What the Hub says about repositories and files, by huggingface_hub: its endpoint, token, proxies and offline switch.
+"""Requests to the Hub by huggingface_hub, with its endpoint, token, proxies and offline switch: file lists and headers.
 
 Every failure becomes one of our errors with the next step. Tokens go to the configured endpoint only.
 """
@@ -10,7 +10,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import httpx2
 from huggingface_hub import HfApi, constants, hf_hub_url
@@ -28,7 +28,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_st
 
 from hermes_cli.catalog.overlay import HubFile, HubRepository
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError
-from hermes_cli.gguf.header import Header, read_source
+from hermes_cli.gguf.header import GGUFHeader, read_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,14 +37,9 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 TIMEOUT = 20.0  # seconds without an answer
-PARTIAL_CONTENT, OK = 206, 200
 
-_CONTENT_RANGE = re.compile(r"^bytes (\d+)-\d+/(\d+)$")
-# A name from the Hub becomes a path here: plain parts only, and none that Windows keeps for devices.
+# Names and hashes from the Hub become paths here: plain parts only, and none that Windows keeps for devices.
 _SAFE_PART = re.compile(r"^(?!(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[\w(][\w.+@=, ()\[\]-]*(?<![. ])$", re.IGNORECASE)
-
-
-# What becomes part of a path here has to look like what it is said to be.
 _SHA1 = re.compile(r"^[0-9a-f]{40}\Z")
 _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 
@@ -54,18 +49,18 @@ class RemoteFile:
     """One file of a repository at one commit, as the Hub states it.
 
     Attributes:
-        repo: the repository as it was asked for; names the folder in the cache.
-        now_at: what the Hub calls it today; another name if it was renamed.
+        repo: the repository as it was requested; names the folder in the cache.
+        current_repo: its name on the Hub today, another one if it was renamed.
         revision: the commit, 40 hexadecimal digits.
-        ref: the branch or tag that was asked for, None if it was a commit.
+        ref: the requested branch or tag, None for a commit.
         path: within the repository.
         size: bytes.
-        etag: names the file in the cache: its SHA-256, or git's hash of a small file; empty if the Hub states none.
+        etag: name of its blob in the cache: its SHA-256, or git's hash of a small file; empty if the Hub states none.
         sha256: None for small files, which lie in git itself.
     """
 
     repo: str
-    now_at: str
+    current_repo: str
     revision: str
     ref: str | None
     path: str
@@ -75,24 +70,17 @@ class RemoteFile:
 
     @property
     def url(self) -> str:
-        """Where the configured endpoint has it."""
-        return hf_hub_url(self.now_at, self.path, revision=self.revision)
+        """Return its URL at the configured endpoint."""
+        return hf_hub_url(self.current_repo, self.path, revision=self.revision)
 
     @property
     def renamed(self) -> bool:
-        """Whether the repository has another name today."""
-        return self.now_at.lower() != self.repo.lower()
+        """Return whether the repository has another name today."""
+        return self.current_repo.lower() != self.repo.lower()
 
 
-class _Answer(Protocol):
-    """The part of a response that is used here."""
-
-    status_code: int
-    headers: httpx2.Headers
-
-
-def repository(repo: str, revision: str | None = None) -> HubRepository:
-    """The GGUF files of a repository, with their sizes and hashes.
+def list_gguf_files(repo: str, revision: str | None = None) -> HubRepository:
+    """Return the GGUF files of a repository, with their sizes and hashes.
 
     Raises:
         NotFoundError: there is no such repository or revision, or it is private or gated.
@@ -108,8 +96,8 @@ def repository(repo: str, revision: str | None = None) -> HubRepository:
     return HubRepository(revision=info.sha or "main", fetched=today, files=files)
 
 
-def listing(repo: str, revision: str | None = None) -> tuple[RemoteFile, ...]:
-    """Every file of a repository whose name can be a path here, with size and hash.
+def list_files(repo: str, revision: str | None = None) -> tuple[RemoteFile, ...]:
+    """Return every file of a repository whose name can be a path here, with size and hash.
 
     Raises:
         NotFoundError: there is no such repository or revision, or it is private or gated.
@@ -119,25 +107,25 @@ def listing(repo: str, revision: str | None = None) -> tuple[RemoteFile, ...]:
     commit = info.sha or ""
     if not _SHA1.match(commit):
         raise NetworkError(f"{endpoint()} states no commit of {repo}.", hint="check HF_ENDPOINT.")
-    asked = revision or constants.DEFAULT_REVISION
-    ref = asked if is_safe(asked) and asked != commit else None
-    now_at = info.id if is_safe(info.id) else repo
+    requested = revision or constants.DEFAULT_REVISION
+    ref = requested if is_safe(requested) and requested != commit else None
+    current_repo = info.id if is_safe(info.id) else repo
     return tuple(
-        RemoteFile(repo, now_at, commit, ref, one.rfilename, one.size or 0, *_hashes(one))
-        for one in info.siblings or ()
-        if is_safe(one.rfilename)
+        RemoteFile(repo, current_repo, commit, ref, file.rfilename, file.size or 0, *_hashes(file))
+        for file in info.siblings or ()
+        if is_safe(file.rfilename)
     )
 
 
 def _hashes(file: RepoSibling) -> tuple[str, str | None]:
-    """The ETag of a file, and its SHA-256 if it is in large file storage."""
+    """Return the ETag of a file, and its SHA-256 if it is in large file storage."""
     if file.lfs:
         return (file.lfs.sha256, file.lfs.sha256) if _SHA256.match(file.lfs.sha256) else ("", None)
     return file.blob_id if file.blob_id and _SHA1.match(file.blob_id) else "", None
 
 
 def _info(repo: str, revision: str | None) -> ModelInfo:
-    with explained(repo), quiet():
+    with hub_errors(repo), quiet_hub_log():
         try:
             return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
         except HFValidationError:
@@ -150,61 +138,57 @@ def _info(repo: str, revision: str | None) -> ModelInfo:
 
 
 def endpoint() -> str:
-    """The configured address of the Hub, without a name and password that it may hold."""
+    """Return the configured URL of the Hub, without a name and password that it may hold."""
     return re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)
 
 
 def is_safe(path: str) -> bool:
-    """Whether a path in a repository can be a path on any disk: no way up, no drive, no device, no odd characters."""
+    """Return whether a path in a repository can be one on any disk: no `..`, drive, device or odd characters."""
     return len(path) < 1000 and all(_SAFE_PART.match(part) for part in path.split("/"))  # noqa: PLR2004 - generous
 
 
-def header(repo: str, file: str, revision: str | None = None) -> tuple[Header, int]:
-    """The header of a GGUF file on the Hub, and how many bytes were fetched to read it.
+def read_remote_header(repo: str, file: HubFile, revision: str) -> tuple[GGUFHeader, int]:
+    """Return the header of a GGUF file on the Hub, and how many bytes were fetched to read it.
 
     Raises:
         NotFoundError: no such repository, revision or file.
         NetworkError: the Hub cannot be reached, or serves no ranges.
         InvalidGGUFError: the file is no GGUF.
     """
-    with explained(repo):
-        source = HubSource(hf_hub_url(repo, file, revision=revision), build_hf_headers())
-        return read_source(source, f"{repo}/{file}"), source.fetched
+    with hub_errors(repo):
+        source = _RangeSource(hf_hub_url(repo, file.path, revision=revision), file.bytes)
+        return read_source(source, f"{repo}/{file.path}"), source.fetched
 
 
-class HubSource:
-    """A file on the Hub as a `Source`, read by range requests; `fetched` counts the bytes that came."""
+class _RangeSource:
+    """A file on the Hub as a `gguf.source.Source`, read by range requests; `fetched` counts the bytes that came."""
 
-    def __init__(self, url: str, headers: dict[str, str]) -> None:
-        if constants.HF_HUB_OFFLINE:
-            raise OfflineModeIsEnabled(url)
+    def __init__(self, url: str, size: int) -> None:
         self._url = url
-        self._headers = headers
-        self._size: int | None = None
+        self._headers = build_hf_headers()
+        self.size = size
         self.fetched = 0
 
-    @property
-    def size(self) -> int:
-        """Bytes of the whole file, learned from the first answer."""
-        if self._size is None:
-            self.read(0, 1)
-        return self._size or 0
-
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes from `offset` on.
+        """Return `length` bytes from `offset` on.
 
         Raises:
-            NetworkError: the server answers with something else than the range that was asked for.
+            NetworkError: the server does not send the requested range.
             httpx2.HTTPError: the connection failed or the server refused.
         """
-        wanted = {**self._headers, "Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
+        headers = {**self._headers, "Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
         with http_stream_backoff(
-            "GET", self._url, headers=wanted, follow_redirects=True, timeout=TIMEOUT, max_retries=2
-        ) as answer:
-            hf_raise_for_status(answer)
-            self._size = _whole_size(answer, offset)
+            "GET", self._url, headers=headers, follow_redirects=True, timeout=TIMEOUT, max_retries=2
+        ) as response:
+            hf_raise_for_status(response)
+            # A response with the whole file serves the beginning; reading stops after `length` bytes.
+            if not response.headers.get("Content-Range", "bytes 0-").startswith(f"bytes {offset}-"):
+                raise NetworkError(
+                    "the server answers no range requests, so a header cannot be read without the whole file.",
+                    hint="download the file and give its path.",
+                )
             body = bytearray()
-            for piece in answer.iter_raw():
+            for piece in response.iter_raw():
                 body += piece
                 self.fetched += len(piece)
                 if len(body) >= length:
@@ -212,22 +196,9 @@ class HubSource:
         return bytes(body[:length])
 
 
-def _whole_size(answer: _Answer, offset: int) -> int:
-    match = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
-    if answer.status_code == PARTIAL_CONTENT and match and int(match[1]) == offset:
-        return int(match[2])
-    length = answer.headers.get("Content-Length", "")
-    if answer.status_code == OK and offset == 0 and length.isdigit():
-        return int(length)  # it ignored the range; reading stops after what was wanted
-    raise NetworkError(
-        "the server answers no range requests, so a header cannot be read without the whole file.",
-        hint="download the file and give its path.",
-    )
-
-
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps huggingface_hub from writing between our own lines: what it would say comes as an error or an event."""
+def quiet_hub_log() -> Iterator[None]:
+    """Keep huggingface_hub from writing between our own lines; its messages come as errors or events."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -238,8 +209,8 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def explained(repo: str) -> Iterator[None]:
-    """Turns what can go wrong on the way to the Hub into our errors."""
+def hub_errors(repo: str) -> Iterator[None]:
+    """Turn the errors of a request to the Hub into our own."""
     try:
         yield
     except HermesError:

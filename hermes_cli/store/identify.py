@@ -1,4 +1,4 @@
-"""Which model of the catalogue a GGUF file from elsewhere is, and how sure that is.
+"""Identify the model of the catalogue that a GGUF file from elsewhere is.
 
 A hash proves it. Without one, the shape of the weights must fit and the name must be exactly one of the model's own:
 dozens of fine-tunes share Llama 3's shape, and many are named after the model that they changed.
@@ -9,100 +9,97 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from hermes_cli.catalog.names import CatalogueName, Names
-from hermes_cli.catalog.quantizations import plain
-from hermes_cli.catalog.variants import matching
+from hermes_cli.catalog.names import CatalogueReference, ModelNames
+from hermes_cli.catalog.quantizations import normalize_name
+from hermes_cli.catalog.variants import matching_variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.reader import ArrayInfo
 from hermes_cli.gguf.types import FILE_TYPES
-from hermes_cli.store.inventory import whole_name
+from hermes_cli.store.layout import base_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.gguf.header import Header
-    from hermes_cli.store.known import KnownFile
-    from hermes_cli.store.other_tools import Candidate
+    from hermes_cli.gguf.header import GGUFHeader
+    from hermes_cli.store.inventory import KnownFile
+    from hermes_cli.store.other_tools import FoundModel
 
-Sureness = Literal["hash", "size", "header", "unknown"]
+Evidence = Literal["hash", "size", "header", "unknown"]
 
-SAID = {
+EVIDENCE_TEXTS: dict[Evidence, str] = {
     "hash": "certain: its SHA-256 is the Hub's",
     "size": "very likely: name, header and exact size fit",
     "header": "likely: name and header fit",
     "unknown": "not in the catalogue",
 }
-NEAR = 0.01  # a file whose size is only computed or listed may differ by this part and still be worth hashing
+SIZE_TOLERANCE = 0.01  # of a size that is only computed or listed; a file within it is worth hashing
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a file is. With the sureness `hash`, `known` are the Hub's files that it is, one for each of its own."""
+    """The model that a file is. By the evidence `hash`, `known` are the files on the Hub, one for each shard."""
 
-    sureness: Sureness
+    evidence: Evidence
     model: CatalogModel | None = None
     quantization: str | None = None
     known: tuple[KnownFile, ...] = ()
 
 
 def identify(
-    candidate: Candidate, catalogue: Catalogue, known: Sequence[KnownFile], hash_of: Callable[[Path], str]
+    found: FoundModel, catalogue: Catalogue, known: Sequence[KnownFile], hash_of: Callable[[Path], str]
 ) -> Identity:
-    """Find out what a file from elsewhere is. It is hashed only if it could be one whose hash is known.
+    """Identify a model. Its files are hashed only if they could be some whose hash is known.
 
     Raises:
         IntegrityError: it has the name and size of a file on the Hub, but not its hash.
         OSError: it cannot be read.
     """
-    by_hash = _by_hash(candidate, known, hash_of)
+    by_hash = _by_hash(found, known, hash_of)
     if by_hash:
         variant = by_hash[0].variant
         return Identity("hash", variant.model, variant.quantization, by_hash)
-    names = Names(catalogue)
-    claims = [claim for text in _claims(candidate) if (claim := _claimed(text, names))]
-    called = [one.variant for one in known if one.name.lower() == candidate.names[0].lower()]
-    claims += [CatalogueName(variant.model, variant.quantization) for variant in called]
-    claims = [claim for claim in claims if _fits(candidate.header, claim.model)]
-    said = next((claim.quantization for claim in claims if claim.quantization), None)
-    quantization = _quantization(candidate.header, said, frozenset(catalogue.quantizations))
+    names = ModelNames(catalogue)
+    claims = [name for text in _labels(found) if (name := _parse(text, names))]
+    same_name = [one.variant for one in known if one.name.lower() == found.names[0].lower()]
+    claims += [CatalogueReference(variant.model, variant.quantization) for variant in same_name]
+    claims = [claim for claim in claims if _shape_fits(found.header, claim.model)]
+    claimed = next((claim.quantization for claim in claims if claim.quantization), None)
+    quantization = _quantization(found.header, claimed, frozenset(catalogue.quantizations))
     if len({claim.model.id for claim in claims}) != 1 or quantization is None:
         return Identity("unknown")
     model = claims[0].model
-    exact = {one.bytes for one in matching(model, quantization=quantization) if one.size_source == "stated"}
-    return Identity("size" if candidate.bytes in exact else "header", model, quantization)
+    exact = {one.bytes for one in matching_variants(model, quantization=quantization) if one.size_source == "stated"}
+    return Identity("size" if found.bytes in exact else "header", model, quantization)
 
 
 def _by_hash(
-    candidate: Candidate, known: Sequence[KnownFile], hash_of: Callable[[Path], str]
+    found: FoundModel, known: Sequence[KnownFile], hash_of: Callable[[Path], str]
 ) -> tuple[KnownFile, ...] | None:
-    found = []
-    for path, name in zip(candidate.files, candidate.names, strict=True):
+    matches = []
+    for path, name in zip(found.files, found.names, strict=True):
         size = path.stat().st_size
-        possible = [one for one in known if one.sha256 and _could_be(one, size)]
+        possible = [one for one in known if one.sha256 and _size_fits(one, size)]
         if not possible:
             return None
         digest = hash_of(path)
-        match = next((one for one in _preferred(possible, candidate) if one.sha256 == digest), None)
+        # The same file may be in several repositories; the one whose folder it was found in comes first.
+        possible.sort(key=lambda one: one.repo.lower() != found.repo.lower())
+        match = next((one for one in possible if one.sha256 == digest), None)
         if match is None:
             _refuse_damaged(path, name, size, possible)
             return None
-        found.append(match)
-    together = len({(one.repo, one.revision) for one in found}) == 1
-    return tuple(found) if together else None
+        matches.append(match)
+    same_commit = len({(one.repo, one.revision) for one in matches}) == 1
+    return tuple(matches) if same_commit else None
 
 
-def _preferred(possible: list[KnownFile], candidate: Candidate) -> list[KnownFile]:
-    """The same file is in several repositories; the one whose folder it was found in comes first."""
-    return sorted(possible, key=lambda one: one.repo.lower() != candidate.repo.lower())
-
-
-def _could_be(known: KnownFile, size: int) -> bool:
+def _size_fits(known: KnownFile, size: int) -> bool:
     if known.bytes is not None:
         return known.bytes == size
     expected = known.variant.bytes
-    return len(known.variant.files) == 1 and (expected is None or abs(expected - size) <= NEAR * size)
+    return len(known.variant.files) == 1 and (expected is None or abs(expected - size) <= SIZE_TOLERANCE * size)
 
 
 def _refuse_damaged(path: Path, name: str, size: int, possible: Iterable[KnownFile]) -> None:
@@ -114,62 +111,58 @@ def _refuse_damaged(path: Path, name: str, size: int, possible: Iterable[KnownFi
         )
 
 
-def _fits(header: Header, model: CatalogModel) -> bool:
-    """Whether the shape of the weights is that of the model, as far as the header says."""
-    expected = model.architecture
-    figures = {
-        "block_count": expected.layers,
-        "embedding_length": expected.embedding_length,
-        "feed_forward_length": expected.feed_forward_length,
-        "attention.head_count": expected.heads,
-        "attention.head_count_kv": expected.kv_heads,
+def _shape_fits(header: GGUFHeader, model: CatalogModel) -> bool:
+    """Return whether the shape of the weights is that of the model, as far as the header says."""
+    architecture = model.architecture
+    expected = {
+        "block_count": architecture.layers,
+        "embedding_length": architecture.embedding_length,
+        "feed_forward_length": architecture.feed_forward_length,
+        "attention.head_count": architecture.heads,
+        "attention.head_count_kv": architecture.kv_heads,
     }
-    said = {key: header.number(key) for key in figures}
+    stated = {key: header.number(key) for key in expected}
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
     return (
-        header.text("general.architecture") == expected.kind
-        and said["block_count"] is not None
-        and said["embedding_length"] is not None
-        and all(said[key] in {None, figures[key]} for key in figures)
-        and (header.number("expert_count") or 0) == expected.experts
-        and _vocabulary(header) in {None, expected.vocabulary}
+        header.text("general.architecture") == architecture.kind
+        and stated["block_count"] is not None
+        and stated["embedding_length"] is not None
+        and all(stated[key] in {None, expected[key]} for key in expected)
+        and (header.number("expert_count") or 0) == architecture.experts
+        and (not isinstance(tokens, ArrayInfo) or tokens.count == architecture.vocabulary)
     )
 
 
-def _vocabulary(header: Header) -> int | None:
-    tokens = header.metadata.get("tokenizer.ggml.tokens")
-    return tokens.count if isinstance(tokens, ArrayInfo) else None
-
-
-def _quantization(header: Header, said: str | None, names: frozenset[str]) -> str | None:
-    """As the name says if the header agrees; as the header says if the name says nothing."""
+def _quantization(header: GGUFHeader, claimed: str | None, names: frozenset[str]) -> str | None:
+    """Return the quantization of the name if the header agrees, or that of the header if the name has none."""
     number = header.number("general.file_type")
-    mix = FILE_TYPES.get(number) if number is not None else None
-    if said is None:
-        return mix if mix in names else None
-    return said if mix is None or _same_mix(said, mix) else None
+    file_type = FILE_TYPES.get(number) if number is not None else None
+    if claimed is None:
+        return file_type if file_type in names else None
+    # `Q6_K_L` and `UD-Q4_K_XL` are Q6_K and Q4_K_M in their headers: the number of bits is the same.
+    same = (
+        file_type in {None, claimed}
+        or normalize_name(claimed.removeprefix("UD-"))[:2] == normalize_name(file_type or "")[:2]
+    )
+    return claimed if same else None
 
 
-def _same_mix(said: str, mix: str) -> bool:
-    """`Q6_K_L` and `UD-Q4_K_XL` are Q6_K and Q4_K_M in their headers: what they share is the number of bits."""
-    return said == mix or plain(said.removeprefix("UD-"))[:2] == plain(mix)[:2]
+def _labels(found: FoundModel) -> Iterator[str]:
+    """Yield the names of a file: by its surroundings, by its file name, and by its header.
 
-
-def _claims(candidate: Candidate) -> Iterator[str]:
-    """What a file is called: by its surroundings, by its name, and by its header.
-
-    The header's name counts only if the file's own does not say Hermes: a file that does, in words that are no model's,
+    The header's name counts only if the file name does not say Hermes: a file that does, in words that are no model's,
     is somebody's variation with the header of the original.
     """
-    yield from candidate.claims
-    yield whole_name(candidate.names[0]).removesuffix(".gguf")
-    title = candidate.header.text("general.name")
-    if title and "hermes" not in plain(candidate.names[0]):
+    yield from found.labels
+    yield base_name(found.names[0]).removesuffix(".gguf")
+    title = found.header.text("general.name")
+    if title and "hermes" not in normalize_name(found.names[0]):
         yield title
 
 
-def _claimed(text: str, names: Names) -> CatalogueName | None:
+def _parse(text: str, names: ModelNames) -> CatalogueReference | None:
     try:
-        meant = names.parse(text)
+        reference = names.parse(text)
     except (NotFoundError, UsageError):
         return None
-    return meant if isinstance(meant, CatalogueName) else None
+    return reference if isinstance(reference, CatalogueReference) else None

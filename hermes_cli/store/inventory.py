@@ -1,6 +1,6 @@
-"""Every model file that is on this disk: in the Hub's cache, whoever fetched it, and among the imported ones.
+"""Every model file on this disk: in the Hub's cache, whoever fetched it, and among the imported ones.
 
-Nothing is read but names and links, so this is quick however large the files are.
+Only names and links are read, so this is quick however large the files are.
 """
 
 from __future__ import annotations
@@ -10,20 +10,40 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from hermes_cli.catalog.overlay import PART, SHARD
-from hermes_cli.catalog.quantizations import spoken
-from hermes_cli.store import cache, disk, imported, verified
-from hermes_cli.store.known import known_files
+from hermes_cli.catalog.overlay import PART, SHARD, read_overlay
+from hermes_cli.catalog.quantizations import quantization_in_file_name
+from hermes_cli.catalog.variants import variants
+from hermes_cli.store import layout
+from hermes_cli.store.disk import files_below
+from hermes_cli.store.hashing import known_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
+    from hermes_cli.catalog.variants import Variant
 
-State = Literal["verified", "unverified", "damaged", "incomplete"]
+InstalledState = Literal["verified", "unverified", "damaged", "incomplete"]
 
-_MODEL = re.compile(r"\.gguf(\.part\d+of\d+)?$", re.IGNORECASE)
+_MODEL_FILE = re.compile(r"\.gguf(\.part\d+of\d+)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """A file on the Hub that the catalogue or its refresh lists; size and SHA-256 are exact or None."""
+
+    repo: str
+    revision: str | None
+    path: str
+    bytes: int | None
+    sha256: str | None
+    variant: Variant
+
+    @property
+    def name(self) -> str:
+        """Return the last part of its path."""
+        return self.path.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -31,25 +51,25 @@ class LocalFile:
     """One file of a model.
 
     Attributes:
-        names: its paths in the revisions of its repository, preferred one first; or its path among the imported files.
-        content: what these names link to first; the same as the name where there are no links.
-        inside: its path within the repository, or its name.
-        sha256: what the Hub says it hashes to, if that is known.
+        paths: in the revisions of its repository, the preferred one first; or its path among the imported files.
+        blob: the content that these paths link to; the path itself where there are no links.
+        repo_path: its path within the repository, or its name.
+        sha256: as the Hub publishes it, if known.
     """
 
-    names: tuple[Path, ...]
-    content: Path
-    inside: str
+    paths: tuple[Path, ...]
+    blob: Path
+    repo_path: str
     sha256: str | None = None
 
     @property
     def path(self) -> Path:
-        """The name to open it by."""
-        return self.names[0]
+        """Return the path to open it by."""
+        return self.paths[0]
 
     @property
     def bytes(self) -> int | None:
-        """Its length, None if it is gone."""
+        """Return its length, None if the path leads to no file."""
         try:
             return self.path.stat().st_size
         except OSError:
@@ -57,17 +77,17 @@ class LocalFile:
 
 
 @dataclass(frozen=True)
-class Installed:
-    """A model on this disk, all its shards or parts together.
+class InstalledModel:
+    """A model on this disk with all its shards or raw parts.
 
     Attributes:
-        name: what to type for it; no two have the same, unless they are the same file in different revisions.
+        name: a name that a user can type; unique, but for the same file in other revisions.
         files: those that are here, in order.
-        count: how many there should be.
-        repo: where on the Hub it is from; None if it was imported.
-        revisions: the commits of that repository that have it.
-        model: the model of the catalogue, None if it is none.
-        quantization: as its name says.
+        count: number of files that belong to it.
+        repo: its repository on the Hub, None if it was imported.
+        revisions: the commits of the repository that have it.
+        model: of the catalogue, None if it is not listed there.
+        quantization: by its file name.
     """
 
     name: str
@@ -80,171 +100,158 @@ class Installed:
 
     @property
     def file(self) -> str:
-        """The first file's path within the repository, or its name."""
-        return self.files[0].inside
+        """Return the first file's path within the repository, or its name."""
+        return self.files[0].repo_path
 
     @property
     def path(self) -> Path:
-        """The first file, which llama.cpp opens."""
+        """Return the first file, which llama.cpp opens."""
         return self.files[0].path
 
     @property
     def present(self) -> int:
-        """How many of its files are really here, behind their names."""
-        return sum(one.bytes is not None for one in self.files)
+        """Return how many of its files exist."""
+        return sum(file.bytes is not None for file in self.files)
 
     @property
     def bytes(self) -> int:
-        """The lengths of its files together."""
-        return sum(one.bytes or 0 for one in self.files)
+        """Return the lengths of its files together."""
+        return sum(file.bytes or 0 for file in self.files)
 
     @property
     def absent(self) -> tuple[LocalFile, ...]:
-        """The shards or parts that have no name here at all."""
+        """Return the shards or raw parts that have no name here at all."""
         first = self.files[0]
-        here = {file.inside for file in self.files}
-        folders = [name.parents[first.inside.count("/")] for name in first.names]
-        expected = [name for name in _siblings(first.inside, self.count) if name not in here]
-        files = (tuple(folder / name for folder in folders) for name in expected)
-        return tuple(LocalFile(names, names[0], inside) for names, inside in zip(files, expected, strict=True))
+        here = {file.repo_path for file in self.files}
+        roots = [path.parents[first.repo_path.count("/")] for path in first.paths]
+        missing = [name for name in layout.sibling_names(first.repo_path, self.count) if name not in here]
+        return tuple(LocalFile(tuple(root / name for root in roots), roots[0] / name, name) for name in missing)
 
     @property
-    def state(self) -> State:
-        """Whether its files are all here, and whether they were hashed since they last changed and were right."""
+    def state(self) -> InstalledState:
+        """Return whether all files are here, and whether they had the published hashes since they last changed."""
         if self.present < self.count:
             return "incomplete"
-        found = [(verified.known(one.path), one.sha256) for one in self.files]
-        if any(hashed and stated and hashed != stated for hashed, stated in found):
+        hashes = [(known_sha256(file.path), file.sha256) for file in self.files]
+        if any(found and published and found != published for found, published in hashes):
             return "damaged"
-        return "verified" if all(hashed and hashed == stated for hashed, stated in found) else "unverified"
+        return "verified" if all(found and found == published for found, published in hashes) else "unverified"
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Files in one folder that belong together; `whole` is the name without the number of the shard or part."""
+def known_files(catalogue: Catalogue) -> Iterator[KnownFile]:
+    """Yield every file of every variant, with what the Hub said itself before what the catalogue states."""
+    refreshed = {(repo, file.path): file for repo, entry in read_overlay().items() for file in entry.files}
+    for model in catalogue.models:
+        for variant in variants(model):
+            single = len(variant.files) == 1
+            for path in variant.files:
+                repo, listed = variant.repository.repo, refreshed.get((variant.repository.repo, path))
+                size = listed.bytes if listed else variant.entry.bytes if single else None
+                sha256 = listed.sha256 if listed else variant.entry.sha256 if single else None
+                yield KnownFile(repo, variant.repository.revision, path, size, sha256, variant)
 
-    whole: str
-    count: int
-    files: tuple[LocalFile, ...]
 
-
-def inventory(catalogue: Catalogue) -> list[Installed]:
-    """Everything that is here, by name."""
+def inventory(catalogue: Catalogue) -> list[InstalledModel]:
+    """Return every model on this disk, sorted by name."""
     quantizations = frozenset(catalogue.quantizations)
     files = list(known_files(catalogue))
-    variants = {
-        (one.repo.lower(), name): one.variant for one in files for name in {one.path, *cache.loadable([one.path])}
+    by_path = {
+        (file.repo.lower(), name): file.variant for file in files for name in (file.path, layout.joined_name(file.path))
     }
-    hashes = {(one.repo.lower(), one.path): one.sha256 for one in files if one.sha256}
-    found = []
-    for repo in cache.repositories():
+    hashes = {(file.repo.lower(), file.path): file.sha256 for file in files if file.sha256}
+    models = []
+    for repo in layout.repositories():
         for group, revisions in _in_repository(repo, hashes):
-            variant = variants.get((repo.lower(), group.files[0].inside))
-            found.append(
-                Installed(
-                    name="",
-                    files=group.files,
-                    count=group.count,
-                    repo=repo,
-                    revisions=revisions,
-                    model=variant.model if variant else None,
-                    quantization=variant.quantization if variant else spoken(group.whole, quantizations),
-                )
+            variant = by_path.get((repo.lower(), group[0].repo_path))
+            model = variant.model if variant else None
+            models.append(
+                _installed(group, repo, revisions, model, variant.quantization if variant else None, quantizations)
             )
-    found += _imported(catalogue, quantizations, frozenset(hashes.values()))
-    return sorted(_named(found), key=lambda one: (one.name, one.file, one.revisions))
+    models += _imported(catalogue, quantizations, frozenset(hashes.values()))
+    return sorted(_named(models), key=lambda model: (model.name, model.file, model.revisions))
 
 
-def _in_repository(repo: str, hashes: Mapping[tuple[str, str], str]) -> Iterator[tuple[_Group, tuple[str, ...]]]:
-    """The models of a repository, each with the revisions in which it is the same."""
-    merged: dict[tuple[str, tuple[Path, ...]], tuple[_Group, tuple[str, ...]]] = {}
-    for snapshot in cache.snapshots(repo):
-        for group in _groups(_files_in(snapshot, snapshot)):
-            key = group.files[0].inside, tuple(one.content for one in group.files)
-            if key in merged:
-                known, revisions = merged[key]
-                pairs = zip(known.files, group.files, strict=True)
-                files = tuple(replace(old, names=old.names + new.names) for old, new in pairs)
-                merged[key] = replace(known, files=files), (*revisions, snapshot.name)
-            else:
-                merged[key] = group, (snapshot.name,)
-    for group, revisions in merged.values():
-        stated = tuple(
-            replace(one, sha256=cache.stated_sha256(one.content) or hashes.get((repo.lower(), one.inside)))
-            for one in group.files
+def _installed(
+    group: tuple[LocalFile, ...],
+    repo: str | None,
+    revisions: tuple[str, ...],
+    model: CatalogModel | None,
+    quantization: str | None,
+    quantizations: frozenset[str],
+) -> InstalledModel:
+    name = group[0].repo_path
+    match = SHARD.search(name) or PART.search(name)
+    count = max(int(match[2]) if match else 1, len(group))
+    quantization = quantization or quantization_in_file_name(layout.base_name(name), quantizations)
+    return InstalledModel("", group, count, repo, revisions, model, quantization)
+
+
+def _in_repository(
+    repo: str, hashes: Mapping[tuple[str, str], str]
+) -> Iterator[tuple[tuple[LocalFile, ...], tuple[str, ...]]]:
+    """Yield the files of each model of a repository, with the revisions in which they are the same."""
+    merged: dict[tuple[str, tuple[Path, ...]], tuple[tuple[LocalFile, ...], tuple[str, ...]]] = {}
+    for snapshot in layout.snapshots(repo):
+        for group in _groups(snapshot):
+            key = group[0].repo_path, tuple(file.blob for file in group)
+            files, revisions = merged.get(key, (tuple(replace(file, paths=()) for file in group), ()))
+            files = tuple(replace(old, paths=old.paths + new.paths) for old, new in zip(files, group, strict=True))
+            merged[key] = files, (*revisions, snapshot.name)
+    for files, revisions in merged.values():
+        yield (
+            tuple(
+                replace(file, sha256=layout.published_sha256(file.blob) or hashes.get((repo.lower(), file.repo_path)))
+                for file in files
+            ),
+            revisions,
         )
-        yield replace(group, files=stated), revisions
 
 
-def _imported(catalogue: Catalogue, quantizations: frozenset[str], hashes: frozenset[str]) -> Iterator[Installed]:
+def _imported(catalogue: Catalogue, quantizations: frozenset[str], hashes: frozenset[str]) -> Iterator[InstalledModel]:
     models = {model.id: model for model in catalogue.models}
-    for model_id, quantization, folder in imported.folders():
-        for group in _groups(_files_in(folder, folder)):
-            # Nothing says which file of the Hub this is, but if it hashed to one of them, it is that one.
-            found = {one: verified.known(one.path) for one in group.files}
-            files = tuple(replace(one, sha256=found[one] if found[one] in hashes else None) for one in group.files)
-            yield Installed(
-                name="",
-                files=files,
-                count=group.count,
-                repo=None,
-                revisions=(),
-                model=models.get(model_id or ""),
-                quantization=quantization or spoken(group.whole, quantizations),
-            )
+    for model_id, quantization, folder in layout.imported_folders():
+        for group in _groups(folder):
+            # An imported file whose hash is that of a file on the Hub is that file.
+            found = [known_sha256(file.path) for file in group]
+            pairs = zip(group, found, strict=True)
+            files = tuple(replace(file, sha256=sha256 if sha256 in hashes else None) for file, sha256 in pairs)
+            yield _installed(files, None, (), models.get(model_id or ""), quantization, quantizations)
 
 
-def _files_in(folder: Path, root: Path) -> Iterator[LocalFile]:
-    """The model files below a folder, by name. Links that lead nowhere are among them: their names are still there."""
-    for path in disk.files_below(folder):
-        if _MODEL.search(path.name):
-            yield LocalFile((path,), cache.content(path), path.relative_to(root).as_posix())
+def _groups(folder: Path) -> Iterable[tuple[LocalFile, ...]]:
+    """Return the model files below a folder; shards and raw parts together, all others alone.
+
+    Links that lead nowhere are among them.
+    """
+    groups: dict[tuple[str, str], list[LocalFile]] = {}
+    for path in files_below(folder):
+        if _MODEL_FILE.search(path.name):
+            name = path.relative_to(folder).as_posix()
+            match = SHARD.search(name) or PART.search(name)
+            file = LocalFile((path,), layout.blob_of(path), name)
+            groups.setdefault((layout.base_name(name), match[2] if match else ""), []).append(file)
+    return map(tuple, groups.values())
 
 
-def _groups(files: Iterable[LocalFile]) -> list[_Group]:
-    """Shards and raw parts put together; all other files are alone."""
-    groups: dict[tuple[str, int], list[LocalFile]] = {}
-    for file in files:
-        match = SHARD.search(file.inside) or PART.search(file.inside)
-        count = int(match[2]) if match else 1
-        groups.setdefault((whole_name(file.inside), count), []).append(file)
-    return [_Group(whole, max(count, len(found)), tuple(found)) for (whole, count), found in groups.items()]
+def _named(models: list[InstalledModel]) -> Iterator[InstalledModel]:
+    """Give each the shortest name that means this file alone, in whichever revision."""
+    names = [_short_name(model) for model in models]
+    for longer_name in (_repository_name, _file_name):
+        distinct = {(name, model.repo, model.file) for name, model in zip(names, models, strict=True)}
+        uses = Counter(name for name, _, _ in distinct)
+        names = [longer_name(model) if uses[name] > 1 else name for name, model in zip(names, models, strict=True)]
+    return (replace(model, name=name) for name, model in zip(names, models, strict=True))
 
 
-def whole_name(name: str) -> str:
-    """A file's name without the number of the shard or part."""
-    return PART.sub(".gguf", SHARD.sub(".gguf", name))
+def _short_name(model: InstalledModel) -> str:
+    if model.model and model.quantization:
+        return f"{model.model.short}:{model.quantization}"
+    return _repository_name(model)
 
 
-def _siblings(name: str, count: int) -> list[str]:
-    """The names of all shards or parts, given one of them."""
-    if SHARD.search(name):
-        return [SHARD.sub(f"-{number:05}-of-{count:05}.gguf", name) for number in range(1, count + 1)]
-    if PART.search(name):
-        return [PART.sub(f".gguf.part{number}of{count}", name) for number in range(1, count + 1)]
-    return [name]
+def _repository_name(model: InstalledModel) -> str:
+    return f"{model.repo}:{model.quantization}" if model.repo and model.quantization else _file_name(model)
 
 
-def _named(found: list[Installed]) -> Iterator[Installed]:
-    """Each with the shortest name that means this file alone, in whichever revision."""
-    names = [_short_name(one) for one in found]
-    for longer in (_repository_name, _file_name):
-        often = Counter(
-            name for name, _, _ in {(name, one.repo, one.file) for name, one in zip(names, found, strict=True)}
-        )
-        names = [longer(one) if often[name] > 1 else name for name, one in zip(names, found, strict=True)]
-    return (replace(one, name=name) for name, one in zip(names, found, strict=True))
-
-
-def _short_name(one: Installed) -> str:
-    if one.model and one.quantization:
-        return f"{one.model.short}:{one.quantization}"
-    return _repository_name(one)
-
-
-def _repository_name(one: Installed) -> str:
-    return f"{one.repo}:{one.quantization}" if one.repo and one.quantization else _file_name(one)
-
-
-def _file_name(one: Installed) -> str:
-    return f"hf.co/{one.repo}/blob/main/{one.file}" if one.repo else one.file
+def _file_name(model: InstalledModel) -> str:
+    return f"hf.co/{model.repo}/blob/main/{model.file}" if model.repo else model.file

@@ -1,42 +1,48 @@
-"""Which models are on this disk. The disk is the only record: nothing is remembered elsewhere.
+"""Models on this disk by name: the file to load for a name, and the installed models that a name selects.
 
-Files lie in the Hub's own cache, so what `hf download` or llama.cpp's `-hf` fetched counts, too; those that `hermes
-import` adopted may lie in a folder of their own (imported.py). What is listed, checked or removed is in inventory.py.
+The disk is the only record. Files lie in the Hub's own cache, so those that `hf download` or llama.cpp's `-hf` fetched
+count, too, or in the folder of imported files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli import paths
-from hermes_cli.catalog.names import CatalogueName, DemoName, FileName, HubName
-from hermes_cli.catalog.quantizations import plain, spoken
-from hermes_cli.catalog.variants import Variant, matching, usual, variants
+from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, ModelNames
+from hermes_cli.catalog.quantizations import normalize_name
+from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
-from hermes_cli.store import cache, disk, imported, verified
+from hermes_cli.store import layout
+from hermes_cli.store.hashing import known_sha256
+from hermes_cli.store.inventory import inventory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from hermes_cli.catalog.models import CatalogModel, Catalogue, Demo
-    from hermes_cli.catalog.names import Reference
+    from hermes_cli.catalog.models import CatalogModel, Catalogue, DemoModel
+    from hermes_cli.catalog.names import ModelReference
+    from hermes_cli.store.inventory import InstalledModel
+
+LIST_HINT = "see what is here: hermes list --installed"
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model on this disk: what it is called and where it is (the first shard stands for all)."""
+    """A model on this disk: its name and its file (the first shard stands for all)."""
 
     name: str
     path: Path
 
 
-def find(reference: Reference, catalogue: Catalogue) -> ModelFile:
-    """The file that a name stands for.
+def find(reference: ModelReference, catalogue: Catalogue) -> ModelFile:
+    """Return the file to load for a name.
 
     Raises:
         NotFoundError: it is not on this disk; the hint says how to get it.
@@ -44,40 +50,116 @@ def find(reference: Reference, catalogue: Catalogue) -> ModelFile:
         IntegrityError: not a GGUF, a damaged one, or a shipped file that was altered.
     """
     match reference:
-        case DemoName():
+        case DemoReference():
             return _demo(catalogue.demo)
-        case FileName(path):
-            return _file(path, catalogue)
-        case CatalogueName():
+        case FileReference(path):
+            return _at_path(path, catalogue)
+        case CatalogueReference():
             return _of_catalogue(reference, catalogue)
-        case HubName():
-            return _of_hub(reference, catalogue)
+        case HubReference():
+            return _of_repository(reference, catalogue)
 
 
 def installed(variant: Variant) -> Path | None:
-    """The first file of a variant in the Hub's cache, if all its files are there; raw parts once they are joined."""
-    for snapshot in cache.snapshots(variant.repository.repo):
-        found = [snapshot / name for name in cache.loadable(variant.files)]
-        if all(path.is_file() for path in found):
-            return found[0]
+    """Return the first file of a variant in the Hub's cache, if all are there; raw parts count once they are joined."""
+    names = dict.fromkeys(map(layout.joined_name, variant.files))
+    for snapshot in layout.snapshots(variant.repository.repo):
+        files = [snapshot / name for name in names]
+        if all(path.is_file() for path in files):
+            return files[0]
     return None
 
 
 def installed_quantizations(model: CatalogModel) -> set[str]:
-    """Every quantization of a model that is here, from whichever repository, or imported."""
+    """Return every quantization of a model that is here, from whichever repository, or imported."""
     fetched = {variant.quantization for variant in variants(model) if installed(variant)}
     return fetched | {quantization for quantization, _ in _imported(model)}
 
 
-def _imported(model: CatalogModel) -> Iterator[tuple[str, Path]]:
-    """Quantization and first file of everything that was imported as this model."""
-    for _, quantization, folder in imported.folders(model.id):
-        files = sorted(path for path in folder.glob("*.gguf") if path.is_file())
-        if quantization and files:
-            yield quantization, files[0]
+def known_variants(model: CatalogModel, quantization: str | None, repository: str | None) -> list[Variant]:
+    """Return the variants of a model with this quantization and from this repository, in order of preference.
+
+    Raises:
+        NotFoundError: there are none; the hint names the quantizations that there are.
+    """
+    fitting = matching_variants(model, quantization=quantization, repository=repository)
+    offered = dict.fromkeys(one.quantization for one in matching_variants(model, repository=repository))
+    if not offered:
+        raise NotFoundError(
+            f"no GGUF files of {model.name} are known.",
+            hint=f"convert {model.weights.original} yourself, or choose another model: hermes list",
+        )
+    if not fitting:
+        raise NotFoundError(
+            f"no {quantization} of {model.short} is known.", hint=f"choose one of: {', '.join(offered)}"
+        )
+    return fitting
 
 
-def _demo(demo: Demo) -> ModelFile:
+def select(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) -> list[InstalledModel]:
+    """Return those of the installed models that a name means, by any of their names.
+
+    Raises:
+        NotFoundError: none of them.
+        UsageError: the name means no model, or one outside the library.
+    """
+    exact = [one for one in models if text in {one.name, one.file, one.file.rpartition("/")[2]}]
+    if exact:
+        return exact
+    reference, problem = ModelNames(catalogue).parse(text), f"{text} is not on this machine."
+    match reference:
+        case DemoReference():
+            raise UsageError("the demo is part of hermes itself, not of the library.", hint=LIST_HINT)
+        case FileReference(path):
+            selected, problem = _by_path(path, models), f"{path} is not in the library of hermes."
+        case CatalogueReference(model, quantization, repository):
+            selected = [
+                one
+                for one in models
+                if one.model
+                and one.model.id == model.id
+                and quantization in {None, one.quantization}
+                and repository in {None, one.repo}
+            ]
+        case _:
+            selected = _by_repository(reference, models)
+    if not selected:
+        raise NotFoundError(problem, hint=LIST_HINT)
+    return selected
+
+
+def select_one(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) -> list[InstalledModel]:
+    """Return those that a name means, if they are all the same file, in whatever revisions.
+
+    Raises:
+        NotFoundError: none of them.
+        UsageError: they are several; the hint lists their names.
+    """
+    selected = select(text, catalogue, models)
+    names = list(dict.fromkeys(one.name for one in selected))
+    if len(names) > 1:
+        raise UsageError(f"{text} means {len(names)} models on this machine.", hint=f"say which: {', '.join(names)}")
+    return selected
+
+
+def _by_path(path: Path, models: Sequence[InstalledModel]) -> list[InstalledModel]:
+    wanted = os.path.abspath(path)  # noqa: PTH100 - not resolved: a link is what may be meant
+    return [
+        one
+        for one in models
+        if any(wanted in {os.path.abspath(known) for known in (*file.paths, file.blob)} for file in one.files)  # noqa: PTH100 - as above
+    ]
+
+
+def _by_repository(name: HubReference, models: Sequence[InstalledModel]) -> list[InstalledModel]:
+    of_repo = [one for one in models if one.repo and one.repo.lower() == name.repo.lower()]
+    if name.file:
+        return [one for one in of_repo if any(file.repo_path == name.file for file in one.files)]
+    wanted = normalize_name(name.quantization or "")
+    return [one for one in of_repo if wanted in {"", normalize_name(one.quantization or "")}]
+
+
+def _demo(demo: DemoModel) -> ModelFile:
     path = paths.asset(demo.file)
     hint = "install hermes again: pip install --force-reinstall --no-deps hermes-llm"
     if not path.is_file():
@@ -87,13 +169,19 @@ def _demo(demo: Demo) -> ModelFile:
     return ModelFile("demo", path)
 
 
-def _file(path: Path, catalogue: Catalogue) -> ModelFile:
+def _at_path(path: Path, catalogue: Catalogue) -> ModelFile:
+    """Return the file at a path, or else the installed file of this name."""
     if path.is_dir():
         files = sorted(path.glob("*.gguf"))
         hint = f"give a file: {files[0]}" if files else "give the path of a GGUF file; there is none in it."
         raise UsageError(f"{path} is a directory.", hint=hint)
     if not path.is_file():
-        return _called(path, catalogue)
+        named = [one for one in inventory(catalogue) if _is_loadable(one) and one.file == path.as_posix()]
+        if not named:
+            raise NotFoundError(
+                f"there is no file {path}.", hint="check the path, or list what is here: hermes list --installed"
+            )
+        return _check(ModelFile(path.stem, named[0].path))
     split = read_header(path).split
     if split and split.number > 1:
         first = path.with_name(path.name.replace(f"-{split.number:05}-of-", "-00001-of-"))
@@ -101,27 +189,19 @@ def _file(path: Path, catalogue: Catalogue) -> ModelFile:
     return ModelFile(path.stem, path)
 
 
-def _called(path: Path, catalogue: Catalogue) -> ModelFile:
-    """A file of the library, by its name alone."""
-    from hermes_cli.store.inventory import inventory  # noqa: PLC0415 - most names need no look at everything
-
-    found = [one for one in inventory(catalogue) if one.present == one.count and one.file == path.as_posix()]
-    if not found:
-        raise NotFoundError(
-            f"there is no file {path}.", hint="check the path, or list what is here: hermes list --installed"
-        )
-    return _sound(ModelFile(path.stem, found[0].path))
+def _is_loadable(model: InstalledModel) -> bool:
+    return model.present == model.count and model.file.lower().endswith(".gguf")
 
 
-def _sound(file: ModelFile) -> ModelFile:
-    """The same, unless it was hashed and found to be damaged.
+def _check(file: ModelFile) -> ModelFile:
+    """Return the file, unless it was hashed and found to be damaged.
 
     Raises:
         IntegrityError: it is damaged, or no GGUF at all.
     """
     read_header(file.path)
-    stated, found = cache.stated_sha256(cache.content(file.path)), verified.known(file.path)
-    if stated and found and stated != found:
+    published, found = layout.published_sha256(layout.blob_of(file.path)), known_sha256(file.path)
+    if published and found and published != found:
         raise IntegrityError(
             f"{file.name} is damaged: its SHA-256 is not the Hub's.",
             hint=f"fetch it again: hermes verify --repair {file.path.name}",
@@ -129,62 +209,53 @@ def _sound(file: ModelFile) -> ModelFile:
     return file
 
 
-def _of_catalogue(wanted: CatalogueName, catalogue: Catalogue) -> ModelFile:
-    model = wanted.model
-    offered = matching(model, repository=wanted.repository)
-    fitting = matching(model, repository=wanted.repository, quantization=wanted.quantization)
+def _of_catalogue(name: CatalogueReference, catalogue: Catalogue) -> ModelFile:
+    model = name.model
+    fitting = matching_variants(model, repository=name.repository, quantization=name.quantization)
     here = [(one.loss(catalogue), one.bytes or 0, one.name, path) for one in fitting if (path := installed(one))]
-    if wanted.repository is None:
+    if name.repository is None:
         here += [
             (_loss(quantization, catalogue), path.stat().st_size, f"{model.short}:{quantization}", path)
             for quantization, path in _imported(model)
-            if wanted.quantization in {None, quantization}
+            if name.quantization in {None, quantization}
         ]
     if here:  # the one that loses least by its quantization; of equals the smaller
-        _, _, name, path = min(here, key=lambda one: (math.inf if one[0] is None else one[0], *one[1:3]))
-        return _sound(ModelFile(name, path))
-    if not offered:
-        raise NotFoundError(
-            f"no GGUF files of {model.name} are known.",
-            hint=f"convert {model.weights.original} yourself, or choose another model: hermes list",
-        )
-    if not fitting:
-        known = ", ".join(dict.fromkeys(one.quantization for one in offered))
-        raise NotFoundError(f"no {wanted.quantization} of {model.short} is known.", hint=f"choose one of: {known}")
-    example = (None if wanted.quantization or wanted.repository else usual(model)) or fitting[0]
-    name = f"{wanted.repository}:{example.quantization}" if wanted.repository else example.name
-    raise NotFoundError(f"{model.short} is not on this machine.", hint=f"fetch it: hermes pull {name}")
+        _, _, label, path = min(here, key=lambda one: (math.inf if one[0] is None else one[0], *one[1:3]))
+        return _check(ModelFile(label, path))
+    fitting = known_variants(model, name.quantization, name.repository)
+    example = (None if name.quantization or name.repository else default_variant(model)) or fitting[0]
+    label = f"{name.repository}:{example.quantization}" if name.repository else example.name
+    raise NotFoundError(f"{model.short} is not on this machine.", hint=f"fetch it: hermes pull {label}")
+
+
+def _imported(model: CatalogModel) -> Iterator[tuple[str, Path]]:
+    """Yield quantization and first file of everything that was imported as this model."""
+    for _, quantization, folder in layout.imported_folders(model.id):
+        files = sorted(path for path in folder.glob("*.gguf") if path.is_file())
+        if quantization and files:
+            yield quantization, files[0]
 
 
 def _loss(quantization: str, catalogue: Catalogue) -> float | None:
-    """What a quantization loses, in nats, if nothing is known of how the file was made."""
+    """Return the loss of a quantization in nats, without an importance matrix."""
     entry = catalogue.quantizations.get(quantization)
     if entry and entry.same_as:
         entry = catalogue.quantizations[entry.same_as]
     return entry.kl if entry else None
 
 
-def _of_hub(wanted: HubName, catalogue: Catalogue) -> ModelFile:
-    found = next((files for files in _in_revisions(wanted, catalogue) if files), [])
-    if not found:
-        what = wanted.file or wanted.quantization
+def _of_repository(name: HubReference, catalogue: Catalogue) -> ModelFile:
+    """Return the only file that fits, in the first revision that has any; that of `main` comes first."""
+    models = _by_repository(name, [one for one in inventory(catalogue) if _is_loadable(one)])
+    revisions = [snapshot.name for snapshot in layout.snapshots(models[0].repo or "")] if models else []
+    fitting = next((here for one in revisions if (here := [model for model in models if one in model.revisions])), [])
+    if not fitting:
+        wanted = name.file or name.quantization
         raise NotFoundError(
-            f"{f'{what} of ' if what else ''}{wanted.repo} is not on this machine.",
-            hint=f"fetch it: hermes pull {wanted.repo}{f':{wanted.quantization}' if wanted.quantization else ''}",
+            f"{f'{wanted} of ' if wanted else ''}{name.repo} is not on this machine.",
+            hint=f"fetch it: hermes pull {name.repo}{f':{name.quantization}' if name.quantization else ''}",
         )
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise UsageError(f"{wanted.repo} has several files here: {names}.", hint=f"say which: {wanted.repo}:Q4_K_M")
-    return _sound(ModelFile(found[0].stem, found[0]))
-
-
-def _in_revisions(wanted: HubName, catalogue: Catalogue) -> Iterator[list[Path]]:
-    """What fits in each revision of a repository: files of one piece, and the first shards of others."""
-    names = frozenset(catalogue.quantizations)
-    for snapshot in cache.snapshots(wanted.repo):
-        files = [path for path in disk.files_below(snapshot) if path.suffix == ".gguf" and path.is_file()]
-        if wanted.file:
-            files = [path for path in files if path == snapshot / wanted.file]
-        elif wanted.quantization:
-            files = [path for path in files if plain(spoken(path.name, names) or "") == plain(wanted.quantization)]
-        yield [path for path in files if "-of-" not in path.name or "-00001-of-" in path.name]
+    if len(fitting) > 1:
+        files = ", ".join(model.path.name for model in fitting)
+        raise UsageError(f"{name.repo} has several files here: {files}.", hint=f"say which: {name.repo}:Q4_K_M")
+    return _check(ModelFile(fitting[0].path.stem, fitting[0].path))

@@ -1,4 +1,4 @@
-"""What a download tells about itself while it runs: events for bars, lines or JSON."""
+"""Progress of a download: events for bars, lines or JSON."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INTERVAL = 0.1  # seconds between two events of the same phase; more often nobody can look
+INTERVAL = 0.1  # seconds between two events of the same phase
 
 
 class Phase(StrEnum):
-    """What is going on with a file."""
+    """The current work on a file."""
 
-    RESUMING = "resuming"  # some of it was here
-    HASHING = "hashing"  # what is here is read and hashed
+    RESUMING = "resuming"  # an earlier run left a part of it
+    HASHING = "hashing"  # bytes on the disk are read and hashed
     DOWNLOADING = "downloading"
     SKIPPING = "skipping"  # the server knows no ranges and sends again what is here
     VERIFYING = "verifying"  # all is here, the hash is awaited
-    REPAIRING = "repairing"  # the hash was wrong: what may be at fault is fetched again
-    WAITING = "waiting"  # another process fetches the same file
-    RETRYING = "retrying"  # the connection broke; `reason` says how, `wait` for how long it pauses
+    REPAIRING = "repairing"  # the hash was wrong: a suspected span is downloaded again
+    WAITING = "waiting"  # another process downloads the same file
+    RETRYING = "retrying"  # the connection broke
     DONE = "done"
 
 
 @dataclass(frozen=True)
-class Progress:
+class DownloadProgress:
     """One event.
 
     Attributes:
-        file: path of the file in its repository; of raw parts, of the file that they make.
-        phase: what is going on.
-        done: bytes of the file that are here, or in the phases `hashing` and `repairing` that were gone through.
+        file: path of the file in its repository; for raw parts, of the file that they are joined into.
+        phase: the current work.
+        done: bytes of the file that are here; in the phases `hashing` and `repairing`, bytes processed.
         size: bytes of the whole file.
         fetched: bytes of it that came over the network in this run.
-        reason: why it waits or tries again, in words.
-        wait: seconds until the next try.
+        reason: why it waits or tries again.
+        wait: seconds until the next attempt.
     """
 
     file: str
@@ -50,28 +50,31 @@ class Progress:
     wait: float = 0.0
 
 
-class Meter:
-    """Counts one file's bytes and tells about it, not too often."""
+class ProgressMeter:
+    """Counts one file's bytes and reports them, not too often. `offset` is where the current raw part begins."""
 
-    def __init__(self, file: str, size: int, tell: Callable[[Progress], None]) -> None:
+    def __init__(self, file: str, size: int, callback: Callable[[DownloadProgress], None]) -> None:
         self.file = file
         self.size = size
-        self.done = 0
-        self.fetched = 0
-        self._tell = tell
+        self.offset = 0
+        self._done = 0
+        self._fetched = 0
+        self._callback = callback
         self._phase: Phase | None = None
-        self._told = 0.0
+        self._reported = 0.0
 
-    def at(self, phase: Phase, done: int, *, fetched: int = 0) -> None:
-        """The file is at `done` bytes; `fetched` more came over the network."""
-        self.done = done
-        self.fetched += fetched
+    def advance(self, phase: Phase, done: int, *, fetched: int = 0) -> None:
+        """Set the bytes done, add bytes fetched, and report if the phase is new or the last report is old."""
+        self._done = self.offset + done
+        self._fetched += fetched
         now = time.monotonic()
-        if phase is not self._phase or now - self._told >= INTERVAL:
-            self._told = now
-            self.say(phase)
+        if phase is not self._phase or now - self._reported >= INTERVAL:
+            self._reported = now
+            self.report(phase)
 
-    def say(self, phase: Phase, reason: str = "", wait: float = 0.0) -> None:
-        """Tell at once."""
+    def report(self, phase: Phase, done: int | None = None, *, reason: str = "", wait: float = 0.0) -> None:
+        """Report at once, with new bytes done if given."""
+        if done is not None:
+            self._done = self.offset + done
         self._phase = phase
-        self._tell(Progress(self.file, phase, self.done, self.size, self.fetched, reason, wait))
+        self._callback(DownloadProgress(self.file, phase, self._done, self.size, self._fetched, reason, wait))

@@ -1,14 +1,18 @@
-"""What is to be on this disk: a file of the Hub, or raw parts that become one file."""
+"""A file to be downloaded, as it will be on this disk: one file of the Hub, or raw parts that are joined into one."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from hermes_cli.catalog.overlay import PART
 from hermes_cli.errors import NotFoundError
-from hermes_cli.store import cache, verified
+from hermes_cli.store import layout
+from hermes_cli.store.disk import size_of
+from hermes_cli.store.hashing import known_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,110 +22,114 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Target:
-    """One file as it will be on this disk.
+class DownloadTarget:
+    """One file.
 
     Attributes:
-        name: its path in the snapshot.
-        pieces: what it is made of, in order: one file, or several raw parts.
+        name: its path in the repository.
+        parts: the files of the Hub that it consists of, in order: itself, or several raw parts.
+        as_blob: it gets no name in the snapshot, because it is a raw part on its way into the joined file.
     """
 
     name: str
-    pieces: tuple[RemoteFile, ...]
+    parts: tuple[RemoteFile, ...]
+    as_blob: bool = False
 
     @property
     def repo(self) -> str:
-        """The repository it is of."""
-        return self.pieces[0].repo
+        """Return its repository."""
+        return self.parts[0].repo
 
     @property
-    def joined(self) -> bool:
-        """Whether it is made of raw parts."""
-        return len(self.pieces) > 1
+    def is_joined(self) -> bool:
+        """Return whether it is joined from raw parts."""
+        return len(self.parts) > 1
 
     @cached_property
     def size(self) -> int:
-        """Bytes."""
-        return sum(piece.size for piece in self.pieces)
+        """Return its bytes in the end."""
+        return sum(part.size for part in self.parts)
 
     @cached_property
-    def key(self) -> str:
-        """Names what belongs to it while it is on its way: its ETag; of raw parts, the hash of theirs."""
-        tags = [piece.etag for piece in self.pieces]
-        return hashlib.sha256("\n".join(tags).encode()).hexdigest() if self.joined else tags[0]
-
-    @property
-    def path(self) -> Path:
-        """Where it has its name."""
-        return cache.place(self.repo, self.pieces[0].revision, self.name)
+    def etag(self) -> str:
+        """Return the name of its lock and partial file: its ETag; for a joined file, the hash of its parts' ETags."""
+        tags = [part.etag for part in self.parts]
+        return hashlib.sha256("\n".join(tags).encode()).hexdigest() if self.is_joined else tags[0]
 
     @property
     def blob(self) -> Path:
-        """Where its content is; what is joined lies under its own hash, which is known in the end."""
-        return cache.blob(self.repo, self.key)
+        """Return the path of its content. The blob of a joined file has its SHA-256 for a name, known in the end."""
+        return layout.blob_path(self.repo, self.etag)
 
     @property
-    def incomplete(self) -> Path:
-        """Where it grows."""
-        return cache.incomplete(self.repo, self.key)
+    def path(self) -> Path:
+        """Return the path to open it by."""
+        return self.blob if self.as_blob else layout.snapshot_path(self.repo, self.parts[0].revision, self.name)
 
-    def here(self) -> int:
-        """How many bytes of it an unfinished run has left."""
-        size = size_of(self.incomplete)
-        return size if size is not None and size <= self.size else 0
+    @property
+    def partial(self) -> Path:
+        """Return the path of its unfinished download."""
+        return layout.partial_path(self.repo, self.etag)
 
-    def complete(self) -> bool:
-        """Whether all of it is here, under whatever name, as far as size tells."""
-        return any(size_of(place) == self.size for place in (self.path, *self.elsewhere()))
+    def part_targets(self) -> list[tuple[int, DownloadTarget]]:
+        """Return the raw parts as downloads of their own, each with its offset in the joined file."""
+        offsets = accumulate((part.size for part in self.parts), initial=0)
+        parts = (DownloadTarget(part.path, (part,), as_blob=True) for part in self.parts)
+        return list(zip(offsets, parts, strict=False))
 
-    def elsewhere(self) -> Iterator[Path]:
-        """Where its content may be without having its name: as a blob, in another repository, in another commit."""
-        if not self.joined:
+    def bytes_here(self) -> int:
+        """Return how many bytes of it unfinished runs have left."""
+        size = size_of(self.partial) or 0
+        if not self.is_joined:
+            return size if size <= self.size else 0
+        return sum(
+            part.size if offset + part.size <= size or part.is_complete() else part.bytes_here()
+            for offset, part in self.part_targets()
+        )
+
+    def is_complete(self) -> bool:
+        """Return whether all of it is here, under whatever name, as far as the size tells."""
+        return any(size_of(path) == self.size for path in (self.path, *self.other_copies()))
+
+    def other_copies(self) -> Iterator[Path]:
+        """Yield where its content may be under another name: as a blob, in another repository or commit."""
+        if not self.is_joined:
             yield self.blob
-            yield from cache.same_elsewhere(self.repo, self.key)
-        for snapshot in cache.snapshots(self.repo):
+            yield from layout.same_blobs(self.repo, self.etag)
+        for snapshot in layout.snapshots(self.repo):
             other = snapshot.joinpath(*self.name.split("/"))
-            # A link to another blob than ours is another file; but what was joined has a name of its own.
-            if other != self.path and (self.joined or not other.is_symlink()):
+            # A link to another blob than ours is another file; but a joined file's blob is not named by our ETag.
+            if other != self.path and (self.is_joined or not other.is_symlink()):
                 yield other
 
-    def is_known(self, path: Path) -> bool:
-        """Whether a file was hashed before and was what the Hub states; without reading it."""
-        sha256 = verified.known(path)
-        if self.joined:
+    def is_verified(self, path: Path) -> bool:
+        """Return whether a file was hashed before and is this one; without reading it."""
+        sha256 = known_sha256(path)
+        if self.is_joined:
             return sha256 is not None and path == self.path  # it was joined here, from these very parts
-        return sha256 is not None and sha256 == self.pieces[0].sha256
+        return sha256 is not None and sha256 == self.parts[0].sha256
 
 
-def targets(files: Sequence[RemoteFile]) -> list[Target]:
-    """What files become on this disk, in their order: raw parts are put together.
+def download_targets(files: Sequence[RemoteFile]) -> list[DownloadTarget]:
+    """Return the files that these become on this disk, in their order.
 
     Raises:
-        NotFoundError: some of the parts that belong together are missing.
+        NotFoundError: a raw part is missing.
     """
     groups: dict[tuple[str, str, str], list[RemoteFile]] = {}
     for file in files:
-        (name,) = cache.loadable([file.path])
-        groups.setdefault((file.repo, file.revision, name), []).append(file)
-    return [Target(name, _in_order(name, pieces)) for (_, _, name), pieces in groups.items()]
+        groups.setdefault((file.repo, file.revision, layout.joined_name(file.path)), []).append(file)
+    return [DownloadTarget(name, _in_order(name, parts)) for (_, _, name), parts in groups.items()]
 
 
-def _in_order(name: str, pieces: list[RemoteFile]) -> tuple[RemoteFile, ...]:
-    found = {int(part[2]): piece for piece in pieces if (part := cache.PART.search(piece.path))}
-    if not found:
-        return (pieces[0],)
-    count = max(int(part[3]) for piece in pieces if (part := cache.PART.search(piece.path)))
-    missing = [number for number in range(1, count + 1) if number not in found]
+def _in_order(name: str, parts: list[RemoteFile]) -> tuple[RemoteFile, ...]:
+    numbered = {int(match[1]): part for part in parts if (match := PART.search(part.path))}
+    if not numbered:
+        return (parts[0],)
+    count = max(int(match[2]) for part in parts if (match := PART.search(part.path)))
+    missing = [number for number in range(1, count + 1) if number not in numbered]
     if missing:
         raise NotFoundError(
             f"{name} comes in {count} parts, but part {missing[0]} is not among the files.", hint="name all of them."
         )
-    return tuple(found[number] for number in range(1, count + 1))
-
-
-def size_of(path: Path) -> int | None:
-    """Bytes of a file, None if there is none."""
-    try:
-        return path.stat().st_size if path.is_file() else None
-    except OSError:
-        return None
+    return tuple(numbered[number] for number in range(1, count + 1))

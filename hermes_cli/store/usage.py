@@ -1,4 +1,4 @@
-"""What takes how much of the disk: models, unfinished downloads, and what else is in the Hub's cache."""
+"""Disk usage of models, of unfinished downloads, and of everything else in the Hub's cache."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli import paths
-from hermes_cli.store import cache, disk, imported
+from hermes_cli.store import layout
+from hermes_cli.store.disk import DiskSpace, bytes_on_disk, disk_space, files_below
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hermes_cli.store.inventory import Installed
+    from hermes_cli.store.disk import Inode
+    from hermes_cli.store.inventory import InstalledModel
 
 
 @dataclass(frozen=True)
 class ModelUsage:
-    """What one model takes.
+    """Usage of one model.
 
     Attributes:
-        bytes: on the disk, but for what another model in the list takes already.
-        elsewhere: whether its files have names outside the library, so that removing it may free nothing.
+        bytes: on the disk, without files that another model in the list counts already.
+        used_elsewhere: its files have names outside the library, so that removing it may free nothing.
     """
 
-    model: Installed
+    model: InstalledModel
     bytes: int
-    elsewhere: bool
+    used_elsewhere: bool
 
 
 @dataclass(frozen=True)
 class PartialUsage:
-    """Unfinished downloads of one repository."""
+    """Usage of the unfinished downloads of one repository."""
 
     repo: str
     count: int
@@ -44,34 +46,32 @@ class Usage:
     models: tuple[ModelUsage, ...]
     partial: tuple[PartialUsage, ...]
     other: int
-    disk: disk.Space
+    disk: DiskSpace
 
     @property
-    def ours(self) -> int:
-        """Models and unfinished downloads together."""
-        return sum(one.bytes for one in self.models) + sum(one.bytes for one in self.partial)
+    def total(self) -> int:
+        """Return the bytes of everything together."""
+        return sum(one.bytes for one in self.models) + sum(one.bytes for one in self.partial) + self.other
 
 
-def usage(here: Sequence[Installed]) -> Usage:
-    """Count everything, each file once."""
-    counted: set[disk.Inode] = set()
-    models = tuple(
-        ModelUsage(one, disk.on_disk((file.path for file in one.files), counted), _is_elsewhere(one)) for one in here
+def usage(models: Sequence[InstalledModel]) -> Usage:
+    """Return the disk usage of these models and of the Hub's cache, each file counted once."""
+    counted: set[Inode] = set()
+    sizes = [bytes_on_disk((file.path for file in model.files), counted) for model in models]
+    by_model = [ModelUsage(model, size, _used_elsewhere(model)) for model, size in zip(models, sizes, strict=True)]
+    partial = tuple(
+        PartialUsage(repo, len(files), bytes_on_disk(files, counted))
+        for repo in layout.repositories()
+        if (files := layout.unfinished_downloads(repo))
     )
-    partial = []
-    for repo in cache.repositories():
-        parts = cache.unfinished(repo)
-        if parts:
-            partial.append(PartialUsage(repo, len(parts), disk.on_disk(parts, counted)))
-    plain = (path for path in disk.files_below(paths.models_dir()) if not path.is_symlink())
-    other = disk.on_disk(plain, counted)
-    by_size = tuple(sorted(models, key=lambda one: -one.bytes))
-    return Usage(by_size, tuple(partial), other, disk.space(paths.models_dir()))
+    other = bytes_on_disk((path for path in files_below(paths.models_dir()) if not path.is_symlink()), counted)
+    disk = disk_space(paths.models_dir()) or DiskSpace(0, 0)
+    return Usage(tuple(sorted(by_model, key=lambda one: -one.bytes)), partial, other, disk)
 
 
-def _is_elsewhere(model: Installed) -> bool:
-    """Whether a file has more names than the library gave it, or is only linked to from here."""
-    roots = [root.resolve() for root in (paths.models_dir(), imported.root())]
+def _used_elsewhere(model: InstalledModel) -> bool:
+    """Return whether a file has more hard links than the library made, or is only linked to from here."""
+    roots = [root.resolve() for root in (paths.models_dir(), layout.imported_root())]
     for file in model.files:
         try:
             real, links = file.path.resolve(strict=True), file.path.stat().st_nlink

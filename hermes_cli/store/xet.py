@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import re
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.utils._runtime import is_xet_available
@@ -21,9 +20,9 @@ from huggingface_hub.utils._xet import (
     xet_headers_without_auth,
 )
 
-from hermes_cli.store.bounded_queue import BoundedQueue
-from hermes_cli.store.hashing import BLOCK
-from hermes_cli.store.retry_policy import Interrupted
+from hermes_cli.store.disk import BLOCK
+from hermes_cli.store.hashing import BoundedQueue
+from hermes_cli.store.retry import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -31,39 +30,24 @@ if TYPE_CHECKING:
     from hermes_cli.store.hub import RemoteFile
 
 BUFFER = 64 << 20  # bytes
-SILENCE = 60.0  # seconds for one block; below 1 MB/s plain HTTP, which comes in smaller pieces, is the better way
-_ADDRESS = re.compile(r"\w+://\S+")  # may be signed: not for messages
-
-
-@dataclass(frozen=True)
-class Content:
-    """What Xet needs to know of a file: its own hash of it, bytes, and where the Hub gives out a token to read it."""
-
-    name: str
-    size: int
-    token_url: str
+TIMEOUT = 60.0  # seconds for one block; below 1 MB/s plain HTTP, which comes in smaller pieces, is the better way
+_URL = re.compile(r"\w+://\S+")  # may be signed: not for messages
 
 
 def available() -> bool:
-    """Whether hf_xet is installed and not switched off (HF_HUB_DISABLE_XET)."""
+    """Return whether hf_xet is installed and not switched off (HF_HUB_DISABLE_XET)."""
     return is_xet_available()
 
 
-def content(name: str, file: RemoteFile) -> Content:
-    """The file under the name that Xet has for it. The token comes from the configured endpoint, nobody else."""
-    token_url = xet_connection_info_refresh_url(
-        token_type=XetTokenType.READ, repo_id=file.now_at, repo_type="model", revision=file.revision
-    )
-    return Content(name, file.size, token_url)
-
-
-def stream(what: Content, headers: dict[str, str], start: int, stop: int) -> Generator[tuple[int, bytes]]:
-    """Bytes from `start` up to `stop`, each piece with its offset.
+def stream(
+    file: RemoteFile, xet_hash: str, headers: dict[str, str], start: int, stop: int
+) -> Generator[tuple[int, bytes]]:
+    """Yield offset and bytes of each piece from `start` to `stop`; `xet_hash` is Xet's own hash of the file.
 
     Raises:
         Interrupted: nothing came for a while, or the storage cannot be read now.
     """
-    reader = _Reader(what, headers, start, stop)
+    reader = _Reader(file, xet_hash, headers, start, stop)
     reader.start()
     try:
         while block := reader.next():
@@ -78,9 +62,10 @@ def stream(what: Content, headers: dict[str, str], start: int, stop: int) -> Gen
 class _Reader(threading.Thread):
     """Reads in a thread of its own, because hf_xet neither gives up nor heeds Ctrl-C while it waits for a block."""
 
-    def __init__(self, what: Content, headers: dict[str, str], start: int, stop: int) -> None:
+    def __init__(self, file: RemoteFile, xet_hash: str, headers: dict[str, str], start: int, stop: int) -> None:
         super().__init__(name="xet", daemon=True)
-        self._what = what
+        self._file = file
+        self._xet_hash = xet_hash
         self._headers = headers
         self._span = start, stop
         self._session: Any = None
@@ -88,22 +73,22 @@ class _Reader(threading.Thread):
         self._cancelled = False
 
     def next(self) -> bytes:
-        """The next block, empty at the end."""
+        """Return the next block, empty at the end."""
         try:
-            block = self._blocks.get(timeout=SILENCE)
+            block = self._blocks.get(timeout=TIMEOUT)
         except queue.Empty:
-            raise Interrupted(f"nothing came from the Xet storage for {SILENCE:g} s") from None
+            raise Interrupted(f"nothing came from the Xet storage for {TIMEOUT:g} s") from None
         if isinstance(block, bytes):
             return block
-        words = _ADDRESS.sub("", str(block)).strip().partition("\n")[0]
-        raise Interrupted(f"the Xet storage cannot be read ({words or type(block).__name__})") from None
+        message = _URL.sub("", str(block)).strip().partition("\n")[0]
+        raise Interrupted(f"the Xet storage cannot be read ({message or type(block).__name__})") from None
 
     def cancel(self) -> None:
-        """Stop it; what it holds is thrown away."""
+        """Stop the thread and throw away the block that it holds."""
         self._cancelled = True
         if self._session and self.is_alive():
             self._session.sigint_abort()
-        self._blocks.make_room()
+        self._blocks.add_slot()
 
     def run(self) -> None:
         try:
@@ -113,28 +98,35 @@ class _Reader(threading.Thread):
                 if self._cancelled:
                     return
             self._blocks.put(b"")
-        except Exception as error:  # noqa: BLE001 - whatever the extension raises is told to the one who waits
+        except Exception as error:  # noqa: BLE001 - `next` raises it in the thread that waits
             self._blocks.put(error)
 
     def _open(self) -> Any:  # noqa: ANN401 - hf_xet has no types
         from hf_xet import XetFileInfo  # type: ignore[import-untyped]  # noqa: PLC0415 - an extension that not every platform has
 
-        data = XetFileData(file_hash=self._what.name, refresh_route=self._what.token_url)
+        # The token to read it comes from the configured endpoint only.
+        token_url = xet_connection_info_refresh_url(
+            token_type=XetTokenType.READ,
+            repo_id=self._file.current_repo,
+            repo_type="model",
+            revision=self._file.revision,
+        )
+        data = XetFileData(file_hash=self._xet_hash, refresh_route=token_url)
         access = refresh_xet_connection_info(file_data=data, headers=self._headers)
-        self._session = _session()
+        self._session = _new_session()
         group = self._session.new_download_stream_group(
             endpoint=access.endpoint,
             token=access.access_token,
             token_expiry_unix_secs=access.expiration_unix_epoch,
-            token_refresh_url=self._what.token_url,
+            token_refresh_url=token_url,
             token_refresh_headers=self._headers,
             custom_headers=xet_headers_without_auth(self._headers),
         )
         start, stop = self._span
-        return group.download_stream(XetFileInfo(self._what.name, self._what.size), start=start, end=stop)
+        return group.download_stream(XetFileInfo(self._xet_hash, self._file.size), start=start, end=stop)
 
 
-def _session() -> Any:  # noqa: ANN401 - as above
+def _new_session() -> Any:  # noqa: ANN401 - as above
     from hf_xet import XetConfig, XetSession  # noqa: PLC0415 - as above
 
     names = ("download_buffer_size", "download_buffer_perfile_size", "download_buffer_limit", "min_prefetch_buffer")

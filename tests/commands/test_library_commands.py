@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import Finished, RunHermes, clean_environment
+from conftest import HANG, Finished, RunHermes, clean_environment
 from hub_cache import REVISION, HubCache
 from hub_server import Hub, serving
 
@@ -139,7 +139,7 @@ def test_rm_several_by_name(library: Library, demo: bytes) -> None:
         (("hermes-4:14b",), 3, "not on this machine"),
         (("/etc/hostname",), 3, "not in the library"),
         (("nonsense",), 3, "no model named nonsense"),
-        (("--partial", "/etc/hostname"), 2, "nothing that is downloaded"),
+        (("--partial", "/etc/hostname"), 2, "not downloaded from the Hub"),
     ],
 )
 def test_rm_of_nothing(library: Library, arguments: tuple[str, ...], code: int, says: str) -> None:
@@ -170,7 +170,7 @@ def test_rm_asks_on_a_terminal(library: Library, demo: bytes, tmp_path: Path, an
         cwd=str(tmp_path),
         env={**clean_environment(), **library.hub.environment, "TERM": "xterm"},
         encoding="utf-8",
-        timeout=30,
+        timeout=HANG,
     )
     child.expect("this frees 4.09 MB")
     child.expect_exact("Remove 1 file? [y/N] ")
@@ -264,9 +264,9 @@ def test_verify_asks_on_a_terminal(library: Library, demo: bytes, tmp_path: Path
             cwd=str(tmp_path),
             env={**clean_environment(), **library.hub.environment, **server.environment, "TERM": "xterm"},
             encoding="utf-8",
-            timeout=30,
+            timeout=HANG,
         )
-        child.expect_exact("Fetch again what is wrong? [y/N] ")
+        child.expect_exact("Fetch damaged files again? [y/N] ")
         child.sendline(answer)
         child.expect(pexpect.EOF)
         child.close()
@@ -324,7 +324,7 @@ def test_import_of_a_known_file(library: Library, demo: bytes, monkeypatch: pyte
     assert not library.names()
     done = library("import", "lmstudio")
     assert done.returncode == 0
-    assert f"left out: {tree / 'broken.gguf'}: is damaged" in done.stderr
+    assert f"left out: {tree / 'broken.gguf'} is damaged" in done.stderr
     assert (library.hub.folder(OFFICIAL) / "snapshots" / REVISION / FILE).read_bytes() == demo
     assert library.json("list", "--installed")["models"][0]["state"] == "verified"
     assert library("show", "hermes-3:8b").returncode == 0

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import re
 import socket
-import time
+import struct
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
+from conftest import HANG, eventually
 from fake_engine import FakeEngine, Step
 from fastapi import FastAPI, Request, Response
 from openai_rig import ASKED, HERMES_4, House, chunks, events, house
-from server_rig import TIMEOUT, offer, read_all, served
+from server_rig import Running, offer, read_all, served
 
 from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.errors import (
@@ -35,6 +39,13 @@ from hermes_cli.server.openai.sse import error_event
 from hermes_cli.server.security import GuardedRoute
 
 PATHS = ("/v1/chat/completions", "/v1/completions")
+LEFT: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": ASKED},
+    "/v1/completions": {"prompt": "Once"},
+    "/v1/responses": {"input": "Hi"},
+    "/v1/messages": {"messages": ASKED, "max_tokens": 900},
+}
+"""Routes that generate, and the least that they take."""
 FULL = ContextFullError("the prompt is long.", hint="shorten it.", prompt_tokens=70_123, context_length=65_536)
 
 
@@ -45,7 +56,7 @@ def rig() -> Iterator[House]:
 
 
 def body(path: str, **more: object) -> dict[str, Any]:
-    return {**({"messages": ASKED} if "chat" in path else {"prompt": "Once"}), **more}
+    return {**LEFT[path], **more}
 
 
 ERRORS = [
@@ -222,34 +233,43 @@ def test_anthropics_shape() -> None:
         assert told["error"]["type"] == kinds.get(status, "overloaded_error")
 
 
-def eventually(true: Callable[[], object]) -> None:
-    end = time.monotonic() + TIMEOUT
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
-def ask_and_leave(rig: House, path: str, begun: Callable[[socket.socket], object], **more: object) -> None:
+def ask_and_leave(
+    rig: House, path: str, begun: Callable[[socket.socket], object], *, rudely: bool = False, **more: object
+) -> None:
+    """Send a request, and close the connection (rudely: by RST) when its answer has begun."""
     data = json.dumps(body(path, **more)).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
     with rig.running.connect() as line:
         line.sendall(head.encode() + data)
         begun(line)
+        if rudely:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("choices", [1, 3])
-def test_a_client_that_leaves_a_stream_is_not_worked_for(rig: House, path: str, choices: int) -> None:
+def test_each_choice_of_a_stream_that_is_left_is_cancelled(rig: House, path: str, choices: int) -> None:
     rig.says(["One", asyncio.Event()])
     ask_and_leave(rig, path, lambda line: line.recv(1), stream=True, n=choices)
     eventually(lambda: sorted(rig.engine.cancelled) == list(range(choices)))
 
 
+@pytest.mark.parametrize("path", LEFT)
+@pytest.mark.parametrize("rudely", [True, False])
+def test_a_client_that_leaves_a_stream_is_not_worked_for(rig: House, path: str, *, rudely: bool) -> None:
+    rig.says(["One", asyncio.Event()])
+    ask_and_leave(rig, path, lambda line: line.recv(1), rudely=rudely, stream=True)
+    eventually(lambda: rig.engine.cancelled == [0])
+
+
 @pytest.mark.parametrize("script", [["One", asyncio.Event()], [asyncio.Event()]])
-@pytest.mark.parametrize("path", PATHS)
-def test_a_client_that_does_not_wait_is_not_worked_for(rig: House, path: str, script: list[Step]) -> None:
+@pytest.mark.parametrize("path", LEFT)
+@pytest.mark.parametrize("rudely", [True, False])
+def test_a_client_that_does_not_wait_is_not_worked_for(
+    rig: House, path: str, script: list[Step], *, rudely: bool
+) -> None:
     rig.says(script)
-    ask_and_leave(rig, path, lambda _: eventually(lambda: rig.engine.requests))
+    ask_and_leave(rig, path, lambda _: eventually(lambda: rig.engine.requests), rudely=rudely)
     eventually(lambda: rig.engine.cancelled == [0])
 
 
@@ -283,31 +303,51 @@ def with_work(work: Callable[[Outlet], Any], **how: Any) -> Callable[[FastAPI], 
 
 
 def test_comments_are_sent_while_nothing_else_is() -> None:
-    async def work(outlet: Outlet) -> None:
-        await asyncio.sleep(0.1)
-        await outlet.write(b"data: 1\n\n")
-        await asyncio.sleep(0.1)
-        await outlet.write(b"data: 2\n\n")
+    go_on = threading.Semaphore(0)
 
-    with served(prepare=with_work(work, stream=True, silence=0.02)) as running:
-        answer = running.get("/work")
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    before, between, after = re.split(rb"data: .\n\n", answer.body)
-    assert before.count(b": keep-alive\n\n") >= 2
-    assert between.count(b": keep-alive\n\n") >= 2
-    assert after == b""
-    assert set(answer.body.split(b"\n\n")) == {b": keep-alive", b"data: 1", b"data: 2", b""}
+    async def work(outlet: Outlet) -> None:
+        for number in (1, 2):
+            await asyncio.to_thread(go_on.acquire)
+            await outlet.write(b"data: %d\n\n" % number)
+
+    with served(prepare=with_work(work, stream=True, silence=0.02)) as running, reading(running) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        for number in (1, 2):
+            assert [next_event(answer) for _ in range(3)] == [b": keep-alive"] * 3
+            go_on.release()
+            while (event := next_event(answer)) == b": keep-alive":
+                pass
+            assert event == b"data: %d" % number
+        assert answer.read() == b""
 
 
 def test_after_a_comment_an_error_is_an_event() -> None:
+    go_on = threading.Event()
+
     async def work(_: Outlet) -> None:
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(go_on.wait)
         raise FULL
 
-    with served(prepare=with_work(work, stream=True, silence=0.02)) as running:
-        answer = running.get("/work")
-    assert answer.status == 200
-    assert json.loads(events(answer.body)[0])["error"]["code"] == "context_length_exceeded"
+    with served(prepare=with_work(work, stream=True, silence=0.02)) as running, reading(running) as answer:
+        assert answer.status == 200
+        assert next_event(answer) == b": keep-alive"
+        go_on.set()
+        assert json.loads(events(answer.read())[0])["error"]["code"] == "context_length_exceeded"
+
+
+@contextmanager
+def reading(running: Running) -> Iterator[http.client.HTTPResponse]:
+    """The answer of the route that does some work, to be read while it is written."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=HANG)
+    with closing(connection):
+        connection.request("GET", "/work")
+        yield connection.getresponse()
+
+
+def next_event(answer: http.client.HTTPResponse) -> bytes:
+    line = answer.readline()
+    assert answer.readline() == b"\n"
+    return line.rstrip(b"\n")
 
 
 def test_a_whole_answer_is_not_begun_with_comments() -> None:

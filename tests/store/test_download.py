@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import HANG
 from download_rig import (  # noqa: F401 - the_* are fixtures
     FILE,
     PARTS,
@@ -33,10 +34,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pull_client import Client
 
-from hermes_cli.store import cache as layout
-from hermes_cli.store import hashing
-from hermes_cli.store.partial import Partial
-from hermes_cli.store.space import Space, amount, space
+from hermes_cli.errors import DoesNotFitError
+from hermes_cli.store.disk import disk_space, format_bytes
+from hermes_cli.store.download import SpaceNeeded
+from hermes_cli.store.file_download import PartialFile
+from hermes_cli.store.hashing import BackgroundHasher
 
 # --- What comes out
 
@@ -117,13 +119,13 @@ def test_hf_download_takes_what_we_fetched_and_we_take_what_it_fetched(
     client: Client, hub: HubProcess, library: Path
 ) -> None:
     theirs = hf(hub, library, REPO, FILE)
-    assert theirs.communicate(timeout=60)[0], "hf download failed"
+    assert theirs.communicate(timeout=HANG)[0], "hf download failed"
     hub.tell(log=[])
     done = client.fetch(library, REPO, FILE, SHARDS[0])
     assert done["before"][0] | {"path": ""} == {**done["before"][0], "path": "", "complete": True, "verified": False}
     assert "hashing" in phases(done)
     assert [one["path"] for one in file_requests(hub)] == [f"/{REPO}/{SHARDS[0]}"]
-    offline, problems = hf(hub, library, REPO, SHARDS[0], HF_HUB_OFFLINE="1").communicate(timeout=60)
+    offline, problems = hf(hub, library, REPO, SHARDS[0], HF_HUB_OFFLINE="1").communicate(timeout=HANG)
     assert offline.strip() == done["paths"][1], problems
 
 
@@ -196,7 +198,9 @@ def test_raw_parts_become_one_file(client: Client, library: Path, contents: dict
         "complete": True,
         "verified": True,
     }
-    assert Path(path).name in layout.loadable(PARTS)
+    assert sorted(path.name for path in (library / "models--somebody--Some-GGUF" / "blobs").iterdir()) == [
+        hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    ]
     assert phases(client.fetch(library, REPO, *PARTS)) == ["done"]
 
 
@@ -224,6 +228,28 @@ def test_a_part_that_is_here_is_not_fetched(client: Client, library: Path, conte
     shutil.copyfile(contents[PARTS[1]], blob)
     done = client.fetch(library, REPO, *PARTS)
     assert fetched(done) == 2 * 700_000
+    assert done["after"][0]["verified"]
+
+
+def test_a_part_that_another_tool_fetched_stays(client: Client, library: Path, hub: HubProcess) -> None:
+    assert hf(hub, library, REPO, PARTS[1]).communicate(timeout=60)[0], "hf download failed"
+    done = client.fetch(library, REPO, *PARTS)
+    assert fetched(done) == 2 * 700_000
+    assert {path.name for path in Path(done["paths"][0]).parent.iterdir()} == {"raw-Q8_0.gguf", PARTS[1]}
+    assert len(list(library.glob("models--*/blobs/*"))) == 2
+
+
+@pytest.mark.parametrize(("begins_with", "parts"), [(PARTS[0], 2), (PARTS[1], 3)])
+def test_joining_goes_on_after_the_last_part_that_is_right(
+    client: Client, library: Path, contents: dict[str, Path], begins_with: str, parts: int
+) -> None:
+    etags = [hashlib.sha256(contents[part].read_bytes()).hexdigest() for part in PARTS]
+    joined = hashlib.sha256("\n".join(etags).encode()).hexdigest()
+    partial = library / "models--somebody--Some-GGUF" / "blobs" / f"{joined}.incomplete"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(contents[begins_with].read_bytes() + b"half a part")
+    done = client.fetch(library, REPO, *PARTS)
+    assert fetched(done) == parts * 700_000
     assert done["after"][0]["verified"]
 
 
@@ -348,33 +374,31 @@ def test_no_way_to_the_hub(hub: HubProcess, library: Path, variable: str, value:
 
 @given(st.lists(st.binary(max_size=64), max_size=30))
 def test_a_thread_hashes_the_same(pieces: list[bytes]) -> None:
-    sha256, sha1 = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
-    with hashing.Digest(sha256, sha1) as digest:
+    with BackgroundHasher(hashlib.sha256()) as hasher:
         for piece in pieces:
-            digest.feed(piece)
-        found = digest.results()
-    whole = b"".join(pieces)
-    assert found == [hashlib.sha256(whole).hexdigest(), hashlib.sha1(whole, usedforsecurity=False).hexdigest()]
+            hasher.update(piece)
+        assert hasher.hexdigest() == hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
 @given(st.binary(max_size=40), st.integers(0, 3_000_000))
 def test_zeros_at_the_end_are_dropped(tmp_path_factory: pytest.TempPathFactory, data: bytes, zeros: int) -> None:
     path = tmp_path_factory.getbasetemp() / "zeros"
     path.unlink(missing_ok=True)
-    with Partial(path, 10**9) as partial:
+    with PartialFile(path, 10**9) as partial:
         partial.write(0, data)
         partial.write(len(data) + zeros, b"\0")
-        partial.cut_zeros()
+        partial.drop_zeros()
     assert path.read_bytes() == data.rstrip(b"\0")
 
 
-def test_room_is_measured_where_the_folder_will_be(tmp_path: Path) -> None:
-    here = space(tmp_path / "not" / "yet", 10)
-    assert here.free
-    assert here.enough
-    assert not Space(tmp_path, here.free + 1, here.free).enough
-    assert Space(tmp_path, 10, None).enough
-    assert [amount(size) for size in (0, 999, 1_000, 2_345_678, 70_123_456_789)] == [
+def test_space_is_measured_where_the_folder_will_be(tmp_path: Path) -> None:
+    space = disk_space(tmp_path / "not" / "yet")
+    assert space
+    SpaceNeeded(tmp_path, space.free, space.free).check()
+    SpaceNeeded(tmp_path, 10, None).check()
+    with pytest.raises(DoesNotFitError):
+        SpaceNeeded(tmp_path, space.free + 1, space.free).check()
+    assert [format_bytes(size) for size in (0, 999, 1_000, 2_345_678, 70_123_456_789)] == [
         "0 bytes",
         "999 bytes",
         "1.00 kB",

@@ -11,15 +11,15 @@ from hub_cache import HubCache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.errors import HermesError, NotFoundError
-from hermes_cli.store.export import Source, plain_name, shards, to_folder, to_lm_studio, to_ollama
-from hermes_cli.store.gotemplate import DEEP_THINKING
-from hermes_cli.store.gotemplate import go_template as template_of
-from hermes_cli.store.modelfile import modelfile
+from hermes_cli.prompting.prompt_texts import THINKING_PROMPT
+from hermes_cli.store.export import ExportSource, plain_name, shards, to_folder, to_lm_studio, to_ollama
+from hermes_cli.store.ollama import go_template as template_of
+from hermes_cli.store.ollama import modelfile
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
 TOOL_TEXT = '{"type":"function","function":{"name":"get_weather","parameters":{"type":"object"}}}'
 
@@ -144,11 +144,11 @@ def test_tools_come_in_the_words_of_each_generation() -> None:
 
 def test_thinking_is_asked_for_before_everything_else() -> None:
     thinking = values(said("system", "Be brief."), said("user", "Hi"), think=True)
-    assert prompt("hermes-4:14b", thinking).startswith(f"<|im_start|>system\n{DEEP_THINKING}\n\nBe brief.<|im_end|>")
+    assert prompt("hermes-4:14b", thinking).startswith(f"<|im_start|>system\n{THINKING_PROMPT}\n\nBe brief.<|im_end|>")
     alone = prompt("deephermes-3:8b", values(said("user", "Hi"), think=True))
-    assert alone.startswith(f"<|start_header_id|>system<|end_header_id|>\n\n{DEEP_THINKING}<|eot_id|>")
+    assert alone.startswith(f"<|start_header_id|>system<|end_header_id|>\n\n{THINKING_PROMPT}<|eot_id|>")
     assert "created by Nous" not in prompt("hermes-4:14b", values(said("user", "Hi"), think=True))
-    assert DEEP_THINKING not in prompt("hermes-3:8b", thinking)
+    assert THINKING_PROMPT not in prompt("hermes-3:8b", thinking)
 
 
 def test_old_thoughts_are_left_out_and_a_begun_answer_goes_on() -> None:
@@ -226,13 +226,13 @@ def test_all_shards_are_in_the_modelfile() -> None:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Source:
+def source(tmp_path: Path) -> ExportSource:
     hub = HubCache(tmp_path)
     name = hub.put("NousResearch/Hermes-3-Llama-3.1-8B-GGUF", "Hermes-3-Llama-3.1-8B.Q4_K_M.gguf", SMALL)
-    return Source("hermes-3:8b:Q4_K_M", (name,), "NousResearch/Hermes-3-Llama-3.1-8B-GGUF", model("hermes-3:8b"))
+    return ExportSource("hermes-3:8b:Q4_K_M", (name,), "NousResearch/Hermes-3-Llama-3.1-8B-GGUF", model("hermes-3:8b"))
 
 
-def test_to_a_folder_by_links(source: Source, tmp_path: Path) -> None:
+def test_to_a_folder_by_links(source: ExportSource, tmp_path: Path) -> None:
     done = to_folder(source, tmp_path / "out", copy=False)
     (path, how) = done.files[0]
     assert (path, how) == (tmp_path / "out" / "Hermes-3-Llama-3.1-8B.Q4_K_M.gguf", "hard link")
@@ -241,13 +241,13 @@ def test_to_a_folder_by_links(source: Source, tmp_path: Path) -> None:
     assert to_folder(source, tmp_path / "out", copy=False).files == ((path, "already here"),)
 
 
-def test_to_a_folder_by_a_copy(source: Source, tmp_path: Path) -> None:
+def test_to_a_folder_by_a_copy(source: ExportSource, tmp_path: Path) -> None:
     ((path, how),) = to_folder(source, tmp_path / "out", copy=True).files
     assert (how, path.read_bytes()) == ("copy", SMALL)
     assert path.stat().st_ino != source.files[0].stat().st_ino
 
 
-def test_another_file_in_the_way(source: Source, tmp_path: Path) -> None:
+def test_another_file_in_the_way(source: ExportSource, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     other = tmp_path / "out" / source.files[0].name
     other.write_bytes(b"mine")
@@ -256,23 +256,23 @@ def test_another_file_in_the_way(source: Source, tmp_path: Path) -> None:
     assert other.read_bytes() == b"mine"
 
 
-def test_a_folder_that_is_a_file(source: Source, tmp_path: Path) -> None:
+def test_a_folder_that_is_a_file(source: ExportSource, tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(HermesError, match="cannot be made"):
         to_folder(source, tmp_path / "out", copy=False)
 
 
-def test_to_lm_studio(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_lm_studio(source: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     ((path, _),) = to_lm_studio(source, None, copy=False).files
     models = tmp_path / "home" / ".lmstudio" / "models"
     assert path == models / "NousResearch" / "Hermes-3-Llama-3.1-8B-GGUF" / source.files[0].name
-    nowhere = Source("x", source.files, "../../etc/x", None)
+    nowhere = ExportSource("x", source.files, "../../etc/x", None)
     ((path, _),) = to_lm_studio(nowhere, tmp_path / "other", copy=False).files
     assert path.parent == tmp_path / "other" / "imported" / "hermes-3-llama-3.1-8b.q4_k_m"
 
 
-def test_to_ollama(source: Source, tmp_path: Path) -> None:
+def test_to_ollama(source: ExportSource, tmp_path: Path) -> None:
     done = to_ollama(source, tmp_path / "out", None, copy=False)
     assert done.modelfile == tmp_path / "out" / "Modelfile"
     assert done.modelfile.read_text() == modelfile([source.files[0].name], source.model)
@@ -286,7 +286,7 @@ def test_all_shards_go_and_none_may_be_missing(tmp_path: Path) -> None:
     for name in names:
         name.write_bytes(SMALL_SHARD)
     assert shards(names[0]) == tuple(names)
-    done = to_folder(Source("m", shards(names[0]), None, None), tmp_path / "out", copy=False)
+    done = to_folder(ExportSource("m", shards(names[0]), None, None), tmp_path / "out", copy=False)
     assert [path.name for path, _ in done.files] == [name.name for name in names]
     names[2].unlink()
     with pytest.raises(NotFoundError, match=r"m-00003-of-00003\.gguf is missing"):

@@ -7,15 +7,15 @@ import pytest
 from gguf_bytes import SMALL
 from hub_cache import OTHER_REVISION, REVISION, HubCache
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.variants import variants
 from hermes_cli.errors import NotFoundError, UsageError
-from hermes_cli.store import imported, verified
-from hermes_cli.store.cache import loadable
-from hermes_cli.store.inventory import Installed, inventory
-from hermes_cli.store.selection import one_of, select
+from hermes_cli.store import layout
+from hermes_cli.store.hashing import remember_sha256
+from hermes_cli.store.inventory import InstalledModel, inventory
+from hermes_cli.store.library import select, select_one
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 OFFICIAL = "NousResearch/Hermes-3-Llama-3.1-8B-GGUF"
 COMMUNITY = "bartowski/Hermes-3-Llama-3.1-8B-GGUF"
 SHARDED = "lmstudio-community/Hermes-4-70B-GGUF"
@@ -33,12 +33,12 @@ def names() -> list[str]:
     return [one.name for one in inventory(CATALOGUE)]
 
 
-def named(name: str) -> list[Installed]:
+def named(name: str) -> list[InstalledModel]:
     return select(name, CATALOGUE, inventory(CATALOGUE))
 
 
-def adopt(model_id: str | None, quantization: str | None, name: str, content: bytes = SMALL) -> Path:
-    path = imported.place(model_id, quantization) / name
+def import_model(model_id: str | None, quantization: str | None, name: str, content: bytes = SMALL) -> Path:
+    path = layout.imported_folder(model_id, quantization) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
@@ -56,15 +56,15 @@ def test_files_of_the_catalogue_of_others_and_imported_ones(hub: HubCache) -> No
     hub.put(OFFICIAL, "Hermes-3-Llama-3.1-8B.Q4_K_M.gguf", SMALL)
     hub.put("somebody/Some-GGUF", "sub/some-Q8_0.gguf", SMALL)
     hub.put("somebody/Some-GGUF", "README.md", b"# some")
-    adopt("hermes-3-llama-3.1-8b", "Q6_K", "x.gguf")
-    adopt(None, None, "strange.gguf")
+    import_model("hermes-3-llama-3.1-8b", "Q6_K", "x.gguf")
+    import_model(None, None, "strange.gguf")
     found = {one.name: one for one in inventory(CATALOGUE)}
     assert set(found) == {"hermes-3:8b:Q4_K_M", "somebody/Some-GGUF:Q8_0", "hermes-3:8b:Q6_K", "strange.gguf"}
     official, other = found["hermes-3:8b:Q4_K_M"], found["somebody/Some-GGUF:Q8_0"]
     assert official.model
     assert official.model.short == "hermes-3:8b"
     assert (official.repo, official.revisions, official.bytes) == (OFFICIAL, (REVISION,), len(SMALL))
-    assert official.files[0].content == hub.blob(OFFICIAL, SMALL)
+    assert official.files[0].blob == hub.blob(OFFICIAL, SMALL)
     assert official.files[0].sha256 == hub.blob(OFFICIAL, SMALL).name
     assert (other.model, other.quantization, other.file) == (None, "Q8_0", "sub/some-Q8_0.gguf")
     assert found["hermes-3:8b:Q6_K"].repo is None
@@ -75,14 +75,14 @@ def test_the_same_file_in_two_revisions_is_one(hub: HubCache) -> None:
     hub.put(OFFICIAL, "Hermes-3-Llama-3.1-8B.Q4_K_M.gguf", SMALL, revision=REVISION)
     (one,) = inventory(CATALOGUE)
     assert one.revisions == (REVISION, OTHER_REVISION)
-    assert [name.parent.name for name in one.files[0].names] == [REVISION, OTHER_REVISION]
+    assert [name.parent.name for name in one.files[0].paths] == [REVISION, OTHER_REVISION]
 
 
 def test_another_file_in_another_revision_is_another_of_the_same_name(hub: HubCache) -> None:
     hub.put(OFFICIAL, "Hermes-3-Llama-3.1-8B.Q4_K_M.gguf", SMALL, revision=REVISION)
     hub.put(OFFICIAL, "Hermes-3-Llama-3.1-8B.Q4_K_M.gguf", SMALL + bytes(32), revision=OTHER_REVISION)
     assert names() == ["hermes-3:8b:Q4_K_M"] * 2
-    assert len(one_of("hermes-3:8b", named("hermes-3:8b"))) == 2
+    assert len(select_one("hermes-3:8b", CATALOGUE, inventory(CATALOGUE))) == 2
 
 
 def test_a_name_means_one_file_only(hub: HubCache) -> None:
@@ -117,8 +117,8 @@ def test_a_name_means_one_file_only(hub: HubCache) -> None:
 def test_every_name_finds_its_files(hub: HubCache, typed: str, count: int) -> None:
     hub.put(OFFICIAL, "Hermes-3-Llama-3.1-8B.Q4_K_M.gguf", SMALL)
     hub.put("somebody/Some-GGUF", "some-Q8_0.gguf", SMALL)
-    adopt("hermes-3-llama-3.1-8b", "Q6_K", "x.gguf")
-    adopt(None, None, "strange.gguf")
+    import_model("hermes-3-llama-3.1-8b", "Q6_K", "x.gguf")
+    import_model(None, None, "strange.gguf")
     assert len(named(typed)) == count
 
 
@@ -151,7 +151,7 @@ def test_names_of_several_are_listed(hub: HubCache) -> None:
     hub.put(OFFICIAL, "Hermes-3-Llama-3.1-8B.Q4_K_M.gguf", SMALL)
     hub.put(OFFICIAL, "Hermes-3-Llama-3.1-8B.Q8_0.gguf", SMALL + bytes(32))
     with pytest.raises(UsageError, match="2 models on this machine") as caught:
-        one_of("hermes-3:8b", named("hermes-3:8b"))
+        select_one("hermes-3:8b", CATALOGUE, inventory(CATALOGUE))
     assert caught.value.hint == "say which: hermes-3:8b:Q4_K_M, hermes-3:8b:Q8_0"
 
 
@@ -169,17 +169,17 @@ def test_a_missing_shard_is_noticed(hub: HubCache) -> None:
     hub.put(SHARDED, "Hermes-4-70B-Q8_0-00002-of-00002.gguf", SMALL)
     (one,) = inventory(CATALOGUE)
     assert (one.present, one.count, one.state) == (1, 2, "incomplete")
-    assert [file.inside for file in one.absent] == ["Hermes-4-70B-Q8_0-00001-of-00002.gguf"]
+    assert [file.repo_path for file in one.absent] == ["Hermes-4-70B-Q8_0-00001-of-00002.gguf"]
     assert one.absent[0].path == one.path.with_name("Hermes-4-70B-Q8_0-00001-of-00002.gguf")
 
 
 def test_raw_parts_and_what_they_are_joined_to(hub: HubCache) -> None:
     variant = next(one for model in CATALOGUE.models for one in variants(model) if one.entry.parts)
-    repo, (whole,) = variant.repository.repo, loadable(variant.files)
+    repo, (whole,) = variant.repository.repo, dict.fromkeys(map(layout.joined_name, variant.files))
     hub.put(repo, variant.files[1], SMALL)
     (parts,) = inventory(CATALOGUE)
     assert (parts.present, parts.count, parts.state) == (1, len(variant.files), "incomplete")
-    assert variant.files[0] in [file.inside for file in parts.absent]
+    assert variant.files[0] in [file.repo_path for file in parts.absent]
     hub.put(repo, whole, SMALL + bytes(32))
     joined = next(one for one in inventory(CATALOGUE) if one.file == whole)
     assert joined.model
@@ -199,7 +199,7 @@ def test_plain_files_instead_of_links(hub: HubCache) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(SMALL)
     (one,) = inventory(CATALOGUE)
-    assert (one.files[0].content, one.files[0].sha256) == (path, None)
+    assert (one.files[0].blob, one.files[0].sha256) == (path, None)
 
 
 def test_a_blob_in_the_store_that_repositories_share(hub: HubCache) -> None:
@@ -209,25 +209,25 @@ def test_a_blob_in_the_store_that_repositories_share(hub: HubCache) -> None:
     blob.rename(store)
     blob.symlink_to(os.path.relpath(store, blob.parent))
     (one,) = inventory(CATALOGUE)
-    assert (one.files[0].content, one.files[0].sha256, one.path) == (blob, blob.name, name)
+    assert (one.files[0].blob, one.files[0].sha256, one.path) == (blob, blob.name, name)
 
 
 def test_the_state_follows_what_was_hashed(hub: HubCache) -> None:
     name = hub.put("somebody/Some-GGUF", "some-Q8_0.gguf", SMALL)
     assert [one.state for one in inventory(CATALOGUE)] == ["unverified"]
-    verified.remember(name, hub.blob("somebody/Some-GGUF", SMALL).name)
+    remember_sha256(name, hub.blob("somebody/Some-GGUF", SMALL).name)
     assert [one.state for one in inventory(CATALOGUE)] == ["verified"]
     os.utime(name.resolve(), ns=(1, 1))
     assert [one.state for one in inventory(CATALOGUE)] == ["unverified"]
-    verified.remember(name, "0" * 64)
+    remember_sha256(name, "0" * 64)
     assert [one.state for one in inventory(CATALOGUE)] == ["damaged"]
 
 
 @pytest.mark.usefixtures("hub")
 def test_an_imported_file_is_verified_by_any_hash_of_the_hub() -> None:
-    path = adopt("hermes-4-70b", "Q4_K_M", "x.gguf")
+    path = import_model("hermes-4-70b", "Q4_K_M", "x.gguf")
     known = "ab9b59dd1df27c039952915aa4669a82b5f45e5e9532b98679c65dffe2fe9ee2"  # in catalog.yaml
-    verified.remember(path, "0" * 64)
+    remember_sha256(path, "0" * 64)
     assert [one.state for one in inventory(CATALOGUE)] == ["unverified"]
-    verified.remember(path, known)
+    remember_sha256(path, known)
     assert [one.state for one in inventory(CATALOGUE)] == ["verified"]

@@ -8,16 +8,16 @@ import pytest
 from gguf_bytes import SMALL_SHARD
 
 from hermes_cli import paths
-from hermes_cli.catalog.load import shipped
-from hermes_cli.catalog.names import CatalogueName, Names
+from hermes_cli.catalog.load import shipped_catalogue
+from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.catalog.variants import Variant, variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
-from hermes_cli.store import cache as hub_layout
-from hermes_cli.store import imported, verified
+from hermes_cli.store import layout
+from hermes_cli.store.hashing import remember_sha256
 from hermes_cli.store.library import find, installed, installed_quantizations
 
-CATALOGUE = shipped()
-NAMES = Names(CATALOGUE)
+CATALOGUE = shipped_catalogue()
+NAMES = ModelNames(CATALOGUE)
 REVISION = "1" * 40
 
 
@@ -55,7 +55,7 @@ class Put:
 
 def variant(name: str, repository: str | None = None) -> Variant:
     wanted = NAMES.parse(name)
-    assert isinstance(wanted, CatalogueName)
+    assert isinstance(wanted, CatalogueReference)
     return next(
         one
         for one in variants(wanted.model)
@@ -97,7 +97,7 @@ def test_raw_parts_cannot_be_loaded_until_they_are_joined(put: Put) -> None:
     one = variant("nous-hermes-llama2:70b:Q8_0")
     put(one.repository.repo, *one.files)
     assert installed(one) is None
-    (whole,) = hub_layout.loadable(one.files)
+    (whole,) = dict.fromkeys(map(layout.joined_name, one.files))
     folder = put(one.repository.repo, whole)
     assert installed(one) == folder / whole
 
@@ -167,10 +167,10 @@ def test_a_file_of_an_older_revision_is_found(put: Put) -> None:
 )
 def test_imported_files_are_found(typed: str, found: str, demo_path: Path) -> None:
     for folder, name in (
-        (imported.place("hermes-3-llama-3.1-8b", "Q6_K"), "x.gguf"),
-        (imported.place("hermes-3-llama-3.1-8b", "Q4_0"), "Hermes-3.gguf"),
-        (imported.place("hermes-3-llama-3.1-8b", "no such one"), "y.gguf"),
-        (imported.place(None, None), "any.gguf"),
+        (layout.imported_folder("hermes-3-llama-3.1-8b", "Q6_K"), "x.gguf"),
+        (layout.imported_folder("hermes-3-llama-3.1-8b", "Q4_0"), "Hermes-3.gguf"),
+        (layout.imported_folder("hermes-3-llama-3.1-8b", "no such one"), "y.gguf"),
+        (layout.imported_folder(None, None), "any.gguf"),
     ):
         folder.mkdir(parents=True)
         (folder / name).symlink_to(demo_path)
@@ -184,7 +184,7 @@ def test_imported_files_are_found(typed: str, found: str, demo_path: Path) -> No
 def test_of_fetched_and_imported_ones_the_best_is_taken(put: Put, demo_path: Path) -> None:
     one = variant("hermes-3:8b:Q8_0")
     put(one.repository.repo, *one.files)
-    folder = imported.place("hermes-3-llama-3.1-8b", "Q4_0")
+    folder = layout.imported_folder("hermes-3-llama-3.1-8b", "Q4_0")
     folder.mkdir(parents=True)
     (folder / "x.gguf").symlink_to(demo_path)
     assert find(NAMES.parse("hermes-3:8b"), CATALOGUE).name == "hermes-3:8b:Q8_0"
@@ -199,11 +199,11 @@ def test_what_was_found_to_be_damaged_is_not_loaded(put: Put) -> None:
     name.unlink()
     name.symlink_to(blob)
     assert find(NAMES.parse("somebody/Some-GGUF"), CATALOGUE).path == name
-    verified.remember(name, "1" * 64)
+    remember_sha256(name, "1" * 64)
     with pytest.raises(IntegrityError, match="damaged") as caught:
         find(NAMES.parse("somebody/Some-GGUF"), CATALOGUE)
     assert "hermes verify --repair some-Q4_K_M.gguf" in caught.value.hint
-    verified.remember(name, "0" * 64)
+    remember_sha256(name, "0" * 64)
     assert find(NAMES.parse("somebody/Some-GGUF"), CATALOGUE).path == name
 
 

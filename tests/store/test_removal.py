@@ -11,9 +11,10 @@ from gguf_bytes import SMALL
 from hub_cache import OTHER_REVISION, REVISION, HubCache
 from huggingface_hub import scan_cache_dir
 
-from hermes_cli.catalog.load import shipped
-from hermes_cli.store import cache, imported
+from hermes_cli.catalog.load import shipped_catalogue
+from hermes_cli.store import layout
 from hermes_cli.store.inventory import inventory
+from hermes_cli.store.library import select
 from hermes_cli.store.removal import (
     BUSY,
     ORIGINAL,
@@ -21,13 +22,12 @@ from hermes_cli.store.removal import (
     OTHER_PLACE,
     SHARED,
     Removal,
-    removal_of,
-    removal_of_parts,
+    plan_partial_removal,
+    plan_removal,
     remove,
 )
-from hermes_cli.store.selection import select
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 REPO = "somebody/Some-GGUF"
 FILE = "some-Q8_0.gguf"
 LARGE = SMALL + os.urandom(1 << 20)
@@ -42,7 +42,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubCache:
 
 
 def removal(name: str) -> Removal:
-    return removal_of(select(name, CATALOGUE, inventory(CATALOGUE)))
+    return plan_removal(select(name, CATALOGUE, inventory(CATALOGUE)))
 
 
 def on_disk(path: Path) -> int:
@@ -128,7 +128,7 @@ def test_hard_links_that_all_go_free_the_bytes_once(hub: HubCache) -> None:
     other.resolve().unlink()
     other.resolve().hardlink_to(name.resolve())
     size = on_disk(name)
-    found = removal_of(inventory(CATALOGUE))
+    found = plan_removal(inventory(CATALOGUE))
     assert (found.frees, found.kept) == (size, ())
     assert remove(found) == size
 
@@ -145,10 +145,10 @@ def test_holes_are_not_counted(hub: HubCache) -> None:
 def test_of_an_imported_file_only_the_link_goes(tmp_path: Path) -> None:
     original = tmp_path / "original.gguf"
     original.write_bytes(LARGE)
-    folder = imported.place("hermes-3-llama-3.1-8b", "Q8_0")
+    folder = layout.imported_folder("hermes-3-llama-3.1-8b", "Q8_0")
     folder.mkdir(parents=True)
     (folder / "hard.gguf").hardlink_to(original)
-    others = imported.place(None, None)
+    others = layout.imported_folder(None, None)
     others.mkdir(parents=True)
     (others / "soft.gguf").symlink_to(original)
     hard, soft = removal("hermes-3:8b"), removal("soft.gguf")
@@ -156,12 +156,12 @@ def test_of_an_imported_file_only_the_link_goes(tmp_path: Path) -> None:
     assert (soft.frees, reasons(soft)) == (0, {ORIGINAL})
     assert remove(hard) == remove(soft) == 0
     assert original.read_bytes() == LARGE
-    assert not imported.root().exists()
+    assert not layout.imported_root().exists()
 
 
 @pytest.mark.usefixtures("hub")
 def test_a_copy_that_was_imported_frees_its_bytes() -> None:
-    folder = imported.place(None, None)
+    folder = layout.imported_folder(None, None)
     folder.mkdir(parents=True)
     (folder / "copy.gguf").write_bytes(LARGE)
     (folder / "other.gguf").write_bytes(SMALL)
@@ -215,7 +215,7 @@ def test_what_is_left_of_an_interrupted_download_goes_too(hub: HubCache) -> None
     part = hub.put_part(REPO, hub.blob(REPO, SMALL).name, LARGE)
     other = hub.put_part(REPO, "f" * 64, LARGE)
     found = removal(REPO)
-    assert found.parts == (part,)
+    assert found.partials == (part,)
     assert remove(found) == found.frees > len(LARGE)
     assert other.exists()
 
@@ -225,8 +225,8 @@ def test_unfinished_downloads_alone(hub: HubCache) -> None:
     mine, llama = hub.put_part(REPO, "e" * 64, LARGE), hub.blob(REPO, SMALL).with_name("x.downloadInProgress")
     llama.write_bytes(LARGE)
     lonely = hub.put_part("somebody/Lonely", "f" * 64, LARGE)
-    found = removal_of_parts(cache.repositories())
-    assert set(found.parts) == {mine, llama, lonely}
+    found = plan_partial_removal(layout.repositories())
+    assert set(found.partials) == {mine, llama, lonely}
     assert remove(found) == found.frees >= 3 * len(LARGE)
     assert name.exists()
     assert not lonely.parent.parent.exists()
@@ -243,7 +243,7 @@ with WeakFileLock(sys.argv[1]):
 
 def test_a_download_under_way_is_left_alone(hub: HubCache) -> None:
     part = hub.put_part(REPO, "e" * 64, LARGE)
-    lock = cache.lock(REPO, "e" * 64)
+    lock = layout.lock_path(REPO, "e" * 64)
     lock.parent.mkdir(parents=True)
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -251,10 +251,10 @@ def test_a_download_under_way_is_left_alone(hub: HubCache) -> None:
         assert other.stdout
         assert other.stdin
         assert other.stdout.readline() == "held\n"
-        found = removal_of_parts([REPO])
+        found = plan_partial_removal([REPO])
         other.stdin.close()
-    assert (found.parts, found.frees, reasons(found)) == ((), 0, {BUSY})
-    assert removal_of_parts([REPO]).parts == (part,)
+    assert (found.partials, found.frees, reasons(found)) == ((), 0, {BUSY})
+    assert plan_partial_removal([REPO]).partials == (part,)
 
 
 def test_files_that_vanish_meanwhile_are_no_harm(hub: HubCache) -> None:
@@ -292,9 +292,9 @@ import os
 from hermes_cli.catalog.load import shipped
 from hermes_cli.errors import HermesError
 from hermes_cli.store.inventory import inventory
-from hermes_cli.store.removal import removal_of, remove
+from hermes_cli.store.removal import plan_removal, remove
 
-found = removal_of(inventory(shipped()))
+found = plan_removal(inventory(shipped()))
 if os.geteuid() == 0:  # root may remove everything
     os.setgid(65534)
     os.setuid(65534)

@@ -6,19 +6,21 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import HANG
 from gguf_bytes import SMALL
 from hub_cache import OTHER_REVISION, REVISION, HubCache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.errors import HermesError, NetworkError
-from hermes_cli.store import imported, verified
+from hermes_cli.store import layout
+from hermes_cli.store.hashing import ChangedError, known_sha256, sha256_of
 from hermes_cli.store.inventory import inventory
 from hermes_cli.store.usage import usage
-from hermes_cli.store.verification import ChangedError, Checked, check, repair, sha256_of
+from hermes_cli.store.verification import FileCheck, repair, verify
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 REPO = "somebody/Some-GGUF"
 FILE = "some-Q8_0.gguf"
 BAD = SMALL[:-1] + b"x"
@@ -32,8 +34,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubCache:
     return hub
 
 
-def outcomes(stated: dict[str, str] | None = None, hashes: frozenset[str] = frozenset()) -> list[Checked]:
-    return list(check(inventory(CATALOGUE), hashes, lambda _repo, _revision: stated or {}))
+def outcomes(stated: dict[str, str] | None = None, hashes: frozenset[str] = frozenset()) -> list[FileCheck]:
+    return list(verify(inventory(CATALOGUE), hashes, lambda _repo, _revision: stated or {}))
 
 
 @given(st.binary(max_size=3_000_000))
@@ -43,7 +45,7 @@ def test_hashing_is_sha256(tmp_path_factory: pytest.TempPathFactory, content: by
     read: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HERMES_LLM_CACHE_DIR", str(path.parent))
-        assert sha256_of(path, read.append) == hashlib.sha256(content).hexdigest() == verified.known(path)
+        assert sha256_of(path, read.append) == hashlib.sha256(content).hexdigest() == known_sha256(path)
     assert sum(read) == len(content)
 
 
@@ -53,7 +55,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(tmp_path: Path) 
     path.write_bytes(SMALL)
     with pytest.raises(ChangedError):
         sha256_of(path, lambda _: os.utime(path, ns=(1, 1)))
-    assert verified.known(path) is None
+    assert known_sha256(path) is None
 
 
 def test_a_good_file(hub: HubCache) -> None:
@@ -66,7 +68,7 @@ def test_a_good_file(hub: HubCache) -> None:
 def test_a_damaged_file(hub: HubCache) -> None:
     hub.put(REPO, FILE, SMALL, stored=BAD)
     (one,) = outcomes()
-    assert (one.outcome, one.stated, one.found) == (
+    assert (one.outcome, one.published, one.found) == (
         "damaged",
         hashlib.sha256(SMALL).hexdigest(),
         hashlib.sha256(BAD).hexdigest(),
@@ -88,7 +90,7 @@ def test_damage_of_the_same_size_and_time_is_found(hub: HubCache) -> None:
 def test_what_is_missing(hub: HubCache) -> None:
     hub.put(REPO, FILE, SMALL).resolve().unlink()
     hub.put(REPO, "x-Q4_0-00002-of-00002.gguf", SMALL + bytes(32))
-    assert {(one.file.inside, one.outcome) for one in outcomes()} == {
+    assert {(one.file.repo_path, one.outcome) for one in outcomes()} == {
         (FILE, "missing"),
         ("x-Q4_0-00001-of-00002.gguf", "missing"),
         ("x-Q4_0-00002-of-00002.gguf", "verified"),
@@ -119,7 +121,7 @@ def test_without_links_the_hub_is_asked(hub: HubCache, content: bytes, stated: d
 
 @pytest.mark.usefixtures("hub")
 def test_an_imported_file_is_right_if_the_hub_has_it() -> None:
-    folder = imported.place(None, None)
+    folder = layout.imported_folder(None, None)
     folder.mkdir(parents=True)
     (folder / "x.gguf").write_bytes(SMALL)
     assert [one.outcome for one in outcomes()] == ["unknown"]
@@ -132,7 +134,7 @@ def test_a_file_that_cannot_be_read(hub: HubCache) -> None:
     blob.unlink()
     blob.symlink_to(blob)  # a link to itself
     hub.put(REPO, "x-Q4_0.gguf", BAD)
-    found = {one.file.inside: one for one in outcomes()}
+    found = {one.file.repo_path: one for one in outcomes()}
     assert found[FILE].is_wrong
     assert found["x-Q4_0.gguf"].outcome == "verified"
 
@@ -146,7 +148,7 @@ def test_repair(hub: HubCache) -> None:
     def refetch(repo: str, revision: str, path: str) -> None:
         assert asked or not wrong.file.path.exists()  # the bad copy is gone before anything is fetched
         asked.append((repo, revision, path))
-        wrong.file.content.write_bytes(SMALL)
+        wrong.file.blob.write_bytes(SMALL)
 
     again = repair(wrong, refetch)
     assert (again.outcome, again.is_wrong) == ("repaired", False)
@@ -168,7 +170,7 @@ def test_what_cannot_be_fetched_is_not_loaded_either(hub: HubCache) -> None:
 
 @pytest.mark.usefixtures("hub")
 def test_what_was_imported_cannot_be_fetched_again() -> None:
-    folder = imported.place(None, None)
+    folder = layout.imported_folder(None, None)
     folder.mkdir(parents=True)
     (folder / "x.gguf").write_bytes(b"no GGUF")
     (wrong,) = outcomes()
@@ -191,7 +193,7 @@ def test_a_file_that_grows_under_the_hash(hub: HubCache) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    assert begun.wait(10)
+    assert begun.wait(HANG)
     try:
         (one,) = outcomes()
     finally:
@@ -212,7 +214,7 @@ def test_usage_counts_each_file_once(hub: HubCache, tmp_path: Path) -> None:
     found = usage(inventory(CATALOGUE))
     assert sum(one.bytes for one in found.models) == first.stat().st_blocks * 512
     assert sorted(one.bytes > 0 for one in found.models) == [False, True]
-    assert all(one.elsewhere for one in found.models)
+    assert all(one.used_elsewhere for one in found.models)
     assert [(one.repo, one.count) for one in found.partial] == [(REPO, 1)]
     assert 300_000 <= found.partial[0].bytes < 320_000
     assert 550_000 <= found.other < 600_000

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import DoesNotFitError, EngineError
-from hermes_cli.planning.memory import Part
+from hermes_cli.planning.memory import MemoryBreakdown
 from hermes_cli.planning.placement import GIB
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class MemoryUse:
     """RAM or a GPU: what a plan needs there, and the bytes that are free for it."""
 
     name: str
-    part: Part
+    part: MemoryBreakdown
     room: int
 
     @property
@@ -73,12 +73,12 @@ class FittedPlan:
         return self.plan.gpu_layers if len(self.places) > 1 else 0
 
     @property
-    def total(self) -> Part:
+    def total(self) -> MemoryBreakdown:
         """Of all places together."""
-        return sum((place.part for place in self.places), Part())
+        return sum((place.part for place in self.places), MemoryBreakdown())
 
 
-def verdict(name: str, loading: LoadOverrides, plans: Sequence[Tried], alternatives: Sequence[Tried]) -> FittedPlan:
+def choose_plan(name: str, loading: LoadOverrides, plans: Sequence[Tried], alternatives: Sequence[Tried]) -> FittedPlan:
     """The first plan that fits.
 
     Args:
@@ -113,7 +113,7 @@ def verdict(name: str, loading: LoadOverrides, plans: Sequence[Tried], alternati
     )
 
 
-def without(machine: Machine, taken: FittedPlan) -> Machine:
+def remaining_machine(machine: Machine, taken: FittedPlan) -> Machine:
     """What is left of a machine when a plan is loaded there."""
     on_ram = sum(place.part.total for place in taken.places if place.name == RAM)
     on_devices = iter([place.part.total for place in taken.places if place.name != RAM])

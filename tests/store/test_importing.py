@@ -13,22 +13,21 @@ from huggingface_hub import scan_cache_dir, try_to_load_from_cache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.catalog.load import load, shipped
+from hermes_cli.catalog.load import load_catalogue, shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
-from hermes_cli.catalog.names import Names
+from hermes_cli.catalog.names import ModelNames
 from hermes_cli.catalog.overlay import HubFile, HubRepository, write_overlay
 from hermes_cli.errors import HermesError, IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.types import FILE_TYPES
-from hermes_cli.store import imported, verified
-from hermes_cli.store.adopt import Adopted, adopt
+from hermes_cli.store import layout
+from hermes_cli.store.hashing import known_sha256, sha256_of
 from hermes_cli.store.identify import Identity, identify
-from hermes_cli.store.inventory import inventory
-from hermes_cli.store.known import known_files
+from hermes_cli.store.importing import ImportedModel, import_model
+from hermes_cli.store.inventory import inventory, known_files
 from hermes_cli.store.library import find
-from hermes_cli.store.other_tools import Candidate, Skipped, lm_studio_models, look, ollama_models
-from hermes_cli.store.verification import sha256_of
+from hermes_cli.store.other_tools import FoundModel, SkippedFile, find_models, lm_studio_models, ollama_models
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 OFFICIAL = "NousResearch/Hermes-3-Llama-3.1-8B-GGUF"
 FILE = "Hermes-3-Llama-3.1-8B.Q4_K_M.gguf"
 MODEL_LAYER = "application/vnd.ollama.image.model"
@@ -41,7 +40,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubCache:
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("OLLAMA_MODELS", raising=False)
     hub.home.mkdir()
-    load.cache_clear()
+    load_catalogue.cache_clear()
     return hub
 
 
@@ -90,9 +89,9 @@ def put(path: Path, content: bytes) -> Path:
     return path
 
 
-def found(path: Path) -> Candidate:
-    (one,) = look(path)
-    assert isinstance(one, Candidate)
+def found(path: Path) -> FoundModel:
+    (one,) = find_models(path)
+    assert isinstance(one, FoundModel)
     return one
 
 
@@ -100,16 +99,16 @@ def identified(path: Path, catalogue: Catalogue = CATALOGUE) -> Identity:
     return identify(found(path), catalogue, list(known_files(catalogue)), sha256_of)
 
 
-def adopted(path: Path, *, copy: bool = False) -> Adopted:
-    catalogue = load()
-    return adopt(found(path), identified(path, catalogue), copy=copy)
+def adopted(path: Path, *, copy: bool = False) -> ImportedModel:
+    catalogue = load_catalogue()
+    return import_model(found(path), identified(path, catalogue), copy=copy)
 
 
 def learn(*files: tuple[str, bytes], repo: str = OFFICIAL) -> None:
     """As if `hermes catalog refresh` had asked the Hub."""
     told = tuple(HubFile(path=name, bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest()) for name, raw in files)
     write_overlay({repo: HubRepository(revision=REVISION, fetched="2026-01-01", files=told)})
-    load.cache_clear()
+    load_catalogue.cache_clear()
 
 
 # What a file is
@@ -130,7 +129,7 @@ def test_by_name_and_header(tmp_path: Path, name: str, short: str, quantization:
     path = put(tmp_path / "downloads" / name, weights(short))
     one = identified(path)
     assert one.model
-    assert (one.sureness, one.model.short, one.quantization) == ("header", short, quantization)
+    assert (one.evidence, one.model.short, one.quantization) == ("header", short, quantization)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +146,7 @@ def test_by_name_and_header(tmp_path: Path, name: str, short: str, quantization:
     ids=["variation", "other shape", "other vocabulary", "other mix", "no shape", "no name", "base model"],
 )
 def test_what_is_not_what_it_seems(tmp_path: Path, name: str, content: bytes) -> None:
-    assert identified(put(tmp_path / name, content)).sureness == "unknown"
+    assert identified(put(tmp_path / name, content)).evidence == "unknown"
 
 
 def test_the_title_says_what_the_file_name_does_not(tmp_path: Path) -> None:
@@ -167,15 +166,15 @@ def test_by_exact_size(tmp_path: Path) -> None:
     path = put(tmp_path / "Hermes-3-Llama-3.2-3B.Q8_0.gguf", weights("hermes-3:3b"))
     os.truncate(path, 3_421_895_488)
     known = [one for one in known_files(CATALOGUE) if not one.sha256]
-    assert identify(found(path), CATALOGUE, known, sha256_of).sureness == "size"
+    assert identify(found(path), CATALOGUE, known, sha256_of).evidence == "size"
 
 
 def test_by_hash(tmp_path: Path) -> None:
     content = weights("hermes-3:8b")
     learn((FILE, content), ("Hermes-3-Llama-3.1-8B.Q8_0.gguf", content + bytes(32)))
-    one = identified(put(tmp_path / "whatever.gguf", content), load())
+    one = identified(put(tmp_path / "whatever.gguf", content), load_catalogue())
     assert one.model
-    assert (one.sureness, one.model.short, one.quantization) == ("hash", "hermes-3:8b", "Q4_K_M")
+    assert (one.evidence, one.model.short, one.quantization) == ("hash", "hermes-3:8b", "Q4_K_M")
     assert [(known.repo, known.path, known.revision) for known in one.known] == [(OFFICIAL, FILE, REVISION)]
 
 
@@ -184,7 +183,7 @@ def test_a_damaged_copy_is_refused(tmp_path: Path) -> None:
     learn((FILE, content))
     path = put(tmp_path / FILE, content[:-1] + b"x")
     with pytest.raises(IntegrityError, match="damaged or altered") as caught:
-        identified(path, load())
+        identified(path, load_catalogue())
     assert "hermes pull hermes-3:8b:Q4_K_M" in caught.value.hint
 
 
@@ -194,7 +193,7 @@ def test_nothing_is_hashed_that_cannot_match(tmp_path: Path) -> None:
     def hash_of(_path: Path) -> str:
         raise AssertionError
 
-    assert identify(found(path), CATALOGUE, list(known_files(CATALOGUE)), hash_of).sureness == "unknown"
+    assert identify(found(path), CATALOGUE, list(known_files(CATALOGUE)), hash_of).evidence == "unknown"
 
 
 # Where it goes
@@ -212,7 +211,7 @@ def test_a_file_of_the_hub_goes_into_the_hubs_cache(tmp_path: Path, hub: HubCach
     assert name.stat().st_ino == path.stat().st_ino
     assert try_to_load_from_cache(OFFICIAL, FILE, cache_dir=hub.hub) == str(name)
     assert not scan_cache_dir(hub.hub).warnings
-    assert [(here.name, here.state) for here in inventory(load())] == [("hermes-3:8b:Q4_K_M", "verified")]
+    assert [(here.name, here.state) for here in inventory(load_catalogue())] == [("hermes-3:8b:Q4_K_M", "verified")]
     path.unlink()
     assert name.read_bytes() == content
 
@@ -238,22 +237,22 @@ def test_likely_ones_are_found_by_their_catalogue_name(tmp_path: Path) -> None:
     path = put(tmp_path / FILE, weights("hermes-3:8b"))
     one = adopted(path)
     assert (one.name, one.how) == ("hermes-3:8b:Q4_K_M", "hard link")
-    assert one.paths == (imported.place("hermes-3-llama-3.1-8b", "Q4_K_M") / FILE,)
-    assert find(Names(CATALOGUE).parse("hermes-3:8b"), CATALOGUE).path == one.paths[0]
+    assert one.paths == (layout.imported_folder("hermes-3-llama-3.1-8b", "Q4_K_M") / FILE,)
+    assert find(ModelNames(CATALOGUE).parse("hermes-3:8b"), CATALOGUE).path == one.paths[0]
     assert adopted(path).how == "already here"
 
 
 def test_unknown_ones_are_found_by_their_file_names(tmp_path: Path) -> None:
     one = adopted(put(tmp_path / "strange.gguf", SMALL))
-    assert one.paths == (imported.place(None, None) / "strange.gguf",)
-    assert find(Names(CATALOGUE).parse("strange.gguf"), CATALOGUE).path == one.paths[0]
+    assert one.paths == (layout.imported_folder(None, None) / "strange.gguf",)
+    assert find(ModelNames(CATALOGUE).parse("strange.gguf"), CATALOGUE).path == one.paths[0]
 
 
 def test_another_file_of_the_same_name_is_not_overwritten(tmp_path: Path) -> None:
     adopted(put(tmp_path / "a" / "strange.gguf", SMALL))
     with pytest.raises(HermesError, match="there is another file"):
         adopted(put(tmp_path / "b" / "strange.gguf", SMALL + bytes(32)))
-    assert (imported.place(None, None) / "strange.gguf").read_bytes() == SMALL
+    assert (layout.imported_folder(None, None) / "strange.gguf").read_bytes() == SMALL
 
 
 def test_across_disks_by_a_symbolic_link(tmp_path: Path) -> None:
@@ -279,7 +278,7 @@ def test_copies_only_when_asked(tmp_path: Path, hub: HubCache) -> None:
     one = adopted(path, copy=True)
     assert (one.how, one.paths[0].read_bytes()) == ("copy", content)
     assert one.paths[0].stat().st_ino != path.stat().st_ino
-    assert verified.known(one.paths[0]) == hub.blob(OFFICIAL, content).name
+    assert known_sha256(one.paths[0]) == hub.blob(OFFICIAL, content).name
     other = adopted(put(tmp_path / "strange.gguf", SMALL), copy=True)
     assert other.paths[0].stat().st_nlink == 1
     assert sorted(path.name for path in other.paths[0].parent.iterdir()) == ["strange.gguf"]
@@ -296,9 +295,9 @@ def test_a_link_is_followed_to_its_file(tmp_path: Path) -> None:
 
 def test_pretending_does_nothing(tmp_path: Path) -> None:
     path = put(tmp_path / FILE, weights("hermes-3:8b"))
-    one = adopt(found(path), identified(path), pretend=True)
+    one = import_model(found(path), identified(path), dry_run=True)
     assert (one.how, one.paths[0].name) == (None, FILE)
-    assert not imported.root().exists()
+    assert not layout.imported_root().exists()
 
 
 def shards(folder: Path, count: int = 2, *, without: int = 0, stem: str = "Hermes-4-70B-Q8_0") -> None:
@@ -325,7 +324,7 @@ def test_shards_of_the_hub_by_hash(tmp_path: Path, hub: HubCache) -> None:
     names = sorted(path.name for path in (tmp_path / "shards").iterdir())
     learn(*((name, (tmp_path / "shards" / name).read_bytes()) for name in names), repo=repo)
     one = adopted(tmp_path / "shards")
-    assert one.identity.sureness == "hash"
+    assert one.identity.evidence == "hash"
     assert one.paths == tuple(hub.folder(repo) / "snapshots" / REVISION / name for name in names)
 
 
@@ -334,12 +333,12 @@ def test_shards_that_are_missing_or_misnamed(tmp_path: Path) -> None:
     shards(tmp_path / "b", without=1)
     shards(tmp_path / "c", stem="x")
     (tmp_path / "c" / "x-00001-of-00002.gguf").rename(tmp_path / "c" / "x.gguf")
-    reasons = [one.reason for one in look(tmp_path) if isinstance(one, Skipped)]
+    reasons = [one.reason for one in find_models(tmp_path) if isinstance(one, SkippedFile)]
     assert len(reasons) == 4
     assert "is one of 2 shards; missing are: Hermes-4-70B-Q8_0-00002-of-00002.gguf" in reasons[0]
     assert "is shard 1 of 2, but its name does not say so" in reasons[-1]
     with pytest.raises(IntegrityError):
-        list(look(tmp_path / "a" / "Hermes-4-70B-Q8_0-00001-of-00002.gguf"))
+        list(find_models(tmp_path / "a" / "Hermes-4-70B-Q8_0-00001-of-00002.gguf"))
 
 
 # Where other programs keep their files
@@ -367,9 +366,9 @@ def test_lm_studios_tree(hub: HubCache) -> None:
     put(tree / "someone" / "Vision-GGUF" / "mmproj-x.gguf", weights("hermes-3:8b", kind="mmproj"))
     put(tree / "someone" / "Vision-GGUF" / "broken.gguf", b"GGUF")
     put(tree / "someone" / "Vision-GGUF" / "notes.txt", b"")
-    seen = list(look(tree))
-    assert [one.names for one in seen if isinstance(one, Candidate)] == [(FILE,)]
-    assert [one.path.name for one in seen if isinstance(one, Skipped)] == ["broken.gguf", "mmproj-x.gguf"]
+    seen = list(find_models(tree))
+    assert [one.names for one in seen if isinstance(one, FoundModel)] == [(FILE,)]
+    assert [one.path.name for one in seen if isinstance(one, SkippedFile)] == ["broken.gguf", "mmproj-x.gguf"]
 
 
 def test_ollamas_folder(hub: HubCache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,20 +400,20 @@ def test_ollamas_tree(hub: HubCache) -> None:
     pulled(tree, "registry.ollama.ai/library/hermes3/latest", known)
     pulled(tree, "registry.ollama.ai/someone/thing/q8", strange)
     pulled(tree, "hf.co/owner/Repo-GGUF/Q4_K_M", SMALL + bytes(32))
-    one, other, third = look(hub.home / ".ollama")
-    assert isinstance(one, Candidate)
-    assert isinstance(other, Candidate)
-    assert isinstance(third, Candidate)
+    one, other, third = find_models(hub.home / ".ollama")
+    assert isinstance(one, FoundModel)
+    assert isinstance(other, FoundModel)
+    assert isinstance(third, FoundModel)
     assert {names[0] for names in (one.names, other.names, third.names)} == {
         "hermes3-latest.gguf",
         "someone-thing-q8.gguf",
         "owner-Repo-GGUF-Q4_K_M.gguf",
     }
-    hermes = next(found for found in (one, other, third) if "hermes3:8b" in found.claims)
+    hermes = next(found for found in (one, other, third) if "hermes3:8b" in found.labels)
     identity = identify(hermes, CATALOGUE, list(known_files(CATALOGUE)), sha256_of)
     assert identity.model
-    assert (identity.sureness, identity.model.short, identity.quantization) == ("header", "hermes-3:8b", "Q4_K_M")
-    assert adopt(hermes, identity).paths[0].stat().st_ino == blob.stat().st_ino
+    assert (identity.evidence, identity.model.short, identity.quantization) == ("header", "hermes-3:8b", "Q4_K_M")
+    assert import_model(hermes, identity).paths[0].stat().st_ino == blob.stat().st_ino
 
 
 @pytest.mark.parametrize(
@@ -429,13 +428,13 @@ def test_ollamas_tree(hub: HubCache) -> None:
 )
 def test_manifests_are_not_trusted(hub: HubCache, layer: dict[str, object]) -> None:
     pulled(hub.home / "models", "registry.ollama.ai/library/x/y", SMALL, **layer)
-    assert [type(one) for one in look(hub.home / "models")] == [Skipped]
+    assert [type(one) for one in find_models(hub.home / "models")] == [SkippedFile]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"layers": 3}', '{"layers": [3, {}]}', "[" * 100_000, "\udc80"])
 def test_manifests_that_are_none(hub: HubCache, text: str) -> None:
     put(hub.home / "manifests" / "a" / "b" / "c" / "d", text.encode(errors="surrogateescape"))
-    assert [type(one) for one in look(hub.home)] == [Skipped]
+    assert [type(one) for one in find_models(hub.home)] == [SkippedFile]
 
 
 def test_a_blob_that_is_not_what_its_name_says_is_not_taken_for_it(hub: HubCache) -> None:
@@ -443,7 +442,7 @@ def test_a_blob_that_is_not_what_its_name_says_is_not_taken_for_it(hub: HubCache
     learn((FILE, content))
     tree = hub.home / ".ollama" / "models"
     pulled(tree, "registry.ollama.ai/library/x/y", content).write_bytes(content[:-1] + b"x")
-    assert identified(tree, load()).sureness == "unknown"
+    assert identified(tree, load_catalogue()).evidence == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -454,16 +453,18 @@ def test_paths_of_no_model(tmp_path: Path, name: str, says: str) -> None:
     put(tmp_path / "bad.gguf", b"nothing")
     put(tmp_path / "mmproj.gguf", weights("hermes-3:8b", kind="mmproj"))
     with pytest.raises((NotFoundError, IntegrityError, UsageError), match=says):
-        list(look(tmp_path / name))
+        list(find_models(tmp_path / name))
 
 
 def test_what_is_in_the_library_is_not_imported_again(hub: HubCache, tmp_path: Path) -> None:
     name = hub.put(OFFICIAL, FILE, SMALL)
     adopted(put(tmp_path / "strange.gguf", SMALL + bytes(32)))
     with pytest.raises(UsageError, match="is in the library already"):
-        list(look(name))
-    assert [one.reason for one in look(hub.hub) if isinstance(one, Skipped)] == ["is in the library already"]
-    assert [type(one) for one in look(hub.data)] == [Skipped]
+        list(find_models(name))
+    assert [one.reason for one in find_models(hub.hub) if isinstance(one, SkippedFile)] == [
+        f"{name} is in the library already."
+    ]
+    assert [type(one) for one in find_models(hub.data)] == [SkippedFile]
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=30))
@@ -473,8 +474,8 @@ def test_any_file_name_becomes_a_safe_one_or_none(tmp_path_factory: pytest.TempP
         put(folder / f"{name}.gguf", SMALL)
     except OSError:
         return  # this disk knows no such name
-    for one in look(folder):
-        if isinstance(one, Candidate):
+    for one in find_models(folder):
+        if isinstance(one, FoundModel):
             place = Path("/library") / one.names[0]
             assert Path(os.path.normpath(place)) == place
             assert not set(one.names[0]) & set('\\:*?"<>|\n\r')

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from hermes_cli.catalog.tensors import tensors
+from hermes_cli.catalog.tensors import model_tensors
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Architecture
@@ -41,7 +41,7 @@ EXPERTS = 8
 LAYERS_OF_70B = 80
 
 
-class Place(NamedTuple):
+class LayerPosition(NamedTuple):
     """A layer, and what the rules ask about its model and mix."""
 
     mix: str
@@ -68,7 +68,7 @@ def type_of_tensor(a: Architecture, quantization: str, name: str, dimensions: in
     """The type of one tensor, as ggml names it."""
     part = part_of(name)
     if name.startswith("blk."):
-        return type_of_part(part, dimensions, place_of(a, quantization, int(name.split(".")[1]), imatrix=imatrix))
+        return type_of_part(part, dimensions, layer_position(a, quantization, int(name.split(".")[1]), imatrix=imatrix))
     if dimensions == 1:
         return "F32"
     mix = LARGE.get(quantization, quantization)
@@ -79,9 +79,9 @@ def type_of_tensor(a: Architecture, quantization: str, name: str, dimensions: in
     return _output(mix) if part == "output" or a.tied_embeddings else _embedding(mix)
 
 
-def place_of(a: Architecture, quantization: str, layer: int, *, imatrix: bool) -> Place:
+def layer_position(a: Architecture, quantization: str, layer: int, *, imatrix: bool) -> LayerPosition:
     """What the rules ask about a layer of a model."""
-    return Place(
+    return LayerPosition(
         LARGE.get(quantization, quantization),
         imatrix,
         layer=layer,
@@ -97,7 +97,7 @@ def part_of(name: str) -> str:
     return name.removesuffix(".weight").rpartition(".")[2]
 
 
-def type_of_part(part: str, dimensions: int, place: Place) -> str:
+def type_of_part(part: str, dimensions: int, place: LayerPosition) -> str:
     """The type of one part of a layer."""
     mix = place.mix
     if dimensions == 1 or part == "ffn_gate_inp":
@@ -113,7 +113,7 @@ def layer_classes(layers: int) -> tuple[tuple[bool, ...], ...]:
     """For each layer all that the rules ask about its number: layers of one class have tensors of the same types."""
 
     def of(layer: int) -> tuple[bool, ...]:
-        place = Place("", imatrix=False, layer=layer, layers=layers, grouped=False, experts=False, is_70b=False)
+        place = LayerPosition("", imatrix=False, layer=layer, layers=layers, grouped=False, experts=False, is_70b=False)
         outer = layer >= 7 * layers // 8
         return (layer < 2, layer < 4, layer < layers // 16, place.first_eighth, outer, place.more_bits)  # noqa: PLR2004
 
@@ -125,7 +125,7 @@ def tensor_types(a: Architecture, quantization: str, *, imatrix: bool) -> dict[s
     """The type of every tensor, by name."""
     return {
         tensor.name: type_of_tensor(a, quantization, tensor.name, len(tensor.shape), imatrix=imatrix)
-        for tensor in tensors(a)
+        for tensor in model_tensors(a)
     }
 
 
@@ -143,7 +143,7 @@ def _embedding(mix: str) -> str:
     return BASE.get(mix, mix)
 
 
-def _value(p: Place) -> str | None:
+def _value(p: LayerPosition) -> str | None:
     rule = _VALUE.get(p.mix)
     chosen = rule(p) if rule else None
     if p.is_70b and (chosen or BASE.get(p.mix, p.mix)) in {"Q3_K", "Q4_K"}:
@@ -151,43 +151,43 @@ def _value(p: Place) -> str | None:
     return "Q8_0" if p.experts else chosen
 
 
-def _key(p: Place) -> str | None:
+def _key(p: LayerPosition) -> str | None:
     return "Q8_0" if p.experts else _query(p)
 
 
-def _query(p: Place) -> str | None:
+def _query(p: LayerPosition) -> str | None:
     return {"IQ3_XS": "IQ3_XXS", "IQ3_XXS": "IQ2_S"}.get(p.mix)
 
 
-def _attention_output(p: Place) -> str | None:
+def _attention_output(p: LayerPosition) -> str | None:
     if not p.experts:
         return {"Q2_K": "Q3_K", "IQ3_XXS": "IQ3_S", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_M": "Q4_K"}.get(p.mix)
     raised = {"Q2_K", "IQ3_XS", "IQ3_XXS", "Q3_K_S", "Q3_K_M", "IQ4_NL", "Q4_K_S", "Q4_K_M", "IQ3_S", "IQ3_M", "IQ4_XS"}
     return "Q5_K" if p.mix in raised else None
 
 
-def _gate_or_up(p: Place) -> str | None:
+def _gate_or_up(p: LayerPosition) -> str | None:
     inner = p.layers // 8 <= p.layer < 7 * p.layers // 8
     return "IQ3_XXS" if p.mix == "IQ3_XS" and inner else None
 
 
-def _low_value(p: Place) -> str:
+def _low_value(p: LayerPosition) -> str:
     if p.grouped or p.experts:
         return "Q4_K"
     return "IQ3_S" if p.mix in BETTER_LOW else "Q2_K"
 
 
-def _low_key(p: Place) -> str | None:
+def _low_key(p: LayerPosition) -> str | None:
     return "Q4_K" if p.experts else None
 
 
-def _low_down(p: Place) -> str | None:
+def _low_down(p: LayerPosition) -> str | None:
     if not p.first_eighth:
         return None
     return "IQ3_S" if p.mix in BETTER_LOW else "Q2_K"
 
 
-def _low_attention_output(p: Place) -> str | None:
+def _low_attention_output(p: LayerPosition) -> str | None:
     if p.experts:
         return "Q5_K"
     if p.mix in {"IQ1_S", "IQ1_M"}:
@@ -195,7 +195,7 @@ def _low_attention_output(p: Place) -> str | None:
     return "IQ3_S" if p.mix in BETTER_LOW else None
 
 
-_Rule = Callable[[Place], "str | None"]
+_Rule = Callable[[LayerPosition], "str | None"]
 
 # By mix; None leaves the base type.
 _VALUE: dict[str, _Rule] = {
@@ -230,7 +230,7 @@ _DOWN: dict[str, _Rule] = {
 }
 
 
-def _down(p: Place) -> str | None:
+def _down(p: LayerPosition) -> str | None:
     rule = _DOWN.get(p.mix)
     return rule(p) if rule else None
 

@@ -1,0 +1,161 @@
+"""The repository, revision and files that a name stands for in `hermes pull`, and how they would run here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference
+from hermes_cli.catalog.quantizations import find_quantization, normalize_name, quantization_in_file_name
+from hermes_cli.catalog.variants import Variant, default_variant, preferred_variants
+from hermes_cli.errors import NotFoundError, UsageError
+from hermes_cli.planning.memory import ContextSettings
+from hermes_cli.planning.placement import place
+from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations
+from hermes_cli.store.library import known_variants
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
+    from hermes_cli.catalog.names import ModelReference
+    from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.placement import Placement
+
+SHORTEST_CONTEXT = 2048  # tokens; with less a model is of little use
+
+
+@dataclass(frozen=True)
+class PullTarget:
+    """Files to fetch from one repository; `variant` if the catalogue knows them."""
+
+    name: str
+    repo: str
+    revision: str | None
+    files: tuple[str, ...]
+    variant: Variant | None = None
+
+
+def recommended_target(catalogue: Catalogue, machine: Machine) -> PullTarget:
+    """Return the pick of `hermes recommend`.
+
+    Raises:
+        DoesNotFitError: nothing fits; the hint says what would.
+    """
+    found = recommendations(catalogue, machine, RecommendOptions())
+    if not found:
+        from hermes_cli.commands.recommend import nothing_fits  # noqa: PLC0415 - the whole command, only to fail
+
+        raise nothing_fits(catalogue, machine, RecommendOptions())
+    return _of_variant(found[0].variant, None)
+
+
+def pull_target(
+    reference: ModelReference, catalogue: Catalogue, machine: Machine, quant: str | None, revision: str | None
+) -> PullTarget:
+    """Return the files of a name. Without a quantization it is the one that fits this machine best.
+
+    Args:
+        reference: the parsed name.
+        catalogue: to look up models.
+        machine: to fit the model to.
+        quant: `--quant`, which must not contradict the name.
+        revision: branch, tag or commit; None for that of the catalogue or `main`.
+
+    Raises:
+        UsageError: it is not something that can be fetched, or `--quant` contradicts it.
+        NotFoundError: no such quantization, or no files of the model are known.
+        NetworkError: the Hub had to be asked and cannot be reached.
+    """
+    match reference:
+        case DemoReference():
+            raise UsageError(
+                "the demo ships with hermes; there is nothing to fetch.", hint='try it: hermes chat demo "Hi"'
+            )
+        case FileReference(path):
+            raise UsageError(f"{path} is a path on this disk.", hint=f"adopt a file that is here: hermes import {path}")
+        case CatalogueReference(model, named, repository):
+            quantization = _quantization(named, quant, frozenset(catalogue.quantizations))
+            return _of_variant(_variant(model, quantization, repository, catalogue, machine), revision)
+        case HubReference():
+            return _of_hub(reference, quant, revision, frozenset(catalogue.quantizations))
+
+
+def fit_for_chat(variant: Variant, machine: Machine) -> tuple[ContextSettings, Placement]:
+    """Return settings and placement for a chat: the longest context that fits, or the shortest if none does."""
+    usable = variant.model.context.usable
+    context = min(NEEDS["chat"].wanted, usable)
+    while True:
+        settings = ContextSettings(context)
+        imatrix = variant.repository.imatrix
+        placement = place(variant.model.architecture, variant.quantization, settings, machine, imatrix=imatrix)
+        if placement.fits or context <= SHORTEST_CONTEXT:
+            return settings, placement
+        context //= 2
+
+
+def _quantization(named: str | None, flag: str | None, names: frozenset[str]) -> str | None:
+    if flag is None:
+        return named
+    wanted = find_quantization(flag, names)
+    if wanted is None:
+        raise UsageError(f"--quant {flag} is no quantization.", hint="see those of a model: hermes show NAME")
+    if named not in {None, wanted}:
+        raise UsageError(f"the name says {named}, --quant says {wanted}.", hint="give one of them.")
+    return wanted
+
+
+def _variant(
+    model: CatalogModel, quantization: str | None, repository: str | None, catalogue: Catalogue, machine: Machine
+) -> Variant:
+    if quantization is None and repository is None:
+        ranked = (one.variant for one in recommendations(catalogue, machine, RecommendOptions()))
+        best = next((variant for variant in ranked if variant.model.id == model.id), None) or default_variant(model)
+        if best:
+            return best
+    fitting = known_variants(model, quantization, repository)
+    preferred = [one for one in preferred_variants(model) if one in fitting]
+    return next((one for one in fitting if one.quantization == "Q4_K_M"), (preferred or fitting)[0])
+
+
+def _of_variant(variant: Variant, revision: str | None) -> PullTarget:
+    return PullTarget(variant.name, variant.repository.repo, revision, variant.files, variant)
+
+
+def _of_hub(name: HubReference, quant: str | None, revision: str | None, names: frozenset[str]) -> PullTarget:
+    from hermes_cli.store.hub import list_files  # noqa: PLC0415 - the HTTP stack
+
+    listed = [file.path for file in list_files(name.repo, revision) if file.path.lower().endswith(".gguf")]
+    if name.file:
+        files = _with_shards(name.file, listed) or (name.file,)
+        return PullTarget(f"{name.repo}/{name.file}", name.repo, revision, files)
+
+    def quantization_of(path: str) -> str | None:
+        return quantization_in_file_name(path.rpartition("/")[2], names)
+
+    wanted = quant or name.quantization
+    firsts = [path for path in listed if "-of-" not in path or "-00001-of-" in path]
+    if wanted:
+        firsts = [path for path in firsts if normalize_name(quantization_of(path) or "") == normalize_name(wanted)]
+    if not listed:
+        raise NotFoundError(f"{name.repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
+    if not firsts:
+        offered = dict.fromkeys(quantization_of(path) or path for path in listed)
+        raise NotFoundError(f"{name.repo} has no {wanted}.", hint=f"it has {', '.join(offered)}")
+    if len(firsts) > 1:
+        example = quantization_of(firsts[0]) or firsts[0]
+        raise UsageError(
+            f"{name.repo} has {len(firsts)} models: {', '.join(firsts[:8])}{' …' if len(firsts) > 8 else ''}.",  # noqa: PLR2004 - a line
+            hint=f"say which: hermes pull {name.repo} --quant {example}",
+        )
+    quantization = quantization_of(firsts[0])
+    label = f"{name.repo}:{quantization}" if quantization else f"{name.repo}/{firsts[0]}"
+    return PullTarget(label, name.repo, revision, _with_shards(firsts[0], listed))
+
+
+def _with_shards(first: str, listed: Sequence[str]) -> tuple[str, ...]:
+    """Return the file and the other shards of the same model; none if it is not listed."""
+    stem, separator, rest = first.partition("-00001-of-")
+    if not separator:
+        return (first,) if first in listed else ()
+    return tuple(sorted(path for path in listed if path.startswith(f"{stem}-") and path.endswith(f"-of-{rest}")))

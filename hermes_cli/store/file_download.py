@@ -1,0 +1,304 @@
+"""The download of one file: found on this disk or fetched, hashed on the way, and named only once its hash is right.
+
+The order is what makes it safe: bytes go into `ETAG.incomplete`; all are there and the hash matches; they are on the
+disk (fsync); the file is renamed to its hash; a link gives it its name. Whatever stops the process leaves one of these
+states, and each is a good start for the next run.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # re-exported without saying so
+
+from hermes_cli.errors import IntegrityError
+from hermes_cli.store import layout
+from hermes_cli.store.disk import BLOCK, disk_errors, read_blocks, rename_durably, size_of
+from hermes_cli.store.hashing import BackgroundHasher, hash_for, known_sha256, remember_sha256, sha256_of
+from hermes_cli.store.progress import Phase
+from hermes_cli.store.transfer import receive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Self
+
+    from hermes_cli.store.hub import RemoteFile
+    from hermes_cli.store.progress import ProgressMeter
+    from hermes_cli.store.retry import RetryPolicy
+    from hermes_cli.store.target import DownloadTarget
+
+LOCK_POLL = 0.5  # seconds between two looks at a lock that another process holds
+
+# After a loss of power a file system may show zeros where data never reached the disk. They are at the end, and no
+# more than it keeps in memory between two writes; models hardly ever hold so many, so nothing much is lost with them.
+MAX_ZEROS = 64 << 20
+
+
+class PartialFile:
+    """The file `ETAG.incomplete`. Writes go past all buffers of this process: a killed process loses nothing it wrote.
+
+    Attributes:
+        size: bytes that are in it; `expected` is what it will have in the end.
+    """
+
+    def __init__(self, path: Path, expected: int) -> None:
+        self._path = path
+        self._expected = expected
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        self._file = os.fdopen(handle, "r+b", buffering=0)
+        self.size = os.fstat(handle).st_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, offset: int, data: bytes | bytearray) -> None:
+        """Write data at an offset.
+
+        Raises:
+            DoesNotFitError: the disk is full; what fitted is kept.
+        """
+        view = memoryview(data)
+        self._file.seek(offset)
+        while view:
+            with disk_errors(self._path, self._expected - self.size):
+                written = self._file.write(view)
+            offset += written
+            self.size = max(self.size, offset)
+            view = view[written:]
+
+    def truncate(self, size: int) -> None:
+        """Drop everything after the first `size` bytes."""
+        if size < self.size:
+            with disk_errors(self._path):
+                self._file.truncate(size)
+            self.size = size
+
+    def drop_zeros(self) -> None:
+        """Drop the zeros at its end."""
+        end, least = self.size, max(0, self.size - MAX_ZEROS)
+        while end > least:
+            start = max(least, end - BLOCK)
+            kept = b"".join(read_blocks(self._path, start, end)).rstrip(b"\0")
+            end = start + len(kept)
+            if kept:
+                break
+        self.truncate(end)
+
+    def flush(self) -> None:
+        """Wait until all of it is on the disk."""
+        with disk_errors(self._path):
+            os.fsync(self._file.fileno())
+
+
+class FileDownload:
+    """The download of one target."""
+
+    def __init__(self, target: DownloadTarget, meter: ProgressMeter, policy: RetryPolicy, *, verify: bool) -> None:
+        self._target = target
+        self._meter = meter
+        self._policy = policy
+        self._verify = verify
+        self._mismatched: set[tuple[int, int, int]] = set()  # identities of files that were hashed already
+
+    def run(self) -> Path:
+        """Return the path of the file, complete and verified.
+
+        Raises:
+            HermesError: it cannot be fetched or written, or it is not what the Hub states; what is good of it is kept.
+        """
+        path = self._target.path
+        if not self._matches(path):
+            with self._locked():
+                if not self._matches(path) and not self._link_existing():
+                    if self._target.is_joined:
+                        self._join()
+                    else:
+                        self._fetch()
+        return path
+
+    def _matches(self, path: Path) -> bool:
+        """Return whether a file is the target. It is read only if its hash is not known yet."""
+        target = self._target
+        if size_of(path) != target.size:
+            return False
+        if not self._verify or target.is_verified(path):
+            return True
+        with disk_errors(path):
+            stat = path.stat()
+        identity = stat.st_dev, stat.st_ino, stat.st_mtime_ns
+        if identity not in self._mismatched and self._matching_prefix(path) == target.size:
+            self._remember(path, sha256_of(path) if target.is_joined else target.parts[0].sha256)
+            return True
+        self._mismatched.add(identity)
+        return False
+
+    def _matching_prefix(self, path: Path) -> int:
+        """Return how many bytes at the beginning of a file are whole parts of the target, with the right hashes."""
+        size, end = size_of(path) or 0, 0
+        for part in self._target.parts:
+            if end + part.size > size or (self._verify and self._hash(path, end, part) != part.etag):
+                break
+            end += part.size
+        return end
+
+    def _hash(self, path: Path, start: int, part: RemoteFile) -> str:
+        with BackgroundHasher(hash_for(part)) as hasher:
+            self._feed(hasher, path, start, start + part.size)
+            return hasher.hexdigest()
+
+    def _feed(self, hasher: BackgroundHasher, path: Path, start: int, stop: int) -> None:
+        for data in read_blocks(path, start, stop):
+            hasher.update(data)
+            start += len(data)
+            self._meter.advance(Phase.HASHING, start)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the Hub's lock of this file; other processes that want it wait, `hf download` too."""
+        path = layout.lock_path(self._target.repo, self._target.etag)
+        with ExitStack() as stack:
+            while True:
+                with disk_errors(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    try:
+                        stack.enter_context(WeakFileLock(path, timeout=LOCK_POLL))
+                        break
+                    except TimeoutError:
+                        pass
+                # The other process may call its partial file otherwise.
+                partials = self._target.blob.parent.glob(f"{self._target.etag}*.incomplete")
+                done = max((size_of(partial) or 0 for partial in partials), default=0)
+                self._meter.report(Phase.WAITING, done, reason="another process fetches it")
+            yield
+
+    def _link_existing(self) -> bool:
+        """Return whether the content was here under another name, and has this one now, too. Bad copies are removed."""
+        target = self._target
+        if any(self._matches(copy) and self._link(copy) for copy in target.other_copies()):
+            return True
+        with disk_errors(target.path):
+            target.path.unlink(missing_ok=True)
+            target.blob.unlink(missing_ok=True)
+        return False
+
+    def _link(self, copy: Path) -> bool:
+        """Return whether a copy could be given the target's name: by a link to its blob, or by a hard link."""
+        target, sha256 = self._target, known_sha256(copy)
+        blob = layout.blob_path(target.repo, sha256) if target.is_joined and sha256 else target.blob
+        if copy != blob:
+            content = copy.resolve()
+            if content.parent == blob.parent.resolve():
+                blob = content
+            elif not _hard_link(content, blob):
+                return False
+        self._name(blob, sha256)
+        return True
+
+    def _name(self, blob: Path, sha256: str | None) -> None:
+        path = self._target.path
+        if not self._target.as_blob:
+            with disk_errors(path):
+                layout.link_blob(blob, path)
+        self._remember(path, sha256)
+
+    def _remember(self, path: Path, sha256: str | None) -> None:
+        if self._verify and sha256:
+            remember_sha256(path, sha256)
+
+    def _fetch(self) -> None:
+        """Fetch what is missing, check all of it and name it."""
+        target, file = self._target, self._target.parts[0]
+        with PartialFile(target.partial, target.size) as partial:
+            partial.drop_zeros()
+            if partial.size > target.size:
+                partial.truncate(0)  # no beginning of this file
+            here = partial.size
+            if here:
+                self._meter.report(Phase.RESUMING, here)
+            with BackgroundHasher(hash_for(file)) as hasher:
+                if self._verify:
+                    self._feed(hasher, target.partial, 0, here)
+                for data in self._receive(partial, here, target.size, Phase.DOWNLOADING):
+                    if self._verify:
+                        hasher.update(data)
+                self._meter.report(Phase.VERIFYING)
+                matches = not self._verify or hasher.hexdigest() == file.etag
+            if not matches:
+                self._repair(partial, here)
+            partial.flush()
+        with disk_errors(target.path):
+            rename_durably(target.partial, target.blob)
+        self._name(target.blob, file.sha256)
+
+    def _receive(self, partial: PartialFile, start: int, stop: int, phase: Phase) -> Iterator[bytes | bytearray]:
+        """Write a span of the file and yield its data."""
+        for data in receive(self._target.parts[0], start, stop, self._meter, self._policy):
+            partial.write(start, data)
+            start += len(data)
+            self._meter.advance(phase, start, fetched=len(data))
+            yield data
+
+    def _repair(self, partial: PartialFile, here: int) -> None:
+        """Fetch once more what may be wrong: first what an earlier run had left, then what came in this one.
+
+        Raises:
+            IntegrityError: the hash is wrong again; the file is thrown away.
+        """
+        file, sha256 = self._target.parts[0], ""
+        for start, stop in ((0, here), (here, file.size)):
+            if start == stop:
+                continue
+            self._meter.report(Phase.REPAIRING, reason="its hash is wrong")
+            for _ in self._receive(partial, start, stop, Phase.REPAIRING):
+                pass
+            sha256 = self._hash(self._target.partial, 0, file)
+            if sha256 == file.etag:
+                return
+        partial.truncate(0)
+        raise IntegrityError(
+            f"{file.path} of {file.repo} came twice with a wrong hash: {sha256} instead of {file.etag}.",
+            hint="something on the way alters it; try again later, or over another network or mirror (HF_ENDPOINT).",
+        )
+
+    def _join(self) -> None:
+        """Fetch the raw parts one by one and append them; a part that nobody else named goes once it is appended."""
+        target = self._target
+        with PartialFile(target.partial, target.size) as joined:
+            joined.drop_zeros()
+            joined.truncate(self._matching_prefix(target.partial))
+            for offset, part in target.part_targets():
+                if joined.size > offset:
+                    continue
+                self._meter.offset = offset
+                path = FileDownload(part, self._meter, self._policy, verify=self._verify).run()
+                for data in read_blocks(path, 0, part.size):
+                    joined.write(joined.size, data)
+                joined.flush()
+                if not any((snapshot / part.name).exists() for snapshot in layout.snapshots(target.repo)):
+                    path.unlink()
+        self._meter.offset = 0
+        self._meter.report(Phase.VERIFYING, target.size)
+        with disk_errors(target.path):
+            sha256 = sha256_of(target.partial)
+            blob = layout.blob_path(target.repo, sha256)
+            rename_durably(target.partial, blob)
+        self._name(blob, sha256)
+
+
+def _hard_link(content: Path, blob: Path) -> bool:
+    """Return whether the file system could make the hard link."""
+    try:
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.unlink(missing_ok=True)
+        os.link(content, blob)
+    except OSError:
+        return False
+    return True
