@@ -67,8 +67,8 @@ def main() -> None:
             title = f"{file.name}, hermes / gguf package"
             compare(title, partial(read_header, file), partial(GGUFReader, file), options.rounds)
     text = paths.catalog().read_text(encoding="utf-8")
-    load.shipped()
-    compare("catalogue, compiled / YAML", load.shipped, lambda: load.read_yaml(text), options.rounds)
+    load.shipped_catalogue()
+    compare("catalogue, compiled / YAML", load.shipped_catalogue, lambda: load.read_yaml(text), options.rounds)
 
 
 if __name__ == "__main__":

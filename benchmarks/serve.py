@@ -34,7 +34,7 @@ from benchmarks.peers import programs
 from benchmarks.scenarios import STREAMS, WRITTEN, Measure, Outcome, Scenario
 from benchmarks.sides import Counts, HttpSide, LlamaServer, Load, Piece, Side, Stream, Task, answer
 from hermes_cli import paths
-from hermes_cli.catalog.load import load as load_catalogue
+from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.generation import ChatModel, Content, Done, Message, TurnRequest
@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     peers = programs()
-    with LlamaModel(options.file, rehearse=True) as model:
+    with LlamaModel(options.file, no_alloc=True) as model:
         material = Material(lambda text: len(model.vocabulary.tokenize(text, special=True)), model.trained_context)
     load = Load(options.file.absolute(), options.threads, Chats.cells(material), Chats.slots, options.gpu_layers)
     about = described(load, peers, options.rounds)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
 from skeleton import write_skeleton
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.hardware.probe import probe
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("quantizations", nargs="+")
     options = parser.parse_args()
-    model = next(one for one in shipped().models if one.short == options.model)
+    model = next(one for one in shipped_catalogue().models if one.short == options.model)
     machine = simulate(probe(), gpu=[], vram=None, ram=None, apple=None, cpu_only=True)
     bandwidth = f"{(machine.ram_bandwidth or 0) / 1e9:.0f} GB/s ({machine.ram_bandwidth_source})"
     print(f"{options.model} on {machine.cores} cores of {machine.cpu}, RAM at {bandwidth}")

@@ -67,7 +67,7 @@ Event = Parsed | LogprobsEvent | Done
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a turn is held to: the answer, and the calls that are possible (prompting/constrain.py)."""
+    """What a turn is held to: the answer, and the calls that are possible (prompting/structured_output.py)."""
 
     answer: AnswerGrammar | None = None
     calls: ToolGrammar | None = None

@@ -35,9 +35,9 @@ MESSAGES = st.builds(
     SOME_TEXT,
     SOME_TEXT,
 )
-SPENT = st.builds(TurnUsage, st.integers(0, 2**40), prompt_seconds=st.floats(0, 1e6))
-SAID = st.builds(MessageAdded, MESSAGES, st.floats(0, 4e9), SOME_TEXT, SPENT | st.none(), st.booleans())
-MANNERS = st.builds(
+USAGES = st.builds(TurnUsage, st.integers(0, 2**40), prompt_seconds=st.floats(0, 1e6))
+MESSAGES_ADDED = st.builds(MessageAdded, MESSAGES, st.floats(0, 4e9), SOME_TEXT, USAGES | st.none(), st.booleans())
+OPTIONS = st.builds(
     ChatOptions,
     SOME_TEXT,
     st.booleans() | st.none(),
@@ -49,10 +49,10 @@ MANNERS = st.builds(
     st.booleans(),
 )
 CHANGES = st.one_of(
-    SAID,
+    MESSAGES_ADDED,
     st.builds(TurnsDropped, st.integers(-2, 4)),
     st.builds(SummaryAdded, TEXT, st.integers(-2, 4)),
     st.just(SummaryRemoved()),
-    st.builds(OptionsChanged, MANNERS),
+    st.builds(OptionsChanged, OPTIONS),
     st.builds(TitleChanged, TEXT),
 )

@@ -56,7 +56,6 @@ class Seen:
     called: list[str] = field(default_factory=list)
     turns: list[tuple[TurnResult, bool]] = field(default_factory=list)
     results: list[tuple[str, ToolResult]] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
 
     def waiting(self) -> None: ...
 
@@ -69,17 +68,11 @@ class Seen:
     def calling(self, name: str) -> None:
         self.called.append(name)
 
-    def turn(self, answer: TurnResult, *, stopped: bool) -> None:
-        self.turns.append((answer, stopped))
+    def turn(self, turn: TurnResult, *, stopped: bool) -> None:
+        self.turns.append((turn, stopped))
 
     def result(self, call: ToolCall, result: ToolResult) -> None:
         self.results.append((call.name, result))
-
-    def note(self, message: str) -> None:
-        self.said.append(message)
-
-    def warn(self, message: str) -> None:
-        self.said.append(message)
 
 
 @dataclass
@@ -97,7 +90,7 @@ class Functions:
         return ToolResult(self.functions[call.name]())
 
 
-def partner(
+def scripted_backend(
     scripts: Iterable[Script] = (),
     *,
     engine: FakeEngine | None = None,
@@ -107,16 +100,16 @@ def partner(
 ) -> LocalBackend:
     """A model that says what a script says."""
     engine = engine or FakeEngine(tuple(scripts), loaded=loaded)
-    chatter = ChatModel(engine, loaded)
-    chatter.choice = type(chatter.choice)(OurFormat(family), "for tests")
-    return LocalBackend(chatter, name, {"context_length": loaded.context}, lambda _: None)
+    model = ChatModel(engine, loaded)
+    model.choice = type(model.choice)(OurFormat(family), "for tests")
+    return LocalBackend(model, name, {"context_length": loaded.context}, lambda _: None)
 
 
 @contextmanager
 def talking(
     *scripts: Script,
     engine: FakeEngine | None = None,
-    manner: ChatOptions | None = None,
+    options: ChatOptions | None = None,
     loaded: ModelInfo = LOADED,
     family: Family = HERMES_3,
     **functions: Callable[[], str],
@@ -124,5 +117,5 @@ def talking(
     """A conversation, and what is shown of it."""
     seen = Seen()
     with EventLoop() as loop:
-        whom = partner(scripts, engine=engine, family=family, loaded=loaded)
-        yield AgentLoop(Conversation(manner), whom, Functions(functions), seen, loop), seen
+        backend = scripted_backend(scripts, engine=engine, family=family, loaded=loaded)
+        yield AgentLoop(Conversation(options), backend, Functions(functions), seen, loop), seen

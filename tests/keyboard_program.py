@@ -13,9 +13,9 @@ MODELS = ["hermes-3:8b", "hermes-4:14b"]
 
 def main() -> None:
     """Read until the user leaves."""
-    from hermes_cli.chat.terminal.completion import files  # noqa: PLC0415 - brings prompt_toolkit
+    from hermes_cli.chat.slash.command import complete_path  # noqa: PLC0415 - brings prompt_toolkit
 
-    completions = {"/model": lambda _: MODELS, "/file": files}
+    completions = {"/model": lambda _: MODELS, "/file": complete_path}
     keyboard = Keyboard(
         Path(sys.argv[1]), lambda: "demo · context 12 of 2,048 tokens · think off", completions, COMMANDS
     )

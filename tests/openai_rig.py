@@ -12,12 +12,12 @@ from typing import Any
 from fake_engine import FakeEngine, Script, Step
 from server_rig import Answer, Running, offer, served
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.server.planning import ServedModel
 
-HERMES_3 = next(model for model in shipped().models if model.short == "hermes-3:8b")
-HERMES_4 = next(model for model in shipped().models if model.short == "hermes-4:14b")
+HERMES_3 = next(model for model in shipped_catalogue().models if model.short == "hermes-3:8b")
+HERMES_4 = next(model for model in shipped_catalogue().models if model.short == "hermes-4:14b")
 ASKED = [{"role": "user", "content": "Hi"}]
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}

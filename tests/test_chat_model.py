@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import RecommendedSampling as Recommended
 from hermes_cli.engine.protocol import Logprob, TextEvent, TokenLogprobs
 from hermes_cli.engine.request import ReasoningOptions
@@ -42,8 +42,8 @@ from hermes_cli.prompting.turn_grammar import THOUGHTS
 T = TypeVar("T")
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 CALL = '<tool_call>\n{"name": "f", "arguments": {"a":1}}\n</tool_call>'
-HERMES_3 = next(model for model in shipped().models if model.short == "hermes-3:8b")
-HERMES_4 = next(model for model in shipped().models if model.short == "hermes-4:14b")
+HERMES_3 = next(model for model in shipped_catalogue().models if model.short == "hermes-3:8b")
+HERMES_4 = next(model for model in shipped_catalogue().models if model.short == "hermes-4:14b")
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

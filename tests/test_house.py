@@ -19,8 +19,7 @@ WRITERS = {
     "cli.py": "the last line after Ctrl-C, when nothing may be imported any more",
     "prompting/": "a child process: standard output is its pipe",
     "engine/embedded/": "the engine's process: standard error is its log",
-    "chat/clipboard.py": "an escape sequence for the terminal, which shows nothing",
-    "chat/terminal/": "the prompt that is being edited",
+    "chat/terminal/": "the prompt that is being edited, and the escape sequence of the clipboard",
 }
 
 

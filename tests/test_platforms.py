@@ -19,12 +19,12 @@ import pytest
 from hermes_cli import platforms
 from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.sessions.session_file import SessionFile
+from hermes_cli.child_process import ExitReport, command
 from hermes_cli.console import Console, Voice
 from hermes_cli.engine.embedded.child import Child
-from hermes_cli.engine.embedded.process import ExitReport, command
 from hermes_cli.prompting.messages import Message
 from hermes_cli.server import run
-from hermes_cli.server.listening import listen
+from hermes_cli.server.sockets import listen
 
 
 def test_the_interpreter_of_children(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,13 +104,13 @@ def test_a_session_is_not_open_while_it_is_renamed(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Path, "rename", refuse_open_files)
     conversation = Conversation()
     session = SessionFile.create(tmp_path, conversation, "demo", pytest.fail, "before")
-    conversation.say(Message("user", "one"))
+    conversation.add(Message("user", "one"))
     session.rename("after")
-    conversation.say(Message("user", "two"))
+    conversation.add(Message("user", "two"))
     session.close()
     opened, reread = SessionFile.open(tmp_path / "after.jsonl", pytest.fail)
     opened.close()
-    assert [change.message.content for change in reread.said] == ["one", "two"]
+    assert [change.message.content for change in reread.entries] == ["one", "two"]
 
 
 def test_ending_a_child_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +130,8 @@ def test_ending_a_child_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exit_codes_of_windows() -> None:
-    assert ExitReport(0xC0000005, "").ended == "ended with code 0xC0000005"
-    assert ExitReport(3, "").ended == "ended with code 3"
+    assert ExitReport(0xC0000005, "").how == "ended with code 0xC0000005"
+    assert ExitReport(3, "").how == "ended with code 3"
 
 
 def test_a_port_is_not_shared_where_systems_would(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,12 +151,12 @@ def test_all_addresses_means_both_families() -> None:
 
 def test_the_chat_needs_no_posix_terminal_on_windows() -> None:
     program = (
-        "import sys; import prompt_toolkit.input\n"
+        "import sys; import prompt_toolkit, prompt_toolkit.input\n"
         "sys.modules.update(dict.fromkeys(['termios', 'fcntl', 'prompt_toolkit.input.vt100']))\n"  # cannot be imported
         "prompt_toolkit.input.create_input = lambda: 'console'\n"
         "sys.platform = 'win32'\n"
-        "from hermes_cli.chat.terminal import keyboard\n"
-        "print(keyboard._keys()[0])\n"
+        "from hermes_cli.chat.terminal import line_editor\n"
+        "print(line_editor._open_input())\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "console\n"

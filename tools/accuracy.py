@@ -10,7 +10,7 @@ from pathlib import Path
 
 import oracle
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.planning.memory import ContextSettings, on_cpu
 
 PAGE = Path(__file__).parent.parent / "docs" / "memory.md"
@@ -20,7 +20,7 @@ MIB = 1 << 20
 def worst() -> tuple[int, int, dict[str, tuple[float, float]]]:
     """Points, architectures, and for each part the largest difference in MiB and as a share of what llama.cpp says."""
     jobs = oracle.grid()
-    models = {model.short: model for model in shipped().models}
+    models = {model.short: model for model in shipped_catalogue().models}
     largest = {"kv_cache": (0.0, 0.0), "output": (0.0, 0.0), "compute": (0.0, 0.0)}
     for job, said in zip(jobs, oracle.ask(jobs), strict=True):
         settings = ContextSettings(**{key: value for key, value in job.items() if key != "model"})

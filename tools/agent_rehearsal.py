@@ -29,7 +29,7 @@ from conftest import clean_environment  # noqa: E402 - found by the line above
 from fake_engine import LOADED, FakeEngine  # noqa: E402 - as above
 from server_rig import offer, served  # noqa: E402 - as above
 
-from hermes_cli.catalog.load import shipped  # noqa: E402 - as above
+from hermes_cli.catalog.load import shipped_catalogue  # noqa: E402 - as above
 from hermes_cli.server.planning import AGENT_CONTEXT  # noqa: E402 - as above
 from hermes_cli.server.settings import ServerSettings  # noqa: E402 - as above
 
@@ -169,7 +169,7 @@ def tell(scene: Scene, take: Take) -> bool:
 
 def main() -> int:
     """Both scenes."""
-    models = {model.short: model for model in shipped().models}
+    models = {model.short: model for model in shipped_catalogue().models}
     parser = argparse.ArgumentParser(description="Hermes Agent does tasks against our server.")
     parser.add_argument("agent", type=Path, help="the agent's own command")
     parser.add_argument("--model", default="hermes-3:8b", choices=models, help="whose prompt format")

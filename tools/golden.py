@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.simulate import simulate
 from hermes_cli.planning.quality import Purpose
-from hermes_cli.planning.recommend import Candidate, RecommendOptions, candidates
+from hermes_cli.planning.recommend import Recommendation, RecommendOptions, recommendations
 
 FILE = Path(__file__).parent.parent / "tests" / "planning" / "golden.txt"
 GIB = 1 << 30
@@ -105,7 +105,7 @@ def _simulated(here: Machine, gpu: str | None = None, vram: str | None = None, a
     return replace(made, simulated=False)
 
 
-def _line(pick: Candidate | None, purpose: Purpose) -> str:
+def _line(pick: Recommendation | None, purpose: Purpose) -> str:
     if pick is None:
         return f"    {purpose:<13} nothing"
     layers = pick.variant.model.architecture.layers + 1
@@ -116,12 +116,12 @@ def _line(pick: Candidate | None, purpose: Purpose) -> str:
 
 def table() -> str:
     """The picks, a block for each machine."""
-    catalogue = shipped()
+    catalogue = shipped_catalogue()
     lines = []
     for name, machine in machines().items():
         lines.append(name)
         for purpose in PURPOSES:
-            found = candidates(catalogue, machine, RecommendOptions(purpose))
+            found = recommendations(catalogue, machine, RecommendOptions(purpose))
             lines.append(_line(found[0] if found else None, purpose))
     return "\n".join(lines) + "\n"
 

@@ -21,7 +21,7 @@ from typing import Any
 import llama_cpp
 from skeleton import write_skeleton
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.gguf.types import TYPE_NUMBERS
 
 BUFFER = re.compile(r"(compute|output)\s+buffer size\s*=\s*([\d.]+) MiB")
@@ -66,7 +66,7 @@ def _context_params(job: Job) -> Any:  # noqa: ANN401 - a ctypes structure
 def answers(jobs: list[Job]) -> list[Answer]:
     """What llama.cpp logs for each job; jobs of one model should stand together. In this process."""
     log = _Log()
-    models = {model.short: model for model in shipped().models}
+    models = {model.short: model for model in shipped_catalogue().models}
     result = []
     for name, group in groupby(jobs, key=lambda job: job["model"]):
         with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +101,7 @@ def grid() -> list[Job]:
     """More than 300 jobs: every architecture of the catalogue, contexts from 512 to the maximum, and all settings."""
     jobs: list[Job] = []
     seen = set()
-    for model in shipped().models:
+    for model in shipped_catalogue().models:
         if model.architecture in seen:
             continue
         seen.add(model.architecture)

@@ -25,11 +25,11 @@ from skeleton import write_skeleton
 
 from hermes_cli import paths
 from hermes_cli.catalog.load import read_yaml
-from hermes_cli.catalog.tensors import tensors
+from hermes_cli.catalog.tensors import model_tensors
 from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.gguf.header import DEFAULT_ALIGNMENT
 from hermes_cli.gguf.types import FILE_TYPES, TYPE_NUMBERS, type_named
-from hermes_cli.planning.mix import LARGE
+from hermes_cli.planning.tensor_types import LARGE
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Architecture, Catalogue
@@ -104,7 +104,7 @@ def tensor_types(skeleton: Path, quantization: str, *, imatrix: bool) -> dict[st
 def file_bytes(architecture: Architecture, types: dict[str, str]) -> int:
     """Bytes of the whole file."""
     total = TOKENIZER_BYTES[architecture.tokenizer]
-    for name, shape in tensors(architecture):
+    for name, shape in model_tensors(architecture):
         size = type_named(types[name]).size(math.prod(shape))
         total += math.ceil(size / DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT + 8 + len(name) + 4 + 8 * len(shape) + 4 + 8
     return total

@@ -10,10 +10,10 @@ import math
 import struct
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.tensors import tensors
+from hermes_cli.catalog.tensors import model_tensors
 from hermes_cli.gguf.header import DEFAULT_ALIGNMENT
 from hermes_cli.gguf.types import TENSOR_TYPES, TYPE_NUMBERS
-from hermes_cli.planning.mix import tensor_types
+from hermes_cli.planning.tensor_types import tensor_types
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ def write_skeleton(path: Path, architecture: Architecture, context: int, quantiz
     types = tensor_types(architecture, quantization, imatrix=False)
     entries = [_entry(key, value) for key, value in metadata(architecture, context).items()]
     table, offset = [], 0
-    for name, shape in tensors(architecture):
+    for name, shape in model_tensors(architecture):
         kind = TYPE_NUMBERS[types[name].lower()]
         table.append(_string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset))
         offset += math.ceil(TENSOR_TYPES[kind].size(math.prod(shape)) / DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT

@@ -10,7 +10,7 @@ import msgspec
 import yaml
 
 from hermes_cli.catalog.load import yaml_loader
-from hermes_cli.catalog.models import Catalogue, Entry
+from hermes_cli.catalog.models import CatalogEntry, Catalogue
 from hermes_cli.catalog.rules import broken_rules
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Path = tuple[str | int, ...]
 
 
-class Fault(NamedTuple):
+class CatalogueFault(NamedTuple):
     """One mistake: the line it is on (from 1), where in the file, and what is wrong."""
 
     line: int
@@ -27,23 +27,23 @@ class Fault(NamedTuple):
     message: str
 
 
-def faults(text: str) -> list[Fault]:
+def find_faults(text: str) -> list[CatalogueFault]:
     """All faults, in the order of lines. Meaning is checked only where the form is right."""
     try:
         node = yaml.compose(text, Loader=yaml_loader())
         if node is None:
-            return [Fault(1, "", "the file is empty")]
+            return [CatalogueFault(1, "", "the file is empty")]
         value = yaml.load(text, Loader=yaml_loader())  # noqa: S506 - a safe loader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        return [Fault(line, "", f"not YAML: {error.problem or error.context}")]
+        return [CatalogueFault(line, "", f"not YAML: {error.problem or error.context}")]
     except yaml.YAMLError as error:
-        return [Fault(1, "", f"not YAML: {error}")]
+        return [CatalogueFault(1, "", f"not YAML: {error}")]
     lines = dict(_lines(node, ()))
     found = [*_twice(node, ()), *_malformed(value, Catalogue, ())]
     if not found:
         found = list(broken_rules(msgspec.convert(value, Catalogue)))
-    return sorted(Fault(_line(lines, path), _spelled(path, value), message) for path, message in found)
+    return sorted(CatalogueFault(_line(lines, path), _spelled(path, value), message) for path, message in found)
 
 
 def _lines(node: yaml.Node, path: Path) -> Iterator[tuple[Path, int]]:
@@ -109,7 +109,7 @@ def _malformed(value: Any, expected: Any, path: Path) -> Iterator[tuple[Path, st
         yield path, str(error)
 
 
-def _malformed_struct(value: dict[str, Any], struct: type[Entry], path: Path) -> Iterator[tuple[Path, str]]:
+def _malformed_struct(value: dict[str, Any], struct: type[CatalogEntry], path: Path) -> Iterator[tuple[Path, str]]:
     hints = get_type_hints(struct, include_extras=True)
     for field in msgspec.structs.fields(struct):
         if field.required and field.name not in value:
@@ -123,10 +123,10 @@ def _malformed_struct(value: dict[str, Any], struct: type[Entry], path: Path) ->
             yield (*path, key), f"the key {key} is unknown{meant}"
 
 
-def _struct_in(expected: Any) -> type[Entry] | None:  # noqa: ANN401 - types as values
+def _struct_in(expected: Any) -> type[CatalogEntry] | None:  # noqa: ANN401 - types as values
     """The struct that a type is, or is one alternative of."""
     options = get_args(expected) if get_origin(expected) in {Union, UnionType} else (expected,)
-    return next((one for one in options if isinstance(one, type) and issubclass(one, Entry)), None)
+    return next((one for one in options if isinstance(one, type) and issubclass(one, CatalogEntry)), None)
 
 
 def _item_type(expected: Any) -> Any:  # noqa: ANN401 - types as values

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 
 @lru_cache(maxsize=1)
-def load() -> Catalogue:
+def load_catalogue() -> Catalogue:
     """The catalogue that ships with hermes, with what `hermes catalog refresh` learned laid over it.
 
     Raises:
         HermesError: catalog.yaml is missing or faulty.
     """
-    return merged(shipped(), read_overlay())
+    return merged(shipped_catalogue(), read_overlay())
 
 
-def shipped() -> Catalogue:
+def shipped_catalogue() -> Catalogue:
     """The catalogue as it ships.
 
     Raises:

@@ -20,14 +20,14 @@ FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.+ -]*$", max_length=200
 ModelId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 ShortName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*:[a-z0-9][a-z0-9.-]*$")]
 
-SourceKind = Literal["stated", "listed", "computed", "unknown"]
+SizeSource = Literal["stated", "listed", "computed", "unknown"]
 
 
-class Entry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class CatalogEntry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of all: immutable, and strict about its keys."""
 
 
-class RopeScaling(Entry, frozen=True):
+class RopeScaling(CatalogEntry, frozen=True):
     """Llama 3.1's frequency scaling, as in `config.json`; `original_context` in tokens."""
 
     factor: float
@@ -36,7 +36,7 @@ class RopeScaling(Entry, frozen=True):
     high_frequency_factor: float = 4.0
 
 
-class Architecture(Entry, frozen=True):
+class Architecture(CatalogEntry, frozen=True):
     """The figures that decide size, memory and speed, named as in GGUF metadata where it has a name.
 
     `unconfirmed` lists fields that no source states for this fine-tune: they are the base model's.
@@ -62,7 +62,7 @@ class Architecture(Entry, frozen=True):
     note: str = ""
 
 
-class Yarn(Entry, frozen=True):
+class Yarn(CatalogEntry, frozen=True):
     """An extension of the context that the base model documents; `context` and `original` in tokens."""
 
     context: Count
@@ -70,7 +70,7 @@ class Yarn(Entry, frozen=True):
     original: Count
 
 
-class ContextLength(Entry, frozen=True):
+class ContextLength(CatalogEntry, frozen=True):
     """Tokens. `trained` is what the file states, `usable` what it was really trained to handle, if that is less."""
 
     trained: Count
@@ -79,14 +79,14 @@ class ContextLength(Entry, frozen=True):
     note: str = ""
 
 
-class License(Entry, frozen=True):
+class License(CatalogEntry, frozen=True):
     """As the model card tags it."""
 
     id: str
     note: str = ""
 
 
-class PromptSpec(Entry, frozen=True):
+class PromptSpec(CatalogEntry, frozen=True):
     """How a conversation is written for the model; `stop` are the strings that end a turn."""
 
     format: Literal["alpaca", "chatml", "llama-3", "unknown"]
@@ -94,7 +94,7 @@ class PromptSpec(Entry, frozen=True):
     note: str = ""
 
 
-class ReasoningSupport(Entry, frozen=True):
+class ReasoningSupport(CatalogEntry, frozen=True):
     """How thinking is switched: `system-prompt`, or by a template flag that needs the system prompt too."""
 
     switch: Literal["system-prompt", "thinking"]
@@ -102,7 +102,7 @@ class ReasoningSupport(Entry, frozen=True):
     note: str = ""
 
 
-class RecommendedSampling(Entry, frozen=True):
+class RecommendedSampling(CatalogEntry, frozen=True):
     """What the authors recommend, or use in their example code if `example`."""
 
     temperature: float
@@ -112,7 +112,7 @@ class RecommendedSampling(Entry, frozen=True):
     example: bool = False
 
 
-class Weights(Entry, frozen=True):
+class WeightRepositories(CatalogEntry, frozen=True):
     """Repositories of the weights as published, not quantized to GGUF."""
 
     original: RepoId
@@ -120,7 +120,7 @@ class Weights(Entry, frozen=True):
     other: tuple[RepoId, ...] = ()
 
 
-class GgufFile(Entry, frozen=True):
+class GgufFile(CatalogEntry, frozen=True):
     """One quantization in a repository.
 
     Attributes:
@@ -151,7 +151,7 @@ class GgufFile(Entry, frozen=True):
     note: str = ""
 
 
-class Repository(Entry, frozen=True):
+class Repository(CatalogEntry, frozen=True):
     """GGUF files of one publisher, by quantization. `files` is the pattern of their names.
 
     Attributes:
@@ -170,7 +170,7 @@ class Repository(Entry, frozen=True):
     note: str = ""
 
 
-class ComputedSizes(Entry, frozen=True):
+class ComputedSizes(CatalogEntry, frozen=True):
     """Bytes of the whole file by quantization, from llama.cpp's own rules (tools/sizes.py).
 
     `imatrix` holds only those that an importance matrix changes.
@@ -180,7 +180,7 @@ class ComputedSizes(Entry, frozen=True):
     imatrix: dict[str, Count]
 
 
-class Cloud(Entry, frozen=True):
+class CloudNames(CatalogEntry, frozen=True):
     """Names of the model at hosted services; `retired` ones are no longer offered."""
 
     openrouter: str | None = None
@@ -188,7 +188,7 @@ class Cloud(Entry, frozen=True):
     retired: tuple[str, ...] = ()
 
 
-class CatalogModel(Entry, frozen=True):
+class CatalogModel(CatalogEntry, frozen=True):
     """One set of weights."""
 
     id: ModelId
@@ -205,7 +205,7 @@ class CatalogModel(Entry, frozen=True):
     tools: bool
     json_mode: bool
     sampling: RecommendedSampling | Unknown
-    weights: Weights
+    weights: WeightRepositories
     sources: dict[str, tuple[str, ...]]
     sizes: ComputedSizes
     reasoning: ReasoningSupport | None = None
@@ -215,11 +215,11 @@ class CatalogModel(Entry, frozen=True):
     gguf: tuple[Repository, ...] = ()
     gguf_note: str = ""
     ollama: tuple[str, ...] = ()
-    cloud: Cloud = Cloud()
+    cloud: CloudNames = CloudNames()
     note: str = ""
 
 
-class Quantization(Entry, frozen=True):
+class Quantization(CatalogEntry, frozen=True):
     """What a quantization costs in quality, measured on Llama 3 8B.
 
     Attributes:
@@ -236,7 +236,7 @@ class Quantization(Entry, frozen=True):
     note: str = ""
 
 
-class Demo(Entry, frozen=True):
+class DemoModel(CatalogEntry, frozen=True):
     """The toy model that ships with hermes."""
 
     name: str
@@ -251,10 +251,10 @@ class Demo(Entry, frozen=True):
     sha256: Sha256
 
 
-class Catalogue(Entry, frozen=True):
+class Catalogue(CatalogEntry, frozen=True):
     """Everything in catalog.yaml."""
 
     sources: dict[str, str]
     quantizations: dict[str, Quantization]
-    demo: Demo
+    demo: DemoModel
     models: tuple[CatalogModel, ...]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from hermes_cli.catalog.quantizations import ALIASES, canonical, plain
+from hermes_cli.catalog.quantizations import ALIASES, find_quantization, normalize_name
 from hermes_cli.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -37,19 +37,19 @@ _WINDOWS_DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 
 
 @dataclass(frozen=True)
-class DemoName:
+class DemoReference:
     """The model that ships with hermes."""
 
 
 @dataclass(frozen=True)
-class FileName:
+class FileReference:
     """A path; nothing says that it exists."""
 
     path: Path
 
 
 @dataclass(frozen=True)
-class CatalogueName:
+class CatalogueReference:
     """A model of the catalogue; `repository` where the user chose one of its repositories."""
 
     model: CatalogModel
@@ -58,7 +58,7 @@ class CatalogueName:
 
 
 @dataclass(frozen=True)
-class HubName:
+class HubReference:
     """A repository that is not in the catalogue, with the quantization (as typed) or the file that is meant."""
 
     repo: str
@@ -66,10 +66,10 @@ class HubName:
     file: str | None = None
 
 
-Reference = DemoName | FileName | CatalogueName | HubName
+ModelReference = DemoReference | FileReference | CatalogueReference | HubReference
 
 
-class Names:
+class ModelNames:
     """The names of one catalogue, ready to be looked up."""
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -82,11 +82,11 @@ class Names:
             self._known |= dict.fromkeys(spellings(model), model)
         for family, models in families.items():
             if len(models) == 1:  # a family with one model goes by the family's name, too
-                self._known.setdefault(plain(family), models[0])
-        endings = ALIASES | {plain(name): name for name in catalogue.quantizations}
+                self._known.setdefault(normalize_name(family), models[0])
+        endings = ALIASES | {normalize_name(name): name for name in catalogue.quantizations}
         self._endings = dict(sorted(endings.items(), key=lambda item: -len(item[0])))
 
-    def parse(self, text: str) -> Reference:
+    def parse(self, text: str) -> ModelReference:
         """What a name stands for.
 
         Raises:
@@ -97,42 +97,42 @@ class Names:
         if not text or len(text) > LONGEST_NAME or "\0" in text:
             raise UsageError("that is no name of a model.", hint="list them: hermes list")
         if text.lower() == DEMO:
-            return DemoName()
+            return DemoReference()
         if _is_written_as_path(text):
-            return FileName(Path(os.path.expanduser(text)))  # noqa: PTH111 - Path.expanduser raises for unknown users
+            return FileReference(Path(os.path.expanduser(text)))  # noqa: PTH111 - Path.expanduser raises for unknown users
         if "/" not in text and (known := self._in_catalogue(text)):
             return known
         if _is_file(text):
-            return FileName(Path(text))
+            return FileReference(Path(text))
         if found := self._on_hub(text):
             return found
         raise self._unknown(text)
 
-    def _in_catalogue(self, text: str) -> CatalogueName | None:
-        whole = plain(text)
+    def _in_catalogue(self, text: str) -> CatalogueReference | None:
+        whole = normalize_name(text)
         if model := self._known.get(whole):
-            return CatalogueName(model)
+            return CatalogueReference(model)
         if found := self._ollama_tag(text):
             return found
         head, colon, tail = text.rpartition(":")
-        if colon and (model := self._known.get(plain(head))):
-            return CatalogueName(model, self._quantization(tail, model))
+        if colon and (model := self._known.get(normalize_name(head))):
+            return CatalogueReference(model, self._quantization(tail, model))
         for ending, quantization in self._endings.items():
             if whole.endswith(ending) and (model := self._known.get(whole.removesuffix(ending))):
-                return CatalogueName(model, quantization)
+                return CatalogueReference(model, quantization)
         return None
 
-    def _ollama_tag(self, text: str) -> CatalogueName | None:
+    def _ollama_tag(self, text: str) -> CatalogueReference | None:
         """`hermes3:8b-llama3.1-q4_K_M`: Ollama puts the quantization behind the last dash of the tag."""
         lower = text.lower()
         for model in self._models:
             for tag in model.ollama:
                 if tag.endswith("*") and lower.startswith(tag[:-1]):
-                    return CatalogueName(model, self._quantization(lower[len(tag) - 1 :], model))
+                    return CatalogueReference(model, self._quantization(lower[len(tag) - 1 :], model))
         return None
 
     def _quantization(self, typed: str, model: CatalogModel) -> str:
-        name = canonical(typed, self._quantizations)
+        name = find_quantization(typed, self._quantizations)
         if name is None:
             offered = dict.fromkeys(name for repository in model.gguf for name in repository.quantizations)
             raise NotFoundError(
@@ -141,7 +141,7 @@ class Names:
             )
         return name
 
-    def _on_hub(self, text: str) -> CatalogueName | HubName | None:
+    def _on_hub(self, text: str) -> CatalogueReference | HubReference | None:
         """A repository, by name or URL; those that the catalogue lists are models of it."""
         found = _hub_address(text)
         if found is None or found.file is not None:
@@ -150,14 +150,14 @@ class Names:
         for model in self._models:
             listed = next((one.repo for one in model.gguf if one.repo.lower() == repo), None)
             if listed or model.weights.original.lower() == repo:
-                return CatalogueName(model, self._quantization(typed, model) if typed else None, listed)
+                return CatalogueReference(model, self._quantization(typed, model) if typed else None, listed)
         return found
 
     def _unknown(self, text: str) -> NotFoundError | UsageError:
-        wanted = plain(text)
+        wanted = normalize_name(text)
         shorts = [model.short for model in self._models]
-        family = [short for short in shorts if plain(short.partition(":")[0]) == wanted]
-        several = family or [short for short in shorts if wanted and plain(short).startswith(wanted)]
+        family = [short for short in shorts if normalize_name(short.partition(":")[0]) == wanted]
+        several = family or [short for short in shorts if wanted and normalize_name(short).startswith(wanted)]
         if len(several) > 1:
             which = f"say which: {', '.join(several)}" if len(several) <= MOST_NAMED else "list them: hermes list"
             return UsageError(f"{text} is the name of {len(several)} models.", hint=which)
@@ -174,7 +174,7 @@ def spellings(model: CatalogModel) -> dict[str, str]:
     """Every name of a model that needs no quantization: plain form -> as it is written."""
     tags = [tag for tag in model.ollama if not tag.endswith("*")]
     written = [model.short, model.id, model.name, model.weights.original.partition("/")[2], *tags]
-    return {plain(name): name for name in reversed(written)}
+    return {normalize_name(name): name for name in reversed(written)}
 
 
 def _is_written_as_path(text: str) -> bool:
@@ -188,7 +188,7 @@ def _is_file(text: str) -> bool:
     return text.lower().endswith(".gguf") or os.path.exists(text)  # noqa: PTH110 - Path.exists raises on odd names
 
 
-def _hub_address(text: str) -> HubName | None:
+def _hub_address(text: str) -> HubReference | None:
     """Repository, quantization and file of `owner/name[:quantization]` or of an address on the Hub."""
     rest, file = text, None
     if prefix := _HUB_HOST.match(text) or _mirror(text):
@@ -197,7 +197,7 @@ def _hub_address(text: str) -> HubName | None:
         rest = f"{owner}/{name}"
         file = match["file"] if (match := _FILE_IN_URL.match(inside)) else None
     match = _REPO.match(rest)
-    return HubName(f"{match['owner']}/{match['name']}", match["quantization"], file) if match else None
+    return HubReference(f"{match['owner']}/{match['name']}", match["quantization"], file) if match else None
 
 
 def _mirror(text: str) -> re.Match[str] | None:

@@ -14,8 +14,8 @@ import msgspec
 from msgspec.structs import replace
 
 from hermes_cli import paths
-from hermes_cli.catalog.models import Catalogue, Entry, GgufFile, Repository
-from hermes_cli.catalog.quantizations import spoken
+from hermes_cli.catalog.models import CatalogEntry, Catalogue, GgufFile, Repository
+from hermes_cli.catalog.quantizations import quantization_in_file_name
 from hermes_cli.errors import HermesError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 PART = re.compile(r"\.gguf\.part(\d+)of(\d+)$")
 
 
-class HubFile(Entry, frozen=True):
+class HubFile(CatalogEntry, frozen=True):
     """One file as the Hub states it; `path` within the repository."""
 
     path: str
@@ -34,7 +34,7 @@ class HubFile(Entry, frozen=True):
     sha256: str | None = None
 
 
-class HubRepository(Entry, frozen=True):
+class HubRepository(CatalogEntry, frozen=True):
     """GGUF files of one repository at one revision; `fetched` is a date, YYYY-MM-DD."""
 
     revision: str
@@ -99,7 +99,7 @@ def _entries(files: Iterable[HubFile], names: frozenset[str]) -> Iterable[tuple[
         whole = PART.sub(".gguf", SHARD.sub(".gguf", name))
         groups.setdefault((folder, whole), []).append(file)
     for (folder, whole), pieces in sorted(groups.items()):
-        quantization = spoken(whole, names)
+        quantization = quantization_in_file_name(whole, names)
         if quantization is None or not whole.endswith(".gguf"):
             continue
         shards = sum(1 for piece in pieces if SHARD.search(piece.path))

@@ -13,29 +13,29 @@ BITS_IN_FILE_NAMES = {"q4": "Q4_0", "q5": "Q5_0", "q6": "Q6_K", "q8": "Q8_0"}
 _NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
 
 
-def plain(text: str) -> str:
+def normalize_name(text: str) -> str:
     """Lower case, letters and digits only: `Q4_K_M` and `q4-k-m` are the same."""
     return _NOT_ALPHANUMERIC.sub("", text.lower())
 
 
-def canonical(text: str, names: frozenset[str]) -> str | None:
+def find_quantization(text: str, names: frozenset[str]) -> str | None:
     """The quantization that a person means, or None."""
-    return _typed(names).get(plain(text))
+    return _typed(names).get(normalize_name(text))
 
 
-def spoken(file_name: str, names: frozenset[str]) -> str | None:
+def quantization_in_file_name(file_name: str, names: frozenset[str]) -> str | None:
     """The quantization that a file name says: the last one in it between dots, dashes or underscores."""
     stem = file_name.removesuffix(".gguf")
     found = _pattern(names).findall(stem)
     if not found:
         return None
-    word = plain(found[-1])
+    word = normalize_name(found[-1])
     return _typed(names).get(word) or BITS_IN_FILE_NAMES.get(word)
 
 
 @lru_cache(maxsize=4)
 def _typed(names: frozenset[str]) -> dict[str, str]:
-    return {**ALIASES, **{plain(name): name for name in names}}
+    return {**ALIASES, **{normalize_name(name): name for name in names}}
 
 
 @lru_cache(maxsize=4)

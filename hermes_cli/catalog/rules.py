@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.models import Architecture
 from hermes_cli.catalog.names import spellings
-from hermes_cli.catalog.tensors import tensors
+from hermes_cli.catalog.tensors import model_tensors
 from hermes_cli.catalog.variants import Variant, variants
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _architecture(model: CatalogModel) -> Iterator[Broken]:
     for field in a.unconfirmed:
         if field not in Architecture.__struct_fields__:
             yield ("architecture", "unconfirmed"), f"{field} is no key of an architecture"
-    counted = sum(math.prod(tensor.shape) for tensor in tensors(a) if tensor.name != "rope_freqs.weight")
+    counted = sum(math.prod(tensor.shape) for tensor in model_tensors(a) if tensor.name != "rope_freqs.weight")
     if model.parameters != counted:
         yield ("parameters",), f"the architecture has {counted:,} parameters, not {model.parameters:,}"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hermes_cli.catalog.models import CatalogModel, Catalogue, GgufFile, Repository, SourceKind
+    from hermes_cli.catalog.models import CatalogModel, Catalogue, GgufFile, Repository, SizeSource
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Variant:
         return changed or sizes.static.get(self.quantization)
 
     @property
-    def size_source(self) -> SourceKind:
+    def size_source(self) -> SizeSource:
         """Where `bytes` comes from: stated exactly, listed in rounded GB, or computed."""
         if self.entry.bytes:
             return "stated"
@@ -94,7 +94,9 @@ def variants(model: CatalogModel) -> Iterator[Variant]:
             yield Variant(model, quantization, repository, entry)
 
 
-def matching(model: CatalogModel, *, quantization: str | None = None, repository: str | None = None) -> list[Variant]:
+def matching_variants(
+    model: CatalogModel, *, quantization: str | None = None, repository: str | None = None
+) -> list[Variant]:
     """The variants with this quantization and of this repository, where given, in order of preference."""
     return [
         one
@@ -103,13 +105,13 @@ def matching(model: CatalogModel, *, quantization: str | None = None, repository
     ]
 
 
-def usual(model: CatalogModel) -> Variant | None:
+def default_variant(model: CatalogModel) -> Variant | None:
     """What most people take: Q4_K_M, or the smallest there is; None if no files are known."""
-    offered = best_sources(model)
+    offered = preferred_variants(model)
     return next((one for one in offered if one.quantization == "Q4_K_M"), offered[-1] if offered else None)
 
 
-def best_sources(model: CatalogModel) -> list[Variant]:
+def preferred_variants(model: CatalogModel) -> list[Variant]:
     """One variant for each quantization, largest first: of the repositories that have it, the most preferred.
 
     A file that was seen comes before one whose name is only inferred.

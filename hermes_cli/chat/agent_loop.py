@@ -1,11 +1,11 @@
-"""One question in a conversation: the model answers, its calls are run, it goes on, until it calls nothing more."""
+"""One question in a conversation: the model answers, its tool calls are run, and so on until it calls no more tools."""
 
 from __future__ import annotations
 
 import json
 import time
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hermes_cli.chat.conversation import TurnUsage
@@ -27,175 +27,193 @@ STOPPED = "the user stopped this call"
 
 
 class ToolRunner(Protocol):
-    """Runs calls (toolbox.py)."""
+    """Runs tool calls (tools/toolbox.py)."""
 
     @property
     def schemas(self) -> Sequence[dict[str, Any]]:
         """Declarations of the tools in OpenAI's shape."""
 
     def run(self, call: ToolCall) -> ToolResult:
-        """What comes of a call; failures are results. Ctrl-C ends it with whatever SIGINT raises."""
-
-
-class NoTools:
-    """Runs nothing: there is nothing to be called."""
-
-    schemas: Sequence[dict[str, Any]] = ()
-
-    def run(self, call: ToolCall) -> ToolResult:
-        """A failure; nothing was offered that could be called."""
-        return ToolResult(json.dumps({"error": f"there is no tool {call.name}"}), failed=True)
-
-
-@dataclass(frozen=True)
-class ToolRun:
-    """A call, and what came of it."""
-
-    call: ToolCall
-    result: ToolResult
+        """Run a call; failures are results. Ctrl-C ends it with the exception that SIGINT raises."""
 
 
 @dataclass
 class AgentResult:
-    """What a question led to: the turns of the model, and the calls that were run between them."""
+    """The turns that a question led to, and the tool calls that were run between them."""
 
-    answers: list[TurnResult]
-    ran: list[ToolRun]
+    turns: list[TurnResult] = field(default_factory=list)
+    tool_runs: list[tuple[ToolCall, ToolResult]] = field(default_factory=list)
+
+    def as_document(self, *, tools: bool) -> dict[str, Any]:
+        """Return what `--json` prints; without tools to run them, calls are those of the last turn, without results.
+
+        Returns:
+            text, reasoning, tool_calls with results, finish_reason, usage (tokens of all turns together) and timings
+            (milliseconds and tokens per second, measured).
+        """
+        calls = [
+            {"name": call.name, "arguments": call.arguments, "result": result.text} for call, result in self.tool_runs
+        ]
+        if not tools:
+            calls = [{"name": call.name, "arguments": call.arguments} for call in self.turns[-1].calls]
+        done = [turn.done for turn in self.turns if turn.done]
+        usage = {
+            name: sum(getattr(turn, name) for turn in done)
+            for name in (
+                "prompt_tokens",
+                "cached_tokens",
+                "completion_tokens",
+                "reasoning_tokens",
+                "drafted_tokens",
+                "accepted_tokens",
+            )
+        }
+        prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
+        prompt_seconds = sum(turn.prompt_seconds for turn in done)
+        seconds = sum(turn.completion_seconds for turn in done)
+        return {
+            "text": self.turns[-1].content,
+            "reasoning": self.turns[-1].reasoning or None,
+            "tool_calls": calls,
+            "finish_reason": done[-1].reason if done else None,
+            "usage": {**usage, "total_tokens": prompt + completion},
+            "timings": {
+                "prompt_ms": round(prompt_seconds * 1000, 2),
+                "prompt_per_second": _rate(prompt - usage["cached_tokens"], prompt_seconds),
+                "predicted_ms": round(seconds * 1000, 2),
+                "predicted_per_second": _rate(completion, seconds),
+            },
+        }
+
+
+def _rate(tokens: int, seconds: float) -> float | None:
+    return round(tokens / seconds, 1) if tokens and seconds > 0 else None
 
 
 class AgentLoop:
-    """A conversation between a user, a partner and tools."""
+    """A conversation between a user, a model and tools. `offers_tools` switches the tools on and off."""
 
     def __init__(
-        self, conversation: Conversation, partner: ChatBackend, runner: ToolRunner, view: View, loop: EventLoop
+        self,
+        conversation: Conversation,
+        backend: ChatBackend,
+        tools: ToolRunner | None,
+        view: View,
+        event_loop: EventLoop,
     ) -> None:
-        self.conversation, self.partner, self.runner, self.view = conversation, partner, runner, view
+        self.conversation, self.backend, self.tools, self.view = conversation, backend, tools, view
         self.offers_tools = True
-        self._loop = loop
+        self._event_loop = event_loop
 
     @property
     def schemas(self) -> Sequence[dict[str, Any]]:
-        """The tools that the model is offered now."""
-        return self.runner.schemas if self.offers_tools else ()
+        """Declarations of the tools that the model is offered now."""
+        return self.tools.schemas if self.tools and self.offers_tools else ()
 
     def ask(self, text: str) -> AgentResult:
-        """Say something, and have it answered.
+        """Add a message of the user, and have it answered.
 
-        Whatever interrupts it, what came until then is in the conversation, and every call in it has a result.
+        If it is interrupted, the conversation holds what came until then, and every call in it has a result.
 
         Raises:
-            ContextFullError: it is too long.
-            UsageError: the partner cannot be asked this. In both cases it was not said, if nothing came of it.
-            HermesError: the partner cannot answer, or its calls never end.
+            ContextFullError: the conversation is too long.
+            UsageError: the request is refused. In both cases the message is removed again if nothing came of it.
+            HermesError: the model cannot answer, or its calls never end.
         """
         conversation = self.conversation
-        before = len(conversation.said)
-        conversation.say(Message("user", text))
-        outcome = AgentResult([], [])
+        before = len(conversation.entries)
+        conversation.add(Message("user", text))
         try:
-            self._go_on(outcome)
-        except (ContextFullError, UsageError):  # it would be refused again, with whatever is said next
-            if len(conversation.said) == before + 1:
-                conversation.back_to(before)
+            return self._run_turns()
+        except (ContextFullError, UsageError):  # it would be refused again with the next message
+            if len(conversation.entries) == before + 1:
+                conversation.truncate(before)
             raise
-        return outcome
 
-    def again(self) -> AgentResult:
-        """Have the user's last message answered once more, in place of what followed it.
-
-        Raises:
-            HermesError: as `ask`; the answer that was there is gone, then.
-        """
-        at = self.conversation.last_question
+    def retry(self) -> AgentResult:
+        """Remove all that followed the user's last message, and have it answered again; errors as of `ask`."""
+        at = self.conversation.last_user_index
         if at is None:
             raise HermesError("nothing was asked yet.", hint="type a question.")
-        self.conversation.back_to(at + 1)
-        outcome = AgentResult([], [])
-        self._go_on(outcome)
-        return outcome
+        self.conversation.truncate(at + 1)
+        return self._run_turns()
 
-    def _go_on(self, outcome: AgentResult) -> None:
+    def _run_turns(self) -> AgentResult:
+        result = AgentResult()
         for _ in range(MAX_ROUNDS):
-            answer = self._turn()
-            outcome.answers.append(answer)
-            if not answer.calls or not self.schemas:
-                return
-            self._run(answer.calls, outcome)
+            turn = self._run_turn()
+            result.turns.append(turn)
+            if not turn.calls or self.tools is None or not self.schemas:
+                return result
+            self._run_tools(self.tools, turn.calls, result)
         raise HermesError(
             f"the model called tools {MAX_ROUNDS} times in a row without an answer.",
             hint="ask for less at once, or check what the tools return.",
         )
 
-    def _turn(self) -> TurnResult:
-        """One turn of the model, shown as it comes, and kept however it ends."""
-        answer, ended = TurnResult(), False
-        tools = self.schemas  # servers may be asked for them again, which cannot wait inside the loop
+    def _run_turn(self) -> TurnResult:
+        """Run one turn of the model, show it as it comes, and add it to the conversation however it ends."""
+        turn, ended = TurnResult(), False
+        schemas = self.schemas  # MCP servers may be asked for them, which cannot wait inside the event loop
         self.view.waiting()
         try:
-            self._loop.run(self._answer(answer, tools))
+            self._event_loop.run(self._generate(turn, schemas))
             ended = True
         finally:
-            calls = answer.calls if ended else []
-            self.view.turn(answer, stopped=not ended)
-            if ended or self._is_something(answer):
-                self._keep(answer, calls, unfinished=not ended)
-        return answer
+            self.view.turn(turn, stopped=not ended)
+            if ended or turn.content.strip() or turn.reasoning.strip() or turn.calls:
+                calls = tuple(turn.calls) if ended else ()
+                message = Message("assistant", turn.content or None, calls, turn.reasoning or None)
+                self.conversation.add(message, model=self.backend.name, usage=_usage_of(turn), unfinished=not ended)
+        return turn
 
-    async def _answer(self, answer: TurnResult, tools: Sequence[dict[str, Any]]) -> None:
+    async def _generate(self, turn: TurnResult, schemas: Sequence[dict[str, Any]]) -> None:
         conversation = self.conversation
-        events = self.partner.answer(conversation.messages, tools, conversation.told)
+        events = self.backend.generate(conversation.messages, schemas, conversation.prompt_options)
         thinking_since = None
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, Reasoning):
                     now = time.monotonic()
                     thinking_since = thinking_since or now
-                    answer.reasoning_seconds = now - thinking_since
-                self._take(event, answer)
+                    turn.reasoning_seconds = now - thinking_since
+                self._take(event, turn)
 
-    def _take(self, event: Event, answer: TurnResult) -> None:
+    def _take(self, event: Event, turn: TurnResult) -> None:
         if isinstance(event, Content):
-            answer.content += event.text
+            turn.content += event.text
             self.view.content(event.text)
         elif isinstance(event, Reasoning):
-            answer.reasoning += event.text
+            turn.reasoning += event.text
             self.view.reasoning(event.text)
         elif isinstance(event, CallStarted):
             self.view.calling(event.name)
         elif isinstance(event, CallFinished) and event.complete:
-            answer.calls.append(event.call)
+            turn.calls.append(event.call)
         elif isinstance(event, Done):
-            answer.done = event
+            turn.done = event
 
-    def _keep(self, answer: TurnResult, calls: Sequence[ToolCall], *, unfinished: bool) -> None:
-        message = Message("assistant", answer.content or None, tuple(calls), answer.reasoning or None)
-        self.conversation.say(message, model=self.partner.name, spent=_spent(answer), unfinished=unfinished)
-
-    def _run(self, calls: Sequence[ToolCall], outcome: AgentResult) -> None:
-        """Run the calls of a turn in their order. Interrupted, the rest get results, too: none may be without."""
-        left = list(calls)
+    def _run_tools(self, tools: ToolRunner, calls: Sequence[ToolCall], result: AgentResult) -> None:
+        """Run the calls of a turn in their order. On an interrupt the rest get results, too: none may lack one."""
+        remaining = list(calls)
         try:
-            while left:
-                result = self.runner.run(left[0])
-                self.view.result(left[0], result)
-                outcome.ran.append(ToolRun(left[0], result))
-                self._answered(left.pop(0), result)
+            while remaining:
+                output = tools.run(remaining[0])
+                self.view.result(remaining[0], output)
+                result.tool_runs.append((remaining[0], output))
+                self._add_result(remaining.pop(0), output.text)
         finally:
-            for call in left:
-                self._answered(call, ToolResult(json.dumps({"error": STOPPED}), failed=True))
+            for call in remaining:
+                self._add_result(call, json.dumps({"error": STOPPED}))
 
-    def _answered(self, call: ToolCall, result: ToolResult) -> None:
-        self.conversation.say(Message("tool", result.text, tool_call_id=call.id, name=call.name))
-
-    @staticmethod
-    def _is_something(answer: TurnResult) -> bool:
-        return bool(answer.content.strip() or answer.reasoning.strip() or answer.calls)
+    def _add_result(self, call: ToolCall, text: str) -> None:
+        self.conversation.add(Message("tool", text, tool_call_id=call.id, name=call.name))
 
 
-def _spent(answer: TurnResult) -> TurnUsage:
-    done = answer.done
+def _usage_of(turn: TurnResult) -> TurnUsage:
+    done = turn.done
     if done is None:
-        return TurnUsage(reasoning_seconds=answer.reasoning_seconds)
+        return TurnUsage(reasoning_seconds=turn.reasoning_seconds)
     return TurnUsage(
         done.prompt_tokens,
         done.cached_tokens,
@@ -203,5 +221,5 @@ def _spent(answer: TurnResult) -> TurnUsage:
         done.reasoning_tokens,
         done.prompt_seconds,
         done.completion_seconds,
-        answer.reasoning_seconds,
+        turn.reasoning_seconds,
     )

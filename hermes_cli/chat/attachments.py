@@ -1,4 +1,4 @@
-"""Text files that go with a message."""
+"""Text files that are sent with a message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hermes_cli.errors import NotFoundError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MOST_BYTES = 16 << 20  # more than any context holds
+MAX_BYTES = 16 << 20  # more than any context holds
 
 
 @dataclass(frozen=True)
@@ -22,38 +22,38 @@ class Attachment:
     text: str
 
 
-def read_file(given: str) -> Attachment:
-    """A text file.
+def read_attachment(path_text: str) -> Attachment:
+    """Read a text file.
 
     Raises:
-        NotFoundError: there is none of this name.
-        UsageError: it is no text, or too large for any context.
+        NotFoundError: no such file, or it cannot be read.
+        UsageError: not text, or too large for any context.
     """
     try:
-        path = Path(given).expanduser()
+        path = Path(path_text).expanduser()
         if not path.is_file():
-            what = "is a directory" if path.is_dir() else "there is no such file"
-            raise NotFoundError(f"{given}: {what}.", hint="give the path of a text file; Tab completes it.")
+            problem = "is a directory" if path.is_dir() else "there is no such file"
+            raise NotFoundError(f"{path_text}: {problem}.", hint="give the path of a text file; Tab completes it.")
         size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise UsageError(f"{given} has {size:,} bytes, and no context holds that.", hint="give a part of it.")
+        if size > MAX_BYTES:
+            raise UsageError(f"{path_text} has {size:,} bytes, and no context holds that.", hint="give a part of it.")
         text = path.read_bytes().decode("utf-8")
+        if "\0" in text:
+            raise UsageError(f"{path_text} is not text (it has NUL bytes).", hint="give a text file, not a binary one.")
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"{given} is not text (byte {error.start:,} is not UTF-8).", hint="give a text file, not a binary one."
+            f"{path_text} is not text (byte {error.start:,} is not UTF-8).", hint="give a text file, not a binary one."
         ) from None
     except (OSError, RuntimeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise NotFoundError(f"{given} cannot be read: {reason}.", hint="check its name and permissions.") from None
-    if "\0" in text:
-        raise UsageError(f"{given} is not text (it has NUL bytes).", hint="give a text file, not a binary one.")
+        raise NotFoundError(f"{path_text} cannot be read: {reason}.", hint="check its name and permissions.") from None
     return Attachment(path.name, text)
 
 
-def with_files(text: str, files: Sequence[Attachment]) -> str:
-    """A message, the files above it, each between fences that are in none of it."""
+def with_attachments(text: str, attachments: Sequence[Attachment]) -> str:
+    """Return a message below its files, each between fences that are longer than any in it."""
     parts = []
-    for file in files:
+    for file in attachments:
         fence = "```"
         while fence in file.text:
             fence += "`"

@@ -1,4 +1,4 @@
-"""Who a conversation is with: a model in this program's own engine, or one behind an address (endpoint/)."""
+"""What answers a conversation: a model in this program's engine, or one behind an address (endpoint/)."""
 
 from __future__ import annotations
 
@@ -7,147 +7,138 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hermes_cli.chat.bounds import bounds_for
-from hermes_cli.generation import Message, PromptOptions, TurnRequest
+from hermes_cli.generation import Constraints, Message, PromptOptions, TurnRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from hermes_cli.chat.options import ChatOptions
-    from hermes_cli.generation import ChatModel, Constraints, Event
+    from hermes_cli.generation import ChatModel, Event
 
 
 class ChatBackend(Protocol):
-    """What answers. `tools` are declarations in OpenAI's shape; `messages` are without a system prompt."""
+    """Answers turns. `messages` come without the system prompt; `tools` are declarations in OpenAI's shape."""
 
     @property
     def name(self) -> str:
-        """Of the model, as it is shown."""
+        """Name of the model, as it is shown."""
 
     @property
-    def context(self) -> int | None:
-        """Tokens that one request can use, prompt and answer together; None where nobody says."""
+    def context_length(self) -> int | None:
+        """Tokens of prompt and answer together; None if unknown."""
 
     @property
-    def reasons(self) -> bool | None:
-        """Whether it can reason before it answers; None where nobody says."""
+    def supports_reasoning(self) -> bool | None:
+        """Whether the model can reason before it answers; None if unknown."""
 
     @property
-    def takes_tools(self) -> bool | None:
-        """Whether it can call tools; None where nobody says."""
+    def supports_tools(self) -> bool | None:
+        """Whether the model can call tools; None if unknown."""
 
     @property
     def details(self) -> Mapping[str, Any]:
-        """What `--json` tells of it: context_length in tokens, and what else there is to say."""
+        """Fields of `--json` about the model: context_length in tokens, and others."""
 
-    def answer(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
+    def generate(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
     ) -> AsyncGenerator[Event, None]:
-        """The next turn: content, reasoning and calls as they come, and `Done` at the end. Closing it cancels.
+        """Yield content, reasoning and calls of the next turn as they come, then `Done`. Closing it cancels.
 
         Raises:
             ContextFullError: the messages alone fill the context.
-            HermesError: it cannot answer; the message says why.
+            HermesError: the model cannot answer.
         """
 
-    async def count(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
+    async def count_tokens(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
     ) -> int | None:
-        """Tokens of the prompt that would be read; None where nobody can count them.
+        """Return the number of tokens in the prompt, with BOS; None if it cannot be counted.
 
         Raises:
-            HermesError: as `answer`.
+            HermesError: as `generate`.
         """
 
-    async def rest(self) -> None:
-        """Give memory back until it is asked again."""
+    async def unload(self) -> None:
+        """Free memory until the next turn."""
 
     async def close(self) -> None:
-        """Give back what it holds, for good."""
+        """Free everything for good."""
 
 
 class LocalBackend:
-    """A model in an engine of this program, which belongs to it."""
+    """A model in an engine of this program, which it closes; `warn` gets what a grammar cannot enforce of tools."""
 
-    def __init__(self, chatter: ChatModel, name: str, details: Mapping[str, Any], warn: Callable[[str], None]) -> None:
-        """Nothing is asked yet.
-
-        Args:
-            chatter: the model.
-            name: as it is shown.
-            details: what `--json` tells of it.
-            warn: is told once what of the tools' declarations cannot be enforced.
-        """
-        self._chatter, self.name, self.details, self._warn = chatter, name, details, warn
-        self._held: tuple[str, Constraints] | None = None
+    def __init__(self, model: ChatModel, name: str, details: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+        self._model, self.name, self.details, self._warn = model, name, details, warn
+        self._constraints: tuple[str, Constraints] | None = None
 
     @property
-    def context(self) -> int:
-        """Tokens that one request can use."""
-        return self._chatter.loaded.context
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self._model.loaded.context
 
     @property
-    def reasons(self) -> bool:
-        """Whether its prompt format has a way to ask for reasoning."""
-        return self._chatter.choice.format.reasons
+    def supports_reasoning(self) -> bool:
+        """Whether the prompt format can ask for reasoning."""
+        return self._model.choice.format.reasons
 
     @property
-    def takes_tools(self) -> bool:
-        """Whether its prompt format has tools."""
-        return self._chatter.choice.format.takes_tools
+    def supports_tools(self) -> bool:
+        """Whether the prompt format has tools."""
+        return self._model.choice.format.takes_tools
 
-    async def answer(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions
+    async def generate(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
     ) -> AsyncGenerator[Event, None]:
-        """As `ChatBackend` says.
-
-        Raises:
-            ContextFullError: the messages alone fill the context.
-            HermesError: it cannot answer.
-        """
-        async with aclosing(self._chatter.answer(self._turn(messages, tools, manner))) as events:
+        """Yield the events of the next turn."""
+        async with aclosing(self._model.answer(self._request(messages, tools, options))) as events:
             async for event in events:
                 yield event
 
-    async def count(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions) -> int:
-        """Tokens of the prompt, with the one that the engine begins it with.
+    async def count_tokens(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
+    ) -> int:
+        """Return the number of tokens in the prompt, with BOS."""
+        request = self._request(messages, tools, replace(options, schema=None))
+        return await self._model.count(request) + self._model.loaded.adds_bos
 
-        Raises:
-            HermesError: the template refuses it, or the engine failed.
-        """
-        turn = self._turn(messages, tools, replace(manner, schema=None))
-        return await self._chatter.count(turn) + self._chatter.loaded.adds_bos
-
-    async def rest(self) -> None:
-        """Unload the model; the next question loads it again."""
-        await self._chatter.engine.unload()
+    async def unload(self) -> None:
+        """Unload the model; the next turn loads it again."""
+        await self._model.engine.unload()
 
     async def close(self) -> None:
-        """Give its memory back, for good."""
-        await self._chatter.engine.close()
+        """Close the engine."""
+        await self._model.engine.close()
 
-    def _turn(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], manner: ChatOptions) -> TurnRequest:
-        """What the conversation is for the model."""
-        system = [Message("system", manner.system)] if manner.system else []
+    def _request(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
+    ) -> TurnRequest:
+        system = [Message("system", options.system)] if options.system else []
+        sampling: dict[str, Any] = dict(options.sampling)
         return TurnRequest(
             [*system, *messages],
             tools,
-            wishes=PromptOptions(think=manner.think, schema=False if manner.schema is None else manner.schema),
-            bounds=self._bounds(tools, manner.schema),
-            sampling=replace(self._chatter.recommended_sampling(), **_fields(manner)),
-            max_tokens=manner.max_tokens,
-            think_budget=manner.think_budget,
-            stops=manner.stops,
-            shift=manner.shift,
+            wishes=PromptOptions(think=options.think, schema=False if options.schema is None else options.schema),
+            bounds=self._constraints_for(tools, options.schema),
+            sampling=replace(self._model.recommended_sampling(), **sampling),
+            max_tokens=options.max_tokens,
+            think_budget=options.think_budget,
+            stops=options.stops,
+            shift=options.shift,
         )
 
-    def _bounds(self, tools: Sequence[dict[str, Any]], schema: object) -> Constraints:
-        """The bounds of all turns with the same tools and schema."""
+    def _constraints_for(self, tools: Sequence[dict[str, Any]], schema: object) -> Constraints:
+        """Return the constraints of a turn; the last ones are cached, as most turns have the same."""
+        if schema is None and not tools:
+            return Constraints()
         key = json.dumps([list(tools), schema], sort_keys=True, default=str)
-        if self._held is None or self._held[0] != key:
-            self._held = key, bounds_for(tools, schema, self._warn)
-        return self._held[1]
+        if self._constraints is None or self._constraints[0] != key:
+            from hermes_cli.prompting.structured_output import json_schema, tool_calls  # noqa: PLC0415 - llguidance
 
-
-def _fields(manner: ChatOptions) -> dict[str, Any]:
-    return dict(manner.sampling)
+            notes: list[str] = []
+            calls = tool_calls(tools, notes=notes) if tools else None
+            answer = None if schema is None else json_schema(schema)
+            for note in notes:
+                self._warn(note)
+            self._constraints = key, Constraints(answer, calls)
+        return self._constraints[1]

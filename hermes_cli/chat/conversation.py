@@ -1,12 +1,12 @@
-"""A conversation as what happened in it: every change is an event, and the same events make the same conversation.
+"""A conversation as a list of changes: replaying the same changes gives the same conversation.
 
-So a session on disk is a list of changes (session.py), undoing loses nothing, and nothing is ever rewritten.
+A session on disk is that list (sessions/format.py), so undoing loses nothing and no line is ever rewritten.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,13 +15,13 @@ from hermes_cli.chat.options import ChatOptions
 from hermes_cli.prompting.messages import Message  # noqa: TC001 - msgspec reads it
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
-SUMMARY = "Summary of the conversation so far:\n"
+SUMMARY_HEADING = "Summary of the conversation so far:\n"
 
 
 class TurnUsage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an answer took: tokens, and seconds as measured."""
+    """Tokens and measured seconds of one model turn."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -32,49 +32,48 @@ class TurnUsage(msgspec.Struct, frozen=True, omit_defaults=True):
     reasoning_seconds: float = 0.0
 
 
+# The tags and the names given to `field` are those of the session format, which must not change.
 class MessageAdded(msgspec.Struct, frozen=True, tag="said", omit_defaults=True):
-    """A message was added.
+    """A message of the user, the model or a tool.
 
     Attributes:
-        message: by the user, the model or a tool.
-        at: when, in seconds since 1970.
-        model: who wrote it, if a model did.
-        spent: what that took.
-        unfinished: it was stopped before its end.
+        at: seconds since 1970.
+        model: name of the model that generated it.
+        unfinished: stopped before its end.
     """
 
     message: Message
     at: float
     model: str | None = None
-    spent: TurnUsage | None = None
+    usage: TurnUsage | None = msgspec.field(default=None, name="spent")
     unfinished: bool = False
 
 
 class TurnsDropped(msgspec.Struct, frozen=True, tag="dropped"):
-    """The last `count` messages were taken back."""
+    """Removal of the last `count` messages."""
 
     count: int
 
 
 class SummaryAdded(msgspec.Struct, frozen=True, tag="compacted"):
-    """The first `count` messages are told to the model as a summary."""
+    """A summary that replaces the first `count` messages in the prompt."""
 
     summary: str
     count: int
 
 
 class SummaryRemoved(msgspec.Struct, frozen=True, tag="expanded"):
-    """The last summary was taken back: the model reads again what it stood for."""
+    """Removal of the last summary: the messages it replaced are in the prompt again."""
 
 
 class OptionsChanged(msgspec.Struct, frozen=True, tag="manner"):
-    """The model is to go on in another manner."""
+    """New options of the conversation."""
 
-    manner: ChatOptions
+    options: ChatOptions = msgspec.field(name="manner")
 
 
 class TitleChanged(msgspec.Struct, frozen=True, tag="named"):
-    """What the conversation is called, in a few words."""
+    """A new title of the conversation."""
 
     title: str
 
@@ -82,126 +81,107 @@ class TitleChanged(msgspec.Struct, frozen=True, tag="named"):
 Change = MessageAdded | TurnsDropped | SummaryAdded | SummaryRemoved | OptionsChanged | TitleChanged
 
 
-@dataclass(frozen=True)
-class _State:
-    said: tuple[MessageAdded, ...] = ()
-    summaries: tuple[SummaryAdded, ...] = ()
-    manner: ChatOptions = field(default_factory=ChatOptions)
-    title: str = ""
-
-
 class Conversation:
-    """What was said, and how it is to go on."""
+    """Messages, summaries and options.
 
-    def __init__(self, manner: ChatOptions | None = None, keep: Callable[[Change], None] = lambda _: None) -> None:
-        """Nothing was said yet.
+    Attributes:
+        entries: all messages in order, with times and usage.
+        options: as the user set them.
+        title: may be empty.
+        on_change: called with every change as it happens.
+    """
 
-        Args:
-            manner: how it begins.
-            keep: is told every change, as it happens.
-        """
-        self._state = _State(manner=manner or ChatOptions())
-        self.keep = keep
+    def __init__(
+        self, options: ChatOptions | None = None, on_change: Callable[[Change], None] = lambda _: None
+    ) -> None:
+        self.entries: tuple[MessageAdded, ...] = ()
+        self.options = options or ChatOptions()
+        self.title = ""
+        self.on_change = on_change
+        self._summaries: tuple[SummaryAdded, ...] = ()
 
     @classmethod
-    def of(cls, changes: Iterable[Change]) -> Conversation:
-        """What came of changes. Those that make no sense, as only a damaged file has them, change nothing."""
+    def replay(cls, changes: Iterable[Change]) -> Conversation:
+        """Return the conversation that the changes make. Impossible ones, as in a damaged file, change nothing."""
         conversation = cls()
         for change in changes:
             conversation._apply(change)
         return conversation
 
     @property
-    def said(self) -> tuple[MessageAdded, ...]:
-        """Every message there is, in order."""
-        return self._state.said
-
-    @property
-    def manner(self) -> ChatOptions:
-        """How the model is to go on."""
-        return self._state.manner
-
-    @property
-    def title(self) -> str:
-        """In a few words; empty if nobody gave it one."""
-        return self._state.title
-
-    @property
     def summary(self) -> SummaryAdded | None:
-        """What stands for the first messages."""
-        return self._state.summaries[-1] if self._state.summaries else None
+        """Summary that replaces the first messages in the prompt."""
+        return self._summaries[-1] if self._summaries else None
 
     @property
     def messages(self) -> list[Message]:
-        """What the model reads, but for the system prompt."""
+        """Messages in the prompt, without the system prompt and without those that the summary replaces."""
         covered = self.summary.count if self.summary else 0
-        return [one.message for one in self.said[covered:]]
+        return [entry.message for entry in self.entries[covered:]]
 
     @property
-    def told(self) -> ChatOptions:
-        """How the model is to go on, the summary in the system prompt."""
+    def prompt_options(self) -> ChatOptions:
+        """Options with the summary appended to the system prompt."""
         if not self.summary:
-            return self.manner
-        parts = (self.manner.system, SUMMARY + self.summary.summary)
-        return replace(self.manner, system="\n\n".join(filter(None, parts)))
+            return self.options
+        parts = (self.options.system, SUMMARY_HEADING + self.summary.summary)
+        return replace(self.options, system="\n\n".join(filter(None, parts)))
 
-    def say(
-        self, message: Message, *, model: str | None = None, spent: TurnUsage | None = None, unfinished: bool = False
+    @property
+    def last_user_index(self) -> int | None:
+        """Index of the user's last message in `entries`; None if there is none."""
+        return next((at for at in reversed(range(len(self.entries))) if self.entries[at].message.role == "user"), None)
+
+    def add(
+        self, message: Message, *, model: str | None = None, usage: TurnUsage | None = None, unfinished: bool = False
     ) -> None:
-        """Add a message."""
-        self._change(MessageAdded(message, time.time(), model, spent, unfinished))
+        """Append a message."""
+        self._change(MessageAdded(message, time.time(), model, usage, unfinished))
 
-    def back_to(self, count: int) -> Sequence[MessageAdded]:
-        """Keep the first `count` messages; the ones that were taken back. Summaries of any of those go first."""
+    def truncate(self, count: int) -> None:
+        """Keep the first `count` messages. Summaries of any removed message are removed before them."""
         while self.summary and self.summary.count > count:
             self._change(SummaryRemoved())
-        gone = self.said[count:]
-        if gone:
-            self._change(TurnsDropped(len(gone)))
-        return gone
-
-    @property
-    def last_question(self) -> int | None:
-        """Where the user's last message is among what was said; None if there is none."""
-        return next((at for at in range(len(self.said) - 1, -1, -1) if self.said[at].message.role == "user"), None)
+        if removed := len(self.entries[count:]):
+            self._change(TurnsDropped(removed))
 
     def compact(self, summary: str, count: int) -> None:
-        """Tell the first `count` messages as a summary."""
+        """Replace the first `count` messages in the prompt by a summary."""
         self._change(SummaryAdded(summary, count))
 
     def expand(self) -> bool:
-        """Take the last summary back; whether there was one."""
-        if there_is := self.summary is not None:
-            self._change(SummaryRemoved())
-        return there_is
+        """Remove the last summary; return False if there is none."""
+        if not self.summary:
+            return False
+        self._change(SummaryRemoved())
+        return True
 
-    def behave(self, manner: ChatOptions) -> None:
-        """Go on in another manner."""
-        if manner != self.manner:
-            self._change(OptionsChanged(manner))
+    def set_options(self, options: ChatOptions) -> None:
+        """Use these options from the next turn on."""
+        if options != self.options:
+            self._change(OptionsChanged(options))
 
-    def name(self, title: str) -> None:
-        """Call it something."""
+    def set_title(self, title: str) -> None:
+        """Give the conversation a title."""
         self._change(TitleChanged(title))
 
     def _change(self, change: Change) -> None:
         self._apply(change)
-        self.keep(change)
+        self.on_change(change)
 
     def _apply(self, change: Change) -> None:
-        state = self._state
         if isinstance(change, MessageAdded):
-            self._state = replace(state, said=(*state.said, change))
+            self.entries = (*self.entries, change)
         elif isinstance(change, TurnsDropped):
-            left = max(len(state.said) - max(change.count, 0), 0)
-            summaries = tuple(one for one in state.summaries if one.count <= left)
-            self._state = replace(state, said=state.said[:left], summaries=summaries)
+            left = max(len(self.entries) - max(change.count, 0), 0)
+            self._summaries = tuple(summary for summary in self._summaries if summary.count <= left)
+            self.entries = self.entries[:left]
         elif isinstance(change, SummaryAdded):
-            if 0 < change.count <= len(state.said):
-                self._state = replace(state, summaries=(*state.summaries, change))
+            if 0 < change.count <= len(self.entries):
+                self._summaries = (*self._summaries, change)
         elif isinstance(change, SummaryRemoved):
-            self._state = replace(state, summaries=state.summaries[:-1])
+            self._summaries = self._summaries[:-1]
         elif isinstance(change, OptionsChanged):
-            self._state = replace(state, manner=change.manner)
+            self.options = change.options
         else:
-            self._state = replace(state, title=change.title)
+            self.title = change.title

@@ -1,4 +1,4 @@
-"""Where the coroutines of a conversation run: one at a time, and between them no event loop does.
+"""Runs the coroutines of a conversation, one at a time; between them no event loop runs.
 
 So tools and questions to the user are ordinary calls: a tool may run an event loop of its own, and Ctrl-C ends it. In
 a coroutine Ctrl-C cancels instead, since an exception in the middle of an event loop's work could get lost.
@@ -20,14 +20,14 @@ HEAD_START = 0.01  # seconds: a process is started in less
 
 
 class EventLoop:
-    """An event loop, to be used in `with` and in the main thread."""
+    """An asyncio event loop, to be used in `with` and in the main thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
 
-    def run(self, awaited: Awaitable[T]) -> T:
-        """What comes of it. After Ctrl-C it is cancelled; SIGINT comes again when it has ended."""
-        task = asyncio.ensure_future(awaited, loop=self._loop)
+    def run(self, awaitable: Awaitable[T]) -> T:
+        """Return the result of an awaitable. Ctrl-C cancels it; SIGINT is raised again when it has ended."""
+        task = asyncio.ensure_future(awaitable, loop=self._loop)
         interrupted = False
 
         def interrupt(*_: object) -> None:
@@ -44,9 +44,9 @@ class EventLoop:
                 signal.raise_signal(signal.SIGINT)
 
     def begin(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start something that has others work for it, to `run` the rest of it later."""
+        """Start a coroutine that has other processes work for it; `run` its task later."""
         task = self._loop.create_task(coroutine)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody has to ask how it ended
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need ask how it ended
         self.run(asyncio.wait({task}, timeout=HEAD_START))
         return task
 
@@ -55,14 +55,14 @@ class EventLoop:
 
     def __exit__(self, *_: object) -> None:
         try:
-            left = asyncio.all_tasks(self._loop)
-            for task in left:
+            tasks = asyncio.all_tasks(self._loop)
+            for task in tasks:
                 task.cancel()
-            self.run(_ended(left))
+            self.run(_wait_for_end(tasks))
         finally:
             self._loop.close()
 
 
-async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
+async def _wait_for_end(tasks: set[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     await asyncio.get_running_loop().shutdown_asyncgens()

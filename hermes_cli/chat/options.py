@@ -1,25 +1,31 @@
-"""How the model is to go on in a conversation: what flags say at its start and commands change on the way."""
+"""Options of a conversation: set by flags at its start, and by slash commands on the way."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping  # noqa: TC003 - msgspec reads it
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from hermes_cli.errors import UsageError
+
+_EXAMPLE = """a file, or like this: --schema '{"type": "object", "properties": {"name": {"type": "string"}}}'"""
 
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """What a conversation asks of whoever answers.
+    """Options of every turn. Their names are part of the session format.
 
     Attributes:
-        system: the system prompt.
-        think: whether to reason before answering; None is as the model does by itself.
-        think_budget: the most tokens of reasoning; None for any.
+        system: system prompt.
+        think: reason before answering or not; None is the model's default.
+        think_budget: most tokens of reasoning; None for no limit.
         schema: JSON schema of the answer, or True for any JSON object; None for text.
         sampling: fields of `engine.request.SamplingOptions` that the user sets; the others are as the model recommends.
-        max_tokens: the most to generate in one turn; None is as many as there is room for.
-        stops: texts that end an answer.
-        shift: where the context length ends, go on without the older half of the conversation.
+        max_tokens: most tokens of one turn; None for as many as fit.
+        stops: strings that end an answer.
+        shift: at the end of the context, drop its older half and go on.
     """
 
     system: str | None = None
@@ -30,3 +36,23 @@ class ChatOptions:
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()
     shift: bool = False
+
+
+def read_schema(text_or_path: str) -> Mapping[str, Any]:
+    """Return a JSON schema from a file, or as it was typed.
+
+    Raises:
+        UsageError: no such file, or not a JSON object.
+    """
+    typed = text_or_path.lstrip().startswith("{")
+    try:
+        text = text_or_path if typed else Path(text_or_path).expanduser().read_text(encoding="utf-8")
+        schema = json.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"--schema {text_or_path}: {reason or error}.", hint=f"give {_EXAMPLE}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--schema: this is no JSON: {error}.", hint=f"give {_EXAMPLE}") from None
+    if not isinstance(schema, dict):
+        raise UsageError("--schema: a schema is a JSON object.", hint=f"give {_EXAMPLE}")
+    return schema

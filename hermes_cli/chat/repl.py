@@ -1,126 +1,109 @@
-"""The conversation on a terminal: a line is read, and it is a command or a question. Errors are shown; it goes on."""
+"""The conversation on a terminal: each line is a command or a question. Errors are shown, and it goes on."""
 
 from __future__ import annotations
 
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.composition import FULL
-from hermes_cli.chat.slash import command
+from hermes_cli.chat.context_usage import NEARLY_FULL
+from hermes_cli.chat.slash.command import is_command, run_command, unescaped
 from hermes_cli.chat.slash.registry import COMMANDS
-from hermes_cli.chat.slash.settings import thinking
-from hermes_cli.chat.view import speed
+from hermes_cli.chat.slash.settings import thinking_label
+from hermes_cli.chat.view import tokens_per_second
 from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hermes_cli.chat.conversation import TurnUsage
     from hermes_cli.chat.repl_context import ReplContext
     from hermes_cli.chat.terminal.keyboard import Keyboard
 
 
-def converse(scene: ReplContext, keyboard: Keyboard) -> None:
-    """Talk until the user leaves."""
-    with _interruptible():
-        while not scene.over:
-            draft, scene.draft = scene.draft, ""
+def run_repl(context: ReplContext, keyboard: Keyboard) -> None:
+    """Read and handle lines until the user leaves."""
+    with _sigint_as_exception():
+        while not context.is_over:
+            draft, context.draft = context.draft, ""
             line = keyboard.read(draft)
             if line is None:
                 return
             if line.strip():
-                _take(scene, line)
+                handle_line(context, line)
 
 
-def _take(scene: ReplContext, line: str) -> None:
-    """Do what a line asks for, whatever comes of it."""
-    before = _told(scene)
+def handle_line(context: ReplContext, line: str) -> None:
+    """Run a command or ask a question, and show what goes wrong."""
+    before = _prompt_inputs(context)
     try:
-        if command.is_command(line):
-            command.run(scene, line, COMMANDS)
-            if _told(scene) != before:
-                count(scene)
+        if is_command(line):
+            run_command(context, line, COMMANDS)
+            if _prompt_inputs(context) != before:
+                context.count_tokens()
         else:
-            _ask(scene, command.message_of(line))
+            _ask(context, unescaped(line))
     except KeyboardInterrupt:
-        scene.console.note("stopped")
+        context.console.note("stopped")
     except EngineDiedError as error:
-        scene.console.error(error)
-        scene.console.note(
+        context.console.error(error)
+        context.console.note(
             "the conversation is kept, and the model is loaded again with your next message; /retry asks again"
         )
     except HermesError as error:
-        scene.console.error(error)
+        context.console.error(error)
     else:
-        _say_how_full(scene)
+        _warn_if_nearly_full(context)
 
 
-def _ask(scene: ReplContext, text: str) -> None:
-    files = list(scene.attached)
+def status_line(context: ReplContext) -> str:
+    """Return the line below the prompt: model, context, speed, reasoning, attachments."""
+    parts = [context.backend.name]
+    if length := context.backend.context_length:
+        used = context.used_tokens
+        parts.append(f"context {used:,} of {length:,} tokens ({used / length:.0%})")
+    usage = context.last_usage
+    if usage and (speed := tokens_per_second(usage.completion_tokens, usage.completion_seconds)):
+        parts.append(speed)
+    if context.backend.supports_reasoning is not False:
+        parts.append(f"think {thinking_label(context.conversation.options)}")
+    if context.attachments:
+        parts.append(f"with {', '.join(file.name for file in context.attachments)}")
+    return " · ".join(parts)
+
+
+def _ask(context: ReplContext, text: str) -> None:
+    attachments = list(context.attachments)
     try:
-        scene.talk.ask(scene.question(text))
+        context.agent.ask(context.take_attachments(text))
     except ContextFullError:
-        scene.attached, scene.draft = files, text  # it was not said
-        scene.console.note("/compact sums up older turns, /undo takes the last one back, /file none leaves files out")
+        context.attachments, context.draft = attachments, text  # the message was not added
+        context.console.note("/compact sums up older turns, /undo takes the last one back, /file none leaves files out")
         raise
     finally:
-        spent = _spent(scene)
-        if spent:  # reasoning is not read again
-            scene.used = spent.prompt_tokens + spent.completion_tokens - spent.reasoning_tokens
+        usage = context.last_usage
+        if usage:  # reasoning is not in the next prompt
+            context.used_tokens = usage.prompt_tokens + usage.completion_tokens - usage.reasoning_tokens
 
 
-def _told(scene: ReplContext) -> tuple[object, ...]:
-    """What the prompt depends on."""
-    conversation = scene.conversation
-    return conversation.said, conversation.summary, conversation.manner, scene.partner, scene.talk.schemas
+def _prompt_inputs(context: ReplContext) -> tuple[object, ...]:
+    """Return all that the tokens of the prompt depend on."""
+    conversation = context.conversation
+    return conversation.entries, conversation.summary, conversation.options, context.backend, context.agent.schemas
 
 
-def _say_how_full(scene: ReplContext) -> None:
-    """Say it before anything has to be refused, and what helps."""
-    room = scene.partner.context
-    if room and scene.used >= FULL * room and not scene.over:
-        shift = "" if scene.conversation.manner.shift else "; at the end a message is refused, never cut"
-        scene.console.warn(
-            f"{scene.used:,} of {room:,} tokens of context are used ({scene.used / room:.0%}): "
+def _warn_if_nearly_full(context: ReplContext) -> None:
+    used, length = context.used_tokens, context.backend.context_length
+    if length and used >= NEARLY_FULL * length and not context.is_over:
+        shift = "" if context.conversation.options.shift else "; at the end a message is refused, never cut"
+        context.console.warn(
+            f"{used:,} of {length:,} tokens of context are used ({used / length:.0%}): "
             f"/compact sums up older turns{shift}."
         )
 
 
-def count(scene: ReplContext) -> None:
-    """Count what the conversation fills, where something else than an answer changed it."""
-    conversation = scene.conversation
-    counted = None
-    if conversation.said:
-        with suppress(HermesError):
-            counted = scene.loop.run(scene.partner.count(conversation.messages, scene.talk.schemas, conversation.told))
-    scene.used = counted or 0
-
-
-def status(scene: ReplContext) -> str:
-    """The line below the prompt: model, context, speed, reasoning."""
-    room = scene.partner.context
-    parts = [scene.partner.name]
-    if room:
-        parts.append(f"context {scene.used:,} of {room:,} tokens ({scene.used / room:.0%})")
-    spent = _spent(scene)
-    if spent and (rate := speed(spent.completion_tokens, spent.completion_seconds)):
-        parts.append(rate)
-    if scene.partner.reasons is not False:
-        parts.append(f"think {thinking(scene.conversation.manner)}")
-    if scene.attached:
-        parts.append(f"with {', '.join(file.name for file in scene.attached)}")
-    return " · ".join(parts)
-
-
-def _spent(scene: ReplContext) -> TurnUsage | None:
-    """What the model's last turn took."""
-    return next((one.spent for one in reversed(scene.conversation.said) if one.spent), None)
-
-
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C is a KeyboardInterrupt here: it ends what is going on, not the program."""
+def _sigint_as_exception() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt, which ends what is going on and not the program."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield

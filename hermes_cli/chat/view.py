@@ -1,4 +1,7 @@
-"""How a conversation is shown while it happens. Text of models and tools is data: views never obey what is in it."""
+"""How turns are shown: the View protocol, and PlainView for a single question, whose answer a pipe may read.
+
+Text of models and tools is data: views never obey control characters in it.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,27 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from hermes_cli.chat.backend import ChatBackend
+    from hermes_cli.chat.options import ChatOptions
+    from hermes_cli.console import Console
     from hermes_cli.generation import Done, ToolCall
 
+SHOWN_CHARACTERS = 500  # of a tool's result on the terminal; the model gets more of it
 
-def speed(tokens: float, seconds: float) -> str:
-    """Tokens per second as they are shown; empty where nothing was timed, or nobody counted."""
+
+def tokens_per_second(tokens: float, seconds: float) -> str:
+    """Return a speed with its unit; an empty string where nothing was counted or timed."""
     return f"{tokens / seconds:,.1f} tokens/s" if seconds > 0 and tokens > 0 else ""
 
 
 @dataclass
 class TurnResult:
-    """One turn of the model, as far as it is there.
+    """One turn of the model, as far as it has come.
 
     Attributes:
-        content, reasoning: what was written.
-        calls: those that are whole.
-        reasoning_seconds: from its first to its last piece, as measured.
-        done: how it ended; None if it did not, or not yet.
+        calls: complete tool calls.
+        reasoning_seconds: time between the first and the last piece of reasoning.
+        done: counts and finish reason; None if the turn has not ended.
     """
 
     content: str = ""
@@ -34,13 +41,13 @@ class TurnResult:
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What came of a call.
+    """The result of a tool call.
 
     Attributes:
         text: as the model reads it.
-        failed: it is not what the tool is for: an error, a refusal, too late.
-        cut: characters of the whole result that are left out of `text`.
-        seconds: that it took, as measured.
+        failed: an error, a refusal or a timeout.
+        cut: characters of the whole result that `text` leaves out.
+        seconds: measured duration.
     """
 
     text: str
@@ -50,28 +57,65 @@ class ToolResult:
 
 
 class View(Protocol):
-    """What shows turns. A turn: `waiting`, then any pieces, then `turn`; calls and results after that."""
+    """Shows turns. The order of calls: `waiting`, then pieces, then `turn`, then the results of its calls."""
 
     def waiting(self) -> None:
-        """The model was asked."""
+        """The request was sent."""
 
     def reasoning(self, text: str) -> None:
-        """A piece of what it thinks."""
+        """A piece of reasoning."""
 
     def content(self, text: str) -> None:
         """A piece of the answer."""
 
     def calling(self, name: str) -> None:
-        """It begins to write a call."""
+        """The model begins to generate a tool call."""
 
-    def turn(self, answer: TurnResult, *, stopped: bool) -> None:
-        """It has ended; `stopped` if by Ctrl-C or an error, before its end. Shows the calls in it, too."""
+    def turn(self, turn: TurnResult, *, stopped: bool) -> None:
+        """The turn has ended; `stopped` if Ctrl-C or an error ended it. Shows its calls."""
 
     def result(self, call: ToolCall, result: ToolResult) -> None:
-        """A call was run, or was not."""
+        """A call was run or refused."""
 
-    def note(self, message: str) -> None:
-        """Something worth knowing."""
 
-    def warn(self, message: str) -> None:
-        """Something that must be seen."""
+class PlainView:
+    """Shows turns as text: the answer on standard output as it comes, all else on standard error."""
+
+    def __init__(
+        self, console: Console, backend: ChatBackend, options: ChatOptions, *, hide_thinking: bool = False
+    ) -> None:
+        self._console, self._backend, self._options = console, backend, options
+        self._hide_thinking = hide_thinking
+        self.content = console.text
+
+    def waiting(self) -> None:
+        """Show nothing."""
+
+    def reasoning(self, text: str) -> None:
+        """Show nothing yet: reasoning is shown as a whole, since the answer may be piped away between its pieces."""
+
+    def calling(self, name: str) -> None:
+        """Show nothing yet: calls are shown as a whole."""
+
+    def turn(self, turn: TurnResult, *, stopped: bool) -> None:
+        """Show calls, reasoning, and why the answer was cut off."""
+        console = self._console
+        console.end_line()
+        if stopped:
+            return
+        for call in turn.calls:
+            console.note(f"→ {call}", style="cyan")
+        if turn.reasoning and not self._hide_thinking:
+            console.note(f"(thought: {turn.reasoning.strip()})")
+        if turn.done and turn.done.reason == "length":
+            limit, more = f"--max-tokens {self._options.max_tokens}", ""
+            if turn.done.context_full:
+                size = f" of {self._backend.context_length:,} tokens" if self._backend.context_length else ""
+                limit, more = f"the context{size}", "; --context-shift would go on"
+            console.warn(f"the answer was cut off: {limit} is used up{more}.")
+
+    def result(self, call: ToolCall, result: ToolResult) -> None:  # noqa: ARG002 - the call was shown
+        """Show the beginning of a result."""
+        left_out = len(result.text) - SHOWN_CHARACTERS
+        more = f" … and {left_out:,} characters more" if left_out > 0 else ""
+        self._console.note(f"← {result.text[:SHOWN_CHARACTERS]}{more}", style="red" if result.failed else "green")

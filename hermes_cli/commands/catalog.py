@@ -39,9 +39,9 @@ def check(
     except UnicodeDecodeError:
         raise IntegrityError(f"{path} is not text in UTF-8.", hint="give the path of a YAML file.") from None
 
-    from hermes_cli.catalog.check import faults  # noqa: PLC0415 - YAML, only when there is a file to check
+    from hermes_cli.catalog.check import find_faults  # noqa: PLC0415 - YAML, only when there is a file to check
 
-    found = faults(text)
+    found = find_faults(text)
     for fault in found:
         place = f"{fault.place}: " if fault.place else ""
         console.text(f"{path}:{fault.line}: {place}{fault.message}\n")
@@ -67,15 +67,15 @@ def refresh(
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.catalog.load import shipped  # noqa: PLC0415 - as above
-    from hermes_cli.catalog.names import CatalogueName, Names  # noqa: PLC0415
+    from hermes_cli.catalog.load import shipped_catalogue  # noqa: PLC0415 - as above
+    from hermes_cli.catalog.names import CatalogueReference, ModelNames  # noqa: PLC0415
     from hermes_cli.catalog.overlay import read_overlay, write_overlay  # noqa: PLC0415
 
-    catalogue = shipped()
+    catalogue = shipped_catalogue()
     models = catalogue.models
     if name is not None:
-        reference = Names(catalogue).parse(name)
-        if not isinstance(reference, CatalogueName):
+        reference = ModelNames(catalogue).parse(name)
+        if not isinstance(reference, CatalogueReference):
             raise NotFoundError(f"{name} is not in the catalogue.", hint="list the models: hermes list")
         models = (reference.model,)
     repos = list(dict.fromkeys(one.repo for model in models for one in model.gguf))

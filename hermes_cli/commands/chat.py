@@ -195,7 +195,7 @@ def command(
 
     with Prewarm(engine=not endpoint, verbose=verbose) as start:
         from hermes_cli import paths  # noqa: PLC0415 - while the engine's child gets ready
-        from hermes_cli.chat.bounds import read_schema  # noqa: PLC0415
+        from hermes_cli.chat.options import read_schema  # noqa: PLC0415
         from hermes_cli.commands.chatting import chat  # noqa: PLC0415
         from hermes_cli.commands.opening import LoadOptions  # noqa: PLC0415
         from hermes_cli.commands.stage import Wish  # noqa: PLC0415
@@ -208,7 +208,7 @@ def command(
             "repeat_penalty": repeat_penalty,
             "seed": seed,
         }
-        manner = ChatOptions(
+        options = ChatOptions(
             system=system,
             think=think,
             think_budget=think_budget,
@@ -227,7 +227,7 @@ def command(
             resume=resume,
             go_on=go_on,
             save=save,
-            manner=manner,
+            options=options,
             tools=tuple(tools or ()),
             servers=tuple(mcp or ()),
             headers=tuple(mcp_header or ()),

@@ -40,14 +40,12 @@ def chat(text: str, wish: Wish, how: LoadOptions, console: Console, start: Prewa
 def _answer(wish: Wish, how: LoadOptions, console: Console, start: Prewarm, text: str) -> None:
     """One question, and what it led to as a document."""
 
-    def view(partner: ChatBackend) -> View:
-        from hermes_cli.chat.oneshot import PlainView  # noqa: PLC0415 - when the partner is there
+    def view(backend: ChatBackend) -> View:
+        from hermes_cli.chat.view import PlainView  # noqa: PLC0415 - when the backend is there
 
-        return PlainView(console, partner, wish.manner, hide_thinking=wish.hide_thinking)
+        return PlainView(console, backend, wish.options, hide_thinking=wish.hide_thinking)
 
     with ExitStack() as stack:
-        talk = set_stage(wish, how, console, start, stack, view, stays=False).talk
-        from hermes_cli.chat.oneshot import document  # noqa: PLC0415 - imported by the view
-
-        told = document(talk.ask(text), tools=bool(talk.schemas))
-        console.document({"model": talk.partner.name, **told, **talk.partner.details})
+        agent = set_stage(wish, how, console, start, stack, view, stays=False).agent
+        document = agent.ask(text).as_document(tools=bool(agent.schemas))
+        console.document({"model": agent.backend.name, **document, **agent.backend.details})

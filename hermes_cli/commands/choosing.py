@@ -8,19 +8,19 @@ from hermes_cli.commands.asking import agreed
 from hermes_cli.commands.units import gigabytes
 from hermes_cli.console import Voice
 from hermes_cli.errors import HermesError, NotFoundError
-from hermes_cli.planning.recommend import RecommendOptions, candidates
+from hermes_cli.planning.recommend import RecommendOptions, recommendations
 from hermes_cli.store.library import installed_quantizations
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue
     from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.recommend import Candidate
+    from hermes_cli.planning.recommend import Recommendation
 
 
 def best_installed(
     command: str, wish: RecommendOptions, catalogue: Catalogue, machine: Machine, console: Console
-) -> Candidate:
+) -> Recommendation:
     """The best model that is here; else the best there is, fetched after a question.
 
     Args:
@@ -35,7 +35,7 @@ def best_installed(
         HermesError: the answer was no.
     """
     hint = f"try the one that ships with hermes: hermes {command} demo"
-    fitting = candidates(catalogue, machine, wish)
+    fitting = recommendations(catalogue, machine, wish)
     here = next(
         (one for one in fitting if one.variant.quantization in installed_quantizations(one.variant.model)), None
     )
@@ -48,7 +48,7 @@ def best_installed(
     return fitting[0]
 
 
-def _fetch(best: Candidate, hint: str, console: Console) -> None:
+def _fetch(best: Recommendation, hint: str, console: Console) -> None:
     """Download it, after a question.
 
     Raises:

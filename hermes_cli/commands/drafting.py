@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.names import CatalogueName, Names
-from hermes_cli.engine.embedded.fit_check import confirm
+from hermes_cli.catalog.names import CatalogueReference, ModelNames
+from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import DraftPlan
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.drafts import draft_candidates
-from hermes_cli.planning.verdict import without
+from hermes_cli.planning.fitted_plan import remaining_machine
 from hermes_cli.store.library import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
+    from hermes_cli.planning.fitted_plan import FittedPlan
     from hermes_cli.planning.load_plan import LoadOverrides
-    from hermes_cli.planning.verdict import FittedPlan
     from hermes_cli.store.library import ModelFile
 
 AUTO, OFF = "auto", "off"
@@ -49,7 +49,7 @@ def draft_for(
     if wanted == OFF:
         return None
     if wanted != AUTO:
-        return _planned(find(Names(catalogue).parse(wanted), catalogue), loading, confirmed)
+        return _planned(find(ModelNames(catalogue).parse(wanted), catalogue), loading, confirmed)
     candidates = draft_candidates(known, catalogue) if known else ()
     file = next(filter(None, (_installed(one, catalogue) for one in candidates)), None)
     if file is None:
@@ -65,17 +65,17 @@ def draft_for(
 
 def _installed(model: CatalogModel, catalogue: Catalogue) -> ModelFile | None:
     try:
-        return find(CatalogueName(model), catalogue)
+        return find(CatalogueReference(model), catalogue)
     except NotFoundError:
         return None
 
 
 def _planned(file: ModelFile, loading: LoadOverrides, confirmed: FittedPlan) -> DraftPlan:
     """With the context of the large one, or all that it was trained for."""
-    rest = without(probe(measure=False), confirmed)
+    rest = remaining_machine(probe(measure=False), confirmed)
     wished = replace(loading, context=confirmed.plan.settings.context, gpu_layers=None, yarn=None)
     try:
-        confirmed = confirm(file.path, wished, rest)
+        confirmed = check_fit(file.path, wished, rest)
     except UsageError:
-        confirmed = confirm(file.path, replace(wished, context=None, longest=True), rest)
+        confirmed = check_fit(file.path, replace(wished, context=None, longest=True), rest)
     return DraftPlan(file.path, confirmed.plan, confirmed.total.total)

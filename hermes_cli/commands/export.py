@@ -51,10 +51,10 @@ def command(
     if program != "ollama" and context is not None:
         raise UsageError("--context goes with --to ollama.", hint="leave it out: the other programs have their own.")
 
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
     from hermes_cli.store import export  # noqa: PLC0415
 
-    source = _source(name, load())
+    source = _source(name, load_catalogue())
     folder = into.expanduser() if into else None
     if program == "ollama":
         plain = export.plain_name(source.name)
@@ -72,12 +72,12 @@ def _source(name: str, catalogue: Catalogue) -> ExportSource:
     Raises:
         HermesError: there are none, or they are damaged.
     """
-    from hermes_cli.catalog.names import Names  # noqa: PLC0415 - as above
+    from hermes_cli.catalog.names import ModelNames  # noqa: PLC0415 - as above
     from hermes_cli.store.export import ExportSource, shards  # noqa: PLC0415
     from hermes_cli.store.inventory import inventory  # noqa: PLC0415
     from hermes_cli.store.library import find  # noqa: PLC0415
 
-    file = find(Names(catalogue).parse(name), catalogue)
+    file = find(ModelNames(catalogue).parse(name), catalogue)
     models = (one for one in inventory(catalogue) if any(file.path in part.paths for part in one.files))
     model = next(models, None)
     return ExportSource(file.name, shards(file.path), model.repo if model else None, model.model if model else None)

@@ -1,4 +1,4 @@
-"""The page about a GGUF file: what its header says."""
+"""The page of `hermes show` about a GGUF file, from its header."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.catalog.load import load
-from hermes_cli.catalog.quantizations import spoken
+from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.quantizations import quantization_in_file_name
 from hermes_cli.commands.units import billions, gigabytes
 from hermes_cli.errors import UsageError
 from hermes_cli.gguf.types import FILE_TYPES
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from hermes_cli.catalog.overlay import HubRepository
     from hermes_cli.console import Console
-    from hermes_cli.gguf.header import Header
+    from hermes_cli.gguf.header import GGUFHeader
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 
 
-def show(name: str, header: Header, console: Console) -> None:
+def show(name: str, header: GGUFHeader, console: Console) -> None:
     """Print the page."""
     console.text(f"{name}\n\n")
     facts = list(_facts(header, name))
@@ -35,14 +35,14 @@ def show_files(listing: HubRepository, names: frozenset[str], console: Console) 
     """Print the files of a repository."""
     console.text(f"\nFiles at revision {listing.revision}\n")
     rows = [
-        (f"  {one.path}", gigabytes(one.bytes), spoken(one.path.rpartition("/")[2], names) or "")
+        (f"  {one.path}", gigabytes(one.bytes), quantization_in_file_name(one.path.rpartition("/")[2], names) or "")
         for one in listing.files
     ]
     console.table(("  FILE", "SIZE", "QUANTIZATION"), rows, right=("SIZE",))
 
 
-def document(header: Header) -> dict[str, Any]:
-    """The page for `--json`; keys are documented in docs/catalogue.md."""
+def document(header: GGUFHeader) -> dict[str, Any]:
+    """Return the page for `--json`; keys are documented in docs/catalogue.md."""
     return {
         "architecture": header.text("general.architecture"),
         "title": header.text("general.name"),
@@ -61,7 +61,7 @@ def document(header: Header) -> dict[str, Any]:
     }
 
 
-def _facts(header: Header, name: str) -> Iterator[tuple[str, str]]:
+def _facts(header: GGUFHeader, name: str) -> Iterator[tuple[str, str]]:
     bits = f", {_bits(header):.2f} bits per weight" if header.tensors else ""
     yield "title", header.text("general.name") or "not stated"
     yield "size", f"{gigabytes(header.file_size)} ({header.file_size:,} bytes){bits}"
@@ -78,7 +78,7 @@ def _facts(header: Header, name: str) -> Iterator[tuple[str, str]]:
     yield "licence", header.text("general.license") or "not stated"
 
 
-def _architecture(header: Header) -> str:
+def _architecture(header: GGUFHeader) -> str:
     figures = {
         "layers": "block_count",
         "embedding": "embedding_length",
@@ -88,33 +88,33 @@ def _architecture(header: Header) -> str:
         "experts": "expert_count",
     }
     kind = header.text("general.architecture") or "not stated"
-    said = [f"{label} {value:,}" for label, key in figures.items() if (value := header.number(f"{kind}.{key}"))]
-    return ", ".join([kind, *said])
+    stated = [f"{label} {value:,}" for label, key in figures.items() if (value := header.number(f"{kind}.{key}"))]
+    return ", ".join([kind, *stated])
 
 
-def _quantization(header: Header) -> str | None:
+def _quantization(header: GGUFHeader) -> str | None:
     number = header.number("general.file_type")
     return None if number is None else FILE_TYPES.get(number)
 
 
-def _parameters(header: Header) -> int:
+def _parameters(header: GGUFHeader) -> int:
     return sum(math.prod(tensor.shape) for tensor in header.tensors if not tensor.name.startswith("rope_"))
 
 
-def _bits(header: Header) -> float:
+def _bits(header: GGUFHeader) -> float:
     return sum(tensor.size for tensor in header.tensors) * 8 / max(_parameters(header), 1)
 
 
-def _tensor_types(header: Header) -> dict[str, int]:
+def _tensor_types(header: GGUFHeader) -> dict[str, int]:
     return dict(Counter(tensor.type_name for tensor in header.tensors).most_common())
 
 
-def _mix(header: Header) -> str:
+def _mix(header: GGUFHeader) -> str:
     return ", ".join(f"{count} {name}" for name, count in _tensor_types(header).items())
 
 
-def _templates(header: Header) -> dict[str, str]:
-    """The chat templates of a file by name; the one without a name is the default."""
+def _templates(header: GGUFHeader) -> dict[str, str]:
+    """Return the chat templates of a file by name; the one without a name is the default."""
     return {
         key.removeprefix(TEMPLATE_KEY).lstrip(".") or "default": value
         for key, value in header.metadata.items()
@@ -122,8 +122,8 @@ def _templates(header: Header) -> dict[str, str]:
     }
 
 
-def _template(header: Header, name: str) -> str:
-    """Which template is used for this file, and why."""
+def _template(header: GGUFHeader, name: str) -> str:
+    """Return the template that is used for this file, and why."""
     from hermes_cli.prompting.choose import FileTemplates, choose, identify  # noqa: PLC0415 - Jinja
 
     tokens = header.metadata.get("tokenizer.ggml.tokens")
@@ -133,7 +133,7 @@ def _template(header: Header, name: str) -> str:
         return "none: hermes takes ChatML or Alpaca, by its tokens"
     carried = FileTemplates(templates, vocabulary.__contains__) if vocabulary else FileTemplates(templates)
     called = (header.text("general.name") or "", name.rpartition("/")[2].removesuffix(".gguf"))
-    model = identify(called, header.number, load())
+    model = identify(called, header.number, load_catalogue())
     try:
         return choose(carried, model).why
     except UsageError as error:

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hermes_cli.console import Console
-    from hermes_cli.hardware.machine import Device, Machine, Source, Vendor
+    from hermes_cli.hardware.machine import Device, Machine, ValueSource, Vendor
 
 # Who answers for a vendor's devices, and what else a number may be from.
 ANSWERS: dict[Vendor, str] = {"nvidia": "NVML", "amd": "amdgpu driver", "intel": "kernel driver", "apple": "sysctl"}
-FROM: dict[Source, str] = {"measured": "measured", "table": "data sheet", "given": "given", "assumed": "assumed"}
+FROM: dict[ValueSource, str] = {"measured": "measured", "table": "data sheet", "given": "given", "assumed": "assumed"}
 SYSTEM = "operating system"
 MOST_USERS = 4
 

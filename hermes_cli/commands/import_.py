@@ -39,14 +39,14 @@ def command(
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
     from hermes_cli.store.other_tools import FoundModel, SkippedFile, find_models  # noqa: PLC0415
 
     folder = _folder(path)
     found = list(find_models(folder))
     if not found:
         raise NotFoundError(f"there is no GGUF file in {folder}.", hint="give the folder that holds the models.")
-    catalogue = load()
+    catalogue = load_catalogue()
     imported: list[ImportedModel] = []
     skipped = [one for one in found if isinstance(one, SkippedFile)]
     for model in found:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hermes_cli.catalog.load import load
-from hermes_cli.catalog.quantizations import plain
-from hermes_cli.catalog.variants import Variant, best_sources, variants
+from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.quantizations import normalize_name
+from hermes_cli.catalog.variants import Variant, preferred_variants, variants
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.commands.units import billions, gigabytes
 from hermes_cli.errors import UsageError
@@ -17,7 +17,7 @@ from hermes_cli.store.inventory import InstalledModel, InstalledState, inventory
 from hermes_cli.store.library import installed, installed_quantizations
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import CatalogModel, Catalogue, Demo
+    from hermes_cli.catalog.models import CatalogModel, Catalogue, DemoModel
     from hermes_cli.console import Console
 
 HERE = "✓"
@@ -50,7 +50,7 @@ def command(
     --installed: every model file in the Hub's cache, whoever fetched it, and all imported ones.
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
-    catalogue = load()
+    catalogue = load_catalogue()
     models = [
         model
         for model in _of_generation(catalogue, generation)
@@ -79,12 +79,12 @@ def _show_installed(found: list[InstalledModel], console: Console) -> None:
         console.note("nothing is here yet; fetch a model: hermes pull · the demo is always here: hermes chat demo")
 
 
-def _state(one: InstalledModel) -> str:
-    return STATES[one.state] or f"incomplete: {one.present} of {one.count} files"
+def _state(model: InstalledModel) -> str:
+    return STATES[model.state] or f"incomplete: {model.present} of {model.count} files"
 
 
-def _revisions(one: InstalledModel) -> str:
-    return ", ".join(revision[:7] for revision in one.revisions) if one.repo else "imported"
+def _revisions(model: InstalledModel) -> str:
+    return ", ".join(revision[:7] for revision in model.revisions) if model.repo else "imported"
 
 
 def installed_document(one: InstalledModel) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def installed_document(one: InstalledModel) -> dict[str, Any]:
     }
 
 
-def _show_models(models: list[CatalogModel], demo: Demo | None, console: Console) -> None:
+def _show_models(models: list[CatalogModel], demo: DemoModel | None, console: Console) -> None:
     rows = [_model_row(model) for model in models]
     if demo:
         context = f"{demo.trained_context:,}"
@@ -118,11 +118,11 @@ def _show_models(models: list[CatalogModel], demo: Demo | None, console: Console
 
 
 def _show_variants(found: list[Variant], console: Console) -> None:
-    catalogue = load()
+    catalogue = load_catalogue()
     rows = [_variant_row(one, catalogue) for one in found]
     console.table(VARIANT_TITLES, rows, right=("SIZE", "BITS/WEIGHT", "LOSS"))
     console.document({"variants": [variant_document(one, catalogue) for one in found]})
-    console.note("loss: KL divergence from F16 in nats, measured on Llama 3 8B; larger models lose less")
+    console.note("loss: KL divergence from F16 in nats, measured on Llama 3 8B; less for larger models")
 
 
 def _of_generation(catalogue: Catalogue, wanted: str | None) -> list[CatalogModel]:
@@ -130,7 +130,11 @@ def _of_generation(catalogue: Catalogue, wanted: str | None) -> list[CatalogMode
     if wanted is None:
         return list(catalogue.models)
     names = dict.fromkeys(model.generation for model in catalogue.models)
-    matching = [name for name in names if plain(wanted) in {plain(name), plain(name.removeprefix("Hermes"))}]
+    matching = [
+        name
+        for name in names
+        if normalize_name(wanted) in {normalize_name(name), normalize_name(name.removeprefix("Hermes"))}
+    ]
     if not matching:
         raise UsageError(f"there is no generation {wanted}.", hint=f"choose one of: {', '.join(names)}")
     return [model for model in catalogue.models if model.generation in matching]
@@ -157,12 +161,12 @@ def _model_row(model: CatalogModel) -> tuple[str, ...]:
 
 def _variant_row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:
     bits = variant.bits_per_weight
-    lost = variant.loss(catalogue)
+    loss = variant.loss(catalogue)
     return (
         variant.name,
         gigabytes(variant.bytes),
         f"{bits:.2f}" if bits else "",
-        "" if lost is None else f"{lost:.4f}",
+        "" if loss is None else f"{loss:.4f}",
         HERE if installed(variant) else "",
         variant.repository.repo,
     )
@@ -170,7 +174,7 @@ def _variant_row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:
 
 def model_summary(model: CatalogModel) -> dict[str, Any]:
     """Return a model for `--json`; keys are documented in docs/catalogue.md."""
-    sizes = [one.bytes for one in best_sources(model) if one.bytes]
+    sizes = [one.bytes for one in preferred_variants(model) if one.bytes]
     return {
         "name": model.short,
         "id": model.id,

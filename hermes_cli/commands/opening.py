@@ -1,4 +1,4 @@
-"""From the name of a model to a partner that answers: found, planned, loaded, with progress on the way."""
+"""From the name of a model to a backend that answers: found, planned, loaded, with progress on the way."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.load import load
-from hermes_cli.catalog.names import DEMO, CatalogueName, Names
+from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.names import DEMO, CatalogueReference, ModelNames
 from hermes_cli.engine.embedded.fit_check import FitCheck
 from hermes_cli.errors import UsageError
 from hermes_cli.store.library import find
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue, Yarn
-    from hermes_cli.catalog.names import Reference
+    from hermes_cli.catalog.names import ModelReference
     from hermes_cli.chat.backend import LocalBackend
     from hermes_cli.commands.head_start import Prewarm
     from hermes_cli.console import Console
     from hermes_cli.engine.embedded.options import DraftPlan, LoraFile
+    from hermes_cli.planning.fitted_plan import FittedPlan
     from hermes_cli.planning.load_plan import LoadOverrides
-    from hermes_cli.planning.verdict import FittedPlan
     from hermes_cli.store.library import ModelFile
 
 
@@ -54,13 +54,13 @@ class ModelLoader:
     """Opens models, all in the same way."""
 
     def __init__(self, how: LoadOptions, console: Console, start: Prewarm) -> None:
-        self._how, self._console, self._start, self._loop = how, console, start, start.loop
+        self._how, self._console, self._start, self._loop = how, console, start, start.event_loop
 
     def names(self) -> list[str]:
         """Of the models that are on this disk."""
         from hermes_cli.store.inventory import inventory  # noqa: PLC0415 - nobody asks before a model is loaded
 
-        return [DEMO, *sorted({one.name for one in inventory(load()) if one.present == one.count})]
+        return [DEMO, *sorted({one.name for one in inventory(load_catalogue()) if one.present == one.count})]
 
     def open(self, name: str | None) -> LocalBackend:
         """Load a model. Whoever gets it has to close it.
@@ -83,31 +83,34 @@ class ModelLoader:
             DoesNotFitError: there is too little memory; the hint names what would fit.
             HermesError: a file cannot be read, or llama.cpp refuses it.
         """
-        with FitCheck(verbose=self._how.verbose) as confirmation:
-            self._start.ready()
-            catalogue = load()
-            how = self._how
-            if name is None:
-                name, how = _best(how, catalogue, self._console)
-            named = Names(catalogue).parse(name)
-            file = find(named, catalogue)
-            wished = replace(how.loading, yarn=_yarn(named)) if how.yarn else how.loading
-            confirmation.begin(file.path, wished)
+        catalogue = load_catalogue()
+        how = self._how
+        if name is None:
+            name, how = _best(how, catalogue, self._console)
+        named = ModelNames(catalogue).parse(name)
+        file = find(named, catalogue)
+        wished = replace(how.loading, yarn=_yarn(named)) if how.yarn else how.loading
+        child = self._start.child()
+        check = FitCheck(child, file.path, wished)
 
-            def finish() -> LocalBackend:
-                with self._console.working(f"loading {file.name}"):
-                    # `_load` needs it, when nobody works meanwhile.
-                    import hermes_cli.engine.embedded.engine  # noqa: F401, PLC0415
-                    from hermes_cli.prompting.choose import known_model  # noqa: PLC0415 - while the child works
+        def finish() -> LocalBackend:
+            with self._console.working(f"loading {file.name}"):
+                # `_load` needs it, when nobody works meanwhile.
+                import hermes_cli.engine.embedded.engine  # noqa: F401, PLC0415
+                from hermes_cli.prompting.choose import known_model  # noqa: PLC0415 - while the child works
 
-                    known = known_model(named, file.path, catalogue)
-                    confirmed = confirmation.result()
-                    guesser = self._draft(known, catalogue, wished, confirmed)
-                if confirmed.note:
-                    self._console.note(confirmed.note)
-                return self._load(file, known, confirmed, guesser)
+                known = known_model(named, file.path, catalogue)
+                confirmed = self._loop.run(check.result())
+                guesser = self._draft(known, catalogue, wished, confirmed)
+            if confirmed.note:
+                self._console.note(confirmed.note)
+            return self._load(file, known, confirmed, guesser)
 
+        try:
             yield finish
+        except BaseException:
+            child.kill()  # it may still work on the check
+            raise
 
     def _load(
         self, file: ModelFile, known: CatalogModel | None, confirmed: FittedPlan, guesser: DraftPlan | None
@@ -126,7 +129,7 @@ class ModelLoader:
                 confirmed.plan,
                 options,
                 progress=lambda part: say(f"loading {name}: {part:.0%}"),
-                spare=self._start.child(),
+                spare=self._start.take(),
             )
             try:
                 loading = self._loop.begin(engine.load())
@@ -157,13 +160,13 @@ class ModelLoader:
         return draft_for(self._how.draft, known, catalogue, wished, confirmed, self._console.note)
 
 
-def _yarn(named: Reference) -> Yarn:
+def _yarn(named: ModelReference) -> Yarn:
     """How the context of a model can be stretched.
 
     Raises:
         UsageError: no source documents it.
     """
-    documented = named.model.context.yarn if isinstance(named, CatalogueName) else None
+    documented = named.model.context.yarn if isinstance(named, CatalogueReference) else None
     if documented is None:
         raise UsageError("no source documents YaRN for this model.", hint="leave --yarn out.")
     return documented

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hermes_cli.catalog.load import load
-from hermes_cli.catalog.names import CatalogueName, Names
-from hermes_cli.catalog.variants import Variant, matching, usual
+from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.names import CatalogueReference, ModelNames
+from hermes_cli.catalog.variants import Variant, default_variant, matching_variants
 from hermes_cli.commands.machine import (
     AppleOption,
     CpuOnlyOption,
@@ -29,7 +29,7 @@ from hermes_cli.planning.recommend import NEEDS
 if TYPE_CHECKING:
     from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.placement import Placement, Share
+    from hermes_cli.planning.placement import DeviceShare, Placement
 
 PARTS = ("weights", "kv_cache", "compute", "output", "overhead", "total")
 
@@ -70,12 +70,12 @@ def command(
 
 
 def _variant(name: str) -> Variant:
-    catalogue = load()
-    wanted = Names(catalogue).parse(name)
-    if not isinstance(wanted, CatalogueName):
+    catalogue = load_catalogue()
+    wanted = ModelNames(catalogue).parse(name)
+    if not isinstance(wanted, CatalogueReference):
         raise UsageError(f"{name} is not in the catalogue.", hint="plan one of the models in: hermes list")
-    named = matching(wanted.model, quantization=wanted.quantization, repository=wanted.repository)
-    preferred = [] if wanted.quantization or wanted.repository else [usual(wanted.model)]
+    named = matching_variants(wanted.model, quantization=wanted.quantization, repository=wanted.repository)
+    preferred = [] if wanted.quantization or wanted.repository else [default_variant(wanted.model)]
     known = [one for one in (*preferred, *named) if one and one.computed_bytes]
     if not known:
         raise NotFoundError(
@@ -124,13 +124,13 @@ def _show(
         console.warn(f"it does not fit: {gibibytes(short)} are missing; what would: hermes recommend")
 
 
-def _row(share: Share, machine: Machine) -> tuple[str, ...]:
+def _row(share: DeviceShare, machine: Machine) -> tuple[str, ...]:
     layers = f"{share.last - share.first}{' + output' if share.output else ''}"
     sizes = (gibibytes(getattr(share.part, part)) for part in PARTS)
     return (_place_name(share, machine), layers, *sizes, gibibytes(share.room))
 
 
-def _place_name(share: Share, machine: Machine) -> str:
+def _place_name(share: DeviceShare, machine: Machine) -> str:
     return "CPU" if share.device is None else machine.usable_devices[share.device].name
 
 

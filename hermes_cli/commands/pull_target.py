@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.names import CatalogueName, DemoName, FileName, HubName
-from hermes_cli.catalog.quantizations import canonical, plain, spoken
-from hermes_cli.catalog.variants import Variant, best_sources, matching, usual
+from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference
+from hermes_cli.catalog.quantizations import find_quantization, normalize_name, quantization_in_file_name
+from hermes_cli.catalog.variants import Variant, default_variant, preferred_variants
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.planning.placement import place
-from hermes_cli.planning.recommend import NEEDS, RecommendOptions, candidates
+from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations
+from hermes_cli.store.library import known_variants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.catalog.names import Reference
+    from hermes_cli.catalog.names import ModelReference
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.placement import Placement
 
@@ -41,7 +42,7 @@ def recommended_target(catalogue: Catalogue, machine: Machine) -> PullTarget:
     Raises:
         DoesNotFitError: nothing fits; the hint says what would.
     """
-    found = candidates(catalogue, machine, RecommendOptions())
+    found = recommendations(catalogue, machine, RecommendOptions())
     if not found:
         from hermes_cli.commands.recommend import nothing_fits  # noqa: PLC0415 - the whole command, only to fail
 
@@ -50,7 +51,7 @@ def recommended_target(catalogue: Catalogue, machine: Machine) -> PullTarget:
 
 
 def pull_target(
-    reference: Reference, catalogue: Catalogue, machine: Machine, quant: str | None, revision: str | None
+    reference: ModelReference, catalogue: Catalogue, machine: Machine, quant: str | None, revision: str | None
 ) -> PullTarget:
     """Return the files of a name. Without a quantization it is the one that fits this machine best.
 
@@ -67,16 +68,16 @@ def pull_target(
         NetworkError: the Hub had to be asked and cannot be reached.
     """
     match reference:
-        case DemoName():
+        case DemoReference():
             raise UsageError(
                 "the demo ships with hermes; there is nothing to fetch.", hint='try it: hermes chat demo "Hi"'
             )
-        case FileName(path):
+        case FileReference(path):
             raise UsageError(f"{path} is a path on this disk.", hint=f"adopt a file that is here: hermes import {path}")
-        case CatalogueName(model, named, repository):
+        case CatalogueReference(model, named, repository):
             quantization = _quantization(named, quant, frozenset(catalogue.quantizations))
             return _of_variant(_variant(model, quantization, repository, catalogue, machine), revision)
-        case HubName():
+        case HubReference():
             return _of_hub(reference, quant, revision, frozenset(catalogue.quantizations))
 
 
@@ -96,7 +97,7 @@ def fit_for_chat(variant: Variant, machine: Machine) -> tuple[ContextSettings, P
 def _quantization(named: str | None, flag: str | None, names: frozenset[str]) -> str | None:
     if flag is None:
         return named
-    wanted = canonical(flag, names)
+    wanted = find_quantization(flag, names)
     if wanted is None:
         raise UsageError(f"--quant {flag} is no quantization.", hint="see those of a model: hermes show NAME")
     if named not in {None, wanted}:
@@ -107,21 +108,13 @@ def _quantization(named: str | None, flag: str | None, names: frozenset[str]) ->
 def _variant(
     model: CatalogModel, quantization: str | None, repository: str | None, catalogue: Catalogue, machine: Machine
 ) -> Variant:
-    if not model.gguf:
-        raise NotFoundError(
-            f"no GGUF files of {model.name} are known.",
-            hint=f"convert {model.weights.original} yourself, or choose another model: hermes list",
-        )
     if quantization is None and repository is None:
-        ranked = (one.variant for one in candidates(catalogue, machine, RecommendOptions()))
-        best = next((variant for variant in ranked if variant.model.id == model.id), None) or usual(model)
+        ranked = (one.variant for one in recommendations(catalogue, machine, RecommendOptions()))
+        best = next((variant for variant in ranked if variant.model.id == model.id), None) or default_variant(model)
         if best:
             return best
-    fitting = matching(model, quantization=quantization, repository=repository)
-    if not fitting:
-        known = ", ".join(dict.fromkeys(one.quantization for one in matching(model, repository=repository)))
-        raise NotFoundError(f"no {quantization} of {model.short} is known.", hint=f"choose one of: {known}")
-    preferred = [one for one in best_sources(model) if one in fitting]
+    fitting = known_variants(model, quantization, repository)
+    preferred = [one for one in preferred_variants(model) if one in fitting]
     return next((one for one in fitting if one.quantization == "Q4_K_M"), (preferred or fitting)[0])
 
 
@@ -129,7 +122,7 @@ def _of_variant(variant: Variant, revision: str | None) -> PullTarget:
     return PullTarget(variant.name, variant.repository.repo, revision, variant.files, variant)
 
 
-def _of_hub(name: HubName, quant: str | None, revision: str | None, names: frozenset[str]) -> PullTarget:
+def _of_hub(name: HubReference, quant: str | None, revision: str | None, names: frozenset[str]) -> PullTarget:
     from hermes_cli.store.hub import list_files  # noqa: PLC0415 - the HTTP stack
 
     listed = [file.path for file in list_files(name.repo, revision) if file.path.lower().endswith(".gguf")]
@@ -138,12 +131,12 @@ def _of_hub(name: HubName, quant: str | None, revision: str | None, names: froze
         return PullTarget(f"{name.repo}/{name.file}", name.repo, revision, files)
 
     def quantization_of(path: str) -> str | None:
-        return spoken(path.rpartition("/")[2], names)
+        return quantization_in_file_name(path.rpartition("/")[2], names)
 
     wanted = quant or name.quantization
     firsts = [path for path in listed if "-of-" not in path or "-00001-of-" in path]
     if wanted:
-        firsts = [path for path in firsts if plain(quantization_of(path) or "") == plain(wanted)]
+        firsts = [path for path in firsts if normalize_name(quantization_of(path) or "") == normalize_name(wanted)]
     if not listed:
         raise NotFoundError(f"{name.repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
     if not firsts:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from hermes_cli.catalog.load import load
+from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.commands.machine import (
     AppleOption,
     CpuOnlyOption,
@@ -22,7 +22,14 @@ from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, 
 from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.planning.alternatives import Alternative, alternatives
 from hermes_cli.planning.quality import Purpose
-from hermes_cli.planning.recommend import LOW_BITS, NEEDS, Candidate, RecommendOptions, candidates, smallest
+from hermes_cli.planning.recommend import (
+    LOW_BITS,
+    NEEDS,
+    Recommendation,
+    RecommendOptions,
+    recommendations,
+    smallest_variant,
+)
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue
@@ -61,9 +68,9 @@ def command(
     if meant is None:
         raise UsageError(f"--for {purpose} is unknown.", hint=f"choose one of: {', '.join(PURPOSES)}")
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
-    catalogue = load()
+    catalogue = load_catalogue()
     wish = RecommendOptions(meant, context, min_speed)
-    found = candidates(catalogue, machine, wish)
+    found = recommendations(catalogue, machine, wish)
     console.text(f"{one_line(machine)}\n\n")
     if not found:
         console.document(_document(machine, wish, found, []))
@@ -80,14 +87,14 @@ def command(
         _explain(found[0], wish, console)
 
 
-def _show_pick(pick: Candidate, console: Console) -> None:
+def _show_pick(pick: Recommendation, console: Console) -> None:
     total = pick.placement.total
     console.text(f"{pick.variant.name}: {_why(pick)}\n")
     console.text(f"  {_bar(pick)}\n")
     console.text(
         f"  {pick.settings.context:,} tokens of context{_kv_note(pick)}, {gibibytes(total.total)} of memory, computed\n"
         f"  writes {_speed(pick.speed)}, reads {_speed(pick.prefill)} (docs/speed.md)\n"
-        f"  quality {pick.merit.points:.1f} points (docs/quality.md)\n"
+        f"  quality {pick.quality.points:.1f} points (docs/quality.md)\n"
     )
     if (pick.variant.bits_per_weight or LOW_BITS) < LOW_BITS:
         console.warn("below 3 bits per weight answers suffer visibly; a smaller model may serve better.")
@@ -105,11 +112,11 @@ def _two_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"  # noqa: PLR2004
 
 
-def _kv_note(pick: Candidate) -> str:
+def _kv_note(pick: Recommendation) -> str:
     return "" if pick.settings.k_type == "f16" else f" (KV cache in {pick.settings.k_type})"
 
 
-def _yarn_note(pick: Candidate) -> str:
+def _yarn_note(pick: Recommendation) -> str:
     context = pick.variant.model.context
     return (
         f"{pick.variant.model.name} was trained for {context.usable:,} tokens; beyond them it depends on YaRN, which "
@@ -117,7 +124,7 @@ def _yarn_note(pick: Candidate) -> str:
     )
 
 
-def _next(pick: Candidate) -> str:
+def _next(pick: Recommendation) -> str:
     """The command that runs it as planned."""
     flags = [f"--context {pick.settings.context}"]
     if pick.settings.k_type != "f16":
@@ -127,7 +134,7 @@ def _next(pick: Candidate) -> str:
     return " ".join(["hermes chat", pick.variant.name, *flags])
 
 
-def _why(pick: Candidate) -> str:
+def _why(pick: Recommendation) -> str:
     model = pick.variant.model
     where = "on the CPU" if not pick.placement.gpu_layers else "all on the GPU"
     if 0 < pick.placement.gpu_layers <= model.architecture.layers:
@@ -135,7 +142,7 @@ def _why(pick: Candidate) -> str:
     return f"the best that fits, {model.name} at {pick.variant.bits_per_weight:.1f} bits per weight, {where}"
 
 
-def _bar(pick: Candidate) -> str:
+def _bar(pick: Recommendation) -> str:
     """Where memory goes, on the place that holds most of the model."""
     share = max(pick.placement.shares, key=lambda one: one.part.weights)
     part, room = share.part, max(share.room, share.part.total)
@@ -161,12 +168,12 @@ def _row(one: Alternative) -> tuple[str, ...]:
         f"{candidate.settings.context:,}",
         gibibytes(candidate.placement.total.total),
         _two_digits(candidate.speed.expected),
-        f"{candidate.merit.points:.1f}",
+        f"{candidate.quality.points:.1f}",
     )
 
 
-def _explain(pick: Candidate, wish: RecommendOptions, console: Console) -> None:
-    part, costs, merit, need = pick.placement.total, pick.costs, pick.merit, NEEDS[wish.purpose]
+def _explain(pick: Recommendation, wish: RecommendOptions, console: Console) -> None:
+    part, costs, merit, need = pick.placement.total, pick.costs, pick.quality, NEEDS[wish.purpose]
     lines = (
         ("weights", gibibytes(part.weights), f"tensors of the file, by llama.cpp's mix of {pick.variant.quantization}"),
         ("KV cache", gibibytes(part.kv_cache), f"cells x KV heads x head length x layers x 2, {pick.settings.k_type}"),
@@ -205,7 +212,7 @@ def nothing_fits(catalogue: Catalogue, machine: Machine, wish: RecommendOptions)
     """Nothing local fits: say what would, and who hosts these models."""
     hosted = [model.cloud.openrouter for model in catalogue.models if model.cloud.openrouter]
     speed = f" at {wish.min_speed:g} tokens/s" if wish.min_speed else ""
-    would = smallest(catalogue, wish)
+    would = smallest_variant(catalogue, wish)
     reach = f"{would[0].name} would, with {gibibytes(would[1])} of memory; " if would and not wish.min_speed else ""
     return DoesNotFitError(
         f"no Hermes model for {wish.purpose} with {wish.least:,} tokens of context{speed} fits this machine "
@@ -215,7 +222,7 @@ def nothing_fits(catalogue: Catalogue, machine: Machine, wish: RecommendOptions)
 
 
 def _document(
-    machine: Machine, wish: RecommendOptions, found: list[Candidate], others: list[Alternative]
+    machine: Machine, wish: RecommendOptions, found: list[Recommendation], others: list[Alternative]
 ) -> dict[str, Any]:
     return {
         "machine": one_line(machine),
@@ -227,7 +234,7 @@ def _document(
     }
 
 
-def _candidate(one: Candidate) -> dict[str, Any]:
+def _candidate(one: Recommendation) -> dict[str, Any]:
     total = one.placement.total
     return {
         "name": one.variant.name,
@@ -241,7 +248,7 @@ def _candidate(one: Candidate) -> dict[str, Any]:
         "gpu_layers": one.placement.gpu_layers,
         "tokens_per_second": asdict(one.speed),
         "prefill_tokens_per_second": asdict(one.prefill),
-        "quality_points": one.merit.points,
+        "quality_points": one.quality.points,
         "costs_points": asdict(one.costs),
         "score_points": one.score,
         "command": _next(one),

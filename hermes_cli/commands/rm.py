@@ -41,12 +41,12 @@ def command(
     if not names and not partial:
         raise UsageError("there is no name.", hint="see what is here: hermes list --installed")
 
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
     from hermes_cli.store.inventory import inventory  # noqa: PLC0415
     from hermes_cli.store.library import select_one  # noqa: PLC0415
     from hermes_cli.store.removal import plan_removal, remove  # noqa: PLC0415
 
-    catalogue = load()
+    catalogue = load_catalogue()
     if partial:
         models: list[InstalledModel] = []
         removal = _plan_partial(names or [])
@@ -77,17 +77,17 @@ def _plan_partial(names: Sequence[str]) -> Removal:
     Raises:
         NotFoundError, UsageError: a name stands for nothing on the Hub.
     """
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - as above
-    from hermes_cli.catalog.names import CatalogueName, HubName, Names  # noqa: PLC0415
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - as above
+    from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames  # noqa: PLC0415
     from hermes_cli.store.layout import repositories  # noqa: PLC0415
     from hermes_cli.store.removal import plan_partial_removal  # noqa: PLC0415
 
     repos: list[str] = []
     for name in names:
-        reference = Names(load()).parse(name)
-        if isinstance(reference, HubName):
+        reference = ModelNames(load_catalogue()).parse(name)
+        if isinstance(reference, HubReference):
             repos.append(reference.repo)
-        elif isinstance(reference, CatalogueName):
+        elif isinstance(reference, CatalogueReference):
             listed = [repository.repo for repository in reference.model.gguf]
             repos += [reference.repository] if reference.repository else listed
         else:

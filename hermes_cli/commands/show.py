@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hermes_cli.catalog.load import load
-from hermes_cli.catalog.names import CatalogueName, HubName, Names
-from hermes_cli.catalog.quantizations import plain, spoken
+from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
+from hermes_cli.catalog.quantizations import normalize_name, quantization_in_file_name
 from hermes_cli.commands import file_page, model_page
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.errors import NotFoundError
@@ -32,11 +32,11 @@ def command(
     Of a repository that is not in the catalogue only the list of files and the header of one are fetched, a few MB.
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
-    catalogue = load()
-    reference = Names(catalogue).parse(name)
-    if isinstance(reference, CatalogueName):
+    catalogue = load_catalogue()
+    reference = ModelNames(catalogue).parse(name)
+    if isinstance(reference, CatalogueReference):
         model_page.show(reference, catalogue, console)
-    elif isinstance(reference, HubName):
+    elif isinstance(reference, HubReference):
         _show_repository(reference, catalogue, console)
     else:
         file = find(reference, catalogue)
@@ -45,7 +45,7 @@ def command(
         console.document({"name": file.name, "path": str(file.path), **file_page.document(header)})
 
 
-def _show_repository(wanted: HubName, catalogue: Catalogue, console: Console) -> None:
+def _show_repository(wanted: HubReference, catalogue: Catalogue, console: Console) -> None:
     """Show the files of a repository that is not in the catalogue, and the header of one of them."""
     with console.working(f"asking the Hub about {wanted.repo}"):
         from hermes_cli.store import hub  # noqa: PLC0415 - huggingface_hub
@@ -53,7 +53,7 @@ def _show_repository(wanted: HubName, catalogue: Catalogue, console: Console) ->
         listing = hub.list_gguf_files(wanted.repo)
         names = frozenset(catalogue.quantizations)
         file = _choose_file(wanted, list(listing.files), names)
-        header, fetched = hub.read_remote_header(wanted.repo, file.path, listing.revision)
+        header, fetched = hub.read_remote_header(wanted.repo, file, listing.revision)
     file_page.show(f"{wanted.repo}/{file.path}", header, console)
     file_page.show_files(listing, names, console)
     console.note(f"read {fetched:,} bytes of its header; nothing else was fetched")
@@ -65,7 +65,7 @@ def _show_repository(wanted: HubName, catalogue: Catalogue, console: Console) ->
                 "path": one.path,
                 "bytes": one.bytes,
                 "sha256": one.sha256,
-                "quantization": spoken(one.path.rpartition("/")[2], names),
+                "quantization": quantization_in_file_name(one.path.rpartition("/")[2], names),
             }
             for one in listing.files
         ],
@@ -75,19 +75,23 @@ def _show_repository(wanted: HubName, catalogue: Catalogue, console: Console) ->
     console.document(document)
 
 
-def _choose_file(wanted: HubName, files: list[HubFile], names: frozenset[str]) -> HubFile:
+def _choose_file(wanted: HubReference, files: list[HubFile], names: frozenset[str]) -> HubFile:
     """Return the file whose header is shown: the named one, or Q4_K_M, or the first."""
     if not files:
         raise NotFoundError(f"{wanted.repo} has no GGUF files.", hint="look for a repository whose name ends in -GGUF.")
     if wanted.file:
         matching = [one for one in files if one.path == wanted.file]
     else:
-        typed = plain(wanted.quantization or "")
-        matching = [one for one in files if plain(spoken(one.path.rpartition("/")[2], names) or "") == typed]
+        typed = normalize_name(wanted.quantization or "")
+        matching = [
+            one
+            for one in files
+            if normalize_name(quantization_in_file_name(one.path.rpartition("/")[2], names) or "") == typed
+        ]
     if matching:
         return matching[0]
     if wanted.file or wanted.quantization:
         known = ", ".join(one.path for one in files[:8])
         raise NotFoundError(f"{wanted.repo} has no {wanted.file or wanted.quantization}.", hint=f"it has: {known}")
-    usual = (one for one in files if spoken(one.path.rpartition("/")[2], names) == "Q4_K_M")
+    usual = (one for one in files if quantization_in_file_name(one.path.rpartition("/")[2], names) == "Q4_K_M")
     return next(usual, files[0])

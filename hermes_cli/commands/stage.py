@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hermes_cli.chat.agent_loop import AgentLoop
     from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.chat.event_loop import EventLoop
-    from hermes_cli.chat.sessions.records import CurrentSession
+    from hermes_cli.chat.sessions.store import CurrentSession
     from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.chat.view import View
     from hermes_cli.commands.head_start import Prewarm
@@ -34,7 +34,7 @@ class Wish:
         endpoint: address of a server that answers in place of an engine.
         resume: the session to go on with; go_on: with the latest.
         save: keep the conversation.
-        manner: how the model is to answer.
+        options: of the conversation.
         tools: files with tools.
         servers, headers: of MCP.
         allowed: names of tools that run without a question; yes: all do.
@@ -46,7 +46,7 @@ class Wish:
     resume: str | None = None
     go_on: bool = False
     save: bool = True
-    manner: ChatOptions = field(default_factory=ChatOptions)
+    options: ChatOptions = field(default_factory=ChatOptions)
     tools: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Wish:
 
 
 class Source(Protocol):
-    """Where partners come from."""
+    """Where backends come from."""
 
     def opening(self, name: str | None) -> AbstractContextManager[Callable[[], ChatBackend]]:
         """Begin to open one; what is yielded does the rest."""
@@ -89,17 +89,17 @@ class Stage:
     """What was opened.
 
     Attributes:
-        talk: the conversation. Whoever it is with at its end is closed then.
+        agent: the conversation. The backend that it has at its end is closed then.
         toolbox: None where nothing can be called.
-        records: where it is kept; None where nothing has to be read or written.
+        session: where it is saved; None where nothing has to be read or written.
         asker: for consent.
     """
 
-    talk: AgentLoop
-    loop: EventLoop
+    agent: AgentLoop
+    event_loop: EventLoop
     source: Source
     toolbox: Toolbox | None
-    records: CurrentSession | None
+    session: CurrentSession | None
     asker: Asker
 
 
@@ -130,50 +130,50 @@ def set_stage(
         HermesError: a session, a model or an endpoint, a tool or a server is not there, or not as it should be.
     """
     keeps = wish.save and (stays or wish.goes_on)
-    conversation, records, model = Conversation(wish.manner), None, wish.model
+    conversation, session, model = Conversation(wish.options), None, wish.model
     if stays or wish.goes_on:
-        records = _records(console, stack)
+        session = _session(console, stack)
         if wish.goes_on:
-            conversation = records.load(wish.resume)
-            conversation.behave(_changed(conversation.manner, wish.manner))
-            model = model or (None if wish.endpoint else records.model or None)
-    loop = start.loop
+            conversation = session.load(wish.resume)
+            conversation.set_options(_changed(conversation.options, wish.options))
+            model = model or (None if wish.endpoint else session.model or None)
+    event_loop = start.event_loop
     source = _source(wish.endpoint, how if keeps else replace(how, prefixes=None), console, start)
     asker = Asker(console.ask)
     with source.opening(model) as finish:
         toolbox = _toolbox(wish, asker, console, stack) if stays or wish.tools or wish.servers else None
         meanwhile()
-        partner = finish()
-    talk = _talk(conversation, partner, toolbox, view, loop, console, stack)
+        backend = finish()
+    agent = _agent(conversation, backend, toolbox, view, event_loop, console, stack)
     if toolbox and toolbox.servers():
         with console.working("waiting for MCP servers"):
             toolbox.ready()
-    if records and keeps and not wish.goes_on:
-        records.begin(conversation, partner.name)
-    return Stage(talk, loop, source, toolbox, records, asker)
+    if session and keeps and not wish.goes_on:
+        session.create(conversation, backend.name)
+    return Stage(agent, event_loop, source, toolbox, session, asker)
 
 
-def _records(console: Console, stack: ExitStack) -> CurrentSession:
+def _session(console: Console, stack: ExitStack) -> CurrentSession:
     """Sessions on this disk."""
-    from hermes_cli.chat.sessions.records import CurrentSession  # noqa: PLC0415 - a single question needs none
+    from hermes_cli.chat.sessions.store import CurrentSession  # noqa: PLC0415 - a single question needs none
 
-    records = CurrentSession(paths.chats_dir(), console.warn)
-    stack.callback(records.close)
-    return records
+    session = CurrentSession(paths.chats_dir(), console.warn)
+    stack.callback(session.close)
+    return session
 
 
 def _source(endpoint: str | None, how: LoadOptions, console: Console, start: Prewarm) -> Source:
-    """Where partners come from."""
+    """Where backends come from."""
     if not endpoint:
         return ModelLoader(how, console, start)
-    from hermes_cli.chat.endpoint.source import Endpoint  # noqa: PLC0415 - only where one is named
+    from hermes_cli.chat.endpoint.endpoint_backend import Endpoint  # noqa: PLC0415 - only where one is named
 
-    return Endpoint(endpoint, start.loop, console.note, console.warn)
+    return Endpoint(endpoint, start.event_loop, console.note, console.warn)
 
 
 def _toolbox(wish: Wish, asker: Asker, console: Console, stack: ExitStack) -> Toolbox:
     """The tools that were asked for. MCP servers are on their way."""
-    from hermes_cli.chat.tools.opening import open_toolbox  # noqa: PLC0415 - while another process works
+    from hermes_cli.chat.tools.toolbox import open_toolbox  # noqa: PLC0415 - while another process works
 
     toolbox = open_toolbox(
         wish.tools,
@@ -188,29 +188,29 @@ def _toolbox(wish: Wish, asker: Asker, console: Console, stack: ExitStack) -> To
     return toolbox
 
 
-def _talk(
+def _agent(
     conversation: Conversation,
-    partner: ChatBackend,
+    backend: ChatBackend,
     toolbox: Toolbox | None,
     view: Callable[[ChatBackend], View],
-    loop: EventLoop,
+    event_loop: EventLoop,
     console: Console,
     stack: ExitStack,
 ) -> AgentLoop:
-    from hermes_cli.chat.agent_loop import AgentLoop, NoTools  # noqa: PLC0415 - imported with the partner
+    from hermes_cli.chat.agent_loop import AgentLoop  # noqa: PLC0415 - imported with the backend
 
-    talk = AgentLoop(conversation, partner, toolbox or NoTools(), view(partner), loop)
+    agent = AgentLoop(conversation, backend, toolbox, view(backend), event_loop)
 
     def close() -> None:
-        with console.working(f"closing {talk.partner.name}"):  # what it computed of the prompt may be kept on disk
-            loop.run(talk.partner.close())
+        with console.working(f"closing {agent.backend.name}"):  # what it computed of the prompt may be kept on disk
+            event_loop.run(agent.backend.close())
 
     stack.callback(close)
-    return talk
+    return agent
 
 
 def _changed(saved: ChatOptions, typed: ChatOptions) -> ChatOptions:
-    """The manner of a session, with what this command line says otherwise."""
+    """The options of a session, with what this command line says otherwise."""
     usual = ChatOptions()
     said = {
         one.name: value

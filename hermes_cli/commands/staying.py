@@ -36,45 +36,40 @@ def stay(wish: Wish, how: LoadOptions, console: Console, start: Prewarm) -> None
 
     with ExitStack() as stack:
         stage = set_stage(wish, how, console, start, stack, view, stays=True, meanwhile=_import)
-        if stage.toolbox is None or stage.records is None:
-            raise TypeError("a conversation has tools and records")
-        from hermes_cli.chat.repl import converse, status  # noqa: PLC0415 - imported meanwhile
+        if stage.toolbox is None or stage.session is None:
+            raise TypeError("a conversation has tools and a session")
+        from hermes_cli.chat.repl import run_repl, status_line  # noqa: PLC0415 - imported meanwhile
         from hermes_cli.chat.repl_context import ReplContext  # noqa: PLC0415
-        from hermes_cli.chat.slash.choices import choices  # noqa: PLC0415
-        from hermes_cli.chat.slash.registry import COMMANDS  # noqa: PLC0415
+        from hermes_cli.chat.slash.registry import COMMANDS, completions  # noqa: PLC0415
         from hermes_cli.chat.terminal.keyboard import Keyboard  # noqa: PLC0415
 
         source = stage.source
-        scene = ReplContext(
-            stage.talk, views[0], console, stage.loop, stage.toolbox, stage.records, source.open, source.names
+        context = ReplContext(
+            stage.agent, views[0], console, stage.event_loop, stage.toolbox, stage.session, source.open, source.names
         )
-        summaries = {one.name: one.summary for one in COMMANDS.values()}
-        keyboard = Keyboard(paths.data_dir() / HISTORY, lambda: status(scene), choices(scene), summaries)
+        summaries = {command.name: command.summary for command in COMMANDS.values()}
+        keyboard = Keyboard(paths.data_dir() / HISTORY, lambda: status_line(context), completions(context), summaries)
         stage.asker.ask = keyboard.ask
-        _greet(scene)
-        converse(scene, keyboard)
-        if name := stage.records.name:
+        _greet(context)
+        run_repl(context, keyboard)
+        if name := stage.session.name:
             console.note(f"saved as {name}; hermes chat --resume {name} goes on")
 
 
 def _import() -> None:
     """What a conversation needs, while other processes get ready: 0.2 s."""
-    import prompt_toolkit  # noqa: F401, PLC0415
-
     import hermes_cli.chat.repl  # noqa: PLC0415
     import hermes_cli.chat.repl_context  # noqa: PLC0415
-    import hermes_cli.chat.slash.choices  # noqa: PLC0415
     import hermes_cli.chat.slash.registry  # noqa: PLC0415
+    import hermes_cli.chat.terminal.line_editor  # noqa: PLC0415
     import hermes_cli.chat.terminal.terminal_view  # noqa: F401, PLC0415
 
 
-def _greet(scene: ReplContext) -> None:
-    """Who answers, and what was said before."""
-    from hermes_cli.chat.repl import count  # noqa: PLC0415 - imported meanwhile
-
-    context = scene.partner.context
-    room = f", {context:,} tokens of context" if context else ""
-    scene.console.note(f"{scene.partner.name}{room}. /help lists commands, Ctrl-D leaves.")
-    if scene.conversation.said:
-        scene.view.history(scene.conversation)
-        count(scene)
+def _greet(context: ReplContext) -> None:
+    """Show the model, and the last messages of a resumed conversation."""
+    length = context.backend.context_length
+    size = f", {length:,} tokens of context" if length else ""
+    context.console.note(f"{context.backend.name}{size}. /help lists commands, Ctrl-D leaves.")
+    if context.conversation.entries:
+        context.view.history(context.conversation)
+        context.count_tokens()

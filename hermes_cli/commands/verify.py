@@ -38,12 +38,12 @@ def command(
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.catalog.load import load  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
     from hermes_cli.store.inventory import inventory, known_files  # noqa: PLC0415
     from hermes_cli.store.library import select  # noqa: PLC0415
     from hermes_cli.store.verification import verify  # noqa: PLC0415
 
-    catalogue = load()
+    catalogue = load_catalogue()
     models = inventory(catalogue)
     if names:
         selected = [model for name in names for model in select(name, catalogue, models)]

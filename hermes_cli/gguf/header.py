@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import IntegrityError, InvalidGGUFError
-from hermes_cli.gguf.reader import ArrayInfo, BadHeaderError, Reader, Value
+from hermes_cli.gguf.reader import ArrayInfo, BadHeaderError, HeaderReader, Value
 from hermes_cli.gguf.source import BytesSource, FileSource
 from hermes_cli.gguf.types import TENSOR_TYPES
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from hermes_cli.gguf.source import Source
+    from hermes_cli.gguf.source import ByteSource
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -68,7 +68,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Header:
+class GGUFHeader:
     """What stands before the weights. Tensor data starts `data_offset` bytes into the file of `file_size` bytes."""
 
     version: int
@@ -96,7 +96,7 @@ class Header:
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def parse_header(data: bytes, *, file_size: int | None = None, arrays: Collection[str] = ()) -> Header:
+def parse_header(data: bytes, *, file_size: int | None = None, arrays: Collection[str] = ()) -> GGUFHeader:
     """Parse the header at the start of `data`.
 
     Args:
@@ -110,7 +110,7 @@ def parse_header(data: bytes, *, file_size: int | None = None, arrays: Collectio
     return read_source(BytesSource(data, file_size), "it", arrays)
 
 
-def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
+def read_header(path: Path, arrays: Collection[str] = ()) -> GGUFHeader:
     """Read and check the header of a file.
 
     Raises:
@@ -127,7 +127,7 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
         ) from error
 
 
-def read_source(source: Source, name: str, arrays: Collection[str] = ()) -> Header:
+def read_source(source: ByteSource, name: str, arrays: Collection[str] = ()) -> GGUFHeader:
     """Read and check the header of whatever `source` reads; `name` is what messages call it.
 
     Raises:
@@ -142,12 +142,12 @@ def read_source(source: Source, name: str, arrays: Collection[str] = ()) -> Head
             hint="give the path of a model in GGUF format; its name usually ends in .gguf.",
         )
     try:
-        return _parse(Reader(source), arrays)
+        return _parse(HeaderReader(source), arrays)
     except BadHeaderError as error:
         raise InvalidGGUFError(f"{name} is damaged: {error}.", hint=error.hint or FETCH_AGAIN) from None
 
 
-def _parse(reader: Reader, arrays: Collection[str]) -> Header:
+def _parse(reader: HeaderReader, arrays: Collection[str]) -> GGUFHeader:
     reader.take(4, "its magic number")
     version = _version(reader)
     tensor_count = _count(reader, "tensors", 24)
@@ -158,10 +158,10 @@ def _parse(reader: Reader, arrays: Collection[str]) -> Header:
         raise BadHeaderError(f"its alignment {alignment!r} is not a power of two up to {MAX_ALIGNMENT:,}")
     data_offset = math.ceil(reader.position / alignment) * alignment
     _check_tensors(tensors, alignment, reader.size - data_offset)
-    return Header(version, metadata, tensors, data_offset, reader.size)
+    return GGUFHeader(version, metadata, tensors, data_offset, reader.size)
 
 
-def _version(reader: Reader) -> int:
+def _version(reader: HeaderReader) -> int:
     version = reader.number("I", "its version")
     if version in VERSIONS:
         return version
@@ -178,14 +178,14 @@ def _version(reader: Reader) -> int:
     raise BadHeaderError(f"GGUF version {version} is unknown; versions {VERSIONS[0]} and {VERSIONS[1]} are supported")
 
 
-def _count(reader: Reader, what: str, least_bytes: int) -> int:
+def _count(reader: HeaderReader, what: str, least_bytes: int) -> int:
     value = reader.count(what, least_bytes)
     if value > MAX_ENTRIES:
         raise BadHeaderError(f"it claims {value:,} {what}, more than the {MAX_ENTRIES:,} that any model has")
     return value
 
 
-def _metadata(reader: Reader, count: int, arrays: Collection[str]) -> dict[str, Value]:
+def _metadata(reader: HeaderReader, count: int, arrays: Collection[str]) -> dict[str, Value]:
     metadata: dict[str, Value] = {}
     for index in range(count):
         key = reader.string(f"the name of metadata entry {index}", MAX_KEY)
@@ -195,7 +195,7 @@ def _metadata(reader: Reader, count: int, arrays: Collection[str]) -> dict[str, 
     return metadata
 
 
-def _tensor(reader: Reader, index: int) -> TensorInfo:
+def _tensor(reader: HeaderReader, index: int) -> TensorInfo:
     name = reader.string(f"the name of tensor {index}", MAX_NAME)
     dimensions = reader.number("I", f"tensor {name}")
     if not 1 <= dimensions <= MAX_DIMENSIONS:
@@ -228,7 +228,7 @@ def _check_tensors(tensors: tuple[TensorInfo, ...], alignment: int, available: i
 
 __all__ = [
     "ArrayInfo",
-    "Header",
+    "GGUFHeader",
     "Split",
     "TensorInfo",
     "parse_header",

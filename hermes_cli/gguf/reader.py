@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hermes_cli.gguf.source import Source
+    from hermes_cli.gguf.source import ByteSource
 
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -47,10 +47,10 @@ class BadHeaderError(Exception):
         self.hint = hint
 
 
-class Reader:
+class HeaderReader:
     """Reads forward through a source, chunk by chunk."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         self._source = source
         self.size = source.size
         self._chunk = b""

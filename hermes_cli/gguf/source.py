@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import IO, Protocol
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Bytes that can be read at any place. `size` is that of the whole file."""
 
     @property
@@ -24,7 +24,7 @@ class BytesSource:
         self.size = len(self._data) if size is None else size
 
     def read(self, offset: int, length: int) -> bytes:
-        """As `Source`."""
+        """As `ByteSource`."""
         return bytes(self._data[offset : offset + length])
 
 
@@ -36,7 +36,7 @@ class FileSource:
         self.size = file.seek(0, 2)
 
     def read(self, offset: int, length: int) -> bytes:
-        """As `Source`.
+        """As `ByteSource`.
 
         Raises:
             OSError: the disk cannot be read.

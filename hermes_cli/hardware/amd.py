@@ -11,15 +11,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hermes_cli.hardware.machine import Device, Note
-from hermes_cli.hardware.sysfs import Card, barred, cards, number, pci_name, text
-from hermes_cli.hardware.visible import visible
+from hermes_cli.hardware.sysfs import Card, access_problem, graphics_cards, pci_name, read_number, read_text
+from hermes_cli.hardware.visible import visible_devices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import ModuleType
 
-    from hermes_cli.hardware.system import Memory
+    from hermes_cli.hardware.system import SystemMemory
 
 VENDOR = 0x1002  # ATI, now AMD, at PCI-SIG
 NAMES = "usr/share/libdrm/amdgpu.ids"  # AMD's own list of models, part of libdrm
@@ -43,7 +43,7 @@ def load_smi() -> ModuleType | None:
 
 def devices(
     root: Path,
-    ram: Memory,
+    ram: SystemMemory,
     environ: Mapping[str, str],
     notes: list[Note],
     smi: Callable[[], ModuleType | None] = load_smi,
@@ -60,7 +60,7 @@ def devices(
         smi: gives the module amdsmi; called only if there is a card.
         through_vulkan: they are used with Vulkan, which neither minds ROCm's variables nor needs its device file.
     """
-    found = cards(root, VENDOR)
+    found = graphics_cards(root, VENDOR)
     for card in found:
         if card.driver != "amdgpu":
             other = f"The AMD GPU at {card.address} has no driver that helps here: {card.driver or 'none'}, not amdgpu."
@@ -81,8 +81,8 @@ def _chosen(found: list[Card], environ: Mapping[str, str], notes: list[Note]) ->
     before = len(found)
     of_hip = "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in environ else "CUDA_VISIBLE_DEVICES"
     for variable in ("ROCR_VISIBLE_DEVICES", of_hip):
-        identifiers = [f"GPU-{text(card.device / 'unique_id')}" for card in found]
-        found = [found[position] for position in visible(environ.get(variable), identifiers)]
+        identifiers = [f"GPU-{read_text(card.device / 'unique_id')}" for card in found]
+        found = [found[position] for position in visible_devices(environ.get(variable), identifiers)]
         if len(found) < before:
             hides = f'{variable}="{environ[variable]}" hides {before - len(found)} of {before} AMD GPUs.'
             notes.append(Note("devices", hides, fix=f"unset {variable}"))
@@ -91,13 +91,13 @@ def _chosen(found: list[Card], environ: Mapping[str, str], notes: list[Note]) ->
 
 
 def _device(
-    root: Path, card: Card, ram: Memory, bandwidth: float | None, notes: list[Note], *, through_vulkan: bool
+    root: Path, card: Card, ram: SystemMemory, bandwidth: float | None, notes: list[Note], *, through_vulkan: bool
 ) -> Device:
     name, target = _name(root, card), _target(root, card)
     total, free, unified = _memory(card, ram)
     if not total:
         notes.append(Note("devices", f"amdgpu does not tell the memory of {name}."))
-    reason, fix = barred(root, card, *(["dev/kfd"] if target and not through_vulkan else []))
+    reason, fix = access_problem(root, card, *(["dev/kfd"] if target and not through_vulkan else []))
     return Device(
         vendor="amd",
         name=name,
@@ -112,26 +112,26 @@ def _device(
         reason=reason,
         unified=unified,
         compute_capability=target,
-        driver=f"amdgpu {text(root / 'sys/module/amdgpu/version')}".strip(),
+        driver=f"amdgpu {read_text(root / 'sys/module/amdgpu/version')}".strip(),
     )
 
 
 def _name(root: Path, card: Card) -> str:
     """Servers' cards know their name; others are looked up by model and revision."""
     listed = re.search(
-        rf"^{card.product:04X},\s*{card.revision:02X},\s*(.+)$", text(root / NAMES), re.MULTILINE | re.IGNORECASE
+        rf"^{card.product:04X},\s*{card.revision:02X},\s*(.+)$", read_text(root / NAMES), re.MULTILINE | re.IGNORECASE
     )
-    name = text(card.device / "product_name") or (listed[1] if listed else pci_name(root, VENDOR, card.product))
+    name = read_text(card.device / "product_name") or (listed[1] if listed else pci_name(root, VENDOR, card.product))
     return name.strip().removeprefix("AMD ") or f"GPU {card.product:04x}"
 
 
-def _memory(card: Card, ram: Memory) -> tuple[int, int, bool]:
+def _memory(card: Card, ram: SystemMemory) -> tuple[int, int, bool]:
     """Total and free bytes, and whether they are the machine's RAM.
 
     A GPU inside the processor has a carve-out that the system does not count as RAM ("VRAM") and may take more from
     RAM, up to the size of its translation table ("GTT").
     """
-    shown = {name: number(card.device / f"mem_info_{name}") or 0 for name in _FIGURES}
+    shown = {name: read_number(card.device / f"mem_info_{name}") or 0 for name in _FIGURES}
     total, free = shown["vram_total"], shown["vram_total"] - shown["vram_used"]
     if not _in_processor(card, total):
         return total, free, False
@@ -161,7 +161,7 @@ def _target(root: Path, card: Card) -> str:
         return ""
     domain, bus, slot, function = (int(part, 16) for part in place.groups())
     for file in (root / "sys/class/kfd/kfd/topology/nodes").glob("*/properties"):
-        node = dict(re.findall(r"^(\w+) (\d+)$", text(file), re.MULTILINE))
+        node = dict(re.findall(r"^(\w+) (\d+)$", read_text(file), re.MULTILINE))
         version = int(node.get("gfx_target_version", 0))
         at = (int(node.get("domain", 0)), int(node.get("location_id", -1)))
         if version and at == (domain, bus << 8 | slot << 3 | function):
@@ -215,5 +215,5 @@ def _type(module: ModuleType, value: object) -> str:
 
 def _memory_clock(card: Card) -> float:
     """Hertz, the highest in pp_dpm_mclk ("3: 1249Mhz *")."""
-    steps = re.findall(r"^\d+: (\d+)Mhz", text(card.device / "pp_dpm_mclk"), re.MULTILINE | re.IGNORECASE)
+    steps = re.findall(r"^\d+: (\d+)Mhz", read_text(card.device / "pp_dpm_mclk"), re.MULTILINE | re.IGNORECASE)
     return max((int(step) * 1e6 for step in steps), default=0)

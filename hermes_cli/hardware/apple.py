@@ -11,7 +11,7 @@ from hermes_cli.hardware.machine import Device, Note
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from hermes_cli.hardware.system import Memory
+    from hermes_cli.hardware.system import SystemMemory
 
     Sysctl = Callable[[Sequence[str]], str]
 
@@ -54,7 +54,7 @@ def answers(run: Sysctl) -> dict[str, str]:
         return {}
 
 
-def devices(sysctl: Mapping[str, str], ram: Memory, notes: list[Note]) -> list[Device]:
+def devices(sysctl: Mapping[str, str], ram: SystemMemory, notes: list[Note]) -> list[Device]:
     """The GPU of an M-series chip; none on Macs with Intel processors, whose GPUs llama.cpp serves badly.
 
     Args:

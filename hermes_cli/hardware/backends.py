@@ -58,7 +58,7 @@ def library_folder() -> Path | None:
     return Path(spec.origin).parent / "lib" if spec and spec.origin else None
 
 
-def built(folder: Path | None) -> tuple[Backend, ...]:
+def built_backends(folder: Path | None) -> tuple[Backend, ...]:
     """The backends whose libraries are in the folder; the CPU always."""
     names = [file.name for file in folder.glob("*ggml-*")] if folder else []
     libraries = {match[1] for name in names if (match := LIBRARY.fullmatch(name))}
@@ -66,7 +66,7 @@ def built(folder: Path | None) -> tuple[Backend, ...]:
     return ("cpu", *(backend for backend in get_args(Backend) if backend in found))
 
 
-def fix_for(backend: Backend, *, windows: bool = sys.platform == "win32") -> str:
+def install_command(backend: Backend, *, windows: bool = sys.platform == "win32") -> str:
     """The one command that installs a llama-cpp-python with this backend.
 
     Windows' shells do not set a variable for one command, so there pip hands the flags to the build.
@@ -79,12 +79,12 @@ def fix_for(backend: Backend, *, windows: bool = sys.platform == "win32") -> str
     return f'CMAKE_ARGS="{" ".join(flags)}" {REBUILD}'
 
 
-def serving(vendor: Vendor, backends: tuple[Backend, ...]) -> Backend | None:
+def backend_for(vendor: Vendor, backends: tuple[Backend, ...]) -> Backend | None:
     """Which of the backends drives this vendor's devices, the faster one of two; None if none does."""
     return next((backend for backend in SERVED_BY[vendor] if backend in backends), None)
 
 
-def matched(devices: Sequence[Device], backends: tuple[Backend, ...]) -> tuple[Device, ...]:
+def assign_backends(devices: Sequence[Device], backends: tuple[Backend, ...]) -> tuple[Device, ...]:
     """The devices with the backend that will drive them; without one they are not usable, and `fix` says what helps.
 
     Cards of several vendors are used together with Vulkan only: no build has more of their own backends than one.
@@ -96,11 +96,11 @@ def matched(devices: Sequence[Device], backends: tuple[Backend, ...]) -> tuple[D
 def _matched(device: Device, backends: tuple[Backend, ...], *, mixed: bool) -> Device:
     if device.vendor == "amd" and device.backend == "vulkan":  # one that ROCm does not know
         backends = tuple(backend for backend in backends if backend != "rocm")
-    served = serving(device.vendor, backends)
+    served = backend_for(device.vendor, backends)
     if served:
         return replace(device, backend=served)
     if not device.usable:  # what keeps it from being used at all comes first
         return device
     wanted = "vulkan" if mixed else device.backend
     reason = f"the installed llama-cpp-python was built without {TITLES[wanted]}"
-    return replace(device, usable=False, reason=reason, fix=fix_for(wanted))
+    return replace(device, usable=False, reason=reason, fix=install_command(wanted))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from hermes_cli.hardware.system import Memory
+    from hermes_cli.hardware.system import SystemMemory
 
 MIB = 1 << 20
 PASS = 4 * MIB  # bytes one call touches: about 1 ms, so that threads rarely wait for each other in Python
@@ -54,7 +54,7 @@ class Measurement(NamedTuple):
 def ram_bandwidth(
     cpu: str,
     cores: int,
-    ram: Memory,
+    ram: SystemMemory,
     *,
     cache: int = 0,
     measured: bool = True,

@@ -9,27 +9,27 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from hermes_cli.hardware.sysfs import number, text
+from hermes_cli.hardware.sysfs import read_number, read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class MemoryGroup(NamedTuple):
+class CgroupMemory(NamedTuple):
     """One group that limits memory, in bytes. `used` is without what the kernel would drop first."""
 
     limit: int
     used: int
 
 
-def memory(root: Path) -> list[MemoryGroup]:
+def cgroup_memory(root: Path) -> list[CgroupMemory]:
     """The groups that limit this process's memory, innermost first."""
     folders, version = _groups(root, "memory")
     groups = (_memory_v1(folder) if version == 1 else _memory_v2(folder) for folder in folders)
     return [group for group in groups if group]
 
 
-def cpus(root: Path) -> float | None:
+def cgroup_cpus(root: Path) -> float | None:
     """How many CPUs' worth of time this process may use, None if nothing limits it."""
     folders, version = _groups(root, "cpu")
     quotas = [_quota_v1(folder) if version == 1 else _quota_v2(folder) for folder in folders]
@@ -43,7 +43,7 @@ def _groups(root: Path, controller: str) -> tuple[list[Path], int]:
     there at once, and then each controller belongs to one of them: version 1 if that names it.
     """
     two = ""
-    for controllers, path in re.findall(r"^\d+:([^:]*):(.*)$", text(root / "proc/self/cgroup"), re.MULTILINE):
+    for controllers, path in re.findall(r"^\d+:([^:]*):(.*)$", read_text(root / "proc/self/cgroup"), re.MULTILINE):
         if controller in controllers.split(","):
             top = root / "sys/fs/cgroup" / controller
             # "cpu" is a link to "cpu,cpuacct" on most systems, not on all
@@ -60,28 +60,28 @@ def _upwards(top: Path, path: str) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def _memory_v2(folder: Path) -> MemoryGroup | None:
+def _memory_v2(folder: Path) -> CgroupMemory | None:
     """memory.max is where the kernel kills, memory.high where it makes the process wait: neither is to be passed."""
-    limits = [limit for limit in (number(folder / "memory.max"), number(folder / "memory.high")) if limit]
+    limits = [limit for limit in (read_number(folder / "memory.max"), read_number(folder / "memory.high")) if limit]
     if not limits:  # both say "max" (or 0, with which nothing would run), or this is the root, which has neither
         return None
-    reclaimable = _counted(text(folder / "memory.stat"), "inactive_file")
-    return MemoryGroup(min(limits), _used(folder / "memory.current", reclaimable))
+    reclaimable = _counted(read_text(folder / "memory.stat"), "inactive_file")
+    return CgroupMemory(min(limits), _used(folder / "memory.current", reclaimable))
 
 
-def _memory_v1(folder: Path) -> MemoryGroup | None:
+def _memory_v1(folder: Path) -> CgroupMemory | None:
     """The group's limit, or that of a group above which a container cannot see, if it is lower."""
-    own = number(folder / "memory.limit_in_bytes")  # unlimited is a number just below 2^63: no limit to any RAM
-    stat = text(folder / "memory.stat")
+    own = read_number(folder / "memory.limit_in_bytes")  # unlimited is a number just below 2^63: no limit to any RAM
+    stat = read_text(folder / "memory.stat")
     limits = [limit for limit in (own, _counted(stat, "hierarchical_memory_limit")) if limit]
     if not limits:
         return None
-    return MemoryGroup(min(limits), _used(folder / "memory.usage_in_bytes", _counted(stat, "total_inactive_file")))
+    return CgroupMemory(min(limits), _used(folder / "memory.usage_in_bytes", _counted(stat, "total_inactive_file")))
 
 
 def _used(usage: Path, reclaimable: int) -> int:
     """Usage counts cached files; of those the inactive ones are dropped before anything else is refused."""
-    return max((number(usage) or 0) - reclaimable, 0)
+    return max((read_number(usage) or 0) - reclaimable, 0)
 
 
 def _counted(stat: str, name: str) -> int:
@@ -92,10 +92,10 @@ def _counted(stat: str, name: str) -> int:
 
 def _quota_v2(folder: Path) -> float | None:
     """cpu.max: "200000 100000" is two CPUs, "max 100000" no limit."""
-    quota, _, period = text(folder / "cpu.max").partition(" ")
+    quota, _, period = read_text(folder / "cpu.max").partition(" ")
     return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) else None
 
 
 def _quota_v1(folder: Path) -> float | None:
-    quota, period = number(folder / "cpu.cfs_quota_us"), number(folder / "cpu.cfs_period_us")
+    quota, period = read_number(folder / "cpu.cfs_quota_us"), read_number(folder / "cpu.cfs_period_us")
     return quota / period if quota and period and quota > 0 else None  # -1 is no limit

@@ -21,7 +21,7 @@ LARGEST = 1 << 46  # bytes; no device has 64 TiB
 SLOWEST, FASTEST = 1e9, 1e14  # bytes per second; no GPU's memory is slower or faster
 
 
-def completed(
+def complete_devices(
     devices: Iterable[Device], ram: int, ram_bandwidth: float | None, notes: list[Note]
 ) -> tuple[Device, ...]:
     """The devices with everything that can be known of how fast they are.
@@ -49,9 +49,9 @@ def _plausible(device: Device) -> Device:
 
 
 def _with_speed(device: Device, ram: int, ram_bandwidth: float | None, notes: list[Note]) -> Device:
-    from hermes_cli.hardware.lookup import by_probed_name  # noqa: PLC0415 - 10 ms, only where there is a GPU
+    from hermes_cli.hardware.lookup import gpu_reported_as  # noqa: PLC0415 - 10 ms, only where there is a GPU
 
-    listed = by_probed_name(device.vendor, device.name, (ram if device.unified else device.total) or None)
+    listed = gpu_reported_as(device.vendor, device.name, (ram if device.unified else device.total) or None)
     device = replace(device, operations=listed.operations if listed else None)
     if device.bandwidth is not None:
         return device

@@ -10,12 +10,12 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from hermes_cli.hardware.machine import Device, Note
-from hermes_cli.hardware.sysfs import Card, barred, cards, number, pci_name, text
+from hermes_cli.hardware.sysfs import Card, access_problem, graphics_cards, pci_name, read_number, read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hermes_cli.hardware.system import Memory
+    from hermes_cli.hardware.system import SystemMemory
 
 VENDOR = 0x8086  # Intel at PCI-SIG
 INTEGRATED = ":00:02.0"  # where every GPU inside an Intel processor sits, and no card does
@@ -24,7 +24,7 @@ WINDOW = 2  # the BAR that shows a card's own memory (i915's and xe's LMEM_BAR)
 SMALL_WINDOW = GIB // 4  # all that is shown without resizable BAR
 
 
-class Model(NamedTuple):
+class CardModel(NamedTuple):
     """A card's name and its memory in GiB, 0 where it was sold with several sizes."""
 
     name: str
@@ -33,22 +33,22 @@ class Model(NamedTuple):
 
 # Cards by PCI id, from Intel's list of discrete GPUs (dgpu-docs.intel.com, "Hardware table") and product pages.
 MODELS = {
-    0x5690: Model("Arc A770M", 16),
-    0x5691: Model("Arc A730M", 12),
-    0x5692: Model("Arc A550M", 8),
-    0x5693: Model("Arc A370M", 4),
-    0x5694: Model("Arc A350M", 4),
-    0x56A0: Model("Arc A770", 0),
-    0x56A1: Model("Arc A750", 8),
-    0x56A2: Model("Arc A580", 8),
-    0x56A5: Model("Arc A380", 6),
-    0x56A6: Model("Arc A310", 4),
-    0xE20B: Model("Arc B580", 12),
-    0xE20C: Model("Arc B570", 10),
+    0x5690: CardModel("Arc A770M", 16),
+    0x5691: CardModel("Arc A730M", 12),
+    0x5692: CardModel("Arc A550M", 8),
+    0x5693: CardModel("Arc A370M", 4),
+    0x5694: CardModel("Arc A350M", 4),
+    0x56A0: CardModel("Arc A770", 0),
+    0x56A1: CardModel("Arc A750", 8),
+    0x56A2: CardModel("Arc A580", 8),
+    0x56A5: CardModel("Arc A380", 6),
+    0x56A6: CardModel("Arc A310", 4),
+    0xE20B: CardModel("Arc B580", 12),
+    0xE20C: CardModel("Arc B570", 10),
 }
 
 
-def devices(root: Path, ram: Memory, notes: list[Note]) -> list[Device]:
+def devices(root: Path, ram: SystemMemory, notes: list[Note]) -> list[Device]:
     """Intel's GPUs by PCI address; Vulkan drives them all.
 
     Args:
@@ -56,10 +56,10 @@ def devices(root: Path, ram: Memory, notes: list[Note]) -> list[Device]:
         ram: what a GPU inside the processor shares.
         notes: what cannot be found out is added here.
     """
-    return [_device(root, card, ram, notes) for card in cards(root, VENDOR) if card.driver in {"i915", "xe"}]
+    return [_device(root, card, ram, notes) for card in graphics_cards(root, VENDOR) if card.driver in {"i915", "xe"}]
 
 
-def _device(root: Path, card: Card, ram: Memory, notes: list[Note]) -> Device:
+def _device(root: Path, card: Card, ram: SystemMemory, notes: list[Note]) -> Device:
     name = _name(root, card)
     unified = card.address.endswith(INTEGRATED) and card.product not in MODELS
     total = _share(ram.total) if unified else _own_memory(card)
@@ -69,7 +69,7 @@ def _device(root: Path, card: Card, ram: Memory, notes: list[Note]) -> Device:
     elif not unified:
         assumed = f"The kernel does not tell how much memory of {name} is free; all of it is assumed to be."
         notes.append(Note("devices", assumed))
-    reason, fix = barred(root, card)
+    reason, fix = access_problem(root, card)
     return Device(
         vendor="intel",
         name=name,
@@ -98,9 +98,9 @@ def _share(ram: int) -> int:
 
 def _own_memory(card: Card) -> int:
     """Bytes of a card's own memory, 0 if nothing tells."""
-    tiles = [number(file) or 0 for shown in _TILES for file in card.device.glob(shown)]
+    tiles = [read_number(file) or 0 for shown in _TILES for file in card.device.glob(shown)]
     listed = MODELS[card.product].memory * GIB if card.product in MODELS else 0
-    return sum(tiles) or number(card.folder / "lmem_total_bytes") or listed or _window(card)
+    return sum(tiles) or read_number(card.folder / "lmem_total_bytes") or listed or _window(card)
 
 
 _TILES = ("tile*/physical_vram_size_bytes", "tile*/memory/physical_vram_size_bytes")  # older and newer xe
@@ -111,7 +111,7 @@ def _window(card: Card) -> int:
 
     It is a power of two, so for 6, 10 or 12 GB it would be too large: those models are in the table above.
     """
-    ranges = re.findall(r"^0x([0-9a-f]+) 0x([0-9a-f]+) 0x[0-9a-f]+$", text(card.device / "resource"), re.MULTILINE)
+    ranges = re.findall(r"^0x([0-9a-f]+) 0x([0-9a-f]+) 0x[0-9a-f]+$", read_text(card.device / "resource"), re.MULTILINE)
     if len(ranges) <= WINDOW:
         return 0
     start, end = (int(part, 16) for part in ranges[WINDOW])

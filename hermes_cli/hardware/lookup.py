@@ -71,7 +71,7 @@ def find_gpu(text: str) -> Gpu:
     Raises:
         UsageError: no GPU has that name (the hint holds the nearest ones), or several have and none is the usual one.
     """
-    found = variants(text)
+    found = gpus_named(text)
     if len(found) == 1:
         return found[0]
     usual = [gpu for gpu in found if gpu.usual]
@@ -83,7 +83,7 @@ def find_gpu(text: str) -> Gpu:
     )
 
 
-def variants(text: str) -> tuple[Gpu, ...]:
+def gpus_named(text: str) -> tuple[Gpu, ...]:
     """All GPUs of that name, at least one; a name that is one GPU's full name is only that one's.
 
     Raises:
@@ -96,7 +96,7 @@ def variants(text: str) -> tuple[Gpu, ...]:
     return found
 
 
-def by_probed_name(vendor: Vendor, name: str, memory: int | None, *, cores: int | None = None) -> Gpu | None:
+def gpu_reported_as(vendor: Vendor, name: str, memory: int | None, *, cores: int | None = None) -> Gpu | None:
     """The table's entry for a device that a probe found, None if it has none or the name leaves it open.
 
     A device whose memory is not that of the entry is something else (a slice of the GPU, or a rebuilt card): None.

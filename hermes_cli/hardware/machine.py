@@ -7,8 +7,8 @@ from typing import Literal
 
 Vendor = Literal["nvidia", "amd", "intel", "apple"]
 Backend = Literal["cpu", "cuda", "rocm", "metal", "vulkan", "sycl"]
-Source = Literal["probed", "measured", "table", "given", "assumed"]
-Subject = Literal["devices", "ram", "simulation"]
+ValueSource = Literal["probed", "measured", "table", "given", "assumed"]
+NoteSubject = Literal["devices", "ram", "simulation"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Note:
         fix: the one command that helps, empty if there is none.
     """
 
-    about: Subject
+    about: NoteSubject
     text: str
     fix: str = ""
 
@@ -48,7 +48,7 @@ class Device:
     total: int
     free: int
     bandwidth: float | None
-    bandwidth_source: Source
+    bandwidth_source: ValueSource
     backend: Backend
     usable: bool = True
     fix: str = ""
@@ -80,7 +80,7 @@ class Machine:
     ram_total: int
     ram_available: int
     ram_bandwidth: float | None
-    ram_bandwidth_source: Source
+    ram_bandwidth_source: ValueSource
     cpu: str
     cores: int
     simd: tuple[str, ...]

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_cli.hardware.machine import Device, Note
 from hermes_cli.hardware.sysfs import container_engine, on_pci
-from hermes_cli.hardware.visible import visible
+from hermes_cli.hardware.visible import visible_devices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
     from types import ModuleType
 
-    from hermes_cli.hardware.system import Memory
+    from hermes_cli.hardware.system import SystemMemory
 
 VENDOR = 0x10DE  # NVIDIA at PCI-SIG
 VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -54,7 +54,9 @@ def _card_seen(root: Path) -> bool:
     return (root / "dev/nvidiactl").exists() or on_pci(root, VENDOR)
 
 
-def devices(nvml: ModuleType, root: Path, ram: Memory, environ: Mapping[str, str], notes: list[Note]) -> list[Device]:
+def devices(
+    nvml: ModuleType, root: Path, ram: SystemMemory, environ: Mapping[str, str], notes: list[Note]
+) -> list[Device]:
     """The GPUs that CUDA programs started now would see, in their order.
 
     Args:
@@ -140,7 +142,7 @@ class _Unit:
 class _Cards:
     """All that NVML tells of this machine's cards."""
 
-    def __init__(self, library: _Library, ram: Memory, notes: list[Note]) -> None:
+    def __init__(self, library: _Library, ram: SystemMemory, notes: list[Note]) -> None:
         self._ask = library.ask
         self._library = library
         self._ram = ram
@@ -184,7 +186,7 @@ class _Cards:
         instances = {card.uuid: list(self._instances(card)) for card in cards if self._in_mig_mode(card)}
         units = cards + [unit for several in instances.values() for unit in several]
         identifiers = [unit.uuid for unit in units] + [self._older_name(unit) for unit in units]
-        positions = visible(choice, identifiers, indexable=len(cards))
+        positions = visible_devices(choice, identifiers, indexable=len(cards))
         named = [units[position] for position in dict.fromkeys(position % len(units) for position in positions)]
         chosen = [one for unit in named for one in instances.get(unit.uuid, [unit])]
         everything = [one for card in cards for one in instances.get(card.uuid, [card])]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli import paths
 from hermes_cli.hardware import amd, apple, backends, bandwidth, intel, nvidia, system
-from hermes_cli.hardware.complete import completed
+from hermes_cli.hardware.complete import complete_devices
 from hermes_cli.hardware.machine import Device, Machine, Note
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from hermes_cli.hardware.machine import Backend, Vendor
-    from hermes_cli.hardware.system import Memory
+    from hermes_cli.hardware.system import SystemMemory
 
 GIB = 1 << 30
 VULKANS_CHOICE = "GGML_VK_VISIBLE_DEVICES"  # indexes among Vulkan's devices
 
 
 @dataclass(frozen=True)
-class Sources:
+class ProbeSources:
     """Where the probe looks. The defaults are this machine; tests give recorded ones.
 
     Attributes:
@@ -47,19 +47,19 @@ class Sources:
     nvml: Callable[[Path, list[Note]], ModuleType | None] = nvidia.load
     amdsmi: Callable[[], ModuleType | None] = amd.load_smi
     sysctl: apple.Sysctl | None = apple.run_sysctl if sys.platform == "darwin" else None
-    host_memory: Callable[[], Memory] = system.host_memory
+    host_memory: Callable[[], SystemMemory] = system.host_memory
     allowed_cpus: Callable[[], set[int] | None] = system.allowed_cpus
     libraries: Callable[[], Path | None] = backends.library_folder
 
 
-def probe(*, measure: bool = True, sources: Sources | None = None) -> Machine:
+def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machine:
     """Look at this machine.
 
     Args:
         measure: whether to measure RAM's bandwidth if that is due.
         sources: where to look instead of at this machine.
     """
-    sources = sources or Sources()
+    sources = sources or ProbeSources()
     notes: list[Note] = []
     root, sysctl = sources.root, apple.answers(sources.sysctl) if sources.sysctl else {}
     host = sources.host_memory()
@@ -70,11 +70,11 @@ def probe(*, measure: bool = True, sources: Sources | None = None) -> Machine:
     cpu, cores = system.cpu_name(root, sysctl), system.cores(root, sysctl, sources.allowed_cpus())
     cache = system.last_level_cache(root)
     speed = bandwidth.ram_bandwidth(cpu, cores, ram, cache=cache, measured=measure)
-    built = backends.built(sources.libraries())
-    devices = _cards_first(backends.matched(_devices(sources, sysctl, ram, built, notes), built))
+    built = backends.built_backends(sources.libraries())
+    devices = _cards_first(backends.assign_backends(_devices(sources, sysctl, ram, built, notes), built))
     disk = paths.models_dir()
     return Machine(
-        devices=completed(devices, host.total, speed, notes),
+        devices=complete_devices(devices, host.total, speed, notes),
         ram_total=ram.total,
         ram_available=ram.available,
         ram_bandwidth=speed,
@@ -91,13 +91,13 @@ def probe(*, measure: bool = True, sources: Sources | None = None) -> Machine:
 
 
 def _devices(
-    sources: Sources, sysctl: Mapping[str, str], ram: Memory, built: tuple[Backend, ...], notes: list[Note]
+    sources: ProbeSources, sysctl: Mapping[str, str], ram: SystemMemory, built: tuple[Backend, ...], notes: list[Note]
 ) -> list[Device]:
     """All GPUs, in the order in which llama.cpp registers what drives them (ggml/src/ggml-backend-reg.cpp)."""
     root, environ = sources.root, sources.environ
 
     def through_vulkan(vendor: Vendor) -> bool:
-        return backends.serving(vendor, built) == "vulkan"
+        return backends.backend_for(vendor, built) == "vulkan"
 
     def of_nvidia() -> list[Device]:
         nvml = sources.nvml(root, notes)

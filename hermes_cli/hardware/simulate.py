@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from hermes_cli.errors import UsageError
 from hermes_cli.hardware.apple import gpu_limit
 from hermes_cli.hardware.gpus import GIB, Gpu
-from hermes_cli.hardware.lookup import find_gpu, typical_bandwidth, variants
+from hermes_cli.hardware.lookup import find_gpu, gpus_named, typical_bandwidth
 from hermes_cli.hardware.machine import Device, Machine, Note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hermes_cli.hardware.machine import Backend, Subject, Vendor
+    from hermes_cli.hardware.machine import Backend, NoteSubject, Vendor
 
 MIB = 2**20
 LARGEST_SIZE = 100 * 2**40
@@ -121,7 +121,7 @@ def _refuse_contradictions(**given: bool) -> None:
         )
 
 
-def _replaced(machine: Machine, *subjects: Subject, notes: Sequence[Note] = ()) -> Machine:
+def _replaced(machine: Machine, *subjects: NoteSubject, notes: Sequence[Note] = ()) -> Machine:
     """The machine marked as one that is not at hand, without what was noted about the parts that are replaced."""
     kept = (note for note in machine.notes if note.about not in subjects)
     return replace(machine, simulated=True, notes=tuple(dict.fromkeys((*kept, *notes))))
@@ -272,7 +272,7 @@ def _mac(here: Machine, text: str) -> Machine:
 
 def _chip(name: str, ram: int) -> Gpu:
     """The chip of that name that is sold with that much memory, which also tells variants apart."""
-    chips = [chip for chip in variants(name) if chip.vendor == "apple"]
+    chips = [chip for chip in gpus_named(name) if chip.vendor == "apple"]
     if not chips:
         raise UsageError(f"--apple: {name} is no chip of Apple's.", hint=f'cards are named with --gpu: --gpu "{name}"')
     fitting = [chip for chip in chips if ram in {size * GIB for size in chip.sizes}]
@@ -289,7 +289,7 @@ def _no_memory_said(text: str) -> UsageError:
     """What is wrong with --apple when it does not end with a size."""
     example = "M4 Max 64G"
     try:
-        chips = [chip for chip in variants(text) if chip.vendor == "apple"]
+        chips = [chip for chip in gpus_named(text) if chip.vendor == "apple"]
     except UsageError:
         chips = []
     if chips:

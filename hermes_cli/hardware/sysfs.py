@@ -19,7 +19,7 @@ DISPLAY = 0x03  # the PCI class of display controllers: the top byte of "0x03000
 PCI_IDS = ("usr/share/hwdata/pci.ids", "usr/share/misc/pci.ids")  # Fedora and Arch; Debian and SUSE
 
 
-def text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """What the file says, without the newline at its end; empty where it cannot be read."""
     try:
         return path.read_text("utf-8", "replace").strip("\n\0 ")
@@ -27,10 +27,10 @@ def text(path: Path) -> str:
         return ""
 
 
-def number(path: Path) -> int | None:
+def read_number(path: Path) -> int | None:
     """The number in the file, decimal or 0x…; None where there is none."""
     try:
-        return int(text(path), 0)
+        return int(read_text(path), 0)
     except ValueError:
         return None
 
@@ -54,26 +54,26 @@ class Card:
     driver: str
 
 
-def cards(root: Path, vendor: int) -> list[Card]:
+def graphics_cards(root: Path, vendor: int) -> list[Card]:
     """The vendor's graphics cards by PCI address, which is how drivers enumerate them."""
     found = [
         _card(folder)
         for folder in (root / "sys/class/drm").glob("card*")
         # card0-DP-1 and the like are the connectors of card0
-        if re.fullmatch(r"card\d+", folder.name) and number(folder / "device/vendor") == vendor
+        if re.fullmatch(r"card\d+", folder.name) and read_number(folder / "device/vendor") == vendor
     ]
     return sorted(found, key=lambda card: (card.address, card.folder.name))
 
 
 def _card(folder: Path) -> Card:
     device = folder / "device"
-    event = dict(re.findall(r"^(\w+)=(.*)$", text(device / "uevent"), re.MULTILINE))
+    event = dict(re.findall(r"^(\w+)=(.*)$", read_text(device / "uevent"), re.MULTILINE))
     return Card(
         folder=folder,
         device=device,
         address=event.get("PCI_SLOT_NAME", ""),
-        product=number(device / "device") or 0,
-        revision=number(device / "revision") or 0,
+        product=read_number(device / "device") or 0,
+        revision=read_number(device / "revision") or 0,
         driver=event.get("DRIVER", ""),
     )
 
@@ -81,12 +81,12 @@ def _card(folder: Path) -> Card:
 def on_pci(root: Path, vendor: int) -> bool:
     """Whether a display controller of this vendor is plugged in, with or without a driver."""
     return any(
-        number(device / "vendor") == vendor and (number(device / "class") or 0) >> 16 == DISPLAY
+        read_number(device / "vendor") == vendor and (read_number(device / "class") or 0) >> 16 == DISPLAY
         for device in (root / "sys/bus/pci/devices").glob("*")
     )
 
 
-def barred(root: Path, card: Card, *others: str) -> tuple[str, str]:
+def access_problem(root: Path, card: Card, *others: str) -> tuple[str, str]:
     """Why this process cannot use the card, and the one command that changes it; both empty if it can.
 
     /sys is the same in a container and outside, so a card may be seen that cannot be used.

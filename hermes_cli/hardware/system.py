@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hermes_cli import paths
 from hermes_cli.hardware import cgroup
-from hermes_cli.hardware.sysfs import text
+from hermes_cli.hardware.sysfs import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -70,32 +70,32 @@ ARM_CORES = {  # "CPU implementer" and "CPU part" of /proc/cpuinfo, from the cor
 }
 
 
-class Memory(NamedTuple):
+class SystemMemory(NamedTuple):
     """RAM in bytes: all of it, and what programs can get without swapping."""
 
     total: int
     available: int
 
 
-def host_memory() -> Memory:
+def host_memory() -> SystemMemory:
     """The whole machine's RAM, whatever a container may have of it."""
     import psutil  # noqa: PLC0415 - 15 ms that commands without a probe can save
 
     memory = psutil.virtual_memory()
-    return Memory(memory.total, memory.available)
+    return SystemMemory(memory.total, memory.available)
 
 
-def within_limits(root: Path, host: Memory) -> Memory:
+def within_limits(root: Path, host: SystemMemory) -> SystemMemory:
     """What the groups this process is in leave of the machine's RAM."""
-    groups = cgroup.memory(root)
+    groups = cgroup.cgroup_memory(root)
     total = min([host.total, *(group.limit for group in groups)])
     available = min([host.available, *(group.limit - group.used for group in groups)])
-    return Memory(total, min(max(available, 0), total))
+    return SystemMemory(total, min(max(available, 0), total))
 
 
 def cpu_name(root: Path, sysctl: Mapping[str, str]) -> str:
     """The processor as its maker calls it, or the board or the architecture where it has no name."""
-    info = text(root / "proc/cpuinfo")
+    info = read_text(root / "proc/cpuinfo")
     told = re.search(r"^model name\s*: (.+)$", info, re.MULTILINE)
     name = (
         sysctl.get("machdep.cpu.brand_string") or (told[1] if told else "") or _arm_name(root, info) or _registry_name()
@@ -107,7 +107,7 @@ def _arm_name(root: Path, info: str) -> str:
     """Servers by their cores, boards by the firmware's device tree ("Raspberry Pi 5 Model B Rev 1.0")."""
     ids = dict(re.findall(r"^CPU (implementer|part)\s*: (0x[0-9a-f]+)$", info, re.MULTILINE))
     core = ARM_CORES.get((int(ids.get("implementer", "0"), 0), int(ids.get("part", "0"), 0)), "")
-    return text(root / "proc/device-tree/model") or core
+    return read_text(root / "proc/device-tree/model") or core
 
 
 def _registry_name() -> str:
@@ -133,14 +133,14 @@ def cores(root: Path, sysctl: Mapping[str, str], allowed: Iterable[int] | None) 
     """
     physical = int(sysctl.get("hw.perflevel0.physicalcpu") or sysctl.get("hw.physicalcpu") or 0)
     physical = physical or len({_core(root, cpu) for cpu in allowed or ()}) or _counted_cores()
-    quota = cgroup.cpus(root)
+    quota = cgroup.cgroup_cpus(root)
     return max(physical if quota is None else min(physical, int(quota)), 1)
 
 
 def _core(root: Path, cpu: int) -> str:
     """What all logical CPUs of one core have in common: the list of them ("0,16"); newer kernels first."""
     topology = root / CPU_FOLDER / f"cpu{cpu}/topology"
-    return text(topology / "core_cpus_list") or text(topology / "thread_siblings_list") or str(cpu)
+    return read_text(topology / "core_cpus_list") or read_text(topology / "thread_siblings_list") or str(cpu)
 
 
 def _counted_cores() -> int:
@@ -151,7 +151,7 @@ def _counted_cores() -> int:
 
 def last_level_cache(root: Path) -> int:
     """Bytes of the first CPU's largest cache, 0 if unknown. Files say "266240K"."""
-    sizes = (text(file) for file in (root / CPU_FOLDER / "cpu0/cache").glob("index*/size"))
+    sizes = (read_text(file) for file in (root / CPU_FOLDER / "cpu0/cache").glob("index*/size"))
     return max((int(size[:-1]) << 10 for size in sizes if re.fullmatch(r"\d+K", size)), default=0)
 
 
@@ -164,7 +164,7 @@ def simd(root: Path, sysctl: Mapping[str, str]) -> tuple[str, ...]:
         import ctypes  # noqa: PLC0415 - 5 ms
 
         return windows_simd(lambda feature: bool(ctypes.windll.kernel32.IsProcessorFeaturePresent(feature)))
-    found = re.search(r"^(?:flags|Features)\s*: (.*)$", text(root / "proc/cpuinfo"), re.MULTILINE)
+    found = re.search(r"^(?:flags|Features)\s*: (.*)$", read_text(root / "proc/cpuinfo"), re.MULTILINE)
     flags = set(found[1].split()) if found else set()
     return tuple(dict.fromkeys(name for flag, name in CPUINFO_FLAGS.items() if flag in flags))
 
@@ -182,8 +182,8 @@ def os_text(root: Path) -> str:
         return f"macOS {platform.mac_ver()[0]}, {machine}"
     if system == "Windows":
         return f"Windows {release} ({platform.version()}), {machine}"
-    distribution = re.search(r'^PRETTY_NAME="?(.*?)"?$', text(root / "etc/os-release"), re.MULTILINE)
-    kernel = text(root / "proc/sys/kernel/osrelease") or release
+    distribution = re.search(r'^PRETTY_NAME="?(.*?)"?$', read_text(root / "etc/os-release"), re.MULTILINE)
+    kernel = read_text(root / "proc/sys/kernel/osrelease") or release
     wsl = " under WSL" if "microsoft" in kernel.lower() else ""
     return ", ".join([*([distribution[1]] if distribution else []), f"{system} {kernel}{wsl}", machine])
 

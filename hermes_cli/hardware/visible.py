@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 MOST_DIGITS = 9  # of an index; Python refuses to read numbers of some thousand
 
 
-def visible(choice: str | None, identifiers: Sequence[str], indexable: int | None = None) -> list[int]:
+def visible_devices(choice: str | None, identifiers: Sequence[str], indexable: int | None = None) -> list[int]:
     """Positions of the devices that the variable leaves, in its order.
 
     The CUDA C++ programming guide (environment variables): a list of indexes, of UUIDs or of their unambiguous

@@ -13,7 +13,7 @@ ENDLESS = 1 << 62
 
 
 @dataclass(eq=False)
-class Tensor:
+class GraphTensor:
     """A tensor of a graph.
 
     Attributes:
@@ -29,9 +29,9 @@ class Tensor:
 
     size: int
     shape: tuple[int, ...]
-    sources: tuple[Tensor, ...] = ()
+    sources: tuple[GraphTensor, ...] = ()
     in_place: bool = False
-    view_of: Tensor | None = None
+    view_of: GraphTensor | None = None
     is_input: bool = False
     is_output: bool = False
     is_external: bool = False
@@ -46,11 +46,11 @@ class Graph:
     """Tensors in the order in which they are computed."""
 
     def __init__(self) -> None:
-        self.nodes: list[Tensor] = []
-        self.leaves: list[Tensor] = []
+        self.nodes: list[GraphTensor] = []
+        self.leaves: list[GraphTensor] = []
         self._seen: set[int] = set()
 
-    def expand(self, tensor: Tensor) -> Tensor:
+    def expand(self, tensor: GraphTensor) -> GraphTensor:
         """Add a tensor behind everything that it needs (`ggml_build_forward_expand`)."""
         if id(tensor) not in self._seen:
             self._seen.add(id(tensor))
@@ -114,7 +114,7 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _allocate(memory: _Memory, node: Tensor) -> None:
+def _allocate(memory: _Memory, node: GraphTensor) -> None:
     """`ggml_gallocr_allocate_node`."""
     if node.owned or node.view_of or node.is_external:
         return
@@ -127,13 +127,13 @@ def _allocate(memory: _Memory, node: Tensor) -> None:
     node.offset = memory.take(node.size)
 
 
-def _can_take_place_of(node: Tensor, source: Tensor) -> bool:
+def _can_take_place_of(node: GraphTensor, source: GraphTensor) -> bool:
     """Only memory that the source owns itself, and that nobody else reads; so never through a view."""
     alone = source.children == 1 and source.views == 0
     return source.owned and alone and node.shape == source.shape and not source.is_output
 
 
-def _release(memory: _Memory, source: Tensor) -> None:
+def _release(memory: _Memory, source: GraphTensor) -> None:
     """One reader less (the end of `ggml_gallocr_alloc_graph_impl`)."""
     source.children -= 1
     if source.children or source.views:
@@ -147,7 +147,7 @@ def _release(memory: _Memory, source: Tensor) -> None:
         _free(memory, source)
 
 
-def _free(memory: _Memory, tensor: Tensor) -> None:
+def _free(memory: _Memory, tensor: GraphTensor) -> None:
     """`ggml_gallocr_free_node`."""
     if tensor.owned and not tensor.is_output:
         memory.give(tensor.offset, tensor.size)

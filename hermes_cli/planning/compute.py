@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from hermes_cli.planning.allocator import Graph, Tensor
+from hermes_cli.planning.allocator import Graph, GraphTensor
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Architecture
@@ -23,7 +23,7 @@ V_ROTATION_SIZE = 64
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchShape:
     """What one pass works on.
 
     Attributes:
@@ -49,7 +49,7 @@ class Batch:
 
 
 @lru_cache(maxsize=4096)
-def compute_bytes(a: Architecture, batch: Batch) -> int:
+def compute_bytes(a: Architecture, batch: BatchShape) -> int:
     """Bytes of the compute buffer on one device that holds all layers."""
     return _Builder(a, batch).graph().peak()
 
@@ -57,7 +57,7 @@ def compute_bytes(a: Architecture, batch: Batch) -> int:
 class _Builder:
     """Builds the graph; methods are named after those of llama-graph.cpp."""
 
-    def __init__(self, a: Architecture, batch: Batch) -> None:
+    def __init__(self, a: Architecture, batch: BatchShape) -> None:
         self.a = a
         self.batch = batch
         self.g = Graph()
@@ -96,7 +96,7 @@ class _Builder:
         self.g.expand(logits)
         return self.g
 
-    def _layer(self, start: Tensor, *, last: bool) -> Tensor:
+    def _layer(self, start: GraphTensor, *, last: bool) -> GraphTensor:
         attended, kept = self._attention(self._norm(start)), start
         if last:
             width, rows = self.a.embedding_length, self.batch.outputs
@@ -106,7 +106,7 @@ class _Builder:
         forwarded = (self._experts if self.a.experts else self._feed_forward)(self._norm(summed))
         return self._in_place(forwarded, summed)
 
-    def _attention(self, normed: Tensor) -> Tensor:
+    def _attention(self, normed: GraphTensor) -> GraphTensor:
         a, b, n = self.a, self.batch, self.batch.tokens
         query = self._projected(normed, a.heads, norm=True, rope=True)
         key = self._projected(normed, a.kv_heads, norm=True, rope=True)
@@ -132,7 +132,7 @@ class _Builder:
             mixed = self._rotated(mixed, self.v_rotation)
         return self._new(a.embedding_length, n, sources=(mixed,))
 
-    def _projected(self, normed: Tensor, heads: int, *, norm: bool = False, rope: bool = False) -> Tensor:
+    def _projected(self, normed: GraphTensor, heads: int, *, norm: bool = False, rope: bool = False) -> GraphTensor:
         a, n = self.a, self.batch.tokens
         flat = self._new(heads * a.head_length, n, sources=(normed,))
         if a.kind == "seed_oss":
@@ -142,25 +142,25 @@ class _Builder:
             shaped = self._norm(shaped)
         return self._in_place(shaped, self.positions) if rope else shaped
 
-    def _rotated(self, tensor: Tensor, rotation: Tensor) -> Tensor:
+    def _rotated(self, tensor: GraphTensor, rotation: GraphTensor) -> GraphTensor:
         flat = _view(tensor, (rotation.size, tensor.size))
-        turned = Tensor(tensor.size, flat.shape, (rotation, flat))
+        turned = GraphTensor(tensor.size, flat.shape, (rotation, flat))
         return _view(turned, tensor.shape)
 
-    def _store(self, tensor: Tensor, cells: Tensor) -> None:
-        self.g.expand(Tensor(0, (), (_view(tensor), cells), is_external=True))
+    def _store(self, tensor: GraphTensor, cells: GraphTensor) -> None:
+        self.g.expand(GraphTensor(0, (), (_view(tensor), cells), is_external=True))
 
-    def _norm(self, tensor: Tensor) -> Tensor:
+    def _norm(self, tensor: GraphTensor) -> GraphTensor:
         """RMS norm, then times its weight; each writes over its source where nobody else needs it."""
         return self._in_place(self._in_place(tensor))
 
-    def _feed_forward(self, normed: Tensor) -> Tensor:
+    def _feed_forward(self, normed: GraphTensor) -> GraphTensor:
         inner, width, rows = self.a.feed_forward_length, self.a.embedding_length, normed.shape[-1]
         up = self._new(inner, rows, sources=(normed,))
         gate = self._new(inner, rows, sources=(normed,))
         return self._new(width, rows, sources=(self._new(inner, rows, sources=(gate, up)),))
 
-    def _experts(self, normed: Tensor) -> Tensor:
+    def _experts(self, normed: GraphTensor) -> GraphTensor:
         a, rows = self.a, normed.shape[-1]
         inner, width, used = a.feed_forward_length, a.embedding_length, a.experts_used
         probabilities = self._in_place(self._new(a.experts, rows, sources=(normed,)))
@@ -182,12 +182,12 @@ class _Builder:
             result = self.g.expand(self._in_place(result, part))
         return result
 
-    def _new(self, *shape: int, sources: tuple[Tensor, ...]) -> Tensor:
-        return Tensor(_activation_bytes(shape), shape, sources)
+    def _new(self, *shape: int, sources: tuple[GraphTensor, ...]) -> GraphTensor:
+        return GraphTensor(_activation_bytes(shape), shape, sources)
 
-    def _in_place(self, *sources: Tensor) -> Tensor:
+    def _in_place(self, *sources: GraphTensor) -> GraphTensor:
         shape = sources[0].shape
-        return Tensor(_activation_bytes(shape), shape, sources, in_place=True)
+        return GraphTensor(_activation_bytes(shape), shape, sources, in_place=True)
 
 
 def _activation_bytes(shape: tuple[int, ...]) -> int:
@@ -195,9 +195,9 @@ def _activation_bytes(shape: tuple[int, ...]) -> int:
     return F32 * math.prod(shape)
 
 
-def _input(size: int, shape: tuple[int, ...] = ()) -> Tensor:
-    return Tensor(size, shape or (size,), is_input=True)
+def _input(size: int, shape: tuple[int, ...] = ()) -> GraphTensor:
+    return GraphTensor(size, shape or (size,), is_input=True)
 
 
-def _view(tensor: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-    return Tensor(tensor.size, shape or tensor.shape, (tensor,), view_of=tensor.view_of or tensor)
+def _view(tensor: GraphTensor, shape: tuple[int, ...] | None = None) -> GraphTensor:
+    return GraphTensor(tensor.size, shape or tensor.shape, (tensor,), view_of=tensor.view_of or tensor)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
-    from hermes_cli.gguf.header import Header
+    from hermes_cli.gguf.header import GGUFHeader
 
 # What planning/compute.py knows the graph of, by `general.architecture`.
 KINDS: dict[str | None, Literal["llama", "qwen3", "seed_oss"]] = {
@@ -38,7 +38,7 @@ class FileFacts:
     architecture: Architecture | None
 
 
-def facts_of(headers: Sequence[Header]) -> FileFacts:
+def facts_of(headers: Sequence[GGUFHeader]) -> FileFacts:
     """From the headers of a file, or of all its shards; the first has the metadata."""
     tensors = {tensor.name: tensor for header in headers for tensor in header.tensors}
     weights = Weights.of((name, tensor.size) for name, tensor in tensors.items())
@@ -48,7 +48,7 @@ def facts_of(headers: Sequence[Header]) -> FileFacts:
     return FileFacts(weights, max(trained, 0), _architecture(headers[0], weights, vocabulary))
 
 
-def _architecture(header: Header, weights: Weights, vocabulary: int) -> Architecture | None:
+def _architecture(header: GGUFHeader, weights: Weights, vocabulary: int) -> Architecture | None:
     """The figures that memory depends on. What it does not depend on (tokenizer, base of RoPE) is made up."""
     name = header.text("general.architecture")
     kind = KINDS.get(name)

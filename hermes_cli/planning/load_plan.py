@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import ContextSettings
-from hermes_cli.planning.placement import GIB, place_layers, place_weights, reserve
+from hermes_cli.planning.placement import GIB, place_layers, place_weights, reserved_bytes
 from hermes_cli.planning.recommend import NEEDS
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class _Steps:
         if not gpu_layers or len(devices) == 1:
             return plan
         placement = self._placed(plan)
-        rooms = tuple(round((device.free - reserve(device)) / GIB, 2) for device in devices)
+        rooms = tuple(round((device.free - reserved_bytes(device)) / GIB, 2) for device in devices)
         return replace(plan, tensor_split=placement.tensor_split if placement else rooms)
 
     def _fewer(self, loading: LoadOverrides, context: int) -> Iterable[int]:
@@ -229,7 +229,7 @@ class _Steps:
         return count
 
     def _device_room(self) -> int:
-        return sum(max(device.free - reserve(device), 0) for device in self.machine.usable_devices)
+        return sum(max(device.free - reserved_bytes(device), 0) for device in self.machine.usable_devices)
 
     def _shorter(self, loading: LoadOverrides, wanted: int) -> Sequence[int]:
         """The longest context that fits and is shorter than what is wanted, then halves of it."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
 
-from hermes_cli.catalog.tensors import Tensor, layer_tensors, outer_tensors
+from hermes_cli.catalog.tensors import TensorShape, layer_tensors, outer_tensors
 from hermes_cli.gguf.types import type_named
-from hermes_cli.planning.compute import Batch, compute_bytes
-from hermes_cli.planning.mix import layer_classes, part_of, place_of, type_of_part, type_of_tensor
+from hermes_cli.planning.compute import BatchShape, compute_bytes
+from hermes_cli.planning.tensor_types import layer_classes, layer_position, part_of, type_of_part, type_of_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,7 +66,7 @@ class ContextSettings:
 
 
 @dataclass(frozen=True)
-class Part:
+class MemoryBreakdown:
     """Bytes on one device, by what they are for. `overhead` is the backend's own, the rest is llama.cpp's."""
 
     weights: int = 0
@@ -80,8 +80,8 @@ class Part:
         """All of them."""
         return self.weights + self.kv_cache + self.compute + self.output + self.overhead
 
-    def __add__(self, other: Part) -> Part:
-        return Part(
+    def __add__(self, other: MemoryBreakdown) -> MemoryBreakdown:
+        return MemoryBreakdown(
             self.weights + other.weights,
             self.kv_cache + other.kv_cache,
             self.compute + other.compute,
@@ -134,10 +134,10 @@ def weights(a: Architecture, quantization: str, *, imatrix: bool) -> Weights:
     """Bytes of the tensors in a quantization."""
 
     def in_layer(layer: int) -> int:
-        place = place_of(a, quantization, layer, imatrix=imatrix)
+        place = layer_position(a, quantization, layer, imatrix=imatrix)
         return sum(type_named(type_of_part(part, rank, place)).size(count) for part, rank, count in _parts(a))
 
-    def outside(tensor: Tensor) -> int:
+    def outside(tensor: TensorShape) -> int:
         kind = type_of_tensor(a, quantization, tensor.name, len(tensor.shape), imatrix=imatrix)
         return type_named(kind).size(math.prod(tensor.shape))
 
@@ -170,11 +170,11 @@ def output_bytes(a: Architecture, settings: ContextSettings) -> int:
     return a.vocabulary * settings.slots * F32
 
 
-def batch_of(a: Architecture, settings: ContextSettings) -> Batch:
+def batch_of(a: Architecture, settings: ContextSettings) -> BatchShape:
     """The largest pass that llama.cpp reserves room for."""
     tokens = min(settings.micro_batch, settings.cells * settings.streams)
     rotates = a.head_length % 64 == 0
-    return Batch(
+    return BatchShape(
         tokens=tokens,
         outputs=tokens,
         cells=settings.cells,
@@ -185,14 +185,14 @@ def batch_of(a: Architecture, settings: ContextSettings) -> Batch:
     )
 
 
-def on_cpu(a: Architecture, quantization: str, settings: ContextSettings, *, imatrix: bool) -> Part:
+def on_cpu(a: Architecture, quantization: str, settings: ContextSettings, *, imatrix: bool) -> MemoryBreakdown:
     """Everything on the CPU, in a quantization."""
     return all_on_cpu(a, weights(a, quantization, imatrix=imatrix), settings)
 
 
-def all_on_cpu(a: Architecture, table: Weights, settings: ContextSettings) -> Part:
+def all_on_cpu(a: Architecture, table: Weights, settings: ContextSettings) -> MemoryBreakdown:
     """Everything on the CPU, with tensors of known size."""
-    return Part(
+    return MemoryBreakdown(
         weights=table.total,
         kv_cache=kv_bytes_per_layer(a, settings) * a.layers,
         compute=compute_bytes(a, batch_of(a, settings)),
@@ -212,10 +212,10 @@ def host_compute(a: Architecture, settings: ContextSettings, *, layers: bool) ->
     return 2 * batch.tokens * a.embedding_length * F32 + mask
 
 
-def on_device(a: Architecture, settings: ContextSettings, layers: Sequence[int], output: int | None) -> Part:
+def on_device(a: Architecture, settings: ContextSettings, layers: Sequence[int], output: int | None) -> MemoryBreakdown:
     """One device with some layers' weights (bytes each) and, unless None, the output matrix."""
     batch = replace(batch_of(a, settings), on_gpu=True, with_output=output is not None)
-    return Part(
+    return MemoryBreakdown(
         weights=sum(layers) + (output or 0),
         kv_cache=kv_bytes_per_layer(a, settings) * len(layers),
         compute=compute_bytes(a, batch) if layers or output is not None else 0,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.planning.memory import (
-    Part,
+    MemoryBreakdown,
     Weights,
     all_on_cpu,
     host_compute,
@@ -42,7 +42,7 @@ OVERHEAD: dict[Backend, int] = {
 
 
 @dataclass(frozen=True)
-class Share:
+class DeviceShare:
     """What one place holds: layers `first` to `last` (exclusive), perhaps the output matrix, and the bytes of it all.
 
     `device` is the index among the machine's usable devices, or None for the CPU; `room` is what it has free.
@@ -52,7 +52,7 @@ class Share:
     first: int
     last: int
     output: bool
-    part: Part
+    part: MemoryBreakdown
     room: int
 
     @property
@@ -65,7 +65,7 @@ class Share:
 class Placement:
     """A whole model on a machine: the CPU's share first, then the devices'."""
 
-    shares: tuple[Share, ...]
+    shares: tuple[DeviceShare, ...]
 
     @property
     def fits(self) -> bool:
@@ -73,9 +73,9 @@ class Placement:
         return all(share.fits for share in self.shares)
 
     @property
-    def total(self) -> Part:
+    def total(self) -> MemoryBreakdown:
         """All places together."""
-        return sum((share.part for share in self.shares), Part())
+        return sum((share.part for share in self.shares), MemoryBreakdown())
 
     @property
     def gpu_layers(self) -> int:
@@ -88,7 +88,7 @@ class Placement:
         return tuple(share.last - share.first + share.output for share in self.shares if share.device is not None)
 
 
-def reserve(device: Device) -> int:
+def reserved_bytes(device: Device) -> int:
     """Bytes that are left free on a device for what else it does: 3 %, at least 128 MiB and at most 1 GiB."""
     return min(max(device.total * 3 // 100, 128 * MIB), GIB)
 
@@ -135,7 +135,7 @@ def place_layers(
 
 def _all_on_cpu(a: Architecture, table: Weights, settings: ContextSettings, machine: Machine) -> Placement:
     part = replace(all_on_cpu(a, table, settings), overhead=OVERHEAD["cpu"])
-    return Placement((Share(None, 0, a.layers, output=True, part=part, room=machine.ram_available),))
+    return Placement((DeviceShare(None, 0, a.layers, output=True, part=part, room=machine.ram_available),))
 
 
 def _on_devices(
@@ -144,7 +144,7 @@ def _on_devices(
     """The first `on_host` layers on the CPU, the rest and the output spread over the devices."""
     devices = machine.usable_devices
     per_layer = kv_bytes_per_layer(a, settings)
-    rooms = [max(device.free - reserve(device), 0) for device in devices]
+    rooms = [max(device.free - reserved_bytes(device), 0) for device in devices]
     costs = [table.layers[layer] + per_layer for layer in range(on_host, a.layers)] + [table.head]
     cuts = _split(costs, rooms)
     shares = []
@@ -154,14 +154,19 @@ def _on_devices(
         part = on_device(a, settings, table.layers[first:last], table.head if has_output else None)
         if part.total:
             part = replace(part, overhead=OVERHEAD[device.backend])
-        shares.append(Share(number, first, last, has_output, part, room))
+        shares.append(DeviceShare(number, first, last, has_output, part, room))
     return Placement((_host_share(a, table, settings, machine, on_host, shares), *shares))
 
 
 def _host_share(
-    a: Architecture, table: Weights, settings: ContextSettings, machine: Machine, on_host: int, shares: Sequence[Share]
-) -> Share:
-    part = Part(
+    a: Architecture,
+    table: Weights,
+    settings: ContextSettings,
+    machine: Machine,
+    on_host: int,
+    shares: Sequence[DeviceShare],
+) -> DeviceShare:
+    part = MemoryBreakdown(
         weights=table.embedding + sum(table.layers[:on_host]),
         kv_cache=kv_bytes_per_layer(a, settings) * on_host,
         compute=host_compute(a, settings, layers=on_host > 0),
@@ -169,7 +174,7 @@ def _host_share(
         overhead=OVERHEAD["cpu"],
     )
     shared = sum(share.part.total for share in shares) if any(d.unified for d in machine.usable_devices) else 0
-    return Share(None, 0, on_host, output=False, part=part, room=machine.ram_available - shared)
+    return DeviceShare(None, 0, on_host, output=False, part=part, room=machine.ram_available - shared)
 
 
 def _split(costs: Sequence[int], rooms: Sequence[int]) -> list[int]:

@@ -47,7 +47,7 @@ NEEDS_JSON = {"json"}
 
 
 @dataclass(frozen=True)
-class Merit:
+class QualityScore:
     """Points of the model, points that the quantization costs, and what is left."""
 
     model: float
@@ -59,7 +59,7 @@ class Merit:
         return self.model - self.loss
 
 
-def serves(model: CatalogModel, purpose: Purpose) -> bool:
+def supports_purpose(model: CatalogModel, purpose: Purpose) -> bool:
     """Whether the model was trained for a purpose at all."""
     if purpose in NEEDS_REASONING:
         return model.reasoning is not None
@@ -68,11 +68,11 @@ def serves(model: CatalogModel, purpose: Purpose) -> bool:
     return model.json_mode or purpose not in NEEDS_JSON
 
 
-def merit(model: CatalogModel, divergence: float | None, purpose: Purpose) -> Merit:
+def quality_score(model: CatalogModel, divergence: float | None, purpose: Purpose) -> QualityScore:
     """The figure of merit of a variant whose quantization diverges by so many nats on Llama 3 8B."""
     thinking, plain = GENERATION[model.generation]
     generation = thinking if purpose in {"reasoning", "agent"} and model.reasoning else plain
     size = POINTS_PER_DECADE * math.log10(model.parameters / ANCHOR_PARAMETERS)
     nats = UNMEASURED_LOSS if divergence is None else divergence
     shrunk = nats * (SIZE_OF_MEASURED / model.parameters) ** LOSS_EXPONENT
-    return Merit(ANCHOR_POINTS + generation + size, POINTS_PER_NAT * shrunk)
+    return QualityScore(ANCHOR_POINTS + generation + size, POINTS_PER_NAT * shrunk)

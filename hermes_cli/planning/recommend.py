@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.variants import best_sources
+from hermes_cli.catalog.variants import preferred_variants
 from hermes_cli.planning.memory import ContextSettings, on_cpu
 from hermes_cli.planning.placement import place
-from hermes_cli.planning.quality import merit, serves
+from hermes_cli.planning.quality import quality_score, supports_purpose
 from hermes_cli.planning.speed import decode_speed, prefill_speed
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.memory import KvType
     from hermes_cli.planning.placement import Placement
-    from hermes_cli.planning.quality import Merit, Purpose
+    from hermes_cli.planning.quality import Purpose, QualityScore
     from hermes_cli.planning.speed import Speed
 
 
 @dataclass(frozen=True)
-class Need:
+class PurposeNeeds:
     """What a purpose needs.
 
     Attributes:
@@ -42,12 +42,12 @@ class Need:
 
 # An agent's 64,000 tokens are what Hermes Agent refuses to start without. Thoughts of 13,000 tokens (DeepHermes' card)
 # and their answer need 16,384; thinking and working in many steps should be faster than reading.
-NEEDS: dict[Purpose, Need] = {
-    "chat": Need(16_384, 4096, 0.5, 10),
-    "agent": Need(64_000, 64_000, 0.5, 20),
-    "reasoning": Need(32_768, 16_384, 0.5, 20),
-    "json": Need(8192, 4096, 0.5, 10),
-    "long-context": Need(131_072, 32_768, 6.0, 10),
+NEEDS: dict[Purpose, PurposeNeeds] = {
+    "chat": PurposeNeeds(16_384, 4096, 0.5, 10),
+    "agent": PurposeNeeds(64_000, 64_000, 0.5, 20),
+    "reasoning": PurposeNeeds(32_768, 16_384, 0.5, 20),
+    "json": PurposeNeeds(8192, 4096, 0.5, 10),
+    "long-context": PurposeNeeds(131_072, 32_768, 6.0, 10),
 }
 # What slowness costs for each time that a comfortable speed is halved, and more from the second time on.
 POINTS_PER_HALVED_SPEED, POINTS_BELOW_HALF = 4.0, 3.0
@@ -84,7 +84,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Recommendation:
     """A variant with settings on a machine: where it goes, how fast and how good it is, and what that costs it."""
 
     variant: Variant
@@ -92,13 +92,13 @@ class Candidate:
     placement: Placement
     speed: Speed
     prefill: Speed
-    merit: Merit
+    quality: QualityScore
     costs: Costs
 
     @property
     def score(self) -> float:
         """Points: of the model and its quantization, less what the machine costs."""
-        return self.merit.points - self.costs.total
+        return self.quality.points - self.costs.total
 
     @property
     def by_yarn(self) -> bool:
@@ -125,14 +125,14 @@ class RecommendOptions:
         return self.context or NEEDS[self.purpose].wanted
 
 
-def candidates(catalogue: Catalogue, machine: Machine, wish: RecommendOptions) -> list[Candidate]:
+def recommendations(catalogue: Catalogue, machine: Machine, wish: RecommendOptions) -> list[Recommendation]:
     """Every variant that fits, each at its best; the best first, behind them all that need YaRN."""
     worth_it = (variant for variant in _choices(catalogue, wish) if not _hopeless(variant, machine))
     found = [one for variant in worth_it if (one := _at_its_best(variant, catalogue, machine, wish))]
     return sorted(found, key=lambda one: (one.by_yarn, -one.score))
 
 
-def smallest(catalogue: Catalogue, wish: RecommendOptions) -> tuple[Variant, int] | None:
+def smallest_variant(catalogue: Catalogue, wish: RecommendOptions) -> tuple[Variant, int] | None:
     """The variant that does what is asked in the least memory, and the bytes; None if no model can."""
     found = []
     for variant in _choices(catalogue, wish):
@@ -147,11 +147,15 @@ def smallest(catalogue: Catalogue, wish: RecommendOptions) -> tuple[Variant, int
 def _choices(catalogue: Catalogue, wish: RecommendOptions) -> Iterator[Variant]:
     """Variants that serve the purpose, are of known size, and can be loaded as they are."""
     for model in catalogue.models:
-        if serves(model, wish.purpose):
-            yield from (one for one in best_sources(model) if one.bytes and one.computed_bytes and not one.entry.parts)
+        if supports_purpose(model, wish.purpose):
+            yield from (
+                one for one in preferred_variants(model) if one.bytes and one.computed_bytes and not one.entry.parts
+            )
 
 
-def _at_its_best(variant: Variant, catalogue: Catalogue, machine: Machine, wish: RecommendOptions) -> Candidate | None:
+def _at_its_best(
+    variant: Variant, catalogue: Catalogue, machine: Machine, wish: RecommendOptions
+) -> Recommendation | None:
     """The variant with the settings that score best, or None if none fits."""
     best = None
     for settings in _settings(variant.model, wish):
@@ -203,7 +207,7 @@ def _spare(placement: Placement) -> float:
 
 def evaluate(
     variant: Variant, catalogue: Catalogue, machine: Machine, settings: ContextSettings, wish: RecommendOptions
-) -> Candidate:
+) -> Recommendation:
     """Place a variant with these settings and count what they cost; docs/quality.md has the scale."""
     a, imatrix = variant.model.architecture, variant.repository.imatrix
     placement = place(a, variant.quantization, settings, machine, imatrix=imatrix)
@@ -217,12 +221,12 @@ def evaluate(
         no_room=POINTS_FOR_NO_ROOM * max(1 - _spare(placement) / ROOM_TO_SPARE, 0),
         unusual=0 if variant.quantization == USUAL else POINTS_FOR_UNUSUAL,
     )
-    return Candidate(
+    return Recommendation(
         variant,
         settings,
         placement,
         speed,
         prefill_speed(a, placement, machine),
-        merit(variant.model, variant.loss(catalogue), wish.purpose),
+        quality_score(variant.model, variant.loss(catalogue), wish.purpose),
         costs,
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.planning.memory import kv_bytes_per_layer, weights
-from hermes_cli.planning.mix import LARGE
+from hermes_cli.planning.tensor_types import LARGE
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Architecture

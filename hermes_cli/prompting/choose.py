@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.catalog.names import Reference
+    from hermes_cli.catalog.names import ModelReference
 
 DEFAULT, TOOL_USE = "default", "tool_use"  # how GGUF calls `tokenizer.chat_template` and `tokenizer.chat_template.X`
 
@@ -96,16 +96,16 @@ def policy(model: CatalogModel) -> str:
     return "the file's own, unless it lacks tools or reasoning or is another model's; then hermes' own"
 
 
-def known_model(named: Reference, path: Path, catalogue: Catalogue) -> CatalogModel | None:
+def known_model(named: ModelReference, path: Path, catalogue: Catalogue) -> CatalogModel | None:
     """Return the catalogue's model of a file, by the name that the user gave or by the file's own.
 
     Raises:
         IntegrityError: its header cannot be read.
     """
-    from hermes_cli.catalog.names import CatalogueName  # noqa: PLC0415 - as below
+    from hermes_cli.catalog.names import CatalogueReference  # noqa: PLC0415 - as below
     from hermes_cli.gguf.header import read_header  # noqa: PLC0415
 
-    if isinstance(named, CatalogueName):
+    if isinstance(named, CatalogueReference):
         return named.model
     header = read_header(path)
     return identify((header.text("general.name") or "", path.stem), header.number, catalogue)
@@ -119,16 +119,16 @@ def identify(names: Iterable[str], number: Callable[[str], int | None], catalogu
         number: a number of its architecture by GGUF key, `block_count` and the like.
         catalogue: all models.
     """
-    from hermes_cli.catalog.names import CatalogueName, Names  # noqa: PLC0415 - only for files given by path
+    from hermes_cli.catalog.names import CatalogueReference, ModelNames  # noqa: PLC0415 - only for files given by path
 
-    known = Names(catalogue)
+    known = ModelNames(catalogue)
     for name in names:
         for spelled in (name, name.replace("_", "-").partition("-")[2]):  # owner_model, as some files are named
             try:
                 reference = known.parse(spelled)
             except (NotFoundError, UsageError):
                 continue
-            if isinstance(reference, CatalogueName) and _same_shape(reference.model, number):
+            if isinstance(reference, CatalogueReference) and _same_shape(reference.model, number):
                 return reference.model
     return None
 

@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.names import Names
-from hermes_cli.catalog.quantizations import spoken
-from hermes_cli.engine.embedded.fit_check import confirm
+from hermes_cli.catalog.names import ModelNames
+from hermes_cli.catalog.quantizations import quantization_in_file_name
+from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.gguf.types import FILE_TYPES
+from hermes_cli.planning.fitted_plan import remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.placement import GIB
-from hermes_cli.planning.recommend import RecommendOptions, candidates, smallest
-from hermes_cli.planning.verdict import without
+from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
 from hermes_cli.prompting.choose import known_model
 from hermes_cli.prompting.template import ChatTemplate, read_template
 from hermes_cli.prompting.turn_grammar import TAGS
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from hermes_cli.engine.embedded.options import DraftPlan
     from hermes_cli.errors import HermesError
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.verdict import FittedPlan
+    from hermes_cli.planning.fitted_plan import FittedPlan
     from hermes_cli.server.settings import ModelEntry, ServerSettings
     from hermes_cli.store.library import ModelFile
 
@@ -119,7 +119,7 @@ def plan_models(
         UsageError: what is asked of one makes no sense, or two have the same name.
         HermesError: a file cannot be read, or llama.cpp refuses it.
     """
-    names = Names(catalogue)
+    names = ModelNames(catalogue)
     least = AGENT_CONTEXT if settings.for_agent else 0
     named = [_named(entry, 0 if number else least, names, catalogue) for number, entry in enumerate(settings.models)]
     try:
@@ -136,7 +136,7 @@ def plan_models(
     return offers
 
 
-def _named(entry: ModelEntry, least: int, names: Names, catalogue: Catalogue) -> _Named:
+def _named(entry: ModelEntry, least: int, names: ModelNames, catalogue: Catalogue) -> _Named:
     named = names.parse(entry.model)
     file = find(named, catalogue)
     known = known_model(named, file.path, catalogue)
@@ -175,16 +175,16 @@ def _plans(named: Sequence[_Named], machine: Machine, say: Callable[[str], None]
         with suppress(DoesNotFitError):
             return _beside(first, others, machine)
         say("these models do not fit into memory together: they take turns, as they are asked for")
-    return [confirm(one.file.path, one.loading, machine) for one in named]
+    return [check_fit(one.file.path, one.loading, machine) for one in named]
 
 
 def _beside(first: _Named, others: Sequence[_Named], machine: Machine) -> list[FittedPlan]:
     confirmed = []
     for one in others:
         modest = replace(one.loading, longest=False, force=False)
-        confirmed.append(confirm(one.file.path, modest, machine))
-        machine = without(machine, confirmed[-1])
-    return [confirm(first.file.path, replace(first.loading, force=False), machine), *confirmed]
+        confirmed.append(check_fit(one.file.path, modest, machine))
+        machine = remaining_machine(machine, confirmed[-1])
+    return [check_fit(first.file.path, replace(first.loading, force=False), machine), *confirmed]
 
 
 def _offer(
@@ -221,9 +221,9 @@ def _offer(
 def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> DoesNotFitError:
     """The refusal of `--for-agent`, with what has enough context here."""
     wish = RecommendOptions("agent", AGENT_CONTEXT)
-    found = candidates(catalogue, machine, wish)
+    found = recommendations(catalogue, machine, wish)
     if not found:
-        least = smallest(catalogue, wish)
+        least = smallest_variant(catalogue, wish)
         would = f"; {least[0].name} would, with {least[1] / GIB:.2f} GiB of memory" if least else ""
         return DoesNotFitError(
             error.message, hint=f"no Hermes model has {AGENT_CONTEXT:,} tokens of context on this machine{would}."
@@ -239,7 +239,7 @@ def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> Doe
 def _quantization(file: ModelFile, catalogue: Catalogue) -> str | None:
     number = read_header(file.path).number("general.file_type")
     stated = None if number is None else FILE_TYPES.get(number)
-    return spoken(file.path.name, frozenset(catalogue.quantizations)) or stated
+    return quantization_in_file_name(file.path.name, frozenset(catalogue.quantizations)) or stated
 
 
 def _is_a_name(text: str) -> bool:

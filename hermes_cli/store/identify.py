@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from hermes_cli.catalog.names import CatalogueName, Names
-from hermes_cli.catalog.quantizations import plain
-from hermes_cli.catalog.variants import matching
+from hermes_cli.catalog.names import CatalogueReference, ModelNames
+from hermes_cli.catalog.quantizations import normalize_name
+from hermes_cli.catalog.variants import matching_variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.reader import ArrayInfo
 from hermes_cli.gguf.types import FILE_TYPES
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.gguf.header import Header
+    from hermes_cli.gguf.header import GGUFHeader
     from hermes_cli.store.inventory import KnownFile
     from hermes_cli.store.other_tools import FoundModel
 
@@ -60,17 +60,17 @@ def identify(
     if by_hash:
         variant = by_hash[0].variant
         return Identity("hash", variant.model, variant.quantization, by_hash)
-    names = Names(catalogue)
+    names = ModelNames(catalogue)
     claims = [name for text in _labels(found) if (name := _parse(text, names))]
     same_name = [one.variant for one in known if one.name.lower() == found.names[0].lower()]
-    claims += [CatalogueName(variant.model, variant.quantization) for variant in same_name]
+    claims += [CatalogueReference(variant.model, variant.quantization) for variant in same_name]
     claims = [claim for claim in claims if _shape_fits(found.header, claim.model)]
     claimed = next((claim.quantization for claim in claims if claim.quantization), None)
     quantization = _quantization(found.header, claimed, frozenset(catalogue.quantizations))
     if len({claim.model.id for claim in claims}) != 1 or quantization is None:
         return Identity("unknown")
     model = claims[0].model
-    exact = {one.bytes for one in matching(model, quantization=quantization) if one.size_source == "stated"}
+    exact = {one.bytes for one in matching_variants(model, quantization=quantization) if one.size_source == "stated"}
     return Identity("size" if found.bytes in exact else "header", model, quantization)
 
 
@@ -111,7 +111,7 @@ def _refuse_damaged(path: Path, name: str, size: int, possible: Iterable[KnownFi
         )
 
 
-def _shape_fits(header: Header, model: CatalogModel) -> bool:
+def _shape_fits(header: GGUFHeader, model: CatalogModel) -> bool:
     """Return whether the shape of the weights is that of the model, as far as the header says."""
     architecture = model.architecture
     expected = {
@@ -133,14 +133,17 @@ def _shape_fits(header: Header, model: CatalogModel) -> bool:
     )
 
 
-def _quantization(header: Header, claimed: str | None, names: frozenset[str]) -> str | None:
+def _quantization(header: GGUFHeader, claimed: str | None, names: frozenset[str]) -> str | None:
     """Return the quantization of the name if the header agrees, or that of the header if the name has none."""
     number = header.number("general.file_type")
     file_type = FILE_TYPES.get(number) if number is not None else None
     if claimed is None:
         return file_type if file_type in names else None
     # `Q6_K_L` and `UD-Q4_K_XL` are Q6_K and Q4_K_M in their headers: the number of bits is the same.
-    same = file_type in {None, claimed} or plain(claimed.removeprefix("UD-"))[:2] == plain(file_type or "")[:2]
+    same = (
+        file_type in {None, claimed}
+        or normalize_name(claimed.removeprefix("UD-"))[:2] == normalize_name(file_type or "")[:2]
+    )
     return claimed if same else None
 
 
@@ -153,13 +156,13 @@ def _labels(found: FoundModel) -> Iterator[str]:
     yield from found.labels
     yield base_name(found.names[0]).removesuffix(".gguf")
     title = found.header.text("general.name")
-    if title and "hermes" not in plain(found.names[0]):
+    if title and "hermes" not in normalize_name(found.names[0]):
         yield title
 
 
-def _parse(text: str, names: Names) -> CatalogueName | None:
+def _parse(text: str, names: ModelNames) -> CatalogueReference | None:
     try:
         reference = names.parse(text)
     except (NotFoundError, UsageError):
         return None
-    return reference if isinstance(reference, CatalogueName) else None
+    return reference if isinstance(reference, CatalogueReference) else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.overlay import PART, SHARD, read_overlay
-from hermes_cli.catalog.quantizations import spoken
+from hermes_cli.catalog.quantizations import quantization_in_file_name
 from hermes_cli.catalog.variants import variants
 from hermes_cli.store import layout
 from hermes_cli.store.disk import files_below
@@ -182,7 +182,7 @@ def _installed(
     name = group[0].repo_path
     match = SHARD.search(name) or PART.search(name)
     count = max(int(match[2]) if match else 1, len(group))
-    quantization = quantization or spoken(layout.base_name(name), quantizations)
+    quantization = quantization or quantization_in_file_name(layout.base_name(name), quantizations)
     return InstalledModel("", group, count, repo, revisions, model, quantization)
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli import paths
-from hermes_cli.catalog.names import CatalogueName, DemoName, FileName, HubName, Names
-from hermes_cli.catalog.quantizations import plain
-from hermes_cli.catalog.variants import Variant, matching, usual, variants
+from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, ModelNames
+from hermes_cli.catalog.quantizations import normalize_name
+from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.store import layout
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from hermes_cli.catalog.models import CatalogModel, Catalogue, Demo
-    from hermes_cli.catalog.names import Reference
+    from hermes_cli.catalog.models import CatalogModel, Catalogue, DemoModel
+    from hermes_cli.catalog.names import ModelReference
     from hermes_cli.store.inventory import InstalledModel
 
 LIST_HINT = "see what is here: hermes list --installed"
@@ -41,7 +41,7 @@ class ModelFile:
     path: Path
 
 
-def find(reference: Reference, catalogue: Catalogue) -> ModelFile:
+def find(reference: ModelReference, catalogue: Catalogue) -> ModelFile:
     """Return the file to load for a name.
 
     Raises:
@@ -50,13 +50,13 @@ def find(reference: Reference, catalogue: Catalogue) -> ModelFile:
         IntegrityError: not a GGUF, a damaged one, or a shipped file that was altered.
     """
     match reference:
-        case DemoName():
+        case DemoReference():
             return _demo(catalogue.demo)
-        case FileName(path):
+        case FileReference(path):
             return _at_path(path, catalogue)
-        case CatalogueName():
+        case CatalogueReference():
             return _of_catalogue(reference, catalogue)
-        case HubName():
+        case HubReference():
             return _of_repository(reference, catalogue)
 
 
@@ -76,6 +76,26 @@ def installed_quantizations(model: CatalogModel) -> set[str]:
     return fetched | {quantization for quantization, _ in _imported(model)}
 
 
+def known_variants(model: CatalogModel, quantization: str | None, repository: str | None) -> list[Variant]:
+    """Return the variants of a model with this quantization and from this repository, in order of preference.
+
+    Raises:
+        NotFoundError: there are none; the hint names the quantizations that there are.
+    """
+    fitting = matching_variants(model, quantization=quantization, repository=repository)
+    offered = dict.fromkeys(one.quantization for one in matching_variants(model, repository=repository))
+    if not offered:
+        raise NotFoundError(
+            f"no GGUF files of {model.name} are known.",
+            hint=f"convert {model.weights.original} yourself, or choose another model: hermes list",
+        )
+    if not fitting:
+        raise NotFoundError(
+            f"no {quantization} of {model.short} is known.", hint=f"choose one of: {', '.join(offered)}"
+        )
+    return fitting
+
+
 def select(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) -> list[InstalledModel]:
     """Return those of the installed models that a name means, by any of their names.
 
@@ -86,13 +106,13 @@ def select(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) ->
     exact = [one for one in models if text in {one.name, one.file, one.file.rpartition("/")[2]}]
     if exact:
         return exact
-    reference, problem = Names(catalogue).parse(text), f"{text} is not on this machine."
+    reference, problem = ModelNames(catalogue).parse(text), f"{text} is not on this machine."
     match reference:
-        case DemoName():
+        case DemoReference():
             raise UsageError("the demo is part of hermes itself, not of the library.", hint=LIST_HINT)
-        case FileName(path):
+        case FileReference(path):
             selected, problem = _by_path(path, models), f"{path} is not in the library of hermes."
-        case CatalogueName(model, quantization, repository):
+        case CatalogueReference(model, quantization, repository):
             selected = [
                 one
                 for one in models
@@ -131,15 +151,15 @@ def _by_path(path: Path, models: Sequence[InstalledModel]) -> list[InstalledMode
     ]
 
 
-def _by_repository(name: HubName, models: Sequence[InstalledModel]) -> list[InstalledModel]:
+def _by_repository(name: HubReference, models: Sequence[InstalledModel]) -> list[InstalledModel]:
     of_repo = [one for one in models if one.repo and one.repo.lower() == name.repo.lower()]
     if name.file:
         return [one for one in of_repo if any(file.repo_path == name.file for file in one.files)]
-    wanted = plain(name.quantization or "")
-    return [one for one in of_repo if wanted in {"", plain(one.quantization or "")}]
+    wanted = normalize_name(name.quantization or "")
+    return [one for one in of_repo if wanted in {"", normalize_name(one.quantization or "")}]
 
 
-def _demo(demo: Demo) -> ModelFile:
+def _demo(demo: DemoModel) -> ModelFile:
     path = paths.asset(demo.file)
     hint = "install hermes again: pip install --force-reinstall --no-deps hermes-llm"
     if not path.is_file():
@@ -189,9 +209,9 @@ def _check(file: ModelFile) -> ModelFile:
     return file
 
 
-def _of_catalogue(name: CatalogueName, catalogue: Catalogue) -> ModelFile:
+def _of_catalogue(name: CatalogueReference, catalogue: Catalogue) -> ModelFile:
     model = name.model
-    fitting = matching(model, repository=name.repository, quantization=name.quantization)
+    fitting = matching_variants(model, repository=name.repository, quantization=name.quantization)
     here = [(one.loss(catalogue), one.bytes or 0, one.name, path) for one in fitting if (path := installed(one))]
     if name.repository is None:
         here += [
@@ -202,16 +222,8 @@ def _of_catalogue(name: CatalogueName, catalogue: Catalogue) -> ModelFile:
     if here:  # the one that loses least by its quantization; of equals the smaller
         _, _, label, path = min(here, key=lambda one: (math.inf if one[0] is None else one[0], *one[1:3]))
         return _check(ModelFile(label, path))
-    offered = matching(model, repository=name.repository)
-    if not offered:
-        raise NotFoundError(
-            f"no GGUF files of {model.name} are known.",
-            hint=f"convert {model.weights.original} yourself, or choose another model: hermes list",
-        )
-    if not fitting:
-        known = ", ".join(dict.fromkeys(one.quantization for one in offered))
-        raise NotFoundError(f"no {name.quantization} of {model.short} is known.", hint=f"choose one of: {known}")
-    example = (None if name.quantization or name.repository else usual(model)) or fitting[0]
+    fitting = known_variants(model, name.quantization, name.repository)
+    example = (None if name.quantization or name.repository else default_variant(model)) or fitting[0]
     label = f"{name.repository}:{example.quantization}" if name.repository else example.name
     raise NotFoundError(f"{model.short} is not on this machine.", hint=f"fetch it: hermes pull {label}")
 
@@ -232,7 +244,7 @@ def _loss(quantization: str, catalogue: Catalogue) -> float | None:
     return entry.kl if entry else None
 
 
-def _of_repository(name: HubName, catalogue: Catalogue) -> ModelFile:
+def _of_repository(name: HubReference, catalogue: Catalogue) -> ModelFile:
     """Return the only file that fits, in the first revision that has any; that of `main` comes first."""
     models = _by_repository(name, [one for one in inventory(catalogue) if _is_loadable(one)])
     revisions = [snapshot.name for snapshot in layout.snapshots(models[0].repo or "")] if models else []

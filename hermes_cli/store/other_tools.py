@@ -25,7 +25,7 @@ from hermes_cli.store.disk import files_below
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hermes_cli.gguf.header import Header
+    from hermes_cli.gguf.header import GGUFHeader
 
 LARGEST_MANIFEST = 1 << 20  # bytes; real ones have about 1 kB
 MODEL_LAYER = "application/vnd.ollama.image.model"
@@ -52,7 +52,7 @@ class FoundModel:
     names: tuple[str, ...]
     labels: tuple[str, ...]
     repo: str
-    header: Header
+    header: GGUFHeader
 
     @property
     def bytes(self) -> int:
@@ -179,7 +179,7 @@ def _read_model(path: Path, name: str, labels: tuple[str, ...], *, strict: bool 
     return FoundModel(tuple(file.resolve() for file in files), names, (*labels, repo), repo, header)
 
 
-def _shards(path: Path, header: Header) -> tuple[Path, ...]:
+def _shards(path: Path, header: GGUFHeader) -> tuple[Path, ...]:
     """Return all shards of a model, given one of them.
 
     Raises:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli import paths
-from hermes_cli.catalog.check import Fault, faults
+from hermes_cli.catalog.check import CatalogueFault, find_faults
 
 # Three models are enough to make every mistake, and much faster than thirty.
 TEXT = paths.catalog().read_text(encoding="utf-8").partition("\n  - id: hermes-4-14b")[0] + "\n"
@@ -42,7 +42,7 @@ def line_of(text: str, piece: str) -> int:
 def test_explains_each_fault_by_line(old: str, new: str, says: str) -> None:
     assert old in TEXT
     text = TEXT.replace(old, new, 1)
-    found = faults(text)
+    found = find_faults(text)
     assert any(says in fault.message for fault in found), found
     wanted = line_of(TEXT, old)
     assert all(abs(fault.line - wanted) < 120 for fault in found)
@@ -50,8 +50,8 @@ def test_explains_each_fault_by_line(old: str, new: str, says: str) -> None:
 
 def test_the_line_is_the_very_line() -> None:
     text = TEXT.replace("listed_gb: 17.62", "listed_gb: -1", 1)
-    assert faults(text) == [
-        Fault(
+    assert find_faults(text) == [
+        CatalogueFault(
             line_of(text, "listed_gb: -1"),
             "models.hermes-4.3-36b.gguf.NousResearch/Hermes-4.3-36B-GGUF.quantizations.Q3_K_M.listed_gb",
             "Expected `float` > 0.0",
@@ -61,12 +61,12 @@ def test_the_line_is_the_very_line() -> None:
 
 def test_all_faults_at_once() -> None:
     text = TEXT.replace("tools: true", "tools: 1", 1).replace("short: hermes-4:70b", "short: x", 1)
-    assert len(faults(text)) == 2
+    assert len(find_faults(text)) == 2
 
 
 def test_a_key_twice() -> None:
     text = TEXT.replace("    tools: true\n", "    tools: true\n    tools: true\n", 1)
-    found = faults(text)
+    found = find_faults(text)
     assert [fault.message for fault in found] == ["the key tools occurs twice"]
 
 
@@ -83,13 +83,13 @@ def test_a_key_twice() -> None:
     ],
 )
 def test_what_is_no_catalogue(text: str, line: int, says: str) -> None:
-    found = faults(text)
+    found = find_faults(text)
     assert says in found[0].message
     assert found[0].line == line or "\x00" in text
 
 
 @given(st.integers(0, len(LINES) - 1), st.sampled_from(["", "\t", "  x: [\n", "    tools: {a: 1}\n", "&a [*a]\n"]))
 def test_no_edit_of_a_line_crashes_it(number: int, line: str) -> None:
-    for fault in faults("".join([*LINES[:number], line, *LINES[number + 1 :]])):
+    for fault in find_faults("".join([*LINES[:number], line, *LINES[number + 1 :]])):
         assert 1 <= fault.line <= len(LINES) + 2
         assert fault.message

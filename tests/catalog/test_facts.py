@@ -8,13 +8,13 @@ import sizes
 from msgspec import structs
 
 from hermes_cli import paths
-from hermes_cli.catalog.check import faults
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.check import find_faults
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
-from hermes_cli.catalog.variants import Variant, best_sources, variants
+from hermes_cli.catalog.variants import Variant, preferred_variants, variants
 from hermes_cli.gguf.types import FILE_TYPES
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 BY_NAME = {model.short: model for model in CATALOGUE.models}
 
 FAMILY = {
@@ -31,7 +31,7 @@ FAMILY = {
 
 
 def test_no_faults() -> None:
-    assert faults(paths.catalog().read_text(encoding="utf-8")) == []
+    assert find_faults(paths.catalog().read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(("generation", "sizes_of_models"), FAMILY.items())
@@ -124,10 +124,10 @@ def test_split_files_are_spelled_out() -> None:
 
 
 def test_the_preferred_repository_comes_first_and_seen_files_before_inferred() -> None:
-    by_quantization = {one.quantization: one for one in best_sources(BY_NAME["hermes-3:8b"])}
+    by_quantization = {one.quantization: one for one in preferred_variants(BY_NAME["hermes-3:8b"])}
     assert by_quantization["Q4_K_M"].repository.repo == "NousResearch/Hermes-3-Llama-3.1-8B-GGUF"
     assert by_quantization["Q4_K_S"].repository.repo == "bartowski/Hermes-3-Llama-3.1-8B-GGUF"
-    assert not any(one.entry.inferred for one in best_sources(BY_NAME["openhermes-2.5:7b"]))
+    assert not any(one.entry.inferred for one in preferred_variants(BY_NAME["openhermes-2.5:7b"]))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_the_preferred_repository_comes_first_and_seen_files_before_inferred() -
     ],
 )
 def test_quality_loss_is_that_of_the_kind_of_file(quantization: str, imatrix: bool, nats: float) -> None:  # noqa: FBT001
-    some = best_sources(BY_NAME["hermes-3:8b"])[0]
+    some = preferred_variants(BY_NAME["hermes-3:8b"])[0]
     repository = structs.replace(some.repository, imatrix=imatrix)
     assert Variant(some.model, quantization, repository, some.entry).loss(CATALOGUE) == nats
 

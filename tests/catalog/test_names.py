@@ -7,15 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
-from hermes_cli.catalog.names import CatalogueName, DemoName, FileName, HubName, Names, spellings
-from hermes_cli.catalog.quantizations import spoken
+from hermes_cli.catalog.names import (
+    CatalogueReference,
+    DemoReference,
+    FileReference,
+    HubReference,
+    ModelNames,
+    spellings,
+)
+from hermes_cli.catalog.quantizations import quantization_in_file_name
 from hermes_cli.catalog.variants import Variant, variants
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
-CATALOGUE = shipped()
-NAMES = Names(CATALOGUE)
+CATALOGUE = shipped_catalogue()
+NAMES = ModelNames(CATALOGUE)
 QUANTIZATIONS = frozenset(CATALOGUE.quantizations)
 VARIANTS = [one for model in CATALOGUE.models for one in variants(model)]
 OFFICIAL = "NousResearch/Hermes-3-Llama-3.1-8B-GGUF"
@@ -60,27 +67,27 @@ OFFICIAL = "NousResearch/Hermes-3-Llama-3.1-8B-GGUF"
 )
 def test_names_of_the_catalogue(text: str, name: str, quantization: str | None, repository: str | None) -> None:
     found = NAMES.parse(text)
-    assert isinstance(found, CatalogueName)
+    assert isinstance(found, CatalogueReference)
     assert (found.model.short, found.quantization, found.repository) == (name, quantization, repository)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("demo", DemoName()),
-        (" DEMO ", DemoName()),
-        ("./demo", FileName(Path("demo"))),
-        ("some.gguf", FileName(Path("some.gguf"))),
-        ("folder/some.GGUF", FileName(Path("folder/some.GGUF"))),
-        ("/hermes-3:8b", FileName(Path("/hermes-3:8b"))),
-        ("./hermes-3:8b", FileName(Path("hermes-3:8b"))),
-        ("../x", FileName(Path("../x"))),
-        ("C:\\models\\x", FileName(Path("C:\\models\\x"))),
-        ("~/x.gguf", FileName(Path("~/x.gguf").expanduser())),
-        ("somebody/Some-GGUF", HubName("somebody/Some-GGUF")),
-        ("somebody/Some-GGUF:q4_k_m", HubName("somebody/Some-GGUF", "q4_k_m")),
-        ("https://huggingface.co/a/b/resolve/main/x%20y.gguf?download=true", HubName("a/b", None, "x y.gguf")),
-        ("https://huggingface.co/a/b/blob/main/sub/x.gguf", HubName("a/b", None, "sub/x.gguf")),
+        ("demo", DemoReference()),
+        (" DEMO ", DemoReference()),
+        ("./demo", FileReference(Path("demo"))),
+        ("some.gguf", FileReference(Path("some.gguf"))),
+        ("folder/some.GGUF", FileReference(Path("folder/some.GGUF"))),
+        ("/hermes-3:8b", FileReference(Path("/hermes-3:8b"))),
+        ("./hermes-3:8b", FileReference(Path("hermes-3:8b"))),
+        ("../x", FileReference(Path("../x"))),
+        ("C:\\models\\x", FileReference(Path("C:\\models\\x"))),
+        ("~/x.gguf", FileReference(Path("~/x.gguf").expanduser())),
+        ("somebody/Some-GGUF", HubReference("somebody/Some-GGUF")),
+        ("somebody/Some-GGUF:q4_k_m", HubReference("somebody/Some-GGUF", "q4_k_m")),
+        ("https://huggingface.co/a/b/resolve/main/x%20y.gguf?download=true", HubReference("a/b", None, "x y.gguf")),
+        ("https://huggingface.co/a/b/blob/main/sub/x.gguf", HubReference("a/b", None, "sub/x.gguf")),
     ],
 )
 def test_other_names(text: str, expected: object) -> None:
@@ -91,13 +98,13 @@ def test_a_file_that_exists_is_a_path(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "owner").mkdir()
     (tmp_path / "owner" / "name").touch()
     monkeypatch.chdir(tmp_path)
-    assert NAMES.parse("owner/name") == FileName(Path("owner/name"))
-    assert NAMES.parse("owner") == FileName(Path("owner"))
+    assert NAMES.parse("owner/name") == FileReference(Path("owner/name"))
+    assert NAMES.parse("owner") == FileReference(Path("owner"))
 
 
 def test_a_mirror_is_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/hub/")
-    assert NAMES.parse("https://mirror.example/hub/a/b") == HubName("a/b")
+    assert NAMES.parse("https://mirror.example/hub/a/b") == HubReference("a/b")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +152,7 @@ def test_case_and_punctuation_do_not_matter(
     if quantization:
         typed += ":" + (quantization.lower() if data.draw(st.booleans()) else quantization)
     found = NAMES.parse(typed)
-    assert isinstance(found, CatalogueName)
+    assert isinstance(found, CatalogueReference)
     assert (found.model, found.quantization) == (model, quantization)
 
 
@@ -158,7 +165,7 @@ def test_any_text_is_a_name_or_an_error(text: str) -> None:
 @given(st.sampled_from(VARIANTS))
 def test_what_is_shown_can_be_typed(variant: Variant) -> None:
     found = NAMES.parse(variant.name)
-    assert isinstance(found, CatalogueName)
+    assert isinstance(found, CatalogueReference)
     assert (found.model, found.quantization) == (variant.model, variant.quantization)
 
 
@@ -181,10 +188,12 @@ def test_what_is_shown_can_be_typed(variant: Variant) -> None:
     ],
 )
 def test_the_quantization_in_a_file_name(file: str, expected: str | None) -> None:
-    assert spoken(file, QUANTIZATIONS) == expected
+    assert quantization_in_file_name(file, QUANTIZATIONS) == expected
 
 
 def test_every_file_name_of_the_catalogue_says_its_quantization() -> None:
     for one in VARIANTS:
         name = one.files[0].rpartition("/")[2].partition("-00001-of-")[0].partition(".gguf.part")[0]
-        assert spoken(name.removesuffix(".gguf") + ".gguf", QUANTIZATIONS) == one.quantization, one.files
+        assert quantization_in_file_name(name.removesuffix(".gguf") + ".gguf", QUANTIZATIONS) == one.quantization, (
+            one.files
+        )

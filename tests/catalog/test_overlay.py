@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from hermes_cli import paths
-from hermes_cli.catalog.load import load, shipped
+from hermes_cli.catalog.load import load_catalogue, shipped_catalogue
 from hermes_cli.catalog.models import Repository
 from hermes_cli.catalog.overlay import HubFile, HubRepository, Overlay, merged, read_overlay, write_overlay
 from hermes_cli.catalog.variants import variants
 from hermes_cli.errors import HermesError
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 REPO = "NousResearch/Hermes-4.3-36B-GGUF"
 REVISION = "a" * 40
 
@@ -64,7 +64,7 @@ def test_other_repositories_stay_as_they_are() -> None:
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HERMES_LLM_DATA_DIR", str(tmp_path / "data"))
-    load.cache_clear()
+    load_catalogue.cache_clear()
     return tmp_path / "data"
 
 
@@ -73,9 +73,9 @@ def test_what_is_kept_is_read_again() -> None:
     overlay: Overlay = {REPO: HubRepository(revision=REVISION, fetched="2026-01-02", files=())}
     assert write_overlay(overlay) == paths.catalog_overlay()
     assert read_overlay() == overlay
-    load.cache_clear()
-    assert load() == merged(CATALOGUE, overlay)
-    load.cache_clear()
+    load_catalogue.cache_clear()
+    assert load_catalogue() == merged(CATALOGUE, overlay)
+    load_catalogue.cache_clear()
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"a": 1}', b"\xff"])

@@ -26,27 +26,27 @@ def raising() -> Iterator[None]:
         yield
 
 
-def said(conversation: Conversation) -> list[tuple[str, str | None]]:
-    return [(one.message.role, one.message.content) for one in conversation.said]
+def contents(conversation: Conversation) -> list[tuple[str, str | None]]:
+    return [(one.message.role, one.message.content) for one in conversation.entries]
 
 
 def test_an_answer_is_shown_and_kept_with_what_it_took() -> None:
-    with talking(["Hel", "lo"]) as (talk, seen):
-        talk.ask("Hi")
+    with talking(["Hel", "lo"]) as (agent, seen):
+        agent.ask("Hi")
     assert seen.text == "Hello"
-    assert said(talk.conversation) == [("user", "Hi"), ("assistant", "Hello")]
-    answer = talk.conversation.said[1]
+    assert contents(agent.conversation) == [("user", "Hi"), ("assistant", "Hello")]
+    answer = agent.conversation.entries[1]
     assert answer.model == "fake"
-    assert answer.spent is not None
-    assert answer.spent.completion_tokens == 2
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 2
     assert not answer.unfinished
 
 
 def test_the_next_question_reads_what_was_said() -> None:
     engine = FakeEngine([["One"], ["Two"]])
-    with talking(engine=engine) as (talk, _):
-        talk.ask("first")
-        talk.ask("second")
+    with talking(engine=engine) as (agent, _):
+        agent.ask("first")
+        agent.ask("second")
     prompt = "".join(map(str, engine.requests[1].prompt))
     assert prompt.index("first") < prompt.index("One") < prompt.index("second")
 
@@ -59,12 +59,12 @@ def test_calls_run_in_their_order_and_results_follow_them() -> None:
         ran.append(name)
         return result
 
-    with talking(engine=engine, a=lambda: running("a", "1"), b=lambda: running("b", "2")) as (talk, seen):
-        outcome = talk.ask("Hi")
+    with talking(engine=engine, a=lambda: running("a", "1"), b=lambda: running("b", "2")) as (agent, seen):
+        result = agent.ask("Hi")
     assert ran == ["b", "a"]
     assert [name for name, _ in seen.results] == ["b", "a"]
-    assert [one.result.text for one in outcome.ran] == ["2", "1"]
-    roles = [role for role, _ in said(talk.conversation)]
+    assert [output.text for _, output in result.tool_runs] == ["2", "1"]
+    roles = [role for role, _ in contents(agent.conversation)]
     assert roles == ["user", "assistant", "tool", "tool", "assistant"]
     prompt = "".join(map(str, engine.requests[1].prompt))
     assert prompt.index(calling("b")) < prompt.index("<tool_response>\n2\n</tool_response>")
@@ -72,17 +72,17 @@ def test_calls_run_in_their_order_and_results_follow_them() -> None:
 
 def test_calls_that_never_end_are_an_error_and_every_call_has_its_result() -> None:
     engine = FakeEngine([[calling()]])
-    with talking(engine=engine, now=lambda: "") as (talk, _):
+    with talking(engine=engine, now=lambda: "") as (agent, _):
         with pytest.raises(HermesError, match=f"called tools {MAX_ROUNDS} times"):
-            talk.ask("Hi")
-        assert [role for role, _ in said(talk.conversation)] == ["user", *["assistant", "tool"] * MAX_ROUNDS]
+            agent.ask("Hi")
+        assert [role for role, _ in contents(agent.conversation)] == ["user", *["assistant", "tool"] * MAX_ROUNDS]
     assert len(engine.requests) == MAX_ROUNDS
 
 
 def test_without_tools_a_call_ends_the_turn() -> None:
-    with talking([calling()], now=lambda: "noon") as (talk, seen):
-        talk.offers_tools = False
-        talk.ask("Hi")
+    with talking([calling()], now=lambda: "noon") as (agent, seen):
+        agent.offers_tools = False
+        agent.ask("Hi")
     assert not seen.results
 
 
@@ -93,11 +93,11 @@ def test_ctrl_c_cancels_and_keeps_what_came() -> None:
         yield asyncio.Event()
 
     engine = FakeEngine([script])
-    with talking(engine=engine) as (talk, seen):
+    with talking(engine=engine) as (agent, seen):
         with pytest.raises(Interrupted):
-            talk.ask("Hi")
-        assert said(talk.conversation) == [("user", "Hi"), ("assistant", "Hello")]
-        assert talk.conversation.said[1].unfinished
+            agent.ask("Hi")
+        assert contents(agent.conversation) == [("user", "Hi"), ("assistant", "Hello")]
+        assert agent.conversation.entries[1].unfinished
     assert engine.cancelled == [0]
     assert seen.turns[0][1]
 
@@ -107,9 +107,9 @@ def test_ctrl_c_before_the_first_word_keeps_the_question() -> None:
         signal.raise_signal(signal.SIGINT)
         yield asyncio.Event()
 
-    with talking(script) as (talk, _), pytest.raises(Interrupted):
-        talk.ask("Hi")
-    assert said(talk.conversation) == [("user", "Hi")]
+    with talking(script) as (agent, _), pytest.raises(Interrupted):
+        agent.ask("Hi")
+    assert contents(agent.conversation) == [("user", "Hi")]
 
 
 def test_ctrl_c_in_a_call_leaves_none_without_a_result() -> None:
@@ -122,10 +122,10 @@ def test_ctrl_c_in_a_call_leaves_none_without_a_result() -> None:
             cleaned.append(True)
         return "never"
 
-    with talking([calling(), "\n" + calling("later")], now=now, later=lambda: "never") as (talk, _):
+    with talking([calling(), "\n" + calling("later")], now=now, later=lambda: "never") as (agent, _):
         with pytest.raises(Interrupted):
-            talk.ask("Hi")
-        roles = said(talk.conversation)
+            agent.ask("Hi")
+        roles = contents(agent.conversation)
     assert cleaned
     assert [role for role, _ in roles] == ["user", "assistant", "tool", "tool"]
     assert all(STOPPED in str(content) for _, content in roles[2:])
@@ -138,47 +138,47 @@ def test_calls_of_a_turn_that_was_stopped_are_not_kept() -> None:
         signal.raise_signal(signal.SIGINT)
         yield asyncio.Event()
 
-    with talking(script, now=lambda: "noon") as (talk, _):
+    with talking(script, now=lambda: "noon") as (agent, _):
         with pytest.raises(Interrupted):
-            talk.ask("Hi")
-        assert not any(one.message.tool_calls for one in talk.conversation.said)
+            agent.ask("Hi")
+        assert not any(one.message.tool_calls for one in agent.conversation.entries)
 
 
 def test_an_engine_that_dies_leaves_the_question_and_what_it_said() -> None:
-    with talking(["Hello", DIED], ["again"]) as (talk, _):
+    with talking(["Hello", DIED], ["again"]) as (agent, _):
         with pytest.raises(EngineDiedError):
-            talk.ask("Hi")
-        assert said(talk.conversation) == [("user", "Hi"), ("assistant", "Hello")]
-        talk.again()
-        assert said(talk.conversation) == [("user", "Hi"), ("assistant", "again")]
+            agent.ask("Hi")
+        assert contents(agent.conversation) == [("user", "Hi"), ("assistant", "Hello")]
+        agent.retry()
+        assert contents(agent.conversation) == [("user", "Hi"), ("assistant", "again")]
 
 
 def test_an_engine_that_dies_at_once_can_be_asked_again() -> None:
-    with talking([DIED], ["again"]) as (talk, _):
+    with talking([DIED], ["again"]) as (agent, _):
         with pytest.raises(EngineDiedError):
-            talk.ask("Hi")
-        talk.again()
-        assert said(talk.conversation) == [("user", "Hi"), ("assistant", "again")]
+            agent.ask("Hi")
+        agent.retry()
+        assert contents(agent.conversation) == [("user", "Hi"), ("assistant", "again")]
 
 
 def test_what_is_too_long_was_not_said() -> None:
-    with talking(["no"], ["Hello"]) as (talk, _):
+    with talking(["no"], ["Hello"]) as (agent, _):
         with pytest.raises(ContextFullError):
-            talk.ask("word " * 5000)
-        assert not talk.conversation.said
-        talk.ask("Hi")
-        assert len(talk.conversation.said) == 2
+            agent.ask("word " * 5000)
+        assert not agent.conversation.entries
+        agent.ask("Hi")
+        assert len(agent.conversation.entries) == 2
 
 
 def test_nothing_can_be_asked_again_before_anything_was_asked() -> None:
-    with talking() as (talk, _), pytest.raises(HermesError, match="nothing was asked yet"):
-        talk.again()
+    with talking() as (agent, _), pytest.raises(HermesError, match="nothing was asked yet"):
+        agent.retry()
 
 
 def test_reasoning_is_kept_apart_and_timed() -> None:
-    with talking(["<think>", "Hm", "m.", "</think>", "Yes."], family=HERMES_4) as (talk, seen):
-        talk.ask("Hi")
-    message = talk.conversation.said[1].message
+    with talking(["<think>", "Hm", "m.", "</think>", "Yes."], family=HERMES_4) as (agent, seen):
+        agent.ask("Hi")
+    message = agent.conversation.entries[1].message
     assert (message.content, message.reasoning) == ("Yes.", "Hmm.")
     assert seen.reasoned == "Hmm."
     answer = seen.turns[0][0]
@@ -186,8 +186,8 @@ def test_reasoning_is_kept_apart_and_timed() -> None:
 
 
 def test_a_cut_answer_says_why() -> None:
-    with talking(["Hello", Done("length", 5, 0, 9, 0.1, 0.1, context_full=True)]) as (talk, seen):
-        talk.ask("Hi")
+    with talking(["Hello", Done("length", 5, 0, 9, 0.1, 0.1, context_full=True)]) as (agent, seen):
+        agent.ask("Hi")
     done = seen.turns[0][0].done
     assert done is not None
     assert done.context_full

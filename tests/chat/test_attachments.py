@@ -8,19 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.attachments import MOST_BYTES, Attachment, read_file, with_files
+from hermes_cli.chat.attachments import MAX_BYTES, Attachment, read_attachment, with_attachments
 from hermes_cli.errors import HermesError
 
 
 def test_a_file_stands_above_the_message_between_fences(tmp_path: Path) -> None:
     path = tmp_path / "notes.md"
     path.write_text("one\ntwo\n")
-    assert with_files("What is this?", [read_file(str(path))]) == "notes.md:\n```\none\ntwo\n```\n\nWhat is this?"
+    assert (
+        with_attachments("What is this?", [read_attachment(str(path))])
+        == "notes.md:\n```\none\ntwo\n```\n\nWhat is this?"
+    )
 
 
 @given(st.text("`\nab"))
 def test_no_text_ends_its_own_fence(text: str) -> None:
-    whole = with_files("", [Attachment("a", text)])
+    whole = with_attachments("", [Attachment("a", text)])
     fence = whole.splitlines()[1]
     assert set(fence) == {"`"}
     assert fence not in text
@@ -37,18 +40,18 @@ def test_what_is_no_text_is_one_clear_error(tmp_path: Path, content: bytes | str
     elif isinstance(content, bytes):
         path.write_bytes(content)
     with pytest.raises(HermesError, match=says):
-        read_file(str(path))
+        read_attachment(str(path))
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "huge"
     with path.open("wb") as file:
-        file.truncate(MOST_BYTES + 1)
-    with pytest.raises(HermesError, match=f"{MOST_BYTES + 1:,} bytes"):
-        read_file(str(path))
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(HermesError, match=f"{MAX_BYTES + 1:,} bytes"):
+        read_attachment(str(path))
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "~nobody-at-all/x"])
 def test_odd_names_are_no_crash(name: str) -> None:
     with pytest.raises(HermesError):
-        read_file(name)
+        read_attachment(name)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hermes_cli import paths
-from hermes_cli.chat.tools.config import ChatFile, McpAddress, McpCommand, chosen_servers, read_file
+from hermes_cli.chat.tools.config import ChatFile, McpAddress, McpCommand, chosen_servers, read_chat_file
 from hermes_cli.errors import UsageError
 
 FILE = """
@@ -20,7 +20,7 @@ allow: [get_weather, files_*]
 
 @pytest.fixture
 def file(tmp_path: Path) -> ChatFile:
-    return read_file(written(tmp_path, FILE))
+    return read_chat_file(written(tmp_path, FILE))
 
 
 def written(folder: Path, text: str) -> Path:
@@ -131,7 +131,7 @@ def test_what_is_nothing(given: str) -> None:
 def test_a_bad_file(tmp_path: Path, text: str, says: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(UsageError) as caught:
-        read_file(path)
+        read_chat_file(path)
     assert says in caught.value.message
     assert str(path) in caught.value.message
 
@@ -148,24 +148,24 @@ def test_a_bad_file(tmp_path: Path, text: str, says: str) -> None:
     ],
 )
 def test_an_entry_is_a_command_or_an_address(tmp_path: Path, entry: str) -> None:
-    file = read_file(written(tmp_path, f"mcp_servers: {{one: {entry}}}"))
+    file = read_chat_file(written(tmp_path, f"mcp_servers: {{one: {entry}}}"))
     with pytest.raises(UsageError, match=r"the MCP server one has to have either a `command`"):
         chosen_servers(["one"], [], file)
 
 
 def test_a_name_has_to_fit_into_names_of_tools(tmp_path: Path) -> None:
-    file = read_file(written(tmp_path, "mcp_servers: {my team: {command: [a]}}"))
+    file = read_chat_file(written(tmp_path, "mcp_servers: {my team: {command: [a]}}"))
     with pytest.raises(UsageError, match="the MCP server my team has a name"):
         chosen_servers(["my team"], [], file)
 
 
 def test_no_file_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HERMES_LLM_CONFIG_DIR", str(tmp_path))
-    assert read_file() == ChatFile()
+    assert read_chat_file() == ChatFile()
     written(tmp_path, "allow: [a]")
-    assert read_file().allow == ["a"]
+    assert read_chat_file().allow == ["a"]
     assert paths.config_dir() == tmp_path
 
 
 def test_an_empty_file_says_nothing(tmp_path: Path) -> None:
-    assert read_file(written(tmp_path, "# nothing\n")) == ChatFile()
+    assert read_chat_file(written(tmp_path, "# nothing\n")) == ChatFile()

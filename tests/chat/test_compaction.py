@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from chat_rig import calling, partner, talking
+from chat_rig import calling, scripted_backend, talking
 from fake_engine import LOADED, FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hermes_cli.chat.compaction import INSTRUCTION, KEPT_QUESTIONS, covered, summarize
-from hermes_cli.chat.composition import composition
+from hermes_cli.chat.context_usage import INSTRUCTION, KEPT_QUESTIONS, compactable, context_usage, summarize
 from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.options import ChatOptions
@@ -24,8 +23,8 @@ SMALL = replace(LOADED, context=1024)
 def spoken(count: int, length: int = 10) -> Conversation:
     conversation = Conversation()
     for at in range(count):
-        conversation.say(Message("user", f"question {at} " + "x" * length))
-        conversation.say(Message("assistant", f"answer {at} " + "y" * length))
+        conversation.add(Message("user", f"question {at} " + "x" * length))
+        conversation.add(Message("assistant", f"answer {at} " + "y" * length))
     return conversation
 
 
@@ -35,16 +34,16 @@ def read(engine: FakeEngine) -> list[str]:
 
 def test_the_last_questions_stay_as_they_are() -> None:
     conversation = spoken(5)
-    assert covered(conversation) == 2 * (5 - KEPT_QUESTIONS)
-    conversation.compact("s", covered(conversation))
+    assert compactable(conversation) == 2 * (5 - KEPT_QUESTIONS)
+    conversation.compact("s", compactable(conversation))
     with pytest.raises(UsageError, match="nothing to sum up"):
-        covered(conversation)
+        compactable(conversation)
 
 
 @pytest.mark.parametrize("count", range(KEPT_QUESTIONS + 1))
 def test_a_short_conversation_needs_no_summary(count: int) -> None:
     with pytest.raises(UsageError, match="nothing to sum up"):
-        covered(spoken(count))
+        compactable(spoken(count))
 
 
 def test_the_model_reads_what_it_sums_up_and_what_was_summed_up_before() -> None:
@@ -52,7 +51,7 @@ def test_the_model_reads_what_it_sums_up_and_what_was_summed_up_before() -> None
     conversation = spoken(4)
     conversation.compact("earlier things", 2)
     with EventLoop() as loop:
-        assert loop.run(summarize(partner(engine=engine), conversation, 6)) == "All of it."
+        assert loop.run(summarize(scripted_backend(engine=engine), conversation, 6)) == "All of it."
     (prompt,) = read(engine)
     assert "earlier things" in prompt
     assert "question 0" not in prompt
@@ -63,11 +62,11 @@ def test_the_model_reads_what_it_sums_up_and_what_was_summed_up_before() -> None
 def test_calls_and_results_are_told() -> None:
     engine = FakeEngine([["s"]])
     conversation = Conversation()
-    conversation.say(Message("user", "Weather?"))
-    conversation.say(Message("assistant", None, (ToolCall("get_weather", {"city": "Oslo"}),)))
-    conversation.say(Message("tool", "rain", tool_call_id="1", name="get_weather"))
+    conversation.add(Message("user", "Weather?"))
+    conversation.add(Message("assistant", None, (ToolCall("get_weather", {"city": "Oslo"}),)))
+    conversation.add(Message("tool", "rain", tool_call_id="1", name="get_weather"))
     with EventLoop() as loop:
-        loop.run(summarize(partner(engine=engine), conversation, 3))
+        loop.run(summarize(scripted_backend(engine=engine), conversation, 3))
     assert 'get_weather(city="Oslo")' in read(engine)[0]
     assert "Result of a tool: rain" in read(engine)[0]
 
@@ -76,7 +75,7 @@ def test_what_is_too_long_is_summed_up_in_parts() -> None:
     engine = FakeEngine([["one"], ["two"], ["three"], ["four"], ["all"]], loaded=SMALL)
     conversation = spoken(6, length=120)
     with EventLoop() as loop:
-        summary = loop.run(summarize(partner(engine=engine, loaded=SMALL), conversation, 12))
+        summary = loop.run(summarize(scripted_backend(engine=engine, loaded=SMALL), conversation, 12))
     answered = [prompt for prompt in read(engine) if len(prompt) < SMALL.context]
     assert len(answered) > 1
     assert summary
@@ -89,12 +88,12 @@ def test_what_is_too_long_is_summed_up_in_parts() -> None:
 def test_a_message_longer_than_the_context_is_an_error() -> None:
     engine = FakeEngine([["s"]], loaded=SMALL)
     with EventLoop() as loop, pytest.raises(ContextFullError):
-        loop.run(summarize(partner(engine=engine, loaded=SMALL), spoken(1, length=2000), 2))
+        loop.run(summarize(scripted_backend(engine=engine, loaded=SMALL), spoken(1, length=2000), 2))
 
 
 def test_no_summary_is_an_error() -> None:
     with EventLoop() as loop, pytest.raises(HermesError, match="wrote no summary"):
-        loop.run(summarize(partner([[" "]]), spoken(3), 2))
+        loop.run(summarize(scripted_backend([[" "]]), spoken(3), 2))
 
 
 WORDS = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=30)
@@ -103,23 +102,25 @@ WORDS = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_siz
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(WORDS, WORDS), max_size=4), st.none() | WORDS, st.booleans())
 def test_the_parts_of_a_prompt_are_all_of_it(turns: list[tuple[str, str]], system: str | None, tools: bool) -> None:  # noqa: FBT001 - hypothesis
-    with talking(["s"], now=lambda: "noon") as (talk, _):
-        talk.offers_tools = tools
-        conversation = talk.conversation
-        conversation.behave(ChatOptions(system=system))
+    with talking(["s"], now=lambda: "noon") as (agent, _):
+        agent.offers_tools = tools
+        conversation = agent.conversation
+        conversation.set_options(ChatOptions(system=system))
         for question, answer in turns:
-            conversation.say(Message("user", question))
-            conversation.say(Message("assistant", answer))
+            conversation.add(Message("user", question))
+            conversation.add(Message("assistant", answer))
         if len(turns) > 1:
             conversation.compact("in short", 2)
-        loop = talk._loop  # noqa: SLF001 - the one there is
-        made = loop.run(composition(talk.partner, conversation, talk.schemas))
+        loop = agent._event_loop  # noqa: SLF001 - the one there is
+        made = loop.run(context_usage(agent.backend, conversation, agent.schemas))
         counted = loop.run(
-            talk.partner.count(conversation.messages or [Message("user", "")], talk.schemas, conversation.told)
+            agent.backend.count_tokens(
+                conversation.messages or [Message("user", "")], agent.schemas, conversation.prompt_options
+            )
         )
-    assert sum(part.tokens for part in made.parts) == made.total == counted
-    assert made.room == LOADED.context
-    named = {part.name: part.tokens for part in made.parts}
+    assert sum(made.parts.values()) == made.total == counted
+    assert made.context_length == LOADED.context
+    named = made.parts
     shown = turns[1:] if len(turns) > 1 else turns
     letters = sum(len(question.strip()) for question, _ in shown)
     assert named.get("your messages", 0) >= letters  # one token for each byte here
@@ -127,8 +128,8 @@ def test_the_parts_of_a_prompt_are_all_of_it(turns: list[tuple[str, str]], syste
 
 
 def test_results_of_tools_are_counted_apart() -> None:
-    with talking([calling("now")], ["Noon."], now=lambda: "x" * 300) as (talk, _):
-        talk.ask("When?")
-        made = talk._loop.run(composition(talk.partner, talk.conversation, talk.schemas))  # noqa: SLF001 - as above
-    named = {part.name: part.tokens for part in made.parts}
+    with talking([calling("now")], ["Noon."], now=lambda: "x" * 300) as (agent, _):
+        agent.ask("When?")
+        made = agent._event_loop.run(context_usage(agent.backend, agent.conversation, agent.schemas))  # noqa: SLF001 - as above
+    named = made.parts
     assert 300 <= named["results of tools"] < 310

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.tools.consent import REFUSED, SHOWN_CHARACTERS, Consent, shown
 from hermes_cli.chat.tools.functions import Tool
+from hermes_cli.chat.tools.toolbox import MAX_SHOWN, REFUSED, Consent, printable
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.messages import ToolCall
 
@@ -100,16 +100,16 @@ def test_where_nobody_can_be_asked(ask: Callable[[str], str] | None) -> None:
 
 def test_letters_that_deceive_are_written_out() -> None:
     call = ToolCall("run", {"a\x1b]0;": "rm \u202e -rf\u200b / \x9b31m\nhällo 東京"})
-    assert shown(call) == r'run(a\x1b]0;="rm \u202e -rf\u200b / \x9b31m\nhällo 東京")'
+    assert printable(call) == r'run(a\x1b]0;="rm \u202e -rf\u200b / \x9b31m\nhällo 東京")'
 
 
 @given(st.dictionaries(st.text(), st.text()))
 def test_a_call_is_one_line_of_what_can_be_seen(arguments: dict[str, Any]) -> None:
-    assert shown(ToolCall("f", arguments)).isprintable()
+    assert printable(ToolCall("f", arguments)).isprintable()
 
 
 def test_a_long_call_says_that_there_is_more() -> None:
     call = ToolCall("write", {"text": "x" * 1_000_000})
-    line = shown(call)
-    assert line.endswith(f" … and {len(str(call)) - SHOWN_CHARACTERS:,} characters more")
-    assert len(line) < SHOWN_CHARACTERS + 50
+    line = printable(call)
+    assert line.endswith(f" … and {len(str(call)) - MAX_SHOWN:,} characters more")
+    assert len(line) < MAX_SHOWN + 50

@@ -10,10 +10,10 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from conftest import HANG
 from endpoint_rig import (
     DONE,
     STOP,
-    TIMEOUT,
     TOOL,
     Endpoint,
     Reply,
@@ -27,8 +27,8 @@ from endpoint_rig import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.endpoint import http_client as wire
-from hermes_cli.chat.endpoint.chat_completions import CompletionReader as EndpointReply
+from hermes_cli.chat.endpoint import http_client
+from hermes_cli.chat.endpoint.chat_completions import CompletionReader
 from hermes_cli.chat.endpoint.failures import EndpointError
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.engine.protocol import Done
@@ -38,9 +38,9 @@ from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStart
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    monkeypatch.setattr(wire, "PAUSE", 0.01)
-    with endpoint() as told:
-        yield told
+    monkeypatch.setattr(http_client, "PAUSE", 0.01)
+    with endpoint() as server:
+        yield server
 
 
 WHOLE = (
@@ -85,11 +85,11 @@ def test_a_compressed_stream_is_read(server: Endpoint) -> None:
     ],
 )
 def test_answers_in_odd_shapes_are_answers(server: Endpoint, reply: Reply, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "USAGE", 0.2)
+    monkeypatch.setattr(http_client, "USAGE", 0.2)
     began = time.monotonic()
     heard = ask(server.answers(reply).url)
     assert (heard.text, heard.done.reason, heard.error) == ("Hi", "stop", None)
-    assert time.monotonic() - began < TIMEOUT / 4
+    assert time.monotonic() - began < HANG / 4
 
 
 def test_times_are_the_servers_where_it_tells_them_and_else_measured(server: Endpoint) -> None:
@@ -204,7 +204,7 @@ def test_why_an_answer_is_too_short_is_known(
     server.lists({"id": "m", "context_length": 16})
     told = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
     server.answers(stream(delta("length", content="a"), event({"choices": [], "usage": told}), DONE))
-    done = ask(server.url, manner=ChatOptions(max_tokens=asked)).done
+    done = ask(server.url, options=ChatOptions(max_tokens=asked)).done
     assert (done.reason, done.context_full) == ("length", full)
 
 
@@ -224,11 +224,11 @@ CHUNK = st.fixed_dictionaries(
 @given(st.lists(CHUNK, max_size=5))
 def test_whatever_chunks_hold_it_is_read_or_refused(chunks: list[dict[str, Any]]) -> None:
     says: list[str] = []
-    reply = EndpointReply(separated=False, warn=says.append)
+    reply = CompletionReader(reasoning_separated=False, warn=says.append)
     events: list[Event] = []
     with suppress(EndpointError):
         for chunk in chunks:
-            events += reply.read(chunk)
+            events += reply.feed(chunk)
     events += reply.finish(16, None)
     for one in events:
         if isinstance(one, CallFinished):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.chat.endpoint.address import OWN_KEY, SERVICES, read_address
-from hermes_cli.chat.endpoint.failures import Told, error_of, seconds_to_wait
+from hermes_cli.chat.endpoint.failures import EndpointError, parse_retry_after
 from hermes_cli.errors import ContextFullError, HermesError, NetworkError, NotFoundError, UsageError
 
 OTHER = read_address("https://llm.example", {})
@@ -115,12 +115,12 @@ def test_what_cannot_be_a_key_is_not_repeated() -> None:
     ],
 )
 def test_a_key_in_the_clear_is_noticed(typed: str, *, exposed: bool) -> None:
-    assert read_address(typed, {"HERMES_LLM_ENDPOINT_KEY": "k"}).exposed is exposed
-    assert not read_address(typed, {}).exposed
+    assert read_address(typed, {"HERMES_LLM_ENDPOINT_KEY": "k"}).exposes_key is exposed
+    assert not read_address(typed, {}).exposes_key
 
 
-def told(status: int, message: str, **error: object) -> Told:
-    return Told(status, message, {"error": {"message": message, **error}})
+def failure(status: int, message: str, **error: object) -> EndpointError:
+    return EndpointError(status, message, {"error": {"message": message, **error}})
 
 
 # As the servers word them: vLLM (two), this program's, OpenAI, OpenRouter, llama.cpp (new and old), older vLLM.
@@ -137,35 +137,35 @@ OPENROUTER = (
 @pytest.mark.parametrize(
     "refused",
     [
-        told(400, VLLM),
-        told(400, "This model's maximum context length is 4096 tokens and your request has 5000 input tokens"),
-        told(400, "This model's maximum context length is 4096 tokens. However, your messages resulted in 5000 tokens."),
-        told(400, OPENROUTER),
-        told(400, "This model's maximum context length is 4096 tokens. However, you requested 5001 tokens (5000 in the "
+        failure(400, VLLM),
+        failure(400, "This model's maximum context length is 4096 tokens and your request has 5000 input tokens"),
+        failure(400, "This model's maximum context length is 4096 tokens. However, your messages resulted in 5000 tokens."),
+        failure(400, OPENROUTER),
+        failure(400, "This model's maximum context length is 4096 tokens. However, you requested 5001 tokens (5000 in the "
              "messages, 1 in the completion)."),
-        told(400, "request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it"),
-        told(400, "the request exceeds the available context size", type="exceed_context_size_error",
+        failure(400, "request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it"),
+        failure(400, "the request exceeds the available context size", type="exceed_context_size_error",
              n_prompt_tokens=5000, n_ctx=4096),
-        told(500, "request (5,000 tokens) exceeds the available context size (4,096 tokens)"),
-        told(400, "The decoder prompt (length 5000) is longer than the maximum model length of 4096."),
+        failure(500, "request (5,000 tokens) exceeds the available context size (4,096 tokens)"),
+        failure(400, "The decoder prompt (length 5000) is longer than the maximum model length of 4096."),
     ],
 )  # fmt: skip
-def test_a_prompt_that_is_too_long_is_told_with_both_numbers(refused: Told) -> None:
-    error = error_of(refused, OTHER, "m")
+def test_a_prompt_that_is_too_long_is_told_with_both_numbers(refused: EndpointError) -> None:
+    error = refused.as_user_error(OTHER, "m")
     assert isinstance(error, ContextFullError)
     assert error.message == "the prompt has 5,000 tokens, the context length is 4,096 tokens."
 
 
 def test_too_many_tokens_asked_for_is_told_as_that() -> None:
     said = "'max_tokens' is too large: 4000. This model's maximum context length is 4096 tokens and your request has 96 input tokens"
-    error = error_of(told(400, said), OTHER, "m", 4001)
+    error = failure(400, said).as_user_error(OTHER, "m", 4001)
     assert isinstance(error, ContextFullError)
     assert "96 tokens and the answer may have 4,001, the context length is 4,096" in error.message
     assert "4,000" in error.hint
 
 
 def test_too_long_without_numbers_says_what_the_server_says() -> None:
-    error = error_of(told(400, "too many", code="context_length_exceeded"), OTHER)
+    error = failure(400, "too many", code="context_length_exceeded").as_user_error(OTHER)
     assert isinstance(error, ContextFullError)
     assert "too many" in error.message
 
@@ -173,37 +173,37 @@ def test_too_long_without_numbers_says_what_the_server_says() -> None:
 @pytest.mark.parametrize(
     ("refused", "kind", "said"),
     [
-        (told(400, "temperature must be positive"), UsageError, "temperature must be positive"),
-        (told(401, "no key"), UsageError, "wants a key"),
-        (told(403, "flagged"), UsageError, "does not allow this: flagged"),
-        (told(404, "The model `m` does not exist"), NotFoundError, "has no model m"),
-        (told(404, "Not Found"), NotFoundError, "no OpenAI-compatible API at https://llm.example/v1"),
-        (told(402, "no credits"), NetworkError, "no credits"),
-        (told(599, "odd"), NetworkError, "status 599: odd"),
+        (failure(400, "temperature must be positive"), UsageError, "temperature must be positive"),
+        (failure(401, "no key"), UsageError, "wants a key"),
+        (failure(403, "flagged"), UsageError, "does not allow this: flagged"),
+        (failure(404, "The model `m` does not exist"), NotFoundError, "has no model m"),
+        (failure(404, "Not Found"), NotFoundError, "no OpenAI-compatible API at https://llm.example/v1"),
+        (failure(402, "no credits"), NetworkError, "no credits"),
+        (failure(599, "odd"), NetworkError, "status 599: odd"),
     ],
 )
-def test_refusals_are_told_as_what_they_are(refused: Told, kind: type[HermesError], said: str) -> None:
-    error = error_of(refused, OTHER, "m")
+def test_refusals_are_told_as_what_they_are(refused: EndpointError, kind: type[HermesError], said: str) -> None:
+    error = refused.as_user_error(OTHER, "m")
     assert type(error) is kind
     assert said in error.message
 
 
 def test_a_key_that_is_not_accepted_is_named_by_its_variable() -> None:
     address = read_address("openrouter.ai", {"OPENROUTER_API_KEY": "sk-secret"})
-    error = error_of(told(401, "User not found."), address)
+    error = failure(401, "User not found.").as_user_error(address)
     assert "OPENROUTER_API_KEY" in error.message
     assert "sk-secret" not in error.message + error.hint
-    assert "export OPENROUTER_API_KEY=" in error_of(told(401, "x"), read_address("openrouter.ai", {})).hint
+    assert "export OPENROUTER_API_KEY=" in failure(401, "x").as_user_error(read_address("openrouter.ai", {})).hint
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:
-    assert seconds_to_wait("3") == 3
-    assert seconds_to_wait("-1") == 0
-    soon = seconds_to_wait(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
+    assert parse_retry_after("3") == 3
+    assert parse_retry_after("-1") == 0
+    soon = parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
     assert soon is not None
     assert 55 < soon <= 60
-    assert seconds_to_wait("soon") is None
-    assert seconds_to_wait(None) is None
+    assert parse_retry_after("soon") is None
+    assert parse_retry_after(None) is None
 
 
 def test_the_page_tells_every_variable_and_where_it_goes() -> None:

@@ -11,7 +11,7 @@ from endpoint_rig import HI, STOP, TOOL, Endpoint, Reply, ask, delta, endpoint, 
 from server_rig import hermes_serve
 
 from hermes_cli.chat.backend import ChatBackend
-from hermes_cli.chat.endpoint import Endpoint as EndpointSource
+from hermes_cli.chat.endpoint.endpoint_backend import Endpoint as EndpointSource
 from hermes_cli.chat.endpoint.endpoint_backend import EndpointBackend
 from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.options import ChatOptions
@@ -26,11 +26,11 @@ def server() -> Iterator[Endpoint]:
 
 
 def opened(url: str, model: str | None = None) -> EndpointBackend:
-    """The partner as it is known before any question; its connections are closed."""
+    """The backend as it is known before any question; its connections are closed."""
     with EventLoop() as loop:
-        partner = EndpointSource(url, loop, str, str, {}).open(model)
-        loop.run(partner.close())
-        return partner
+        backend = EndpointSource(url, loop, str, str, {}).open(model)
+        loop.run(backend.close())
+        return backend
 
 
 def test_nothing_is_sent_that_nobody_said(server: Endpoint) -> None:
@@ -53,9 +53,9 @@ def test_everything_that_was_said_is_sent_but_for_reasoning(server: Endpoint) ->
         Message("assistant", None, reasoning="cut off"),
     ]
     schema = {"type": "object"}
-    manner = ChatOptions("Be brief.", schema=schema, sampling={"temperature": 0, "top_k": 4, "penalty_last_n": 9},
+    options = ChatOptions("Be brief.", schema=schema, sampling={"temperature": 0, "top_k": 4, "penalty_last_n": 9},
                     max_tokens=7, stops=("x", "y"), think=False, think_budget=5)  # fmt: skip
-    ask(server.answers(stream(delta(content="Hi"), STOP)).url, messages=messages, tools=[TOOL], manner=manner)
+    ask(server.answers(stream(delta(content="Hi"), STOP)).url, messages=messages, tools=[TOOL], options=options)
     function = {"name": "get_weather", "arguments": '{"city": "Zürich"}'}
     sent = server.last
     assert sent["messages"] == [
@@ -84,19 +84,19 @@ def test_everything_that_was_said_is_sent_but_for_reasoning(server: Endpoint) ->
 )  # fmt: skip
 def test_each_server_is_asked_in_its_own_words(server: Endpoint, owner: str, sent: dict[str, Any]) -> None:
     server.lists({"id": "m", "owned_by": owner}).answers(stream(delta(content="Hi"), STOP))
-    ask(server.url, manner=ChatOptions(think=True, think_budget=9, sampling={"repeat_penalty": 1.1}))
+    ask(server.url, options=ChatOptions(think=True, think_budget=9, sampling={"repeat_penalty": 1.1}))
     assert {key: server.last[key] for key in sent} == sent
 
 
 def test_what_a_server_cannot_do_is_said(server: Endpoint) -> None:
     server.lists({"id": "m", "owned_by": "library"})
-    budget = ask(server.url, manner=ChatOptions(think_budget=9)).error
+    budget = ask(server.url, options=ChatOptions(think_budget=9)).error
     assert isinstance(budget, UsageError)
     assert "--think-budget" in budget.message
-    shift = ask(server.url, manner=ChatOptions(shift=True)).error
+    shift = ask(server.url, options=ChatOptions(shift=True)).error
     assert isinstance(shift, UsageError)
     assert "--context-shift" in shift.message
-    ask(server.answers(stream(delta(content="Hi"), STOP)).url, manner=ChatOptions(think=False))
+    ask(server.answers(stream(delta(content="Hi"), STOP)).url, options=ChatOptions(think=False))
     assert server.last["reasoning_effort"] == "none"
 
 
@@ -117,7 +117,7 @@ def test_the_only_model_is_taken_and_one_of_several_is_chosen(server: Endpoint) 
         opened(server.url, "hermes-4-41b")
     assert "did you mean hermes-4-14b" in caught.value.hint
     server.lists({"id": "one", "context_length": 1, "aliases": ["*"]}, {"id": "two", "context_length": 2})
-    assert [opened(server.url, wanted).context for wanted in ("one", "two", "gpt-4o")] == [1, 2, 1]
+    assert [opened(server.url, wanted).context_length for wanted in ("one", "two", "gpt-4o")] == [1, 2, 1]
     assert opened(server.url, "gpt-4o").name == "gpt-4o"
 
 
@@ -159,8 +159,8 @@ def test_what_a_server_says_of_its_model(
     server: Endpoint, model: dict[str, Any], context: int | None, reasons: object, tools: object
 ) -> None:
     server.routes["/props"] = of_json({"default_generation_settings": {"n_ctx": 11}})
-    partner = opened(server.lists({"id": "m", **model}).url)
-    assert (partner.context, partner.reasons, partner.takes_tools) == (context, reasons, tools)
+    backend = opened(server.lists({"id": "m", **model}).url)
+    assert (backend.context_length, backend.supports_reasoning, backend.supports_tools) == (context, reasons, tools)
 
 
 @pytest.mark.parametrize(
@@ -187,22 +187,22 @@ def test_its_models_can_be_listed_and_changed(server: Endpoint) -> None:
         source = EndpointSource(server.url, loop, str, str, {})
         assert source.names() == ["a", "b"]
         with source.opening("b") as finish:
-            partner: ChatBackend = finish()
-        assert partner.name == "b"
-        assert partner.details == {"context_length": None, "endpoint": f"{server.url}/v1"}
-        loop.run(partner.rest())
-        loop.run(partner.close())
+            backend: ChatBackend = finish()
+        assert backend.name == "b"
+        assert backend.details == {"context_length": None, "endpoint": f"{server.url}/v1"}
+        loop.run(backend.unload())
+        loop.run(backend.close())
 
 
 def counted(
-    url: str, messages: list[Message], manner: ChatOptions, environ: dict[str, str] | None = None
+    url: str, messages: list[Message], options: ChatOptions, environ: dict[str, str] | None = None
 ) -> int | None:
     with EventLoop() as loop:
-        partner = EndpointSource(url, loop, str, str, environ or {}).open(None)
+        backend = EndpointSource(url, loop, str, str, environ or {}).open(None)
         try:
-            return loop.run(partner.count(messages, [TOOL], manner))
+            return loop.run(backend.count_tokens(messages, [TOOL], options))
         finally:
-            loop.run(partner.close())
+            loop.run(backend.close())
 
 
 def test_tokens_are_counted_as_vllm_counts_them(server: Endpoint) -> None:
@@ -239,7 +239,7 @@ GREEDY = {"temperature": 0.0}
 def test_our_server_answers_and_counts_and_calls(serving: str) -> None:
     weather = [Message("user", "What is the weather in Paris?")]
     heard = ask(
-        serving, environ=OURS, tools=[TOOL], messages=weather, manner=ChatOptions(sampling=GREEDY, max_tokens=60)
+        serving, environ=OURS, tools=[TOOL], messages=weather, options=ChatOptions(sampling=GREEDY, max_tokens=60)
     )
     assert heard.calls == [("get_weather", {"city": "Paris"})]
     assert heard.done.reason == "tool_calls"
@@ -247,11 +247,11 @@ def test_our_server_answers_and_counts_and_calls(serving: str) -> None:
 
 
 def test_our_server_reasons_within_a_budget_and_writes_what_a_schema_says(serving: str) -> None:
-    heard = ask(serving, environ=OURS, manner=ChatOptions(sampling=GREEDY, think=True, think_budget=4, max_tokens=40))
+    heard = ask(serving, environ=OURS, options=ChatOptions(sampling=GREEDY, think=True, think_budget=4, max_tokens=40))
     assert heard.thought
     assert 0 < heard.done.reasoning_tokens <= 4 + 2  # its tags
     schema = {"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"], "additionalProperties": False}
-    assert ask(serving, environ=OURS, manner=ChatOptions(schema=schema)).text.replace(" ", "") == '{"n":7}'
+    assert ask(serving, environ=OURS, options=ChatOptions(schema=schema)).text.replace(" ", "") == '{"n":7}'
 
 
 def test_our_server_refuses_in_words_that_are_understood(serving: str) -> None:

@@ -48,7 +48,7 @@ def test_a_turn_from_waiting_to_its_end() -> None:
     folded, said, *took = seen(file).split("\n")
     assert folded == "∴ thought for 0.0 s"
     assert said == "It is so."
-    assert "".join(took).startswith("412 tokens, 214 of them thought · 41.2 tokens/s · first")
+    assert "".join(took).startswith("412 tokens, 214 of them reasoning · 41.2 tokens/s · first")
     assert "".join(took).endswith("(measured)")
     view.show_reasoning()
     assert seen(file).endswith("Let me think.")
@@ -136,7 +136,6 @@ def test_nothing_of_models_and_tools_is_obeyed() -> None:
     view, file = scene()
     bad = "\x1b[2J\x1b]0;x\x07[red]\r"
     before = file.getvalue()
-    view.note("above")
     view.waiting()
     view.reasoning(bad)
     view.content(bad)
@@ -174,14 +173,14 @@ def test_without_means_to_move_only_what_is_final_is_written(monkeypatch: pytest
 PROGRAM = """
 import sys
 from hermes_cli.chat.terminal.terminal_view import TerminalView
-from hermes_cli.chat.view import Answer
+from hermes_cli.chat.view import TurnResult
 from hermes_cli.console import Console
 view = TerminalView(Console())
 view.waiting()
 view.content("begun")
 typed = sys.stdin.readline()
 view.content(" and ended")
-view.turn(Answer("begun and ended"), stopped=False)
+view.turn(TurnResult("begun and ended"), stopped=False)
 print("typed", repr(typed))
 print("again", repr(sys.stdin.readline()))
 """
@@ -192,7 +191,7 @@ def test_what_is_typed_meanwhile_is_kept_but_not_shown(tmp_path: Path) -> None:
     with Terminal([sys.executable, "-c", PROGRAM], environment=environment, folder=tmp_path) as terminal:
         terminal.wait_for("begun")
         terminal.type("early\n")
-        assert terminal.wait_for("typed").splitlines() == ["begun and ended", r"typed 'early\n'"]
+        assert terminal.wait_for(r"typed 'early\n'").splitlines() == ["begun and ended", r"typed 'early\n'"]
         terminal.type("late\n")
         terminal.wait_for("late\nagain")  # its echo is back
 
@@ -201,12 +200,12 @@ def test_a_conversation_that_goes_on_is_shown_as_it_was() -> None:
     view, file = scene()
     conversation = Conversation()
     for at in range(4):
-        conversation.say(Message("user", f"question {at}"))
-        conversation.say(
-            Message("assistant", f"**answer** {at}", reasoning="hm"), spent=TurnUsage(reasoning_seconds=1.5)
+        conversation.add(Message("user", f"question {at}"))
+        conversation.add(
+            Message("assistant", f"**answer** {at}", reasoning="hm"), usage=TurnUsage(reasoning_seconds=1.5)
         )
-    conversation.say(Message("assistant", None, (CALL,)), unfinished=True)
-    conversation.say(Message("tool", "rain", tool_call_id=CALL.id, name="get_weather"))
+    conversation.add(Message("assistant", None, (CALL,)), unfinished=True)
+    conversation.add(Message("tool", "rain", tool_call_id=CALL.id, name="get_weather"))
     view.history(conversation)
     assert seen(file).split("\n") == [
         *("… 4 earlier messages", "", "> question 2", "∴ thought for 1.5 s", "answer 2"),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from hermes_cli.chat.conversation import Change, Conversation, MessageAdded
 from hermes_cli.chat.options import ChatOptions
-from hermes_cli.chat.sessions import names
+from hermes_cli.chat.sessions import files
 from hermes_cli.chat.sessions.format import decode
 from hermes_cli.chat.sessions.session_file import SessionFile
 from hermes_cli.errors import HermesError, IntegrityError, UsageError
@@ -35,7 +35,7 @@ def no_warning(message: str) -> None:
 def asked(*texts: str) -> Conversation:
     conversation = Conversation()
     for text in texts:
-        conversation.say(Message("user", text))
+        conversation.add(Message("user", text))
     return conversation
 
 
@@ -44,7 +44,7 @@ def begun(folder: Path, *texts: str, name: str = "s") -> Path:
     conversation = Conversation()
     session = SessionFile.create(folder, conversation, "demo", no_warning, name)
     for text in texts:
-        conversation.say(Message("user", text))
+        conversation.add(Message("user", text))
     path = session.path
     session.close()
     assert path
@@ -52,7 +52,7 @@ def begun(folder: Path, *texts: str, name: str = "s") -> Path:
 
 
 def contents(conversation: Conversation) -> list[str | None]:
-    return [one.message.content for one in conversation.said]
+    return [one.message.content for one in conversation.entries]
 
 
 def reread(path: Path) -> list[str | None]:
@@ -74,14 +74,14 @@ def test_any_changes_come_back_as_they_were(changes: list[Change]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         session = SessionFile.create(Path(folder) / "chats", Conversation(), "demo", no_warning)
         for change in changes:
-            session.keep(change)
+            session.add(change)
         path = session.path
         session.close()
         if path is None:
             assert not any(isinstance(one, MessageAdded) for one in changes)
             return
         read = decode(path.read_bytes(), "s")
-    assert (read.damaged, read.header and read.header.model) == (None, "demo")
+    assert (read.damaged_line, read.header and read.header.model) == (None, "demo")
     assert healed(plain(read.changes)) == healed(plain(tuple(changes)))
 
 
@@ -118,7 +118,7 @@ def test_cut_at_any_byte_it_is_a_beginning(changes: list[Change]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         session = SessionFile.create(Path(folder), asked("first"), "demo", no_warning, "s")
         for change in changes:
-            session.keep(change)
+            session.add(change)
         path = session.path
         session.close()
         assert path
@@ -127,7 +127,7 @@ def test_cut_at_any_byte_it_is_a_beginning(changes: list[Change]) -> None:
     assert len(whole) == len(changes) + 1
     for cut in range(len(data) + 1):
         read = decode(data[:cut], "s")
-        assert read.damaged is None
+        assert read.damaged_line is None
         assert read.changes == whole[: len(read.changes)]
         assert len(read.changes) >= max(data[:cut].count(b"\n") - 1, 0)
 
@@ -138,15 +138,15 @@ def test_cut_anywhere_it_goes_on(tmp_path: Path, step: int) -> None:
     data = path.read_bytes()
     for cut in range(step, len(data), 7):
         path.write_bytes(data[:cut])
-        said: list[str] = []
-        session, conversation = SessionFile.open(path, said.append)
+        warnings: list[str] = []
+        session, conversation = SessionFile.open(path, warnings.append)
         before = contents(conversation)
         assert before == ["eins", "zwei", "dr€i"][: len(before)]
-        conversation.say(Message("user", "weiter"))
+        conversation.add(Message("user", "weiter"))
         session.close()
         torn = cut > 0 and data[cut - 1 : cut] != b"\n" and data[cut : cut + 1] != b"\n"
-        assert bool(said) is torn, said
-        assert all("cut off" in one for one in said)
+        assert bool(warnings) is torn, warnings
+        assert all("cut off" in one for one in warnings)
         assert reread(path) == [*before, "weiter"]
 
 
@@ -156,8 +156,8 @@ def test_cut_anywhere_it_goes_on(tmp_path: Path, step: int) -> None:
 def test_an_empty_chat_leaves_nothing(tmp_path: Path) -> None:
     conversation = Conversation(ChatOptions(system="Be brief."))
     session = SessionFile.create(tmp_path / "chats", conversation, "demo", no_warning)
-    conversation.behave(ChatOptions(system="Be long."))
-    conversation.name("nothing yet")
+    conversation.set_options(ChatOptions(system="Be long."))
+    conversation.set_title("nothing yet")
     assert session.name is None
     session.close()
     assert not (tmp_path / "chats").exists()
@@ -183,8 +183,8 @@ def test_a_folder_that_others_can_read_becomes_private(tmp_path: Path) -> None:
 
 @given(TEXT | st.text(max_size=2000))
 def test_any_question_makes_a_name_that_a_user_could_give(question: str) -> None:
-    name = names.made_of(question, 1795387081.0)
-    assert names.checked(name) == name
+    name = files.name_from_question(question, 1795387081.0)
+    assert files.checked_name(name) == name
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / f".{name}.damaged-999.jsonl.lock").touch()
 
@@ -212,12 +212,12 @@ def test_rename(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="taken"):
         session.rename("taken")
     session.rename("early")
-    conversation.say(Message("user", "one"))
+    conversation.add(Message("user", "one"))
     assert session.name == "early"
     with pytest.raises(UsageError, match="taken"):
         session.rename("taken")
     session.rename("Später_1.2")
-    conversation.say(Message("user", "two"))
+    conversation.add(Message("user", "two"))
     session.close()
     assert reread(tmp_path / "Später_1.2.jsonl") == ["one", "two"]
     assert {one.name for one in tmp_path.iterdir()} == {"taken.jsonl", "Später_1.2.jsonl"}
@@ -243,18 +243,22 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 
 def test_what_was_said_before_it_is_saved_comes_along(tmp_path: Path) -> None:
     conversation = asked("one", "two", "three", "four")
-    conversation.behave(ChatOptions(system="Be brief.", think=True))
+    conversation.set_options(ChatOptions(system="Be brief.", think=True))
     conversation.compact("one and two", 2)
     conversation.compact("one to three", 3)
-    conversation.name("Numbers")
+    conversation.set_title("Numbers")
     session = SessionFile.create(tmp_path, conversation, "demo", no_warning, "s")
     assert conversation.summary
     assert conversation.summary.count == 3
-    conversation.say(Message("user", "five"))
+    conversation.add(Message("user", "five"))
     session.close()
     session, again = SessionFile.open(tmp_path / "s.jsonl", no_warning)
     session.close()
-    assert (again.said, again.told, again.title) == (conversation.said, conversation.told, "Numbers")
+    assert (again.entries, again.prompt_options, again.title) == (
+        conversation.entries,
+        conversation.prompt_options,
+        "Numbers",
+    )
     assert [again.summary, again.expand(), again.summary] == [
         conversation.summary,
         conversation.expand(),
@@ -266,7 +270,7 @@ def test_the_model_is_the_one_that_answered_last(tmp_path: Path) -> None:
     path = begun(tmp_path, "Hi")
     session, conversation = SessionFile.open(path, no_warning)
     assert session.model == "demo"
-    conversation.say(Message("assistant", "Hello"), model="hermes-3:8b")
+    conversation.add(Message("assistant", "Hello"), model="hermes-3:8b")
     session.close()
     session, _ = SessionFile.open(path, no_warning)
     session.close()
@@ -277,7 +281,7 @@ def test_undone_is_undone(tmp_path: Path) -> None:
     path = begun(tmp_path, "one", "two", "three")
     size = path.stat().st_size
     session, conversation = SessionFile.open(path, no_warning)
-    conversation.back_to(1)
+    conversation.truncate(1)
     session.close()
     assert path.stat().st_size > size
     assert reread(path) == ["one"]
@@ -291,12 +295,12 @@ def test_a_damaged_file_is_kept_and_what_stands_before_the_damage_goes_on(tmp_pa
     damaged = path.read_bytes().replace(b'"two"', b'"tw\xff"')
     for number, aside in enumerate(["s.damaged.jsonl", "s.damaged-2.jsonl"]):
         path.write_bytes(damaged)
-        said: list[str] = []
-        session, conversation = SessionFile.open(path, said.append)
+        warnings: list[str] = []
+        session, conversation = SessionFile.open(path, warnings.append)
         assert contents(conversation) == ["one"]
-        conversation.say(Message("user", "more"))
+        conversation.add(Message("user", "more"))
         session.close()
-        assert said == [
+        assert warnings == [
             f"the session s is damaged in line 3: it goes on with the 1 message before that. The damaged file is kept as {aside}."
         ]
         assert (tmp_path / aside).read_bytes() == damaged
@@ -310,11 +314,11 @@ def test_zeros_after_a_loss_of_power_are_cut_off(tmp_path: Path) -> None:
     path = begun(tmp_path, "one", "two")
     with path.open("ab") as file:
         file.write(bytes(5000))
-    said: list[str] = []
-    session, conversation = SessionFile.open(path, said.append)
+    warnings: list[str] = []
+    session, conversation = SessionFile.open(path, warnings.append)
     session.close()
     assert contents(conversation) == ["one", "two"]
-    assert "cut off" in said[0]
+    assert "cut off" in warnings[0]
     assert reread(path) == ["one", "two"]
 
 
@@ -346,7 +350,7 @@ from hermes_cli.prompting.messages import Message
 conversation = Conversation()
 session = SessionFile.create(Path(sys.argv[1]), conversation, "demo", print, "s")
 for number in range(100_000):
-    conversation.say(Message("user", f"{number} " + "x" * (number % 7 * 1000)))
+    conversation.add(Message("user", f"{number} " + "x" * (number % 7 * 1000)))
     print(number, flush=True)
 """
 
@@ -371,13 +375,13 @@ def test_what_was_kept_outlives_kill_9(tmp_path: Path, until: int) -> None:
         assert process.stdout
         printed = process.stdout.read().split()
     kept = int(printed[-1]) if printed else until
-    said: list[str] = []
-    session, conversation = SessionFile.open(tmp_path / "s.jsonl", said.append)
+    warnings: list[str] = []
+    session, conversation = SessionFile.open(tmp_path / "s.jsonl", warnings.append)
     session.close()
     found = [int((text or "").split()[0]) for text in contents(conversation)]
     assert found == list(range(len(found)))
     assert len(found) >= kept + 1
-    assert all("cut off" in one for one in said)
+    assert all("cut off" in one for one in warnings)
 
 
 def test_two_chats_cannot_have_one_session(tmp_path: Path) -> None:
@@ -417,53 +421,53 @@ def room_for(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("room", [0, 1, 100, 400, 401, 1000])
 def test_a_full_disk_ends_no_chat_and_loses_nothing_once_there_is_room(tmp_path: Path, room: int) -> None:
-    said: list[str] = []
+    warnings: list[str] = []
     conversation = Conversation()
-    session = SessionFile.create(tmp_path / "chats", conversation, "demo", said.append, "s")
+    session = SessionFile.create(tmp_path / "chats", conversation, "demo", warnings.append, "s")
     wanted = [f"{number} {'x' * 100}" for number in range(12)]
     with room_for(room):
         for text in wanted[:-1]:
-            conversation.say(Message("user", text))
-        assert len(said) == 1
-        assert "cannot be saved: File too large" in said[0]
+            conversation.add(Message("user", text))
+        assert len(warnings) == 1
+        assert "cannot be saved: File too large" in warnings[0]
         assert session.path
         on_disk = session.path.read_bytes()
         assert on_disk.endswith(b"\n") or not on_disk
         assert [one.message.content for one in decode(on_disk, "s").changes if isinstance(one, MessageAdded)] == wanted[
             : max(on_disk.count(b"\n") - 1, 0)
         ]
-    conversation.say(Message("user", wanted[-1]))
-    assert len(said) == 2
-    assert "saved again" in said[1]
+    conversation.add(Message("user", wanted[-1]))
+    assert len(warnings) == 2
+    assert "saved again" in warnings[1]
     session.close()
     assert reread(tmp_path / "chats" / "s.jsonl") == wanted
 
 
 def test_closing_tries_once_more_and_says_what_is_lost(tmp_path: Path) -> None:
-    said: list[str] = []
+    warnings: list[str] = []
     conversation = Conversation()
-    session = SessionFile.create(tmp_path, conversation, "demo", said.append, "s")
+    session = SessionFile.create(tmp_path, conversation, "demo", warnings.append, "s")
     with room_for(250):
         for text in ("one", "two", "three"):
-            conversation.say(Message("user", text))
+            conversation.add(Message("user", text))
         session.close()
-    assert len(said) == 2
+    assert len(warnings) == 2
     left = 3 - len(reread(tmp_path / "s.jsonl"))
     assert left
-    assert f"{left} message" in said[1]
+    assert f"{left} message" in warnings[1]
 
 
 def test_a_folder_that_cannot_be_made_ends_no_chat(tmp_path: Path) -> None:
     (tmp_path / "chats").write_text("in the way")
-    said: list[str] = []
+    warnings: list[str] = []
     conversation = Conversation()
-    session = SessionFile.create(tmp_path / "chats", conversation, "demo", said.append)
-    conversation.say(Message("user", "one"))
-    conversation.say(Message("user", "two"))
-    assert (len(said), session.name) == (1, None)
+    session = SessionFile.create(tmp_path / "chats", conversation, "demo", warnings.append)
+    conversation.add(Message("user", "one"))
+    conversation.add(Message("user", "two"))
+    assert (len(warnings), session.name) == (1, None)
     (tmp_path / "chats").unlink()
-    conversation.say(Message("user", "three"))
-    assert len(said) == 2
+    conversation.add(Message("user", "three"))
+    assert len(warnings) == 2
     path = session.path
     session.close()
     assert path
@@ -492,9 +496,9 @@ def test_ctrl_c_while_saving_neither_doubles_nor_loses(tmp_path: Path, monkeypat
 
             interrupted.setattr(os, "fsync", interrupt)
             with pytest.raises(KeyboardInterrupt):
-                conversation.say(Message("user", f"{number}"))
+                conversation.add(Message("user", f"{number}"))
         if number % 2:
-            conversation.say(Message("user", f"after {number}"))
+            conversation.add(Message("user", f"after {number}"))
     session.close()
     assert reread(tmp_path / "s.jsonl") == ["0", "1", "after 1", "2", "3", "after 3"]
 
@@ -512,10 +516,10 @@ def test_it_is_flushed_before_the_next_thing_happens_and_so_is_its_name(
     monkeypatch.setattr(os, "fsync", note)
     conversation = Conversation()
     with closing(SessionFile.create(tmp_path, conversation, "demo", no_warning, "s")):
-        conversation.say(Message("user", "one"))
+        conversation.add(Message("user", "one"))
         file = (tmp_path / "s.jsonl").stat()
         assert [flushed[0], flushed[1][0]] == [(file.st_ino, file.st_size), tmp_path.stat().st_ino]
-        conversation.say(Message("user", "two"))
+        conversation.add(Message("user", "two"))
         assert flushed[2:] == [(file.st_ino, (tmp_path / "s.jsonl").stat().st_size)]
 
 

@@ -27,7 +27,7 @@ TALK = [
 def held() -> Conversation:
     conversation = Conversation(ChatOptions(system="Be brief."))
     for one in TALK:
-        conversation.say(one, model="demo" if one.role == "assistant" else None)
+        conversation.add(one, model="demo" if one.role == "assistant" else None)
     return conversation
 
 
@@ -75,7 +75,7 @@ def test_a_summary_does_not_replace_what_it_stands_for() -> None:
 
 def test_markdown() -> None:
     conversation = held()
-    conversation.say(Message("assistant", "And then"), model="demo", unfinished=True)
+    conversation.add(Message("assistant", "And then"), model="demo", unfinished=True)
     lines = as_markdown(conversation, "demo").splitlines()
     headings = [one for one in lines if one.startswith("#")]
     assert headings == [
@@ -99,8 +99,8 @@ def test_markdown() -> None:
 @given(st.text(st.sampled_from("`~ab# \n>"), max_size=40))
 def test_no_result_of_a_tool_ends_its_block(text: str) -> None:
     conversation = Conversation()
-    conversation.say(Message("tool", text, name="t"))
-    conversation.say(Message("assistant", "After."))
+    conversation.add(Message("tool", text, name="t"))
+    conversation.add(Message("assistant", "After."))
     parsed = tokens(as_markdown(conversation, "demo"))
     (fence,) = [one for one in parsed if one.type == "fence"]
     assert fence.content == text.rstrip("\n") + "\n"
@@ -110,7 +110,7 @@ def test_no_result_of_a_tool_ends_its_block(text: str) -> None:
 @given(st.text(max_size=60))
 def test_reasoning_stays_in_its_quotation(text: str) -> None:
     conversation = Conversation()
-    conversation.say(Message("assistant", "After.", (), f"x{text}"))
+    conversation.add(Message("assistant", "After.", (), f"x{text}"))
     parsed = tokens(as_markdown(conversation, "demo"))
     closing = [one.type for one in parsed].index("blockquote_close")
     assert [one.content for one in parsed[closing:] if one.type == "inline"] == ["After."]
@@ -131,6 +131,6 @@ def test_lines_to_read() -> None:
 def test_title() -> None:
     conversation = held()
     assert title_of(conversation) == "How's the weather in Tokyo?"
-    conversation.name("Weather")
+    conversation.set_title("Weather")
     assert title_of(conversation) == "Weather"
     assert title_of(Conversation()) == ""

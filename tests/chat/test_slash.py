@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from chat_rig import partner
+from chat_rig import scripted_backend
 from conftest import REPOSITORY
 from fake_engine import FakeEngine, Script
 from hypothesis import given
@@ -19,15 +19,13 @@ from hermes_cli.chat.agent_loop import AgentLoop
 from hermes_cli.chat.backend import LocalBackend
 from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.event_loop import EventLoop
-from hermes_cli.chat.repl import _take, status
+from hermes_cli.chat.repl import handle_line, status_line
 from hermes_cli.chat.repl_context import ReplContext
-from hermes_cli.chat.sessions.records import CurrentSession
+from hermes_cli.chat.sessions.store import CurrentSession
 from hermes_cli.chat.slash import command
-from hermes_cli.chat.slash.choices import choices
-from hermes_cli.chat.slash.registry import COMMANDS
+from hermes_cli.chat.slash.registry import COMMANDS, completions
 from hermes_cli.chat.terminal.terminal_view import TerminalView
-from hermes_cli.chat.tools.consent import Consent
-from hermes_cli.chat.tools.toolbox import Toolbox
+from hermes_cli.chat.tools.toolbox import Consent, Toolbox
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.prompting.families import CHATML, HERMES_4, Family
@@ -42,26 +40,26 @@ def scene(
     family: Family = HERMES_4,
     others: Callable[[str], LocalBackend] | None = None,
 ) -> Iterator[ReplContext]:
-    def open_partner(name: str) -> LocalBackend:
+    def open_backend(name: str) -> LocalBackend:
         if others is None:
             raise NotFoundError(f"there is no model named {name}.", hint="list them: hermes list")
         return others(name)
 
     out = ScreenFile(100, 50)
     console = Console(out=out)
-    records = CurrentSession(tmp_path / "chats", console.warn)
+    session = CurrentSession(tmp_path / "chats", console.warn)
     toolbox = Toolbox(Consent(None), console.warn)
-    with EventLoop() as loop, closing(records), closing(toolbox):
+    with EventLoop() as loop, closing(session), closing(toolbox):
         view = TerminalView(console)
-        whom = partner(scripts or SCRIPTS, family=family)
+        backend = scripted_backend(scripts or SCRIPTS, family=family)
         conversation = Conversation()
-        records.begin(conversation, whom.name)
-        talk = AgentLoop(conversation, whom, toolbox, view, loop)
-        yield ReplContext(talk, view, console, loop, toolbox, records, open_partner, lambda: ["fake", "other"])
+        session.create(conversation, backend.name)
+        agent = AgentLoop(conversation, backend, toolbox, view, loop)
+        yield ReplContext(agent, view, console, loop, toolbox, session, open_backend, lambda: ["fake", "other"])
 
 
 def run(here: ReplContext, line: str) -> None:
-    command.run(here, line, COMMANDS)
+    command.run_command(here, line, COMMANDS)
 
 
 def shown(here: ReplContext) -> str:
@@ -70,7 +68,7 @@ def shown(here: ReplContext) -> str:
 
 
 def contents(here: ReplContext) -> list[str | None]:
-    return [one.message.content for one in here.conversation.said]
+    return [one.message.content for one in here.conversation.entries]
 
 
 def test_every_command_is_in_the_help(tmp_path: Path) -> None:
@@ -82,10 +80,10 @@ def test_every_command_is_in_the_help(tmp_path: Path) -> None:
 
 def test_again_back_and_otherwise(tmp_path: Path) -> None:
     with scene(tmp_path) as here:
-        here.talk.ask("a")
+        here.agent.ask("a")
         run(here, "/retry")
         assert contents(here) == ["a", "Two."]
-        here.talk.ask("b")
+        here.agent.ask("b")
         run(here, "/edit")
         assert here.draft == "b"
         assert contents(here) == ["a", "Two."]
@@ -99,7 +97,7 @@ def test_again_back_and_otherwise(tmp_path: Path) -> None:
 def test_a_summary_is_shown_and_can_be_taken_back(tmp_path: Path) -> None:
     with scene(tmp_path, ["1"], ["2"], ["3"], ["In short."]) as here:
         for text in "abc":
-            here.talk.ask(text)
+            here.agent.ask(text)
         run(here, "/compact")
         assert "In short." in shown(here)
         assert [message.content for message in here.conversation.messages] == ["b", "2", "c", "3"]
@@ -112,7 +110,7 @@ def test_a_summary_is_shown_and_can_be_taken_back(tmp_path: Path) -> None:
 def test_what_fills_the_context(tmp_path: Path) -> None:
     with scene(tmp_path) as here:
         run(here, "/system Be brief.")
-        here.talk.ask("Hello there")
+        here.agent.ask("Hello there")
         run(here, "/context")
         for part in ("system prompt", "your messages", "answers and calls", "markup of the template", "free"):
             assert part in shown(here)
@@ -120,33 +118,33 @@ def test_what_fills_the_context(tmp_path: Path) -> None:
 
 def test_a_model_is_switched_and_the_conversation_stays(tmp_path: Path) -> None:
     engine = FakeEngine([["From the other."]])
-    with scene(tmp_path, others=lambda name: partner(engine=engine, name=name)) as here:
-        here.talk.ask("a")
-        before = here.partner
+    with scene(tmp_path, others=lambda name: scripted_backend(engine=engine, name=name)) as here:
+        here.agent.ask("a")
+        before = here.backend
         run(here, "/model other")
-        assert here.partner.name == "other"
-        here.talk.ask("b")
+        assert here.backend.name == "other"
+        here.agent.ask("b")
         assert contents(here) == ["a", "One.", "b", "From the other."]
         assert "One." in "".join(map(str, engine.requests[0].prompt))
-        assert before is not here.partner
+        assert before is not here.backend
 
 
 def test_a_model_that_cannot_be_opened_changes_nothing(tmp_path: Path) -> None:
     with scene(tmp_path) as here:
-        before = here.partner
+        before = here.backend
         with pytest.raises(NotFoundError):
             run(here, "/model nowhere")
-        assert here.partner is before
-        here.talk.ask("a")
+        assert here.backend is before
+        here.agent.ask("a")
         assert contents(here) == ["a", "One."]
 
 
 def test_a_model_without_reasoning_switches_it_off(tmp_path: Path) -> None:
-    with scene(tmp_path, others=lambda name: partner(SCRIPTS, family=CHATML, name=name)) as here:
+    with scene(tmp_path, others=lambda name: scripted_backend(SCRIPTS, family=CHATML, name=name)) as here:
         run(here, "/think on")
         run(here, "/model plain")
-        assert here.conversation.manner.think is None
-        here.talk.ask("a")
+        assert here.conversation.options.think is None
+        here.agent.ask("a")
         with pytest.raises(UsageError, match="no reasoning mode"):
             run(here, "/think on")
 
@@ -158,8 +156,8 @@ def test_a_model_without_reasoning_switches_it_off(tmp_path: Path) -> None:
 def test_thinking(tmp_path: Path, line: str, think: bool | None, budget: int | None) -> None:  # noqa: FBT001 - a table
     with scene(tmp_path) as here:
         run(here, f"/think {line}")
-        manner = here.conversation.manner
-        assert (manner.think, manner.think_budget) == (think, budget)
+        options = here.conversation.options
+        assert (options.think, options.think_budget) == (think, budget)
 
 
 def test_settings_reach_the_model(tmp_path: Path) -> None:
@@ -167,12 +165,12 @@ def test_settings_reach_the_model(tmp_path: Path) -> None:
         run(here, "/set temperature 0.25")
         run(here, "/set top-k 7")
         run(here, "/set max_tokens 5")
-        engine = here.partner._chatter.engine  # type: ignore[attr-defined]  # noqa: SLF001 - what it was asked
-        here.talk.ask("a")
+        engine = here.backend._model.engine  # type: ignore[attr-defined]  # noqa: SLF001 - what it was asked
+        here.agent.ask("a")
         request = engine.requests[0]
         assert (request.sampling.temperature, request.sampling.top_k, request.max_tokens) == (0.25, 7, 5)
         run(here, "/set temperature default")
-        assert here.conversation.manner.sampling == {"top_k": 7}
+        assert here.conversation.options.sampling == {"top_k": 7}
         run(here, "/set")
         assert "top_k" in shown(here)
 
@@ -207,11 +205,11 @@ def test_settings_reach_the_model(tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_an_error_that_says_what_to_type(tmp_path: Path, line: str) -> None:
     with scene(tmp_path) as here:
         if line == "/context":
-            here.partner.count = nobody_counts  # type: ignore[assignment,method-assign]
+            here.backend.count_tokens = nobody_counts  # type: ignore[assignment,method-assign]
         with pytest.raises(HermesError) as caught:
             run(here, line)
         assert caught.value.hint
-        assert not here.over
+        assert not here.is_over
 
 
 async def nobody_counts(*_: object) -> None:
@@ -219,14 +217,14 @@ async def nobody_counts(*_: object) -> None:
 
 
 def schema(here: ReplContext) -> object:
-    return here.conversation.manner.schema
+    return here.conversation.options.schema
 
 
 def test_json_by_schema_and_off(tmp_path: Path) -> None:
     with scene(tmp_path) as here:
         run(here, '/json {"type": "integer"}')
         assert schema(here) == {"type": "integer"}
-        here.talk.ask("a")
+        here.agent.ask("a")
         run(here, "/json any")
         assert schema(here) is True
         run(here, "/json off")
@@ -237,31 +235,31 @@ def test_files_go_with_the_next_message_once(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("milk")
     with scene(tmp_path) as here:
         run(here, f"/file {tmp_path / 'notes.txt'}")
-        assert "with notes.txt" in status(here)
-        assert "milk" in here.question("What do I need?")
-        assert here.question("And now?") == "And now?"
+        assert "with notes.txt" in status_line(here)
+        assert "milk" in here.take_attachments("What do I need?")
+        assert here.take_attachments("And now?") == "And now?"
 
 
 def test_sessions_are_named_left_and_found_again(tmp_path: Path) -> None:
     with scene(tmp_path) as here:
-        here.talk.ask("a")
+        here.agent.ask("a")
         run(here, "/save first")
-        here.records.begin(Conversation(), "fake")
+        here.session.create(Conversation(), "fake")
         run(here, "/load first")
         assert contents(here) == ["a", "One."]
-        here.talk.ask("b")
+        here.agent.ask("b")
         run(here, "/list")
         assert "first" in shown(here)
         with pytest.raises(UsageError, match="the session that you are in"):
             run(here, "/load first")
     again = CurrentSession(tmp_path / "chats", print)
-    assert [one.message.content for one in again.load("first").said] == ["a", "One.", "b", "Two."]
+    assert [one.message.content for one in again.load("first").entries] == ["a", "One.", "b", "Two."]
     again.close()
 
 
 def test_exports_are_never_written_over_something(tmp_path: Path) -> None:
     with scene(tmp_path) as here:
-        here.talk.ask("a")
+        here.agent.ask("a")
         path = tmp_path / "talk.json"
         run(here, f"/export json {path}")
         assert [one["content"] for one in json.loads(path.read_text())["messages"]] == ["a", "One."]
@@ -275,35 +273,35 @@ def test_tools_are_added_listed_and_switched_off(tmp_path: Path) -> None:
     with scene(tmp_path) as here:
         run(here, "/tools demo")
         assert "get_weather" in shown(here)
-        assert here.talk.schemas
+        assert here.agent.schemas
         run(here, "/tools off")
-        assert not here.talk.schemas
+        assert not here.agent.schemas
         run(here, "/tools on")
-        assert here.talk.schemas
+        assert here.agent.schemas
 
 
 def test_errors_are_shown_and_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with scene(tmp_path) as here:
-        _take(here, "/hlep")
+        handle_line(here, "/hlep")
         assert "did you mean /help" in capsys.readouterr().err
-        _take(here, "word " * 3000)
-        said = capsys.readouterr().err
-        assert "4,096" in said
-        assert "/compact" in said
+        handle_line(here, "word " * 3000)
+        stderr = capsys.readouterr().err
+        assert "4,096" in stderr
+        assert "/compact" in stderr
         assert here.draft.startswith("word word")
         assert contents(here) == []
-        _take(here, "a")
+        handle_line(here, "a")
         assert contents(here) == ["a", "Two."]
 
 
 def test_it_is_said_when_the_context_gets_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with scene(tmp_path) as here:
-        _take(here, "x" * 3000)
+        handle_line(here, "x" * 3000)
         assert "/compact" not in capsys.readouterr().err
-        _take(here, "y" * 400)
-        said = capsys.readouterr().err
-        assert "of 4,096 tokens of context are used" in " ".join(said.split())
-        assert "/compact" in said
+        handle_line(here, "y" * 400)
+        stderr = capsys.readouterr().err
+        assert "of 4,096 tokens of context are used" in " ".join(stderr.split())
+        assert "/compact" in stderr
 
 
 @pytest.mark.parametrize("line", ["/usr/bin is full", "/* a comment */", "//help", "/", "/ what", "/42 is odd"])
@@ -312,16 +310,16 @@ def test_messages_that_begin_with_a_slash_are_messages(line: str) -> None:
 
 
 def test_two_slashes_say_one() -> None:
-    assert command.message_of("//help me") == "/help me"
+    assert command.unescaped("//help me") == "/help me"
 
 
 @given(st.sampled_from([*COMMANDS, "/nothing"]), st.text(max_size=20))
 def test_no_completion_fails(name: str, typed: str) -> None:
     class Nothing:
         model_names = staticmethod(lambda: ["demo"])
-        records = type("R", (), {"listed": staticmethod(list)})
+        session = type("NoSession", (), {"sessions": staticmethod(list)})
 
-    offered = choices(Nothing())  # type: ignore[arg-type]  # what choices need of it
+    offered = completions(Nothing())  # type: ignore[arg-type]  # what completions need of it
     if name in offered and "\0" not in typed:
         assert all(isinstance(one, str) for one in offered[name](typed))
 
@@ -331,5 +329,5 @@ def test_the_page_lists_every_command() -> None:
     rows = [
         line.split(" | ")[0].removeprefix("| ").strip("` ") for line in page.splitlines() if line.startswith("| `/")
     ]
-    told = [f"{one.name} {one.usage}".strip().replace("|", "\\|") for one in COMMANDS.values()]
-    assert sorted(rows) == sorted(told)
+    documented = [f"{one.name} {one.usage}".strip().replace("|", "\\|") for one in COMMANDS.values()]
+    assert sorted(rows) == sorted(documented)

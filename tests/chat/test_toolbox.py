@@ -7,20 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from hermes_cli.chat.tools.consent import REFUSED, Consent
 from hermes_cli.chat.tools.functions import Tool, ToolFailedError
-from hermes_cli.chat.tools.opening import open_toolbox
-from hermes_cli.chat.tools.toolbox import MOST_CHARACTERS, Toolbox, ToolListing
+from hermes_cli.chat.tools.toolbox import MAX_RESULT, REFUSED, Consent, Toolbox, ToolListing, open_toolbox
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.messages import ToolCall
 
 CALL = ToolCall("one", {})
 
 
-def box(run: Callable[[], str], consent: Consent | None = None, most: int = MOST_CHARACTERS) -> Toolbox:
+def box(run: Callable[[], str], consent: Consent | None = None, most: int = MAX_RESULT) -> Toolbox:
     schema = {"type": "function", "function": {"name": "one", "description": "First.\nMore."}}
     tool = Tool("one", schema, "tools.py", lambda _, __: run())
-    toolbox = Toolbox(consent or Consent(None, everything=True), pytest.fail, most=most)
+    toolbox = Toolbox(consent or Consent(None, everything=True), pytest.fail, max_result=most)
     toolbox.add({"one": tool})
     return toolbox
 
@@ -32,8 +30,8 @@ def fails() -> str:
 def test_what_there_is() -> None:
     toolbox = box(str, Consent(None, allow=["o*"]))
     assert [schema["function"]["name"] for schema in toolbox.schemas] == ["one"]
-    assert toolbox.described() == [ToolListing("one", "tools.py", "First.", "allowed")]
-    assert box(str, Consent(None)).described()[0].run == "asks"
+    assert toolbox.listing() == [ToolListing("one", "tools.py", "First.", "allowed")]
+    assert box(str, Consent(None)).listing()[0].run == "asks"
 
 
 def test_files_are_added_and_replaced(tmp_path: Path) -> None:
@@ -44,7 +42,7 @@ def test_files_are_added_and_replaced(tmp_path: Path) -> None:
     toolbox.add_file(str(file))
     file.write_text("def f() -> str: return 'new'")
     toolbox.add_file(str(file))
-    assert [tool.name for tool in toolbox.described()] == ["get_weather", "get_time", "f"]
+    assert [tool.name for tool in toolbox.listing()] == ["get_weather", "get_time", "f"]
     assert toolbox.run(ToolCall("f", {})).text == "new"
     other.write_text("def f() -> str: return ''")
     with pytest.raises(UsageError, match=r"yours.py and mine.py both have a tool f"):
@@ -56,7 +54,7 @@ def test_what_flags_and_the_file_ask_for(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("HERMES_LLM_CONFIG_DIR", str(tmp_path))
     (tmp_path / "chat.yaml").write_text("allow: [get_t*]")
     toolbox = open_toolbox(["demo"], [], [], allowed=["get_weather"], yes=False, ask=None, warn=pytest.fail)
-    assert [tool.run for tool in toolbox.described()] == ["allowed", "allowed"]
+    assert [tool.run for tool in toolbox.listing()] == ["allowed", "allowed"]
     assert json.loads(toolbox.run(ToolCall("get_time", {"city": "Oslo"})).text)["city"] == "Oslo"
     toolbox.close()
     with pytest.raises(UsageError, match="--mcp nowhere-at-all"):
@@ -72,9 +70,11 @@ def test_a_result_and_its_time() -> None:
         time.sleep(0.5)
         return "y"
 
+    began = time.monotonic()
     result = box(slow, Consent(think)).run(CALL)
+    took = time.monotonic() - began
     assert (result.text, result.failed, result.cut) == ("hi", False, 0)
-    assert 0.05 <= result.seconds < 0.5  # not those in which the user thinks
+    assert 0.05 <= result.seconds <= took - 0.5  # not those in which the user thinks
 
 
 def test_failures_are_results() -> None:
@@ -121,6 +121,6 @@ def test_long_errors_are_cut_and_stay_json() -> None:
 def test_fifty_megabytes_cost_no_time() -> None:
     text = "x" * 50_000_000
     result = box(lambda: text).run(CALL)
-    assert result.cut == 50_000_000 - MOST_CHARACTERS
-    assert len(result.text) < MOST_CHARACTERS + 100
+    assert result.cut == 50_000_000 - MAX_RESULT
+    assert len(result.text) < MAX_RESULT + 100
     assert result.seconds < 1

@@ -16,10 +16,10 @@ from conftest import RunHermes
 
 from hermes_cli.commands.hardware import show
 from hermes_cli.console import Console, Voice
-from hermes_cli.hardware.backends import fix_for
+from hermes_cli.hardware.backends import install_command
 from hermes_cli.hardware.machine import Machine
-from hermes_cli.hardware.probe import Sources, probe
-from hermes_cli.hardware.system import Memory
+from hermes_cli.hardware.probe import ProbeSources, probe
+from hermes_cli.hardware.system import SystemMemory
 
 Tree = Callable[[Mapping[str, str | bytes]], Path]
 Capture = pytest.CaptureFixture[str]
@@ -83,13 +83,13 @@ def machine(
         (folder / f"libggml-{name}.so").touch()
     return probe(
         measure=False,
-        sources=Sources(
+        sources=ProbeSources(
             root=root,
             environ=environ,
             nvml=lambda _, __: cards,
             amdsmi=lambda: None,
             sysctl=None if sysctl is None else lambda _: sysctl,
-            host_memory=lambda: Memory(32 * GIB, 20 * GIB),
+            host_memory=lambda: SystemMemory(32 * GIB, 20 * GIB),
             allowed_cpus=lambda: {0, 1, 2, 3},
             libraries=lambda: folder,
         ),
@@ -134,12 +134,12 @@ def test_the_table_is_named_where_a_number_is_from_it(capsys: Capture) -> None:
 
 
 def probe_of_mac(printed: str) -> Machine:
-    sources = Sources(
+    sources = ProbeSources(
         root=Path("nowhere"),
         environ={},
         nvml=lambda _, __: None,
         sysctl=lambda _: printed,
-        host_memory=lambda: Memory(32 * GIB, 20 * GIB),
+        host_memory=lambda: SystemMemory(32 * GIB, 20 * GIB),
         libraries=lambda: None,
     )
     found = probe(measure=False, sources=sources)
@@ -155,7 +155,7 @@ def test_two_cards_without_a_build_are_one_line_and_one_command(tree: Tree, caps
     names = "GPU 0 (GeForce RTX 4090), GPU 1 (GeForce RTX 4090)"
     assert err == [
         f"{names} are not used: the installed llama-cpp-python was built without CUDA.",
-        f"  next: {fix_for('cuda')}",
+        f"  next: {install_command('cuda')}",
     ]
 
 
@@ -228,7 +228,7 @@ def test_json_loses_nothing(tree: Tree, capsys: Capture) -> None:
 def test_quiet_keeps_what_something_can_be_done_about(tree: Tree, capsys: Capture) -> None:
     out, err = said(machine(tree(CPU), cards=nvml(1)), capsys, Voice.QUIET)
     assert out[0] == "GPU 0        GeForce RTX 4090, not used"
-    assert err[1] == f"  next: {fix_for('cuda')}"
+    assert err[1] == f"  next: {install_command('cuda')}"
 
 
 def test_the_command_itself(hermes: RunHermes, tmp_path: Path) -> None:

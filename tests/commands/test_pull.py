@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import Finished, RunHermes, clean_environment
+from conftest import HANG, Finished, RunHermes, clean_environment
 from hub_server import Hub, serving
 
 from hermes_cli import paths
-from hermes_cli.catalog.load import shipped
-from hermes_cli.catalog.variants import best_sources
+from hermes_cli.catalog.load import shipped_catalogue
+from hermes_cli.catalog.variants import preferred_variants
 
 REPO, FILE = "NousResearch/Hermes-3-Llama-3.2-3B-GGUF", "Hermes-3-Llama-3.2-3B.Q4_K_M.gguf"
 SHARDS = tuple(f"Model-Q8_0-{number:05}-of-00003.gguf" for number in (1, 2, 3))
@@ -57,7 +57,7 @@ def test_what_is_here_is_said_and_not_fetched_again(pull: Pull, hub: Hub) -> Non
     again = pull("hermes-3:3b:Q4_K_M")
     assert again.returncode == 0
     assert "here already" in again.stderr
-    assert "0 bytes to fetch" in again.stderr
+    assert "0 B to fetch" in again.stderr
     assert not any("/resolve/" in path for _, path, _ in hub.requests)
 
 
@@ -107,7 +107,7 @@ def test_without_a_name_it_asks_first(environment: dict[str, str], pull: Pull, h
         ["-m", "hermes_cli", "pull"],
         env={**clean_environment(), **environment},
         encoding="utf-8",
-        timeout=30,
+        timeout=HANG,
     )
     child.expect(r"Fetch [0-9.]+ MB\? \[Y/n\] ")
     child.sendline("n")
@@ -156,8 +156,8 @@ def test_no_network_is_said(hermes: RunHermes, environment: dict[str, str]) -> N
 
 
 def test_too_large_a_model_is_said_before_the_download(pull: Pull, hub: Hub) -> None:
-    model = next(one for one in shipped().models if one.short == "hermes-3:405b")
-    largest = max((one for one in best_sources(model) if one.computed_bytes), key=lambda one: one.bytes or 0)
+    model = next(one for one in shipped_catalogue().models if one.short == "hermes-3:405b")
+    largest = max((one for one in preferred_variants(model) if one.computed_bytes), key=lambda one: one.bytes or 0)
     hub.repositories[largest.repository.repo] = dict.fromkeys(largest.files, b"as if it were large")
     done = pull(largest.name, "--dry-run")
     assert done.returncode == 0, done.stderr

@@ -9,19 +9,19 @@ from typing import Any
 
 import pexpect
 import pytest
-from conftest import clean_environment
+from conftest import HANG, clean_environment
 from hub_cache import HubCache
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.variants import Variant, variants
 from hermes_cli.commands.serving import best_entry
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.hardware.machine import Machine
-from hermes_cli.planning.recommend import RecommendOptions, candidates
+from hermes_cli.planning.recommend import RecommendOptions, recommendations
 from hermes_cli.server.settings import ModelEntry, ServerSettings
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 GIB = 1 << 30
 
 
@@ -55,7 +55,7 @@ def chosen(ram: float, **settings: Any) -> ModelEntry:  # noqa: ANN401 - any set
 def test_the_best_that_is_installed_and_fits(cache: HubCache, ram: float) -> None:
     here = {"hermes-3:3b:Q4_K_M", "hermes-3:8b:Q4_K_M", "hermes-4:70b:Q4_K_M"}
     put(cache, *here)
-    ranked = [one.variant.name for one in candidates(CATALOGUE, machine(ram), RecommendOptions())]
+    ranked = [one.variant.name for one in recommendations(CATALOGUE, machine(ram), RecommendOptions())]
     assert chosen(ram).model == next(name for name in ranked if name in here)
 
 
@@ -96,7 +96,7 @@ def test_on_a_terminal_it_offers_to_fetch_the_best(cache: HubCache, tmp_path: Pa
         cwd=tmp_path,
         env={**clean_environment(), **cache.environment, "HERMES_LLM_CONFIG_DIR": str(tmp_path)},
         encoding="utf-8",
-        timeout=60,
+        timeout=HANG,
     )
     terminal.expect(r"No model is here\. Fetch (\S+), [0-9.]+ GB, the best that fits\? \[Y/n\]")
     terminal.sendline("n")

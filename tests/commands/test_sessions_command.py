@@ -12,7 +12,7 @@ from typing import Any
 
 import pexpect
 import pytest
-from conftest import Finished, RunHermes, clean_environment
+from conftest import HANG, Finished, RunHermes, clean_environment
 
 from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.sessions.session_file import SessionFile
@@ -61,20 +61,20 @@ class Chats:
             ["-m", "hermes_cli", "sessions", *arguments],
             env={**self.environment, "TERM": "xterm-256color"},
             encoding="utf-8",
-            timeout=60,
+            timeout=HANG,
             dimensions=(40, 120),
         )
 
     @staticmethod
     def _weather(conversation: Conversation) -> None:
-        conversation.say(Message("user", "Weather in Tokyo?\nPlease"))
-        conversation.say(Message("assistant", None, (CALL,), "Let me \x1b[31mlook."), model="demo")
-        conversation.say(Message("tool", '{"temperature": 13}', tool_call_id="call_1", name="get_weather"))
-        conversation.say(Message("assistant", "It is 13 degrees.\x1b[2J"), model="demo")
+        conversation.add(Message("user", "Weather in Tokyo?\nPlease"))
+        conversation.add(Message("assistant", None, (CALL,), "Let me \x1b[31mlook."), model="demo")
+        conversation.add(Message("tool", '{"temperature": 13}', tool_call_id="call_1", name="get_weather"))
+        conversation.add(Message("assistant", "It is 13 degrees.\x1b[2J"), model="demo")
 
     @staticmethod
     def _haiku(conversation: Conversation) -> None:
-        conversation.say(Message("user", "A haiku"))
+        conversation.add(Message("user", "A haiku"))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from llama_cpp._ctypes_extensions import load_shared_library
 from llama_cpp._ggml import libggml_base_path
 
 from hermes_cli.errors import IntegrityError, InvalidGGUFError
-from hermes_cli.gguf.header import ArrayInfo, Header, Split, parse_header, read_header, read_source
+from hermes_cli.gguf.header import ArrayInfo, GGUFHeader, Split, parse_header, read_header, read_source
 from hermes_cli.gguf.reader import LONGEST_TEXT, LongText
 from hermes_cli.gguf.types import TENSOR_TYPES
 
@@ -185,7 +185,7 @@ def is_refused_or_harmless(data: bytes) -> bool:
         header = parse_header(data)
     except InvalidGGUFError:
         return False
-    assert isinstance(header, Header)
+    assert isinstance(header, GGUFHeader)
     assert all(header.data_offset + t.offset + t.size <= len(data) for t in header.tensors)
     return True
 

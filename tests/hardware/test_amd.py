@@ -10,11 +10,11 @@ import pytest
 
 from hermes_cli.hardware import amd
 from hermes_cli.hardware.machine import Device, Note
-from hermes_cli.hardware.system import Memory
+from hermes_cli.hardware.system import SystemMemory
 
 Tree = Callable[[Mapping[str, str | bytes]], Path]
 GIB = 2**30
-RAM = Memory(128 * GIB, 100 * GIB)
+RAM = SystemMemory(128 * GIB, 100 * GIB)
 
 NAMES = """# List of AMDGPU IDs
 1.0.0

@@ -7,7 +7,7 @@ import pytest
 
 from hermes_cli.hardware import apple
 from hermes_cli.hardware.machine import Device, Note
-from hermes_cli.hardware.system import Memory, cores, cpu_name, simd
+from hermes_cli.hardware.system import SystemMemory, cores, cpu_name, simd
 
 GIB = 2**30
 MIB = 2**20
@@ -57,7 +57,7 @@ def answers(printed: str) -> dict[str, str]:
 
 
 def look(printed: str, available: int = 500 * GIB) -> Device:
-    (device,) = apple.devices(answers(printed), Memory(int(answers(printed)["hw.memsize"]), available), [])
+    (device,) = apple.devices(answers(printed), SystemMemory(int(answers(printed)["hw.memsize"]), available), [])
     return device
 
 
@@ -104,14 +104,14 @@ def test_a_limit_beyond_the_memory_is_the_memory() -> None:
 def test_a_python_for_intel_macs_is_noted() -> None:
     notes: list[Note] = []
     printed = M1_8GB.replace("proc_translated: 0", "proc_translated: 1")
-    apple.devices(answers(printed), Memory(8 * GIB, 4 * GIB), notes)
+    apple.devices(answers(printed), SystemMemory(8 * GIB, 4 * GIB), notes)
     assert len(notes) == 1
     assert "Rosetta" in notes[0].text
 
 
 def test_macs_with_intel_processors_have_no_such_gpu() -> None:
-    assert apple.devices(answers(INTEL_MAC), Memory(16 * GIB, 8 * GIB), []) == []
-    assert apple.devices({}, Memory(16 * GIB, 8 * GIB), []) == []
+    assert apple.devices(answers(INTEL_MAC), SystemMemory(16 * GIB, 8 * GIB), []) == []
+    assert apple.devices({}, SystemMemory(16 * GIB, 8 * GIB), []) == []
 
 
 def test_processors_of_macs(tmp_path: Path) -> None:

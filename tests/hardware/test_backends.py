@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_cli.hardware.backends import TITLES, built, fix_for, library_folder, matched
+from hermes_cli.hardware.backends import TITLES, assign_backends, built_backends, install_command, library_folder
 from hermes_cli.hardware.machine import Backend, Device, Vendor
 
 BASE = ("libggml-base.so", "libggml-base.so.0.25.3", "libggml-cpu.so", "libggml.so", "libllama.so")
@@ -35,12 +35,12 @@ def folder(tmp_path: Path, *names: str) -> Path:
     ],
 )
 def test_libraries_tell_backends(tmp_path: Path, files: tuple[str, ...], backends: list[str]) -> None:
-    assert list(built(folder(tmp_path, *files))) == backends
+    assert list(built_backends(folder(tmp_path, *files))) == backends
 
 
 def test_nothing_installed(tmp_path: Path) -> None:
-    assert built(None) == ("cpu",)
-    assert built(tmp_path / "nowhere") == ("cpu",)
+    assert built_backends(None) == ("cpu",)
+    assert built_backends(tmp_path / "nowhere") == ("cpu",)
 
 
 def test_the_installed_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_the_installed_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
         text=True,
         check=True,
     )
-    assert (built(place) != ("cpu",)) == (asked.stdout.strip() == "True")
+    assert (built_backends(place) != ("cpu",)) == (asked.stdout.strip() == "True")
 
 
 def test_llama_cpps_own_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,13 +65,13 @@ def test_llama_cpps_own_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_one_command_for_each_backend() -> None:
     rebuild = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
-    assert fix_for("cuda", windows=False) == f'CMAKE_ARGS="-DGGML_CUDA=on" {rebuild}'
-    assert fix_for("rocm", windows=False) == f'CMAKE_ARGS="-DGGML_HIP=on" {rebuild}'
-    assert fix_for("vulkan", windows=False) == f'CMAKE_ARGS="-DGGML_VULKAN=on" {rebuild}'
-    assert fix_for("metal", windows=False) == f'CMAKE_ARGS="-DGGML_METAL=on" {rebuild}'
-    assert "-DGGML_SYCL=on" in fix_for("sycl", windows=False)
-    assert fix_for("cpu") == rebuild
-    assert fix_for("cuda", windows=True) == f'{rebuild} -C cmake.args="-DGGML_CUDA=on"'
+    assert install_command("cuda", windows=False) == f'CMAKE_ARGS="-DGGML_CUDA=on" {rebuild}'
+    assert install_command("rocm", windows=False) == f'CMAKE_ARGS="-DGGML_HIP=on" {rebuild}'
+    assert install_command("vulkan", windows=False) == f'CMAKE_ARGS="-DGGML_VULKAN=on" {rebuild}'
+    assert install_command("metal", windows=False) == f'CMAKE_ARGS="-DGGML_METAL=on" {rebuild}'
+    assert "-DGGML_SYCL=on" in install_command("sycl", windows=False)
+    assert install_command("cpu") == rebuild
+    assert install_command("cuda", windows=True) == f'{rebuild} -C cmake.args="-DGGML_CUDA=on"'
 
 
 def device(vendor: Vendor, backend: Backend, *, usable: bool = True, fix: str = "") -> Device:
@@ -94,7 +94,7 @@ def device(vendor: Vendor, backend: Backend, *, usable: bool = True, fix: str = 
 def test_devices_get_what_is_built(
     vendor: Vendor, advised: Backend, backends: tuple[Backend, ...], used: Backend
 ) -> None:
-    (one,) = matched([device(vendor, advised)], backends)
+    (one,) = assign_backends([device(vendor, advised)], backends)
     assert (one.backend, one.usable, one.fix) == (used, True, "")
 
 
@@ -112,26 +112,26 @@ def test_devices_get_what_is_built(
 def test_devices_without_a_backend_say_what_helps(
     vendor: Vendor, advised: Backend, backends: tuple[Backend, ...]
 ) -> None:
-    (one,) = matched([device(vendor, advised)], backends)
-    assert (one.backend, one.usable, one.fix) == (advised, False, fix_for(advised))
+    (one,) = assign_backends([device(vendor, advised)], backends)
+    assert (one.backend, one.usable, one.fix) == (advised, False, install_command(advised))
     assert one.reason == f"the installed llama-cpp-python was built without {TITLES[advised]}"
 
 
 def test_cards_of_two_vendors_need_one_build_for_both() -> None:
     mine = [device("nvidia", "cuda"), device("amd", "rocm")]
-    assert [one.fix for one in matched(mine, ("cpu",))] == [fix_for("vulkan")] * 2
-    first, second = matched(mine, ("cpu", "cuda"))
+    assert [one.fix for one in assign_backends(mine, ("cpu",))] == [install_command("vulkan")] * 2
+    first, second = assign_backends(mine, ("cpu", "cuda"))
     assert (first.backend, first.usable) == ("cuda", True)
-    assert (second.usable, second.fix) == (False, fix_for("vulkan"))
-    assert [one.backend for one in matched(mine, ("cpu", "vulkan"))] == ["vulkan"] * 2
+    assert (second.usable, second.fix) == (False, install_command("vulkan"))
+    assert [one.backend for one in assign_backends(mine, ("cpu", "vulkan"))] == ["vulkan"] * 2
 
 
 def test_a_gpu_in_the_processor_does_not_make_it_two_vendors() -> None:
     mine = [device("nvidia", "cuda"), replace(device("intel", "vulkan"), unified=True)]
-    assert [one.fix for one in matched(mine, ("cpu",))] == [fix_for("cuda"), fix_for("vulkan")]
+    assert [one.fix for one in assign_backends(mine, ("cpu",))] == [install_command("cuda"), install_command("vulkan")]
 
 
 def test_what_else_is_wrong_stays() -> None:
     hidden = device("nvidia", "cuda", usable=False, fix="export CUDA_VISIBLE_DEVICES=MIG-1")
-    assert matched([hidden], ("cpu", "cuda")) == (hidden,)
-    assert matched([hidden], ("cpu",)) == (hidden,)
+    assert assign_backends([hidden], ("cpu", "cuda")) == (hidden,)
+    assert assign_backends([hidden], ("cpu",)) == (hidden,)

@@ -7,11 +7,11 @@ import pytest
 
 from hermes_cli.hardware import intel
 from hermes_cli.hardware.machine import Note
-from hermes_cli.hardware.system import Memory
+from hermes_cli.hardware.system import SystemMemory
 
 Tree = Callable[[Mapping[str, str]], Path]
 GIB = 2**30
-RAM = Memory(32 * GIB, 20 * GIB)
+RAM = SystemMemory(32 * GIB, 20 * GIB)
 
 PCI_IDS = """1002  Advanced Micro Devices, Inc. [AMD/ATI]
 \t64a0  not Intel's
@@ -104,7 +104,7 @@ def test_lunar_lake_shares_the_ram(tree: Tree) -> None:
 
 def test_of_little_ram_half_is_for_the_gpu(tree: Tree) -> None:
     root = tree(card(0, "0000:00:02.0", "i915", "0x5912"))
-    (device,) = intel.devices(root, Memory(4 * GIB, 3 * GIB), [])
+    (device,) = intel.devices(root, SystemMemory(4 * GIB, 3 * GIB), [])
     assert (device.name, device.total, device.free) == ("HD Graphics 630", 2 * GIB, 2 * GIB)
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hermes_cli.errors import UsageError
 from hermes_cli.hardware.gpus import GIB, GPUS, Gpu
-from hermes_cli.hardware.lookup import by_probed_name, find_gpu, typical_bandwidth, variants
+from hermes_cli.hardware.lookup import find_gpu, gpu_reported_as, gpus_named, typical_bandwidth
 from hermes_cli.hardware.machine import Vendor
 
 MIB = 2**20
@@ -152,8 +152,8 @@ def test_a_name_of_several_is_asked_back(text: str, hint: str) -> None:
 
 
 def test_every_candidate_can_be_had() -> None:
-    assert [gpu.name for gpu in variants("H100")] == ["H100 SXM", "H100 PCIe", "H100 NVL"]
-    assert [gpu.name for gpu in variants("RTX 4090")] == ["GeForce RTX 4090"]
+    assert [gpu.name for gpu in gpus_named("H100")] == ["H100 SXM", "H100 PCIe", "H100 NVL"]
+    assert [gpu.name for gpu in gpus_named("RTX 4090")] == ["GeForce RTX 4090"]
 
 
 @pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
@@ -240,33 +240,33 @@ def test_what_stands_behind_a_name_counts(gpu: Gpu, behind: str) -> None:
     ],
 )
 def test_names_that_drivers_report(vendor: Vendor, name: str, mebibytes: int, expected: str | None) -> None:
-    found = by_probed_name(vendor, name, mebibytes * MIB)
+    found = gpu_reported_as(vendor, name, mebibytes * MIB)
     assert (found and found.name) == expected
 
 
 def test_gpu_cores_choose_between_variants_where_memory_is_unknown() -> None:
-    found = by_probed_name("apple", "Apple M4 Max", None, cores=40)
+    found = gpu_reported_as("apple", "Apple M4 Max", None, cores=40)
     assert found
     assert found.name == "M4 Max 40-core"
-    assert by_probed_name("apple", "Apple M4 Max", None) is None
-    assert by_probed_name("apple", "Apple M2 Ultra", None, cores=76) is not None
+    assert gpu_reported_as("apple", "Apple M4 Max", None) is None
+    assert gpu_reported_as("apple", "Apple M2 Ultra", None, cores=76) is not None
 
 
 def test_an_open_name_without_memory_stays_open() -> None:
-    assert by_probed_name("nvidia", "NVIDIA GeForce RTX 3060", None) is None
-    assert by_probed_name("nvidia", "NVIDIA GeForce RTX 4090", None) is not None
+    assert gpu_reported_as("nvidia", "NVIDIA GeForce RTX 3060", None) is None
+    assert gpu_reported_as("nvidia", "NVIDIA GeForce RTX 4090", None) is not None
 
 
 @given(st.sampled_from(list(VENDORS)), st.text(max_size=120), st.integers(0, 2**50))
 def test_no_driver_can_break_it(vendor: Vendor, name: str, memory: int) -> None:
-    found = by_probed_name(vendor, name, memory)
+    found = gpu_reported_as(vendor, name, memory)
     assert found is None or found.vendor == vendor
 
 
 @given(st.sampled_from(GPUS))
 def test_every_gpu_is_found_as_its_driver_would_name_it(gpu: Gpu) -> None:
     reported = gpu.sizes[0] * GIB if gpu.unified else int(0.95 * gpu.memory)
-    assert by_probed_name(gpu.vendor, f"{VENDORS[gpu.vendor]} {gpu.name}", reported) is gpu
+    assert gpu_reported_as(gpu.vendor, f"{VENDORS[gpu.vendor]} {gpu.name}", reported) is gpu
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import pytest
 
 from hermes_cli.hardware import nvidia
 from hermes_cli.hardware.machine import Device, Note
-from hermes_cli.hardware.system import Memory
+from hermes_cli.hardware.system import SystemMemory
 
 GB = 10**9
 MIB = 2**20
-RAM = Memory(64 * GB, 48 * GB)
+RAM = SystemMemory(64 * GB, 48 * GB)
 
 SM, MEM = pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM
 NOT_SUPPORTED, NO_PERMISSION = pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission

@@ -10,10 +10,10 @@ from types import ModuleType, SimpleNamespace
 import pynvml  # type: ignore[import-untyped]
 import pytest
 
-from hermes_cli.hardware.backends import fix_for
+from hermes_cli.hardware.backends import install_command
 from hermes_cli.hardware.machine import Device, Machine, Note
-from hermes_cli.hardware.probe import Sources, probe
-from hermes_cli.hardware.system import Memory
+from hermes_cli.hardware.probe import ProbeSources, probe
+from hermes_cli.hardware.system import SystemMemory
 
 Tree = Callable[[Mapping[str, str | bytes]], Path]
 GIB = 2**30
@@ -50,13 +50,13 @@ def libraries(tmp_path: Path) -> Path:
     return folder
 
 
-def sources(root: Path, libraries: Path | None = None) -> Sources:
-    return Sources(
+def sources(root: Path, libraries: Path | None = None) -> ProbeSources:
+    return ProbeSources(
         root=root,
         environ={},
         amdsmi=lambda: None,
         sysctl=None,
-        host_memory=lambda: Memory(32 * GIB, 20 * GIB),
+        host_memory=lambda: SystemMemory(32 * GIB, 20 * GIB),
         allowed_cpus=lambda: {0, 1, 2, 3},
         libraries=lambda: libraries,
     )
@@ -82,12 +82,14 @@ def test_a_laptop(tree: Tree, libraries: Path, tmp_path: Path) -> None:
 
 def test_a_mac() -> None:
     printed = "hw.memsize: 17179869184\nhw.perflevel0.physicalcpu: 4\nmachdep.cpu.brand_string: Apple M2\n"
-    mac = replace(sources(Path("nowhere")), sysctl=lambda _: printed, host_memory=lambda: Memory(16 * GIB, 9 * GIB))
+    mac = replace(
+        sources(Path("nowhere")), sysctl=lambda _: printed, host_memory=lambda: SystemMemory(16 * GIB, 9 * GIB)
+    )
     machine = probe(measure=False, sources=mac)
     assert (machine.cpu, machine.cores, machine.simd) == ("Apple M2", 4, ("NEON",))
     (device,) = machine.devices
     assert (device.name, device.free, device.unified) == ("M2", 9 * GIB, True)
-    assert (device.usable, device.fix) == (False, fix_for("metal"))
+    assert (device.usable, device.fix) == (False, install_command("metal"))
 
 
 def test_measured_once_and_then_known(tree: Tree) -> None:
@@ -106,7 +108,7 @@ def test_builds_for_nothing_that_is_here(tree: Tree) -> None:
     assert machine.usable_devices == ()
     reason = "the installed llama-cpp-python was built without Vulkan"
     assert [(device.vendor, device.reason, device.fix) for device in machine.devices] == [
-        ("amd", reason, fix_for("vulkan")),
+        ("amd", reason, install_command("vulkan")),
         ("intel", reason, ""),
     ]
 
@@ -166,7 +168,7 @@ def with_card(tree: Tree, module: ModuleType) -> Machine:
 
 def mac(chip: str, gibibytes: int, *, measure: bool = False) -> Machine:
     printed = f"hw.memsize: {gibibytes * GIB}\nmachdep.cpu.brand_string: Apple {chip}\n"
-    memory = Memory(gibibytes * GIB, gibibytes * GIB // 2)
+    memory = SystemMemory(gibibytes * GIB, gibibytes * GIB // 2)
     return probe(
         measure=measure,
         sources=replace(sources(Path("nowhere")), sysctl=lambda _: printed, host_memory=lambda: memory),

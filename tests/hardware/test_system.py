@@ -10,11 +10,11 @@ import psutil
 import pytest
 
 from hermes_cli.hardware import system
-from hermes_cli.hardware.system import Memory
+from hermes_cli.hardware.system import SystemMemory
 
 Tree = Callable[[Mapping[str, str]], Path]
 GIB = 2**30
-HOST = Memory(64 * GIB, 40 * GIB)
+HOST = SystemMemory(64 * GIB, 40 * GIB)
 NO_LIMIT = "9223372036854771712\n"  # version 1's way to say so
 
 RYZEN = """processor	: 0
@@ -45,7 +45,7 @@ def v2(path: str, **files: str) -> dict[str, str]:
     return {f"sys/fs/cgroup{path}/{name.replace('_', '.', 1)}": content for name, content in files.items()}
 
 
-def memory(tree: Tree, files: Mapping[str, str]) -> Memory:
+def memory(tree: Tree, files: Mapping[str, str]) -> SystemMemory:
     return system.within_limits(tree(files), HOST)
 
 
@@ -62,7 +62,7 @@ def test_a_container_with_version_2(tree: Tree) -> None:
         memory_current=f"{3 * GIB}\n",
         memory_stat=f"anon 12345\nfile {2 * GIB}\ninactive_file {GIB}\nactive_file {GIB}\n",
     )
-    assert memory(tree, {"proc/self/cgroup": "0::/\n"} | files) == Memory(8 * GIB, 6 * GIB)
+    assert memory(tree, {"proc/self/cgroup": "0::/\n"} | files) == SystemMemory(8 * GIB, 6 * GIB)
 
 
 def test_nested_limits_of_version_2(tree: Tree) -> None:
@@ -81,7 +81,7 @@ def test_nested_limits_of_version_2(tree: Tree) -> None:
             "/work.slice/work-llm.slice/hermes.service", memory_max="max\n", memory_high="max\n", memory_current="1\n"
         ),
     }
-    assert memory(tree, files) == Memory(16 * GIB, 6 * GIB)
+    assert memory(tree, files) == SystemMemory(16 * GIB, 6 * GIB)
 
 
 def test_an_outer_group_may_be_fuller_than_the_inner_one(tree: Tree) -> None:
@@ -90,7 +90,7 @@ def test_an_outer_group_may_be_fuller_than_the_inner_one(tree: Tree) -> None:
         **v2("/outer", memory_max=f"{16 * GIB}\n", memory_current=f"{15 * GIB}\n"),
         **v2("/outer/inner", memory_max=f"{8 * GIB}\n", memory_current=f"{GIB}\n"),
     }
-    assert memory(tree, files) == Memory(8 * GIB, GIB)
+    assert memory(tree, files) == SystemMemory(8 * GIB, GIB)
 
 
 def test_limits_above_the_machine_change_nothing(tree: Tree) -> None:
@@ -100,7 +100,7 @@ def test_limits_above_the_machine_change_nothing(tree: Tree) -> None:
 
 def test_a_group_over_its_soft_limit_has_nothing_left(tree: Tree) -> None:
     files = v2("", memory_max=f"{9 * GIB}\n", memory_high=f"{4 * GIB}\n", memory_current=f"{5 * GIB}\n")
-    assert memory(tree, {"proc/self/cgroup": "0::/\n"} | files) == Memory(4 * GIB, 0)
+    assert memory(tree, {"proc/self/cgroup": "0::/\n"} | files) == SystemMemory(4 * GIB, 0)
 
 
 V1_DOCKER = "12:cpu,cpuacct:/docker/4f3c\n7:memory:/docker/4f3c\n1:name=systemd:/docker/4f3c\n0::/system.slice\n"
@@ -118,7 +118,7 @@ def v1_memory(path: str, limit: str, usage: int = 0, inactive: int = 0) -> dict[
 def test_a_container_with_version_1(tree: Tree) -> None:
     """The path is the host's: inside, only the container's own group can be seen, at the top."""
     files = {"proc/self/cgroup": V1_DOCKER} | v1_memory("", f"{4 * GIB}\n", usage=2 * GIB, inactive=GIB)
-    assert memory(tree, files) == Memory(4 * GIB, 3 * GIB)
+    assert memory(tree, files) == SystemMemory(4 * GIB, 3 * GIB)
 
 
 def test_version_1_outside_a_container(tree: Tree) -> None:
@@ -127,14 +127,14 @@ def test_version_1_outside_a_container(tree: Tree) -> None:
         **v1_memory("", NO_LIMIT, usage=30 * GIB),
         **v1_memory("/docker/4f3c", f"{16 * GIB}\n", usage=GIB),
     }
-    assert memory(tree, files) == Memory(16 * GIB, 15 * GIB)
+    assert memory(tree, files) == SystemMemory(16 * GIB, 15 * GIB)
 
 
 def test_a_limit_of_version_1_above_what_the_container_sees(tree: Tree) -> None:
     """The container has none of its own, the pod around it has one, and only memory.stat tells."""
     files = v1_memory("", NO_LIMIT, usage=GIB)
     stat = {"sys/fs/cgroup/memory/memory.stat": f"hierarchical_memory_limit {6 * GIB}\ntotal_inactive_file 0\n"}
-    assert memory(tree, {"proc/self/cgroup": V1_DOCKER} | files | stat) == Memory(6 * GIB, 5 * GIB)
+    assert memory(tree, {"proc/self/cgroup": V1_DOCKER} | files | stat) == SystemMemory(6 * GIB, 5 * GIB)
 
 
 @pytest.mark.parametrize("limit", ["0\n", "", "what\n"])
@@ -145,7 +145,7 @@ def test_a_limit_that_cannot_be_is_none(tree: Tree, limit: str) -> None:
 
 
 def test_more_available_than_there_is_is_all_of_it(tree: Tree) -> None:
-    assert system.within_limits(tree({}), Memory(8 * GIB, 9 * GIB)) == Memory(8 * GIB, 8 * GIB)
+    assert system.within_limits(tree({}), SystemMemory(8 * GIB, 9 * GIB)) == SystemMemory(8 * GIB, 8 * GIB)
 
 
 def test_version_1_without_a_limit(tree: Tree) -> None:
@@ -269,7 +269,7 @@ def test_this_machine() -> None:
     total, available = system.host_memory()
     assert total == psutil.virtual_memory().total
     assert 0 < available <= total
-    limited = system.within_limits(Path("/"), Memory(total, available))
+    limited = system.within_limits(Path("/"), SystemMemory(total, available))
     assert 0 < limited.total <= total
     cores = system.cores(Path("/"), {}, system.allowed_cpus())
     assert 1 <= cores <= (os.cpu_count() or 1)

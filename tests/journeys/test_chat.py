@@ -12,12 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import RunHermes, clean_environment
+from conftest import HANG, RunHermes, clean_environment
 from gguf_bytes import string
 from msgspec import structs
 from skeleton import write_skeleton
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.embedded.llama import supports_gpu
 from hermes_cli.errors import ExitCode
 from hermes_cli.planning.memory import KV_TYPES
@@ -213,7 +213,7 @@ def test_the_context_that_is_asked_for(hermes: RunHermes, asked: str, given: int
 
 def test_a_model_larger_than_the_machine_is_refused_with_numbers(hermes: RunHermes, tmp_path: Path) -> None:
     """Hermes 4 405B in F16, 811 GB of holes."""
-    model = next(one for one in shipped().models if one.short == "hermes-4:405b")
+    model = next(one for one in shipped_catalogue().models if one.short == "hermes-4:405b")
     write_skeleton(tmp_path / "huge.gguf", model.architecture, model.context.trained)
     done = hermes("chat", "huge.gguf", "Hi")
     assert done.returncode == ExitCode.DOES_NOT_FIT
@@ -227,7 +227,7 @@ def test_a_model_larger_than_the_machine_is_refused_with_numbers(hermes: RunHerm
 
 def test_a_context_larger_than_the_machine_is_refused_with_what_would_fit(hermes: RunHermes, tmp_path: Path) -> None:
     """A small model with 8 MiB of KV cache for each token: 4 TiB for all of its context, and what is shorter is offered."""
-    model = next(one for one in shipped().models if one.short == "hermes-3:3b")
+    model = next(one for one in shipped_catalogue().models if one.short == "hermes-3:3b")
     wide = structs.replace(
         model.architecture, layers=4, kv_heads=1024, heads=1024, head_length=512, embedding_length=64
     )
@@ -373,7 +373,7 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path, command: str) -> None:
         while "hermes_cli.console" not in (line := process.stderr.readline()):
             assert line
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG)
     assert process.returncode == ExitCode.INTERRUPTED
     assert errors.rstrip().endswith("interrupted")
     assert "Traceback" not in errors
@@ -397,10 +397,10 @@ def test_ctrl_c_ends_an_answer_and_leaves_no_process(tmp_path: Path) -> None:
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG)
     assert process.returncode == ExitCode.INTERRUPTED
     assert errors == "interrupted\n"
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not psutil.wait_procs(children, timeout=HANG)[1]
 
 
 def test_a_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:
@@ -416,6 +416,6 @@ def test_a_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:
         text=True,
     )
     os.close(write)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG)
     assert process.returncode == ExitCode.FAILED
     assert errors == ""

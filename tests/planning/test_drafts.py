@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.planning.drafts import draft_candidates
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 EXPECTED = {
     "hermes-3:405b": ["hermes-3:3b", "hermes-3:8b", "hermes-3:70b"],
     "hermes-3:70b": ["hermes-3:3b", "hermes-3:8b"],

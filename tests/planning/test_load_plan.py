@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skeleton import write_skeleton
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.errors import UsageError
 from hermes_cli.gguf.header import parse_header, read_header
 from hermes_cli.hardware.machine import Device, Machine
@@ -21,7 +21,7 @@ from hermes_cli.planning.memory import KV_TYPES, weights
 from hermes_cli.planning.placement import place_layers, place_weights
 from hermes_cli.planning.recommend import NEEDS
 
-MODELS = {model.short: model for model in shipped().models}
+MODELS = {model.short: model for model in shipped_catalogue().models}
 ONE_OF_EACH_KIND = ["hermes-4.3:36b", "hermes-4:14b", "hermes-3:8b", "hermes-3:3b", "hermes-2:8x7b"]
 USUAL = NEEDS["chat"].wanted
 GIB = 1 << 30

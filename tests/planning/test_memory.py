@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skeleton import write_skeleton
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import Architecture, CatalogModel
-from hermes_cli.planning.allocator import Graph, Tensor
+from hermes_cli.planning.allocator import Graph, GraphTensor
 from hermes_cli.planning.memory import ContextSettings, kv_bytes_per_layer, on_cpu, weights
-from hermes_cli.planning.mix import LARGE, tensor_types
+from hermes_cli.planning.tensor_types import LARGE, tensor_types
 
-MODELS = {model.short: model for model in shipped().models}
+MODELS = {model.short: model for model in shipped_catalogue().models}
 GRID = oracle.grid()
 MIB = 1 << 20
 ONE_OF_EACH_KIND = ["hermes-4.3:36b", "hermes-4:14b", "hermes-4:70b", "hermes-3:3b", "hermes-2:8x7b", "nous-hermes:13b"]
@@ -102,11 +102,11 @@ def test_more_of_anything_never_takes_less(name: str, base: ContextSettings) -> 
 
 @given(st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 5), st.booleans()), min_size=1, max_size=30))
 def test_the_allocator_never_needs_less_than_is_alive(plan: list[tuple[int, int, bool]]) -> None:
-    graph, made = Graph(), [Tensor(64, (16,), is_input=True)]
+    graph, made = Graph(), [GraphTensor(64, (16,), is_input=True)]
     for size, back, in_place in plan:
         source = made[max(0, len(made) - 1 - back)]
         shape = source.shape if in_place else (size,)
-        made.append(graph.expand(Tensor(4 * shape[0], shape, (source,), in_place=in_place)))
+        made.append(graph.expand(GraphTensor(4 * shape[0], shape, (source,), in_place=in_place)))
     peak = graph.peak()
     assert peak >= max(tensor.size for tensor in made)
     assert peak <= sum(-(-tensor.size // 32) * 32 for tensor in made)

@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.hardware.machine import Device, Machine
-from hermes_cli.planning.memory import ContextSettings, Part, on_cpu, weights
+from hermes_cli.planning.memory import ContextSettings, MemoryBreakdown, on_cpu, weights
 from hermes_cli.planning.placement import Placement, place, place_layers
-from hermes_cli.planning.quality import merit, serves
-from hermes_cli.planning.recommend import NEEDS, RecommendOptions, candidates
+from hermes_cli.planning.quality import quality_score, supports_purpose
+from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations
 from hermes_cli.planning.speed import decode_speed
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 MODELS = {model.short: model for model in CATALOGUE.models}
 GIB = 1 << 30
 
@@ -115,7 +115,7 @@ def test_nothing_is_lost_and_fitting_is_true(
 def test_more_memory_never_makes_it_worse() -> None:
     best = -1.0
     for size in (4, 6, 8, 12, 16, 24, 32, 48, 80):
-        found = candidates(CATALOGUE, machine(size), RecommendOptions())
+        found = recommendations(CATALOGUE, machine(size), RecommendOptions())
         assert found[0].score >= best, size
         best = found[0].score
 
@@ -123,33 +123,35 @@ def test_more_memory_never_makes_it_worse() -> None:
 @pytest.mark.parametrize("purpose", NEEDS)
 def test_candidates_fit_serve_and_are_in_order(purpose: str) -> None:
     wish = RecommendOptions(purpose)  # type: ignore[arg-type]
-    found = candidates(CATALOGUE, machine(24), wish)
+    found = recommendations(CATALOGUE, machine(24), wish)
     assert found
     ranks = [(one.by_yarn, -one.score) for one in found]
     assert ranks == sorted(ranks)
     for one in found:
         assert one.placement.fits
-        assert serves(one.variant.model, wish.purpose)
+        assert supports_purpose(one.variant.model, wish.purpose)
         assert one.by_yarn or one.settings.context <= one.variant.model.context.usable
 
 
 def test_an_agent_gets_its_context_or_nothing() -> None:
-    assert all(one.settings.context >= 64_000 for one in candidates(CATALOGUE, machine(24), RecommendOptions("agent")))
-    assert not candidates(CATALOGUE, machine(ram=4), RecommendOptions("agent"))
+    assert all(
+        one.settings.context >= 64_000 for one in recommendations(CATALOGUE, machine(24), RecommendOptions("agent"))
+    )
+    assert not recommendations(CATALOGUE, machine(ram=4), RecommendOptions("agent"))
 
 
 def test_what_the_user_insists_on_holds() -> None:
-    long = candidates(CATALOGUE, machine(24), RecommendOptions(context=100_000))
+    long = recommendations(CATALOGUE, machine(24), RecommendOptions(context=100_000))
     assert long
     assert {one.settings.context for one in long} == {100_000}
-    fast = candidates(CATALOGUE, machine(24), RecommendOptions(min_speed=60))
+    fast = recommendations(CATALOGUE, machine(24), RecommendOptions(min_speed=60))
     assert fast
     assert all(one.speed.expected >= 60 for one in fast)
 
 
 def test_a_larger_model_at_three_bits_beats_a_smaller_one_at_eight() -> None:
-    large = merit(MODELS["hermes-3:70b"], 0.102534, "chat").points
-    small = merit(MODELS["hermes-3:8b"], 0.001355, "chat").points
+    large = quality_score(MODELS["hermes-3:70b"], 0.102534, "chat").points
+    small = quality_score(MODELS["hermes-3:8b"], 0.001355, "chat").points
     assert large > small
 
 
@@ -179,7 +181,7 @@ def test_a_mixture_reads_only_its_active_experts() -> None:
 
 
 def test_parts_add_up() -> None:
-    assert (Part(1, 2, 3, 4, 5) + Part(10, 20, 30, 40, 50)).total == 165
+    assert (MemoryBreakdown(1, 2, 3, 4, 5) + MemoryBreakdown(10, 20, 30, 40, 50)).total == 165
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,17 @@ from __future__ import annotations
 import golden
 import pytest
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.planning.alternatives import alternatives
 from hermes_cli.planning.quality import Purpose
-from hermes_cli.planning.recommend import Candidate, RecommendOptions, candidates, smallest
+from hermes_cli.planning.recommend import Recommendation, RecommendOptions, recommendations, smallest_variant
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 MACHINES = golden.machines()
 
 
-def pick(machine: str, purpose: Purpose = "chat") -> Candidate:
-    return candidates(CATALOGUE, MACHINES[machine], RecommendOptions(purpose))[0]
+def pick(machine: str, purpose: Purpose = "chat") -> Recommendation:
+    return recommendations(CATALOGUE, MACHINES[machine], RecommendOptions(purpose))[0]
 
 
 def test_the_golden_table_is_what_is_recommended() -> None:
@@ -43,14 +43,14 @@ def test_the_published_sizing_comes_out(machine: str, name: str) -> None:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_an_agent_is_never_slow_to_death_nor_short_of_context(machine: str) -> None:
-    for one in candidates(CATALOGUE, MACHINES[machine], RecommendOptions("agent"))[:1]:
+    for one in recommendations(CATALOGUE, MACHINES[machine], RecommendOptions("agent"))[:1]:
         assert one.settings.context >= 64_000
         assert one.speed.expected > 4
         assert not one.by_yarn
 
 
 def test_yarn_is_offered_and_marked_never_picked_before_a_trained_context() -> None:
-    found = candidates(CATALOGUE, MACHINES["RTX 4090, 64 GB RAM"], RecommendOptions("agent"))
+    found = recommendations(CATALOGUE, MACHINES["RTX 4090, 64 GB RAM"], RecommendOptions("agent"))
     by_yarn = [one for one in found if one.by_yarn]
     assert {one.variant.model.short for one in by_yarn} == {"hermes-4:14b"}
     assert found[-len(by_yarn) :] == by_yarn
@@ -62,7 +62,7 @@ def test_yarn_is_offered_and_marked_never_picked_before_a_trained_context() -> N
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_alternatives_are_what_their_labels_say(machine: str) -> None:
-    found = candidates(CATALOGUE, MACHINES[machine], RecommendOptions())
+    found = recommendations(CATALOGUE, MACHINES[machine], RecommendOptions())
     best = found[0]
     for one in alternatives(found, CATALOGUE, MACHINES[machine], RecommendOptions()):
         other = one.candidate
@@ -73,7 +73,7 @@ def test_alternatives_are_what_their_labels_say(machine: str) -> None:
                 assert other.speed.expected > best.speed.expected
             case "larger, slower":
                 assert other.variant.model.parameters > best.variant.model.parameters
-                assert other.merit.points > best.merit.points
+                assert other.quality.points > best.quality.points
             case "longer context":
                 assert other.settings.context == 2 * best.settings.context
             case "one more GPU":
@@ -85,7 +85,7 @@ def test_alternatives_are_what_their_labels_say(machine: str) -> None:
 
 
 def test_what_would_reach_an_agent_s_context_is_named() -> None:
-    found = smallest(CATALOGUE, RecommendOptions("agent"))
+    found = smallest_variant(CATALOGUE, RecommendOptions("agent"))
     assert found is not None
     variant, size = found
     assert variant.model.tools
@@ -94,4 +94,4 @@ def test_what_would_reach_an_agent_s_context_is_named() -> None:
 
 
 def test_no_model_reaches_a_million_tokens() -> None:
-    assert smallest(CATALOGUE, RecommendOptions(context=1_000_000)) is None
+    assert smallest_variant(CATALOGUE, RecommendOptions(context=1_000_000)) is None

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from hermes_cli.errors import DoesNotFitError, EngineError
+from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
 from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
-from hermes_cli.planning.memory import ContextSettings, Part
-from hermes_cli.planning.verdict import RAM, DryRun, MemoryUse, verdict
+from hermes_cli.planning.memory import ContextSettings, MemoryBreakdown
 
 GIB = 1 << 30
 Tried = tuple[LoadPlan, DryRun]
@@ -20,22 +20,22 @@ SMALL_CACHE = LoadPlan(ContextSettings(16_384, k_type="q8_0", v_type="q8_0"), 33
 def needs(ram: float, card: float = 0) -> DryRun:
     """On a machine with 4 GiB of RAM and 8 on a card."""
     places = (
-        MemoryUse(RAM, Part(weights=int(ram * GIB)), 4 * GIB),
-        MemoryUse("Card", Part(kv_cache=int(card * GIB)), 8 * GIB),
+        MemoryUse(RAM, MemoryBreakdown(weights=int(ram * GIB)), 4 * GIB),
+        MemoryUse("Card", MemoryBreakdown(kv_cache=int(card * GIB)), 8 * GIB),
     )
     return DryRun(places[: 2 if card else 1])
 
 
 def refusal(loading: LoadOverrides, *plans: Tried, alternatives: tuple[Tried, ...] = ()) -> DoesNotFitError:
     with pytest.raises(DoesNotFitError) as caught:
-        verdict("some.gguf", loading, plans, alternatives)
+        choose_plan("some.gguf", loading, plans, alternatives)
     return caught.value
 
 
 def test_what_fits_at_once_needs_no_words() -> None:
-    found = verdict("some.gguf", LoadOverrides(), [(FULL, needs(1, 7))], ())
+    found = choose_plan("some.gguf", LoadOverrides(), [(FULL, needs(1, 7))], ())
     assert (found.plan, found.note) == (FULL, "")
-    assert found.total == Part(weights=GIB, kv_cache=7 * GIB)
+    assert found.total == MemoryBreakdown(weights=GIB, kv_cache=7 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_what_fits_at_once_needs_no_words() -> None:
     ],
 )
 def test_what_was_given_up_is_said_with_numbers(plan: LoadPlan, note: str) -> None:
-    found = verdict("some.gguf", LoadOverrides(), [(FULL, needs(1, 9.5)), (plan, needs(3, 7))], ())
+    found = choose_plan("some.gguf", LoadOverrides(), [(FULL, needs(1, 9.5)), (plan, needs(3, 7))], ())
     assert (found.plan, found.note) == (plan, note)
 
 
@@ -92,15 +92,15 @@ def test_the_hint_is_what_to_type(loading: LoadOverrides, alternative: LoadPlan,
 def test_what_llama_cpp_refuses_is_no_question_of_memory() -> None:
     no = DryRun(refusal="no such cache")
     with pytest.raises(EngineError, match=r"some\.gguf like this: no such cache") as caught:
-        verdict("some.gguf", LoadOverrides(), [(FULL, no), (SHORT, no)], ())
+        choose_plan("some.gguf", LoadOverrides(), [(FULL, no), (SHORT, no)], ())
     assert not isinstance(caught.value, DoesNotFitError)
-    found = verdict("some.gguf", LoadOverrides(), [(FULL, no), (SHORT, needs(1, 1))], ())
+    found = choose_plan("some.gguf", LoadOverrides(), [(FULL, no), (SHORT, needs(1, 1))], ())
     assert found.plan == SHORT
     assert "no such cache" in found.note
 
 
 def test_force_loads_what_was_wanted_most() -> None:
-    found = verdict("some.gguf", LoadOverrides(force=True), [(FULL, needs(1, 9)), (SHORT, needs(1, 9))], ())
+    found = choose_plan("some.gguf", LoadOverrides(force=True), [(FULL, needs(1, 9)), (SHORT, needs(1, 9))], ())
     assert found.plan == FULL
     assert found.note == (
         "loaded because of --force: it needs 9.00 GiB on Card, where 8.00 GiB are free, "

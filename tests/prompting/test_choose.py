@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_cli.catalog.load import load
+from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.errors import UsageError
 from hermes_cli.gguf.header import read_header
@@ -29,7 +29,7 @@ from hermes_cli.prompting.messages import Message
 from hermes_cli.prompting.render import FileFormat, OurFormat
 
 HERE = Path(__file__).parent
-MODELS = {model.id: model for model in load().models}
+MODELS = {model.id: model for model in load_catalogue().models}
 
 LLAMA_TURNS = (HERE / "hermes_4_as_known.jinja").read_text(encoding="utf-8")
 # Hermes 4 14B's: the same in ChatML. Many files of Hermes 4.3 carry it by mistake.
@@ -208,18 +208,18 @@ def test_the_user_may_choose(tmp_path: Path) -> None:
 )
 def test_files_are_known_by_name_and_shape(name: str) -> None:
     shape = {"block_count": 32, "embedding_length": 4096}
-    found = identify(("something else", name), shape.get, load())
+    found = identify(("something else", name), shape.get, load_catalogue())
     assert found is not None
     assert found.id == "hermes-3-llama-3.1-8b"
-    assert identify((name,), {**shape, "block_count": 28}.get, load()) is None
-    assert identify((name,), lambda _: None, load()) is None
+    assert identify((name,), {**shape, "block_count": 28}.get, load_catalogue()) is None
+    assert identify((name,), lambda _: None, load_catalogue()) is None
 
 
 @pytest.mark.parametrize(
     "name", ["", "Hermes 3", "llama", "Hermes-3-Llama-3.1-8B-lorablated", "/etc/passwd", "\0", "a" * 9999, "demo"]
 )
 def test_other_names_are_nobody_s(name: str) -> None:
-    assert identify((name,), {"block_count": 32, "embedding_length": 4096}.get, load()) is None
+    assert identify((name,), {"block_count": 32, "embedding_length": 4096}.get, load_catalogue()) is None
 
 
 def test_the_demo() -> None:
@@ -228,7 +228,7 @@ def test_the_demo() -> None:
     assert isinstance(tokens, tuple)
     source = header.text("tokenizer.chat_template")
     assert source
-    assert identify((header.text("general.name") or "",), header.number, load()) is None
+    assert identify((header.text("general.name") or "",), header.number, load_catalogue()) is None
     choice = choose(FileTemplates({"default": source}, frozenset(tokens).__contains__))
     assert of_file(choice).source == source
     assert of_file(choice).takes_tools

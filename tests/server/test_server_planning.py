@@ -12,19 +12,19 @@ import pytest
 from server_rig import offer
 from skeleton import write_skeleton
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.embedded.options import DraftPlan, EngineOptions
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
+from hermes_cli.planning.fitted_plan import RAM, FittedPlan, MemoryUse, remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
-from hermes_cli.planning.memory import Part
-from hermes_cli.planning.verdict import RAM, FittedPlan, MemoryUse, without
+from hermes_cli.planning.memory import MemoryBreakdown
 from hermes_cli.server.config import Given, resolve
 from hermes_cli.server.planning import ServedModel, plan_models
-from hermes_cli.server.room import has_room
+from hermes_cli.server.room import check_room
 
 MIB = 1 << 20
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 MODELS = {model.short: model for model in CATALOGUE.models}
 
 
@@ -181,28 +181,31 @@ def test_what_cannot_be_served_is_told_before_anything_is_loaded(
 
 def test_what_is_left_of_a_machine() -> None:
     taken = FittedPlan(
-        offer().confirmed.plan, (MemoryUse(RAM, Part(weights=3 * MIB), 0), MemoryUse("Card", Part(kv_cache=5 * MIB), 0))
+        offer().confirmed.plan,
+        (MemoryUse(RAM, MemoryBreakdown(weights=3 * MIB), 0), MemoryUse("Card", MemoryBreakdown(kv_cache=5 * MIB), 0)),
     )
-    left = without(machine(10, 20), taken)
+    left = remaining_machine(machine(10, 20), taken)
     assert (left.ram_available, left.devices[0].free) == (7 * MIB, 15 * MIB)
     shared = machine(20, 15)
     shared = replace(shared, devices=(replace(shared.devices[0], unified=True),))
-    left = without(shared, taken)
+    left = remaining_machine(shared, taken)
     assert (left.ram_available, left.devices[0].free) == (12 * MIB, 10 * MIB)
-    assert without(machine(1), taken).ram_available == 0
+    assert remaining_machine(machine(1), taken).ram_available == 0
 
 
 def test_room_is_asked_of_llama_cpp(demo_path: Path) -> None:
     fits = offer(path=demo_path, loading=LoadOverrides(1024, 0, slots=4, force=True))
-    assert asyncio.run(has_room(fits)) is None
+    assert asyncio.run(check_room(fits)) is None
     drafted = replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.confirmed.plan)))
-    assert asyncio.run(has_room(drafted)) is None
+    assert asyncio.run(check_room(drafted)) is None
 
 
 def test_where_there_is_no_room_both_numbers_are_told(demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hermes_cli.server.room.probe", lambda **_: machine(320))
     fits = offer(path=demo_path, loading=LoadOverrides(1024, 0, slots=4, force=True))
-    assert asyncio.run(has_room(fits)) is None
-    error = asyncio.run(has_room(replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.confirmed.plan)))))
+    assert asyncio.run(check_room(fits)) is None
+    error = asyncio.run(
+        check_room(replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.confirmed.plan))))
+    )
     assert error
     assert "demo does not fit: it needs 0.16 GiB in RAM, where 0.15 GiB are free." in error.message

@@ -11,7 +11,7 @@ from hub_cache import HubCache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.prompting.prompt_texts import THINKING_PROMPT
@@ -19,7 +19,7 @@ from hermes_cli.store.export import ExportSource, plain_name, shards, to_folder,
 from hermes_cli.store.ollama import go_template as template_of
 from hermes_cli.store.ollama import modelfile
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
 TOOL_TEXT = '{"type":"function","function":{"name":"get_weather","parameters":{"type":"object"}}}'
 

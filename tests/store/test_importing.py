@@ -13,9 +13,9 @@ from huggingface_hub import scan_cache_dir, try_to_load_from_cache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.catalog.load import load, shipped
+from hermes_cli.catalog.load import load_catalogue, shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
-from hermes_cli.catalog.names import Names
+from hermes_cli.catalog.names import ModelNames
 from hermes_cli.catalog.overlay import HubFile, HubRepository, write_overlay
 from hermes_cli.errors import HermesError, IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.types import FILE_TYPES
@@ -27,7 +27,7 @@ from hermes_cli.store.inventory import inventory, known_files
 from hermes_cli.store.library import find
 from hermes_cli.store.other_tools import FoundModel, SkippedFile, find_models, lm_studio_models, ollama_models
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 OFFICIAL = "NousResearch/Hermes-3-Llama-3.1-8B-GGUF"
 FILE = "Hermes-3-Llama-3.1-8B.Q4_K_M.gguf"
 MODEL_LAYER = "application/vnd.ollama.image.model"
@@ -40,7 +40,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubCache:
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("OLLAMA_MODELS", raising=False)
     hub.home.mkdir()
-    load.cache_clear()
+    load_catalogue.cache_clear()
     return hub
 
 
@@ -100,7 +100,7 @@ def identified(path: Path, catalogue: Catalogue = CATALOGUE) -> Identity:
 
 
 def adopted(path: Path, *, copy: bool = False) -> ImportedModel:
-    catalogue = load()
+    catalogue = load_catalogue()
     return import_model(found(path), identified(path, catalogue), copy=copy)
 
 
@@ -108,7 +108,7 @@ def learn(*files: tuple[str, bytes], repo: str = OFFICIAL) -> None:
     """As if `hermes catalog refresh` had asked the Hub."""
     told = tuple(HubFile(path=name, bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest()) for name, raw in files)
     write_overlay({repo: HubRepository(revision=REVISION, fetched="2026-01-01", files=told)})
-    load.cache_clear()
+    load_catalogue.cache_clear()
 
 
 # What a file is
@@ -172,7 +172,7 @@ def test_by_exact_size(tmp_path: Path) -> None:
 def test_by_hash(tmp_path: Path) -> None:
     content = weights("hermes-3:8b")
     learn((FILE, content), ("Hermes-3-Llama-3.1-8B.Q8_0.gguf", content + bytes(32)))
-    one = identified(put(tmp_path / "whatever.gguf", content), load())
+    one = identified(put(tmp_path / "whatever.gguf", content), load_catalogue())
     assert one.model
     assert (one.evidence, one.model.short, one.quantization) == ("hash", "hermes-3:8b", "Q4_K_M")
     assert [(known.repo, known.path, known.revision) for known in one.known] == [(OFFICIAL, FILE, REVISION)]
@@ -183,7 +183,7 @@ def test_a_damaged_copy_is_refused(tmp_path: Path) -> None:
     learn((FILE, content))
     path = put(tmp_path / FILE, content[:-1] + b"x")
     with pytest.raises(IntegrityError, match="damaged or altered") as caught:
-        identified(path, load())
+        identified(path, load_catalogue())
     assert "hermes pull hermes-3:8b:Q4_K_M" in caught.value.hint
 
 
@@ -211,7 +211,7 @@ def test_a_file_of_the_hub_goes_into_the_hubs_cache(tmp_path: Path, hub: HubCach
     assert name.stat().st_ino == path.stat().st_ino
     assert try_to_load_from_cache(OFFICIAL, FILE, cache_dir=hub.hub) == str(name)
     assert not scan_cache_dir(hub.hub).warnings
-    assert [(here.name, here.state) for here in inventory(load())] == [("hermes-3:8b:Q4_K_M", "verified")]
+    assert [(here.name, here.state) for here in inventory(load_catalogue())] == [("hermes-3:8b:Q4_K_M", "verified")]
     path.unlink()
     assert name.read_bytes() == content
 
@@ -238,14 +238,14 @@ def test_likely_ones_are_found_by_their_catalogue_name(tmp_path: Path) -> None:
     one = adopted(path)
     assert (one.name, one.how) == ("hermes-3:8b:Q4_K_M", "hard link")
     assert one.paths == (layout.imported_folder("hermes-3-llama-3.1-8b", "Q4_K_M") / FILE,)
-    assert find(Names(CATALOGUE).parse("hermes-3:8b"), CATALOGUE).path == one.paths[0]
+    assert find(ModelNames(CATALOGUE).parse("hermes-3:8b"), CATALOGUE).path == one.paths[0]
     assert adopted(path).how == "already here"
 
 
 def test_unknown_ones_are_found_by_their_file_names(tmp_path: Path) -> None:
     one = adopted(put(tmp_path / "strange.gguf", SMALL))
     assert one.paths == (layout.imported_folder(None, None) / "strange.gguf",)
-    assert find(Names(CATALOGUE).parse("strange.gguf"), CATALOGUE).path == one.paths[0]
+    assert find(ModelNames(CATALOGUE).parse("strange.gguf"), CATALOGUE).path == one.paths[0]
 
 
 def test_another_file_of_the_same_name_is_not_overwritten(tmp_path: Path) -> None:
@@ -442,7 +442,7 @@ def test_a_blob_that_is_not_what_its_name_says_is_not_taken_for_it(hub: HubCache
     learn((FILE, content))
     tree = hub.home / ".ollama" / "models"
     pulled(tree, "registry.ollama.ai/library/x/y", content).write_bytes(content[:-1] + b"x")
-    assert identified(tree, load()).evidence == "unknown"
+    assert identified(tree, load_catalogue()).evidence == "unknown"
 
 
 @pytest.mark.parametrize(

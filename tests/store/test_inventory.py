@@ -7,7 +7,7 @@ import pytest
 from gguf_bytes import SMALL
 from hub_cache import OTHER_REVISION, REVISION, HubCache
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.variants import variants
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.store import layout
@@ -15,7 +15,7 @@ from hermes_cli.store.hashing import remember_sha256
 from hermes_cli.store.inventory import InstalledModel, inventory
 from hermes_cli.store.library import select, select_one
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 OFFICIAL = "NousResearch/Hermes-3-Llama-3.1-8B-GGUF"
 COMMUNITY = "bartowski/Hermes-3-Llama-3.1-8B-GGUF"
 SHARDED = "lmstudio-community/Hermes-4-70B-GGUF"

@@ -8,16 +8,16 @@ import pytest
 from gguf_bytes import SMALL_SHARD
 
 from hermes_cli import paths
-from hermes_cli.catalog.load import shipped
-from hermes_cli.catalog.names import CatalogueName, Names
+from hermes_cli.catalog.load import shipped_catalogue
+from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.catalog.variants import Variant, variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.store import layout
 from hermes_cli.store.hashing import remember_sha256
 from hermes_cli.store.library import find, installed, installed_quantizations
 
-CATALOGUE = shipped()
-NAMES = Names(CATALOGUE)
+CATALOGUE = shipped_catalogue()
+NAMES = ModelNames(CATALOGUE)
 REVISION = "1" * 40
 
 
@@ -55,7 +55,7 @@ class Put:
 
 def variant(name: str, repository: str | None = None) -> Variant:
     wanted = NAMES.parse(name)
-    assert isinstance(wanted, CatalogueName)
+    assert isinstance(wanted, CatalogueReference)
     return next(
         one
         for one in variants(wanted.model)

@@ -11,7 +11,7 @@ from gguf_bytes import SMALL
 from hub_cache import OTHER_REVISION, REVISION, HubCache
 from huggingface_hub import scan_cache_dir
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.store import layout
 from hermes_cli.store.inventory import inventory
 from hermes_cli.store.library import select
@@ -27,7 +27,7 @@ from hermes_cli.store.removal import (
     remove,
 )
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 REPO = "somebody/Some-GGUF"
 FILE = "some-Q8_0.gguf"
 LARGE = SMALL + os.urandom(1 << 20)

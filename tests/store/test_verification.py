@@ -6,12 +6,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import HANG
 from gguf_bytes import SMALL
 from hub_cache import OTHER_REVISION, REVISION, HubCache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.errors import HermesError, NetworkError
 from hermes_cli.store import layout
 from hermes_cli.store.hashing import ChangedError, known_sha256, sha256_of
@@ -19,7 +20,7 @@ from hermes_cli.store.inventory import inventory
 from hermes_cli.store.usage import usage
 from hermes_cli.store.verification import FileCheck, repair, verify
 
-CATALOGUE = shipped()
+CATALOGUE = shipped_catalogue()
 REPO = "somebody/Some-GGUF"
 FILE = "some-Q8_0.gguf"
 BAD = SMALL[:-1] + b"x"
@@ -192,7 +193,7 @@ def test_a_file_that_grows_under_the_hash(hub: HubCache) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    assert begun.wait(10)
+    assert begun.wait(HANG)
     try:
         (one,) = outcomes()
     finally:

@@ -1,4 +1,4 @@
-"""Where an endpoint is, and which key is meant for it. Keys come from the environment, and each goes to one host."""
+"""The address of an endpoint, and the API key for it. Keys come from the environment, and each goes to one host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 OWN_KEY = "HERMES_LLM_ENDPOINT_KEY"
-EXAMPLE = "give it like this: --endpoint http://127.0.0.1:8080/v1"
 
 _OPENAI_KEY, _OPENAI_BASE = "OPENAI_API_KEY", "OPENAI_BASE_URL"
 _ROUTES = ("/chat/completions", "/completions", "/models")
@@ -24,7 +23,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class _Service(NamedTuple):
-    """A public service: the variable that its documentation names for its key, and where its API is."""
+    """A public service: the environment variable that its documentation names for the key, and the path of its API."""
 
     variable: str
     path: str
@@ -40,57 +39,58 @@ SERVICES = {
 
 @dataclass(frozen=True)
 class EndpointAddress:
-    """Where an endpoint is.
+    """The address of an API.
 
     Attributes:
-        base: the address before `/chat/completions`.
-        host: its name alone, in lower case.
-        key: what it wants to know before it answers; None if there is none for it.
-        variable: the environment variable that `key` is in, or would be.
-        guessed: nobody said whether it is http or https.
+        base: URL before `/chat/completions`.
+        host: host name in lower case.
+        key: API key; None if there is none for this host.
+        variable: environment variable of the key, whether it is set or not.
+        scheme_guessed: the user named neither http nor https.
     """
 
     base: str
     host: str
     key: str | None = None
     variable: str = OWN_KEY
-    guessed: bool = False
+    scheme_guessed: bool = False
 
     @property
     def root(self) -> str:
-        """Where routes are that are not OpenAI's: the address without `/v1`."""
+        """URL without `/v1`, where the routes are that are not OpenAI's."""
         return re.sub(r"/v\d+$", "", self.base)
 
     @property
-    def local(self) -> bool:
-        """Whether it is on this machine."""
+    def is_local(self) -> bool:
+        """Whether the host is this machine."""
         return is_loopback(self.host)
 
     @property
-    def exposed(self) -> bool:
-        """Whether the key would travel where others can read it."""
-        return self.key is not None and not self.local and self.base.startswith("http:")
+    def exposes_key(self) -> bool:
+        """Whether the key would travel unencrypted over a network."""
+        return self.key is not None and not self.is_local and self.base.startswith("http:")
 
 
-def read_address(given: str, environ: Mapping[str, str]) -> EndpointAddress:
-    """An address as it is typed: with or without scheme and `/v1`, or that of a route.
+def read_address(text: str, environ: Mapping[str, str]) -> EndpointAddress:
+    """Parse an address: with or without scheme and `/v1`, or that of a route.
 
     Raises:
-        UsageError: it is none, it has a key in it, or the key in the environment cannot be one.
+        UsageError: not an address, it holds a key, or the key in the environment cannot be one.
     """
-    scheme = _SCHEME.match(given.strip())
-    guess = "http" if is_loopback(_host(f"//{given.strip()}")) else "https"
-    parts = _split(given.strip() if scheme else f"{guess}://{given.strip()}", given)
+    text = text.strip()
+    scheme = _SCHEME.match(text)
+    guess = "http" if is_loopback(_host(f"//{text}")) else "https"
+    parts = _split(text if scheme else f"{guess}://{text}", text)
     host = (parts.hostname or "").rstrip(".")
-    shown = f"[{host}]" if ":" in host else host
+    bracketed = f"[{host}]" if ":" in host else host
     port = "" if parts.port in {None, _PORTS[parts.scheme]} else f":{parts.port}"
-    base = f"{parts.scheme}://{shown}{port}{_path(parts.path, host)}"
+    base = f"{parts.scheme}://{bracketed}{port}{_api_path(parts.path, host)}"
     variable, key = _key(host, base, environ)
-    return EndpointAddress(base, host, key, variable, guessed=not scheme)
+    return EndpointAddress(base, host, key, variable, scheme_guessed=not scheme)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name or address means this machine."""
+    """Whether a host name or IP address is this machine's."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -99,9 +99,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _split(address: str, given: str) -> SplitResult:
+def _split(url: str, text: str) -> SplitResult:
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(url)
         valid = parts.port != 0 and bool(parts.hostname) and not re.search(r"[\s\\%]", parts.netloc)
     except ValueError:  # a port that is no number, an unclosed bracket
         parts, valid = SplitResult("", "", "", "", ""), False
@@ -111,19 +111,22 @@ def _split(address: str, given: str) -> SplitResult:
             hint=f"leave it out and put the key into the environment: export {OWN_KEY}=…",
         )
     if not valid or parts.scheme not in _PORTS or parts.query or parts.fragment:
-        raise UsageError(f"--endpoint {given!r} is no address of an API.", hint=f"{EXAMPLE}.")
+        raise UsageError(
+            f"--endpoint {text!r} is no address of an API.",
+            hint="give it like this: --endpoint http://127.0.0.1:8080/v1.",
+        )
     return parts
 
 
-def _host(address: str) -> str:
+def _host(url: str) -> str:
     try:
-        return urlsplit(address).hostname or ""
+        return urlsplit(url).hostname or ""
     except ValueError:
         return ""
 
 
-def _path(path: str, host: str) -> str:
-    """Of the API; what has no version in it gets one."""
+def _api_path(path: str, host: str) -> str:
+    """Return the path of the API; one without a version gets `/v1`."""
     path = path.rstrip("/")
     path = next((path.removesuffix(route) for route in _ROUTES if path.endswith(route)), path).rstrip("/")
     if not path and host in SERVICES:
@@ -132,27 +135,29 @@ def _path(path: str, host: str) -> str:
 
 
 def _key(host: str, base: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
-    """The variable and the key in it. A key is only for the host that it was made for.
+    """Return the environment variable and the key in it. A key is sent only to the host that it was made for.
 
-    `OPENAI_API_KEY` is for whatever `OPENAI_BASE_URL` names, as with OpenAI's own clients; without that, for OpenAI.
+    `OPENAI_API_KEY` is for the server in `OPENAI_BASE_URL`, as with OpenAI's own clients; without that, for OpenAI.
     """
     service = SERVICES.get(host)
-    meant = environ.get(_OPENAI_BASE, "").strip()
-    openai = _same_server(meant, base) if meant else host == "api.openai.com"
-    usual = service.variable if service and service.variable != _OPENAI_KEY else _OPENAI_KEY if openai else OWN_KEY
-    for variable in dict.fromkeys((OWN_KEY, usual)):
+    openai_base = environ.get(_OPENAI_BASE, "").strip()
+    is_openai = _same_server(openai_base, base) if openai_base else host == "api.openai.com"
+    default = _OPENAI_KEY if is_openai else OWN_KEY
+    if service and service.variable != _OPENAI_KEY:
+        default = service.variable
+    for variable in dict.fromkeys((OWN_KEY, default)):
         key = environ.get(variable, "").strip()
         if not key:
             continue
         if not key.isascii() or not key.isprintable() or " " in key:
             raise UsageError(f"{variable} holds something that is no key.", hint="copy the key again, without spaces.")
         return variable, key
-    return usual, None
+    return default, None
 
 
-def _same_server(one: str, other: str) -> bool:
+def _same_server(url: str, other_url: str) -> bool:
     try:
-        first, second = urlsplit(one), urlsplit(other)
+        first, second = urlsplit(url), urlsplit(other_url)
         ports = [parts.port or _PORTS.get(parts.scheme) for parts in (first, second)]
     except ValueError:
         return False

@@ -1,4 +1,4 @@
-"""The chunks of an answer, in all the shapes that servers give them, to events."""
+"""OpenAI's Chat Completions as a client: the request in the fields of each kind of server, and the streamed answer."""
 
 from __future__ import annotations
 
@@ -6,253 +6,352 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from hermes_cli.chat.endpoint.failures import EndpointError, Told, one_line, said_by
+from hermes_cli.chat.endpoint.failures import EndpointError, error_message
 from hermes_cli.engine.protocol import Done, FinishReason
+from hermes_cli.errors import UsageError
 from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, Content, Reasoning, ToolCall
 from hermes_cli.prompting.normalize import repaired
 from hermes_cli.prompting.prompt_texts import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from hermes_cli.prompting.messages import Event
+    from hermes_cli.chat.endpoint.probe import EndpointModel, ServerKind
+    from hermes_cli.chat.options import ChatOptions
+    from hermes_cli.prompting.messages import Event, Message
     from hermes_cli.prompting.parse import Parser
 
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # vLLM, llama.cpp, ours; OpenRouter, Ollama; some proxies
-_TAGS = ("<think>", "<scratch_pad>")
-_REASONS: dict[str, FinishReason] = {"length": "length", "max_tokens": "length", "model_length": "length"}
+# Sampling fields with other names: llama.cpp's (tools/server/README.md), vLLM's and OpenRouter's.
+_LLAMA_CPP_FIELDS = {"penalty_last_n": "repeat_last_n", "dry_breakers": "dry_sequence_breakers"}
+_VLLM_FIELDS = {"repeat_penalty": "repetition_penalty"}
+
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")  # vLLM, llama.cpp, ours; OpenRouter, Ollama; proxies
+_REASONING_TAGS = ("<think>", "<scratch_pad>")
+_LENGTH_REASONS = {"length", "max_tokens", "model_length"}
+
+
+def request_body(
+    model: EndpointModel, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
+) -> dict[str, Any]:
+    """Return the body of a streamed request for the next turn. Options that are not set are not sent.
+
+    Raises:
+        UsageError: the server has no such option.
+    """
+    if options.shift:
+        raise UsageError(
+            "--context-shift is for models that run in this program.", hint="leave it out, or use /compact."
+        )
+    body: dict[str, Any] = {
+        "model": model.name,
+        "messages": list(_openai_messages(messages, options.system)),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if tools:
+        body["tools"] = list(tools)
+    if options.schema is not None and options.schema is not False:
+        body["response_format"] = _response_format(options.schema)
+    if options.max_tokens is not None:
+        body["max_completion_tokens" if model.kind == "openai" else "max_tokens"] = options.max_tokens
+    if options.stops:
+        body["stop"] = list(options.stops)
+    names = _VLLM_FIELDS if model.kind in {"vllm", "openrouter"} else _LLAMA_CPP_FIELDS
+    sampling = {names.get(name, name): value for name, value in options.sampling.items()}
+    return body | sampling | _thinking_fields(model.kind, options)
+
+
+def prompt_body(
+    model: EndpointModel, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
+) -> dict[str, Any]:
+    """Return the fields that make the prompt, for llama.cpp's `/apply-template` and vLLM's `/tokenize`."""
+    body: dict[str, Any] = {"model": model.name, "messages": list(_openai_messages(messages, options.system))}
+    if tools:
+        body["tools"] = list(tools)
+    thinking = _thinking_fields(model.kind, options)
+    return body | {key: value for key, value in thinking.items() if key == "chat_template_kwargs"}
+
+
+def _thinking_fields(kind: ServerKind, options: ChatOptions) -> dict[str, Any]:
+    """Return the fields that switch reasoning and limit it.
+
+    llama.cpp, vLLM and this program's server hand `chat_template_kwargs` to the template (Hermes 4's reads `thinking`,
+    most others `enable_thinking`). Ollama takes OpenAI's levels, OpenRouter has an object of its own.
+
+    Raises:
+        UsageError: the server has no limit in tokens.
+    """
+    think, budget = options.think, None if options.think is False else options.think_budget
+    if kind == "openrouter":
+        reasoning: dict[str, Any] = {} if think is None else {"enabled": think}
+        reasoning |= {} if budget is None else {"max_tokens": budget}
+        return {"reasoning": reasoning} if reasoning else {}
+    if kind in {"openai", "ollama"}:
+        if budget is not None:
+            raise UsageError(
+                "--think-budget: this server has no limit in tokens for its reasoning.",
+                hint="leave it out; --max-tokens limits reasoning and answer together.",
+            )
+        return {} if think is None else {"reasoning_effort": "medium" if think else "none"}
+    fields: dict[str, Any] = {}
+    if think is not None:
+        fields["chat_template_kwargs"] = {"thinking": think, "enable_thinking": think}
+    if budget is not None:
+        fields["thinking_token_budget" if kind == "vllm" else "thinking_budget_tokens"] = budget
+    return fields
+
+
+def _openai_messages(messages: Sequence[Message], system: str | None) -> Iterator[dict[str, Any]]:
+    """Yield the messages without their reasoning: no model was trained to read it."""
+    if system:
+        yield {"role": "system", "content": system}
+    for message in messages:
+        fields: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+        if message.tool_calls:
+            fields["content"] = message.content
+            fields["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": canonical(call.arguments)},
+                }
+                for call in message.tool_calls
+            ]
+        if message.role == "tool":
+            fields["tool_call_id"] = message.tool_call_id or ""
+            fields |= {"name": message.name} if message.name else {}
+        yield fields
+
+
+def _response_format(schema: Mapping[str, Any] | Literal[True]) -> dict[str, Any]:
+    if schema is True:
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
 
 
 class CompletionReader:
-    """One answer: `read` chunks as they come, then `finish`."""
+    """Turns the chunks of one answer into events, in all the shapes that servers give them."""
 
-    def __init__(self, *, separated: bool, warn: Callable[[str], object]) -> None:
-        """The request was just sent.
+    def __init__(self, *, reasoning_separated: bool, warn: Callable[[str], object]) -> None:
+        """Start the clock: the request was just sent.
 
         Args:
-            separated: the server is known to tell reasoning from content.
-            warn: is told of calls that cannot be read.
+            reasoning_separated: the server never leaves reasoning in the content.
+            warn: called with calls that cannot be parsed.
         """
-        self._content = _Text(separated=separated)
-        self._calls = _Calls(warn)
-        self._reason: str | None = None
+        self._content = _ContentReader(reasoning_separated=reasoning_separated)
+        self._calls = _CallReader(warn)
+        self._finish_reason = ""
         self._usage: dict[str, Any] = {}
         self._timings: dict[str, Any] = {}
-        self._asked = time.monotonic()
-        self._first: float | None = None
-        self.ended = False
+        self._sent_at = time.monotonic()
+        self._first_at: float | None = None
+        self.is_finished = False
 
-    def read(self, chunk: dict[str, Any]) -> list[Event]:
-        """What a chunk brings; an empty one is the end.
-
-        Raises:
-            RefusedError: it tells of an error.
-        """
-        self.ended = self.ended or not chunk
+    def feed(self, chunk: dict[str, Any]) -> list[Event]:
+        """Return the events of a chunk; an empty chunk is the end. Raise EndpointError if it is an error."""
+        self.is_finished = self.is_finished or not chunk
         self._usage = _object(chunk.get("usage")) or self._usage
         self._timings = _object(chunk.get("timings")) or self._timings
         choices = chunk.get("choices")
         choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
-        events = self._read(_object(choice.get("delta")) or _object(choice.get("message")))
-        if events and self._first is None:
-            self._first = time.monotonic()
+        events = self._read_delta(_object(choice.get("delta")) or _object(choice.get("message")))
+        if events and self._first_at is None:
+            self._first_at = time.monotonic()
         if choice.get("finish_reason"):
-            self._reason, self.ended = str(choice["finish_reason"]), True
-            if self._reason in {"error", "content_filter"}:
-                said = "its filter ended it" if self._reason == "content_filter" else "an error"
-                raise EndpointError(Told(500, one_line(said_by(choice, said)), {"error": choice.get("error")}))
+            self._finish_reason, self.is_finished = str(choice["finish_reason"]), True
+            if self._finish_reason in {"error", "content_filter"}:
+                default = "an error" if self._finish_reason == "error" else "its filter ended it"
+                raise EndpointError(500, error_message(choice, default), {"error": choice.get("error")})
         return events
 
-    def finish(self, context: int | None, asked: int | None) -> list[Event | Done]:
-        """What was left, and how it ended; where the server does not count, numbers are 0.
+    def finish(self, context_length: int | None, max_tokens: int | None) -> list[Event | Done]:
+        """Return the last events and `Done`; counts that the server does not send are 0.
 
         Args:
-            context: tokens that one request can use.
-            asked: tokens that the answer could have.
+            context_length: tokens of prompt and answer together.
+            max_tokens: limit of the answer in the request.
         """
         end = time.monotonic()
-        length = _REASONS.get(self._reason or "stop") == "length"
-        rest: list[Event | Done] = [*self._content.finish(), *self._calls.finish(cut=length)]
-        reason: FinishReason = "length" if length else "tool_calls" if self._calls.whole else "stop"
-        first = end if self._first is None else self._first
-        read, written = self._seconds("prompt_ms"), self._seconds("predicted_ms")
-        usage, timed = self._usage, self._timings
-        before, after = _object(usage.get("prompt_tokens_details")), _object(usage.get("completion_tokens_details"))
-        cached = _count(before, "cached_tokens") or _count(timed, "cache_n")
-        prompt = _count(usage, "prompt_tokens") or _count(timed, "prompt_n") + _count(timed, "cache_n")
-        completion = _count(usage, "completion_tokens") or _count(timed, "predicted_n")
-        right = _count(after, "accepted_prediction_tokens")
-        used_up = context is not None and prompt + completion >= context
-        full = length and (asked is None or used_up or 0 < completion < asked)
+        is_cut = self._finish_reason in _LENGTH_REASONS
+        events: list[Event | Done] = [*self._content.finish(), *self._calls.finish(is_cut=is_cut)]
+        reason: FinishReason = "length" if is_cut else "tool_calls" if self._calls.complete else "stop"
+        first_at = end if self._first_at is None else self._first_at
+        usage, timings = self._usage, self._timings
+        prompt_details = _object(usage.get("prompt_tokens_details"))
+        completion_details = _object(usage.get("completion_tokens_details"))
+        prompt = _count(usage, "prompt_tokens") or _count(timings, "prompt_n") + _count(timings, "cache_n")
+        completion = _count(usage, "completion_tokens") or _count(timings, "predicted_n")
+        accepted = _count(completion_details, "accepted_prediction_tokens")
+        is_full = context_length is not None and prompt + completion >= context_length
         done = Done(
             reason,
             prompt,
-            cached,
+            _count(prompt_details, "cached_tokens") or _count(timings, "cache_n"),
             completion,
-            first - self._asked if read is None else read,
-            end - first if written is None else written,
-            reasoning_tokens=_count(after, "reasoning_tokens"),
-            drafted_tokens=right + _count(after, "rejected_prediction_tokens"),
-            accepted_tokens=right,
-            context_full=full,
+            self._seconds("prompt_ms", first_at - self._sent_at),
+            self._seconds("predicted_ms", end - first_at),
+            reasoning_tokens=_count(completion_details, "reasoning_tokens"),
+            drafted_tokens=accepted + _count(completion_details, "rejected_prediction_tokens"),
+            accepted_tokens=accepted,
+            context_full=is_cut and (max_tokens is None or is_full or 0 < completion < max_tokens),
         )
-        return [*rest, done]
+        return [*events, done]
 
-    def _read(self, delta: dict[str, Any]) -> list[Event]:
+    def _read_delta(self, delta: dict[str, Any]) -> list[Event]:
         events: list[Event] = []
-        thought = next(filter(None, (_text(delta.get(name)) for name in _THOUGHTS)), "")
-        if thought:
-            self._content.separated = True
-            events.append(Reasoning(thought))
+        reasoning = next(filter(None, (_text(delta.get(name)) for name in _REASONING_FIELDS)), "")
+        if reasoning:
+            self._content.reasoning_separated = True
+            events.append(Reasoning(reasoning))
         if text := _text(delta.get("content")) or _text(delta.get("refusal")):
-            events += self._content.read(text)
+            events += self._content.feed(text)
         calls = delta.get("tool_calls")
         if isinstance(calls, list) and calls:
             events += self._content.finish()
-            events += self._calls.read([_object(call) for call in calls])
+            events += self._calls.feed([_object(call) for call in calls])
         return events
 
-    def _seconds(self, name: str) -> float | None:
+    def _seconds(self, name: str, default: float) -> float:
         value = self._timings.get(name)
-        return value / 1000 if isinstance(value, (int, float)) and 0 <= value < math.inf else None
+        return value / 1000 if isinstance(value, (int, float)) and 0 <= value < math.inf else default
 
 
-class _Text:
-    """Content, which begins with a thought in tags where a server does not look for them."""
+class _ContentReader:
+    """Content, which begins with tagged reasoning where a server does not separate it."""
 
-    def __init__(self, *, separated: bool) -> None:
-        self._held = ""
-        self.separated = separated  # there is no thought in what comes
+    def __init__(self, *, reasoning_separated: bool) -> None:
+        self.reasoning_separated = reasoning_separated
+        self._pending = ""
         self._parser: Parser | None = None
 
-    def read(self, text: str) -> list[Event]:
-        """What a piece makes certain."""
+    def feed(self, text: str) -> list[Event]:
         if self._parser:
             return self._parser.feed(text)
-        if self.separated:
+        if self.reasoning_separated:
             return [Content(text)]
-        self._held += text
-        begin = self._held.lstrip()
-        if begin.startswith(_TAGS):
+        self._pending += text
+        start = self._pending.lstrip()
+        if start.startswith(_REASONING_TAGS):
             from hermes_cli.prompting.parse import Parser  # noqa: PLC0415 - few servers need it
 
             self._parser = Parser(tools=())
-            return self._parser.feed(self._held)
-        if any(tag.startswith(begin) for tag in _TAGS):
+            return self._parser.feed(self._pending)
+        if any(tag.startswith(start) for tag in _REASONING_TAGS):
             return []
         return self.finish()
 
     def finish(self) -> list[Event]:
-        """What was held back, as it is."""
-        parser, held = self._parser, self._held
-        self.separated, self._parser, self._held = True, None, ""
+        parser, pending = self._parser, self._pending
+        self.reasoning_separated, self._parser, self._pending = True, None, ""
         if parser:
             return parser.finish()
-        return [Content(held)] if held else []
+        return [Content(pending)] if pending else []
 
 
 @dataclass
-class _Call:
-    """A call while it is written; `key` is what its pieces name it by."""
+class _PartialCall:
+    """A call that is being generated; `key` is what its pieces identify it by, `sent` counts characters of `text`."""
 
     key: object
     id: str = ""
     name: str = ""
     text: str = ""
-    told: int = 0  # characters of it
+    sent: int = 0
     started: bool = False
     finished: bool = False
 
     @property
     def arguments(self) -> dict[str, Any] | None:
-        """As an object, if they are one."""
+        """Arguments as an object; None if they are not one (yet)."""
         try:
-            value = json.loads(repaired(canonical(json.loads(self.text))))  # escapes may spell half a character
+            value = json.loads(repaired(canonical(json.loads(self.text))))  # escapes may spell half a surrogate pair
         except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
 
 
 @dataclass
-class _Calls:
+class _CallReader:
     """Calls, whose pieces may be whole or parts, with numbers or ids or neither. Events of one call stand together."""
 
     warn: Callable[[str], object]
-    calls: list[_Call] = field(default_factory=list)
-    whole: int = 0
+    calls: list[_PartialCall] = field(default_factory=list)
+    complete: int = 0
 
-    def read(self, pieces: list[dict[str, Any]]) -> list[Event]:
-        """What pieces of calls make certain."""
+    def feed(self, pieces: list[dict[str, Any]]) -> list[Event]:
         for piece in pieces:
             function = _object(piece.get("function"))
-            call = self._of(piece, _text(function.get("name")))
+            call = self._call_of(piece, _text(function.get("name")))
             arguments = function.get("arguments")
             if isinstance(arguments, dict):
                 arguments = canonical(arguments)
             if not call.finished:
                 call.text += _text(arguments)
-        return self._given(last=False)
+        return self._events(is_last=False)
 
-    def finish(self, *, cut: bool) -> list[Event]:
-        """What is left of them; a call that was cut off must not be run."""
-        events = self._given(last=True)
-        if not cut:
+    def finish(self, *, is_cut: bool) -> list[Event]:
+        """Return the events that are left; a call that was cut off must not be run."""
+        events = self._events(is_last=True)
+        if not is_cut:
             for call in self.calls:
                 if call.arguments is None or not call.name:
                     self.warn(f"the model's call of {call.name or 'nothing'} cannot be read; it is not run.")
         self.calls = []
         return events
 
-    def _of(self, piece: dict[str, Any], name: str) -> _Call:
-        """The call that a piece belongs to. Some servers number all calls 0, and tell them apart by ids."""
-        number, given = piece.get("index"), _text(piece.get("id"))
-        key = number if isinstance(number, int) else given or None
-        last = self.calls[-1] if self.calls else None
-        found = last if key is None and not name else next((c for c in reversed(self.calls) if c.key == key), None)
-        another = found and name and found.name and (key is None or (given and found.id and given != found.id))
-        if found is None or another:
-            found = _Call(key)
-            self.calls.append(found)
-        found.id, found.name = found.id or given, found.name or name
-        return found
+    def _call_of(self, piece: dict[str, Any], name: str) -> _PartialCall:
+        """Return the call of a piece. Some servers number all calls 0, and tell them apart by ids."""
+        number, call_id = piece.get("index"), _text(piece.get("id"))
+        key = number if isinstance(number, int) else call_id or None
+        if key is None and not name:
+            call = self.calls[-1] if self.calls else None
+        else:
+            call = next((other for other in reversed(self.calls) if other.key == key), None)
+        if call and name and call.name and (key is None or (call_id and call.id and call_id != call.id)):
+            call = None
+        if call is None:
+            call = _PartialCall(key)
+            self.calls.append(call)
+        call.id, call.name = call.id or call_id, call.name or name
+        return call
 
-    def _given(self, *, last: bool) -> list[Event]:
-        """What can be told: of the first call that is not whole, and of others once that one is."""
+    def _events(self, *, is_last: bool) -> list[Event]:
+        """Return the events of the first call that is not complete, and of those that follow once it is."""
         events: list[Event] = []
         for index, call in enumerate(self.calls):
             if call.finished:
                 continue
-            if last and call.text.strip() in {"", "null"}:
+            if is_last and call.text.strip() in {"", "null"}:
                 call.text = "{}"
-            events += self._more(index, call)
-            followed = index + 1 < len(self.calls)
-            if not last and not (followed and call.arguments is not None and call.name):
+            events += self._progress(index, call)
+            is_followed = index + 1 < len(self.calls)
+            if not is_last and not (is_followed and call.arguments is not None and call.name):
                 break
             events += self._end(index, call)
         return events
 
     @staticmethod
-    def _more(index: int, call: _Call) -> list[Event]:
+    def _progress(index: int, call: _PartialCall) -> list[Event]:
         events: list[Event] = []
         if call.name and not call.started:
             call.id = call.id or ToolCall("", {}).id
             call.started = True
             events.append(CallStarted(index, call.id, call.name))
-        if call.started and call.told < len(call.text) and not "null".startswith(call.text.strip()):
-            events.append(CallArguments(index, call.text[call.told :]))
-            call.told = len(call.text)
+        if call.started and call.sent < len(call.text) and not "null".startswith(call.text.strip()):
+            events.append(CallArguments(index, call.text[call.sent :]))
+            call.sent = len(call.text)
         return events
 
-    def _end(self, index: int, call: _Call) -> list[Event]:
+    def _end(self, index: int, call: _PartialCall) -> list[Event]:
         call.finished = True
         if not call.started:
             return []
         arguments = call.arguments
-        self.whole += arguments is not None
-        whole = ToolCall(call.name, arguments or {}, call.id)
-        return [CallFinished(index, whole, complete=arguments is not None)]
+        self.complete += arguments is not None
+        return [CallFinished(index, ToolCall(call.name, arguments or {}, call.id), complete=arguments is not None)]
 
 
 def _object(value: object) -> dict[str, Any]:
@@ -260,12 +359,11 @@ def _object(value: object) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    """A text, or the texts of a list of parts."""
-    listed = [_object(part).get("text") for part in value] if isinstance(value, list) else [value]
-    return repaired("".join(text for text in listed if isinstance(text, str)))
+    """Return a text, or the joined texts of a list of parts."""
+    parts = [_object(part).get("text") for part in value] if isinstance(value, list) else [value]
+    return repaired("".join(text for text in parts if isinstance(text, str)))
 
 
-def _count(of: dict[str, Any], name: str) -> int:
-    """A number of tokens; 0 where it is not told."""
-    value = of.get(name)
+def _count(fields: dict[str, Any], name: str) -> int:
+    value = fields.get(name)
     return value if type(value) is int and value >= 0 else 0

@@ -1,9 +1,8 @@
-"""What a server says when it does not answer, in the words of this program."""
+"""Failures of an endpoint: what a server sends in place of an answer, and the error that the user gets for it."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -14,10 +13,10 @@ from hermes_cli.errors import ContextFullError, HermesError, NetworkError, NotFo
 if TYPE_CHECKING:
     from hermes_cli.chat.endpoint.address import EndpointAddress
 
-SHOWN = 500  # characters of what a server says
-LOADING = re.compile(r"\bloading\b", re.IGNORECASE)
+SHOWN_CHARACTERS = 500  # of a server's message
+_LOADING = re.compile(r"\bloading\b", re.IGNORECASE)
 
-# Tokens of the context, of the prompt, as servers tell them: vLLM and this program's own server, vLLM where
+# How servers tell the tokens of the context and of the prompt: vLLM and this program's own server, vLLM where
 # `max_tokens` is too large, OpenAI, OpenRouter, llama.cpp (the prompt first), older vLLM.
 _CONTEXT = re.compile(r"maximum (?:context|model) length (?:is|of) ([\d,]+)")
 _PROMPTS = (
@@ -35,182 +34,150 @@ _TOO_LONG = re.compile(
 _SHORTER = "go on with a shorter conversation, or have the server started with a longer context."
 
 
-@dataclass(frozen=True)
-class Told:
-    """What came in place of an answer.
+class EndpointError(Exception):
+    """A failed request; `as_user_error` and `as_broken_answer` turn it into what the user gets.
 
     Attributes:
-        status: of HTTP, or as an event in a stream tells it; 0 where the connection failed.
-        said: what the server says, on one line.
-        body: of the answer, if it is a JSON object.
-        wait: seconds after which it wants to be asked again.
-        location: where it sends clients instead.
-        vain: asking again would change nothing.
+        status: HTTP status, or the one in an event of a stream; 0 if the connection failed.
+        message: the server's, on one line.
+        body: JSON object of the response, or an empty one.
+        retry_after: seconds after which the server wants to be asked again.
+        location: target of a redirect.
+        permanent: asking again would change nothing.
     """
 
-    status: int
-    said: str
-    body: dict[str, Any] = field(default_factory=dict)
-    wait: float | None = None
-    location: str = ""
-    vain: bool = False
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        body: dict[str, Any] | None = None,
+        *,
+        retry_after: float | None = None,
+        location: str = "",
+        permanent: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.body = status, " ".join(message.split())[:SHOWN_CHARACTERS], body or {}
+        self.retry_after, self.location, self.permanent = retry_after, location[:SHOWN_CHARACTERS], permanent
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether the server says that its model is being loaded."""
+        return _LOADING.search(self.message) is not None
 
-class EndpointError(Exception):
-    """A server did not answer; what to make of that depends on when."""
+    def as_user_error(self, address: EndpointAddress, model: str = "", max_tokens: int | None = None) -> HermesError:
+        """Return the error for a request without an answer; `model` and `max_tokens` are those of the request."""
+        if self.status == 0:
+            hint = "check the address, and that the server is running."
+            if address.scheme_guessed and "SSL" in self.message:
+                hint = f"if it speaks plain http: --endpoint {address.base.replace('https:', 'http:', 1)}"
+            return NetworkError(f"{address.base} cannot be reached: {self.message}.", hint=hint)
+        return self._context_full(max_tokens) or self._by_status(address, model)
 
-    def __init__(self, told: Told) -> None:
-        super().__init__(told.said)
-        self.told = told
+    def as_broken_answer(self, address: EndpointAddress) -> HermesError:
+        """Return the error for an answer that ended too early."""
+        return self._context_full(None) or NetworkError(
+            f"{address.host} broke off in the middle of the answer: {self.message}",
+            hint="what came is kept; ask again.",
+        )
 
-
-def one_line(said: str) -> str:
-    """What a server says, fit for a message."""
-    return " ".join(said.split())[:SHOWN]
-
-
-def seconds_to_wait(stated: str | None) -> float | None:
-    """What a header Retry-After says: seconds, or a date."""
-    if not stated:
-        return None
-    try:
-        return max(float(stated), 0.0)
-    except ValueError:
-        pass
-    try:
-        left = parsedate_to_datetime(stated) - datetime.now(UTC)
-    except (ValueError, TypeError):  # no date, or one without a zone
-        return None
-    return max(left.total_seconds(), 0.0)
-
-
-def said_by(body: object, otherwise: str) -> str:
-    """The message in the body of an error, in the shapes that servers give it."""
-    if not isinstance(body, dict):
-        return str(body) if isinstance(body, str) else otherwise
-    error = body.get("error", body)
-    if isinstance(error, str):
-        return error
-    if not isinstance(error, dict):
-        return otherwise
-    said = error.get("message") or body.get("message") or body.get("detail") or otherwise
-    metadata = error.get("metadata")
-    behind = metadata.get("raw") if isinstance(metadata, dict) else None  # OpenRouter: what the provider said
-    return f"{said} ({behind})" if isinstance(behind, str) and behind else str(said)
-
-
-def error_of(told: Told, address: EndpointAddress, model: str = "", asked: int | None = None) -> HermesError:
-    """The error that a user meets.
-
-    Args:
-        told: what the server said.
-        address: its address.
-        model: that was asked for.
-        asked: tokens that the answer may have, if that was said.
-    """
-    if told.status == 0:
-        return _unreached(told, address)
-    return _too_long(told, asked) or _by_status(told, address, model)
-
-
-def broken_off(told: Told, address: EndpointAddress) -> HermesError:
-    """The error for an answer that ends too early."""
-    return _too_long(told, None) or NetworkError(
-        f"{address.host} broke off in the middle of the answer: {told.said}", hint="what came is kept; ask again."
-    )
-
-
-def _by_status(told: Told, address: EndpointAddress, model: str) -> HermesError:
-    if told.location:
+    def _by_status(self, address: EndpointAddress, model: str) -> HermesError:
+        status, host, message = self.status, address.host, self.message
+        export = f"put it into the environment: export {address.variable}=…"
+        if self.location:
+            return NetworkError(
+                f"{address.base} sends clients elsewhere, where nothing is sent unasked.",
+                hint=f"if that is right: --endpoint {self.location}",
+            )
+        if status == HTTPStatus.FORBIDDEN:
+            hint = (
+                f"check what the key in {address.variable} may do." if address.key else f"if it wants a key, {export}"
+            )
+            return UsageError(f"{host} does not allow this: {message}", hint=hint)
+        if status == HTTPStatus.UNAUTHORIZED:
+            text = f"{host} does not accept the key in {address.variable}: {message}"
+            hint = "check that it is whole, still valid, and allowed to use this model."
+            if address.key is None:
+                text, hint = f"{host} wants a key: {message}", export
+            return UsageError(text, hint=hint)
+        if status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+            text = f"there is no OpenAI-compatible API at {address.base}: {message}"
+            hint = "give the address that comes before /chat/completions."
+            if model and re.search(r"model", message, re.IGNORECASE):
+                text, hint = f"{host} has no model {model}: {message}", "choose another with -m NAME."
+            return NotFoundError(text, hint=hint)
+        if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}:
+            return UsageError(f"{host} refuses the request: {message}", hint="leave out or change what it names.")
+        hints: dict[int, str] = {
+            HTTPStatus.PAYMENT_REQUIRED: "add credits to the account, or take a model that costs nothing.",
+            HTTPStatus.TOO_MANY_REQUESTS: "try again later.",
+        }
         return NetworkError(
-            f"{address.base} sends clients elsewhere, where nothing is sent unasked.",
-            hint=f"if that is right: --endpoint {one_line(told.location)}",
+            f"{host} answers with status {status}: {message}",
+            hint=hints.get(status, "try again later; the server's log may have more."),
         )
-    if told.status == HTTPStatus.FORBIDDEN:
-        return UsageError(
-            f"{address.host} does not allow this: {told.said}",
-            hint=f"check what the key in {address.variable} may do."
-            if address.key
-            else f"if it wants a key, put it into the environment: export {address.variable}=…",
-        )
-    if told.status == HTTPStatus.UNAUTHORIZED:
-        return _locked(told, address)
-    if told.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
-        return _not_found(told, address, model)
-    if told.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}:
-        return UsageError(f"{address.host} refuses the request: {told.said}", hint="leave out or change what it names.")
-    hints: dict[int, str] = {
-        HTTPStatus.PAYMENT_REQUIRED: "add credits to the account, or take a model that costs nothing.",
-        HTTPStatus.TOO_MANY_REQUESTS: "try again later.",
-    }
-    return NetworkError(
-        f"{address.host} answers with status {told.status}: {told.said}",
-        hint=hints.get(told.status, "try again later; the server's log may have more."),
-    )
 
-
-def _too_long(told: Told, asked: int | None) -> HermesError | None:
-    error = told.body.get("error")
-    stated = error if isinstance(error, dict) else {}
-    if not _TOO_LONG.search(f"{told.said} {stated.get('code')} {stated.get('type')}"):
-        return None
-    prompt, context = _sizes(told.said, stated)
-    if prompt is None or context is None:
-        return ContextFullError(f"the conversation is too long for the model: {told.said}", hint=_SHORTER)
-    if prompt < context and asked:
+    def _context_full(self, max_tokens: int | None) -> HermesError | None:
+        error = self.body.get("error")
+        fields = error if isinstance(error, dict) else {}
+        if not _TOO_LONG.search(f"{self.message} {fields.get('code')} {fields.get('type')}"):
+            return None
+        prompt, context = _token_counts(self.message, fields)
+        if prompt is None or context is None:
+            return ContextFullError(f"the conversation is too long for the model: {self.message}", hint=_SHORTER)
+        answer, hint = "", _SHORTER
+        if prompt < context and max_tokens:
+            answer = f" and the answer may have {max_tokens:,}"
+            hint = f"ask for at most {context - prompt:,} with --max-tokens."
         return ContextFullError(
-            f"the prompt has {prompt:,} tokens and the answer may have {asked:,}, the context length is {context:,} "
-            "tokens.",
-            hint=f"ask for at most {context - prompt:,} with --max-tokens.",
+            f"the prompt has {prompt:,} tokens{answer}, the context length is {context:,} tokens.",
+            hint=hint,
             prompt_tokens=prompt,
             context_length=context,
         )
-    return ContextFullError(
-        f"the prompt has {prompt:,} tokens, the context length is {context:,} tokens.",
-        hint=_SHORTER,
-        prompt_tokens=prompt,
-        context_length=context,
-    )
 
 
-def _sizes(said: str, stated: dict[str, Any]) -> tuple[int | None, int | None]:
-    """Tokens of the prompt and of the context."""
-    fields = stated.get("n_prompt_tokens"), stated.get("n_ctx")
-    if isinstance(fields[0], int) and isinstance(fields[1], int):
-        return fields
-    if found := _LLAMA_CPP.search(said):
-        return _number(found[1]), _number(found[2])
-    context = _CONTEXT.search(said)
-    prompt = next(filter(None, (pattern.search(said) for pattern in _PROMPTS)), None)
-    return prompt and _number(prompt[1]), context and _number(context[1])
+def _token_counts(message: str, fields: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Return the tokens of the prompt and of the context, from an error's fields or from its text."""
+    prompt, context = fields.get("n_prompt_tokens"), fields.get("n_ctx")
+    if isinstance(prompt, int) and isinstance(context, int):
+        return prompt, context
+    if match := _LLAMA_CPP.search(message):
+        return _number(match[1]), _number(match[2])
+    context_match = _CONTEXT.search(message)
+    prompt_match = next(filter(None, (pattern.search(message) for pattern in _PROMPTS)), None)
+    return prompt_match and _number(prompt_match[1]), context_match and _number(context_match[1])
 
 
 def _number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-def _unreached(told: Told, address: EndpointAddress) -> HermesError:
-    hint = "check the address, and that the server is running."
-    if address.guessed and "SSL" in told.said:
-        hint = f"if it speaks plain http: --endpoint {address.base.replace('https:', 'http:', 1)}"
-    return NetworkError(f"{address.base} cannot be reached: {told.said}.", hint=hint)
+def parse_retry_after(header: str | None) -> float | None:
+    """Return the seconds of a Retry-After header, which holds seconds or a date."""
+    if not header:
+        return None
+    try:
+        return max(float(header), 0.0)
+    except ValueError:
+        pass
+    try:
+        remaining = parsedate_to_datetime(header) - datetime.now(UTC)
+    except (ValueError, TypeError):  # no date, or one without a zone
+        return None
+    return max(remaining.total_seconds(), 0.0)
 
 
-def _locked(told: Told, address: EndpointAddress) -> HermesError:
-    if address.key is None:
-        return UsageError(
-            f"{address.host} wants a key: {told.said}", hint=f"put it into the environment: export {address.variable}=…"
-        )
-    return UsageError(
-        f"{address.host} does not accept the key in {address.variable}: {told.said}",
-        hint="check that it is whole, still valid, and allowed to use this model.",
-    )
-
-
-def _not_found(told: Told, address: EndpointAddress, model: str) -> HermesError:
-    if model and re.search(r"model", told.said, re.IGNORECASE):
-        return NotFoundError(f"{address.host} has no model {model}: {told.said}", hint="choose another with -m NAME.")
-    return NotFoundError(
-        f"there is no OpenAI-compatible API at {address.base}: {told.said}",
-        hint="give the address that comes before /chat/completions.",
-    )
+def error_message(body: object, default: str) -> str:
+    """Return the message in an error's body, in the shapes that servers give it."""
+    if not isinstance(body, dict):
+        return body if isinstance(body, str) else default
+    error = body.get("error", body)
+    if isinstance(error, str):
+        return error
+    if not isinstance(error, dict):
+        return default
+    message = error.get("message") or body.get("message") or body.get("detail") or default
+    metadata = error.get("metadata")
+    cause = metadata.get("raw") if isinstance(metadata, dict) else None  # OpenRouter: the provider's message
+    return f"{message} ({cause})" if isinstance(cause, str) and cause else str(message)

@@ -1,6 +1,6 @@
-"""A conversation for other eyes and programs: as Markdown, as JSON that speaks OpenAI's language, as lines to read.
+"""A conversation for people and programs: as Markdown, as JSON in OpenAI's shape, as styled lines for a terminal.
 
-All of it is in there, also what a summary stands for and what the model thought; what was taken back is not.
+All messages are there, also those that a summary replaces, and reasoning; what was undone is not.
 """
 
 from __future__ import annotations
@@ -16,98 +16,102 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hermes_cli.chat.conversation import Conversation, MessageAdded
-    from hermes_cli.generation import ToolCall
-    from hermes_cli.prompting.messages import Message
+    from hermes_cli.generation import Message
 
 UNFINISHED = "stopped before its end"
 _ROLES = {"user": "User", "assistant": "Assistant", "tool": "Result", "system": "System"}
 
 
 def title_of(conversation: Conversation) -> str:
-    """What it is called, or its first question, on one line."""
-    asked = (one.message.content for one in conversation.said if one.message.role == "user")
-    return one_line(conversation.title or next(asked, None) or "")
+    """Return the title or the first question, on one line."""
+    questions = (entry.message.content for entry in conversation.entries if entry.message.role == "user")
+    return one_line(conversation.title or next(questions, None) or "")
 
 
 def as_document(conversation: Conversation, model: str) -> dict[str, Any]:
-    """A conversation in JSON.
-
-    Args:
-        conversation: what was said.
-        model: that answered last, or that it began with.
+    """Return a conversation in JSON; `model` is the name of the one that answered last.
 
     Returns:
-        `messages` in the shape of OpenAI's Chat Completions, the system prompt first, to be sent as they are; `model`;
-        `created`, the date and time of the first message in ISO 8601; `system`, the system prompt alone; `summary` with
-        the `text` that is told to the model for so many first `messages`. The last three are None if there is none.
+        `messages` in the shape of OpenAI's Chat Completions, the system prompt first, ready to be sent; `model`;
+        `created`, the time of the first message in ISO 8601; `system`, the system prompt; `summary` with its `text` and
+        the number of first `messages` that it replaces. The last three are None if there is none.
     """
-    system, summary = conversation.manner.system, conversation.summary
+    system, summary = conversation.options.system, conversation.summary
     first = [{"role": "system", "content": system}] if system else []
     return {
-        "messages": [*first, *(_openai(one.message) for one in conversation.said)],
+        "messages": [*first, *(_openai_message(entry.message) for entry in conversation.entries)],
         "model": model or None,
-        "created": moment(conversation.said[0].at) if conversation.said else None,
+        "created": iso_time(conversation.entries[0].at) if conversation.entries else None,
         "system": system,
         "summary": {"text": summary.summary, "messages": summary.count} if summary else None,
     }
 
 
 def as_json(conversation: Conversation, model: str) -> str:
-    """The same as text."""
+    """Return `as_document` as text."""
     return json.dumps(as_document(conversation, model), ensure_ascii=False, indent=2) + "\n"
 
 
 def as_markdown(conversation: Conversation, model: str) -> str:
-    """A conversation in Markdown; arguments as for `as_document`. Text of models stands there as they wrote it."""
-    began = [when(one.at) for one in conversation.said[:1]]
-    parts = [f"# {title_of(conversation) or 'Conversation'}", ", ".join(filter(None, (_plain(model), *began)))]
-    if conversation.manner.system:
-        parts += ["## System", conversation.manner.system]
-    for at, one in enumerate(conversation.said, 1):
-        parts += _markdown(one)
-        if conversation.summary and conversation.summary.count == at:
-            parts += [f"## Summary of the first {_messages(at)}", conversation.summary.summary]
+    """Return a conversation in Markdown, with the model's text as it wrote it."""
+    began = [local_time(entry.at) for entry in conversation.entries[:1]]
+    parts = [f"# {title_of(conversation) or 'Conversation'}", ", ".join(filter(None, (_inline(model), *began)))]
+    if conversation.options.system:
+        parts += ["## System", conversation.options.system]
+    for number, entry in enumerate(conversation.entries, 1):
+        parts += _markdown(entry)
+        if conversation.summary and conversation.summary.count == number:
+            parts += [f"## Summary of the first {_messages(number)}", conversation.summary.summary]
     return "\n\n".join(filter(None, (part.strip("\n") for part in parts))) + "\n"
 
 
 def as_lines(conversation: Conversation) -> Iterator[tuple[str, str]]:
-    """A conversation to read on a terminal: lines without their ends, each with a style of Rich's."""
-    if conversation.manner.system:
+    """Yield lines without their ends, each with a style of Rich's."""
+    if conversation.options.system:
         yield "system", "bold"
-        yield from _styled(conversation.manner.system, "")
+        yield from _styled(conversation.options.system, "")
         yield "", ""
-    for at, one in enumerate(conversation.said, 1):
-        yield from _lines(one)
+    for number, entry in enumerate(conversation.entries, 1):
+        yield from _lines(entry)
         yield "", ""
-        if conversation.summary and conversation.summary.count == at:
-            yield f"summary of the first {_messages(at)}, which the model reads in place of them", "bold"
+        if conversation.summary and conversation.summary.count == number:
+            yield f"summary of the first {_messages(number)}, which the model reads in place of them", "bold"
             yield from _styled(conversation.summary.summary, "")
             yield "", ""
 
 
-def moment(seconds: float) -> str:
-    """Seconds since 1970 as JSON has them: `2026-11-22T21:15:07Z`."""
+def iso_time(seconds: float) -> str:
+    """Return seconds since 1970 in ISO 8601: `2026-11-22T21:15:07Z`."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _openai(message: Message) -> dict[str, Any]:
-    said: dict[str, Any] = {"role": message.role, "content": message.content}
+def local_time(seconds: float) -> str:
+    """Return seconds since 1970 in the user's time zone: `2026-11-22 22:15`."""
+    return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M}"
+
+
+def _openai_message(message: Message) -> dict[str, Any]:
+    document: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.reasoning:
-        said["reasoning_content"] = message.reasoning
+        document["reasoning_content"] = message.reasoning
     if message.tool_calls:
-        said["tool_calls"] = [
-            {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": _json(one.arguments)}}
-            for one in message.tool_calls
+        document["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
+            }
+            for call in message.tool_calls
         ]
     if message.tool_call_id:
-        said["tool_call_id"] = message.tool_call_id
-    return said
+        document["tool_call_id"] = message.tool_call_id
+    return document
 
 
-def _markdown(said: MessageAdded) -> Iterator[str]:
-    message = said.message
-    who = _plain(said.model or "") if message.role == "assistant" else _plain(message.name or "")
-    yield f"## {_ROLES[message.role]}{f' ({who})' if who else ''}"
+def _markdown(entry: MessageAdded) -> Iterator[str]:
+    message = entry.message
+    author = _inline((entry.model if message.role == "assistant" else message.name) or "")
+    yield f"## {_ROLES[message.role]}{f' ({author})' if author else ''}"
     if message.reasoning:
         yield "\n".join(f"> {line}".rstrip() for line in message.reasoning.strip().splitlines())
     if message.role == "tool":
@@ -115,23 +119,23 @@ def _markdown(said: MessageAdded) -> Iterator[str]:
     elif message.content:
         yield message.content
     for call in message.tool_calls:
-        yield f"Calls `{_plain(call.name)}`:"
+        yield f"Calls `{_inline(call.name)}`:"
         yield _fenced(json.dumps(call.arguments, ensure_ascii=False, indent=2), "json")
-    if said.unfinished:
+    if entry.unfinished:
         yield f"*({UNFINISHED})*"
 
 
-def _lines(said: MessageAdded) -> Iterator[tuple[str, str]]:
-    message = said.message
-    named = message.name if message.role == "tool" else said.model
-    yield f"{_ROLES[message.role].lower()}{f' {named}' if named else ''}  {when(said.at)}", "bold"
+def _lines(entry: MessageAdded) -> Iterator[tuple[str, str]]:
+    message = entry.message
+    author = message.name if message.role == "tool" else entry.model
+    yield f"{_ROLES[message.role].lower()}{f' {author}' if author else ''}  {local_time(entry.at)}", "bold"
     if message.reasoning:
         yield from _styled(message.reasoning.strip(), "dim italic")
     if message.content:
         yield from _styled(message.content, "green" if message.role == "tool" else "")
     for call in message.tool_calls:
-        yield f"→ {_written(call)}", "cyan"
-    if said.unfinished:
+        yield f"→ {_inline(str(call))}", "cyan"
+    if entry.unfinished:
         yield f"({UNFINISHED})", "dim"
 
 
@@ -139,29 +143,16 @@ def _styled(text: str, style: str) -> Iterator[tuple[str, str]]:
     yield from ((line, style) for line in text.strip("\n").split("\n"))
 
 
-def _written(call: ToolCall) -> str:
-    return _plain(str(call))
-
-
-def _plain(text: str) -> str:
-    """Text for the middle of a line."""
+def _inline(text: str) -> str:
+    """Return text for the middle of a line of Markdown."""
     return " ".join(text.split()).replace("`", "'")
 
 
 def _fenced(text: str, language: str) -> str:
-    """A block of code that nothing in the text can end."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    """Return a code block whose fence is longer than any in the text."""
+    longest = max(map(len, re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip(chr(10))}\n{fence}"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def when(seconds: float) -> str:
-    """For people, where they are: `2026-11-22 22:15`."""
-    return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M}"
 
 
 def _messages(count: int) -> str:

@@ -1,10 +1,10 @@
-"""A session as text: a header, then one change of the conversation on each line, as JSON.
+"""The session format: a header, then one change of the conversation per line, as JSON.
 
     {"hermes_chat":1,"created":1795387081.2,"model":"hermes-3:8b"}
     {"type":"said","message":{"role":"user","content":"Who are you?", …},"at":1795387083.9}
 
-Lines are only ever added. So whatever ends a chat, the file is a beginning of what was to be in it, and all lines but
-the last are whole. Where one is not, something else damaged the file.
+Lines are only ever appended. So after a crash every line but the last is complete; if another one is not, something
+else damaged the file.
 """
 
 from __future__ import annotations
@@ -26,19 +26,13 @@ if TYPE_CHECKING:
 VERSION = 1
 TITLE_CHARACTERS = 80
 
-# What `encode` writes: enough to count messages without reading them.
-_SAID = b'{"type":"said","message":{"role":"'
-_DROPPED, _NAMED, _MODEL = b'{"type":"dropped",', b'{"type":"named",', b'"model":"'
+# As `encode` writes them: enough to count messages without decoding them.
+_MESSAGE = b'{"type":"said","message":{"role":"'
+_DROPPED, _TITLE, _MODEL = b'{"type":"dropped",', b'{"type":"named",', b'"model":"'
 
 
 class SessionHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line.
-
-    Attributes:
-        hermes_chat: version of the format.
-        created: when, in seconds since 1970.
-        model: that it began with, as a user would name it.
-    """
+    """The first line: format version, creation time in seconds since 1970, and the model it began with."""
 
     hermes_chat: int = VERSION
     created: float
@@ -47,113 +41,97 @@ class SessionHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class SessionContents:
-    """What can be read of a file.
+    """The readable part of a session file.
 
     Attributes:
-        header: None if the file ends before it is whole.
-        changes: all of them up to the first line that is not whole.
-        whole: bytes that hold those.
-        damaged: the line that is no change although others follow, counted from 1; None if there is none.
+        header: None if the file ends within it.
+        changes: those before the first incomplete line.
+        size: bytes of header and changes.
+        damaged_line: number of a line in the middle that is not a change; None if there is none.
     """
 
     header: SessionHeader | None
     changes: tuple[Change, ...]
-    whole: int
-    damaged: int | None = None
+    size: int
+    damaged_line: int | None = None
 
     def model_of(self, conversation: Conversation) -> str:
-        """That answered last in the conversation that came of it, or that it began with; empty if nothing says."""
-        answered = (one.model for one in reversed(conversation.said) if one.model)
-        return next(answered, self.header.model if self.header else "")
+        """Return the model of the last answer, else that of the header, else an empty string."""
+        models = (entry.model for entry in reversed(conversation.entries) if entry.model)
+        return next(models, self.header.model if self.header else "")
 
 
 @dataclass(frozen=True)
 class SessionSummary:
-    """What a list of sessions shows of one.
-
-    Attributes:
-        title: as it is named, or the first question, on one line; empty if there is neither.
-        model: that answered last, or that it began with.
-        messages: how many there are.
-    """
+    """Columns of a session list: title or first question on one line, model of the last answer, message count."""
 
     title: str
     model: str
     messages: int
 
 
-def encode(part: SessionHeader | Change) -> bytes:
-    """A line."""
-    value = msgspec.to_builtins(part)
+def encode(line: SessionHeader | Change) -> bytes:
+    """Return a line of the file."""
+    value = msgspec.to_builtins(line)
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:  # half a character, as a broken tool may return it: JSON can only escape it
+    except UnicodeEncodeError:  # half a surrogate pair, as a broken tool may return it: only \u escapes can hold it
         text = json.dumps(value, separators=(",", ":")).encode()
     return text + b"\n"
 
 
 def decode(data: bytes, name: str) -> SessionContents:
-    """What a file says.
-
-    Args:
-        data: all of it.
-        name: of the session, for errors.
+    """Parse a whole file; `name` is the session's, for errors.
 
     Raises:
-        IntegrityError: it is no session, or one of a newer version.
+        IntegrityError: not a session, or one of a newer version.
     """
-    header, changes, whole, number = None, [], 0, 0
-    while whole < len(data):
+    header, changes, size, number = None, [], 0, 0
+    while size < len(data):
         number += 1
-        end = data.find(b"\n", whole)
-        line = data[whole:] if end < 0 else data[whole:end]
+        end = data.find(b"\n", size)
+        line = data[size:] if end < 0 else data[size:end]
         if number == 1:
-            header = _header(line, name, cut=end < 0)
-            read: SessionHeader | Change | None = header
+            header = _header(line, name, truncated=end < 0)
+            parsed: SessionHeader | Change | None = header
         else:
-            read = _change(line)
-            changes += [] if read is None else [read]
-        if read is None:
-            return SessionContents(header, tuple(changes), whole, None if end < 0 else number)
-        whole = len(data) if end < 0 else end + 1
-    return SessionContents(header, tuple(changes), whole)
+            parsed = _change(line)
+            changes += [] if parsed is None else [parsed]
+        if parsed is None:
+            return SessionContents(header, tuple(changes), size, None if end < 0 else number)
+        size = len(data) if end < 0 else end + 1
+    return SessionContents(header, tuple(changes), size)
 
 
-def glimpse(lines: Iterable[bytes], name: str) -> SessionSummary:
-    """What a list shows, without reading messages that it does not.
-
-    Raises:
-        IntegrityError: as `decode`.
-    """
-    numbered = iter(lines)
-    first = next(numbered, b"")
-    header = _header(first, name, cut=not first.endswith(b"\n"))
-    said: list[bytes] = []
+def summarize(lines: Iterable[bytes], name: str) -> SessionSummary:
+    """Return the columns of a session list, decoding only the messages that they need; errors as of `decode`."""
+    remaining = iter(lines)
+    first = next(remaining, b"")
+    header = _header(first, name, truncated=not first.endswith(b"\n"))
+    messages: list[bytes] = []
     title = ""
-    for line in numbered:
+    for line in remaining:
         if not line.endswith(b"\n") and _change(line) is None:
             break
-        if line.startswith(_SAID):
-            said.append(line)
-        elif line.startswith((_DROPPED, _NAMED)):
+        if line.startswith(_MESSAGE):
+            messages.append(line)
+        elif line.startswith((_DROPPED, _TITLE)):
             change = _change(line)
             if isinstance(change, TurnsDropped):
-                del said[max(len(said) - max(change.count, 0), 0) :]
+                del messages[max(len(messages) - max(change.count, 0), 0) :]
             elif isinstance(change, TitleChanged):
                 title = change.title
-    return SessionSummary(
-        one_line(title or _question(said)), _model(said) or (header.model if header else ""), len(said)
-    )
+    model = _last_model(messages) or (header.model if header else "")
+    return SessionSummary(one_line(title or _first_question(messages)), model, len(messages))
 
 
 def one_line(text: str) -> str:
-    """Text as a title: what fits on a line."""
+    """Return text shortened to a title on one line."""
     line = " ".join(text[: TITLE_CHARACTERS * 10].split())
     return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1] + "…"
 
 
-def _header(line: bytes, name: str, *, cut: bool) -> SessionHeader | None:
-    """The header; None if the file ends in it."""
+def _header(line: bytes, name: str, *, truncated: bool) -> SessionHeader | None:
     try:
         value = json.loads(line.decode())
         if isinstance(value, dict) and isinstance(version := value.get("hermes_chat"), int) and version > VERSION:
@@ -163,7 +141,7 @@ def _header(line: bytes, name: str, *, cut: bool) -> SessionHeader | None:
             )
         return msgspec.convert(value, SessionHeader)
     except (ValueError, RecursionError, msgspec.MsgspecError):
-        if cut:
+        if truncated:
             return None
         raise IntegrityError(
             f"the session {name} does not begin as sessions of hermes do.",
@@ -179,11 +157,11 @@ def _change(line: bytes) -> Change | None:
     return change
 
 
-def _question(said: Sequence[bytes]) -> str:
-    changes = (_change(line) for line in said if line.startswith(_SAID + b'user"'))
-    return next((one.message.content or "" for one in changes if isinstance(one, MessageAdded)), "")
+def _first_question(messages: Sequence[bytes]) -> str:
+    changes = (_change(line) for line in messages if line.startswith(_MESSAGE + b'user"'))
+    return next((change.message.content or "" for change in changes if isinstance(change, MessageAdded)), "")
 
 
-def _model(said: Sequence[bytes]) -> str:
-    changes = (_change(line) for line in reversed(said) if _MODEL in line)
-    return next((one.model for one in changes if isinstance(one, MessageAdded) and one.model), "")
+def _last_model(messages: Sequence[bytes]) -> str:
+    changes = (_change(line) for line in reversed(messages) if _MODEL in line)
+    return next((change.model for change in changes if isinstance(change, MessageAdded) and change.model), "")

@@ -1,4 +1,7 @@
-"""The sessions of this user: files of one folder. Links in it, and what else somebody put there, are left alone."""
+"""The sessions of this user, files of one folder: list, find, read and remove them, and the one that is in use.
+
+Links in the folder and other files are left alone.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.sessions import format as record
-from hermes_cli.chat.sessions import names
-from hermes_cli.chat.sessions.files import SessionLock, explained, open_file
+from hermes_cli.chat.sessions import files
+from hermes_cli.chat.sessions import format as session_format
+from hermes_cli.chat.sessions.files import SessionLock, is_damaged, name_of, open_file, os_errors, without_date
+from hermes_cli.chat.sessions.session_file import SessionFile
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-SEE = "see what is saved: hermes sessions"
-MOST_NAMED = 5  # in an error
+MAX_LISTED = 5  # names in an error
 
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """A session as a list shows it.
+    """A session in a list.
 
     Attributes:
-        name: what to type for it.
-        title: as it is named, or its first question; on one line.
-        model: that answered last, or that it began with.
-        messages: how many it has.
-        modified: when something was added last, in seconds since 1970.
-        bytes: the length of its file.
-        path: its file.
+        title: title or first question, on one line.
+        model: name of the model of the last answer, or of the first one.
+        messages: number of messages.
+        modified: seconds since 1970.
+        bytes: length of the file.
         problem: why it cannot be read; None if it can.
     """
 
@@ -48,124 +49,179 @@ class SessionInfo:
 
 @dataclass(frozen=True)
 class SavedSession:
-    """A session that was read, and not opened to go on.
-
-    Attributes:
-        conversation: as far as it could be read.
-        model: that answered last, or that it began with; empty if neither can be read.
-        damaged: the line from which on it could not, counted from 1; None if all could.
-    """
+    """A session opened for reading only; `damaged_line` is the first unreadable line, counted from 1."""
 
     name: str
     conversation: Conversation
     model: str
-    damaged: int | None
+    damaged_line: int | None
 
 
 @dataclass(frozen=True)
 class RemovedSessions:
-    """What became of sessions that were to go: the names of those that went, their bytes, and those in use."""
+    """Names of removed sessions, the bytes they took, and names of those that are in use and stay."""
 
     names: tuple[str, ...]
     bytes: int
     kept: tuple[str, ...]
 
 
-def sessions(folder: Path) -> list[SessionInfo]:
-    """All there are, newest first.
-
-    Raises:
-        HermesError: the folder cannot be read.
-    """
-    return [_seen(path, stat) for path, stat in _files(folder)]
+def list_sessions(folder: Path) -> list[SessionInfo]:
+    """Return all sessions, newest first."""
+    return [_info(path, stat) for path, stat in _files(folder)]
 
 
-def find(folder: Path, name: str) -> SessionInfo:
-    """The session that is called so, or the only one whose name begins so, with or without its date.
+def find_session(folder: Path, name: str) -> SessionInfo:
+    """Return the session of a name, or the only one whose name begins so, with or without its date.
 
     Raises:
         NotFoundError: there is none.
         UsageError: there are several.
         HermesError: the folder cannot be read.
     """
-    here = {names.name_of(path): (path, stat) for path, stat in _files(folder)}
-    if name in here:
-        return _seen(*here[name])
-    whole = [one for one in here if not names.is_damaged(one)]
-    meant = [one for one in whole if name and (one.startswith(name) or names.without_date(one).startswith(name))]
-    if len(meant) == 1:
-        return _seen(*here[meant[0]])
-    if meant:
-        more = f" and {len(meant) - MOST_NAMED} more" if len(meant) > MOST_NAMED else ""
+    existing = {name_of(path): (path, stat) for path, stat in _files(folder)}
+    if name in existing:
+        return _info(*existing[name])
+    names = [other for other in existing if not is_damaged(other)]
+    matches = [other for other in names if name and (other.startswith(name) or without_date(other).startswith(name))]
+    if len(matches) == 1:
+        return _info(*existing[matches[0]])
+    if matches:
+        more = f" and {len(matches) - MAX_LISTED} more" if len(matches) > MAX_LISTED else ""
         raise UsageError(
-            f"{len(meant)} sessions begin with {name}.", hint=f"say which: {', '.join(meant[:MOST_NAMED])}{more}"
+            f"{len(matches)} sessions begin with {name}.", hint=f"say which: {', '.join(matches[:MAX_LISTED])}{more}"
         )
-    raise NotFoundError(f"there is no session {name}.", hint=_near(name, whole))
+    raise NotFoundError(f"there is no session {name}.", hint=_did_you_mean(name, names))
 
 
-def latest(folder: Path) -> SessionInfo:
-    """The session that something was added to last.
+def latest_session(folder: Path) -> SessionInfo:
+    """Return the session that was written last.
 
     Raises:
         NotFoundError: there is none.
         HermesError: the folder cannot be read.
     """
     for path, stat in _files(folder):
-        if not names.is_damaged(names.name_of(path)):
-            return _seen(path, stat)
+        if not is_damaged(name_of(path)):
+            return _info(path, stat)
     raise NotFoundError("there is no session to continue.", hint="begin one: hermes chat")
 
 
-def read(path: Path) -> SavedSession:
-    """A session to look at, whether a chat has it open or not.
+def read_session(path: Path) -> SavedSession:
+    """Read a session, whether a chat has it open or not.
 
     Raises:
-        IntegrityError: it is no session, or one of a newer version.
-        HermesError: it cannot be read.
+        IntegrityError: not a session, or one of a newer version.
+        HermesError: the file cannot be read.
     """
-    name = names.name_of(path)
-    with explained("read", path), open_file(path, os.O_RDONLY) as file:
+    name = name_of(path)
+    with os_errors("read", path), open_file(path, os.O_RDONLY) as file:
         data = file.readall()
-    found = record.decode(data, name)
-    conversation = Conversation.of(found.changes)
-    return SavedSession(name, conversation, found.model_of(conversation), found.damaged)
+    contents = session_format.decode(data, name)
+    conversation = Conversation.replay(contents.changes)
+    return SavedSession(name, conversation, contents.model_of(conversation), contents.damaged_line)
 
 
-def remove(paths: Iterable[Path]) -> RemovedSessions:
-    """Remove sessions, but for those that a chat has open.
+def remove_sessions(paths: Iterable[Path]) -> RemovedSessions:
+    """Remove sessions, except those that a chat has open.
 
     Raises:
         HermesError: one cannot be removed; those before it are gone.
     """
-    gone, kept, freed = list[str](), list[str](), 0
+    removed, kept, freed = list[str](), list[str](), 0
     for path in paths:
-        name = names.name_of(path)
         try:
-            with explained("removed", path):
+            with os_errors("removed", path):
                 freed += _remove(path)
-            gone.append(name)
-        except UsageError:
-            kept.append(name)
-    return RemovedSessions(tuple(gone), freed, tuple(kept))
+            removed.append(name_of(path))
+        except UsageError:  # locked
+            kept.append(name_of(path))
+    return RemovedSessions(tuple(removed), freed, tuple(kept))
 
 
-def _near(name: str, whole: Iterable[str]) -> str:
-    """What may have been meant."""
-    import difflib  # noqa: PLC0415 - 5 ms, only for a name that is wrong
+class CurrentSession:
+    """The session of the running conversation: none, a new one, or one from earlier. Close it."""
 
-    spoken = {key: one for one in whole for key in (one, names.without_date(one))}
-    close = dict.fromkeys(spoken[key] for key in difflib.get_close_matches(name, spoken, MOST_NAMED))
-    return f"did you mean {', '.join(close)}?" if close else f"{SEE}."
+    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
+        self._folder, self._warn = folder, warn
+        self._file: SessionFile | None = None
+
+    @property
+    def name(self) -> str | None:
+        """Name of the session; None if nothing is saved."""
+        return self._file.name if self._file else None
+
+    @property
+    def model(self) -> str:
+        """Name of the model of the last answer, or an empty string."""
+        return self._file.model if self._file else ""
+
+    def create(self, conversation: Conversation, model: str, name: str | None = None) -> None:
+        """Save a conversation in a session of its own; errors as of `SessionFile.create`."""
+        created = SessionFile.create(self._folder, conversation, model, self._warn, name)
+        self.close()
+        self._file = created
+
+    def load(self, name: str | None) -> Conversation:
+        """Go on with a session; None is the latest.
+
+        Raises:
+            NotFoundError: no such session, or none at all.
+            UsageError: open already, here or in another chat.
+            HermesError: it cannot be read.
+        """
+        info = latest_session(self._folder) if name is None else find_session(self._folder, name)
+        if self._file and self._file.path == info.path:
+            raise UsageError(f"{self.name} is the session that you are in.", hint="/list shows the others.")
+        opened, conversation = SessionFile.open(info.path, self._warn)
+        self.close()
+        self._file = opened
+        return conversation
+
+    def save(self, name: str | None, conversation: Conversation, model: str) -> str:
+        """Name the session, or create one where nothing was saved so far; return its name.
+
+        Raises:
+            UsageError: the name is not allowed, or another session has it.
+            HermesError: the conversation is empty, or the disk refuses.
+        """
+        if not conversation.entries:
+            raise HermesError("there is nothing to save yet.", hint="what you say is saved as you say it.")
+        if self._file is None:
+            self.create(conversation, model, name)
+        elif name is not None:
+            self._file.rename(name)
+        if self.name is None:
+            raise HermesError("the session could not be written.", hint="make room on the disk, and try again.")
+        return self.name
+
+    def sessions(self) -> Sequence[SessionInfo]:
+        """Return all sessions, newest first."""
+        return list_sessions(self._folder)
+
+    def close(self) -> None:
+        """Close the file, so that other chats can open the session."""
+        if self._file:
+            self._file.close()
+            self._file = None
+
+
+def _did_you_mean(name: str, existing: Iterable[str]) -> str:
+    import difflib  # noqa: PLC0415 - 5 ms, only for a wrong name
+
+    names = {key: other for other in existing for key in (other, without_date(other))}
+    close = dict.fromkeys(names[key] for key in difflib.get_close_matches(name, names, MAX_LISTED))
+    return f"did you mean {', '.join(close)}?" if close else "see what is saved: hermes sessions."
 
 
 def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
-    """The files of sessions, the one last written first."""
+    """Return session files, the one last written first."""
     try:
-        with explained("read", folder), os.scandir(folder) as entries:
+        with os_errors("read", folder), os.scandir(folder) as entries:
             found = [
                 (Path(entry.path), entry.stat(follow_symlinks=False))
                 for entry in entries
-                if entry.name.endswith(names.SUFFIX)
+                if entry.name.endswith(files.SUFFIX)
                 and not entry.name.startswith(".")
                 and entry.is_file(follow_symlinks=False)
             ]
@@ -173,25 +229,25 @@ def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
         if not os.path.lexists(folder):
             return []
         raise
-    return sorted(found, key=lambda one: (one[1].st_mtime_ns, one[0].name), reverse=True)
+    return sorted(found, key=lambda file: (file[1].st_mtime_ns, file[0].name), reverse=True)
 
 
-def _seen(path: Path, stat: os.stat_result) -> SessionInfo:
-    name, problem = names.name_of(path), None
+def _info(path: Path, stat: os.stat_result) -> SessionInfo:
+    name, problem = name_of(path), None
     try:
-        with explained("read", path), BufferedReader(open_file(path, os.O_RDONLY)) as lines:
-            found = record.glimpse(lines, name)
+        with os_errors("read", path), BufferedReader(open_file(path, os.O_RDONLY)) as lines:
+            summary = session_format.summarize(lines, name)
     except HermesError as error:
-        found, problem = record.SessionSummary("", "", 0), error.message
-    return SessionInfo(name, found.title, found.model, found.messages, stat.st_mtime, stat.st_size, path, problem)
+        summary, problem = session_format.SessionSummary("", "", 0), error.message
+    return SessionInfo(name, summary.title, summary.model, summary.messages, stat.st_mtime, stat.st_size, path, problem)
 
 
 def _remove(path: Path) -> int:
-    """Bytes that are free now."""
-    claim = SessionLock(path)
+    """Remove a session; return the bytes that it took."""
+    lock = SessionLock(path)
     try:
         size = path.lstat().st_size
         path.unlink()
     finally:
-        claim.release()
+        lock.release()
     return size

@@ -1,1 +1,1 @@
-"""Commands of a conversation: lines that begin with a slash. Each file holds those of one kind."""
+"""Slash commands of a conversation, one file per subject; registry.py lists all of them."""

@@ -1,65 +1,69 @@
-"""Commands about files: what goes with a message, and where the conversation is kept."""
+"""Slash commands about files: attachments, sessions and export."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.attachments import read_file
-from hermes_cli.chat.slash.command import SlashCommand, nothing_more
+from hermes_cli.chat.attachments import read_attachment
+from hermes_cli.chat.slash.command import SlashCommand, complete_path
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
     from hermes_cli.chat.repl_context import ReplContext
 
 
-def _file(scene: ReplContext, rest: str) -> None:
-    if not rest:
-        for one in scene.attached:
-            scene.show(one.name)
-        scene.console.note("/file PATH adds a text file to your next message, /file none leaves all of them out")
+def _file(context: ReplContext, argument: str) -> None:
+    if not argument:
+        for file in context.attachments:
+            context.print(file.name)
+        context.console.note("/file PATH adds a text file to your next message, /file none leaves all of them out")
         return
-    if rest == "none":
-        scene.attached.clear()
+    if argument == "none":
+        context.attachments.clear()
         return
-    file = read_file(rest)
-    scene.attached.append(file)
-    scene.console.note(f"{file.name}, {len(file.text):,} characters, goes with your next message")
+    file = read_attachment(argument)
+    context.attachments.append(file)
+    context.console.note(f"{file.name}, {len(file.text):,} characters, goes with your next message")
 
 
-def _save(scene: ReplContext, rest: str) -> None:
-    name = scene.records.save(rest or None, scene.conversation, scene.partner.name)
-    scene.console.note(f"saved as {name}; hermes chat --resume {name} goes on")
+def _save(context: ReplContext, argument: str) -> None:
+    name = context.session.save(argument or None, context.conversation, context.backend.name)
+    context.console.note(f"saved as {name}; hermes chat --resume {name} goes on")
 
 
-def _load(scene: ReplContext, rest: str) -> None:
-    if not rest:
+def _load(context: ReplContext, argument: str) -> None:
+    if not argument:
         raise UsageError("/load needs the name of a session.", hint="/list shows them.")
-    conversation = scene.records.load(rest)
-    scene.talk.conversation = conversation
-    scene.view.history(conversation)
-    scene.console.note(f"{scene.records.name}, {len(conversation.said):,} messages")
+    conversation = context.session.load(argument)
+    context.agent.conversation = conversation
+    context.view.history(conversation)
+    context.console.note(f"{context.session.name}, {len(conversation.entries):,} messages")
 
 
-def _list(scene: ReplContext, rest: str) -> None:
-    nothing_more(rest, "/list")
-    rows = [[one.name, one.title, f"{one.messages:,}", one.model] for one in scene.records.listed()]
-    if not rows:
+def _complete_session(context: ReplContext, _typed: str) -> list[str]:
+    return [session.name for session in context.session.sessions()]
+
+
+def _list(context: ReplContext, _argument: str) -> None:
+    sessions = context.session.sessions()
+    if not sessions:
         raise HermesError("no session is saved yet.", hint="this one is, with its first message.")
-    scene.console.table(["name", "begins with", "messages", "model"], rows, right=["messages"])
+    rows = [[session.name, session.title, f"{session.messages:,}", session.model] for session in sessions]
+    context.console.table(["name", "begins with", "messages", "model"], rows, right=["messages"])
 
 
-def _export(scene: ReplContext, rest: str) -> None:
+def _export(context: ReplContext, argument: str) -> None:
     from hermes_cli.chat.sessions.export import as_json, as_markdown  # noqa: PLC0415 - few conversations are exported
 
-    form, _, where = rest.partition(" ")
+    form, _, path_text = argument.partition(" ")
     if form not in {"md", "json"}:
         raise UsageError("/export needs a format: md or json.", hint="/export md conversation.md")
-    text = (as_markdown if form == "md" else as_json)(scene.conversation, scene.partner.name)
-    if not where.strip():
-        scene.show(text.rstrip("\n"))
+    text = (as_markdown if form == "md" else as_json)(context.conversation, context.backend.name)
+    if not path_text.strip():
+        context.print(text.rstrip("\n"))
         return
-    path = Path(where.strip()).expanduser()
+    path = Path(path_text.strip()).expanduser()
     try:
         with path.open("x", encoding="utf-8", errors="replace") as file:
             file.write(text)
@@ -67,13 +71,26 @@ def _export(scene: ReplContext, rest: str) -> None:
         raise UsageError(f"{path} is there already.", hint="choose another name; nothing is overwritten.") from None
     except OSError as error:
         raise HermesError(f"{path} cannot be written: {error.strerror}.", hint="choose another place.") from None
-    scene.console.note(f"written to {path}")
+    context.console.note(f"written to {path}")
+
+
+def _complete_export(_context: ReplContext, typed: str) -> list[str]:
+    form, blank, path = typed.partition(" ")
+    return [f"{form} {file}" for file in complete_path(path)] if blank else ["md", "json"]
 
 
 COMMANDS = (
-    SlashCommand("/file", "[PATH|none]", "add a text file to your next message", _file),
+    SlashCommand(
+        "/file",
+        "[PATH|none]",
+        "add a text file to your next message",
+        _file,
+        lambda _, typed: ["none", *complete_path(typed)],
+    ),
     SlashCommand("/save", "[NAME]", "save this conversation under a name", _save),
-    SlashCommand("/load", "NAME", "go on with a saved conversation", _load),
+    SlashCommand("/load", "NAME", "go on with a saved conversation", _load, _complete_session),
     SlashCommand("/list", "", "saved conversations", _list),
-    SlashCommand("/export", "md|json [FILE]", "write this conversation to a file, or show it", _export),
+    SlashCommand(
+        "/export", "md|json [FILE]", "write this conversation to a file, or show it", _export, _complete_export
+    ),
 )

@@ -1,16 +1,16 @@
-"""All commands, and those about commands."""
+"""All slash commands, and /help and /bye."""
 
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.slash import files, tools, turns
-from hermes_cli.chat.slash import settings as ways
-from hermes_cli.chat.slash.command import SlashCommand, nothing_more
+from hermes_cli.chat.slash import files, settings, turns
+from hermes_cli.chat.slash.command import SlashCommand
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from hermes_cli.chat.repl_context import ReplContext
 
@@ -25,28 +25,36 @@ KEYS = (
 )
 
 
-def _help(scene: ReplContext, rest: str) -> None:
-    nothing_more(rest, "/help")
-    _columns(scene, [(f"{one.name} {one.usage}".rstrip(), one.summary) for one in COMMANDS.values()])
-    scene.show()
-    _columns(scene, KEYS)
+def completions(context: ReplContext) -> Mapping[str, Callable[[str], Iterable[str]]]:
+    """Return a function for each command that completes its argument."""
+    return {command.name: partial(command.complete, context) for command in COMMANDS.values()}
 
 
-def _columns(scene: ReplContext, rows: Sequence[tuple[str, str]]) -> None:
-    """What to type, and what it does: beside it, where that fits."""
-    room = shutil.get_terminal_size().columns
-    wide = max(len(left) for left, _ in rows) + 2
-    beside = wide + max(len(right) for _, right in rows) <= room
+def _help(context: ReplContext, _argument: str) -> None:
+    _print_columns(
+        context, [(f"{command.name} {command.usage}".rstrip(), command.summary) for command in COMMANDS.values()]
+    )
+    context.print()
+    _print_columns(context, KEYS)
+
+
+def _print_columns(context: ReplContext, rows: Sequence[tuple[str, str]]) -> None:
+    """Print two columns side by side if they fit, else one below the other."""
+    left_width = max(len(left) for left, _ in rows) + 2
+    fits = left_width + max(len(right) for _, right in rows) <= shutil.get_terminal_size().columns
     for left, right in rows:
-        scene.show(f"{left:{wide}}{right}" if beside else f"{left}\n    {right}")
+        context.print(f"{left:{left_width}}{right}" if fits else f"{left}\n    {right}")
 
 
-def _bye(scene: ReplContext, rest: str) -> None:
-    nothing_more(rest, "/bye")
-    scene.over = True
+def _bye(context: ReplContext, _argument: str) -> None:
+    context.is_over = True
 
 
-_HELP = SlashCommand("/help", "", "this list", _help)
-_BYE = SlashCommand("/bye", "", "leave", _bye)
-_LISTED = (_HELP, *ways.COMMANDS, *tools.COMMANDS, *files.COMMANDS, *turns.COMMANDS, _BYE)
-COMMANDS = {one.name: one for one in _LISTED}
+_ALL = (
+    SlashCommand("/help", "", "this list", _help),
+    *settings.COMMANDS,
+    *files.COMMANDS,
+    *turns.COMMANDS,
+    SlashCommand("/bye", "", "leave", _bye),
+)
+COMMANDS = {command.name: command for command in _ALL}

@@ -1,4 +1,4 @@
-"""Commands about how the model answers: which model, reasoning, system prompt, sampling, JSON."""
+"""Slash commands about the model, its options and its tools."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.bounds import read_schema
-from hermes_cli.chat.slash.command import SlashCommand
+from hermes_cli.chat.options import read_schema
+from hermes_cli.chat.slash.command import SlashCommand, complete_path
+from hermes_cli.chat.tools.config import read_chat_file
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import HermesError, UsageError
 
@@ -15,152 +16,199 @@ if TYPE_CHECKING:
     from hermes_cli.chat.options import ChatOptions
     from hermes_cli.chat.repl_context import ReplContext
 
-USUAL = "default"
-_NUMBERS = tuple(one.name for one in fields(SamplingOptions) if one.type in {"float", "int", "int | None"})
-_OWN = {"max_tokens": 1, "think_budget": 0}  # the smallest value of each
-SETTINGS = (*_NUMBERS, *_OWN)
+DEFAULT = "default"
+_SAMPLING = tuple(field.name for field in fields(SamplingOptions) if field.type in {"float", "int", "int | None"})
+_LIMITS = {"max_tokens": 1, "think_budget": 0}  # smallest value of each
+SETTINGS = (*_SAMPLING, *_LIMITS)
 
 
-def _model(scene: ReplContext, rest: str) -> None:
-    """Say which there are, or go on with another one. The old one is put away first: both may not fit."""
-    if not rest:
-        names = scene.model_names()
-        for name in names:
-            scene.show(f"{'*' if name == scene.partner.name else ' '} {name}")
-        scene.console.note("/model NAME goes on with another one; the conversation stays")
+def _model(context: ReplContext, argument: str) -> None:
+    """List models, or load another one. The old one is unloaded first: both may not fit."""
+    if not argument:
+        for name in context.model_names():
+            context.print(f"{'*' if name == context.backend.name else ' '} {name}")
+        context.console.note("/model NAME goes on with another one; the conversation stays")
         return
-    old = scene.partner
-    scene.loop.run(old.rest())
+    old = context.backend
+    context.event_loop.run(old.unload())
     try:
-        new = scene.open_partner(rest)
+        new = context.open_backend(argument)
     except HermesError:
-        scene.console.note(f"{old.name} stays")
+        context.console.note(f"{old.name} stays")
         raise
-    scene.loop.run(old.close())
-    scene.talk.partner = new
-    scene.console.note(f"{new.name}{_room(new.context)}; it reads the conversation with your next message")
-    manner = scene.conversation.manner
-    if new.reasons is False and (manner.think or manner.think_budget is not None):
-        scene.conversation.behave(replace(manner, think=None, think_budget=None))
-        scene.console.note("it has no reasoning mode: think is off")
-    if new.takes_tools is False and scene.toolbox.schemas:
-        scene.console.note("it was not trained for tools: they are not offered to it")
+    context.event_loop.run(old.close())
+    context.agent.backend = new
+    length = f", {new.context_length:,} tokens of context" if new.context_length else ""
+    context.console.note(f"{new.name}{length}; it reads the conversation with your next message")
+    options = context.conversation.options
+    if new.supports_reasoning is False and (options.think or options.think_budget is not None):
+        context.conversation.set_options(replace(options, think=None, think_budget=None))
+        context.console.note("it has no reasoning mode: think is off")
+    if new.supports_tools is False and context.toolbox.schemas:
+        context.console.note("it was not trained for tools: they are not offered to it")
 
 
-def _room(context: int | None) -> str:
-    return f", {context:,} tokens of context" if context else ""
-
-
-def _think(scene: ReplContext, rest: str) -> None:
-    manner = scene.conversation.manner
-    word, _, value = rest.partition(" ")
+def _think(context: ReplContext, argument: str) -> None:
+    options = context.conversation.options
+    word, _, value = argument.partition(" ")
     if word == "show":
-        scene.view.show_reasoning()
+        context.view.show_reasoning()
         return
-    if word not in {"", "on", "off", "budget", USUAL} or (value and word != "budget"):
-        raise UsageError(f"/think {rest[:40]}: not understood.", hint="/think on, off, budget N, default or show")
-    if word in {"on", "budget"} and scene.partner.reasons is False:
+    if word not in {"", "on", "off", "budget", DEFAULT} or (value and word != "budget"):
+        raise UsageError(f"/think {argument[:40]}: not understood.", hint="/think on, off, budget N, default or show")
+    if word in {"on", "budget"} and context.backend.supports_reasoning is False:
         raise UsageError(
-            f"{scene.partner.name} has no reasoning mode.", hint="/model with Hermes 4 or DeepHermes 3 has one."
+            f"{context.backend.name} has no reasoning mode.", hint="/model with Hermes 4 or DeepHermes 3 has one."
         )
     if word == "budget":
-        scene.conversation.behave(replace(manner, think=True, think_budget=_whole("budget", value, 0)))
+        context.conversation.set_options(replace(options, think=True, think_budget=_tokens("budget", value, 0)))
     elif word:
         think = {"on": True, "off": False}.get(word)
-        scene.conversation.behave(replace(manner, think=think, think_budget=None))
-    scene.console.note(f"think: {thinking(scene.conversation.manner)}")
+        context.conversation.set_options(replace(options, think=think, think_budget=None))
+    context.console.note(f"think: {thinking_label(context.conversation.options)}")
 
 
-def thinking(manner: ChatOptions) -> str:
-    """How reasoning is switched, for people."""
-    said = {None: "auto", True: "on", False: "off"}[manner.think]
-    budget = manner.think_budget
-    return said if budget is None else f"{said}, at most {budget:,} tokens"
+def thinking_label(options: ChatOptions) -> str:
+    """Return how reasoning is switched, for the status line."""
+    label = {None: "auto", True: "on", False: "off"}[options.think]
+    budget = options.think_budget
+    return label if budget is None else f"{label}, at most {budget:,} tokens"
 
 
-def _system(scene: ReplContext, rest: str) -> None:
-    if rest:
-        scene.conversation.behave(replace(scene.conversation.manner, system=None if rest == USUAL else rest))
-    said = scene.conversation.manner.system
-    scene.show(said or "(no system prompt of yours)")
-    if not rest:
-        scene.console.note("/system TEXT changes it from the next message on, /system default leaves it out")
+def _system(context: ReplContext, argument: str) -> None:
+    conversation = context.conversation
+    if argument:
+        system = None if argument == DEFAULT else argument
+        conversation.set_options(replace(conversation.options, system=system))
+    context.print(conversation.options.system or "(no system prompt of yours)")
+    if not argument:
+        context.console.note("/system TEXT changes it from the next message on, /system default leaves it out")
 
 
-def _set(scene: ReplContext, rest: str) -> None:
-    name, _, value = rest.partition(" ")
+def _set(context: ReplContext, argument: str) -> None:
+    name, _, value = argument.partition(" ")
     name, value = name.lower().replace("-", "_"), value.strip()
+    options = context.conversation.options
     if not name:
-        _list_settings(scene)
+        rows = [[key, str(number)] for key, number in sorted(options.sampling.items())]
+        rows += [[key, str(number)] for key in _LIMITS if (number := getattr(options, key)) is not None]
+        if rows:
+            context.console.table(["setting", "value"], rows)
+        context.console.note(f"all else is as the model recommends; /set NAME VALUE changes {', '.join(SETTINGS)}")
         return
-    manner = scene.conversation.manner
-    if name in _OWN:
-        number = None if value == USUAL else _whole(name, value, _OWN[name])
-        manner = replace(manner, max_tokens=number) if name == "max_tokens" else replace(manner, think_budget=number)
-    elif name in _NUMBERS:
-        manner = replace(manner, sampling=_sampling(manner, name, value))
+    if name in _LIMITS:
+        limit: dict[str, Any] = {name: None if value == DEFAULT else _tokens(name, value, _LIMITS[name])}
+        options = replace(options, **limit)
+    elif name in _SAMPLING:
+        options = replace(options, sampling=_sampling(options, name, value))
     else:
         raise UsageError(f"there is no setting {name[:40]}.", hint=f"there are {', '.join(SETTINGS)}.")
-    scene.conversation.behave(manner)
-    scene.console.note(f"{name}: {value}")
+    context.conversation.set_options(options)
+    context.console.note(f"{name}: {value}")
 
 
-def _sampling(manner: ChatOptions, name: str, value: str) -> dict[str, float | int]:
-    """What is insisted on, with one more."""
-    rest = {key: said for key, said in manner.sampling.items() if key != name}
-    if value == USUAL:
-        return rest
+def _sampling(options: ChatOptions, name: str, value: str) -> dict[str, float | int]:
+    """Return the sampling options with one changed."""
+    others = {key: number for key, number in options.sampling.items() if key != name}
+    if value == DEFAULT:
+        return others
     for kind in (int, float):
         with suppress(ValueError):
-            said: dict[str, Any] = {**rest, name: kind(value)}
-            SamplingOptions(**said)  # raises UsageError where it is out of range
-            return said
+            changed: dict[str, Any] = {**others, name: kind(value)}
+            SamplingOptions(**changed)  # raises UsageError where it is out of range
+            return changed
     raise UsageError(
         f"{name}: {value[:40] or 'nothing'} is no number.", hint=f"/set {name} 0.7, or /set {name} default"
     )
 
 
-def _list_settings(scene: ReplContext) -> None:
-    manner = scene.conversation.manner
-    rows = [[name, str(value)] for name, value in sorted(manner.sampling.items())]
-    rows += [[name, str(value)] for name in _OWN if (value := getattr(manner, name)) is not None]
-    if rows:
-        scene.console.table(["setting", "value"], rows)
-    scene.console.note(f"all else is as the model recommends; /set NAME VALUE changes {', '.join(SETTINGS)}")
-
-
-def _json(scene: ReplContext, rest: str) -> None:
-    manner = scene.conversation.manner
-    if rest == "off":
-        manner = replace(manner, schema=None)
-    elif rest in {"any", "on"}:
-        manner = replace(manner, schema=True)
-    elif rest:
-        manner = replace(manner, schema=read_schema(rest))
-    scene.conversation.behave(manner)
-    schema = manner.schema
-    told = "off, answers are text" if schema is None else "any object" if schema is True else "as the schema says"
-    scene.console.note(f"JSON: {told}")
-
-
-def _whole(name: str, value: str, least: int) -> int:
+def _tokens(name: str, value: str, minimum: int) -> int:
     try:
         number = int(value.replace(",", ""))
     except ValueError:
-        number = least - 1
-    if number < least:
+        number = minimum - 1
+    if number < minimum:
         raise UsageError(
-            f"{name}: {value[:40] or 'nothing'} is not a whole number from {least}.", hint="give a number of tokens."
+            f"{name}: {value[:40] or 'nothing'} is not a whole number from {minimum}.", hint="give a number of tokens."
         )
     return number
 
 
+def _json(context: ReplContext, argument: str) -> None:
+    options = context.conversation.options
+    if argument == "off":
+        options = replace(options, schema=None)
+    elif argument in {"any", "on"}:
+        options = replace(options, schema=True)
+    elif argument:
+        options = replace(options, schema=read_schema(argument))
+    context.conversation.set_options(options)
+    schema = options.schema
+    label = "off, answers are text" if schema is None else "any object" if schema is True else "as the schema says"
+    context.console.note(f"JSON: {label}")
+
+
+def _tools(context: ReplContext, argument: str) -> None:
+    """List tools, add those of a file, or switch all of them on or off."""
+    if argument in {"on", "off"}:
+        context.agent.offers_tools = argument == "on"
+    elif argument:
+        context.toolbox.add_file(argument)
+    rows = [list(row) for row in context.toolbox.listing()]
+    if not rows:
+        raise UsageError("there are no tools.", hint="/tools FILE.py adds typed functions, /mcp COMMAND a server's.")
+    context.console.table(["tool", "from", "does", "run"], rows)
+    if not context.agent.schemas:
+        context.console.note("they are not offered to the model: /tools on")
+
+
+def _complete_tools(_context: ReplContext, typed: str) -> list[str]:
+    return ["on", "off", "demo", *(path for path in complete_path(typed) if path.endswith((".py", "/")))]
+
+
+def _mcp(context: ReplContext, argument: str) -> None:
+    """List MCP servers, or connect to one more."""
+    if argument:
+        with context.console.working(f"connecting to {argument}"):
+            context.toolbox.add_server(argument)
+    rows = [list(row) for row in context.toolbox.servers()]
+    if not rows:
+        raise UsageError("no MCP server is connected.", hint="/mcp COMMAND, /mcp https://… or a name from chat.yaml")
+    context.console.table(["server", "is", "tools"], rows)
+
+
 COMMANDS = (
-    SlashCommand("/model", "[NAME]", "go on with another model, or list them", _model),
     SlashCommand(
-        "/think", "[on|off|budget N|default|show]", "reason before answering, or show the last reasoning", _think
+        "/model",
+        "[NAME]",
+        "go on with another model, or list them",
+        _model,
+        lambda context, _: context.model_names(),
     ),
-    SlashCommand("/system", "[TEXT|default]", "show or change the system prompt", _system),
-    SlashCommand("/set", "[NAME VALUE|NAME default]", "sampling and limits", _set),
-    SlashCommand("/json", "SCHEMA|any|off", "answers conform to a JSON schema, a file or typed", _json),
+    SlashCommand(
+        "/think",
+        "[on|off|budget N|default|show]",
+        "reason before answering, or show the last reasoning",
+        _think,
+        lambda *_: ("on", "off", "budget ", DEFAULT, "show"),
+    ),
+    SlashCommand("/system", "[TEXT|default]", "show or change the system prompt", _system, lambda *_: (DEFAULT,)),
+    SlashCommand(
+        "/set",
+        "[NAME VALUE|NAME default]",
+        "sampling and limits",
+        _set,
+        lambda *_: [f"{name} " for name in SETTINGS],
+    ),
+    SlashCommand(
+        "/json",
+        "SCHEMA|any|off",
+        "answers conform to a JSON schema, a file or typed",
+        _json,
+        lambda _, typed: ["any", "off", *complete_path(typed)],
+    ),
+    SlashCommand("/tools", "[on|off|FILE.py]", "the tools that the model may call", _tools, _complete_tools),
+    SlashCommand(
+        "/mcp", "[COMMAND|URL|NAME]", "MCP servers, or one more", _mcp, lambda *_: list(read_chat_file().mcp_servers)
+    ),
 )

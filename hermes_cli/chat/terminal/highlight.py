@@ -1,7 +1,7 @@
-"""Colours of code that is still being written: what left the screen is not read again.
+"""Syntax highlighting of code that is still being generated: what left the screen is not read again.
 
 Pygments reads a text from its start. Here it goes on from the last token that began before the lines still to be shown,
-in the state that its lexer had there, so that colours cost as much as the code is long, however often it is redrawn.
+in the state of its lexer there, so that the cost is linear in the code, however often it is redrawn.
 """
 
 from __future__ import annotations
@@ -19,69 +19,69 @@ if TYPE_CHECKING:
 
 THEME = "ansi_dark"  # the terminal's own colours, so that it reads on any background
 TAB = 4  # columns
-_MOST_BEHIND = 20_000  # characters: a longer comment or string may lose its colour where it is scrolled
+_MAX_CONTEXT = 20_000  # characters: a longer comment or string may lose its colour where it is scrolled
 
 
 class CodeHighlighter:
-    """The colours of one text in some language, of which lines leave at the top and come at the bottom."""
+    """Highlights one text, of which lines leave at the top and come at the bottom."""
 
     def __init__(self, language: str) -> None:
-        """Nothing was read yet; a language that nobody knows has no colours."""
+        """Begin with no text; a language that Pygments does not know is not highlighted."""
         self._lexer: Any = None
-        self._behind, self._stack = "", ["root"]
+        self._context, self._stack = "", ["root"]
         self._theme = Syntax.get_theme(THEME)
         try:
             self._lexer = get_lexer_by_name(language) if language else None
         except ClassNotFound:
             return
 
-    def show(self, lines: Sequence[str], leaving: int = 0) -> list[Text]:
-        """The lines in colour; the next time, the first `leaving` of them are not among what is given."""
+    def highlight(self, lines: Sequence[str], leaving: int = 0) -> list[Text]:
+        """Return the lines highlighted; the next call is without the first `leaving` of them."""
         if self._lexer is None:
             return [_plain(line) for line in lines]
-        start = len(self._behind)
-        code = self._behind + "\n".join(lines)
+        start = len(self._context)
+        code = self._context + "\n".join(lines)
         edge = start + sum(len(line) + 1 for line in lines[:leaving])
-        shown: list[list[tuple[str, Any]]] = [[]]
+        highlighted: list[list[tuple[str, Any]]] = [[]]
         kept, stack = 0, self._stack
         for at, kind, value, state in self._tokens(code):
             if at <= edge and state is not None:
                 kept, stack = at, state
             style = self._theme.get_style_for_token(kind)
             head, *rest = value[max(start - at, 0) :].split("\n") if at + len(value) > start else ("",)
-            shown[-1].append((head, style))
-            shown.extend([(piece, style)] for piece in rest)
+            highlighted[-1].append((head, style))
+            highlighted.extend([(piece, style)] for piece in rest)
         if leaving:
             self._stack = stack
-            self._behind = code[kept:edge] if edge - kept <= _MOST_BEHIND else ""
+            self._context = code[kept:edge] if edge - kept <= _MAX_CONTEXT else ""
             if edge > len(code):  # the break after the last line, which is all there is
-                self._behind += "\n"
-        coloured = [Text.assemble(*pieces) for pieces in shown]
-        if [line.plain for line in coloured] != list(lines):  # a lexer that leaves something out
+                self._context += "\n"
+        result = [Text.assemble(*pieces) for pieces in highlighted]
+        if [line.plain for line in result] != list(lines):  # a lexer that leaves something out
             return [_plain(line) for line in lines]
-        return [_expanded(line) for line in coloured]
+        return [_expanded(line) for line in result]
 
     def _tokens(self, code: str) -> Iterator[tuple[int, Any, str, list[str] | None]]:
-        """Where a token begins, its kind and text, and the state of the lexer before it, where that is known."""
+        """Yield the start, kind and text of each token, and the lexer's state before it where that is known."""
         if not isinstance(self._lexer, RegexLexer):
             yield from ((at, kind, value, ["root"]) for at, kind, value in self._lexer.get_tokens_unprocessed(code))
             return
         end = 0
         try:
             if code:
-                for one in _steps(self._lexer, code, list(self._stack)):
-                    yield one
-                    end = one[0] + len(one[2])
-        except (TypeError, _StuckError):  # its rules want to be alone with the text
+                for token in _lex(self._lexer, code, list(self._stack)):
+                    yield token
+                    end = token[0] + len(token[2])
+        except (TypeError, _StuckError):  # rules of this lexer do not work with a context
             for at, kind, value in self._lexer.get_tokens_unprocessed(code[end:]):
                 yield at + end, kind, value, None
 
 
 class _StuckError(Exception):
-    """The lexer does not get on."""
+    """The lexer makes no progress."""
 
 
-def _steps(lexer: RegexLexer, code: str, stack: list[str]) -> Iterator[tuple[int, Any, str, list[str] | None]]:
+def _lex(lexer: RegexLexer, code: str, stack: list[str]) -> Iterator[tuple[int, Any, str, list[str] | None]]:
     context = LexerContext(code, 0, stack)
     before = -1
     for at, kind, value in ExtendedRegexLexer.get_tokens_unprocessed(lexer, context=context):

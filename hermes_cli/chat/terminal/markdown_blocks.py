@@ -1,6 +1,6 @@
-"""How Markdown looks in a terminal: blocks of the parse tree in, lines out, each no wider than it may be.
+"""Renders blocks of a Markdown parse tree as lines for a terminal of a given width.
 
-No line of a block depends on a block after it, and no item of a list on its next one: so it can be shown as it comes.
+No line of a block depends on a block after it, and no list item on the next one: so they can be shown as they come.
 Nothing is left out: HTML, addresses of links and unknown languages are shown as they were written.
 """
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-DEEPEST = 20  # levels of nesting that markdown-it-py reads; what is deeper it leaves out
-NARROWEST = 8  # columns: deeply nested text does not get narrower
+MAX_NESTING = 20  # levels; markdown-it-py leaves out what is deeper
+MIN_WIDTH = 8  # columns: deeply nested text does not get narrower
 
 _DIM = Style(dim=True)
 _STYLES = {"em": Style(italic=True), "strong": Style(bold=True), "s": Style(strike=True)}
@@ -43,37 +43,37 @@ _SIDES: dict[str, Literal["left", "center", "right"]] = {
 
 @cache
 def _parser() -> MarkdownIt:
-    """CommonMark with tables, but for what would need the text as a whole (references), and what hides text (HTML)."""
-    parser = MarkdownIt("commonmark", {"maxNesting": DEEPEST}).enable(["table", "strikethrough"])
+    """Parse CommonMark and tables, without references, which need the whole text, and HTML, which hides text."""
+    parser = MarkdownIt("commonmark", {"maxNesting": MAX_NESTING}).enable(["table", "strikethrough"])
     return parser.disable(["reference", "html_block", "html_inline"])
 
 
-def parse(source: str) -> list[SyntaxTreeNode]:
-    """The top-level blocks of a text, in order."""
+def parse_blocks(source: str) -> list[SyntaxTreeNode]:
+    """Return the top-level blocks of a text."""
     return list(SyntaxTreeNode(_parser().parse(source)).children)
 
 
 class BlockRenderer:
-    """Lines of blocks, all from one text."""
+    """Renders blocks of one text."""
 
     def __init__(self, console: Console, source: str, width: int) -> None:
-        """Nothing is rendered yet.
+        """Store what rendering needs.
 
         Args:
-            console: tells how wide letters are.
-            source: that was parsed, as it is needed for what has no look of its own.
-            width: in columns.
+            console: knows how wide characters are.
+            source: text that was parsed; blocks that cannot be rendered are shown as it has them.
+            width: columns.
         """
         self._console, self._source, self._width = console, source.split("\n"), width
 
     def block(self, node: SyntaxTreeNode, first: int | None = None) -> list[Text]:
-        """The lines of a block. A list begins with number `first`, if it goes on from another part of it."""
+        """Return the lines of a block. `first` is the number of its first item if it continues a list."""
         if node.type in {"bullet_list", "ordered_list"}:
             return self.items(node.children, first_number(node) if first is None else first)
         return self._as_written(node) if _deep(node) else list(self._block(node, self._width))
 
     def items(self, nodes: Sequence[SyntaxTreeNode], first: int | None) -> list[Text]:
-        """The lines of some items of a list, the first of them with this number; None if they have none."""
+        """Return the lines of list items, the first of them with this number; None if the list is not numbered."""
         lines: list[Text] = []
         for at, node in enumerate(nodes):
             number = None if first is None else first + at
@@ -81,7 +81,7 @@ class BlockRenderer:
         return lines
 
     def _block(self, node: SyntaxTreeNode, width: int, depth: int = 0) -> Iterator[Text]:
-        width = max(width, NARROWEST)
+        width = max(width, MIN_WIDTH)
         if node.type == "paragraph":
             yield from self._wrapped(_inline(node), width)
         elif node.type == "heading":
@@ -91,9 +91,9 @@ class BlockRenderer:
         elif node.type in {"bullet_list", "ordered_list"}:
             yield from self._items(node.children, first_number(node), width, depth)
         elif node.type == "blockquote":
-            yield from _beside(Text("▌ ", _DIM), self._blocks(node.children, width - 2, depth), Text("▌ ", _DIM))
+            yield from _with_margin(Text("▌ ", _DIM), self._blocks(node.children, width - 2, depth), Text("▌ ", _DIM))
         elif node.type == "fence":
-            yield from (line for whole in code(node) for line in folded(whole, width))
+            yield from (line for whole in code_lines(node) for line in wrap_columns(whole, width))
         elif node.type == "hr":
             yield Text("─" * width, _DIM)
         elif node.type == "table":
@@ -102,7 +102,7 @@ class BlockRenderer:
             yield from self._as_written(node)
 
     def _blocks(self, nodes: Sequence[SyntaxTreeNode], width: int, depth: int) -> Iterator[Text]:
-        """Blocks with an empty line between them, but for what belongs to the paragraph before it."""
+        """Yield blocks with empty lines between them, except before a list that belongs to a paragraph."""
         for at, node in enumerate(nodes):
             if at and not (depth and node.type.endswith("_list") and nodes[at - 1].type == "paragraph"):
                 yield Text()
@@ -112,7 +112,7 @@ class BlockRenderer:
         for at, item in enumerate(nodes):
             mark = f"{_BULLETS[min(depth, 2)]:>2} " if first is None else f"{first + at:>2}{item.markup} "
             lines = list(self._blocks(item.children, width - len(mark), depth + 1))
-            yield from _beside(Text(mark, _DIM), lines or [Text()], Text(" " * len(mark)))
+            yield from _with_margin(Text(mark, _DIM), lines or [Text()], Text(" " * len(mark)))
 
     def _table(self, node: SyntaxTreeNode, width: int) -> Iterator[Text]:
         from rich import box  # noqa: PLC0415 - few answers have tables
@@ -136,7 +136,7 @@ class BlockRenderer:
 
     def _as_written(self, node: SyntaxTreeNode) -> list[Text]:
         start, end = node.map or (0, len(self._source))
-        return [piece for line in self._source[start:end] for piece in folded(expanded(line), self._width)]
+        return [piece for line in self._source[start:end] for piece in wrap_columns(expand_tabs(line), self._width)]
 
     def _wrapped(self, text: Text, width: int) -> Iterator[Text]:
         if cell_len(text.plain) <= width and "\n" not in text.plain:
@@ -146,89 +146,93 @@ class BlockRenderer:
 
 
 def _deep(node: SyntaxTreeNode) -> bool:
-    """Whether something may have been left out of it, as too deep."""
-    return any(one.level >= DEEPEST - 1 for one in node.walk())
+    """Whether the parser may have left something out of the block, as too deep."""
+    return any(child.level >= MAX_NESTING - 1 for child in node.walk())
 
 
 def first_number(node: SyntaxTreeNode) -> int | None:
-    """With which number a list begins; None if it is not numbered."""
+    """Return the number of the first item of a list; None if it is not numbered."""
     return int(node.attrs.get("start", 1)) if node.type == "ordered_list" else None
 
 
-def code(node: SyntaxTreeNode) -> list[Text]:
-    """The lines of a block of code, between those that say where it begins and ends."""
+def code_lines(node: SyntaxTreeNode) -> list[Text]:
+    """Return the lines of a code block between its fences."""
     lines = node.content.removesuffix("\n").split("\n") if node.content else []
-    return [edge(node.markup, node.info), *CodeHighlighter(language(node.info)).show(lines), edge(node.markup)]
+    return [
+        fence_line(node.markup, node.info),
+        *CodeHighlighter(language(node.info)).highlight(lines),
+        fence_line(node.markup),
+    ]
 
 
-def edge(markup: str, info: str = "") -> Text:
-    """The line before or after code."""
+def fence_line(markup: str, info: str = "") -> Text:
+    """Return the line before or after code."""
     return Text(f"{markup}{info.strip()}".translate(CONTROL), _DIM)
 
 
 def language(info: str) -> str:
-    """That a block of code says it is in."""
+    """Return the language in the info string of a code block."""
     return info.split(maxsplit=1)[0].lower() if info.strip() else ""
 
 
-def folded(line: Text, width: int) -> list[Text]:
-    """A line as a terminal of that width shows it: broken where it is full."""
+def wrap_columns(line: Text, width: int) -> list[Text]:
+    """Return a line broken where a terminal of that width is full."""
     if cell_len(line.plain) <= width:
         return [line]
     cuts, filled = [], 0
-    for at, letter in enumerate(line.plain):
-        taken = cell_len(letter)
-        if filled + taken > width:
+    for at, character in enumerate(line.plain):
+        columns = cell_len(character)
+        if filled + columns > width:
             cuts.append(at)
             filled = 0
-        filled += taken
+        filled += columns
     return list(line.divide(cuts))
 
 
-def expanded(line: str) -> Text:
-    """Text as it was written, tabs as blanks."""
+def expand_tabs(line: str) -> Text:
+    """Return a line with blanks for tabs."""
     text = Text(line)
     text.expand_tabs(4)
     return text
 
 
-def _beside(mark: Text, lines: Sequence[Text] | Iterator[Text], below: Text) -> Iterator[Text]:
-    """Lines with something before the first of them, and before all others."""
+def _with_margin(mark: Text, lines: Sequence[Text] | Iterator[Text], below: Text) -> Iterator[Text]:
+    """Yield lines with a mark before the first, and another one before all others."""
     for at, line in enumerate(lines):
         yield Text.assemble(below if at else mark, line)
 
 
 def _inline(node: SyntaxTreeNode) -> Text:
-    """The text of a block, in its styles."""
+    """Return the styled text of a block."""
     text = Text()
     for child in node.children:
-        _write(child, Style.null(), text)
+        _append_inline(child, Style.null(), text)
     text.expand_tabs(4)
     return text
 
 
-def _write(node: SyntaxTreeNode, style: Style, text: Text) -> None:
+def _append_inline(node: SyntaxTreeNode, style: Style, text: Text) -> None:
     if node.type == "code_inline":
         text.append(node.content, style + _CODE)
     elif node.type in {"softbreak", "hardbreak"}:
         text.append("\n")
     elif node.type == "link":
-        _write_link(node, style, text)
+        _append_link(node, style, text)
     elif node.type == "image":
         text.append(f"[{node.content}] ({node.attrs.get('src', '')})".translate(CONTROL), style)
     elif node.children:
         style += _STYLES.get(node.type, Style.null())
         for child in node.children:
-            _write(child, style, text)
+            _append_inline(child, style, text)
     else:
         text.append(node.content.translate(CONTROL), style)
 
 
-def _write_link(node: SyntaxTreeNode, style: Style, text: Text) -> None:
-    """What a link says, and where it leads: that is never hidden."""
+def _append_link(node: SyntaxTreeNode, style: Style, text: Text) -> None:
+    """Append the text of a link and its address, which is never hidden."""
     start, address = len(text), str(node.attrs.get("href", "")).translate(CONTROL)
     for child in node.children:
-        _write(child, style, text)
+        _append_inline(child, style, text)
     if text.plain[start:] == address:
         text.stylize(_LINK, start)
     else:

@@ -1,8 +1,8 @@
-"""A conversation as it is seen on a terminal: what the model thinks and says, as it comes, and what its calls lead to.
+"""Shows turns on a terminal as they come.
 
-waiting ──► thinking ──► saying ──► calling ──► turn (why it ended, and what it took) ──► results
-spinner     dim, then    Markdown   names, then calls as a whole
-            one line
+waiting ──► reasoning ──► content ──► calls ──► turn (finish reason and speed) ──► results
+spinner     dim, folded   Markdown    names, then whole calls
+            when over
 """
 
 from __future__ import annotations
@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING
 from rich.console import Console as RichConsole
 from rich.text import Text
 
-from hermes_cli.chat.terminal.live import LiveRegion
-from hermes_cli.chat.terminal.thoughts import STYLE, ReasoningText, folded, rows_of
+from hermes_cli.chat.conversation import TurnUsage
+from hermes_cli.chat.terminal.live import (
+    REASONING_STYLE,
+    LiveRegion,
+    ReasoningText,
+    WaitSpinner,
+    folded_reasoning,
+    wrapped_rows,
+)
 from hermes_cli.chat.terminal.tty import TerminalEcho
-from hermes_cli.chat.tools.consent import shown
-from hermes_cli.chat.view import speed
+from hermes_cli.chat.tools.toolbox import printable
+from hermes_cli.chat.view import SHOWN_CHARACTERS, tokens_per_second
 from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
@@ -31,231 +38,204 @@ if TYPE_CHECKING:
     from hermes_cli.console import Console
     from hermes_cli.generation import Done, ToolCall
 
-SHOWN_CHARACTERS = 500  # of a tool's result
-SHOWN_LINES = 15  # of the same
-RECALLED = 6  # messages of a conversation that goes on
-RECALLED_CHARACTERS = 2_000  # of what the user said in each
-REDRAWS = 15  # a second: more is not seen
-PATIENCE = 10  # times what drawing took: so it never takes more than a tenth of the time
+SHOWN_LINES = 15  # of a tool's result
+HISTORY_MESSAGES, HISTORY_CHARACTERS = 6, 2_000  # of a resumed conversation; characters of each of the user's
+REDRAWS_PER_SECOND = 15
+REDRAW_COST = 10  # a redraw waits this many times its duration, so that it takes at most a tenth of the time
+_STOPPED = Text("stopped before its end", "yellow")
 
 
 class TerminalView:
-    """Shows turns on a terminal, as `View` says."""
+    """A `View` on a terminal; with `hide_thinking` only the duration of reasoning is shown."""
 
     def __init__(self, console: Console, *, hide_thinking: bool = False) -> None:
-        """Nothing is shown yet.
-
-        Args:
-            console: whose standard output it is shown on; tells notes and warnings.
-            hide_thinking: of reasoning, show only how long it took.
-        """
         self._console, self._hide_thinking = console, hide_thinking
-        off = console.color is False or (console.color is None and bool(os.environ.get("NO_COLOR")))
+        no_color = console.color is False or (console.color is None and bool(os.environ.get("NO_COLOR")))
         self._rich = RichConsole(
-            file=console.out, no_color=off, force_terminal=console.color or None, highlight=False, markup=False
+            file=console.out, no_color=no_color, force_terminal=console.color or None, highlight=False, markup=False
         )
-        self._painter = LiveRegion(self._rich, console.out)
+        self._region = LiveRegion(self._rich, console.out)
         self._echo = TerminalEcho()
         self._spinner: Live | None = None
         self._part: ReasoningText | MarkdownStream | None = None
-        self._names: list[str] = []
-        self._asked = self._first = self._thinking_since = self._thought_at = 0.0
+        self._call_names: list[str] = []
+        self._asked_at = self._first_at = self._thinking_since = self._thought_at = 0.0
         self._next_redraw = 0.0
-        self.last_reasoning = ""
+        self._last_reasoning = ""
 
     def waiting(self) -> None:
-        """A spinner, with the seconds since the model was asked."""
+        """Show a spinner with seconds."""
         self._echo.off()
-        self._names = []
-        self._asked, self._first = time.monotonic(), 0.0
-        self._spin("")
+        self._call_names = []
+        self._asked_at, self._first_at = time.monotonic(), 0.0
+        self._start_spinner("")
 
     def reasoning(self, text: str) -> None:
-        """Dim, as it comes."""
-        now = self._came()
+        """Show a piece of reasoning, dim."""
+        now = self._received()
         if not isinstance(self._part, ReasoningText):
-            self._close()
+            self._finish_part()
             self._part, self._thinking_since = ReasoningText(), now
             if self._hide_thinking:
-                self._spin("thinking ")
+                self._start_spinner("thinking ")
         self._thought_at = now
         self._part.feed(text)
         if not self._hide_thinking:
             self._redraw()
 
     def content(self, text: str) -> None:
-        """As Markdown; blocks that are whole for good, the one being written drawn again."""
-        self._came()
+        """Show a piece of the answer as Markdown."""
+        self._received()
         if self._part is None or isinstance(self._part, ReasoningText):
             if not text.strip():
                 return
-            from hermes_cli.chat.terminal.markdown import MarkdownStream  # noqa: PLC0415 - parser and lexers, which a prompt need not wait for
-
-            self._close()
-            self._part = MarkdownStream(self._rich)
+            self._finish_part()
+            self._part = self._new_markdown()
         self._part.feed(text)
         self._redraw()
 
     def calling(self, name: str) -> None:
-        """The name, while arguments are written."""
-        self._came()
-        self._close()
-        self._names.append(name)
-        self._painter.paint([], [_call(f"{one}(…)") for one in self._names])
+        """Show the name of a call while its arguments are generated."""
+        self._received()
+        self._finish_part()
+        self._call_names.append(name)
+        self._region.paint([], [_call_line(f"{name}(…)") for name in self._call_names])
 
-    def turn(self, answer: TurnResult, *, stopped: bool) -> None:
-        """The calls as a whole, why it ended if not by itself, and what it took."""
-        self._close()
-        lines = [_call(shown(call)) for call in answer.calls]
-        if stopped and (answer.content or answer.reasoning or self._names):
-            left = [_call(f"{name}(… not finished, so not run)") for name in self._names[len(answer.calls) :]]
-            lines += [*left, Text("stopped before its end", "yellow")]
-        elif answer.done:
-            lines += self._ended(answer.done, calls=bool(answer.calls))
-        self._painter.paint(lines)
-        self.last_reasoning = answer.reasoning.strip() or self.last_reasoning
+    def turn(self, turn: TurnResult, *, stopped: bool) -> None:
+        """Show whole calls, the finish reason if it is not a plain end, and the speed."""
+        self._finish_part()
+        lines = [_call_line(printable(call)) for call in turn.calls]
+        if stopped and (turn.content or turn.reasoning or self._call_names):
+            unfinished = self._call_names[len(turn.calls) :]
+            lines += [_call_line(f"{name}(… not finished, so not run)") for name in unfinished]
+            lines.append(_STOPPED)
+        elif turn.done:
+            lines += self._ending(turn.done, has_calls=bool(turn.calls))
+        self._region.paint(lines)
+        self._last_reasoning = turn.reasoning.strip() or self._last_reasoning
         self._echo.on()
 
     def result(self, call: ToolCall, result: ToolResult) -> None:
-        """The beginning of it, how much more there is, and the seconds it took."""
-        self._painter.paint([_result(call.name, result.text, result.cut, result.seconds, failed=result.failed)])
-
-    def note(self, message: str) -> None:
-        """As the console does, below what is there."""
-        self._close()
-        self._console.note(message)
-
-    def warn(self, message: str) -> None:
-        """As the console does, below what is there."""
-        self._close()
-        self._console.warn(message)
+        """Show the beginning of a result, how much is left out, and its seconds."""
+        self._region.paint([_result_line(call.name, result.text, result.cut, result.seconds, failed=result.failed)])
 
     def show_reasoning(self) -> None:
-        """What the model thought last, as a whole."""
-        if not self.last_reasoning:
+        """Show the last reasoning in full."""
+        if not self._last_reasoning:
             self._console.note("there was no reasoning yet")
             return
-        text = self.last_reasoning.translate(CONTROL).expandtabs(4)
-        self._painter.paint([Text(row.rstrip(), STYLE) for row in rows_of(text, self._painter.width)])
+        text = self._last_reasoning.translate(CONTROL).expandtabs(4)
+        self._region.paint([Text(row.rstrip(), REASONING_STYLE) for row in wrapped_rows(text, self._region.width)])
 
     def history(self, conversation: Conversation) -> None:
-        """The last messages of a conversation that goes on, as they were seen."""
-        said = conversation.said
-        if len(said) > RECALLED:
-            self._painter.paint([Text(f"… {len(said) - RECALLED:,} earlier messages", "dim")])
-        for one in said[-RECALLED:]:
-            self._recall(one)
+        """Show the last messages of a resumed conversation."""
+        entries = conversation.entries
+        if len(entries) > HISTORY_MESSAGES:
+            self._region.paint([Text(f"… {len(entries) - HISTORY_MESSAGES:,} earlier messages", "dim")])
+        for entry in entries[-HISTORY_MESSAGES:]:
+            self._region.paint(self._entry_lines(entry))
 
-    def _recall(self, one: MessageAdded) -> None:
-        message, lines = one.message, []
+    def _entry_lines(self, entry: MessageAdded) -> list[Text]:
+        message, usage = entry.message, entry.usage or TurnUsage()
         text = message.content or ""
         if message.role == "user":
-            lines = [Text(), Text(f"> {_beginning(text, RECALLED_CHARACTERS)}", "bold")]
-        elif message.role == "tool":
-            lines = [_result(message.name or "", text, 0, 0.0, failed=False)]
-        elif message.role == "assistant":
-            if message.reasoning:
-                spent = one.spent
-                lines.append(folded(spent.reasoning_seconds if spent else 0.0, spent.reasoning_tokens if spent else 0))
-                self.last_reasoning = message.reasoning.strip()
-            lines += self._as_markdown(text)
-            lines += [_call(shown(call)) for call in message.tool_calls]
-            lines += [Text("stopped before its end", "yellow")] if one.unfinished else []
-        self._painter.paint(lines)
-
-    def _as_markdown(self, text: str) -> list[Text]:
-        from hermes_cli.chat.terminal.markdown import MarkdownStream  # noqa: PLC0415 - as in `content`
-
-        markdown = MarkdownStream(self._rich)
+            return [Text(), Text(f"> {_beginning(text, HISTORY_CHARACTERS)}", "bold")]
+        if message.role == "tool":
+            return [_result_line(message.name or "", text, 0, 0.0, failed=False)]
+        lines: list[Text] = []
+        if message.reasoning:
+            lines.append(folded_reasoning(usage.reasoning_seconds, usage.reasoning_tokens))
+            self._last_reasoning = message.reasoning.strip()
+        markdown = self._new_markdown()
         markdown.feed(text)
-        return markdown.finish(self._painter.width)
+        lines += [*markdown.finish(self._region.width), *(_call_line(printable(call)) for call in message.tool_calls)]
+        return [*lines, _STOPPED] if entry.unfinished else lines
 
-    def _came(self) -> float:
-        """Something came: nothing is waited for any more. When that was."""
+    def _new_markdown(self) -> MarkdownStream:
+        from hermes_cli.chat.terminal.markdown import MarkdownStream  # noqa: PLC0415 - parser and lexers: 0.1 s
+
+        return MarkdownStream(self._rich)
+
+    def _received(self) -> float:
+        """Stop the spinner, as something came; return the time."""
         now = time.monotonic()
-        self._first = self._first or now
+        self._first_at = self._first_at or now
         if not (self._hide_thinking and isinstance(self._part, ReasoningText)):
-            self._still()
+            self._stop_spinner()
         return now
 
     def _redraw(self) -> None:
-        """Draw what is being written, but not more often than is seen, or than can be afforded."""
+        """Draw the open part, but not more often than is seen, or than can be afforded."""
         start = time.monotonic()
         if self._part is None or start < self._next_redraw:
             return
-        painter = self._painter
-        painter.paint(*self._part.lines(painter.width, painter.height))
-        took = time.monotonic() - start
-        self._next_redraw = start + max(1 / REDRAWS, PATIENCE * took)
+        region = self._region
+        region.paint(*self._part.lines(region.width, region.height))
+        duration = time.monotonic() - start
+        self._next_redraw = start + max(1 / REDRAWS_PER_SECOND, REDRAW_COST * duration)
 
-    def _close(self) -> None:
-        """What is being written is whole, and is shown for good."""
-        self._still()
+    def _finish_part(self) -> None:
+        """Print the open part for good."""
+        self._stop_spinner()
         part, self._part = self._part, None
         self._next_redraw = 0.0
-        painter = self._painter
+        region = self._region
         if isinstance(part, ReasoningText):
-            gone, left = part.lines(painter.width, painter.height)
-            folds = self._hide_thinking or (painter.moves and not part.overflowed)
-            line = folded(self._thought_at - self._thinking_since)
-            painter.paint([line] if folds else [*gone, *left, line])
+            leaving, left = part.lines(region.width, region.height)
+            is_folded = self._hide_thinking or (region.can_redraw and not part.overflowed)
+            line = folded_reasoning(self._thought_at - self._thinking_since)
+            region.paint([line] if is_folded else [*leaving, *left, line])
         elif part is not None:
-            painter.paint(part.finish(painter.width))
+            region.paint(part.finish(region.width))
 
-    def _ended(self, done: Done, *, calls: bool) -> list[Text]:
-        """Why the model went no further, and what it took."""
+    def _ending(self, done: Done, *, has_calls: bool) -> list[Text]:
         lines = []
         if done.context_full:
             lines.append(Text("cut off: the context is full; /compact sums up older turns", "yellow"))
         elif done.reason == "length":
             text = f"cut off: the most tokens of an answer (max_tokens) are used up, {done.completion_tokens:,}"
             lines.append(Text(text, "yellow"))
-        if not calls:
-            lines.append(Text(self._took(done), "dim"))
+        if not has_calls:
+            parts = [f"{done.completion_tokens:,} tokens"]
+            if done.reasoning_tokens:
+                parts[0] += f", {done.reasoning_tokens:,} of them reasoning"
+            if speed := tokens_per_second(done.completion_tokens, done.completion_seconds):
+                parts.append(speed)
+            if self._first_at and self._asked_at:
+                parts.append(f"first token {self._first_at - self._asked_at:.2f} s")
+            lines.append(Text(f"{' · '.join(parts)} (measured)", "dim"))
         return lines
 
-    def _took(self, done: Done) -> str:
-        parts = [f"{done.completion_tokens:,} tokens"]
-        if done.reasoning_tokens:
-            parts[0] += f", {done.reasoning_tokens:,} of them thought"
-        if rate := speed(done.completion_tokens, done.completion_seconds):
-            parts.append(rate)
-        if self._first and self._asked:
-            parts.append(f"first token {self._first - self._asked:.2f} s")
-        return f"{' · '.join(parts)} (measured)"
-
-    def _spin(self, label: str) -> None:
-        self._still()
-        if not self._painter.moves:
+    def _start_spinner(self, label: str) -> None:
+        self._stop_spinner()
+        if not self._region.can_redraw:
             return
-        from rich.live import Live  # noqa: PLC0415 - a thread for what moves while nothing comes
-
-        from hermes_cli.chat.terminal.waiting import WaitSpinner  # noqa: PLC0415
+        from rich.live import Live  # noqa: PLC0415 - with a thread, only where something moves
 
         self._spinner = Live(
             WaitSpinner(label), console=self._rich, transient=True, redirect_stdout=False, redirect_stderr=False
         )
         self._spinner.start(refresh=True)
 
-    def _still(self) -> None:
+    def _stop_spinner(self) -> None:
         spinner, self._spinner = self._spinner, None
         if spinner:
             with suppress(OSError):  # the terminal went away
                 spinner.stop()
 
 
-def _call(text: str) -> Text:
+def _call_line(text: str) -> Text:
     return Text(f"→ {text}".translate(CONTROL), "cyan")
 
 
-def _result(name: str, text: str, cut: int, seconds: float, *, failed: bool) -> Text:
-    taken = f", {seconds:.1f} s" if seconds else ""
+def _result_line(name: str, text: str, cut: int, seconds: float, *, failed: bool) -> Text:
+    duration = f", {seconds:.1f} s" if seconds else ""
     beginning = _beginning(text, SHOWN_CHARACTERS, SHOWN_LINES, cut)
-    return Text(f"← {name}{taken}: ".translate(CONTROL) + beginning, "red" if failed else "green")
+    return Text(f"← {name}{duration}: ".translate(CONTROL) + beginning, "red" if failed else "green")
 
 
 def _beginning(text: str, characters: int, lines: int | None = None, cut: int = 0) -> str:
-    """The beginning of a text, lines after the first one set in, and how many characters are left out."""
+    """Return the beginning of a text, its later lines indented, and how many characters are left out."""
     beginning = text[:characters]
     if lines is not None:
         beginning = "\n".join(beginning.split("\n")[:lines])

@@ -1,4 +1,4 @@
-"""What chat.yaml and flags say about tools: the MCP servers there are, and what may run without being asked for.
+"""Tools in chat.yaml and flags: MCP servers, and what may run without a question.
 
     mcp_servers:
       files: {command: [npx, -y, "@modelcontextprotocol/server-filesystem", ~/team]}
@@ -35,9 +35,9 @@ EXAMPLE = '--mcp "npx -y @modelcontextprotocol/server-filesystem ~/team" or --mc
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.6.2
 _SERVER_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
-# Programs that only start another one, which is what a server is better called after.
-_STARTERS = re.compile(r"(npx|bunx|uvx|uv|pipx|node|deno|bun|docker|podman|env|python[0-9.]*)(\.exe|\.cmd)?")
-_STARTING = frozenset({"run", "tool", "exec", "x"})
+# Programs and words that only start another program, which gives a better name for the server.
+_LAUNCHERS = re.compile(r"(npx|bunx|uvx|uv|pipx|node|deno|bun|docker|podman|env|python[0-9.]*)(\.exe|\.cmd)?")
+_LAUNCHER_WORDS = frozenset({"run", "tool", "exec", "x"})
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class McpAddress:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
-        """Without what may be a key in it."""
+        """Without user info and query, which may hold a key."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -80,104 +80,105 @@ class McpServerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChatFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the file says. `allow` has names of tools, `*` for any letters in them."""
+    """Contents of chat.yaml. `allow` has patterns of tool names, `*` for any characters."""
 
     mcp_servers: dict[str, McpServerEntry] = {}
     allow: list[str] = []
 
 
-def read_file(path: Path | None = None) -> ChatFile:
-    """What a file says; nothing if the usual one is not there.
+def read_chat_file(path: Path | None = None) -> ChatFile:
+    """Read chat.yaml; return an empty one if it does not exist.
 
     Raises:
-        UsageError: it is no YAML, or says what means nothing.
+        UsageError: not YAML, or an unknown or invalid field.
     """
-    place = path or paths.config_dir() / FILE
-    if not place.exists():
+    path = path or paths.config_dir() / FILE
+    if not path.exists():
         return ChatFile()
     import yaml  # noqa: PLC0415 - 20 ms, and most chats have no file
 
     from hermes_cli.catalog.load import yaml_loader  # noqa: PLC0415 - as above
 
     try:
-        document = yaml.load(place.read_text(encoding="utf-8"), Loader=yaml_loader())  # noqa: S506 - a safe loader
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml_loader())  # noqa: S506 - a safe loader
         return msgspec.convert(document or {}, ChatFile)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(f"{place} cannot be read: {reason}.", hint="correct it, or move it away.") from None
+        raise UsageError(f"{path} cannot be read: {reason}.", hint="correct it, or move it away.") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"{place} is no YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
+        raise UsageError(f"{path} is no YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
     except msgspec.ValidationError as error:
-        raise UsageError(f"{place}: {error}.", hint="docs/mcp.md shows what can stand there.") from None
+        raise UsageError(f"{path}: {error}.", hint="docs/mcp.md shows what can stand there.") from None
 
 
-def chosen_servers(given: Sequence[str], headers: Sequence[str], file: ChatFile) -> list[McpServer]:
-    """The servers that `--mcp` asks for.
+def chosen_servers(texts: Sequence[str], headers: Sequence[str], chat_file: ChatFile) -> list[McpServer]:
+    """Return the servers that `--mcp` asks for.
 
     Args:
-        given: each the name of a server in the file, an address, or a command line.
+        texts: each the name of a server in the file, an address, or a command line.
         headers: `Name: value`, for the one address among them.
-        file: what chat.yaml says.
+        chat_file: contents of chat.yaml.
 
     Raises:
-        UsageError: it is none of these, a header is none or it is not clear who gets it, or a variable is not set.
+        UsageError: none of these, an invalid header or one without a clear address, or a variable that is not set.
     """
-    addresses = [one for one in given if _is_address(one)]
+    addresses = [text for text in texts if _is_address(text)]
     if headers and len(addresses) != 1:
         raise UsageError(
             f"--mcp-header is for one address, and --mcp has {len(addresses)} of them.",
             hint=f"put servers and their headers into {paths.config_dir() / FILE}.",
         )
-    typed = dict(map(_header, headers))
+    parsed_headers = dict(map(_header, headers))
     servers: list[McpServer] = []
-    for one in given:
-        servers.append(renamed(_server(one, typed, file), {other.name for other in servers}))
+    for text in texts:
+        server = _server(text, parsed_headers, chat_file)
+        servers.append(with_free_name(server, {other.name for other in servers}))
     return servers
 
 
-def renamed(server: McpServer, taken: Collection[str]) -> McpServer:
-    """The same under a name that is not taken."""
+def with_free_name(server: McpServer, taken: Collection[str]) -> McpServer:
+    """Return the server under a name that is not taken."""
     names = (server.name, *(f"{server.name[:28]}-{number}" for number in range(2, len(taken) + 3)))
     return replace(server, name=next(name for name in names if name not in taken))
 
 
-def _server(given: str, headers: Mapping[str, str], file: ChatFile) -> McpServer:
-    if given in file.mcp_servers:
-        return _of_entry(given, file.mcp_servers[given])
-    if _is_address(given):
-        return McpAddress(_fitting(_host(given)), given, headers)
-    words = _words(given)
+def _server(text: str, headers: Mapping[str, str], chat_file: ChatFile) -> McpServer:
+    if text in chat_file.mcp_servers:
+        return _from_entry(text, chat_file.mcp_servers[text])
+    if _is_address(text):
+        return McpAddress(_as_name(_host(text)), text, headers)
+    words = _split_command(text)
     if len(words) == 1 and shutil.which(words[0]) is None:
-        close = difflib.get_close_matches(given, file.mcp_servers, n=3, cutoff=0.4)
-        known = f"did you mean {' or '.join(close)}?" if close else f"write it like this: {EXAMPLE}"
-        raise UsageError(f"--mcp {given} is neither a server in {FILE}, nor an address or a program.", hint=known)
-    return McpCommand(_fitting(_called(words)), tuple(words))
+        close = difflib.get_close_matches(text, chat_file.mcp_servers, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"write it like this: {EXAMPLE}"
+        raise UsageError(f"--mcp {text} is neither a server in {FILE}, nor an address or a program.", hint=hint)
+    return McpCommand(_as_name(_program(words)), tuple(words))
 
 
-def _of_entry(name: str, entry: McpServerEntry) -> McpServer:
+def _from_entry(name: str, entry: McpServerEntry) -> McpServer:
     where = f"{FILE}: the MCP server {name}"
     if not _SERVER_NAME.fullmatch(name):
         raise UsageError(f"{where} has a name that is not of letters, digits, - and _, 32 at most.", hint="rename it.")
     if entry.url is not None and entry.command is None and not entry.env and _is_address(entry.url):
-        headers = {key: _filled(value, where) for key, value in entry.headers.items()}
+        headers = {key: _substituted(value, where) for key, value in entry.headers.items()}
         return McpAddress(name, entry.url, dict(_header(f"{key}: {value}") for key, value in headers.items()))
-    words = _words(entry.command) if isinstance(entry.command, str) else [*map(_at_home, entry.command or [])]
+    words = _split_command(entry.command) if isinstance(entry.command, str) else [*map(_expanded, entry.command or [])]
     if words and entry.url is None and not entry.headers:
-        return McpCommand(name, tuple(words), {key: _filled(value, where) for key, value in entry.env.items()})
+        return McpCommand(name, tuple(words), {key: _substituted(value, where) for key, value in entry.env.items()})
     raise UsageError(
         f"{where} has to have either a `command` (and `env`) or a `url` that begins with http (and `headers`).",
         hint="docs/mcp.md shows both.",
     )
 
 
-def _words(line: str) -> list[str]:
-    """A command line in words, as a shell splits it, and `~` at their beginning is home; nothing else is obeyed."""
+def _split_command(line: str) -> list[str]:
+    """Split a command line as a shell does; `~` at the beginning of a word is home; nothing else is expanded."""
     splitter = shlex.shlex(line, posix=True, punctuation_chars=False)
     splitter.whitespace_split, splitter.commenters = True, ""
     if sys.platform == "win32":
-        splitter.escape = ""  # there it stands between folders
+        splitter.escape = ""  # there it separates folders
     try:
-        words = [_at_home(word) for word in splitter]
+        words = [_expanded(word) for word in splitter]
     except ValueError as error:
         raise UsageError(f"--mcp {line}: {error}.", hint="close the quotes.") from None
     if not words:
@@ -185,14 +186,14 @@ def _words(line: str) -> list[str]:
     return words
 
 
-def _at_home(word: str) -> str:
+def _expanded(word: str) -> str:
     return str(Path(word).expanduser()) if word == "~" or word.startswith("~/") else word
 
 
-def _called(words: Sequence[str]) -> str:
-    """The program among the words of a command."""
+def _program(words: Sequence[str]) -> str:
+    """Return the name of the program among the words of a command, without its launcher."""
     first, *rest = [Path(word).name for word in words if not word.startswith("-")] or [""]
-    while rest and (_STARTERS.fullmatch(first) or first in _STARTING):
+    while rest and (_LAUNCHERS.fullmatch(first) or first in _LAUNCHER_WORDS):
         first, *rest = rest
     return first.partition("@")[0].removesuffix(".py").removesuffix(".js")
 
@@ -207,30 +208,30 @@ def _host(url: str) -> str:
     return host
 
 
-def _is_address(given: str) -> bool:
-    return given.lower().startswith(("http://", "https://"))
+def _is_address(text: str) -> bool:
+    return text.lower().startswith(("http://", "https://"))
 
 
-def _fitting(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:32] or "server"
+def _as_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:32] or "server"
 
 
-def _header(given: str) -> tuple[str, str]:
-    """Name and value. No error shows them: the value may be a key."""
-    name, colon, value = given.partition(":")
+def _header(text: str) -> tuple[str, str]:
+    """Return the name and the value of a header. No error shows them: the value may be a key."""
+    name, colon, value = text.partition(":")
     value = value.strip()
     if not colon or not _HEADER_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
         raise UsageError(
-            "a header of an MCP server is no name, colon and value in ASCII letters.",
+            "a header of an MCP server is no name, colon and value in ASCII characters.",
             hint='write it like this: "Authorization: Bearer KEY".',
         )
     return name, value
 
 
-def _filled(value: str, where: str) -> str:
-    """With what the environment says in place of `${NAME}`."""
+def _substituted(value: str, where: str) -> str:
+    """Replace each `${NAME}` by the value of the environment variable."""
 
-    def found(variable: re.Match[str]) -> str:
+    def value_of(variable: re.Match[str]) -> str:
         if (text := os.environ.get(variable[1])) is None:
             raise UsageError(
                 f"{where} needs the environment variable {variable[1]}, which is not set.",
@@ -238,4 +239,4 @@ def _filled(value: str, where: str) -> str:
             )
         return text
 
-    return _VARIABLE.sub(found, value)
+    return _VARIABLE.sub(value_of, value)

@@ -29,25 +29,22 @@ if TYPE_CHECKING:
 
     from hermes_cli.prompting.messages import ToolCall
 
-EXAMPLE = 'write functions like this one: def get_weather(city: str) -> str: """Get the weather of a city."""'
-
-
 T = TypeVar("T")
 
-LIMIT = 60.0  # seconds that a call may take
-_SLICE = 0.1  # seconds: Windows delivers Ctrl-C only between waits
+EXAMPLE = 'write functions like this one: def get_weather(city: str) -> str: """Get the weather of a city."""'
+TIMEOUT = 60.0  # seconds of a call
+_POLL = 0.1  # seconds: Windows delivers Ctrl-C only between waits
 
 
 @dataclass(frozen=True)
 class Tool:
-    """What the model may call.
+    """A tool.
 
     Attributes:
         name: as the model calls it.
-        schema: its declaration in OpenAI's shape, under that name.
-        origin: whose it is: "tools.py", "mcp: files".
-        call: takes arguments by name and the most seconds to wait, and returns the text that the model reads;
-            raises ToolFailedError.
+        schema: declaration in OpenAI's shape, under that name.
+        origin: "tools.py", "mcp: files".
+        call: takes arguments by name and a timeout in seconds, and returns the result as text; raises ToolFailedError.
     """
 
     name: str
@@ -57,54 +54,54 @@ class Tool:
 
     @property
     def description(self) -> str:
-        """What it says it does; empty if nothing."""
+        """Description in the declaration; may be empty."""
         return str(self.schema["function"].get("description") or "")
 
 
 class ToolFailedError(HermesError):
-    """A call came to nothing; the message is what the model is told."""
+    """A call failed; the message is what the model is told."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, hint="the model is told; it may try again.")
 
 
 def load_tools(path: Path) -> dict[str, Tool]:
-    """The public functions that a file defines, by name.
+    """Return the public functions that a file defines, by name.
 
     Raises:
         NotFoundError: no such file.
-        UsageError: the file does not run, defines no function, or a function's types cannot be told to a model.
+        UsageError: the file does not run, defines no function, or a function's types have no JSON schema.
     """
     if not path.is_file():
         raise NotFoundError(f"there is no tools file {path}.", hint="give --tools the path of a Python file.")
-    module = _run(path)
-    tools = {function.__name__: _tool(function, path) for function in _functions(module)}
+    module = _import_file(path)
+    tools = {function.__name__: _tool_of(function, path) for function in _public_functions(module)}
     if not tools:
         raise UsageError(f"{path} defines no public function, so there is no tool in it.", hint=EXAMPLE)
     return tools
 
 
-def run_tool(tools: Mapping[str, Tool], call: ToolCall, seconds: float = LIMIT) -> str:
-    """Run a call and return its result as the text the model reads.
+def run_tool(tools: Mapping[str, Tool], call: ToolCall, timeout: float = TIMEOUT) -> str:
+    """Run a call and return its result as the text that the model reads.
 
     Raises:
-        ToolFailedError: no such tool, wrong arguments, too late, or it failed.
+        ToolFailedError: no such tool, wrong arguments, a timeout, or it failed.
     """
     if call.name not in tools:
         raise ToolFailedError(f"there is no tool {call.name}; there is {', '.join(tools)}")
-    return tools[call.name].call(call.arguments, seconds)
+    return tools[call.name].call(call.arguments, timeout)
 
 
-def outcome(future: futures.Future[T], seconds: float) -> T:
-    """What comes of work that another thread does; Ctrl-C ends the waiting at once, and cancels it.
+def wait_for(future: futures.Future[T], timeout: float) -> T:
+    """Return the result of another thread's work. Ctrl-C ends the wait at once, and cancels the work.
 
     Raises:
-        TimeoutError: it took longer; it is cancelled, then, too.
+        TimeoutError: it took longer; it is cancelled then, too.
     """
-    end = time.monotonic() + seconds
+    end = time.monotonic() + timeout
     try:
-        while not future.done() and (left := end - time.monotonic()) > 0:
-            futures.wait([future], min(left, _SLICE))
+        while not future.done() and (remaining := end - time.monotonic()) > 0:
+            futures.wait([future], min(remaining, _POLL))
     except BaseException:
         future.cancel()
         raise
@@ -114,23 +111,23 @@ def outcome(future: futures.Future[T], seconds: float) -> T:
     return future.result()
 
 
-def _call(function: Callable[..., object], arguments: Mapping[str, Any], seconds: float) -> str:
-    """Call a function of the user's: a string is the result as it is, anything else as JSON.
+def _call(function: Callable[..., object], arguments: Mapping[str, Any], timeout: float) -> str:
+    """Call a function: a string is the result as it is, anything else as JSON.
 
-    What it prints meanwhile goes to standard error: the answer has standard output for itself.
+    Its prints go to standard error: the answer has standard output for itself.
     """
     future: futures.Future[str] = futures.Future()
-    future.set_running_or_notify_cancel()  # so that a late result has where to go
-    thread = threading.Thread(target=_work, args=(future, function, arguments), name="tool", daemon=True)
+    future.set_running_or_notify_cancel()  # so that it can take a late result
+    thread = threading.Thread(target=_run_in_thread, args=(future, function, arguments), name="tool", daemon=True)
     try:
         with redirect_stdout(sys.stderr):
             thread.start()
-            return outcome(future, seconds)
+            return wait_for(future, timeout)
     except TimeoutError:
-        raise ToolFailedError(f"it did not return within {seconds:g} s; it may still be running") from None
+        raise ToolFailedError(f"it did not return within {timeout:g} s; it may still be running") from None
 
 
-def _work(future: futures.Future[str], function: Callable[..., object], arguments: Mapping[str, Any]) -> None:
+def _run_in_thread(future: futures.Future[str], function: Callable[..., object], arguments: Mapping[str, Any]) -> None:
     from pydantic import ValidationError  # noqa: PLC0415 - 0.1 s, only where there are functions
 
     try:
@@ -145,7 +142,7 @@ def _work(future: futures.Future[str], function: Callable[..., object], argument
         future.set_exception(ToolFailedError(f"{type(error).__name__}: {error}"))
 
 
-def _run(path: Path) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
     name = f"hermes_tools_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -167,13 +164,13 @@ def _run(path: Path) -> ModuleType:
     return module
 
 
-def _functions(module: ModuleType) -> Iterator[Callable[..., object]]:
+def _public_functions(module: ModuleType) -> Iterator[Callable[..., object]]:
     for name, value in vars(module).items():
         if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_"):
             yield value
 
 
-def _tool(function: Callable[..., object], path: Path) -> Tool:
+def _tool_of(function: Callable[..., object], path: Path) -> Tool:
     from pydantic import PydanticUserError, TypeAdapter, validate_call  # noqa: PLC0415 - as above
 
     where = f"{path}, function {function.__name__}"
@@ -184,14 +181,14 @@ def _tool(function: Callable[..., object], path: Path) -> Tool:
             raise UsageError(f"{where}: the parameter {parameter.name} has no type.", hint=EXAMPLE)
     try:
         parameters = TypeAdapter(cast("Any", function)).json_schema()
-        checked = validate_call(function)
+        validated = validate_call(function)
     except (PydanticUserError, NameError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"{where}: its types cannot be told to a model: {reason}", hint=EXAMPLE) from error
+        raise UsageError(f"{where}: its types have no JSON schema: {reason}", hint=EXAMPLE) from error
     parameters.pop("additionalProperties", None)
     for declaration in parameters.get("properties", {}).values():
         declaration.pop("title", None)
     description = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
     declared = {"name": function.__name__, "description": description, "parameters": parameters}
     schema = {"type": "function", "function": declared}
-    return Tool(function.__name__, schema, path.name, partial(_call, checked))
+    return Tool(function.__name__, schema, path.name, partial(_call, validated))

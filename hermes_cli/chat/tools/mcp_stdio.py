@@ -1,4 +1,4 @@
-"""An MCP server as a child process: messages over its pipes, one a line, and its end, whatever it does.
+"""An MCP server as a child process: messages over its pipes, one per line, and ending it whatever it does.
 
 In place of the SDK's `stdio_client`, which reads a long line in a time that grows with the square of its length (mcp
 2.3, 50 MB: 18 s, measured; here 0.5 s), and puts what the server says on standard error on our screen.
@@ -36,29 +36,25 @@ if TYPE_CHECKING:
 
     from hermes_cli.chat.tools.config import McpCommand
 
-MOST_BYTES = 256 * 2**20  # of one message; more ends the connection
+MAX_MESSAGE = 256 * 2**20  # bytes; more ends the connection
 # Seconds. The MCP specification, "Lifecycle", section "Shutdown": close its input, wait, then SIGTERM, then SIGKILL.
-LEAVES_WITHIN, ENDS_WITHIN = 2.0, 1.0
+EXIT_TIMEOUT, TERMINATE_TIMEOUT = 2.0, 1.0
 _POLL = 0.01
 
 
 class McpProcess:
-    """The process of a server.
-
-    Attributes:
-        said: the last lines that it wrote to standard error.
-    """
+    """The process of a server, and the last lines of its standard error."""
 
     def __init__(self, command: McpCommand) -> None:
-        self.said: deque[str] = deque(maxlen=20)
+        self.stderr_lines: deque[str] = deque(maxlen=20)
         self._command = command
         self._process: ServerProcess | None = None
-        self._listener: threading.Thread | None = None
+        self._stderr_reader: threading.Thread | None = None
         self._fault: str | None = None
 
     @property
-    def ended(self) -> str | None:
-        """How it ended, or why it has to, in words; None if neither."""
+    def exit_reason(self) -> str | None:
+        """How the process ended, or why it has to end; None if neither."""
         if self._fault:
             return self._fault
         code = self._process.returncode if self._process else None
@@ -69,7 +65,7 @@ class McpProcess:
         return f"it ended with {code}"
 
     def kill(self) -> None:
-        """End it and its children now, from any thread."""
+        """Kill the process and its children, from any thread."""
         if self._process is None or self._process.returncode is not None:
             return
         with suppress(OSError):
@@ -79,14 +75,14 @@ class McpProcess:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     @asynccontextmanager
-    async def messages(self) -> AsyncGenerator[TransportStreams, None]:
-        """Start it, and exchange messages with it; it has ended when this ends.
+    async def transport(self) -> AsyncGenerator[TransportStreams, None]:
+        """Start the process, and exchange messages with it; it has ended when this ends.
 
         Raises:
             OSError: it cannot be started.
         """
         self._process = process = await self._start()
-        # No waiting until it is certain that the process is looked after.
+        # No await from here until the `try` that ends the process.
         incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         write, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
         async with anyio.create_task_group() as tasks:
@@ -99,17 +95,17 @@ class McpProcess:
                     await _stop(process)
                     for stream in (read, write, incoming, outgoing):
                         stream.close()
-                    if self._listener:
-                        self._listener.join(_POLL)  # for its last words; its own children may keep the pipe open
+                    if self._stderr_reader:
+                        self._stderr_reader.join(_POLL)  # for its last words; its own children may keep the pipe open
                 tasks.cancel_scope.cancel()
 
     async def _read(self, process: ServerProcess, incoming: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
-        """Hand on what comes; what is no message is handed on as the error that it is."""
+        """Send messages on; what is not a message is sent on as an error."""
         assert process.stdout  # noqa: S101 - for types: it is a pipe
         pieces: list[bytes] = []
         size = 0
         with suppress(anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, OSError), incoming:
-            while size <= MOST_BYTES:
+            while size <= MAX_MESSAGE:
                 piece = await process.stdout.receive(2**20)
                 first, *lines = piece.split(b"\n")
                 pieces.append(first)
@@ -117,33 +113,35 @@ class McpProcess:
                 for line in lines:
                     whole, pieces, size = b"".join(pieces), [line], len(line)
                     await incoming.send(_message(whole))
-            self._fault = f"it sent a message of more than {MOST_BYTES:,} bytes"
+            self._fault = f"it sent a message of more than {MAX_MESSAGE:,} bytes"
 
     async def _start(self) -> ServerProcess:
-        reading, writing = os.pipe()
+        read_end, write_end = os.pipe()
         try:
-            with open(writing, "w", encoding="utf-8") as errors:  # noqa: PTH123, ASYNC230 - a pipe, not a path
+            with open(write_end, "w", encoding="utf-8") as errors:  # noqa: PTH123, ASYNC230 - a pipe, not a path
                 process = await _spawn(self._command, errors)
         except BaseException:
-            os.close(reading)
+            os.close(read_end)
             raise
-        self._listener = threading.Thread(target=self._listen, args=(reading,), name="mcp stderr", daemon=True)
-        self._listener.start()
+        self._stderr_reader = threading.Thread(
+            target=self._read_stderr, args=(read_end,), name="mcp stderr", daemon=True
+        )
+        self._stderr_reader.start()
         return process
 
-    def _listen(self, reading: int) -> None:
-        with open(reading, "rb") as errors:
+    def _read_stderr(self, read_end: int) -> None:
+        with open(read_end, "rb") as errors:
             while line := errors.readline(1000):
                 if text := line.decode("utf-8", "replace").strip():
-                    self.said.append(text)
+                    self.stderr_lines.append(text)
 
 
 async def _spawn(command: McpCommand, errors: TextIO) -> ServerProcess:
     program, *arguments = command.words
     environment = get_default_environment() | dict(command.env)
     if sys.platform == "win32":
-        found = get_windows_executable_command(program)
-        return await create_windows_process(found, arguments, environment, errors)
+        executable = get_windows_executable_command(program)
+        return await create_windows_process(executable, arguments, environment, errors)
     else:  # noqa: RET505 - mypy tells platforms apart by this
         # A session of its own: Ctrl-C on our terminal is not for it, and its children end with it.
         return await anyio.open_process([program, *arguments], env=environment, stderr=errors, start_new_session=True)
@@ -156,8 +154,8 @@ async def _write(
 ) -> None:
     assert process.stdin  # noqa: S101 - for types: it is a pipe
     with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
-        async for one in outgoing:
-            text = one.message.model_dump_json(by_alias=True, exclude_unset=True)
+        async for message in outgoing:
+            text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
             await process.stdin.send(text.encode() + b"\n")
     incoming.close()  # nobody waits for an answer to what could not be sent
 
@@ -170,19 +168,19 @@ def _message(line: bytes) -> SessionMessage | Exception:
 
 
 async def _stop(process: ServerProcess) -> None:
-    """End it: politely, and if need be by force; and whatever it started."""
+    """End the process, if need be by force, and the processes that it started."""
     assert process.stdin  # noqa: S101 - for types: they are pipes
     assert process.stdout  # noqa: S101
-    await _closed(process.stdin)
-    await _ended(process, LEAVES_WITHIN)
+    await _close(process.stdin)
+    await _wait_for_exit(process, EXIT_TIMEOUT)
     if sys.platform == "win32":
         if process.returncode is None:
             await terminate_windows_process_tree(process)
         close_process_job(process)
     elif isinstance(process, Process):
-        await terminate_posix_process_tree(process, ENDS_WITHIN)
-    await _ended(process, ENDS_WITHIN)
-    await _closed(process.stdout)
+        await terminate_posix_process_tree(process, TERMINATE_TIMEOUT)
+    await _wait_for_exit(process, TERMINATE_TIMEOUT)
+    await _close(process.stdout)
     # asyncio's transport stays open as long as any heir of the process holds a pipe, and nothing public closes it.
     transport = getattr(getattr(process, "_process", None), "_transport", None)
     if transport is not None:
@@ -190,13 +188,13 @@ async def _stop(process: ServerProcess) -> None:
             transport.close()
 
 
-async def _ended(process: ServerProcess, seconds: float) -> None:
-    """Not by `wait`, which waits for its pipes, too, and its children may hold those."""
+async def _wait_for_exit(process: ServerProcess, seconds: float) -> None:
+    """Wait for the exit code. `process.wait` waits for its pipes, too, and its children may hold those."""
     with anyio.move_on_after(seconds):
         while process.returncode is None:  # noqa: ASYNC110 - nothing tells
             await anyio.sleep(_POLL)
 
 
-async def _closed(stream: anyio.abc.AsyncResource) -> None:
+async def _close(stream: anyio.abc.AsyncResource) -> None:
     with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
         await stream.aclose()

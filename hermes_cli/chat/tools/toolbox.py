@@ -1,4 +1,4 @@
-"""The tools of a chat: whose they are, under which names the model calls them, and what comes of its calls."""
+"""The tools of a chat: whose they are, their names for the model, the user's consent, and the results of calls."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import re
 import time
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hermes_cli import paths
-from hermes_cli.chat.tools.config import chosen_servers, read_file
-from hermes_cli.chat.tools.functions import LIMIT, Tool, ToolFailedError, load_tools, run_tool
-from hermes_cli.chat.tools.mcp_client import McpServers, McpStatus
+from hermes_cli.chat.tools.config import chosen_servers, read_chat_file
+from hermes_cli.chat.tools.functions import TIMEOUT, Tool, ToolFailedError, load_tools, run_tool
 from hermes_cli.chat.view import ToolResult
 from hermes_cli.errors import HermesError, UsageError
 
@@ -20,15 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from hermes_cli.chat.tools.config import McpServer
-    from hermes_cli.chat.tools.consent import Consent
+    from hermes_cli.chat.tools.mcp_client import McpServers, McpStatus
     from hermes_cli.prompting.messages import ToolCall
 
-MOST_CHARACTERS = 16_000  # of a result that the model reads: about 4,000 tokens of English
-NAME_CHARACTERS = 64  # of a tool's name, as OpenAI's API has it
+MAX_RESULT = 16_000  # characters of a result that the model reads: about 4,000 tokens of English
+MAX_NAME = 64  # characters of a tool's name, as in OpenAI's API
+MAX_SHOWN = 2_000  # characters of a call that is asked for
+REFUSED = "the user did not allow this call"
 
 
 class ToolListing(NamedTuple):
-    """A tool as it is listed: the first line of what it says it does, and whether its calls are asked for."""
+    """A row of /tools: the first line of the description, and whether calls are asked for."""
 
     name: str
     origin: str
@@ -36,94 +38,155 @@ class ToolListing(NamedTuple):
     run: Literal["allowed", "asks"]
 
 
+class Consent:
+    """Decides whether a call may be run: it was allowed beforehand, or the user is asked."""
+
+    def __init__(
+        self, ask: Callable[[str], str] | None, *, allow: Sequence[str] = (), everything: bool = False
+    ) -> None:
+        """Store the rules.
+
+        Args:
+            ask: shows a question and returns the typed line; raises OSError where nobody can type.
+            allow: patterns of names that need no question, `*` for any characters.
+            everything: no tool needs a question.
+        """
+        self._ask, self._allow, self._everything = ask, tuple(allow), everything
+        self._always: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def allows(self, tool: Tool) -> bool:
+        """Whether calls need no question. "Always" ends when a server changes the tool's declaration."""
+        return (
+            self._everything
+            or any(fnmatchcase(tool.name, pattern) for pattern in self._allow)
+            or self._always.get((tool.origin, tool.name)) == tool.schema
+        )
+
+    def refusal(self, tool: Tool, call: ToolCall) -> str | None:
+        """Ask if needed; return the reason for the model why the call must not be run, or None if it may.
+
+        Raises:
+            UsageError: nobody can be asked.
+        """
+        if self.allows(tool):
+            return None
+        question = f"Run {printable(call)} ({tool.origin})?\n[y]es, [a]lways in this chat, [n]o, or why not: "
+        answer = self._answer(question).strip()
+        word, _, rest = answer.partition(" ")
+        word = word.strip(",.:;!").lower()
+        if word in {"y", "yes", "a", "always"} and not rest:
+            if word.startswith("a"):
+                self._always[tool.origin, tool.name] = tool.schema
+            return None
+        reason = rest.strip() if word in {"n", "no"} else answer
+        return f"{REFUSED}: {reason}" if reason else REFUSED
+
+    def _answer(self, question: str) -> str:
+        try:
+            if self._ask is not None:
+                return self._ask(question)
+        except OSError:
+            pass
+        raise UsageError(
+            f"the model wants a tool run ({question.splitlines()[0]}), and there is no terminal to ask on.",
+            hint="add --allow NAME to run that tool without asking, or --yes for all of them.",
+        )
+
+
+def printable(call: ToolCall) -> str:
+    """Return a call on one line; characters that are invisible or reorder others are escaped."""
+    text = str(call)
+    left_out = len(text) - MAX_SHOWN
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:MAX_SHOWN])
+    return f"{line} … and {left_out:,} characters more" if left_out > 0 else line
+
+
 class Toolbox:
-    """Runs the calls of a model (`talk.Runner`). It has to be closed."""
+    """Runs the tool calls of a model (`agent_loop.ToolRunner`). It has to be closed."""
 
     def __init__(
         self,
         consent: Consent,
         warn: Callable[[str], None],
         *,
-        seconds: float = LIMIT,
-        most: int = MOST_CHARACTERS,
+        timeout: float = TIMEOUT,
+        max_result: int = MAX_RESULT,
     ) -> None:
-        """It is empty.
+        """Begin without tools.
 
         Args:
             consent: decides about each call.
-            warn: is told which tools of servers are left out, and why.
-            seconds: that a call may take.
-            most: characters of a result that the model reads.
+            warn: called with tools of servers that are left out, and why.
+            timeout: seconds of a call.
+            max_result: characters of a result that the model reads.
         """
-        self._consent, self._warn, self._seconds, self._most = consent, warn, seconds, most
-        self._own: dict[str, Tool] = {}
-        self._servers = McpServers()
+        self._consent, self._warn, self._timeout, self._max_result = consent, warn, timeout, max_result
+        self._functions: dict[str, Tool] = {}
+        self._servers: McpServers | None = None
         self._tools: dict[str, Tool] = {}
         self._warned: set[str] = set()
 
     def add(self, tools: Mapping[str, Tool]) -> None:
-        """Add Python's tools. Those of a file that was there before take its place.
+        """Add Python functions. Those of a file replace what the same file had before.
 
         Raises:
-            UsageError: there is one of that name from another file.
+            UsageError: another file has a tool of the same name.
         """
         for name, tool in tools.items():
-            if name in self._own and self._own[name].origin != tool.origin:
+            if name in self._functions and self._functions[name].origin != tool.origin:
                 raise UsageError(
-                    f"{tool.origin} and {self._own[name].origin} both have a tool {name}.", hint="rename one of them."
+                    f"{tool.origin} and {self._functions[name].origin} both have a tool {name}.",
+                    hint="rename one of them.",
                 )
         origins = {tool.origin for tool in tools.values()}
-        self._own = {name: tool for name, tool in self._own.items() if tool.origin not in origins} | dict(tools)
+        others = {name: tool for name, tool in self._functions.items() if tool.origin not in origins}
+        self._functions = others | dict(tools)
         self._collect()
+
+    def add_file(self, path: str) -> None:
+        """Add the functions of a file, or those that ship with hermes (`demo`). Errors as of `load_tools` and `add`."""
+        self.add(load_tools(paths.asset("demo_tools.py") if path == "demo" else Path(path).expanduser()))
 
     def begin(self, servers: Sequence[McpServer]) -> None:
         """Start MCP servers; `ready` waits for them."""
+        if not servers:
+            return
+        if self._servers is None:
+            from hermes_cli.chat.tools.mcp_client import McpServers  # noqa: PLC0415 - 0.5 s, only with servers
+
+            self._servers = McpServers()
         self._servers.begin(servers)
 
     def ready(self) -> None:
-        """Wait until it is known what servers offer.
-
-        Raises:
-            HermesError: one did not start; it is left out.
-        """
+        """Wait for the servers to list their tools; raise HermesError for one that did not start, which is left out."""
         try:
-            self._servers.ready()
+            if self._servers:
+                self._servers.ready()
         finally:
             self._collect()
 
-    def add_file(self, given: str) -> None:
-        """Add the tools of a file; `demo` stands for the one that ships with hermes.
-
-        Raises:
-            HermesError: as `load_tools` and `add`.
-        """
-        self.add(load_tools(paths.asset("demo_tools.py") if given == "demo" else Path(given).expanduser()))
-
-    def add_server(self, given: str) -> None:
-        """Connect to one more MCP server, by a name in chat.yaml, an address or a command line.
-
-        Raises:
-            HermesError: it is none of these, or does not start.
-        """
-        self.begin(chosen_servers([given], [], read_file()))
+    def add_server(self, text: str) -> None:
+        """Connect to one more MCP server, by a name in chat.yaml, an address or a command line."""
+        self.begin(chosen_servers([text], [], read_chat_file()))
         self.ready()
 
     def close(self) -> None:
         """End the servers."""
-        self._servers.close()
+        if self._servers:
+            self._servers.close()
 
     @property
     def schemas(self) -> Sequence[dict[str, Any]]:
-        """Declarations of the tools in OpenAI's shape, as they are by now."""
-        if self._servers.changed:
+        """Declarations in OpenAI's shape; those of a server that changed its list are read again."""
+        if self._servers and self._servers.changed:
             try:
                 self._collect()
             except (HermesError, TimeoutError) as error:
                 self._warn(f"the tools of an MCP server changed, and cannot be read: {error}")
         return [tool.schema for tool in self._tools.values()]
 
-    def described(self) -> list[ToolListing]:
-        """What there is."""
+    def listing(self) -> list[ToolListing]:
+        """Return a row for each tool."""
         return [
             ToolListing(
                 tool.name,
@@ -135,11 +198,11 @@ class Toolbox:
         ]
 
     def servers(self) -> list[McpStatus]:
-        """The MCP servers there are."""
-        return self._servers.statuses
+        """Return a row for each MCP server."""
+        return self._servers.statuses if self._servers else []
 
     def run(self, call: ToolCall) -> ToolResult:
-        """What comes of a call. Seconds are those of the tool, not those in which the user decided.
+        """Run a call if it is allowed. Its seconds are without those in which the user decided.
 
         Raises:
             UsageError: the user has to be asked, and cannot be.
@@ -149,56 +212,85 @@ class Toolbox:
         began = time.monotonic()
         try:
             if refusal is not None:
-                raise ToolFailedError(refusal)  # noqa: TRY301 - told like all that went wrong
-            text, failed = run_tool(self._tools, call, self._seconds), False
+                raise ToolFailedError(refusal)  # noqa: TRY301 - reported like every other failure
+            text, failed = run_tool(self._tools, call, self._timeout), False
         except ToolFailedError as error:
             text, failed = error.message, True
         seconds = time.monotonic() - began
-        shown, cut = _shortened(text, self._most)
+        shortened, cut = _shortened(text, self._max_result)
         if failed:
-            shown = json.dumps({"error": shown}, ensure_ascii=False)
-        return ToolResult(shown, failed, cut, seconds)
+            shortened = json.dumps({"error": shortened}, ensure_ascii=False)
+        return ToolResult(shortened, failed, cut, seconds)
 
     def _collect(self) -> None:
-        """Name the tools there are by now; those of Python files keep their names."""
-        tools = dict(self._own)
-        for tool in self._usable(self._servers.tools()):
-            named = _named(tool, tools)
+        """Name all tools; those of Python files keep their names."""
+        tools = dict(self._functions)
+        for tool in self._enforceable(self._servers.tools() if self._servers else ()):
+            named = _with_free_name(tool, tools)
             tools[named.name] = named
         self._tools = tools
 
-    def _usable(self, tools: Iterable[Tool]) -> Iterable[Tool]:
-        """Those whose arguments can be enforced; one that is not must not take the others with it."""
+    def _enforceable(self, tools: Iterable[Tool]) -> Iterable[Tool]:
+        """Yield the tools whose arguments a grammar can hold, and warn once of each other one."""
         for tool in tools:
             from hermes_cli.prompting.structured_output import tool_calls  # noqa: PLC0415 - only where there are servers
 
             try:
                 tool_calls([tool.schema], notes=[])
             except UsageError as error:
-                self._leave_out(f"{tool.name} ({tool.origin}) is left out: {error.message}")
+                warning = f"{tool.name} ({tool.origin}) is left out: {error.message}"
+                if warning not in self._warned:
+                    self._warned.add(warning)
+                    self._warn(warning)
             else:
                 yield tool
 
-    def _leave_out(self, why: str) -> None:
-        if why not in self._warned:
-            self._warned.add(why)
-            self._warn(why)
+
+def open_toolbox(
+    files: Sequence[str],
+    servers: Sequence[str],
+    headers: Sequence[str],
+    *,
+    allowed: Sequence[str],
+    yes: bool,
+    ask: Callable[[str], str] | None,
+    warn: Callable[[str], None],
+) -> Toolbox:
+    """Return the toolbox that flags and chat.yaml ask for; close it. Its MCP servers are starting: see `ready`.
+
+    Args:
+        files: Python files with typed functions; `demo` is the one that ships with hermes.
+        servers: names in chat.yaml, addresses and command lines.
+        headers: `Name: value`, for the one address.
+        allowed: patterns of tools that run without a question, beside those of chat.yaml.
+        yes: all tools do.
+        ask: shows a question and returns the typed line.
+        warn: called with tools that are left out.
+
+    Raises:
+        HermesError: a file, a server, a header or chat.yaml is invalid.
+    """
+    chat_file = read_chat_file()
+    toolbox = Toolbox(Consent(ask, allow=[*chat_file.allow, *allowed], everything=yes), warn)
+    for path in files:
+        toolbox.add_file(path)
+    toolbox.begin(chosen_servers(servers, headers, chat_file))
+    return toolbox
 
 
-def _named(tool: Tool, taken: Mapping[str, Tool]) -> Tool:
-    """The tool under a name that models can call and that no other one has."""
+def _with_free_name(tool: Tool, taken: Mapping[str, Tool]) -> Tool:
+    """Return the tool under a name that models can call and that no other tool has."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", tool.name)
     server = re.sub(r"[^A-Za-z0-9_-]", "_", tool.origin.partition(": ")[2])
     names = (plain, f"{server}_{plain}", *(f"{number}_{server}_{plain}" for number in range(2, len(taken) + 3)))
-    name = next(short for name in names if (short := name[:NAME_CHARACTERS]) not in taken)
-    declared = {**tool.schema["function"], "name": name}
-    return replace(tool, name=name, schema={**tool.schema, "function": declared})
+    name = next(short for name in names if (short := name[:MAX_NAME]) not in taken)
+    return replace(tool, name=name, schema={**tool.schema, "function": {**tool.schema["function"], "name": name}})
 
 
-def _shortened(text: str, most: int) -> tuple[str, int]:
-    """Beginning and end of a text that is too long, and how many characters between them are left out."""
-    cut = len(text) - most
+def _shortened(text: str, limit: int) -> tuple[str, int]:
+    """Return the beginning and the end of a text that is too long, and the number of characters left out."""
+    cut = len(text) - limit
     if cut <= 0:
         return text, 0
-    head = most * 3 // 4
+    head = limit * 3 // 4
     return f"{text[:head]}\n[… {cut:,} characters left out here]\n{text[head + cut :]}", cut

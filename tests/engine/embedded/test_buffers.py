@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_cli.engine.embedded.dry_run import LoggedDevice, allocation, devices
+from hermes_cli.engine.embedded.dry_run import allocation, devices
+from hermes_cli.engine.embedded.messages import LoggedDevice
 from hermes_cli.errors import EngineError
-from hermes_cli.planning.memory import Part, Weights
+from hermes_cli.planning.memory import MemoryBreakdown, Weights
 
 MIB = 1 << 20
 WEIGHTS = Weights(embedding=1000, layers=(1, 2, 4, 8), output=100)
@@ -45,16 +46,16 @@ def buffers_log(**sizes: float) -> str:
 def test_all_on_the_cpu() -> None:
     log = cache_log(64, *["CPU"] * 4) + buffers_log(CPU=5.5)
     found = allocation(model_log(on="-----"), log, WEIGHTS)
-    assert found == (Part(1115, 64 * MIB, int(5.5 * MIB), MIB // 2),)
+    assert found == (MemoryBreakdown(1115, 64 * MIB, int(5.5 * MIB), MIB // 2),)
 
 
 def test_two_cards_and_a_pinned_host_buffer() -> None:
     log = cache_log(64, "CPU", "CUDA0", "CUDA0", "CUDA1") + buffers_log(CUDA0=100, CUDA1=50, CUDA_Host=8)
     found = allocation(model_log("CUDA0", "CUDA1", on="-0011"), log, WEIGHTS)
     assert found == (
-        Part(1001, 16 * MIB, 8 * MIB, MIB // 2),
-        Part(2 + 4, 32 * MIB, 100 * MIB),
-        Part(8 + 100, 16 * MIB, 50 * MIB),
+        MemoryBreakdown(1001, 16 * MIB, 8 * MIB, MIB // 2),
+        MemoryBreakdown(2 + 4, 32 * MIB, 100 * MIB),
+        MemoryBreakdown(8 + 100, 16 * MIB, 50 * MIB),
     )
 
 

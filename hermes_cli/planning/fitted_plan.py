@@ -1,0 +1,168 @@
+"""From what plans need and what there is to one plan, or to a refusal that says what would fit instead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hermes_cli.errors import DoesNotFitError, EngineError
+from hermes_cli.planning.memory import MemoryBreakdown
+from hermes_cli.planning.placement import GIB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
+
+    Tried = tuple[LoadPlan, "DryRun"]
+
+RAM = "RAM"
+NOTHING_FITS = "take a smaller quantization or model: hermes recommend"
+FORCE_HINT = "--force loads it all the same."
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """RAM or a GPU: what a plan needs there, and the bytes that are free for it."""
+
+    name: str
+    part: MemoryBreakdown
+    room: int
+
+    @property
+    def where(self) -> str:
+        """For sentences: "in RAM", "on GeForce RTX 4090"."""
+        return f"{'in' if self.name == RAM else 'on'} {self.name}"
+
+    @property
+    def missing(self) -> int:
+        """Bytes that it is short of; 0 if the plan fits."""
+        return max(self.part.total - self.room, 0)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What llama.cpp said to a plan: what it needs in RAM and then on each GPU, or why it cannot be."""
+
+    places: tuple[MemoryUse, ...] = ()
+    refusal: str = ""
+
+    @property
+    def missing(self) -> int:
+        """Bytes that it is short of, where it is short of most."""
+        return max((place.missing for place in self.places), default=0)
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be loaded."""
+        return not self.refusal and not self.missing
+
+
+@dataclass(frozen=True)
+class FittedPlan:
+    """A plan to load, what it needs, and what was given up for it (empty if nothing was)."""
+
+    plan: LoadPlan
+    places: tuple[MemoryUse, ...]
+    note: str = ""
+
+    @property
+    def gpu_layers(self) -> int:
+        """Layers on GPUs; none if llama.cpp finds no GPU, whatever the plan says."""
+        return self.plan.gpu_layers if len(self.places) > 1 else 0
+
+    @property
+    def total(self) -> MemoryBreakdown:
+        """Of all places together."""
+        return sum((place.part for place in self.places), MemoryBreakdown())
+
+
+def choose_plan(name: str, loading: LoadOverrides, plans: Sequence[Tried], alternatives: Sequence[Tried]) -> FittedPlan:
+    """The first plan that fits.
+
+    Args:
+        name: of the file, for messages.
+        loading: what the user insists on.
+        plans: how the plans did, the one wanted most first.
+        alternatives: the same of plans that are not what the user insists on.
+
+    Raises:
+        DoesNotFitError: none of the plans fits; the hint names the nearest that would.
+        EngineError: llama.cpp refused them all.
+    """
+    wanted, first = plans[0]
+    for plan, result in plans:
+        if result.fits:
+            return FittedPlan(plan, result.places, _note(plan, wanted, first))
+    if loading.force:
+        reason = first.refusal or f"it {_needs(first.places)}"
+        return FittedPlan(wanted, first.places, f"loaded because of --force: {reason}")
+    short = [(plan, result) for plan, result in plans if not result.refusal]
+    if not short:
+        raise EngineError(
+            f"llama.cpp cannot load {name} like this: {first.refusal}",
+            hint=f"leave out --kv-type and --context if they are given; `-v` shows llama.cpp's log. {FORCE_HINT}",
+        )
+    nearest, result = min(short, key=lambda one: one[1].missing)
+    alternative = next((_flags(loading, wanted, plan) for plan, found in alternatives if found.fits), "")
+    raise DoesNotFitError(
+        f"{name} does not fit: with {nearest.settings.context:,} tokens of context it {_needs(result.places)}.",
+        hint=f"{alternative or NOTHING_FITS}. {FORCE_HINT}",
+        alternative=alternative,
+    )
+
+
+def remaining_machine(machine: Machine, taken: FittedPlan) -> Machine:
+    """What is left of a machine when a plan is loaded there."""
+    on_ram = sum(place.part.total for place in taken.places if place.name == RAM)
+    on_devices = iter([place.part.total for place in taken.places if place.name != RAM])
+    devices = tuple(
+        replace(device, free=max(device.free - next(on_devices, 0), 0)) if device.usable else device
+        for device in machine.devices
+    )
+    unified = any(device.unified for device in machine.usable_devices)
+    on_gpus = sum(place.part.total for place in taken.places if place.name != RAM) if unified else 0
+    return replace(machine, devices=devices, ram_available=max(machine.ram_available - on_ram - on_gpus, 0))
+
+
+def _needs(places: Iterable[MemoryUse]) -> str:
+    """Both numbers for each place, those first where it is short."""
+    ordered = sorted(places, key=lambda place: -place.missing)
+    sizes = (
+        f"{_gibibytes(place.part.total)} {place.where}, where {_gibibytes(place.room)} are free"
+        for place in ordered
+        if place.part.total
+    )
+    return f"needs {', and '.join(sizes)}"
+
+
+def _note(plan: LoadPlan, wanted: LoadPlan, result: DryRun) -> str:
+    """What the plan has less of than the one that was wanted most, and why; empty if nothing."""
+    given_up = []
+    if plan.settings.context < wanted.settings.context:
+        given_up.append(f"context {plan.settings.context:,} instead of {wanted.settings.context:,} tokens")
+    if plan.gpu_layers < wanted.gpu_layers:
+        given_up.append(f"{plan.gpu_layers} of {wanted.gpu_layers} layers on the GPU, the rest on the CPU")
+    if not given_up:
+        return ""
+    if result.refusal:
+        return f"{', '.join(given_up)}: llama.cpp refused more ({result.refusal})"
+    worst = max(result.places, key=lambda place: place.missing)
+    return f"{', '.join(given_up)}: what was wanted {_needs([worst])}"
+
+
+def _flags(loading: LoadOverrides, wanted: LoadPlan, plan: LoadPlan) -> str:
+    """What to type for a plan instead of what was asked for."""
+    flags = []
+    if loading.context is not None and plan.settings.context != wanted.settings.context:
+        flags.append(f"--context {plan.settings.context}")
+    if plan.settings.k_type != wanted.settings.k_type:
+        flags.append(f"--kv-type {plan.settings.k_type}")
+    if loading.gpu_layers is not None and plan.gpu_layers != wanted.gpu_layers:
+        flags.append(f"--gpu-layers {plan.gpu_layers}")
+    return f"this would fit: {' '.join(flags)}"
+
+
+def _gibibytes(size: float) -> str:
+    return f"{size / GIB:.2f} GiB"

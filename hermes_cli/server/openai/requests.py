@@ -1,0 +1,297 @@
+"""Bodies of requests: what OpenAI documents, and what clients of llama.cpp's server, vLLM and Ollama add.
+
+Null is the same as a field that is left out. Unknown fields are ignored, since clients are made for several servers;
+those that would change the result and are not supported are refused by name (REFUSED). Messages, tools and schemas are
+taken as they are: prompting checks them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+from hermes_cli.engine.request import MOST_STOP_CHARACTERS, MOST_STOPS, RANGES, WHOLE
+
+MOST_CHOICES = 16  # of one request
+MOST_MESSAGES = 10_000
+MOST_PROMPTS = 64  # in one request for completions
+MOST_TEXTS = 128  # of all its prompts together
+MOST_STATED_STOPS = MOST_STOPS // 2  # the prompt format has some, too
+MOST_TOP_LOGPROBS = 20  # as OpenAI
+MOST_METADATA = 16  # pairs, as OpenAI has it; so are the lengths of their texts
+_TEXT = {"type": "string"}
+_OBJECT = {"type": "object"}
+_ROLE = {"enum": ["system", "developer", "user", "assistant", "tool", "function"]}
+_PART = {
+    "type": "object",
+    "properties": {"type": {"enum": ["text", "input_text", "output_text", "refusal"]}, "text": _TEXT},
+    "required": ["type"],
+}
+_CONTENT = {"anyOf": [_TEXT, {"type": "array", "items": _PART}, {"type": "null"}]}
+_STOP = {**_TEXT, "maxLength": MOST_STOP_CHARACTERS}
+
+
+def _number(value: object) -> object:
+    """Refuse what pydantic would convert to a number."""
+    if isinstance(value, bool | str | bytes):
+        raise ValueError("must be a number")  # noqa: TRY004 - what pydantic takes for "this is wrong"
+    return value
+
+
+def _texts(value: object) -> object:
+    """Make a list of one text, and leave empty texts out."""
+    listed = [value] if isinstance(value, str) else value
+    return [text for text in listed if text != ""] if isinstance(listed, list) else value
+
+
+def _kinds(described: str, *kinds: type) -> AfterValidator:
+    """Check for one of several types, without the branches of a union in the path of the error."""
+
+    def check(value: object) -> object:
+        if value is not None and type(value) not in kinds:
+            raise ValueError(f"must be {described}")
+        return value
+
+    return AfterValidator(check)
+
+
+def stated(name: str) -> WithJsonSchema:
+    """Describe a number that `SamplingOptions` checks, for the OpenAPI document."""
+    least, most = RANGES[name]
+    return WithJsonSchema({"type": "integer" if name in WHOLE else "number", "minimum": least, "maximum": most})
+
+
+Flag = Annotated[bool, Field(strict=True)]
+Whole = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Temperature = Annotated[Number, stated("temperature")]
+TopP = Annotated[Number, stated("top_p")]
+TopK = Annotated[Whole, stated("top_k")]
+MinP = Annotated[Number, stated("min_p")]
+RepeatPenalty = Annotated[Number, stated("repeat_penalty")]
+PresencePenalty = Annotated[Number, stated("presence_penalty")]
+FrequencyPenalty = Annotated[Number, stated("frequency_penalty")]
+Text = Annotated[str, Field(strict=True)]
+Texts = Annotated[
+    list[Annotated[str, Field(strict=True, max_length=MOST_STOP_CHARACTERS)]],
+    BeforeValidator(_texts),
+    Field(max_length=MOST_STATED_STOPS),
+    WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": MOST_STATED_STOPS}]}),
+]
+Messages = Annotated[
+    list[Any],
+    Field(min_length=1, max_length=MOST_MESSAGES),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_MESSAGES,
+            "items": {"type": "object", "properties": {"role": _ROLE, "content": _CONTENT}, "required": ["role"]},
+        }
+    ),
+]
+Object = Annotated[dict[str, Any], WithJsonSchema(_OBJECT)]
+ObjectOrText = Annotated[Any, _kinds("an object, or its JSON", dict, str), WithJsonSchema({"anyOf": [_OBJECT, _TEXT]})]
+FlagOrText = Annotated[
+    Any, _kinds("true, false or a text", bool, str), WithJsonSchema({"anyOf": [{"type": "boolean"}, _TEXT]})
+]
+Duration = Annotated[
+    Any, _kinds("seconds, or a text like 5m", int, float, str), WithJsonSchema({"anyOf": [{"type": "number"}, _TEXT]})
+]
+_TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_PROMPTS = {"type": "array", "minItems": 1, "maxItems": MOST_PROMPTS}
+PromptField = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {**_TEXT, "minLength": 1},
+                {**_PROMPTS, "items": {**_TEXT, "minLength": 1}},
+                _TOKENS,
+                {**_PROMPTS, "items": _TOKENS},
+            ]
+        }
+    ),
+]
+
+
+_Key = Annotated[str, StringConstraints(strict=True, max_length=64)]
+_Value = Annotated[str, StringConstraints(strict=True, max_length=512)]
+
+InputField = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "object"}, "minItems": 1, "maxItems": MOST_MESSAGES},
+            ]
+        }
+    ),
+]
+
+
+class LenientModel(BaseModel):
+    """A body that may have more fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class StreamOptions(LenientModel):
+    """What a stream has beside the reply."""
+
+    include_usage: Flag | None = Field(None, description="Send one more chunk at the end, with the usage.")
+
+
+class SharedFields(LenientModel):
+    """Fields of chats and completions. Sampling that is not given is as the model recommends."""
+
+    model: Text | None = Field(None, description="A served name or alias; empty is the server's first model.")
+    stream: Flag | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[Whole, Field(ge=1, le=MOST_CHOICES)] | None = None
+    max_tokens: Annotated[Whole, Field(ge=-1)] | None = Field(
+        None, description="The most to generate; -1 is as many as there is room for, and more than that is no error."
+    )
+    n_predict: Annotated[Whole, Field(ge=-1)] | None = Field(None, description="Another name of `max_tokens`.")
+    seed: Whole | None = Field(None, description="Of the draw; choice `i` of `n` has seed + i. Negative picks one.")
+    stop: Texts | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    presence_penalty: PresencePenalty | None = None
+    frequency_penalty: FrequencyPenalty | None = None
+    logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = Field(
+        None, description="By token id, what is added to its logit; -100 forbids it."
+    )
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    typical_p: Annotated[Number, stated("typical_p")] | None = None
+    repeat_penalty: RepeatPenalty | None = None
+    repetition_penalty: RepeatPenalty | None = Field(None, description="Another name of `repeat_penalty`.")
+    repeat_last_n: Annotated[Whole, stated("penalty_last_n")] | None = Field(
+        None, description="How many tokens all three penalties look at; -1 is all."
+    )
+    dry_multiplier: Annotated[Number, stated("dry_multiplier")] | None = None
+    dry_base: Annotated[Number, stated("dry_base")] | None = None
+    dry_allowed_length: Annotated[Whole, stated("dry_allowed_length")] | None = None
+    dry_penalty_last_n: Annotated[Whole, stated("dry_penalty_last_n")] | None = None
+    dry_sequence_breakers: Texts | None = None
+    mirostat: Annotated[Whole, stated("mirostat")] | None = None
+    mirostat_tau: Annotated[Number, stated("mirostat_tau")] | None = None
+    mirostat_eta: Annotated[Number, stated("mirostat_eta")] | None = None
+    ignore_eos: Flag | None = Field(None, description="No token ends the answer.")
+    min_tokens: Whole | None = Field(None, description="Only together with `ignore_eos`.")
+    response_format: Object | None = Field(None, description="text, json_object, or json_schema.")
+    json_schema: Object | None = Field(None, description="As llama.cpp's server takes it: a JSON schema.")
+    grammar: Text | None = Field(None, description="As llama.cpp's server takes it: GBNF, or Lark after `%llguidance`.")
+    guided_json: ObjectOrText = Field(None, description="As vLLM takes it: a JSON schema.")
+    guided_regex: Text | None = None
+    guided_choice: list[Text] | None = None
+    guided_grammar: Text | None = Field(None, description="GBNF, or Lark.")
+    structured_outputs: Object | None = Field(None, description="As vLLM takes it: json, regex, choice or grammar.")
+    keep_alive: Duration = Field(
+        None, description="How long the model stays in memory afterwards: seconds, `5m`; negative is for ever."
+    )
+
+
+class ChatRequest(SharedFields):
+    """OpenAI's Chat Completions."""
+
+    messages: Messages
+    max_completion_tokens: Annotated[Whole, Field(ge=-1)] | None = Field(
+        None, description="As `max_tokens`, and counts before it."
+    )
+    tools: list[Any] | None = Field(None, description="Functions on offer.")
+    tool_choice: Any = Field(None, description="`auto`, `none`, `required`, a function, or `allowed_tools`.")
+    parallel_tool_calls: Flag | None = None
+    logprobs: Flag | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
+    reasoning_effort: Text | None = Field(
+        None, description="`none` answers at once; `minimal` to `medium` limit the tokens of reasoning."
+    )
+    reasoning: Object | None = Field(None, description="As OpenRouter takes it: enabled, effort, max_tokens, exclude.")
+    thinking: Object | None = Field(None, description="As Anthropic takes it: type, budget_tokens.")
+    think: FlagOrText = Field(None, description="As Ollama takes it.")
+    enable_thinking: Flag | None = None
+    thinking_budget_tokens: Whole | None = Field(None, description="The most tokens of reasoning; -1 is any number.")
+    include_reasoning: Flag | None = Field(None, description="False leaves reasoning out of the answer.")
+    chat_template_kwargs: Object | None = Field(None, description="thinking, enable_thinking, keep_cots.")
+
+
+class CompletionRequest(SharedFields):
+    """OpenAI's older Completions: a prompt that is continued as it stands, without a chat template."""
+
+    prompt: PromptField = Field(description="A text, a list of texts, or of token ids.")
+    logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
+    echo: Flag | None = Field(None, description="Give the prompt back before the text.")
+    best_of: Whole | None = Field(None, description="Only the same as `n`.")
+
+
+class ResponseRequest(LenientModel):
+    """OpenAI's Responses, and a few of what llama.cpp's clients add."""
+
+    input: InputField = Field(description="A text, or messages, calls of functions, their outputs, and reasoning.")
+    model: Text | None = Field(None, description="A served name or alias; empty is the server's first model.")
+    instructions: Text | None = Field(None, description="A system prompt; those of earlier responses are not kept.")
+    previous_response_id: Text | None = Field(None, description="Of a stored response that this one goes on from.")
+    store: Flag | None = Field(None, description="Whether the response is kept in memory for a while; true by default.")
+    stream: Flag | None = None
+    tools: list[Any] | None = Field(None, description="Functions on offer.")
+    tool_choice: Any = Field(None, description="`auto`, `none`, `required`, a function, or `allowed_tools`.")
+    parallel_tool_calls: Flag | None = None
+    text: Object | None = Field(None, description="`format`: text, json_object or json_schema.")
+    reasoning: Object | None = Field(None, description="`effort`, as in chats; with `summary`, it is told as one.")
+    max_output_tokens: Annotated[Whole, Field(ge=1)] | None = Field(
+        None, description="The most to generate, reasoning included; more than there is room for is no error."
+    )
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
+    include: list[Any] | None = Field(
+        None, description="`message.output_text.logprobs`; nothing else changes anything."
+    )
+    metadata: Annotated[dict[_Key, _Value], Field(max_length=MOST_METADATA)] | None = Field(
+        None, description="Given back as it is."
+    )
+    seed: Whole | None = None
+    stop: Texts | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repeat_penalty: RepeatPenalty | None = None
+    presence_penalty: PresencePenalty | None = None
+    frequency_penalty: FrequencyPenalty | None = None
+    chat_template_kwargs: Object | None = Field(None, description="thinking, enable_thinking, keep_cots.")
+    keep_alive: Duration = Field(None, description="How long the model stays in memory afterwards, as in chats.")
+
+
+REFUSED: dict[str, tuple[object, ...]] = {
+    "adaptive_target": (-1,),
+    "add_generation_prompt": (True,),
+    "allowed_token_ids": ([],),
+    "audio": (),
+    "bad_words": ([],),
+    "chat_template": (),
+    "continue_final_message": (False,),
+    "documents": ([],),
+    "dynatemp_range": (0,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "lora": (),
+    "modalities": (["text"],),
+    "moderation": (),
+    "n_indent": (0,),
+    "prompt_logprobs": (0,),
+    "reasoning_format": ("auto", "deepseek"),
+    "samplers": ([],),
+    "stop_token_ids": ([],),
+    "suffix": ("",),
+    "t_max_predict_ms": (0, -1),
+    "top_n_sigma": (0, -1),
+    "truncate_prompt_tokens": (),
+    "use_beam_search": (False,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+    "xtc_probability": (0,),
+}
+"""Fields of other servers that would change the result and are not supported, with the values that ask for nothing."""

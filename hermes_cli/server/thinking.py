@@ -1,0 +1,138 @@
+"""Reasoning before the answer: whether, and how long, in all the fields that say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hermes_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hermes_cli.prompting.render import Format
+    from hermes_cli.server.openai.requests import ChatRequest
+
+# Tokens of reasoning for OpenAI's levels, as Gemini's OpenAI-compatible API maps them
+# (ai.google.dev/gemini-api/docs/openai); beyond them there is no limit but the context.
+BUDGETS: dict[str, int | None] = {
+    "minimal": 1024,
+    "low": 1024,
+    "medium": 8192,
+    "high": 24_576,
+    "xhigh": None,
+    "max": None,
+}
+_LEVELS = f"there are none, {', '.join(BUDGETS)}"
+
+
+@dataclass(frozen=True)
+class ThinkingChoice:
+    """Reasoning as a request asks for it.
+
+    Attributes:
+        think: None leaves it to the server's setting, or the model.
+        budget: the most tokens of reasoning; None for any number.
+        keep: earlier turns keep their reasoning.
+        show: give it to the client.
+        field: the field that asks for reasoning, for errors.
+    """
+
+    think: bool | None = None
+    budget: int | None = None
+    keep: bool = False
+    show: bool = True
+    field: str = ""
+
+
+def parse(body: ChatRequest) -> ThinkingChoice:
+    """Parse the fields of a request. Of two that contradict each other, the one that OpenAI documents counts.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+    given = list(_given(body))
+    field, think = next(((field, think) for field, think, _ in given if think is not None), ("", None))
+    budget = next((budget for _, _, budget in given if budget is not None), None)
+    hidden = body.include_reasoning is False or _flag(body.reasoning, "exclude", "reasoning") is True
+    return ThinkingChoice(
+        think,
+        None if think is False else budget,
+        _flag(body.chat_template_kwargs, "keep_cots", "chat_template_kwargs") is True,
+        not hidden,
+        field,
+    )
+
+
+def check(thinking: ThinkingChoice, template: Format, model: str) -> None:
+    """Check that a model can do what is asked.
+
+    Raises:
+        UsageError: reasoning is asked of a model that has none.
+    """
+    if thinking.think and thinking.field and not template.reasons:
+        raise UsageError(
+            f"asks for reasoning, and {model} has no reasoning mode.",
+            field=thinking.field,
+            hint="leave it out, or ask a model that reasons.",
+        )
+
+
+def _given(body: ChatRequest) -> Iterator[tuple[str, bool | None, int | None]]:
+    """Yield field, whether to think, and the budget."""
+    if body.reasoning_effort is not None:
+        yield "reasoning_effort", *_level(body.reasoning_effort, "reasoning_effort")
+    template = body.chat_template_kwargs
+    for name in ("thinking", "enable_thinking"):
+        yield f"chat_template_kwargs.{name}", _flag(template, name, "chat_template_kwargs"), None
+    yield from _openrouter(body.reasoning or {})
+    yield from _anthropic(body.thinking or {})
+    if isinstance(body.think, str):
+        yield "think", *_level(body.think, "think")
+    else:
+        yield "think", body.think, None
+    yield "enable_thinking", body.enable_thinking, None
+    yield "thinking_budget_tokens", *_tokens(body.thinking_budget_tokens, "thinking_budget_tokens")
+
+
+def _openrouter(given: dict[str, Any]) -> Iterator[tuple[str, bool | None, int | None]]:
+    if given.get("effort") is not None:
+        yield "reasoning.effort", *_level(given["effort"], "reasoning.effort")
+    yield "reasoning.enabled", _flag(given, "enabled", "reasoning"), None
+    off, budget = _tokens(given.get("max_tokens"), "reasoning.max_tokens")
+    yield "reasoning.max_tokens", True if budget else off, budget
+
+
+def _anthropic(given: dict[str, Any]) -> Iterator[tuple[str, bool | None, int | None]]:
+    if not given:
+        return
+    kinds = {"enabled": True, "disabled": False, "adaptive": None}
+    kind = given.get("type")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise UsageError(f"must be one of {', '.join(kinds)}.", field="thinking.type", hint="leave thinking out.")
+    yield "thinking.type", kinds[kind], _tokens(given.get("budget_tokens"), "thinking.budget_tokens")[1]
+
+
+def _level(given: object, field: str) -> tuple[bool, int | None]:
+    """Return whether to think, and the budget."""
+    if given == "none":
+        return False, None
+    if not isinstance(given, str) or given not in BUDGETS:
+        raise UsageError(f"is {str(given)[:40]!r}.", field=field, hint=f"{_LEVELS}.")
+    return True, BUDGETS[given]
+
+
+def _tokens(given: object, field: str) -> tuple[bool | None, int | None]:
+    """Return whether to think, and the budget: 0 is no thinking, and a negative number is no limit."""
+    if given is None:
+        return None, None
+    if not isinstance(given, int) or isinstance(given, bool):
+        raise UsageError("must be a number of tokens.", field=field, hint="give a whole number, or leave it out.")
+    return (None, None) if given < 0 else (False if given == 0 else None, given)
+
+
+def _flag(given: dict[str, Any] | None, name: str, of: str) -> bool | None:
+    value = (given or {}).get(name)
+    if value is not None and not isinstance(value, bool):
+        raise UsageError("must be true or false.", field=f"{of}.{name}", hint="leave it out for the default.")
+    return value
