@@ -159,7 +159,7 @@ PARAMETERS = dict(_parameters())
 """The numbers among the sampling options, by name.
 
 A new one is a field above and a sampler in embedded/sampler.py; HTTP requests have it with a field in
-server/openai/schemas.py, the command line with an option in commands/chat.py.
+server/openai/requests.py, the command line with an option in commands/chat.py.
 """
 
 

@@ -39,8 +39,8 @@ from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStart
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setattr(http_client, "PAUSE", 0.01)
-    with endpoint() as told:
-        yield told
+    with endpoint() as server:
+        yield server
 
 
 WHOLE = (

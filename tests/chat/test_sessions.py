@@ -150,8 +150,8 @@ def test_find(tmp_path: Path) -> None:
 def test_damaged_ones_that_were_kept_are_listed_but_never_meant(tmp_path: Path) -> None:
     path = saved(tmp_path, "talk", "one", "two", "three")
     path.write_bytes(path.read_bytes().replace(b'"two"', b"two"))
-    said: list[str] = []
-    session, _ = SessionFile.open(path, said.append)
+    warnings: list[str] = []
+    session, _ = SessionFile.open(path, warnings.append)
     session.close()
     os.utime(path, (1, 1))
     assert {one.name for one in list_sessions(tmp_path)} == {"talk", "talk.damaged"}

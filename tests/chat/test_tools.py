@@ -188,8 +188,8 @@ def test_demo_tools_never_change_their_answers() -> None:
         ("from json import dumps", "no public function"),
         ("def f(x): ...", "function f: the parameter x has no type"),
         ("def f(*x: int): ...", "only give arguments by name, not *x"),
-        ("def f(x: 'Nowhere'): ...", "function f: its types cannot be told to a model"),
-        ("from typing import Any\nclass C: ...\ndef f(x: C): ...", "function f: its types cannot be told to a model"),
+        ("def f(x: 'Nowhere'): ...", "function f: its types have no JSON schema"),
+        ("from typing import Any\nclass C: ...\ndef f(x: C): ...", "function f: its types have no JSON schema"),
     ],
 )
 def test_a_bad_file_is_one_clear_error(tmp_path: Path, source: str, says: str) -> None:

@@ -36,7 +36,7 @@ TEMPLATES = {"default": None, "tool_use": "tool_use"}  # names here, and in llam
 
 
 @dataclass
-class LoadedModel:
+class ModelRuntime:
     """A loaded model with all that works on it. `adapters` have to stay as long as it is used."""
 
     model: LlamaModel
@@ -83,7 +83,7 @@ class LoadedModel:
         )
 
 
-def load(request: LoadRequest, progress: Callable[[float], None]) -> LoadedModel:
+def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntime:
     """Load weights, context, adapters and draft model; decode once; set the number of threads.
 
     Args:
@@ -110,7 +110,7 @@ def load(request: LoadRequest, progress: Callable[[float], None]) -> LoadedModel
         special = reading.result()
     if plan.threads >= MANY_THREADS and not plan.gpu_layers:
         context.use_threads(fastest(plan.threads, partial(decode_seconds, context, plan.threads)), plan.threads)
-    return LoadedModel(
+    return ModelRuntime(
         model,
         context,
         adapters,
