@@ -7,6 +7,7 @@ lets them take turns.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +17,10 @@ from hermes_cli.catalog.names import ModelNames
 from hermes_cli.catalog.quantizations import quantization_in_file_name
 from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import EngineOptions
-from hermes_cli.errors import DoesNotFitError, UsageError
+from hermes_cli.errors import DoesNotFitError, EngineError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.gguf.types import FILE_TYPES
+from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.fitted_plan import remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.placement import GIB
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from hermes_cli.errors import HermesError
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.fitted_plan import FittedPlan
+    from hermes_cli.planning.load_plan import LoadPlan
     from hermes_cli.server.settings import ModelEntry, ServerSettings
     from hermes_cli.store.library import ModelFile
 
@@ -134,6 +137,35 @@ def plan_models(
     )
     _tell_apart(offers)
     return offers
+
+
+async def check_room(model: ServedModel) -> HermesError | None:
+    """Return None if a model fits into the memory that is free now, else the error."""
+    return await asyncio.to_thread(_check, model)
+
+
+def _check(model: ServedModel) -> HermesError | None:
+    machine = probe(measure=False)
+    confirmed = check_fit(model.path, model.loading, machine)
+    if not confirmed.places:
+        return EngineError(f"llama.cpp cannot load {model.name}: {confirmed.note}.", hint="start the server with -v.")
+    places = confirmed.places
+    if draft := model.options.draft:
+        places += check_fit(draft.path, _as_planned(draft.plan), remaining_machine(machine, confirmed)).places
+    short = max(places, key=lambda place: place.missing)
+    if not short.missing:
+        return None
+    return DoesNotFitError(
+        f"{model.name} does not fit: it needs {short.part.total / GIB:.2f} GiB {short.where}, "
+        f"where {short.room / GIB:.2f} GiB are free.",
+        hint="end other programs that use this memory, or start the server with a shorter --context.",
+    )
+
+
+def _as_planned(plan: LoadPlan) -> LoadOverrides:
+    """Return overrides that give exactly this plan, whether it fits or not."""
+    settings = plan.settings
+    return LoadOverrides(settings.context, plan.gpu_layers, settings.k_type, plan.threads, settings.slots, force=True)
 
 
 def _named(entry: ModelEntry, least: int, names: ModelNames, catalogue: Catalogue) -> _Named:
