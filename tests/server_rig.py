@@ -19,7 +19,7 @@ from typing import Any
 
 from conftest import HANG, clean_environment
 from fake_engine import FakeEngine
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.protocol import Engine
@@ -29,13 +29,13 @@ from hermes_cli.planning.fitted_plan import FittedPlan
 from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.server.app import make_app
-from hermes_cli.server.listening import listen, port_of
 from hermes_cli.server.metrics import Metrics
 from hermes_cli.server.planning import ServedModel
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import CountedEngine
-from hermes_cli.server.run import Server, uvicorn_config
+from hermes_cli.server.run import UvicornServer, uvicorn_config
 from hermes_cli.server.settings import ServerSettings
+from hermes_cli.server.sockets import listen, port_of
 
 
 def offer(
@@ -77,7 +77,7 @@ class Running:
     """A server on loopback; `lines` is its log."""
 
     port: int
-    app: FastAPI | None = None
+    app: Starlette | None = None
     lines: list[str] = field(default_factory=list)
     _news: threading.Condition = field(default_factory=threading.Condition)
 
@@ -149,7 +149,7 @@ def served(
     offers: Sequence[ServedModel] = (),
     engine: Callable[[ServedModel], Engine] = lambda _: FakeEngine(["hi"]),
     room: Callable[..., Any] = always,
-    prepare: Callable[[FastAPI], None] = lambda _: None,
+    prepare: Callable[[Starlette], None] = lambda _: None,
     *,
     loaded: bool = True,
 ) -> Iterator[Running]:
@@ -158,7 +158,7 @@ def served(
     sockets = listen(told.host, 0)
     running = Running(port_of(sockets))
     up = threading.Event()
-    server: list[Server] = []
+    server: list[UvicornServer] = []
 
     async def live() -> None:
         metrics = Metrics()
@@ -173,7 +173,7 @@ def served(
         if loaded:
             async with pool.use():
                 pass
-        server.append(Server(uvicorn_config(running.app, told)))
+        server.append(UvicornServer(uvicorn_config(running.app, told)))
         up.set()
         await server[0].serve(sockets=sockets)
 

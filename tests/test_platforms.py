@@ -24,7 +24,7 @@ from hermes_cli.console import Console, Voice
 from hermes_cli.engine.embedded.child import Child
 from hermes_cli.prompting.messages import Message
 from hermes_cli.server import run
-from hermes_cli.server.listening import listen
+from hermes_cli.server.sockets import listen
 
 
 def test_the_interpreter_of_children(monkeypatch: pytest.MonkeyPatch) -> None:

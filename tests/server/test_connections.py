@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from conftest import HANG
-from fastapi import APIRouter, FastAPI, Request
 from server_rig import Running, read_all, served
+from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from hermes_cli.server.listening import listen
-from hermes_cli.server.security import GuardedRoute
+from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.settings import ServerSettings
+from hermes_cli.server.sockets import listen
 
 HEAD, BODY, WRITE = 0.3, 0.4, 0.5  # seconds
 QUICK = ServerSettings(header_timeout=HEAD, body_timeout=BODY, write_timeout=WRITE, max_body=1, max_connections=50)
@@ -31,12 +32,10 @@ class Flood:
     def __init__(self) -> None:
         self.ended = 0
 
-    def add(self, app: FastAPI) -> None:
-        router = APIRouter(route_class=GuardedRoute)
-        router.add_api_route("/flood", self.endless)
-        app.include_router(router)
+    def add(self, app: Starlette) -> None:
+        app.router.routes.append(ApiRoute("GET", "/flood", self.endless))
 
-    async def endless(self, request: Request) -> StreamingResponse:  # noqa: ARG002 - FastAPI gives it
+    async def endless(self, request: Request) -> StreamingResponse:  # noqa: ARG002 - every endpoint gets one
         async def lines() -> AsyncIterator[bytes]:
             try:
                 while True:

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 from conftest import HANG, eventually
 from fake_engine import FakeEngine, Step
-from fastapi import FastAPI, Request, Response
 from openai_rig import ASKED, HERMES_4, House, chunks, events, house
 from server_rig import Running, offer, read_all, served
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 
 from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.errors import (
@@ -33,10 +35,9 @@ from hermes_cli.errors import (
     QueueFullError,
     UsageError,
 )
-from hermes_cli.server.answering import Answering, Outlet, together
-from hermes_cli.server.errors import problem, too_long
-from hermes_cli.server.openai.sse import error_event
-from hermes_cli.server.security import GuardedRoute
+from hermes_cli.server.errors import problem
+from hermes_cli.server.routing import ApiRoute
+from hermes_cli.server.streaming_reply import StreamingReply, together
 
 PATHS = ("/v1/chat/completions", "/v1/completions")
 LEFT: dict[str, dict[str, Any]] = {
@@ -140,11 +141,14 @@ def test_too_long_a_prompt_is_told_in_the_words_that_agents_read(rig: House, pat
     assert f"total of at least {prompt + 100} tokens" in said
 
 
-def test_words_that_were_put_already_stay() -> None:
-    once = too_long(FULL, 7)
-    assert too_long(once, 9).message == once.message
-    other = ContextFullError("the KV cache has no room.", hint="x")
-    assert too_long(other) is other
+def test_where_no_sizes_are_known_the_message_stays() -> None:
+    told = problem(ContextFullError("the KV cache has no room.", hint="x"))
+    assert (told.message, told.code) == ("the KV cache has no room.", "context_length_exceeded")
+
+
+def test_no_more_output_is_named_than_there_is_context() -> None:
+    assert "requested 65536 output tokens" in problem(FULL, max_tokens=10**9).message
+    assert "requested 1 output tokens" in problem(FULL).message
 
 
 def test_an_unknown_model_is_told_with_those_there_are(rig: House) -> None:
@@ -212,10 +216,11 @@ def test_routes_and_methods_that_there_are_not(rig: House) -> None:
 
 
 def test_a_bug_tells_nothing_of_itself() -> None:
-    def prepare(app: FastAPI) -> None:
-        @app.get("/bug")
-        async def bug() -> None:
-            raise RuntimeError("the secret is 17")
+    async def bug(_: Request) -> Response:
+        raise RuntimeError("the secret is 17")
+
+    def prepare(app: Starlette) -> None:
+        app.router.routes.append(ApiRoute("GET", "/bug", bug))
 
     with served(prepare=prepare) as running:
         answer = running.get("/bug")
@@ -289,15 +294,14 @@ def test_a_client_that_leaves_while_the_model_is_loaded_is_not_waited_for() -> N
         assert not engine.requests
 
 
-def with_work(work: Callable[[Outlet], Any], **how: Any) -> Callable[[FastAPI], None]:  # noqa: ANN401 - of Answering
+def with_work(work: Callable[[StreamingReply], Any], **how: Any) -> Callable[[Starlette], None]:  # noqa: ANN401 - of the reply
     """A route that does some work."""
 
-    def prepare(app: FastAPI) -> None:
-        app.router.route_class = GuardedRoute
+    async def answer(_: Request) -> Response:
+        return StreamingReply(work, **how)
 
-        @app.get("/work")
-        async def answer(request: Request) -> Response:  # noqa: ARG001 - every route gets one
-            return Answering(work, error_event=error_event, **how)
+    def prepare(app: Starlette) -> None:
+        app.router.routes.append(ApiRoute("GET", "/work", answer))
 
     return prepare
 
@@ -305,10 +309,10 @@ def with_work(work: Callable[[Outlet], Any], **how: Any) -> Callable[[FastAPI], 
 def test_comments_are_sent_while_nothing_else_is() -> None:
     go_on = threading.Semaphore(0)
 
-    async def work(outlet: Outlet) -> None:
+    async def work(reply: StreamingReply) -> None:
         for number in (1, 2):
             await asyncio.to_thread(go_on.acquire)
-            await outlet.write(b"data: %d\n\n" % number)
+            await reply.write(b"data: %d\n\n" % number)
 
     with served(prepare=with_work(work, stream=True, silence=0.02)) as running, reading(running) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -324,7 +328,7 @@ def test_comments_are_sent_while_nothing_else_is() -> None:
 def test_after_a_comment_an_error_is_an_event() -> None:
     go_on = threading.Event()
 
-    async def work(_: Outlet) -> None:
+    async def work(_: StreamingReply) -> None:
         await asyncio.to_thread(go_on.wait)
         raise FULL
 
@@ -351,9 +355,9 @@ def next_event(answer: http.client.HTTPResponse) -> bytes:
 
 
 def test_a_whole_answer_is_not_begun_with_comments() -> None:
-    async def work(outlet: Outlet) -> None:
+    async def work(reply: StreamingReply) -> None:
         await asyncio.sleep(0.1)
-        await outlet.whole(b"{}")
+        await reply.whole({})
 
     with served(prepare=with_work(work, stream=False, silence=0.02)) as running:
         answer = running.get("/work")
@@ -361,8 +365,8 @@ def test_a_whole_answer_is_not_begun_with_comments() -> None:
 
 
 def test_a_bug_in_a_stream_breaks_the_connection_and_not_the_server() -> None:
-    async def work(outlet: Outlet) -> None:
-        await outlet.write(b"data: 1\n\n")
+    async def work(reply: StreamingReply) -> None:
+        await reply.write(b"data: 1\n\n")
         raise RuntimeError("the secret is 17")
 
     with served(prepare=with_work(work, stream=True)) as running:

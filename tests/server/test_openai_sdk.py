@@ -21,7 +21,7 @@ from hermes_cli.chat.tools.functions import load_tools, run_tool
 from hermes_cli.errors import EngineDiedError
 from hermes_cli.paths import asset
 from hermes_cli.prompting.messages import ToolCall
-from hermes_cli.server.openai.schemas import REFUSED, ChatRequest, CompletionRequest
+from hermes_cli.server.openai.requests import REFUSED, ChatRequest, CompletionRequest
 
 TOOLS = load_tools(asset("demo_tools.py"))
 OFFERED: Any = [tool.schema for tool in TOOLS.values()]

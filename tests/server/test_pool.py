@@ -70,9 +70,9 @@ class House:
             for one in offers
         }
         self.room, self.asked = room, 0
-        self.pool = Pool(offers, lambda one: self.engines[one.name], self.has_room, load_timeout=load_timeout)
+        self.pool = Pool(offers, lambda one: self.engines[one.name], self.check_room, load_timeout=load_timeout)
 
-    async def has_room(self, _: ServedModel) -> HermesError | None:
+    async def check_room(self, _: ServedModel) -> HermesError | None:
         self.asked += 1
         return None if len(self.loaded) < self.room else FULL
 
@@ -140,7 +140,7 @@ def test_the_context_that_is_told_is_the_one_that_can_be_used() -> None:
         house = House("demo", demo=FakeEngine(["hi"], loaded=replace(LOADED, context=1280)))
         before = house.pool.card().context_length
         async with house.pool.use() as served:
-            return [before, served.context, house.pool.card().context_length]
+            return [before, served.info.context, house.pool.card().context_length]
 
     assert run(story()) == [1024, 1280, 1280]
 
