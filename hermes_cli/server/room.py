@@ -10,7 +10,7 @@ from hermes_cli.errors import DoesNotFitError, EngineError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.fitted_plan import remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
-from hermes_cli.planning.placement import GIB
+from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
     from hermes_cli.errors import HermesError
@@ -35,8 +35,8 @@ def _ask(offer: ServedModel) -> HermesError | None:
     if not short.missing:
         return None
     return DoesNotFitError(
-        f"{offer.name} does not fit: it needs {short.part.total / GIB:.2f} GiB {short.where}, "
-        f"where {short.room / GIB:.2f} GiB are free.",
+        f"{offer.name} does not fit: it needs {gibibytes(short.part.total)} {short.where}, "
+        f"where {gibibytes(short.room)} are free.",
         hint="end other programs that use this memory, or start the server with a shorter --context.",
     )
 

@@ -26,6 +26,7 @@ from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.errors import EngineError, IntegrityError
 from hermes_cli.planning.memory import ContextSettings, MemoryBreakdown, Weights
+from hermes_cli.units import MIB
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -94,7 +95,6 @@ def main() -> None:
         os._exit(0)  # everything is said; drivers take their time to shut down
 
 
-MIB = 1 << 20
 HOST = -1  # every buffer that is in RAM: CPU, CPU_REPACK, CUDA_Host ...
 
 _DEVICE = re.compile(r"using device (\S+) \(.* - (\d+) MiB free$", re.MULTILINE)

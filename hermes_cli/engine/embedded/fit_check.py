@@ -19,9 +19,8 @@ from hermes_cli.engine.embedded.process import ExitReport, command, environment
 from hermes_cli.errors import EngineError, IntegrityError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.file_facts import facts_of
 from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
-from hermes_cli.planning.load_plan import alternatives_to, plans_for
+from hermes_cli.planning.load_plan import alternatives_to, facts_of, plans_for
 from hermes_cli.planning.memory import MemoryBreakdown
 from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
 
@@ -32,9 +31,8 @@ if TYPE_CHECKING:
 
     from hermes_cli.gguf.header import GGUFHeader
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.file_facts import FileFacts
     from hermes_cli.planning.fitted_plan import FittedPlan, Tried
-    from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
+    from hermes_cli.planning.load_plan import FileFacts, LoadOverrides, LoadPlan
 
     Json = dict[str, Any]
 

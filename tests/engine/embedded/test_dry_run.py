@@ -21,8 +21,7 @@ from hostile_gguf import hostile
 from skeleton import metadata, write_skeleton
 
 from hermes_cli.catalog.load import shipped_catalogue
-from hermes_cli.catalog.models import Architecture, Yarn
-from hermes_cli.catalog.tensors import model_tensors
+from hermes_cli.catalog.models import Architecture, Yarn, model_tensors
 from hermes_cli.engine.embedded import fit_check as module
 from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.fit_check import FitCheck, confirm
