@@ -162,7 +162,7 @@ def main() -> None:
     more, notes = others()
     load = Load(options.file, options.threads, 0, 0, options.gpu_layers)
     about = described(load, peers, options.rounds)
-    with LlamaModel(options.file, rehearse=True) as model:
+    with LlamaModel(options.file, no_alloc=True) as model:
         material = Material(lambda text: len(model.vocabulary.tokenize(text, special=True)), model.trained_context)
         bench = Bench(load, material, peers, options.rounds, more)
         rows = asyncio.run(measured(bench, kinds))

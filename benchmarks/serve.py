@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     peers = programs()
-    with LlamaModel(options.file, rehearse=True) as model:
+    with LlamaModel(options.file, no_alloc=True) as model:
         material = Material(lambda text: len(model.vocabulary.tokenize(text, special=True)), model.trained_context)
     load = Load(options.file.absolute(), options.threads, Chats.cells(material), Chats.slots, options.gpu_layers)
     about = described(load, peers, options.rounds)

@@ -23,7 +23,7 @@ from words import Style
 
 from hermes_cli import generation as g
 from hermes_cli import paths
-from hermes_cli.engine.embedded.fit_check import confirm
+from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.errors import ContextFullError
 from hermes_cli.planning.load_plan import LoadOverrides
 
@@ -161,7 +161,7 @@ def main() -> None:
     options = parser.parse_args()
     ordinary = Table("tools with English names, everything asked of them held out")
     invented = Table("tools whose names are held out, too")
-    with g.ChatModel(options.model, confirm(options.model, LoadOverrides()).plan) as chatter:
+    with g.ChatModel(options.model, check_fit(options.model, LoadOverrides()).plan) as chatter:
         for number in range(options.dialogues):
             style = Style(held_out=True, ordinary_tools=True)
             ordinary.play(chatter, dialogue(random.Random(f"ordinary {number}"), style))

@@ -35,7 +35,7 @@ COMMANDS = {
     "rm": ("rm", "Remove models from this machine."),
     "hardware": ("hardware", "Show what this machine has and what hermes can use of it."),
     "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
-    "paths": ("paths", "Show where hermes keeps things."),
+    "paths": ("paths", "Show the folders of hermes."),
 }
 EPILOG = "Try it now, without any download: hermes chat demo 'What can you do?'"
 

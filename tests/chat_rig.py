@@ -56,7 +56,6 @@ class Seen:
     called: list[str] = field(default_factory=list)
     turns: list[tuple[TurnResult, bool]] = field(default_factory=list)
     results: list[tuple[str, ToolResult]] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
 
     def waiting(self) -> None: ...
 
@@ -74,12 +73,6 @@ class Seen:
 
     def result(self, call: ToolCall, result: ToolResult) -> None:
         self.results.append((call.name, result))
-
-    def note(self, message: str) -> None:
-        self.messages.append(message)
-
-    def warn(self, message: str) -> None:
-        self.messages.append(message)
 
 
 @dataclass

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -25,6 +27,16 @@ from hermes_cli.planning.memory import ContextSettings
 settings.register_profile("hermes", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("hermes")
 
+HANG = 300.0
+"""Seconds after which something that has to happen is taken to never happen. No test passes or fails by less."""
+
+# Ctrl-C and hang-ups reach tests and the processes that they start, also where whoever started pytest ignores them
+# (nohup, many CI runners, a job in the background of a script): Python hands on to a child only that they are ignored.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+    signal.signal(_number, _handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 REPOSITORY = Path(__file__).parent.parent
 Finished = subprocess.CompletedProcess[str]
 RunHermes = Callable[..., Finished]
@@ -42,10 +54,19 @@ def clean_environment() -> dict[str, str]:
     kept = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("HERMES_", "_HERMES")) and key not in {"NO_COLOR", "FORCE_COLOR", "COMP_WORDS"}
+        if not key.startswith(("HERMES_", "_HERMES"))
+        and key not in {"NO_COLOR", "FORCE_COLOR", "COMP_WORDS", "COLUMNS", "LINES"}
     }
     # The demo is no faster on two threads, and those wait for each other whenever anything else runs.
     return {**kept, "HERMES_LLM_THREADS": "1"}
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait for what happens in another process or thread and stays so, where nothing announces it."""
+    end = time.monotonic() + HANG
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +108,7 @@ def hermes(tmp_path: Path) -> RunHermes:
             check=False,
             cwd=tmp_path,
             env={**clean_environment(), **(env or {})},
-            timeout=120,
+            timeout=HANG,
         )
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 

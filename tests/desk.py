@@ -12,9 +12,9 @@ from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes
 from hermes_cli.engine.embedded.scheduler import Scheduler
 from hermes_cli.engine.embedded.sequence import Job
+from hermes_cli.engine.embedded.vocabulary import closing_tokens, prompt_tokens
 from hermes_cli.engine.protocol import Done, Event, TextEvent
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
-from hermes_cli.engine.tokens import closing_tokens, prompt_tokens
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.memory import ContextSettings, KvType
 

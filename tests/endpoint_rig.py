@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Literal
 
+from conftest import HANG
+
 from hermes_cli.chat.endpoint.address import read_address
 from hermes_cli.chat.endpoint.endpoint_backend import connect
 from hermes_cli.chat.options import ChatOptions
@@ -20,8 +22,6 @@ from hermes_cli.engine.protocol import Done
 from hermes_cli.errors import HermesError
 from hermes_cli.generation import Event
 from hermes_cli.prompting.messages import CallFinished, Content, Message, Reasoning
-
-TIMEOUT = 20.0  # seconds, for what should take none
 
 
 @dataclass
@@ -116,7 +116,7 @@ def endpoint() -> Iterator[Endpoint]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(TIMEOUT)
+        thread.join(HANG)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.end == "cut":  # with a reset, not a clean end
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return
-        self.connection.settimeout(TIMEOUT)
+        self.connection.settimeout(HANG)
         if not self.connection.recv(1):
             self.told.left.set()
 

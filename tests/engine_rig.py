@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+from conftest import HANG
 
 from hermes_cli.engine.embedded.engine import RESTART_DELAYS, EmbeddedEngine
 from hermes_cli.engine.embedded.options import EngineOptions
@@ -22,14 +23,13 @@ T = TypeVar("T")
 
 PLAN = LoadPlan(ContextSettings(1024))
 PATH = Path("some.gguf")
-LIMIT = 60.0  # seconds; nothing may hang
 
 
 def run(test: Coroutine[Any, Any, T]) -> T:
     """Run a test that must not hang, and that must leave no process, task or file open."""
 
     async def whole() -> T:
-        result = await asyncio.wait_for(test, LIMIT)
+        result = await asyncio.wait_for(test, HANG)
         assert len(asyncio.all_tasks()) == 1
         return result
 
@@ -78,9 +78,9 @@ async def pid_of(of: EmbeddedEngine) -> int:
     return only.pid
 
 
-async def until(true: Callable[[], object], limit: float = 10.0) -> None:
+async def until(true: Callable[[], object]) -> None:
     """Wait for something that nobody announces."""
-    deadline = time.monotonic() + limit
+    deadline = time.monotonic() + HANG
     while not true():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)

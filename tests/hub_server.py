@@ -387,7 +387,7 @@ class HubProcess:
         """Change settings of `Hub` (faults as `Fault`); returns the log of requests so far."""
         if "faults" in settings:
             settings["faults"] = [asdict(fault) for fault in settings["faults"]]
-        connection = HTTPConnection(urlsplit(self.url).netloc, timeout=10)
+        connection = HTTPConnection(urlsplit(self.url).netloc, timeout=300)
         connection.request("POST", "/_control", json.dumps(settings))
         log: list[dict[str, Any]] = json.load(connection.getresponse())["log"]
         connection.close()

@@ -22,9 +22,9 @@ from memory_use import most_memory
 
 from hermes_cli.errors import HermesError
 
-QUICK = {"delay": 0.01, "max_delay": 0.05, "max_attempts": 4, "read_timeout": 5.0}  # RetryPolicy for tests
+QUICK = {"delay": 0.01, "max_delay": 0.05, "max_attempts": 4, "read_timeout": 60.0}  # RetryPolicy for tests
 
-JOB_TIMEOUT = 60  # seconds that a job may take
+HANG = 300.0  # seconds; no job takes as long on any machine
 
 
 class Client:
@@ -50,7 +50,7 @@ class Client:
     def outcome(self) -> dict[str, Any]:
         """What became of it: `paths`, or `error` with `message`, `hint` and `exit`; and all `events`."""
         assert self._process.stdout
-        if not select.select([self._process.stdout], [], [], JOB_TIMEOUT)[0]:
+        if not select.select([self._process.stdout], [], [], HANG)[0]:
             self.kill()
             raise RuntimeError("the client hangs")
         line = self._process.stdout.readline()
@@ -71,7 +71,7 @@ class Client:
 
     def end(self) -> tuple[int, str]:
         """No more jobs: its exit status and what it wrote to standard error."""
-        _, errors = self._process.communicate(timeout=30)
+        _, errors = self._process.communicate(timeout=HANG)
         return self._process.returncode, errors
 
     def kill(self) -> None:

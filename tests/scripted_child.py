@@ -14,17 +14,18 @@ Script = Callable[[str], None]
 _PRELUDE = """
 import json, os, signal, sys, time
 sys.path[:] = json.loads(sys.argv[1])
-from hermes_cli.engine.embedded import wire
+from hermes_cli.child_process import pack, read_frames, write_frame
+from hermes_cli.engine.embedded.messages import LoadRequest
 from hermes_cli.engine.protocol import Done, EngineStats, ModelInfo, TextEvent
 from hermes_cli.errors import *
-def frames(splitter=wire.Splitter()):
-    while data := os.read(0, 65536):
-        yield from splitter.feed(data)
+from hermes_cli.engine.request import GenerationRequest
+def frames():
+    yield from read_frames(0)
     os._exit(0)
 def send(kind, number=0, payload=None):
-    raw = wire.pack(kind, number, payload)
-    while raw:
-        raw = raw[os.write(1, raw):]
+    write_frame(1, pack(kind, number, payload))
+def prompt(frame):
+    return frame.read(GenerationRequest).prompt
 def events(number, *events):
     send("events", 0, [(number, 0 if isinstance(e, TextEvent) else 1 if isinstance(e, Done) else 2, e) for e in events])
 LOADED = ModelInfo(1024, 4, 1024, 10, 20, 300)
@@ -43,7 +44,7 @@ def program(script: str) -> tuple[str, ...]:
     """The command of a child that does this.
 
     Args:
-        script: Python; it has `frames()`, `send`, `events`, `loaded` and `polite` (which ends and counts when asked to).
+        script: Python; it has `frames()`, `prompt(frame)`, `send`, `events`, `loaded` and `polite` (which ends and counts when asked to).
     """
     return (sys.executable, "-I", "-S", "-c", _PRELUDE + dedent(script))
 
@@ -55,8 +56,7 @@ ECHO = """
         if frame.kind == "load":
             loaded()
         elif frame.kind == "generate":
-            prompt = frame.request().prompt
-            events(frame.number, *map(TextEvent, prompt), DONE)
+            events(frame.number, *map(TextEvent, prompt(frame)), DONE)
 """
 
 # Begins to answer, and notes who was cancelled in the file that CANCELLED names.

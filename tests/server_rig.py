@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from conftest import clean_environment
+from conftest import HANG, clean_environment
 from fake_engine import FakeEngine
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.protocol import Engine
@@ -29,15 +29,13 @@ from hermes_cli.planning.fitted_plan import FittedPlan
 from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.server.app import make_app
-from hermes_cli.server.listening import listen, port_of
 from hermes_cli.server.metrics import Metrics
 from hermes_cli.server.planning import ServedModel
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import CountedEngine
-from hermes_cli.server.run import Server, uvicorn_config
+from hermes_cli.server.run import UvicornServer, uvicorn_config
 from hermes_cli.server.settings import ServerSettings
-
-TIMEOUT = 30.0  # seconds, for what should take none
+from hermes_cli.server.sockets import listen, port_of
 
 
 def offer(
@@ -79,7 +77,7 @@ class Running:
     """A server on loopback; `lines` is its log."""
 
     port: int
-    app: FastAPI | None = None
+    app: Starlette | None = None
     lines: list[str] = field(default_factory=list)
     _news: threading.Condition = field(default_factory=threading.Condition)
 
@@ -96,7 +94,7 @@ class Running:
             return next((line for line in reversed(self.lines) if re.search(pattern, line)), None)
 
         with self._news:
-            assert self._news.wait_for(found, TIMEOUT), (pattern, self.lines)
+            assert self._news.wait_for(found, HANG), (pattern, self.lines)
             return found() or ""
 
     def ask(
@@ -106,7 +104,7 @@ class Running:
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG)
         try:
             raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
             kind = {"Content-Type": "application/json"} if raw is not None else {}
@@ -130,7 +128,7 @@ class Running:
             return read_all(line)
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), TIMEOUT)
+        return socket.create_connection(("127.0.0.1", self.port), HANG)
 
     def healthy(self) -> bool:
         return self.get("/health").status == 200
@@ -151,7 +149,7 @@ def served(
     offers: Sequence[ServedModel] = (),
     engine: Callable[[ServedModel], Engine] = lambda _: FakeEngine(["hi"]),
     room: Callable[..., Any] = always,
-    prepare: Callable[[FastAPI], None] = lambda _: None,
+    prepare: Callable[[Starlette], None] = lambda _: None,
     *,
     loaded: bool = True,
 ) -> Iterator[Running]:
@@ -160,7 +158,7 @@ def served(
     sockets = listen(told.host, 0)
     running = Running(port_of(sockets))
     up = threading.Event()
-    server: list[Server] = []
+    server: list[UvicornServer] = []
 
     async def live() -> None:
         metrics = Metrics()
@@ -175,19 +173,19 @@ def served(
         if loaded:
             async with pool.use():
                 pass
-        server.append(Server(uvicorn_config(running.app, told)))
+        server.append(UvicornServer(uvicorn_config(running.app, told)))
         up.set()
         await server[0].serve(sockets=sockets)
 
     thread = threading.Thread(target=lambda: asyncio.run(live()))
     thread.start()
     try:
-        assert up.wait(TIMEOUT)
+        assert up.wait(HANG)
         yield running
     finally:
         if server:
             server[0].should_exit = True
-        thread.join(TIMEOUT)
+        thread.join(HANG)
         for one in sockets:
             one.close()
     assert not thread.is_alive()
@@ -206,7 +204,7 @@ class Process(Running):
 
     def end(self) -> tuple[int, str]:
         """Its exit code and what it said on standard error."""
-        _, said = self.process.communicate(timeout=TIMEOUT)
+        _, said = self.process.communicate(timeout=HANG)
         return self.process.returncode, said
 
 

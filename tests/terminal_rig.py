@@ -13,8 +13,8 @@ from typing import Self
 
 import pexpect
 import pyte
+from conftest import HANG
 
-PATIENCE = 10.0  # seconds until something must be seen
 HISTORY = 100_000  # rows above the screen
 
 
@@ -88,7 +88,12 @@ class Terminal:
         rows: int = 24,
     ) -> None:
         self._child: pexpect.spawn[bytes] = pexpect.spawn(
-            command[0], list(command[1:]), cwd=str(folder), env=dict(environment), dimensions=(rows, columns), timeout=5
+            command[0],
+            list(command[1:]),
+            cwd=str(folder),
+            env=dict(environment),
+            dimensions=(rows, columns),
+            timeout=HANG,
         )
         self._child.delaybeforesend = None
         self._screen = Screen(columns, rows, self._reply)
@@ -135,7 +140,9 @@ class Terminal:
         """Paste as terminals do that mark it, however much it is."""
         left = memoryview(b"\x1b[200~" + text.encode() + b"\x1b[201~")
         self._pasting = True
+        end = time.monotonic() + HANG
         while left:
+            assert time.monotonic() < end, f"{len(left):,} bytes are not read\n{self.screen()}"
             if select.select([], [self._child.child_fd], [], 0.01)[1]:
                 left = left[os.write(self._child.child_fd, left[:1_024]) :]
             self._take(0)
@@ -149,22 +156,23 @@ class Terminal:
         self._screen.resize(rows, columns)
         self._child.setwinsize(rows, columns)
 
-    def wait_for(self, text: str, *, seconds: float = PATIENCE) -> str:
+    def wait_for(self, text: str) -> str:
         """Wait until something is to be seen; the screen, then."""
-        return self.wait_until(lambda: text in self.screen(), repr(text), seconds=seconds)
+        return self.wait_until(lambda: text in self.screen(), repr(text))
 
-    def wait_until(self, is_so: Callable[[], bool], what: str, *, seconds: float = PATIENCE) -> str:
+    def wait_until(self, is_so: Callable[[], bool], what: str) -> str:
         """Wait until something is so; the screen, then."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + HANG
         while not is_so():
             if not self._take(0.05) and (time.monotonic() > end or not self._child.isalive()):
-                self._take(0.05)
+                while self._take(0.05):  # its last words
+                    pass
                 assert is_so(), f"never seen: {what}\n{self.everything()}"
         return self.screen()
 
-    def wait_for_end(self, *, seconds: float = PATIENCE) -> int | None:
+    def wait_for_end(self) -> int | None:
         """Wait until the program ends; its exit code."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + HANG
         while self._take(0.05) or self._child.isalive():
             assert time.monotonic() < end, f"it does not end\n{self.everything()}"
         self._child.close()

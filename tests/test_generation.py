@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from hermes_cli.chat.tools.functions import load_tools
 from hermes_cli.engine.embedded.llama import LlamaModel
-from hermes_cli.engine.tokens import prompt_tokens
+from hermes_cli.engine.embedded.vocabulary import prompt_tokens
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import (
     CallArguments,

@@ -19,12 +19,12 @@ import pytest
 from hermes_cli import platforms
 from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.sessions.session_file import SessionFile
+from hermes_cli.child_process import ExitReport, command
 from hermes_cli.console import Console, Voice
 from hermes_cli.engine.embedded.child import Child
-from hermes_cli.engine.embedded.process import ExitReport, command
 from hermes_cli.prompting.messages import Message
 from hermes_cli.server import run
-from hermes_cli.server.listening import listen
+from hermes_cli.server.sockets import listen
 
 
 def test_the_interpreter_of_children(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +130,8 @@ def test_ending_a_child_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exit_codes_of_windows() -> None:
-    assert ExitReport(0xC0000005, "").ended == "ended with code 0xC0000005"
-    assert ExitReport(3, "").ended == "ended with code 3"
+    assert ExitReport(0xC0000005, "").how == "ended with code 0xC0000005"
+    assert ExitReport(3, "").how == "ended with code 3"
 
 
 def test_a_port_is_not_shared_where_systems_would(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,16 +37,6 @@ class ToolRunner(Protocol):
         """Run a call; failures are results. Ctrl-C ends it with the exception that SIGINT raises."""
 
 
-class NoTools:
-    """A tool runner without tools."""
-
-    schemas: Sequence[dict[str, Any]] = ()
-
-    def run(self, call: ToolCall) -> ToolResult:
-        """Return a failure."""
-        return ToolResult(json.dumps({"error": f"there is no tool {call.name}"}), failed=True)
-
-
 @dataclass
 class AgentResult:
     """The turns that a question led to, and the tool calls that were run between them."""
@@ -104,7 +94,12 @@ class AgentLoop:
     """A conversation between a user, a model and tools. `offers_tools` switches the tools on and off."""
 
     def __init__(
-        self, conversation: Conversation, backend: ChatBackend, tools: ToolRunner, view: View, event_loop: EventLoop
+        self,
+        conversation: Conversation,
+        backend: ChatBackend,
+        tools: ToolRunner | None,
+        view: View,
+        event_loop: EventLoop,
     ) -> None:
         self.conversation, self.backend, self.tools, self.view = conversation, backend, tools, view
         self.offers_tools = True
@@ -113,7 +108,7 @@ class AgentLoop:
     @property
     def schemas(self) -> Sequence[dict[str, Any]]:
         """Declarations of the tools that the model is offered now."""
-        return self.tools.schemas if self.offers_tools else ()
+        return self.tools.schemas if self.tools and self.offers_tools else ()
 
     def ask(self, text: str) -> AgentResult:
         """Add a message of the user, and have it answered.
@@ -136,11 +131,7 @@ class AgentLoop:
             raise
 
     def retry(self) -> AgentResult:
-        """Remove all that followed the user's last message, and have it answered again.
-
-        Raises:
-            HermesError: as `ask`; the earlier answer is gone then.
-        """
+        """Remove all that followed the user's last message, and have it answered again; errors as of `ask`."""
         at = self.conversation.last_user_index
         if at is None:
             raise HermesError("nothing was asked yet.", hint="type a question.")
@@ -152,9 +143,9 @@ class AgentLoop:
         for _ in range(MAX_ROUNDS):
             turn = self._run_turn()
             result.turns.append(turn)
-            if not turn.calls or not self.schemas:
+            if not turn.calls or self.tools is None or not self.schemas:
                 return result
-            self._run_tools(turn.calls, result)
+            self._run_tools(self.tools, turn.calls, result)
         raise HermesError(
             f"the model called tools {MAX_ROUNDS} times in a row without an answer.",
             hint="ask for less at once, or check what the tools return.",
@@ -202,12 +193,12 @@ class AgentLoop:
         elif isinstance(event, Done):
             turn.done = event
 
-    def _run_tools(self, calls: Sequence[ToolCall], result: AgentResult) -> None:
+    def _run_tools(self, tools: ToolRunner, calls: Sequence[ToolCall], result: AgentResult) -> None:
         """Run the calls of a turn in their order. On an interrupt the rest get results, too: none may lack one."""
         remaining = list(calls)
         try:
             while remaining:
-                output = self.tools.run(remaining[0])
+                output = tools.run(remaining[0])
                 self.view.result(remaining[0], output)
                 result.tool_runs.append((remaining[0], output))
                 self._add_result(remaining.pop(0), output.text)

@@ -90,12 +90,7 @@ class LocalBackend:
     async def generate(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
     ) -> AsyncGenerator[Event, None]:
-        """Yield the events of the next turn.
-
-        Raises:
-            ContextFullError: the messages alone fill the context.
-            HermesError: the model cannot answer.
-        """
+        """Yield the events of the next turn."""
         async with aclosing(self._model.answer(self._request(messages, tools, options))) as events:
             async for event in events:
                 yield event
@@ -103,11 +98,7 @@ class LocalBackend:
     async def count_tokens(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
     ) -> int:
-        """Return the number of tokens in the prompt, with BOS.
-
-        Raises:
-            HermesError: the template refuses the messages, or the engine failed.
-        """
+        """Return the number of tokens in the prompt, with BOS."""
         request = self._request(messages, tools, replace(options, schema=None))
         return await self._model.count(request) + self._model.loaded.adds_bos
 

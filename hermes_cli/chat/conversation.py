@@ -6,7 +6,7 @@ A session on disk is that list (sessions/format.py), so undoing loses nothing an
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -81,22 +81,24 @@ class TitleChanged(msgspec.Struct, frozen=True, tag="named"):
 Change = MessageAdded | TurnsDropped | SummaryAdded | SummaryRemoved | OptionsChanged | TitleChanged
 
 
-@dataclass(frozen=True)
-class _State:
-    entries: tuple[MessageAdded, ...] = ()
-    summaries: tuple[SummaryAdded, ...] = ()
-    options: ChatOptions = field(default_factory=ChatOptions)
-    title: str = ""
-
-
 class Conversation:
-    """Messages, summaries and options; `on_change` gets every change as it happens."""
+    """Messages, summaries and options.
+
+    Attributes:
+        entries: all messages in order, with times and usage.
+        options: as the user set them.
+        title: may be empty.
+        on_change: called with every change as it happens.
+    """
 
     def __init__(
         self, options: ChatOptions | None = None, on_change: Callable[[Change], None] = lambda _: None
     ) -> None:
-        self._state = _State(options=options or ChatOptions())
+        self.entries: tuple[MessageAdded, ...] = ()
+        self.options = options or ChatOptions()
+        self.title = ""
         self.on_change = on_change
+        self._summaries: tuple[SummaryAdded, ...] = ()
 
     @classmethod
     def replay(cls, changes: Iterable[Change]) -> Conversation:
@@ -107,24 +109,9 @@ class Conversation:
         return conversation
 
     @property
-    def entries(self) -> tuple[MessageAdded, ...]:
-        """All messages in order, with times and usage."""
-        return self._state.entries
-
-    @property
-    def options(self) -> ChatOptions:
-        """Options as the user set them."""
-        return self._state.options
-
-    @property
-    def title(self) -> str:
-        """Title, or an empty string."""
-        return self._state.title
-
-    @property
     def summary(self) -> SummaryAdded | None:
         """Summary that replaces the first messages in the prompt."""
-        return self._state.summaries[-1] if self._state.summaries else None
+        return self._summaries[-1] if self._summaries else None
 
     @property
     def messages(self) -> list[Message]:
@@ -183,19 +170,18 @@ class Conversation:
         self.on_change(change)
 
     def _apply(self, change: Change) -> None:
-        state = self._state
         if isinstance(change, MessageAdded):
-            self._state = replace(state, entries=(*state.entries, change))
+            self.entries = (*self.entries, change)
         elif isinstance(change, TurnsDropped):
-            left = max(len(state.entries) - max(change.count, 0), 0)
-            summaries = tuple(summary for summary in state.summaries if summary.count <= left)
-            self._state = replace(state, entries=state.entries[:left], summaries=summaries)
+            left = max(len(self.entries) - max(change.count, 0), 0)
+            self._summaries = tuple(summary for summary in self._summaries if summary.count <= left)
+            self.entries = self.entries[:left]
         elif isinstance(change, SummaryAdded):
-            if 0 < change.count <= len(state.entries):
-                self._state = replace(state, summaries=(*state.summaries, change))
+            if 0 < change.count <= len(self.entries):
+                self._summaries = (*self._summaries, change)
         elif isinstance(change, SummaryRemoved):
-            self._state = replace(state, summaries=state.summaries[:-1])
+            self._summaries = self._summaries[:-1]
         elif isinstance(change, OptionsChanged):
-            self._state = replace(state, options=change.options)
+            self.options = change.options
         else:
-            self._state = replace(state, title=change.title)
+            self.title = change.title

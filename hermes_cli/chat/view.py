@@ -77,12 +77,6 @@ class View(Protocol):
     def result(self, call: ToolCall, result: ToolResult) -> None:
         """A call was run or refused."""
 
-    def note(self, message: str) -> None:
-        """A remark."""
-
-    def warn(self, message: str) -> None:
-        """A warning."""
-
 
 class PlainView:
     """Shows turns as text: the answer on standard output as it comes, all else on standard error."""
@@ -92,7 +86,7 @@ class PlainView:
     ) -> None:
         self._console, self._backend, self._options = console, backend, options
         self._hide_thinking = hide_thinking
-        self.content, self.note, self.warn = console.text, console.note, console.warn
+        self.content = console.text
 
     def waiting(self) -> None:
         """Show nothing."""

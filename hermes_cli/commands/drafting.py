@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
-from hermes_cli.engine.embedded.fit_check import confirm
+from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import DraftPlan
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.probe import probe
@@ -75,7 +75,7 @@ def _planned(file: ModelFile, loading: LoadOverrides, confirmed: FittedPlan) -> 
     rest = remaining_machine(probe(measure=False), confirmed)
     wished = replace(loading, context=confirmed.plan.settings.context, gpu_layers=None, yarn=None)
     try:
-        confirmed = confirm(file.path, wished, rest)
+        confirmed = check_fit(file.path, wished, rest)
     except UsageError:
-        confirmed = confirm(file.path, replace(wished, context=None, longest=True), rest)
+        confirmed = check_fit(file.path, replace(wished, context=None, longest=True), rest)
     return DraftPlan(file.path, confirmed.plan, confirmed.total.total)

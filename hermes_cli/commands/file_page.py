@@ -1,4 +1,4 @@
-"""The page about a GGUF file: what its header says."""
+"""The page of `hermes show` about a GGUF file, from its header."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def show_files(listing: HubRepository, names: frozenset[str], console: Console) 
 
 
 def document(header: GGUFHeader) -> dict[str, Any]:
-    """The page for `--json`; keys are documented in docs/catalogue.md."""
+    """Return the page for `--json`; keys are documented in docs/catalogue.md."""
     return {
         "architecture": header.text("general.architecture"),
         "title": header.text("general.name"),
@@ -88,8 +88,8 @@ def _architecture(header: GGUFHeader) -> str:
         "experts": "expert_count",
     }
     kind = header.text("general.architecture") or "not stated"
-    said = [f"{label} {value:,}" for label, key in figures.items() if (value := header.number(f"{kind}.{key}"))]
-    return ", ".join([kind, *said])
+    stated = [f"{label} {value:,}" for label, key in figures.items() if (value := header.number(f"{kind}.{key}"))]
+    return ", ".join([kind, *stated])
 
 
 def _quantization(header: GGUFHeader) -> str | None:
@@ -114,7 +114,7 @@ def _mix(header: GGUFHeader) -> str:
 
 
 def _templates(header: GGUFHeader) -> dict[str, str]:
-    """The chat templates of a file by name; the one without a name is the default."""
+    """Return the chat templates of a file by name; the one without a name is the default."""
     return {
         key.removeprefix(TEMPLATE_KEY).lstrip(".") or "default": value
         for key, value in header.metadata.items()
@@ -123,7 +123,7 @@ def _templates(header: GGUFHeader) -> dict[str, str]:
 
 
 def _template(header: GGUFHeader, name: str) -> str:
-    """Which template is used for this file, and why."""
+    """Return the template that is used for this file, and why."""
     from hermes_cli.prompting.choose import FileTemplates, choose, identify  # noqa: PLC0415 - Jinja
 
     tokens = header.metadata.get("tokenizer.ggml.tokens")

@@ -1,4 +1,4 @@
-"""What `hermes chat` begins before it imports anything else, since most of the time until the first word is imports."""
+"""An event loop and an engine's child, started before `hermes chat` imports the rest: imports take most of the time."""
 
 from __future__ import annotations
 
@@ -18,45 +18,49 @@ class Prewarm:
     """An event loop, and a child that gets ready to be an engine; to be used in `with`, which ends both."""
 
     def __init__(self, *, engine: bool, verbose: bool) -> None:
-        """Nothing is begun yet.
+        """Start nothing yet.
 
         Args:
-            engine: there will be one.
-            verbose: its child shows llama.cpp's log.
+            engine: start a child.
+            verbose: show the child's log.
         """
         self.event_loop = EventLoop()
         self._engine, self._verbose = engine, verbose
-        self._child: asyncio.Task[Child] | None = None
+        self._starting: asyncio.Task[Child] | None = None
 
-    def child(self) -> asyncio.Task[Child]:
-        """The child, which belongs to who asks; the next time another one."""
-        child = self._child or self._begin()
-        self._child = None
+    def child(self) -> Child:
+        """Return the child that runs, or a new one if it has ended; `take` it, or it is ended here.
+
+        Raises:
+            EngineError: no process can be started.
+        """
+        child = self.event_loop.run(self._starting or self._start())
+        return child if child.usable else self.event_loop.run(self._start())
+
+    def take(self) -> Child:
+        """Return the child, which belongs to the caller then."""
+        child, self._starting = self.child(), None
         return child
 
-    def ready(self) -> None:
-        """Have a child get ready for when it is asked for."""
-        if self._child is None:
-            self._child = self._begin()
-
-    def _begin(self) -> asyncio.Task[Child]:
-        return self.event_loop.begin(Child.start(verbose=self._verbose))
+    def _start(self) -> asyncio.Task[Child]:
+        self._starting = self.event_loop.begin(Child.start(verbose=self._verbose))
+        return self._starting
 
     def __enter__(self) -> Self:
         self.event_loop.__enter__()
         if self._engine:
-            self.ready()
+            self._start()
         return self
 
     def __exit__(self, *error: object) -> None:
         try:
-            if self._child:
-                self.event_loop.run(_ended(self._child))
+            if self._starting:
+                self.event_loop.run(_end(self._starting))
         finally:
             self.event_loop.__exit__(*error)
 
 
-async def _ended(starting: asyncio.Task[Child]) -> None:
+async def _end(starting: asyncio.Task[Child]) -> None:
     """End a child that nobody needs; one that could not be started has ended."""
     with suppress(HermesError):
         child = await starting

@@ -78,12 +78,12 @@ def _show_installed(found: list[InstalledModel], console: Console) -> None:
         console.note("nothing is here yet; fetch a model: hermes pull · the demo is always here: hermes chat demo")
 
 
-def _state(one: InstalledModel) -> str:
-    return STATES[one.state] or f"incomplete: {one.present} of {one.count} files"
+def _state(model: InstalledModel) -> str:
+    return STATES[model.state] or f"incomplete: {model.present} of {model.count} files"
 
 
-def _revisions(one: InstalledModel) -> str:
-    return ", ".join(revision[:7] for revision in one.revisions) if one.repo else "imported"
+def _revisions(model: InstalledModel) -> str:
+    return ", ".join(revision[:7] for revision in model.revisions) if model.repo else "imported"
 
 
 def installed_document(one: InstalledModel) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _show_variants(found: list[Variant], console: Console) -> None:
     rows = [_variant_row(one, catalogue) for one in found]
     console.table(VARIANT_TITLES, rows, right=("SIZE", "BITS/WEIGHT", "LOSS"))
     console.document({"variants": [variant_document(one, catalogue) for one in found]})
-    console.note("loss: KL divergence from F16 in nats, measured on Llama 3 8B; larger models lose less")
+    console.note("loss: KL divergence from F16 in nats, measured on Llama 3 8B; less for larger models")
 
 
 def _of_generation(catalogue: Catalogue, wanted: str | None) -> list[CatalogModel]:
@@ -160,12 +160,12 @@ def _model_row(model: CatalogModel) -> tuple[str, ...]:
 
 def _variant_row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:
     bits = variant.bits_per_weight
-    lost = variant.loss(catalogue)
+    loss = variant.loss(catalogue)
     return (
         variant.name,
         gigabytes(variant.bytes),
         f"{bits:.2f}" if bits else "",
-        "" if lost is None else f"{lost:.4f}",
+        "" if loss is None else f"{loss:.4f}",
         HERE if installed(variant) else "",
         variant.repository.repo,
     )

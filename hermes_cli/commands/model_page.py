@@ -1,4 +1,4 @@
-"""The page about one model of the catalogue: facts with their sources, files, prompt format."""
+"""The page of `hermes show` about a model of the catalogue: facts with their sources, files, prompt format."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> 
 
 
 def _facts(model: CatalogModel) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Label, text and source keys of every fact."""
+    """Yield label, text and source keys of every fact."""
 
     def fact(label: str, text: str, key: str) -> tuple[str, str, tuple[str, ...]]:
         return label, text, model.sources.get(key, ())
@@ -90,10 +90,10 @@ def _facts(model: CatalogModel) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 def _architecture(model: CatalogModel) -> str:
     a = model.architecture
     experts = f", {a.experts_used} of {a.experts} experts" if a.experts else ""
-    unsure = f"; not confirmed: {', '.join(a.unconfirmed)}" if a.unconfirmed else ""
+    unconfirmed = f"; not confirmed: {', '.join(a.unconfirmed)}" if a.unconfirmed else ""
     text = (
         f"{a.kind}, {a.layers} layers of {a.embedding_length:,}, {a.heads} heads and {a.kv_heads} KV heads of "
-        f"{a.head_length}, feed-forward {a.feed_forward_length:,}{experts}, vocabulary {a.vocabulary:,}{unsure}"
+        f"{a.head_length}, feed-forward {a.feed_forward_length:,}{experts}, vocabulary {a.vocabulary:,}{unconfirmed}"
     )
     return f"{text} ({a.note})" if a.note else text
 
@@ -111,47 +111,50 @@ def _context(model: CatalogModel) -> str:
 def _reasoning(model: CatalogModel) -> str:
     if model.reasoning is None:
         return "no"
-    how = {"system-prompt": "by a system prompt", "thinking": "by a system prompt and the template's `thinking` flag"}
+    switches = {
+        "system-prompt": "by a system prompt",
+        "thinking": "by a system prompt and the template's `thinking` flag",
+    }
     note = f"; {model.reasoning.note}" if model.reasoning.note else ""
-    return f"<think>, {model.reasoning.default} unless switched on {how[model.reasoning.switch]}{note}"
+    return f"<think>, {model.reasoning.default} unless switched on {switches[model.reasoning.switch]}{note}"
 
 
 def _sampling(model: CatalogModel) -> str:
     if not isinstance(model.sampling, RecommendedSampling):
         return "unknown"
-    said = {
+    values = {
         name: value
         for name in ("temperature", "top_p", "top_k", "repeat_penalty")
         if (value := getattr(model.sampling, name)) is not None
     }
-    text = ", ".join(f"{name} {value:g}" for name, value in said.items())
+    text = ", ".join(f"{name} {value:g}" for name, value in values.items())
     return f"{text} (from example code)" if model.sampling.example else text
 
 
 def _row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:
     bits = variant.bits_per_weight
-    lost = variant.loss(catalogue)
-    unsure = " (name inferred)" if variant.entry.inferred else ""
+    loss = variant.loss(catalogue)
+    inferred = " (name inferred)" if variant.entry.inferred else ""
     return (
         f"  {variant.quantization}",
         gigabytes(variant.bytes),
         variant.size_source,
         f"{bits:.2f}" if bits else "",
-        "" if lost is None else f"{lost:.4f}",
+        "" if loss is None else f"{loss:.4f}",
         HERE if installed(variant) else "",
-        variant.repository.repo + unsure,
+        variant.repository.repo + inferred,
     )
 
 
 def _show_repositories(model: CatalogModel, console: Console) -> None:
-    """Every repository with what it holds, in order of preference."""
+    """Print every repository with its quantizations, in order of preference."""
     console.text("\nRepositories, in order of preference\n")
     for repository in model.gguf:
-        held = ", ".join(repository.quantizations) or "no files known"
+        quantizations = ", ".join(repository.quantizations) or "no files known"
         extra = "".join(
             f"; {word}" for word in (repository.by, "imatrix" * repository.imatrix, repository.note) if word
         )
-        console.text(f"  {repository.repo}: {held}{extra}\n")
+        console.text(f"  {repository.repo}: {quantizations}{extra}\n")
 
 
 def _show_prompt(model: CatalogModel, console: Console) -> None:
@@ -165,14 +168,14 @@ def _show_prompt(model: CatalogModel, console: Console) -> None:
 
 
 def _template(model: CatalogModel) -> str:
-    """Which chat template its files get, and why."""
+    """Return the chat template that its files get, and why."""
     from hermes_cli.prompting.choose import policy  # noqa: PLC0415 - Jinja
 
     return policy(model)
 
 
 def _example(model: CatalogModel) -> str | None:
-    """A short conversation as the model reads it."""
+    """Return a short conversation in the model's prompt format."""
     from hermes_cli.prompting.compose import Conversation  # noqa: PLC0415
     from hermes_cli.prompting.families import family_of  # noqa: PLC0415 - Jinja
     from hermes_cli.prompting.render import OurFormat  # noqa: PLC0415
@@ -191,6 +194,6 @@ def _show_legend(model: CatalogModel, catalogue: Catalogue, console: Console) ->
     for key in used:
         console.text(f"  {key:{width}}  {catalogue.sources[key]}\n")
     console.note(
-        "size: stated exactly by a source, as a listing rounds it, or computed by llama.cpp's rules · "
+        "size: stated exactly by a source, rounded in a listing, or computed by llama.cpp's rules · "
         "loss: KL divergence from F16 in nats, on Llama 3 8B"
     )

@@ -83,31 +83,34 @@ class ModelLoader:
             DoesNotFitError: there is too little memory; the hint names what would fit.
             HermesError: a file cannot be read, or llama.cpp refuses it.
         """
-        with FitCheck(verbose=self._how.verbose) as confirmation:
-            self._start.ready()
-            catalogue = load_catalogue()
-            how = self._how
-            if name is None:
-                name, how = _best(how, catalogue, self._console)
-            named = ModelNames(catalogue).parse(name)
-            file = find(named, catalogue)
-            wished = replace(how.loading, yarn=_yarn(named)) if how.yarn else how.loading
-            confirmation.begin(file.path, wished)
+        catalogue = load_catalogue()
+        how = self._how
+        if name is None:
+            name, how = _best(how, catalogue, self._console)
+        named = ModelNames(catalogue).parse(name)
+        file = find(named, catalogue)
+        wished = replace(how.loading, yarn=_yarn(named)) if how.yarn else how.loading
+        child = self._start.child()
+        check = FitCheck(child, file.path, wished)
 
-            def finish() -> LocalBackend:
-                with self._console.working(f"loading {file.name}"):
-                    # `_load` needs it, when nobody works meanwhile.
-                    import hermes_cli.engine.embedded.engine  # noqa: F401, PLC0415
-                    from hermes_cli.prompting.choose import known_model  # noqa: PLC0415 - while the child works
+        def finish() -> LocalBackend:
+            with self._console.working(f"loading {file.name}"):
+                # `_load` needs it, when nobody works meanwhile.
+                import hermes_cli.engine.embedded.engine  # noqa: F401, PLC0415
+                from hermes_cli.prompting.choose import known_model  # noqa: PLC0415 - while the child works
 
-                    known = known_model(named, file.path, catalogue)
-                    confirmed = confirmation.result()
-                    guesser = self._draft(known, catalogue, wished, confirmed)
-                if confirmed.note:
-                    self._console.note(confirmed.note)
-                return self._load(file, known, confirmed, guesser)
+                known = known_model(named, file.path, catalogue)
+                confirmed = self._loop.run(check.result())
+                guesser = self._draft(known, catalogue, wished, confirmed)
+            if confirmed.note:
+                self._console.note(confirmed.note)
+            return self._load(file, known, confirmed, guesser)
 
+        try:
             yield finish
+        except BaseException:
+            child.kill()  # it may still work on the check
+            raise
 
     def _load(
         self, file: ModelFile, known: CatalogModel | None, confirmed: FittedPlan, guesser: DraftPlan | None
@@ -126,7 +129,7 @@ class ModelLoader:
                 confirmed.plan,
                 options,
                 progress=lambda part: say(f"loading {name}: {part:.0%}"),
-                spare=self._start.child(),
+                spare=self._start.take(),
             )
             try:
                 loading = self._loop.begin(engine.load())

@@ -1,4 +1,4 @@
-"""`hermes paths`: where hermes keeps things on this machine."""
+"""`hermes paths`: the folders of hermes on this machine."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, 
 
 
 def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColorOption = False) -> None:
-    """Show where hermes keeps things, and what moves them.
+    """Show the folders of hermes and the variables that move them.
 
     Folders are made when first needed. Models are in the Hugging Face Hub's own cache, shared with other tools.
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
-    places = {
+    folders = {
         "models": (paths.models_dir(), "HF_HUB_CACHE or HF_HOME"),
         "data": (paths.data_dir(), "HERMES_LLM_DATA_DIR"),
         "chats": (paths.chats_dir(), "HERMES_LLM_DATA_DIR"),
@@ -20,7 +20,7 @@ def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoCo
         "cache": (paths.cache_dir(), "HERMES_LLM_CACHE_DIR"),
         "demo": (paths.asset("demo.gguf"), "ships with hermes"),
     }
-    width = max(len(str(path)) for path, _ in places.values())
-    for name, (path, moved_by) in places.items():
-        console.text(f"{path}\n" if quiet else f"{name:8}{path!s:{width}}  {moved_by}\n")
-    console.document({name: str(path) for name, (path, _) in places.items()})
+    width = max(len(str(path)) for path, _ in folders.values())
+    for name, (path, variable) in folders.items():
+        console.text(f"{path}\n" if quiet else f"{name:8}{path!s:{width}}  {variable}\n")
+    console.document({name: str(path) for name, (path, _) in folders.items()})

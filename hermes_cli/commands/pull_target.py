@@ -10,7 +10,6 @@ from hermes_cli.catalog.variants import (
     Variant,
     default_variant,
     find_quantization,
-    matching_variants,
     normalize_name,
     preferred_variants,
     quantization_in_file_name,
@@ -19,6 +18,7 @@ from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations
+from hermes_cli.store.library import known_variants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,20 +114,12 @@ def _quantization(named: str | None, flag: str | None, names: frozenset[str]) ->
 def _variant(
     model: CatalogModel, quantization: str | None, repository: str | None, catalogue: Catalogue, machine: Machine
 ) -> Variant:
-    if not model.gguf:
-        raise NotFoundError(
-            f"no GGUF files of {model.name} are known.",
-            hint=f"convert {model.weights.original} yourself, or choose another model: hermes list",
-        )
     if quantization is None and repository is None:
         ranked = (one.variant for one in recommendations(catalogue, machine, RecommendOptions()))
         best = next((variant for variant in ranked if variant.model.id == model.id), None) or default_variant(model)
         if best:
             return best
-    fitting = matching_variants(model, quantization=quantization, repository=repository)
-    if not fitting:
-        known = ", ".join(dict.fromkeys(one.quantization for one in matching_variants(model, repository=repository)))
-        raise NotFoundError(f"no {quantization} of {model.short} is known.", hint=f"choose one of: {known}")
+    fitting = known_variants(model, quantization, repository)
     preferred = [one for one in preferred_variants(model) if one in fitting]
     return next((one for one in fitting if one.quantization == "Q4_K_M"), (preferred or fitting)[0])
 

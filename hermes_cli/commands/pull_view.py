@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 LINE_INTERVAL = 10.0  # seconds between two lines of the same file where there is no terminal
 PHASE_TEXTS = {
-    Phase.HASHING: "hashing what is here",
-    Phase.SKIPPING: "the server sends again what is here",
+    Phase.HASHING: "hashing the bytes that are here",
+    Phase.SKIPPING: "the server sends bytes again that are here",
     Phase.VERIFYING: "checking the hash",
     Phase.REPAIRING: "the hash is wrong: fetching again",
     Phase.WAITING: "another process fetches it; waiting",

@@ -11,15 +11,15 @@ import msgspec
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.commands.choosing import best_installed
 from hermes_cli.commands.drafting import draft_for
+from hermes_cli.commands.machine import gibibytes
 from hermes_cli.console import Voice
 from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.server.app import EVERYWHERE
 from hermes_cli.server.planning import AGENT_CONTEXT, plan_models
-from hermes_cli.server.room import has_room
-from hermes_cli.server.run import Parts, Running, serve
-from hermes_cli.units import gibibytes
+from hermes_cli.server.room import check_room
+from hermes_cli.server.run import ServerInfo, ServerParts, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,14 +64,14 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
 
         return EmbeddedEngine(offer.path, offer.confirmed.plan, options, progress=progress)
 
-    def started(running: Running) -> None:
+    def started(info: ServerInfo) -> None:
         waiting.end()
-        _say_started(running, console)
+        _say_started(info, console)
 
     logged = settings.log_json or console.voice is Voice.HUMAN
     write = console.log if logged else _nothing
     try:
-        return serve(settings, Parts(offers, engine, has_room, started, write, console.note))
+        return serve(settings, ServerParts(offers, engine, check_room, started, write, console.note))
     finally:
         waiting.end()
 
@@ -115,18 +115,18 @@ def _as_recommended(best: Recommendation, settings: ServerSettings) -> ModelEntr
     return msgspec.structs.replace(entry, yarn=True) if best.by_yarn and entry.yarn is None else entry
 
 
-def _say_started(running: Running, console: Console) -> None:
+def _say_started(info: ServerInfo, console: Console) -> None:
     """The banner: what runs where, and what to paste into a client."""
-    settings = running.settings
-    address = f"http://{_host(settings.host)}:{running.port}"
+    settings = info.settings
+    address = f"http://{_host(settings.host)}:{info.port}"
     key = settings.keys[0].secret if settings.own_key else None
-    console.document(_document(running, address, key))
+    console.document(_document(info, address, key))
     if console.voice is Voice.QUIET:
         console.text("".join(f"{line}\n" for line in (f"{address}/v1", key) if line))
         return
     everywhere = " and every other address of this machine" if settings.host in EVERYWHERE else ""
     console.text(f"hermes serves {address}/v1{everywhere}\n\n")
-    for number, offer in enumerate(running.offers):
+    for number, offer in enumerate(info.models):
         console.text(f"  {offer.name}{_other_names(offer)}\n")
         slots = offer.confirmed.plan.settings.slots
         console.text(f"    {offer.context:,} tokens of context for each request, {slots} at once\n")
@@ -137,7 +137,7 @@ def _say_started(running: Running, console: Console) -> None:
     if key:
         console.text(f"\n  key, made for this run and shown only now: {key}\n")
         console.note("  your own: --api-key-file FILE")
-    elif not settings.keys and not running.local:
+    elif not settings.keys and not info.local:
         console.warn("  anybody who can reach this address may use it: --insecure")
     shown = key or ("YOUR-KEY" if settings.keys else "none")
     console.text(f"\n  export OPENAI_BASE_URL={address}/v1 OPENAI_API_KEY={shown}\n\n")
@@ -165,11 +165,11 @@ def _memory(offer: ServedModel) -> str:
     )
 
 
-def _document(running: Running, address: str, key: str | None) -> dict[str, Any]:
+def _document(info: ServerInfo, address: str, key: str | None) -> dict[str, Any]:
     return {
         "address": f"{address}/v1",
         "api_key": key,
-        "models": [_model(offer) for offer in running.offers],
+        "models": [_model(offer) for offer in info.models],
     }
 
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class _ListFirst(TyperGroup):
-    """Without a command of its own, `hermes sessions` lists."""
+    """Run `list` where `hermes sessions` is typed without a command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - of the click that Typer carries
-        options_only = all(one.startswith("-") for one in args)
+        options_only = all(argument.startswith("-") for argument in args)
         if options_only and not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
             args = ["list", *args]
         return super().parse_args(ctx, args)
@@ -53,20 +53,22 @@ def list_(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColo
     from hermes_cli.chat.sessions.store import list_sessions  # noqa: PLC0415 - arguments are checked first
 
     folder = paths.chats_dir()
-    found = list_sessions(folder)
-    if found:
+    saved = list_sessions(folder)
+    total = sum(session.bytes for session in saved)
+    if saved:
         console.table(
-            ("NAME", "MESSAGES", "SIZE", "LAST USED", "MODEL", "TITLE"), _rows(found), right=("MESSAGES", "SIZE")
+            ("NAME", "MESSAGES", "SIZE", "LAST USED", "MODEL", "TITLE"), _rows(saved), right=("MESSAGES", "SIZE")
         )
-        together = gigabytes(sum(one.bytes for one in found))
-        console.note(f"{_count(len(found))}, {together}, in {folder}; go on with one: hermes chat --resume NAME")
+        console.note(
+            f"{_count(len(saved))}, {gigabytes(total)}, in {folder}; go on with one: hermes chat --resume NAME"
+        )
     else:
         console.note("no conversation is saved; begin one: hermes chat")
     console.document(
         {
-            "sessions": [_entry(one) for one in found],
+            "sessions": [_entry(session) for session in saved],
             "folder": str(folder),
-            "total_bytes": sum(one.bytes for one in found),
+            "total_bytes": total,
         }
     )
 
@@ -75,7 +77,7 @@ def list_(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColo
 def show(
     name: NameArgument, json: JsonOption = False, quiet: QuietOption = False, no_color: NoColorOption = False
 ) -> None:
-    """Show what was said: messages, reasoning, calls and their results."""
+    """Show the messages of a conversation, with reasoning, tool calls and their results."""
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
     from hermes_cli.chat.sessions.export import as_document, as_lines, title_of  # noqa: PLC0415 - as above
@@ -109,17 +111,16 @@ def rm(
     from hermes_cli.chat.sessions.store import find_session, list_sessions, remove_sessions  # noqa: PLC0415 - as above
 
     folder = paths.chats_dir()
-    going = list_sessions(folder)
+    selected = list_sessions(folder)
     if not everything:
-        going = list(dict.fromkeys(find_session(folder, name) for name in names or []))
-    for one in going:
-        console.note(f"{one.name}  {_messages(one.messages)}  {gigabytes(one.bytes)}  {one.title}")
-    if not going:
+        selected = list(dict.fromkeys(find_session(folder, name) for name in names or []))
+    for session in selected:
+        console.note(f"{session.name}  {_messages(session.messages)}  {gigabytes(session.bytes)}  {session.title}")
+    if not selected:
         console.note("there is nothing to remove")
     elif not yes:
-        agreed_to_remove(_count(len(going)), console)
-    removed = remove_sessions(one.path for one in going)
-    _say(removed, console)
+        agreed_to_remove(_count(len(selected)), console)
+    _report(remove_sessions(session.path for session in selected), console)
 
 
 @app.command()
@@ -152,7 +153,7 @@ def export(
 
 
 def _read(name: str, console: Console) -> SavedSession:
-    """The session that is called so.
+    """Return the saved conversation of this name.
 
     Raises:
         HermesError: there is none, or it cannot be read.
@@ -168,39 +169,39 @@ def _read(name: str, console: Console) -> SavedSession:
     return saved
 
 
-def _rows(found: Sequence[SessionInfo]) -> list[tuple[str, ...]]:
+def _rows(saved: Sequence[SessionInfo]) -> list[tuple[str, ...]]:
     from hermes_cli.chat.sessions.export import local_time  # noqa: PLC0415 - as above
 
     return [
         (
-            one.name,
-            str(one.messages),
-            gigabytes(one.bytes),
-            local_time(one.modified),
-            one.model,
-            f"cannot be read: {one.problem}" if one.problem else one.title,
+            session.name,
+            str(session.messages),
+            gigabytes(session.bytes),
+            local_time(session.modified),
+            session.model,
+            f"cannot be read: {session.problem}" if session.problem else session.title,
         )
-        for one in found
+        for session in saved
     ]
 
 
-def _entry(one: SessionInfo) -> dict[str, Any]:
+def _entry(session: SessionInfo) -> dict[str, Any]:
     from hermes_cli.chat.sessions.export import iso_time  # noqa: PLC0415 - as above
 
     return {
-        "name": one.name,
-        "title": one.title,
-        "model": one.model or None,
-        "messages": one.messages,
-        "modified": iso_time(one.modified),
-        "bytes": one.bytes,
-        "path": str(one.path),
-        "problem": one.problem,
+        "name": session.name,
+        "title": session.title,
+        "model": session.model or None,
+        "messages": session.messages,
+        "modified": iso_time(session.modified),
+        "bytes": session.bytes,
+        "path": str(session.path),
+        "problem": session.problem,
     }
 
 
 def _print(lines: Iterable[tuple[str, str]], console: Console) -> None:
-    """Lines on standard output; their styles are for terminals only."""
+    """Write lines to standard output, with their styles on a terminal only."""
     if not console.out.isatty():
         console.text("".join(f"{line}\n" for line, _ in lines))
         return
@@ -228,18 +229,18 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         raise HermesError(f"{path} cannot be written: {error.strerror}.", hint="choose another place.") from None
 
 
-def _say(removed: RemovedSessions, console: Console) -> None:
-    """What went.
+def _report(removed: RemovedSessions, console: Console) -> None:
+    """Show the sessions that were removed.
 
     Raises:
-        HermesError: not all of it did.
+        HermesError: some were not.
     """
     if removed.names:
         console.note(f"removed {_count(len(removed.names))}; {gigabytes(removed.bytes)} freed")
     console.document({"removed": list(removed.names), "freed_bytes": removed.bytes, "in_use": list(removed.kept)})
     if removed.kept:
-        what = f"{removed.kept[0]} is" if len(removed.kept) == 1 else f"{', '.join(removed.kept)} are"
-        raise HermesError(f"{what} open in a chat, and not removed.", hint="leave that chat, then remove it.")
+        sessions = f"{removed.kept[0]} is" if len(removed.kept) == 1 else f"{', '.join(removed.kept)} are"
+        raise HermesError(f"{sessions} open in a chat, and not removed.", hint="leave that chat, then remove it.")
 
 
 def _count(sessions: int) -> str:

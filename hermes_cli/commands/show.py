@@ -53,7 +53,7 @@ def _show_repository(wanted: HubReference, catalogue: Catalogue, console: Consol
         listing = hub.list_gguf_files(wanted.repo)
         names = frozenset(catalogue.quantizations)
         file = _choose_file(wanted, list(listing.files), names)
-        header, fetched = hub.read_remote_header(wanted.repo, file.path, listing.revision)
+        header, fetched = hub.read_remote_header(wanted.repo, file, listing.revision)
     file_page.show(f"{wanted.repo}/{file.path}", header, console)
     file_page.show_files(listing, names, console)
     console.note(f"read {fetched:,} bytes of its header; nothing else was fetched")

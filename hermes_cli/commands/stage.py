@@ -197,9 +197,9 @@ def _agent(
     console: Console,
     stack: ExitStack,
 ) -> AgentLoop:
-    from hermes_cli.chat.agent_loop import AgentLoop, NoTools  # noqa: PLC0415 - imported with the backend
+    from hermes_cli.chat.agent_loop import AgentLoop  # noqa: PLC0415 - imported with the backend
 
-    agent = AgentLoop(conversation, backend, toolbox or NoTools(), view(backend), event_loop)
+    agent = AgentLoop(conversation, backend, toolbox, view(backend), event_loop)
 
     def close() -> None:
         with console.working(f"closing {agent.backend.name}"):  # what it computed of the prompt may be kept on disk

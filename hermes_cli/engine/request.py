@@ -190,7 +190,7 @@ class GenerationRequest:
         speculate: whether several tokens may be guessed and checked at once; the text is the same.
     """
 
-    prompt: tuple[str, ...] | tuple[int, ...]
+    prompt: tuple[str | int, ...]
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()

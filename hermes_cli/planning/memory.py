@@ -159,6 +159,7 @@ def _parts(a: Architecture) -> tuple[tuple[str, int, int], ...]:
     return tuple((part_of(one.name), len(one.shape), math.prod(one.shape)) for one in layer_tensors(a, 0))
 
 
+@lru_cache(maxsize=4096)
 def kv_bytes_per_layer(a: Architecture, settings: ContextSettings) -> int:
     """Bytes of one layer's keys and values: cells x KV heads x head length of each type (src/llama-kv-cache.cpp)."""
     elements = settings.cells * settings.streams * a.kv_heads * a.head_length
@@ -170,6 +171,7 @@ def output_bytes(a: Architecture, settings: ContextSettings) -> int:
     return a.vocabulary * settings.slots * F32
 
 
+@lru_cache(maxsize=4096)
 def batch_of(a: Architecture, settings: ContextSettings) -> BatchShape:
     """The largest pass that llama.cpp reserves room for."""
     tokens = min(settings.micro_batch, settings.cells * settings.streams)
@@ -207,19 +209,24 @@ def host_compute(a: Architecture, settings: ContextSettings, *, layers: bool) ->
     """
     batch = batch_of(a, settings)
     if layers:
-        return compute_bytes(a, replace(batch, with_output=False))
+        return _compute(a, settings, on_gpu=False, with_output=False)
     mask = batch.cells * batch.tokens * (2 if settings.flash_attention else 4)
     return 2 * batch.tokens * a.embedding_length * F32 + mask
 
 
 def on_device(a: Architecture, settings: ContextSettings, layers: Sequence[int], output: int | None) -> MemoryBreakdown:
     """One device with some layers' weights (bytes each) and, unless None, the output matrix."""
-    batch = replace(batch_of(a, settings), on_gpu=True, with_output=output is not None)
+    with_output = output is not None
     return MemoryBreakdown(
         weights=sum(layers) + (output or 0),
         kv_cache=kv_bytes_per_layer(a, settings) * len(layers),
-        compute=compute_bytes(a, batch) if layers or output is not None else 0,
+        compute=_compute(a, settings, on_gpu=True, with_output=with_output) if layers or with_output else 0,
     )
+
+
+@lru_cache(maxsize=4096)
+def _compute(a: Architecture, settings: ContextSettings, *, on_gpu: bool, with_output: bool) -> int:
+    return compute_bytes(a, replace(batch_of(a, settings), on_gpu=on_gpu, with_output=with_output))
 
 
 def _is_quantized(kind: KvType) -> bool:

@@ -313,8 +313,10 @@ def draft_candidates(model: CatalogModel, catalogue: Catalogue) -> tuple[Catalog
     The smallest comes first because its drafts are nearly as good as those of a larger sibling, at a fraction of the
     time and memory.
     """
-    candidates = (one for one in catalogue.models if _same_tokens(one, model) and _share(one, model) <= LARGEST_SHARE)
-    return tuple(sorted(candidates, key=_work))
+    recommendations = (
+        one for one in catalogue.models if _same_tokens(one, model) and _share(one, model) <= LARGEST_SHARE
+    )
+    return tuple(sorted(recommendations, key=_work))
 
 
 def _same_tokens(one: CatalogModel, other: CatalogModel) -> bool:

@@ -1,27 +1,32 @@
-"""All routes of the server in one application, with what stands before them."""
+"""The application: all routes, and the middleware in front of them."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 import hermes_cli
-from hermes_cli.server import native
+from hermes_cli.server import llama_server
 from hermes_cli.server.access_log import AccessLog, Traffic
 from hermes_cli.server.anthropic import messages
-from hermes_cli.server.description import Described
 from hermes_cli.server.errors import HANDLERS
 from hermes_cli.server.openai import chat, completions, models, responses
-from hermes_cli.server.openai.responses_store import Store
-from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, GuardedRoute, Keys, is_loopback
+from hermes_cli.server.openai.response_store import ResponseStore
+from hermes_cli.server.openapi import openapi
+from hermes_cli.server.routing import ApiRoute
+from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, Keys, is_loopback
+from hermes_cli.server.streaming_reply import json_reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from fastapi import APIRouter, FastAPI
+    from starlette.requests import Request
+    from starlette.responses import Response
 
     from hermes_cli.server.metrics import Metrics
     from hermes_cli.server.pool import Pool
@@ -31,97 +36,86 @@ EVERYWHERE = {"0.0.0.0", "::", ""}  # noqa: S104 - recognized, not bound
 PREFLIGHT_SECONDS = 600  # that a browser may remember what it was allowed
 
 
-def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Callable[[str], None]) -> FastAPI:
-    """The application; its state has `settings`, `pool`, `metrics`, `keys`, `traffic` and `responses`.
+ROUTES: list[ApiRoute] = [
+    *chat.ROUTES,
+    *completions.ROUTES,
+    *responses.ROUTES,
+    *messages.ROUTES,
+    *models.ROUTES,
+    *llama_server.ROUTES,
+]
+
+
+def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Callable[[str], None]) -> Starlette:
+    """Return the application; its state has `settings`, `pool`, `metrics`, `keys`, `traffic` and `responses`.
 
     Args:
         settings: as resolved.
         pool: the models; it is closed with the application.
-        metrics: what the pool's engines count into, too.
+        metrics: that the pool's engines count into, too.
         write: takes a line of the access log.
     """
     traffic = Traffic()
-    app = Described(
-        title="hermes",
-        version=hermes_cli.__version__,
-        description="Hermes models on hardware you own: the APIs of OpenAI, Anthropic and llama.cpp's server.",
-        openapi_url=None,  # a route of its own that needs the key
-        docs_url=None,  # those pages load programs from elsewhere
-        redoc_url=None,
+    app = Starlette(
+        routes=[*ROUTES, ApiRoute("GET", "/openapi.json", _openapi)],
+        middleware=_middleware(settings, traffic, metrics, write),
         exception_handlers=HANDLERS,
         lifespan=_lifespan,
-        middleware=_before(settings, traffic, metrics, write),
     )
     app.state.settings, app.state.pool, app.state.metrics = settings, pool, metrics
     app.state.keys, app.state.traffic = Keys(settings.keys), traffic
-    app.state.responses = Store()
-    for router in _routers():
-        _check_guarded(router)
-        app.include_router(router)
+    app.state.responses = ResponseStore()
     return app
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+async def _lifespan(app: Starlette) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
         await app.state.pool.close()
 
 
-def _before(
+async def _openapi(_: Request) -> Response:
+    """Return the OpenAPI document."""
+    return json_reply(_document())
+
+
+@cache
+def _document() -> dict[str, Any]:
+    about = "Hermes models on hardware you own: the APIs of OpenAI, Anthropic and llama.cpp's server."
+    return openapi(ROUTES, "hermes", hermes_cli.__version__, about)
+
+
+def _middleware(
     settings: ServerSettings, traffic: Traffic, metrics: Metrics, write: Callable[[str], None]
 ) -> list[Middleware]:
-    """What a request passes on its way to the routes, the first first."""
-    passed = [
-        Middleware(
-            AccessLog,
-            metrics=metrics,
-            traffic=traffic,
-            write=write,
-            timeout=settings.timeout,
-            as_json=settings.log_json,
-            bodies=settings.log_prompts,
-        ),
-        Middleware(
-            Gate,
-            hosts=_hosts(settings),
-            any_address=not is_loopback(settings.host),
-            origins=settings.cors,
-        ),
-    ]
-    if settings.cors:
-        origins = [ANYBODY] if ANYBODY in settings.cors else [origin.rstrip("/") for origin in settings.cors]
-        passed.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=origins,
-                allow_methods=["GET", "POST", "DELETE"],
-                allow_headers=["*"],
-                max_age=PREFLIGHT_SECONDS,
-            )
-        )
-    passed.append(Middleware(BodyLimit, most=settings.most_body, seconds=settings.body_timeout))
-    return passed
+    """Return the middleware, the outermost first."""
+    log = Middleware(
+        AccessLog,
+        metrics=metrics,
+        traffic=traffic,
+        write=write,
+        timeout=settings.timeout,
+        as_json=settings.log_json,
+        bodies=settings.log_prompts,
+    )
+    gate = Middleware(Gate, hosts=_hosts(settings), any_address=not is_loopback(settings.host), origins=settings.cors)
+    limit = Middleware(BodyLimit, most=settings.most_body, seconds=settings.body_timeout)
+    if not settings.cors:
+        return [log, gate, limit]
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=[ANYBODY] if ANYBODY in settings.cors else [origin.rstrip("/") for origin in settings.cors],
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        max_age=PREFLIGHT_SECONDS,
+    )
+    return [log, gate, cors, limit]
 
 
 def _hosts(settings: ServerSettings) -> set[str]:
-    """The names that the server goes by."""
+    """Return the names that clients may address the server by."""
     own = settings.host.lower()
     bound = set() if own in EVERYWHERE else {f"[{own}]" if ":" in own else own}
     return bound | {name.lower() for name in settings.allowed_hosts}
-
-
-def _routers() -> list[APIRouter]:
-    return [chat.router, completions.router, responses.router, messages.router, models.router, native.router]
-
-
-def _check_guarded(router: APIRouter) -> None:
-    """No route may be reached around the guard.
-
-    Raises:
-        TypeError: a router was made without `route_class=GuardedRoute`.
-    """
-    for route in router.routes:
-        if not isinstance(route, GuardedRoute):
-            raise TypeError(f"{getattr(route, 'path', route)} is not guarded")

@@ -1,14 +1,12 @@
-"""Errors as HTTP clients know them: a status, and a body in OpenAI's shape or, where Anthropic's API is spoken, in its.
+"""Errors as HTTP clients know them: a status, and a body in OpenAI's shape or, under /v1/messages, in Anthropic's.
 
-    UsageError          400    with its field; a prompt that is too long is told in vLLM's words
-    NotFoundError       404
-    QueueFullError      429    with Retry-After
-    NotReadyError,
-    DoesNotFitError,
-    EngineDiedError     503    with Retry-After: the same request may do later
-    all others          500
-
-FastAPI answers requests that do not conform with 422; here they are 400, as with OpenAI.
+UsageError          400    `param` is its field; a prompt that is too long is worded as the API's clients expect
+NotFoundError       404
+QueueFullError      429    with Retry-After
+NotReadyError,
+DoesNotFitError,
+EngineDiedError     503    with Retry-After: the same request may succeed later
+all others          500
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -35,13 +32,13 @@ from hermes_cli.errors import (
 from hermes_cli.prompting.normalize import repaired
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from fastapi import Request
+    from starlette.requests import Request
 
 RETRY_AFTER = 1  # seconds; the SDKs wait at least half of that, and longer with each try
 
-_LIMIT = 500  # the first status that is the server's fault
+_SERVER_FAULT = 500  # the first status that is the server's fault
 # OpenAI's names for what happened (`error.type`), and Anthropic's: docs.anthropic.com/en/api/errors.
 _OPENAI = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _ANTHROPIC = {
@@ -52,22 +49,23 @@ _ANTHROPIC = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-_NO_JSON = "send a JSON object, with the header `Content-Type: application/json`."
-_OURS = "this is a bug in hermes; the server's log has more."
+_BUG = "this is a bug in hermes; the server's log has more."
 
-Shape = Literal["openai", "anthropic"]
+ErrorShape = Literal["openai", "anthropic"]
 
 
-class TooLongError(ContextFullError):
-    """A prompt that is too long, in words for clients; `field` holds it."""
+class RefusedError(HTTPException):
+    """A request that is answered with an error object and goes no further."""
 
-    def __init__(self, message: str, *, hint: str, field: str) -> None:
-        super().__init__(message, hint=hint)
-        self.field = field
+    def __init__(
+        self, status: int, message: str, code: str, headers: dict[str, str] | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(status, message, headers)
+        self.problem = Problem(status, message, param, code, headers)
 
 
 class ErrorObject(msgspec.Struct, frozen=True):
-    """What went wrong. `param` is the path of the field that is to blame."""
+    """An error. `param` is the path of the field that is to blame."""
 
     message: str
     type: str
@@ -76,20 +74,20 @@ class ErrorObject(msgspec.Struct, frozen=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """The body of every answer that is an error, and the last event of a stream that goes wrong."""
+    """The body of every reply that is an error, and the last event of a stream that fails."""
 
     error: ErrorObject
 
 
 class AnthropicErrorObject(msgspec.Struct, frozen=True):
-    """What went wrong, as Anthropic's clients know it."""
+    """An error in Anthropic's shape."""
 
     type: str
     message: str
 
 
 class AnthropicErrorBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The same as `ErrorBody` where Anthropic's API is spoken."""
+    """The counterpart of `ErrorBody` in Anthropic's API."""
 
     type: Literal["error"] = "error"
     error: AnthropicErrorObject
@@ -100,7 +98,7 @@ class Problem:
     """An error on its way to a client.
 
     Attributes:
-        status: of the HTTP answer.
+        status: of the HTTP reply.
         message: what is wrong and what to do about it.
         param: the path of the field that is to blame.
         code: a short name for programs.
@@ -113,9 +111,9 @@ class Problem:
     code: str | None = None
     headers: Mapping[str, str] | None = None
 
-    def body(self, shape: Shape = "openai") -> bytes:
-        """As JSON."""
-        fault = "invalid_request_error" if self.status < _LIMIT else None
+    def body(self, shape: ErrorShape = "openai") -> bytes:
+        """Encode it as JSON."""
+        fault = "invalid_request_error" if self.status < _SERVER_FAULT else None
         message, param = repaired(self.message), self.param and repaired(self.param)
         if shape == "anthropic":
             kind = _ANTHROPIC.get(self.status, fault or "api_error")
@@ -123,21 +121,30 @@ class Problem:
         kind = _OPENAI.get(self.status, fault or "server_error")
         return msgspec.json.encode(ErrorBody(ErrorObject(message, kind, param, self.code)))
 
-    def response(self, shape: Shape = "openai") -> Response:
-        """As an answer of its own."""
+    def response(self, shape: ErrorShape = "openai") -> Response:
+        """Make a reply of it."""
         return Response(self.body(shape), self.status, self.headers, media_type="application/json")
 
 
-def shape_of(path: str) -> Shape:
-    """Which API a path belongs to."""
+def shape_of(path: str) -> ErrorShape:
+    """Return the shape of errors under a path."""
     return "anthropic" if path.startswith("/v1/messages") else "openai"
 
 
-def problem(error: HermesError) -> Problem:
-    """What a client is told of an error."""
+def problem(
+    error: HermesError, shape: ErrorShape = "openai", *, prompt_field: str = "messages", max_tokens: int | None = None
+) -> Problem:
+    """Translate an error for a client.
+
+    Args:
+        error: of any kind.
+        shape: the API, which decides how a prompt that is too long is worded.
+        prompt_field: the field that holds the prompt.
+        max_tokens: the most tokens that the client wanted to be generated; None for any number.
+    """
     if isinstance(error, ContextFullError):
-        told = too_long(error)
-        return Problem(400, told.message, getattr(told, "field", None), "context_length_exceeded")
+        message = _too_long(error, shape, max_tokens)
+        return Problem(400, message, prompt_field, "context_length_exceeded")
     message = f"{error.message} {error.hint[:1].upper()}{error.hint[1:]}"
     if isinstance(error, UsageError):
         return Problem(400, message, error.field or None, "invalid_value")
@@ -152,83 +159,45 @@ def problem(error: HermesError) -> Problem:
     return Problem(500, message, None, "internal_error")
 
 
-def too_long(error: ContextFullError, requested: int = 1, field: str = "messages") -> ContextFullError:
-    """The same in vLLM's words, from which Hermes Agent and others read how much room there is.
-
-    Args:
-        error: of the engine, or one that was put into these words already.
-        requested: tokens that the client wanted to be generated at most.
-        field: that holds the prompt.
-    """
+def _too_long(error: ContextFullError, shape: ErrorShape, max_tokens: int | None) -> str:
+    """Word it like Anthropic, as Claude Code expects, or like vLLM, where Hermes Agent reads how much room is left."""
     prompt, context = error.prompt_tokens, error.context_length
-    if prompt is None or context is None or isinstance(error, TooLongError):
-        return error
-    return TooLongError(
-        f"This model's maximum context length is {context} tokens. However, you requested {requested} output tokens "
-        f"and your prompt contains at least {prompt} input tokens, for a total of at least {prompt + requested} "
-        "tokens. Please reduce the length of the input prompt or the number of requested output tokens.",
-        hint=error.hint,
-        field=field,
+    if prompt is None or context is None:
+        return error.message
+    if shape == "anthropic":
+        return f"prompt is too long: {prompt} tokens > {context} maximum"
+    output = 1 if max_tokens is None else min(max_tokens, context)
+    return (
+        f"This model's maximum context length is {context} tokens. However, you requested {output} output tokens and "
+        f"your prompt contains at least {prompt} input tokens, for a total of at least {prompt + output} tokens. "
+        "Please reduce the length of the input prompt or the number of requested output tokens."
     )
 
 
 async def on_hermes_error(request: Request, error: Exception) -> Response:
-    """For FastAPI: one of our errors."""
-    said = error if isinstance(error, HermesError) else HermesError(str(error), hint=_OURS)
-    return problem(said).response(shape_of(request.scope["path"]))
-
-
-async def on_invalid_request(request: Request, error: Exception) -> Response:
-    """For FastAPI: the body, or something in the URL, is not as it should be."""
-    found = error.errors() if isinstance(error, RequestValidationError) else []
-    return _invalid(found).response(shape_of(request.scope["path"]))
+    """Answer with an error of ours."""
+    known = error if isinstance(error, HermesError) else HermesError(str(error), hint=_BUG)
+    return problem(known).response(shape_of(request.scope["path"]))
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """For FastAPI: no such route, another method, a body that is no JSON, or what somebody refused."""
-    if not isinstance(error, HTTPException):
+    """Answer where there is no such route or method, or the request was refused."""
+    if isinstance(error, RefusedError):
+        refused = error.problem
+    elif isinstance(error, HTTPException):
+        method, path = request.scope["method"][:20], ascii(request.scope["path"])[1:-1][:200]
+        message = f"{HTTPStatus(error.status_code).phrase}: {method} {path}."
+        refused = Problem(error.status_code, message, headers=error.headers)
+    else:
         return await on_bug(request, error)
-    usual = HTTPStatus(error.status_code).phrase
-    method, path = request.scope["method"][:20], ascii(request.scope["path"])[1:-1][:200]
-    message = error.detail
-    if error.detail == usual:
-        message = f"{usual}: {method} {path}."
-    elif error.status_code == HTTPStatus.BAD_REQUEST and not hasattr(error, "code"):
-        message = f"the body of the request cannot be read: {_NO_JSON}"  # FastAPI's own, of bad UTF-8 or endless depth
-    code = getattr(error, "code", "invalid_json" if error.status_code == HTTPStatus.BAD_REQUEST else None)
-    told = Problem(error.status_code, message, None, code, error.headers)
-    return told.response(shape_of(request.scope["path"]))
+    return refused.response(shape_of(request.scope["path"]))
 
 
 async def on_bug(request: Request, _: Exception) -> Response:
-    """For FastAPI: anything else. Its text is for the log alone: it may hold what nobody is to see."""
-    return Problem(500, f"something went wrong; {_OURS}", None, "internal_error").response(
-        shape_of(request.scope["path"])
-    )
+    """Answer to anything else; its text is for the log alone, since it may hold secrets."""
+    bug = Problem(500, f"something went wrong; {_BUG}", None, "internal_error")
+    return bug.response(shape_of(request.scope["path"]))
 
 
-HANDLERS: dict[int | type[Exception], Any] = {
-    HermesError: on_hermes_error,
-    RequestValidationError: on_invalid_request,
-    HTTPException: on_http_error,
-    Exception: on_bug,
-}
-"""For `FastAPI(exception_handlers=…)`."""
-
-
-def _invalid(found: Sequence[Any]) -> Problem:
-    """The first of what pydantic found."""
-    first: dict[str, Any] = found[0] if found else {"loc": (), "type": "", "msg": ""}
-    where, what = list(first["loc"]), first["type"]
-    if what == "json_invalid":
-        why = first.get("ctx", {}).get("error", "")
-        return Problem(400, f"the body of the request is no JSON: {why} at {where[-1]}.", None, "invalid_json")
-    if where == ["body"]:
-        return Problem(400, f"the body of the request is no JSON object: {_NO_JSON}", None, "invalid_json")
-    path = _path(where[1:] if where[:1] == ["body"] else where)
-    said = str(first["msg"]).removeprefix("Value error, ")
-    return Problem(400, f"{path}: {said[:1].lower()}{said[1:]}.", path, "invalid_value")
-
-
-def _path(where: Sequence[str | int]) -> str:
-    return "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in where).removeprefix(".")
+HANDLERS: dict[Any, Any] = {HermesError: on_hermes_error, HTTPException: on_http_error, Exception: on_bug}
+"""For `Starlette(exception_handlers=…)`."""

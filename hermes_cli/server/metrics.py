@@ -1,4 +1,4 @@
-"""What Prometheus is told at /metrics. Names end in their unit; counters never fall, not even when a child restarts."""
+"""Metrics for Prometheus at /metrics. Names end in their unit; counters never fall, even when an engine restarts."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 _WAITS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _RATES = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)  # tokens per second of one request
 
-# Field of Stats: its name here, and what it is.
+# Field of EngineStats: the name of its metric, and its help.
 _COUNTERS = {
     "requests": ("requests", "Generations that were begun."),
     "failed": ("requests_failed", "Generations that ended with an error."),
     "cancelled": ("requests_cancelled", "Generations whose client left."),
     "prompt_tokens": ("prompt_tokens", "Tokens of prompts that were computed."),
-    "cached_tokens": ("prompt_cached_tokens", "Tokens of prompts that did not have to be computed."),
+    "cached_tokens": ("prompt_cached_tokens", "Tokens of prompts that came from the cache."),
     "completion_tokens": ("completion_tokens", "Tokens that were generated."),
-    "drafted_tokens": ("drafted_tokens", "Tokens that were guessed ahead."),
-    "accepted_tokens": ("drafted_tokens_accepted", "Guesses that were right."),
-    "preempted": ("requests_preempted", "Times that a request was put back for want of cache."),
+    "drafted_tokens": ("drafted_tokens", "Tokens that were drafted by speculation."),
+    "accepted_tokens": ("drafted_tokens_accepted", "Drafted tokens that were accepted."),
+    "preempted": ("requests_preempted", "Times that a request was preempted for want of KV cells."),
     "steps": ("decode_steps", "Calls of llama_decode."),
     "decode_seconds": ("decode_seconds", "Seconds in llama_decode."),
     "step_seconds": ("step_seconds", "Seconds of whole steps, sampling included."),
@@ -46,7 +46,7 @@ _GAUGES = {
 
 
 class Metrics:
-    """Counts what is not counted elsewhere, and writes it together with the engines' own counts."""
+    """Counters of the server, exposed together with those of the engines."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which tells nothing
@@ -55,27 +55,27 @@ class Metrics:
         self._registry.register(self._engines)
         self._http = Counter(
             "hermes_http_requests",
-            "Requests by what they were answered with.",
+            "Requests by the status of their reply.",
             ("method", "route", "status"),
             registry=self._registry,
         )
         self._seconds = Histogram(
             "hermes_http_request_seconds",
-            "From the head of a request to the end of its answer.",
+            "From the head of a request to the end of its reply.",
             ("route",),
             buckets=_WAITS,
             registry=self._registry,
         )
         self._first = Histogram(
             "hermes_time_to_first_token_seconds",
-            "From when a generation is asked for to its first token, waiting included.",
+            "From the request for a generation to its first token, waiting included.",
             ("model",),
             buckets=_WAITS,
             registry=self._registry,
         )
         self._queue = Histogram(
             "hermes_queue_seconds",
-            "From when a generation is asked for to the first work on it.",
+            "From the request for a generation to the first work on it.",
             ("model",),
             buckets=_WAITS,
             registry=self._registry,
@@ -89,28 +89,28 @@ class Metrics:
         )
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A request is over; `route` is its template, so that there are few."""
+        """Count a request that is over; `route` is its template, so that there are few."""
         self._http.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def first_token(self, model: str, seconds: float) -> None:
-        """A generation began to speak."""
+        """Count the first token of a generation."""
         self._first.labels(model).observe(seconds)
 
     def generated(self, model: str, done: Done) -> None:
-        """A generation is over."""
+        """Count a generation that is over."""
         self._queue.labels(model).observe(done.queued_seconds)
         if done.completion_tokens > 1 and done.completion_seconds > 0:
             self._rate.labels(model).observe((done.completion_tokens - 1) / done.completion_seconds)
 
     def exposition(self, stats: Mapping[str, EngineStats], cards: Iterable[ModelCard], evictions: int) -> bytes:
-        """The text that Prometheus reads."""
+        """Return all metrics as text."""
         self._engines.stats, self._engines.cards, self._engines.evictions = stats, tuple(cards), evictions
         return generate_latest(self._registry)
 
 
 class _Engines(Collector):
-    """The engines' own counts, as they were last said."""
+    """The counters of the engines, as of the last exposition."""
 
     def __init__(self) -> None:
         self.stats: Mapping[str, EngineStats] = {}
@@ -118,7 +118,7 @@ class _Engines(Collector):
         self.evictions = 0
 
     def collect(self) -> Iterable[Metric]:
-        """As Prometheus' library wants them."""
+        """Yield all metrics."""
         for field, (name, text) in _COUNTERS.items():
             yield self._family(CounterMetricFamily(f"hermes_{name}", text, labels=("model",)), field)
         for field, (name, text) in _GAUGES.items():
@@ -131,7 +131,9 @@ class _Engines(Collector):
         for card in self.cards:
             loaded.add_metric([card.name], card.state == "ready")
         yield loaded
-        evicted = CounterMetricFamily("hermes_evictions", "Times that a model made room for another one.")
+        evicted = CounterMetricFamily(
+            "hermes_evictions", "Times that a model was unloaded to make room for another one."
+        )
         evicted.add_metric([], self.evictions)
         yield evicted
 

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import ModelNames
 from hermes_cli.catalog.variants import quantization_in_file_name
-from hermes_cli.engine.embedded.fit_check import confirm
+from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.gguf.types import FILE_TYPES
 from hermes_cli.planning.fitted_plan import remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
+from hermes_cli.planning.placement import GIB
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
 from hermes_cli.prompting.choose import known_model
 from hermes_cli.prompting.template import ChatTemplate, read_template
 from hermes_cli.prompting.turn_grammar import TAGS
 from hermes_cli.server.settings import SLOTS
 from hermes_cli.store.library import find, installed
-from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -175,16 +175,16 @@ def _plans(named: Sequence[_Named], machine: Machine, say: Callable[[str], None]
         with suppress(DoesNotFitError):
             return _beside(first, others, machine)
         say("these models do not fit into memory together: they take turns, as they are asked for")
-    return [confirm(one.file.path, one.loading, machine) for one in named]
+    return [check_fit(one.file.path, one.loading, machine) for one in named]
 
 
 def _beside(first: _Named, others: Sequence[_Named], machine: Machine) -> list[FittedPlan]:
     confirmed = []
     for one in others:
         modest = replace(one.loading, longest=False, force=False)
-        confirmed.append(confirm(one.file.path, modest, machine))
+        confirmed.append(check_fit(one.file.path, modest, machine))
         machine = remaining_machine(machine, confirmed[-1])
-    return [confirm(first.file.path, replace(first.loading, force=False), machine), *confirmed]
+    return [check_fit(first.file.path, replace(first.loading, force=False), machine), *confirmed]
 
 
 def _offer(
@@ -224,7 +224,7 @@ def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> Doe
     found = recommendations(catalogue, machine, wish)
     if not found:
         least = smallest_variant(catalogue, wish)
-        would = f"; {least[0].name} would, with {gibibytes(least[1])} of memory" if least else ""
+        would = f"; {least[0].name} would, with {least[1] / GIB:.2f} GiB of memory" if least else ""
         return DoesNotFitError(
             error.message, hint=f"no Hermes model has {AGENT_CONTEXT:,} tokens of context on this machine{would}."
         )

@@ -1,9 +1,8 @@
-"""The models of a server: loaded when they are asked for, and put away when another one needs their memory.
+"""The models of a server: loaded when a request asks for them, unloaded when another one needs their memory.
 
     unloaded ──use──► loading ──► ready ──idle too long, or the least recently used when room is needed──► unloaded
 
-One model is loaded at a time. Who works with a model keeps it: nothing in use is ever put away. All of it belongs to
-one event loop.
+One model is loaded at a time, and none is unloaded while a request uses it. All methods belong to one event loop.
 """
 
 from __future__ import annotations
@@ -22,42 +21,37 @@ from hermes_cli.generation import ChatModel
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 
-    from hermes_cli.catalog.models import CatalogModel
     from hermes_cli.engine.protocol import Engine, EngineStats, ModelInfo
     from hermes_cli.server.planning import ServedModel
 
-    Room = Callable[[ServedModel], Awaitable[HermesError | None]]
+    CheckRoom = Callable[[ServedModel], Awaitable[HermesError | None]]
 
 ANY = "*"  # the alias that stands for every name that no model has
-AS_TOLD = -1.0
+SERVER_KEEP_ALIVE = -1.0  # as the server was told
 
 State = Literal["unloaded", "loading", "ready", "failed"]
 
 
 @dataclass(frozen=True)
-class Served:
-    """A model that stays loaded while it is held.
+class LoadedModel:
+    """A model that stays loaded while a request uses it.
 
     Attributes:
         name: its id in the API.
-        chatter: what answers.
-        context: tokens that one request can use, prompt and answer together.
-        known: what it is in the catalogue, if it is there.
-        loaded: what it says of itself.
+        chat_model: that generates.
+        info: of its engine.
         think: whether it reasons where a request does not say.
     """
 
     name: str
-    chatter: ChatModel
-    context: int
-    known: CatalogModel | None
-    loaded: ModelInfo
+    chat_model: ChatModel
+    info: ModelInfo
     think: bool | None = None
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a model can do; None where that is not known before it is loaded."""
+    """Abilities of a model; None where they are not known before it is loaded."""
 
     tools: bool | None
     reasoning: bool | None
@@ -66,7 +60,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is told of a model. Context in tokens, size in bytes, times in seconds since 1970."""
+    """Description of a model. Context in tokens, size in bytes, times in seconds since 1970."""
 
     name: str
     aliases: tuple[str, ...]
@@ -81,61 +75,66 @@ class ModelCard:
     owned_by: str = "hermes-llm"
 
 
-class _Place:
-    """A model in the pool. Requests for it wait until it is loaded, and then work."""
+class _PooledModel:
+    """A model in the pool, with the requests that wait for it and those that use it."""
 
-    def __init__(self, offer: ServedModel, engine: Engine) -> None:
-        self.offer, self.engine = offer, engine
-        self.served: Served | None = None
+    def __init__(self, planned: ServedModel, engine: Engine) -> None:
+        self.planned, self.engine = planned, engine
+        self.loaded: LoadedModel | None = None
         self.loading: asyncio.Task[None] | None = None
-        self.leaving: asyncio.Future[None] | None = None  # another model needs its memory; done when it has left
+        self.leaving: asyncio.Future[None] | None = None  # another model needs its memory; done when it is unloaded
         self.waiting: set[object] = set()
         self.working: set[object] = set()
-        self.used = 0  # when last, on the pool's own clock
-        self.idle_seconds = offer.idle_seconds
+        self.used = 0  # last, on the pool's own clock
+        self.idle_seconds = planned.idle_seconds
         self.timer: asyncio.TimerHandle | None = None
         self.failed = False
 
     @property
     def idle(self) -> bool:
-        """Whether it holds memory that nobody wants."""
-        return self.served is not None and not (self.working or self.waiting or self.loading)
+        """Return whether it is loaded and no request wants it."""
+        return self.loaded is not None and not (self.working or self.waiting or self.loading)
 
     @property
     def state(self) -> State:
-        """For people and `/v1/models`."""
+        """Return the state for `/v1/models`."""
         if self.loading:
             return "loading"
-        return "ready" if self.served else "failed" if self.failed else "unloaded"
+        return "ready" if self.loaded else "failed" if self.failed else "unloaded"
 
     def stop_timer(self) -> None:
-        """Somebody wants it again."""
+        """Keep it: a request wants it."""
         if self.timer:
             self.timer.cancel()
             self.timer = None
 
 
 class Pool:
-    """Loads, lends and puts away; `close` ends it."""
+    """Loads models, lends them to requests and unloads them."""
 
     def __init__(
-        self, offers: Sequence[ServedModel], engine: Callable[[ServedModel], Engine], room: Room, *, load_timeout: float
+        self,
+        models: Sequence[ServedModel],
+        engine: Callable[[ServedModel], Engine],
+        check_room: CheckRoom,
+        *,
+        load_timeout: float,
     ) -> None:
-        """Nothing is loaded yet.
+        """Make a pool without loading anything.
 
         Args:
-            offers: one at least, the default first; every name stands for one of them.
+            models: one at least, the default first; every name stands for one of them.
             engine: makes the engine of a model, which is kept as long as the pool.
-            room: None if there is memory for one more now, else why not (room.py asks llama.cpp).
+            check_room: returns None if there is memory for one more now, else the error (room.py asks llama.cpp).
             load_timeout: seconds that `use` waits for a model.
         """
-        self._places = {offer.name: _Place(offer, engine(offer)) for offer in offers}
+        self._models = {model.name: _PooledModel(model, engine(model)) for model in models}
         self._names = {
-            name.casefold(): place
-            for place in self._places.values()
-            for name in (*place.offer.aliases, place.offer.name)
+            name.casefold(): model
+            for model in self._models.values()
+            for name in (*model.planned.aliases, model.planned.name)
         }
-        self._room, self._load_timeout = room, load_timeout
+        self._check_room, self._load_timeout = check_room, load_timeout
         self._clock = itertools.count(1)
         self._one_at_a_time = asyncio.Lock()
         self._released = asyncio.Event()
@@ -147,28 +146,30 @@ class Pool:
 
     @property
     def default(self) -> str:
-        """The model of requests that name none."""
-        return next(iter(self._places))
+        """Return the model of requests that name none."""
+        return next(iter(self._models))
 
     @asynccontextmanager
-    async def use(self, name: str | None = None, *, keep_alive: float | None = AS_TOLD) -> AsyncGenerator[Served, None]:
-        """A model, loaded and kept so until the end of `async with`.
+    async def use(
+        self, name: str | None = None, *, keep_alive: float | None = SERVER_KEEP_ALIVE
+    ) -> AsyncGenerator[LoadedModel, None]:
+        """Load a model and keep it loaded until the end of `async with`.
 
         Args:
             name: a name or an alias; None or empty is the default.
-            keep_alive: seconds that it stays in memory afterwards, None for ever; negative is as the server was told.
+            keep_alive: seconds that it stays in memory afterwards, None for ever; negative is the server's setting.
 
         Raises:
             NotFoundError: no model has this name.
             NotReadyError: it is not loaded in time, or the server stops.
             HermesError: it cannot be loaded.
         """
-        place = self._find(name)
-        with self._holding(place, self._load_timeout) as ready:
-            served = await ready
-            as_told = keep_alive is not None and keep_alive < 0
-            place.idle_seconds = place.offer.idle_seconds if as_told else keep_alive
-            yield served
+        model = self._find(name)
+        with self._holding(model, self._load_timeout) as ready:
+            loaded = await ready
+            server_setting = keep_alive is not None and keep_alive < 0
+            model.idle_seconds = model.planned.idle_seconds if server_setting else keep_alive
+            yield loaded
 
     async def start(self) -> None:
         """Load the default model, however long that takes.
@@ -180,103 +181,102 @@ class Pool:
             await ready
 
     def cards(self) -> list[ModelCard]:
-        """All models, the default first."""
-        return [_card(place) for place in self._places.values()]
+        """Describe all models, the default first."""
+        return [_card(model) for model in self._models.values()]
 
     def card(self, name: str | None = None) -> ModelCard:
-        """One model, by name or alias; None or empty is the default.
+        """Describe one model, by name or alias; None or empty is the default.
 
         Raises:
             NotFoundError: no model has this name.
         """
         return _card(self._find(name))
 
-    def served(self, name: str | None = None) -> Served | None:
-        """A model if it is loaded; nothing keeps it so.
+    def loaded(self, name: str | None = None) -> LoadedModel | None:
+        """Return a model if it is loaded; nothing keeps it so.
 
         Raises:
             NotFoundError: no model has this name.
         """
-        return self._find(name).served
+        return self._find(name).loaded
 
-    def offer(self, name: str | None = None) -> ServedModel:
-        """How a model was planned.
+    def planned(self, name: str | None = None) -> ServedModel:
+        """Return the plan of a model.
 
         Raises:
             NotFoundError: no model has this name.
         """
-        return self._find(name).offer
+        return self._find(name).planned
 
     async def stats(self) -> dict[str, EngineStats]:
-        """Of every engine, by model."""
-        found = await asyncio.gather(*(place.engine.stats() for place in self._places.values()))
-        return dict(zip(self._places, found, strict=True))
+        """Return the counters of every engine, by model."""
+        stats = await asyncio.gather(*(model.engine.stats() for model in self._models.values()))
+        return dict(zip(self._models, stats, strict=True))
 
     async def unload(self, name: str) -> None:
-        """Put a model away if nobody wants it.
+        """Unload a model if no request wants it.
 
         Raises:
             NotFoundError: no model has this name.
         """
-        place = self._find(name)
-        if place.idle:
-            await self._put_away(place)
+        model = self._find(name)
+        if model.idle:
+            await self._unload(model)
 
     async def close(self) -> None:
-        """Put everything away, for good; what runs ends with an error."""
+        """Unload everything, for good; running requests end with an error."""
         self._closed = True
-        for place in self._places.values():
-            place.stop_timer()
+        for model in self._models.values():
+            model.stop_timer()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(place.engine.close() for place in self._places.values()))
+        await asyncio.gather(*(model.engine.close() for model in self._models.values()))
 
-    def _find(self, name: str | None) -> _Place:
-        place = self._names.get((name or self.default).casefold()) or self._names.get(ANY)
-        if place is None:
+    def _find(self, name: str | None) -> _PooledModel:
+        model = self._names.get((name or self.default).casefold()) or self._names.get(ANY)
+        if model is None:
             raise NotFoundError(
-                f"there is no model {name!r} here.", hint=f"there is {', '.join(self._places)}; see GET /v1/models"
+                f"there is no model {name!r} here.", hint=f"there is {', '.join(self._models)}; see GET /v1/models"
             )
-        return place
+        return model
 
     @contextmanager
-    def _holding(self, place: _Place, patience: float) -> Iterator[Coroutine[Any, Any, Served]]:
-        """Wait for a model, so many seconds, and then keep it; what is yielded has to be awaited."""
+    def _holding(self, model: _PooledModel, timeout: float) -> Iterator[Coroutine[Any, Any, LoadedModel]]:
+        """Count a request as waiting, then as working; what is yielded waits for the model, and has to be awaited."""
         ticket = object()
-        place.stop_timer()
-        place.waiting.add(ticket)
+        model.stop_timer()
+        model.waiting.add(ticket)
         try:
-            yield self._ready(place, ticket, patience)
+            yield self._ready(model, ticket, asyncio.get_running_loop().time() + timeout)
         finally:
-            place.waiting.discard(ticket)
-            place.working.discard(ticket)
-            place.used = next(self._clock)
+            model.waiting.discard(ticket)
+            model.working.discard(ticket)
+            model.used = next(self._clock)
             self._released.set()
-            self._start_timer(place)
+            self._start_timer(model)
 
-    async def _ready(self, place: _Place, ticket: object, patience: float) -> Served:
-        """The model in memory, and its place among those that work with it."""
-        end = asyncio.get_running_loop().time() + patience
-        while ticket not in place.working or place.served is None:
+    async def _ready(self, model: _PooledModel, ticket: object, end: float) -> LoadedModel:
+        """Wait for the model, and count the request among those that use it."""
+        while ticket not in model.working or model.loaded is None:
             if self._closed:
                 raise _stopping()
-            if place.leaving:
-                await self._patiently(place, place.leaving, end)
-            elif place.served and place.loading is None:
-                place.waiting.discard(ticket)
-                place.working.add(ticket)
+            if model.leaving:
+                await self._wait_until(model, model.leaving, end)
+            elif model.loaded and model.loading is None:
+                model.waiting.discard(ticket)
+                model.working.add(ticket)
             else:
-                await self._patiently(place, place.loading or self._begin_loading(place), end)
-        return place.served
+                await self._wait_until(model, model.loading or self._begin_loading(model), end)
+        return model.loaded
 
-    async def _patiently(self, place: _Place, future: asyncio.Future[Any], end: float) -> None:
-        """Wait for what others may wait for, too."""
+    async def _wait_until(self, model: _PooledModel, future: asyncio.Future[Any], end: float) -> None:
+        """Wait for a future that others may wait for, too."""
         left = max(end - asyncio.get_running_loop().time(), 0)
         done, _ = await asyncio.wait({future}, timeout=None if math.isinf(left) else left)
         if not done:
             raise NotReadyError(
-                f"{place.offer.name} is not loaded after {self._load_timeout:g} seconds.",
+                f"{model.planned.name} is not loaded after {self._load_timeout:g} seconds.",
                 hint="try again; it may be loaded by then.",
             )
         if future.cancelled():
@@ -284,90 +284,90 @@ class Pool:
         if error := future.exception():
             raise _again(error)
 
-    def _begin_loading(self, place: _Place) -> asyncio.Task[None]:
-        place.loading = self._begin(self._load(place))
-        return place.loading
+    def _begin_loading(self, model: _PooledModel) -> asyncio.Task[None]:
+        model.loading = self._begin(self._load(model))
+        return model.loading
 
-    async def _load(self, place: _Place) -> None:
+    async def _load(self, model: _PooledModel) -> None:
         try:
             async with self._one_at_a_time:
-                await self._make_room(place)
-                place.served = await self._open(place)
-            place.failed, self.begun = False, True
-            place.working |= place.waiting  # before anybody can take its memory away again
-            place.waiting.clear()
+                await self._make_room(model)
+                model.loaded = await self._open(model)
+            model.failed, self.begun = False, True
+            model.working |= model.waiting  # before anybody can take its memory away again
+            model.waiting.clear()
         except HermesError as error:
-            place.failed = not isinstance(error, NotReadyError)
+            model.failed = not isinstance(error, NotReadyError)
             raise
         finally:
-            place.loading = None
-            self._start_timer(place)
+            model.loading = None
+            self._start_timer(model)
 
-    async def _open(self, place: _Place) -> Served:
-        """Load it; if that fails while others hold memory, once more without them."""
-        offer = place.offer
+    async def _open(self, model: _PooledModel) -> LoadedModel:
+        """Load a model; if that fails while others hold memory, once more without them."""
+        planned = model.planned
         try:
-            chatter = await ChatModel.open(place.engine, known=offer.known, template=offer.template)
+            chat_model = await ChatModel.open(model.engine, known=planned.known, template=planned.template)
         except EngineError:
-            idle = [other for other in self._places.values() if other.idle]
+            idle = [other for other in self._models.values() if other.idle]
             if not idle:
                 raise
             for other in idle:
-                await self._put_away(other)
-            chatter = await ChatModel.open(place.engine, known=offer.known, template=offer.template)
-        return Served(offer.name, chatter, chatter.loaded.context, offer.known, chatter.loaded, offer.think)
+                await self._unload(other)
+            chat_model = await ChatModel.open(model.engine, known=planned.known, template=planned.template)
+        return LoadedModel(planned.name, chat_model, chat_model.loaded, planned.think)
 
-    async def _make_room(self, place: _Place) -> None:
-        """Put models away, the least recently used first, until there is room; wait for one that is at work.
+    async def _make_room(self, model: _PooledModel) -> None:
+        """Unload models, the least recently used first, until there is room; wait for one that is in use.
 
         Raises:
             HermesError: there is no room though no other model is loaded.
-            NotReadyError: nobody wants it any more.
+            NotReadyError: no request wants it any more.
         """
-        if self._untouched:  # planned a moment ago, when nothing was loaded
+        if self._untouched:  # planned just before, when nothing was loaded
             self._untouched = False
             return
-        while (error := await self._room(place.offer)) is not None:
-            others = [other for other in self._places.values() if other is not place and other.served]
+        while (error := await self._check_room(model.planned)) is not None:
+            others = [other for other in self._models.values() if other is not model and other.loaded]
             if not others:
-                if place.offer.forced:
+                if model.planned.forced:
                     return
                 raise error
-            await self._send_away(min(others, key=lambda other: (not other.idle, other.used)), place)
+            await self._evict(min(others, key=lambda other: (not other.idle, other.used)), model)
 
-    async def _send_away(self, place: _Place, wanted: _Place) -> None:
-        """Have a model leave when those that work with it are done; who comes now waits until it is back.
+    async def _evict(self, model: _PooledModel, wanted: _PooledModel) -> None:
+        """Unload a model when the requests that use it are done; new ones wait until it is back.
 
         Raises:
-            NotReadyError: nobody wants the other one any more.
+            NotReadyError: no request wants the other one any more.
         """
-        place.leaving = left = asyncio.get_running_loop().create_future()
+        model.leaving = left = asyncio.get_running_loop().create_future()
         try:
-            while place.working and wanted.waiting:
+            while model.working and wanted.waiting:
                 self._released.clear()
                 await self._released.wait()
             if not wanted.waiting:
-                raise NotReadyError(f"nobody waits for {wanted.offer.name} any more.", hint="ask again.")
-            await self._put_away(place)
+                raise NotReadyError(f"nobody waits for {wanted.planned.name} any more.", hint="ask again.")
+            await self._unload(model)
             self.evictions += 1
         finally:
             left.set_result(None)
-            place.leaving = None
+            model.leaving = None
 
-    async def _put_away(self, place: _Place) -> None:
-        place.stop_timer()
-        place.served = None
-        await place.engine.unload()
+    async def _unload(self, model: _PooledModel) -> None:
+        model.stop_timer()
+        model.loaded = None
+        await model.engine.unload()
 
-    def _start_timer(self, place: _Place) -> None:
-        if place.idle and place.idle_seconds is not None and not self._closed:
-            place.stop_timer()
+    def _start_timer(self, model: _PooledModel) -> None:
+        if model.idle and model.idle_seconds is not None and not self._closed:
+            model.stop_timer()
             loop = asyncio.get_running_loop()
-            place.timer = loop.call_later(place.idle_seconds, lambda: self._begin(self._expire(place)))
+            model.timer = loop.call_later(model.idle_seconds, lambda: self._begin(self._expire(model)))
 
-    async def _expire(self, place: _Place) -> None:
-        if place.idle:
-            await self._put_away(place)
+    async def _expire(self, model: _PooledModel) -> None:
+        if model.idle:
+            await self._unload(model)
 
     def _begin(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -381,25 +381,25 @@ class Pool:
             task.exception()  # told to those who waited; perhaps nobody did
 
 
-def _card(place: _Place) -> ModelCard:
-    offer, served = place.offer, place.served
+def _card(model: _PooledModel) -> ModelCard:
+    planned, loaded = model.planned, model.loaded
     return ModelCard(
-        name=offer.name,
-        aliases=offer.aliases,
-        state=place.state,
-        context_length=served.context if served else offer.context,
-        capabilities=_capabilities(offer, served),
-        created=offer.created,
-        size=offer.size,
-        quantization=offer.quantization,
-        parameters=served.loaded.parameters if served else None,
-        slots=offer.confirmed.plan.settings.slots,
+        name=planned.name,
+        aliases=planned.aliases,
+        state=model.state,
+        context_length=loaded.info.context if loaded else planned.context,
+        capabilities=_capabilities(planned, loaded),
+        created=planned.created,
+        size=planned.size,
+        quantization=planned.quantization,
+        parameters=loaded.info.parameters if loaded else None,
+        slots=planned.confirmed.plan.settings.slots,
     )
 
 
-def _capabilities(offer: ServedModel, served: Served | None) -> Capabilities:
-    known = offer.known
-    tools = served.chatter.choice.format.takes_tools if served else known.tools if known else None
+def _capabilities(planned: ServedModel, loaded: LoadedModel | None) -> Capabilities:
+    known = planned.known
+    tools = loaded.chat_model.choice.format.takes_tools if loaded else known.tools if known else None
     return Capabilities(tools, known.reasoning is not None if known else None)
 
 

@@ -1,4 +1,4 @@
-"""What one request cost, noted where it happens: the engine's part here, the rest by the journal."""
+"""Counters of one request: the engine's part is counted here, the rest by the access log."""
 
 from __future__ import annotations
 
@@ -33,78 +33,78 @@ class RequestStats:
     first_token: float | None = None
 
 
-CURRENT: ContextVar[RequestStats | None] = ContextVar("tally", default=None)
+CURRENT: ContextVar[RequestStats | None] = ContextVar("request_stats", default=None)
 
 
 class CountedEngine:
-    """An engine whose work is counted for the request at hand, and which stops at its deadline."""
+    """An engine that counts its work for the request at hand, and stops at its deadline."""
 
     def __init__(self, engine: Engine, model: str, metrics: Metrics) -> None:
         self._engine, self._model, self._metrics = engine, model, metrics
 
     async def load(self) -> ModelInfo:
-        """As the engine does."""
+        """Load the model."""
         return await self._engine.load()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """As the engine does.
+        """Generate, and count.
 
         Raises:
             NotReadyError: the request took longer than the server allows.
         """
-        tally = CURRENT.get()
-        if tally is None:
-            tally = RequestStats(float("inf"))
-        tally.model = self._model
+        stats = CURRENT.get()
+        if stats is None:
+            stats = RequestStats(float("inf"))
+        stats.model = self._model
         began = time.monotonic()
         first = True
-        limit = _Limit(tally.deadline)
+        deadline = _Deadline(stats.deadline)
         try:
             async with aclosing(self._engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
-                while event := await limit.next(events):
+                while event := await deadline.next(events):
                     if first:
                         first = False
-                        self._note_first(tally, began)
+                        self._count_first(stats, began)
                     if isinstance(event, Done):
-                        self._note_end(tally, event)
+                        self._count_end(stats, event)
                     yield event
         finally:
-            limit.stop()
+            deadline.stop()
 
     async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """As the engine does."""
+        """Tokenize."""
         return await self._engine.tokenize(text, special=special)
 
     async def detokenize(self, tokens: list[int]) -> bytes:
-        """As the engine does."""
+        """Detokenize."""
         return await self._engine.detokenize(tokens)
 
     async def stats(self) -> EngineStats:
-        """As the engine does."""
+        """Return the engine's counters."""
         return await self._engine.stats()
 
     async def unload(self) -> None:
-        """As the engine does."""
+        """Unload the model."""
         await self._engine.unload()
 
     async def close(self) -> None:
-        """As the engine does."""
+        """Close the engine."""
         await self._engine.close()
 
-    def _note_first(self, tally: RequestStats, began: float) -> None:
+    def _count_first(self, stats: RequestStats, began: float) -> None:
         now = time.monotonic()
-        tally.first_token = tally.first_token or now - tally.started
+        stats.first_token = stats.first_token or now - stats.started
         self._metrics.first_token(self._model, now - began)
 
-    def _note_end(self, tally: RequestStats, done: Done) -> None:
-        tally.prompt_tokens += done.prompt_tokens
-        tally.cached_tokens += done.cached_tokens
-        tally.completion_tokens += done.completion_tokens
+    def _count_end(self, stats: RequestStats, done: Done) -> None:
+        stats.prompt_tokens += done.prompt_tokens
+        stats.cached_tokens += done.cached_tokens
+        stats.completion_tokens += done.completion_tokens
         self._metrics.generated(self._model, done)
 
 
-class _Limit:
-    """The time of one generation: one timer for all its tokens, of which there are hundreds in a second."""
+class _Deadline:
+    """The deadline of one generation: one timer for all its tokens, of which there are hundreds in a second."""
 
     def __init__(self, deadline: float) -> None:
         self._waiting: asyncio.Task[object] | None = None
@@ -113,7 +113,7 @@ class _Limit:
         self._timer = None if left == float("inf") else asyncio.get_running_loop().call_later(max(left, 0), self._end)
 
     async def next(self, events: AsyncIterator[Event]) -> Event | None:
-        """The next event, None at the end.
+        """Return the next event, None at the end.
 
         Raises:
             NotReadyError: the time is over.
@@ -130,7 +130,7 @@ class _Limit:
             self._waiting = None
 
     def stop(self) -> None:
-        """It came to its end."""
+        """Stop the timer."""
         if self._timer:
             self._timer.cancel()
 

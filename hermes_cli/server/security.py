@@ -1,10 +1,10 @@
-"""Who may ask, from where, and how much: checked before anything else looks at a request.
+"""Access to the server: checks of a request's head, key and size before anything else reads it.
 
     Host      DNS rebinding: a page of a foreign name that resolves to this machine is refused by its own name
     Origin    a page of the web may not make a browser ask, unless its origin is allowed (CORS)
     framing   both a length and chunks, as only smugglers send them
     body      its size, also in chunks, and the time that it takes
-    key       for each route (`GuardedRoute`), before its body is read; only what is marked as public goes without
+    key       for each route (routing.py), before its body is read; only public routes go without
 
 Nothing here decides by a URL: frameworks have been made to see another path than was routed (CVE-2026-48710).
 """
@@ -16,38 +16,25 @@ import hashlib
 import hmac
 import ipaddress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-
-from hermes_cli.server.errors import Problem, shape_of
+from hermes_cli.server.errors import Problem, RefusedError, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Sequence
+    from collections.abc import Collection, Sequence
 
-    from fastapi import Request, Response
+    from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from hermes_cli.server.settings import Key
-
-Endpoint = TypeVar("Endpoint", bound="Callable[..., Any]")
 
 _CLOSE = {"Connection": "close"}  # what else is on the way belongs to the same attempt
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 ANYBODY = "*"
 
 
-class RefusedError(HTTPException):
-    """A request that is answered with an error object and goes no further."""
-
-    def __init__(self, status: int, message: str, code: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(status, message, headers)
-        self.code = code
-
-
 def is_loopback(host: str) -> bool:
-    """Whether an address, or the name of one, is reached from this machine alone."""
+    """Return whether an address, or its name, is reached from this machine alone."""
     if host.lower() == "localhost":
         return True
     try:
@@ -66,80 +53,53 @@ class Keys:
         return bool(self._digests)
 
     def holder(self, given: bytes) -> str | None:
-        """The name of the key, or None; it takes as long for every key, right or wrong."""
-        digest, found = _digest(given), None
+        """Return the name of a key, or None; it takes as long for every key, right or wrong."""
+        digest, holder = _digest(given), None
         for name, known in self._digests:
             if hmac.compare_digest(digest, known):
-                found = name
-        return found
+                holder = name
+        return holder
 
 
 def _digest(secret: bytes) -> bytes:
-    """All of one length, so that nothing tells that of the key."""
+    """Hash a key, so that its length cannot be measured."""
     return hashlib.sha256(secret).digest()
 
 
-def public(endpoint: Endpoint) -> Endpoint:
-    """Mark an endpoint that needs no key."""
-    vars(endpoint)["is_public"] = True
-    return endpoint
+def authenticate(request: Request) -> str:
+    """Return the client of a request: the name of its key, or its address.
 
-
-class GuardedRoute(APIRoute):
-    """A route that is closed while the server stops, and needs a key if the server has any."""
-
-    @property
-    def is_public(self) -> bool:
-        """Whether its endpoint was marked so."""
-        return bool(getattr(self.endpoint, "is_public", False))
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The usual handler, behind the guard."""
-        handle = super().get_route_handler()
-
-        async def guarded(request: Request) -> Response:
-            if not self.is_public:
-                request.state.client = self._client(request)
-                request.app.state.traffic.let_in()
-            return await handle(request)
-
-        return guarded
-
-    @staticmethod
-    def _client(request: Request) -> str:
-        """Who asks: the name of its key, or its address.
-
-        Raises:
-            RefusedError: a key is needed, and this is none.
-        """
-        keys: Keys = request.app.state.keys
-        if not keys:
-            return request.client.host if request.client else ""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        given = [token.strip()] if scheme.lower() == "bearer" else []
-        given += request.headers.getlist("x-api-key")  # as Anthropic's clients send it
-        holders = [holder for one in given if (holder := keys.holder(one.encode("latin-1")))]
-        if not holders:
-            said = "the key is wrong" if given else "a key is needed"
-            raise RefusedError(
-                401,
-                f"{said}: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
-                "invalid_api_key",
-                {"WWW-Authenticate": "Bearer"},
-            )
-        return holders[0]
+    Raises:
+        RefusedError: a key is needed, and there is none, or it is wrong.
+    """
+    keys: Keys = request.app.state.keys
+    if not keys:
+        return request.client.host if request.client else ""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    given = [token.strip()] if scheme.lower() == "bearer" else []
+    given += request.headers.getlist("x-api-key")  # as Anthropic's clients send it
+    holders = [holder for key in given if (holder := keys.holder(key.encode("latin-1")))]
+    if not holders:
+        reason = "the key is wrong" if given else "a key is needed"
+        raise RefusedError(
+            401,
+            f"{reason}: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
+            "invalid_api_key",
+            {"WWW-Authenticate": "Bearer"},
+        )
+    return holders[0]
 
 
 class Gate:
-    """Refuses requests by their head: for another host, from a foreign page, or framed in two ways."""
+    """ASGI middleware that refuses requests by their head: for another host, from a foreign page, or framed twice."""
 
     def __init__(self, app: ASGIApp, *, hosts: Collection[str], any_address: bool, origins: Collection[str]) -> None:
-        """Guard an application.
+        """Wrap an application.
 
         Args:
-            app: what comes behind.
+            app: the next one.
             hosts: names that the server answers to, beside those of loopback, with any port.
-            any_address: whether a bare IP address will do, too: no rebinding makes a page's name one.
+            any_address: a bare IP address will do, too: no rebinding makes a page's name one.
             origins: of pages that may ask; `*` is all.
         """
         self._app = app
@@ -148,18 +108,18 @@ class Gate:
         self._origins = {origin.lower().rstrip("/") for origin in origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
+        """Serve a request."""
         if scope["type"] == "http" and (refused := self.refusal(scope["headers"])):
             await replace(refused, headers=_CLOSE).response(shape_of(scope["path"]))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
     def refusal(self, headers: Sequence[tuple[bytes, bytes]]) -> Problem | None:
-        """Why a request with this head goes no further; None if it may."""
-        named = [value for name, value in headers if name == b"host"]
-        if len(named) != 1:
+        """Return why a request with this head is refused, or None."""
+        hosts = [value for name, value in headers if name == b"host"]
+        if len(hosts) != 1:
             return Problem(400, "a request needs one Host header.", code="bad_host")
-        host = named[0].decode("latin-1")
+        host = hosts[0].decode("latin-1")
         if not self._answers_to(host):
             shown = ascii(host[:200])
             return Problem(
@@ -167,8 +127,7 @@ class Gate:
                 f"this server does not answer to the name {shown}. If it should: hermes serve --allowed-host NAME",
                 code="host_not_allowed",
             )
-        kinds = {name for name, _ in headers}
-        if b"transfer-encoding" in kinds and b"content-length" in kinds:
+        if {name for name, _ in headers} >= {b"transfer-encoding", b"content-length"}:
             return Problem(400, "a request has either a length or chunks.", code="bad_framing")
         origins = [value.decode("latin-1").lower() for name, value in headers if name == b"origin"]
         if ANYBODY not in self._origins and not self._origins.issuperset(origins):
@@ -188,7 +147,7 @@ class Gate:
 
 
 def _without_port(host: str) -> str:
-    """The name of a Host header; empty if this is none."""
+    """Return the name of a Host header; empty if it is malformed."""
     name, colon, port = host.rpartition(":")
     if not colon or host.endswith("]"):
         return host
@@ -204,34 +163,32 @@ def _is_address(name: str) -> bool:
 
 
 class BodyLimit:
-    """Bodies may be only so long, and take only so long to arrive."""
+    """ASGI middleware that limits the size of bodies, and the time in which they arrive."""
 
     def __init__(self, app: ASGIApp, *, most: int, seconds: float) -> None:
-        """Guard an application.
+        """Wrap an application.
 
         Args:
-            app: what comes behind.
+            app: the next one.
             most: bytes of a body, however it is sent.
-            seconds: from the first look at it to its end.
+            seconds: from its first read to its end.
         """
         self._app, self._most, self._seconds = app, most, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
+        """Serve a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if int(declared) > self._most:
-            error = self._too_long()
-            problem = Problem(error.status_code, error.detail, code=error.code)
-            await problem.response(shape_of(scope["path"]))(scope, receive, send)
+            await self._too_long().problem.response(shape_of(scope["path"]))(scope, receive, send)
             return
         loop = asyncio.get_running_loop()
-        got, whole, end = 0, False, loop.time() + self._seconds
+        received, whole, end = 0, False, loop.time() + self._seconds
 
         async def counted() -> Message:
-            nonlocal got, whole
+            nonlocal received, whole
             if whole:  # what may come now is the end of the connection
                 return await receive()
             try:
@@ -239,9 +196,9 @@ class BodyLimit:
             except TimeoutError:
                 late = f"the body of the request is not here after {self._seconds:g} seconds."
                 raise RefusedError(408, late, "body_timeout", _CLOSE) from None
-            got += len(message.get("body", b""))
+            received += len(message.get("body", b""))
             whole = not message.get("more_body", False)
-            if got > self._most:
+            if received > self._most:
                 raise self._too_long()
             return message
 

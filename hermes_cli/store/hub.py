@@ -10,7 +10,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import httpx2
 from huggingface_hub import HfApi, constants, hf_hub_url
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 TIMEOUT = 20.0  # seconds without an answer
-PARTIAL_CONTENT, OK = 206, 200
 
-_CONTENT_RANGE = re.compile(r"^bytes (\d+)-\d+/(\d+)$")
 # Names and hashes from the Hub become paths here: plain parts only, and none that Windows keeps for devices.
 _SAFE_PART = re.compile(r"^(?!(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[\w(][\w.+@=, ()\[\]-]*(?<![. ])$", re.IGNORECASE)
 _SHA1 = re.compile(r"^[0-9a-f]{40}\Z")
@@ -79,13 +77,6 @@ class RemoteFile:
     def renamed(self) -> bool:
         """Return whether the repository has another name today."""
         return self.current_repo.lower() != self.repo.lower()
-
-
-class _Response(Protocol):
-    """The part of an HTTP response that is used here."""
-
-    status_code: int
-    headers: httpx2.Headers
 
 
 def list_gguf_files(repo: str, revision: str | None = None) -> HubRepository:
@@ -156,7 +147,7 @@ def is_safe(path: str) -> bool:
     return len(path) < 1000 and all(_SAFE_PART.match(part) for part in path.split("/"))  # noqa: PLR2004 - generous
 
 
-def read_remote_header(repo: str, file: str, revision: str | None = None) -> tuple[GGUFHeader, int]:
+def read_remote_header(repo: str, file: HubFile, revision: str) -> tuple[GGUFHeader, int]:
     """Return the header of a GGUF file on the Hub, and how many bytes were fetched to read it.
 
     Raises:
@@ -165,33 +156,24 @@ def read_remote_header(repo: str, file: str, revision: str | None = None) -> tup
         InvalidGGUFError: the file is no GGUF.
     """
     with hub_errors(repo):
-        source = HubSource(hf_hub_url(repo, file, revision=revision), build_hf_headers())
-        return read_source(source, f"{repo}/{file}"), source.fetched
+        source = _RangeSource(hf_hub_url(repo, file.path, revision=revision), file.bytes)
+        return read_source(source, f"{repo}/{file.path}"), source.fetched
 
 
-class HubSource:
-    """A file on the Hub as a `Source`, read by range requests; `fetched` counts the bytes that came."""
+class _RangeSource:
+    """A file on the Hub as a `gguf.reader.Source`, read by range requests; `fetched` counts the bytes that came."""
 
-    def __init__(self, url: str, headers: dict[str, str]) -> None:
-        if constants.HF_HUB_OFFLINE:
-            raise OfflineModeIsEnabled(url)
+    def __init__(self, url: str, size: int) -> None:
         self._url = url
-        self._headers = headers
-        self._size: int | None = None
+        self._headers = build_hf_headers()
+        self.size = size
         self.fetched = 0
-
-    @property
-    def size(self) -> int:
-        """Return the bytes of the whole file, learned from the first response."""
-        if self._size is None:
-            self.read(0, 1)
-        return self._size or 0
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset` on.
 
         Raises:
-            NetworkError: the server sends something else than the requested range.
+            NetworkError: the server does not send the requested range.
             httpx2.HTTPError: the connection failed or the server refused.
         """
         headers = {**self._headers, "Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
@@ -199,7 +181,12 @@ class HubSource:
             "GET", self._url, headers=headers, follow_redirects=True, timeout=TIMEOUT, max_retries=2
         ) as response:
             hf_raise_for_status(response)
-            self._size = _whole_size(response, offset)
+            # A response with the whole file serves the beginning; reading stops after `length` bytes.
+            if not response.headers.get("Content-Range", "bytes 0-").startswith(f"bytes {offset}-"):
+                raise NetworkError(
+                    "the server answers no range requests, so a header cannot be read without the whole file.",
+                    hint="download the file and give its path.",
+                )
             body = bytearray()
             for piece in response.iter_raw():
                 body += piece
@@ -207,19 +194,6 @@ class HubSource:
                 if len(body) >= length:
                     break
         return bytes(body[:length])
-
-
-def _whole_size(response: _Response, offset: int) -> int:
-    match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-    if response.status_code == PARTIAL_CONTENT and match and int(match[1]) == offset:
-        return int(match[2])
-    length = response.headers.get("Content-Length", "")
-    if response.status_code == OK and offset == 0 and length.isdigit():
-        return int(length)  # it ignored the range; reading stops after `length` bytes
-    raise NetworkError(
-        "the server answers no range requests, so a header cannot be read without the whole file.",
-        hint="download the file and give its path.",
-    )
 
 
 @contextmanager

@@ -75,6 +75,26 @@ def installed_quantizations(model: CatalogModel) -> set[str]:
     return fetched | {quantization for quantization, _ in _imported(model)}
 
 
+def known_variants(model: CatalogModel, quantization: str | None, repository: str | None) -> list[Variant]:
+    """Return the variants of a model with this quantization and from this repository, in order of preference.
+
+    Raises:
+        NotFoundError: there are none; the hint names the quantizations that there are.
+    """
+    fitting = matching_variants(model, quantization=quantization, repository=repository)
+    offered = dict.fromkeys(one.quantization for one in matching_variants(model, repository=repository))
+    if not offered:
+        raise NotFoundError(
+            f"no GGUF files of {model.name} are known.",
+            hint=f"convert {model.weights.original} yourself, or choose another model: hermes list",
+        )
+    if not fitting:
+        raise NotFoundError(
+            f"no {quantization} of {model.short} is known.", hint=f"choose one of: {', '.join(offered)}"
+        )
+    return fitting
+
+
 def select(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) -> list[InstalledModel]:
     """Return those of the installed models that a name means, by any of their names.
 
@@ -201,15 +221,7 @@ def _of_catalogue(name: CatalogueReference, catalogue: Catalogue) -> ModelFile:
     if here:  # the one that loses least by its quantization; of equals the smaller
         _, _, label, path = min(here, key=lambda one: (math.inf if one[0] is None else one[0], *one[1:3]))
         return _check(ModelFile(label, path))
-    offered = matching_variants(model, repository=name.repository)
-    if not offered:
-        raise NotFoundError(
-            f"no GGUF files of {model.name} are known.",
-            hint=f"convert {model.weights.original} yourself, or choose another model: hermes list",
-        )
-    if not fitting:
-        known = ", ".join(dict.fromkeys(one.quantization for one in offered))
-        raise NotFoundError(f"no {name.quantization} of {model.short} is known.", hint=f"choose one of: {known}")
+    fitting = known_variants(model, name.quantization, name.repository)
     example = (None if name.quantization or name.repository else default_variant(model)) or fitting[0]
     label = f"{name.repository}:{example.quantization}" if name.repository else example.name
     raise NotFoundError(f"{model.short} is not on this machine.", hint=f"fetch it: hermes pull {label}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.models import RecommendedSampling
 from hermes_cli.prompting.families import family_of
-from hermes_cli.prompting.prompt_texts import THINKING_PROMPT
+from hermes_cli.prompting.prompt_texts import THINKING_PROMPT, tools_prompt_3, tools_prompt_4
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,40 +37,9 @@ ALPACA = """\
 """
 
 # All that follows is ChatML, which `_as_llama_3` rewrites. A line break after `{{ end }}` goes where `{{-` follows.
-TOOLS_3 = """\
-{{- if .Tools }}<|im_start|>system
-You are a function calling AI model. You are provided with function signatures within <tools></tools> XML tags. \
-You may call one or more functions to assist with the user query. Don't make assumptions about what values to plug \
-into functions. Here are the available tools: <tools> {{ range $index, $tool := .Tools }}{{ if $index }}
-{{ end }}{{ $tool }}{{ end }} </tools>\
-Use the following pydantic model json schema for each tool call you will make: \
-{"properties": {"name": {"title": "Name", "type": "string"}, "arguments": {"title": "Arguments", "type": "object"}}, \
-"required": ["name", "arguments"], "title": "FunctionCall", "type": "object"}
-For each function call return a json object with function name and arguments within <tool_call></tool_call> XML tags \
-as follows:
-<tool_call>
-{"name": <function-name>, "arguments": <args-dict>}
-</tool_call><|im_end|>
-{{ end }}"""
-TOOLS_4 = """\
-{{- if .Tools }}
-
-# Tools
-
-You are a function calling AI model. You may call one or more functions to assist with the user query.
-
-You are provided with function signatures within <tools></tools> XML tags:
-<tools>
-{{- range .Tools }}
-{{ . }}
-{{- end }}
-</tools>
-
-For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
-<tool_call>
-{"name": "<function-name>", "arguments": <args-json-object>}
-</tool_call>
-{{- end }}"""
+_TOOLS = "{{ range $index, $tool := .Tools }}{{ if $index }}\n{{ end }}{{ $tool }}{{ end }}"
+TOOLS_3 = f"{{{{- if .Tools }}}}<|im_start|>system\n{tools_prompt_3(_TOOLS)}<|im_end|>\n{{{{ end }}}}"
+TOOLS_4 = f"{{{{- if .Tools }}}}\n\n{tools_prompt_4(_TOOLS)}{{{{- end }}}}"
 THOUGHTS = "{{ if and $last .Thinking }}<think>{{ .Thinking }}</think>\n{{ end }}"
 # Ollama takes the first text after the first `if .ToolCalls` for the tag that begins a call.
 CALLS = """\

@@ -119,8 +119,8 @@ def _connection(
     speed = SpeedCheck(policy)
     with _interruptions(timeout):
         headers = build_hf_headers()
-        content = _xet_content(file, headers, timeout) if by_xet else None
-        source = xet.stream(content, headers, start, stop) if content else _http(file, start, stop, timeout)
+        xet_hash = _xet_hash(file, headers, timeout) if by_xet else None
+        source = xet.stream(file, xet_hash, headers, start, stop) if xet_hash else _http(file, start, stop, timeout)
         with closing(source):
             for at, piece in source:
                 speed.add(len(piece))
@@ -147,11 +147,10 @@ def _http(file: RemoteFile, start: int, stop: int, timeout: float) -> Generator[
             at += len(piece)
 
 
-def _xet_content(file: RemoteFile, headers: dict[str, str], timeout: float) -> xet.Content | None:
-    """Return what Xet needs to read the file, None if it is not stored there. A redirect holds the answer itself."""
+def _xet_hash(file: RemoteFile, headers: dict[str, str], timeout: float) -> str | None:
+    """Return Xet's hash of the file, None if it is not stored there. The Hub's redirect states it itself."""
     with _request("HEAD", file, headers, timeout, follow_redirects=False) as response:
-        xet_hash = response.headers.get(constants.HUGGINGFACE_HEADER_X_XET_HASH)
-    return xet.content(xet_hash, file) if xet_hash else None
+        return response.headers.get(constants.HUGGINGFACE_HEADER_X_XET_HASH)
 
 
 @contextmanager

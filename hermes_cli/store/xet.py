@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import re
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.utils._runtime import is_xet_available
@@ -35,35 +34,20 @@ TIMEOUT = 60.0  # seconds for one block; below 1 MB/s plain HTTP, which comes in
 _URL = re.compile(r"\w+://\S+")  # may be signed: not for messages
 
 
-@dataclass(frozen=True)
-class Content:
-    """A file in Xet storage: Xet's own hash of it, bytes, and the URL of a token to read it."""
-
-    xet_hash: str
-    size: int
-    token_url: str
-
-
 def available() -> bool:
     """Return whether hf_xet is installed and not switched off (HF_HUB_DISABLE_XET)."""
     return is_xet_available()
 
 
-def content(xet_hash: str, file: RemoteFile) -> Content:
-    """Return the file as Xet knows it. The token comes from the configured endpoint only."""
-    token_url = xet_connection_info_refresh_url(
-        token_type=XetTokenType.READ, repo_id=file.current_repo, repo_type="model", revision=file.revision
-    )
-    return Content(xet_hash, file.size, token_url)
-
-
-def stream(source: Content, headers: dict[str, str], start: int, stop: int) -> Generator[tuple[int, bytes]]:
-    """Yield offset and bytes of each piece from `start` to `stop`.
+def stream(
+    file: RemoteFile, xet_hash: str, headers: dict[str, str], start: int, stop: int
+) -> Generator[tuple[int, bytes]]:
+    """Yield offset and bytes of each piece from `start` to `stop`; `xet_hash` is Xet's own hash of the file.
 
     Raises:
         Interrupted: nothing came for a while, or the storage cannot be read now.
     """
-    reader = _Reader(source, headers, start, stop)
+    reader = _Reader(file, xet_hash, headers, start, stop)
     reader.start()
     try:
         while block := reader.next():
@@ -78,9 +62,10 @@ def stream(source: Content, headers: dict[str, str], start: int, stop: int) -> G
 class _Reader(threading.Thread):
     """Reads in a thread of its own, because hf_xet neither gives up nor heeds Ctrl-C while it waits for a block."""
 
-    def __init__(self, source: Content, headers: dict[str, str], start: int, stop: int) -> None:
+    def __init__(self, file: RemoteFile, xet_hash: str, headers: dict[str, str], start: int, stop: int) -> None:
         super().__init__(name="xet", daemon=True)
-        self._source = source
+        self._file = file
+        self._xet_hash = xet_hash
         self._headers = headers
         self._span = start, stop
         self._session: Any = None
@@ -119,19 +104,26 @@ class _Reader(threading.Thread):
     def _open(self) -> Any:  # noqa: ANN401 - hf_xet has no types
         from hf_xet import XetFileInfo  # type: ignore[import-untyped]  # noqa: PLC0415 - an extension that not every platform has
 
-        data = XetFileData(file_hash=self._source.xet_hash, refresh_route=self._source.token_url)
+        # The token to read it comes from the configured endpoint only.
+        token_url = xet_connection_info_refresh_url(
+            token_type=XetTokenType.READ,
+            repo_id=self._file.current_repo,
+            repo_type="model",
+            revision=self._file.revision,
+        )
+        data = XetFileData(file_hash=self._xet_hash, refresh_route=token_url)
         access = refresh_xet_connection_info(file_data=data, headers=self._headers)
         self._session = _new_session()
         group = self._session.new_download_stream_group(
             endpoint=access.endpoint,
             token=access.access_token,
             token_expiry_unix_secs=access.expiration_unix_epoch,
-            token_refresh_url=self._source.token_url,
+            token_refresh_url=token_url,
             token_refresh_headers=self._headers,
             custom_headers=xet_headers_without_auth(self._headers),
         )
         start, stop = self._span
-        return group.download_stream(XetFileInfo(self._source.xet_hash, self._source.size), start=start, end=stop)
+        return group.download_stream(XetFileInfo(self._xet_hash, self._file.size), start=start, end=stop)
 
 
 def _new_session() -> Any:  # noqa: ANN401 - as above

@@ -26,7 +26,7 @@ def raising() -> Iterator[None]:
         yield
 
 
-def said(conversation: Conversation) -> list[tuple[str, str | None]]:
+def contents(conversation: Conversation) -> list[tuple[str, str | None]]:
     return [(one.message.role, one.message.content) for one in conversation.entries]
 
 
@@ -34,7 +34,7 @@ def test_an_answer_is_shown_and_kept_with_what_it_took() -> None:
     with talking(["Hel", "lo"]) as (agent, seen):
         agent.ask("Hi")
     assert seen.text == "Hello"
-    assert said(agent.conversation) == [("user", "Hi"), ("assistant", "Hello")]
+    assert contents(agent.conversation) == [("user", "Hi"), ("assistant", "Hello")]
     answer = agent.conversation.entries[1]
     assert answer.model == "fake"
     assert answer.usage is not None
@@ -64,7 +64,7 @@ def test_calls_run_in_their_order_and_results_follow_them() -> None:
     assert ran == ["b", "a"]
     assert [name for name, _ in seen.results] == ["b", "a"]
     assert [output.text for _, output in result.tool_runs] == ["2", "1"]
-    roles = [role for role, _ in said(agent.conversation)]
+    roles = [role for role, _ in contents(agent.conversation)]
     assert roles == ["user", "assistant", "tool", "tool", "assistant"]
     prompt = "".join(map(str, engine.requests[1].prompt))
     assert prompt.index(calling("b")) < prompt.index("<tool_response>\n2\n</tool_response>")
@@ -75,7 +75,7 @@ def test_calls_that_never_end_are_an_error_and_every_call_has_its_result() -> No
     with talking(engine=engine, now=lambda: "") as (agent, _):
         with pytest.raises(HermesError, match=f"called tools {MAX_ROUNDS} times"):
             agent.ask("Hi")
-        assert [role for role, _ in said(agent.conversation)] == ["user", *["assistant", "tool"] * MAX_ROUNDS]
+        assert [role for role, _ in contents(agent.conversation)] == ["user", *["assistant", "tool"] * MAX_ROUNDS]
     assert len(engine.requests) == MAX_ROUNDS
 
 
@@ -96,7 +96,7 @@ def test_ctrl_c_cancels_and_keeps_what_came() -> None:
     with talking(engine=engine) as (agent, seen):
         with pytest.raises(Interrupted):
             agent.ask("Hi")
-        assert said(agent.conversation) == [("user", "Hi"), ("assistant", "Hello")]
+        assert contents(agent.conversation) == [("user", "Hi"), ("assistant", "Hello")]
         assert agent.conversation.entries[1].unfinished
     assert engine.cancelled == [0]
     assert seen.turns[0][1]
@@ -109,7 +109,7 @@ def test_ctrl_c_before_the_first_word_keeps_the_question() -> None:
 
     with talking(script) as (agent, _), pytest.raises(Interrupted):
         agent.ask("Hi")
-    assert said(agent.conversation) == [("user", "Hi")]
+    assert contents(agent.conversation) == [("user", "Hi")]
 
 
 def test_ctrl_c_in_a_call_leaves_none_without_a_result() -> None:
@@ -125,7 +125,7 @@ def test_ctrl_c_in_a_call_leaves_none_without_a_result() -> None:
     with talking([calling(), "\n" + calling("later")], now=now, later=lambda: "never") as (agent, _):
         with pytest.raises(Interrupted):
             agent.ask("Hi")
-        roles = said(agent.conversation)
+        roles = contents(agent.conversation)
     assert cleaned
     assert [role for role, _ in roles] == ["user", "assistant", "tool", "tool"]
     assert all(STOPPED in str(content) for _, content in roles[2:])
@@ -148,9 +148,9 @@ def test_an_engine_that_dies_leaves_the_question_and_what_it_said() -> None:
     with talking(["Hello", DIED], ["again"]) as (agent, _):
         with pytest.raises(EngineDiedError):
             agent.ask("Hi")
-        assert said(agent.conversation) == [("user", "Hi"), ("assistant", "Hello")]
+        assert contents(agent.conversation) == [("user", "Hi"), ("assistant", "Hello")]
         agent.retry()
-        assert said(agent.conversation) == [("user", "Hi"), ("assistant", "again")]
+        assert contents(agent.conversation) == [("user", "Hi"), ("assistant", "again")]
 
 
 def test_an_engine_that_dies_at_once_can_be_asked_again() -> None:
@@ -158,7 +158,7 @@ def test_an_engine_that_dies_at_once_can_be_asked_again() -> None:
         with pytest.raises(EngineDiedError):
             agent.ask("Hi")
         agent.retry()
-        assert said(agent.conversation) == [("user", "Hi"), ("assistant", "again")]
+        assert contents(agent.conversation) == [("user", "Hi"), ("assistant", "again")]
 
 
 def test_what_is_too_long_was_not_said() -> None:

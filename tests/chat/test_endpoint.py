@@ -10,10 +10,10 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from conftest import HANG
 from endpoint_rig import (
     DONE,
     STOP,
-    TIMEOUT,
     TOOL,
     Endpoint,
     Reply,
@@ -39,8 +39,8 @@ from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStart
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setattr(http_client, "PAUSE", 0.01)
-    with endpoint() as told:
-        yield told
+    with endpoint() as server:
+        yield server
 
 
 WHOLE = (
@@ -89,7 +89,7 @@ def test_answers_in_odd_shapes_are_answers(server: Endpoint, reply: Reply, monke
     began = time.monotonic()
     heard = ask(server.answers(reply).url)
     assert (heard.text, heard.done.reason, heard.error) == ("Hi", "stop", None)
-    assert time.monotonic() - began < TIMEOUT / 4
+    assert time.monotonic() - began < HANG / 4
 
 
 def test_times_are_the_servers_where_it_tells_them_and_else_measured(server: Endpoint) -> None:

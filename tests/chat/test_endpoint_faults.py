@@ -11,14 +11,13 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import aclosing
-from typing import Any
 
 import pytest
+from conftest import HANG
 from endpoint_rig import (
     DONE,
     HI,
     STOP,
-    TIMEOUT,
     Endpoint,
     Reply,
     ask,
@@ -37,17 +36,17 @@ from hermes_cli.chat.endpoint.address import read_address
 from hermes_cli.chat.endpoint.endpoint_backend import EndpointBackend, connect
 from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.options import ChatOptions
-from hermes_cli.chat.view import PlainView, ToolResult
+from hermes_cli.chat.view import PlainView
 from hermes_cli.console import Console
 from hermes_cli.errors import ContextFullError, NetworkError
-from hermes_cli.prompting.messages import Content, ToolCall
+from hermes_cli.prompting.messages import Content
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setattr(http_client, "PAUSE", 0.01)
-    with endpoint() as told:
-        yield told
+    with endpoint() as server:
+        yield server
 
 
 LONG = "This model's maximum context length is 16 tokens and your request has 99 input tokens"
@@ -77,7 +76,7 @@ def test_what_may_go_well_the_next_time_is_tried_again(server: Endpoint, fault: 
     heard = ask(server.answers(fault, fault, stream(delta(content="Hi"), STOP)).url)
     assert heard.text == "Hi"
     assert len(heard.says) == 2
-    assert all(re.fullmatch(r"127\.0\.0\.1: .*; asking again in 0 s\.", said) for said in heard.says)
+    assert all(re.fullmatch(r"127\.0\.0\.1: .*; asking again in 0 s\.", note) for note in heard.says)
     assert len({json.dumps(one.body) for one in server.asked if one.method == "POST"}) == 1
 
 
@@ -117,7 +116,7 @@ def test_a_server_that_falls_silent_is_given_up(server: Endpoint, monkeypatch: p
     heard = ask(server.answers(stream(delta(content="Hi"), end="open")).url)
     assert heard.text == "Hi"
     assert isinstance(heard.error, NetworkError)
-    assert server.left.wait(TIMEOUT)
+    assert server.left.wait(HANG)
     monkeypatch.setattr(http_client, "FIRST_BYTE", 0.2)
     heard = ask(server.answers(stream(b": patience\n\n", end="open")).url)
     assert isinstance(heard.error, NetworkError)
@@ -167,22 +166,16 @@ def test_neither_key_nor_conversation_follows_a_redirect(server: Endpoint) -> No
 def test_a_conversation_keeps_what_came_before_it_broke_off(server: Endpoint) -> None:
     server.answers(stream(delta(content="Half an"), end="cut"), stream(delta(content="A whole one."), STOP))
 
-    class NoTools:
-        schemas: tuple[dict[str, Any], ...] = ()
-
-        def run(self, call: ToolCall) -> ToolResult:
-            raise AssertionError(call)
-
     conversation = Conversation()
     with EventLoop() as loop:
         backend: ChatBackend = loop.run(connect(read_address(server.url, {}), None, str, str))
         view = PlainView(Console(out=io.StringIO()), backend, ChatOptions())
-        agent = AgentLoop(conversation, backend, NoTools(), view, loop)
+        agent = AgentLoop(conversation, backend, None, view, loop)
         with pytest.raises(NetworkError):
             agent.ask("One?")
         agent.ask("Another?")
         loop.run(backend.close())
-    assert [(said.message.content, said.unfinished) for said in conversation.entries] == [
+    assert [(entry.message.content, entry.unfinished) for entry in conversation.entries] == [
         ("One?", False), ("Half an", True), ("Another?", False), ("A whole one.", False),
     ]  # fmt: skip
     assert [one["content"] for one in server.last["messages"]] == ["One?", "Half an", "Another?"]
@@ -198,11 +191,11 @@ def test_closing_an_answer_closes_its_connection(server: Endpoint) -> None:
         began = time.monotonic()
         await events.aclose()
         took = time.monotonic() - began
-        assert await asyncio.to_thread(server.left.wait, TIMEOUT)
+        assert await asyncio.to_thread(server.left.wait, HANG)
         await backend.close()
         return took
 
-    assert asyncio.run(first()) < 1
+    assert asyncio.run(first()) < http_client.BETWEEN  # which it would wait for the rest
 
 
 def test_ctrl_c_ends_it_at_once(server: Endpoint) -> None:
@@ -217,5 +210,5 @@ def test_ctrl_c_ends_it_at_once(server: Endpoint) -> None:
         backend = loop.run(connect(read_address(server.url, {}), None, str, str))
         with pytest.raises(KeyboardInterrupt):
             loop.run(answer(backend))
-        assert server.left.wait(TIMEOUT)
+        assert server.left.wait(HANG)
         loop.run(backend.close())

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +19,9 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import REPOSITORY, RunHermes, clean_environment
+from conftest import HANG, REPOSITORY, RunHermes, clean_environment, eventually
 
-from hermes_cli.chat.tools import mcp_stdio
+from hermes_cli.chat.tools import mcp_client, mcp_stdio
 from hermes_cli.chat.tools.config import ChatFile, McpAddress, McpCommand, McpServer, chosen_servers
 from hermes_cli.chat.tools.mcp_client import McpServers
 from hermes_cli.chat.tools.toolbox import Consent, Toolbox
@@ -48,15 +49,8 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def until(true: Callable[[], object], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
 @contextmanager
-def connected(*servers: McpServer, warned: list[str] | None = None, seconds: float = 20) -> Iterator[Toolbox]:
+def connected(*servers: McpServer, warned: list[str] | None = None, seconds: float = HANG) -> Iterator[Toolbox]:
     """A toolbox that asks nobody, with servers that have started; `seconds` is for calls."""
     toolbox = Toolbox(Consent(None, everything=True), ([] if warned is None else warned).append, timeout=seconds)
     try:
@@ -91,7 +85,7 @@ def web() -> Iterator[str]:
     port = free_port()
     process = subprocess.Popen([*RIG.words, str(port), "open"])
     try:
-        until(lambda: listens(port))
+        eventually(lambda: listens(port))
         yield f"http://127.0.0.1:{port}/mcp"
     finally:
         process.kill()
@@ -147,32 +141,37 @@ def test_a_call_that_hangs_is_told_to_stop(tmp_path: Path) -> None:
         result = toolbox.run(ToolCall("hang", {"file": str(file)}))
         assert result.failed
         assert "did not answer within 0.5 s; it was told to stop" in result.text
-        until(lambda: file.read_text() == "stopped")
+        eventually(lambda: file.read_text() == "stopped")
         assert toolbox.run(ToolCall("echo", {"text": "on"})).text == "on"
 
 
 @contextmanager
-def interrupted(seconds: float) -> Iterator[None]:
-    """Ctrl-C after so long."""
+def interrupted(when: Callable[[], object]) -> Iterator[None]:
+    """Ctrl-C in the main thread as soon as something is so."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    def wait() -> None:
+        eventually(when)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    waiting = threading.Thread(target=wait)
     try:
+        waiting.start()
         with pytest.raises(KeyboardInterrupt):
             yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        waiting.join()
         signal.signal(signal.SIGALRM, before)
 
 
 def test_ctrl_c_ends_a_call_at_once(rig: Toolbox, tmp_path: Path) -> None:
     file = tmp_path / "state"
-    with interrupted(0.5):
+    with interrupted(lambda: file.exists() and file.read_text()):
         rig.run(ToolCall("hang", {"file": str(file)}))
-    until(lambda: file.read_text() == "stopped")
+    eventually(lambda: file.read_text() == "stopped")
 
 
 def test_a_server_that_crashes_is_told_and_started_again(rig: Toolbox) -> None:
@@ -201,7 +200,7 @@ def test_a_server_that_is_killed_in_a_call(rig: Toolbox, tmp_path: Path) -> None
 def test_a_list_that_changes_is_read_again(rig: Toolbox) -> None:
     assert "learned" not in names(rig)
     rig.run(ToolCall("learn", {}))
-    until(lambda: "learned" in names(rig))
+    eventually(lambda: "learned" in names(rig))
     assert rig.run(ToolCall("learned", {})).text == "new"
 
 
@@ -209,7 +208,7 @@ def test_an_older_protocol_with_pages_and_noise(capfd: pytest.CaptureFixture[str
     with connected(plain([{"name": "one"}], [{"name": "grow"}])) as toolbox:
         assert names(toolbox) == ["one", "grow"]
         toolbox.run(ToolCall("grow", {}))
-        until(lambda: names(toolbox) == ["one", "grow", "grown"])
+        eventually(lambda: names(toolbox) == ["one", "grow", "grown"])
     assert capfd.readouterr() == ("", "")
 
 
@@ -280,7 +279,7 @@ def test_over_http_a_server_that_goes_and_comes_back() -> None:
     address = McpAddress("web", f"http://127.0.0.1:{port}/mcp", {"Authorization": "Bearer open"})
 
     with subprocess.Popen(arguments) as process:
-        until(lambda: listens(port))
+        eventually(lambda: listens(port))
         with connected(address) as toolbox:
             process.kill()
             process.wait()
@@ -288,7 +287,7 @@ def test_over_http_a_server_that_goes_and_comes_back() -> None:
                 result = toolbox.run(ToolCall("echo", {"text": "far"}))
                 assert "the MCP server web at http://127.0.0.1" in json.loads(result.text)["error"]
             with subprocess.Popen(arguments) as again:
-                until(lambda: listens(port))
+                eventually(lambda: listens(port))
                 assert toolbox.run(ToolCall("echo", {"text": "far"})).text == "far"
                 again.kill()
 
@@ -302,13 +301,12 @@ def test_over_http_a_server_that_goes_and_comes_back() -> None:
             HermesError,
             "b: it ended with exit code 1.\n  | no \x1b[31mcheese",
         ),
-        (plain([], flaw="mute", name="c"), HermesError, "c: it did not answer within 2 s"),
         (McpAddress("d", f"http://127.0.0.1:{free_port()}/mcp"), NetworkError, "d at http://127.0.0.1"),
     ],
 )
 def test_a_server_that_does_not_start_is_one_error(server: McpServer, error: type[HermesError], says: str) -> None:
-    began, before = time.monotonic(), children()
-    servers = McpServers(start_timeout=2)
+    before = children()
+    servers = McpServers(start_timeout=HANG)
     try:
         servers.begin([plain([{"name": "one"}], name="fine"), server])
         with pytest.raises(error) as caught:
@@ -317,8 +315,19 @@ def test_a_server_that_does_not_start_is_one_error(server: McpServer, error: typ
         assert [status.name for status in servers.statuses] == ["fine"]
     finally:
         servers.close()
-    assert time.monotonic() - began < 10
     assert children() == before
+
+
+def test_a_server_that_does_not_answer_is_an_error() -> None:
+    servers = McpServers(start_timeout=0.5)
+    try:
+        servers.begin([plain([], flaw="mute", name="c")])
+        with pytest.raises(HermesError) as caught:
+            servers.ready()
+        assert caught.value.message.startswith("the MCP server c: it did not answer within 0.5 s")
+        assert servers.statuses == []
+    finally:
+        servers.close()
 
 
 def test_keys_are_in_no_error_and_no_list() -> None:
@@ -337,36 +346,51 @@ def test_a_server_that_will_not_end_is_ended_and_so_is_what_it_started(tmp_path:
     assert all(map(ended, [*pids, int(file.read_text())]))
 
 
-def test_ctrl_c_while_they_end_ends_them_at_once() -> None:
+def announced(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
+    """Is set when the client calls this function, in which it waits."""
+    waits, function = threading.Event(), getattr(mcp_client, name)
+
+    def announcing(*arguments: object) -> object:
+        waits.set()
+        return function(*arguments)
+
+    monkeypatch.setattr(mcp_client, name, announcing)
+    return waits
+
+
+def test_ctrl_c_while_they_end_ends_them_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_client, "END_TIMEOUT", HANG)
+    monkeypatch.setattr(mcp_stdio, "TERMINATE_TIMEOUT", HANG)
     before = children()
     servers = McpServers()
     servers.begin([plain([{"name": "one"}], flaw="stubborn")])
     servers.ready()
     began = time.monotonic()
-    with interrupted(0.3):
+    with interrupted(announced(monkeypatch, "wait").is_set):
         servers.close()
-    assert time.monotonic() - began < 2  # it would be 3: `mcp_stdio.EXIT_TIMEOUT` and `TERMINATE_TIMEOUT`
+    assert time.monotonic() - began < HANG
     assert children() == before
 
 
-def test_what_is_still_starting_is_ended_at_once() -> None:
+def test_what_is_still_starting_is_ended_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_client, "END_TIMEOUT", HANG)
     before, servers = children(), McpServers()
     servers.begin([plain([], flaw="mute")])
-    until(lambda: children() - before)
+    eventually(lambda: children() - before)
     began = time.monotonic()
     servers.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < HANG
     assert children() == before
 
 
-def test_ctrl_c_while_one_starts_forgets_it() -> None:
+def test_ctrl_c_while_one_starts_forgets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     before = children()
     with connected() as toolbox:
-        with interrupted(0.5):
-            toolbox.begin([plain([], flaw="mute")])
+        toolbox.begin([plain([], flaw="mute")])
+        with interrupted(announced(monkeypatch, "wait_for").is_set):
             toolbox.ready()
         assert toolbox.servers() == []
-        until(lambda: children() == before)
+        eventually(lambda: children() == before)
 
 
 def test_servers_come_later_and_come_back() -> None:
@@ -408,12 +432,12 @@ def test_no_server_outlives_the_chat(tmp_path: Path, how: signal.Signals) -> Non
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    until(lambda: file.exists() and file.read_text())
+    eventually(lambda: file.exists() and file.read_text())
     server = int(file.read_text())
     os.killpg(chat.pid, how)
-    _, said = chat.communicate(timeout=20)
+    _, said = chat.communicate(timeout=HANG)
     assert (b"KeyboardInterrupt" in said) == (how == signal.SIGINT)
-    until(lambda: ended(server))
+    eventually(lambda: ended(server))
     assert file.read_text() == "stopped"
 
 

@@ -34,35 +34,35 @@ def asked(
 
 
 def test_the_answer_is_shown_and_counted() -> None:
-    told, shown = asked(["Hel", "lo"])
+    document, shown = asked(["Hel", "lo"])
     assert shown == "Hello\n"
-    assert told["text"] == "Hello"
-    assert told["usage"]["completion_tokens"] == 2  # type: ignore[index]  # JSON
+    assert document["text"] == "Hello"
+    assert document["usage"]["completion_tokens"] == 2  # type: ignore[index]  # JSON
 
 
 def test_calls_and_results_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    told, shown = asked([calling()], ["It is noon."], result="noon" + "!" * SHOWN_CHARACTERS)
+    document, shown = asked([calling()], ["It is noon."], result="noon" + "!" * SHOWN_CHARACTERS)
     assert shown == "It is noon.\n"
-    said = capsys.readouterr().err
-    assert "→ now()" in said
-    assert "← noon!" in said
-    assert "and 4 characters more" in said
-    assert told["tool_calls"] == [{"name": "now", "arguments": {}, "result": "noon" + "!" * SHOWN_CHARACTERS}]
+    stderr = capsys.readouterr().err
+    assert "→ now()" in stderr
+    assert "← noon!" in stderr
+    assert "and 4 characters more" in stderr
+    assert document["tool_calls"] == [{"name": "now", "arguments": {}, "result": "noon" + "!" * SHOWN_CHARACTERS}]
 
 
 def test_without_tools_calls_are_told_as_they_are() -> None:
-    told, _ = asked([calling("now")])
-    assert told["tool_calls"] == [{"name": "now", "arguments": {}}]
-    assert told["finish_reason"] == "tool_calls"
+    document, _ = asked([calling("now")])
+    assert document["tool_calls"] == [{"name": "now", "arguments": {}}]
+    assert document["finish_reason"] == "tool_calls"
 
 
 @pytest.mark.parametrize("hidden", [True, False])
 def test_reasoning_goes_to_standard_error_unless_it_is_hidden(
     capsys: pytest.CaptureFixture[str], *, hidden: bool
 ) -> None:
-    told, shown = asked(["<think>", "Hmm.", "</think>", "Yes."], hide_thinking=hidden)
+    document, shown = asked(["<think>", "Hmm.", "</think>", "Yes."], hide_thinking=hidden)
     assert shown == "Yes.\n"
-    assert told["reasoning"] == "Hmm."
+    assert document["reasoning"] == "Hmm."
     assert ("(thought: Hmm.)" in capsys.readouterr().err) is not hidden
 
 

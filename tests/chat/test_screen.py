@@ -48,7 +48,7 @@ def test_a_turn_from_waiting_to_its_end() -> None:
     folded, said, *took = seen(file).split("\n")
     assert folded == "∴ thought for 0.0 s"
     assert said == "It is so."
-    assert "".join(took).startswith("412 tokens, 214 of them thought · 41.2 tokens/s · first")
+    assert "".join(took).startswith("412 tokens, 214 of them reasoning · 41.2 tokens/s · first")
     assert "".join(took).endswith("(measured)")
     view.show_reasoning()
     assert seen(file).endswith("Let me think.")
@@ -136,7 +136,6 @@ def test_nothing_of_models_and_tools_is_obeyed() -> None:
     view, file = scene()
     bad = "\x1b[2J\x1b]0;x\x07[red]\r"
     before = file.getvalue()
-    view.note("above")
     view.waiting()
     view.reasoning(bad)
     view.content(bad)
@@ -192,7 +191,7 @@ def test_what_is_typed_meanwhile_is_kept_but_not_shown(tmp_path: Path) -> None:
     with Terminal([sys.executable, "-c", PROGRAM], environment=environment, folder=tmp_path) as terminal:
         terminal.wait_for("begun")
         terminal.type("early\n")
-        assert terminal.wait_for("typed").splitlines() == ["begun and ended", r"typed 'early\n'"]
+        assert terminal.wait_for(r"typed 'early\n'").splitlines() == ["begun and ended", r"typed 'early\n'"]
         terminal.type("late\n")
         terminal.wait_for("late\nagain")  # its echo is back
 

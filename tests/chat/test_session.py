@@ -138,15 +138,15 @@ def test_cut_anywhere_it_goes_on(tmp_path: Path, step: int) -> None:
     data = path.read_bytes()
     for cut in range(step, len(data), 7):
         path.write_bytes(data[:cut])
-        said: list[str] = []
-        session, conversation = SessionFile.open(path, said.append)
+        warnings: list[str] = []
+        session, conversation = SessionFile.open(path, warnings.append)
         before = contents(conversation)
         assert before == ["eins", "zwei", "dr€i"][: len(before)]
         conversation.add(Message("user", "weiter"))
         session.close()
         torn = cut > 0 and data[cut - 1 : cut] != b"\n" and data[cut : cut + 1] != b"\n"
-        assert bool(said) is torn, said
-        assert all("cut off" in one for one in said)
+        assert bool(warnings) is torn, warnings
+        assert all("cut off" in one for one in warnings)
         assert reread(path) == [*before, "weiter"]
 
 
@@ -295,12 +295,12 @@ def test_a_damaged_file_is_kept_and_what_stands_before_the_damage_goes_on(tmp_pa
     damaged = path.read_bytes().replace(b'"two"', b'"tw\xff"')
     for number, aside in enumerate(["s.damaged.jsonl", "s.damaged-2.jsonl"]):
         path.write_bytes(damaged)
-        said: list[str] = []
-        session, conversation = SessionFile.open(path, said.append)
+        warnings: list[str] = []
+        session, conversation = SessionFile.open(path, warnings.append)
         assert contents(conversation) == ["one"]
         conversation.add(Message("user", "more"))
         session.close()
-        assert said == [
+        assert warnings == [
             f"the session s is damaged in line 3: it goes on with the 1 message before that. The damaged file is kept as {aside}."
         ]
         assert (tmp_path / aside).read_bytes() == damaged
@@ -314,11 +314,11 @@ def test_zeros_after_a_loss_of_power_are_cut_off(tmp_path: Path) -> None:
     path = begun(tmp_path, "one", "two")
     with path.open("ab") as file:
         file.write(bytes(5000))
-    said: list[str] = []
-    session, conversation = SessionFile.open(path, said.append)
+    warnings: list[str] = []
+    session, conversation = SessionFile.open(path, warnings.append)
     session.close()
     assert contents(conversation) == ["one", "two"]
-    assert "cut off" in said[0]
+    assert "cut off" in warnings[0]
     assert reread(path) == ["one", "two"]
 
 
@@ -375,13 +375,13 @@ def test_what_was_kept_outlives_kill_9(tmp_path: Path, until: int) -> None:
         assert process.stdout
         printed = process.stdout.read().split()
     kept = int(printed[-1]) if printed else until
-    said: list[str] = []
-    session, conversation = SessionFile.open(tmp_path / "s.jsonl", said.append)
+    warnings: list[str] = []
+    session, conversation = SessionFile.open(tmp_path / "s.jsonl", warnings.append)
     session.close()
     found = [int((text or "").split()[0]) for text in contents(conversation)]
     assert found == list(range(len(found)))
     assert len(found) >= kept + 1
-    assert all("cut off" in one for one in said)
+    assert all("cut off" in one for one in warnings)
 
 
 def test_two_chats_cannot_have_one_session(tmp_path: Path) -> None:
@@ -421,15 +421,15 @@ def room_for(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("room", [0, 1, 100, 400, 401, 1000])
 def test_a_full_disk_ends_no_chat_and_loses_nothing_once_there_is_room(tmp_path: Path, room: int) -> None:
-    said: list[str] = []
+    warnings: list[str] = []
     conversation = Conversation()
-    session = SessionFile.create(tmp_path / "chats", conversation, "demo", said.append, "s")
+    session = SessionFile.create(tmp_path / "chats", conversation, "demo", warnings.append, "s")
     wanted = [f"{number} {'x' * 100}" for number in range(12)]
     with room_for(room):
         for text in wanted[:-1]:
             conversation.add(Message("user", text))
-        assert len(said) == 1
-        assert "cannot be saved: File too large" in said[0]
+        assert len(warnings) == 1
+        assert "cannot be saved: File too large" in warnings[0]
         assert session.path
         on_disk = session.path.read_bytes()
         assert on_disk.endswith(b"\n") or not on_disk
@@ -437,37 +437,37 @@ def test_a_full_disk_ends_no_chat_and_loses_nothing_once_there_is_room(tmp_path:
             : max(on_disk.count(b"\n") - 1, 0)
         ]
     conversation.add(Message("user", wanted[-1]))
-    assert len(said) == 2
-    assert "saved again" in said[1]
+    assert len(warnings) == 2
+    assert "saved again" in warnings[1]
     session.close()
     assert reread(tmp_path / "chats" / "s.jsonl") == wanted
 
 
 def test_closing_tries_once_more_and_says_what_is_lost(tmp_path: Path) -> None:
-    said: list[str] = []
+    warnings: list[str] = []
     conversation = Conversation()
-    session = SessionFile.create(tmp_path, conversation, "demo", said.append, "s")
+    session = SessionFile.create(tmp_path, conversation, "demo", warnings.append, "s")
     with room_for(250):
         for text in ("one", "two", "three"):
             conversation.add(Message("user", text))
         session.close()
-    assert len(said) == 2
+    assert len(warnings) == 2
     left = 3 - len(reread(tmp_path / "s.jsonl"))
     assert left
-    assert f"{left} message" in said[1]
+    assert f"{left} message" in warnings[1]
 
 
 def test_a_folder_that_cannot_be_made_ends_no_chat(tmp_path: Path) -> None:
     (tmp_path / "chats").write_text("in the way")
-    said: list[str] = []
+    warnings: list[str] = []
     conversation = Conversation()
-    session = SessionFile.create(tmp_path / "chats", conversation, "demo", said.append)
+    session = SessionFile.create(tmp_path / "chats", conversation, "demo", warnings.append)
     conversation.add(Message("user", "one"))
     conversation.add(Message("user", "two"))
-    assert (len(said), session.name) == (1, None)
+    assert (len(warnings), session.name) == (1, None)
     (tmp_path / "chats").unlink()
     conversation.add(Message("user", "three"))
-    assert len(said) == 2
+    assert len(warnings) == 2
     path = session.path
     session.close()
     assert path

@@ -285,9 +285,9 @@ def test_errors_are_shown_and_it_goes_on(tmp_path: Path, capsys: pytest.CaptureF
         handle_line(here, "/hlep")
         assert "did you mean /help" in capsys.readouterr().err
         handle_line(here, "word " * 3000)
-        said = capsys.readouterr().err
-        assert "4,096" in said
-        assert "/compact" in said
+        stderr = capsys.readouterr().err
+        assert "4,096" in stderr
+        assert "/compact" in stderr
         assert here.draft.startswith("word word")
         assert contents(here) == []
         handle_line(here, "a")
@@ -299,9 +299,9 @@ def test_it_is_said_when_the_context_gets_full(tmp_path: Path, capsys: pytest.Ca
         handle_line(here, "x" * 3000)
         assert "/compact" not in capsys.readouterr().err
         handle_line(here, "y" * 400)
-        said = capsys.readouterr().err
-        assert "of 4,096 tokens of context are used" in " ".join(said.split())
-        assert "/compact" in said
+        stderr = capsys.readouterr().err
+        assert "of 4,096 tokens of context are used" in " ".join(stderr.split())
+        assert "/compact" in stderr
 
 
 @pytest.mark.parametrize("line", ["/usr/bin is full", "/* a comment */", "//help", "/", "/ what", "/42 is odd"])
@@ -329,5 +329,5 @@ def test_the_page_lists_every_command() -> None:
     rows = [
         line.split(" | ")[0].removeprefix("| ").strip("` ") for line in page.splitlines() if line.startswith("| `/")
     ]
-    told = [f"{one.name} {one.usage}".strip().replace("|", "\\|") for one in COMMANDS.values()]
-    assert sorted(rows) == sorted(told)
+    documented = [f"{one.name} {one.usage}".strip().replace("|", "\\|") for one in COMMANDS.values()]
+    assert sorted(rows) == sorted(documented)

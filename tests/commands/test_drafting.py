@@ -14,7 +14,7 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.catalog.variants import variants
 from hermes_cli.commands.drafting import draft_for
-from hermes_cli.engine.embedded.fit_check import confirm
+from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import DraftPlan
 from hermes_cli.errors import DoesNotFitError, ExitCode
 from hermes_cli.planning.fitted_plan import RAM, FittedPlan
@@ -69,7 +69,7 @@ def test_the_one_that_is_named_has_to_be_here(hermes: RunHermes, cache: HubCache
 
 def crowded(demo_path: Path) -> FittedPlan:
     """The demo's plan, if it took more than there is."""
-    confirmed = confirm(demo_path, LoadOverrides())
+    confirmed = check_fit(demo_path, LoadOverrides())
     places = [
         replace(place, part=replace(place.part, weights=10**15)) if place.name == RAM else place
         for place in confirmed.places
@@ -85,7 +85,7 @@ def test_auto_leaves_out_what_does_not_fit(cache: HubCache, demo_path: Path, mon
     def draft(wanted: str, confirmed: FittedPlan) -> DraftPlan | None:
         return draft_for(wanted, known("hermes-3:8b"), shipped_catalogue(), LoadOverrides(), confirmed, notes.append)
 
-    found = draft("auto", confirm(demo_path, LoadOverrides()))
+    found = draft("auto", check_fit(demo_path, LoadOverrides()))
     assert found
     assert found.path == small
     assert found.plan.settings.context == 1024

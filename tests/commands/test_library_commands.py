@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import Finished, RunHermes, clean_environment
+from conftest import HANG, Finished, RunHermes, clean_environment
 from hub_cache import REVISION, HubCache
 from hub_server import Hub, serving
 
@@ -170,7 +170,7 @@ def test_rm_asks_on_a_terminal(library: Library, demo: bytes, tmp_path: Path, an
         cwd=str(tmp_path),
         env={**clean_environment(), **library.hub.environment, "TERM": "xterm"},
         encoding="utf-8",
-        timeout=30,
+        timeout=HANG,
     )
     child.expect("this frees 4.09 MB")
     child.expect_exact("Remove 1 file? [y/N] ")
@@ -264,7 +264,7 @@ def test_verify_asks_on_a_terminal(library: Library, demo: bytes, tmp_path: Path
             cwd=str(tmp_path),
             env={**clean_environment(), **library.hub.environment, **server.environment, "TERM": "xterm"},
             encoding="utf-8",
-            timeout=30,
+            timeout=HANG,
         )
         child.expect_exact("Fetch damaged files again? [y/N] ")
         child.sendline(answer)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import Finished, RunHermes, clean_environment
+from conftest import HANG, Finished, RunHermes, clean_environment
 from hub_server import Hub, serving
 
 from hermes_cli import paths
@@ -57,7 +57,7 @@ def test_what_is_here_is_said_and_not_fetched_again(pull: Pull, hub: Hub) -> Non
     again = pull("hermes-3:3b:Q4_K_M")
     assert again.returncode == 0
     assert "here already" in again.stderr
-    assert "0 bytes to fetch" in again.stderr
+    assert "0 B to fetch" in again.stderr
     assert not any("/resolve/" in path for _, path, _ in hub.requests)
 
 
@@ -107,7 +107,7 @@ def test_without_a_name_it_asks_first(environment: dict[str, str], pull: Pull, h
         ["-m", "hermes_cli", "pull"],
         env={**clean_environment(), **environment},
         encoding="utf-8",
-        timeout=30,
+        timeout=HANG,
     )
     child.expect(r"Fetch [0-9.]+ MB\? \[Y/n\] ")
     child.sendline("n")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pexpect
 import pytest
-from conftest import clean_environment
+from conftest import HANG, clean_environment
 from hub_cache import HubCache
 
 from hermes_cli.catalog.load import shipped_catalogue
@@ -96,7 +96,7 @@ def test_on_a_terminal_it_offers_to_fetch_the_best(cache: HubCache, tmp_path: Pa
         cwd=tmp_path,
         env={**clean_environment(), **cache.environment, "HERMES_LLM_CONFIG_DIR": str(tmp_path)},
         encoding="utf-8",
-        timeout=60,
+        timeout=HANG,
     )
     terminal.expect(r"No model is here\. Fetch (\S+), [0-9.]+ GB, the best that fits\? \[Y/n\]")
     terminal.sendline("n")

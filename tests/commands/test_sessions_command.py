@@ -12,7 +12,7 @@ from typing import Any
 
 import pexpect
 import pytest
-from conftest import Finished, RunHermes, clean_environment
+from conftest import HANG, Finished, RunHermes, clean_environment
 
 from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.sessions.session_file import SessionFile
@@ -61,7 +61,7 @@ class Chats:
             ["-m", "hermes_cli", "sessions", *arguments],
             env={**self.environment, "TERM": "xterm-256color"},
             encoding="utf-8",
-            timeout=60,
+            timeout=HANG,
             dimensions=(40, 120),
         )
 

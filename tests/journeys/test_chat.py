@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import RunHermes, clean_environment
+from conftest import HANG, RunHermes, clean_environment
 from gguf_bytes import string
 from msgspec import structs
 from skeleton import write_skeleton
@@ -373,7 +373,7 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path, command: str) -> None:
         while "hermes_cli.console" not in (line := process.stderr.readline()):
             assert line
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG)
     assert process.returncode == ExitCode.INTERRUPTED
     assert errors.rstrip().endswith("interrupted")
     assert "Traceback" not in errors
@@ -397,10 +397,10 @@ def test_ctrl_c_ends_an_answer_and_leaves_no_process(tmp_path: Path) -> None:
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG)
     assert process.returncode == ExitCode.INTERRUPTED
     assert errors == "interrupted\n"
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not psutil.wait_procs(children, timeout=HANG)[1]
 
 
 def test_a_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:
@@ -416,6 +416,6 @@ def test_a_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:
         text=True,
     )
     os.close(write)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG)
     assert process.returncode == ExitCode.FAILED
     assert errors == ""

@@ -8,15 +8,14 @@ import shutil
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from conftest import RunHermes
-from server_rig import TIMEOUT, Process, hermes_serve
+from conftest import HANG, RunHermes, eventually
+from server_rig import Process, hermes_serve
 
 from hermes_cli.errors import ExitCode
 
@@ -36,7 +35,7 @@ class Stream:
     """A streamed answer that is being written."""
 
     def __init__(self, server: Process) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=HANG)
         self._connection.request("POST", "/v1/chat/completions", json.dumps(LONG), {"Content-Type": "application/json"})
         self.response = self._connection.getresponse()
         assert self.response.status == 200
@@ -57,16 +56,8 @@ def children(server: Process) -> list[psutil.Process]:
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
-    _, alive = psutil.wait_procs(processes, TIMEOUT)
+    _, alive = psutil.wait_procs(processes, HANG)
     return not alive
-
-
-def until(true: Any) -> None:  # noqa: ANN401 - anything that can be called
-    """Poll: what is waited for happens in another process."""
-    end = time.monotonic() + TIMEOUT
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_it_serves(demo: Process) -> None:
@@ -86,7 +77,7 @@ def test_a_client_that_leaves_ends_its_work(demo: Process) -> None:
     stream = Stream(demo)
     assert [slot["is_processing"] for slot in demo.get("/slots").json].count(True) == 1
     stream.leave()
-    until(lambda: not any(slot["is_processing"] for slot in demo.get("/slots").json))
+    eventually(lambda: not any(slot["is_processing"] for slot in demo.get("/slots").json))
 
 
 def test_the_banner(tmp_path: Path) -> None:
@@ -172,7 +163,7 @@ def test_sigterm_lets_a_running_stream_finish_and_refuses_new_requests(tmp_path:
         server.signal(signal.SIGTERM)
         for engine in engines:  # systemd tells every process of a service
             engine.terminate()
-        until(lambda: server.get("/health").status == 503)
+        eventually(lambda: server.get("/health").status == 503)
         refused = server.post("/v1/chat/completions", HI)
         assert (refused.status, refused.error["code"]) == (503, "not_ready")
         assert int(refused.headers["retry-after"]) > 0
@@ -206,7 +197,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         engines = children(server)
         stream = Stream(server)
         server.signal(signal.SIGTERM)
-        until(lambda: server.get("/health").status == 503)
+        eventually(lambda: server.get("/health").status == 503)
         server.signal(signal.SIGTERM)
         stream.rest()
         code, said = server.end()
@@ -219,7 +210,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_model_is_loaded(tmp_path: Path, number: int) -> None:
     with hermes_serve("demo", *FEW, cwd=tmp_path, wait=False) as server:
-        until(lambda: children(server))
+        eventually(lambda: children(server))
         server.signal(number)
         code, said = server.end()
     assert code in {0, ExitCode.INTERRUPTED, -signal.SIGTERM}
@@ -306,5 +297,5 @@ def test_two_models_from_a_file(tmp_path: Path, demo_path: Path) -> None:
         assert states() == {"a": "ready", "small": "ready"}
         assert server.get("/props?model=small").json["default_generation_settings"]["n_ctx"] == 512
         assert server.post("/v1/chat/completions", {**HI, "model": "small", "keep_alive": 0}).status == 200
-        until(lambda: states() == {"a": "ready", "small": "unloaded"})
+        eventually(lambda: states() == {"a": "ready", "small": "unloaded"})
         assert server.post("/v1/chat/completions", {**HI, "model": "nobody"}).status == 404

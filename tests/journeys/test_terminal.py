@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import clean_environment
+from conftest import HANG, clean_environment
 
 from hermes_cli.errors import ExitCode
 
@@ -19,7 +19,7 @@ def start(folder: Path, *, color: bool = False) -> pexpect.spawn[str]:
     if not color:
         environment["NO_COLOR"] = "1"
     return pexpect.spawn(
-        sys.executable, WEATHER, cwd=str(folder), env=environment, encoding="utf-8", timeout=60, dimensions=(40, 120)
+        sys.executable, WEATHER, cwd=str(folder), env=environment, encoding="utf-8", timeout=HANG, dimensions=(40, 120)
     )
 
 

@@ -57,9 +57,9 @@ def test_types_that_would_explode_are_cut_off() -> None:
     }
     tool = properties(p={"$ref": "#/$defs/T0"})
     tool["function"]["parameters"]["$defs"] = defs
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(declaration(tools([tool])[0])) < 20_000
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 30
 
 
 def test_tools_without_description_or_parameters() -> None:  # UndefinedError

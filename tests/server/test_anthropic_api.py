@@ -18,7 +18,8 @@ from turns import cut
 
 from hermes_cli.engine.protocol import Done
 from hermes_cli.errors import EngineDiedError, QueueFullError
-from hermes_cli.server.anthropic.schemas import REFUSED, CountRequest, MessageRequest
+from hermes_cli.server.anthropic.messages import REFUSED
+from hermes_cli.server.anthropic.schemas import CountRequest, MessageRequest
 from hermes_cli.server.settings import Key, ServerSettings
 
 TOOL = {"name": "get_weather", "description": "Tells the weather.", "input_schema": PARAMETERS}

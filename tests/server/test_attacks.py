@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 from fake_engine import FakeEngine
-from fastapi import APIRouter
 from hypothesis import given
 from hypothesis import strategies as st
 from openai_rig import HERMES_4, PARAMETERS, House, house
 from server_rig import Running, offer, served
 
 from hermes_cli.server import security
-from hermes_cli.server.app import _check_guarded
+from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.security import Gate, Keys, is_loopback
 from hermes_cli.server.settings import Key, ServerSettings
 
@@ -264,11 +263,14 @@ def test_the_log_names_the_key_s_holder(locked: Running) -> None:
     assert locked.logged(" bob GET /v1/models 200, ")
 
 
-def test_a_router_that_forgets_the_guard_is_not_served() -> None:
-    router = APIRouter()
-    router.add_api_route("/secret", _never)
-    with pytest.raises(TypeError, match="/secret is not guarded"):
-        _check_guarded(router)
+def test_every_route_asks_for_a_key_but_those_of_health(open_server: Running) -> None:
+    assert open_server.app
+    routes = open_server.app.routes
+    assert len(routes) > 15
+    assert {getattr(route, "path", "") for route in routes if not isinstance(route, ApiRoute) or route.public} == {
+        "/health",
+        "/v1/health",
+    }
 
 
 # Pages of the web

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from conftest import REPOSITORY, clean_environment
-from server_rig import TIMEOUT, Process, hermes_serve
+from conftest import HANG, REPOSITORY, clean_environment
+from server_rig import Process, hermes_serve
 
 PAGE = (REPOSITORY / "docs" / "clients.md").read_text(encoding="utf-8")
 
@@ -42,7 +42,7 @@ def test_a_program_and_its_variables(server: Process, title: str) -> None:
         check=False,
         text=True,
         env={**clean_environment(), **dict(one.split("=", 1) for one in variables)},
-        timeout=TIMEOUT,
+        timeout=HANG,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
@@ -51,6 +51,6 @@ def test_a_program_and_its_variables(server: Process, title: str) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_curl(server: Process) -> None:
     command = ["bash", "-c", "curl --fail --silent " + section("curl", server, "console").removeprefix("curl")]
-    done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=TIMEOUT)
+    done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     assert '"content":"' in done.stdout

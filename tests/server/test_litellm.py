@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import clean_environment
+from conftest import HANG, clean_environment
 from server_rig import hermes_serve
 
 from hermes_cli.paths import asset
 
 PYTHON = Path(sys.prefix, "clients", "bin", "python")  # beside the environment in which the tests run
-TIMEOUT = 120  # seconds; the first import compiles thousands of files
 WHO = "I am the Hermes demo, a tiny model of 3.8 million parameters that comes with the hermes command."
 WEATHER = "It is 13 degrees and rainy in Tokyo. It is 22 degrees and clear in Oslo."
 FUNCTIONS = [
@@ -141,7 +140,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             cwd=cwd,
             # Without the first it would fetch a list of prices.
             env={**clean_environment(), "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
-            timeout=TIMEOUT,
+            timeout=HANG,
         )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, clean_environment
-from server_rig import TIMEOUT, hermes_serve
+from conftest import HANG, REPOSITORY, clean_environment
+from server_rig import hermes_serve
 
 from hermes_cli.paths import asset
 
@@ -40,7 +40,7 @@ class Llm:
             text=True,
             cwd=self.home,
             env={**clean_environment(), "LLM_USER_PATH": os.fspath(self.home)},
-            timeout=TIMEOUT,
+            timeout=HANG,
         )
 
     def says(self, *arguments: str) -> str:

@@ -167,7 +167,7 @@ def test_control_tokens_in_content_stay_letters(demo: Running, demo_model: Llama
     assert after - before >= as_letters - 1
 
 
-def test_two_real_models_take_turns_in_memory_that_has_room_for_one(demo_path: Path) -> None:
+def test_two_real_models_take_turns_in_memory_that_check_room_for_one(demo_path: Path) -> None:
     made: list[EmbeddedEngine] = []
 
     def engine(one: ServedModel) -> EmbeddedEngine:

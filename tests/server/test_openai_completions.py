@@ -15,9 +15,9 @@ from openai_rig import House, chunks, events, house
 from turns import cut
 
 from hermes_cli.engine.protocol import Logprob, TextEvent, TokenLogprobs
-from hermes_cli.server.openai.completions import USUAL_TOKENS
-from hermes_cli.server.openai.replies import Completion
-from hermes_cli.server.openai.schemas import MOST_PROMPTS
+from hermes_cli.server.openai.completions import DEFAULT_TOKENS
+from hermes_cli.server.openai.objects import Completion
+from hermes_cli.server.openai.requests import MOST_PROMPTS
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_a_prompt_is_read_as_it_stands(rig: House) -> None:
     answer = rig.complete([" upon", "\n\n a time "]).json
     assert rig.engine.requests[0].prompt == ("Once",)
     assert rig.engine.requests[0].stops == ()
-    assert rig.engine.requests[0].max_tokens == USUAL_TOKENS
+    assert rig.engine.requests[0].max_tokens == DEFAULT_TOKENS
     assert answer["object"] == "text_completion"
     assert answer["id"].startswith("cmpl-")
     assert answer["choices"] == [{"index": 0, "text": " upon\n\n a time ", "logprobs": None, "finish_reason": "stop"}]
@@ -197,4 +197,4 @@ def test_tokens_that_are_too_large_to_send_are_the_clients_fault(rig: House) -> 
 
 def test_json_is_text_too(rig: House) -> None:
     said = json.dumps({"a": [1, "\u2028"]}, ensure_ascii=False)
-    assert rig.complete(list(said)).json["choices"][0]["text"] == said[:USUAL_TOKENS]
+    assert rig.complete(list(said)).json["choices"][0]["text"] == said[:DEFAULT_TOKENS]

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import re
 import socket
-import time
+import struct
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
+from conftest import HANG, eventually
 from fake_engine import FakeEngine, Step
-from fastapi import FastAPI, Request, Response
 from openai_rig import ASKED, HERMES_4, House, chunks, events, house
-from server_rig import TIMEOUT, offer, read_all, served
+from server_rig import Running, offer, read_all, served
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 
 from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.errors import (
@@ -29,12 +35,18 @@ from hermes_cli.errors import (
     QueueFullError,
     UsageError,
 )
-from hermes_cli.server.answering import Answering, Outlet, together
-from hermes_cli.server.errors import problem, too_long
-from hermes_cli.server.openai.sse import error_event
-from hermes_cli.server.security import GuardedRoute
+from hermes_cli.server.errors import problem
+from hermes_cli.server.routing import ApiRoute
+from hermes_cli.server.streaming_reply import StreamingReply, together
 
 PATHS = ("/v1/chat/completions", "/v1/completions")
+LEFT: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": ASKED},
+    "/v1/completions": {"prompt": "Once"},
+    "/v1/responses": {"input": "Hi"},
+    "/v1/messages": {"messages": ASKED, "max_tokens": 900},
+}
+"""Routes that generate, and the least that they take."""
 FULL = ContextFullError("the prompt is long.", hint="shorten it.", prompt_tokens=70_123, context_length=65_536)
 
 
@@ -45,7 +57,7 @@ def rig() -> Iterator[House]:
 
 
 def body(path: str, **more: object) -> dict[str, Any]:
-    return {**({"messages": ASKED} if "chat" in path else {"prompt": "Once"}), **more}
+    return {**LEFT[path], **more}
 
 
 ERRORS = [
@@ -129,11 +141,14 @@ def test_too_long_a_prompt_is_told_in_the_words_that_agents_read(rig: House, pat
     assert f"total of at least {prompt + 100} tokens" in said
 
 
-def test_words_that_were_put_already_stay() -> None:
-    once = too_long(FULL, 7)
-    assert too_long(once, 9).message == once.message
-    other = ContextFullError("the KV cache has no room.", hint="x")
-    assert too_long(other) is other
+def test_where_no_sizes_are_known_the_message_stays() -> None:
+    told = problem(ContextFullError("the KV cache has no room.", hint="x"))
+    assert (told.message, told.code) == ("the KV cache has no room.", "context_length_exceeded")
+
+
+def test_no_more_output_is_named_than_there_is_context() -> None:
+    assert "requested 65536 output tokens" in problem(FULL, max_tokens=10**9).message
+    assert "requested 1 output tokens" in problem(FULL).message
 
 
 def test_an_unknown_model_is_told_with_those_there_are(rig: House) -> None:
@@ -201,10 +216,11 @@ def test_routes_and_methods_that_there_are_not(rig: House) -> None:
 
 
 def test_a_bug_tells_nothing_of_itself() -> None:
-    def prepare(app: FastAPI) -> None:
-        @app.get("/bug")
-        async def bug() -> None:
-            raise RuntimeError("the secret is 17")
+    async def bug(_: Request) -> Response:
+        raise RuntimeError("the secret is 17")
+
+    def prepare(app: Starlette) -> None:
+        app.router.routes.append(ApiRoute("GET", "/bug", bug))
 
     with served(prepare=prepare) as running:
         answer = running.get("/bug")
@@ -222,34 +238,43 @@ def test_anthropics_shape() -> None:
         assert told["error"]["type"] == kinds.get(status, "overloaded_error")
 
 
-def eventually(true: Callable[[], object]) -> None:
-    end = time.monotonic() + TIMEOUT
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
-def ask_and_leave(rig: House, path: str, begun: Callable[[socket.socket], object], **more: object) -> None:
+def ask_and_leave(
+    rig: House, path: str, begun: Callable[[socket.socket], object], *, rudely: bool = False, **more: object
+) -> None:
+    """Send a request, and close the connection (rudely: by RST) when its answer has begun."""
     data = json.dumps(body(path, **more)).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
     with rig.running.connect() as line:
         line.sendall(head.encode() + data)
         begun(line)
+        if rudely:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("choices", [1, 3])
-def test_a_client_that_leaves_a_stream_is_not_worked_for(rig: House, path: str, choices: int) -> None:
+def test_each_choice_of_a_stream_that_is_left_is_cancelled(rig: House, path: str, choices: int) -> None:
     rig.says(["One", asyncio.Event()])
     ask_and_leave(rig, path, lambda line: line.recv(1), stream=True, n=choices)
     eventually(lambda: sorted(rig.engine.cancelled) == list(range(choices)))
 
 
+@pytest.mark.parametrize("path", LEFT)
+@pytest.mark.parametrize("rudely", [True, False])
+def test_a_client_that_leaves_a_stream_is_not_worked_for(rig: House, path: str, *, rudely: bool) -> None:
+    rig.says(["One", asyncio.Event()])
+    ask_and_leave(rig, path, lambda line: line.recv(1), rudely=rudely, stream=True)
+    eventually(lambda: rig.engine.cancelled == [0])
+
+
 @pytest.mark.parametrize("script", [["One", asyncio.Event()], [asyncio.Event()]])
-@pytest.mark.parametrize("path", PATHS)
-def test_a_client_that_does_not_wait_is_not_worked_for(rig: House, path: str, script: list[Step]) -> None:
+@pytest.mark.parametrize("path", LEFT)
+@pytest.mark.parametrize("rudely", [True, False])
+def test_a_client_that_does_not_wait_is_not_worked_for(
+    rig: House, path: str, script: list[Step], *, rudely: bool
+) -> None:
     rig.says(script)
-    ask_and_leave(rig, path, lambda _: eventually(lambda: rig.engine.requests))
+    ask_and_leave(rig, path, lambda _: eventually(lambda: rig.engine.requests), rudely=rudely)
     eventually(lambda: rig.engine.cancelled == [0])
 
 
@@ -269,51 +294,70 @@ def test_a_client_that_leaves_while_the_model_is_loaded_is_not_waited_for() -> N
         assert not engine.requests
 
 
-def with_work(work: Callable[[Outlet], Any], **how: Any) -> Callable[[FastAPI], None]:  # noqa: ANN401 - of Answering
+def with_work(work: Callable[[StreamingReply], Any], **how: Any) -> Callable[[Starlette], None]:  # noqa: ANN401 - of the reply
     """A route that does some work."""
 
-    def prepare(app: FastAPI) -> None:
-        app.router.route_class = GuardedRoute
+    async def answer(_: Request) -> Response:
+        return StreamingReply(work, **how)
 
-        @app.get("/work")
-        async def answer(request: Request) -> Response:  # noqa: ARG001 - every route gets one
-            return Answering(work, error_event=error_event, **how)
+    def prepare(app: Starlette) -> None:
+        app.router.routes.append(ApiRoute("GET", "/work", answer))
 
     return prepare
 
 
 def test_comments_are_sent_while_nothing_else_is() -> None:
-    async def work(outlet: Outlet) -> None:
-        await asyncio.sleep(0.1)
-        await outlet.write(b"data: 1\n\n")
-        await asyncio.sleep(0.1)
-        await outlet.write(b"data: 2\n\n")
+    go_on = threading.Semaphore(0)
 
-    with served(prepare=with_work(work, stream=True, silence=0.02)) as running:
-        answer = running.get("/work")
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    before, between, after = re.split(rb"data: .\n\n", answer.body)
-    assert before.count(b": keep-alive\n\n") >= 2
-    assert between.count(b": keep-alive\n\n") >= 2
-    assert after == b""
-    assert set(answer.body.split(b"\n\n")) == {b": keep-alive", b"data: 1", b"data: 2", b""}
+    async def work(reply: StreamingReply) -> None:
+        for number in (1, 2):
+            await asyncio.to_thread(go_on.acquire)
+            await reply.write(b"data: %d\n\n" % number)
+
+    with served(prepare=with_work(work, stream=True, silence=0.02)) as running, reading(running) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        for number in (1, 2):
+            assert [next_event(answer) for _ in range(3)] == [b": keep-alive"] * 3
+            go_on.release()
+            while (event := next_event(answer)) == b": keep-alive":
+                pass
+            assert event == b"data: %d" % number
+        assert answer.read() == b""
 
 
 def test_after_a_comment_an_error_is_an_event() -> None:
-    async def work(_: Outlet) -> None:
-        await asyncio.sleep(0.1)
+    go_on = threading.Event()
+
+    async def work(_: StreamingReply) -> None:
+        await asyncio.to_thread(go_on.wait)
         raise FULL
 
-    with served(prepare=with_work(work, stream=True, silence=0.02)) as running:
-        answer = running.get("/work")
-    assert answer.status == 200
-    assert json.loads(events(answer.body)[0])["error"]["code"] == "context_length_exceeded"
+    with served(prepare=with_work(work, stream=True, silence=0.02)) as running, reading(running) as answer:
+        assert answer.status == 200
+        assert next_event(answer) == b": keep-alive"
+        go_on.set()
+        assert json.loads(events(answer.read())[0])["error"]["code"] == "context_length_exceeded"
+
+
+@contextmanager
+def reading(running: Running) -> Iterator[http.client.HTTPResponse]:
+    """The answer of the route that does some work, to be read while it is written."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=HANG)
+    with closing(connection):
+        connection.request("GET", "/work")
+        yield connection.getresponse()
+
+
+def next_event(answer: http.client.HTTPResponse) -> bytes:
+    line = answer.readline()
+    assert answer.readline() == b"\n"
+    return line.rstrip(b"\n")
 
 
 def test_a_whole_answer_is_not_begun_with_comments() -> None:
-    async def work(outlet: Outlet) -> None:
+    async def work(reply: StreamingReply) -> None:
         await asyncio.sleep(0.1)
-        await outlet.whole(b"{}")
+        await reply.whole({})
 
     with served(prepare=with_work(work, stream=False, silence=0.02)) as running:
         answer = running.get("/work")
@@ -321,8 +365,8 @@ def test_a_whole_answer_is_not_begun_with_comments() -> None:
 
 
 def test_a_bug_in_a_stream_breaks_the_connection_and_not_the_server() -> None:
-    async def work(outlet: Outlet) -> None:
-        await outlet.write(b"data: 1\n\n")
+    async def work(reply: StreamingReply) -> None:
+        await reply.write(b"data: 1\n\n")
         raise RuntimeError("the secret is 17")
 
     with served(prepare=with_work(work, stream=True)) as running:

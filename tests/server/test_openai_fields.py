@@ -14,8 +14,8 @@ from server_rig import offer
 
 from hermes_cli.catalog.models import RecommendedSampling as Recommended
 from hermes_cli.engine.request import MAX_SEED, SamplingOptions
-from hermes_cli.server.openai.schemas import MOST_CHOICES, MOST_STATED_STOPS, REFUSED
-from hermes_cli.server.openai.thinking import BUDGETS
+from hermes_cli.server.openai.requests import MOST_CHOICES, MOST_STATED_STOPS, REFUSED
+from hermes_cli.server.thinking import BUDGETS
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 OTHER = {"type": "function", "function": {"name": "other"}}

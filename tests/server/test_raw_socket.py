@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import psutil
 import pytest
+from conftest import HANG, eventually
 from server_fuzz import Service, serving
-from server_rig import TIMEOUT, Running, read_all
+from server_rig import Running, read_all
 
 HEAD, BODY, WRITE = 0.5, 0.6, 0.7  # seconds
 CONFIG = f"header_timeout: {HEAD}\nbody_timeout: {BODY}\nwrite_timeout: {WRITE}\nmax_connections: 200\n"
@@ -174,7 +174,7 @@ def test_half_a_request_then_nobody(server: Running, half: bytes, *, rudely: boo
 def test_slowloris(server: Running, start: bytes) -> None:
     """Many connections, a byte now and then from each: others are served meanwhile, and all of them are ended."""
     with connections(server, 100) as lines:
-        started = time.monotonic()
+        end = time.monotonic() + HANG
         for line in lines:
             line.sendall(start)
         slow = {line.fileno(): line for line in lines}
@@ -187,7 +187,7 @@ def test_slowloris(server: Running, start: bytes) -> None:
             for line in ended:
                 assert last_words(line)[:12] in {b"", b"HTTP/1.1 408"}
                 del slow[line.fileno()]
-            assert time.monotonic() - started < TIMEOUT
+            assert time.monotonic() < end
 
 
 def last_words(line: socket.socket) -> bytes:
@@ -218,7 +218,8 @@ def test_a_hundred_megabytes(server: Running, service: Service, *, in_chunks: bo
                 highest = max(highest, process.memory_info().rss)
         with suppress(ConnectionError):
             answer = line.recv(65_536)
-    assert answer[:12] in {b"", b"HTTP/1.1 413"}  # a reset may overtake the answer
+    # A reset may overtake the answer, and the time for a body be over before the limit is reached.
+    assert answer[:12] in {b"", b"HTTP/1.1 413", b"HTTP/1.1 408"}
     assert highest - before < MOST_KEPT
 
 
@@ -319,7 +320,7 @@ def test_clients_that_never_read(server: Running, service: Service) -> None:
             line.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
         for line in lines:
             assert line.recv(1) == b"H"  # and nothing more
-        until(lambda: server.healthy() and not open_connections(service))
+        eventually(lambda: server.healthy() and not open_connections(service))
 
 
 def open_connections(service: Service) -> int:
@@ -327,43 +328,6 @@ def open_connections(service: Service) -> int:
     port = int(service.address.rpartition(":")[2])
     found = psutil.Process(service.process).net_connections("tcp")
     return sum(one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED for one in found)
-
-
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"])
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("rudely", [True, False])
-def test_a_client_that_leaves_is_not_worked_for(server: Running, path: str, *, stream: bool, rudely: bool) -> None:
-    prompts: dict[str, dict[str, object]] = {
-        "/v1/completions": {"prompt": "Hi"},
-        "/v1/responses": {"input": "Hi", "max_output_tokens": 900},
-    }
-    body = {**prompts.get(path, LONG), "max_tokens": 900, "ignore_eos": True, "stream": stream}
-    before = cancelled(server)
-    with server.connect() as line:
-        line.sendall(post(json.dumps(body).encode(), path=path))
-        if stream:
-            assert line.recv(1024).startswith(b"HTTP/1.1 200")
-        until(lambda: working(server))
-        if rudely:
-            reset_on_close(line)
-    until(lambda: cancelled(server) == before + 1 and not working(server))
-
-
-def until(true: Callable[[], bool]) -> None:
-    started = time.monotonic()
-    while not true():
-        assert time.monotonic() - started < TIMEOUT
-        time.sleep(0.005)
-
-
-def working(server: Running) -> bool:
-    return any(slot["is_processing"] for slot in server.get("/slots").json)
-
-
-def cancelled(server: Running) -> float:
-    """Generations that were not finished because nobody wanted them any more."""
-    said = server.get("/metrics").body.decode()
-    return sum(map(float, re.findall(r"^hermes_requests_cancelled_total\S* (\S+)$", said, re.MULTILINE)))
 
 
 def test_many_leave_at_once(server: Running) -> None:

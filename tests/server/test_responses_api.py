@@ -17,8 +17,9 @@ from turns import cut
 
 from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
 from hermes_cli.errors import EngineDiedError, QueueFullError
-from hermes_cli.server.openai.responses_schemas import REFUSED, ResponseRequest
-from hermes_cli.server.openai.responses_store import Store
+from hermes_cli.server.openai.requests import ResponseRequest
+from hermes_cli.server.openai.response_store import ResponseStore
+from hermes_cli.server.openai.responses import REFUSED
 from hermes_cli.server.settings import Key, ServerSettings
 
 TOOL = {"type": "function", "name": "get_weather", "parameters": PARAMETERS, "strict": True}
@@ -404,7 +405,7 @@ def test_nobody_reads_the_responses_of_others() -> None:
 
 def test_the_store_forgets_the_oldest() -> None:
     now = 0.0
-    store = Store(most=2, most_bytes=200, seconds=10, clock=lambda: now)
+    store = ResponseStore(most=2, most_bytes=200, seconds=10, clock=lambda: now)
 
     def put(name: str, size: int = 1) -> None:
         store.put("me", name, b'{"output":[{"id":"i"}]}', ["x" * size], [{"id": f"item-{name}"}])

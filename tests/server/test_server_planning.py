@@ -21,7 +21,7 @@ from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import MemoryBreakdown
 from hermes_cli.server.config import Given, resolve
 from hermes_cli.server.planning import ServedModel, plan_models
-from hermes_cli.server.room import has_room
+from hermes_cli.server.room import check_room
 
 MIB = 1 << 20
 CATALOGUE = shipped_catalogue()
@@ -195,15 +195,17 @@ def test_what_is_left_of_a_machine() -> None:
 
 def test_room_is_asked_of_llama_cpp(demo_path: Path) -> None:
     fits = offer(path=demo_path, loading=LoadOverrides(1024, 0, slots=4, force=True))
-    assert asyncio.run(has_room(fits)) is None
+    assert asyncio.run(check_room(fits)) is None
     drafted = replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.confirmed.plan)))
-    assert asyncio.run(has_room(drafted)) is None
+    assert asyncio.run(check_room(drafted)) is None
 
 
 def test_where_there_is_no_room_both_numbers_are_told(demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hermes_cli.server.room.probe", lambda **_: machine(320))
     fits = offer(path=demo_path, loading=LoadOverrides(1024, 0, slots=4, force=True))
-    assert asyncio.run(has_room(fits)) is None
-    error = asyncio.run(has_room(replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.confirmed.plan)))))
+    assert asyncio.run(check_room(fits)) is None
+    error = asyncio.run(
+        check_room(replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.confirmed.plan))))
+    )
     assert error
     assert "demo does not fit: it needs 0.16 GiB in RAM, where 0.15 GiB are free." in error.message

@@ -9,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+from conftest import HANG, eventually
 from download_rig import (  # noqa: F401 - the_* are fixtures
     FILE,
     REPO,
@@ -36,7 +36,7 @@ from download_rig import (  # noqa: F401 - the_* are fixtures
 from hub_server import Fault, HubProcess
 from pull_client import Client
 
-from hermes_cli.store.disk import format_bytes
+from hermes_cli.units import gigabytes
 
 MIB = 1 << 20
 
@@ -114,7 +114,7 @@ def test_a_server_that_wants_an_hour_is_not_waited_for(
 def test_the_server_goes_away_and_comes_back(library: Path, served: Path) -> None:
     with HubProcess({REPO: {FILE: served}}, storage=True, pace=5_000_000) as own, Client(environment(own)) as client:
         client.start(library, REPO, FILE, policy={"max_attempts": 200})
-        wait_until(lambda: bool(incomplete(library)) and incomplete(library)[0].stat().st_size > 500_000)
+        eventually(lambda: bool(incomplete(library)) and incomplete(library)[0].stat().st_size > 500_000)
         own.kill()
         own.start()
         done = client.outcome()
@@ -125,16 +125,6 @@ def test_the_server_goes_away_and_comes_back(library: Path, served: Path) -> Non
 @pytest.fixture
 def served(contents: dict[str, Path]) -> Path:
     return contents[FILE]
-
-
-def wait_until(condition: object) -> None:
-    """Look often, for ten seconds at most."""
-    assert callable(condition)
-    for _ in range(1000):
-        if condition():
-            return
-        time.sleep(0.01)
-    pytest.fail("it never happened")
 
 
 # --- One run does not get over it, the next goes on
@@ -160,8 +150,8 @@ def test_a_killed_process_loses_next_to_nothing(
 ) -> None:
     hub.tell(faults=[Fault(stall=2_000_000)])
     with Client(environment(hub)) as victim:
-        victim.start(library, REPO, FILE, policy={"read_timeout": 60})
-        wait_until(lambda: bool(incomplete(library)) and incomplete(library)[0].stat().st_size >= 2_000_000 - MIB)
+        victim.start(library, REPO, FILE, policy={"read_timeout": HANG})
+        eventually(lambda: bool(incomplete(library)) and incomplete(library)[0].stat().st_size >= 2_000_000 - MIB)
         victim.send(number)
         victim.end()
     kept = incomplete(library)[0].stat().st_size
@@ -282,7 +272,7 @@ def test_a_full_disk_keeps_what_fitted_and_says_how_much_more(
     (part,) = incomplete(small_disk / "hub")
     kept = part.stat().st_size
     assert kept > 1_500_000
-    assert f"is full, {format_bytes(SIZE - kept)} more are needed; what is here is kept" in full["message"]
+    assert f"is full, {gigabytes(SIZE - kept)} more are needed; what is here is kept" in full["message"]
     shutil.copytree(small_disk / "hub", library)  # as if there were room now
     hub.tell(log=[])
     done = client.fetch(library, REPO, FILE)
@@ -316,7 +306,7 @@ def test_two_processes_share_one_download(client: Client, hub: HubProcess, libra
     hub.tell(pace=4_000_000)
     with Client(environment(hub)) as other:
         other.start(library, REPO, FILE)
-        wait_until(lambda: bool(incomplete(library)))
+        eventually(lambda: bool(incomplete(library)))
         second = client.fetch(library, REPO, FILE)
         first = other.outcome()
     assert (fetched(first), fetched(second)) == (SIZE, 0)
@@ -328,8 +318,8 @@ def test_two_processes_share_one_download(client: Client, hub: HubProcess, libra
 def test_the_one_who_waits_goes_on_if_the_other_dies(client: Client, hub: HubProcess, library: Path) -> None:
     hub.tell(faults=[Fault(stall=2_000_000)])
     with Client(environment(hub)) as victim:
-        victim.start(library, REPO, FILE, policy={"read_timeout": 60})
-        wait_until(lambda: bool(incomplete(library)) and incomplete(library)[0].stat().st_size > 500_000)
+        victim.start(library, REPO, FILE, policy={"read_timeout": HANG})
+        eventually(lambda: bool(incomplete(library)) and incomplete(library)[0].stat().st_size > 500_000)
         client.start(library, REPO, FILE)
         victim.kill()
     done = client.outcome()
@@ -340,8 +330,8 @@ def test_the_one_who_waits_goes_on_if_the_other_dies(client: Client, hub: HubPro
 def test_hf_download_waits_for_us(client: Client, hub: HubProcess, library: Path) -> None:
     hub.tell(faults=[Fault(stall=1_000_000)])
     client.start(library, REPO, FILE, policy={"read_timeout": 1.0})  # long enough for hf to come and wait
-    wait_until(lambda: bool(incomplete(library)))
-    theirs, problems = hf(hub, library, REPO, FILE).communicate(timeout=60)
+    eventually(lambda: bool(incomplete(library)))
+    theirs, problems = hf(hub, library, REPO, FILE).communicate(timeout=HANG)
     assert theirs.strip() == client.outcome()["paths"][0], problems
     assert len(file_requests(hub)) == 2  # both ours: before and after the stall
 
@@ -349,9 +339,9 @@ def test_hf_download_waits_for_us(client: Client, hub: HubProcess, library: Path
 def test_we_wait_for_hf_download(client: Client, hub: HubProcess, library: Path) -> None:
     hub.tell(pace=3_000_000)
     theirs = hf(hub, library, REPO, FILE)
-    wait_until(lambda: bool(incomplete(library)))
+    eventually(lambda: bool(incomplete(library)))
     done = client.fetch(library, REPO, FILE)
-    assert theirs.communicate(timeout=60)[0]
+    assert theirs.communicate(timeout=HANG)[0]
     assert "waiting" in phases(done)
     assert fetched(done) == 0
     assert done["after"][0]["verified"]

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import HANG
 from gguf_bytes import SMALL
 from hub_cache import OTHER_REVISION, REVISION, HubCache
 from hypothesis import given
@@ -192,7 +193,7 @@ def test_a_file_that_grows_under_the_hash(hub: HubCache) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    assert begun.wait(10)
+    assert begun.wait(HANG)
     try:
         (one,) = outcomes()
     finally:

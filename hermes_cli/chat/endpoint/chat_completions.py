@@ -151,11 +151,7 @@ class CompletionReader:
         self.is_finished = False
 
     def feed(self, chunk: dict[str, Any]) -> list[Event]:
-        """Return the events of a chunk; an empty chunk is the end.
-
-        Raises:
-            EndpointError: the chunk tells of an error.
-        """
+        """Return the events of a chunk; an empty chunk is the end. Raise EndpointError if it is an error."""
         self.is_finished = self.is_finished or not chunk
         self._usage = _object(chunk.get("usage")) or self._usage
         self._timings = _object(chunk.get("timings")) or self._timings

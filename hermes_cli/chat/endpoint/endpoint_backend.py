@@ -45,14 +45,7 @@ class EndpointBackend:
     async def generate(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
     ) -> AsyncGenerator[Event, None]:
-        """Yield the events of the next turn. Until the first one, failures are retried where that may help.
-
-        Raises:
-            ContextFullError: the messages alone fill the context.
-            UsageError: the server refuses the request or the key, or has no such option.
-            NetworkError: the server cannot be reached, or broke off.
-            HermesError: as the server says.
-        """
+        """Yield the events of the next turn. Until the first one, failures are retried where that may help."""
         address = self._client.address
         body = request_body(self._model, messages, tools, options)
         retries = Retries(address, self._client.note)
@@ -178,19 +171,11 @@ class Endpoint:
             )
 
     def names(self) -> list[str]:
-        """Return the names of its models.
-
-        Raises:
-            HermesError: the server does not list them.
-        """
+        """Return the names of its models."""
         return self._event_loop.run(self._list_names())
 
     def open(self, name: str | None) -> EndpointBackend:
-        """Open a model, to be closed by the caller; arguments and errors are those of `connect`.
-
-        Raises:
-            HermesError: as `connect`.
-        """
+        """Open a model, to be closed by the caller; errors are those of `connect`."""
         return self._event_loop.run(connect(self._address, name, self._note, self._warn))
 
     @contextmanager

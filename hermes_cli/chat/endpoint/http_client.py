@@ -39,18 +39,14 @@ _MAX_ERROR = 1 << 20  # bytes
 
 
 class Retries:
-    """Decides how often and when a failed request is sent again; `note` is told of every wait."""
+    """Decides how often and when a failed request is sent again; `note` is called with every wait."""
 
     def __init__(self, address: EndpointAddress, note: Callable[[str], object]) -> None:
         self._address, self._note = address, note
         self._failures, self._waits, self._waited = 0, 0, 0.0
 
     async def wait(self, failure: EndpointError, error: HermesError) -> None:
-        """Wait until the request may be sent again.
-
-        Raises:
-            HermesError: `error`, if sending it again would not help.
-        """
+        """Wait until the request may be sent again, or raise `error` if that would not help."""
         is_clients_fault = 0 < failure.status < HTTPStatus.INTERNAL_SERVER_ERROR
         is_busy = failure.status == HTTPStatus.TOO_MANY_REQUESTS
         if failure.permanent or (is_clients_fault and not is_busy) or isinstance(error, ContextFullError):
@@ -74,7 +70,7 @@ class Retries:
 
 
 class EndpointClient:
-    """An HTTP client for one endpoint; `note` is told of every wait."""
+    """An HTTP client for one endpoint; `note` is called with every wait."""
 
     def __init__(self, address: EndpointAddress, note: Callable[[str], object]) -> None:
         import httpx2  # noqa: PLC0415 - 0.1 s that only endpoints need
@@ -105,11 +101,7 @@ class EndpointClient:
             return self._parse(await _read(response, MAX_JSON))
 
     async def with_retries(self, request: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - any JSON
-        """Repeat a request until it succeeds, or repeating would not help.
-
-        Raises:
-            HermesError: the last failure.
-        """
+        """Repeat a request until it succeeds, or raise the last failure if repeating would not help."""
         retries = Retries(self.address, self.note)
         while True:
             try:
@@ -212,11 +204,7 @@ def _connection_errors(silence: float) -> Iterator[None]:
 
 
 def _chunk(value: object) -> dict[str, Any]:
-    """Return a chunk of an answer; anything else becomes one without content.
-
-    Raises:
-        EndpointError: the chunk is an error.
-    """
+    """Return a chunk of an answer, anything else as one without content; raise EndpointError if it is an error."""
     if not isinstance(value, dict):
         return {"choices": []}
     if error := value.get("error"):

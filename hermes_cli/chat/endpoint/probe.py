@@ -70,11 +70,7 @@ async def find_model(client: EndpointClient, name: str | None) -> EndpointModel:
 
 
 async def list_models(client: EndpointClient, *, required: bool = True) -> list[dict[str, Any]]:
-    """Return all models that have an id. A server without a list has none, unless it is `required`.
-
-    Raises:
-        HermesError: the server does not list them.
-    """
+    """Return all models that have an id. A server without a list has none, unless it is `required`."""
 
     async def request() -> Any:  # noqa: ANN401 - any JSON
         try:

@@ -121,11 +121,7 @@ class SessionLock:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make the folder of sessions, readable by its owner alone: names tell what was talked about.
-
-    Raises:
-        OSError: it cannot be made.
-    """
+    """Make the folder of sessions, readable by its owner alone: names tell what was talked about."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if os.name == "posix" and stat.S_IMODE(folder.stat().st_mode) & 0o077:
         folder.chmod(0o700)
@@ -147,11 +143,7 @@ def open_file(path: Path, flags: int) -> FileIO:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make new names survive a loss of power, where a folder can be flushed.
-
-    Raises:
-        OSError: the disk failed.
-    """
+    """Make new names survive a loss of power, where a folder can be flushed."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -163,11 +155,7 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def os_errors(action: str, path: Path) -> Iterator[None]:
-    """Turn an OSError into a HermesError that tells which action failed on which file.
-
-    Raises:
-        HermesError: in place of an OSError.
-    """
+    """Raise HermesError in place of OSError, with the action that failed and the file."""
     try:
         yield
     except OSError as error:

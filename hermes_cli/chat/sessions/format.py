@@ -104,11 +104,7 @@ def decode(data: bytes, name: str) -> SessionContents:
 
 
 def summarize(lines: Iterable[bytes], name: str) -> SessionSummary:
-    """Return the columns of a session list, decoding only the messages that they need.
-
-    Raises:
-        IntegrityError: as `decode`.
-    """
+    """Return the columns of a session list, decoding only the messages that they need; errors as of `decode`."""
     remaining = iter(lines)
     first = next(remaining, b"")
     header = _header(first, name, truncated=not first.endswith(b"\n"))

@@ -248,11 +248,7 @@ def _check_free(path: Path) -> None:
 
 
 def _append(file: FileIO, offset: int, data: bytes) -> None:
-    """Write and flush data at an offset, all of it or nothing.
-
-    Raises:
-        OSError: the disk does not take it.
-    """
+    """Write and flush data at an offset, all of it, or nothing if the disk raises OSError."""
     remaining = memoryview(data)
     file.seek(offset)
     try:

@@ -67,11 +67,7 @@ class RemovedSessions:
 
 
 def list_sessions(folder: Path) -> list[SessionInfo]:
-    """Return all sessions, newest first.
-
-    Raises:
-        HermesError: the folder cannot be read.
-    """
+    """Return all sessions, newest first."""
     return [_info(path, stat) for path, stat in _files(folder)]
 
 
@@ -161,11 +157,7 @@ class CurrentSession:
         return self._file.model if self._file else ""
 
     def create(self, conversation: Conversation, model: str, name: str | None = None) -> None:
-        """Save a conversation in a session of its own.
-
-        Raises:
-            UsageError: the name is not allowed, or another session has it.
-        """
+        """Save a conversation in a session of its own; errors as of `SessionFile.create`."""
         created = SessionFile.create(self._folder, conversation, model, self._warn, name)
         self.close()
         self._file = created

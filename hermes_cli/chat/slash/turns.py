@@ -46,7 +46,7 @@ def _compact(context: ReplContext, argument: str) -> None:
     if argument == "undo":
         if not conversation.expand():
             raise UsageError("there is no summary to take back.", hint="/compact writes one.")
-        context.console.note("the model reads again what the summary stood for")
+        context.console.note("the messages that the summary replaced are in the prompt again")
         return
     if argument:
         raise UsageError(f"/compact takes nothing: {argument[:60]}", hint="type /compact alone.")
@@ -56,7 +56,7 @@ def _compact(context: ReplContext, argument: str) -> None:
     conversation.compact(summary, count)
     context.print(summary)
     context.console.note(
-        f"stands for the first {count:,} messages from now on; nothing is lost: /compact undo takes it back"
+        f"replaces the first {count:,} messages in the prompt from now on; /compact undo brings them back"
     )
 
 
@@ -92,8 +92,8 @@ def _stats(context: ReplContext, _argument: str) -> None:
     rows = [
         ["messages", f"{len(context.conversation.entries):,}"],
         ["turns of the model", f"{len(usages):,}"],
-        ["tokens read", f"{prompt:,}, {cached:,} of them from the cache"],
-        ["tokens written", f"{completion:,}, {total('reasoning_tokens'):,} of them reasoning"],
+        ["prompt tokens", f"{prompt:,}, {cached:,} of them from the cache"],
+        ["completion tokens", f"{completion:,}, {total('reasoning_tokens'):,} of them reasoning"],
         ["prefill, measured", prefill or UNKNOWN],
         ["decode, measured", decode or UNKNOWN],
     ]
@@ -116,7 +116,7 @@ COMMANDS = (
     SlashCommand(
         "/compact",
         "[undo]",
-        "have older turns told to the model as a summary, or take that back",
+        "replace older turns in the prompt by a summary, or undo that",
         _compact,
         lambda *_: ("undo",),
     ),

@@ -88,11 +88,7 @@ class LineEditor:
             return None
 
     def ask(self, prompt: str) -> str:
-        """Return a line that is not kept in the history.
-
-        Raises:
-            EOFError: Ctrl-D was pressed.
-        """
+        """Return a line that is not kept in the history; raise EOFError after Ctrl-D."""
         clear_typeahead(self._input)
         session: PromptSession[str] = PromptSession(history=DummyHistory(), input=self._input)
         return session.prompt(prompt)

@@ -30,12 +30,7 @@ class LiveRegion:
     """
 
     def __init__(self, console: Console, out: TextIO) -> None:
-        """Begin with nothing drawn, the cursor at the beginning of a line.
-
-        Args:
-            console: turns styles into escape codes; knows the terminal's size.
-            out: the terminal.
-        """
+        """Begin with nothing drawn, the cursor at the beginning of a line."""
         self._console, self._out = console, out
         is_dumb = os.environ.get("TERM") in {"dumb", "unknown"}
         self.can_redraw = out.isatty() and not is_dumb and not console.legacy_windows

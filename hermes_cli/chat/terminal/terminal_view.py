@@ -119,16 +119,6 @@ class TerminalView:
         """Show the beginning of a result, how much is left out, and its seconds."""
         self._region.paint([_result_line(call.name, result.text, result.cut, result.seconds, failed=result.failed)])
 
-    def note(self, message: str) -> None:
-        """Show a remark below what is there."""
-        self._finish_part()
-        self._console.note(message)
-
-    def warn(self, message: str) -> None:
-        """Show a warning below what is there."""
-        self._finish_part()
-        self._console.warn(message)
-
     def show_reasoning(self) -> None:
         """Show the last reasoning in full."""
         if not self._last_reasoning:
@@ -208,7 +198,7 @@ class TerminalView:
         if not has_calls:
             parts = [f"{done.completion_tokens:,} tokens"]
             if done.reasoning_tokens:
-                parts[0] += f", {done.reasoning_tokens:,} of them thought"
+                parts[0] += f", {done.reasoning_tokens:,} of them reasoning"
             if speed := tokens_per_second(done.completion_tokens, done.completion_seconds):
                 parts.append(speed)
             if self._first_at and self._asked_at:

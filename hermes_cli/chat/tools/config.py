@@ -222,7 +222,7 @@ def _header(text: str) -> tuple[str, str]:
     value = value.strip()
     if not colon or not _HEADER_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
         raise UsageError(
-            "a header of an MCP server is no name, colon and value in ASCII letters.",
+            "a header of an MCP server is no name, colon and value in ASCII characters.",
             hint='write it like this: "Authorization: Bearer KEY".',
         )
     return name, value

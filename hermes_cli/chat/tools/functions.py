@@ -184,7 +184,7 @@ def _tool_of(function: Callable[..., object], path: Path) -> Tool:
         validated = validate_call(function)
     except (PydanticUserError, NameError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"{where}: its types cannot be told to a model: {reason}", hint=EXAMPLE) from error
+        raise UsageError(f"{where}: its types have no JSON schema: {reason}", hint=EXAMPLE) from error
     parameters.pop("additionalProperties", None)
     for declaration in parameters.get("properties", {}).values():
         declaration.pop("title", None)

@@ -1,37 +1,51 @@
-"""All MCP servers of a chat. They live in an event loop in a thread of its own; this is the way from one to the other.
+"""MCP servers of a chat, and the connection to each. Importing this takes 0.5 s: only where there are servers.
 
-servers = McpServers()
-servers.begin(chosen)      they start, all at once, and nobody waits
-servers.ready()            they have started
-servers.tools()
+Connections live in an event loop in a thread of its own; McpServers is the way into it. Nothing is offered to servers:
+no sampling, no questions to the user, no roots. Their logs and progress are ignored.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 from concurrent.futures import Future, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hermes_cli.chat.tools.config import with_free_name
+import anyio
+import httpx2
+import mcp_types
+from anyio.from_thread import start_blocking_portal
+from mcp import Client, MCPError
+from mcp.client.streamable_http import streamable_http_client
+
+from hermes_cli import __version__
+from hermes_cli.chat.tools.config import McpAddress, McpServer, with_free_name
 from hermes_cli.chat.tools.functions import Tool, ToolFailedError, wait_for
-from hermes_cli.errors import HermesError
+from hermes_cli.chat.tools.mcp_stdio import MAX_MESSAGE, McpProcess
+from hermes_cli.errors import HermesError, NetworkError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
-    import mcp_types
     from anyio.from_thread import BlockingPortal
-
-    from hermes_cli.chat.tools.config import McpServer
-    from hermes_cli.chat.tools.mcp_connection import McpConnection
+    from mcp.client._transport import TransportStreams
+    from mcp.client.session import IncomingMessage
 
 START_TIMEOUT = 30.0  # seconds, until the tools are known
 LIST_TIMEOUT = 5.0  # seconds, when the tools changed
 END_TIMEOUT = 8.0  # seconds; mcp_stdio.py takes less
+MAX_PAGES, MAX_TOOLS = 100, 512  # of a server's list; prompting/structured_output.py takes no more tools either
+SHOWN_LINES = 5  # of standard error in a message
+_EXIT_SEEN_WITHIN = 1.0  # seconds
+
+for _name in ("mcp", "client"):  # the SDK's loggers; without a handler, warnings end up on the screen
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 class McpStatus(NamedTuple):
@@ -55,10 +69,6 @@ class McpServers:
 
     def begin(self, servers: Sequence[McpServer]) -> None:
         """Start servers, except those that run already."""
-        if not servers:
-            return
-        from hermes_cli.chat.tools.mcp_connection import McpConnection  # noqa: PLC0415 - 0.5 s, only with servers
-
         for server in servers:
             same = (other for other in self._connections if replace(other.server, name=server.name) == server)
             connection = next(same, None)
@@ -135,8 +145,6 @@ class McpServers:
     @property
     def _running_portal(self) -> BlockingPortal:
         """Portal into the event loop; it is started with the first server."""
-        from anyio.from_thread import start_blocking_portal  # noqa: PLC0415 - as above
-
         if self._portal is None:
             self._portal = self._stack.enter_context(start_blocking_portal(name="mcp"))
         return self._portal
@@ -168,3 +176,232 @@ class McpServers:
         if failed:
             raise ToolFailedError(text or "it failed without a word")
         return text
+
+
+class McpConnection:
+    """A server, its tools as it listed them last, and whether it has announced another list since."""
+
+    def __init__(self, server: McpServer, start_timeout: float) -> None:
+        self.server = server
+        self.tools: list[mcp_types.Tool] = []
+        self.changed = False
+        self._start_timeout = start_timeout
+        self._client: Client | None = None
+        self._process: McpProcess | None = None
+        self._start_scope: anyio.CancelScope | None = None
+        self._lock = anyio.Lock()
+        self._end = anyio.Event()
+        self._refusal: httpx2.Response | None = None  # last error response over HTTP
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the server was connected when it was last used."""
+        return self._client is not None
+
+    async def run(self, started: Future[None]) -> None:
+        """Connect, and stay connected until `end`; if it was connected before, once that has ended.
+
+        `started` gets None as soon as the tools are known, or the HermesError that says why they are not.
+        """
+        async with self._lock:
+            self._end = anyio.Event()
+            self._refusal = None
+            try:
+                await self._run(started)
+            except Exception as error:  # noqa: BLE001 - whatever a server does must not end more than its connection
+                if not started.done():
+                    started.set_exception(self._failure(error))
+            finally:
+                self._client = None
+
+    async def _run(self, started: Future[None]) -> None:
+        with anyio.fail_after(self._start_timeout) as self._start_scope:
+            async with self._new_client() as client:
+                before, self.tools = self.tools, await _list_tools(client)
+                self.changed = bool(before) and self.tools != before
+                self._start_scope.deadline = math.inf
+                self._client = client
+                started.set_result(None)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._watch_tools, client)
+                    await self._end.wait()
+                    tasks.cancel_scope.cancel()
+
+    def end(self) -> None:
+        """End `run`, whether it is connected or about to be."""
+        if self.is_up:
+            self._end.set()
+        elif self._start_scope:
+            self._start_scope.cancel()
+
+    def kill(self) -> None:
+        """Kill the server's process, from any thread."""
+        if self._process:
+            self._process.kill()
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
+        """Call a tool; return its result as text, and whether the server marks it as an error.
+
+        Raises:
+            ToolFailedError: the server refuses the call.
+            HermesError: the server does not answer any more.
+        """
+        self._refusal = None
+        try:
+            if self._client is None:
+                raise ConnectionError("the connection is closed")  # noqa: TRY301 - handled like any lost connection
+            result = await self._client.call_tool(name, arguments)
+        except Exception as error:
+            raise await self._error_of(error) from error
+        return _text_of(result), bool(result.is_error)
+
+    async def list_again(self) -> None:
+        """Read the list of tools again, if the server is connected."""
+        self.changed = False
+        if self._client is None:
+            return
+        try:
+            self.tools = await _list_tools(self._client)
+        except Exception as error:
+            raise await self._error_of(error) from error
+
+    async def _error_of(self, error: Exception) -> HermesError:
+        """Return the error for the user. A closed connection is given up, so that the next call makes another one."""
+        # A server that was started anew does not know the session of before.
+        session_lost = self._refusal is not None and self._refusal.status_code == HTTPStatus.NOT_FOUND
+        if not session_lost and not _is_closed(error):
+            return ToolFailedError(_reason(error))
+        with anyio.move_on_after(_EXIT_SEEN_WITHIN):
+            while self._process and not self._process.exit_reason:  # noqa: ASYNC110 - nothing tells
+                await anyio.sleep(0.01)
+        self._client = None
+        self._end.set()
+        return self._failure(error)
+
+    def _new_client(self) -> Client:
+        if isinstance(self.server, McpAddress):
+            transport = _http_transport(self.server, self._see_response)
+        else:
+            self._process = McpProcess(self.server)
+            transport = self._process.transport()
+        return Client(
+            transport,
+            cache=None,
+            client_info=mcp_types.Implementation(name="hermes", version=__version__),
+            message_handler=self._handle_message,
+        )
+
+    async def _see_response(self, response: httpx2.Response) -> None:
+        if response.is_error:
+            self._refusal = response
+
+    async def _handle_message(self, message: IncomingMessage) -> None:
+        """Note a changed list, as servers before protocol 2026-07-28 announce it."""
+        if isinstance(message, mcp_types.ToolListChangedNotification):
+            self.changed = True
+
+    async def _watch_tools(self, client: Client) -> None:
+        """Note a changed list, as servers since protocol 2026-07-28 announce it."""
+        tools = client.server_capabilities.tools
+        if client.protocol_version < "2026-07-28" or not (tools and tools.list_changed):
+            return
+        try:
+            async with client.listen(tools_list_changed=True) as changes:
+                async for _ in changes:
+                    self.changed = True
+        except Exception:  # noqa: BLE001, S110 - the list stays as it was; a call tells if the server is gone
+            pass
+
+    def _failure(self, error: Exception) -> HermesError:
+        """Return the error for a server that is of no use now, with its last output."""
+        server, reason = self.server, _reason(error)
+        if isinstance(error, TimeoutError):
+            reason = f"it did not answer within {self._start_timeout:g} s"
+        if isinstance(server, McpAddress):
+            refusal = self._refusal
+            status = f" ({refusal.status_code} {refusal.reason_phrase})" if refusal is not None else ""
+            return NetworkError(
+                f"the MCP server {server.name} at {server}: {reason}{status}.",
+                hint="check the address, and --mcp-header if it wants a key.",
+            )
+        if isinstance(error, FileNotFoundError):
+            return NotFoundError(
+                f"the MCP server {server.name}: there is no program {server.words[0]}.", hint="install it."
+            )
+        lines: list[str] = []
+        if self._process:
+            lines = [f"\n  | {line}" for line in self._process.stderr_lines][-SHOWN_LINES:]
+            if not isinstance(error, TimeoutError):
+                reason = self._process.exit_reason or reason
+        return HermesError(
+            f"the MCP server {server.name}: {reason}.{''.join(lines)}",
+            hint=f"run it by itself to see more: {server}",
+        )
+
+
+@asynccontextmanager
+async def _http_transport(
+    server: McpAddress, see_response: Callable[[httpx2.Response], Awaitable[None]]
+) -> AsyncGenerator[TransportStreams, None]:
+    """Exchange messages with an address. Reading has no timeout: that of a call is elsewhere."""
+    timeout = httpx2.Timeout(30, read=None)  # seconds
+    hooks = {"response": [see_response]}
+    async with (
+        httpx2.AsyncClient(headers=dict(server.headers), timeout=timeout, event_hooks=hooks) as client,
+        streamable_http_client(server.url, http_client=client, max_sse_event_size=MAX_MESSAGE) as streams,
+    ):
+        yield streams
+
+
+async def _list_tools(client: Client) -> list[mcp_types.Tool]:
+    """Return every page of the server's list; raise ToolFailedError if it does not end."""
+    tools: list[mcp_types.Tool] = []
+    cursor: str | None = None
+    if client.server_capabilities.tools is None:
+        return tools
+    for _ in range(MAX_PAGES):
+        page = await client.list_tools(cursor=cursor)
+        tools += page.tools
+        if not (cursor := page.next_cursor):
+            return tools
+        if len(tools) > MAX_TOOLS:
+            break
+    raise ToolFailedError(f"it lists {len(tools):,} tools and goes on; at most {MAX_TOOLS:,} are taken")
+
+
+def _is_closed(error: Exception) -> bool:
+    closed = ConnectionError, anyio.ClosedResourceError, anyio.BrokenResourceError
+    return isinstance(error, closed) or (isinstance(error, MCPError) and error.code == mcp_types.CONNECTION_CLOSED)
+
+
+def _reason(error: BaseException) -> str:
+    while inner := getattr(error, "exceptions", None):  # of an exception group
+        error = inner[0]
+    if isinstance(error, HermesError | MCPError):
+        return error.message
+    return str(error) or type(error).__name__
+
+
+def _text_of(result: mcp_types.CallToolResult) -> str:
+    """Return a result as text, a line for each image and file; structured content as JSON if there is no text."""
+    has_text = any(isinstance(block, mcp_types.TextContent) for block in result.content)
+    if not has_text and result.structured_content is not None:
+        return json.dumps(result.structured_content, ensure_ascii=False)
+    return "\n".join(map(_block_text, result.content))
+
+
+def _block_text(block: mcp_types.ContentBlock) -> str:
+    if isinstance(block, mcp_types.TextContent):
+        return block.text
+    if isinstance(block, mcp_types.ImageContent | mcp_types.AudioContent):
+        return f"[{block.type}, {block.mime_type}, {_size(block.data)}]"
+    if isinstance(block, mcp_types.ResourceLink):
+        return f"[link to {block.uri}: {block.title or block.name}]"
+    resource = block.resource
+    if isinstance(resource, mcp_types.TextResourceContents):
+        return f"[{resource.uri}]\n{resource.text}"
+    return f"[{resource.uri}, {resource.mime_type or 'of unknown type'}, {_size(resource.blob)}]"
+
+
+def _size(base64: str) -> str:
+    return f"{len(base64) * 3 // 4 - base64.count('=', -2):,} bytes"

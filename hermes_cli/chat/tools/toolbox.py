@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from hermes_cli import paths
 from hermes_cli.chat.tools.config import chosen_servers, read_chat_file
 from hermes_cli.chat.tools.functions import TIMEOUT, Tool, ToolFailedError, load_tools, run_tool
-from hermes_cli.chat.tools.mcp_client import McpServers, McpStatus
 from hermes_cli.chat.view import ToolResult
 from hermes_cli.errors import HermesError, UsageError
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from hermes_cli.chat.tools.config import McpServer
+    from hermes_cli.chat.tools.mcp_client import McpServers, McpStatus
     from hermes_cli.prompting.messages import ToolCall
 
 MAX_RESULT = 16_000  # characters of a result that the model reads: about 4,000 tokens of English
@@ -122,7 +122,7 @@ class Toolbox:
         """
         self._consent, self._warn, self._timeout, self._max_result = consent, warn, timeout, max_result
         self._functions: dict[str, Tool] = {}
-        self._servers = McpServers()
+        self._servers: McpServers | None = None
         self._tools: dict[str, Tool] = {}
         self._warned: set[str] = set()
 
@@ -144,45 +144,41 @@ class Toolbox:
         self._collect()
 
     def add_file(self, path: str) -> None:
-        """Add the functions of a file; `demo` stands for the one that ships with hermes.
-
-        Raises:
-            HermesError: as `load_tools` and `add`.
-        """
+        """Add the functions of a file, or those that ship with hermes (`demo`). Errors as of `load_tools` and `add`."""
         self.add(load_tools(paths.asset("demo_tools.py") if path == "demo" else Path(path).expanduser()))
 
     def begin(self, servers: Sequence[McpServer]) -> None:
         """Start MCP servers; `ready` waits for them."""
+        if not servers:
+            return
+        if self._servers is None:
+            from hermes_cli.chat.tools.mcp_client import McpServers  # noqa: PLC0415 - 0.5 s, only with servers
+
+            self._servers = McpServers()
         self._servers.begin(servers)
 
     def ready(self) -> None:
-        """Wait for the servers to list their tools.
-
-        Raises:
-            HermesError: a server did not start; it is left out.
-        """
+        """Wait for the servers to list their tools; raise HermesError for one that did not start, which is left out."""
         try:
-            self._servers.ready()
+            if self._servers:
+                self._servers.ready()
         finally:
             self._collect()
 
     def add_server(self, text: str) -> None:
-        """Connect to one more MCP server, by a name in chat.yaml, an address or a command line.
-
-        Raises:
-            HermesError: none of these, or it does not start.
-        """
+        """Connect to one more MCP server, by a name in chat.yaml, an address or a command line."""
         self.begin(chosen_servers([text], [], read_chat_file()))
         self.ready()
 
     def close(self) -> None:
         """End the servers."""
-        self._servers.close()
+        if self._servers:
+            self._servers.close()
 
     @property
     def schemas(self) -> Sequence[dict[str, Any]]:
         """Declarations in OpenAI's shape; those of a server that changed its list are read again."""
-        if self._servers.changed:
+        if self._servers and self._servers.changed:
             try:
                 self._collect()
             except (HermesError, TimeoutError) as error:
@@ -203,7 +199,7 @@ class Toolbox:
 
     def servers(self) -> list[McpStatus]:
         """Return a row for each MCP server."""
-        return self._servers.statuses
+        return self._servers.statuses if self._servers else []
 
     def run(self, call: ToolCall) -> ToolResult:
         """Run a call if it is allowed. Its seconds are without those in which the user decided.
@@ -229,7 +225,7 @@ class Toolbox:
     def _collect(self) -> None:
         """Name all tools; those of Python files keep their names."""
         tools = dict(self._functions)
-        for tool in self._enforceable(self._servers.tools()):
+        for tool in self._enforceable(self._servers.tools() if self._servers else ()):
             named = _with_free_name(tool, tools)
             tools[named.name] = named
         self._tools = tools

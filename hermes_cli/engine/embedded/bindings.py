@@ -9,14 +9,16 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections import deque
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded.process import REINSTALL_HINT
+from hermes_cli.engine.embedded.exit_report import REINSTALL_HINT
 from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
     from llama_cpp import llama_cpp
@@ -50,12 +52,13 @@ KEPT_LINES = 20
 class Log:
     """Receives every line that llama.cpp writes. There is one for the whole process, as llama.cpp has one log.
 
-    `verbose` shows them on standard error; `kept`, unless None, gets them all, for whoever reads sizes out of them.
+    Attributes:
+        verbose: show them on standard error.
     """
 
     def __init__(self) -> None:
         self.verbose = False
-        self.kept: list[str] | None = None
+        self._captured: list[str] | None = None
         self._errors: deque[str] = deque(maxlen=KEPT_LINES)
         self._level = 0
         self._callback = llama_cpp.llama_log_callback(self._receive)  # kept: C holds only a bare pointer to it
@@ -71,10 +74,19 @@ class Log:
             self._level = level
         if self._level == ERROR_LEVEL and line.strip():
             self._errors.append(line.strip())
-        if self.kept is not None:
-            self.kept.append(line)
+        if self._captured is not None:
+            self._captured.append(line)
         if self.verbose:
             sys.stderr.write(line)
+
+    @contextmanager
+    def capture(self) -> Iterator[list[str]]:
+        """Collect the pieces of text that llama.cpp logs within the context."""
+        self._captured = []
+        try:
+            yield self._captured
+        finally:
+            self._captured = None
 
     def take_errors(self) -> str:
         """The error lines since the last call, in order, without the names of C functions."""

@@ -1,4 +1,4 @@
-"""The engine's process as seen from outside: started, talked to in frames, ended, and never left behind."""
+"""The engine's child process as the parent sees it: started, talked to in frames, ended, and never left behind."""
 
 from __future__ import annotations
 
@@ -11,45 +11,66 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
-from hermes_cli.engine.embedded import wire
-from hermes_cli.engine.embedded.process import ExitReport, command, environment
+from hermes_cli.child_process import FrameSplitter, command, pack, protocol_error
+from hermes_cli.engine.embedded.exit_report import LlamaExit
 from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Receive = Callable[[wire.Frame], None]
+    from hermes_cli.child_process import Frame
+
+    Receive = Callable[[Frame], None]
 
 COMMAND = command("hermes_cli.engine.embedded.worker")
-PATIENCE = 2.0  # seconds to end by itself
-LAST_WORDS = 1.0  # seconds after its end in which its pipes have to end, too; somebody else may hold them
-MOST_LOGGED = 64 << 10  # bytes of its standard error that are kept
+END_SECONDS = 2.0  # for the process to end by itself
+PIPE_SECONDS = 1.0  # for its pipes to end after it has; another process may hold them
+MAX_LOG_BYTES = 64 << 10  # of its standard error are kept
+# How often a thread looks before it sleeps. OpenMP's own 300,000 make a model 30 times slower and more as soon as a
+# second one works on the same cores; this costs 1 to 2 % when none does (docs/engine.md).
+SPIN_COUNT = "2000"
+_SPIN_VARIABLES = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
 _STDIN, _STDOUT, _STDERR = range(3)
 
 
+def environment() -> dict[str, str]:
+    """Return the environment of the child.
+
+    Where llama.cpp gives up it must not start a debugger. Threads that wait for each other sleep soon, unless the user
+    decided otherwise. NumPy needs no threads here: nothing multiplies matrices with it.
+    """
+    spins = {} if os.environ.keys() & _SPIN_VARIABLES else {"GOMP_SPINCOUNT": SPIN_COUNT}
+    return {**os.environ, **spins, "GGML_NO_BACKTRACE": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
 class Child(asyncio.SubprocessProtocol):
-    """A process that owns a model. All methods belong to one event loop."""
+    """A process that owns a model. All methods belong to one event loop.
+
+    Attributes:
+        receive: is called with every frame that the child sends; an EngineError raised there ends the child. None until
+            the child is asked for something.
+        protocol_error: the child sent something that is no frame, or one that makes no sense.
+    """
 
     def __init__(self, receive: Receive | None, *, verbose: bool) -> None:
         """Use `start`."""
         self.receive = receive
-        self._verbose = verbose
-        self._splitter = wire.Splitter()
+        self.verbose = verbose
+        self._splitter = FrameSplitter()
         self._log = bytearray()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._gone = asyncio.Event()
         self._deadline: asyncio.TimerHandle | None = None
-        self._exited = False
-        self.nonsense: EngineError | None = None  # it sent something that is no frame
+        self._exited = self._killed = False
+        self.protocol_error: EngineError | None = None
 
     @classmethod
     async def start(cls, receive: Receive | None = None, *, verbose: bool = False) -> Child:
-        """Start one.
+        """Start a process.
 
         Args:
-            receive: gets every frame that it sends. An EngineError raised there ends it. May be set later, before it
-                is sent anything: it has nothing to say until then.
-            verbose: show what it writes to standard error.
+            receive: may be set later, before the child is sent anything.
+            verbose: copy its standard error to this process's.
 
         Raises:
             EngineError: no process can be started.
@@ -67,49 +88,55 @@ class Child(asyncio.SubprocessProtocol):
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._transport.get_pid()
 
+    @property
+    def usable(self) -> bool:
+        """True until the process has ended or is to end."""
+        return not (self._exited or self._killed or self._deadline)
+
     def send(self, frame: bytes) -> None:
-        """Write a frame; nothing happens if nobody can read it any more."""
+        """Send a frame; do nothing if the pipe is closed."""
         pipe = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(_STDIN))
         if not pipe.is_closing():
             pipe.write(frame)
 
     def end(self) -> None:
-        """Ask it to end, and kill it if it does not within `PATIENCE`."""
-        self.send(wire.pack("close"))
-        self.wait(PATIENCE)
+        """Ask the process to end, and kill it if it does not within `END_SECONDS`."""
+        self.send(pack("close"))
+        self.kill_after(END_SECONDS)
 
-    def wait(self, seconds: float) -> None:
-        """Kill it if it has not ended until then; a later call counts instead."""
+    def kill_after(self, seconds: float) -> None:
+        """Kill the process if it has not ended by then; a later call replaces an earlier one."""
         if self._deadline:
             self._deadline.cancel()
         self._deadline = asyncio.get_running_loop().call_later(seconds, self.kill)
 
     def kill(self) -> None:
-        """End it at once."""
+        """End the process at once."""
+        self._killed = True
         if not self._exited:
             with suppress(OSError):  # it has ended: ESRCH, on Windows an access denied
                 # Not the transport's `kill`: it may take the exit code away from who waits for it.
                 os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
-    async def gone(self) -> ExitReport:
-        """Wait until it has ended and all that it sent was received; what it died of."""
+    async def gone(self) -> LlamaExit:
+        """Wait until the process has ended and all that it sent was received; return how it ended."""
         await self._gone.wait()
-        return ExitReport(cast("int", self._transport.get_returncode()), self._log.decode("utf-8", "replace"))
+        return LlamaExit(cast("int", self._transport.get_returncode()), self._log.decode("utf-8", "replace"))
 
-    # What asyncio calls
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It was started."""
+        """Note that the process was started."""
         self._transport = cast("asyncio.SubprocessTransport", transport)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """It wrote something."""
+        """Take what the process wrote."""
         if fd == _STDERR:
-            self._note(data)
-        elif self.nonsense is None:
+            self._log_stderr(data)
+        elif self.protocol_error is None:
             try:
                 for frame in self._splitter.feed(data):
                     self._take(frame)
@@ -117,29 +144,29 @@ class Child(asyncio.SubprocessProtocol):
                 self._refuse(error)
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """One of its pipes is closed; without standard output it is of no use."""
+        """End a process that closed its standard output."""
         if fd == _STDOUT and not self._deadline:
-            end = wire.nonsense("the end of all answers, while it went on")
-            self._deadline = asyncio.get_running_loop().call_later(PATIENCE, self._refuse, end)
+            end = protocol_error("the end of all answers, while it went on")
+            self._deadline = asyncio.get_running_loop().call_later(END_SECONDS, self._refuse, end)
 
     def process_exited(self) -> None:
-        """It has ended; what it said before may still be on the way."""
+        """Note that the process has ended; what it sent before may still be on the way."""
         self._exited = True
         if self._deadline:
             self._deadline.cancel()
-        asyncio.get_running_loop().call_later(LAST_WORDS, self._finish)
+        asyncio.get_running_loop().call_later(PIPE_SECONDS, self._finish)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as above
-        """It has ended, and so have its pipes."""
+        """Note that its pipes have ended, too."""
         self._finish()
 
-    def _take(self, frame: wire.Frame) -> None:
+    def _take(self, frame: Frame) -> None:
         if self.receive is None:
-            raise wire.nonsense("a frame, before it was asked for anything")
+            raise protocol_error("a frame, before it was asked for anything")
         self.receive(frame)
 
     def _refuse(self, error: EngineError) -> None:
-        self.nonsense = error
+        self.protocol_error = error
         self.kill()
 
     def _finish(self) -> None:
@@ -147,8 +174,8 @@ class Child(asyncio.SubprocessProtocol):
             self._gone.set()
             self._transport.close()
 
-    def _note(self, data: bytes) -> None:
+    def _log_stderr(self, data: bytes) -> None:
         self._log += data
-        del self._log[:-MOST_LOGGED]
-        if self._verbose:
+        del self._log[:-MAX_LOG_BYTES]
+        if self.verbose:
             sys.stderr.write(self._decoder.decode(data))

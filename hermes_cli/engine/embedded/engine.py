@@ -22,7 +22,7 @@ from hermes_cli.engine.protocol import Done, EngineStats, ModelInfo
 from hermes_cli.errors import EngineError, HermesError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
     from pathlib import Path
 
     from hermes_cli.engine.embedded.child import Child
@@ -62,7 +62,7 @@ class EmbeddedEngine:
         *,
         progress: Callable[[float], None] | None = None,
         restart_delays: Sequence[float] = RESTART_DELAYS,
-        spare: Awaitable[Child] | None = None,
+        spare: Child | None = None,
     ) -> None:
         """Nothing is started yet.
 

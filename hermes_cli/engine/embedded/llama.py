@@ -89,7 +89,7 @@ class LlamaModel(Owned):
         *,
         gpu_layers: int = -1,
         tensor_split: Sequence[float] = (),
-        rehearse: bool = False,
+        no_alloc: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         """Load a model.
@@ -99,7 +99,7 @@ class LlamaModel(Owned):
             gpu_layers: layers to put on GPUs, the output matrix counted as one; -1 is all. Ignored by builds without a
                 GPU backend.
             tensor_split: in which proportion the GPUs share them; empty leaves it to llama.cpp.
-            rehearse: read everything but the weights, and let contexts log what they would allocate.
+            no_alloc: read everything but the weights, and let contexts log what they would allocate.
             progress: is told which part of the weights (0 to 1) has been read.
 
         Raises:
@@ -114,7 +114,7 @@ class LlamaModel(Owned):
             shares = [*tensor_split, *[0.0] * llama_cpp.llama_max_devices()]  # llama.cpp reads one for each device
             self._split = (ctypes.c_float * len(shares))(*shares)  # the model keeps a bare pointer to it
             params.tensor_split = self._split
-        if rehearse:
+        if no_alloc:
             params.no_alloc, params.load_mode = True, llama_cpp.LLAMA_LOAD_MODE_NONE
         if progress:
 

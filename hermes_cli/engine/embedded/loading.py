@@ -1,4 +1,4 @@
-"""Makes a model ready to answer: weights, context, adapters, a first decode, threads, and a model that guesses."""
+"""Loads a model: weights, context, LoRA adapters, a first decode, threads, draft model, saved prefixes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.draft_model import DraftModel
 from hermes_cli.engine.embedded.grammar import LazyGrammars, special_tokens
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel, LoraAdapter
+from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes, key
+from hermes_cli.engine.embedded.scheduler import Scheduler
+from hermes_cli.engine.embedded.sequence import Job
+from hermes_cli.engine.embedded.vocabulary import Vocabulary, closing_tokens, prompt_tokens
 from hermes_cli.engine.protocol import ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from hermes_cli.engine.embedded.grammar import Special
+    from hermes_cli.engine.embedded.messages import LoadRequest
     from hermes_cli.engine.embedded.options import EngineOptions
-    from hermes_cli.engine.embedded.vocabulary import Vocabulary
-    from hermes_cli.planning.load_plan import LoadPlan
+    from hermes_cli.engine.embedded.scheduler import Emit
+    from hermes_cli.engine.request import GenerationRequest
 
 MANY_THREADS = 8  # from so many on it is measured whether fewer are faster
-WORTH_CHANGING = 0.95  # of the time with the usual number of threads
+WORTH_CHANGING = 0.95  # of the time with the planned number of threads
 TRIES = 3
 TEMPLATES = {"default": None, "tool_use": "tool_use"}  # names here, and in llama.cpp
 # What a file may recommend (llama.cpp's src/llama-arch.cpp, LLM_KV_GENERAL_SAMPLING_*).
@@ -46,55 +50,91 @@ SAMPLING_KEYS = (
 
 
 @dataclass
-class _Words:
-    """What is read from the vocabulary."""
-
-    control: list[str]
-    added: list[str]
-    special: Special
-
-
-@dataclass
-class Ready:
-    """A loaded model, and what guesses for it. `adapters` have to stay as long as it is used."""
+class LoadedModel:
+    """A loaded model with all that works on it. `adapters` have to stay as long as it is used."""
 
     model: LlamaModel
     context: LlamaContext
     adapters: list[LoraAdapter]
     grammars: LazyGrammars
     draft: DraftModel | None
-    loaded: ModelInfo
+    prefixes: SavedPrefixes | None
+    options: EngineOptions
+    slots: int
+    info: ModelInfo
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer."""
+        return self.model.vocabulary
+
+    def scheduler(self, emit: Emit) -> Scheduler:
+        """Return a scheduler that gives events to `emit`."""
+        return Scheduler(
+            self.model,
+            self.context,
+            emit,
+            slots=self.slots,
+            lookup=self.options.lookup,
+            max_queue=self.options.max_queue,
+            draft=self.draft,
+            saved=self.prefixes,
+        )
+
+    def prepare(self, number: int, request: GenerationRequest) -> Job:
+        """Return a request with its tokens and its grammar.
+
+        Raises:
+            HermesError: the prompt or the grammar makes no sense.
+        """
+        matcher = self.grammars.get().start(request.grammar) if request.grammar is not None else None
+        return Job(
+            number,
+            request,
+            prompt_tokens(self.vocabulary, request.prompt),
+            matcher,
+            closing_tokens(self.vocabulary, request.reasoning),
+        )
 
 
-def load(path: Path, plan: LoadPlan, options: EngineOptions, progress: Callable[[float], None]) -> Ready:
-    """Load as planned.
+def load(request: LoadRequest, progress: Callable[[float], None]) -> LoadedModel:
+    """Load weights, context, adapters and draft model; decode once; set the number of threads.
 
     Args:
-        path: the file, or its first shard.
-        plan: how it is loaded.
-        options: adapters, tags, a model that guesses, and whether llama.cpp's log is shown.
-        progress: is told which part of the weights (0 to 1) has been read.
+        request: the file, the plan and the options.
+        progress: gets the part of the weights (0 to 1) that has been read.
 
     Raises:
         IntegrityError: llama.cpp refused a file.
-        UsageError: the model that guesses has another vocabulary.
+        UsageError: the draft model has another vocabulary.
         EngineError: there is no room for a context.
     """
+    path, plan, options = request.path, request.plan, request.options
     LOG.verbose = options.verbose
     model = LlamaModel(path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split, progress=progress)
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(_read, model.vocabulary, options.tags)
+        reading = pool.submit(_special_tokens, model.vocabulary, options.tags)
         context = LlamaContext(model, plan.settings, threads=plan.threads)
-        adapters = [LoraAdapter(model, adapter.path) for adapter in options.adapters]
+        adapters = [LoraAdapter(model, file.path) for file in options.adapters]
         if adapters:
-            context.apply_adapters([(one, said.scale) for one, said in zip(adapters, options.adapters, strict=True)])
+            scales = [file.scale for file in options.adapters]
+            context.apply_adapters(list(zip(adapters, scales, strict=True)))
         decode_once(context)
         draft = DraftModel(options.draft.path, options.draft.plan, model.vocabulary) if options.draft else None
-        words = reading.result()
+        special = reading.result()
     if plan.threads >= MANY_THREADS and not plan.gpu_layers:
         context.use_threads(fastest(plan.threads, partial(decode_seconds, context, plan.threads)), plan.threads)
-    loaded = replace(_said(model, context, plan, words), draft=options.draft.path.name if options.draft else "")
-    return Ready(model, context, adapters, LazyGrammars(model.vocabulary, options.tags), draft, loaded)
+    return LoadedModel(
+        model,
+        context,
+        adapters,
+        LazyGrammars(model.vocabulary, options.tags),
+        draft,
+        _saved_prefixes(request, context),
+        options,
+        plan.settings.slots,
+        _model_info(model, context, request, special),
+    )
 
 
 def decode_once(context: LlamaContext) -> None:
@@ -106,26 +146,26 @@ def decode_once(context: LlamaContext) -> None:
     context.forget(0)
 
 
-def fastest(usual: int, seconds: Callable[[int], float]) -> int:
-    """How many threads decode one token fastest; fewer than usual only if that is clearly faster.
+def fastest(planned: int, seconds: Callable[[int], float]) -> int:
+    """Return the number of threads that decode one token fastest; fewer than planned only if clearly faster.
 
     Memory feeds only so many cores, and each thread more has to be waited for.
 
     Args:
-        usual: number of threads.
-        seconds: measures with so many.
+        planned: number of threads.
+        seconds: measures a decode with a number of threads.
     """
-    limit = seconds(usual) * WORTH_CHANGING
-    times = {count: seconds(count) for count in (usual * 3 // 4, usual // 2)}
+    limit = seconds(planned) * WORTH_CHANGING
+    times = {count: seconds(count) for count in (planned * 3 // 4, planned // 2)}
     best = min(times, key=times.__getitem__)
-    return best if times[best] < limit else usual
+    return best if times[best] < limit else planned
 
 
 def decode_seconds(context: LlamaContext, prefill: int, decode: int) -> float:
-    """The shortest of a few decodes of one token.
+    """Return the seconds of the shortest of a few decodes of one token.
 
     Args:
-        context: nothing is in it yet.
+        context: has an empty KV cache.
         prefill: threads for more than one token.
         decode: threads for one.
     """
@@ -138,18 +178,34 @@ def decode_seconds(context: LlamaContext, prefill: int, decode: int) -> float:
     return min(times)
 
 
-def _read(vocabulary: Vocabulary, tags: Sequence[str]) -> _Words:
-    control, added = vocabulary.special_texts()
-    return _Words(control, added, special_tokens(vocabulary, tags))
+def _special_tokens(vocabulary: Vocabulary, tags: Sequence[str]) -> tuple[list[str], list[str], Special]:
+    """Return the texts of control tokens, those of added ones, and what grammars need of them."""
+    return *vocabulary.special_texts(), special_tokens(vocabulary, tags)
 
 
-def _said(model: LlamaModel, context: LlamaContext, plan: LoadPlan, words: _Words) -> ModelInfo:
-    vocabulary = model.vocabulary
+def _saved_prefixes(request: LoadRequest, context: LlamaContext) -> SavedPrefixes | None:
+    """Return the caches on disk of the same files, loaded in the same way."""
+    options = request.options
+    if options.prefixes is None:
+        return None
+    files = (request.path, *(adapter.path for adapter in options.adapters))
+    facts = [(file.resolve(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    scales = [adapter.scale for adapter in options.adapters]
+    # the content of a cache does not depend on these three
+    settings = replace(request.plan.settings, context=0, slots=0, micro_batch=0)
+    return SavedPrefixes(options.prefixes / key(facts, scales, settings), context)
+
+
+def _model_info(
+    model: LlamaModel, context: LlamaContext, request: LoadRequest, texts: tuple[list[str], list[str], Special]
+) -> ModelInfo:
+    vocabulary, draft = model.vocabulary, request.options.draft
+    control, added, special = texts
     templates = {name: model.chat_template(known) for name, known in TEMPLATES.items()}
     sampling = {key: model.metadata(f"general.sampling.{key}") for key in SAMPLING_KEYS}
     return ModelInfo(
         context=context.length,
-        slots=plan.settings.slots,
+        slots=request.plan.settings.slots,
         trained_context=model.trained_context,
         parameters=model.parameters,
         weight_bytes=model.weight_bytes,
@@ -159,8 +215,9 @@ def _said(model: LlamaModel, context: LlamaContext, plan: LoadPlan, words: _Word
         bos=vocabulary.text_of(vocabulary.bos),
         eos=vocabulary.text_of(vocabulary.eos),
         adds_bos=vocabulary.adds_bos,
-        control=tuple(words.control),
-        added=tuple(words.added),
-        tags=words.special.tags,
-        others=words.special.others,
+        control=tuple(control),
+        added=tuple(added),
+        tags=special.tags,
+        others=special.others,
+        draft=draft.path.name if draft else "",
     )

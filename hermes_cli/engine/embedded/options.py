@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path  # noqa: TC003 - msgspec reads the annotations
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.load_plan import LoadPlan  # noqa: TC001 - as above
 
 
 @dataclass(frozen=True)

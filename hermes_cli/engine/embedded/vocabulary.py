@@ -5,10 +5,16 @@ from __future__ import annotations
 import ctypes
 from functools import cached_property
 from itertools import repeat
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from hermes_cli.engine.embedded.bindings import llama_cpp
+from hermes_cli.engine.tokens import encode
 from hermes_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hermes_cli.engine.request import ReasoningOptions
 
 MARKED = (
     llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
@@ -57,6 +63,20 @@ class Vocabulary:
             if written >= 0:
                 return buffer.raw[:written]
             size = -written
+
+    def detokenize(self, tokens: Sequence[int]) -> bytes:
+        """Return the bytes that tokens stand for.
+
+        Raises:
+            UsageError: a number is no token.
+        """
+        for token in tokens:
+            if not 0 <= token < self.size:
+                raise UsageError(
+                    f"{token} is no token; this model's go from 0 to {self.size - 1:,}.",
+                    hint="take tokens of this model.",
+                )
+        return b"".join(map(self.piece, tokens))
 
     def text_of(self, token: int) -> str:
         """How the vocabulary spells a token; empty for -1, which means the model has none of that kind."""
@@ -128,3 +148,34 @@ class TokenPieces(dict[int, TokenPiece]):
     def __missing__(self, token: int) -> TokenPiece:
         piece = self[token] = TokenPiece(self._vocabulary.piece(token), self._vocabulary.ends_generation(token))
         return piece
+
+
+def prompt_tokens(vocabulary: Vocabulary, prompt: Sequence[str | int]) -> list[int]:
+    """The tokens of pieces of text, or those that are given; the begin-of-text token stands there once if it has to.
+
+    Raises:
+        UsageError: there are none, one does not exist, or a text is too long to tokenize.
+    """
+    if prompt and isinstance(prompt[0], int):
+        tokens = list(cast("Sequence[int]", prompt))
+        if wrong := next((token for token in tokens if not 0 <= token < vocabulary.size), None):
+            raise UsageError(
+                f"the prompt has token {wrong}, and this model's go from 0 to {vocabulary.size - 1:,}.",
+                hint="tokenize with this model, or send text.",
+            )
+    else:
+        pieces = cast("Sequence[str]", prompt)
+        tokens = encode(pieces, lambda text: vocabulary.tokenize(text, special=True))
+    # Some templates spell the begin-of-text token, some leave it to the tokenizer.
+    if vocabulary.adds_bos and tokens[:1] != [vocabulary.bos]:
+        tokens.insert(0, vocabulary.bos)
+    if not tokens:
+        raise UsageError("the prompt is empty.", hint="type a prompt after the model's name, or pipe one in.")
+    return tokens
+
+
+def closing_tokens(vocabulary: Vocabulary, reasoning: ReasoningOptions | None) -> dict[str, list[int]]:
+    """Return, by closing tag, the tokens that end reasoning whose budget is used up; none where there is no budget."""
+    if reasoning is None or reasoning.budget is None:
+        return {}
+    return {tag: vocabulary.tokenize(f"\n{tag}\n", special=True) for _, tag in reasoning.tags}

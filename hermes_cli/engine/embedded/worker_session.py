@@ -10,13 +10,14 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded import wire
+from hermes_cli.child_process import Frame, pack, protocol_error
 from hermes_cli.engine.embedded.child import Child
+from hermes_cli.engine.embedded.messages import LoadRequest, read_events
 from hermes_cli.engine.protocol import EngineStats, ModelInfo, TextEvent
 from hermes_cli.errors import EngineDiedError, EngineError, HermesError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from hermes_cli.engine.embedded.options import EngineOptions
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     Identity = tuple[int, int, int] | None
     from hermes_cli.engine.protocol import Done, Event, TokenLogprobs
 
-SAVING_PATIENCE = 20.0  # seconds in which a child may write caches of prompts before it ends
+SAVING_SECONDS = 20.0  # seconds in which a child may write caches of prompts before it ends
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class WorkerSession:
         task: LoadTask,
         delay: float,
         ended: Callable[[WorkerSession], None],
-        spare: Awaitable[Child] | None = None,
+        spare: Child | None = None,
     ) -> None:
         """Start a child.
 
@@ -70,7 +71,7 @@ class WorkerSession:
         self._child: Child | None = None
         self._leaving: HermesError | None = None  # what those get that it still works for when it ends
         self._answers: dict[int, EventQueue] = {}
-        self._calls: dict[int, asyncio.Future[wire.Frame | HermesError]] = {}
+        self._calls: dict[int, asyncio.Future[Frame | HermesError]] = {}
         self._numbers = itertools.count(1)
         self._since = time.monotonic()
         self._running = asyncio.ensure_future(self._run())
@@ -127,14 +128,14 @@ class WorkerSession:
         if answer and not answer.whole:
             self._send("cancel", number)
 
-    async def ask(self, kind: str, payload: object = None) -> wire.Frame:
+    async def ask(self, kind: str, payload: object = None) -> Frame:
         """Ask for something that is answered by one frame.
 
         Raises:
             HermesError: what went wrong.
         """
         number = next(self._numbers)
-        future: asyncio.Future[wire.Frame | HermesError] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Frame | HermesError] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
         try:
             self._send(kind, number, payload)
@@ -146,7 +147,7 @@ class WorkerSession:
         return said
 
     def _send(self, kind: str, number: int, payload: object = None) -> None:
-        frame = wire.pack(kind, number, payload)
+        frame = pack(kind, number, payload)
         if self._child:
             self._child.send(frame)
 
@@ -161,10 +162,10 @@ class WorkerSession:
         """From start to end of the process; why it ended."""
         self._since = time.monotonic()
         task, identity = self._task, _identity(self._task.path)
-        child = self._child = await (self._spare or Child.start(verbose=task.options.verbose))
+        child = self._child = self._spare or await Child.start(verbose=task.options.verbose)
         child.receive = self._receive
         try:
-            child.send(wire.pack_load(task.path, task.plan, task.options))
+            child.send(pack("load", 0, LoadRequest(task.path, task.plan, task.options)))
             death = await child.gone()
         finally:
             child.kill()
@@ -172,9 +173,9 @@ class WorkerSession:
         if self._leaving:
             return self._leaving
         self.died = True
-        if child.nonsense:
-            return EngineDiedError(child.nonsense.message, hint=child.nonsense.hint)
-        refused = None if self.loaded.done() else death.over(task.path)
+        if child.protocol_error:
+            return EngineDiedError(child.protocol_error.message, hint=child.protocol_error.hint)
+        refused = None if self.loaded.done() else death.while_reading(task.path)
         return refused or death.while_running(task.path, changed=identity != _identity(task.path))
 
     def _end(self, running: asyncio.Task[HermesError]) -> None:
@@ -190,14 +191,14 @@ class WorkerSession:
             if not future.done():
                 future.set_result(again(error))
 
-    def _receive(self, frame: wire.Frame) -> None:
+    def _receive(self, frame: Frame) -> None:
         """What the child said.
 
         Raises:
             EngineError: it makes no sense.
         """
         if frame.kind == "events":
-            for number, event in frame.events():
+            for number, event in read_events(frame):
                 if answer := self._answers.get(number):
                     answer.put(event)
         elif frame.number:
@@ -207,7 +208,7 @@ class WorkerSession:
         else:
             self._receive_own(frame)
 
-    def _receive_own(self, frame: wire.Frame) -> None:
+    def _receive_own(self, frame: Frame) -> None:
         """What it said about itself."""
         if frame.kind == "progress":
             if self._task.progress:
@@ -218,11 +219,11 @@ class WorkerSession:
         elif frame.kind == "failed":
             self.leave(frame.error())
         elif frame.kind == "saving" and self._child:
-            self._child.wait(SAVING_PATIENCE)
+            self._child.kill_after(SAVING_SECONDS)
         elif frame.kind == "stats":
             self.stats = frame.read(EngineStats)
         else:
-            raise wire.nonsense(f"a frame of kind {frame.kind!r}")
+            raise protocol_error(f"a frame of kind {frame.kind!r}")
 
 
 def again(error: HermesError) -> HermesError:

@@ -1,113 +1,198 @@
-"""POST /v1/messages and /v1/messages/count_tokens."""
+"""POST /v1/messages and /v1/messages/count_tokens: Anthropic's requests, translated to chats."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request
-from starlette.responses import Response
-
-from hermes_cli.errors import ContextFullError, HermesError
-from hermes_cli.generation import Done
-from hermes_cli.server.answering import Answering
-from hermes_cli.server.anthropic.objects import Counted, MessageObject, MessageUsage
-from hermes_cli.server.anthropic.order import message_order
-from hermes_cli.server.anthropic.schemas import CountRequest, MessageRequest  # noqa: TC001 - FastAPI reads them
-from hermes_cli.server.anthropic.writing import Writing, error_event
-from hermes_cli.server.errors import TooLongError
-from hermes_cli.server.named_events import described, encoded
-from hermes_cli.server.openai.turns import TurnSent
-from hermes_cli.server.security import GuardedRoute
+from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.prompting.normalize import check
+from hermes_cli.server.anthropic.input import ChatMessages
+from hermes_cli.server.anthropic.schemas import CountRequest, MessageObject, MessageRequest, MessageUsage, TokenCount
+from hermes_cli.server.anthropic.stream import MessageStream
+from hermes_cli.server.choice_stream import stream_turn
+from hermes_cli.server.openai.requests import ChatRequest
+from hermes_cli.server.parsed_request import FieldNames, parse_chat
+from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.streaming_reply import StreamingReply, json_reply
+from hermes_cli.server.thinking import BUDGETS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
+
+    from starlette.requests import Request
+    from starlette.responses import Response
 
     from hermes_cli.generation import TurnRequest
-    from hermes_cli.server.answering import Outlet
-    from hermes_cli.server.openai.as_chat import Ordered
-    from hermes_cli.server.pool import Pool, Served
+    from hermes_cli.server.errors import Problem
+    from hermes_cli.server.parsed_request import ParsedRequest
+    from hermes_cli.server.pool import LoadedModel, Pool
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 EVENTS = "Events as Anthropic documents them: `message_start` first, and `message_stop` or `error` last."
+REFUSED: dict[str, tuple[object, str]] = {
+    "container": (None, "nothing is run here; offer tools instead."),
+    "mcp_servers": ([], "nothing is fetched here; offer tools instead."),
+}
+"""Fields that would change the result: the value that asks for nothing, and what to do instead."""
+_SAME = MessageRequest.model_fields.keys() & ChatRequest.model_fields.keys() - {"messages", "tools", "tool_choice"}
+_JSON = ("messages", "system", "tools", "tool_choice", "output_config", "output_format", "chat_template_kwargs")
+_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_FORMAT = 'write it like this: {"type": "json_schema", "schema": {…}}.'
 
-router = APIRouter(route_class=GuardedRoute, tags=["Anthropic"])
 
-
-@router.post(
-    "/v1/messages", response_class=Response, responses=described(MessageObject, EVENTS), summary="Answer a conversation"
-)
 async def create_message(request: Request, body: MessageRequest) -> Response:
-    """Anthropic's Messages; fields that nobody here knows are ignored."""
-    answer = _Answer(request.app.state.pool, await message_order(body, request.state.client))
-    work = answer.stream if body.stream else answer.whole
-    return Answering(work, stream=bool(body.stream), shape="anthropic", error_event=error_event, ping=PING)
+    """Answer a conversation.
+
+    Anthropic's Messages; unknown fields are ignored.
+    """
+    parsed = await parse_message(body, request.state.client)
+    generating = _Generating(request.app.state.pool, parsed)
+    return StreamingReply(
+        generating.stream if parsed.stream else generating.whole,
+        stream=parsed.stream,
+        shape="anthropic",
+        problem=parsed.problem,
+        error_event=_error_event,
+        ping=PING,
+    )
 
 
-@router.post(
-    "/v1/messages/count_tokens",
-    response_class=Response,
-    responses=described(Counted),
-    summary="Count the tokens of a conversation",
-)
 async def count_tokens(request: Request, body: CountRequest) -> Response:
-    """Tokens that the model would read, however many fit."""
+    """Count the tokens of a conversation.
+
+    Tokens of the prompt, however many fit.
+    """
     pool: Pool = request.app.state.pool
-    asked = await message_order(body, request.state.client)
-    async with pool.use(asked.chat.order.model) as served:
-        counted = Counted(await _prompt_tokens(served, asked.turn(served)))
-    return Response(encoded(counted), media_type="application/json")
+    parsed = await parse_message(body, request.state.client)
+    async with pool.use(parsed.model) as model:
+        (turn,) = parsed.turns(model)
+        return json_reply(TokenCount(await _prompt_tokens(model, turn)))
 
 
-async def _prompt_tokens(served: Served, turn: TurnRequest) -> int:
-    """As the engine counts them, with the token that it begins every prompt with."""
-    return await served.chatter.count(turn) + served.loaded.adds_bos
+async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
+    """Parse a request; it has no `max_tokens` where it is only to be counted.
+
+    Raises:
+        UsageError: a field makes no sense, or cannot be honoured.
+    """
+    for name, (allowed, hint) in REFUSED.items():
+        if (body.model_extra or {}).get(name) not in (None, allowed):
+            raise UsageError("is not supported.", field=name, hint=hint)
+    for name in _JSON:
+        check(getattr(body, name), name)
+    conversation = ChatMessages(body.system, body.messages)
+    tools = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or [])]
+    parameters = {f"tools[{index}].parameters": f"tools[{index}].input_schema" for index in range(len(tools))}
+    format_field, response_format = _response_format(body)
+    names = {
+        **conversation.paths,
+        **parameters,
+        "stop": "stop_sequences",
+        "response_format": format_field,
+        "thinking_budget_tokens": "output_config.effort",
+    }
+    choice = body.tool_choice or {}
+    chat = ChatRequest.model_construct(
+        **{name: value for name in _SAME if (value := getattr(body, name, None)) is not None},
+        messages=conversation.messages,
+        tools=tools,
+        tool_choice=_tool_choice(choice),
+        parallel_tool_calls=choice.get("disable_parallel_tool_use") is not True,
+        stop=getattr(body, "stop_sequences", None),
+        include_reasoning=(body.thinking or {}).get("display") != "omitted",
+        thinking_budget_tokens=_budget(body.output_config or {}),
+        response_format=response_format,
+    )
+    return await parse_chat(chat, client, FieldNames(names, "Anthropic's Messages", "anthropic"))
 
 
-class _Answer:
+def _tool(given: object, field: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise UsageError("must be an object.", field=field, hint="give it a name and an input_schema.")
+    if given.get("type") not in (None, "custom"):
+        reason = f"is {str(given['type'])[:60]}, which is not supported."
+        raise UsageError(reason, field=f"{field}.type", hint="describe the tool by its input_schema.")
+    schema = given.get("input_schema")
+    function = {"name": given.get("name"), "description": given.get("description"), "parameters": schema}
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(given: Mapping[str, Any]) -> object:
+    kind = given.get("type", "auto")
+    if kind == "tool":
+        return {"type": "function", "function": {"name": given.get("name")}}
+    if not isinstance(kind, str) or kind not in _CHOICES:
+        raise UsageError(f"is {str(kind)[:40]}.", field="tool_choice.type", hint="there are auto, any, tool and none.")
+    return _CHOICES[kind]
+
+
+def _response_format(body: CountRequest) -> tuple[str, dict[str, Any] | None]:
+    """Return the field that has the schema of the answer, and its value."""
+    config = body.output_config or {}
+    for field, given in (("output_config.format", config.get("format")), ("output_format", body.output_format)):
+        if given is not None:
+            if not isinstance(given, dict) or given.get("type") != "json_schema":
+                raise UsageError("must be of type json_schema.", field=field, hint=_FORMAT)
+            return field, given
+    return "output_config.format", None
+
+
+def _budget(config: Mapping[str, Any]) -> int | None:
+    """Return the most tokens of reasoning, if there is any."""
+    effort = config.get("effort")
+    if effort is None:
+        return None
+    if not isinstance(effort, str) or effort not in BUDGETS:
+        hint = f"there are {', '.join(BUDGETS)}."
+        raise UsageError(f"is {str(effort)[:40]!r}.", field="output_config.effort", hint=hint)
+    return BUDGETS[effort]
+
+
+async def _prompt_tokens(model: LoadedModel, turn: TurnRequest) -> int:
+    """Count tokens as the engine does, with the BOS that begins every prompt."""
+    return await model.chat_model.count(turn) + model.info.adds_bos
+
+
+class _Generating:
     """One request at work."""
 
-    def __init__(self, pool: Pool, asked: Ordered) -> None:
-        self._pool, self._asked = pool, asked
+    def __init__(self, pool: Pool, parsed: ParsedRequest) -> None:
+        self._pool, self._parsed = pool, parsed
 
-    async def stream(self, outlet: Outlet) -> None:
+    async def stream(self, reply: StreamingReply) -> None:
         """Send every event as it comes."""
-        await self._answer(outlet)
+        await self._generate(reply)
 
-    async def whole(self, outlet: Outlet) -> None:
+    async def whole(self, reply: StreamingReply) -> None:
         """Send all of it at the end."""
-        await outlet.whole(encoded(await self._answer(None)))
+        await reply.whole(await self._generate(None))
 
-    async def _answer(self, outlet: Outlet | None) -> MessageObject:
-        order = self._asked.chat.order
-        async with self._pool.use(order.model, keep_alive=order.keep_alive) as served:
-            turn = self._asked.turn(served)
-            sent = TurnSent(reasoning=self._asked.chat.thinking.show)
+    async def _generate(self, reply: StreamingReply | None) -> MessageObject:
+        parsed, begun = self._parsed, False
+        async with self._pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
+            (turn,) = parsed.turns(model)
             name = f"msg_{secrets.token_hex(12)}"
-            writing = Writing(MessageObject(id=name, model=served.name, usage=MessageUsage(0, 0, 0)))
-            try:
-                async with (
-                    _counting(served, turn, wanted=outlet is not None) as count,
-                    aclosing(served.chatter.answer(turn)) as events,
-                ):
-                    async for event in events:
-                        data = writing.take(sent.feed(event), event if isinstance(event, Done) else None)
-                        if outlet and data:
-                            begin = b"" if writing.begun else writing.begin(await count)
-                            await outlet.write(begin + data)
-            except ContextFullError as error:
-                raise _too_long(error) from None
-        return writing.message
+            message = MessageStream(MessageObject(id=name, model=model.name, usage=MessageUsage(0, 0, 0)))
+            deltas = stream_turn(model.chat_model, turn, reasoning=parsed.thinking.show)
+            async with _counting(model, turn, wanted=reply is not None) as count, aclosing(deltas):
+                async for delta in deltas:
+                    data = message.take(delta)
+                    if reply:
+                        begin = b"" if begun else message.begin(await count)
+                        begun = True
+                        await reply.write(begin + data)
+        return message.message
 
 
 @asynccontextmanager
-async def _counting(served: Served, turn: TurnRequest, *, wanted: bool) -> AsyncGenerator[asyncio.Task[int], None]:
-    """Count the prompt while the model reads it: streams tell that before anything else."""
+async def _counting(model: LoadedModel, turn: TurnRequest, *, wanted: bool) -> AsyncGenerator[asyncio.Task[int], None]:
+    """Count the prompt while the engine decodes it: streams begin with that number."""
 
     async def count() -> int:
-        return await _prompt_tokens(served, turn) if wanted else 0
+        return await _prompt_tokens(model, turn) if wanted else 0
 
     task = asyncio.create_task(count())
     try:
@@ -118,9 +203,23 @@ async def _counting(served: Served, turn: TurnRequest, *, wanted: bool) -> Async
             await task
 
 
-def _too_long(error: ContextFullError) -> ContextFullError:
-    """In Anthropic's words, from which Claude Code knows that it has to shorten the conversation."""
-    prompt, context = error.prompt_tokens, error.context_length
-    if prompt is None or context is None:
-        return error
-    return TooLongError(f"prompt is too long: {prompt} tokens > {context} maximum", hint=error.hint, field="messages")
+def _error_event(error: Problem) -> bytes:
+    return b"event: error\ndata: " + error.body("anthropic") + b"\n\n"
+
+
+ROUTES = [
+    ApiRoute(
+        "POST",
+        "/v1/messages",
+        create_message,
+        RouteDescription("Anthropic", MessageObject, EVENTS),
+        body=MessageRequest,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/messages/count_tokens",
+        count_tokens,
+        RouteDescription("Anthropic", TokenCount),
+        body=CountRequest,
+    ),
+]

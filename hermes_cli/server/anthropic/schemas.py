@@ -1,15 +1,17 @@
-"""Requests as Anthropic's clients send them. Null is as good as nothing, and unknown fields are ignored."""
+"""Bodies of Anthropic's API: requests, where null is the same as a field that is left out, and replies."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+import msgspec
+from pydantic import Field, WithJsonSchema
 
-from hermes_cli.server.openai.schemas import (
+from hermes_cli.server.openai.requests import (
     MOST_MESSAGES,
     Duration,
     Flag,
+    LenientModel,
     MinP,
     Object,
     RepeatPenalty,
@@ -21,6 +23,12 @@ from hermes_cli.server.openai.schemas import (
     Whole,
 )
 
+if TYPE_CHECKING:
+    from hermes_cli.engine.protocol import Done
+
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
+AnyObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
+
 _TEXT = {"type": "string"}
 _BLOCKS = ["text", "thinking", "redacted_thinking", "tool_use", "tool_result"]
 _BLOCK = {
@@ -28,7 +36,7 @@ _BLOCK = {
     "properties": {"type": {"enum": _BLOCKS}, "text": _TEXT},
     "required": ["type"],
 }
-Messages = Annotated[
+AnthropicMessages = Annotated[
     list[Any],
     Field(min_length=1, max_length=MOST_MESSAGES),
     WithJsonSchema(
@@ -47,20 +55,18 @@ Messages = Annotated[
         }
     ),
 ]
-System = Annotated[
+SystemField = Annotated[
     Any,
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}),
 ]
 
 
-class CountRequest(BaseModel):
-    """What is read by the model, and so is counted."""
-
-    model_config = ConfigDict(extra="allow")
+class CountRequest(LenientModel):
+    """The fields that are part of the prompt."""
 
     model: Text | None = Field(None, description="A served name or alias; empty is the server's first model.")
-    messages: Messages
-    system: System = Field(None, description="A text, or blocks of text.")
+    messages: AnthropicMessages
+    system: SystemField = Field(None, description="A text, or blocks of text.")
     tools: list[Any] | None = Field(None, description="Tools on offer, with an `input_schema`.")
     tool_choice: Object | None = Field(None, description="`type`: auto, any, tool or none.")
     thinking: Object | None = Field(None, description="`type`: enabled, disabled or adaptive; `budget_tokens`.")
@@ -86,23 +92,80 @@ class MessageRequest(CountRequest):
     keep_alive: Duration = Field(None, description="How long the model stays in memory afterwards, as in chats.")
 
 
-SAME = (
-    "model",
-    "chat_template_kwargs",
-    "max_tokens",
-    "stream",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repeat_penalty",
-    "seed",
-    "keep_alive",
-)
-"""Fields that mean the same in a chat."""
+class TextBlock(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+    """Text of the answer."""
 
-REFUSED: dict[str, tuple[object, str]] = {
-    "container": (None, "nothing is run here; offer tools instead."),
-    "mcp_servers": ([], "nothing is fetched here; offer tools instead."),
-}
-"""Fields that would change the result: the value that asks for nothing, and what to do instead."""
+    text: str
+    citations: None = None
+
+
+class ThinkingBlock(msgspec.Struct, frozen=True, tag_field="type", tag="thinking"):
+    """Reasoning. The signature is a checksum of it, and need not come back."""
+
+    thinking: str
+    signature: str
+
+
+class ToolUseBlock(msgspec.Struct, frozen=True, tag_field="type", tag="tool_use"):
+    """A call that the client is asked to make."""
+
+    id: str
+    name: str
+    input: AnyObject
+
+
+Block = TextBlock | ThinkingBlock | ToolUseBlock
+
+
+class ThinkingTokens(msgspec.Struct, frozen=True):
+    """Of the generated tokens, those of reasoning."""
+
+    thinking_tokens: int
+
+
+class MessageUsage(msgspec.Struct, frozen=True):
+    """Tokens. Those from the cache are not among `input_tokens`: both together are the prompt."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int
+    cache_creation_input_tokens: int = 0
+    output_tokens_details: ThinkingTokens = ThinkingTokens(0)
+
+
+class MessageObject(msgspec.Struct, frozen=True, kw_only=True):
+    """The model's turn."""
+
+    id: str
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+    model: str
+    content: list[Block] = []
+    stop_reason: StopReason | None = None
+    stop_sequence: str | None = None
+    usage: MessageUsage
+
+
+class TokenCount(msgspec.Struct, frozen=True):
+    """Tokens of the prompt."""
+
+    input_tokens: int
+
+
+def message_usage(done: Done) -> MessageUsage:
+    """Return the usage of a turn."""
+    return MessageUsage(
+        done.prompt_tokens - done.cached_tokens,
+        done.completion_tokens,
+        done.cached_tokens,
+        output_tokens_details=ThinkingTokens(done.reasoning_tokens),
+    )
+
+
+def stop_reason(done: Done) -> StopReason:
+    """Return why a turn ended."""
+    if done.reason == "length":
+        return "model_context_window_exceeded" if done.context_full else "max_tokens"
+    if done.reason == "tool_calls":
+        return "tool_use"
+    return "end_turn" if done.stop is None else "stop_sequence"

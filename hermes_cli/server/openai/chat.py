@@ -5,188 +5,201 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import msgspec
-from fastapi import APIRouter, Request
-from msgspec import structs
-from starlette.responses import Response
+from msgspec import UNSET, structs
 
-from hermes_cli.errors import ContextFullError
-from hermes_cli.generation import CallStarted, Content, Done, Reasoning
-from hermes_cli.prompting.normalize import repaired
-from hermes_cli.server.answering import Answering, together
-from hermes_cli.server.errors import too_long
-from hermes_cli.server.openai.logprobs import for_chat
-from hermes_cli.server.openai.replies import (
+from hermes_cli.generation import CallArguments, CallStarted, Done, Reasoning
+from hermes_cli.server.choice_stream import ContentDelta, stream_turn
+from hermes_cli.server.openai.objects import (
+    ChatChoice,
+    ChatChunk,
     ChatCompletion,
-    Choice,
-    Chunk,
-    Function,
+    ChatLogprobs,
+    ChatToolCall,
+    ChunkChoice,
+    ChunkDelta,
+    DeltaFunction,
+    DeltaToolCall,
+    FunctionCall,
     ReplyMessage,
-    ToolCall,
-    answers,
+    chat_logprobs,
+    timings,
+    usage,
 )
-from hermes_cli.server.openai.schemas import ChatRequest  # noqa: TC001 - FastAPI reads it
-from hermes_cli.server.openai.sse import ChoiceChunks, Stream, error_event
-from hermes_cli.server.openai.translate import chat_order
-from hermes_cli.server.openai.turns import TurnSent
-from hermes_cli.server.openai.usage import timings, usage
-from hermes_cli.server.security import GuardedRoute
+from hermes_cli.server.openai.requests import ChatRequest
+from hermes_cli.server.parsed_request import parse_chat
+from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Awaitable, Callable
+
+    from msgspec import UnsetType
+    from starlette.requests import Request
+    from starlette.responses import Response
 
     from hermes_cli.engine.protocol import TokenLogprobs
     from hermes_cli.generation import TurnRequest
-    from hermes_cli.server.answering import Outlet
-    from hermes_cli.server.openai.translate import ChatOrder
-    from hermes_cli.server.openai.turns import Sent
-    from hermes_cli.server.pool import Pool, Served
+    from hermes_cli.server.choice_stream import Delta
+    from hermes_cli.server.openai.objects import CompletionUsage, Timings
+    from hermes_cli.server.parsed_request import ParsedRequest
+    from hermes_cli.server.pool import LoadedModel, Pool
+
+    Take = Callable[[int, Delta | Done], Awaitable[None]]
 
 
-router = APIRouter(route_class=GuardedRoute, tags=["OpenAI"])
-
-
-@router.post(
-    "/v1/chat/completions",
-    response_class=Response,
-    responses=answers(ChatCompletion, Chunk),
-    summary="Answer a conversation",
-)
 async def chat_completions(request: Request, body: ChatRequest) -> Response:
-    """OpenAI's Chat Completions; fields that nobody here knows are ignored."""
-    chat = _Chat(request.app.state.pool, await chat_order(body, request.state.client))
-    work = chat.stream if chat.order.stream else chat.whole
-    return Answering(work, stream=chat.order.stream, error_event=error_event)
+    """Answer a conversation.
+
+    OpenAI's Chat Completions; unknown fields are ignored.
+    """
+    parsed = await parse_chat(body, request.state.client)
+    chat = _Chat(request.app.state.pool, parsed)
+    work = chat.stream if parsed.stream else chat.whole
+    return StreamingReply(work, stream=parsed.stream, problem=parsed.problem)
 
 
 class _Chat:
     """One request at work."""
 
-    def __init__(self, pool: Pool, asked: ChatOrder) -> None:
-        self._pool, self._asked, self.order = pool, asked, asked.order
-        self._name = f"chatcmpl-{secrets.token_hex(12)}"
-        self._created = int(time.time())
+    def __init__(self, pool: Pool, parsed: ParsedRequest) -> None:
+        self._pool, self._parsed = pool, parsed
+        self._id, self._created, self._model = f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), ""
         self._dones: list[Done] = []
 
-    async def stream(self, outlet: Outlet) -> None:
-        """Send every event as it comes."""
-        async with self._served() as served:
-            stream = Stream(self._name, self._created, served.name, usage=self.order.usage)
-            await self._answer(served, lambda index, turn: _Streamed(outlet, stream, index, turn))
-        await outlet.write(stream.end(usage([self._dones]), timings([self._dones])))
+    async def stream(self, reply: StreamingReply) -> None:
+        """Send every delta as it comes."""
+        begun: set[int] = set()
 
-    async def whole(self, outlet: Outlet) -> None:
+        async def take(index: int, delta: Delta | Done) -> None:
+            data = self._last_chunk(index, delta) if isinstance(delta, Done) else self._chunk(index, delta)
+            if index not in begun:
+                begun.add(index)
+                data = self._event(ChunkChoice(index, ChunkDelta(role="assistant", content=""))) + data
+            await reply.write(data)
+
+        await self._generate(take)
+        if self._parsed.include_usage:
+            await reply.write(self._event(None, usage([self._dones]), timings([self._dones])))
+        await reply.write(DONE)
+
+    async def whole(self, reply: StreamingReply) -> None:
         """Send all of it at the end."""
-        choices: dict[int, _Whole] = {}
+        choices = [_WholeChoice() for _ in range(self._parsed.choices)]
 
-        def choice(index: int, turn: TurnSent) -> _Whole:
-            return choices.setdefault(index, _Whole(index, turn))
+        async def take(index: int, delta: Delta | Done) -> None:
+            choices[index].take(delta)
 
-        async with self._served() as served:
-            await self._answer(served, choice)
-        answer = ChatCompletion(
-            id=self._name,
+        await self._generate(take)
+        completion = ChatCompletion(
+            id=self._id,
             created=self._created,
-            model=served.name,
-            choices=[choices[index].choice() for index in sorted(choices)],
+            model=self._model,
+            choices=[choice.result(index) for index, choice in enumerate(choices)],
             usage=usage([self._dones]),
             timings=timings([self._dones]),
         )
-        await outlet.whole(msgspec.json.encode(answer))
+        await reply.whole(completion)
 
-    def _served(self) -> AbstractAsyncContextManager[Served]:
-        return self._pool.use(self.order.model, keep_alive=self.order.keep_alive)
+    async def _generate(self, take: Take) -> None:
+        """Generate all choices at once; the engine decodes the prompt once for all of them."""
 
-    async def _answer(self, served: Served, choice: Callable[[int, TurnSent], _Choice]) -> None:
-        """All choices at once; the prompt is read once for all of them."""
+        async def choice(index: int, model: LoadedModel, turn: TurnRequest) -> None:
+            deltas = stream_turn(model.chat_model, turn, reasoning=self._parsed.thinking.show)
+            async with aclosing(deltas):
+                async for delta in deltas:
+                    if isinstance(delta, Done):
+                        self._dones.append(delta)
+                    await take(index, delta)
 
-        async def one(index: int, turn: TurnRequest) -> None:
-            told = turn.top_logprobs is not None
-            sent = TurnSent(reasoning=self._asked.thinking.show, logprobs=told)
-            taker = choice(index, sent)
-            async with aclosing(served.chatter.answer(turn)) as events:
-                async for event in events:
-                    done = event if isinstance(event, Done) else None
-                    await taker.take(sent.feed(event), done)
-                    self._dones += [done] if done else []
+        async with self._pool.use(self._parsed.model, keep_alive=self._parsed.keep_alive) as model:
+            self._model = model.name
+            await together([choice(index, model, turn) for index, turn in enumerate(self._parsed.turns(model))])
 
-        try:
-            await together([one(index, turn) for index, turn in enumerate(self._asked.turns(served))])
-        except ContextFullError as error:
-            raise too_long(error, self.order.requested(served)) from None
+    def _chunk(self, index: int, delta: Delta) -> bytes:
+        if isinstance(delta, ContentDelta):
+            logprobs = None if delta.logprobs is None else chat_logprobs(delta.logprobs)
+            return self._event(ChunkChoice(index, ChunkDelta(content=delta.text), logprobs))
+        if isinstance(delta, Reasoning):
+            return self._event(ChunkChoice(index, ChunkDelta(reasoning_content=delta.text, reasoning=delta.text)))
+        if isinstance(delta, CallStarted):
+            call = DeltaToolCall(
+                index=delta.index,
+                id=delta.id,
+                type="function",
+                function=DeltaFunction(name=delta.name, arguments=""),
+            )
+        else:
+            call = DeltaToolCall(index=delta.index, function=DeltaFunction(arguments=delta.text))
+        return self._event(ChunkChoice(index, ChunkDelta(tool_calls=[call])))
+
+    def _last_chunk(self, index: int, done: Done) -> bytes:
+        """Encode the end of a choice, with its timings where no chunk with the usage follows."""
+        times = UNSET if self._parsed.include_usage else timings([[done]])
+        return self._event(ChunkChoice(index, ChunkDelta(), None, done.reason), times=times)
+
+    def _event(
+        self,
+        choice: ChunkChoice | None,
+        used: CompletionUsage | UnsetType | None = UNSET,
+        times: Timings | UnsetType = UNSET,
+    ) -> bytes:
+        if choice and self._parsed.include_usage:
+            used = None  # until the last one
+        chunk = ChatChunk(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=[choice] if choice else [],
+            usage=used,
+            timings=times,
+        )
+        return event(chunk)
 
 
-class _Choice(Protocol):
-    """Takes what one choice says."""
+class _WholeChoice:
+    """A choice that is put together from its deltas."""
 
-    async def take(self, parts: Sequence[Sent], done: Done | None) -> None:
-        """Some of it; `done` at the end."""
-
-
-class _Streamed:
-    """Sends it on."""
-
-    def __init__(self, outlet: Outlet, stream: Stream, index: int, turn: TurnSent) -> None:
-        self._outlet, self._stream, self._index = outlet, stream, index
-        self._chunks = ChoiceChunks(stream, index, turn)
-        self._begun = False
-
-    async def take(self, parts: Sequence[Sent], done: Done | None) -> None:
-        """One write for each event of the model."""
-        data = b"".join(map(self._chunks.chunk, parts))
-        if done:
-            data += self._stream.last(self._index, done)
-        if data:
-            if not self._begun:
-                self._begun, data = True, self._chunks.begin() + data
-            await self._outlet.write(data)
-
-
-class _Whole:
-    """Puts it together."""
-
-    def __init__(self, index: int, turn: TurnSent) -> None:
-        self._index, self._turn = index, turn
+    def __init__(self) -> None:
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._calls: list[tuple[CallStarted, list[str]]] = []
         self._logprobs: list[TokenLogprobs] | None = None
         self._done: Done | None = None
 
-    async def take(self, parts: Sequence[Sent], done: Done | None) -> None:
-        """Keep it."""
-        self._done = done
-        for part in parts:
-            if isinstance(part, Content):
-                self._content.append(part.text)
-                if (tokens := self._turn.logprobs(part)) is not None:
-                    self._logprobs = (self._logprobs or []) + tokens
-            elif isinstance(part, Reasoning):
-                self._reasoning.append(part.text)
-            elif isinstance(part, CallStarted):
-                self._calls.append((part, []))
-            else:
-                self._calls[-1][1].append(part.text)
+    def take(self, delta: Delta | Done) -> None:
+        if isinstance(delta, ContentDelta):
+            self._content.append(delta.text)
+            if delta.logprobs is not None:
+                self._logprobs = (self._logprobs or []) + delta.logprobs
+        elif isinstance(delta, Reasoning):
+            self._reasoning.append(delta.text)
+        elif isinstance(delta, CallStarted):
+            self._calls.append((delta, []))
+        elif isinstance(delta, CallArguments):
+            self._calls[-1][1].append(delta.text)
+        else:
+            self._done = delta
 
-    def choice(self) -> Choice:
-        """All of it."""
-        message = ReplyMessage(content=whole_text(self._content) if self._content or not self._calls else None)
+    def result(self, index: int) -> ChatChoice:
+        message = ReplyMessage(content="".join(self._content) if self._content or not self._calls else None)
         if self._reasoning:
-            thought = whole_text(self._reasoning)
-            message = structs.replace(message, reasoning_content=thought, reasoning=thought)
+            reasoning = "".join(self._reasoning)
+            message = structs.replace(message, reasoning_content=reasoning, reasoning=reasoning)
         if self._calls:
-            calls = [
-                ToolCall(call.id, Function(repaired(call.name), whole_text(arguments)))
-                for call, arguments in self._calls
-            ]
+            calls = [ChatToolCall(call.id, FunctionCall(call.name, "".join(texts))) for call, texts in self._calls]
             message = structs.replace(message, tool_calls=calls)
-        logprobs = None if self._logprobs is None else for_chat(self._logprobs)
-        return Choice(self._index, message, logprobs, self._done.reason if self._done else "stop")
+        logprobs: ChatLogprobs | None = None if self._logprobs is None else chat_logprobs(self._logprobs)
+        return ChatChoice(index, message, logprobs, self._done.reason if self._done else "stop")
 
 
-def whole_text(parts: Sequence[str]) -> str:
-    """Parts as one text that can be sent."""
-    return repaired("".join(parts))
+ROUTES = [
+    ApiRoute(
+        "POST",
+        "/v1/chat/completions",
+        chat_completions,
+        RouteDescription("OpenAI", ChatCompletion, ChatChunk),
+        body=ChatRequest,
+    )
+]

@@ -5,238 +5,232 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-from fastapi import APIRouter, Request
-from starlette.responses import Response
+from msgspec import UNSET
 
 from hermes_cli.engine.protocol import Done, TextEvent
-from hermes_cli.engine.request import GenerationRequest as Job
-from hermes_cli.errors import ContextFullError, UsageError
+from hermes_cli.engine.request import GenerationRequest, SamplingOptions
+from hermes_cli.errors import UsageError
+from hermes_cli.generation import Constraints
 from hermes_cli.prompting import normalize
 from hermes_cli.prompting.turn_grammar import SpecialTokens, turn_grammar
-from hermes_cli.server.answering import Answering, together
-from hermes_cli.server.errors import too_long
-from hermes_cli.server.openai import constraints
-from hermes_cli.server.openai.logprobs import Attribution, for_completion
-from hermes_cli.server.openai.replies import Completion, CompletionChoice, answers
-from hermes_cli.server.openai.schemas import MOST_PROMPTS, MOST_TEXTS, CompletionRequest
-from hermes_cli.server.openai.sse import DONE, error_event, event, one_line
-from hermes_cli.server.openai.translate import order
-from hermes_cli.server.openai.usage import timings, usage
-from hermes_cli.server.security import GuardedRoute
+from hermes_cli.server import response_format
+from hermes_cli.server.choice_stream import TokenAttribution
+from hermes_cli.server.openai.objects import Completion, CompletionChoice, completion_logprobs, timings, usage
+from hermes_cli.server.openai.requests import MOST_PROMPTS, MOST_TEXTS, CompletionRequest
+from hermes_cli.server.parsed_request import FieldNames, parse_shared
+from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from msgspec import UnsetType
+    from starlette.requests import Request
+    from starlette.responses import Response
 
     from hermes_cli.engine.protocol import TokenLogprobs
-    from hermes_cli.server.answering import Outlet
-    from hermes_cli.server.openai.constraints import Held
-    from hermes_cli.server.openai.replies import Written
-    from hermes_cli.server.openai.translate import ParsedRequest
-    from hermes_cli.server.openai.usage import Timings, Usage
-    from hermes_cli.server.pool import Pool, Served
+    from hermes_cli.server.openai.objects import CompletionUsage, TextFinishReason, Timings
+    from hermes_cli.server.parsed_request import ParsedRequest, RawPrompt
+    from hermes_cli.server.pool import LoadedModel, Pool
 
-    Prompt = tuple[str] | tuple[int, ...]
-    Take = Callable[["_Text", str, Done | None], Awaitable[None]]
+    Take = Callable[["_TextChoice", str, Done | None], Awaitable[None]]
 
-USUAL_TOKENS = 16  # as OpenAI documents `max_tokens` of this API
+DEFAULT_TOKENS = 16  # as OpenAI documents `max_tokens` of this API
 _KINDS = "send a text, a list of texts, or of token ids."
 
 
-router = APIRouter(route_class=GuardedRoute, tags=["OpenAI"])
-
-
-@router.post(
-    "/v1/completions",
-    response_class=Response,
-    responses=answers(Completion, Completion),
-    summary="Continue a prompt",
-)
 async def completions(request: Request, body: CompletionRequest) -> Response:
-    """OpenAI's Completions; fields that nobody here knows are ignored."""
-    work = _Work(request.app.state.pool, await _asked(body, request.state.client))
-    stream = work.order.stream
-    return Answering(work.stream if stream else work.whole, stream=stream, error_event=error_event)
+    """Continue a prompt.
+
+    OpenAI's Completions; unknown fields are ignored.
+    """
+    parsed = await parse_completion(body, request.state.client)
+    work = _Completion(request.app.state.pool, parsed)
+    return StreamingReply(work.stream if parsed.stream else work.whole, stream=parsed.stream, problem=parsed.problem)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What a request asks for; `echo` gives the prompts back."""
+async def parse_completion(body: CompletionRequest, client: str) -> ParsedRequest:
+    """Parse a request.
 
-    order: ParsedRequest
-    prompts: tuple[Prompt, ...]
-    answer: Held | None
-    echo: bool
-    client: str
-
-    def jobs(self, served: Served) -> list[Job]:
-        """For the engine: all choices of the first prompt come first.
-
-        Raises:
-            UsageError: a prompt has a token that the model does not.
-        """
-        known = served.loaded.vocabulary
-        for token in (token for prompt in self.prompts for token in prompt):
-            if isinstance(token, int) and not 0 <= token < known:
-                raise UsageError(f"has token {token}.", field="prompt", hint=f"{served.name} has 0 to {known - 1}.")
-        special = SpecialTokens(served.loaded.tags, served.loaded.others)
-        grammar = turn_grammar(self.answer.answer, None, tokens=special) if self.answer else None
-        return [
-            Job(
-                prompt,
-                sampling,
-                self.order.limit(served),
-                self.order.stops,
-                grammar,
-                top_logprobs=self.order.top_logprobs,
-                client=self.client,
-            )
-            for prompt in self.prompts
-            for sampling in self.order.samplings(served)
-        ]
-
-
-async def _asked(body: CompletionRequest, client: str) -> _Asked:
-    asked = order(body, body.logprobs, USUAL_TOKENS)
-    if body.best_of not in {None, asked.choices}:
+    Raises:
+        UsageError: a field makes no sense, or cannot be honoured.
+    """
+    parsed = parse_shared(body, client, body.logprobs, DEFAULT_TOKENS)
+    if body.best_of not in {None, parsed.choices}:
         raise UsageError("is not supported.", field="best_of", hint="ask for n choices, and take the best.")
     if body.echo and body.logprobs is not None:
         raise UsageError("is not supported with logprobs.", field="echo", hint="leave one of them out.")
     prompts = tuple(_prompts(body.prompt))
-    if len(prompts) * asked.choices > MOST_TEXTS:
-        wanted = f"makes {len(prompts) * asked.choices} texts of {len(prompts)} prompts"
-        raise UsageError(f"{wanted}.", field="n", hint=f"ask for up to {MOST_TEXTS} at once.")
-    return _Asked(asked, prompts, await constraints.held(body), bool(body.echo), client)
+    texts = len(prompts) * parsed.choices
+    if texts > MOST_TEXTS:
+        hint = f"ask for up to {MOST_TEXTS} at once."
+        raise UsageError(f"makes {texts} texts of {len(prompts)} prompts.", field="n", hint=hint)
+    answer = await response_format.parse(body)
+    turn = replace(parsed.turn, bounds=Constraints(answer.grammar if answer else None))
+    fields = FieldNames({"messages": "prompt"})
+    return replace(parsed, turn=turn, fields=fields, prompts=prompts, echo=bool(body.echo))
 
 
-def _prompts(given: Any) -> list[Prompt]:  # noqa: ANN401 - as it was sent
-    """Every prompt as the engine takes it."""
-    several = isinstance(given, list) and all(isinstance(one, str | list) for one in given)
+def _prompts(given: Any) -> list[RawPrompt]:  # noqa: ANN401 - as it was sent
+    several = isinstance(given, list) and all(isinstance(prompt, str | list) for prompt in given)
     listed = given if several else [given]
     if not listed or len(listed) > MOST_PROMPTS:
         raise UsageError(f"has {len(listed)} prompts.", field="prompt", hint=f"send 1 to {MOST_PROMPTS}.")
-    return [_prompt(one, f"prompt[{at}]" if several else "prompt") for at, one in enumerate(listed)]
+    return [_prompt(prompt, f"prompt[{index}]" if several else "prompt") for index, prompt in enumerate(listed)]
 
 
-def _prompt(given: Any, where: str) -> Prompt:  # noqa: ANN401 - as it was sent
+def _prompt(given: Any, field: str) -> RawPrompt:  # noqa: ANN401 - as it was sent
     if given in ("", []):
-        raise UsageError("is empty.", field=where, hint="send at least one letter or token.")
+        raise UsageError("is empty.", field=field, hint="send at least one character or token.")
     if isinstance(given, str):
-        normalize.check(given, where)
+        normalize.check(given, field)
         return (normalize.repaired(given),)
-    if not isinstance(given, list) or not all(isinstance(one, int) and not isinstance(one, bool) for one in given):
-        raise UsageError("is neither text nor a list of token ids.", field=where, hint=_KINDS)
+    if not isinstance(given, list) or not all(
+        isinstance(token, int) and not isinstance(token, bool) for token in given
+    ):
+        raise UsageError("is neither text nor a list of token ids.", field=field, hint=_KINDS)
     return tuple(given)
 
 
-class _Text:
-    """One choice, as it is written."""
+def _generation_requests(parsed: ParsedRequest, model: LoadedModel) -> list[GenerationRequest]:
+    """Return a request for each choice of each prompt; all choices of the first prompt come first.
 
-    def __init__(self, index: int, echoed: str, top_logprobs: int | None) -> None:
-        self._index, self._echoed, self._top_logprobs = index, echoed, top_logprobs
-        self._attribution = Attribution()
-        self._length = 0  # of what was told
+    Raises:
+        UsageError: a prompt has a token that the model has not.
+    """
+    vocabulary = model.info.vocabulary
+    for token in (token for prompt in parsed.prompts for token in prompt):
+        if isinstance(token, int) and not 0 <= token < vocabulary:
+            hint = f"{model.name} has 0 to {vocabulary - 1}."
+            raise UsageError(f"has token {token}.", field="prompt", hint=hint)
+    special = SpecialTokens(model.info.tags, model.info.others)
+    answer = parsed.turn.bounds.answer
+    grammar = turn_grammar(answer, None, tokens=special) if answer else None
+    turns = parsed.turns(model)
+    return [
+        GenerationRequest(
+            prompt,
+            turn.sampling or SamplingOptions(),
+            turn.max_tokens,
+            turn.stops,
+            grammar,
+            top_logprobs=turn.top_logprobs,
+            client=turn.client,
+        )
+        for prompt in parsed.prompts
+        for turn in turns
+    ]
 
-    def add(self, tokens: Sequence[TokenLogprobs]) -> None:
-        """The tokens of what is told next."""
-        self._attribution.add(tokens)
 
-    def told(self, text: str, done: Done | None) -> CompletionChoice | None:
-        """Some of it, and the end if it is there; None if that is nothing."""
-        whole, self._echoed = self._echoed + text, ""
+class _TextChoice:
+    """A choice as it is generated."""
+
+    def __init__(self, index: int, echo: str, top_logprobs: int | None) -> None:
+        self._index, self._echo, self._top_logprobs = index, echo, top_logprobs
+        self._tokens = TokenAttribution()
+        self._length = 0  # characters so far
+
+    def add_tokens(self, tokens: Sequence[TokenLogprobs]) -> None:
+        """Add the tokens of the text that is taken next."""
+        self._tokens.add(tokens)
+
+    def take(self, text: str, done: Done | None) -> CompletionChoice | None:
+        """Return a piece, with the end if it is there; None if it is empty."""
+        whole, self._echo = self._echo + text, ""
         if not whole and done is None:
             return None
         logprobs = None
         if self._top_logprobs is not None:
-            tokens = self._attribution.take(text)
-            logprobs = for_completion(tokens, self._length, top=self._top_logprobs)
+            logprobs = completion_logprobs(self._tokens.take(text), self._length, top=self._top_logprobs)
         self._length += len(whole)
-        reason: Written | None = None if done is None else "length" if done.reason == "length" else "stop"
+        reason: TextFinishReason | None = None if done is None else "length" if done.reason == "length" else "stop"
         return CompletionChoice(self._index, whole, logprobs, reason)
 
 
-class _Work:
+class _Completion:
     """One request at work."""
 
-    def __init__(self, pool: Pool, asked: _Asked) -> None:
-        self._pool, self._asked, self.order = pool, asked, asked.order
-        self._name = f"cmpl-{secrets.token_hex(12)}"
-        self._created = int(time.time())
-        self._model = ""
+    def __init__(self, pool: Pool, parsed: ParsedRequest) -> None:
+        self._pool, self._parsed = pool, parsed
+        self._id, self._created, self._model = f"cmpl-{secrets.token_hex(12)}", int(time.time()), ""
 
-    async def stream(self, outlet: Outlet) -> None:
+    async def stream(self, reply: StreamingReply) -> None:
         """Send every text as it comes."""
-        until_then = None if self.order.usage else msgspec.UNSET
+        include_usage = self._parsed.include_usage
 
-        async def take(choice: _Text, text: str, done: Done | None) -> None:
-            if told := choice.told(text, done):
-                times = timings([[done]]) if done and not self.order.usage else msgspec.UNSET
-                await outlet.write(event(self._encoded([told], until_then, times)))
+        async def take(choice: _TextChoice, text: str, done: Done | None) -> None:
+            if piece := choice.take(text, done):
+                times = timings([[done]]) if done and not include_usage else UNSET
+                await reply.write(event(self._completion([piece], None if include_usage else UNSET, times)))
 
-        prompts = await self._answer(take)
-        if self.order.usage:
-            await outlet.write(event(self._encoded([], usage(prompts), timings(prompts))))
-        await outlet.write(DONE)
+        prompts = await self._generate(take)
+        if include_usage:
+            await reply.write(event(self._completion([], usage(prompts), timings(prompts))))
+        await reply.write(DONE)
 
-    async def whole(self, outlet: Outlet) -> None:
+    async def whole(self, reply: StreamingReply) -> None:
         """Send all of it at the end."""
-        texts: dict[_Text, list[str]] = {}
+        texts: dict[_TextChoice, list[str]] = {}
         choices: list[CompletionChoice] = []
 
-        async def take(choice: _Text, text: str, done: Done | None) -> None:
+        async def take(choice: _TextChoice, text: str, done: Done | None) -> None:
             texts.setdefault(choice, []).append(text)
-            if done and (told := choice.told("".join(texts[choice]), done)):
-                choices.append(told)
+            if done and (whole := choice.take("".join(texts[choice]), done)):
+                choices.append(whole)
 
-        prompts = await self._answer(take)
+        prompts = await self._generate(take)
         choices.sort(key=lambda choice: choice.index)
-        await outlet.whole(self._encoded(choices, usage(prompts), timings(prompts)))
+        await reply.whole(self._completion(choices, usage(prompts), timings(prompts)))
 
-    async def _answer(self, take: Take) -> list[list[Done]]:
-        """All choices of all prompts at once; how they ended, by prompt."""
+    async def _generate(self, take: Take) -> list[list[Done]]:
+        """Generate all choices of all prompts at once; return how they ended, by prompt."""
         dones: dict[int, Done] = {}
-        asked, top = self._asked, self.order.top_logprobs
-        async with self._pool.use(self.order.model, keep_alive=self.order.keep_alive) as served:
-            self._model = served.name
-            echoed = [await _text(served, prompt) if asked.echo else "" for prompt in asked.prompts]
+        parsed, count = self._parsed, self._parsed.choices
+        async with self._pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
+            self._model = model.name
+            echoes = [await _as_text(model, prompt) if parsed.echo else "" for prompt in parsed.prompts]
 
-            async def one(index: int, job: Job) -> None:
-                choice = _Text(index, echoed[index // self.order.choices], top)
-                async with aclosing(served.chatter.engine.generate(job)) as events:  # type: ignore[type-var]  # it can be closed
+            async def generate(index: int, request: GenerationRequest) -> None:
+                choice = _TextChoice(index, echoes[index // count], request.top_logprobs)
+                events = model.chat_model.engine.generate(request)
+                async with aclosing(events):  # type: ignore[type-var]  # it can be closed
                     async for happened in events:
                         if isinstance(happened, TextEvent):
-                            choice.add(happened.logprobs)
+                            choice.add_tokens(happened.logprobs)
                             await take(choice, happened.text, None)
                         else:
                             dones[index] = happened
                             await take(choice, "", happened)
 
-            try:
-                await together([one(index, job) for index, job in enumerate(asked.jobs(served))])
-            except ContextFullError as error:
-                raise too_long(error, self.order.requested(served), "prompt") from None
-        every = [dones[index] for index in sorted(dones)]
-        return [every[at : at + self.order.choices] for at in range(0, len(every), self.order.choices)]
+            requests = _generation_requests(parsed, model)
+            await together([generate(index, request) for index, request in enumerate(requests)])
+        ordered = [dones[index] for index in sorted(dones)]
+        return [ordered[at : at + count] for at in range(0, len(ordered), count)]
 
-    def _encoded(
-        self,
-        choices: list[CompletionChoice],
-        used: Usage | UnsetType | None,
-        times: Timings | UnsetType,
-    ) -> bytes:
-        answer = Completion(
-            id=self._name, created=self._created, model=self._model, choices=choices, usage=used, timings=times
+    def _completion(
+        self, choices: list[CompletionChoice], used: CompletionUsage | UnsetType | None, times: Timings | UnsetType
+    ) -> Completion:
+        return Completion(
+            id=self._id, created=self._created, model=self._model, choices=choices, usage=used, timings=times
         )
-        return one_line(msgspec.json.encode(answer))
 
 
-async def _text(served: Served, prompt: Prompt) -> str:
-    """A prompt as it is given back."""
+async def _as_text(model: LoadedModel, prompt: RawPrompt) -> str:
+    """Return a prompt as it is given back."""
     if isinstance(prompt[0], str):
         return prompt[0]
-    return (await served.chatter.engine.detokenize([*prompt])).decode("utf-8", "replace")
+    return (await model.chat_model.engine.detokenize([*prompt])).decode("utf-8", "replace")
+
+
+ROUTES = [
+    ApiRoute(
+        "POST",
+        "/v1/completions",
+        completions,
+        RouteDescription("OpenAI", Completion, Completion),
+        body=CompletionRequest,
+    )
+]

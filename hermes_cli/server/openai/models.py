@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
-from fastapi import APIRouter, Request
-from starlette.responses import Response
 
-from hermes_cli.server.openai.replies import answers
-from hermes_cli.server.security import GuardedRoute
+from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.streaming_reply import json_reply
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
     from hermes_cli.server.pool import ModelCard
 
 
 class ModelCapabilities(msgspec.Struct, frozen=True):
-    """What a model can do; null where that is known once it is loaded."""
+    """Abilities of a model; null where they are known once it is loaded."""
 
     tools: bool | None
     reasoning: bool | None
@@ -24,10 +25,10 @@ class ModelCapabilities(msgspec.Struct, frozen=True):
 
 
 class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that is served.
+    """A model that is served. Size in bytes, `created` in seconds since 1970.
 
     Clients look for the context length under several names, and some take the first number that looks like one: so
-    there are only numbers that a request can really use. Size in bytes, `created` in seconds since 1970.
+    there are only numbers that a request can really use.
     """
 
     id: str
@@ -46,31 +47,30 @@ class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelList(msgspec.Struct, frozen=True):
-    """All of them, the default first."""
+    """All models, the default first."""
 
     data: list[ModelObject]
     object: Literal["list"] = "list"
 
 
-router = APIRouter(route_class=GuardedRoute, tags=["OpenAI"])
-
-
-@router.get("/v1/models", response_class=Response, responses=answers(ModelList), summary="List the models")
 async def list_models(request: Request) -> Response:
-    """What is served, loaded or not."""
-    return _json(ModelList([described(card) for card in request.app.state.pool.cards()]))
+    """List the models.
+
+    All that are served, loaded or not.
+    """
+    return json_reply(ModelList([model_object(card) for card in request.app.state.pool.cards()]))
 
 
-@router.get(
-    "/v1/models/{model:path}", response_class=Response, responses=answers(ModelObject), summary="Describe a model"
-)
-async def describe_model(request: Request, model: str) -> Response:
-    """One model, by its name or an alias."""
-    return _json(described(request.app.state.pool.card(model)))
+async def describe_model(request: Request) -> Response:
+    """Describe a model.
+
+    By its name or an alias.
+    """
+    return json_reply(model_object(request.app.state.pool.card(request.path_params["model"])))
 
 
-def described(card: ModelCard) -> ModelObject:
-    """A model as OpenAI's clients and those of other servers want to read of it."""
+def model_object(card: ModelCard) -> ModelObject:
+    """Describe a model in the fields that OpenAI's clients and those of other servers look for."""
     can = card.capabilities
     return ModelObject(
         id=card.name,
@@ -88,5 +88,7 @@ def described(card: ModelCard) -> ModelObject:
     )
 
 
-def _json(content: msgspec.Struct) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")
+ROUTES = [
+    ApiRoute("GET", "/v1/models", list_models, RouteDescription("OpenAI", ModelList)),
+    ApiRoute("GET", "/v1/models/{model:path}", describe_model, RouteDescription("OpenAI", ModelObject)),
+]

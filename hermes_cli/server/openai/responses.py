@@ -5,84 +5,102 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from hermes_cli.errors import ContextFullError
+from hermes_cli.errors import UsageError
 from hermes_cli.generation import Done
-from hermes_cli.server.answering import Answering
-from hermes_cli.server.errors import Problem, too_long
-from hermes_cli.server.named_events import described, encoded
-from hermes_cli.server.openai.responses_objects import Deleted, ResponseObject
-from hermes_cli.server.openai.responses_order import response_order
-from hermes_cli.server.openai.responses_schemas import ResponseRequest  # noqa: TC001 - FastAPI reads it
-from hermes_cli.server.openai.responses_writing import Writing
-from hermes_cli.server.openai.turns import TurnSent
-from hermes_cli.server.security import GuardedRoute
+from hermes_cli.prompting.normalize import check
+from hermes_cli.server.choice_stream import stream_turn
+from hermes_cli.server.errors import Problem
+from hermes_cli.server.openai.requests import ChatRequest, ResponseRequest
+from hermes_cli.server.openai.response_input import ResponseMessages, input_items, resolve_references
+from hermes_cli.server.openai.response_objects import DeletedResponse, ResponseObject
+from hermes_cli.server.openai.response_stream import ResponseStream
+from hermes_cli.server.parsed_request import FieldNames, parse_chat
+from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.streaming_reply import StreamingReply, encode, json_reply
 
 if TYPE_CHECKING:
-    from hermes_cli.errors import HermesError
-    from hermes_cli.generation import TurnRequest
-    from hermes_cli.server.answering import Outlet
-    from hermes_cli.server.openai.responses_order import ResponseOrder
-    from hermes_cli.server.openai.responses_store import Store
-    from hermes_cli.server.pool import Pool
+    from collections.abc import Callable, Mapping, Sequence
 
-router = APIRouter(route_class=GuardedRoute, tags=["OpenAI"])
+    from starlette.requests import Request
+
+    from hermes_cli.generation import TurnRequest
+    from hermes_cli.server.openai.response_input import Item
+    from hermes_cli.server.openai.response_store import ResponseStore
+    from hermes_cli.server.parsed_request import ParsedRequest
+
 EVENTS = (
     "Events as OpenAI documents them, `response.created` first and `response.completed`, `response.incomplete` or "
     "`response.failed` last; each has a `type` and a `sequence_number`."
 )
+LOGPROBS = "message.output_text.logprobs"
+_NAMES = {
+    "response_format": "text.format",
+    "verbosity": "text.verbosity",
+    "reasoning_effort": "reasoning.effort",
+    "max_completion_tokens": "max_output_tokens",
+}
+_JSON = ("input", "tools", "tool_choice", "text", "reasoning", "chat_template_kwargs")
+_SUMMARIES = ("auto", "concise", "detailed")
+_SAME = ResponseRequest.model_fields.keys() & ChatRequest.model_fields.keys() - {"reasoning", "top_logprobs"}
+REFUSED: dict[str, tuple[object, str]] = {
+    "background": (False, "wait for the response, or stream it."),
+    "background_options": (None, "wait for the response, or stream it."),
+    "context_management": ([], "nothing is cut or summed up here; send fewer items."),
+    "conversation": (None, "give previous_response_id, or the items themselves."),
+    "moderation": (None, "leave it out: nothing here would do what it says."),
+    "prompt": (None, "give instructions and input."),
+    "truncation": ("disabled", "nothing is cut here; send fewer items."),
+}
+"""Fields that would change the result: the value that asks for nothing, and what to do instead."""
 
 
-@router.post(
-    "/v1/responses",
-    response_class=Response,
-    responses=described(ResponseObject, EVENTS),
-    summary="Answer a conversation, and keep it",
-)
 async def create_response(request: Request, body: ResponseRequest) -> Response:
-    """OpenAI's Responses; fields that nobody here knows are ignored."""
-    store: Store = request.app.state.responses
+    """Answer a conversation, and keep it.
+
+    OpenAI's Responses; unknown fields are ignored.
+    """
+    store: ResponseStore = request.app.state.responses
     client: str = request.state.client
     previous = body.previous_response_id
     earlier = store.items(client, previous) if previous else []
     if earlier is None:
         return _unknown(previous or "", 400, "previous_response_id", "previous_response_not_found")
-    order = await response_order(body, client, earlier, lambda name: store.item(client, name))
-    answer = _Answer(request.app.state.pool, store, client, body, order)
-    work = answer.stream if body.stream else answer.whole
-    return Answering(work, stream=bool(body.stream), error_event=answer.error_event)
+    parsed, items = await parse_response(body, client, earlier, lambda name: store.item(client, name))
+    generating = _Generating(request, body, parsed, items)
+    return StreamingReply(
+        generating.stream if parsed.stream else generating.whole,
+        stream=parsed.stream,
+        problem=parsed.problem,
+        error_event=generating.error_event,
+    )
 
 
-@router.get(
-    "/v1/responses/{response_id}",
-    response_class=Response,
-    responses=described(ResponseObject),
-    summary="A response that is kept",
-)
-async def get_response(request: Request, response_id: str) -> Response:
-    """As it was given; the ones of other clients are not to be had."""
-    kept = request.app.state.responses.response(request.state.client, response_id)
+async def get_response(request: Request) -> Response:
+    """Return a response that is kept.
+
+    As it was given; the ones of other clients are not found.
+    """
+    name = request.path_params["response_id"]
+    kept = request.app.state.responses.response(request.state.client, name)
     if kept is None:
-        return _unknown(response_id, 404, "response_id", "response_not_found")
+        return _unknown(name, 404, "response_id", "response_not_found")
     return Response(kept, media_type="application/json")
 
 
-@router.delete(
-    "/v1/responses/{response_id}",
-    response_class=Response,
-    responses=described(Deleted),
-    summary="Forget a response",
-)
-async def delete_response(request: Request, response_id: str) -> Response:
-    """Responses that went on from it stay."""
-    if not request.app.state.responses.drop(request.state.client, response_id):
-        return _unknown(response_id, 404, "response_id", "response_not_found")
-    return Response(encoded(Deleted(response_id)), media_type="application/json")
+async def delete_response(request: Request) -> Response:
+    """Delete a response.
+
+    Responses that continued it stay.
+    """
+    name = request.path_params["response_id"]
+    if not request.app.state.responses.drop(request.state.client, name):
+        return _unknown(name, 404, "response_id", "response_not_found")
+    return json_reply(DeletedResponse(name))
 
 
 def _unknown(name: str, status: int, param: str, code: str) -> Response:
@@ -90,60 +108,116 @@ def _unknown(name: str, status: int, param: str, code: str) -> Response:
     return Problem(status, message, param, code).response()
 
 
-class _Answer:
+async def parse_response(
+    body: ResponseRequest, client: str, earlier: Sequence[Item], find: Callable[[str], Item | None]
+) -> tuple[ParsedRequest, list[Item]]:
+    """Parse a request; return the items of the whole conversation, too.
+
+    Args:
+        body: the request.
+        client: who asks.
+        earlier: items of the conversation that it continues.
+        find: returns an item by its id, for those that are only referred to.
+
+    Raises:
+        UsageError: a field makes no sense, or cannot be honoured.
+    """
+    for name, (allowed, hint) in REFUSED.items():
+        if (body.model_extra or {}).get(name) not in (None, allowed):
+            raise UsageError("is not supported.", field=name, hint=hint)
+    for name in _JSON:
+        check(getattr(body, name), name)
+    new = resolve_references(input_items(body.input), find)
+    conversation = ResponseMessages(body.instructions)
+    for item in earlier:
+        conversation.add(item, "previous_response_id")
+    for index, item in enumerate(new):
+        conversation.add(item, f"input[{index}]")
+    _wants_summary(body)
+    fields = FieldNames({**_NAMES, **conversation.paths}, "OpenAI's Responses")
+    return await parse_chat(_chat_request(body, conversation.messages), client, fields), [*earlier, *new]
+
+
+def _chat_request(body: ResponseRequest, messages: list[dict[str, Any]]) -> ChatRequest:
+    """Return the same request to Chat Completions. Its fields were checked, with the same types."""
+    text, reasoning = body.text or {}, body.reasoning or {}
+    effort, text_format = reasoning.get("effort"), text.get("format")
+    if effort is not None and not isinstance(effort, str):
+        raise UsageError("must be a text.", field="reasoning.effort", hint="leave it out for the default.")
+    if text_format is not None and not isinstance(text_format, dict):
+        raise UsageError("must be an object.", field="text.format", hint='write it like this: {"type": "text"}.')
+    logprobs = bool(body.top_logprobs) or LOGPROBS in (body.include or ())
+    return ChatRequest.model_construct(
+        **{name: getattr(body, name) for name in _SAME},
+        messages=messages,
+        max_completion_tokens=body.max_output_tokens,
+        response_format=text_format,
+        reasoning_effort=effort,
+        logprobs=logprobs,
+        top_logprobs=body.top_logprobs if logprobs else None,
+        **({"verbosity": text["verbosity"]} if text.get("verbosity") is not None else {}),
+    )
+
+
+def _wants_summary(body: ResponseRequest) -> bool:
+    """Return whether reasoning is to be told as its summary; there is no other summary than itself."""
+    reasoning: Mapping[str, Any] = body.reasoning or {}
+    for name in ("summary", "generate_summary"):
+        wanted = reasoning.get(name)
+        if wanted is not None and wanted not in (*_SUMMARIES, "none"):
+            reason = f"must be one of {', '.join(_SUMMARIES)}."
+            raise UsageError(reason, field=f"reasoning.{name}", hint="leave it out.")
+        if wanted in _SUMMARIES:
+            return True
+    return False
+
+
+class _Generating:
     """One request at work."""
 
-    def __init__(self, pool: Pool, store: Store, client: str, body: ResponseRequest, order: ResponseOrder) -> None:
-        self._pool, self._store, self._client = pool, store, client
-        self._body, self._asked = body, order
-        self._name, self._created = f"resp_{secrets.token_hex(24)}", int(time.time())
-        self._writing: Writing | None = None
+    def __init__(self, request: Request, body: ResponseRequest, parsed: ParsedRequest, items: Sequence[Item]) -> None:
+        self._pool, self._store = request.app.state.pool, request.app.state.responses
+        self._body, self._parsed, self._items = body, parsed, items
+        self._id, self._created = f"resp_{secrets.token_hex(24)}", int(time.time())
+        self._response: ResponseStream | None = None
 
-    async def stream(self, outlet: Outlet) -> None:
+    async def stream(self, reply: StreamingReply) -> None:
         """Send every event as it comes."""
-        await self._answer(outlet)
+        await self._generate(reply)
 
-    async def whole(self, outlet: Outlet) -> None:
+    async def whole(self, reply: StreamingReply) -> None:
         """Send all of it at the end."""
-        await outlet.whole(encoded(await self._answer(None)))
+        await reply.whole(await self._generate(None))
 
-    def error_event(self, error: HermesError) -> bytes:
-        """The end of a stream that has begun."""
-        writing = self._writing or Writing(self._response("", None), TurnSent(), summary=False)
-        return writing.failed(error)
+    def error_event(self, error: Problem) -> bytes:
+        """Encode the end of a stream that has begun."""
+        response = self._response or ResponseStream(self._response_object("", None), summary=False)
+        return response.failed(error)
 
-    async def _answer(self, outlet: Outlet | None) -> ResponseObject:
-        order = self._asked.chat.chat.order
-        async with self._pool.use(order.model, keep_alive=order.keep_alive) as served:
-            turn = self._asked.chat.turn(served)
-            sent = TurnSent(logprobs=turn.top_logprobs is not None)
-            response = self._response(served.name, turn)
-            self._writing = writing = Writing(response, sent, summary=self._asked.summary)
-            try:
-                async with aclosing(served.chatter.answer(turn)) as events:
-                    async for event in events:
-                        done = event if isinstance(event, Done) else None
-                        data = writing.take(sent.feed(event), done)
-                        if done:
-                            self._keep(writing.response)
-                        if outlet and data:
-                            await outlet.write(data)
-            except ContextFullError as error:
-                raise too_long(error, order.requested(served), "input") from None
-        return writing.response
+    async def _generate(self, reply: StreamingReply | None) -> ResponseObject:
+        parsed = self._parsed
+        async with self._pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
+            (turn,) = parsed.turns(model)
+            response = ResponseStream(self._response_object(model.name, turn), summary=_wants_summary(self._body))
+            self._response = response
+            async with aclosing(stream_turn(model.chat_model, turn)) as deltas:
+                async for delta in deltas:
+                    data = response.take(delta)
+                    if isinstance(delta, Done) and response.response.store:
+                        output = [msgspec.to_builtins(item) for item in response.response.output]
+                        encoded = encode(response.response)
+                        self._store.put(turn.client, self._id, encoded, self._items, output)
+                    if reply:
+                        await reply.write(data)
+        return response.response
 
-    def _keep(self, response: ResponseObject) -> None:
-        if response.store:
-            output = [msgspec.to_builtins(item) for item in response.output]
-            self._store.put(self._client, response.id, encoded(response), self._asked.items, output)
-
-    def _response(self, model: str, turn: TurnRequest | None) -> ResponseObject:
-        """What is known before anything is written; `turn` is None before there is a model."""
+    def _response_object(self, model: str, turn: TurnRequest | None) -> ResponseObject:
+        """Return what is known before the first delta; `turn` is None before there is a model."""
         body, sampling = self._body, turn.sampling if turn else None
         reasoning = body.reasoning or {}
-        chosen = body.tool_choice
+        text = {key: value for key, value in (body.text or {}).items() if value is not None}
         return ResponseObject(
-            id=self._name,
+            id=self._id,
             created_at=self._created,
             model=model or body.model or "",
             instructions=body.instructions,
@@ -153,13 +227,24 @@ class _Answer:
             temperature=sampling.temperature if sampling else 0.0,
             top_p=sampling.top_p if sampling else 0.0,
             top_logprobs=body.top_logprobs or 0,
-            text={
-                "format": {"type": "text"},
-                **{key: one for key, one in (body.text or {}).items() if one is not None},
-            },
+            text={"format": {"type": "text"}, **text},
             reasoning={"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
             tools=body.tools or [],
-            tool_choice="auto" if chosen is None else chosen,
+            tool_choice="auto" if body.tool_choice is None else body.tool_choice,
             parallel_tool_calls=body.parallel_tool_calls is not False,
             metadata=body.metadata or {},
         )
+
+
+_BY_ID = "/v1/responses/{response_id}"
+ROUTES = [
+    ApiRoute(
+        "POST",
+        "/v1/responses",
+        create_response,
+        RouteDescription("OpenAI", ResponseObject, EVENTS),
+        body=ResponseRequest,
+    ),
+    ApiRoute("GET", _BY_ID, get_response, RouteDescription("OpenAI", ResponseObject)),
+    ApiRoute("DELETE", _BY_ID, delete_response, RouteDescription("OpenAI", DeletedResponse)),
+]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_cli.engine.embedded.dry_run import LoggedDevice, allocation, devices
+from hermes_cli.engine.embedded.dry_run import allocation, devices
+from hermes_cli.engine.embedded.messages import LoggedDevice
 from hermes_cli.errors import EngineError
 from hermes_cli.planning.memory import MemoryBreakdown, Weights
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -16,15 +15,19 @@ from pathlib import Path
 
 import psutil
 import pytest
+from engine_rig import children, pid_of, run
 from gguf_bytes import entry, gguf, string, tensor
 from hostile_gguf import hostile
+from scripted_child import program
 from skeleton import metadata, write_skeleton
 
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import Architecture, Yarn, model_tensors
-from hermes_cli.engine.embedded import fit_check as module
+from hermes_cli.engine.embedded import child as child_module
 from hermes_cli.engine.embedded.bindings import LOG
-from hermes_cli.engine.embedded.fit_check import FitCheck, confirm
+from hermes_cli.engine.embedded.child import Child
+from hermes_cli.engine.embedded.engine import EmbeddedEngine
+from hermes_cli.engine.embedded.fit_check import FitCheck, check_fit
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, IntegrityError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
@@ -90,7 +93,7 @@ def long_winded(tmp_path: Path) -> Path:
 def test_the_child_says_what_planning_computes(
     skeleton: Skeleton, name: str, context: int | None, kv_type: KvType | None
 ) -> None:
-    found = confirm(skeleton(name), LoadOverrides(context, kv_type=kv_type), machine(1000))
+    found = check_fit(skeleton(name), LoadOverrides(context, kv_type=kv_type), machine(1000))
     planned = on_cpu(MODELS[name].architecture, "F16", found.plan.settings, imatrix=False)
     assert found.total.weights == planned.weights
     assert found.total.kv_cache == pytest.approx(planned.kv_cache, abs=ROUNDING)
@@ -101,25 +104,22 @@ def test_the_child_says_what_planning_computes(
 
 
 def test_what_was_confirmed_is_what_is_loaded(demo_path: Path) -> None:
-    found = confirm(demo_path, LoadOverrides(context=700, kv_type="q8_0"), machine(1))
-    LOG.kept = []
+    found = check_fit(demo_path, LoadOverrides(context=700, kv_type="q8_0"), machine(1))
     with (
+        LOG.capture() as lines,
         LlamaModel(demo_path, gpu_layers=found.plan.gpu_layers) as model,
         LlamaContext(model, found.plan.settings, threads=found.plan.threads) as context,
     ):
-        log, LOG.kept = "".join(LOG.kept), None
         assert context.length == 768
-    said = dict(re.findall(r"(model|KV|compute) buffer size = +([\d.]+) MiB", log))
+    said = dict(re.findall(r"(model|KV|compute) buffer size = +([\d.]+) MiB", "".join(lines)))
     assert found.total.weights == pytest.approx(float(said["model"]) * MIB, abs=ROUNDING)
     assert found.total.kv_cache == pytest.approx(float(said["KV"]) * MIB, abs=ROUNDING)
     assert found.total.compute == pytest.approx(float(said["compute"]) * MIB, abs=ROUNDING)
 
 
 def test_nothing_is_allocated_and_no_process_is_left(skeleton: Skeleton) -> None:
-    with FitCheck() as confirmation:
-        confirmation.begin(skeleton("hermes-4:405b"), LoadOverrides(), machine(2000))
-        assert confirmation.result().total.total > 700 * GIB
-        assert not psutil.pid_exists(confirmation.pid)
+    assert check_fit(skeleton("hermes-4:405b"), LoadOverrides(), machine(2000)).total.total > 700 * GIB
+    assert not children()
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB, on macOS bytes
     assert largest * (1 if sys.platform == "darwin" else 1024) < GIB
 
@@ -137,7 +137,7 @@ def test_nothing_is_allocated_and_no_process_is_left(skeleton: Skeleton) -> None
     ],
 )
 def test_a_machine_with_less_memory_gets_less_context(skeleton: Skeleton, ram: float, context: int, note: str) -> None:
-    found = confirm(skeleton("hermes-3:8b"), LoadOverrides(), machine(ram))
+    found = check_fit(skeleton("hermes-3:8b"), LoadOverrides(), machine(ram))
     assert found.plan.settings.context == context
     assert re.match(note, found.note)
     assert bool(found.note) == bool(note)
@@ -158,25 +158,25 @@ def test_what_is_insisted_on_is_refused_with_numbers_and_what_would_fit(
 ) -> None:
     path = skeleton(name)
     with pytest.raises(DoesNotFitError, match=rf"needs \d+\.\d\d GiB in RAM, where {ram:.2f} GiB are free") as caught:
-        confirm(path, loading, machine(ram))
+        check_fit(path, loading, machine(ram))
     said = re.fullmatch(rf"this would fit: ({flags})\. --force loads it all the same\.", caught.value.hint)
     assert said
     typed = dict(zip(said[1].split()[::2], said[1].split()[1::2], strict=True))
     context = int(typed["--context"]) if "--context" in typed else loading.context
     kv_type: KvType | None = "q8_0" if "--kv-type" in typed else loading.kv_type
-    assert confirm(path, LoadOverrides(context, kv_type=kv_type), machine(ram)).plan.settings.k_type == (
+    assert check_fit(path, LoadOverrides(context, kv_type=kv_type), machine(ram)).plan.settings.k_type == (
         kv_type or "f16"
     )
 
 
 def test_a_context_larger_than_any_machine_is_refused_at_once(long_winded: Path) -> None:
     with pytest.raises(DoesNotFitError, match=r"65,536 tokens of context it needs 6\d\.\d\d GiB in RAM") as caught:
-        confirm(long_winded, LoadOverrides(context=65_536), machine(32))
+        check_fit(long_winded, LoadOverrides(context=65_536), machine(32))
     assert "--kv-type q4_0" in caught.value.hint or "--context" in caught.value.hint
 
 
 def test_force_overrules(long_winded: Path) -> None:
-    found = confirm(long_winded, LoadOverrides(context=65_536, force=True), machine(1))
+    found = check_fit(long_winded, LoadOverrides(context=65_536, force=True), machine(1))
     assert found.plan.settings.context == 65_536
     assert found.total.total > 64 * GIB
     assert found.note.startswith("loaded because of --force: it needs 6")
@@ -184,11 +184,11 @@ def test_force_overrules(long_winded: Path) -> None:
 
 def test_a_longer_context_than_trained_is_an_error_of_use(demo_path: Path) -> None:
     with pytest.raises(UsageError, match="longer than the 1,024 tokens"):
-        confirm(demo_path, LoadOverrides(context=4096), machine(1))
+        check_fit(demo_path, LoadOverrides(context=4096), machine(1))
 
 
 def test_cards_that_llama_cpp_does_not_find_count_for_nothing(demo_path: Path) -> None:
-    found = confirm(demo_path, LoadOverrides(), machine(1, 24, 24))
+    found = check_fit(demo_path, LoadOverrides(), machine(1, 24, 24))
     assert [place.name for place in found.places] == ["RAM"]
     assert found.note == "llama.cpp finds 0 of 2 GPUs; hermes hardware may tell why"
 
@@ -196,8 +196,8 @@ def test_cards_that_llama_cpp_does_not_find_count_for_nothing(demo_path: Path) -
 def test_a_kv_type_that_does_not_suit_the_model_is_llama_cpp_s_refusal(tmp_path: Path) -> None:
     write_skeleton(tmp_path / "odd.gguf", architecture(1, 1, 48), 512)
     with pytest.raises(EngineError, match=r"odd\.gguf like this: .*block size 32"):
-        confirm(tmp_path / "odd.gguf", LoadOverrides(kv_type="q8_0"), machine(1))
-    forced = confirm(tmp_path / "odd.gguf", LoadOverrides(kv_type="q8_0", force=True), machine(1, 24))
+        check_fit(tmp_path / "odd.gguf", LoadOverrides(kv_type="q8_0"), machine(1))
+    forced = check_fit(tmp_path / "odd.gguf", LoadOverrides(kv_type="q8_0", force=True), machine(1, 24))
     assert forced.plan.settings.k_type == "q8_0"
     assert re.match(
         r"loaded because of --force: llama\.cpp cannot make a context of 512 tokens: .*block size 32", forced.note
@@ -207,23 +207,26 @@ def test_a_kv_type_that_does_not_suit_the_model_is_llama_cpp_s_refusal(tmp_path:
 def test_a_file_that_makes_llama_cpp_abort_is_a_clear_error(tmp_path: Path) -> None:
     path = hostile(tmp_path / "abort.gguf", llama__rope__scaling__type="nonsense")
     with pytest.raises(IntegrityError, match=r"gives up over .*abort\.gguf: GGML_ASSERT\(.*rope_scaling"):
-        confirm(path, LoadOverrides(), machine(1))
+        check_fit(path, LoadOverrides(), machine(1))
 
 
 def test_a_file_that_llama_cpp_refuses_is_told_with_its_reason(tmp_path: Path) -> None:
     path = hostile(tmp_path / "missing.gguf")
     with pytest.raises(IntegrityError, match=r"cannot load .*missing\.gguf: .*tensor 'output_norm\.weight' not found"):
-        confirm(path, LoadOverrides(), machine(1))
+        check_fit(path, LoadOverrides(), machine(1))
 
 
 def interrupted(path: Path, limit: float, send: signal.Signals) -> HermesError:
-    with FitCheck(limit=limit) as confirmation:
-        os.kill(confirmation.pid, send)
-        confirmation.begin(path, LoadOverrides(), machine(1))
+    async def test() -> HermesError:
+        child = await Child.start()
+        os.kill(child.pid, send)
         with pytest.raises(EngineError) as caught:
-            confirmation.result()
-        assert not psutil.pid_exists(confirmation.pid)
-    return caught.value
+            await FitCheck(child, path, LoadOverrides(), machine(1), limit=limit).result()
+        assert not child.usable
+        assert not psutil.pid_exists(child.pid)
+        return caught.value
+
+    return run(test())
 
 
 def test_a_child_that_hangs_is_ended(demo_path: Path) -> None:
@@ -239,30 +242,59 @@ def test_a_child_that_is_killed_is_told(demo_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "says"),
+    ("script", "says"),
     [
-        ("print('Hello')", r"gave nonsense: 'Hello'"),
-        ("print('[1]')", r"gave nonsense: '\[1\]'"),
-        ("print('{\"parts\": 1}')", r"gave nonsense"),
+        ("print('Hello, world!', flush=True); signal.pause()", r"came a frame of 1,819,043,144 bytes"),
+        ("send('fit', 0, 1); signal.pause()", r"came b'\\x01' \(Expected `object`, got `int`\)"),
+        ("send('dance'); signal.pause()", r"came a frame of kind 'dance'"),
         ("import nowhere", r"ended with code 1: ModuleNotFoundError: No module named 'nowhere'"),
         ("", r"ended with code 0: it gave no reason"),
     ],
 )
 def test_another_program_in_its_place_is_no_traceback(
-    demo_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, says: str
+    demo_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, says: str
 ) -> None:
-    monkeypatch.setattr(module, "COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr(child_module, "COMMAND", program(script))
     with pytest.raises(EngineError, match=says):
-        confirm(demo_path, LoadOverrides(), machine(1))
+        check_fit(demo_path, LoadOverrides(), machine(1))
+
+
+def test_the_child_of_a_check_loads_the_model(demo_path: Path) -> None:
+    async def test() -> None:
+        child = await Child.start()
+        await FitCheck(child, demo_path, LoadOverrides(256), machine(1)).result()
+        fitted = await FitCheck(child, demo_path, LoadOverrides(512), machine(1)).result()
+        made = EmbeddedEngine(demo_path, fitted.plan, spare=child)
+        assert (await made.load()).context == 512
+        assert await pid_of(made) == child.pid
+        await made.close()
+
+    run(test())
+
+
+def test_after_a_refusal_the_child_is_gone(tmp_path: Path) -> None:
+    async def test() -> None:
+        child = await Child.start()
+        with pytest.raises(IntegrityError):
+            await FitCheck(child, hostile(tmp_path / "missing.gguf"), LoadOverrides(), machine(1)).result()
+        assert not child.usable
+
+    run(test())
+
+
+ANSWER = """
+    for frame in frames():
+        send("fit", 0, {answer!r})
+"""
 
 
 def answered(monkeypatch: pytest.MonkeyPatch, path: Path, on: Machine, ram: int, *cards: int) -> FittedPlan:
     """What is made of an answer about GPUs, which the tests' llama.cpp does not have: MiB in RAM and on each card."""
     parts = [{"weights": size * MIB} for size in (ram, *cards)]
     devices = [{"name": f"CUDA{number}", "free": 5000 * MIB} for number in range(len(cards))]
-    line = json.dumps({"parts": parts, "devices": devices})
-    monkeypatch.setattr(module, "COMMAND", (sys.executable, "-c", f"for _ in range(99): print({line!r}, flush=True)"))
-    return confirm(path, LoadOverrides(), on)
+    script = ANSWER.format(answer={"parts": parts, "devices": devices})
+    monkeypatch.setattr(child_module, "COMMAND", program(script))
+    return check_fit(path, LoadOverrides(), on)
 
 
 def test_a_gpu_keeps_a_reserve_and_pays_for_its_backend(demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,11 +335,11 @@ def test_what_lies_in_the_current_folder_is_not_imported(
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from here')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert confirm(demo_path, LoadOverrides(), machine(1)).plan.settings == ContextSettings(1024)
+    assert check_fit(demo_path, LoadOverrides(), machine(1)).plan.settings == ContextSettings(1024)
 
 
 def test_this_very_machine(demo_path: Path) -> None:
-    found = confirm(demo_path, LoadOverrides(threads=1))
+    found = check_fit(demo_path, LoadOverrides(threads=1))
     assert found.plan.threads == 1
     assert found.places[0].room <= probe(measure=False).ram_total
 
@@ -343,19 +375,19 @@ def packed(key: str, value: str | float) -> bytes:
 
 def test_shards_count_together(tmp_path: Path) -> None:
     path, written = write_shards(tmp_path)
-    assert confirm(path, LoadOverrides(), machine(1)).total.weights == written
+    assert check_fit(path, LoadOverrides(), machine(1)).total.weights == written
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     path, _ = write_shards(tmp_path)
     (tmp_path / "m-00002-of-00002.gguf").unlink()
     with pytest.raises(IntegrityError, match=r"m-00002-of-00002\.gguf cannot be read"):
-        confirm(path, LoadOverrides(), machine(1))
+        check_fit(path, LoadOverrides(), machine(1))
 
 
 def test_a_context_stretched_by_yarn_is_confirmed_and_loaded(demo_path: Path) -> None:
     yarn = Yarn(context=4096, factor=4.0, original=1024)
-    confirmed = confirm(demo_path, LoadOverrides(context=2048, yarn=yarn))
+    confirmed = check_fit(demo_path, LoadOverrides(context=2048, yarn=yarn))
     assert confirmed.plan.settings.yarn_factor == 4
     with LlamaModel(demo_path) as model, LlamaContext(model, confirmed.plan.settings, threads=1) as context:
         assert context.length == 2048

@@ -31,7 +31,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
 def test_whoever_uses_it_gets_neither_llama_cpp_nor_numpy() -> None:
     program = "import sys, hermes_cli.engine.embedded.engine; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout.split()
-    assert "hermes_cli.engine.embedded.wire" in found
+    assert "hermes_cli.child_process" in found
     assert {"llama_cpp", "numpy", "llguidance", "psutil"}.isdisjoint({name.split(".")[0] for name in found})
 
 
@@ -91,7 +91,7 @@ def test_the_child_is_told_what_to_load_and_how(script: Script, tmp_path: Path) 
     script("""
         for frame in frames():
             polite(frame)
-            path, plan, options = frame.load()
+            request = frame.read(LoadRequest); path, plan, options = request.path, request.plan, request.options
             send("failed", 0, UsageError(f"{path} {plan.settings.context} {options.tags}", hint="so"))
     """)
 
@@ -115,7 +115,7 @@ def test_texts_that_nobody_reads_become_one(script: Script) -> None:
             polite(frame)
             if frame.kind == "load":
                 loaded()
-            elif frame.kind == "generate" and frame.request().prompt == ("much",):
+            elif frame.kind == "generate" and prompt(frame) == ("much",):
                 events(frame.number, TextEvent("first"))
                 for _ in range(100):
                     events(frame.number, *[TextEvent("word ")] * 100)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.vocabulary import prompt_tokens
 from hermes_cli.engine.request import SamplingOptions
-from hermes_cli.engine.tokens import common_prefix, prompt_tokens
+from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import ContextFullError, EngineError, IntegrityError, UsageError
 from hermes_cli.planning.memory import ContextSettings
 
@@ -159,12 +160,15 @@ def test_a_path_need_not_be_text(demo_path: Path, tmp_path: Path) -> None:
         assert model.trained_context == 1024
 
 
-def test_a_rehearsal_reads_no_weights_and_logs_what_it_would_take(demo_path: Path) -> None:
-    LOG.kept = []
-    with LlamaModel(demo_path, rehearse=True) as model, LlamaContext(model, ContextSettings(512), threads=1) as context:
-        log, LOG.kept = "".join(LOG.kept), None
+def test_a_dry_run_reads_no_weights_and_logs_what_it_would_take(demo_path: Path) -> None:
+    with (
+        LOG.capture() as lines,
+        LlamaModel(demo_path, no_alloc=True) as model,
+        LlamaContext(model, ContextSettings(512), threads=1) as context,
+    ):
         assert context.length == 512
         assert model.vocabulary.size == 1024
+    log = "".join(lines)
     assert "CPU model buffer size =     0.00 MiB" in log
     assert "llama_kv_cache: size =    1.50 MiB" in log
 
@@ -179,11 +183,9 @@ def test_a_rehearsal_reads_no_weights_and_logs_what_it_would_take(demo_path: Pat
     ],
 )
 def test_settings_reach_llama_cpp(demo_path: Path, settings: ContextSettings, line: str) -> None:
-    with LlamaModel(demo_path) as model:
-        LOG.kept = []
-        with LlamaContext(model, settings, threads=1):
-            log, LOG.kept = "".join(LOG.kept), None
-    assert re.search(line, log)
+    with LlamaModel(demo_path) as model, LOG.capture() as lines, LlamaContext(model, settings, threads=1):
+        pass
+    assert re.search(line, "".join(lines))
 
 
 def test_a_quantized_cache_answers_like_a_full_one(demo_model: LlamaModel) -> None:

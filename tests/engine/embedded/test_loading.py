@@ -11,16 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine.embedded import grammar as constraint
-from hermes_cli.engine.embedded import loading
+from hermes_cli.engine.embedded import grammar, loading
 from hermes_cli.engine.embedded.grammar import Special, special_tokens
 from hermes_cli.engine.embedded.llama import LlamaModel
-from hermes_cli.engine.embedded.loading import fastest, load
+from hermes_cli.engine.embedded.loading import LoadedModel, fastest, load
+from hermes_cli.engine.embedded.messages import LoadRequest
 from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings
+
+PLAN = LoadPlan(ContextSettings(512))
+
+
+def loaded_model(path: Path, plan: LoadPlan = PLAN, tags: tuple[str, ...] = ()) -> LoadedModel:
+    return load(LoadRequest(path, plan, EngineOptions(tags=tags)), lambda _: None)
 
 
 @given(st.integers(8, 512), st.floats(0.01, 10), st.floats(0.01, 10), st.floats(0.01, 10))
@@ -43,19 +49,17 @@ def test_threads_are_measured_where_there_are_many(demo_path: Path, monkeypatch:
 
     monkeypatch.setattr(loading, "decode_seconds", seconds)
     for threads, gpu_layers in ((7, 0), (8, 1), (8, 0)):
-        ready = load(
-            demo_path, LoadPlan(ContextSettings(512), gpu_layers, threads=threads), EngineOptions(), lambda _: None
-        )
-        ready.model.close()
+        loaded = loaded_model(demo_path, LoadPlan(ContextSettings(512), gpu_layers, threads=threads))
+        loaded.model.close()
     assert measured == [8, 6, 4]
 
 
 def test_measuring_leaves_nothing_in_the_cache(demo_path: Path) -> None:
-    ready = load(demo_path, LoadPlan(ContextSettings(512), threads=2), EngineOptions(), lambda _: None)
-    assert loading.decode_seconds(ready.context, 2, 1) > 0
-    assert ready.context.forget(0)
-    loading.decode_once(ready.context)  # position 0 is free again
-    ready.model.close()
+    loaded = loaded_model(demo_path, LoadPlan(ContextSettings(512), threads=2))
+    assert loading.decode_seconds(loaded.context, 2, 1) > 0
+    assert loaded.context.forget(0)
+    loading.decode_once(loaded.context)  # position 0 is free again
+    loaded.model.close()
 
 
 def test_a_vocabulary_without_an_end_can_do_all_but_constraints(
@@ -64,23 +68,21 @@ def test_a_vocabulary_without_an_end_can_do_all_but_constraints(
     def special(vocabulary: Vocabulary, tags: Iterable[str]) -> Special:
         return replace(special_tokens(vocabulary, tags), ends=())
 
-    monkeypatch.setattr(constraint, "special_tokens", special)
-    ready = load(
-        demo_path, LoadPlan(ContextSettings(512)), EngineOptions(tags=("<tool_call>", "no tag")), lambda _: None
-    )
+    monkeypatch.setattr(grammar, "special_tokens", special)
+    loaded = loaded_model(demo_path, tags=("<tool_call>", "no tag"))
     with pytest.raises(UsageError, match="no token that ends an answer"):
-        ready.grammars.get()
-    assert list(ready.loaded.tags) == ["<tool_call>"]
-    ready.model.close()
+        loaded.grammars.get()
+    assert list(loaded.info.tags) == ["<tool_call>"]
+    loaded.model.close()
 
 
 def test_grammars_are_made_once(demo_path: Path) -> None:
-    ready = load(demo_path, LoadPlan(ContextSettings(512)), EngineOptions(tags=("<tool_call>",)), lambda _: None)
+    loaded = loaded_model(demo_path, tags=("<tool_call>",))
     with ThreadPoolExecutor(4) as pool:
-        made = {id(one) for one in pool.map(lambda _: ready.grammars.get(), range(8))}
+        made = {id(one) for one in pool.map(lambda _: loaded.grammars.get(), range(8))}
     assert len(made) == 1
-    assert (ready.grammars.get().tags, ready.grammars.get().others) == (ready.loaded.tags, ready.loaded.others)
-    ready.model.close()
+    assert (loaded.grammars.get().tags, loaded.grammars.get().others) == (loaded.info.tags, loaded.info.others)
+    loaded.model.close()
 
 
 def test_no_token_that_ends_an_answer_is_missed(demo_model: LlamaModel) -> None:

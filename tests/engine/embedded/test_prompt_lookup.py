@@ -169,4 +169,4 @@ def test_long_prompts_take_little_time() -> None:
     tokens = [number * 7919 % 50_000 for number in range(100_000)]
     started = time.process_time()
     knowing(tokens)
-    assert time.process_time() - started < 0.3  # 0.02 s where this was written
+    assert time.process_time() - started < 10  # 0.02 s where this was written, hours if it were quadratic

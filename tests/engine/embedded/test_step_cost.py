@@ -162,7 +162,7 @@ def test_streams_go_on_while_a_prompt_is_read(decode: Cost, reading: float, long
     assert min(steps[10:]) >= 0.5 * min(longest, step(decode, reading, 1, 511))
 
 
-def test_nobody_to_keep_waiting_means_all_that_has_room() -> None:
+def test_nobody_to_keep_waiting_means_all_that_check_room() -> None:
     pace = taught(cpu)
     assert pace.chunk(0, 1, 512) == 512
     assert StepCostModel().chunk(0, 1, 512) == 512

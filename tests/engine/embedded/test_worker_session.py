@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import HANG
 from engine_rig import PATH, PLAN, answer, children, engine, pid_of, run, text_of, until
 from scripted_child import ECHO, SLOW, Script, program
 
@@ -50,18 +51,18 @@ DEATHS = {
 def test_a_death_ends_all_requests_with_the_cause_and_the_next_one_works(
     script: Script, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
-    monkeypatch.setattr(child, "PATIENCE", 0.1)
+    monkeypatch.setattr(child, "END_SECONDS", 0.1)
     script(f"""
         for frame in frames():
             polite(frame)
             if frame.kind == "load":
                 loaded()
-            elif frame.kind == "generate" and frame.request().prompt == ("die",):
+            elif frame.kind == "generate" and prompt(frame) == ("die",):
                 print("the last line", file=sys.stderr, flush=True)
                 {cause}
             elif frame.kind == "generate":
                 events(frame.number, TextEvent("still here"))
-                if frame.request().prompt == ("live",):
+                if prompt(frame) == ("live",):
                     events(frame.number, DONE)
     """)
 
@@ -132,24 +133,27 @@ def test_deaths_in_a_row_make_it_wait(script: Script) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
     """)
 
-    async def test() -> list[float]:
-        waited = []
-        async with engine(delays=(0.0, 1.0, 1.5)) as e:
+    async def test() -> None:
+        async with engine(delays=(0.0, HANG)) as e:
+            for _ in range(2):
+                with pytest.raises(EngineDiedError, match="killed"):
+                    await e.load()
+            third = asyncio.ensure_future(e.load())
+            assert not (await asyncio.wait({third}, timeout=0.2))[0]
+            third.cancel()
+        async with engine(delays=(0.0, 0.2, 0.3)) as e:
+            waited = []
             for _ in range(5):
                 started = time.monotonic()
                 with pytest.raises(EngineDiedError, match="killed"):
                     await e.load()
                 waited.append(time.monotonic() - started)
-            started = time.monotonic()
             assert (await e.stats()).restarts == 4
-        return waited
+            assert waited[2] > 0.2
+            assert waited[3] > 0.3
+            assert waited[4] > 0.3
 
-    first, second, third, fourth, fifth = run(test())
-    assert first < 1
-    assert second < 1
-    assert third > 1
-    assert fourth > 1.5
-    assert fifth > 1.5
+    run(test())
 
 
 def test_good_work_makes_up_for_earlier_deaths(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +246,7 @@ def test_frames_may_come_byte_by_byte(script: Script) -> None:
             if frame.kind == "load":
                 loaded()
             elif frame.kind == "generate":
-                for byte in wire.pack("events", 0, [(frame.number, 0, TextEvent("slow")), (frame.number, 1, DONE)]):
+                for byte in pack("events", 0, [(frame.number, 0, TextEvent("slow")), (frame.number, 1, DONE)]):
                     os.write(1, bytes([byte]))
     """)
 
@@ -265,7 +269,7 @@ DEAF = """
 
 
 def test_a_child_that_does_not_end_is_killed(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "PATIENCE", 0.3)
+    monkeypatch.setattr(child, "END_SECONDS", 0.3)
     script(DEAF)
 
     async def test() -> None:
@@ -275,7 +279,7 @@ def test_a_child_that_does_not_end_is_killed(script: Script, monkeypatch: pytest
             await asyncio.sleep(0)
             started = time.monotonic()
             await e.unload()
-            assert 0.3 < time.monotonic() - started < 2
+            assert time.monotonic() - started > 0.3
             assert not psutil.pid_exists(pid)
             with pytest.raises(EngineError, match="unloaded meanwhile"):
                 await asking
@@ -285,14 +289,15 @@ def test_a_child_that_does_not_end_is_killed(script: Script, monkeypatch: pytest
 
 
 def test_a_child_that_saves_something_is_given_time(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "PATIENCE", 0.2)
+    monkeypatch.setattr(child, "END_SECONDS", HANG)
     script("""
         for frame in frames():
             if frame.kind == "load":
                 loaded()
             elif frame.kind == "close":
                 send("saving")
-                time.sleep(0.5)
+                if "ENDLESS" in os.environ:
+                    signal.pause()
                 send("stats", 0, EngineStats(steps=5))
                 os._exit(0)
     """)
@@ -302,11 +307,11 @@ def test_a_child_that_saves_something_is_given_time(script: Script, monkeypatch:
             await e.load()
             await e.unload()
             assert (await e.stats()).steps == 5
-            monkeypatch.setattr(life, "SAVING_PATIENCE", 0.1)
+            monkeypatch.setenv("ENDLESS", "1")
+            monkeypatch.setattr(life, "SAVING_SECONDS", 0.1)
             await e.load()
-            started = time.monotonic()
             await e.unload()
-            assert time.monotonic() - started < 0.4
+            assert children() == []
 
     run(test())
 
@@ -368,8 +373,8 @@ def test_who_is_not_needed_any_more_goes(script: Script, seconds: float) -> None
         async with engine(EngineOptions(keep_alive=seconds)) as e:
             await e.load()
             process = psutil.Process(await pid_of(e))
-            await answer(e, "a")
             asked = time.monotonic()
+            await answer(e, "a")
             await until(lambda: not process.is_running())
             assert time.monotonic() - asked >= seconds
             assert (await e.stats()).state == "unloaded"

@@ -1,15 +1,15 @@
-"""Requests as clients send them: what OpenAI documents, and what llama.cpp's, vLLM's and Ollama's clients add.
+"""Bodies of requests: what OpenAI documents, and what clients of llama.cpp's server, vLLM and Ollama add.
 
-Null is as good as nothing. Fields that nobody here knows are ignored, since clients are made for several servers; those
-that would change the result and cannot be honoured are refused by name (REFUSED). Messages, tools and schemas are taken
-as they are: prompting reads them, and knows more about them than a type could say.
+Null is the same as a field that is left out. Unknown fields are ignored, since clients are made for several servers;
+those that would change the result and are not supported are refused by name (REFUSED). Messages, tools and schemas are
+taken as they are: prompting checks them.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from hermes_cli.engine.request import MOST_STOP_CHARACTERS, MOST_STOPS, RANGES, WHOLE
 
@@ -19,6 +19,7 @@ MOST_PROMPTS = 64  # in one request for completions
 MOST_TEXTS = 128  # of all its prompts together
 MOST_STATED_STOPS = MOST_STOPS // 2  # the prompt format has some, too
 MOST_TOP_LOGPROBS = 20  # as OpenAI
+MOST_METADATA = 16  # pairs, as OpenAI has it; so are the lengths of their texts
 _TEXT = {"type": "string"}
 _OBJECT = {"type": "object"}
 _ROLE = {"enum": ["system", "developer", "user", "assistant", "tool", "function"]}
@@ -32,31 +33,31 @@ _STOP = {**_TEXT, "maxLength": MOST_STOP_CHARACTERS}
 
 
 def _number(value: object) -> object:
-    """JSON has numbers; text and truth values are none."""
+    """Refuse what pydantic would convert to a number."""
     if isinstance(value, bool | str | bytes):
         raise ValueError("must be a number")  # noqa: TRY004 - what pydantic takes for "this is wrong"
     return value
 
 
 def _texts(value: object) -> object:
-    """One text is a list of one; empty ones say nothing."""
+    """Make a list of one text, and leave empty texts out."""
     listed = [value] if isinstance(value, str) else value
-    return [one for one in listed if one != ""] if isinstance(listed, list) else value
+    return [text for text in listed if text != ""] if isinstance(listed, list) else value
 
 
-def _kinds(said: str, *kinds: type) -> AfterValidator:
-    """One of several types, without the branches of a union in the place of the error."""
+def _kinds(described: str, *kinds: type) -> AfterValidator:
+    """Check for one of several types, without the branches of a union in the path of the error."""
 
     def check(value: object) -> object:
         if value is not None and type(value) not in kinds:
-            raise ValueError(f"must be {said}")
+            raise ValueError(f"must be {described}")
         return value
 
     return AfterValidator(check)
 
 
 def stated(name: str) -> WithJsonSchema:
-    """What the OpenAPI document says of a number of `SamplingOptions`, which itself checks it."""
+    """Describe a number that `SamplingOptions` checks, for the OpenAPI document."""
     least, most = RANGES[name]
     return WithJsonSchema({"type": "integer" if name in WHOLE else "number", "minimum": least, "maximum": most})
 
@@ -100,7 +101,7 @@ Duration = Annotated[
 ]
 _TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _PROMPTS = {"type": "array", "minItems": 1, "maxItems": MOST_PROMPTS}
-Prompt = Annotated[
+PromptField = Annotated[
     Any,
     WithJsonSchema(
         {
@@ -115,18 +116,36 @@ Prompt = Annotated[
 ]
 
 
-class _Lenient(BaseModel):
+_Key = Annotated[str, StringConstraints(strict=True, max_length=64)]
+_Value = Annotated[str, StringConstraints(strict=True, max_length=512)]
+
+InputField = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "object"}, "minItems": 1, "maxItems": MOST_MESSAGES},
+            ]
+        }
+    ),
+]
+
+
+class LenientModel(BaseModel):
+    """A body that may have more fields."""
+
     model_config = ConfigDict(extra="allow")
 
 
-class StreamOptions(_Lenient):
-    """What a stream tells beside the answer."""
+class StreamOptions(LenientModel):
+    """What a stream has beside the reply."""
 
     include_usage: Flag | None = Field(None, description="Send one more chunk at the end, with the usage.")
 
 
-class Asked(_Lenient):
-    """What chats and completions have in common. Sampling that is not given is as the model recommends."""
+class SharedFields(LenientModel):
+    """Fields of chats and completions. Sampling that is not given is as the model recommends."""
 
     model: Text | None = Field(None, description="A served name or alias; empty is the server's first model.")
     stream: Flag | None = None
@@ -176,7 +195,7 @@ class Asked(_Lenient):
     )
 
 
-class ChatRequest(Asked):
+class ChatRequest(SharedFields):
     """OpenAI's Chat Completions."""
 
     messages: Messages
@@ -200,13 +219,50 @@ class ChatRequest(Asked):
     chat_template_kwargs: Object | None = Field(None, description="thinking, enable_thinking, keep_cots.")
 
 
-class CompletionRequest(Asked):
+class CompletionRequest(SharedFields):
     """OpenAI's older Completions: a prompt that is continued as it stands, without a chat template."""
 
-    prompt: Prompt = Field(description="A text, a list of texts, or of token ids.")
+    prompt: PromptField = Field(description="A text, a list of texts, or of token ids.")
     logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     echo: Flag | None = Field(None, description="Give the prompt back before the text.")
     best_of: Whole | None = Field(None, description="Only the same as `n`.")
+
+
+class ResponseRequest(LenientModel):
+    """OpenAI's Responses, and a few of what llama.cpp's clients add."""
+
+    input: InputField = Field(description="A text, or messages, calls of functions, their outputs, and reasoning.")
+    model: Text | None = Field(None, description="A served name or alias; empty is the server's first model.")
+    instructions: Text | None = Field(None, description="A system prompt; those of earlier responses are not kept.")
+    previous_response_id: Text | None = Field(None, description="Of a stored response that this one goes on from.")
+    store: Flag | None = Field(None, description="Whether the response is kept in memory for a while; true by default.")
+    stream: Flag | None = None
+    tools: list[Any] | None = Field(None, description="Functions on offer.")
+    tool_choice: Any = Field(None, description="`auto`, `none`, `required`, a function, or `allowed_tools`.")
+    parallel_tool_calls: Flag | None = None
+    text: Object | None = Field(None, description="`format`: text, json_object or json_schema.")
+    reasoning: Object | None = Field(None, description="`effort`, as in chats; with `summary`, it is told as one.")
+    max_output_tokens: Annotated[Whole, Field(ge=1)] | None = Field(
+        None, description="The most to generate, reasoning included; more than there is room for is no error."
+    )
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
+    include: list[Any] | None = Field(
+        None, description="`message.output_text.logprobs`; nothing else changes anything."
+    )
+    metadata: Annotated[dict[_Key, _Value], Field(max_length=MOST_METADATA)] | None = Field(
+        None, description="Given back as it is."
+    )
+    seed: Whole | None = None
+    stop: Texts | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repeat_penalty: RepeatPenalty | None = None
+    presence_penalty: PresencePenalty | None = None
+    frequency_penalty: FrequencyPenalty | None = None
+    chat_template_kwargs: Object | None = Field(None, description="thinking, enable_thinking, keep_cots.")
+    keep_alive: Duration = Field(None, description="How long the model stays in memory afterwards, as in chats.")
 
 
 REFUSED: dict[str, tuple[object, ...]] = {
@@ -238,4 +294,4 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "web_search_options": (),
     "xtc_probability": (0,),
 }
-"""Fields of other servers that change the result and are not to be had here, with the values that ask for nothing."""
+"""Fields of other servers that would change the result and are not supported, with the values that ask for nothing."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli import errors
-from hermes_cli.engine.embedded import wire
+from hermes_cli import child_process, errors
+from hermes_cli.child_process import Frame, FrameSplitter, pack
+from hermes_cli.engine.embedded.messages import DryRunRequest, LoadRequest, pack_events, read_events
 from hermes_cli.engine.embedded.options import DraftPlan, EngineOptions, LoraFile
 from hermes_cli.engine.protocol import (
     Done,
@@ -54,24 +54,24 @@ EVENTS = st.one_of(
 )
 
 
-def frame(raw: bytes) -> wire.Frame:
-    (only,) = wire.Splitter().feed(raw)
+def frame(raw: bytes) -> Frame:
+    (only,) = FrameSplitter().feed(raw)
     return only
 
 
 def sent(request: GenerationRequest) -> GenerationRequest:
-    return frame(wire.pack("generate", 5, request)).request()
+    return frame(pack("generate", 5, request)).read(GenerationRequest)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**60), EVENTS), max_size=9))
 def test_events_come_back(events: list[tuple[int, Event]]) -> None:
-    assert frame(wire.pack_events(events)).events() == events
+    assert read_events(frame(pack_events(events))) == events
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8), st.lists(st.integers(1, 400), min_size=1, max_size=20))
 def test_frames_survive_being_cut_anywhere(payloads: list[bytes], cuts: list[int]) -> None:
-    stream = b"".join(wire.pack("kind", number, payload) for number, payload in enumerate(payloads))
-    splitter, found, at = wire.Splitter(), [], 0
+    stream = b"".join(pack("kind", number, payload) for number, payload in enumerate(payloads))
+    splitter, found, at = FrameSplitter(), [], 0
     while at < len(stream):
         size = cuts[at % len(cuts)]
         found += splitter.feed(stream[at : at + size])
@@ -107,19 +107,19 @@ def test_half_characters_become_question_marks_as_the_tokenizer_has_it() -> None
     assert sent(GenerationRequest(("a\ud800b", "c"), stops=("\udcff",))) == GenerationRequest(
         ("a?b", "c"), stops=("?",)
     )
-    assert frame(wire.pack("tokenize", 1, ("\ud800", True))).read(tuple[str, bool]) == ("?", True)
+    assert frame(pack("tokenize", 1, ("\ud800", True))).read(tuple[str, bool]) == ("?", True)
 
 
 def test_a_number_that_no_machine_counts_to_is_an_error_of_use() -> None:
     with pytest.raises(UsageError, match="64 bits"):
-        wire.pack("generate", 1, GenerationRequest(("a",), max_tokens=10**30))
+        pack("generate", 1, GenerationRequest(("a",), max_tokens=10**30))
 
 
 def test_a_value_out_of_range_is_an_error_of_use_on_the_other_side_too() -> None:
     raw = msgspec.to_builtins(GenerationRequest(("a",)))
     raw["sampling"]["temperature"] = -1
     with pytest.raises(UsageError, match=r"temperature is -1"):
-        frame(wire.pack("generate", 1, raw)).request()
+        frame(pack("generate", 1, raw)).read(GenerationRequest)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,9 @@ def test_a_value_out_of_range_is_an_error_of_use_on_the_other_side_too() -> None
 )
 def test_what_to_load_comes_back(options: EngineOptions) -> None:
     path = Path("/models/\udce9.gguf")  # names of files need not be UTF-8
-    assert frame(wire.pack_load(path, PLAN, options)).load() == (path, PLAN, options)
+    assert frame(pack("load", 0, LoadRequest(path, PLAN, options))).read(LoadRequest) == LoadRequest(
+        path, PLAN, options
+    )
 
 
 def test_what_a_child_says_of_itself_comes_back() -> None:
@@ -161,27 +163,27 @@ def test_what_a_child_says_of_itself_comes_back() -> None:
         others=(9,),
     )
     stats = EngineStats("ready", (SequenceState(1, 2, 3, 4),), queued=1, decode_seconds=0.5)
-    assert frame(wire.pack("loaded", 0, loaded)).read(ModelInfo) == loaded
-    assert frame(wire.pack("stats", 3, stats)).read(EngineStats) == stats
+    assert frame(pack("loaded", 0, loaded)).read(ModelInfo) == loaded
+    assert frame(pack("stats", 3, stats)).read(EngineStats) == stats
 
 
 def test_every_error_comes_back_as_what_it_was() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HermesError)]
     assert len(kinds) > 9
     for kind in kinds:
-        error = frame(wire.pack("failed", 1, kind("what é", hint="do this"))).error()
+        error = frame(pack("failed", 1, kind("what é", hint="do this"))).error()
         assert (type(error), error.message, error.hint) == (kind, "what é", "do this")
-        ((number, event),) = frame(wire.pack_events([(8, error)])).events()
+        ((number, event),) = read_events(frame(pack_events([(8, error)])))
         assert isinstance(event, kind)
         assert number == 8
 
 
 def test_errors_keep_what_they_carry() -> None:
     full = ContextFullError("full.", hint="less", prompt_tokens=9, context_length=8)
-    heard = frame(wire.pack("failed", 1, full)).error()
+    heard = frame(pack("failed", 1, full)).error()
     assert isinstance(heard, ContextFullError)
     assert (heard.prompt_tokens, heard.context_length) == (9, 8)
-    usage = frame(wire.pack("failed", 1, UsageError("is odd.", field="stop", hint="h"))).error()
+    usage = frame(pack("failed", 1, UsageError("is odd.", field="stop", hint="h"))).error()
     assert isinstance(usage, UsageError)
     assert (str(usage), usage.message, usage.field, usage.reason) == ("stop is odd.", "stop is odd.", "stop", "is odd.")
 
@@ -189,26 +191,31 @@ def test_errors_keep_what_they_carry() -> None:
 @pytest.mark.parametrize("name", ["SystemExit", "Exception", "annotations", ""])
 def test_no_other_class_is_made_into_an_error(name: str) -> None:
     with pytest.raises(EngineError, match=f"an error called '{name}'"):
-        frame(wire.pack("failed", 1, (name, {"message": "m", "hint": "h"}))).error()
+        frame(pack("failed", 1, (name, {"message": "m", "hint": "h"}))).error()
 
 
-@pytest.mark.parametrize("raw", [b"\xff\xff\xff\xff", b"Hello, world!", struct.pack("<I", wire.MOST_BYTES + 1)])
+@pytest.mark.parametrize(
+    "raw", [b"\xff\xff\xff\xff", b"Hello, world!", struct.pack("<I", child_process.MAX_FRAME_BYTES + 1)]
+)
 def test_a_frame_that_is_too_long_is_refused_before_it_is_read(raw: bytes) -> None:
     with pytest.raises(EngineError, match=r"a frame of [\d,]+ bytes, where 268,435,456 is the most"):
-        wire.Splitter().feed(raw)
+        FrameSplitter().feed(raw)
 
 
 def test_a_message_that_is_too_long_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MOST_BYTES", 100)
+    monkeypatch.setattr(child_process, "MAX_FRAME_BYTES", 100)
     with pytest.raises(UsageError, match=r"is too long\."):
-        wire.pack("generate", 1, GenerationRequest(("a" * 100,)))
+        pack("generate", 1, GenerationRequest(("a" * 100,)))
 
 
 def read_as_everything(raw: bytes) -> None:
-    for found in wire.Splitter().feed(struct.pack("<I", len(raw)) + raw):
-        for read in (found.events, found.request, found.load, found.error, partial(found.read, EngineStats)):
+    for found in FrameSplitter().feed(struct.pack("<I", len(raw)) + raw):
+        for kind in (GenerationRequest, LoadRequest, DryRunRequest, EngineStats, tuple[str, bool]):
             with suppress(HermesError):
-                read()
+                found.read(kind)
+        for read in (read_events, Frame.error):
+            with suppress(HermesError):
+                read(found)
 
 
 ANYTHING = st.recursive(
@@ -226,15 +233,17 @@ def test_nonsense_is_an_error_and_nothing_else(raw: bytes, kind: str, payload: o
 
 
 def test_a_payload_of_another_kind_is_an_error() -> None:
-    with pytest.raises(EngineError, match="a request with 'prompt'"):
-        frame(wire.pack("generate", 1, {})).request()
-    with pytest.raises(EngineError, match="options with"):
-        frame(wire.pack("load", 0, (b"p", PLAN, {"adapters": [{}]}))).load()
+    with pytest.raises(EngineError, match="missing required field `prompt`"):
+        frame(pack("generate", 1, {})).read(GenerationRequest)
+    with pytest.raises(EngineError, match=r"missing required field `path` - at `\$\.options\.adapters\[0\]`"):
+        frame(pack("load", 0, {"path": b"p", "plan": PLAN, "options": {"adapters": [{}]}})).read(LoadRequest)
+    with pytest.raises(EngineError, match="Path cannot be made of 1"):
+        frame(pack("load", 0, {"path": 1, "plan": PLAN, "options": {}})).read(LoadRequest)
     for payload in (1, "x", [[1, 0]], [[1, 7, None]], [["a", 0, {}]]):
         with pytest.raises(EngineError):
-            frame(wire.pack("events", 0, payload)).events()
+            read_events(frame(pack("events", 0, payload)))
 
 
 def test_a_change_of_plan_is_told() -> None:
     other = replace(PLAN, settings=replace(PLAN.settings, yarn_factor=4.0, yarn_original=1024, flash_attention=False))
-    assert frame(wire.pack_load(Path("x"), other, EngineOptions())).load()[1] == other
+    assert frame(pack("load", 0, LoadRequest(Path("x"), other, EngineOptions()))).read(LoadRequest).plan == other

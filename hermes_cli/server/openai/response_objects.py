@@ -1,4 +1,4 @@
-"""What clients of the Responses API get, as types: encoded as they stand here, and described so in the document."""
+"""Replies of the Responses API as types: encoded as they stand here, and described so in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from hermes_cli.server.openai.logprobs import ChatLogprob  # noqa: TC001 - msgspec reads it
-from hermes_cli.server.openai.usage import Timings  # noqa: TC001 - as above
+from hermes_cli.server.openai.objects import ChatLogprob, Timings  # noqa: TC001 - msgspec reads them
 
 if TYPE_CHECKING:
     from hermes_cli.engine.protocol import Done
@@ -23,20 +22,20 @@ class OutputText(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     logprobs: list[ChatLogprob] = []
 
 
-class ReasoningText(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning_text"):
-    """What the model thought."""
+class ReasoningTextPart(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning_text"):
+    """Reasoning."""
 
     text: str
 
 
 class SummaryText(msgspec.Struct, frozen=True, tag_field="type", tag="summary_text"):
-    """What the model thought, where a summary was asked for: there is no shorter one."""
+    """Reasoning where a summary was asked for: there is no shorter one."""
 
     text: str
 
 
 class MessageItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
-    """What the model said; one part, once there is any."""
+    """Text of the answer; one part, once there is any."""
 
     id: str
     status: Status
@@ -45,12 +44,12 @@ class MessageItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
 
 
 class ReasoningItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="reasoning"):
-    """What the model thought, in either of the two."""
+    """Reasoning, in either of the two."""
 
     id: str
     status: Status
     summary: list[SummaryText]
-    content: list[ReasoningText]
+    content: list[ReasoningTextPart]
     encrypted_content: None = None
 
 
@@ -68,7 +67,7 @@ Item = MessageItem | ReasoningItem | CallItem
 
 
 class CachedTokens(msgspec.Struct, frozen=True):
-    """Of the input's tokens, those that did not have to be computed."""
+    """Of the input's tokens, those from the cache."""
 
     cached_tokens: int
     cache_write_tokens: int = 0
@@ -90,29 +89,29 @@ class ResponseUsage(msgspec.Struct, frozen=True):
     total_tokens: int
 
 
-class Incomplete(msgspec.Struct, frozen=True):
-    """Why a response ends early."""
+class IncompleteDetails(msgspec.Struct, frozen=True):
+    """The reason why a response ends early."""
 
     reason: Literal["max_output_tokens"]
 
 
-class Failure(msgspec.Struct, frozen=True):
-    """Why a response ends in the middle."""
+class ResponseFailure(msgspec.Struct, frozen=True):
+    """The error that ends a response."""
 
     code: str
     message: str
 
 
 class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A response. Times in seconds since 1970; what was asked for is repeated, as it was understood."""
+    """A response. Times in seconds since 1970; the request's options are repeated as they were understood."""
 
     id: str
     object: Literal["response"] = "response"
     created_at: int
     completed_at: int | None = None
     status: Literal["in_progress", "completed", "incomplete", "failed"] = "in_progress"
-    error: Failure | None = None
-    incomplete_details: Incomplete | None = None
+    error: ResponseFailure | None = None
+    incomplete_details: IncompleteDetails | None = None
     model: str
     output: list[Item] = []
     usage: ResponseUsage | None = None
@@ -135,16 +134,16 @@ class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: Literal["default"] = "default"
 
 
-class Deleted(msgspec.Struct, frozen=True):
-    """A response that is forgotten."""
+class DeletedResponse(msgspec.Struct, frozen=True):
+    """A response that was deleted."""
 
     id: str
     object: Literal["response"] = "response"
     deleted: Literal[True] = True
 
 
-def usage(done: Done) -> ResponseUsage:
-    """What a turn cost."""
+def response_usage(done: Done) -> ResponseUsage:
+    """Return the usage of a turn."""
     return ResponseUsage(
         done.prompt_tokens,
         CachedTokens(done.cached_tokens),

@@ -1,4 +1,4 @@
-"""Whether the model is to reason before it answers, and how long, in all the ways in which clients say it."""
+"""Reasoning before the answer: whether, and how long, in all the fields that say so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hermes_cli.prompting.render import Format
-    from hermes_cli.server.openai.schemas import ChatRequest
+    from hermes_cli.server.openai.requests import ChatRequest
 
 # Tokens of reasoning for OpenAI's levels, as Gemini's OpenAI-compatible API maps them
 # (ai.google.dev/gemini-api/docs/openai); beyond them there is no limit but the context.
@@ -27,15 +27,15 @@ _LEVELS = f"there are none, {', '.join(BUDGETS)}"
 
 
 @dataclass(frozen=True)
-class Thinking:
-    """What is wished.
+class ThinkingChoice:
+    """Reasoning as a request asks for it.
 
     Attributes:
-        think: None leaves it as the model, or the server, is by itself.
-        budget: the most tokens of reasoning; None for any.
+        think: None leaves it to the server's setting, or the model.
+        budget: the most tokens of reasoning; None for any number.
         keep: earlier turns keep their reasoning.
-        show: whether the client wants to see it.
-        field: who asks for reasoning, to be named if there is none.
+        show: give it to the client.
+        field: the field that asks for reasoning, for errors.
     """
 
     think: bool | None = None
@@ -45,32 +45,32 @@ class Thinking:
     field: str = ""
 
 
-def wished(body: ChatRequest) -> Thinking:
-    """What a request says. Where it says two things, what OpenAI documents counts first.
+def parse(body: ChatRequest) -> ThinkingChoice:
+    """Parse the fields of a request. Of two that contradict each other, the one that OpenAI documents counts.
 
     Raises:
         UsageError: a value makes no sense.
     """
-    said = list(_said(body))
-    field, think = next(((field, think) for field, think, _ in said if think is not None), ("", None))
-    budget = next((budget for _, _, budget in said if budget is not None), None)
-    shown = [body.include_reasoning, None if _flag(body.reasoning, "exclude", "reasoning") is not True else False]
-    return Thinking(
+    given = list(_given(body))
+    field, think = next(((field, think) for field, think, _ in given if think is not None), ("", None))
+    budget = next((budget for _, _, budget in given if budget is not None), None)
+    hidden = body.include_reasoning is False or _flag(body.reasoning, "exclude", "reasoning") is True
+    return ThinkingChoice(
         think,
         None if think is False else budget,
         _flag(body.chat_template_kwargs, "keep_cots", "chat_template_kwargs") is True,
-        False not in shown,
+        not hidden,
         field,
     )
 
 
-def check(thinking: Thinking, form: Format, model: str) -> None:
-    """Refuse what a model cannot do.
+def check(thinking: ThinkingChoice, template: Format, model: str) -> None:
+    """Check that a model can do what is asked.
 
     Raises:
         UsageError: reasoning is asked of a model that has none.
     """
-    if thinking.think and thinking.field and not form.reasons:
+    if thinking.think and thinking.field and not template.reasons:
         raise UsageError(
             f"asks for reasoning, and {model} has no reasoning mode.",
             field=thinking.field,
@@ -78,13 +78,13 @@ def check(thinking: Thinking, form: Format, model: str) -> None:
         )
 
 
-def _said(body: ChatRequest) -> Iterator[tuple[str, bool | None, int | None]]:
-    """Field, whether to think, and how long."""
+def _given(body: ChatRequest) -> Iterator[tuple[str, bool | None, int | None]]:
+    """Yield field, whether to think, and the budget."""
     if body.reasoning_effort is not None:
         yield "reasoning_effort", *_level(body.reasoning_effort, "reasoning_effort")
-    given = body.chat_template_kwargs
+    template = body.chat_template_kwargs
     for name in ("thinking", "enable_thinking"):
-        yield f"chat_template_kwargs.{name}", _flag(given, name, "chat_template_kwargs"), None
+        yield f"chat_template_kwargs.{name}", _flag(template, name, "chat_template_kwargs"), None
     yield from _openrouter(body.reasoning or {})
     yield from _anthropic(body.thinking or {})
     if isinstance(body.think, str):
@@ -114,7 +114,7 @@ def _anthropic(given: dict[str, Any]) -> Iterator[tuple[str, bool | None, int | 
 
 
 def _level(given: object, field: str) -> tuple[bool, int | None]:
-    """Whether to think, and the budget."""
+    """Return whether to think, and the budget."""
     if given == "none":
         return False, None
     if not isinstance(given, str) or given not in BUDGETS:
@@ -123,7 +123,7 @@ def _level(given: object, field: str) -> tuple[bool, int | None]:
 
 
 def _tokens(given: object, field: str) -> tuple[bool | None, int | None]:
-    """A budget; none at all is no thinking, and a negative one is no limit."""
+    """Return whether to think, and the budget: 0 is no thinking, and a negative number is no limit."""
     if given is None:
         return None, None
     if not isinstance(given, int) or isinstance(given, bool):
@@ -134,5 +134,5 @@ def _tokens(given: object, field: str) -> tuple[bool | None, int | None]:
 def _flag(given: dict[str, Any] | None, name: str, of: str) -> bool | None:
     value = (given or {}).get(name)
     if value is not None and not isinstance(value, bool):
-        raise UsageError("must be true or false.", field=f"{of}.{name}", hint="leave it out for what is usual.")
+        raise UsageError("must be true or false.", field=f"{of}.{name}", hint="leave it out for the default.")
     return value

@@ -1,6 +1,6 @@
-"""Responses that were given, kept in memory for a while: to be asked for again, and to be gone on from.
+"""Responses that are kept in memory for a while, to be fetched again and to be continued.
 
-Nothing of it is written to disk. What a client made no other client sees.
+Nothing is written to disk, and no client sees the responses of another.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ MOST_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _StoredResponse:
     client: str
     response: bytes
-    items: bytes  # the whole conversation, its answer at the end
+    items: bytes  # the whole conversation, the answer at the end
     names: frozenset[str]  # of its own items
     until: float
 
@@ -31,8 +31,8 @@ class _Kept:
         return len(self.response) + len(self.items)
 
 
-class Store:
-    """The latest responses, by id. The oldest go first."""
+class ResponseStore:
+    """The latest responses, by id. The oldest are dropped first."""
 
     def __init__(
         self,
@@ -41,16 +41,16 @@ class Store:
         seconds: float = MOST_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is kept yet.
+        """Make an empty store.
 
         Args:
             most: responses.
-            most_bytes: of JSON, of all together; a longer one is not kept at all.
-            seconds: that one is kept.
-            clock: tells seconds.
+            most_bytes: of JSON, of all together; a longer response is not kept at all.
+            seconds: that a response is kept.
+            clock: in seconds.
         """
         self._most, self._most_bytes, self._seconds, self._clock = most, most_bytes, seconds, clock
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _StoredResponse] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -58,29 +58,29 @@ class Store:
         return len(self._kept)
 
     def put(self, client: str, name: str, response: bytes, before: Sequence[Any], output: Sequence[Any]) -> None:
-        """Keep one.
+        """Keep a response.
 
         Args:
-            client: whose it is.
+            client: that asked for it.
             name: its id.
             response: as it was sent.
-            before: items of the conversation up to here.
+            before: items of the conversation up to it.
             output: items of the response.
         """
-        items = json.dumps([*before, *output]).encode()  # plain ASCII: clients send halves of characters, too
-        names = frozenset(str(one["id"]) for one in output)
-        kept = _Kept(client, response, items, names, self._clock() + self._seconds)
+        items = json.dumps([*before, *output]).encode()  # plain ASCII: clients send halves of surrogate pairs, too
+        names = frozenset(str(item["id"]) for item in output)
+        kept = _StoredResponse(client, response, items, names, self._clock() + self._seconds)
         self._kept[name] = kept
         self._bytes += kept.size
         self._forget()
 
     def response(self, client: str, name: str) -> bytes | None:
-        """As it was sent; None if it is not kept."""
+        """Return a response as it was sent; None if it is not kept."""
         kept = self._find(client, name)
         return kept.response if kept else None
 
     def items(self, client: str, name: str) -> list[dict[str, Any]] | None:
-        """The conversation up to the end of a response; None if that is not kept."""
+        """Return the conversation up to the end of a response; None if it is not kept."""
         kept = self._find(client, name)
         if kept is None:
             return None
@@ -88,22 +88,22 @@ class Store:
         return items
 
     def item(self, client: str, name: str) -> dict[str, Any] | None:
-        """One item that a response gave out, by its own id."""
+        """Return an item of a response by its own id; None if it is not kept."""
         self._forget()
         for kept in reversed(self._kept.values()):
             if kept.client == client and name in kept.names:
                 output: list[dict[str, Any]] = json.loads(kept.response)["output"]
-                return next(one for one in output if one["id"] == name)
+                return next(item for item in output if item["id"] == name)
         return None
 
     def drop(self, client: str, name: str) -> bool:
-        """Forget one; whether it was there."""
+        """Delete a response; return whether it was there."""
         if self._find(client, name) is None:
             return False
         self._bytes -= self._kept.pop(name).size
         return True
 
-    def _find(self, client: str, name: str) -> _Kept | None:
+    def _find(self, client: str, name: str) -> _StoredResponse | None:
         self._forget()
         kept = self._kept.get(name)
         return kept if kept and kept.client == client else None

@@ -1,0 +1,100 @@
+# ruff: noqa: TC001, TC003 - msgspec reads the annotations of dataclasses
+"""Frames between the engine and its child process, and the payloads that have a form of their own.
+
+to the child     dry_run (DryRunRequest) · load (LoadRequest) · generate (GenerationRequest) · cancel
+· tokenize (text, special) · detokenize (tokens) · stats · close
+to the engine    fit (DryRunResult) · progress (0 to 1) · loaded (ModelInfo)
+· events (of several requests, from one step) · answer (to tokenize and detokenize)
+· failed (error; number 0: a dry run or loading)
+· stats (asked for, or with number 0 about once a second while there is work)
+· saving (the child will take a little longer to end)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hermes_cli.child_process import Frame, decode, pack, read_error
+from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.protocol import Done, TextEvent
+from hermes_cli.errors import HermesError
+from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.memory import MemoryBreakdown, Weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hermes_cli.engine.protocol import Event
+
+_TEXT, _DONE, _ERROR = range(3)
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """The file to load (the first shard stands for all), how to load it, and how the engine is to work."""
+
+    path: Path
+    plan: LoadPlan
+    options: EngineOptions
+
+
+@dataclass(frozen=True)
+class DryRunRequest:
+    """A plan for a file, of which the child is to tell the memory.
+
+    Attributes:
+        path: the file, or its first shard.
+        weights: sizes of the file's tensors.
+        plan: how the file would be loaded.
+        verbose: show llama.cpp's log on standard error.
+    """
+
+    path: Path
+    weights: Weights
+    plan: LoadPlan
+    verbose: bool = False
+
+
+@dataclass(frozen=True)
+class LoggedDevice:
+    """A GPU as llama.cpp calls it ("CUDA0"), and the bytes that its driver reports as free."""
+
+    name: str
+    free: int
+
+
+@dataclass(frozen=True)
+class DryRunResult:
+    """Bytes in RAM and then on each device; or why llama.cpp refuses the plan."""
+
+    parts: tuple[MemoryBreakdown, ...] = ()
+    devices: tuple[LoggedDevice, ...] = ()
+    refusal: str = ""
+
+
+def pack_events(events: Iterable[tuple[int, Event | HermesError]]) -> bytes:
+    """Return one frame with the events of one step, each with the number of its request."""
+    return pack("events", 0, [(number, _tag(event), event) for number, event in events])
+
+
+def read_events(frame: Frame) -> list[tuple[int, Event | HermesError]]:
+    """Return the events of a frame, each with the number of its request.
+
+    Raises:
+        EngineError: the payload is no list of events.
+    """
+    return [(number, _event(tag, body)) for number, tag, body in frame.read(list[tuple[int, int, msgspec.Raw]])]
+
+
+def _tag(event: Event | HermesError) -> int:
+    return _TEXT if isinstance(event, TextEvent) else _DONE if isinstance(event, Done) else _ERROR
+
+
+def _event(tag: int, body: msgspec.Raw) -> Event | HermesError:
+    if tag == _TEXT:
+        return decode(body, TextEvent)
+    return decode(body, Done) if tag == _DONE else read_error(body)

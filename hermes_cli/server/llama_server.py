@@ -1,0 +1,262 @@
+"""The routes of llama.cpp's server beside OpenAI's API, in its shapes (its tools/server/README.md).
+
+Only /tokenize, /detokenize and /apply-template load a model. No reply has the path of a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse, Response
+
+import hermes_cli
+from hermes_cli.engine.request import SamplingOptions
+from hermes_cli.errors import NotReadyError
+from hermes_cli.generation import PromptOptions, TurnRequest
+from hermes_cli.prompting import normalize
+from hermes_cli.server.errors import RETRY_AFTER
+from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.streaming_reply import json_reply
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from hermes_cli.engine.protocol import EngineStats, SequenceState
+    from hermes_cli.server.pool import Pool
+
+MOST_TOKENS = 4_000_000  # in one request to /detokenize; no context is longer
+ModelName = Annotated[str | None, Field(max_length=200, description="The model; the default one if it is left out.")]
+_OBJECT = {"type": "object"}
+
+
+class ModelQuery(BaseModel):
+    """The query of /props."""
+
+    model: ModelName = None
+
+
+class SlotsQuery(ModelQuery):
+    """The query of /slots."""
+
+    fail_on_no_slot: int = 0
+
+
+class Tokenize(BaseModel):
+    """A text to cut into tokens."""
+
+    content: str
+    add_special: bool = Field(default=False, description="Put BOS in front, if prompts begin with it.")
+    parse_special: bool = Field(default=True, description="Let the text spell control tokens.")
+    with_pieces: bool = Field(default=False, description="Return the text of each token, too.")
+    model: ModelName = None
+
+
+class Detokenize(BaseModel):
+    """Tokens to join."""
+
+    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(max_length=MOST_TOKENS)
+    model: ModelName = None
+
+
+class ApplyTemplate(BaseModel):
+    """A conversation to render."""
+
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] = {}
+    model: ModelName = None
+
+
+class RenderedPrompt(msgspec.Struct, frozen=True):
+    """The prompt of a conversation."""
+
+    prompt: str
+
+
+class DetokenizedText(msgspec.Struct, frozen=True):
+    """The text of tokens, with U+FFFD in place of what is no UTF-8."""
+
+    content: str
+
+
+class TokenPiece(msgspec.Struct, frozen=True):
+    """A token and its text, or its bytes if they are no text by themselves."""
+
+    id: int
+    piece: str | list[int]
+
+
+class TokenList(msgspec.Struct, frozen=True):
+    """The tokens of a text."""
+
+    tokens: list[int | TokenPiece]
+
+
+async def health(request: Request) -> Response:
+    """Return whether the server can answer.
+
+    Needs no key.
+    """
+    state = request.app.state
+    if state.traffic.stopping:
+        return _unavailable("Stopping")
+    if not state.pool.begun:
+        return _unavailable("Loading model")
+    return json_reply({"status": "ok"})
+
+
+async def props(request: Request, query: ModelQuery) -> Response:
+    """Describe the server and a model."""
+    pool: Pool = request.app.state.pool
+    card, model = pool.card(query.model), pool.loaded(query.model)
+    sampling = model.chat_model.recommended_sampling() if model else SamplingOptions()
+    described = {
+        "default_generation_settings": {
+            "id": 0,
+            "id_task": -1,
+            "n_ctx": card.context_length,
+            "speculative": bool(model and model.info.draft),
+            "is_processing": False,
+            "params": _params(sampling),
+        },
+        "total_slots": card.slots,
+        "model_alias": card.name,
+        "model_path": pool.planned(query.model).path.name,
+        "chat_template": model.chat_model.choice.format.source if model else "",
+        "chat_template_caps": {"supports_tools": bool(card.capabilities.tools)},
+        "modalities": {"vision": False, "audio": False},
+        "bos_token": model.info.bos if model else "",
+        "eos_token": model.info.eos if model else "",
+        "build_info": f"hermes-llm-{hermes_cli.__version__}",
+        "is_sleeping": card.state != "ready",
+    }
+    return json_reply(described)
+
+
+async def slots(request: Request, query: SlotsQuery) -> Response:
+    """List what a model works on.
+
+    Without anything of its prompts or answers.
+    """
+    pool: Pool = request.app.state.pool
+    card = pool.card(query.model)
+    stats: EngineStats = (await pool.stats())[card.name]
+    if query.fail_on_no_slot and len(stats.running) >= card.slots:
+        raise NotReadyError("no slot is free.", hint="ask again later.")
+    free = [None] * max(card.slots - len(stats.running), 0)
+    described = [_slot(number, card.context_length, state) for number, state in enumerate((*stats.running, *free))]
+    return json_reply(described)
+
+
+async def tokenize(request: Request, body: Tokenize) -> Response:
+    """Cut a text into tokens."""
+    pool: Pool = request.app.state.pool
+    async with pool.use(body.model) as model:
+        engine = model.chat_model.engine
+        tokens = await engine.tokenize(body.content, special=body.parse_special)
+        if body.add_special and model.info.adds_bos:
+            tokens = [*await engine.tokenize(model.info.bos), *tokens]
+        if not body.with_pieces:
+            return json_reply({"tokens": tokens})
+        texts = {token: await engine.detokenize([token]) for token in dict.fromkeys(tokens)}
+    return json_reply(TokenList([TokenPiece(token, _piece(texts[token])) for token in tokens]))
+
+
+async def detokenize(request: Request, body: Detokenize) -> Response:
+    """Join tokens to a text."""
+    pool: Pool = request.app.state.pool
+    async with pool.use(body.model) as model:
+        text = await model.chat_model.engine.detokenize(body.tokens)
+    return json_reply(DetokenizedText(text.decode("utf-8", "replace")))
+
+
+async def apply_template(request: Request, body: ApplyTemplate) -> Response:
+    """Render a conversation as a prompt, and generate nothing."""
+    pool: Pool = request.app.state.pool
+    messages, tools = normalize.messages(body.messages), normalize.tools(body.tools)
+    async with pool.use(body.model) as model:
+        variables = body.chat_template_kwargs
+        think = variables.get("enable_thinking", variables.get("thinking", model.think))
+        options = PromptOptions(think=think if isinstance(think, bool) else None)
+        prompt = await model.chat_model.prompt(TurnRequest(messages, tools, wishes=options))
+    return json_reply(RenderedPrompt(prompt.plain))
+
+
+async def metrics(request: Request) -> Response:
+    """Return counters and times for Prometheus."""
+    state = request.app.state
+    text = state.metrics.exposition(await state.pool.stats(), state.pool.cards(), state.pool.evictions)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def _unavailable(message: str) -> Response:
+    """Return an error in the shape of llama.cpp's server."""
+    body = {"error": {"code": 503, "message": message, "type": "unavailable_error"}}
+    return JSONResponse(body, 503, {"Retry-After": str(RETRY_AFTER)})
+
+
+def _params(sampling: SamplingOptions) -> dict[str, Any]:
+    """Return sampling in llama.cpp's names."""
+    options = asdict(replace(sampling, logit_bias=()))
+    renamed = {
+        "repeat_last_n": options.pop("penalty_last_n"),
+        "dry_sequence_breakers": list(options.pop("dry_breakers")),
+        "max_tokens": -1,
+        "n_predict": -1,
+        "stream": True,
+    }
+    del options["logit_bias"]
+    return {**options, **renamed, "seed": 2**32 - 1 if sampling.seed is None else sampling.seed}
+
+
+def _slot(number: int, context: int, state: SequenceState | None) -> dict[str, Any]:
+    slot: dict[str, Any] = {"id": number, "n_ctx": context, "is_processing": state is not None}
+    if state:
+        slot |= {
+            "id_task": state.request,
+            "n_prompt_tokens": state.prompt_tokens,
+            "n_prompt_tokens_processed": state.prefilled_tokens,
+            "next_token": {"has_next_token": True, "n_remain": -1, "n_decoded": state.completion_tokens},
+        }
+    return slot
+
+
+def _piece(raw: bytes) -> str | list[int]:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return list(raw)
+
+
+_UNAVAILABLE = {
+    "description": "The model is being loaded, or the server stops.",
+    "content": {"application/json": {"schema": {"type": "object", "properties": {"error": _OBJECT}}}},
+}
+_HEALTH = {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]}
+
+
+def _description(reply: type[msgspec.Struct] | dict[str, Any], **unavailable: Any) -> RouteDescription:  # noqa: ANN401
+    schema = {"application/json": {"schema": reply}} if isinstance(reply, dict) else reply
+    return RouteDescription("llama.cpp", schema, statuses={"503": unavailable} if unavailable else {})
+
+
+ROUTES = [
+    ApiRoute("GET", "/health", health, _description(_HEALTH, **_UNAVAILABLE), public=True),
+    ApiRoute("GET", "/v1/health", health, public=True),
+    ApiRoute("GET", "/props", props, _description(_OBJECT), query=ModelQuery),
+    ApiRoute(
+        "GET",
+        "/slots",
+        slots,
+        _description({"type": "array", "items": _OBJECT}, description="No slot is free (`fail_on_no_slot`)."),
+        query=SlotsQuery,
+    ),
+    ApiRoute("POST", "/tokenize", tokenize, _description(TokenList), body=Tokenize),
+    ApiRoute("POST", "/detokenize", detokenize, _description(DetokenizedText), body=Detokenize),
+    ApiRoute("POST", "/apply-template", apply_template, _description(RenderedPrompt), body=ApplyTemplate),
+    ApiRoute("GET", "/metrics", metrics, RouteDescription("llama.cpp", {"text/plain": {}})),
+]

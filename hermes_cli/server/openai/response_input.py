@@ -1,0 +1,174 @@
+"""Input of the Responses API as messages of a chat.
+
+Items are smaller than messages: reasoning, text and calls of one turn of the model are several of them. They become one
+message again, so that the model is shown what it wrote.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hermes_cli.errors import UsageError
+from hermes_cli.server.openai.requests import MOST_MESSAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+Item = dict[str, Any]
+
+_TEXT_PARTS = ("output_text", "input_text", "text", "refusal")
+_KINDS = "there are message, reasoning, function_call and function_call_output."
+
+
+def input_items(given: object) -> list[Item]:
+    """Return the input as items.
+
+    Raises:
+        UsageError: it is neither a text nor a list of objects.
+    """
+    if isinstance(given, str):
+        return [{"type": "message", "role": "user", "content": given}]
+    if not isinstance(given, list) or not 0 < len(given) <= MOST_MESSAGES:
+        raise UsageError(f"must be a text, or a list of 1 to {MOST_MESSAGES:,} items.", field="input", hint=_KINDS)
+    for index, item in enumerate(given):
+        if not isinstance(item, dict):
+            raise UsageError("must be an object.", field=f"input[{index}]", hint=_KINDS)
+    return given
+
+
+def resolve_references(given: Iterable[Item], find: Callable[[str], Item | None]) -> list[Item]:
+    """Look up the items that are only named by their id.
+
+    Raises:
+        UsageError: there is none with such an id.
+    """
+    items: list[Item] = []
+    for index, item in enumerate(given):
+        if _kind(item) != "item_reference":
+            items.append(item)
+            continue
+        name = item.get("id")
+        known = find(name) if isinstance(name, str) else None
+        if known is None:
+            raise UsageError(
+                "is of no item that is kept here.", field=f"input[{index}].id", hint="send the item itself."
+            )
+        items.append(known)
+    return items
+
+
+def _kind(item: Item) -> object:
+    """Return the type of an item; messages and references may leave it out."""
+    if item.get("type") is not None:
+        return item["type"]
+    return "message" if "role" in item else "item_reference" if "id" in item else None
+
+
+class ResponseMessages:
+    """Messages of a chat, made of items, and the paths of the items that their parts came from."""
+
+    def __init__(self, instructions: str | None) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.paths: dict[str, str] = {"messages": "input"}
+        self._turn: dict[str, Any] | None = None  # of the model, while items are added to it
+        self._last: object = None  # type of the item before
+        if instructions is not None:
+            self._append({"role": "system", "content": instructions}, "instructions")
+
+    def add(self, item: Item, path: str) -> None:
+        """Add an item.
+
+        Raises:
+            UsageError: it is of a type that is not supported, or malformed.
+        """
+        kind = _kind(item)
+        if kind == "message":
+            self._message(item, path)
+        elif kind == "reasoning":
+            self._reasoning(item, path)
+        elif kind == "function_call":
+            self._call(item, path)
+        elif kind == "function_call_output":
+            self._output(item, path)
+        else:
+            what = f"is of type {kind[:60]}" if isinstance(kind, str) else "has no type"
+            raise UsageError(f"{what}, which is not supported.", field=path, hint=_KINDS)
+        self._last = kind
+
+    def _message(self, item: Item, path: str) -> None:
+        if item.get("role") != "assistant":
+            self._turn = None
+            self._append({"role": item.get("role"), "content": item.get("content")}, path)
+            return
+        content = _joined(item.get("content"))
+        turn = self._model_turn(path)
+        before = turn.get("content")
+        if self._last == "message" and before is not None:  # two messages in a row are two turns
+            self._turn = None
+            turn = self._model_turn(path)
+        elif isinstance(before, str) and isinstance(content, str):
+            content = before + content
+        turn["content"] = content
+        self.paths[f"{self._here}.content"] = f"{path}.content"
+
+    def _reasoning(self, item: Item, path: str) -> None:
+        thought = _reasoning_text(item, path)
+        turn = self._model_turn(path)
+        turn["reasoning_content"] = "\n\n".join(filter(None, (turn.get("reasoning_content"), thought)))
+
+    def _call(self, item: Item, path: str) -> None:
+        function = {"name": item.get("name"), "arguments": item.get("arguments")}
+        calls = self._model_turn(path).setdefault("tool_calls", [])
+        self.paths[f"{self._here}.tool_calls[{len(calls)}]"] = path
+        calls.append({"id": item.get("call_id"), "type": "function", "function": function})
+
+    def _output(self, item: Item, path: str) -> None:
+        self._turn = None
+        if not isinstance(item.get("call_id"), str):
+            raise UsageError("must be a text.", field=f"{path}.call_id", hint="say which call this is the output of.")
+        self._append({"role": "tool", "tool_call_id": item["call_id"], "content": item.get("output")}, path)
+        self.paths[f"{self._here}.tool_call_id"] = f"{path}.call_id"
+        self.paths[f"{self._here}.content"] = f"{path}.output"
+
+    def _model_turn(self, path: str) -> dict[str, Any]:
+        """Return the turn of the model at hand, or a new one."""
+        if self._turn is None:
+            self._turn = {"role": "assistant", "content": None}
+            self._append(self._turn, path)
+        return self._turn
+
+    def _append(self, message: dict[str, Any], path: str) -> None:
+        self.messages.append(message)
+        self.paths[self._here] = path
+
+    @property
+    def _here(self) -> str:
+        return f"messages[{len(self.messages) - 1}]"
+
+
+def _joined(content: object) -> object:
+    """Join parts of text; leave anything else as it is, for prompting to refuse."""
+    if not isinstance(content, list):
+        return content
+    texts = [
+        part.get("refusal") if part.get("type") == "refusal" else part.get("text")
+        for part in content
+        if isinstance(part, dict) and part.get("type") in _TEXT_PARTS
+    ]
+    whole = [text for text in texts if isinstance(text, str)]
+    return "".join(whole) if len(whole) == len(content) else content
+
+
+def _reasoning_text(item: Item, path: str) -> str:
+    """Return the reasoning itself if it is there, else its summary."""
+    for name in ("content", "summary"):
+        parts = item.get(name) or []
+        texts = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else [None]
+        whole = [text for text in texts if isinstance(text, str)]
+        if not isinstance(parts, list) or len(whole) != len(parts):
+            raise UsageError(
+                "must be a list of parts with a text.", field=f"{path}.{name}", hint="send it as it was given."
+            )
+        if whole:
+            return "\n\n".join(whole)
+    return ""

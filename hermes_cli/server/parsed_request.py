@@ -1,0 +1,313 @@
+"""Requests of all four APIs in one form: every field honoured, or refused by its name before any work begins.
+
+Messages and Responses are translated to a chat request and parsed as such, so all mean the same and are refused for the
+same reasons; `FieldNames` names a refused field as the client called it.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from hermes_cli.engine.request import MAX_SEED, SamplingOptions
+from hermes_cli.errors import UsageError
+from hermes_cli.generation import Constraints, PromptOptions, TurnRequest
+from hermes_cli.prompting import normalize
+from hermes_cli.server import response_format, thinking
+from hermes_cli.server.errors import problem
+from hermes_cli.server.openai.requests import REFUSED
+from hermes_cli.server.pool import SERVER_KEEP_ALIVE
+from hermes_cli.server.settings import seconds
+from hermes_cli.server.thinking import ThinkingChoice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from hermes_cli.errors import HermesError
+    from hermes_cli.server.errors import ErrorShape, Problem
+    from hermes_cli.server.openai.requests import ChatRequest, SharedFields
+    from hermes_cli.server.pool import LoadedModel
+
+    RawPrompt = tuple[str] | tuple[int, ...]
+
+# Fields of requests, and their names in `SamplingOptions`; of two with the same name, the later one counts.
+_SAMPLING = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "typical_p": "typical_p",
+    "repetition_penalty": "repeat_penalty",
+    "repeat_penalty": "repeat_penalty",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "repeat_last_n": "penalty_last_n",
+    "dry_multiplier": "dry_multiplier",
+    "dry_base": "dry_base",
+    "dry_allowed_length": "dry_allowed_length",
+    "dry_penalty_last_n": "dry_penalty_last_n",
+    "mirostat": "mirostat",
+    "mirostat_tau": "mirostat_tau",
+    "mirostat_eta": "mirostat_eta",
+    "ignore_eos": "ignore_eos",
+}
+_INSTEAD = {
+    "functions": "offer tools instead.",
+    "function_call": "say tool_choice instead.",
+    "stop_token_ids": "give stop, with texts, instead.",
+    "reasoning_format": "reasoning comes in reasoning_content; include_reasoning leaves it out.",
+    "audio": "these models read and write text.",
+    "modalities": "these models read and write text.",
+    "web_search_options": "offer a tool that searches.",
+}
+_OPENAI = "OpenAI's Chat Completions"
+
+
+@dataclass(frozen=True)
+class FieldNames:
+    """Names that an API has for the fields of a chat request: the longest known path is replaced, the rest stays.
+
+    `messages[3].tool_calls[0].arguments` of the chat may be `input[5].arguments` of the request.
+
+    Attributes:
+        names: by path in the chat request.
+        api: for hints.
+        shape: of its errors.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    api: str = _OPENAI
+    shape: ErrorShape = "openai"
+
+    @contextmanager
+    def renaming(self) -> Iterator[None]:
+        """Rename the field of an error that is raised inside.
+
+        Raises:
+            UsageError: what was raised.
+        """
+        try:
+            yield
+        except UsageError as error:
+            if not error.field or not self.names:
+                raise
+            hint = error.hint.replace(_OPENAI, self.api)
+            raise UsageError(error.reason, field=self.of(error.field), hint=hint) from None
+
+    def of(self, path: str) -> str:
+        """Return a path as the client knows it."""
+        if not self.names:
+            return path
+        flat = path.replace(".function.", ".")
+        for end in range(len(flat), 0, -1):
+            if flat[end : end + 1] in {"", ".", "["} and flat[:end] in self.names:
+                return self.names[flat[:end]] + flat[end:]
+        return flat
+
+
+CHAT_FIELDS = FieldNames()
+
+
+@dataclass(frozen=True)
+class ParsedRequest:
+    """A request of any API, settled but for what depends on the model.
+
+    Attributes:
+        model: as the client calls it.
+        turn: what to generate; `max_tokens` may be more than there is room for, and nothing is said of sampling.
+        sampling: the options that were given, by name.
+        choices: how many to generate.
+        keep_alive: as `Pool.use` takes it.
+        stream: send events.
+        include_usage: tell the usage in the stream, too.
+        thinking: of the request.
+        fields: names of fields, for errors.
+        prompts: of Completions, in place of the messages of `turn`.
+        echo: give the prompts back.
+    """
+
+    model: str
+    turn: TurnRequest
+    sampling: Mapping[str, Any]
+    choices: int = 1
+    keep_alive: float | None = SERVER_KEEP_ALIVE
+    stream: bool = False
+    include_usage: bool = False
+    thinking: ThinkingChoice = field(default_factory=ThinkingChoice)
+    fields: FieldNames = field(default=CHAT_FIELDS)
+    prompts: tuple[RawPrompt, ...] = ()
+    echo: bool = False
+
+    def turns(self, model: LoadedModel) -> list[TurnRequest]:
+        """Return one turn for each choice; each draws with a seed of its own.
+
+        Raises:
+            UsageError: this model cannot do what is asked.
+        """
+        template = model.chat_model.choice.format
+        turn, limit = self.turn, self.turn.max_tokens
+        with self.fields.renaming():
+            if turn.tools and not template.takes_tools:
+                hint = "ask a model that takes tools."
+                raise UsageError(f"cannot be given to {model.name}.", field="tools", hint=hint)
+            thinking.check(self.thinking, template, model.name)
+        if turn.wishes.think is None:
+            turn = replace(turn, wishes=replace(turn.wishes, think=model.think))
+        # More than the context is no error: clients send it all the time.
+        turn = replace(turn, max_tokens=None if limit is None else min(limit, model.info.context))
+        sampling = replace(model.chat_model.recommended_sampling(), **self.sampling)
+        if sampling.seed is None:
+            return [replace(turn, sampling=sampling)] * self.choices
+        seeds = [(sampling.seed + number) % (MAX_SEED + 1) for number in range(self.choices)]
+        return [replace(turn, sampling=replace(sampling, seed=seed)) for seed in seeds]
+
+    def problem(self, error: HermesError) -> Problem:
+        """Translate an error for the client."""
+        prompt_field = self.fields.of("messages")
+        return problem(error, self.fields.shape, prompt_field=prompt_field, max_tokens=self.turn.max_tokens)
+
+
+async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_FIELDS) -> ParsedRequest:
+    """Parse a chat request.
+
+    Args:
+        body: the request, or another API's as a chat request.
+        client: who asks.
+        fields: the names that its fields had.
+
+    Raises:
+        UsageError: a field makes no sense, or cannot be honoured.
+    """
+    with fields.renaming():
+        messages = normalize.messages(_with_readable_calls(body.messages))
+        tools = normalize.tools(body.tools)
+        top_logprobs = body.top_logprobs or 0
+        if top_logprobs and not body.logprobs:
+            raise UsageError(
+                "is given without logprobs.", field="top_logprobs", hint="set logprobs to true, or leave it out."
+            )
+        parsed = parse_shared(body, client, top_logprobs if body.logprobs else None)
+        think = thinking.parse(body)
+        answer = await response_format.parse(body)
+        parallel = body.parallel_tool_calls is not False
+        calls = await response_format.parse_calls(tools, body.tool_choice, parallel=parallel)
+    turn = replace(
+        parsed.turn,
+        messages=messages,
+        tools=tools,
+        wishes=PromptOptions(think.think, think.keep, answer.schema if answer else False),
+        bounds=Constraints(answer.grammar if answer else None, calls),
+        think_budget=think.budget,
+    )
+    return replace(parsed, turn=turn, thinking=think, fields=fields)
+
+
+def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, default_limit: int = -1) -> ParsedRequest:
+    """Parse what chats and completions have in common.
+
+    Args:
+        body: the request.
+        client: who asks.
+        top_logprobs: as in `TurnRequest`.
+        default_limit: of tokens where none is given; -1 is as many as there is room for.
+
+    Raises:
+        UsageError: a field makes no sense, or cannot be honoured.
+    """
+    _refuse(body)
+    limits = (getattr(body, "max_completion_tokens", None), body.max_tokens, body.n_predict)
+    limit = next((given for given in limits if given is not None), default_limit)
+    options = body.stream_options
+    return ParsedRequest(
+        body.model or "",
+        TurnRequest(
+            (),
+            max_tokens=None if limit < 0 else limit,
+            stops=tuple(dict.fromkeys(map(normalize.repaired, body.stop or ()))),
+            top_logprobs=top_logprobs,
+            client=client,
+        ),
+        _sampling(body),
+        body.n or 1,
+        _keep_alive(body),
+        bool(body.stream),
+        bool(options and options.include_usage),
+    )
+
+
+def _with_readable_calls(messages: Sequence[Any]) -> list[Any]:
+    """Return messages in which every call has arguments that can be read.
+
+    Models write bad JSON, and clients send it back. What cannot be read is given to the model as it stood: refused, it
+    would make an agent repeat the same request for ever (hermes-agent issue 12068).
+    """
+    return [
+        {**message, "tool_calls": [_readable_call(call) for call in message["tool_calls"]]}
+        if isinstance(message, dict) and isinstance(message.get("tool_calls"), list)
+        else message
+        for message in messages
+    ]
+
+
+def _readable_call(call: Any) -> Any:  # noqa: ANN401 - as it was sent
+    function = call.get("function") if isinstance(call, dict) else None
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(arguments, str) or not arguments.strip():
+        return call
+    return call if _is_object(arguments) else {**call, "function": {**function, "arguments": {"arguments": arguments}}}
+
+
+def _is_object(text: str) -> bool:
+    try:
+        value = json.loads(text, strict=False)
+        normalize.check(value, "arguments")
+    except (ValueError, RecursionError, UsageError):
+        return False
+    return isinstance(value, dict)
+
+
+def _refuse(body: SharedFields) -> None:
+    """Refuse fields that would change the result and are not supported."""
+    for name, value in (body.model_extra or {}).items():
+        if value is not None and name in REFUSED and value not in REFUSED[name]:
+            hint = _INSTEAD.get(name, "leave it out: nothing here would do what it says.")
+            raise UsageError("is not supported.", field=name, hint=hint)
+    if (body.min_tokens or 0) > 0 and not body.ignore_eos:
+        hint = "set ignore_eos, and max_tokens."
+        raise UsageError("is not supported without ignore_eos.", field="min_tokens", hint=hint)
+
+
+def _sampling(body: SharedFields) -> dict[str, Any]:
+    given = {option: value for name, option in _SAMPLING.items() if (value := getattr(body, name)) is not None}
+    if body.dry_sequence_breakers is not None:
+        given["dry_breakers"] = tuple(map(normalize.repaired, body.dry_sequence_breakers))
+    if body.logit_bias:
+        given["logit_bias"] = tuple((_token(token), bias) for token, bias in body.logit_bias.items())
+    if body.seed is not None and body.seed >= 0:
+        given["seed"] = body.seed % (MAX_SEED + 1)
+    try:
+        SamplingOptions(**given)
+    except UsageError as error:
+        names = [
+            name for name, option in _SAMPLING.items() if option == error.field and getattr(body, name) is not None
+        ]
+        raise UsageError(error.reason, field=names[-1] if names else error.field, hint=error.hint) from None
+    return given
+
+
+def _token(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):  # noqa: PLR2004 - more than any vocabulary has
+        hint = "POST /tokenize tells ids."
+        raise UsageError(f"has {text[:40]!r}, which is no token id.", field="logit_bias", hint=hint)
+    return int(text)
+
+
+def _keep_alive(body: SharedFields) -> float | None:
+    if body.keep_alive is None:
+        return SERVER_KEEP_ALIVE
+    try:
+        return seconds(body.keep_alive)
+    except UsageError as error:
+        raise UsageError("is no duration.", field="keep_alive", hint=error.hint) from None

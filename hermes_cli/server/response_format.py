@@ -1,0 +1,206 @@
+"""The format that an answer has to have, and the tool calls that it may make, in all the fields that say so.
+
+OpenAI's `response_format`, `tools` and `tool_choice`; `json_schema` and `grammar` of llama.cpp's server; `guided_…` and
+`structured_outputs` of vLLM. Words of a schema or tool that cannot be enforced are refused only where it says `strict`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hermes_cli.errors import UsageError
+from hermes_cli.prompting import structured_output
+from hermes_cli.prompting.normalize import check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar
+    from hermes_cli.server.openai.requests import SharedFields
+
+T = TypeVar("T")
+
+_FORMATS = 'there are {"type": "text"}, {"type": "json_object"} and {"type": "json_schema", "json_schema": {…}}.'
+_ONE = "ask for one of them."
+_LARK = "%llguidance"
+_compilers = ThreadPoolExecutor(2, "constraints")  # of their own: nothing else waits for many or slow grammars
+
+
+@dataclass(frozen=True)
+class ResponseFormat:
+    """The format of an answer.
+
+    Attributes:
+        grammar: that enforces it.
+        schema: what the model is told of it: a JSON schema, or True for any JSON object.
+    """
+
+    grammar: AnswerGrammar
+    schema: Mapping[str, Any] | bool = False
+
+
+async def parse(body: SharedFields) -> ResponseFormat | None:
+    """Return the format that a request asks for, None for any text.
+
+    Raises:
+        UsageError: it makes no sense, or cannot be enforced; the message says why.
+    """
+    given = [
+        (name, value) for name in _PARSERS if (value := getattr(body, name)) is not None and not _is_any_text(value)
+    ]
+    if not given:
+        return None
+    name, value = given[0]
+    if len(given) > 1:
+        raise UsageError(f"cannot go together with {name}.", field=given[1][0], hint=_ONE)
+    return await _in_thread(lambda: _PARSERS[name](name, value))
+
+
+async def parse_calls(tools: Sequence[dict[str, Any]], tool_choice: object, *, parallel: bool) -> ToolGrammar | None:
+    """Return the grammar of the calls that are possible, None where there are no tools.
+
+    Raises:
+        UsageError: a tool cannot be used, or the choice makes no sense.
+    """
+    mode, offered = _allowed_tools(tool_choice, tools)
+
+    def compile_tools() -> ToolGrammar | None:
+        return _enforced("tools", lambda: structured_output.tool_calls(offered, mode, parallel=parallel, notes=[]))
+
+    return await _in_thread(compile_tools)
+
+
+def _is_any_text(value: object) -> bool:
+    return isinstance(value, dict) and value.get("type") == "text"
+
+
+def _allowed_tools(choice: object, tools: Sequence[dict[str, Any]]) -> tuple[Any, Sequence[dict[str, Any]]]:
+    """Return the choice as `structured_output` takes it, and the tools that may be called."""
+    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+        return "auto" if choice is None else choice, tools
+    allowed = choice.get("allowed_tools")
+    allowed = allowed if isinstance(allowed, dict) else choice  # Responses have it flat
+    mode, listed, field = allowed.get("mode", "auto"), allowed.get("tools"), "tool_choice.allowed_tools"
+    if mode not in ("auto", "required") or not isinstance(listed, list) or not listed:
+        raise UsageError("needs a mode (auto or required) and tools.", field=field, hint="name some of the tools.")
+    known = {tool["function"]["name"]: tool for tool in tools}
+    names = [_tool_name(tool) for tool in listed]
+    if missing := [name for name in names if name not in known]:
+        hint = f"offered are: {', '.join(known) or 'none'}."
+        raise UsageError(f"names {missing[0]}.", field=f"{field}.tools", hint=hint)
+    return mode, [known[name] for name in dict.fromkeys(names)]
+
+
+def _tool_name(tool: object) -> str:
+    function = tool.get("function", tool) if isinstance(tool, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    return name if isinstance(name, str) else json.dumps(tool, default=str)[:80]
+
+
+def _response_format(field: str, given: dict[str, Any]) -> ResponseFormat:
+    kind = given.get("type")
+    if kind == "json_object":
+        schema = given.get("schema")  # as llama.cpp's server and others have it
+        return _json(f"{field}.schema", schema) if schema is not None else _any_object()
+    if kind != "json_schema":
+        raise UsageError(f"is {json.dumps(kind, default=str)[:40]}.", field=f"{field}.type", hint=_FORMATS)
+    inner = given.get("json_schema", given)
+    if not isinstance(inner, dict):
+        raise UsageError("must be an object.", field=f"{field}.json_schema", hint=_FORMATS)
+    if inner.get("schema") is None:
+        return _any_object()
+    strict = inner.get("strict")
+    if not isinstance(strict, bool | None):
+        raise UsageError("must be true or false.", field=f"{field}.json_schema.strict", hint="leave it out.")
+    path = f"{field}.json_schema.schema" if inner is not given else f"{field}.schema"
+    return _json(path, inner["schema"], strict=bool(strict))
+
+
+def _json(field: str, schema: Any, *, strict: bool = False) -> ResponseFormat:  # noqa: ANN401 - as it was sent
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except (ValueError, RecursionError):
+            raise UsageError("is no JSON.", field=field, hint="send a JSON schema.") from None
+    if schema == {}:
+        return _any_object()
+
+    def compile_schema() -> AnswerGrammar:
+        check(schema, field)
+        return structured_output.json_schema(schema, strict=strict, notes=None if strict else [])
+
+    return ResponseFormat(_enforced(field, compile_schema), schema if isinstance(schema, dict) else False)
+
+
+def _any_object() -> ResponseFormat:
+    return ResponseFormat(structured_output.json_object(), schema=True)
+
+
+def _regex(field: str, pattern: Any) -> ResponseFormat:  # noqa: ANN401 - as it was sent
+    return ResponseFormat(_enforced(field, lambda: structured_output.regex(_text(field, pattern))))
+
+
+def _choice(field: str, options: Any) -> ResponseFormat:  # noqa: ANN401 - as it was sent
+    if not isinstance(options, list):
+        raise UsageError("must be a list of texts.", field=field, hint='write it like this: ["yes", "no"].')
+    return ResponseFormat(_enforced(field, lambda: structured_output.choice(options)))
+
+
+def _grammar(field: str, grammar: Any) -> ResponseFormat:  # noqa: ANN401 - as it was sent
+    text = _text(field, grammar)
+    if text.lstrip().startswith(_LARK):
+        first, _, text = text.lstrip().partition("\n")
+        if first.strip() not in (_LARK, _LARK + " {}"):
+            raise UsageError("has options for llguidance.", field=field, hint=f"begin it with `{_LARK} {{}}`.")
+        return ResponseFormat(_enforced(field, lambda: structured_output.lark(text)))
+    compile_grammar = structured_output.gbnf if "::=" in text else structured_output.lark
+    return ResponseFormat(_enforced(field, lambda: compile_grammar(text)))
+
+
+def _structured(field: str, given: dict[str, Any]) -> ResponseFormat:
+    if given.get("json_object") is True:
+        return _any_object()
+    wanted = [name for name in _STRUCTURED if given.get(name) is not None]
+    if len(wanted) != 1:
+        raise UsageError(f"must have one of {', '.join(_STRUCTURED)}.", field=field, hint=_ONE)
+    return _STRUCTURED[wanted[0]](f"{field}.{wanted[0]}", given[wanted[0]])
+
+
+def _text(field: str, given: object) -> str:
+    if not isinstance(given, str):
+        raise UsageError("must be a text.", field=field, hint="see docs/constraints.md.")
+    return given
+
+
+def _enforced(field: str, compile_it: Callable[[], T]) -> T:
+    """Compile a grammar; errors name the field."""
+    try:
+        return compile_it()
+    except UsageError as error:
+        if error.field:
+            raise
+        raise UsageError(f"cannot be used: {error.reason}", field=field, hint=error.hint) from None
+
+
+async def _in_thread(compile_it: Callable[[], T]) -> T:
+    """Compile a grammar while others are served: it may take up to a second."""
+    return await asyncio.get_running_loop().run_in_executor(_compilers, compile_it)
+
+
+_STRUCTURED: dict[str, Callable[[str, Any], ResponseFormat]] = {
+    "json": _json,
+    "regex": _regex,
+    "choice": _choice,
+    "grammar": _grammar,
+}
+_PARSERS: dict[str, Callable[[str, Any], ResponseFormat]] = {
+    "response_format": _response_format,
+    "json_schema": _json,
+    "grammar": _grammar,
+    **{f"guided_{name}": parser for name, parser in _STRUCTURED.items()},
+    "structured_outputs": _structured,
+}

@@ -1,0 +1,213 @@
+"""Sockets that a server listens on, and the limits of the connections to them.
+
+Sockets are bound before anything is loaded, so that a port in use is reported at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.server.security import is_loopback
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterator, Sequence
+
+OTHER_FILES = 256  # engines, logs, what Python opens
+WAITING = 2048  # connections that may wait to be accepted; the kernel allows fewer
+_ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # such as ::1 where there is no IPv6
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listen on all addresses of a host; with port 0 on one that is free.
+
+    Raises:
+        UsageError: there is no such host, or it is not this machine.
+        HermesError: the port is in use or not allowed.
+    """
+    sockets: list[socket.socket] = []
+    refused: OSError | None = None
+    try:
+        for family, address in _addresses(host, port):
+            try:
+                sockets.append(_bound(family, address, port or (port_of(sockets) if sockets else 0)))
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise
+                refused = error
+        if not sockets:
+            raise UsageError(
+                f"--host {host} is no address of this machine ({_reason(refused)}).",
+                hint="use 127.0.0.1 for this machine alone, 0.0.0.0 for all its addresses.",
+            )
+    except OSError as error:
+        _close(sockets)
+        raise _unavailable(host, port, error) from None
+    return sockets
+
+
+def allow_files(connections: int) -> None:
+    """Raise the limit of open files to what so many connections take, as far as the system allows."""
+    if sys.platform == "win32":  # it has no such limit
+        return
+    import resource  # noqa: PLC0415 - not everywhere
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def port_of(sockets: Sequence[socket.socket]) -> int:
+    """Return the port that was bound."""
+    port: int = sockets[0].getsockname()[1]
+    return port
+
+
+def only_loopback(sockets: Sequence[socket.socket]) -> bool:
+    """Return whether nobody but this machine can connect."""
+    return all(is_loopback(listening.getsockname()[0]) for listening in sockets)
+
+
+def _addresses(host: str, port: int) -> Iterator[tuple[socket.AddressFamily, str]]:
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else "no name can be like this"
+        raise UsageError(f"there is no host {host}: {reason}.", hint="check --host.") from None
+    families = (socket.AF_INET, socket.AF_INET6)
+    yield from dict.fromkeys((family, str(address[0])) for family, _, _, _, address in infos if family in families)
+
+
+def _bound(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    # asyncio turns Nagle's algorithm off only where the protocol is given; else short answers wait 40 ms for an ACK.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not to wait for connections that have ended
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # notices clients that vanished without a word
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # on Windows another program could take over the port
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        if family == socket.AF_INET6:  # set in both cases: systems differ in their defaults
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address != "::")
+        bound.bind((address, port))
+        bound.listen(WAITING)
+    except OSError:
+        bound.close()
+        raise
+    bound.setblocking(False)  # noqa: FBT003 - as the event loop needs it
+    return bound
+
+
+def _unavailable(host: str, port: int, error: OSError) -> HermesError:
+    if error.errno == errno.EADDRINUSE:
+        return HermesError(
+            f"port {port} of {host} is in use by another program.",
+            hint="take another one: --port 0 takes any that is free.",
+        )
+    if error.errno == errno.EACCES:
+        return HermesError(f"port {port} needs the rights of an administrator.", hint="take one from 1024 on.")
+    return HermesError(f"nothing can listen on {host}, port {port}: {_reason(error)}.", hint="check --host and --port.")
+
+
+def _reason(error: OSError | None) -> str:
+    return (error.strerror if error else None) or str(error)
+
+
+def _close(sockets: Sequence[socket.socket]) -> None:
+    for bound in sockets:
+        bound.close()
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """Limits of a client, in seconds, and of the number of connections."""
+
+    head: float
+    reading: float
+    connections: int
+
+
+class LimitedConnection(H11Protocol):
+    """One connection of a client, held to time limits that uvicorn does not have; `limited_connection` makes the class.
+
+    A head has to be whole soon after its first byte, or after the connection is made (slowloris); what a client does
+    not read must not pile up here for ever; and there are only so many connections at once.
+    """
+
+    limits: ConnectionLimits
+    _head_timer: asyncio.TimerHandle | None = None
+    _reading_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Expect a head, unless there are too many connections."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            transport.abort()
+        else:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timers."""
+        self._stop_timers()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Stop the timer of the head once it is whole."""
+        if self._between_requests and self._head_timer is None:
+            self._expect_head()
+        super().data_received(data)
+        if not self._between_requests and self._head_timer:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def pause_writing(self) -> None:
+        """Limit the time in which the client reads nothing."""
+        super().pause_writing()
+        if self._reading_timer is None:
+            self._reading_timer = self.loop.call_later(self.limits.reading, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read."""
+        super().resume_writing()
+        if self._reading_timer:
+            self._reading_timer.cancel()
+            self._reading_timer = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer to what is no HTTP; in the middle of a reply, hang up."""
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE} and self._between_requests:
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
+
+    @property
+    def _between_requests(self) -> bool:
+        """Return whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # None at first
+
+    def _expect_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.limits.head, self.transport.abort)
+
+    def _stop_timers(self) -> None:
+        for timer in (self._head_timer, self._reading_timer):
+            if timer:
+                timer.cancel()
+
+
+def limited_connection(limits: ConnectionLimits) -> type[LimitedConnection]:
+    """Return the class of connections for uvicorn."""
+    attributes: dict[str, Any] = {"limits": limits}
+    return type("Connection", (LimitedConnection,), attributes)
