@@ -35,8 +35,8 @@ def show_files(listing: HubRepository, names: frozenset[str], console: Console) 
     """Print the files of a repository."""
     console.text(f"\nFiles at revision {listing.revision}\n")
     rows = [
-        (f"  {one.path}", gigabytes(one.bytes), quantization_in_file_name(one.path.rpartition("/")[2], names) or "")
-        for one in listing.files
+        (f"  {file.path}", gigabytes(file.bytes), quantization_in_file_name(file.path.rpartition("/")[2], names) or "")
+        for file in listing.files
     ]
     console.table(("  FILE", "SIZE", "QUANTIZATION"), rows, right=("SIZE",))
 

@@ -39,7 +39,7 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> 
     console.text("\nFiles\n")
     if offered:
         titles = ("  NAME", "SIZE", "FROM", "BITS/WEIGHT", "LOSS", "HERE", "REPOSITORY")
-        console.table(titles, [_row(one, catalogue) for one in offered], right=NUMBERS)
+        console.table(titles, [_row(variant, catalogue) for variant in offered], right=NUMBERS)
     else:
         console.text(f"  none known{': ' + model.gguf_note if model.gguf_note else ''}\n")
     if model.gguf:
@@ -50,7 +50,7 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> 
         {
             **model_summary(model),
             "facts": as_plain(model),
-            "variants": [variant_document(one, catalogue) for one in offered],
+            "variants": [variant_document(variant, catalogue) for variant in offered],
             "template": _template(model),
             "prompt_example": _example(model),
         }

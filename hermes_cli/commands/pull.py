@@ -162,16 +162,16 @@ def _write_document(
         return
     document = {
         "event": event,
-        "models": [{"name": one.name, "repository": one.repo} for one in targets],
+        "models": [{"name": target.name, "repository": target.repo} for target in targets],
         "files": [
             {
-                "file": one.file,
-                "path": str(one.path),
-                "bytes": one.size,
-                "bytes_here": one.here,
-                "verified": one.verified,
+                "file": state.file,
+                "path": str(state.path),
+                "bytes": state.size,
+                "bytes_here": state.here,
+                "verified": state.verified,
             }
-            for one in states
+            for state in states
         ],
         "paths": paths,
     }

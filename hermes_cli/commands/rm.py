@@ -66,7 +66,7 @@ def command(
         {
             "removed": [str(path) for path in (*removal.names, *removal.partials)],
             "freed_bytes": freed,
-            "not_freed": [{"path": str(one.path), "reason": one.reason} for one in removal.kept],
+            "not_freed": [{"path": str(file.path), "reason": file.reason} for file in removal.kept],
         }
     )
 

@@ -17,8 +17,7 @@ from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.server.app import EVERYWHERE
-from hermes_cli.server.planning import AGENT_CONTEXT, plan_models
-from hermes_cli.server.room import check_room
+from hermes_cli.server.planning import AGENT_CONTEXT, check_room, plan_models
 from hermes_cli.server.run import ServerInfo, ServerParts, serve
 
 if TYPE_CHECKING:
