@@ -313,10 +313,8 @@ def draft_candidates(model: CatalogModel, catalogue: Catalogue) -> tuple[Catalog
     The smallest comes first because its drafts are nearly as good as those of a larger sibling, at a fraction of the
     time and memory.
     """
-    recommendations = (
-        one for one in catalogue.models if _same_tokens(one, model) and _share(one, model) <= LARGEST_SHARE
-    )
-    return tuple(sorted(recommendations, key=_work))
+    smaller = (one for one in catalogue.models if _same_tokens(one, model) and _share(one, model) <= LARGEST_SHARE)
+    return tuple(sorted(smaller, key=_work))
 
 
 def _same_tokens(one: CatalogModel, other: CatalogModel) -> bool:
