@@ -10,8 +10,8 @@ from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import DraftPlan
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.drafts import draft_candidates
 from hermes_cli.planning.fitted_plan import remaining_machine
+from hermes_cli.planning.recommend import draft_candidates
 from hermes_cli.store.library import find
 
 if TYPE_CHECKING:

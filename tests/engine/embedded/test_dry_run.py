@@ -22,8 +22,7 @@ from scripted_child import program
 from skeleton import metadata, write_skeleton
 
 from hermes_cli.catalog.load import shipped_catalogue
-from hermes_cli.catalog.models import Architecture, Yarn
-from hermes_cli.catalog.tensors import model_tensors
+from hermes_cli.catalog.models import Architecture, Yarn, model_tensors
 from hermes_cli.engine.embedded import child as child_module
 from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.child import Child
