@@ -1,5 +1,6 @@
 # make demo   sets up .venv and runs the built-in model once
-# make test   sets up what the tests need and runs lint, types and tests
+# make test   sets up what the tests need and runs lint, types and tests, in WORKERS processes
+# make quick  the tests that need no process, server or model; make test-all also those that take long
 # make lock   writes constraints.txt and constraints-clients.txt anew: the versions that the others install
 # make bench  measures the engine next to llama-server; MODEL=file.gguf for a model of your own
 #
@@ -8,7 +9,6 @@
 PYTHON ?= python3
 VENV := .venv
 CONSTRAINTS := constraints.txt
-QUICK := tests/catalog tests/gguf tests/hardware tests/planning tests/prompting tests/engine/test_request.py tests/test_cli.py
 
 # LATEST=1 takes the newest versions that pyproject.toml allows, in an environment of its own, each time anew.
 ifdef LATEST
@@ -27,6 +27,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV := .venv/uv/bin/uv
 LOCK := $(UV) pip compile --quiet --universal --upgrade --no-annotate --python-version 3.11 --custom-compile-command 'make lock'
 
+WORKERS ?= auto
+# Tests of one file stay together: they share servers, models and what was computed.
+PARALLEL := --numprocesses=$(WORKERS) --dist=loadscope
+
 GIVEN_CMAKE_ARGS := $(CMAKE_ARGS)
 # Only libllama and ggml are built, see tools/lean-llama.cmake. What you set yourself (a GPU, say) comes after and wins.
 export CMAKE_ARGS := "-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/tools/lean-llama.cmake" $(CMAKE_ARGS)
@@ -43,13 +47,13 @@ test: $(VENV)/test-installed $(VENV)/clients-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/test-installed $(VENV)/clients-installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) --long
 
 quick: $(VENV)/test-installed
-	$(BIN)/python -m pytest -n auto -m "not slow" $(QUICK)
+	$(BIN)/python -m pytest $(PARALLEL) --quick
 
 # The lower bounds of pyproject.toml, tried: the oldest versions that it allows, but for the processor's own llama.cpp.
 test-lowest: $(UV)
@@ -72,7 +76,7 @@ test-pythons: $(VENV)/installed
 	done
 
 test-wheel: $(VENV)/test-installed
-	$(BIN)/python -m pytest tests/test_install.py -k wheel
+	$(BIN)/python -m pytest --long tests/test_install.py -k wheel
 
 lock: $(UV)
 	$(LOCK) pyproject.toml --group build --group test --output-file constraints.txt

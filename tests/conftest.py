@@ -54,7 +54,8 @@ def clean_environment() -> dict[str, str]:
     kept = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("HERMES_", "_HERMES")) and key not in {"NO_COLOR", "FORCE_COLOR", "COMP_WORDS"}
+        if not key.startswith(("HERMES_", "_HERMES"))
+        and key not in {"NO_COLOR", "FORCE_COLOR", "COMP_WORDS", "COLUMNS", "LINES"}
     }
     # The demo is no faster on two threads, and those wait for each other whenever anything else runs.
     return {**kept, "HERMES_LLM_THREADS": "1"}

@@ -13,7 +13,7 @@ from conftest import REPOSITORY, clean_environment
 from openai import OpenAI
 from server_rig import hermes_serve
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 PROGRAMS = "Scripts" if os.name == "nt" else "bin"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -86,6 +87,7 @@ def _bare(ram: int, bandwidth: float) -> Machine:
     )
 
 
+@cache
 def machines() -> dict[str, Machine]:
     """Every machine of the table by its name."""
     found: dict[str, Machine] = {}
@@ -114,14 +116,19 @@ def _line(pick: Recommendation | None, purpose: Purpose) -> str:
     return f"    {purpose:<13} {pick.variant.name:<24} {settings} {where:<11} {pick.speed.expected:5.1f} tokens/s"
 
 
+@cache
+def ranked(machine: str, purpose: Purpose) -> tuple[Recommendation, ...]:
+    """Everything that fits a machine of the table, the best first."""
+    return tuple(recommendations(shipped_catalogue(), machines()[machine], RecommendOptions(purpose)))
+
+
 def table() -> str:
     """The picks, a block for each machine."""
-    catalogue = shipped_catalogue()
     lines = []
-    for name, machine in machines().items():
+    for name in machines():
         lines.append(name)
         for purpose in PURPOSES:
-            found = recommendations(catalogue, machine, RecommendOptions(purpose))
+            found = ranked(name, purpose)
             lines.append(_line(found[0] if found else None, purpose))
     return "\n".join(lines) + "\n"
 

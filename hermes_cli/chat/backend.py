@@ -1,4 +1,4 @@
-"""What answers a conversation: a model in this program's engine, or one behind an address (endpoint/)."""
+"""The backend that answers a conversation: a model in this program's engine, or one behind an address (endpoint/)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class ChatBackend(Protocol):
 
     @property
     def supports_reasoning(self) -> bool | None:
-        """Whether the model can reason before it answers; None if unknown."""
+        """Return whether the model can reason before it answers; None if unknown."""
 
     @property
     def supports_tools(self) -> bool | None:
-        """Whether the model can call tools; None if unknown."""
+        """Return whether the model can call tools; None if unknown."""
 
     @property
     def details(self) -> Mapping[str, Any]:
@@ -79,12 +79,12 @@ class LocalBackend:
 
     @property
     def supports_reasoning(self) -> bool:
-        """Whether the prompt format can ask for reasoning."""
+        """Return whether the prompt format can ask for reasoning."""
         return self._model.choice.format.reasons
 
     @property
     def supports_tools(self) -> bool:
-        """Whether the prompt format has tools."""
+        """Return whether the prompt format has tools."""
         return self._model.choice.format.takes_tools
 
     async def generate(

@@ -1,4 +1,4 @@
-"""What slash commands can read and change."""
+"""The state that slash commands can read and change."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ReplContext:
 
     @property
     def backend(self) -> ChatBackend:
-        """What answers it."""
+        """The backend that answers it."""
         return self.agent.backend
 
     @property

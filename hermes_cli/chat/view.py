@@ -1,4 +1,4 @@
-"""How turns are shown: the View protocol, and PlainView for a single question, whose answer a pipe may read.
+"""Views of turns: the View protocol, and PlainView for a single question, whose answer a pipe may read.
 
 Text of models and tools is data: views never obey control characters in it.
 """

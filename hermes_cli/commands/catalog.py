@@ -78,11 +78,11 @@ def refresh(
         if not isinstance(reference, CatalogueReference):
             raise NotFoundError(f"{name} is not in the catalogue.", hint="list the models: hermes list")
         models = (reference.model,)
-    repos = list(dict.fromkeys(one.repo for model in models for one in model.gguf))
+    repos = list(dict.fromkeys(repository.repo for model in models for repository in model.gguf))
     known = read_overlay()
     learned, missing = _ask(repos, console)
     path = write_overlay({**known, **learned})
-    files = sum(len(one.files) for one in learned.values())
+    files = sum(len(entry.files) for entry in learned.values())
     console.note(f"{len(learned)} of {len(repos)} repositories, {files} files; kept in {path}")
     console.document({"repositories": sorted(learned), "files": files, "missing": missing, "overlay": str(path)})
 

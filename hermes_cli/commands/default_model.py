@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hermes_cli.commands.asking import agreed
-from hermes_cli.commands.units import gigabytes
 from hermes_cli.console import Voice
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.models.resolve import recommended
+from hermes_cli.units import gigabytes
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue

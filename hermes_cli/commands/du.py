@@ -14,18 +14,18 @@ def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoCo
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
     from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.commands.units import gigabytes  # noqa: PLC0415
     from hermes_cli.store.inventory import inventory  # noqa: PLC0415
     from hermes_cli.store.usage import usage  # noqa: PLC0415
+    from hermes_cli.units import gigabytes  # noqa: PLC0415
 
     found = usage(inventory(load_catalogue()))
     rows = [
-        (gigabytes(one.bytes), one.model.name, "also used elsewhere" if one.used_elsewhere else "")
-        for one in found.models
+        (gigabytes(model.bytes), model.model.name, "also used elsewhere" if model.used_elsewhere else "")
+        for model in found.models
     ]
     rows += [
-        (gigabytes(one.bytes), one.repo, f"{one.count} unfinished: hermes rm --partial {one.repo}")
-        for one in found.partial
+        (gigabytes(partial.bytes), partial.repo, f"{partial.count} unfinished: hermes rm --partial {partial.repo}")
+        for partial in found.partial
     ]
     if found.other:
         rows.append((gigabytes(found.other), "other files in the Hub's cache", "no models of llama.cpp: hf cache ls"))
@@ -38,14 +38,17 @@ def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoCo
         {
             "models": [
                 {
-                    "name": one.model.name,
-                    "repository": one.model.repo,
-                    "disk_bytes": one.bytes,
-                    "used_elsewhere": one.used_elsewhere,
+                    "name": model.model.name,
+                    "repository": model.model.repo,
+                    "disk_bytes": model.bytes,
+                    "used_elsewhere": model.used_elsewhere,
                 }
-                for one in found.models
+                for model in found.models
             ],
-            "partial": [{"repository": one.repo, "files": one.count, "disk_bytes": one.bytes} for one in found.partial],
+            "partial": [
+                {"repository": partial.repo, "files": partial.count, "disk_bytes": partial.bytes}
+                for partial in found.partial
+            ],
             "other_bytes": found.other,
             "total_bytes": found.total,
             "disk": {"path": str(paths.models_dir()), "total_bytes": found.disk.total, "free_bytes": found.disk.free},

@@ -78,7 +78,7 @@ def _source(name: str, catalogue: Catalogue) -> ExportSource:
     from hermes_cli.store.library import find  # noqa: PLC0415
 
     file = find(ModelNames(catalogue).parse(name), catalogue)
-    models = (one for one in inventory(catalogue) if any(file.path in part.paths for part in one.files))
+    models = (model for model in inventory(catalogue) if any(file.path in part.paths for part in model.files))
     model = next(models, None)
     return ExportSource(file.name, shards(file.path), model.repo if model else None, model.model if model else None)
 

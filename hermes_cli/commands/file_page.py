@@ -7,10 +7,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.catalog.load import load_catalogue
-from hermes_cli.catalog.quantizations import quantization_in_file_name
-from hermes_cli.commands.units import billions, gigabytes
+from hermes_cli.catalog.variants import quantization_in_file_name
 from hermes_cli.errors import UsageError
 from hermes_cli.gguf.types import FILE_TYPES
+from hermes_cli.units import billions, gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +35,8 @@ def show_files(listing: HubRepository, names: frozenset[str], console: Console) 
     """Print the files of a repository."""
     console.text(f"\nFiles at revision {listing.revision}\n")
     rows = [
-        (f"  {one.path}", gigabytes(one.bytes), quantization_in_file_name(one.path.rpartition("/")[2], names) or "")
-        for one in listing.files
+        (f"  {file.path}", gigabytes(file.bytes), quantization_in_file_name(file.path.rpartition("/")[2], names) or "")
+        for file in listing.files
     ]
     console.table(("  FILE", "SIZE", "QUANTIZATION"), rows, right=("SIZE",))
 

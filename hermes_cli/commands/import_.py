@@ -48,7 +48,7 @@ def command(
         raise NotFoundError(f"there is no GGUF file in {folder}.", hint="give the folder that holds the models.")
     catalogue = load_catalogue()
     imported: list[ImportedModel] = []
-    skipped = [one for one in found if isinstance(one, SkippedFile)]
+    skipped = [file for file in found if isinstance(file, SkippedFile)]
     for model in found:
         if not isinstance(model, FoundModel):
             continue
@@ -91,29 +91,29 @@ def _import(found: FoundModel, catalogue: Catalogue, console: Console, *, copy: 
 
 
 def _show(imported: list[ImportedModel], skipped: list[SkippedFile], console: Console, *, dry_run: bool) -> None:
-    from hermes_cli.commands.units import gigabytes  # noqa: PLC0415 - as above
     from hermes_cli.store.identify import EVIDENCE_TEXTS  # noqa: PLC0415
+    from hermes_cli.units import gigabytes  # noqa: PLC0415 - as above
 
     if imported:
         rows = [
             (
-                one.name,
-                gigabytes(one.bytes),
-                one.how or "not yet",
-                EVIDENCE_TEXTS[one.identity.evidence],
-                str(one.paths[0]),
+                model.name,
+                gigabytes(model.bytes),
+                model.how or "not yet",
+                EVIDENCE_TEXTS[model.identity.evidence],
+                str(model.paths[0]),
             )
-            for one in imported
+            for model in imported
         ]
         console.table(TITLES, rows, right=("SIZE",))
     for file in skipped:
         console.warn(f"left out: {file.reason}")
-    if any(one.how == "symbolic link" for one in imported):
+    if any(model.how == "symbolic link" for model in imported):
         console.note("a symbolic link needs its original: if that goes, so does the model here")
     console.document(
         {
-            "imported": [_document(one) for one in imported],
-            "skipped": [{"path": str(one.path), "reason": one.reason} for one in skipped],
+            "imported": [_document(model) for model in imported],
+            "skipped": [{"path": str(file.path), "reason": file.reason} for file in skipped],
             "dry_run": dry_run,
         }
     )
@@ -121,16 +121,16 @@ def _show(imported: list[ImportedModel], skipped: list[SkippedFile], console: Co
         raise NotFoundError("nothing was imported.", hint="give the path of a model in GGUF format.")
 
 
-def _document(one: ImportedModel) -> dict[str, object]:
-    identity = one.identity
+def _document(model: ImportedModel) -> dict[str, object]:
+    identity = model.identity
     return {
-        "name": one.name,
+        "name": model.name,
         "model": identity.model.short if identity.model else None,
         "quantization": identity.quantization,
         "identified_by": identity.evidence,
         "repository": identity.known[0].repo if identity.known else None,
-        "how": one.how,
-        "bytes": one.bytes,
-        "originals": [str(path) for path in one.originals],
-        "paths": [str(path) for path in one.paths],
+        "how": model.how,
+        "bytes": model.bytes,
+        "originals": [str(path) for path in model.originals],
+        "paths": [str(path) for path in model.paths],
     }

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hermes_cli.catalog.load import load_catalogue
-from hermes_cli.catalog.quantizations import normalize_name
-from hermes_cli.catalog.variants import Variant, preferred_variants, variants
+from hermes_cli.catalog.variants import Variant, normalize_name, preferred_variants, variants
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
-from hermes_cli.commands.units import billions, gigabytes
 from hermes_cli.errors import UsageError
 from hermes_cli.store.disk import bytes_on_disk
 from hermes_cli.store.inventory import InstalledModel, InstalledState, inventory
 from hermes_cli.store.library import installed, installed_quantizations
+from hermes_cli.units import billions, gigabytes
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel, Catalogue, DemoModel
@@ -60,19 +59,20 @@ def command(
         chosen = {model.id for model in models}
         every_model = len(models) == len(catalogue.models)
         _show_installed(
-            [one for one in inventory(catalogue) if every_model or (one.model and one.model.id in chosen)], console
+            [entry for entry in inventory(catalogue) if every_model or (entry.model and entry.model.id in chosen)],
+            console,
         )
     elif every:
-        _show_variants([one for model in models for one in variants(model)], console)
+        _show_variants([variant for model in models for variant in variants(model)], console)
     else:
         _show_models(models, catalogue.demo if generation is None else None, console)
 
 
 def _show_installed(found: list[InstalledModel], console: Console) -> None:
     if found:
-        rows = [(one.name, gigabytes(one.bytes), _state(one), _revisions(one), one.file) for one in found]
+        rows = [(entry.name, gigabytes(entry.bytes), _state(entry), _revisions(entry), entry.file) for entry in found]
         console.table(INSTALLED_TITLES, rows, right=("SIZE",))
-    console.document({"models": [installed_document(one) for one in found]})
+    console.document({"models": [installed_document(entry) for entry in found]})
     if found:
         console.note("verified: has the hash that the Hub publishes, and not changed since · hash again: hermes verify")
     else:
@@ -87,23 +87,23 @@ def _revisions(model: InstalledModel) -> str:
     return ", ".join(revision[:7] for revision in model.revisions) if model.repo else "imported"
 
 
-def installed_document(one: InstalledModel) -> dict[str, Any]:
+def installed_document(entry: InstalledModel) -> dict[str, Any]:
     """Return an installed model for `--json`; keys are documented in docs/library.md."""
     return {
-        "name": one.name,
-        "model": one.model.short if one.model else None,
-        "quantization": one.quantization,
-        "repository": one.repo,
-        "revisions": list(one.revisions),
-        "file": one.file,
-        "path": str(one.path),
-        "paths": [str(file.path) for file in one.files],
-        "bytes": one.bytes,
-        "disk_bytes": bytes_on_disk(file.path for file in one.files),
-        "files": one.present,
-        "files_expected": one.count,
-        "sha256": [file.sha256 for file in one.files],
-        "state": one.state,
+        "name": entry.name,
+        "model": entry.model.short if entry.model else None,
+        "quantization": entry.quantization,
+        "repository": entry.repo,
+        "revisions": list(entry.revisions),
+        "file": entry.file,
+        "path": str(entry.path),
+        "paths": [str(file.path) for file in entry.files],
+        "bytes": entry.bytes,
+        "disk_bytes": bytes_on_disk(file.path for file in entry.files),
+        "files": entry.present,
+        "files_expected": entry.count,
+        "sha256": [file.sha256 for file in entry.files],
+        "state": entry.state,
     }
 
 
@@ -119,9 +119,9 @@ def _show_models(models: list[CatalogModel], demo: DemoModel | None, console: Co
 
 def _show_variants(found: list[Variant], console: Console) -> None:
     catalogue = load_catalogue()
-    rows = [_variant_row(one, catalogue) for one in found]
+    rows = [_variant_row(variant, catalogue) for variant in found]
     console.table(VARIANT_TITLES, rows, right=("SIZE", "BITS/WEIGHT", "LOSS"))
-    console.document({"variants": [variant_document(one, catalogue) for one in found]})
+    console.document({"variants": [variant_document(variant, catalogue) for variant in found]})
     console.note("loss: KL divergence from F16 in nats, measured on Llama 3 8B; less for larger models")
 
 
@@ -141,7 +141,7 @@ def _of_generation(catalogue: Catalogue, wanted: str | None) -> list[CatalogMode
 
 
 def _model_row(model: CatalogModel) -> tuple[str, ...]:
-    sizes = [one.bytes for one in variants(model) if one.bytes]
+    sizes = [variant.bytes for variant in variants(model) if variant.bytes]
     if not sizes:
         files = "none known"
     elif min(sizes) == max(sizes):
@@ -174,7 +174,7 @@ def _variant_row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:
 
 def model_summary(model: CatalogModel) -> dict[str, Any]:
     """Return a model for `--json`; keys are documented in docs/catalogue.md."""
-    sizes = [one.bytes for one in preferred_variants(model) if one.bytes]
+    sizes = [variant.bytes for variant in preferred_variants(model) if variant.bytes]
     return {
         "name": model.short,
         "id": model.id,

@@ -9,9 +9,9 @@ from hermes_cli.catalog.load import as_plain
 from hermes_cli.catalog.models import RecommendedSampling
 from hermes_cli.catalog.variants import Variant, matching_variants, preferred_variants
 from hermes_cli.commands.list import HERE, model_summary, variant_document
-from hermes_cli.commands.units import billions, gigabytes
 from hermes_cli.prompting.messages import Message
 from hermes_cli.store.library import installed
+from hermes_cli.units import billions, gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> 
     console.text("\nFiles\n")
     if offered:
         titles = ("  NAME", "SIZE", "FROM", "BITS/WEIGHT", "LOSS", "HERE", "REPOSITORY")
-        console.table(titles, [_row(one, catalogue) for one in offered], right=NUMBERS)
+        console.table(titles, [_row(variant, catalogue) for variant in offered], right=NUMBERS)
     else:
         console.text(f"  none known{': ' + model.gguf_note if model.gguf_note else ''}\n")
     if model.gguf:
@@ -50,7 +50,7 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> 
         {
             **model_summary(model),
             "facts": as_plain(model),
-            "variants": [variant_document(one, catalogue) for one in offered],
+            "variants": [variant_document(variant, catalogue) for variant in offered],
             "template": _template(model),
             "prompt_example": _example(model),
         }

@@ -11,6 +11,7 @@ from hermes_cli.commands.asking import agreed
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.console import Voice
 from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.units import gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,26 +108,24 @@ def _show_plan(
     write: Callable[[str], None],
 ) -> None:
     """Write the files, their repositories, the bytes that are here already, and the space that is needed and free."""
-    from hermes_cli.store.disk import format_bytes  # noqa: PLC0415 - as above
-
     for target in targets:
         revision = files[0].revision if len(targets) == 1 and files else ""
         write(f"{target.name} from {target.repo}{f' at {revision[:12]}' if revision else ''}")
     for old, new in {(file.repo, file.current_repo) for file in files if file.renamed}:
         write(f"  {old} is called {new} today")
     for state in states:
-        here = "here already" if state.complete else f"{format_bytes(state.here)} here already" if state.here else ""
-        write(f"  {state.file}  {format_bytes(state.size)}{f'  {here}' if here else ''}")
-    free = "unknown" if space.free is None else format_bytes(space.free)
-    write(f"{format_bytes(space.needed)} to fetch into {space.folder}, {free} free there")
+        here = "here already" if state.complete else f"{gigabytes(state.here)} here already" if state.here else ""
+        write(f"  {state.file}  {gigabytes(state.size)}{f'  {here}' if here else ''}")
+    free = "unknown" if space.free is None else gigabytes(space.free)
+    write(f"{gigabytes(space.needed)} to fetch into {space.folder}, {free} free there")
 
 
 def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None], console: Console) -> None:
     """Write before the download whether the model can be loaded on this machine."""
     if target.variant is None or not target.variant.computed_bytes:
         return
-    from hermes_cli.commands.machine import gibibytes  # noqa: PLC0415 - as above
     from hermes_cli.commands.pull_target import fit_for_chat  # noqa: PLC0415
+    from hermes_cli.units import gibibytes  # noqa: PLC0415
 
     settings, placement = fit_for_chat(target.variant, machine)
     if placement.fits:
@@ -147,9 +146,7 @@ def _confirm(space: SpaceNeeded, console: Console) -> None:
         UsageError: there is nobody to ask.
         HermesError: the answer was no.
     """
-    from hermes_cli.store.disk import format_bytes  # noqa: PLC0415 - as above
-
-    wanted = format_bytes(space.needed)
+    wanted = gigabytes(space.needed)
     answer = agreed(f"Fetch {wanted}? [Y/n] ", console, usually=True)
     if answer is None:
         raise UsageError(f"{wanted} would be fetched, and nobody can be asked.", hint="say it is meant: --yes")
@@ -165,16 +162,16 @@ def _write_document(
         return
     document = {
         "event": event,
-        "models": [{"name": one.name, "repository": one.repo} for one in targets],
+        "models": [{"name": target.name, "repository": target.repo} for target in targets],
         "files": [
             {
-                "file": one.file,
-                "path": str(one.path),
-                "bytes": one.size,
-                "bytes_here": one.here,
-                "verified": one.verified,
+                "file": state.file,
+                "path": str(state.path),
+                "bytes": state.size,
+                "bytes_here": state.here,
+                "verified": state.verified,
             }
-            for one in states
+            for state in states
         ],
         "paths": paths,
     }

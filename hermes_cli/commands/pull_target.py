@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference
-from hermes_cli.catalog.quantizations import find_quantization, normalize_name, quantization_in_file_name
-from hermes_cli.catalog.variants import Variant, default_variant, preferred_variants
+from hermes_cli.catalog.variants import (
+    Variant,
+    default_variant,
+    find_quantization,
+    normalize_name,
+    preferred_variants,
+    quantization_in_file_name,
+)
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.planning.placement import place
@@ -109,13 +115,13 @@ def _variant(
     model: CatalogModel, quantization: str | None, repository: str | None, catalogue: Catalogue, machine: Machine
 ) -> Variant:
     if quantization is None and repository is None:
-        ranked = (one.variant for one in recommendations(catalogue, machine, RecommendOptions()))
+        ranked = (recommendation.variant for recommendation in recommendations(catalogue, machine, RecommendOptions()))
         best = next((variant for variant in ranked if variant.model.id == model.id), None) or default_variant(model)
         if best:
             return best
     fitting = known_variants(model, quantization, repository)
-    preferred = [one for one in preferred_variants(model) if one in fitting]
-    return next((one for one in fitting if one.quantization == "Q4_K_M"), (preferred or fitting)[0])
+    preferred = [variant for variant in preferred_variants(model) if variant in fitting]
+    return next((variant for variant in fitting if variant.quantization == "Q4_K_M"), (preferred or fitting)[0])
 
 
 def _of_variant(variant: Variant, revision: str | None) -> PullTarget:

@@ -11,7 +11,6 @@ import msgspec
 
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.commands.default_model import default_model
-from hermes_cli.commands.machine import gibibytes
 from hermes_cli.console import Voice
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.planned import memory_fault
@@ -19,6 +18,7 @@ from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.server.app import EVERYWHERE
 from hermes_cli.server.run import ServerInfo, ServerParts, serve
 from hermes_cli.server.served_models import AGENT_CONTEXT, model_request, plan_models
+from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import typer
 
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
-from hermes_cli.catalog.quantizations import normalize_name, quantization_in_file_name
+from hermes_cli.catalog.variants import normalize_name, quantization_in_file_name
 from hermes_cli.commands import file_page, model_page
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.errors import NotFoundError
@@ -62,12 +62,12 @@ def _show_repository(wanted: HubReference, catalogue: Catalogue, console: Consol
         "revision": listing.revision,
         "files": [
             {
-                "path": one.path,
-                "bytes": one.bytes,
-                "sha256": one.sha256,
-                "quantization": quantization_in_file_name(one.path.rpartition("/")[2], names),
+                "path": file.path,
+                "bytes": file.bytes,
+                "sha256": file.sha256,
+                "quantization": quantization_in_file_name(file.path.rpartition("/")[2], names),
             }
-            for one in listing.files
+            for file in listing.files
         ],
         "file": file.path,
         **file_page.document(header),
@@ -80,18 +80,18 @@ def _choose_file(wanted: HubReference, files: list[HubFile], names: frozenset[st
     if not files:
         raise NotFoundError(f"{wanted.repo} has no GGUF files.", hint="look for a repository whose name ends in -GGUF.")
     if wanted.file:
-        matching = [one for one in files if one.path == wanted.file]
+        matching = [file for file in files if file.path == wanted.file]
     else:
         typed = normalize_name(wanted.quantization or "")
         matching = [
-            one
-            for one in files
-            if normalize_name(quantization_in_file_name(one.path.rpartition("/")[2], names) or "") == typed
+            file
+            for file in files
+            if normalize_name(quantization_in_file_name(file.path.rpartition("/")[2], names) or "") == typed
         ]
     if matching:
         return matching[0]
     if wanted.file or wanted.quantization:
-        known = ", ".join(one.path for one in files[:8])
+        known = ", ".join(file.path for file in files[:8])
         raise NotFoundError(f"{wanted.repo} has no {wanted.file or wanted.quantization}.", hint=f"it has: {known}")
-    usual = (one for one in files if quantization_in_file_name(one.path.rpartition("/")[2], names) == "Q4_K_M")
+    usual = (file for file in files if quantization_in_file_name(file.path.rpartition("/")[2], names) == "Q4_K_M")
     return next(usual, files[0])

@@ -161,7 +161,7 @@ class ModelLoader:
             def progress(part: float) -> None:
                 show(f"loading {planned.name}: {part:.0%}")
 
-            engine = planned.engine(verbose=self._prewarm.verbose, progress=progress, spare=self._prewarm.take())
+            engine = planned.engine(verbose=self._prewarm.verbose, progress=progress, child=self._prewarm.take())
             try:
                 loading = loop.begin(engine.load())
                 from hermes_cli.generation import ChatModel  # noqa: PLC0415 - while the engine loads

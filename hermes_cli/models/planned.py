@@ -18,9 +18,9 @@ from hermes_cli.hardware.probe import probe
 from hermes_cli.models.resolve import DRAFT_AUTO, DRAFT_OFF
 from hermes_cli.planning.fitted_plan import remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
-from hermes_cli.planning.placement import GIB
 from hermes_cli.prompting.turn_grammar import TAGS
 from hermes_cli.store.library import find
+from hermes_cli.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,19 +67,19 @@ class PlannedModel:
         return self.fitted.plan.settings.context
 
     def engine(
-        self, *, verbose: bool = False, progress: Callable[[float], None] = lambda _: None, spare: Child | None = None
+        self, *, verbose: bool = False, progress: Callable[[float], None] = lambda _: None, child: Child | None = None
     ) -> Engine:
         """Make the engine; it loads the model when it is asked to.
 
         Args:
             verbose: show llama.cpp's log on standard error.
             progress: gets the part that is loaded, from 0 to 1.
-            spare: a child process that is ready to load.
+            child: a child process that is ready to load.
         """
         from hermes_cli.engine.embedded.engine import EmbeddedEngine  # noqa: PLC0415 - asyncio's subprocesses
 
         options = replace(self.options, verbose=verbose)
-        return EmbeddedEngine(self.path, self.fitted.plan, options, progress=progress, spare=spare)
+        return EmbeddedEngine(self.path, self.fitted.plan, options, progress=progress, child=child)
 
 
 def planned(
@@ -184,7 +184,7 @@ def draft_plan(
         return None
     if wanted != DRAFT_AUTO:
         return _fit_draft(find(ModelNames(catalogue).parse(wanted), catalogue), resolved.overrides, fitted)
-    from hermes_cli.planning.drafts import draft_candidates  # noqa: PLC0415 - only where one is wanted
+    from hermes_cli.planning.recommend import draft_candidates  # noqa: PLC0415 - only where one is wanted
 
     candidates = draft_candidates(resolved.known, catalogue) if resolved.known else ()
     file = next(filter(None, (_installed(model, catalogue) for model in candidates)), None)

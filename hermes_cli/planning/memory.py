@@ -1,4 +1,4 @@
-"""How much memory a model takes once loaded, part by part and device by device, before anything is loaded.
+"""Memory of a loaded model by part and device, computed before anything is loaded.
 
 Weights follow from the tensor table and the mix of the quantization, the KV cache from the architecture, the compute
 buffer from llama.cpp's own graph and allocator (compute.py). docs/memory.md compares all of it with llama.cpp's logs.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
 
-from hermes_cli.catalog.tensors import TensorShape, layer_tensors, outer_tensors
+from hermes_cli.catalog.models import TensorShape, layer_tensors, outer_tensors
 from hermes_cli.gguf.types import type_named
 from hermes_cli.planning.compute import BatchShape, compute_bytes
 from hermes_cli.planning.tensor_types import layer_classes, layer_position, part_of, type_of_part, type_of_tensor
@@ -33,7 +33,7 @@ _LAYER = re.compile(r"blk\.([0-9]{1,4})\.")  # a file may claim any number; ten 
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """How a model is loaded, as far as memory goes.
+    """The load parameters that memory depends on.
 
     Attributes:
         context: tokens, of all slots together if the cache is `unified`, else of all slots' equal shares.
@@ -77,7 +77,7 @@ class MemoryBreakdown:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum."""
         return self.weights + self.kv_cache + self.compute + self.output + self.overhead
 
     def __add__(self, other: MemoryBreakdown) -> MemoryBreakdown:
@@ -120,7 +120,7 @@ class Weights:
 
     @property
     def head(self) -> int:
-        """What a device holds that computes the logits: it gets a copy of a tied embedding table."""
+        """Bytes on the device that computes the logits: it gets a copy of a tied embedding table."""
         return self.output + (self.embedding if self.tied else 0)
 
     @property
@@ -159,6 +159,7 @@ def _parts(a: Architecture) -> tuple[tuple[str, int, int], ...]:
     return tuple((part_of(one.name), len(one.shape), math.prod(one.shape)) for one in layer_tensors(a, 0))
 
 
+@lru_cache(maxsize=4096)
 def kv_bytes_per_layer(a: Architecture, settings: ContextSettings) -> int:
     """Bytes of one layer's keys and values: cells x KV heads x head length of each type (src/llama-kv-cache.cpp)."""
     elements = settings.cells * settings.streams * a.kv_heads * a.head_length
@@ -170,6 +171,7 @@ def output_bytes(a: Architecture, settings: ContextSettings) -> int:
     return a.vocabulary * settings.slots * F32
 
 
+@lru_cache(maxsize=4096)
 def batch_of(a: Architecture, settings: ContextSettings) -> BatchShape:
     """The largest pass that llama.cpp reserves room for."""
     tokens = min(settings.micro_batch, settings.cells * settings.streams)
@@ -207,19 +209,24 @@ def host_compute(a: Architecture, settings: ContextSettings, *, layers: bool) ->
     """
     batch = batch_of(a, settings)
     if layers:
-        return compute_bytes(a, replace(batch, with_output=False))
+        return _compute(a, settings, on_gpu=False, with_output=False)
     mask = batch.cells * batch.tokens * (2 if settings.flash_attention else 4)
     return 2 * batch.tokens * a.embedding_length * F32 + mask
 
 
 def on_device(a: Architecture, settings: ContextSettings, layers: Sequence[int], output: int | None) -> MemoryBreakdown:
     """One device with some layers' weights (bytes each) and, unless None, the output matrix."""
-    batch = replace(batch_of(a, settings), on_gpu=True, with_output=output is not None)
+    with_output = output is not None
     return MemoryBreakdown(
         weights=sum(layers) + (output or 0),
         kv_cache=kv_bytes_per_layer(a, settings) * len(layers),
-        compute=compute_bytes(a, batch) if layers or output is not None else 0,
+        compute=_compute(a, settings, on_gpu=True, with_output=with_output) if layers or with_output else 0,
     )
+
+
+@lru_cache(maxsize=4096)
+def _compute(a: Architecture, settings: ContextSettings, *, on_gpu: bool, with_output: bool) -> int:
+    return compute_bytes(a, replace(batch_of(a, settings), on_gpu=on_gpu, with_output=with_output))
 
 
 def _is_quantized(kind: KvType) -> bool:

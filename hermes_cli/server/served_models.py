@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.quantizations import quantization_in_file_name
+from hermes_cli.catalog.variants import quantization_in_file_name
 from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.gguf.header import read_header
@@ -13,10 +13,10 @@ from hermes_cli.gguf.types import FILE_TYPES
 from hermes_cli.models.planned import fit_all, planned
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
 from hermes_cli.planning.load_plan import LoadOverrides
-from hermes_cli.planning.placement import GIB
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
 from hermes_cli.server.settings import SLOTS
 from hermes_cli.store.library import installed
+from hermes_cli.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from hermes_cli import paths
 from hermes_cli.errors import DoesNotFitError, HermesError
+from hermes_cli.units import gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,14 +39,6 @@ def disk_space(path: Path) -> DiskSpace | None:
     except OSError:
         return None
     return DiskSpace(usage.total, usage.free)
-
-
-def format_bytes(size: int) -> str:
-    """Return bytes in decimal units, as the Hub writes them, precise enough to subtract."""
-    for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size >= factor:
-            return f"{size / factor:.2f} {unit}"
-    return f"{size} bytes"
 
 
 def size_of(path: Path) -> int | None:
@@ -102,7 +95,7 @@ def disk_errors(path: Path, missing: int = 0) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            more = f", {format_bytes(missing)} more are needed" if missing else ""
+            more = f", {gigabytes(missing)} more are needed" if missing else ""
             raise DoesNotFitError(
                 f"the disk of {path.parent} is full{more}; what is here is kept.",
                 hint="free some space and run the same command again, or choose another disk with HF_HOME.",

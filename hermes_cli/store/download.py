@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 from hermes_cli import paths
 from hermes_cli.errors import DoesNotFitError, NetworkError, NotFoundError, UsageError
 from hermes_cli.store import layout
-from hermes_cli.store.disk import disk_space, format_bytes
+from hermes_cli.store.disk import disk_space
 from hermes_cli.store.file_download import FileDownload
 from hermes_cli.store.hub import endpoint, is_safe, list_files, quiet_hub_log
 from hermes_cli.store.progress import Phase, ProgressMeter
 from hermes_cli.store.retry import RetryPolicy
 from hermes_cli.store.target import download_targets
+from hermes_cli.units import gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,7 +72,7 @@ class SpaceNeeded:
         """
         if self.free is not None and self.needed > self.free:
             raise DoesNotFitError(
-                f"{format_bytes(self.needed)} are needed in {self.folder}, {format_bytes(self.free)} are free.",
+                f"{gigabytes(self.needed)} are needed in {self.folder}, {gigabytes(self.free)} are free.",
                 hint="free some space, or choose another disk with HF_HOME; --force tries all the same.",
             )
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
-from hermes_cli.catalog.quantizations import normalize_name
-from hermes_cli.catalog.variants import matching_variants
+from hermes_cli.catalog.variants import matching_variants, normalize_name
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.reader import ArrayInfo
 from hermes_cli.gguf.types import FILE_TYPES
@@ -80,18 +79,18 @@ def _by_hash(
     matches = []
     for path, name in zip(found.files, found.names, strict=True):
         size = path.stat().st_size
-        possible = [one for one in known if one.sha256 and _size_fits(one, size)]
+        possible = [file for file in known if file.sha256 and _size_fits(file, size)]
         if not possible:
             return None
         digest = hash_of(path)
         # The same file may be in several repositories; the one whose folder it was found in comes first.
-        possible.sort(key=lambda one: one.repo.lower() != found.repo.lower())
-        match = next((one for one in possible if one.sha256 == digest), None)
+        possible.sort(key=lambda file: file.repo.lower() != found.repo.lower())
+        match = next((file for file in possible if file.sha256 == digest), None)
         if match is None:
             _refuse_damaged(path, name, size, possible)
             return None
         matches.append(match)
-    same_commit = len({(one.repo, one.revision) for one in matches}) == 1
+    same_commit = len({(file.repo, file.revision) for file in matches}) == 1
     return tuple(matches) if same_commit else None
 
 
@@ -103,7 +102,7 @@ def _size_fits(known: KnownFile, size: int) -> bool:
 
 
 def _refuse_damaged(path: Path, name: str, size: int, possible: Iterable[KnownFile]) -> None:
-    same = next((one for one in possible if one.name == name and one.bytes == size), None)
+    same = next((file for file in possible if file.name == name and file.bytes == size), None)
     if same:
         raise IntegrityError(
             f"{path} is damaged or altered: it has the name and size of {same.repo}/{same.path}, but not its SHA-256.",

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli import paths
 from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, ModelNames
-from hermes_cli.catalog.quantizations import normalize_name
-from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, variants
+from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, normalize_name, variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.store import layout
@@ -83,7 +82,7 @@ def known_variants(model: CatalogModel, quantization: str | None, repository: st
         NotFoundError: there are none; the hint names the quantizations that there are.
     """
     fitting = matching_variants(model, quantization=quantization, repository=repository)
-    offered = dict.fromkeys(one.quantization for one in matching_variants(model, repository=repository))
+    offered = dict.fromkeys(variant.quantization for variant in matching_variants(model, repository=repository))
     if not offered:
         raise NotFoundError(
             f"no GGUF files of {model.name} are known.",
@@ -103,7 +102,7 @@ def select(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) ->
         NotFoundError: none of them.
         UsageError: the name means no model, or one outside the library.
     """
-    exact = [one for one in models if text in {one.name, one.file, one.file.rpartition("/")[2]}]
+    exact = [entry for entry in models if text in {entry.name, entry.file, entry.file.rpartition("/")[2]}]
     if exact:
         return exact
     reference, problem = ModelNames(catalogue).parse(text), f"{text} is not on this machine."
@@ -114,12 +113,12 @@ def select(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) ->
             selected, problem = _by_path(path, models), f"{path} is not in the library of hermes."
         case CatalogueReference(model, quantization, repository):
             selected = [
-                one
-                for one in models
-                if one.model
-                and one.model.id == model.id
-                and quantization in {None, one.quantization}
-                and repository in {None, one.repo}
+                entry
+                for entry in models
+                if entry.model
+                and entry.model.id == model.id
+                and quantization in {None, entry.quantization}
+                and repository in {None, entry.repo}
             ]
         case _:
             selected = _by_repository(reference, models)
@@ -136,7 +135,7 @@ def select_one(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]
         UsageError: they are several; the hint lists their names.
     """
     selected = select(text, catalogue, models)
-    names = list(dict.fromkeys(one.name for one in selected))
+    names = list(dict.fromkeys(entry.name for entry in selected))
     if len(names) > 1:
         raise UsageError(f"{text} means {len(names)} models on this machine.", hint=f"say which: {', '.join(names)}")
     return selected
@@ -145,18 +144,18 @@ def select_one(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]
 def _by_path(path: Path, models: Sequence[InstalledModel]) -> list[InstalledModel]:
     wanted = os.path.abspath(path)  # noqa: PTH100 - not resolved: a link is what may be meant
     return [
-        one
-        for one in models
-        if any(wanted in {os.path.abspath(known) for known in (*file.paths, file.blob)} for file in one.files)  # noqa: PTH100 - as above
+        entry
+        for entry in models
+        if any(wanted in {os.path.abspath(known) for known in (*file.paths, file.blob)} for file in entry.files)  # noqa: PTH100 - as above
     ]
 
 
 def _by_repository(name: HubReference, models: Sequence[InstalledModel]) -> list[InstalledModel]:
-    of_repo = [one for one in models if one.repo and one.repo.lower() == name.repo.lower()]
+    of_repo = [entry for entry in models if entry.repo and entry.repo.lower() == name.repo.lower()]
     if name.file:
-        return [one for one in of_repo if any(file.repo_path == name.file for file in one.files)]
+        return [entry for entry in of_repo if any(file.repo_path == name.file for file in entry.files)]
     wanted = normalize_name(name.quantization or "")
-    return [one for one in of_repo if wanted in {"", normalize_name(one.quantization or "")}]
+    return [entry for entry in of_repo if wanted in {"", normalize_name(entry.quantization or "")}]
 
 
 def _demo(demo: DemoModel) -> ModelFile:
@@ -176,7 +175,7 @@ def _at_path(path: Path, catalogue: Catalogue) -> ModelFile:
         hint = f"give a file: {files[0]}" if files else "give the path of a GGUF file; there is none in it."
         raise UsageError(f"{path} is a directory.", hint=hint)
     if not path.is_file():
-        named = [one for one in inventory(catalogue) if _is_loadable(one) and one.file == path.as_posix()]
+        named = [entry for entry in inventory(catalogue) if _is_loadable(entry) and entry.file == path.as_posix()]
         if not named:
             raise NotFoundError(
                 f"there is no file {path}.", hint="check the path, or list what is here: hermes list --installed"
@@ -212,7 +211,11 @@ def _check(file: ModelFile) -> ModelFile:
 def _of_catalogue(name: CatalogueReference, catalogue: Catalogue) -> ModelFile:
     model = name.model
     fitting = matching_variants(model, repository=name.repository, quantization=name.quantization)
-    here = [(one.loss(catalogue), one.bytes or 0, one.name, path) for one in fitting if (path := installed(one))]
+    here = [
+        (variant.loss(catalogue), variant.bytes or 0, variant.name, path)
+        for variant in fitting
+        if (path := installed(variant))
+    ]
     if name.repository is None:
         here += [
             (_loss(quantization, catalogue), path.stat().st_size, f"{model.short}:{quantization}", path)
@@ -220,7 +223,7 @@ def _of_catalogue(name: CatalogueReference, catalogue: Catalogue) -> ModelFile:
             if name.quantization in {None, quantization}
         ]
     if here:  # the one that loses least by its quantization; of equals the smaller
-        _, _, label, path = min(here, key=lambda one: (math.inf if one[0] is None else one[0], *one[1:3]))
+        _, _, label, path = min(here, key=lambda choice: (math.inf if choice[0] is None else choice[0], *choice[1:3]))
         return _check(ModelFile(label, path))
     fitting = known_variants(model, name.quantization, name.repository)
     example = (None if name.quantization or name.repository else default_variant(model)) or fitting[0]
@@ -246,9 +249,11 @@ def _loss(quantization: str, catalogue: Catalogue) -> float | None:
 
 def _of_repository(name: HubReference, catalogue: Catalogue) -> ModelFile:
     """Return the only file that fits, in the first revision that has any; that of `main` comes first."""
-    models = _by_repository(name, [one for one in inventory(catalogue) if _is_loadable(one)])
+    models = _by_repository(name, [entry for entry in inventory(catalogue) if _is_loadable(entry)])
     revisions = [snapshot.name for snapshot in layout.snapshots(models[0].repo or "")] if models else []
-    fitting = next((here for one in revisions if (here := [model for model in models if one in model.revisions])), [])
+    fitting = next(
+        (here for revision in revisions if (here := [model for model in models if revision in model.revisions])), []
+    )
     if not fitting:
         wanted = name.file or name.quantization
         raise NotFoundError(

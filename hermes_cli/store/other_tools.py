@@ -94,7 +94,7 @@ def find_models(path: Path) -> Iterator[FoundModel | SkippedFile]:
         HermesError: it is a single file, and no model that can be loaded.
     """
     if path.is_dir():
-        tree = next((one for one in (path, path / "models") if (one / "manifests").is_dir()), None)
+        tree = next((folder for folder in (path, path / "models") if (folder / "manifests").is_dir()), None)
         yield from _in_ollama(tree) if tree else _in_folder(path)
     elif path.is_file():
         found = _read_model(path, path.name, (), strict=True)

@@ -51,7 +51,7 @@ class Usage:
     @property
     def total(self) -> int:
         """Return the bytes of everything together."""
-        return sum(one.bytes for one in self.models) + sum(one.bytes for one in self.partial) + self.other
+        return sum(entry.bytes for entry in self.models) + sum(entry.bytes for entry in self.partial) + self.other
 
 
 def usage(models: Sequence[InstalledModel]) -> Usage:
@@ -66,7 +66,7 @@ def usage(models: Sequence[InstalledModel]) -> Usage:
     )
     other = bytes_on_disk((path for path in files_below(paths.models_dir()) if not path.is_symlink()), counted)
     disk = disk_space(paths.models_dir()) or DiskSpace(0, 0)
-    return Usage(tuple(sorted(by_model, key=lambda one: -one.bytes)), partial, other, disk)
+    return Usage(tuple(sorted(by_model, key=lambda entry: -entry.bytes)), partial, other, disk)
 
 
 def _used_elsewhere(model: InstalledModel) -> bool:

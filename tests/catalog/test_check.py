@@ -88,6 +88,7 @@ def test_what_is_no_catalogue(text: str, line: int, says: str) -> None:
     assert found[0].line == line or "\x00" in text
 
 
+@pytest.mark.slow
 @given(st.integers(0, len(LINES) - 1), st.sampled_from(["", "\t", "  x: [\n", "    tools: {a: 1}\n", "&a [*a]\n"]))
 def test_no_edit_of_a_line_crashes_it(number: int, line: str) -> None:
     for fault in find_faults("".join([*LINES[:number], line, *LINES[number + 1 :]])):

@@ -57,7 +57,7 @@ def test_what_is_here_is_said_and_not_fetched_again(pull: Pull, hub: Hub) -> Non
     again = pull("hermes-3:3b:Q4_K_M")
     assert again.returncode == 0
     assert "here already" in again.stderr
-    assert "0 bytes to fetch" in again.stderr
+    assert "0 B to fetch" in again.stderr
     assert not any("/resolve/" in path for _, path, _ in hub.requests)
 
 

@@ -139,7 +139,8 @@ def test_ctrl_c_on_the_line_clears_it_and_ctrl_d_leaves(chat: Open) -> None:
     terminal.type("\x03")
     terminal.wait_until(lambda: prompted(terminal), "an empty line")
     terminal.type("\x03")
-    terminal.wait_for("Ctrl-D or /bye leaves")
+    # Keys are read again once the prompt is below the message; while that is printed, the terminal itself takes Ctrl-D.
+    terminal.wait_until(lambda: "Ctrl-D or /bye leaves" in terminal.screen() and prompted(terminal), "a new prompt")
     terminal.type("\x04")
     assert terminal.wait_for_end() == 0
     assert "saved as" not in terminal.everything()

@@ -6,18 +6,24 @@ import golden
 import pytest
 
 from hermes_cli.catalog.load import shipped_catalogue
-from hermes_cli.planning.alternatives import alternatives
 from hermes_cli.planning.quality import Purpose
-from hermes_cli.planning.recommend import Recommendation, RecommendOptions, recommendations, smallest_variant
+from hermes_cli.planning.recommend import (
+    Recommendation,
+    RecommendOptions,
+    alternatives,
+    recommendations,
+    smallest_variant,
+)
 
 CATALOGUE = shipped_catalogue()
 MACHINES = golden.machines()
 
 
 def pick(machine: str, purpose: Purpose = "chat") -> Recommendation:
-    return recommendations(CATALOGUE, MACHINES[machine], RecommendOptions(purpose))[0]
+    return golden.ranked(machine, purpose)[0]
 
 
+@pytest.mark.slow
 def test_the_golden_table_is_what_is_recommended() -> None:
     """Changed on purpose? Read the difference: python tools/golden.py --write."""
     assert golden.table() == golden.FILE.read_text(encoding="utf-8")
@@ -43,7 +49,7 @@ def test_the_published_sizing_comes_out(machine: str, name: str) -> None:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_an_agent_is_never_slow_to_death_nor_short_of_context(machine: str) -> None:
-    for one in recommendations(CATALOGUE, MACHINES[machine], RecommendOptions("agent"))[:1]:
+    for one in golden.ranked(machine, "agent")[:1]:
         assert one.settings.context >= 64_000
         assert one.speed.expected > 4
         assert not one.by_yarn
@@ -60,9 +66,10 @@ def test_yarn_is_offered_and_marked_never_picked_before_a_trained_context() -> N
     assert "by YaRN" in labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", MACHINES)
 def test_alternatives_are_what_their_labels_say(machine: str) -> None:
-    found = recommendations(CATALOGUE, MACHINES[machine], RecommendOptions())
+    found = golden.ranked(machine, "chat")
     best = found[0]
     for one in alternatives(found, CATALOGUE, MACHINES[machine], RecommendOptions()):
         other = one.candidate

@@ -266,6 +266,7 @@ def ends_in_thought(text: str) -> bool:
     return any(text.rfind(begin) > text.rfind(end) for begin, end in THOUGHTS)
 
 
+@pytest.mark.slow
 @given(
     tool_choice=st.sampled_from(["auto", "required"]),
     parallel=st.booleans(),
@@ -283,6 +284,7 @@ def test_what_is_written_is_read_as_calls(*, tool_choice: str, parallel: bool, t
 PIECES = st.sampled_from([*TAGS, "\n", " ", "x", NOW, CALL, '{"name": "now", "arguments": {}}', CALL[:30], CALL[-30:]])
 
 
+@pytest.mark.slow
 @given(pieces=st.lists(PIECES, max_size=8), parallel=st.booleans())
 def test_grammar_and_parser_agree_on_what_a_call_is(*, pieces: list[str], parallel: bool) -> None:
     text = "".join(pieces)

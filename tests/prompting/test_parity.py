@@ -198,6 +198,7 @@ def test_hermes_4_thinking_with_earlier_thoughts(offered: list[dict[str, Any]], 
     assert ("<think> </think>\nNoon." in theirs) != keep
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wishes",
     [

@@ -30,6 +30,7 @@ def _parser(case: dict[str, Any]) -> Parser:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
 def test_whole_and_by_character_and_cut_anywhere(case: dict[str, Any]) -> None:
     text = case["text"]
@@ -208,6 +209,7 @@ def _seconds(text: str) -> float:
     return time.process_time() - started
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "again"),
     [

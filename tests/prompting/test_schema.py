@@ -450,6 +450,7 @@ CASES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(CASES, st.data(), st.integers(0, 2**32))
 def test_schemas_mean_to_the_grammar_what_they_mean(case: Case, data: st.DataObject, seed: int) -> None:
     schema, values = case

@@ -161,6 +161,7 @@ def test_nothing_leads_out(source: str) -> None:
     assert written in {"", "[Undefined]"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("source", BOMBS, ids=lambda source: source[:60])
 def test_whatever_a_template_does_it_ends(source: str) -> None:
@@ -277,12 +278,14 @@ def guarded(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"role": one["role"], "content": SPECIALS.guard(one["content"])} for one in messages]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", HONEST)
 @given(first=CONTENT, second=CONTENT)
 def test_honest_templates_write_what_jinja_writes(source: str, first: str, second: str) -> None:
     assert compiled(source).write(talk(first, second), ()) == reference(source).render(messages=talk(first, second))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [source for source in HONEST if source not in LOOKS_INSIDE])
 @given(first=CONTENT, second=CONTENT)
 def test_no_control_token_comes_from_what_was_said(source: str, first: str, second: str) -> None:

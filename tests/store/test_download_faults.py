@@ -36,7 +36,7 @@ from download_rig import (  # noqa: F401 - the_* are fixtures
 from hub_server import Fault, HubProcess
 from pull_client import Client
 
-from hermes_cli.store.disk import format_bytes
+from hermes_cli.units import gigabytes
 
 MIB = 1 << 20
 
@@ -272,7 +272,7 @@ def test_a_full_disk_keeps_what_fitted_and_says_how_much_more(
     (part,) = incomplete(small_disk / "hub")
     kept = part.stat().st_size
     assert kept > 1_500_000
-    assert f"is full, {format_bytes(SIZE - kept)} more are needed; what is here is kept" in full["message"]
+    assert f"is full, {gigabytes(SIZE - kept)} more are needed; what is here is kept" in full["message"]
     shutil.copytree(small_disk / "hub", library)  # as if there were room now
     hub.tell(log=[])
     done = client.fetch(library, REPO, FILE)

@@ -289,12 +289,12 @@ def test_a_cache_behind_a_link_and_a_crooked_path(
 
 AS_NOBODY = """
 import os
-from hermes_cli.catalog.load import shipped
+from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.errors import HermesError
 from hermes_cli.store.inventory import inventory
 from hermes_cli.store.removal import plan_removal, remove
 
-found = plan_removal(inventory(shipped()))
+found = plan_removal(inventory(shipped_catalogue()))
 if os.geteuid() == 0:  # root may remove everything
     os.setgid(65534)
     os.setuid(65534)

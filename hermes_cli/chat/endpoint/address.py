@@ -62,12 +62,12 @@ class EndpointAddress:
 
     @property
     def is_local(self) -> bool:
-        """Whether the host is this machine."""
+        """Return whether the host is this machine."""
         return is_loopback(self.host)
 
     @property
     def exposes_key(self) -> bool:
-        """Whether the key would travel unencrypted over a network."""
+        """Return whether the key would travel unencrypted over a network."""
         return self.key is not None and not self.is_local and self.base.startswith("http:")
 
 
@@ -90,7 +90,7 @@ def read_address(text: str, environ: Mapping[str, str]) -> EndpointAddress:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or IP address is this machine's."""
+    """Return whether a host name or IP address is this machine's."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

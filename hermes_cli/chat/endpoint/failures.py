@@ -62,7 +62,7 @@ class EndpointError(Exception):
 
     @property
     def is_loading(self) -> bool:
-        """Whether the server says that its model is being loaded."""
+        """Return whether the server says that its model is being loaded."""
         return _LOADING.search(self.message) is not None
 
     def as_user_error(self, address: EndpointAddress, model: str = "", max_tokens: int | None = None) -> HermesError:

@@ -1,4 +1,4 @@
-"""Which model an endpoint has, and what its server tells about it."""
+"""The models of an endpoint, and what its server tells about them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _choose(models: Sequence[dict[str, Any]], name: str | None, host: str) -> di
 
 
 def _has_name(model: dict[str, Any], name: str) -> bool:
-    """Whether requests may use the name; OpenRouter lists `vendor/name`, and takes `vendor/name:variant`, too."""
+    """Return whether requests may use the name; OpenRouter lists `vendor/name` and takes `vendor/name:variant`, too."""
     names, base = [model_id(model), *_aliases(model)], name.partition(":")[0]
     return name in names or ("/" in base and base in names)
 

@@ -49,7 +49,7 @@ def checked_name(name: str) -> str:
 
 
 def is_damaged(name: str) -> bool:
-    """Whether the name is that of a damaged file that was kept aside."""
+    """Return whether the name is that of a damaged file that was kept aside."""
     return _DAMAGED.search(name) is not None
 
 
@@ -87,7 +87,7 @@ def name_of(path: Path) -> str:
 
 
 def _is_letter(character: str) -> bool:
-    """Whether it is a letter or digit of any script, or a mark that belongs to letters."""
+    """Return whether it is a letter or digit of any script, or a mark that belongs to letters."""
     return character == "_" or unicodedata.category(character)[0] in "LMN"
 
 

@@ -1,4 +1,4 @@
-"""What a slash command is, and how a typed line is read: as a command, or as a message."""
+"""Slash commands, and reading a typed line as a command or as a message."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SlashCommand:
 
 
 def is_command(line: str) -> bool:
-    """Whether a line is a command; paths and comments of programs are messages."""
+    """Return whether a line is a command; paths and comments of programs are messages."""
     name = line.split(maxsplit=1)[0] if line.strip() else ""
     return line.startswith("/") and not line.startswith(ESCAPE) and "/" not in name[1:] and name[1:].isalpha()
 
@@ -55,7 +55,7 @@ def unescaped(line: str) -> str:
 
 
 def is_open_quote(text: str) -> bool:
-    """Whether the text begins with three quotes that are not closed."""
+    """Return whether the text begins with three quotes that are not closed."""
     text = text.strip()
     return text.startswith(QUOTES) and not (text.endswith(QUOTES) and len(text) >= 2 * len(QUOTES))
 

@@ -1,4 +1,4 @@
-"""What the user types: messages and commands, with line editing on a terminal, plainly where there is none.
+"""Messages and commands that the user types, with line editing on a terminal, plainly where there is none.
 
 Importing this is cheap; the line editor is imported with the first line that is read.
 """
@@ -74,7 +74,7 @@ class Keyboard:
 
 
 def _can_edit() -> bool:
-    """Whether there is a terminal that can move its cursor."""
+    """Return whether there is a terminal that can move its cursor."""
     is_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     return is_terminal and os.environ.get("TERM") not in {"dumb", "unknown"}
 

@@ -250,7 +250,7 @@ class PasteStore:
         return placeholder
 
     def has_placeholder(self, line: str) -> bool:
-        """Whether a placeholder is in the line."""
+        """Return whether a placeholder is in the line."""
         return any(placeholder in line for placeholder in self._texts)
 
     def restored(self, line: str) -> str:
@@ -300,7 +300,7 @@ class _PasteParser(Vt100Parser):
 
     @property
     def is_pasting(self) -> bool:
-        """Whether the end of a paste was not seen yet."""
+        """Return whether the end of a paste was not seen yet."""
         return self._in_bracketed_paste
 
     def feed(self, data: str) -> None:

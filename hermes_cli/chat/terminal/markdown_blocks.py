@@ -146,7 +146,7 @@ class BlockRenderer:
 
 
 def _deep(node: SyntaxTreeNode) -> bool:
-    """Whether the parser may have left something out of the block, as too deep."""
+    """Return whether the parser may have left something out of the block, as too deep."""
     return any(child.level >= MAX_NESTING - 1 for child in node.walk())
 
 

@@ -49,7 +49,7 @@ class McpCommand:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
-        """As it would be typed."""
+        """Return the command line as it would be typed."""
         return shlex.join(self.words)
 
 
@@ -62,7 +62,7 @@ class McpAddress:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
-        """Without user info and query, which may hold a key."""
+        """Return the address without user info and query, which may hold a key."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 

@@ -1,4 +1,4 @@
-"""What a tool is, and a file of typed Python functions as tools.
+"""Tools, and a file of typed Python functions as tools.
 
 Signature and docstring are the declaration; pydantic makes the JSON schema from the type hints and checks the model's
 arguments against it before the function runs. It runs in a thread of its own, so that one that hangs can be left alone.

@@ -127,7 +127,7 @@ class McpServers:
 
     @property
     def changed(self) -> bool:
-        """Whether a server has announced another list of tools."""
+        """Return whether a server has announced another list of tools."""
         return any(connection.changed for connection in self._connections)
 
     def tools(self) -> list[Tool]:
@@ -195,7 +195,7 @@ class McpConnection:
 
     @property
     def is_up(self) -> bool:
-        """Whether the server was connected when it was last used."""
+        """Return whether the server was connected when it was last used."""
         return self._client is not None
 
     async def run(self, started: Future[None]) -> None:

@@ -54,7 +54,7 @@ class McpProcess:
 
     @property
     def exit_reason(self) -> str | None:
-        """How the process ended, or why it has to end; None if neither."""
+        """Reason for which the process ended or has to end; None if neither."""
         if self._fault:
             return self._fault
         code = self._process.returncode if self._process else None

@@ -55,7 +55,7 @@ class Consent:
         self._always: dict[tuple[str, str], dict[str, Any]] = {}
 
     def allows(self, tool: Tool) -> bool:
-        """Whether calls need no question. "Always" ends when a server changes the tool's declaration."""
+        """Return whether calls need no question. "Always" ends when a server changes the tool's declaration."""
         return (
             self._everything
             or any(fnmatchcase(tool.name, pattern) for pattern in self._allow)

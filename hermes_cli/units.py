@@ -1,10 +1,18 @@
-"""How numbers are written for people. Sizes of files are decimal (GB = 10^9 bytes), as the Hub writes them."""
+"""Sizes and counts as text. Files are in decimal units (GB = 10^9 bytes), as on the Hub; memory in binary (GiB)."""
 
 from __future__ import annotations
 
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+def gibibytes(size: float) -> str:
+    """Return bytes of memory as text: `7.76 GiB`."""
+    return f"{size / GIB:.2f} GiB"
+
 
 def gigabytes(size: int | None) -> str:
-    """Bytes of a file: `4.92 GB`, `243 GB`, `2.8 MB`."""
+    """Return bytes of a file as text: `4.92 GB`, `243 GB`, `2.8 MB`."""
     if size is None:
         return "unknown"
     for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
@@ -14,7 +22,7 @@ def gigabytes(size: int | None) -> str:
 
 
 def billions(count: int) -> str:
-    """Parameters: `8.03 B`, `405 B`, `3.80 M`."""
+    """Return a number of parameters as text: `8.03 B`, `405 B`, `3.80 M`."""
     return f"{_three_digits(count / 10**9)} B" if count >= 10**9 else f"{_three_digits(count / 10**6)} M"
 
 

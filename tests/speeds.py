@@ -1,0 +1,80 @@
+"""A plugin of pytest: `--quick` leaves out what is slow by nature, for the loop of a person who edits.
+
+A file is slow if it, or a module of `tests/` or `tools/` that it imports, starts processes or servers or loads a model, which is read
+off its imports; none of it is imported then, either. A single test that only computes, but for long, is marked `slow`.
+"""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+HELPERS = (TESTS, TESTS.parent / "tools")
+# What starts processes, servers, terminals or models; what other projects' clients import takes as long as a process.
+SLOW_MODULES = frozenset(
+    [
+        "subprocess",
+        "multiprocessing",
+        "psutil",
+        "pexpect",
+        "socket",
+        "http.server",
+        "llama_cpp",
+        "schemathesis",
+        "openai",
+        "anthropic",
+        "llm",
+        "mcp",
+        "hermes_cli.engine.embedded.llama",
+        "hermes_cli.engine.embedded.engine",
+        "hermes_cli.engine.embedded.child",
+    ]
+)
+SLOW_FIXTURES = frozenset({"hermes", "demo_model", "demo_chatter"})
+
+
+@cache
+def is_slow(path: Path) -> bool:
+    """Tell whether a file of `tests/` starts processes, servers or models, by its imports and its tests' parameters."""
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            imported.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module)
+            imported.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.arg) and node.arg in SLOW_FIXTURES:
+            return True
+    if imported & SLOW_MODULES:
+        return True
+    helpers = (folder / f"{name}.py" for folder in HELPERS for name in imported if name != "conftest")
+    return any(is_slow(helper) for helper in helpers if helper.is_file())
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="only tests that need no process, server or model")
+    parser.addoption("--long", action="store_true", help="the long repetitions of what is else tested shortly, too")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import the files that a quick run leaves out."""
+    if not config.getoption("quick") or collection_path.suffix != ".py":
+        return None
+    return is_slow(collection_path) or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out single tests by their marks."""
+    left_out = [
+        item
+        for item in items
+        if (config.getoption("quick") and item.get_closest_marker("slow"))
+        or (not config.getoption("long") and item.get_closest_marker("long"))
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
