@@ -159,9 +159,7 @@ def _memory(offer: ServedModel) -> str:
     places = [place for place in offer.confirmed.places if place.part.total]
     draft = offer.options.draft
     parts = [f"{gibibytes(place.part.total)} of {gibibytes(place.room)} free {place.where}" for place in places]
-    return ", ".join(
-        parts + ([f"{gibibytes(draft.bytes)} for {draft.path.stem}, which guesses ahead"] if draft else [])
-    )
+    return ", ".join(parts + ([f"{gibibytes(draft.bytes)} for the draft model {draft.path.stem}"] if draft else []))
 
 
 def _document(info: ServerInfo, address: str, key: str | None) -> dict[str, Any]:
