@@ -1,6 +1,6 @@
-"""Where settings come from: flags, the environment, a model's entry in the file, the file, defaults; the first wins.
+"""Sources of settings: flags, the environment, a model's entry in the file, the file, defaults; the first wins.
 
-Every value is checked by its type in settings.py, whoever said it, and an error names who did.
+Every value is checked by its type in settings.py, and an error names its source.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Given:
-    """A value, and who said it: "--port", "HERMES_LLM_PORT", "serve.yaml"."""
+    """A value and its source: "--port", "HERMES_LLM_PORT", "serve.yaml"."""
 
     value: Any
     source: str
@@ -39,32 +39,32 @@ class Given:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The settings, and who said each that is not a default."""
+    """The settings, and the source of each that is not a default."""
 
     settings: ServerSettings
     sources: dict[str, str]
 
 
-def usual_file() -> Path:
-    """Where the file is looked for if none is named."""
+def default_file() -> Path:
+    """Return the path of the file if none is named."""
     return paths.config_dir() / FILE
 
 
 def read_file(path: Path | None) -> dict[str, Given]:
-    """What a file says; nothing if the usual one is not there.
+    """Read a file; return nothing if the default one does not exist.
 
     Args:
-        path: as named; None for the usual one.
+        path: of the file; None for the default one.
 
     Raises:
         NotFoundError: there is no such file.
-        UsageError: it is no YAML, or has a key that means nothing.
+        UsageError: it is no YAML, or has an unknown key.
     """
     import yaml  # noqa: PLC0415 - 20 ms, and most servers have no file
 
     from hermes_cli.catalog.load import yaml_loader  # noqa: PLC0415 - as above
 
-    place = path or usual_file()
+    place = path or default_file()
     try:
         document = yaml.load(place.read_text(encoding="utf-8"), Loader=yaml_loader())  # noqa: S506 - a safe loader
     except FileNotFoundError:
@@ -87,28 +87,28 @@ def read_file(path: Path | None) -> dict[str, Given]:
 
 
 def resolve(typed: Mapping[str, Given], file: Mapping[str, Given]) -> Resolved:
-    """Everything that was said, made one.
+    """Merge all sources.
 
     Args:
-        typed: by flags and the environment.
-        file: by the file.
+        typed: of flags and the environment.
+        file: of the file.
 
     Raises:
-        UsageError: a value makes no sense, or two of them contradict each other.
+        UsageError: a value makes no sense, or two contradict each other.
     """
-    said = {**file, **typed}
-    values = {name: _checked(name, given) for name, given in said.items()}
-    if said_so := said.get("keep_alive"):
-        _duration(values["keep_alive"], said_so.source)
+    given = {**file, **typed}
+    values = {name: _checked(name, value) for name, value in given.items()}
+    if "keep_alive" in given:
+        _duration(values["keep_alive"], given["keep_alive"].source)
     entries = _entries(values, typed, file)
-    keys = _keys(values, said)
-    _no_name_twice(entries)
+    keys = _keys(values, given)
+    _check_names(entries)
     values |= {"models": entries, "keys": keys}
-    return Resolved(ServerSettings(**values), {name: given.source for name, given in said.items()})
+    return Resolved(ServerSettings(**values), {name: value.source for name, value in given.items()})
 
 
 def document(resolved: Resolved) -> dict[str, Any]:
-    """The settings as a file would have them; of keys only the names are told."""
+    """Return the settings in the form of a file; of keys only the names."""
     settings = resolved.settings
     plain = {name: msgspec.to_builtins(getattr(settings, name)) for name in _TYPES if name not in _SECRET | {"models"}}
     shown = {name: value for name, value in plain.items() if name not in OF_MODELS}
@@ -117,7 +117,7 @@ def document(resolved: Resolved) -> dict[str, Any]:
 
 
 def as_yaml(resolved: Resolved) -> str:
-    """The same as a file, with who said what."""
+    """Return the settings as a file, with the source of each."""
     import yaml  # noqa: PLC0415 - as above
 
     lines = []
@@ -129,8 +129,8 @@ def as_yaml(resolved: Resolved) -> str:
         text = yaml.safe_dump({name: value}, allow_unicode=True, sort_keys=False, width=1000).rstrip("\n")
         first, *rest = text.split("\n")
         lines += [first + comment, *rest]
-    told = sorted(OF_MODELS & resolved.sources.keys())
-    lines += [f"# for all models, {name}: {resolved.sources[name]}" for name in told]
+    for_models = sorted(OF_MODELS & resolved.sources.keys())
+    lines += [f"# for all models, {name}: {resolved.sources[name]}" for name in for_models]
     return "\n".join(lines) + "\n"
 
 
@@ -147,16 +147,16 @@ def _checked(name: str, given: Given) -> Any:  # noqa: ANN401 - whatever the set
     try:
         return msgspec.convert(value, _TYPES[name], strict=False)
     except msgspec.ValidationError as error:
-        raise _nonsense(name, given, str(error)) from None
+        raise _bad_value(name, given, str(error)) from None
 
 
-def _nonsense(name: str, given: Given, reason: str) -> UsageError:
-    """One sentence: who said it, what was said, what it should be."""
-    what = reason.replace("`", "").replace(" - at $", " at ").rstrip(".")
+def _bad_value(name: str, given: Given, reason: str) -> UsageError:
+    """Return an error with the source, the value and what it should be."""
+    problem = reason.replace("`", "").replace(" - at $", " at ").rstrip(".")
     shown = "" if name in _SECRET or name == "models" else f" {given.value!r}"
     where = given.source if given.source.startswith("--") else f"{given.source}: {name}"
     return UsageError(
-        f"{where}{shown}: {what[:1].lower()}{what[1:]}.", hint="see what there can be: hermes serve --help"
+        f"{where}{shown}: {problem[:1].lower()}{problem[1:]}.", hint="see what there can be: hermes serve --help"
     )
 
 
@@ -176,8 +176,11 @@ def _duration(value: float | str, source: str) -> None:
 def _entries(
     values: Mapping[str, Any], typed: Mapping[str, Given], file: Mapping[str, Given]
 ) -> tuple[ModelEntry, ...]:
-    """The models with all that counts for them: what was typed, else their entry, else the file."""
-    listed = [_entry(one) for one in (_checked("models", file["models"]) if "models" in file else ())]
+    """Return the models with all their settings: typed, else of their entry, else of the file."""
+    listed = [
+        ModelEntry(model=entry) if isinstance(entry, str) else entry
+        for entry in (_checked("models", file["models"]) if "models" in file else ())
+    ]
     if "models" in typed:
         known = {name: entry for entry in listed for name in (entry.model, entry.name) if name}
         listed = [known.get(name) or ModelEntry(model=name) for name in typed["models"].value]
@@ -192,12 +195,8 @@ def _entries(
     return tuple(entries)
 
 
-def _entry(one: str | ModelEntry) -> ModelEntry:
-    return ModelEntry(model=one) if isinstance(one, str) else one
-
-
-def _keys(values: Mapping[str, Any], said: Mapping[str, Given]) -> tuple[Key, ...]:
-    """Those that were given, and those of the file.
+def _keys(values: Mapping[str, Any], sources: Mapping[str, Given]) -> tuple[Key, ...]:
+    """Return the keys that were given, and those of the file of keys.
 
     Raises:
         UsageError: one is empty or cannot be sent in a header.
@@ -211,7 +210,7 @@ def _keys(values: Mapping[str, Any], said: Mapping[str, Given]) -> tuple[Key, ..
         keys += read_keys(Path(path).expanduser())
     for key in keys:
         if not key.secret or not key.secret.isascii() or not key.secret.isprintable() or " " in key.secret:
-            source = said["api_keys"].source if "api_keys" in said else "--api-key-file"
+            source = sources["api_keys"].source if "api_keys" in sources else "--api-key-file"
             raise UsageError(
                 f"{source}: the key {key.name} cannot be sent in a header.",
                 hint="use letters, digits and punctuation, without spaces: openssl rand -hex 32",
@@ -219,8 +218,8 @@ def _keys(values: Mapping[str, Any], said: Mapping[str, Given]) -> tuple[Key, ..
     return tuple(keys)
 
 
-def _no_name_twice(entries: tuple[ModelEntry, ...]) -> None:
-    """Of those that were given; names that models have by themselves are known later."""
+def _check_names(entries: tuple[ModelEntry, ...]) -> None:
+    """Refuse a name that is given twice; names that models have by themselves are known later."""
     seen: set[str] = set()
     for name in (name for entry in entries for name in {entry.name or entry.model, *entry.aliases}):
         if name in seen:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.engine.request import MAX_SEED, SamplingOptions
+from hermes_cli.engine.request import MAX_SEED, PARAMETERS, SamplingOptions
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import Constraints, PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
@@ -33,26 +33,8 @@ if TYPE_CHECKING:
     RawPrompt = tuple[str] | tuple[int, ...]
 
 # Fields of requests, and their names in `SamplingOptions`; of two with the same name, the later one counts.
-_SAMPLING = {
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "typical_p": "typical_p",
-    "repetition_penalty": "repeat_penalty",
-    "repeat_penalty": "repeat_penalty",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-    "repeat_last_n": "penalty_last_n",
-    "dry_multiplier": "dry_multiplier",
-    "dry_base": "dry_base",
-    "dry_allowed_length": "dry_allowed_length",
-    "dry_penalty_last_n": "dry_penalty_last_n",
-    "mirostat": "mirostat",
-    "mirostat_tau": "mirostat_tau",
-    "mirostat_eta": "mirostat_eta",
-    "ignore_eos": "ignore_eos",
-}
+_SAMPLING = {name: option for option, number in PARAMETERS.items() for name in number.api if option != "seed"}
+_SAMPLING["ignore_eos"] = "ignore_eos"
 _INSTEAD = {
     "functions": "offer tools instead.",
     "function_call": "say tool_choice instead.",

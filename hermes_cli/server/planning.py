@@ -1,33 +1,35 @@
-"""From names to models that are ready to be loaded: their files, what they are, and confirmed plans.
+"""Plans of the models to serve: from their names to files and fitted load plans.
 
-Several models are planned so that all of them fit beside each other, if they can: those after the first are content
-with what a chat takes, and the first gets what is left. If they cannot, each is planned as if it were alone, and the
-pool lets them take turns.
+Several models are planned so that all of them fit beside each other, if they can: those after the first get the context
+of a chat, and the first gets the memory that is left. If they cannot, each is planned as if it were alone, and the pool
+lets them take turns.
 """
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import ModelNames
-from hermes_cli.catalog.quantizations import quantization_in_file_name
+from hermes_cli.catalog.variants import quantization_in_file_name
 from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import EngineOptions
-from hermes_cli.errors import DoesNotFitError, UsageError
+from hermes_cli.errors import DoesNotFitError, EngineError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.gguf.types import FILE_TYPES
+from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.fitted_plan import remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
-from hermes_cli.planning.placement import GIB
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
 from hermes_cli.prompting.choose import known_model
 from hermes_cli.prompting.template import ChatTemplate, read_template
 from hermes_cli.prompting.turn_grammar import TAGS
 from hermes_cli.server.settings import SLOTS
 from hermes_cli.store.library import find, installed
+from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from hermes_cli.errors import HermesError
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.fitted_plan import FittedPlan
+    from hermes_cli.planning.load_plan import LoadPlan
     from hermes_cli.server.settings import ModelEntry, ServerSettings
     from hermes_cli.store.library import ModelFile
 
@@ -53,16 +56,16 @@ class ServedModel:
         name: its id in the API.
         aliases: other names that clients may use.
         path: of its file, or its first shard.
-        known: what it is in the catalogue, if it is there.
-        loading: what was asked for, narrowed down to the plan: to ask again whether there is room.
-        confirmed: the plan, and what it needs; it stays the same as long as the server runs.
+        known: its entry in the catalogue, if it has one.
+        loading: the overrides, narrowed down to the plan, for checks whether there is room.
+        confirmed: the plan, and the memory that it needs; it stays the same as long as the server runs.
         options: for its engine.
         template: an override of its prompt format.
-        think: whether it reasons where a request does not say.
+        think: whether it reasons where no request decides.
         idle_seconds: how long it stays in memory without a request; None for ever.
-        forced: it is loaded even if there is too little memory.
+        forced: load it even if there is too little memory.
         size: bytes of its first file.
-        quantization: as its name or its header says, if they do.
+        quantization: of its name or its header, if known.
         created: when its file was written, in seconds since 1970.
     """
 
@@ -83,7 +86,7 @@ class ServedModel:
 
     @property
     def context(self) -> int:
-        """Tokens that one request can use."""
+        """Return the tokens that one request can use."""
         return self.confirmed.plan.settings.context
 
 
@@ -104,14 +107,14 @@ def plan_models(
     draft_for: DraftFor,
     say: Callable[[str], None],
 ) -> tuple[ServedModel, ...]:
-    """The models of the settings, in their order.
+    """Plan the models of the settings, in their order.
 
     Args:
         settings: with one model at least.
-        catalogue: where they are looked up.
-        machine: where they are to run, with what is free of it now.
-        draft_for: finds the small model of a name that guesses for a large one.
-        say: is told what was given up.
+        catalogue: of known models.
+        machine: with the memory that is free now.
+        draft_for: finds the draft model for a model, by name.
+        say: takes notes on what was given up.
 
     Raises:
         NotFoundError: one is not on this disk.
@@ -134,6 +137,35 @@ def plan_models(
     )
     _tell_apart(offers)
     return offers
+
+
+async def check_room(model: ServedModel) -> HermesError | None:
+    """Return None if a model fits into the memory that is free now, else the error."""
+    return await asyncio.to_thread(_check, model)
+
+
+def _check(model: ServedModel) -> HermesError | None:
+    machine = probe(measure=False)
+    confirmed = check_fit(model.path, model.loading, machine)
+    if not confirmed.places:
+        return EngineError(f"llama.cpp cannot load {model.name}: {confirmed.note}.", hint="start the server with -v.")
+    places = confirmed.places
+    if draft := model.options.draft:
+        places += check_fit(draft.path, _as_planned(draft.plan), remaining_machine(machine, confirmed)).places
+    short = max(places, key=lambda place: place.missing)
+    if not short.missing:
+        return None
+    return DoesNotFitError(
+        f"{model.name} does not fit: it needs {gibibytes(short.part.total)} {short.where}, "
+        f"where {gibibytes(short.room)} are free.",
+        hint="end other programs that use this memory, or start the server with a shorter --context.",
+    )
+
+
+def _as_planned(plan: LoadPlan) -> LoadOverrides:
+    """Return overrides that give exactly this plan, whether it fits or not."""
+    settings = plan.settings
+    return LoadOverrides(settings.context, plan.gpu_layers, settings.k_type, plan.threads, settings.slots, force=True)
 
 
 def _named(entry: ModelEntry, least: int, names: ModelNames, catalogue: Catalogue) -> _Named:
@@ -169,7 +201,7 @@ def _named(entry: ModelEntry, least: int, names: ModelNames, catalogue: Catalogu
 
 
 def _plans(named: Sequence[_Named], machine: Machine, say: Callable[[str], None]) -> list[FittedPlan]:
-    """One for each, such that all fit beside each other; else each as if it were alone."""
+    """Return plans with which all models fit beside each other; else plan each as if it were alone."""
     first, *others = named
     if others:
         with suppress(DoesNotFitError):
@@ -219,12 +251,12 @@ def _offer(
 
 
 def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> DoesNotFitError:
-    """The refusal of `--for-agent`, with what has enough context here."""
+    """Return the refusal of `--for-agent`, with a model that has enough context here."""
     wish = RecommendOptions("agent", AGENT_CONTEXT)
     found = recommendations(catalogue, machine, wish)
     if not found:
         least = smallest_variant(catalogue, wish)
-        would = f"; {least[0].name} would, with {least[1] / GIB:.2f} GiB of memory" if least else ""
+        would = f"; {least[0].name} would, with {gibibytes(least[1])} of memory" if least else ""
         return DoesNotFitError(
             error.message, hint=f"no Hermes model has {AGENT_CONTEXT:,} tokens of context on this machine{would}."
         )
@@ -243,15 +275,15 @@ def _quantization(file: ModelFile, catalogue: Catalogue) -> str | None:
 
 
 def _is_a_name(text: str) -> bool:
-    """Not a path: nobody types those into clients."""
+    """Return whether a text is no path: nobody types those into clients."""
     return "/" not in text and "\\" not in text and not text.lower().endswith(".gguf")
 
 
 def _tell_apart(offers: Sequence[ServedModel]) -> None:
-    """Every name stands for one model.
+    """Check that every name stands for one model.
 
     Raises:
-        UsageError: one stands for two.
+        UsageError: a name stands for two.
     """
     owner: dict[str, ServedModel] = {}
     for offer in offers:

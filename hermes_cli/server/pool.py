@@ -125,7 +125,7 @@ class Pool:
         Args:
             models: one at least, the default first; every name stands for one of them.
             engine: makes the engine of a model, which is kept as long as the pool.
-            check_room: returns None if there is memory for one more now, else the error (room.py asks llama.cpp).
+            check_room: returns None if there is memory for one more now, else the error (planning.py asks llama.cpp).
             load_timeout: seconds that `use` waits for a model.
         """
         self._models = {model.name: _PooledModel(model, engine(model)) for model in models}

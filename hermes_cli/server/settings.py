@@ -1,4 +1,4 @@
-"""What a server is told, with its defaults. Where it is told (flags, environment, a file) is config.py's business."""
+"""Settings of a server, with types and defaults; config.py reads them from flags, the environment and a file."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1
 
 
 class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a model is loaded and what it does unless a request says otherwise; None is as `hermes` thinks best.
+    """Settings of a model; None leaves the choice to hermes.
 
     Attributes:
         context: tokens that one request can use.
         slots: requests at once.
         kv_type: of the KV cache.
         gpu_layers: layers on GPUs; -1 is all.
-        tensor_split: of several GPUs, in which proportion they share those.
+        tensor_split: the proportion in which several GPUs share them.
         threads: of the CPU.
-        batch: tokens in one pass.
+        batch: tokens in one decode.
         yarn: stretch the context as the base model documents it.
         template: `file`, `model`, or the path of a chat template.
-        draft: a small model with the same vocabulary that guesses tokens; `auto` takes one that is here.
+        draft: a small model with the same vocabulary that drafts tokens; `auto` takes one that is installed.
         think: reason before answering.
         keep_alive: how long after its last request a model stays in memory: seconds, 5m, never.
         force: load it even if there is too little memory.
@@ -66,7 +66,7 @@ class ModelEntry(ModelKeys, frozen=True):
 
     Attributes:
         model: a name of the catalogue, `demo`, or the path of a file.
-        name: what clients call it; None is its own name.
+        name: its id in the API; None is its own name.
         aliases: other names for it; `*` stands for every name that no model has.
     """
 
@@ -76,30 +76,30 @@ class ModelEntry(ModelKeys, frozen=True):
 
     @property
     def idle_seconds(self) -> float | None:
-        """How long it stays in memory when nobody uses it; None for ever."""
+        """Return how long it stays in memory without a request; None for ever."""
         return None if self.keep_alive is None else seconds(self.keep_alive)
 
 
 class ServerKeys(ModelKeys, frozen=True):
-    """Everything that can be told; keys of models count for all that do not say otherwise.
+    """All settings; those of models count for every model that has no own value.
 
     Attributes:
-        models: which, the first is the default.
+        models: the first is the default.
         host, port: where to listen; port 0 takes any that is free.
-        api_keys: of clients, by name if they have one.
+        api_keys: of clients, by name if they have names.
         api_key_file: one key on each line, with a name in front if it has one.
         insecure: listen beyond this machine without a key.
         allowed_hosts: names under which clients may address the server, beside those it has anyway.
         cors: origins of web pages that may use it; `*` is all.
         max_queue: requests that may wait for each model.
-        max_body: of a request, in MiB.
+        max_body: size of a request, in MiB.
         timeout: seconds that a request may take, waiting and loading included.
         load_timeout: seconds that a request waits for its model to be loaded.
-        header_timeout, body_timeout: seconds in which the head and the body of a request have to be here.
+        header_timeout, body_timeout: seconds in which the head and the body of a request have to arrive.
         write_timeout: seconds after which a client that reads nothing is dropped.
         grace: seconds that running requests have to finish when the server is stopped.
         max_connections: open at once.
-        for_agent: insist on the context that agents need.
+        for_agent: require the context that agents need.
         log_json: the access log as JSON.
         log_prompts: bodies of requests in the access log.
     """
@@ -128,7 +128,7 @@ class ServerKeys(ModelKeys, frozen=True):
 
 @dataclass(frozen=True)
 class Key:
-    """What a client proves itself with, and what it is called in the log."""
+    """An API key, and the name of its client in the log."""
 
     name: str
     secret: str = field(repr=False)
@@ -138,9 +138,9 @@ class ServerSettings(ServerKeys, frozen=True):
     """A server, resolved.
 
     Attributes:
-        models: with everything that was said for all of them; the first is the default.
+        models: with the settings for all models; the first is the default.
         keys: of clients; empty lets everybody in.
-        own_key: one of them was made for this run, and nobody knows it yet.
+        own_key: the key was made for this run, and nobody knows it yet.
     """
 
     models: tuple[ModelEntry, ...] = ()
@@ -148,20 +148,20 @@ class ServerSettings(ServerKeys, frozen=True):
     own_key: bool = False
 
     def entry(self, model: str) -> ModelEntry:
-        """A model that nobody named, with what was said for all."""
+        """Return the entry of a model, with the settings for all models."""
         return ModelEntry(model=model, **{name: getattr(self, name) for name in ModelKeys.__struct_fields__})
 
     @property
     def most_body(self) -> int:
-        """Bytes of a request's body."""
+        """Return the largest body in bytes."""
         return int(self.max_body * 2**20)
 
 
 def seconds(given: float | str) -> float | None:
-    """A duration as clients and people write it: seconds, "5m", "1h30m"; negative or "never" is None.
+    """Parse a duration: seconds, "5m", "1h30m"; negative or "never" is None.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is no duration.
     """
     if isinstance(given, str):
         text = given.strip().lower()
@@ -182,7 +182,7 @@ def seconds(given: float | str) -> float | None:
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
-    """The keys of a file: one on each line, with a name in front if it has one; `#` begins a comment.
+    """Read keys from a file: one on each line, with a name in front if it has one; `#` begins a comment.
 
     Raises:
         UsageError: it cannot be read, or there is no key in it.

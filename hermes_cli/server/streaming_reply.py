@@ -71,7 +71,7 @@ def json_reply(value: object) -> Response:
 
 
 class StreamingReply(Response):
-    """A reply that is generated while it is sent: by `whole`, or any number of `write`."""
+    """A reply that is generated while it is sent: by `write`, any number of times, or by one `whole`."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class StreamingReply(Response):
             silence: seconds until then.
         """
         super().__init__()
-        self._work, self._stream = work, stream
+        self._work, self.stream = work, stream
         self._shape, self._problem, self._error_event = shape, problem, error_event
         self._ping, self._silence = ping, silence
         self._send: Send
@@ -113,7 +113,7 @@ class StreamingReply(Response):
             while not work.done() and not client.done():
                 self._silent = True
                 await asyncio.wait({work, client}, timeout=self._silence, return_when=asyncio.FIRST_COMPLETED)
-                if self._stream and self._silent and not work.done() and not client.done():
+                if self.stream and self._silent and not work.done() and not client.done():
                     await self.write(self._ping)
         finally:
             await _cancel(work)
@@ -146,7 +146,7 @@ class StreamingReply(Response):
                 await self._problem(error).response(self._shape)(scope, receive, self._send)
                 return
             await self.write(self._error_event(self._problem(error)))
-        if self._stream:
+        if self.stream:
             await self._send({"type": "http.response.body", "body": b""})
 
 

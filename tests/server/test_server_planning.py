@@ -20,8 +20,7 @@ from hermes_cli.planning.fitted_plan import RAM, FittedPlan, MemoryUse, remainin
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import MemoryBreakdown
 from hermes_cli.server.config import Given, resolve
-from hermes_cli.server.planning import ServedModel, plan_models
-from hermes_cli.server.room import check_room
+from hermes_cli.server.planning import ServedModel, check_room, plan_models
 
 MIB = 1 << 20
 CATALOGUE = shipped_catalogue()
@@ -201,7 +200,7 @@ def test_room_is_asked_of_llama_cpp(demo_path: Path) -> None:
 
 
 def test_where_there_is_no_room_both_numbers_are_told(demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hermes_cli.server.room.probe", lambda **_: machine(320))
+    monkeypatch.setattr("hermes_cli.server.planning.probe", lambda **_: machine(320))
     fits = offer(path=demo_path, loading=LoadOverrides(1024, 0, slots=4, force=True))
     assert asyncio.run(check_room(fits)) is None
     error = asyncio.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import HermesError, UsageError
@@ -49,9 +50,8 @@ async def create_message(request: Request, body: MessageRequest) -> Response:
     Anthropic's Messages; unknown fields are ignored.
     """
     parsed = await parse_message(body, request.state.client)
-    generating = _Generating(request.app.state.pool, parsed)
     return StreamingReply(
-        generating.stream if parsed.stream else generating.whole,
+        partial(_generate, request.app.state.pool, parsed),
         stream=parsed.stream,
         shape="anthropic",
         problem=parsed.problem,
@@ -156,35 +156,22 @@ async def _prompt_tokens(model: LoadedModel, turn: TurnRequest) -> int:
     return await model.chat_model.count(turn) + model.info.adds_bos
 
 
-class _Generating:
-    """One request at work."""
-
-    def __init__(self, pool: Pool, parsed: ParsedRequest) -> None:
-        self._pool, self._parsed = pool, parsed
-
-    async def stream(self, reply: StreamingReply) -> None:
-        """Send every event as it comes."""
-        await self._generate(reply)
-
-    async def whole(self, reply: StreamingReply) -> None:
-        """Send all of it at the end."""
-        await reply.whole(await self._generate(None))
-
-    async def _generate(self, reply: StreamingReply | None) -> MessageObject:
-        parsed, begun = self._parsed, False
-        async with self._pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
-            (turn,) = parsed.turns(model)
-            name = f"msg_{secrets.token_hex(12)}"
-            message = MessageStream(MessageObject(id=name, model=model.name, usage=MessageUsage(0, 0, 0)))
-            deltas = stream_turn(model.chat_model, turn, reasoning=parsed.thinking.show)
-            async with _counting(model, turn, wanted=reply is not None) as count, aclosing(deltas):
-                async for delta in deltas:
-                    data = message.take(delta)
-                    if reply:
-                        begin = b"" if begun else message.begin(await count)
-                        begun = True
-                        await reply.write(begin + data)
-        return message.message
+async def _generate(pool: Pool, parsed: ParsedRequest, reply: StreamingReply) -> None:
+    begun = False
+    async with pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
+        (turn,) = parsed.turns(model)
+        name = f"msg_{secrets.token_hex(12)}"
+        message = MessageStream(MessageObject(id=name, model=model.name, usage=MessageUsage(0, 0, 0)))
+        deltas = stream_turn(model.chat_model, turn, reasoning=parsed.thinking.show)
+        async with _counting(model, turn, wanted=reply.stream) as count, aclosing(deltas):
+            async for delta in deltas:
+                data = message.take(delta)
+                if reply.stream:
+                    begin = b"" if begun else message.begin(await count)
+                    begun = True
+                    await reply.write(begin + data)
+    if not reply.stream:
+        await reply.whole(message.message)
 
 
 @asynccontextmanager

@@ -69,7 +69,6 @@ class _Chat:
         self._dones: list[Done] = []
 
     async def stream(self, reply: StreamingReply) -> None:
-        """Send every delta as it comes."""
         begun: set[int] = set()
 
         async def take(index: int, delta: Delta | Done) -> None:
@@ -85,7 +84,6 @@ class _Chat:
         await reply.write(DONE)
 
     async def whole(self, reply: StreamingReply) -> None:
-        """Send all of it at the end."""
         choices = [_WholeChoice() for _ in range(self._parsed.choices)]
 
         async def take(index: int, delta: Delta | Done) -> None:

@@ -134,7 +134,6 @@ class _TextChoice:
         self._length = 0  # characters so far
 
     def add_tokens(self, tokens: Sequence[TokenLogprobs]) -> None:
-        """Add the tokens of the text that is taken next."""
         self._tokens.add(tokens)
 
     def take(self, text: str, done: Done | None) -> CompletionChoice | None:
@@ -158,7 +157,6 @@ class _Completion:
         self._id, self._created, self._model = f"cmpl-{secrets.token_hex(12)}", int(time.time()), ""
 
     async def stream(self, reply: StreamingReply) -> None:
-        """Send every text as it comes."""
         include_usage = self._parsed.include_usage
 
         async def take(choice: _TextChoice, text: str, done: Done | None) -> None:
@@ -172,7 +170,6 @@ class _Completion:
         await reply.write(DONE)
 
     async def whole(self, reply: StreamingReply) -> None:
-        """Send all of it at the end."""
         texts: dict[_TextChoice, list[str]] = {}
         choices: list[CompletionChoice] = []
 
@@ -219,7 +216,6 @@ class _Completion:
 
 
 async def _as_text(model: LoadedModel, prompt: RawPrompt) -> str:
-    """Return a prompt as it is given back."""
     if isinstance(prompt[0], str):
         return prompt[0]
     return (await model.chat_model.engine.detokenize([*prompt])).decode("utf-8", "replace")

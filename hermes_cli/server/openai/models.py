@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from hermes_cli.server.pool import Capabilities  # noqa: TC001 - msgspec reads it
 from hermes_cli.server.routing import ApiRoute, RouteDescription
 from hermes_cli.server.streaming_reply import json_reply
 
@@ -14,14 +15,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from hermes_cli.server.pool import ModelCard
-
-
-class ModelCapabilities(msgspec.Struct, frozen=True):
-    """Abilities of a model; null where they are known once it is loaded."""
-
-    tools: bool | None
-    reasoning: bool | None
-    json: bool
 
 
 class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +32,7 @@ class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int
     aliases: list[str]
     state: Literal["unloaded", "loading", "ready", "failed"]
-    capabilities: ModelCapabilities
+    capabilities: Capabilities
     quantization: str | None
     parameters: int | None
     size: int
@@ -71,7 +64,6 @@ async def describe_model(request: Request) -> Response:
 
 def model_object(card: ModelCard) -> ModelObject:
     """Describe a model in the fields that OpenAI's clients and those of other servers look for."""
-    can = card.capabilities
     return ModelObject(
         id=card.name,
         created=card.created,
@@ -80,7 +72,7 @@ def model_object(card: ModelCard) -> ModelObject:
         max_model_len=card.context_length,
         aliases=list(card.aliases),
         state=card.state,
-        capabilities=ModelCapabilities(can.tools, can.reasoning, can.json),
+        capabilities=card.capabilities,
         quantization=card.quantization,
         parameters=card.parameters,
         size=card.size,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         """Encodes an event with its number."""
 
         def __call__(self, kind: str, /, **fields: object) -> bytes:
-            """Return one event."""
+            """Return an event."""
 
 
 class ResponseStream:

@@ -73,7 +73,7 @@ async def create_response(request: Request, body: ResponseRequest) -> Response:
     parsed, items = await parse_response(body, client, earlier, lambda name: store.item(client, name))
     generating = _Generating(request, body, parsed, items)
     return StreamingReply(
-        generating.stream if parsed.stream else generating.whole,
+        generating.generate,
         stream=parsed.stream,
         problem=parsed.problem,
         error_event=generating.error_event,
@@ -181,20 +181,12 @@ class _Generating:
         self._id, self._created = f"resp_{secrets.token_hex(24)}", int(time.time())
         self._response: ResponseStream | None = None
 
-    async def stream(self, reply: StreamingReply) -> None:
-        """Send every event as it comes."""
-        await self._generate(reply)
-
-    async def whole(self, reply: StreamingReply) -> None:
-        """Send all of it at the end."""
-        await reply.whole(await self._generate(None))
-
     def error_event(self, error: Problem) -> bytes:
         """Encode the end of a stream that has begun."""
         response = self._response or ResponseStream(self._response_object("", None), summary=False)
         return response.failed(error)
 
-    async def _generate(self, reply: StreamingReply | None) -> ResponseObject:
+    async def generate(self, reply: StreamingReply) -> None:
         parsed = self._parsed
         async with self._pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
             (turn,) = parsed.turns(model)
@@ -207,9 +199,10 @@ class _Generating:
                         output = [msgspec.to_builtins(item) for item in response.response.output]
                         encoded = encode(response.response)
                         self._store.put(turn.client, self._id, encoded, self._items, output)
-                    if reply:
+                    if reply.stream:
                         await reply.write(data)
-        return response.response
+        if not reply.stream:
+            await reply.whole(response.response)
 
     def _response_object(self, model: str, turn: TurnRequest | None) -> ResponseObject:
         """Return what is known before the first delta; `turn` is None before there is a model."""
