@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pytest
+from hermes_zygote import Zygote
 from hypothesis import settings
 
 from hermes_cli import paths
@@ -95,21 +96,32 @@ def demo_chatter(demo_path: Path, wait_for: WaitFor) -> Iterator[ChatModel]:
     wait_for(engine.close())
 
 
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote | None]:
+    """Starts commands without importing everything anew, where processes can be forked."""
+    if not hasattr(os, "fork"):
+        yield None
+        return
+    made = Zygote()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def hermes(tmp_path: Path) -> RunHermes:
+def hermes(tmp_path: Path, zygote: Zygote | None) -> RunHermes:
     """Run `hermes ARGUMENTS` in an empty folder, with standard input at its end unless given."""
 
     def run(*arguments: str, stdin: str | bytes = "", env: dict[str, str] | None = None) -> Finished:
         raw = stdin.encode() if isinstance(stdin, str) else stdin
-        done = subprocess.run(
-            [sys.executable, "-m", "hermes_cli", *arguments],
-            input=raw,
-            capture_output=True,
-            check=False,
-            cwd=tmp_path,
-            env={**clean_environment(), **(env or {})},
-            timeout=HANG,
-        )
+        environment = {**clean_environment(), **(env or {})}
+        # The encoding of standard input and output is decided while Python starts.
+        if zygote and not environment.keys() & {"PYTHONIOENCODING", "LC_ALL", "PYTHONUTF8", "PYTHONCOERCECLOCALE"}:
+            done = zygote.run(arguments, raw, tmp_path, environment, HANG)
+        else:
+            command = [sys.executable, "-m", "hermes_cli", *arguments]
+            done = subprocess.run(
+                command, input=raw, capture_output=True, check=False, cwd=tmp_path, env=environment, timeout=HANG
+            )
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run

@@ -87,8 +87,9 @@ async def until(true: Callable[[], object]) -> None:
 
 
 def children() -> list[psutil.Process]:
-    """Processes of this one, but for the one in which grammars are tried: it is kept, whatever engines do."""
-    return [one for one in psutil.Process().children() if "hermes_cli.prompting.sandbox" not in " ".join(_command(one))]
+    """Processes of this one, but for those that are kept, whatever engines do: sandboxes, and the tests' zygote."""
+    kept = ("hermes_cli.prompting.sandbox", "hermes_zygote")
+    return [one for one in psutil.Process().children() if not any(name in " ".join(_command(one)) for name in kept)]
 
 
 def _command(process: psutil.Process) -> list[str]:
