@@ -91,7 +91,7 @@ class ServedModel:
 
 
 @dataclass(frozen=True)
-class _Named:
+class _UnplannedModel:
     """A model before it is planned."""
 
     entry: ModelEntry
@@ -117,9 +117,9 @@ def plan_models(
         say: takes notes on what was given up.
 
     Raises:
-        NotFoundError: one is not on this disk.
-        DoesNotFitError: one does not fit, even alone.
-        UsageError: what is asked of one makes no sense, or two have the same name.
+        NotFoundError: a model is not on this disk.
+        DoesNotFitError: a model does not fit, even alone.
+        UsageError: a model's settings make no sense, or two models have the same name.
         HermesError: a file cannot be read, or llama.cpp refuses it.
     """
     names = ModelNames(catalogue)
@@ -131,12 +131,12 @@ def plan_models(
         if least and not (isinstance(error, DoesNotFitError) and error.alternative):
             raise _no_agent(error, catalogue, machine) from None
         raise
-    offers = tuple(
-        _offer(one, confirmed, catalogue, settings.max_queue, draft_for)
-        for one, confirmed in zip(named, plans, strict=True)
+    models = tuple(
+        _served_model(model, confirmed, catalogue, settings.max_queue, draft_for)
+        for model, confirmed in zip(named, plans, strict=True)
     )
-    _tell_apart(offers)
-    return offers
+    _check_unique_names(models)
+    return models
 
 
 async def check_room(model: ServedModel) -> HermesError | None:
@@ -168,7 +168,7 @@ def _as_planned(plan: LoadPlan) -> LoadOverrides:
     return LoadOverrides(settings.context, plan.gpu_layers, settings.k_type, plan.threads, settings.slots, force=True)
 
 
-def _named(entry: ModelEntry, least: int, names: ModelNames, catalogue: Catalogue) -> _Named:
+def _named(entry: ModelEntry, least: int, names: ModelNames, catalogue: Catalogue) -> _UnplannedModel:
     named = names.parse(entry.model)
     file = find(named, catalogue)
     known = known_model(named, file.path, catalogue)
@@ -178,7 +178,7 @@ def _named(entry: ModelEntry, least: int, names: ModelNames, catalogue: Catalogu
             hint="leave one of them out.",
         )
     if entry.template not in {None, "file", "model"}:
-        ChatTemplate(read_template(Path(entry.template)))  # told now, not when the model is there
+        ChatTemplate(read_template(Path(entry.template)))  # errors now, not when the model is loaded
     yarn = None
     if entry.yarn:
         yarn = known.context.yarn if known else None
@@ -197,70 +197,70 @@ def _named(entry: ModelEntry, least: int, names: ModelNames, catalogue: Catalogu
         tensor_split=entry.tensor_split or (),
         micro_batch=entry.batch,
     )
-    return _Named(entry, file, known, loading)
+    return _UnplannedModel(entry, file, known, loading)
 
 
-def _plans(named: Sequence[_Named], machine: Machine, say: Callable[[str], None]) -> list[FittedPlan]:
+def _plans(named: Sequence[_UnplannedModel], machine: Machine, say: Callable[[str], None]) -> list[FittedPlan]:
     """Return plans with which all models fit beside each other; else plan each as if it were alone."""
     first, *others = named
     if others:
         with suppress(DoesNotFitError):
             return _beside(first, others, machine)
         say("these models do not fit into memory together: they take turns, as they are asked for")
-    return [check_fit(one.file.path, one.loading, machine) for one in named]
+    return [check_fit(model.file.path, model.loading, machine) for model in named]
 
 
-def _beside(first: _Named, others: Sequence[_Named], machine: Machine) -> list[FittedPlan]:
+def _beside(first: _UnplannedModel, others: Sequence[_UnplannedModel], machine: Machine) -> list[FittedPlan]:
     confirmed = []
-    for one in others:
-        modest = replace(one.loading, longest=False, force=False)
-        confirmed.append(check_fit(one.file.path, modest, machine))
+    for model in others:
+        modest = replace(model.loading, longest=False, force=False)
+        confirmed.append(check_fit(model.file.path, modest, machine))
         machine = remaining_machine(machine, confirmed[-1])
     return [check_fit(first.file.path, replace(first.loading, force=False), machine), *confirmed]
 
 
-def _offer(
-    one: _Named, confirmed: FittedPlan, catalogue: Catalogue, max_queue: int, draft_for: DraftFor
+def _served_model(
+    model: _UnplannedModel, confirmed: FittedPlan, catalogue: Catalogue, max_queue: int, draft_for: DraftFor
 ) -> ServedModel:
-    entry, plan = one.entry, confirmed.plan
-    own = one.file.name
+    entry, plan = model.entry, confirmed.plan
+    own = model.file.name
     spelled = (entry.model,) if entry.name is None and entry.model != own and _is_a_name(entry.model) else ()
-    narrowed = replace(one.loading, context=plan.settings.context, gpu_layers=plan.gpu_layers, force=True, least=0)
-    status = one.file.path.stat()
+    narrowed = replace(model.loading, context=plan.settings.context, gpu_layers=plan.gpu_layers, force=True, least=0)
+    status = model.file.path.stat()
     return ServedModel(
         name=entry.name or own,
         aliases=tuple(dict.fromkeys((*spelled, *entry.aliases))),
-        path=one.file.path,
-        known=one.known,
+        path=model.file.path,
+        known=model.known,
         loading=narrowed,
         confirmed=confirmed,
         options=EngineOptions(
             tags=TAGS,
-            draft=draft_for(entry.draft, one.known, one.loading, confirmed) if entry.draft else None,
+            draft=draft_for(entry.draft, model.known, model.loading, confirmed) if entry.draft else None,
             constraints=True,
             max_queue=max_queue,
         ),
         template=entry.template,
         think=entry.think,
         idle_seconds=entry.idle_seconds,
-        forced=one.loading.force,
+        forced=model.loading.force,
         size=status.st_size,
-        quantization=_quantization(one.file, catalogue),
+        quantization=_quantization(model.file, catalogue),
         created=int(status.st_mtime),
     )
 
 
 def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> DoesNotFitError:
     """Return the refusal of `--for-agent`, with a model that has enough context here."""
-    wish = RecommendOptions("agent", AGENT_CONTEXT)
-    found = recommendations(catalogue, machine, wish)
-    if not found:
-        least = smallest_variant(catalogue, wish)
+    options = RecommendOptions("agent", AGENT_CONTEXT)
+    recommended = recommendations(catalogue, machine, options)
+    if not recommended:
+        least = smallest_variant(catalogue, options)
         would = f"; {least[0].name} would, with {least[1] / GIB:.2f} GiB of memory" if least else ""
         return DoesNotFitError(
             error.message, hint=f"no Hermes model has {AGENT_CONTEXT:,} tokens of context on this machine{would}."
         )
-    best = found[0]
+    best = recommended[0]
     kv_type = "" if best.settings.k_type == "f16" else f" --kv-type {best.settings.k_type}"
     yarn = " --yarn" if best.by_yarn else ""
     name = best.variant.name
@@ -279,18 +279,18 @@ def _is_a_name(text: str) -> bool:
     return "/" not in text and "\\" not in text and not text.lower().endswith(".gguf")
 
 
-def _tell_apart(offers: Sequence[ServedModel]) -> None:
+def _check_unique_names(models: Sequence[ServedModel]) -> None:
     """Check that every name stands for one model.
 
     Raises:
         UsageError: a name stands for two.
     """
     owner: dict[str, ServedModel] = {}
-    for offer in offers:
-        for name in {offer.name, *offer.aliases}:
-            other = owner.setdefault(name.casefold(), offer)
-            if other is not offer:
+    for model in models:
+        for name in {model.name, *model.aliases}:
+            other = owner.setdefault(name.casefold(), model)
+            if other is not model:
                 raise UsageError(
-                    f"{name} would stand for both {other.path.name} and {offer.path.name}.",
+                    f"{name} would stand for both {other.path.name} and {model.path.name}.",
                     hint="give one of them another name in the file: models: [{model: …, name: …}]",
                 )
