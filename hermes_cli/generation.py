@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
-from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, SamplingOptions
+from hermes_cli.engine.request import PARAMETERS, GenerationRequest, ReasoningOptions, SamplingOptions
 from hermes_cli.engine.tokens import encode
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import END_CALL
@@ -40,19 +40,6 @@ if TYPE_CHECKING:
     from hermes_cli.engine.protocol import Engine, ModelInfo
     from hermes_cli.prompting.render import Prompt
     from hermes_cli.prompting.turn_grammar import AnswerGrammar, Thinking, ToolGrammar
-
-# What a file may recommend, as llama.cpp names it after `general.sampling.` (llama-arch.cpp), and our name for it.
-STATED = {
-    "temp": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "penalty_last_n": "penalty_last_n",
-    "penalty_repeat": "repeat_penalty",
-    "mirostat": "mirostat",
-    "mirostat_tau": "mirostat_tau",
-    "mirostat_eta": "mirostat_eta",
-}
 
 
 @dataclass(frozen=True)
@@ -89,7 +76,7 @@ class TurnRequest:
         top_logprobs: how many alternatives to tell with each token; None tells no log-probabilities.
         client: who asks; engines are fair among clients.
         shift: where the context length ends, go on without the older half of the conversation.
-        speculate: whether several tokens may be guessed and checked at once; the text is the same.
+        speculate: speculative decoding may be used; the text is the same.
     """
 
     messages: Sequence[Message]
@@ -208,10 +195,10 @@ class ChatModel:
                 top_k=said.top_k or usual.top_k,
                 repeat_penalty=said.repeat_penalty or usual.repeat_penalty,
             )
-        for stated, name in STATED.items():
+        for name, number in PARAMETERS.items():
             kind = type(getattr(usual, name))
             with suppress(KeyError, ValueError, UsageError):  # a file may say anything; nonsense recommends nothing
-                usual = replace(usual, **{name: kind(self.loaded.sampling[stated])})
+                usual = replace(usual, **{name: kind(self.loaded.sampling[number.gguf])})
         return usual
 
     @cached_property

@@ -161,7 +161,7 @@ class FakeEngine:
         done: Done | None = None
         tracker = ReasoningTracker(request.reasoning or ReasoningOptions(), {})
         for step in script:
-            if stops.found is not None or done or running.completion_tokens >= limit:
+            if stops.matched is not None or done or running.completion_tokens >= limit:
                 break
             if isinstance(step, asyncio.Event):
                 await running.wait(step)
@@ -179,13 +179,13 @@ class FakeEngine:
                 raise running.why
         if rest := stops.finish():
             yield TextEvent(rest, 0)
-        cut = stops.found is None and running.completion_tokens >= limit
+        cut = stops.matched is None and running.completion_tokens >= limit
         ended = Done("length" if cut else "stop", running.prompt_tokens, 0, 0, 0.001, 0.002)
         yield done or replace(
             ended,
             completion_tokens=running.completion_tokens,
             reasoning_tokens=tracker.tokens if request.reasoning else 0,
-            stop=stops.found,
+            stop=stops.matched,
             context_full=cut and limit == room,
         )
 

@@ -25,7 +25,7 @@ from skeleton import write_skeleton
 
 from hermes_cli import paths
 from hermes_cli.catalog.load import read_yaml
-from hermes_cli.catalog.tensors import model_tensors
+from hermes_cli.catalog.models import model_tensors
 from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.gguf.header import DEFAULT_ALIGNMENT
 from hermes_cli.gguf.types import FILE_TYPES, TYPE_NUMBERS, type_named

@@ -10,7 +10,7 @@ import math
 import struct
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.tensors import model_tensors
+from hermes_cli.catalog.models import model_tensors
 from hermes_cli.gguf.header import DEFAULT_ALIGNMENT
 from hermes_cli.gguf.types import TENSOR_TYPES, TYPE_NUMBERS
 from hermes_cli.planning.tensor_types import tensor_types

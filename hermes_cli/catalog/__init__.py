@@ -1,1 +1,1 @@
-"""What models exist and how they are named."""
+"""The models that exist, and their names."""

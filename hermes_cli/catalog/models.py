@@ -1,4 +1,4 @@
-"""The nouns of the catalogue, as they stand in catalog.yaml.
+"""The schema of catalog.yaml, and the tensors that follow from an architecture.
 
 Every class is a frozen struct whose fields are the keys of the file; a key that is not listed here is a fault.
 `unknown` in the file stays the word `unknown` here: no source says it.
@@ -6,9 +6,13 @@ Every class is a frozen struct whose fields are the keys of the file; a key that
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 Unknown = Literal["unknown"]
 Count = Annotated[int, Meta(ge=1)]
@@ -80,14 +84,14 @@ class ContextLength(CatalogEntry, frozen=True):
 
 
 class License(CatalogEntry, frozen=True):
-    """As the model card tags it."""
+    """The licence that the model card states."""
 
     id: str
     note: str = ""
 
 
 class PromptSpec(CatalogEntry, frozen=True):
-    """How a conversation is written for the model; `stop` are the strings that end a turn."""
+    """The prompt format of the model; `stop` are the strings that end a turn."""
 
     format: Literal["alpaca", "chatml", "llama-3", "unknown"]
     stop: tuple[str, ...] = ()
@@ -95,7 +99,7 @@ class PromptSpec(CatalogEntry, frozen=True):
 
 
 class ReasoningSupport(CatalogEntry, frozen=True):
-    """How thinking is switched: `system-prompt`, or by a template flag that needs the system prompt too."""
+    """The switch for thinking: `system-prompt`, or by a template flag that needs the system prompt too."""
 
     switch: Literal["system-prompt", "thinking"]
     default: Literal["on", "off"] = "off"
@@ -103,7 +107,7 @@ class ReasoningSupport(CatalogEntry, frozen=True):
 
 
 class RecommendedSampling(CatalogEntry, frozen=True):
-    """What the authors recommend, or use in their example code if `example`."""
+    """Sampling parameters that the authors recommend, or use in their example code if `example`."""
 
     temperature: float
     top_p: float | None = None
@@ -220,7 +224,7 @@ class CatalogModel(CatalogEntry, frozen=True):
 
 
 class Quantization(CatalogEntry, frozen=True):
-    """What a quantization costs in quality, measured on Llama 3 8B.
+    """The quality that a quantization loses, measured on Llama 3 8B.
 
     Attributes:
         bits: bits per weight of its main tensor type.
@@ -258,3 +262,59 @@ class Catalogue(CatalogEntry, frozen=True):
     quantizations: dict[str, Quantization]
     demo: DemoModel
     models: tuple[CatalogModel, ...]
+
+
+class TensorShape(NamedTuple):
+    """One tensor: `shape` in elements, row length first as in ggml. One-dimensional ones are always F32."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+def model_tensors(architecture: Architecture) -> tuple[TensorShape, ...]:
+    """Every tensor of the file, in the order of converted files: embedding, layers, output."""
+    before, after = outer_tensors(architecture)
+    layers = (one for layer in range(architecture.layers) for one in layer_tensors(architecture, layer))
+    return (*before, *layers, *after)
+
+
+def outer_tensors(a: Architecture) -> tuple[list[TensorShape], list[TensorShape]]:
+    """The tensors before the layers, of which the first is the embedding, and those after them."""
+    before = [TensorShape("token_embd.weight", (a.embedding_length, a.vocabulary))]
+    if a.rope_scaling:
+        before.append(TensorShape("rope_freqs.weight", (a.head_length // 2,)))
+    after = [TensorShape("output_norm.weight", (a.embedding_length,))]
+    if not a.tied_embeddings:
+        after.append(TensorShape("output.weight", (a.embedding_length, a.vocabulary)))
+    return before, after
+
+
+def layer_tensors(a: Architecture, layer: int) -> Iterator[TensorShape]:
+    """The tensors of one layer; their shapes are the same in all layers."""
+    name = f"blk.{layer}"
+    width, queries, keys = a.embedding_length, a.heads * a.head_length, a.kv_heads * a.head_length
+    yield TensorShape(f"{name}.attn_norm.weight", (width,))
+    for part, length in (("q", queries), ("k", keys), ("v", keys)):
+        yield TensorShape(f"{name}.attn_{part}.weight", (width, length))
+        if a.kind == "seed_oss":
+            yield TensorShape(f"{name}.attn_{part}.bias", (length,))
+    if a.kind == "qwen3":
+        yield TensorShape(f"{name}.attn_q_norm.weight", (a.head_length,))
+        yield TensorShape(f"{name}.attn_k_norm.weight", (a.head_length,))
+    yield TensorShape(f"{name}.attn_output.weight", (queries, width))
+    after_attention = "post_attention_norm" if a.kind == "seed_oss" else "ffn_norm"
+    yield TensorShape(f"{name}.{after_attention}.weight", (width,))
+    yield from _feed_forward(a, name)
+
+
+def _feed_forward(a: Architecture, name: str) -> Iterator[TensorShape]:
+    width, inner = a.embedding_length, a.feed_forward_length
+    if a.experts:
+        yield TensorShape(f"{name}.ffn_gate_inp.weight", (width, a.experts))
+        yield TensorShape(f"{name}.ffn_gate_exps.weight", (width, inner, a.experts))
+        yield TensorShape(f"{name}.ffn_up_exps.weight", (width, inner, a.experts))
+        yield TensorShape(f"{name}.ffn_down_exps.weight", (inner, width, a.experts))
+    else:
+        yield TensorShape(f"{name}.ffn_gate.weight", (width, inner))
+        yield TensorShape(f"{name}.ffn_up.weight", (width, inner))
+        yield TensorShape(f"{name}.ffn_down.weight", (inner, width))

@@ -1,4 +1,4 @@
-"""Every way to name a model, and what each means. The grammar is written out in docs/catalogue.md.
+"""Names of models and what they refer to. The grammar is written out in docs/catalogue.md.
 
     demo                                                   the model that ships with hermes
     hermes-3:8b   hermes-3:8b:Q5_K_M   Hermes3 8B q5km     a model of the catalogue, by any of its names
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from hermes_cli.catalog.quantizations import ALIASES, find_quantization, normalize_name
+from hermes_cli.catalog.variants import ALIASES, find_quantization, normalize_name
 from hermes_cli.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class DemoReference:
 
 @dataclass(frozen=True)
 class FileReference:
-    """A path; nothing says that it exists."""
+    """A path, which need not exist."""
 
     path: Path
 
@@ -87,7 +87,7 @@ class ModelNames:
         self._endings = dict(sorted(endings.items(), key=lambda item: -len(item[0])))
 
     def parse(self, text: str) -> ModelReference:
-        """What a name stands for.
+        """Return the model, repository or file that a name stands for.
 
         Raises:
             NotFoundError: it is no name; the hint holds the nearest ones.
@@ -182,7 +182,7 @@ def _is_written_as_path(text: str) -> bool:
 
 
 def _is_file(text: str) -> bool:
-    """Whether a name that is not in the catalogue is a path: it ends like a model's, or there is such a file."""
+    """Return whether a name outside the catalogue is a path: it ends in .gguf, or there is such a file."""
     if "://" in text or _HUB_HOST.match(text):
         return False
     return text.lower().endswith(".gguf") or os.path.exists(text)  # noqa: PTH110 - Path.exists raises on odd names

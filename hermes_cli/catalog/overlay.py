@@ -1,4 +1,4 @@
-"""What `hermes catalog refresh` learned from the Hub, kept in the data folder and laid over the shipped catalogue.
+"""The catalogue overlay: file lists from the Hub that `hermes catalog refresh` keeps in the data folder.
 
 The shipped file is never changed. The overlay holds, for each repository, what the Hub stated about its GGUF files;
 where it speaks of a file it is newer than the catalogue and wins.
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from hermes_cli import paths
 from hermes_cli.catalog.models import CatalogEntry, Catalogue, GgufFile, Repository
-from hermes_cli.catalog.quantizations import quantization_in_file_name
+from hermes_cli.catalog.variants import quantization_in_file_name
 from hermes_cli.errors import HermesError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ Overlay = dict[str, HubRepository]
 
 
 def read_overlay() -> Overlay:
-    """What was learned so far; nothing if there is no overlay or it cannot be read."""
+    """Return the overlay; empty if there is none or it cannot be read."""
     try:
         return msgspec.json.decode(paths.catalog_overlay().read_bytes(), type=Overlay)
     except (OSError, msgspec.MsgspecError):

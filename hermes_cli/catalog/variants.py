@@ -1,14 +1,57 @@
-"""A model in one quantization from one repository: what can be fetched, and what fits or does not."""
+"""Quantizations by name, and variants: a model in one quantization from one repository."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue, GgufFile, Repository, SizeSource
+
+# Names for the same thing, as listings and people write them (llama.cpp's own aliases, and `fp16`).
+ALIASES = {"fp32": "F32", "fp16": "F16", "q3k": "Q3_K_M", "q4k": "Q4_K_M", "q5k": "Q5_K_M"}
+# Bare bits in a file name: what DeepHermes' official files mean by them (their sizes fit).
+BITS_IN_FILE_NAMES = {"q4": "Q4_0", "q5": "Q5_0", "q6": "Q6_K", "q8": "Q8_0"}
+
+_NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
+
+
+def normalize_name(text: str) -> str:
+    """Lower case, letters and digits only: `Q4_K_M` and `q4-k-m` are the same."""
+    return _NOT_ALPHANUMERIC.sub("", text.lower())
+
+
+def find_quantization(text: str, names: frozenset[str]) -> str | None:
+    """Return the quantization that a typed name means, or None."""
+    return _typed(names).get(normalize_name(text))
+
+
+def quantization_in_file_name(file_name: str, names: frozenset[str]) -> str | None:
+    """Return the last quantization in a file name, between dots, dashes or underscores, or None."""
+    stem = file_name.removesuffix(".gguf")
+    found = _pattern(names).findall(stem)
+    if not found:
+        return None
+    word = normalize_name(found[-1])
+    return _typed(names).get(word) or BITS_IN_FILE_NAMES.get(word)
+
+
+@lru_cache(maxsize=4)
+def _typed(names: frozenset[str]) -> dict[str, str]:
+    return {**ALIASES, **{normalize_name(name): name for name in names}}
+
+
+@lru_cache(maxsize=4)
+def _pattern(names: frozenset[str]) -> re.Pattern[str]:
+    words = {*names, "fp32", "fp16", "Q3_K", "Q4_K", "Q5_K", *BITS_IN_FILE_NAMES}
+    longest_first = sorted(words, key=len, reverse=True)
+    # Overlapping matches are not wanted, but neighbouring ones share a separator: hence the look-ahead at the end.
+    inside = "|".join(re.escape(word).replace("_", "[_-]") for word in longest_first)
+    return re.compile(rf"(?:^|[-._])({inside})(?=$|[-._])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -22,7 +65,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """What to type for it."""
+        """The name on the command line, such as `hermes-3:8b:Q4_K_M`."""
         return f"{self.model.short}:{self.quantization}"
 
     @property
@@ -39,7 +82,7 @@ class Variant:
 
     @property
     def size_source(self) -> SizeSource:
-        """Where `bytes` comes from: stated exactly, listed in rounded GB, or computed."""
+        """The origin of `bytes`: stated exactly, listed in rounded GB, or computed."""
         if self.entry.bytes:
             return "stated"
         if self.entry.listed_gb and (self.entry.old_mix or not self.computed_bytes):
@@ -60,7 +103,7 @@ class Variant:
                 return None
 
     def loss(self, catalogue: Catalogue) -> float | None:
-        """Mean KL divergence from F16 in nats, as measured on Llama 3 8B; None if nobody measured it."""
+        """Mean KL divergence from F16 in nats, as measured on Llama 3 8B; None if not measured."""
         entry = catalogue.quantizations[self.quantization]
         if entry.same_as:
             entry = catalogue.quantizations[entry.same_as]
@@ -106,7 +149,7 @@ def matching_variants(
 
 
 def default_variant(model: CatalogModel) -> Variant | None:
-    """What most people take: Q4_K_M, or the smallest there is; None if no files are known."""
+    """Return the Q4_K_M variant, else the smallest one; None if no files are known."""
     offered = preferred_variants(model)
     return next((one for one in offered if one.quantization == "Q4_K_M"), offered[-1] if offered else None)
 

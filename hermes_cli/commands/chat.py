@@ -156,7 +156,7 @@ def command(
         str,
         typer.Option(
             metavar="NAME|auto|off",
-            help="Small model with the same vocabulary that guesses tokens ahead; auto takes one that is installed.",
+            help="Draft model for speculative decoding, with the same vocabulary; auto takes one that is installed.",
             envvar="HERMES_LLM_DRAFT",
         ),
     ] = "off",

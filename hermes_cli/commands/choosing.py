@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hermes_cli.commands.asking import agreed
-from hermes_cli.commands.units import gigabytes
 from hermes_cli.console import Voice
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.planning.recommend import RecommendOptions, recommendations
 from hermes_cli.store.library import installed_quantizations
+from hermes_cli.units import gigabytes
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue

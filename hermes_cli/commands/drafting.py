@@ -1,4 +1,4 @@
-"""The small model that guesses tokens for the large one (`--draft`): which, and how it is loaded beside it."""
+"""The draft model for speculative decoding (`--draft`): chosen, and planned beside the target model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import DraftPlan
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.drafts import draft_candidates
 from hermes_cli.planning.fitted_plan import remaining_machine
+from hermes_cli.planning.recommend import draft_candidates
 from hermes_cli.store.library import find
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def draft_for(
     confirmed: FittedPlan,
     note: Callable[[str], None],
 ) -> DraftPlan | None:
-    """The model that is to guess, planned for the memory that the large one leaves.
+    """Return the draft model, planned for the memory that the target model leaves.
 
     Args:
         wanted: a name, `auto` for one that is installed and fits, or `off`.
@@ -54,12 +54,12 @@ def draft_for(
     file = next(filter(None, (_installed(one, catalogue) for one in candidates)), None)
     if file is None:
         fetch = f"hermes pull {candidates[0].short} gets one" if candidates else "the catalogue knows of none"
-        note(f"no model is here that can guess for this one; {fetch}")
+        note(f"no draft model for this one is installed; {fetch}")
         return None
     try:
         return _planned(file, replace(loading, force=False), confirmed)
     except DoesNotFitError:
-        note(f"{file.name} is not used to guess: there is no memory left for it")
+        note(f"{file.name} is not used as a draft model: there is no memory left for it")
         return None
 
 

@@ -7,10 +7,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.catalog.load import load_catalogue
-from hermes_cli.catalog.quantizations import quantization_in_file_name
-from hermes_cli.commands.units import billions, gigabytes
+from hermes_cli.catalog.variants import quantization_in_file_name
 from hermes_cli.errors import UsageError
 from hermes_cli.gguf.types import FILE_TYPES
+from hermes_cli.units import billions, gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from hermes_cli.commands.machine import gibibytes
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -91,8 +91,8 @@ def _import(found: FoundModel, catalogue: Catalogue, console: Console, *, copy: 
 
 
 def _show(imported: list[ImportedModel], skipped: list[SkippedFile], console: Console, *, dry_run: bool) -> None:
-    from hermes_cli.commands.units import gigabytes  # noqa: PLC0415 - as above
     from hermes_cli.store.identify import EVIDENCE_TEXTS  # noqa: PLC0415
+    from hermes_cli.units import gigabytes  # noqa: PLC0415 - as above
 
     if imported:
         rows = [

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hermes_cli.catalog.load import load_catalogue
-from hermes_cli.catalog.quantizations import normalize_name
-from hermes_cli.catalog.variants import Variant, preferred_variants, variants
+from hermes_cli.catalog.variants import Variant, normalize_name, preferred_variants, variants
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
-from hermes_cli.commands.units import billions, gigabytes
 from hermes_cli.errors import UsageError
 from hermes_cli.store.disk import bytes_on_disk
 from hermes_cli.store.inventory import InstalledModel, InstalledState, inventory
 from hermes_cli.store.library import installed, installed_quantizations
+from hermes_cli.units import billions, gigabytes
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel, Catalogue, DemoModel

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hermes_cli.units import gibibytes
+
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Device, Machine
 
@@ -39,11 +41,6 @@ def machine_for(
     from hermes_cli.hardware.simulate import simulate  # noqa: PLC0415 - the table of GPUs
 
     return simulate(here, gpu=gpu or [], vram=vram, ram=ram, apple=apple, cpu_only=cpu_only)
-
-
-def gibibytes(size: float) -> str:
-    """Bytes of memory: `7.76 GiB`."""
-    return f"{size / (1 << 30):.2f} GiB"
 
 
 def one_line(machine: Machine) -> str:

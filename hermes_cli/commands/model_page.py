@@ -9,9 +9,9 @@ from hermes_cli.catalog.load import as_plain
 from hermes_cli.catalog.models import RecommendedSampling
 from hermes_cli.catalog.variants import Variant, matching_variants, preferred_variants
 from hermes_cli.commands.list import HERE, model_summary, variant_document
-from hermes_cli.commands.units import billions, gigabytes
 from hermes_cli.prompting.messages import Message
 from hermes_cli.store.library import installed
+from hermes_cli.units import billions, gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

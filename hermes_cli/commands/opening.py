@@ -34,7 +34,7 @@ class LoadOptions:
     Attributes:
         loading: what the user insists on.
         yarn: stretch the context as the base model documents it.
-        draft: the small model that guesses: a name, `auto` or `off`.
+        draft: the draft model: a name, `auto` or `off`.
         adapters: LoRA.
         template: an override of the prompt format.
         prefixes: a folder for caches of prompts that outlive the program.
@@ -101,10 +101,10 @@ class ModelLoader:
 
                 known = known_model(named, file.path, catalogue)
                 confirmed = self._loop.run(check.result())
-                guesser = self._draft(known, catalogue, wished, confirmed)
+                draft = self._draft(known, catalogue, wished, confirmed)
             if confirmed.note:
                 self._console.note(confirmed.note)
-            return self._load(file, known, confirmed, guesser)
+            return self._load(file, known, confirmed, draft)
 
         try:
             yield finish
@@ -113,7 +113,7 @@ class ModelLoader:
             raise
 
     def _load(
-        self, file: ModelFile, known: CatalogModel | None, confirmed: FittedPlan, guesser: DraftPlan | None
+        self, file: ModelFile, known: CatalogModel | None, confirmed: FittedPlan, draft: DraftPlan | None
     ) -> LocalBackend:
         from hermes_cli.engine.embedded.engine import EmbeddedEngine  # noqa: PLC0415 - imported above, at a better time
         from hermes_cli.engine.embedded.options import EngineOptions  # noqa: PLC0415
@@ -121,7 +121,7 @@ class ModelLoader:
 
         how, name = self._how, file.name
         options = EngineOptions(
-            tags=TAGS, adapters=how.adapters, draft=guesser, prefixes=how.prefixes, verbose=how.verbose
+            tags=TAGS, adapters=how.adapters, draft=draft, prefixes=how.prefixes, verbose=how.verbose
         )
         with self._console.working(f"loading {name}") as say:
             engine = EmbeddedEngine(
@@ -129,7 +129,7 @@ class ModelLoader:
                 confirmed.plan,
                 options,
                 progress=lambda part: say(f"loading {name}: {part:.0%}"),
-                spare=self._start.take(),
+                child=self._start.take(),
             )
             try:
                 loading = self._loop.begin(engine.load())
@@ -152,7 +152,7 @@ class ModelLoader:
     def _draft(
         self, known: CatalogModel | None, catalogue: Catalogue, wished: LoadOverrides, confirmed: FittedPlan
     ) -> DraftPlan | None:
-        """The model that is to guess tokens; raises as `draft_for` does."""
+        """Return the draft model; raises as `draft_for` does."""
         if self._how.draft == "off":
             return None
         from hermes_cli.commands.drafting import draft_for  # noqa: PLC0415 - only where one is wanted

@@ -16,7 +16,6 @@ from hermes_cli.commands.machine import (
     GpuOption,
     RamOption,
     VramOption,
-    gibibytes,
     machine_for,
     one_line,
 )
@@ -25,6 +24,7 @@ from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.recommend import NEEDS
+from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
     from hermes_cli.console import Console

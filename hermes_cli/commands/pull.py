@@ -124,8 +124,8 @@ def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None]
     """Write before the download whether the model can be loaded on this machine."""
     if target.variant is None or not target.variant.computed_bytes:
         return
-    from hermes_cli.commands.machine import gibibytes  # noqa: PLC0415 - as above
     from hermes_cli.commands.pull_target import fit_for_chat  # noqa: PLC0415
+    from hermes_cli.units import gibibytes  # noqa: PLC0415
 
     settings, placement = fit_for_chat(target.variant, machine)
     if placement.fits:

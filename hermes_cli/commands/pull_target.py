@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference
-from hermes_cli.catalog.quantizations import find_quantization, normalize_name, quantization_in_file_name
-from hermes_cli.catalog.variants import Variant, default_variant, preferred_variants
+from hermes_cli.catalog.variants import (
+    Variant,
+    default_variant,
+    find_quantization,
+    normalize_name,
+    preferred_variants,
+    quantization_in_file_name,
+)
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.planning.placement import place

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from hermes_cli.commands.units import gigabytes
 from hermes_cli.console import Voice
 from hermes_cli.store.progress import Phase
+from hermes_cli.units import gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

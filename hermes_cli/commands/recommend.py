@@ -14,22 +14,23 @@ from hermes_cli.commands.machine import (
     GpuOption,
     RamOption,
     VramOption,
-    gibibytes,
     machine_for,
     one_line,
 )
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.errors import DoesNotFitError, UsageError
-from hermes_cli.planning.alternatives import Alternative, alternatives
 from hermes_cli.planning.quality import Purpose
 from hermes_cli.planning.recommend import (
     LOW_BITS,
     NEEDS,
+    Alternative,
     Recommendation,
     RecommendOptions,
+    alternatives,
     recommendations,
     smallest_variant,
 )
+from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue

@@ -8,8 +8,8 @@ import typer
 
 from hermes_cli.commands.asking import agreed_to_remove
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
-from hermes_cli.commands.units import gigabytes
 from hermes_cli.errors import UsageError
+from hermes_cli.units import gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,6 @@ import msgspec
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.commands.choosing import best_installed
 from hermes_cli.commands.drafting import draft_for
-from hermes_cli.commands.machine import gibibytes
 from hermes_cli.console import Voice
 from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.hardware.probe import probe
@@ -19,6 +18,7 @@ from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.server.app import EVERYWHERE
 from hermes_cli.server.planning import AGENT_CONTEXT, check_room, plan_models
 from hermes_cli.server.run import ServerInfo, ServerParts, serve
+from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,9 +159,7 @@ def _memory(offer: ServedModel) -> str:
     places = [place for place in offer.confirmed.places if place.part.total]
     draft = offer.options.draft
     parts = [f"{gibibytes(place.part.total)} of {gibibytes(place.room)} free {place.where}" for place in places]
-    return ", ".join(
-        parts + ([f"{gibibytes(draft.bytes)} for {draft.path.stem}, which guesses ahead"] if draft else [])
-    )
+    return ", ".join(parts + ([f"{gibibytes(draft.bytes)} for the draft model {draft.path.stem}"] if draft else []))
 
 
 def _document(info: ServerInfo, address: str, key: str | None) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typer.core import TyperGroup
 from hermes_cli import paths
 from hermes_cli.commands.asking import agreed_to_remove
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
-from hermes_cli.commands.units import gigabytes
 from hermes_cli.console import CONTROL
 from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.units import gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

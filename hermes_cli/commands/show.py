@@ -8,7 +8,7 @@ import typer
 
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
-from hermes_cli.catalog.quantizations import normalize_name, quantization_in_file_name
+from hermes_cli.catalog.variants import normalize_name, quantization_in_file_name
 from hermes_cli.commands import file_page, model_page
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.errors import NotFoundError

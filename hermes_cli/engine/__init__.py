@@ -1,1 +1,1 @@
-"""Tokens in, tokens out: llama.cpp and nothing above it."""
+"""Engines continue prompts: protocol.py is the contract, embedded/ is llama.cpp in a child process."""

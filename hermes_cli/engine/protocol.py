@@ -1,4 +1,4 @@
-"""What chat and server know of an engine, whatever is behind it: a child process with llama.cpp, or a fake in tests."""
+"""The contract of all engines: what they take, what they yield, what they tell of themselves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Logprob:
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """A token that was chosen, and the likeliest ones in its place."""
+    """The log-probability of a generated token, and of the likeliest ones in its place."""
 
     chosen: Logprob
     top: tuple[Logprob, ...] = ()
@@ -34,7 +34,7 @@ class TokenLogprobs:
 class TextEvent:
     """A piece of generated text, tags included, cut between characters.
 
-    `tokens` says how many were generated since the piece before; the text of the last of them may be yet to come.
+    `tokens` is the number of tokens since the piece before; the text of the last of them may be yet to come.
     """
 
     text: str
@@ -56,8 +56,8 @@ class Done:
         completion_seconds: from there to the end.
         queued_seconds: before the first work.
         reasoning_tokens: of the completion's, those inside reasoning, with its closing tag.
-        drafted_tokens, accepted_tokens: guessed ahead, and how many of those were right.
-        stop: the stop text that was found.
+        drafted_tokens, accepted_tokens: of speculative decoding.
+        stop: the stop text that ended it.
         context_full: the context length ended it, not `max_tokens`.
     """
 
@@ -80,10 +80,10 @@ Event = TextEvent | Done
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a loaded model says about itself.
+    """Facts about a loaded model.
 
     Attributes:
-        context: tokens that one request can use, prompt and answer together.
+        context: tokens of one request, prompt and completion together.
         slots: requests at once.
         trained_context: tokens it was trained for.
         parameters: number of weights.
@@ -93,10 +93,10 @@ class ModelInfo:
         sampling: `general.sampling.*` of the file, as text.
         bos, eos: how the tokens are spelled that begin and end a text; empty if there is none.
         adds_bos: whether the engine begins every prompt with `bos`.
-        control: texts of control tokens; `added`: of those that whoever made the vocabulary added.
+        control: texts of control tokens; `added`: those of user-defined ones.
         tags: tags of prompting that are one token, with its number; `others`: all other special tokens. Tokens that end
             a generation are in neither.
-        draft: what guesses tokens: the name of a draft model's file, or empty.
+        draft: the file name of the draft model, or empty.
         load_seconds: from the start of the child to here, measured.
     """
 
@@ -121,7 +121,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class SequenceState:
-    """One request at work. Counts are tokens."""
+    """The state of an active request. Counts are tokens."""
 
     request: int
     prompt_tokens: int
@@ -131,7 +131,7 @@ class SequenceState:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Counters since the engine was made, surviving its child, and what there is now. Counts are tokens or requests."""
+    """Counters since the engine was made, across restarts, and its present state."""
 
     state: Literal["unloaded", "loading", "ready", "dead", "closed"] = "unloaded"
     running: tuple[SequenceState, ...] = ()
@@ -159,14 +159,14 @@ class Engine(Protocol):
     """Continues prompts. All methods belong to one event loop; several generations may run at once."""
 
     async def load(self) -> ModelInfo:
-        """Have the model in memory; what it says about itself. Returns at once if it is there already.
+        """Load the model if it is not loaded; return the facts about it.
 
         Raises:
             HermesError: it cannot be loaded.
         """
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Event]:
-        """Text as it comes, then `Done`. Closing the iterator (`aclose`) cancels the request within one step.
+        """Yield text as it comes, then `Done`. `aclose` of the iterator cancels the request within one step.
 
         Raises:
             UsageError: a value of the request makes no sense to this model.
@@ -177,20 +177,20 @@ class Engine(Protocol):
         """
 
     async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
+        """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
 
     async def detokenize(self, tokens: list[int]) -> bytes:
-        """The bytes that tokens stand for, control tokens included.
+        """Return the bytes of tokens, control tokens included.
 
         Raises:
             UsageError: a number is no token.
         """
 
     async def stats(self) -> EngineStats:
-        """Counters, and what there is now; a model that is not loaded stays so."""
+        """Return the counters and the present state; a model that is not loaded stays so."""
 
     async def unload(self) -> None:
-        """End running requests with an error and give the memory back; the next request loads again."""
+        """End running requests with an error and free the memory; the next request loads again."""
 
     async def close(self) -> None:
-        """Give everything back, for good."""
+        """Free everything, for good."""

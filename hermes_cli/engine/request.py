@@ -1,56 +1,55 @@
-"""What is asked of an engine: a prompt, and how it is to be continued. Knows no llama.cpp; it crosses processes."""
+"""A request to an engine: a prompt, and how it is to be continued. Any engine takes it, in whatever process."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 MAX_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's LLAMA_DEFAULT_SEED, which stands for "pick one"
-MOST_BIASES = 1024
-MOST_BREAKERS = 32  # each is looked for in the whole vocabulary, 16 ms for 262,144 tokens
-MOST_STOPS, MOST_STOP_CHARACTERS = 64, 1024
-MOST_TOP_LOGPROBS = 100
+MAX_BIASES = 1024
+MAX_BREAKERS = 32  # each is looked for in the whole vocabulary, 16 ms for 262,144 tokens
+MAX_STOPS, MAX_STOP_CHARACTERS = 64, 1024
+MAX_TOP_LOGPROBS = 100
 
 
-class Range(NamedTuple):
-    """The values that a number may have, both ends included."""
+@dataclass(frozen=True)
+class Parameter:
+    """A sampling option that is a number.
+
+    Attributes:
+        least, most: the ends of its range, which belong to it. Ranges are those that llama.cpp's samplers are defined
+            for (llama.h), kept to values with which 32-bit numbers do not overflow.
+        whole: it is an integer.
+        gguf: its key behind `general.sampling.` in a GGUF file (src/llama-arch.cpp); empty if there is none.
+        api: its names in HTTP requests, as llama.cpp's server and vLLM have them; the last one that is given counts.
+    """
 
     least: float
     most: float
+    whole: bool
+    gguf: str
+    api: tuple[str, ...]
+
+    def accepts(self, value: object) -> bool:
+        """Return whether a value is a number of the right kind within the range."""
+        return _is_number(value, int if self.whole else (int, float)) and self.least <= value <= self.most  # type: ignore[operator]  # NaN is in no range
 
 
-# What llama.cpp's samplers are defined for (llama.h), kept to values with which 32-bit numbers do not overflow.
-RANGES = {
-    "temperature": Range(0, 100),
-    "top_k": Range(-1, 2**31 - 1),
-    "top_p": Range(0, 1),
-    "min_p": Range(0, 1),
-    "typical_p": Range(0, 1),
-    "repeat_penalty": Range(0.01, 100),
-    "presence_penalty": Range(-100, 100),
-    "frequency_penalty": Range(-100, 100),
-    "penalty_last_n": Range(-1, 2**20),
-    "dry_multiplier": Range(0, 100),
-    "dry_base": Range(0, 100),
-    "dry_allowed_length": Range(0, 2**20),
-    "dry_penalty_last_n": Range(-1, 2**20),
-    "mirostat": Range(0, 2),
-    "mirostat_tau": Range(0, 100),
-    "mirostat_eta": Range(0, 1),
-    "seed": Range(0, MAX_SEED),
-}
-"""By name, as in `SamplingOptions`."""
-
-WHOLE = {"top_k", "penalty_last_n", "dry_allowed_length", "dry_penalty_last_n", "mirostat", "seed"}
-"""Those that are whole numbers."""
+def _number(default: float | None, least: float, most: float, *, gguf: str = "", api: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 - takes the type of the field, as dataclasses.field does
+    """Return a field for a number; an integer default, or None, makes it a whole number."""
+    whole = not isinstance(default, float)
+    return field(default=default, metadata={"parameter": (least, most, whole, gguf, api)})
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    r"""How the next token is chosen. Defaults are llama.cpp's (common/common.h, common_params_sampling).
+    r"""How the next token is sampled. Defaults are llama.cpp's (common/common.h, common_params_sampling).
 
     Attributes:
         temperature: 0 takes the most likely token.
@@ -71,30 +70,30 @@ class SamplingOptions:
             typical.
         mirostat_tau, mirostat_eta: its target and its learning rate.
         logit_bias: tokens and what is added to their logits.
-        ignore_eos: no token ends the answer.
+        ignore_eos: no token ends the completion.
         seed: of the draw; None picks one.
     """
 
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    typical_p: float = 1.0
-    repeat_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    penalty_last_n: int = 64
-    dry_multiplier: float = 0.0
-    dry_base: float = 1.75
-    dry_allowed_length: int = 2
-    dry_penalty_last_n: int = -1
+    temperature: float = _number(0.8, 0, 100, gguf="temp")
+    top_k: int = _number(40, -1, 2**31 - 1, gguf="top_k")
+    top_p: float = _number(0.95, 0, 1, gguf="top_p")
+    min_p: float = _number(0.05, 0, 1, gguf="min_p")
+    typical_p: float = _number(1.0, 0, 1)
+    repeat_penalty: float = _number(1.0, 0.01, 100, gguf="penalty_repeat", api=("repetition_penalty", "repeat_penalty"))
+    presence_penalty: float = _number(0.0, -100, 100)
+    frequency_penalty: float = _number(0.0, -100, 100)
+    penalty_last_n: int = _number(64, -1, 2**20, gguf="penalty_last_n", api=("repeat_last_n",))
+    dry_multiplier: float = _number(0.0, 0, 100)
+    dry_base: float = _number(1.75, 0, 100)
+    dry_allowed_length: int = _number(2, 0, 2**20)
+    dry_penalty_last_n: int = _number(-1, -1, 2**20)
     dry_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
-    mirostat: int = 0
-    mirostat_tau: float = 5.0
-    mirostat_eta: float = 0.1
+    mirostat: int = _number(0, 0, 2, gguf="mirostat")
+    mirostat_tau: float = _number(5.0, 0, 100, gguf="mirostat_tau")
+    mirostat_eta: float = _number(0.1, 0, 1, gguf="mirostat_eta")
     logit_bias: tuple[tuple[int, float], ...] = ()
     ignore_eos: bool = False
-    seed: int | None = None
+    seed: int | None = _number(None, 0, MAX_SEED)
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -102,11 +101,11 @@ class SamplingOptions:
         Raises:
             UsageError: one is no number or not in its range; the message names it.
         """
-        for name, allowed in RANGES.items():
-            _check_number(name, getattr(self, name), allowed)
-        if len(self.logit_bias) > MOST_BIASES:
+        for name, parameter in PARAMETERS.items():
+            _check_number(name, getattr(self, name), parameter)
+        if len(self.logit_bias) > MAX_BIASES:
             raise UsageError(
-                f"has {len(self.logit_bias):,} entries, more than {MOST_BIASES:,}.",
+                f"has {len(self.logit_bias):,} entries, more than {MAX_BIASES:,}.",
                 field="logit_bias",
                 hint="give fewer.",
             )
@@ -118,30 +117,28 @@ class SamplingOptions:
                     field="logit_bias",
                     hint="give token numbers from 0 on, and finite numbers.",
                 )
-        if len(self.dry_breakers) > MOST_BREAKERS or not all(isinstance(text, str) for text in self.dry_breakers):
+        if len(self.dry_breakers) > MAX_BREAKERS or not all(isinstance(text, str) for text in self.dry_breakers):
             raise UsageError(
-                f"is not up to {MOST_BREAKERS} texts.", field="dry_breakers", hint="give fewer, or leave it out."
+                f"is not up to {MAX_BREAKERS} texts.", field="dry_breakers", hint="give fewer, or leave it out."
             )
 
     @property
     def greedy(self) -> bool:
-        """Whether the most likely token is taken without a draw."""
+        """True if the most likely token is taken."""
         return self.temperature <= 0
 
     @property
     def penalizes(self) -> bool:
-        """Whether tokens that were there already have other chances."""
+        """True if earlier tokens change the logits."""
         repeats = self.repeat_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
         return (repeats and self.penalty_last_n != 0) or self.dry_multiplier > 0
 
 
-def _check_number(name: str, value: object, allowed: Range) -> None:
-    if name == "seed" and value is None:
-        return
-    if not _is_number(value, (int,) if name in WHOLE else (int, float)) or not allowed.least <= value <= allowed.most:  # type: ignore[operator]  # NaN is in no range
-        what = "a whole number" if name in WHOLE else "a number"
+def _check_number(name: str, value: object, parameter: Parameter) -> None:
+    if not parameter.accepts(value) and not (name == "seed" and value is None):
+        kind = "a whole number" if parameter.whole else "a number"
         raise UsageError(
-            f"is {value!r}, and must be {what} from {allowed.least:,} to {allowed.most:,}.",
+            f"is {value!r}, and must be {kind} from {parameter.least:,} to {parameter.most:,}.",
             field=name,
             hint="leave it out for what the model recommends.",
         )
@@ -151,15 +148,27 @@ def _is_number(value: object, kinds: type | tuple[type, ...]) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
-SAMPLING_NAMES = tuple(field.name for field in fields(SamplingOptions))
+def _parameters() -> Iterator[tuple[str, Parameter]]:
+    for option in fields(SamplingOptions):
+        if "parameter" in option.metadata:
+            least, most, whole, gguf, api = option.metadata["parameter"]
+            yield option.name, Parameter(least, most, whole, gguf, api or (option.name,))
+
+
+PARAMETERS = dict(_parameters())
+"""The numbers among the sampling options, by name.
+
+A new one is a field above and a sampler in embedded/sampler.py; HTTP requests have it with a field in
+server/openai/requests.py, the command line with an option in commands/chat.py.
+"""
 
 
 @dataclass(frozen=True)
 class ReasoningOptions:
-    """How reasoning is recognized, so that its tokens are counted, and the most of them.
+    """How reasoning is recognized, for counting and for its budget.
 
     Attributes:
-        budget: the most tokens of reasoning; then it is closed, and the answer has to come. None for any.
+        budget: the most tokens of reasoning; then it is closed, and the answer has to follow. None is no limit.
         inside: the prompt ended in reasoning that the first of `tags` opened.
         tags: pairs of what opens reasoning at the start of a line, and what closes it.
         line_ends: texts that end a line as a line break does.
@@ -173,21 +182,21 @@ class ReasoningOptions:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One prompt to continue.
+    """A prompt to continue.
 
     Attributes:
         prompt: pieces of text, each tokenized by itself with control tokens parsed (prompting/pieces.py makes them), or
             one list of token ids.
         sampling: how tokens are chosen.
         max_tokens: the most to generate; None is as many as the context length allows.
-        stops: texts that end the answer; they are not part of it.
+        stops: texts that end the completion; they are not part of it.
         grammar: what the text has to follow from its beginning (engine/embedded/grammar.py), None for anything.
         reasoning: how it is counted and limited; None counts none.
-        top_logprobs: how many alternatives to tell with each token; None tells no log-probabilities.
+        top_logprobs: the number of alternatives with each token; None is no log-probabilities.
         client: who asks; engines are fair among clients.
         shift: where the context length ends, go on without the older half of the conversation, instead of ending.
         keep: how many tokens of the prompt a shift leaves at its beginning (the system prompt).
-        speculate: whether several tokens may be guessed and checked at once; the text is the same.
+        speculate: speculative decoding may be used; the text is the same.
     """
 
     prompt: tuple[str | int, ...]
@@ -212,14 +221,14 @@ class GenerationRequest:
             raise UsageError("the prompt is empty.", hint="type a prompt after the model's name, or pipe one in.")
         if self.max_tokens is not None and self.max_tokens < 0:
             raise UsageError(f"is {self.max_tokens}.", field="max_tokens", hint="give 1 or more.")
-        if len(self.stops) > MOST_STOPS or any(len(stop) > MOST_STOP_CHARACTERS for stop in self.stops):
+        if len(self.stops) > MAX_STOPS or any(len(stop) > MAX_STOP_CHARACTERS for stop in self.stops):
             raise UsageError(
                 f"there are {len(self.stops)} stop texts, the longest of {max(map(len, self.stops)):,} characters.",
-                hint=f"give up to {MOST_STOPS} of up to {MOST_STOP_CHARACTERS:,} characters.",
+                hint=f"give up to {MAX_STOPS} of up to {MAX_STOP_CHARACTERS:,} characters.",
             )
-        if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MOST_TOP_LOGPROBS:
+        if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS:
             raise UsageError(
-                f"is {self.top_logprobs}.", field="top_logprobs", hint=f"give a number from 0 to {MOST_TOP_LOGPROBS}."
+                f"is {self.top_logprobs}.", field="top_logprobs", hint=f"give a number from 0 to {MAX_TOP_LOGPROBS}."
             )
         if self.keep < 0 or (self.reasoning and (self.reasoning.budget or 0) < 0):
             raise UsageError("a number of tokens is negative.", hint="give 0 or more.")

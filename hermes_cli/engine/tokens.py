@@ -1,4 +1,4 @@
-"""Tokens of prompts that come in pieces, and beginnings that two lists of tokens share."""
+"""Tokens of prompts that come in pieces, and common prefixes of token lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLOCK = 256  # tokens
 
 
 def encode(pieces: Sequence[str], tokenize: Tokenize) -> list[int]:
-    """The tokens of a prompt.
+    """Return the tokens of a prompt.
 
     Args:
         pieces: texts that are tokenized one by one, so that no token reaches across.
@@ -31,7 +31,7 @@ def encode(pieces: Sequence[str], tokenize: Tokenize) -> list[int]:
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many tokens two sequences of the same kind (both lists, say) share at their start.
+    """Return the number of leading tokens that two sequences of the same type have in common.
 
     It compares blocks, and halves the one that differs: 2 ms for 100,000 tokens.
     """

@@ -1,1 +1,1 @@
-"""What a GGUF file says about itself, read without trusting it."""
+"""GGUF headers, read without trusting the file."""

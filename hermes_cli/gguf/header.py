@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import IntegrityError, InvalidGGUFError
-from hermes_cli.gguf.reader import ArrayInfo, BadHeaderError, HeaderReader, Value
-from hermes_cli.gguf.source import BytesSource, FileSource
+from hermes_cli.gguf.reader import ArrayInfo, BadHeaderError, BytesSource, FileSource, HeaderReader, Value
 from hermes_cli.gguf.types import TENSOR_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from hermes_cli.gguf.source import ByteSource
+    from hermes_cli.gguf.reader import ByteSource
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -69,7 +68,7 @@ class Split:
 
 @dataclass(frozen=True)
 class GGUFHeader:
-    """What stands before the weights. Tensor data starts `data_offset` bytes into the file of `file_size` bytes."""
+    """Metadata and tensor table of a file of `file_size` bytes; tensor data starts at byte `data_offset`."""
 
     version: int
     metadata: dict[str, Value]
@@ -79,7 +78,7 @@ class GGUFHeader:
 
     @property
     def split(self) -> Split | None:
-        """Which shard this is, or None for a whole file."""
+        """Return the shard's number and count, or None for a whole file."""
         number, count = self.metadata.get("split.no"), self.metadata.get("split.count")
         if not isinstance(number, int) or not isinstance(count, int) or count < 2:  # noqa: PLR2004 - one is no split
             return None

@@ -4,10 +4,48 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, Protocol
 
-if TYPE_CHECKING:
-    from hermes_cli.gguf.source import ByteSource
+
+class ByteSource(Protocol):
+    """Bytes that can be read at any place. `size` is that of the whole file."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes from `offset` on: `length` of them, or fewer at the end of the file."""
+
+
+class BytesSource:
+    """Bytes in memory, the whole file or, with `size`, only its start."""
+
+    def __init__(self, data: bytes | bytearray | memoryview, size: int | None = None) -> None:
+        self._data = memoryview(data)
+        self.size = len(self._data) if size is None else size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """As `ByteSource`."""
+        return bytes(self._data[offset : offset + length])
+
+
+class FileSource:
+    """An open file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.size = file.seek(0, 2)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """As `ByteSource`.
+
+        Raises:
+            OSError: the disk cannot be read.
+        """
+        self._file.seek(offset)
+        return self._file.read(length)
+
 
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -40,7 +78,7 @@ Value = Scalar | ArrayInfo | LongText | tuple[Scalar, ...]
 
 
 class BadHeaderError(Exception):
-    """What is wrong, without the file's name; `hint` where the usual one does not help."""
+    """A fault in a header, without the file's name; `hint` replaces the default one."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -65,7 +103,7 @@ class HeaderReader:
         return self._start + self._at
 
     def take(self, size: int, what: str) -> memoryview:
-        """The next `size` bytes."""
+        """Return the next `size` bytes."""
         if size > len(self._chunk) - self._at:
             self._fill(size, what)
         piece = memoryview(self._chunk)[self._at : self._at + size]
@@ -79,7 +117,7 @@ class HeaderReader:
         self._at += size
 
     def number(self, code: str, what: str) -> int:
-        """One number, by its letter in `struct`."""
+        """Read one number, by its letter in `struct`."""
         layout = struct.Struct("<" + code)
         value: int = layout.unpack(self.take(layout.size, what))[0]
         return value

@@ -1,1 +1,1 @@
-"""What this machine has: memory, bandwidth, and what the installed llama.cpp can use of it."""
+"""The machine's hardware: memory, bandwidth, GPUs, and which of them the installed llama.cpp can use."""

@@ -10,9 +10,9 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from hermes_cli.hardware.backends import visible_devices
 from hermes_cli.hardware.machine import Device, Note
 from hermes_cli.hardware.sysfs import Card, access_problem, graphics_cards, pci_name, read_number, read_text
-from hermes_cli.hardware.visible import visible_devices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -152,7 +152,7 @@ def _in_processor(card: Card, carve_out: int) -> bool:
 
 
 def _target(root: Path, card: Card) -> str:
-    """What ROCm calls its architecture ("gfx1100"), from KFD's node at the card's place on the bus.
+    """Return ROCm's name of the architecture ("gfx1100"), from the KFD node at the card's PCI address.
 
     gfx_target_version is major x 10000 + minor x 100 + stepping; location_id is bus x 256 + device x 8 + function.
     """

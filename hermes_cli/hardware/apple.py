@@ -7,6 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from hermes_cli.hardware.machine import Device, Note
+from hermes_cli.units import GIB, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     Sysctl = Callable[[Sequence[str]], str]
 
-GIB = 1 << 30
-MIB = 1 << 20
 LARGE = 36 * GIB  # from this size on the GPU gets three quarters, below two thirds
 
 KEYS = (
@@ -38,7 +37,7 @@ KEYS = (
 
 
 def run_sysctl(keys: Sequence[str]) -> str:
-    """What `sysctl` prints for the keys, a "key: value" line for each that this Mac has."""
+    """Return sysctl's output for the keys: a "key: value" line for each that this Mac has."""
     # not every Mac has every key: then it exits with 1 and has printed the others
     done = subprocess.run(  # noqa: S603 - a fixed program and fixed keys
         ["/usr/sbin/sysctl", *keys], capture_output=True, text=True, check=False, timeout=5
@@ -47,7 +46,7 @@ def run_sysctl(keys: Sequence[str]) -> str:
 
 
 def answers(run: Sysctl) -> dict[str, str]:
-    """What sysctl says of this Mac; empty if it cannot be run."""
+    """Return this Mac's values of `KEYS`; empty if sysctl cannot be run."""
     try:
         return dict(re.findall(r"^([\w.]+): (.*)$", run(KEYS), re.MULTILINE))
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""What the installed llama-cpp-python was built with, told from its files: importing it takes a tenth of a second."""
+"""The backends of the installed llama-cpp-python, read off its files (an import takes 0.1 s), and their GPUs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ REBUILD = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-py
 
 
 def library_folder() -> Path | None:
-    """Where llama_cpp loads its libraries from, None if it is not installed."""
+    """Return the folder of llama_cpp's libraries, None if it is not installed."""
     chosen = os.environ.get("LLAMA_CPP_LIB_PATH")  # llama_cpp's own variable
     if chosen:
         return Path(chosen)
@@ -67,7 +67,7 @@ def built_backends(folder: Path | None) -> tuple[Backend, ...]:
 
 
 def install_command(backend: Backend, *, windows: bool = sys.platform == "win32") -> str:
-    """The one command that installs a llama-cpp-python with this backend.
+    """Return the command that installs a llama-cpp-python with this backend.
 
     Windows' shells do not set a variable for one command, so there pip hands the flags to the build.
     """
@@ -80,7 +80,7 @@ def install_command(backend: Backend, *, windows: bool = sys.platform == "win32"
 
 
 def backend_for(vendor: Vendor, backends: tuple[Backend, ...]) -> Backend | None:
-    """Which of the backends drives this vendor's devices, the faster one of two; None if none does."""
+    """Return the backend that drives this vendor's devices, the faster one of two; None if there is none."""
     return next((backend for backend in SERVED_BY[vendor] if backend in backends), None)
 
 
@@ -104,3 +104,36 @@ def _matched(device: Device, backends: tuple[Backend, ...], *, mixed: bool) -> D
     wanted = "vulkan" if mixed else device.backend
     reason = f"the installed llama-cpp-python was built without {TITLES[wanted]}"
     return replace(device, usable=False, reason=reason, fix=install_command(wanted))
+
+
+MOST_DIGITS = 9  # of an index; Python refuses to read numbers of some thousand
+
+
+def visible_devices(choice: str | None, identifiers: Sequence[str], indexable: int | None = None) -> list[int]:
+    """Return the positions of the devices that CUDA_VISIBLE_DEVICES, or ROCm's and HIP's equivalent, leaves, in order.
+
+    The CUDA C++ programming guide (environment variables): a list of indexes, of UUIDs or of their unambiguous
+    beginnings; from the first entry that names nothing on, all are hidden. So "" and "-1" hide everything.
+
+    Args:
+        choice: the variable's value, None if it is not set.
+        identifiers: the devices' UUIDs.
+        indexable: how many of them, from the first on, also go by an index; None is all.
+    """
+    if choice is None:
+        return list(range(len(identifiers) if indexable is None else indexable))
+    positions: list[int] = []
+    for entry in choice.split(","):
+        position = _position(entry.strip(), identifiers, len(identifiers) if indexable is None else indexable)
+        if position is None:
+            break
+        if position not in positions:
+            positions.append(position)
+    return positions
+
+
+def _position(entry: str, identifiers: Sequence[str], indexable: int) -> int | None:
+    if entry.isdecimal():
+        return int(entry) if len(entry) <= MOST_DIGITS and int(entry) < indexable else None
+    matches = [i for i, identifier in enumerate(identifiers) if entry and identifier.lower().startswith(entry.lower())]
+    return matches[0] if len(matches) == 1 else None

@@ -1,4 +1,4 @@
-"""How fast RAM is, measured: nothing on most machines tells it, and it decides how fast a model on the CPU talks.
+"""RAM bandwidth, measured: few machines report it, and it decides the decode speed on the CPU.
 
 A measurement takes 0.1 to 0.2 s and can only be too low: other programs, or other virtual machines on the same host,
 take their part of the bandwidth. So every one is remembered with its time and with how much of the CPUs other programs
@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hermes_cli import paths
+from hermes_cli.units import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from hermes_cli.hardware.system import SystemMemory
 
-MIB = 1 << 20
 PASS = 4 * MIB  # bytes one call touches: about 1 ms, so that threads rarely wait for each other in Python
 SMALLEST, LARGEST = 128 * MIB, 256 * MIB  # of all buffers together: beyond caches, and quickly got from the kernel
 SECONDS = 0.025  # of one window
@@ -81,7 +81,7 @@ def ram_bandwidth(
 
 
 def _due(known: Sequence[Measurement], now: float) -> bool:
-    """Whether to measure once more."""
+    """Return whether another measurement is due."""
     if not known:
         return True
     enough = max(one.speed for one in known) * AGREEMENT
@@ -195,7 +195,7 @@ def _file() -> Path:
 
 
 def _remembered() -> dict[str, tuple[Measurement, ...]]:
-    """What earlier runs measured; a cache that cannot be read is an empty one."""
+    """Return the measurements of earlier runs; empty if the cache cannot be read."""
     try:
         known = json.loads(_file().read_text("utf-8"))
     except (OSError, ValueError):

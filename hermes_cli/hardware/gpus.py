@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from hermes_cli.units import GIB
+
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Vendor
 
-GIB = 2**30
 GB = 10**9
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hermes_cli.hardware.machine import Device, Note
 from hermes_cli.hardware.sysfs import Card, access_problem, graphics_cards, pci_name, read_number, read_text
+from hermes_cli.units import GIB
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 VENDOR = 0x8086  # Intel at PCI-SIG
 INTEGRATED = ":00:02.0"  # where every GPU inside an Intel processor sits, and no card does
-GIB = 1 << 30
 WINDOW = 2  # the BAR that shows a card's own memory (i915's and xe's LMEM_BAR)
 SMALL_WINDOW = GIB // 4  # all that is shown without resizable BAR
 
@@ -92,7 +92,7 @@ def _name(root: Path, card: Card) -> str:
 
 
 def _share(ram: int) -> int:
-    """What Intel's Vulkan driver gives out of RAM: half up to 4 GiB, else three quarters (Mesa's anv_device.c)."""
+    """Return the RAM that Intel's Vulkan driver offers: half up to 4 GiB, else three quarters (Mesa's anv_device.c)."""
     return ram // 2 if ram <= 4 * GIB else ram * 3 // 4
 
 

@@ -17,7 +17,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from hermes_cli.errors import UsageError
-from hermes_cli.hardware.gpus import GIB, GPUS, Gpu
+from hermes_cli.hardware.gpus import GPUS, Gpu
+from hermes_cli.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ class _Index(NamedTuple):
 
 
 def find_gpu(text: str) -> Gpu:
-    """The GPU that a person means.
+    """Return the GPU that a typed name means.
 
     Raises:
         UsageError: no GPU has that name (the hint holds the nearest ones), or several have and none is the usual one.
@@ -97,7 +98,7 @@ def gpus_named(text: str) -> tuple[Gpu, ...]:
 
 
 def gpu_reported_as(vendor: Vendor, name: str, memory: int | None, *, cores: int | None = None) -> Gpu | None:
-    """The table's entry for a device that a probe found, None if it has none or the name leaves it open.
+    """Return the table's entry for a device that a probe found, None if there is none or the name is ambiguous.
 
     A device whose memory is not that of the entry is something else (a slice of the GPU, or a rebuilt card): None.
 
@@ -217,6 +218,6 @@ def _nearest(name: _Name) -> list[str]:
 
 
 def _shown(text: str) -> str:
-    """What was typed, short enough for a message."""
+    """Shorten a typed text for a message."""
     text = " ".join(text.split())
     return f"{text[:LONGEST_SHOWN]}…" if len(text) > LONGEST_SHOWN else text or "''"

@@ -1,4 +1,4 @@
-"""The nouns of hardware. Sizes in bytes, bandwidth in bytes per second."""
+"""The data model of hardware. Sizes in bytes, bandwidth in bytes per second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NoteSubject = Literal["devices", "ram", "simulation"]
 
 @dataclass(frozen=True)
 class Note:
-    """What could not be found out, or stands in the way of something.
+    """A remark on the machine: a figure that is unknown, or a device that is hidden or unusable.
 
     Attributes:
         about: what it no longer holds for once that is replaced: the GPUs, the RAM, or the plan of another machine.

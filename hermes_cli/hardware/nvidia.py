@@ -11,9 +11,10 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hermes_cli.hardware.backends import visible_devices
 from hermes_cli.hardware.machine import Device, Note
 from hermes_cli.hardware.sysfs import container_engine, on_pci
-from hermes_cli.hardware.visible import visible_devices
+from hermes_cli.units import MIB, gibibytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +27,6 @@ VENDOR = 0x10DE  # NVIDIA at PCI-SIG
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 TRANSFERS_PER_CLOCK = 2  # NVML tells the clock of the data lines: 10501 MHz on a 384 bit RTX 4090 is 1008 GB/s
 MEMORY_SLICES = 8  # MIG divides memory into eighths of the card (MIG User Guide, "Partitioning"); A30 uses every other
-MIB, GIB = 2**20, 2**30
 NOT_TOLD = 2**64 - 1  # NVML_VALUE_NOT_AVAILABLE, which some versions of pynvml pass on
 CONTAINERS = {"docker": "docker run --gpus all …", "podman": "podman run --device nvidia.com/gpu=all …"}
 
@@ -116,7 +116,7 @@ class _Library:
         return int(getattr(self._module, name))
 
     def shares_ram(self, handle: object) -> bool:
-        """Whether the GPU has no memory of its own (DGX Spark, Jetson): NVML then does not support telling its size."""
+        """Return whether the GPU has no memory of its own (DGX Spark, Jetson): NVML then reports no size."""
         try:
             self._module.nvmlDeviceGetMemoryInfo(handle)
         except self._module.NVMLError_NotSupported:
@@ -128,7 +128,7 @@ class _Library:
 
 @dataclass(frozen=True)
 class _Unit:
-    """What CUDA treats as one device: a card, or an instance of a card in MIG mode."""
+    """A CUDA device: a card, or an instance of a card in MIG mode."""
 
     handle: object
     card: object
@@ -196,7 +196,7 @@ class _Cards:
         return chosen
 
     def _older_name(self, unit: _Unit) -> str:
-        """What instances were called before R470, which CUDA still takes (CUDA's guide); cards have no other name."""
+        """Return the instance's name of before R470, which CUDA still takes (CUDA's guide); empty for cards."""
         if not unit.mig:
             return ""
         places = [self._ask(f"nvmlDeviceGet{part}InstanceId", unit.handle) for part in ("Gpu", "Compute")]
@@ -277,7 +277,7 @@ class _Cards:
         return float(width * megahertz * 10**6 * TRANSFERS_PER_CLOCK / 8 * share)
 
     def _memory_share(self, unit: _Unit) -> float | None:
-        """Which part of the card's memory, and so of its bandwidth, is the instance's; None if nothing tells.
+        """Return the instance's share of the card's memory, and so of its bandwidth; None if unknown.
 
         Attributes give its memory in MiB, which is a little less than its slices are.
         """
@@ -301,4 +301,4 @@ class _Cards:
         for pid, size in sorted(used.items(), key=lambda item: -item[1]):
             name = self._ask("nvmlSystemGetProcessName", pid) or f"process {pid}"
             program = str(name).split(" ")[0] if name.startswith("/") else str(name)  # without arguments
-            yield program.replace("\\", "/").rsplit("/", 1)[-1] + (f" {size / GIB:.2f} GiB" if size else "")
+            yield program.replace("\\", "/").rsplit("/", 1)[-1] + (f" {gibibytes(size)}" if size else "")

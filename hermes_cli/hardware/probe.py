@@ -13,23 +13,22 @@ from typing import TYPE_CHECKING
 
 from hermes_cli import paths
 from hermes_cli.hardware import amd, apple, backends, bandwidth, intel, nvidia, system
-from hermes_cli.hardware.complete import complete_devices
 from hermes_cli.hardware.machine import Device, Machine, Note
+from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from types import ModuleType
 
-    from hermes_cli.hardware.machine import Backend, Vendor
+    from hermes_cli.hardware.machine import Backend, Device, Vendor
     from hermes_cli.hardware.system import SystemMemory
 
-GIB = 1 << 30
 VULKANS_CHOICE = "GGML_VK_VISIBLE_DEVICES"  # indexes among Vulkan's devices
 
 
 @dataclass(frozen=True)
 class ProbeSources:
-    """Where the probe looks. The defaults are this machine; tests give recorded ones.
+    """Sources of the probe. The defaults are this machine; tests give recorded ones.
 
     Attributes:
         root: of the file system.
@@ -65,7 +64,7 @@ def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machi
     host = sources.host_memory()
     ram = system.within_limits(root, host)
     if ram.total < host.total:
-        limited = f"Of the machine's {host.total / GIB:.2f} GiB of RAM, {ram.total / GIB:.2f} GiB may be used here"
+        limited = f"Of the machine's {gibibytes(host.total)} of RAM, {gibibytes(ram.total)} may be used here"
         notes.append(Note("ram", f"{limited}: its cgroup (a container or a service) is limited."))
     cpu, cores = system.cpu_name(root, sysctl), system.cores(root, sysctl, sources.allowed_cpus())
     cache = system.last_level_cache(root)
@@ -122,7 +121,7 @@ def _devices(
 
 
 def _guarded(vendor: str, devices: Callable[[], list[Device]], notes: list[Note]) -> Iterable[Device]:
-    """What the vendor's module finds; if it fails in a way it does not expect, a note instead."""
+    """Return the vendor's devices; an unexpected failure of its module becomes a note."""
     try:
         return devices()
     except Exception as error:  # noqa: BLE001 - a driver's surprise must not keep people from their CPU
@@ -146,3 +145,52 @@ def _beside(device: Device, *, cards_usable: bool) -> Device:
         reason = "llama.cpp leaves a GPU that shares the RAM alone beside a card with memory of its own"
         return replace(device, usable=False, reason=reason, fix="")
     return device if device.usable else replace(device, fix="")
+
+
+LARGEST_MEMORY = 1 << 46  # bytes; no device has 64 TiB
+SLOWEST_MEMORY, FASTEST_MEMORY = 1e9, 1e14  # bytes per second; no GPU's memory is slower or faster
+
+
+def complete_devices(
+    devices: Iterable[Device], ram: int, ram_bandwidth: float | None, notes: list[Note]
+) -> tuple[Device, ...]:
+    """The devices with everything that can be known of how fast they are.
+
+    Args:
+        devices: as the vendors' modules found them.
+        ram: bytes of the whole machine's RAM, by which chips that share it are told apart.
+        ram_bandwidth: bytes per second that were measured, None if nobody did.
+        notes: what stays unknown is added here.
+    """
+    return tuple(_with_speed(_plausible(device), ram, ram_bandwidth, notes) for device in devices)
+
+
+def _plausible(device: Device) -> Device:
+    """The device without numbers that cannot be: memory of 0 and a bandwidth of None are unknown."""
+    total = device.total if 0 <= device.total <= LARGEST_MEMORY else 0
+    told = device.bandwidth is not None and SLOWEST_MEMORY <= device.bandwidth <= FASTEST_MEMORY
+    return replace(
+        device,
+        total=total,
+        free=min(max(device.free, 0), total),
+        bandwidth=device.bandwidth if told else None,
+        bandwidth_source=device.bandwidth_source if told else "assumed",
+    )
+
+
+def _with_speed(device: Device, ram: int, ram_bandwidth: float | None, notes: list[Note]) -> Device:
+    from hermes_cli.hardware.lookup import gpu_reported_as  # noqa: PLC0415 - 10 ms, only where there is a GPU
+
+    listed = gpu_reported_as(device.vendor, device.name, (ram if device.unified else device.total) or None)
+    device = replace(device, operations=listed.operations if listed else None)
+    if device.bandwidth is not None:
+        return device
+    if listed:
+        return replace(device, bandwidth=listed.bandwidth, bandwidth_source="table")
+    if device.unified and device.vendor != "apple" and ram_bandwidth:
+        return replace(device, bandwidth=ram_bandwidth, bandwidth_source="measured")
+    if device.usable or device.fix:  # of one that will not be used nobody needs it
+        unknown = f"The memory bandwidth of {device.name} is unknown: neither its driver nor the table of GPUs tells it"
+        amdsmi = "; amdsmi, which comes with ROCm, may" if device.vendor == "amd" else ""
+        notes.append(Note("devices", f"{unknown}{amdsmi}."))
+    return device

@@ -1,4 +1,4 @@
-"""Machines that somebody thinks of buying: the machine at hand, changed as the flags say.
+"""Simulated machines, such as one to buy: this machine, changed as the flags say.
 
     --gpu "RTX 4090"    --gpu 2xH100    --gpu "RTX 4090" --gpu "RTX 3060 12GB"
     --vram 24G          --vram 24G,12G        cards of any kind with that much memory; their bandwidth is unknown
@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
 from hermes_cli.hardware.apple import gpu_limit
-from hermes_cli.hardware.gpus import GIB, Gpu
 from hermes_cli.hardware.lookup import find_gpu, gpus_named, typical_bandwidth
 from hermes_cli.hardware.machine import Device, Machine, Note
+from hermes_cli.units import GIB, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hermes_cli.hardware.gpus import Gpu
     from hermes_cli.hardware.machine import Backend, NoteSubject, Vendor
 
-MIB = 2**20
 LARGEST_SIZE = 100 * 2**40
 MOST_DEVICES = 16  # llama_max_devices()
 AVAILABLE = 0.9  # of the RAM, when nothing but the system runs
@@ -286,7 +286,7 @@ def _chip(name: str, ram: int) -> Gpu:
 
 
 def _no_memory_said(text: str) -> UsageError:
-    """What is wrong with --apple when it does not end with a size."""
+    """Return the error for an --apple that does not end with a size."""
     example = "M4 Max 64G"
     try:
         chips = [chip for chip in gpus_named(text) if chip.vendor == "apple"]
@@ -298,6 +298,6 @@ def _no_memory_said(text: str) -> UsageError:
 
 
 def _for_sale(chip: Gpu) -> list[str]:
-    """What --apple takes for it."""
+    """Return the values of --apple for a chip, one for each size it is sold with."""
     name = re.sub(r" [0-9]+-core$", "", chip.name)
     return [f"{name} {size}G" for size in chip.sizes]

@@ -1,4 +1,4 @@
-"""What Linux shows of graphics cards in /sys. All takes the root of the file system, so recorded trees serve.
+"""Graphics cards in Linux' /sys. Functions take the root of the file system, so that recorded trees serve.
 
 A file that is absent, forbidden or unreadable is simply unknown: drivers differ in what they show.
 """
@@ -20,7 +20,7 @@ PCI_IDS = ("usr/share/hwdata/pci.ids", "usr/share/misc/pci.ids")  # Fedora and A
 
 
 def read_text(path: Path) -> str:
-    """What the file says, without the newline at its end; empty where it cannot be read."""
+    """Return the file's text without the final newline; empty if it cannot be read."""
     try:
         return path.read_text("utf-8", "replace").strip("\n\0 ")
     except OSError:
@@ -28,7 +28,7 @@ def read_text(path: Path) -> str:
 
 
 def read_number(path: Path) -> int | None:
-    """The number in the file, decimal or 0x…; None where there is none."""
+    """Return the number in the file, decimal or 0x…; None if there is none."""
     try:
         return int(read_text(path), 0)
     except ValueError:
@@ -79,7 +79,7 @@ def _card(folder: Path) -> Card:
 
 
 def on_pci(root: Path, vendor: int) -> bool:
-    """Whether a display controller of this vendor is plugged in, with or without a driver."""
+    """Return whether a display controller of this vendor is plugged in, with or without a driver."""
     return any(
         read_number(device / "vendor") == vendor and (read_number(device / "class") or 0) >> 16 == DISPLAY
         for device in (root / "sys/bus/pci/devices").glob("*")
@@ -87,7 +87,7 @@ def on_pci(root: Path, vendor: int) -> bool:
 
 
 def access_problem(root: Path, card: Card, *others: str) -> tuple[str, str]:
-    """Why this process cannot use the card, and the one command that changes it; both empty if it can.
+    """Return why this process cannot use the card, and the command that changes it; both empty if it can.
 
     /sys is the same in a container and outside, so a card may be seen that cannot be used.
 

@@ -13,8 +13,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from hermes_cli import paths
-from hermes_cli.hardware import cgroup
-from hermes_cli.hardware.sysfs import read_text
+from hermes_cli.hardware.sysfs import read_number, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -86,8 +85,8 @@ def host_memory() -> SystemMemory:
 
 
 def within_limits(root: Path, host: SystemMemory) -> SystemMemory:
-    """What the groups this process is in leave of the machine's RAM."""
-    groups = cgroup.cgroup_memory(root)
+    """Return the RAM that this process's cgroups leave it."""
+    groups = cgroup_memory(root)
     total = min([host.total, *(group.limit for group in groups)])
     available = min([host.available, *(group.limit - group.used for group in groups)])
     return SystemMemory(total, min(max(available, 0), total))
@@ -111,7 +110,7 @@ def _arm_name(root: Path, info: str) -> str:
 
 
 def _registry_name() -> str:
-    """Windows."""
+    """Return the processor's name in the registry of Windows."""
     if sys.platform == "win32":
         import winreg  # noqa: PLC0415 - Windows only
 
@@ -133,12 +132,12 @@ def cores(root: Path, sysctl: Mapping[str, str], allowed: Iterable[int] | None) 
     """
     physical = int(sysctl.get("hw.perflevel0.physicalcpu") or sysctl.get("hw.physicalcpu") or 0)
     physical = physical or len({_core(root, cpu) for cpu in allowed or ()}) or _counted_cores()
-    quota = cgroup.cgroup_cpus(root)
+    quota = cgroup_cpus(root)
     return max(physical if quota is None else min(physical, int(quota)), 1)
 
 
 def _core(root: Path, cpu: int) -> str:
-    """What all logical CPUs of one core have in common: the list of them ("0,16"); newer kernels first."""
+    """Return the list of a core's logical CPUs ("0,16"), which identifies the core; newer kernels first."""
     topology = root / CPU_FOLDER / f"cpu{cpu}/topology"
     return read_text(topology / "core_cpus_list") or read_text(topology / "thread_siblings_list") or str(cpu)
 
@@ -194,3 +193,89 @@ def disk_free(folder: Path) -> int:
         return shutil.disk_usage(paths.existing(folder)).free
     except OSError:  # also from exists(): a folder that this user may not look into
         return 0
+
+
+class CgroupMemory(NamedTuple):
+    """One group that limits memory, in bytes. `used` is without what the kernel would drop first."""
+
+    limit: int
+    used: int
+
+
+def cgroup_memory(root: Path) -> list[CgroupMemory]:
+    """The groups that limit this process's memory, innermost first."""
+    folders, version = _groups(root, "memory")
+    groups = (_memory_v1(folder) if version == 1 else _memory_v2(folder) for folder in folders)
+    return [group for group in groups if group]
+
+
+def cgroup_cpus(root: Path) -> float | None:
+    """Return the CPU quota of this process in CPUs, None if unlimited."""
+    folders, version = _groups(root, "cpu")
+    quotas = [_quota_v1(folder) if version == 1 else _quota_v2(folder) for folder in folders]
+    return min((quota for quota in quotas if quota), default=None)
+
+
+def _groups(root: Path, controller: str) -> tuple[list[Path], int]:
+    """Folders of the process's groups, innermost first, and the cgroup version of this controller.
+
+    /proc/self/cgroup has a line "N:controllers:/path"; that of version 2 has no controllers. Both versions can be
+    there at once, and then each controller belongs to one of them: version 1 if that names it.
+    """
+    two = ""
+    for controllers, path in re.findall(r"^\d+:([^:]*):(.*)$", read_text(root / "proc/self/cgroup"), re.MULTILINE):
+        if controller in controllers.split(","):
+            top = root / "sys/fs/cgroup" / controller
+            # "cpu" is a link to "cpu,cpuacct" on most systems, not on all
+            return _upwards(top if top.is_dir() else top.with_name(controllers), path), 1
+        if not controllers:
+            two = path
+    return (_upwards(root / "sys/fs/cgroup", two) if two else []), 2
+
+
+def _upwards(top: Path, path: str) -> list[Path]:
+    """The group's folder and all above it. In a container the path may be the host's: then only the top is there."""
+    parts = [part for part in path.split("/") if part not in {"", "..", "."}]
+    folders = [top.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _memory_v2(folder: Path) -> CgroupMemory | None:
+    """memory.max is where the kernel kills, memory.high where it makes the process wait: neither is to be passed."""
+    limits = [limit for limit in (read_number(folder / "memory.max"), read_number(folder / "memory.high")) if limit]
+    if not limits:  # both say "max" (or 0, with which nothing would run), or this is the root, which has neither
+        return None
+    reclaimable = _counted(read_text(folder / "memory.stat"), "inactive_file")
+    return CgroupMemory(min(limits), _used(folder / "memory.current", reclaimable))
+
+
+def _memory_v1(folder: Path) -> CgroupMemory | None:
+    """The group's limit, or that of a group above which a container cannot see, if it is lower."""
+    own = read_number(folder / "memory.limit_in_bytes")  # unlimited is a number just below 2^63: no limit to any RAM
+    stat = read_text(folder / "memory.stat")
+    limits = [limit for limit in (own, _counted(stat, "hierarchical_memory_limit")) if limit]
+    if not limits:
+        return None
+    return CgroupMemory(min(limits), _used(folder / "memory.usage_in_bytes", _counted(stat, "total_inactive_file")))
+
+
+def _used(usage: Path, reclaimable: int) -> int:
+    """Usage counts cached files; of those the inactive ones are dropped before anything else is refused."""
+    return max((read_number(usage) or 0) - reclaimable, 0)
+
+
+def _counted(stat: str, name: str) -> int:
+    """A line of memory.stat, 0 if there is none of that name."""
+    line = re.search(rf"^{name} (\d+)$", stat, re.MULTILINE)
+    return int(line[1]) if line else 0
+
+
+def _quota_v2(folder: Path) -> float | None:
+    """cpu.max: "200000 100000" is two CPUs, "max 100000" no limit."""
+    quota, _, period = read_text(folder / "cpu.max").partition(" ")
+    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) else None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    quota, period = read_number(folder / "cpu.cfs_quota_us"), read_number(folder / "cpu.cfs_period_us")
+    return quota / period if quota and period and quota > 0 else None  # -1 is no limit

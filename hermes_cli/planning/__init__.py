@@ -1,1 +1,1 @@
-"""What a model needs, computed before anything is loaded: pure functions, numbers in and numbers out."""
+"""Memory, placement, speed and quality, computed before anything is loaded: pure functions."""

@@ -1,4 +1,4 @@
-"""How much memory a graph of tensors needs when memory is used again as soon as it is free.
+"""Memory of a compute graph whose buffers are reused as soon as they are free.
 
 A replica, without data, of ggml's graph allocator (ggml/src/ggml-alloc.c, functions named in the comments). Its answer
 depends on the order of allocations and on which holes are left, so no formula of sizes alone gives it.
@@ -84,7 +84,7 @@ class _Memory:
         self._free = [[0, ENDLESS]]  # offset, size
 
     def take(self, size: int) -> int:
-        """The smallest hole that is large enough, of equal ones the last; else the end (`ggml_dyn_tallocr_alloc`)."""
+        """Allocate from the smallest free block that fits, of equal ones the last (`ggml_dyn_tallocr_alloc`)."""
         size = _aligned(size)
         best = len(self._free) - 1
         for index, (_, room) in enumerate(self._free[:-1]):
@@ -100,7 +100,7 @@ class _Memory:
         return offset
 
     def give(self, offset: int, size: int) -> None:
-        """Put a block back and join it with its neighbours (`ggml_dyn_tallocr_free_bytes`)."""
+        """Free a block and join it with its neighbours (`ggml_dyn_tallocr_free_bytes`)."""
         size = _aligned(size)
         index = next(i for i, block in enumerate(self._free) if block[0] >= offset + size)
         self._free.insert(index, [offset, size])
@@ -128,7 +128,7 @@ def _allocate(memory: _Memory, node: GraphTensor) -> None:
 
 
 def _can_take_place_of(node: GraphTensor, source: GraphTensor) -> bool:
-    """Only memory that the source owns itself, and that nobody else reads; so never through a view."""
+    """Return whether the source owns its memory and has no other reader; views never do."""
     alone = source.children == 1 and source.views == 0
     return source.owned and alone and node.shape == source.shape and not source.is_output
 

@@ -24,7 +24,7 @@ V_ROTATION_SIZE = 64
 
 @dataclass(frozen=True)
 class BatchShape:
-    """What one pass works on.
+    """The shape of one micro-batch.
 
     Attributes:
         tokens: tokens of the micro-batch.

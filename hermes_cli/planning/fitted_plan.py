@@ -1,4 +1,4 @@
-"""From what plans need and what there is to one plan, or to a refusal that says what would fit instead."""
+"""Choice of one plan by its dry run, or an error that names what would fit instead."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.errors import DoesNotFitError, EngineError
 from hermes_cli.planning.memory import MemoryBreakdown
-from hermes_cli.planning.placement import GIB
+from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ class MemoryUse:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What llama.cpp said to a plan: what it needs in RAM and then on each GPU, or why it cannot be."""
+    """The result of a dry run in llama.cpp: memory in RAM and on each GPU, or the reason for a refusal."""
 
     places: tuple[MemoryUse, ...] = ()
     refusal: str = ""
@@ -55,7 +55,7 @@ class DryRun:
 
     @property
     def fits(self) -> bool:
-        """Whether it can be loaded."""
+        """Whether the plan can be loaded."""
         return not self.refusal and not self.missing
 
 
@@ -79,7 +79,7 @@ class FittedPlan:
 
 
 def choose_plan(name: str, loading: LoadOverrides, plans: Sequence[Tried], alternatives: Sequence[Tried]) -> FittedPlan:
-    """The first plan that fits.
+    """Return the first plan that fits.
 
     Args:
         name: of the file, for messages.
@@ -114,7 +114,7 @@ def choose_plan(name: str, loading: LoadOverrides, plans: Sequence[Tried], alter
 
 
 def remaining_machine(machine: Machine, taken: FittedPlan) -> Machine:
-    """What is left of a machine when a plan is loaded there."""
+    """Return the machine with the memory that a loaded plan leaves."""
     on_ram = sum(place.part.total for place in taken.places if place.name == RAM)
     on_devices = iter([place.part.total for place in taken.places if place.name != RAM])
     devices = tuple(
@@ -130,7 +130,7 @@ def _needs(places: Iterable[MemoryUse]) -> str:
     """Both numbers for each place, those first where it is short."""
     ordered = sorted(places, key=lambda place: -place.missing)
     sizes = (
-        f"{_gibibytes(place.part.total)} {place.where}, where {_gibibytes(place.room)} are free"
+        f"{gibibytes(place.part.total)} {place.where}, where {gibibytes(place.room)} are free"
         for place in ordered
         if place.part.total
     )
@@ -138,7 +138,7 @@ def _needs(places: Iterable[MemoryUse]) -> str:
 
 
 def _note(plan: LoadPlan, wanted: LoadPlan, result: DryRun) -> str:
-    """What the plan has less of than the one that was wanted most, and why; empty if nothing."""
+    """Return what the plan gives up against the preferred one, and why; empty if nothing."""
     given_up = []
     if plan.settings.context < wanted.settings.context:
         given_up.append(f"context {plan.settings.context:,} instead of {wanted.settings.context:,} tokens")
@@ -153,7 +153,7 @@ def _note(plan: LoadPlan, wanted: LoadPlan, result: DryRun) -> str:
 
 
 def _flags(loading: LoadOverrides, wanted: LoadPlan, plan: LoadPlan) -> str:
-    """What to type for a plan instead of what was asked for."""
+    """Return the flags that ask for this plan."""
     flags = []
     if loading.context is not None and plan.settings.context != wanted.settings.context:
         flags.append(f"--context {plan.settings.context}")
@@ -162,7 +162,3 @@ def _flags(loading: LoadOverrides, wanted: LoadPlan, plan: LoadPlan) -> str:
     if loading.gpu_layers is not None and plan.gpu_layers != wanted.gpu_layers:
         flags.append(f"--gpu-layers {plan.gpu_layers}")
     return f"this would fit: {' '.join(flags)}"
-
-
-def _gibibytes(size: float) -> str:
-    return f"{size / GIB:.2f} GiB"

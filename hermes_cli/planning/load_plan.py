@@ -1,4 +1,4 @@
-"""How to load a file: plans in order of preference, which the engine then confirms (engine/embedded/fit_check.py).
+"""Load plans for a file, in order of preference; the engine confirms them (engine/embedded/fit_check.py).
 
 What a user insists on stays as it is. The rest is chosen: the longest of the usual context lengths with which
 everything is on GPUs; else the longest with which it fits at all, with as many layers on GPUs as have room.
@@ -10,19 +10,95 @@ from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from typing import TYPE_CHECKING
 
+from hermes_cli.catalog.models import Architecture
 from hermes_cli.errors import UsageError
-from hermes_cli.planning.memory import ContextSettings
-from hermes_cli.planning.placement import GIB, place_layers, place_weights, reserved_bytes
+from hermes_cli.planning.memory import ContextSettings, Weights
+from hermes_cli.planning.placement import place_layers, place_weights, reserved_bytes
 from hermes_cli.planning.recommend import NEEDS
+from hermes_cli.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import Literal
 
     from hermes_cli.catalog.models import Yarn
+    from hermes_cli.gguf.header import GGUFHeader
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.file_facts import FileFacts
     from hermes_cli.planning.memory import KvType
     from hermes_cli.planning.placement import Placement
+
+# What planning/compute.py knows the graph of, by `general.architecture`.
+KINDS: dict[str | None, Literal["llama", "qwen3", "seed_oss"]] = {
+    "llama": "llama",
+    "qwen3": "qwen3",
+    "seed_oss": "seed_oss",
+}
+MOST_EXPERTS = 1024  # more than any model has; a file may claim any number
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """The facts of a file's header that plans depend on.
+
+    Attributes:
+        weights: bytes of its tensors.
+        trained_context: tokens; 0 if it does not say.
+        architecture: None where the memory of its graph cannot be computed.
+    """
+
+    weights: Weights
+    trained_context: int
+    architecture: Architecture | None
+
+
+def facts_of(headers: Sequence[GGUFHeader]) -> FileFacts:
+    """From the headers of a file, or of all its shards; the first has the metadata."""
+    tensors = {tensor.name: tensor for header in headers for tensor in header.tensors}
+    weights = Weights.of((name, tensor.size) for name, tensor in tensors.items())
+    embedding = tensors.get("token_embd.weight")
+    vocabulary = embedding.shape[-1] if embedding else 0
+    trained = headers[0].number("context_length") or 0
+    return FileFacts(weights, max(trained, 0), _architecture(headers[0], weights, vocabulary))
+
+
+def _architecture(header: GGUFHeader, weights: Weights, vocabulary: int) -> Architecture | None:
+    """The figures that memory depends on. What it does not depend on (tokenizer, base of RoPE) is made up."""
+    name = header.text("general.architecture")
+    kind = KINDS.get(name)
+
+    def number(key: str, usual: int = 0) -> int:
+        """0 stands for what cannot be computed with, such as heads that differ between layers."""
+        return usual if f"{name}.{key}" not in header.metadata else header.number(f"{name}.{key}") or 0
+
+    heads, width = number("attention.head_count"), number("embedding_length")
+    head_length = number("attention.key_length", width // heads if heads > 0 else 0)
+    experts, used = number("expert_count"), number("expert_used_count")
+    layers, inner = number("block_count"), number("feed_forward_length")
+    kv_heads = number("attention.head_count_kv", heads)
+    sound = (
+        min(heads, kv_heads, width, head_length, inner, vocabulary) > 0
+        and 0 <= used <= experts <= MOST_EXPERTS
+        and number("attention.value_length", head_length) == head_length
+        and layers == len(weights.layers)
+    )
+    if kind is None or not sound:
+        return None
+    return Architecture(
+        kind=kind,
+        layers=layers,
+        embedding_length=width,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_length=head_length,
+        feed_forward_length=inner,
+        vocabulary=vocabulary,
+        tokenizer="llama",
+        rope_base=10_000.0,
+        tied_embeddings=weights.tied,
+        experts=experts,
+        experts_used=used,
+    )
+
 
 SHORTEST = 512  # tokens; shorter contexts are of no use, unless the model was trained for less
 STEP = 1024  # tokens; how exactly the longest context that fits is looked for
@@ -32,7 +108,7 @@ SMALLER_KV_TYPE: dict[KvType, KvType] = {"f32": "q8_0", "f16": "q8_0", "bf16": "
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """How a model is loaded: llama.cpp gets exactly this.
+    """The parameters with which llama.cpp loads a model.
 
     Attributes:
         settings: context, slots, micro-batch, types of the KV cache, flash attention.
@@ -49,7 +125,7 @@ class LoadPlan:
 
 @dataclass(frozen=True)
 class LoadOverrides:
-    """What a user insists on; None is free.
+    """The parameters that a user insists on; None leaves one free.
 
     Attributes:
         context: tokens.
@@ -181,7 +257,7 @@ class _Steps:
                 yield from filter(self.fits, self.preferred(looser, lengths))
 
     def fits(self, plan: LoadPlan) -> bool:
-        """Whether it fits as far as can be computed: where only the weights are known, whether those do."""
+        """Return whether the plan fits; without an architecture only the weights are counted."""
         if placement := self._placed(plan):
             return placement.fits
         table, layers = self.facts.weights, plan.gpu_layers

@@ -1,4 +1,4 @@
-"""How much memory a model takes once loaded, part by part and device by device, before anything is loaded.
+"""Memory of a loaded model by part and device, computed before anything is loaded.
 
 Weights follow from the tensor table and the mix of the quantization, the KV cache from the architecture, the compute
 buffer from llama.cpp's own graph and allocator (compute.py). docs/memory.md compares all of it with llama.cpp's logs.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
 
-from hermes_cli.catalog.tensors import TensorShape, layer_tensors, outer_tensors
+from hermes_cli.catalog.models import TensorShape, layer_tensors, outer_tensors
 from hermes_cli.gguf.types import type_named
 from hermes_cli.planning.compute import BatchShape, compute_bytes
 from hermes_cli.planning.tensor_types import layer_classes, layer_position, part_of, type_of_part, type_of_tensor
@@ -33,7 +33,7 @@ _LAYER = re.compile(r"blk\.([0-9]{1,4})\.")  # a file may claim any number; ten 
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """How a model is loaded, as far as memory goes.
+    """The load parameters that memory depends on.
 
     Attributes:
         context: tokens, of all slots together if the cache is `unified`, else of all slots' equal shares.
@@ -77,7 +77,7 @@ class MemoryBreakdown:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum."""
         return self.weights + self.kv_cache + self.compute + self.output + self.overhead
 
     def __add__(self, other: MemoryBreakdown) -> MemoryBreakdown:
@@ -120,7 +120,7 @@ class Weights:
 
     @property
     def head(self) -> int:
-        """What a device holds that computes the logits: it gets a copy of a tied embedding table."""
+        """Bytes on the device that computes the logits: it gets a copy of a tied embedding table."""
         return self.output + (self.embedding if self.tied else 0)
 
     @property

@@ -1,4 +1,4 @@
-"""Which layers go on which device, so that everything fits and as much as possible is on the fast ones.
+"""Placement of layers on devices: everything must fit, and as much as possible goes on GPUs.
 
 llama.cpp puts the last layers on GPUs first, in one piece for each device, and counts the output matrix as one more
 layer (`n_gpu_layers`, src/llama-model.cpp); the embedding table stays on the CPU.
@@ -19,6 +19,7 @@ from hermes_cli.planning.memory import (
     output_bytes,
     weights,
 )
+from hermes_cli.units import GIB, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Backend, Device, Machine
     from hermes_cli.planning.memory import ContextSettings
 
-MIB = 1 << 20
-GIB = 1 << 30
 # What a backend takes for itself: CUDA and ROCm contexts with their libraries, Metal's heap (Ollama's ml/device.go
 # keeps as much free: 457 MiB, 512 on Metal). Stated as an assumption wherever it is shown.
 OVERHEAD: dict[Backend, int] = {
@@ -43,7 +42,7 @@ OVERHEAD: dict[Backend, int] = {
 
 @dataclass(frozen=True)
 class DeviceShare:
-    """What one place holds: layers `first` to `last` (exclusive), perhaps the output matrix, and the bytes of it all.
+    """The share of one device: layers `first` to `last` (exclusive), perhaps the output matrix, and their bytes.
 
     `device` is the index among the machine's usable devices, or None for the CPU; `room` is what it has free.
     """
@@ -57,7 +56,7 @@ class DeviceShare:
 
     @property
     def fits(self) -> bool:
-        """Whether it has room for its part."""
+        """Whether the device has room for its share."""
         return self.part.total <= self.room
 
 
@@ -69,7 +68,7 @@ class Placement:
 
     @property
     def fits(self) -> bool:
-        """Whether every place has room."""
+        """Whether every device has room."""
         return all(share.fits for share in self.shares)
 
     @property
@@ -178,7 +177,7 @@ def _host_share(
 
 
 def _split(costs: Sequence[int], rooms: Sequence[int]) -> list[int]:
-    """Where to cut a row of units into one piece for each device, in proportion to their rooms.
+    """Cut a row of units into one piece for each device, in proportion to their free memory.
 
     Returns one index more than there are devices, from 0 to the number of units.
     """

@@ -60,7 +60,7 @@ class QualityScore:
 
 
 def supports_purpose(model: CatalogModel, purpose: Purpose) -> bool:
-    """Whether the model was trained for a purpose at all."""
+    """Return whether the model was trained for a purpose."""
     if purpose in NEEDS_REASONING:
         return model.reasoning is not None
     if purpose in NEEDS_TOOLS:

@@ -1,19 +1,19 @@
-"""Which variant, with which context, is best on a machine for a purpose."""
+"""Recommendations: the best variant and context for a machine and a purpose, alternatives, and draft models."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.variants import preferred_variants
 from hermes_cli.planning.memory import ContextSettings, on_cpu
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.quality import quality_score, supports_purpose
-from hermes_cli.planning.speed import decode_speed, prefill_speed
+from hermes_cli.planning.speed import active_elements, decode_speed, prefill_speed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.catalog.variants import Variant
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PurposeNeeds:
-    """What a purpose needs.
+    """Requirements of a purpose.
 
     Attributes:
         wanted, least: context length in tokens that it should have, and can do with.
@@ -74,7 +74,7 @@ class Costs:
 
     @property
     def total(self) -> float:
-        """All of them."""
+        """The sum."""
         return self.context + self.kv_type + self.speed + self.leaving_gpu + self.no_room + self.unusual
 
     @property
@@ -108,7 +108,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class RecommendOptions:
-    """What is asked for: a purpose, and what the user insists on (tokens, tokens per second)."""
+    """The purpose, and the context (tokens) and speed (tokens per second) that the user insists on."""
 
     purpose: Purpose = "chat"
     context: int | None = None
@@ -126,7 +126,7 @@ class RecommendOptions:
 
 
 def recommendations(catalogue: Catalogue, machine: Machine, wish: RecommendOptions) -> list[Recommendation]:
-    """Every variant that fits, each at its best; the best first, behind them all that need YaRN."""
+    """Return every variant that fits, with its best settings, best first; those that need YaRN come last."""
     worth_it = (variant for variant in _choices(catalogue, wish) if not _hopeless(variant, machine))
     found = [one for variant in worth_it if (one := _at_its_best(variant, catalogue, machine, wish))]
     return sorted(found, key=lambda one: (one.by_yarn, -one.score))
@@ -187,7 +187,7 @@ def _contexts(model: CatalogModel, wish: RecommendOptions) -> list[int]:
 
 
 def _hopeless(variant: Variant, machine: Machine) -> bool:
-    """Whether the file alone is larger than all memory; spares the exact computation."""
+    """Return whether the file alone is larger than all memory, which spares the exact computation."""
     unified = any(device.unified for device in machine.usable_devices)
     memory = machine.ram_available + (0 if unified else sum(device.free for device in machine.usable_devices))
     return (variant.bytes or 0) > memory
@@ -230,3 +230,107 @@ def evaluate(
         quality_score(variant.model, variant.loss(catalogue), wish.purpose),
         costs,
     )
+
+
+FASTER = 1.5  # times the pick's speed, below which the difference is hardly felt
+OTHERS = 3  # models of other kinds
+MOST_DEVICES = 16  # llama_max_devices()
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A candidate and in which way it differs from the pick."""
+
+    label: str
+    candidate: Recommendation
+
+
+def alternatives(
+    found: Sequence[Recommendation], catalogue: Catalogue, machine: Machine, wish: RecommendOptions
+) -> list[Alternative]:
+    """Return a short list, each the best of its kind; `found` is what `recommendations` gave, its first the pick."""
+    pick = found[0]
+    size, speed, quality = pick.variant.model.parameters, pick.speed.expected, pick.quality.points
+    kinds: tuple[tuple[str, Callable[[Recommendation], bool]], ...] = (
+        ("smaller, faster", lambda one: one.variant.model.parameters < size and one.speed.expected > FASTER * speed),
+        ("larger, slower", lambda one: one.variant.model.parameters > size and one.quality.points > quality),
+        ("by YaRN", lambda one: one.by_yarn),
+    )
+    chosen = [Alternative(label, one) for label, fits in kinds if (one := next(filter(fits, found[1:]), None))]
+    if longer := _longer(pick, catalogue, machine, wish):
+        chosen.append(Alternative("longer context", longer))
+    if more := _one_more_gpu(pick, catalogue, machine, wish):
+        chosen.append(Alternative("one more GPU", more))
+    return chosen + _others(found, {pick.variant.model.id, *(one.candidate.variant.model.id for one in chosen)})
+
+
+def _longer(
+    pick: Recommendation, catalogue: Catalogue, machine: Machine, wish: RecommendOptions
+) -> Recommendation | None:
+    """The best with twice the pick's context, unless the user said how long it is to be."""
+    if wish.context:
+        return None
+    found = recommendations(catalogue, machine, replace(wish, context=2 * pick.settings.context))
+    return next((one for one in found if not one.by_yarn), None)
+
+
+def _one_more_gpu(
+    pick: Recommendation, catalogue: Catalogue, machine: Machine, wish: RecommendOptions
+) -> Recommendation | None:
+    """The pick of the machine with one more of its last GPU, if that is another variant or a longer context."""
+    devices = machine.usable_devices
+    if not devices or devices[-1].unified or len(devices) == MOST_DEVICES:
+        return None
+    another = replace(devices[-1], free=devices[-1].total, users=())
+    best = recommendations(catalogue, replace(machine, devices=(*machine.devices, another)), wish)[0]
+    same = best.variant == pick.variant and best.settings == pick.settings
+    return None if same and best.placement.gpu_layers == pick.placement.gpu_layers else best
+
+
+def _others(found: Sequence[Recommendation], seen: set[str]) -> list[Alternative]:
+    """The best of a few models that were not named yet."""
+    chosen: list[Alternative] = []
+    for one in found:
+        if one.variant.model.id not in seen and len(chosen) < OTHERS:
+            seen.add(one.variant.model.id)
+            chosen.append(Alternative("", one))
+    return chosen
+
+
+# Share of the large model's work for a token. With four of five drafted tokens accepted and verification for free, a
+# draft model of half the work speeds decoding up by 1.22 at most (one drafted token for each step: 1.8 tokens in the
+# time of 1.5; two: 2.44 in 2); larger ones soon cost more than they gain.
+LARGEST_SHARE = 0.5
+
+
+def draft_candidates(model: CatalogModel, catalogue: Catalogue) -> tuple[CatalogModel, ...]:
+    """Return the models that can draft for this one, the smallest first.
+
+    They have the same tokenizer and number of tokens, both known for sure, and belong to the same generation: others
+    give some of the tokens that base models reserve another meaning, and were taught to say other things. The engine
+    compares all tokens when it loads them.
+
+    The smallest comes first because its drafts are nearly as good as those of a larger sibling, at a fraction of the
+    time and memory.
+    """
+    smaller = (one for one in catalogue.models if _same_tokens(one, model) and _share(one, model) <= LARGEST_SHARE)
+    return tuple(sorted(smaller, key=_work))
+
+
+def _same_tokens(one: CatalogModel, other: CatalogModel) -> bool:
+    a, b = one.architecture, other.architecture
+    return (
+        one.generation == other.generation
+        and (a.tokenizer, a.vocabulary) == (b.tokenizer, b.vocabulary)
+        and "vocabulary" not in {*a.unconfirmed, *b.unconfirmed}
+    )
+
+
+def _share(one: CatalogModel, other: CatalogModel) -> float:
+    return _work(one) / _work(other)
+
+
+def _work(model: CatalogModel) -> float:
+    """Weights that one token meets."""
+    a = model.architecture
+    return a.layers * active_elements(a) + a.vocabulary * a.embedding_length

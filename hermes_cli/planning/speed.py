@@ -1,4 +1,4 @@
-"""How fast a model reads and answers; always a range (docs/speed.md).
+"""Prefill and decode speed of a model, always as a range (docs/speed.md).
 
 Decoding one token reads every weight once (of a mixture of experts, the active ones) and the KV cache as far as it is
 filled. How much of the bandwidth is reached depends on the type of the weights. The shares below come from one table,
@@ -92,7 +92,7 @@ def decode_speed(
     *,
     imatrix: bool,
 ) -> Speed:
-    """One answer at a time, with half of the context filled."""
+    """Return the decode speed of one sequence with half of the context filled."""
     table = weights(a, quantization, imatrix=imatrix)
     active = _active_share(a)
     seconds, sure = 0.0, True
@@ -112,7 +112,7 @@ def decode_speed(
 
 
 def prefill_speed(a: Architecture, placement: Placement, machine: Machine) -> Speed:
-    """Reading a prompt, many tokens at once; attention over what was read before is left out."""
+    """Return the prefill speed; attention over earlier tokens is left out."""
     elements = active_elements(a)
     seconds, sure = 0.0, True
     for share in placement.shares:

@@ -1,4 +1,4 @@
-"""Which type each tensor gets in a quantization: llama.cpp's mixes, as rules.
+"""The type of each tensor in a quantization: llama.cpp's mixes, as rules.
 
 After `llama_tensor_get_type_impl` in llama.cpp's src/llama-quant.cpp, for the architectures of the catalogue. The tests
 compare every tensor of every model with what llama.cpp's own quantizer says.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from hermes_cli.catalog.tensors import model_tensors
+from hermes_cli.catalog.models import model_tensors
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Architecture
@@ -42,7 +42,7 @@ LAYERS_OF_70B = 80
 
 
 class LayerPosition(NamedTuple):
-    """A layer, and what the rules ask about its model and mix."""
+    """A layer's number, and the facts of its model and mix that the rules depend on."""
 
     mix: str
     imatrix: bool
@@ -54,7 +54,7 @@ class LayerPosition(NamedTuple):
 
     @property
     def first_eighth(self) -> bool:
-        """Whether it is one of the first eighth of the layers."""
+        """Whether the layer is in the first eighth."""
         return self.layer < self.layers // 8
 
     @property
@@ -80,7 +80,7 @@ def type_of_tensor(a: Architecture, quantization: str, name: str, dimensions: in
 
 
 def layer_position(a: Architecture, quantization: str, layer: int, *, imatrix: bool) -> LayerPosition:
-    """What the rules ask about a layer of a model."""
+    """Return the position of a layer, as the rules ask for it."""
     return LayerPosition(
         LARGE.get(quantization, quantization),
         imatrix,

@@ -27,7 +27,7 @@ USUAL_BYTES = 32 << 20  # of memory before, where the system does not tell; 11 M
 
 # Only Linux lets a process limit the memory that it uses, and Windows not even its time. There the parent looks.
 LOOK_EVERY = 0.02  # seconds
-RESIDENT_BYTES = 64 << 20  # of the process before it works; 45 MB with the largest honest grammars
+RESIDENT_BYTES = 64 << 20  # of the process before it works; 28 MB measured at most, with the largest honest grammars
 
 _OUT_OF_TIME = getattr(signal, "SIGPROF", 0)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.engine.request import MAX_SEED, SAMPLING_NAMES, SamplingOptions
+from hermes_cli.engine.request import MAX_SEED, PARAMETERS, SamplingOptions
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import Constraints, PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     RawPrompt = tuple[str] | tuple[int, ...]
 
 # Fields of requests, and their names in `SamplingOptions`; of two with the same name, the later one counts.
-_SAMPLING = {"repetition_penalty": "repeat_penalty", "repeat_last_n": "penalty_last_n"} | {
-    name: name for name in SAMPLING_NAMES if name in SharedFields.model_fields.keys() - {"logit_bias", "seed"}
-}
+_SAMPLING = {name: option for option, number in PARAMETERS.items() for name in number.api if option != "seed"}
+_SAMPLING["ignore_eos"] = "ignore_eos"
 _INSTEAD = {
     "functions": "offer tools instead.",
     "function_call": "say tool_choice instead.",

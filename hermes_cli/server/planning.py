@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import ModelNames
-from hermes_cli.catalog.quantizations import quantization_in_file_name
+from hermes_cli.catalog.variants import quantization_in_file_name
 from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.errors import DoesNotFitError, EngineError, UsageError
@@ -23,13 +23,13 @@ from hermes_cli.gguf.types import FILE_TYPES
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.fitted_plan import remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
-from hermes_cli.planning.placement import GIB
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
 from hermes_cli.prompting.choose import known_model
 from hermes_cli.prompting.template import ChatTemplate, read_template
 from hermes_cli.prompting.turn_grammar import TAGS
 from hermes_cli.server.settings import SLOTS
 from hermes_cli.store.library import find, installed
+from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -156,8 +156,8 @@ def _check(model: ServedModel) -> HermesError | None:
     if not short.missing:
         return None
     return DoesNotFitError(
-        f"{model.name} does not fit: it needs {short.part.total / GIB:.2f} GiB {short.where}, "
-        f"where {short.room / GIB:.2f} GiB are free.",
+        f"{model.name} does not fit: it needs {gibibytes(short.part.total)} {short.where}, "
+        f"where {gibibytes(short.room)} are free.",
         hint="end other programs that use this memory, or start the server with a shorter --context.",
     )
 
@@ -256,7 +256,7 @@ def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> Doe
     recommended = recommendations(catalogue, machine, options)
     if not recommended:
         least = smallest_variant(catalogue, options)
-        would = f"; {least[0].name} would, with {least[1] / GIB:.2f} GiB of memory" if least else ""
+        would = f"; {least[0].name} would, with {gibibytes(least[1])} of memory" if least else ""
         return DoesNotFitError(
             error.message, hint=f"no Hermes model has {AGENT_CONTEXT:,} tokens of context on this machine{would}."
         )

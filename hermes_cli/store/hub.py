@@ -161,7 +161,7 @@ def read_remote_header(repo: str, file: HubFile, revision: str) -> tuple[GGUFHea
 
 
 class _RangeSource:
-    """A file on the Hub as a `gguf.source.Source`, read by range requests; `fetched` counts the bytes that came."""
+    """A file on the Hub as a `gguf.reader.Source`, read by range requests; `fetched` counts the bytes that came."""
 
     def __init__(self, url: str, size: int) -> None:
         self._url = url

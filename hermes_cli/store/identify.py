@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
-from hermes_cli.catalog.quantizations import normalize_name
-from hermes_cli.catalog.variants import matching_variants
+from hermes_cli.catalog.variants import matching_variants, normalize_name
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.reader import ArrayInfo
 from hermes_cli.gguf.types import FILE_TYPES

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.overlay import PART, SHARD, read_overlay
-from hermes_cli.catalog.quantizations import quantization_in_file_name
-from hermes_cli.catalog.variants import variants
+from hermes_cli.catalog.variants import quantization_in_file_name, variants
 from hermes_cli.store import layout
 from hermes_cli.store.disk import files_below
 from hermes_cli.store.hashing import known_sha256

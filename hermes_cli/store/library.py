@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli import paths
 from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, ModelNames
-from hermes_cli.catalog.quantizations import normalize_name
-from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, variants
+from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, normalize_name, variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.store import layout

@@ -17,8 +17,7 @@ from hermes_cli.catalog.names import (
     ModelNames,
     spellings,
 )
-from hermes_cli.catalog.quantizations import quantization_in_file_name
-from hermes_cli.catalog.variants import Variant, variants
+from hermes_cli.catalog.variants import Variant, quantization_in_file_name, variants
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 CATALOGUE = shipped_catalogue()

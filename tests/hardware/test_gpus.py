@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from hermes_cli.hardware.gpus import GB, GIB, GPUS, Gpu
+from hermes_cli.hardware.gpus import GB, GPUS, Gpu
+from hermes_cli.units import GIB
 
 BY_NAME = {gpu.name: gpu for gpu in GPUS}
 

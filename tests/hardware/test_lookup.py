@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.errors import UsageError
-from hermes_cli.hardware.gpus import GIB, GPUS, Gpu
+from hermes_cli.hardware.gpus import GPUS, Gpu
 from hermes_cli.hardware.lookup import find_gpu, gpu_reported_as, gpus_named, typical_bandwidth
 from hermes_cli.hardware.machine import Vendor
+from hermes_cli.units import GIB
 
 MIB = 2**20
 VENDORS: dict[Vendor, str] = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel", "apple": "Apple"}

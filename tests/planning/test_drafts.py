@@ -4,7 +4,7 @@ import pytest
 
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
-from hermes_cli.planning.drafts import draft_candidates
+from hermes_cli.planning.recommend import draft_candidates
 
 CATALOGUE = shipped_catalogue()
 EXPECTED = {

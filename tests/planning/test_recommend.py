@@ -6,9 +6,14 @@ import golden
 import pytest
 
 from hermes_cli.catalog.load import shipped_catalogue
-from hermes_cli.planning.alternatives import alternatives
 from hermes_cli.planning.quality import Purpose
-from hermes_cli.planning.recommend import Recommendation, RecommendOptions, recommendations, smallest_variant
+from hermes_cli.planning.recommend import (
+    Recommendation,
+    RecommendOptions,
+    alternatives,
+    recommendations,
+    smallest_variant,
+)
 
 CATALOGUE = shipped_catalogue()
 MACHINES = golden.machines()

@@ -1,4 +1,4 @@
-"""The tokens of one decode, in arrays that llama.cpp reads in place."""
+"""The tokens of one `llama_decode`, in arrays that llama.cpp reads in place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Batch:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.count = 0
-        self.outputs = 0  # tokens whose logits are asked for
+        self.outputs = 0  # tokens with logits
         self._tokens = np.zeros(capacity, np.int32)
         self._positions = np.zeros(capacity, np.int32)
         self._sequences = np.zeros(capacity, np.int32)
@@ -38,11 +38,11 @@ class Batch:
 
     @property
     def room(self) -> int:
-        """Tokens that can still be added."""
+        """The number of tokens that can still be added."""
         return self.capacity - self.count
 
     def clear(self) -> None:
-        """Empty it for the next step."""
+        """Remove all tokens."""
         self.count = self.outputs = self.raw.n_tokens = 0
 
     def add(self, tokens: Sequence[int], position: int, sequence: int, outputs: int = 0) -> int:
@@ -52,7 +52,7 @@ class Batch:
             tokens: their ids.
             position: of the first of them in its sequence.
             sequence: which one.
-            outputs: of how many at their end the logits are asked for.
+            outputs: the number of tokens at their end that get logits.
 
         Returns:
             The number of the first of those among all outputs of this batch.

@@ -65,7 +65,7 @@ class Log:
         self.install()
 
     def install(self) -> None:
-        """Make this the log again, after somebody else listened, as the package llama_cpp does once it is imported."""
+        """Set this log again after another module, as the package llama_cpp does once it is imported."""
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
 
     def _receive(self, level: int, text: bytes, _: object) -> None:
@@ -89,7 +89,7 @@ class Log:
             self._captured = None
 
     def take_errors(self) -> str:
-        """The error lines since the last call, in order, without the names of C functions."""
+        """Return the error lines since the last call, in order, without the names of C functions."""
         lines = [line.split(": ", 1)[-1] if line.split(": ", 1)[0].isidentifier() else line for line in self._errors]
         self._errors.clear()
         return "; ".join(dict.fromkeys(lines))

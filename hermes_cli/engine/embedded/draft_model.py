@@ -1,7 +1,7 @@
-"""A second, small model that guesses what the large one will say.
+"""Speculative decoding with a second, small model of the same vocabulary: the draft model.
 
-It keeps a cache of its own for every sequence that asks. Bringing that up to date is the dear part: what a sequence
-has in common with its cache stays, and of the rest only so much is read at a time that nobody has to wait for it.
+It has a KV cache of its own for every sequence. Bringing that up to date is the expensive part: the common prefix
+stays, and the rest is prefilled in chunks that delay nobody.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 # llama.cpp's common/speculative.cpp: vocabularies may differ in size by so many tokens (padding), and the first few are
 # special ones that are spelled in different ways.
-MOST_EXTRA_TOKENS, FIRST_COMPARED = 128, 5
-# A guess is made as long as it is more likely right than not, with all before it. Small models are right at least as
-# often as their probabilities say: of those between 0.5 and 0.75, 97 % were what the large one chose (measured on one
-# model in two quantizations; llama.cpp's own limit was 0.75 for each guess, and is 0 with at most 3 guesses now).
-LIKELY = 0.5
-AT_ONCE = 64  # tokens behind: more are a prompt, to be read in chunks
+MAX_EXTRA_TOKENS, FIRST_COMPARED = 128, 5
+# Drafting goes on while the whole draft is more likely accepted than not. Draft models are right at least as
+# often as their probabilities say: of tokens between 0.5 and 0.75, 97 % were accepted (measured on one
+# model in two quantizations; llama.cpp's own limit was 0.75 for each token, and is 0 with at most 3 tokens now).
+MIN_PROBABILITY = 0.5
+MAX_PENDING = 64  # tokens; more are a prompt, to be prefilled in chunks
 
 
 class DraftModel:
-    """A model that guesses, with a cache for each of its sequences; their numbers are the large model's."""
+    """A loaded draft model, with a KV cache for each sequence. Sequence ids are the target model's."""
 
     def __init__(self, path: Path, plan: LoadPlan, target: Vocabulary) -> None:
-        """Load it.
+        """Load the draft model.
 
         Args:
             path: the file, or its first shard.
@@ -60,74 +60,74 @@ class DraftModel:
         self._vocabulary = self._model.vocabulary
         self._size = min(target.size, self._vocabulary.size)
         self._batch = Batch(self._context.batch_tokens)
-        self._pace = StepCostModel()
-        self._held: dict[int, list[int]] = {}  # tokens in the cache, by sequence
+        self._step_cost = StepCostModel()
+        self._cached: dict[int, list[int]] = {}  # tokens in the cache, by sequence
         self._failed = False
 
-    def guess(self, wanted: Mapping[int, tuple[Sequence[int], int]]) -> dict[int, list[int]]:
-        """What comes next in each sequence, as far as the model is certain.
+    def draft(self, wanted: Mapping[int, tuple[Sequence[int], int]]) -> dict[int, list[int]]:
+        """Return the likely next tokens of each sequence.
 
         Args:
-            wanted: by sequence, all its tokens so far, and how many guesses it wants at most.
+            wanted: by sequence, all its tokens so far, and the most drafts.
 
         Returns:
-            The guesses; none for a sequence whose beginning is still being read or that has no room in the cache, nor
+            The drafts; none for a sequence whose prefill is not done or that has no room in the cache, nor
             ever again after llama.cpp failed.
         """
-        guessed: dict[int, list[int]] = {sequence: [] for sequence in wanted}
+        drafts: dict[int, list[int]] = {sequence: [] for sequence in wanted}
         if self._failed:
-            return guessed
+            return drafts
         try:
-            self._guess(wanted, guessed)
+            self._draft(wanted, drafts)
         except ContextFullError:
             for sequence in wanted:
                 self.forget(sequence)
         except EngineError:  # whatever it is, it would come again; the large model can go on without
             self._failed = True
-        return guessed
+        return drafts
 
     def seconds(self, sequences: int) -> float:
-        """What one guess for one of so many sequences takes; 0 before the first."""
-        return self._pace.seconds(sequences) / sequences
+        """Return the seconds that one draft token of one sequence takes among so many; 0 before the first."""
+        return self._step_cost.seconds(sequences) / sequences
 
     def forget(self, sequence: int) -> None:
-        """Drop a sequence's cache."""
-        if self._held.pop(sequence, None) is not None:
+        """Free a sequence's cache."""
+        if self._cached.pop(sequence, None) is not None:
             self._context.forget(sequence)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free model and context."""
         self._context.close()
         self._model.close()
 
-    def _guess(self, wanted: Mapping[int, tuple[Sequence[int], int]], guessed: Mapping[int, list[int]]) -> None:
-        asking = self._read({sequence: list(wanted[sequence][0]) for sequence in self._with_room(wanted)})
-        likely = dict.fromkeys(asking, 1.0)
-        while asking:
-            going = []
-            for sequence, (token, chance) in zip(asking, self._best(), strict=True):
-                likely[sequence] *= chance
-                # An end needs no guess: nothing is computed behind it.
-                if likely[sequence] >= LIKELY and not self._vocabulary.ends_generation(token):
-                    guessed[sequence].append(token)
-                    if len(guessed[sequence]) < wanted[sequence][1]:
-                        going.append(sequence)
-            if going:
+    def _draft(self, wanted: Mapping[int, tuple[Sequence[int], int]], drafts: Mapping[int, list[int]]) -> None:
+        sequences = self._prefill({sequence: list(wanted[sequence][0]) for sequence in self._fitting(wanted)})
+        probabilities = dict.fromkeys(sequences, 1.0)
+        while sequences:
+            continuing = []
+            for sequence, (token, probability) in zip(sequences, self._best(), strict=True):
+                probabilities[sequence] *= probability
+                # An end token needs no draft: nothing is computed behind it.
+                if probabilities[sequence] >= MIN_PROBABILITY and not self._vocabulary.ends_generation(token):
+                    drafts[sequence].append(token)
+                    if len(drafts[sequence]) < wanted[sequence][1]:
+                        continuing.append(sequence)
+            if continuing:
                 self._batch.clear()
-                for sequence in going:
-                    self._add(sequence, guessed[sequence][-1:], outputs=1)
-                self._decode(len(going), 0)
-            asking = going
+                for sequence in continuing:
+                    self._add(sequence, drafts[sequence][-1:], outputs=1)
+                self._decode(len(continuing), 0)
+            sequences = continuing
 
-    def _with_room(self, wanted: Mapping[int, tuple[Sequence[int], int]]) -> list[int]:
-        """Those sequences whose tokens and guesses the cache can hold, the short ones first; the others lose theirs."""
+    def _fitting(self, wanted: Mapping[int, tuple[Sequence[int], int]]) -> list[int]:
+        """Return the sequences that have room in the cache with their drafts, the short ones first; free the others."""
         length = self._context.length
-        need = {sequence: len(tokens) + most for sequence, (tokens, most) in wanted.items() if tokens and most > 0}
+        need = {sequence: len(tokens) + limit for sequence, (tokens, limit) in wanted.items() if tokens and limit > 0}
         need = {sequence: count for sequence, count in need.items() if count <= length}
-        idle = [sequence for sequence in self._held if sequence not in need]
-        room = length - sum(len(self._held[sequence]) for sequence in idle)
+        unused = [sequence for sequence in self._cached if sequence not in need]
+        room = length - sum(len(self._cached[sequence]) for sequence in unused)
         if sum(need.values()) > room:
-            for sequence in idle:
+            for sequence in unused:
                 self.forget(sequence)
             room = length
         chosen = []
@@ -139,70 +139,70 @@ class DraftModel:
             chosen.append(sequence)
         return chosen
 
-    def _read(self, sequences: Mapping[int, list[int]]) -> list[int]:
-        """Bring caches up to date; those sequences that are, in the order of their outputs."""
-        behind = {sequence: len(tokens) - self._keep(sequence, tokens) for sequence, tokens in sequences.items()}
-        late = sum(count > AT_ONCE for count in behind.values())
-        chunk = self._pace.chunk(len(sequences), late, self._batch.capacity)
+    def _prefill(self, sequences: Mapping[int, list[int]]) -> list[int]:
+        """Bring caches up to date; return the sequences that are, in the order of their outputs."""
+        pending = {sequence: len(tokens) - self._trim(sequence, tokens) for sequence, tokens in sequences.items()}
+        long = sum(count > MAX_PENDING for count in pending.values())
+        chunk = self._step_cost.chunk(len(sequences), long, self._batch.capacity)
         self._batch.clear()
-        ready, reading = [], 0
-        for sequence in sorted(behind, key=behind.__getitem__):
-            count = min(behind[sequence], self._batch.room)
-            if behind[sequence] > AT_ONCE:
-                count = min(count, chunk - reading)
-                reading += count
+        ready, prefill_tokens = [], 0
+        for sequence in sorted(pending, key=pending.__getitem__):
+            count = min(pending[sequence], self._batch.room)
+            if pending[sequence] > MAX_PENDING:
+                count = min(count, chunk - prefill_tokens)
+                prefill_tokens += count
             if count:
-                start, complete = len(self._held[sequence]), count == behind[sequence]
+                start, complete = len(self._cached[sequence]), count == pending[sequence]
                 self._add(sequence, sequences[sequence][start : start + count], outputs=int(complete))
                 if complete:
                     ready.append(sequence)
         if self._batch.count:
-            self._decode(self._batch.count - reading, reading)
+            self._decode(self._batch.count - prefill_tokens, prefill_tokens)
         return ready
 
-    def _keep(self, sequence: int, tokens: list[int]) -> int:
-        """Drop from a sequence's cache what is not the beginning of these tokens; how many it holds then.
+    def _trim(self, sequence: int, tokens: list[int]) -> int:
+        """Truncate a sequence's cache to what these tokens begin with; return its length.
 
-        The last token is read again in any case, since its output is what is asked for.
+        The last token is decoded again in any case, since its output is needed.
         """
-        held = self._held.setdefault(sequence, [])
-        shared = min(common_prefix(held, tokens), len(tokens) - 1)
-        if shared < len(held):
+        cached = self._cached.setdefault(sequence, [])
+        shared = min(common_prefix(cached, tokens), len(tokens) - 1)
+        if shared < len(cached):
             if not self._context.forget(sequence, shared):
                 self._context.forget(sequence)
                 shared = 0
-            del held[shared:]
+            del cached[shared:]
         return shared
 
     def _add(self, sequence: int, tokens: list[int], *, outputs: int) -> None:
-        held = self._held[sequence]
-        self._batch.add(tokens, len(held), sequence, outputs)
-        held += tokens
+        cached = self._cached[sequence]
+        self._batch.add(tokens, len(cached), sequence, outputs)
+        cached += tokens
 
-    def _decode(self, writing: int, reading: int) -> None:
+    def _decode(self, decode_tokens: int, prefill_tokens: int) -> None:
         started = time.perf_counter()
         self._context.decode(self._batch)
         self._context.synchronize()
-        self._pace.note(writing, reading, time.perf_counter() - started)
+        self._step_cost.record(decode_tokens, prefill_tokens, time.perf_counter() - started)
 
     def _best(self) -> Iterator[tuple[int, float]]:
-        """The most likely token of each output, and how likely it is."""
+        """Yield the most likely token of each output, and its probability."""
         logits = self._context.logits()[:, : self._size]
-        chances = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
-        return zip(logits.argmax(axis=1).tolist(), chances.tolist(), strict=True)
+        probabilities = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+        return zip(logits.argmax(axis=1).tolist(), probabilities.tolist(), strict=True)
 
 
 def _check(path: Path, draft: Vocabulary, target: Vocabulary) -> None:
     if difference := _difference(draft, target):
         raise UsageError(
-            f"{path.name} cannot guess for this model: {difference}.",
+            f"{path.name} cannot draft for this model: {difference}.",
             hint="leave --draft out, or name a smaller model of the same generation and base.",
         )
 
 
 def _difference(draft: Vocabulary, target: Vocabulary) -> str:
-    """In what two vocabularies differ so that one model's tokens mean nothing to the other; empty if they don't."""
-    if abs(draft.size - target.size) > MOST_EXTRA_TOKENS:
+    """Return how two vocabularies differ so that the drafts mean nothing to the target; empty if they do not."""
+    if abs(draft.size - target.size) > MAX_EXTRA_TOKENS:
         return f"it knows {draft.size:,} tokens, not {target.size:,}"
     if draft.adds_bos != target.adds_bos or (target.adds_bos and draft.bos != target.bos):
         return "its texts begin with another token"

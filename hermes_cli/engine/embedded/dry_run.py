@@ -18,6 +18,7 @@ from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.messages import DryRunResult, LoggedDevice
 from hermes_cli.errors import EngineError
 from hermes_cli.planning.memory import MemoryBreakdown
+from hermes_cli.units import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from hermes_cli.engine.embedded.messages import DryRunRequest
     from hermes_cli.planning.memory import Weights
 
-MIB = 1 << 20
 HOST = -1  # every buffer that is in RAM: CPU, CPU_REPACK, CUDA_Host ...
 
 _DEVICE = re.compile(r"using device (\S+) \(.* - (\d+) MiB free$", re.MULTILINE)

@@ -1,8 +1,8 @@
-"""The engine that chat and server use: a child process owns the model, and a new one takes the place of one that died.
+"""The embedded engine: a child process owns the model, and a new one takes the place of one that died.
 
     unloaded ──request──► loading ──► ready ──keep-alive or unload──► unloaded
                              ▲          │
-                             └─request──┴─ dead   whatever it worked on ends with an error that says why
+                             └─request──┴─ dead   its requests end with an error that gives the cause
 
 Nothing here imports llama.cpp. All state belongs to one event loop and changes only between awaits.
 """
@@ -13,11 +13,13 @@ import asyncio
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from hermes_cli.engine.embedded.messages import LoadRequest
 from hermes_cli.engine.embedded.options import EngineOptions
-from hermes_cli.engine.embedded.worker_session import LoadTask, WorkerSession, again
+from hermes_cli.engine.embedded.worker_session import WorkerSession
 from hermes_cli.engine.protocol import Done, EngineStats, ModelInfo
 from hermes_cli.errors import EngineError, HermesError
 
@@ -32,13 +34,13 @@ if TYPE_CHECKING:
 
 # Seconds from a child's death to the start of the next one, by how many have died in a row.
 RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-GOOD_WORK = 60.0  # seconds of a loaded child that make up for earlier deaths
-STATS_PATIENCE = 1.0  # seconds; during a long step the child cannot answer, and what it said last has to do
+RELIABLE_SECONDS = 60.0  # seconds of a loaded child that make up for earlier deaths
+STATS_SECONDS = 1.0  # seconds; during a long step the child cannot answer, and its last counters have to do
 
 EngineState = Literal["unloaded", "loading", "ready", "dead", "closed"]
 
 # Counted by each child; all others are counted here, because no child sees them all.
-_COUNTED_THERE = (
+_COUNTED_BY_CHILD = (
     "prompt_tokens",
     "cached_tokens",
     "completion_tokens",
@@ -52,7 +54,7 @@ _COUNTED_THERE = (
 
 
 class EmbeddedEngine:
-    """Implements `protocol.Engine`; close it."""
+    """Implements `protocol.Engine`; to be closed."""
 
     def __init__(
         self,
@@ -62,23 +64,23 @@ class EmbeddedEngine:
         *,
         progress: Callable[[float], None] | None = None,
         restart_delays: Sequence[float] = RESTART_DELAYS,
-        spare: Child | None = None,
+        child: Child | None = None,
     ) -> None:
-        """Nothing is started yet.
+        """Start nothing yet.
 
         Args:
             path: the model's file, or its first shard.
             plan: how to load it; engine/fit_check.py finds one that there is memory for.
             options: how to work.
-            progress: is told which part of the weights (0 to 1) has been read.
+            progress: is called with the part of the weights (0 to 1) that has been read.
             restart_delays: seconds before a child is started again, by how many have died in a row.
-            spare: a child that was started before the plan was known; it is the first one, and belongs to the engine.
+            child: a child that was started before the plan was known; it is the first one, and belongs to the engine.
         """
-        self._spare = spare
+        self._child = child
         self._options = options or EngineOptions()
-        self._task = LoadTask(path, plan, self._options, progress)
+        self._request, self._progress = LoadRequest(path, plan, self._options), progress
         self._delays = restart_delays
-        self._life: WorkerSession | None = None
+        self._session: WorkerSession | None = None
         self._closed = False
         self._users = 0  # who waits for something
         self._timer: asyncio.TimerHandle | None = None  # to the end of `keep_alive`
@@ -89,7 +91,7 @@ class EmbeddedEngine:
         self._past = EngineStats()  # of children that are gone
 
     async def load(self) -> ModelInfo:
-        """Have the model in memory; what it says about itself. Returns at once if it is there already.
+        """Load the model if it is not loaded; return the facts about it.
 
         Raises:
             HermesError: it cannot be loaded.
@@ -99,22 +101,22 @@ class EmbeddedEngine:
             return loaded
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """Text as it comes, then `Done`. Closing the iterator (`aclose`) cancels the request within one step.
+        """Yield text as it comes, then `Done`. `aclose` cancels the request within one step.
 
         Raises:
-            HermesError: as `protocol.Engine.generate` says.
+            HermesError: as `protocol.Engine.generate`.
         """
         self._counts["requests"] += 1
         outcome = "cancelled"
         try:
             with self._use(last=True):
-                life, _ = await self._ready()
-                number, answer = life.begin(request)
+                session, _ = await self._ready()
+                number, stream = session.generate(request)
                 try:
-                    while not isinstance(event := await answer.next(), Done):
+                    while not isinstance(event := await stream.next(), Done):
                         yield event
                 finally:
-                    life.cancel(number)
+                    session.cancel(number)
             outcome = "answered"
             yield event
         except HermesError:
@@ -124,32 +126,32 @@ class EmbeddedEngine:
             self._counts[outcome] += 1
 
     async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a text; `special` lets it spell control tokens. Nothing is added at either end.
+        """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end.
 
         Raises:
             HermesError: the model cannot be loaded, or its process ended.
         """
         with self._use():
-            life, _ = await self._ready()
-            return (await life.ask("tokenize", (text, special))).read(list[int])
+            session, _ = await self._ready()
+            return (await session.call("tokenize", (text, special))).read(list[int])
 
     async def detokenize(self, tokens: list[int]) -> bytes:
-        """The bytes that tokens stand for, control tokens included.
+        """Return the bytes of tokens, control tokens included.
 
         Raises:
             UsageError: a number is no token.
             HermesError: the model cannot be loaded, or its process ended.
         """
         with self._use():
-            life, _ = await self._ready()
-            return (await life.ask("detokenize", tokens)).read(bytes)
+            session, _ = await self._ready()
+            return (await session.call("detokenize", tokens)).read(bytes)
 
     async def stats(self) -> EngineStats:
-        """Counters, and what there is now; a model that is not loaded stays so."""
-        if (life := self._life) and life.ready:
+        """Return the counters and the present state; a model that is not loaded stays so."""
+        if (session := self._session) and session.ready:
             with suppress(TimeoutError, HermesError):
-                life.stats = (await asyncio.wait_for(life.ask("stats"), STATS_PATIENCE)).read(EngineStats)
-        now = _sum(self._life.stats if self._life else EngineStats(), self._past)
+                session.stats = (await asyncio.wait_for(session.call("stats"), STATS_SECONDS)).read(EngineStats)
+        now = _sum(self._session.stats if self._session else EngineStats(), self._past)
         return replace(
             now,
             state=self._state,
@@ -157,69 +159,69 @@ class EmbeddedEngine:
             failed=self._counts["failed"],
             cancelled=self._counts["cancelled"],
             restarts=self._counts["restarts"],
-            rss_bytes=_rss(self._life),
+            rss_bytes=_rss(self._session),
         )
 
     async def unload(self) -> None:
-        """End running requests with an error and give the memory back; the next request loads again."""
-        await self._leave(_unloaded())
+        """End running requests with an error and free the memory; the next request loads again."""
+        await self._stop(_unloaded())
 
     async def close(self) -> None:
-        """Give everything back, for good."""
+        """Free everything, for good."""
         self._closed = True
         self._stop_timer()
-        await self._leave(_closed())
+        await self._stop(_closed())
 
     async def _ready(self) -> tuple[WorkerSession, ModelInfo]:
-        """A child that takes requests, and what its model said of itself."""
+        """Return a session that takes requests, and the facts about its model."""
         while not self._closed:
-            life = self._life or self._begin()
-            if not life.leaving:
-                loaded = await asyncio.shield(life.loaded)
+            session = self._session or self._start_session()
+            if not session.stopping:
+                loaded = await asyncio.shield(session.loaded)
                 if isinstance(loaded, HermesError):
-                    raise again(loaded)
-                if life.ready:
-                    return life, loaded
-            await life.gone()
+                    raise copy(loaded)
+                if session.ready:
+                    return session, loaded
+            await session.gone()
         raise _closed()
 
-    def _begin(self) -> WorkerSession:
-        """Start a child, later if others have died."""
+    def _start_session(self) -> WorkerSession:
+        """Start a child, with a delay if others have died."""
         delay = 0.0
         if self._deaths:
-            usual = self._delays[min(self._deaths, len(self._delays)) - 1]
-            delay = max(self._died + usual - time.monotonic(), 0)
+            planned = self._delays[min(self._deaths, len(self._delays)) - 1]
+            delay = max(self._died + planned - time.monotonic(), 0)
         self._counts["restarts"] += self._dead
         self._dead = False
-        self._life = WorkerSession(self._task, delay, self._ended, self._spare)
-        self._spare = None
-        return self._life
+        self._session = WorkerSession(self._request, self._progress, delay, self._on_end, self._child)
+        self._child = None
+        return self._session
 
-    def _ended(self, life: WorkerSession) -> None:
-        """A child is gone."""
-        self._life = None
-        self._past = _sum(self._past, life.stats)
-        if life.died:
-            made_up = life.loaded.done() and life.age >= GOOD_WORK
-            self._deaths = 1 if made_up else self._deaths + 1
+    def _on_end(self, session: WorkerSession) -> None:
+        """Record the end of a session."""
+        self._session = None
+        self._past = _sum(self._past, session.stats)
+        if session.died:
+            reliable = session.loaded.done() and session.age >= RELIABLE_SECONDS
+            self._deaths = 1 if reliable else self._deaths + 1
             self._died, self._dead = time.monotonic(), True
 
-    async def _leave(self, error: HermesError) -> None:
-        if life := self._life:
-            life.leave(error)
-            await life.gone()
+    async def _stop(self, error: HermesError) -> None:
+        if session := self._session:
+            session.stop(error)
+            await session.gone()
 
     @property
     def _state(self) -> EngineState:
         if self._closed:
             return "closed"
-        if not self._life or self._life.leaving:
+        if not self._session or self._session.stopping:
             return "dead" if self._dead else "unloaded"
-        return "ready" if self._life.ready else "loading"
+        return "ready" if self._session.ready else "loading"
 
     @contextmanager
     def _use(self, *, last: bool = False) -> Iterator[None]:
-        """Somebody needs the model; `last` if probably nobody does when that is over."""
+        """Stop the keep-alive timer within the context; `last` if the model is probably not needed afterwards."""
         self._stop_timer()
         self._users += 1
         try:
@@ -239,21 +241,21 @@ class EmbeddedEngine:
             self._timer.cancel()
 
     def _expire(self) -> None:
-        if self._life:
-            self._life.leave(_unloaded())
+        if self._session:
+            self._session.stop(_unloaded())
 
 
 def _sum(stats: EngineStats, others: EngineStats) -> EngineStats:
-    """The first, with the counts of both."""
-    return replace(stats, **{name: getattr(stats, name) + getattr(others, name) for name in _COUNTED_THERE})
+    """Return the first with the counts of both."""
+    return replace(stats, **{name: getattr(stats, name) + getattr(others, name) for name in _COUNTED_BY_CHILD})
 
 
-def _rss(life: WorkerSession | None) -> int:
-    """Bytes of RAM that a child holds."""
+def _rss(session: WorkerSession | None) -> int:
+    """Return the resident memory of the child in bytes."""
     import psutil  # noqa: PLC0415 - only for who asks
 
     with suppress(psutil.Error, OSError):  # on Windows some calls for an ended process raise the bare OSError
-        return int(psutil.Process(life.pid).memory_info().rss) if life and life.pid else 0
+        return int(psutil.Process(session.pid).memory_info().rss) if session and session.pid else 0
     return 0
 
 

@@ -15,9 +15,8 @@ from hermes_cli.engine.embedded.messages import DryRunRequest, DryRunResult
 from hermes_cli.errors import EngineError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.file_facts import facts_of
 from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
-from hermes_cli.planning.load_plan import alternatives_to, plans_for
+from hermes_cli.planning.load_plan import alternatives_to, facts_of, plans_for
 from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
 
 if TYPE_CHECKING:

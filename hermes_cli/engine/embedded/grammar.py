@@ -1,4 +1,4 @@
-"""Grammars at work: which tokens may come next, which must, and whether a token that was drawn may stay.
+"""Constrained decoding with llguidance: the tokens that a grammar allows next, and those that it forces.
 
 A grammar is a text (llguidance's, as JSON); where it comes from is not known here. One `Grammars` serves a model, one
 `Matcher` a request. The cheapest way to use a matcher, and the same distribution as with a mask in every step:
@@ -64,7 +64,7 @@ class Grammars:
             tags: texts that are no ordinary text if they are one token, such as `<tool_call>`.
 
         Raises:
-            UsageError: no token ends an answer.
+            UsageError: no token ends a completion.
         """
         from llguidance import LLTokenizer  # noqa: PLC0415 - 0.1 s, and most models never need it
 
@@ -88,7 +88,7 @@ class Grammars:
         self._lock = Lock()
 
     def start(self, grammar: str) -> Matcher:
-        """A matcher at the beginning of a grammar; compiled at its first use, which takes milliseconds to a second.
+        """Return a matcher at the beginning of a grammar. Compiling takes milliseconds to a second, once.
 
         Raises:
             UsageError: the grammar cannot be compiled for this vocabulary.
@@ -129,14 +129,14 @@ class Grammars:
 
 
 class Matcher:
-    """Where one request is in its grammar. Belongs to one thread at a time."""
+    """The state of one request's grammar. Belongs to one thread at a time."""
 
     def __init__(self, matcher: LLMatcher, long: Container[int], spoiled: Callable[[], None]) -> None:
         """Use `Grammars.start`.
 
         Args:
             matcher: to be used by nobody else.
-            long: tokens that are asked for before they are taken.
+            long: tokens that are checked before they are accepted.
             spoiled: is called when llguidance gives up.
         """
         self._matcher, self._long, self._spoiled = matcher, long, spoiled
@@ -144,16 +144,16 @@ class Matcher:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing may follow but the end."""
+        """True if only the end may follow."""
         return self._matcher.is_stopped() and not self._matcher.is_error()
 
     @property
     def may_end(self) -> bool:
-        """Whether all so far is whole."""
+        """True if the text so far is complete."""
         return self._matcher.is_accepting()
 
     def mask(self) -> bytes:
-        """The tokens that may come next: bit `i % 8` of byte `i // 8` is token `i`; its size is a multiple of 4 bytes.
+        """Return the tokens that may come next: bit `i % 8` of byte `i // 8` is token `i`; its size is a multiple of 4.
 
         Raises:
             EngineError: no token may, so that the grammar cannot be met, or it is too much work.
@@ -163,7 +163,7 @@ class Matcher:
         return mask
 
     def forced(self) -> list[int]:
-        """The tokens that must come next, as the tokenizer would write them; `accept` them one by one.
+        """Return the tokens that must come next, as the tokenizer would write them; `accept` them one by one.
 
         Raises:
             EngineError: they are too much work.
@@ -171,7 +171,7 @@ class Matcher:
         return self._timed(self._matcher.compute_ff_tokens)
 
     def try_accept(self, token: int) -> bool:
-        """Go on with a token if it may come next; else nothing happens.
+        """Accept a token and return True if it may come next; else do nothing.
 
         Raises:
             EngineError: it is too much work.
@@ -184,7 +184,7 @@ class Matcher:
         return taken
 
     def accept(self, token: int) -> None:
-        """Go on with a token.
+        """Accept a token.
 
         Raises:
             EngineError: it may not come next.
@@ -193,7 +193,7 @@ class Matcher:
             raise EngineError(f"the grammar does not allow token {token} here.", hint=_BUG)
 
     def acceptable(self, tokens: Sequence[int]) -> int:
-        """How many of these tokens may come next, one after the other; nothing happens. It may say too few.
+        """Return how many of these tokens may come next, one after the other, or fewer; accept none.
 
         Raises:
             EngineError: it is too much work.
@@ -214,24 +214,24 @@ class Matcher:
         self._check()
 
     def _masked(self, token: int) -> bool:
-        """Whether a token may come next, found out within the limits that masks have."""
+        """Return whether a token may come next, within the limits that masks have."""
         return bool(self.mask()[token >> 3] >> (token & 7) & 1)
 
     def _timed(self, ask: Callable[[], T]) -> T:
-        """What llguidance answers, if the request has not taken too much time yet.
+        """Return the result of llguidance, if the request has not taken too much time yet.
 
         Raises:
             EngineError: it has.
         """
         started = time.thread_time()
-        answer = ask()
+        result = ask()
         self._credit = min(self._credit + CREDIT_PER_CALL - (time.thread_time() - started), CREDIT)
         if self._credit < 0:
             raise EngineError(
                 "the grammar or schema takes too much time for each token.",
                 hint="make it less ambiguous; docs/constraints.md has the limits.",
             )
-        return answer
+        return result
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -243,7 +243,7 @@ class Matcher:
 
 
 def apply_mask(mask: bytes, logits: NDArray[np.float32]) -> None:
-    """Make all tokens impossible that a mask does not allow, in place.
+    """Set the logits of all tokens that a mask does not allow to -inf, in place.
 
     Args:
         mask: of `Matcher.mask`.
@@ -265,7 +265,7 @@ class Special:
 
 
 class LazyGrammars:
-    """`Grammars`, made when they are first needed, by whichever thread that is."""
+    """`Grammars`, made by the thread that needs them first."""
 
     def __init__(self, vocabulary: Vocabulary, tags: Iterable[str]) -> None:
         self._vocabulary, self._tags = vocabulary, tuple(tags)
@@ -273,7 +273,7 @@ class LazyGrammars:
         self._lock = Lock()
 
     def get(self) -> Grammars:
-        """The same ones for all; others wait while they are being made.
+        """Return the grammars, the same ones for all threads.
 
         Raises:
             UsageError: nothing can be constrained with this vocabulary.
@@ -285,7 +285,7 @@ class LazyGrammars:
 
 
 def special_tokens(vocabulary: Vocabulary, tags: Iterable[str]) -> Special:
-    """Which tokens are no text.
+    """Return the tokens that are no text.
 
     Args:
         vocabulary: to look in.
@@ -295,8 +295,8 @@ def special_tokens(vocabulary: Vocabulary, tags: Iterable[str]) -> Special:
         llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
     )
     added = llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
-    found = ((tag, vocabulary.tokenize(tag, special=True)) for tag in tags)
-    single = {tag: tokens[0] for tag, tokens in found if len(tokens) == 1}
+    tokenized = ((tag, vocabulary.tokenize(tag, special=True)) for tag in tags)
+    single = {tag: tokens[0] for tag, tokens in tokenized if len(tokens) == 1}
     ends = vocabulary.ends()
     others = []
     for token, kind in vocabulary.marked.items():
@@ -307,7 +307,7 @@ def special_tokens(vocabulary: Vocabulary, tags: Iterable[str]) -> Special:
 
 
 def _pieces(vocabulary: Vocabulary, special: set[int]) -> list[bytes]:
-    """The bytes of all tokens, marked if they are no text."""
+    """Return the bytes of all tokens, marked if they are no text."""
     vocab = vocabulary._vocab  # noqa: SLF001 - as above
     write = llama_cpp.llama_token_to_piece
     room = 4096
@@ -322,5 +322,5 @@ def _pieces(vocabulary: Vocabulary, special: set[int]) -> list[bytes]:
 
 
 def _first_line(matcher: LLMatcher) -> str:
-    said = matcher.get_error().strip().partition("\n")[0].rstrip(".")
-    return "no token fits" if said.startswith("NoExtension") else said
+    error = matcher.get_error().strip().partition("\n")[0].rstrip(".")
+    return "no token fits" if error.startswith("NoExtension") else error

@@ -1,11 +1,11 @@
-"""Who has which cells of llama.cpp's unified KV cache, and the only caller of what shares and forgets them.
+"""Allocation of the cells of llama.cpp's unified KV cache to sequences, with prefix sharing.
 
 A cell holds one position for a set of sequences. Sharing a prefix adds a sequence to its cells, without a copy;
-forgetting takes it out, and a cell that nobody holds is free. Only the first ids can be decoded: those are at work, one
-for each request. The others keep what ended requests have computed, until the room is needed:
+removing a sequence takes it out, and a cell without sequences is free. Only the first ids can be decoded: those of
+active sequences, one for each request. The others are cached: the tokens of ended requests, until the cells are needed:
 
-    open ──► extend, cut ──► keep ──► shared by a later open, or evicted by make_room
-                        └──► drop
+    start ──► extend, truncate ──► finish ──► shared by a later start, or evicted by ensure_free
+                        └──► discard
 
 The cache must be unified, empty at the beginning, and changed by nobody else except by decoding.
 """
@@ -26,21 +26,21 @@ EVICTED_AT_ONCE = 256  # cells, if what is evicted has so many: llama.cpp looks 
 
 
 class SequenceMemory(Protocol):
-    """The cache itself; `engine.llama.Context` is one."""
+    """Operations on the KV cache itself, as `llama.LlamaContext` has them."""
 
     def share(self, source: int, target: int, end: int) -> None:
         """Add `target` to the cells of `source` before position `end`."""
 
     def forget(self, sequence: int, start: int = 0) -> bool:
-        """Take a sequence out of its cells from position `start` on; false where nothing changed, as that cannot be."""
+        """Take a sequence out of its cells from position `start` on; return False where that cannot be."""
 
 
 class KVCache:
-    """The cells of one context. Belongs to one thread.
+    """The KV cells of one context. Belongs to one thread.
 
     Attributes:
-        divisible: whether a part of a sequence can be shared and forgotten. Recurrent models have one state for all
-            that they have read; with them nothing is reused, and `cut` forgets more than it is asked to.
+        can_truncate: a part of a sequence can be shared and removed. Recurrent models have one state for all tokens;
+            with them nothing is reused, and `truncate` removes everything.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class KVCache:
         """Start with an empty cache.
 
         Args:
-            memory: the cache.
-            capacity: its cells.
-            slots: sequences that can be at work at once, as the context was made for; their ids are the first ones.
+            memory: the operations on the cache.
+            capacity: the number of its cells.
+            slots: the number of active sequences, as the context was made for; their ids are the first ones.
             covers: whether the cache has everything that a token at this position of this sequence looks at. Models
                 with sliding windows may have lost cells that only one sequence held, once they were out of its window.
                 None means that everything is always there.
@@ -59,43 +59,43 @@ class KVCache:
         self._memory, self._capacity, self._slots = memory, capacity, slots
         self._covers = covers
         self._root = RadixNode()
-        self._tips: dict[int, RadixNode] = {}  # where each sequence ends
-        self._idle = list(reversed(range(slots)))
-        self._spare = list(reversed(range(slots, SEQUENCES)))
+        self._tails: dict[int, RadixNode] = {}  # where each sequence ends
+        self._free_slots = list(reversed(range(slots)))
+        self._free_cache_ids = list(reversed(range(slots, SEQUENCES)))
         self._used = self._reusable = 0
         self._clock = 0
         # A recurrent cache has no other ids than those that can be decoded and says so; all others accept any.
-        self.divisible = bool(self._spare) and memory.forget(self._spare[-1])
+        self.can_truncate = bool(self._free_cache_ids) and memory.forget(self._free_cache_ids[-1])
 
     @property
     def used(self) -> int:
-        """Cells that hold something; a shared one counts once."""
+        """The number of cells in use; a shared cell counts once."""
         return self._used
 
     @property
     def reusable(self) -> int:
-        """Used cells that only kept sequences hold: `make_room` can free all of them."""
+        """The number of used cells that only cached sequences hold: `ensure_free` can free all of them."""
         return self._reusable
 
     @property
     def free(self) -> int:
-        """Cells that hold nothing."""
+        """The number of empty cells."""
         return self._capacity - self._used
 
     def length(self, sequence: int) -> int:
-        """Tokens that a working sequence holds.
+        """Return the number of tokens of an active sequence.
 
         Raises:
-            EngineError: it is not at work.
+            EngineError: it is not active.
         """
-        return self._tip(sequence).end
+        return self._tail(sequence).end
 
     def match(self, tokens: Sequence[int]) -> int:
-        """How many of the leading tokens `open` would share now."""
-        return self._best(self._matches(tokens))[0]
+        """Return how many of the leading tokens `start` would share now."""
+        return self._longest(self._matches(tokens))[0]
 
-    def open(self, tokens: Sequence[int]) -> tuple[int, int]:
-        """Put a sequence to work, with as many of the leading tokens as are in the cache already.
+    def start(self, tokens: Sequence[int]) -> tuple[int, int]:
+        """Start an active sequence that shares as many of the leading tokens as are in the cache.
 
         A token whose output is wanted has to be decoded, so leave out the last one of a prompt.
 
@@ -103,171 +103,171 @@ class KVCache:
             The sequence, and how many tokens it has.
 
         Raises:
-            EngineError: as many are at work as can be.
+            EngineError: all slots are active.
         """
-        if not self._idle:
-            raise _bug(f"more than {self._slots} sequences were put to work")
-        sequence = self._idle.pop()
-        length, source, run = self._best(self._matches(tokens))
+        if not self._free_slots:
+            raise _bug(f"more than {self._slots} sequences were started")
+        sequence = self._free_slots.pop()
+        length, source, node = self._longest(self._matches(tokens))
         if length:
             self._memory.share(source, sequence, length)
-            if length < run.end:
-                run = run.split(length)
-            for part in run.path():
+            if length < node.end:
+                node = node.split(length)
+            for part in node.path():
                 self._join(part, sequence)
-            self._touch(run)
-        self._tips[sequence] = run
+            self._touch(node)
+        self._tails[sequence] = node
         return sequence, length
 
     def extend(self, sequence: int, tokens: Sequence[int]) -> None:
-        """Note that tokens were decoded, or restored, behind those that a working sequence holds.
+        """Record tokens that were decoded, or restored, behind those of an active sequence.
 
         Raises:
-            EngineError: it is not at work.
+            EngineError: it is not active.
         """
-        tip = self._tip(sequence)
+        tail = self._tail(sequence)
         if not tokens:
             return
         self._used += len(tokens)
-        if len(tip.holders) == 1:
-            tip.tokens.extend(tokens)
+        if len(tail.sequences) == 1:
+            tail.tokens.extend(tokens)
             return
-        run = self._tips[sequence] = RadixNode(tip, list(tokens))
-        run.holders.add(sequence)
-        run.working, run.used = 1, self._clock
+        node = self._tails[sequence] = RadixNode(tail, list(tokens))
+        node.sequences.add(sequence)
+        node.active, node.used = 1, self._clock
 
-    def cut(self, sequence: int, length: int) -> None:
-        """Forget what a working sequence holds from position `length` on.
+    def truncate(self, sequence: int, length: int) -> None:
+        """Remove the cells of an active sequence from position `length` on.
 
-        Where the cache is not divisible it forgets everything: `length()` is 0 then, and all has to be decoded anew.
+        Where the cache cannot be truncated it removes everything: `length()` is 0 then, and all has to be decoded anew.
 
         Raises:
-            EngineError: it is not at work.
+            EngineError: it is not active.
         """
-        if length >= self._tip(sequence).end:
+        if length >= self._tail(sequence).end:
             return
         if not length or not self._memory.forget(sequence, length):
             self._memory.forget(sequence)
             length = 0
         self._shorten(sequence, length)
 
-    def keep(self, sequence: int) -> None:
-        """End a working sequence; what it holds can be shared from now on and is the last to be evicted.
+    def finish(self, sequence: int) -> None:
+        """End an active sequence; its tokens stay cached, and are the last to be evicted.
 
-        Nothing is held twice for that: if a kept sequence begins with all of its tokens, that one stays instead, and
-        those go that are a part of this one. If no id is left, that one goes which was not used for longest.
+        Nothing is cached twice: if a cached sequence begins with all of its tokens, that one stays instead, and cached
+        sequences go that are a part of this one. If no id is left, the least recently used one goes.
 
         Raises:
-            EngineError: it is not at work.
+            EngineError: it is not active.
         """
-        tip = self._tip(sequence)
-        self._touch(tip)
-        matches = self._matches(tip.content())
-        if not matches or self._is_kept(tip.end, matches):
+        tail = self._tail(sequence)
+        self._touch(tail)
+        matches = self._matches(tail.content())
+        if not matches or self._is_cached(tail.end, matches):
             self._forget(sequence)
             return
-        within = {run for length, run in matches if length == run.end}
-        for other in [other for other in self._kept() if self._tips[other] in within]:
-            length = self._tips[other].end
+        within = {node for length, node in matches if length == node.end}
+        for other in [other for other in self._cached() if self._tails[other] in within]:
+            length = self._tails[other].end
             if self._has(sequence, length) or not self._has(other, length):
                 self._forget(other)
-        if not self._spare:
-            self._forget(min(self._kept(), key=self._last_use))
-        target = self._spare.pop()
-        self._memory.share(sequence, target, tip.end)
-        self._tips[target] = tip
-        for part in tip.path():
+        if not self._free_cache_ids:
+            self._forget(min(self._cached(), key=self._last_use))
+        target = self._free_cache_ids.pop()
+        self._memory.share(sequence, target, tail.end)
+        self._tails[target] = tail
+        for part in tail.path():
             self._join(part, target)
         self._forget(sequence)
 
-    def drop(self, sequence: int) -> None:
-        """End a working sequence and forget it.
+    def discard(self, sequence: int) -> None:
+        """End an active sequence and free its cells.
 
         Raises:
-            EngineError: it is not at work.
+            EngineError: it is not active.
         """
-        self._tip(sequence)
+        self._tail(sequence)
         self._forget(sequence)
 
-    def make_room(self, count: int) -> bool:
-        """Evict kept tokens until so many cells are free.
+    def ensure_free(self, count: int) -> bool:
+        """Evict cached tokens until so many cells are free.
 
-        What was not used for longest goes first, from the end: what several sequences share goes after all of their
-        tails. Cells of working sequences stay.
+        The least recently used goes first, from the end: what several sequences share goes after all of their
+        tails. Cells of active sequences stay.
 
         Returns:
-            Whether so many are free now. If not, all kept ones together would not do, and nothing was evicted.
+            True if so many are free now. If not, all cached ones together would not do, and nothing was evicted.
         """
         if count > self.free + self._reusable:
             return False
         while self.free < count:
-            tails = (kept for kept in self._kept() if len(self._tips[kept].holders) == 1)
+            tails = (cached for cached in self._cached() if len(self._tails[cached].sequences) == 1)
             self._evict(min(tails, key=self._last_use), count - self.free)
         return True
 
     def clear(self) -> None:
-        """Forget everything."""
-        for sequence in list(self._tips):
+        """Free all cells."""
+        for sequence in list(self._tails):
             self._forget(sequence)
 
-    def kept(self) -> Iterator[tuple[int, list[int]]]:
-        """The kept sequences and their tokens, the last used first."""
-        for sequence in sorted(self._kept(), key=self._last_use, reverse=True):
-            yield sequence, self._tips[sequence].content()
+    def cached(self) -> Iterator[tuple[int, list[int]]]:
+        """Yield the cached sequences and their tokens, the last used first."""
+        for sequence in sorted(self._cached(), key=self._last_use, reverse=True):
+            yield sequence, self._tails[sequence].content()
 
-    def _kept(self) -> list[int]:
-        return [sequence for sequence in self._tips if sequence >= self._slots]
+    def _cached(self) -> list[int]:
+        return [sequence for sequence in self._tails if sequence >= self._slots]
 
-    def _tip(self, sequence: int) -> RadixNode:
-        tip = self._tips.get(sequence)
-        if tip is None or sequence >= self._slots:
-            raise _bug(f"sequence {sequence} is not at work")
-        return tip
+    def _tail(self, sequence: int) -> RadixNode:
+        tail = self._tails.get(sequence)
+        if tail is None or sequence >= self._slots:
+            raise _bug(f"sequence {sequence} is not active")
+        return tail
 
     def _last_use(self, sequence: int) -> int:
-        return self._tips[sequence].used
+        return self._tails[sequence].used
 
-    def _touch(self, run: RadixNode) -> None:
+    def _touch(self, node: RadixNode) -> None:
         self._clock += 1
-        for part in run.path():
+        for part in node.path():
             part.used = self._clock
 
     def _matches(self, tokens: Sequence[int]) -> list[tuple[int, RadixNode]]:
-        """Where the leading tokens are, as `RadixNode.matches` says it; nowhere if nothing can be shared."""
-        return self._root.matches(tokens if isinstance(tokens, list) else list(tokens)) if self.divisible else []
+        """Return where the leading tokens are, as `RadixNode.matches` does; nothing if nothing can be shared."""
+        return self._root.matches(tokens if isinstance(tokens, list) else list(tokens)) if self.can_truncate else []
 
-    def _best(self, matches: list[tuple[int, RadixNode]], first: int = 0) -> tuple[int, int, RadixNode]:
-        """The longest match that one sequence (with this id or a higher one) has: its length, who, and its last run.
+    def _longest(self, matches: list[tuple[int, RadixNode]], first: int = 0) -> tuple[int, int, RadixNode]:
+        """Return the longest match that a sequence with this id or a higher one has: length, sequence, last node.
 
-        If there is none, the length is 0, and the run is the root.
+        If there is none, the length is 0 and the node is the root.
         """
-        failed: set[int] = set()  # who lacks something for a prefix lacks it for a shorter one, too
-        for length, run in sorted(matches, key=itemgetter(0), reverse=True):
-            for holder in run.holders:
+        failed: set[int] = set()  # lacking something for a prefix, they lack it for a shorter one, too
+        for length, node in sorted(matches, key=itemgetter(0), reverse=True):
+            for holder in node.sequences:
                 if holder < first or holder in failed:
                     continue
                 if self._has(holder, length):
-                    return length, holder, run
+                    return length, holder, node
                 failed.add(holder)
         return 0, 0, self._root
 
     def _has(self, sequence: int, length: int) -> bool:
         return self._covers is None or self._covers(sequence, length)
 
-    def _is_kept(self, length: int, matches: list[tuple[int, RadixNode]]) -> bool:
-        """Whether a kept sequence has a match of this length; it was of use again then."""
-        longest, _, run = self._best(matches, self._slots)
+    def _is_cached(self, length: int, matches: list[tuple[int, RadixNode]]) -> bool:
+        """Return whether a cached sequence has a match of this length, and mark it as used."""
+        longest, _, node = self._longest(matches, self._slots)
         if longest < length:
             return False
-        self._touch(run)
+        self._touch(node)
         return True
 
     def _evict(self, sequence: int, count: int) -> None:
-        """Free so many cells at the end of a kept sequence, a few more to do it rarely, or all of its last run."""
-        tip = self._tips[sequence]
-        length = max(tip.start, tip.end - max(count, EVICTED_AT_ONCE))
-        # What would be left is of no use without cells, or if another one has them.
-        useless = not length or (tip.parent is not None and length == tip.start and tip.parent.kept > 1)
+        """Free so many cells at the end of a cached sequence, some more to do it rarely, or all of its last node."""
+        tail = self._tails[sequence]
+        length = max(tail.start, tail.end - max(count, EVICTED_AT_ONCE))
+        # The rest is of no use without cells, or if another sequence has them.
+        useless = not length or (tail.parent is not None and length == tail.start and tail.parent.cached > 1)
         if useless or not self._memory.forget(sequence, length):
             self._forget(sequence)
         else:
@@ -276,42 +276,42 @@ class KVCache:
     def _forget(self, sequence: int) -> None:
         self._memory.forget(sequence)
         self._shorten(sequence, 0)
-        del self._tips[sequence]
-        (self._idle if sequence < self._slots else self._spare).append(sequence)
+        del self._tails[sequence]
+        (self._free_slots if sequence < self._slots else self._free_cache_ids).append(sequence)
 
     def _shorten(self, sequence: int, length: int) -> None:
-        """Count a sequence's cells from position `length` on as not its own any more."""
-        run = self._tips[sequence]
-        while run.end > length and run.parent:
-            if run.start < length:
-                if len(run.holders) == 1:
-                    self._used -= run.end - length
-                    self._reusable -= 0 if run.working else run.end - length
-                    del run.tokens[length - run.start :]
+        """Remove a sequence from the nodes behind position `length`."""
+        node = self._tails[sequence]
+        while node.end > length and node.parent:
+            if node.start < length:
+                if len(node.sequences) == 1:
+                    self._used -= node.end - length
+                    self._reusable -= 0 if node.active else node.end - length
+                    del node.tokens[length - node.start :]
                     break
-                run.split(length)
-            parent = run.parent
-            self._leave(run, sequence)
-            run = parent
-        self._tips[sequence] = run
+                node.split(length)
+            parent = node.parent
+            self._leave(node, sequence)
+            node = parent
+        self._tails[sequence] = node
 
-    def _join(self, run: RadixNode, sequence: int) -> None:
+    def _join(self, node: RadixNode, sequence: int) -> None:
         if sequence < self._slots:
-            if not run.working:
-                self._reusable -= len(run.tokens)
-            run.working += 1
-        run.holders.add(sequence)
+            if not node.active:
+                self._reusable -= len(node.tokens)
+            node.active += 1
+        node.sequences.add(sequence)
 
-    def _leave(self, run: RadixNode, sequence: int) -> None:
-        run.holders.remove(sequence)
+    def _leave(self, node: RadixNode, sequence: int) -> None:
+        node.sequences.remove(sequence)
         if sequence < self._slots:
-            run.working -= 1
-            if not run.working:
-                self._reusable += len(run.tokens)
-        if not run.holders:
-            self._used -= len(run.tokens)
-            self._reusable -= len(run.tokens)
-            run.detach()
+            node.active -= 1
+            if not node.active:
+                self._reusable += len(node.tokens)
+        if not node.sequences:
+            self._used -= len(node.tokens)
+            self._reusable -= len(node.tokens)
+            node.detach()
 
 
 def _bug(what: str) -> EngineError:

@@ -37,12 +37,12 @@ DECODE_INVALID = -1
 
 
 def supports_gpu() -> bool:
-    """Whether the installed llama-cpp-python was built with any GPU backend."""
+    """Return whether the installed llama-cpp-python was built with any GPU backend."""
     return bool(llama_cpp.llama_supports_gpu_offload())
 
 
 class Owned:
-    """Something llama.cpp allocated: freed by `close()`, at the end of `with`, or when forgotten."""
+    """Memory that llama.cpp allocated: freed by `close()`, at the end of `with`, or with the object."""
 
     _handle: Any = None
 
@@ -64,7 +64,7 @@ class Owned:
         return self._handle
 
     def close(self) -> None:
-        """Give the memory back; a second call does nothing."""
+        """Free the memory; a second call does nothing."""
         handle, self._handle = self._handle, None
         if handle is not None:
             self._free(handle)
@@ -100,7 +100,7 @@ class LlamaModel(Owned):
                 GPU backend.
             tensor_split: in which proportion the GPUs share them; empty leaves it to llama.cpp.
             no_alloc: read everything but the weights, and let contexts log what they would allocate.
-            progress: is told which part of the weights (0 to 1) has been read.
+            progress: is called with the part of the weights (0 to 1) that has been read.
 
         Raises:
             IntegrityError: llama.cpp refused the file; the message holds its reason.
@@ -141,21 +141,21 @@ class LlamaModel(Owned):
 
     @property
     def trained_context(self) -> int:
-        """Context length the model was trained for, in tokens."""
+        """The context length that the model was trained for, in tokens."""
         return int(llama_cpp.llama_model_n_ctx_train(self.handle))
 
     @property
     def parameters(self) -> int:
-        """Number of weights."""
+        """The number of weights."""
         return int(llama_cpp.llama_model_n_params(self.handle))
 
     @property
     def weight_bytes(self) -> int:
-        """Size of all tensors in bytes."""
+        """The size of all tensors in bytes."""
         return int(llama_cpp.llama_model_size(self.handle))
 
     def metadata(self, key: str) -> str | None:
-        """A metadata value as text, or None where the file has no such key."""
+        """Return a metadata value as text; None where the file has no such key."""
         size = 256
         while True:
             buffer = ctypes.create_string_buffer(size)
@@ -165,7 +165,7 @@ class LlamaModel(Owned):
             size = length + 1
 
     def chat_template(self, name: str | None = None) -> str | None:
-        """The source of a named chat template or of the default one; None where the file has no such template."""
+        """Return the source of a named chat template, or of the default one; None if there is none."""
         raw = llama_cpp.llama_model_chat_template(self.handle, None if name is None else name.encode())
         return None if raw is None else raw.decode("utf-8", "replace")
 
@@ -217,7 +217,7 @@ class LlamaContext(Owned):
         llama_cpp.llama_free(handle)
 
     def decode(self, batch: Batch) -> None:
-        """Run the batch through the model; `logits` has its outputs then.
+        """Decode a batch; `logits` has its outputs then.
 
         Raises:
             ContextFullError: no room left in the KV cache; nothing has changed.
@@ -237,12 +237,12 @@ class LlamaContext(Owned):
         raise EngineError(f"llama.cpp's decode {what} (code {code}): {reason}.", hint="run again with -v for its log.")
 
     def logits(self) -> NDArray[np.float32]:
-        """The last decode's outputs, a row for each with a number for each token of the vocabulary.
+        """Return the outputs of the last decode: a row for each, a column for each token of the vocabulary.
 
         It is llama.cpp's own memory: writing to it changes what samplers see, and the next decode overwrites it.
 
         Raises:
-            EngineError: nothing was decoded that asked for logits.
+            EngineError: the last batch had no outputs.
         """
         import numpy as np  # noqa: PLC0415 - 0.1 s, only for who looks at logits
 
@@ -252,19 +252,19 @@ class LlamaContext(Owned):
         return np.ctypeslib.as_array(pointer, shape=(self._outputs, self.model.vocabulary.size))
 
     def synchronize(self) -> None:
-        """Wait until what was decoded is there."""
+        """Wait until the last decode is done."""
         llama_cpp.llama_synchronize(self.handle)
 
     def forget(self, sequence: int, start: int = 0) -> bool:
-        """Drop a sequence's cache from position `start` on; false where such a cache can only be dropped whole."""
+        """Remove a sequence from position `start` on; return False where it can only be removed whole."""
         return bool(llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, -1))
 
     def share(self, source: int, target: int, end: int) -> None:
-        """Let a sequence have another one's first `end` positions, too; no memory is copied."""
+        """Add the first `end` positions of a sequence to another one, without a copy."""
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, end)
 
     def covers(self, sequence: int, end: int) -> bool:
-        """Whether the cache still has all that a token at position `end` looks at.
+        """Return whether the KV cache has all that a token at position `end` attends to.
 
         Of layers with a sliding window llama.cpp reuses cells that no token of their sequence can see any more.
         """
@@ -272,11 +272,11 @@ class LlamaContext(Owned):
         return start == 0 or 0 < start <= end - llama_cpp.llama_model_n_swa(self.model.handle) + 1
 
     def use_threads(self, decode: int, prefill: int) -> None:
-        """CPU threads for decodes of one token, and of more."""
+        """Set the CPU threads for decodes of one token, and of more."""
         llama_cpp.llama_set_n_threads(self.handle, decode, prefill)
 
     def apply_adapters(self, adapters: Sequence[tuple[LoraAdapter, float]]) -> None:
-        """Use these LoRA adapters from now on, each with its scale; what is in the cache was computed without them.
+        """Apply LoRA adapters, each with its scale, to all later decodes.
 
         Raises:
             EngineError: llama.cpp refused.
@@ -291,13 +291,13 @@ class LlamaContext(Owned):
             )
 
     def save(self, path: Path, sequence: int, tokens: Sequence[int]) -> int:
-        """Write a sequence's cache to a file, with the tokens that it holds; bytes written, 0 if it failed."""
+        """Write a sequence's cache and its tokens to a file; return the bytes written, 0 if it failed."""
         array = (llama_cpp.llama_token * len(tokens))(*tokens)
         raw = os.fsencode(path)
         return int(llama_cpp.llama_state_seq_save_file(self.handle, raw, sequence, array, len(tokens)))
 
     def restore(self, path: Path, sequence: int) -> list[int]:
-        """Read a sequence's cache from a file; the tokens that it holds now, none if the file does not fit."""
+        """Read a sequence's cache from a file; return its tokens, none if the file does not fit."""
         array = (llama_cpp.llama_token * self.length)()
         count = ctypes.c_size_t()
         read = llama_cpp.llama_state_seq_load_file(

@@ -18,6 +18,7 @@ from hermes_cli.engine.embedded.scheduler import Scheduler
 from hermes_cli.engine.embedded.sequence import Job
 from hermes_cli.engine.embedded.vocabulary import Vocabulary, closing_tokens, prompt_tokens
 from hermes_cli.engine.protocol import ModelInfo
+from hermes_cli.engine.request import PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,25 +33,10 @@ MANY_THREADS = 8  # from so many on it is measured whether fewer are faster
 WORTH_CHANGING = 0.95  # of the time with the planned number of threads
 TRIES = 3
 TEMPLATES = {"default": None, "tool_use": "tool_use"}  # names here, and in llama.cpp
-# What a file may recommend (llama.cpp's src/llama-arch.cpp, LLM_KV_GENERAL_SAMPLING_*).
-SAMPLING_KEYS = (
-    "sequence",
-    "temp",
-    "top_k",
-    "top_p",
-    "min_p",
-    "xtc_probability",
-    "xtc_threshold",
-    "penalty_last_n",
-    "penalty_repeat",
-    "mirostat",
-    "mirostat_tau",
-    "mirostat_eta",
-)
 
 
 @dataclass
-class LoadedModel:
+class ModelRuntime:
     """A loaded model with all that works on it. `adapters` have to stay as long as it is used."""
 
     model: LlamaModel
@@ -97,7 +83,7 @@ class LoadedModel:
         )
 
 
-def load(request: LoadRequest, progress: Callable[[float], None]) -> LoadedModel:
+def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntime:
     """Load weights, context, adapters and draft model; decode once; set the number of threads.
 
     Args:
@@ -124,7 +110,7 @@ def load(request: LoadRequest, progress: Callable[[float], None]) -> LoadedModel
         special = reading.result()
     if plan.threads >= MANY_THREADS and not plan.gpu_layers:
         context.use_threads(fastest(plan.threads, partial(decode_seconds, context, plan.threads)), plan.threads)
-    return LoadedModel(
+    return ModelRuntime(
         model,
         context,
         adapters,
@@ -138,7 +124,7 @@ def load(request: LoadRequest, progress: Callable[[float], None]) -> LoadedModel
 
 
 def decode_once(context: LlamaContext) -> None:
-    """Decode one token and forget it: the first time that reads the weights from the disk."""
+    """Decode one token and remove it: the first decode reads the weights from the disk."""
     batch = Batch(1)
     batch.add([max(context.model.vocabulary.bos, 0)], 0, 0, outputs=1)
     context.decode(batch)
@@ -202,7 +188,8 @@ def _model_info(
     vocabulary, draft = model.vocabulary, request.options.draft
     control, added, special = texts
     templates = {name: model.chat_template(known) for name, known in TEMPLATES.items()}
-    sampling = {key: model.metadata(f"general.sampling.{key}") for key in SAMPLING_KEYS}
+    keys = [parameter.gguf for parameter in PARAMETERS.values() if parameter.gguf]
+    sampling = {key: model.metadata(f"general.sampling.{key}") for key in keys}
     return ModelInfo(
         context=context.length,
         slots=request.plan.settings.slots,

@@ -1,4 +1,4 @@
-"""How an engine works, beside how its model is loaded (planning/load_plan.py)."""
+"""Options of the embedded engine, beside the plan to load a model (planning/load_plan.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hermes_cli.planning.load_plan import LoadPlan  # noqa: TC001 - as above
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA adapter: its GGUF file, and how strongly it works (1 is as it was trained)."""
+    """The GGUF file of a LoRA adapter, and its scale (1 is as it was trained)."""
 
     path: Path
     scale: float = 1.0
@@ -18,10 +18,7 @@ class LoraFile:
 
 @dataclass(frozen=True)
 class DraftPlan:
-    """A small model with the same vocabulary that guesses tokens for the large one to check.
-
-    `bytes` of memory are what its plan takes, as llama.cpp said.
-    """
+    """A draft model: its file, the plan to load it, and the memory in bytes that the plan takes."""
 
     path: Path
     plan: LoadPlan
@@ -30,15 +27,15 @@ class DraftPlan:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What an engine is made with.
+    """Options of an embedded engine.
 
     Attributes:
-        tags: texts that `ModelInfo.tags` is to tell the tokens of.
+        tags: texts whose tokens are wanted in `ModelInfo.tags`.
         adapters: LoRA, all of them on every request.
-        draft: a model that guesses tokens.
+        draft: the draft model.
         constraints: read the vocabulary for grammars right after loading (1 s for 128,000 tokens); else that is
             done when the first grammar comes.
-        lookup: guess tokens from what the conversation repeats, where that pays.
+        lookup: draft by prompt lookup, where that pays.
         max_queue: requests that may wait; one more is refused.
         keep_alive: seconds without a request after which the memory is given back; None keeps the model.
         prefixes: a folder for caches of prompts that outlive the process; None keeps none.

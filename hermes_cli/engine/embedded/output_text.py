@@ -12,23 +12,27 @@ if TYPE_CHECKING:
 
 
 class StopTexts:
-    """Holds back what may become a stop text; once one is whole, `found` is it and nothing comes any more."""
+    """Finds stop texts wherever tokens cut them, and holds back text that may become one.
+
+    Attributes:
+        matched: the stop text that ended the completion; None until then.
+    """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._texts = tuple(text for text in texts if text)
         self._held = ""
-        self.found: str | None = None
+        self.matched: str | None = None
 
     def feed(self, text: str) -> str:
-        """What can be shown after this text."""
-        if self.found is not None:
+        """Return the text that can be shown now."""
+        if self.matched is not None:
             return ""
         if not self._texts:
             return text
         self._held += text
         ends = [(at, stop) for stop in self._texts if (at := self._held.find(stop)) >= 0]
         if ends:
-            at, self.found = min(ends)
+            at, self.matched = min(ends)
             ready, self._held = self._held[:at], ""
             return ready
         keep = max(map(self._begun, self._texts))
@@ -36,12 +40,12 @@ class StopTexts:
         return ready
 
     def finish(self) -> str:
-        """What was held back and became nothing."""
+        """Return the text that was held back and became no stop text."""
         ready, self._held = self._held, ""
         return ready
 
     def _begun(self, stop: str) -> int:
-        """How much of a stop text the held text ends with."""
+        """Return how many characters of a stop text the held text ends with."""
         longest = min(len(stop) - 1, len(self._held))
         return next((size for size in range(longest, 0, -1) if self._held.endswith(stop[:size])), 0)
 

@@ -1,4 +1,4 @@
-"""From logits to a token: llama.cpp's chain of samplers, over the few tokens that it can choose at all.
+"""Sampling: llama.cpp's chain of samplers, applied to the few tokens that it can choose at all.
 
 llama.cpp's samplers work on an array of all tokens: with 262,144 of them each draw takes 0.4 ms, with penalties 1.6 ms.
 Which tokens can come is found in NumPy first, 0.06 ms with the draw, and exactly: the chain would throw away all
@@ -46,7 +46,7 @@ _REPORT = "this is a bug in hermes; please report it."
 
 
 class Sampler(Owned):
-    """How one request's tokens are chosen, and what it remembers for that.
+    """The sampler chain of one request, with the tokens that its penalties look at.
 
     With each output: `bias` once, `draw` once, or again after a mask, and `accept` what was chosen in the end.
     """
@@ -81,13 +81,13 @@ class Sampler(Owned):
         llama_cpp.llama_sampler_free(handle)
 
     def bias(self, logits: NDArray[np.float32]) -> None:
-        """Apply `logit_bias`, `ignore_eos` and what the vocabulary says never comes, in place, once per output."""
+        """Add `logit_bias`, and -inf for `ignore_eos` and suppressed tokens, in place, once per output."""
         if self._bias is not None:
             tokens, values = self._bias
             logits[tokens] += values
 
     def draw(self, logits: NDArray[np.float32]) -> int:
-        """Choose a token, and accept nothing. For mirostat this counts as one, whatever becomes of it.
+        """Sample a token without accepting it. For mirostat this counts as accepted.
 
         Args:
             logits: of one output; writable, and the same afterwards.
@@ -111,21 +111,21 @@ class Sampler(Owned):
         return self._apply(size)
 
     def accept(self, token: int) -> None:
-        """Remember a token of the prompt or the answer; nothing happens where no penalty looks at them."""
+        """Record a token of the prompt or the completion for penalties."""
         if self._history:
             self._history.add(token)
 
     def _candidates(self, logits: NDArray[np.float32]) -> NDArray[np.intp] | None:
-        """All tokens that the chain can choose, and maybe more, in their order; None for all that there are."""
+        """Return all tokens that the chain can choose, and maybe more, in their order; None for the vocabulary."""
         if not self._count and self._depth == np.inf:
             if self._history:
-                self._history.tell(self.handle)
+                self._history.sync(self.handle)
             return None
         if not self._history:
             return self._likely(logits)
         # What penalties do to a token's rank is not known yet, so those that they look at are all candidates, and the
         # others are ranked without them.
-        seen = self._history.tell(self.handle)
+        seen = self._history.sync(self.handle)
         kept = logits[seen]
         logits[seen] = -np.inf
         others = self._likely(logits)
@@ -135,14 +135,14 @@ class Sampler(Owned):
         return tokens
 
     def _likely(self, logits: NDArray[np.float32]) -> NDArray[np.intp]:
-        """Candidates by their logits alone."""
+        """Return candidates by their logits alone."""
         if self._count:
             return _top(logits, self._count)
         highest = logits.max()
         return np.flatnonzero(~(logits < np.maximum(highest - np.float32(self._depth), LOWEST)))
 
     def _apply(self, size: int) -> int:
-        """Let llama.cpp choose among the first entries of the table."""
+        """Apply the chain to the first entries of the table; return the selected token."""
         array = self._array
         array.data, array.size, array.selected, array.sorted = self._pointer, size, -1, False
         llama_cpp.llama_sampler_apply(self.handle, ctypes.byref(array))
@@ -152,24 +152,24 @@ class Sampler(Owned):
 
 
 class _History:
-    """The tokens that penalties look at; the chain is told of them late, so that of a long prompt only they matter."""
+    """The tokens that penalties look at. The chain accepts them late, so that of a long prompt only they matter."""
 
     def __init__(self, window: int) -> None:
         self._new: deque[int] = deque(maxlen=window)
-        self._told: deque[int] = deque()
+        self._accepted: deque[int] = deque()
         self._window = window
         self._counts: dict[int, int] = {}
         self.add = self._new.append
 
-    def tell(self, chain: Any) -> NDArray[np.intp]:  # noqa: ANN401 - as above
-        """Tell the chain what is new to it; which tokens it looks at then."""
-        counts, told, accept = self._counts, self._told, llama_cpp.llama_sampler_accept
+    def sync(self, chain: Any) -> NDArray[np.intp]:  # noqa: ANN401 - as above
+        """Pass new tokens to the chain; return the tokens that it looks at then."""
+        counts, accepted, accept = self._counts, self._accepted, llama_cpp.llama_sampler_accept
         for token in self._new:
             accept(chain, token)
-            told.append(token)
+            accepted.append(token)
             counts[token] = counts.get(token, 0) + 1
-            if len(told) > self._window:
-                old = told.popleft()
+            if len(accepted) > self._window:
+                old = accepted.popleft()
                 counts[old] -= 1
                 if not counts[old]:
                     del counts[old]
@@ -178,7 +178,7 @@ class _History:
 
 
 class _Dry(Owned):
-    """A sampler of DRY to copy: where its breakers are in the vocabulary takes llama.cpp 15 ms each to find."""
+    """A DRY sampler to copy: llama.cpp takes 15 ms to find each breaker in the vocabulary."""
 
     def __init__(self, sampling: SamplingOptions, vocabulary: Vocabulary, window: int) -> None:
         breakers = [text.encode("utf-8", "replace") for text in sampling.dry_breakers]
@@ -196,7 +196,7 @@ class _Dry(Owned):
         llama_cpp.llama_sampler_free(handle)
 
     def copy(self) -> Any:  # noqa: ANN401 - as above
-        """Another one that remembers nothing; it belongs to the caller."""
+        """Return a copy without history, which belongs to the caller."""
         return llama_cpp.llama_sampler_clone(self.handle)
 
 
@@ -205,12 +205,12 @@ _DRY: WeakKeyDictionary[Vocabulary, OrderedDict[tuple[object, ...], _Dry]] = Wea
 
 
 def token_logprobs(logits: NDArray[np.float32], token: int, top: int, vocabulary: Vocabulary) -> TokenLogprobs:
-    """The log-probabilities (base e) of a token and of the likeliest ones, the best first, at temperature 1.
+    """Return log-probabilities (base e, temperature 1) of a token and of the likeliest ones, the best first.
 
     Args:
         logits: as the model computed them, before biases and masks.
         token: that was chosen.
-        top: how many of the likeliest to tell.
+        top: the number of the likeliest tokens.
         vocabulary: of the model.
     """
     highest = float(logits.max())
@@ -227,7 +227,7 @@ def token_logprobs(logits: NDArray[np.float32], token: int, top: int, vocabulary
 
 
 def _top(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """The `count` likeliest tokens and some more, in their order; NaNs are among them, impossible tokens are not.
+    """Return the `count` likeliest tokens and some more, in their order; NaNs are included, -inf is not.
 
     The tokens are dealt out to blocks, and each block's best is found. The `count`-th of those, the bound, is not above
     the `count`-th of all logits, and who is not below the bound is in one of the few blocks whose best is not.
@@ -247,12 +247,12 @@ def _top(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
 
 @lru_cache(maxsize=2)
 def _numbers(count: int) -> NDArray[np.int32]:
-    """0, 1, 2 and so on."""
+    """Return 0, 1, 2 and so on."""
     return np.arange(count, dtype=np.int32)
 
 
 def _check(highest: float) -> None:
-    """Refuse logits of which this is the largest.
+    """Check the largest logit.
 
     Raises:
         EngineError: they are no numbers, or leave no token.
@@ -270,7 +270,7 @@ def _check(highest: float) -> None:
 
 
 def _biases(sampling: SamplingOptions, vocabulary: Vocabulary) -> tuple[NDArray[np.intp], NDArray[np.float32]] | None:
-    """Tokens and what is added to their logits, None if there are none.
+    """Return tokens and the values to add to their logits; None if there are none.
 
     Raises:
         UsageError: a token does not exist.
@@ -293,22 +293,22 @@ def _biases(sampling: SamplingOptions, vocabulary: Vocabulary) -> tuple[NDArray[
 
 
 def _suppressed(vocabulary: Vocabulary) -> list[int]:
-    """Tokens that the file says are never to be generated (tokenizer.ggml.suppress_tokens)."""
+    """Return the tokens that the file suppresses (tokenizer.ggml.suppress_tokens)."""
     count = ctypes.c_int32()
     tokens = llama_cpp.llama_vocab_get_suppress_tokens(vocabulary._vocab, ctypes.byref(count))  # noqa: SLF001 - as above
     return list(tokens[: count.value]) if count.value else []
 
 
 def _ends(vocabulary: Vocabulary) -> list[int]:
-    """Tokens that end a generation; looked for once, 0.1 s for 262,144 tokens."""
-    if (found := _ENDS.get(vocabulary)) is None:
-        found = [token for token in range(vocabulary.size) if vocabulary.ends_generation(token)]
-        _ENDS[vocabulary] = found
-    return found
+    """Return the tokens that end a generation; found once, 0.1 s for 262,144 tokens."""
+    if (ends := _ENDS.get(vocabulary)) is None:
+        ends = [token for token in range(vocabulary.size) if vocabulary.ends_generation(token)]
+        _ENDS[vocabulary] = ends
+    return ends
 
 
 def _windows(sampling: SamplingOptions, trained_context: int) -> tuple[int, int]:
-    """How many of the last tokens penalties look at, and DRY; 0 where they are off, as llama.cpp decides that."""
+    """Return how many of the last tokens penalties look at, and DRY; 0 where they are off, as in llama.cpp."""
 
     def reach(last: int) -> int:
         return trained_context if last < 0 else last
@@ -319,7 +319,7 @@ def _windows(sampling: SamplingOptions, trained_context: int) -> tuple[int, int]
 
 
 def _depth(sampling: SamplingOptions) -> float:
-    """How far below the best logit a token can still be chosen, where top-k does not say how many can."""
+    """Return how far below the best logit a token can be chosen, where top-k does not say how many can."""
     if sampling.mirostat:
         return FLAT * sampling.temperature
     if sampling.typical_p < 1:
@@ -330,7 +330,7 @@ def _depth(sampling: SamplingOptions) -> float:
 
 
 def _links(sampling: SamplingOptions, vocabulary: Vocabulary, repeats: int, dry: int, *, greedy: bool) -> Iterator[Any]:
-    """The samplers in llama.cpp's order (common/sampling.cpp, common_sampler_init; common/common.h, samplers)."""
+    """Yield the samplers in llama.cpp's order (common/sampling.cpp, common_sampler_init; common/common.h, samplers)."""
     if repeats:
         yield llama_cpp.llama_sampler_init_penalties(
             vocabulary.size,
@@ -361,7 +361,7 @@ def _links(sampling: SamplingOptions, vocabulary: Vocabulary, repeats: int, dry:
 
 
 def _dry(sampling: SamplingOptions, vocabulary: Vocabulary, window: int) -> Any:  # noqa: ANN401 - as above
-    """A sampler of DRY, copied from an earlier one with the same settings if there is one."""
+    """Return a DRY sampler, copied from an earlier one with the same settings if there is one."""
     templates = _DRY.setdefault(vocabulary, OrderedDict())
     key = (
         sampling.dry_multiplier,

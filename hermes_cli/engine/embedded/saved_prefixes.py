@@ -1,4 +1,4 @@
-"""Caches of prompts on disk, so that a restarted server or a resumed chat starts warm.
+"""Prompt caches on disk, so that a restarted server or a resumed chat starts warm.
 
 Beside each cache lie its hash and its tokens. Only those are read at the start; a cache itself is read when a request
 comes whose prompt begins with it. llama.cpp ends the process over a damaged one, so its hash is checked before.
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from hermes_cli.engine.embedded.kv_cache import KVCache
     from hermes_cli.engine.embedded.llama import LlamaContext
 
-WORTH_SAVING = 256  # tokens; fewer are computed in the time that reading them takes
-MOST_SAVED = 8  # caches of one model; what was not used for longest goes first
-MOST_BYTES = 8 << 30  # of one model
+MIN_TOKENS = 256  # tokens; fewer are computed in the time that reading them takes
+MAX_SAVED = 8  # caches of one model; the least recently used goes first
+MAX_BYTES = 8 << 30  # of one model
 DISK_RESERVE = 4 << 30  # bytes of the disk that are left to others
 
 
 @dataclass
 class _Saved:
-    """One cache on disk."""
+    """A prompt cache on disk."""
 
     path: Path
     digest: bytes
@@ -39,10 +39,10 @@ class _Saved:
 
 
 class SavedPrefixes:
-    """The caches of one model, loaded in one way."""
+    """The prompt caches of one model, loaded in one way."""
 
     def __init__(self, folder: Path, context: LlamaContext) -> None:
-        """Read which there are.
+        """Read the list of caches.
 
         Args:
             folder: of this model, loaded in this way (`key`); it is made if it is not there.
@@ -51,42 +51,42 @@ class SavedPrefixes:
         self._folder, self._context = folder, context
         with suppress(OSError):  # caches are a convenience: without a folder there are none
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._saved = [found for path in self._files() if (found := _read(path))]
+        self._saved = [saved for path in self._files() if (saved := _read(path))]
 
-    def bring(self, tokens: Sequence[int], cells: KVCache) -> None:
-        """Restore what a prompt begins with, if that is much more than the cache has of it."""
-        here = cells.match(tokens)
+    def restore(self, tokens: Sequence[int], kv_cache: KVCache) -> None:
+        """Restore the cache that a prompt begins with, if that is much more than the KV cache has of it."""
+        cached = kv_cache.match(tokens)
         best = max(self._saved, key=lambda saved: common_prefix(saved.tokens, list(tokens)), default=None)
-        if best is None or common_prefix(best.tokens, list(tokens)) < here + WORTH_SAVING:
+        if best is None or common_prefix(best.tokens, list(tokens)) < cached + MIN_TOKENS:
             return
         if not _is_whole(best):
             self._remove(best)
             return
-        if len(best.tokens) > cells.free + cells.reusable or not cells.make_room(len(best.tokens)):
+        if len(best.tokens) > kv_cache.free + kv_cache.reusable or not kv_cache.ensure_free(len(best.tokens)):
             return
-        sequence, _ = cells.open([])
+        sequence, _ = kv_cache.start([])
         restored = self._context.restore(best.path, sequence)
         if restored != best.tokens:  # of another llama.cpp
-            cells.drop(sequence)
+            kv_cache.discard(sequence)
             self._remove(best)
             return
-        cells.extend(sequence, restored)
-        cells.keep(sequence)
+        kv_cache.extend(sequence, restored)
+        kv_cache.finish(sequence)
         with suppress(OSError):
             os.utime(best.path)
 
-    def save(self, cells: KVCache) -> None:
-        """Write what is worth it and not there yet, the latest first; whatever goes wrong, nothing else is lost.
+    def save(self, kv_cache: KVCache) -> None:
+        """Write the cached sequences that are worth it and not on disk yet, the latest first; ignore failures.
 
         A slot has to be free.
         """
-        for _, tokens in list(cells.kept())[:MOST_SAVED]:
+        for _, tokens in list(kv_cache.cached())[:MAX_SAVED]:
             known = any(saved.tokens[: len(tokens)] == tokens for saved in self._saved)
-            if len(tokens) >= WORTH_SAVING and not known:
-                sequence, _ = cells.open(tokens)  # llama.cpp writes only sequences that can be decoded
+            if len(tokens) >= MIN_TOKENS and not known:
+                sequence, _ = kv_cache.start(tokens)  # llama.cpp writes only sequences that can be decoded
                 with suppress(OSError):
                     self._write(sequence, tokens)
-                cells.drop(sequence)
+                kv_cache.discard(sequence)
         with suppress(OSError):
             self._tidy()
 
@@ -109,16 +109,16 @@ class SavedPrefixes:
         self._saved.append(_Saved(path, digest, tokens))
 
     def _tidy(self) -> None:
-        """Stay within the limits."""
+        """Delete the oldest files beyond the limits."""
         size = 0
         for number, path in enumerate(self._files()):
             size += path.stat().st_size
-            if number >= MOST_SAVED or size > MOST_BYTES:
+            if number >= MAX_SAVED or size > MAX_BYTES:
                 path.unlink(missing_ok=True)
                 _tokens_of(path).unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
-        """The latest first."""
+        """Return the cache files, the latest first."""
         with suppress(OSError):
             return sorted(self._folder.glob("*.cache"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         return []
@@ -131,7 +131,7 @@ class SavedPrefixes:
 
 
 def key(*facts: object) -> str:
-    """The name of the folder for a model and all that its caches depend on."""
+    """Return the name of the folder for a model and all that its caches depend on."""
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 

@@ -1,4 +1,4 @@
-"""The vocabulary of a model: texts to tokens and back, and which tokens are no text."""
+"""The vocabulary of a model: tokenize, detokenize, and the tokens that are no text."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Vocabulary:
         self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Token ids of `text`; `special` lets the text spell control tokens. Nothing is added at either end.
+        """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end.
 
         Raises:
             UsageError: the text is too long for llama.cpp to count its tokens.
@@ -55,7 +55,7 @@ class Vocabulary:
         return list(tokens[:count])
 
     def piece(self, token: int) -> bytes:
-        """The bytes a token stands for, tags included; a character may span several tokens."""
+        """Return the bytes of a token, control tokens included; a character may span several tokens."""
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
@@ -79,17 +79,17 @@ class Vocabulary:
         return b"".join(map(self.piece, tokens))
 
     def text_of(self, token: int) -> str:
-        """How the vocabulary spells a token; empty for -1, which means the model has none of that kind."""
+        """Return the text of a token in the vocabulary; empty for -1, which means that there is none."""
         return "" if token < 0 else llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
 
     @cached_property
     def marked(self) -> dict[int, int]:
-        """Tokens that are not, or not only, ordinary text, with llama.cpp's attributes: 0.1 s for 262,144 tokens."""
+        """Tokens that are not, or not only, text, with llama.cpp's attributes: 0.1 s for 262,144 tokens."""
         kinds = map(llama_cpp.llama_vocab_get_attr, repeat(self._vocab), range(self.size))
         return {token: kind for token, kind in enumerate(kinds) if kind & MARKED}
 
     def special_texts(self) -> tuple[list[str], list[str]]:
-        """How control tokens are spelled, and those that whoever made the vocabulary added to it."""
+        """Return the texts of control tokens, and of user-defined ones."""
         control: list[str] = []
         added: list[str] = []
         for token, kind in self.marked.items():
@@ -100,7 +100,7 @@ class Vocabulary:
         return control, added
 
     def ends(self) -> set[int]:
-        """The tokens that end an answer.
+        """Return the tokens that end a generation.
 
         llama.cpp makes control tokens of those that it knows by their spelling, and takes those that the file names,
         whatever they are (llama-vocab.cpp, `special_eog_ids`).
@@ -123,23 +123,23 @@ class Vocabulary:
 
     @property
     def adds_bos(self) -> bool:
-        """Whether prompts are to start with the begin-of-text token."""
+        """True if prompts begin with BOS."""
         return bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
 
     def ends_generation(self, token: int) -> bool:
-        """Whether the token ends an answer: end of turn, end of text, and their kin."""
+        """Return whether a token ends a generation: end of turn, end of text, and their kin."""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
 
 
 class TokenPiece(NamedTuple):
-    """The bytes of a token, and whether it ends an answer."""
+    """The bytes of a token; `ends` if it ends a generation."""
 
     bytes: bytes
     ends: bool
 
 
 class TokenPieces(dict[int, TokenPiece]):
-    """Token ids to pieces, filled as they are needed: a call into C for every token of every step would add up."""
+    """Pieces by token id, filled on demand: a call into C for every token of every step would add up."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class TokenPieces(dict[int, TokenPiece]):
 
 
 def prompt_tokens(vocabulary: Vocabulary, prompt: Sequence[str | int]) -> list[int]:
-    """The tokens of pieces of text, or those that are given; the begin-of-text token stands there once if it has to.
+    """Return the tokens of a prompt, which begin with BOS if the model wants that.
 
     Raises:
         UsageError: there are none, one does not exist, or a text is too long to tokenize.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from hermes_cli.engine.embedded.dry_run import DryRunner
-    from hermes_cli.engine.embedded.loading import LoadedModel
+    from hermes_cli.engine.embedded.loading import ModelRuntime
     from hermes_cli.engine.embedded.scheduler import Scheduler
     from hermes_cli.engine.embedded.sequence import Job
     from hermes_cli.engine.protocol import Event
@@ -66,7 +66,7 @@ class Worker:
         self._preparing: set[int] = set()  # requests on their way to the scheduler that nobody cancelled
         self._events: list[tuple[int, Event | HermesError]] = []
         self._dry_runner: DryRunner | None = None
-        self._loaded: LoadedModel | None = None
+        self._loaded: ModelRuntime | None = None
         self._saves_prefixes = False
         self._stats_sent = 0.0
         Thread(target=self._read, daemon=True).start()
@@ -207,7 +207,7 @@ class Worker:
         return self._model.vocabulary.detokenize(frame.read(list[int]))
 
     @property
-    def _model(self) -> LoadedModel:
+    def _model(self) -> ModelRuntime:
         if self._loaded is None:
             raise protocol_error("a request before anything was loaded")
         return self._loaded

@@ -1,4 +1,4 @@
-"""One life of the engine's process, from its start to its end, and what it was asked to do meanwhile."""
+"""One child process of the engine from start to end, with the requests that it works on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import time
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.child_process import Frame, pack, protocol_error
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from hermes_cli.engine.embedded.options import EngineOptions
     from hermes_cli.engine.request import GenerationRequest
-    from hermes_cli.planning.load_plan import LoadPlan
 
     Identity = tuple[int, int, int] | None
     from hermes_cli.engine.protocol import Done, Event, TokenLogprobs
@@ -30,106 +28,99 @@ if TYPE_CHECKING:
 SAVING_SECONDS = 20.0  # seconds in which a child may write caches of prompts before it ends
 
 
-@dataclass(frozen=True)
-class LoadTask:
-    """What every child of an engine is told to load."""
-
-    path: Path
-    plan: LoadPlan
-    options: EngineOptions
-    progress: Callable[[float], None] | None
-
-
 class WorkerSession:
-    """Begins at once; all methods belong to one event loop.
+    """A child process from its start, which is at once, to its end. All methods belong to one event loop.
 
     Attributes:
-        loaded: what the model says of itself, or why it could not be loaded.
-        stats: what the child said last.
-        died: it ended without being asked to.
+        loaded: facts about the model, or the error of loading.
+        stats: the last that the child sent.
+        died: the child ended without being asked to.
     """
 
     def __init__(
         self,
-        task: LoadTask,
+        request: LoadRequest,
+        progress: Callable[[float], None] | None,
         delay: float,
-        ended: Callable[[WorkerSession], None],
-        spare: Child | None = None,
+        on_end: Callable[[WorkerSession], None],
+        child: Child | None = None,
     ) -> None:
         """Start a child.
 
         Args:
-            task: what it is told.
+            request: what it is to load.
+            progress: is called with the part of the weights (0 to 1) that has been read.
             delay: seconds to wait before.
-            ended: is told of the end, before anybody else is.
-            spare: one that was started before there was anything to tell it.
+            on_end: is called first at the end.
+            child: was started earlier; None starts one.
         """
-        self._task, self._delay, self._ended, self._spare = task, delay, ended, spare
+        self._request, self._progress = request, progress
+        self._delay, self._on_end, self._given_child = delay, on_end, child
         self.loaded: asyncio.Future[ModelInfo | HermesError] = asyncio.get_running_loop().create_future()
         self.stats = EngineStats()
         self.died = False
         self._child: Child | None = None
-        self._leaving: HermesError | None = None  # what those get that it still works for when it ends
-        self._answers: dict[int, EventQueue] = {}
+        self._stop_error: HermesError | None = None  # for the requests that are running at the end
+        self._streams: dict[int, EventQueue] = {}
         self._calls: dict[int, asyncio.Future[Frame | HermesError]] = {}
         self._numbers = itertools.count(1)
         self._since = time.monotonic()
-        self._running = asyncio.ensure_future(self._run())
-        self._running.add_done_callback(self._end)
+        self._task = asyncio.ensure_future(self._run())
+        self._task.add_done_callback(self._end)
 
     @property
     def ready(self) -> bool:
-        """Whether it takes requests."""
-        return self.loaded.done() and not self._leaving and not self._running.done()
+        """True if it takes requests."""
+        return self.loaded.done() and not self._stop_error and not self._task.done()
 
     @property
-    def leaving(self) -> bool:
-        """Whether it is to end."""
-        return self._leaving is not None
+    def stopping(self) -> bool:
+        """True if it is to end."""
+        return self._stop_error is not None
 
     @property
     def pid(self) -> int | None:
-        """Its process id; None while it has none."""
+        """The process id; None while there is none."""
         return self._child.pid if self._child else None
 
     @property
     def age(self) -> float:
-        """Seconds since it was started or, if it is loaded, since then."""
+        """Seconds since loading or, before that, since the start."""
         return time.monotonic() - self._since
 
-    def leave(self, error: HermesError) -> None:
-        """Have it end soon; whoever waits for it gets this error."""
-        if self._leaving:
+    def stop(self, error: HermesError) -> None:
+        """End the child soon; running requests get this error."""
+        if self._stop_error:
             return
-        self._leaving = error
+        self._stop_error = error
         if self._child:
             self._child.end()
         else:
-            self._running.cancel()
+            self._task.cancel()
 
     async def gone(self) -> None:
-        """Wait for its end."""
-        await asyncio.wait({self._running})
+        """Wait for the end."""
+        await asyncio.wait({self._task})
 
-    def begin(self, request: GenerationRequest) -> tuple[int, EventQueue]:
-        """Have a request answered; its number, for `cancel`.
+    def generate(self, request: GenerationRequest) -> tuple[int, EventQueue]:
+        """Send a request; return its number, for `cancel`, and its events.
 
         Raises:
             UsageError: it cannot be sent.
         """
         number = next(self._numbers)
         self._send("generate", number, request)
-        answer = self._answers[number] = EventQueue()
-        return number, answer
+        stream = self._streams[number] = EventQueue()
+        return number, stream
 
     def cancel(self, number: int) -> None:
-        """Nobody waits for an answer any more."""
-        answer = self._answers.pop(number, None)
-        if answer and not answer.whole:
+        """Cancel a request."""
+        stream = self._streams.pop(number, None)
+        if stream and not stream.complete:
             self._send("cancel", number)
 
-    async def ask(self, kind: str, payload: object = None) -> Frame:
-        """Ask for something that is answered by one frame.
+    async def call(self, kind: str, payload: object = None) -> Frame:
+        """Send a request that is answered by one frame; return that.
 
         Raises:
             HermesError: what went wrong.
@@ -139,12 +130,12 @@ class WorkerSession:
         self._calls[number] = future
         try:
             self._send(kind, number, payload)
-            said = await future
+            reply = await future
         finally:
             del self._calls[number]
-        if isinstance(said, HermesError):
-            raise said
-        return said
+        if isinstance(reply, HermesError):
+            raise reply
+        return reply
 
     def _send(self, kind: str, number: int, payload: object = None) -> None:
         frame = pack(kind, number, payload)
@@ -159,48 +150,48 @@ class WorkerSession:
             return error
 
     async def _with_child(self) -> HermesError:
-        """From start to end of the process; why it ended."""
+        """Run the child from start to end; return the error for its requests."""
         self._since = time.monotonic()
-        task, identity = self._task, _identity(self._task.path)
-        child = self._child = self._spare or await Child.start(verbose=task.options.verbose)
+        request, identity = self._request, _identity(self._request.path)
+        child = self._child = self._given_child or await Child.start(verbose=request.options.verbose)
         child.receive = self._receive
         try:
-            child.send(pack("load", 0, LoadRequest(task.path, task.plan, task.options)))
+            child.send(pack("load", 0, request))
             death = await child.gone()
         finally:
             child.kill()
             await child.gone()
-        if self._leaving:
-            return self._leaving
+        if self._stop_error:
+            return self._stop_error
         self.died = True
         if child.protocol_error:
             return EngineDiedError(child.protocol_error.message, hint=child.protocol_error.hint)
-        refused = None if self.loaded.done() else death.while_reading(task.path)
-        return refused or death.while_running(task.path, changed=identity != _identity(task.path))
+        refused = None if self.loaded.done() else death.while_reading(request.path)
+        return refused or death.while_running(request.path, changed=identity != _identity(request.path))
 
-    def _end(self, running: asyncio.Task[HermesError]) -> None:
-        """Let everybody know why it ended."""
+    def _end(self, task: asyncio.Task[HermesError]) -> None:
+        """Give the error to all requests."""
         self._child = None
-        error = self._leaving or _outcome(running)
-        self._ended(self)
+        error = self._stop_error or _outcome(task)
+        self._on_end(self)
         if not self.loaded.done():
             self.loaded.set_result(error)
-        for answer in self._answers.values():
-            answer.put(again(error))
+        for stream in self._streams.values():
+            stream.put(copy(error))
         for future in self._calls.values():
             if not future.done():
-                future.set_result(again(error))
+                future.set_result(copy(error))
 
     def _receive(self, frame: Frame) -> None:
-        """What the child said.
+        """Take a frame of the child.
 
         Raises:
             EngineError: it makes no sense.
         """
         if frame.kind == "events":
             for number, event in read_events(frame):
-                if answer := self._answers.get(number):
-                    answer.put(event)
+                if stream := self._streams.get(number):
+                    stream.put(event)
         elif frame.number:
             future = self._calls.get(frame.number)
             if future and not future.done():
@@ -209,15 +200,15 @@ class WorkerSession:
             self._receive_own(frame)
 
     def _receive_own(self, frame: Frame) -> None:
-        """What it said about itself."""
+        """Take a frame about the child itself."""
         if frame.kind == "progress":
-            if self._task.progress:
-                self._task.progress(frame.read(float))
+            if self._progress:
+                self._progress(frame.read(float))
         elif frame.kind == "loaded" and not self.loaded.done():
             self.loaded.set_result(replace(frame.read(ModelInfo), load_seconds=self.age))
             self._since = time.monotonic()
         elif frame.kind == "failed":
-            self.leave(frame.error())
+            self.stop(frame.error())
         elif frame.kind == "saving" and self._child:
             self._child.kill_after(SAVING_SECONDS)
         elif frame.kind == "stats":
@@ -226,56 +217,51 @@ class WorkerSession:
             raise protocol_error(f"a frame of kind {frame.kind!r}")
 
 
-def again(error: HermesError) -> HermesError:
-    """Return a copy of an error: raising one in several tasks would mix their tracebacks."""
-    return copy(error)
-
-
-def _outcome(running: asyncio.Task[HermesError]) -> HermesError:
-    if running.cancelled():
+def _outcome(task: asyncio.Task[HermesError]) -> HermesError:
+    if task.cancelled():
         return EngineError("the engine was interrupted.", hint="ask again.")
-    if problem := running.exception():
+    if problem := task.exception():
         return EngineError(f"the engine failed: {problem!r}.", hint="this is a bug in hermes; please report it.")
-    return running.result()
+    return task.result()
 
 
 def _identity(path: Path) -> Identity:
-    """What changes if a file is written to or replaced; None if it is gone."""
+    """Return what changes if a file is written to or replaced; None if it is gone."""
     with suppress(OSError):
         status = path.stat()
         return status.st_ino, status.st_size, status.st_mtime_ns
     return None
 
 
-MOST_PIECES = 256  # texts that wait as they came; more are joined
+MAX_TEXTS = 256  # texts that wait as they came; more are joined
 
 
 class EventQueue:
-    """Texts wait merged into one, so that whoever reads slowly or never costs hardly more than the text itself."""
+    """The events of one request. Waiting texts are merged, so that slow readers cost hardly more than the text."""
 
     def __init__(self) -> None:
         self._texts: list[str] = []
         self._tokens = 0
         self._logprobs: list[TokenLogprobs] = []
         self._end: Done | HermesError | None = None
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
-    def whole(self) -> bool:
-        """Whether nothing will come any more."""
+    def complete(self) -> bool:
+        """True after the last event."""
         return self._end is not None
 
     def put(self, event: Event | HermesError) -> None:
-        """One more event, an error as the last."""
+        """Append an event, an error as the last."""
         if isinstance(event, TextEvent):
             self._texts.append(event.text)
             self._tokens += event.tokens
             self._logprobs += event.logprobs
-            if len(self._texts) > MOST_PIECES:
+            if len(self._texts) > MAX_TEXTS:
                 self._texts = ["".join(self._texts)]
         elif self._end is None:
             self._end = event
-        self._news.set()
+        self._changed.set()
 
     async def next(self) -> Event:
         """Wait for the next event.
@@ -288,8 +274,8 @@ class EventQueue:
                 raise self._end
             if self._end:
                 return self._end
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
         text = TextEvent("".join(self._texts), self._tokens, tuple(self._logprobs))
         self._texts, self._tokens, self._logprobs = [], 0, []
         return text

@@ -11,13 +11,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from hermes_cli.engine.request import MOST_STOP_CHARACTERS, MOST_STOPS, RANGES, WHOLE
+from hermes_cli.engine.request import MAX_STOP_CHARACTERS, MAX_STOPS, PARAMETERS
 
 MOST_CHOICES = 16  # of one request
 MOST_MESSAGES = 10_000
 MOST_PROMPTS = 64  # in one request for completions
 MOST_TEXTS = 128  # of all its prompts together
-MOST_STATED_STOPS = MOST_STOPS // 2  # the prompt format has some, too
+MOST_STATED_STOPS = MAX_STOPS // 2  # the prompt format has some, too
 MOST_TOP_LOGPROBS = 20  # as OpenAI
 MOST_METADATA = 16  # pairs, as OpenAI has it; so are the lengths of their texts
 _TEXT = {"type": "string"}
@@ -29,7 +29,7 @@ _PART = {
     "required": ["type"],
 }
 _CONTENT = {"anyOf": [_TEXT, {"type": "array", "items": _PART}, {"type": "null"}]}
-_STOP = {**_TEXT, "maxLength": MOST_STOP_CHARACTERS}
+_STOP = {**_TEXT, "maxLength": MAX_STOP_CHARACTERS}
 
 
 def _number(value: object) -> object:
@@ -58,8 +58,9 @@ def _kinds(described: str, *kinds: type) -> AfterValidator:
 
 def stated(name: str) -> WithJsonSchema:
     """Describe a number that `SamplingOptions` checks, for the OpenAPI document."""
-    least, most = RANGES[name]
-    return WithJsonSchema({"type": "integer" if name in WHOLE else "number", "minimum": least, "maximum": most})
+    number = PARAMETERS[name]
+    kind = "integer" if number.whole else "number"
+    return WithJsonSchema({"type": kind, "minimum": number.least, "maximum": number.most})
 
 
 Flag = Annotated[bool, Field(strict=True)]
@@ -74,7 +75,7 @@ PresencePenalty = Annotated[Number, stated("presence_penalty")]
 FrequencyPenalty = Annotated[Number, stated("frequency_penalty")]
 Text = Annotated[str, Field(strict=True)]
 Texts = Annotated[
-    list[Annotated[str, Field(strict=True, max_length=MOST_STOP_CHARACTERS)]],
+    list[Annotated[str, Field(strict=True, max_length=MAX_STOP_CHARACTERS)]],
     BeforeValidator(_texts),
     Field(max_length=MOST_STATED_STOPS),
     WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": MOST_STATED_STOPS}]}),

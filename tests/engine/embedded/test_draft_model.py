@@ -69,7 +69,7 @@ def draft(demo_path: Path, demo_model: LlamaModel) -> Iterator[DraftModel]:
 def caught_up(draft: DraftModel, sequence: int, tokens: list[int], most: int = 8) -> list[int]:
     """The first guesses after the beginning was read."""
     for _ in range(len(tokens)):
-        if guessed := draft.guess({sequence: (tokens, most)})[sequence]:
+        if guessed := draft.draft({sequence: (tokens, most)})[sequence]:
             return guessed
     return []
 
@@ -82,7 +82,7 @@ def test_a_model_guesses_what_it_says_itself(
     drafted = 0
     steps = 0
     while open_ones := [number for number in said if len(said[number]) < len(ends[number])]:
-        guesses = draft.guess({number: (said[number], 6) for number in open_ones})
+        guesses = draft.draft({number: (said[number], 6) for number in open_ones})
         for number in open_ones:
             start = len(said[number])
             guessed = guesses[number]
@@ -146,12 +146,12 @@ def test_a_long_prompt_is_read_in_chunks_that_keep_nobody_waiting(
     long = (prompts[1] * 20)[:600] + prompts[0]
     short, end = prompts[0], prompts[0] + answers[0]
     calls = 0
-    while not (guesses := draft.guess({0: (long, 4), 1: (short, 2)}))[0]:
+    while not (guesses := draft.draft({0: (long, 4), 1: (short, 2)}))[0]:
         calls += 1
         assert guesses[1] == end[len(short) : len(short) + 2]
         short = end[: len(short) + 1]
     assert calls >= 2
-    assert draft.guess({0: (long, 4)})[0] == guesses[0]
+    assert draft.draft({0: (long, 4)})[0] == guesses[0]
 
 
 def test_without_room_there_are_no_guesses(
@@ -162,14 +162,14 @@ def test_without_room_there_are_no_guesses(
     filler = (prompts[2] * 9)[:40]
     assert caught_up(draft, 0, second)
     for _ in range(20):
-        guesses = draft.guess({0: (second, 8), 1: (first, 8), 2: (filler, 2)})
+        guesses = draft.draft({0: (second, 8), 1: (first, 8), 2: (filler, 2)})
         assert guesses[1] == answers[0][:8]
         assert guesses[0] == []
     draft.forget(1)
     draft.forget(2)
     assert caught_up(draft, 0, second)
-    assert draft.guess({3: ([5] * 300, 8)}) == {3: []}
-    assert draft.guess({0: (second, 8)})[0]
+    assert draft.draft({3: ([5] * 300, 8)}) == {3: []}
+    assert draft.draft({0: (second, 8)})[0]
     draft.close()
 
 
@@ -201,12 +201,12 @@ def test_nothing_is_guessed_that_the_large_model_does_not_know(
 def test_what_fails_guesses_nothing(draft: DraftModel, prompts: list[list[int]]) -> None:
     assert caught_up(draft, 0, prompts[0])
     wrong = [10**6] * 5
-    assert draft.guess({0: (prompts[0], 4), 1: (wrong, 4)}) == {0: [], 1: []}
-    assert draft.guess({0: (prompts[0], 4)}) == {0: []}
+    assert draft.draft({0: (prompts[0], 4), 1: (wrong, 4)}) == {0: [], 1: []}
+    assert draft.draft({0: (prompts[0], 4)}) == {0: []}
 
 
 def test_an_end_is_not_guessed(draft: DraftModel, prompts: list[list[int]], answers: list[list[int]]) -> None:
-    assert draft.guess({0: (prompts[0] + answers[0], 4)})[0] == []
+    assert draft.draft({0: (prompts[0] + answers[0], 4)})[0] == []
 
 
 def test_it_knows_what_a_guess_costs(draft: DraftModel, prompts: list[list[int]]) -> None:
@@ -235,7 +235,7 @@ def test_other_tokens_are_refused(demo_path: Path, demo_model: LlamaModel, tmp_p
     )
     path = altered(demo_path, tmp_path, word.encode(), b"XQXQX")
     with pytest.raises(
-        UsageError, match=f"other.gguf cannot guess for this model: its token {number:,} is 'XQXQX', not"
+        UsageError, match=f"other.gguf cannot draft for this model: its token {number:,} is 'XQXQX', not"
     ):
         DraftModel(path, plan(), demo_model.vocabulary)
 

@@ -22,8 +22,7 @@ from scripted_child import program
 from skeleton import metadata, write_skeleton
 
 from hermes_cli.catalog.load import shipped_catalogue
-from hermes_cli.catalog.models import Architecture, Yarn
-from hermes_cli.catalog.tensors import model_tensors
+from hermes_cli.catalog.models import Architecture, Yarn, model_tensors
 from hermes_cli.engine.embedded import child as child_module
 from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.child import Child
@@ -265,7 +264,7 @@ def test_the_child_of_a_check_loads_the_model(demo_path: Path) -> None:
         child = await Child.start()
         await FitCheck(child, demo_path, LoadOverrides(256), machine(1)).result()
         fitted = await FitCheck(child, demo_path, LoadOverrides(512), machine(1)).result()
-        made = EmbeddedEngine(demo_path, fitted.plan, spare=child)
+        made = EmbeddedEngine(demo_path, fitted.plan, child=child)
         assert (await made.load()).context == 512
         assert await pid_of(made) == child.pid
         await made.close()

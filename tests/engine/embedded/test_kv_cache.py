@@ -23,7 +23,7 @@ SLOTS = 3
 class Cell:
     position: int
     token: int
-    holders: set[int]
+    sequences: set[int]
 
 
 @dataclass
@@ -44,14 +44,14 @@ class Cache:
         assert not self.held(target), "the target is in use"
         assert 0 < end <= len(self.held(source))
         for cell in self.held(source)[:end]:
-            cell.holders.add(target)
+            cell.sequences.add(target)
         self.starts[target] = self.starts.get(source, 0)
 
     def forget(self, sequence: int, start: int = 0) -> bool:
         assert 0 <= sequence < 256
         for cell in self.held(sequence)[start:]:
-            cell.holders.remove(sequence)
-        self.cells = [cell for cell in self.cells if cell.holders]
+            cell.sequences.remove(sequence)
+        self.cells = [cell for cell in self.cells if cell.sequences]
         if not self.held(sequence):
             self.starts.pop(sequence, None)
         return True
@@ -70,7 +70,7 @@ class Cache:
         self.cells += [Cell(behind + number, token, {sequence}) for number, token in enumerate(tokens)]
 
     def held(self, sequence: int) -> list[Cell]:
-        held = sorted((cell for cell in self.cells if sequence in cell.holders), key=lambda cell: cell.position)
+        held = sorted((cell for cell in self.cells if sequence in cell.sequences), key=lambda cell: cell.position)
         assert [cell.position for cell in held] == list(range(len(held))), "a sequence has gaps"
         return held
 
@@ -78,7 +78,7 @@ class Cache:
         return [cell.token for cell in self.held(sequence)]
 
     def sequences(self) -> set[int]:
-        return {sequence for cell in self.cells for sequence in cell.holders}
+        return {sequence for cell in self.cells for sequence in cell.sequences}
 
     def longest_prefix(self, tokens: list[int]) -> int:
         """The longest prefix that a sequence has with all that is looked at behind it."""
@@ -103,7 +103,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.working: dict[int, list[int]] = {}
+        self.active: dict[int, list[int]] = {}
         self.slid = False
 
     @initialize(at_once=st.sampled_from([1, 3, 256]), ids=st.integers(1, 8), capacity=st.integers(8, 40))
@@ -118,7 +118,7 @@ class Machine(RuleBasedStateMachine):
         self.patch.undo()
 
     def one(self, index: int) -> int:
-        return sorted(self.working)[index % len(self.working)]
+        return sorted(self.active)[index % len(self.active)]
 
     def prompt(self, index: int, length: int, tail: list[int]) -> list[int]:
         """Something new, or the beginning of something that is there, and something else."""
@@ -126,71 +126,71 @@ class Machine(RuleBasedStateMachine):
         return self.cache.tokens(there[index % len(there)])[:length] + tail if there else tail
 
     @rule(index=INDEX, length=st.integers(0, 30), tail=TOKENS)
-    def open(self, index: int, length: int, tail: list[int]) -> None:
+    def start(self, index: int, length: int, tail: list[int]) -> None:
         prompt = self.prompt(index, length, tail)
-        if len(self.working) == SLOTS:
+        if len(self.active) == SLOTS:
             with pytest.raises(EngineError, match=f"more than {SLOTS} sequences"):
-                self.cells.open(prompt)
+                self.cells.start(prompt)
             return
         expected = self.cache.longest_prefix(prompt)
         assert self.cells.match(prompt) == expected
-        sequence, reused = self.cells.open(prompt)
+        sequence, reused = self.cells.start(prompt)
         assert reused == expected
-        assert sequence not in self.working
+        assert sequence not in self.active
         assert self.cache.covers(sequence, reused)
-        self.working[sequence] = prompt[:reused]
+        self.active[sequence] = prompt[:reused]
 
-    @precondition(lambda self: self.working)
+    @precondition(lambda self: self.active)
     @rule(index=INDEX, tokens=TOKENS)
     def decode(self, index: int, tokens: list[int]) -> None:
-        if self.cells.make_room(len(tokens)):
+        if self.cells.ensure_free(len(tokens)):
             sequence = self.one(index)
             self.cache.decode(sequence, tokens)
             self.cells.extend(sequence, tokens)
-            self.working[sequence] += tokens
+            self.active[sequence] += tokens
 
-    @precondition(lambda self: self.working)
+    @precondition(lambda self: self.active)
     @rule(index=INDEX, length=st.integers(0, 30))
-    def cut(self, index: int, length: int) -> None:
+    def truncate(self, index: int, length: int) -> None:
         sequence = self.one(index)
-        self.cells.cut(sequence, length)
-        del self.working[sequence][length:]
+        self.cells.truncate(sequence, length)
+        del self.active[sequence][length:]
 
-    @precondition(lambda self: self.working)
+    @precondition(lambda self: self.active)
     @rule(index=INDEX)
-    def keep(self, index: int) -> None:
+    def finish(self, index: int) -> None:
         sequence = self.one(index)
-        tokens = self.working.pop(sequence)
-        before, kept = self.cells.match(tokens), len(list(self.cells.kept()))
-        self.cells.keep(sequence)
+        tokens = self.active.pop(sequence)
+        before, kept = self.cells.match(tokens), len(list(self.cells.cached()))
+        self.cells.finish(sequence)
         after = self.cells.match(tokens)
         assert after >= before or (self.slid and kept == self.ids), "what was computed is lost"
         assert sequence not in self.cache.sequences()
 
-    @precondition(lambda self: self.working)
+    @precondition(lambda self: self.active)
     @rule(index=INDEX)
-    def drop(self, index: int) -> None:
+    def discard(self, index: int) -> None:
         sequence = self.one(index)
-        del self.working[sequence]
-        self.cells.drop(sequence)
+        del self.active[sequence]
+        self.cells.discard(sequence)
         assert sequence not in self.cache.sequences()
 
-    @precondition(lambda self: len(self.working) < SLOTS)
+    @precondition(lambda self: len(self.active) < SLOTS)
     @rule(index=INDEX, length=st.integers(0, 30), tail=TOKENS)
     def ask(self, index: int, length: int, tail: list[int]) -> None:
         """A whole request at once."""
         prompt = self.prompt(index, length, tail)
-        sequence, reused = self.cells.open(prompt)
-        if self.cells.make_room(len(prompt) - reused):
+        sequence, reused = self.cells.start(prompt)
+        if self.cells.ensure_free(len(prompt) - reused):
             self.cache.decode(sequence, prompt[reused:])
             self.cells.extend(sequence, prompt[reused:])
-        self.cells.keep(sequence)
+        self.cells.finish(sequence)
 
     @rule(more=st.integers(-5, 12))
-    def make_room(self, more: int) -> None:
+    def ensure_free(self, more: int) -> None:
         free, used, possible = self.cells.free, self.cells.used, self.cells.free + self.cells.reusable
         count = max(0, free + more)
-        assert self.cells.make_room(count) == (count <= possible)
+        assert self.cells.ensure_free(count) == (count <= possible)
         if count <= free or count > possible:
             assert self.cells.used == used
         else:
@@ -206,32 +206,32 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def clear(self) -> None:
         self.cells.clear()
-        self.working.clear()
+        self.active.clear()
         assert self.cells.used == 0
         assert not self.cache.cells
 
     @invariant()
     def counts_are_true(self) -> None:
-        holders = [cell.holders for cell in self.cache.cells]
-        assert self.cells.used == len(holders)
-        assert self.cells.free == self.cache.capacity - len(holders)
-        assert self.cells.reusable == sum(min(held) >= SLOTS for held in holders)
+        sequences = [cell.sequences for cell in self.cache.cells]
+        assert self.cells.used == len(sequences)
+        assert self.cells.free == self.cache.capacity - len(sequences)
+        assert self.cells.reusable == sum(min(held) >= SLOTS for held in sequences)
 
     @invariant()
     def working_sequences_have_their_tokens(self) -> None:
-        for sequence, tokens in self.working.items():
+        for sequence, tokens in self.active.items():
             assert self.cache.tokens(sequence) == tokens
             assert self.cells.length(sequence) == len(tokens)
 
     @invariant()
     def kept_sequences_are_those_that_the_cache_has(self) -> None:
-        kept = dict(self.cells.kept())
+        kept = dict(self.cells.cached())
         assert set(kept) == {sequence for sequence in self.cache.sequences() if sequence >= SLOTS}
         assert all(self.cache.tokens(sequence) == tokens for sequence, tokens in kept.items())
 
     @invariant()
     def no_kept_sequence_is_useless(self) -> None:
-        kept = dict(self.cells.kept())
+        kept = dict(self.cells.cached())
         if not self.slid:
             assert not any(
                 one != other
@@ -254,23 +254,23 @@ class Desk:
 
     def read(self, tokens: list[int]) -> tuple[int, int]:
         """Open and decode what is missing; the sequence, and what was there."""
-        sequence, reused = self.cells.open(tokens)
+        sequence, reused = self.cells.start(tokens)
         self.write(sequence, tokens[reused:])
         return sequence, reused
 
     def write(self, sequence: int, tokens: list[int]) -> None:
-        assert self.cells.make_room(len(tokens))
+        assert self.cells.ensure_free(len(tokens))
         self.cache.decode(sequence, tokens)
         self.cells.extend(sequence, tokens)
 
     def ask(self, tokens: list[int]) -> int:
         """A whole request; how much of it was there."""
         sequence, reused = self.read(tokens)
-        self.cells.keep(sequence)
+        self.cells.finish(sequence)
         return reused
 
-    def kept(self) -> list[list[int]]:
-        return [tokens for _, tokens in self.cells.kept()]
+    def cached(self) -> list[list[int]]:
+        return [tokens for _, tokens in self.cells.cached()]
 
 
 SYSTEM = list(range(100, 140))
@@ -284,16 +284,16 @@ def test_a_shared_system_prompt_is_held_once() -> None:
     assert desk.cells.used == len(desk.cache.cells) == len(SYSTEM) + 16
     assert desk.cells.reusable == 0
     for sequence, _ in opened:
-        desk.cells.keep(sequence)
+        desk.cells.finish(sequence)
     assert desk.cells.reusable == desk.cells.used == len(SYSTEM) + 16
 
 
 def test_a_prompt_that_is_still_read_is_shared_as_far_as_it_is() -> None:
     desk = Desk()
-    sequence, _ = desk.cells.open(SYSTEM)
+    sequence, _ = desk.cells.start(SYSTEM)
     desk.write(sequence, SYSTEM[:30])
     assert desk.cells.match([*SYSTEM, 1]) == 30
-    other, reused = desk.cells.open([*SYSTEM, 1])
+    other, reused = desk.cells.start([*SYSTEM, 1])
     assert reused == 30
     desk.write(sequence, SYSTEM[30:])
     desk.write(other, [7])
@@ -307,7 +307,7 @@ def test_the_next_turn_replaces_the_one_before() -> None:
     desk.ask(SYSTEM)
     assert desk.ask([*SYSTEM, 1, 2, 3]) == len(SYSTEM)
     assert desk.ask([*SYSTEM, 1, 2, 3, 4, 5, 6]) == len(SYSTEM) + 3
-    assert desk.kept() == [[*SYSTEM, 1, 2, 3, 4, 5, 6]]
+    assert desk.cached() == [[*SYSTEM, 1, 2, 3, 4, 5, 6]]
 
 
 def test_a_shared_system_prompt_survives_its_tails() -> None:
@@ -315,11 +315,11 @@ def test_a_shared_system_prompt_survives_its_tails() -> None:
     for number in range(3):
         desk.ask([*SYSTEM, *[number] * 20])
     assert desk.cells.free == 0
-    assert desk.cells.make_room(60)
-    assert desk.kept() == [SYSTEM]
+    assert desk.cells.ensure_free(60)
+    assert desk.cached() == [SYSTEM]
     assert desk.cells.used == desk.cells.reusable == len(SYSTEM)
-    assert desk.cells.make_room(100)
-    assert desk.kept() == []
+    assert desk.cells.ensure_free(100)
+    assert desk.cached() == []
 
 
 def test_least_recently_used_goes_first() -> None:
@@ -327,10 +327,10 @@ def test_least_recently_used_goes_first() -> None:
     for number in range(3):
         desk.ask([number] * 30)
     assert desk.ask([0] * 30) == 30
-    assert desk.cells.make_room(1)
-    assert desk.kept() == [[0] * 30, [2] * 30]
-    assert desk.cells.make_room(31)
-    assert desk.kept() == [[0] * 30]
+    assert desk.cells.ensure_free(1)
+    assert desk.cached() == [[0] * 30, [2] * 30]
+    assert desk.cells.ensure_free(31)
+    assert desk.cached() == [[0] * 30]
 
 
 def test_what_is_at_work_was_just_used() -> None:
@@ -338,33 +338,33 @@ def test_what_is_at_work_was_just_used() -> None:
     for number in range(3):
         desk.ask([number] * 30)
     sequence, _ = desk.read([0] * 30)
-    desk.cells.drop(sequence)
-    assert desk.cells.make_room(1)
-    assert desk.kept() == [[0] * 30, [2] * 30]
+    desk.cells.discard(sequence)
+    assert desk.cells.ensure_free(1)
+    assert desk.cached() == [[0] * 30, [2] * 30]
 
 
 def test_what_was_computed_again_was_just_used() -> None:
     desk = Desk(capacity=90)
-    first, _ = desk.cells.open([])
-    second, _ = desk.cells.open([])
+    first, _ = desk.cells.start([])
+    second, _ = desk.cells.start([])
     for sequence in (first, second):
         desk.write(sequence, [0] * 30)
-    desk.cells.keep(first)
+    desk.cells.finish(first)
     desk.ask([1] * 30)
-    desk.cells.keep(second)
+    desk.cells.finish(second)
     desk.ask([2] * 30)
-    assert desk.cells.make_room(1)
-    assert desk.kept() == [[2] * 30, [0] * 30]
+    assert desk.cells.ensure_free(1)
+    assert desk.cached() == [[2] * 30, [0] * 30]
 
 
 def test_a_long_tail_goes_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EVICTED_AT_ONCE", 10)
     desk = Desk(capacity=100)
     desk.ask(list(range(100)))
-    assert desk.cells.make_room(1)
-    assert desk.kept() == [list(range(90))]
-    assert desk.cells.make_room(25)
-    assert desk.kept() == [list(range(75))]
+    assert desk.cells.ensure_free(1)
+    assert desk.cached() == [list(range(90))]
+    assert desk.cells.ensure_free(25)
+    assert desk.cached() == [list(range(75))]
 
 
 def test_working_sequences_are_never_evicted() -> None:
@@ -372,9 +372,9 @@ def test_working_sequences_are_never_evicted() -> None:
     desk.ask([*SYSTEM, 1, 2])
     sequence, _ = desk.read(SYSTEM)
     assert desk.cells.reusable == 2
-    assert not desk.cells.make_room(21)
-    assert desk.kept() == [[*SYSTEM, 1, 2]]
-    assert desk.cells.make_room(20)
+    assert not desk.cells.ensure_free(21)
+    assert desk.cached() == [[*SYSTEM, 1, 2]]
+    assert desk.cells.ensure_free(20)
     assert desk.cache.tokens(sequence) == SYSTEM
     assert desk.cells.reusable == 0
 
@@ -383,7 +383,7 @@ def test_rejected_drafts_are_forgotten() -> None:
     desk = Desk()
     sequence, _ = desk.read([1, 2, 3])
     desk.write(sequence, [4, 90, 91])
-    desk.cells.cut(sequence, 4)
+    desk.cells.truncate(sequence, 4)
     desk.write(sequence, [5])
     assert desk.cache.tokens(sequence) == [1, 2, 3, 4, 5]
     assert desk.cells.used == 5
@@ -392,8 +392,8 @@ def test_rejected_drafts_are_forgotten() -> None:
 def test_drafts_that_another_one_shares_stay_there() -> None:
     desk = Desk()
     sequence, _ = desk.read([1, 2, 3, 90, 91])
-    other, reused = desk.cells.open([1, 2, 3, 90])
-    desk.cells.cut(sequence, 3)
+    other, reused = desk.cells.start([1, 2, 3, 90])
+    desk.cells.truncate(sequence, 3)
     desk.write(sequence, [4])
     assert reused == 4
     assert desk.cache.tokens(other) == [1, 2, 3, 90]
@@ -403,26 +403,26 @@ def test_drafts_that_another_one_shares_stay_there() -> None:
 
 def test_two_that_computed_the_same_separately_are_kept_once() -> None:
     desk = Desk()
-    first, _ = desk.cells.open([])
-    second, _ = desk.cells.open([])
+    first, _ = desk.cells.start([])
+    second, _ = desk.cells.start([])
     for sequence in (first, second):
         desk.write(sequence, [1, 2, 3])
     desk.write(second, [4])
     assert desk.cells.used == 7
     assert desk.cells.match([1, 2, 3, 4, 5]) == 4
-    desk.cells.keep(first)
-    desk.cells.keep(second)
-    assert desk.kept() == [[1, 2, 3, 4]]
+    desk.cells.finish(first)
+    desk.cells.finish(second)
+    assert desk.cached() == [[1, 2, 3, 4]]
     assert desk.cells.used == 4
 
 
 def test_the_longer_of_two_equal_beginnings_is_found() -> None:
     desk = Desk()
-    first, _ = desk.cells.open([])
-    second, _ = desk.cells.open([])
+    first, _ = desk.cells.start([])
+    second, _ = desk.cells.start([])
     desk.write(first, [1, 2])
     desk.write(second, [1, 2, 3])
-    desk.cells.open([1])
+    desk.cells.start([1])
     desk.write(first, [3, 4])
     assert desk.cells.match([1, 2, 3, 4, 5]) == 4
 
@@ -431,8 +431,8 @@ def test_ids_run_out_after_256() -> None:
     desk = Desk(slots=4)
     for number in range(300):
         desk.ask([number, 0])
-    assert len(desk.kept()) == 252
-    assert desk.kept()[-1] == [48, 0]
+    assert len(desk.cached()) == 252
+    assert desk.cached()[-1] == [48, 0]
     assert desk.ask([47, 0]) == 0
     assert desk.ask([299, 0]) == 2
 
@@ -446,19 +446,19 @@ def test_nothing_is_kept_if_all_ids_are_at_work() -> None:
 
 def test_a_request_that_ends_before_it_began_leaves_nothing() -> None:
     desk = Desk()
-    sequence, _ = desk.cells.open([])
-    desk.cells.keep(sequence)
-    assert desk.kept() == []
-    assert [desk.cells.open([])[0] for _ in range(4)] == [0, 1, 2, 3]
+    sequence, _ = desk.cells.start([])
+    desk.cells.finish(sequence)
+    assert desk.cached() == []
+    assert [desk.cells.start([])[0] for _ in range(4)] == [0, 1, 2, 3]
 
 
 def test_restored_caches_are_adopted() -> None:
     """What is read from disk lands in a working sequence as if it had been decoded."""
     desk = Desk()
-    sequence, reused = desk.cells.open([])
+    sequence, reused = desk.cells.start([])
     desk.cache.decode(sequence, SYSTEM)
     desk.cells.extend(sequence, SYSTEM)
-    desk.cells.keep(sequence)
+    desk.cells.finish(sequence)
     assert reused == 0
     assert desk.ask([*SYSTEM, 1]) == len(SYSTEM)
 
@@ -467,11 +467,11 @@ def test_who_lost_its_window_is_not_shared() -> None:
     cache = Cache(100, window=4)
     cells = KVCache(cache, 100, SLOTS, covers=cache.covers)
     for tail in ([1, 1, 1], [2, 2, 2]):
-        sequence, reused = cells.open([*range(10, 20), *tail])
+        sequence, reused = cells.start([*range(10, 20), *tail])
         cache.decode(sequence, [*range(10, 20), *tail][reused:])
         cells.extend(sequence, [*range(10, 20), *tail][reused:])
-        cells.keep(sequence)
-    first, second = [sequence for sequence, _ in cells.kept()]
+        cells.finish(sequence)
+    first, second = [sequence for sequence, _ in cells.cached()]
     cache.slide(first, 9)
     assert cells.match([*range(10, 20), 2, 2, 2]) == 13, "the window is there"
     assert cells.match(list(range(10, 20))) == 10, "the other one has it"
@@ -484,29 +484,29 @@ def test_the_turn_before_stays_if_the_next_one_lost_its_window() -> None:
     cache = Cache(100, window=4)
     cells = KVCache(cache, 100, SLOTS, covers=cache.covers)
     for end in (10, 20):
-        sequence, reused = cells.open(list(range(end)))
+        sequence, reused = cells.start(list(range(end)))
         cache.decode(sequence, list(range(reused, end)))
         cells.extend(sequence, list(range(reused, end)))
         cache.slide(sequence, end - 10)
-        cells.keep(sequence)
+        cells.finish(sequence)
     assert cells.match(list(range(20))) == 20
     assert cells.match(list(range(10))) == 10
     assert cells.used == 20
-    assert cells.make_room(90)
-    assert [tokens for _, tokens in cells.kept()] == [list(range(10))]
+    assert cells.ensure_free(90)
+    assert [tokens for _, tokens in cells.cached()] == [list(range(10))]
     assert cells.match(list(range(10))) == 10
 
 
-@pytest.mark.parametrize("call", ["cut", "drop", "extend", "keep", "length"])
-def test_a_sequence_that_is_not_at_work_is_a_bug(call: str) -> None:
+@pytest.mark.parametrize("call", ["truncate", "discard", "extend", "finish", "length"])
+def test_a_sequence_that_is_not_active_is_a_bug(call: str) -> None:
     desk = Desk()
     desk.ask([1, 2, 3])
-    [(kept, _)] = desk.cells.kept()
+    [(kept, _)] = desk.cells.cached()
     for sequence in (3, kept):
-        arguments: dict[str, tuple[object, ...]] = {"cut": (sequence, 0), "extend": (sequence, [1])}
-        with pytest.raises(EngineError, match=f"sequence {sequence} is not at work"):
+        arguments: dict[str, tuple[object, ...]] = {"truncate": (sequence, 0), "extend": (sequence, [1])}
+        with pytest.raises(EngineError, match=f"sequence {sequence} is not active"):
             getattr(desk.cells, call)(*arguments.get(call, (sequence,)))
-    assert desk.kept() == [[1, 2, 3]]
+    assert desk.cached() == [[1, 2, 3]]
 
 
 class Recurrent(Cache):
@@ -522,19 +522,19 @@ class Recurrent(Cache):
 def test_recurrent_models_reuse_nothing_and_are_cut_whole() -> None:
     cache = Recurrent(100)
     cells = KVCache(cache, 100, SLOTS)
-    assert not cells.divisible
-    sequence, _ = cells.open(SYSTEM)
+    assert not cells.can_truncate
+    sequence, _ = cells.start(SYSTEM)
     cache.decode(sequence, SYSTEM)
     cells.extend(sequence, SYSTEM)
     assert cells.match(SYSTEM) == 0
-    assert cells.open(SYSTEM) == (1, 0)
-    cells.cut(sequence, 20)
+    assert cells.start(SYSTEM) == (1, 0)
+    cells.truncate(sequence, 20)
     assert cells.length(sequence) == cells.used == len(cache.cells) == 0
     cache.decode(sequence, SYSTEM[:20])
     cells.extend(sequence, SYSTEM[:20])
-    cells.keep(sequence)
+    cells.finish(sequence)
     assert cells.used == len(cache.cells) == 0
-    assert cells.open([])[0] == sequence
+    assert cells.start([])[0] == sequence
 
 
 class Llama:
@@ -547,11 +547,11 @@ class Llama:
 
     def begin(self, prompt: list[int]) -> tuple[int, int, int]:
         """The sequence, what was there, and the first token that comes."""
-        sequence, reused = self.cells.open(prompt[:-1])
+        sequence, reused = self.cells.start(prompt[:-1])
         return sequence, reused, self.next({sequence: prompt[reused:]})[sequence]
 
     def next(self, behind: dict[int, list[int]]) -> dict[int, int]:
-        assert self.cells.make_room(sum(map(len, behind.values())))
+        assert self.cells.ensure_free(sum(map(len, behind.values())))
         self.batch.clear()
         for sequence, tokens in behind.items():
             self.batch.add(tokens, self.cells.length(sequence), sequence, 1)
@@ -593,12 +593,12 @@ def test_a_shared_prefix_gives_what_a_fresh_one_gives(demo_model: LlamaModel) ->
     texts = llama.go_on({sequence: token for sequence, _, token in opened})
     assert [texts[sequence] for sequence, _, _ in opened] == fresh
     for sequence, _, _ in opened:
-        llama.cells.keep(sequence)
+        llama.cells.finish(sequence)
     for prompt, text in zip(prompts(demo_model), fresh, strict=True):  # and from what they left, with the answers
         sequence, reused, token = llama.begin(prompt + text[:8])
         assert reused == len(prompt) + 7
         assert llama.go_on({sequence: token}, 8)[sequence] == text[8:]
-        llama.cells.drop(sequence)
+        llama.cells.discard(sequence)
 
 
 def test_rejected_drafts_leave_no_trace(demo_model: LlamaModel) -> None:
@@ -608,7 +608,7 @@ def test_rejected_drafts_leave_no_trace(demo_model: LlamaModel) -> None:
     llama.cells.clear()
     sequence, _, token = llama.begin(prompt)
     llama.next({sequence: [token, 50, 51, 52]})
-    llama.cells.cut(sequence, len(prompt) + 1)
+    llama.cells.truncate(sequence, len(prompt) + 1)
     rest = llama.next({sequence: fresh[1:2]})
     assert llama.go_on(rest, 14)[sequence] == fresh[2:]
 
@@ -619,11 +619,11 @@ def test_the_whole_cache_can_be_filled_and_filled_again(demo_model: LlamaModel) 
     for number in range(12):
         prompt = [5, *[20 + number] * 300]
         sequence, _, _ = llama.begin(prompt)
-        llama.cells.keep(sequence)
+        llama.cells.finish(sequence)
     assert llama.cells.used > 700
     sequence, _, _ = llama.begin([6] * 500)
     other, _, _ = llama.begin([7] * 500)
-    while llama.cells.make_room(2):
+    while llama.cells.ensure_free(2):
         llama.next({sequence: [6], other: [7]})
     assert llama.cells.used == llama.context.length
     assert llama.cells.reusable == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hermes_cli.engine.embedded import grammar, loading
 from hermes_cli.engine.embedded.grammar import Special, special_tokens
 from hermes_cli.engine.embedded.llama import LlamaModel
-from hermes_cli.engine.embedded.loading import LoadedModel, fastest, load
+from hermes_cli.engine.embedded.loading import ModelRuntime, fastest, load
 from hermes_cli.engine.embedded.messages import LoadRequest
 from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.embedded.vocabulary import Vocabulary
@@ -25,7 +25,7 @@ from hermes_cli.planning.memory import ContextSettings
 PLAN = LoadPlan(ContextSettings(512))
 
 
-def loaded_model(path: Path, plan: LoadPlan = PLAN, tags: tuple[str, ...] = ()) -> LoadedModel:
+def loaded_model(path: Path, plan: LoadPlan = PLAN, tags: tuple[str, ...] = ()) -> ModelRuntime:
     return load(LoadRequest(path, plan, EngineOptions(tags=tags)), lambda _: None)
 
 

@@ -26,7 +26,7 @@ def steps(lookup: PromptLookup, output: list[int], most: int = 15) -> int:
     """Decodes that it takes to say something, if every guess is tried."""
     said = count = 0
     while said < len(output):
-        guessed = lookup.guess(most)
+        guessed = lookup.draft(most)
         right = 0
         while right < len(guessed) and said + right < len(output) and guessed[right] == output[said + right]:
             right += 1
@@ -39,7 +39,7 @@ def steps(lookup: PromptLookup, output: list[int], most: int = 15) -> int:
 
 @given(few_tokens, st.integers(1, 40))
 def test_a_guess_continues_an_occurrence(tokens: list[int], most: int) -> None:
-    guessed = knowing(tokens).guess(most)
+    guessed = knowing(tokens).draft(most)
     there = [
         place for place in range(3, len(tokens)) if tokens[place - 3 : place] == tokens[-3:]
     ]  # places behind the last three tokens, the end aside
@@ -52,15 +52,15 @@ def test_a_guess_continues_an_occurrence(tokens: list[int], most: int) -> None:
 
 @given(few_tokens)
 def test_the_longest_occurrence_wins_then_the_latest(tokens: list[int]) -> None:
-    guessed = knowing(tokens).guess(1)
+    guessed = knowing(tokens).draft(1)
 
     def equal(place: int) -> int:
         count = 0
-        while count < min(place, module.MOST_COMPARED) and tokens[place - 1 - count] == tokens[-1 - count]:
+        while count < min(place, module.MAX_MATCH) and tokens[place - 1 - count] == tokens[-1 - count]:
             count += 1
         return count
 
-    places = [place for place in range(3, len(tokens)) if equal(place) >= 3][-module.MOST_PLACES :]
+    places = [place for place in range(3, len(tokens)) if equal(place) >= 3][-module.MAX_CANDIDATES :]
     if places:
         assert guessed == [tokens[max(places, key=lambda place: (equal(place), place))]]
 
@@ -71,8 +71,8 @@ def test_it_does_not_matter_in_which_pieces_tokens_come(tokens: list[int], cuts:
     edges = [0, *sorted(min(cut, len(tokens)) for cut in cuts), len(tokens)]
     for start, end in pairwise(edges):
         pieces.extend(tokens[start:end])
-    assert pieces.guess(most) == knowing(tokens).guess(most)
-    assert pieces.chance == knowing(tokens).chance
+    assert pieces.draft(most) == knowing(tokens).draft(most)
+    assert pieces.acceptance_rate == knowing(tokens).acceptance_rate
 
 
 @given(few_tokens, st.lists(st.tuples(few_tokens, st.integers(0, 12)), max_size=6))
@@ -80,8 +80,8 @@ def test_it_can_be_asked_at_any_time(tokens: list[int], talk: list[tuple[list[in
     lookup = knowing(tokens)
     known = list(tokens)
     for new, most in talk:
-        guessed = lookup.guess(most)
-        chance = lookup.chance
+        guessed = lookup.draft(most)
+        chance = lookup.acceptance_rate
         assert len(guessed) == (most if chance else 0)
         assert 0 <= chance <= 1
         if guessed:  # wherever it is from, the last token stood before it
@@ -94,28 +94,28 @@ def test_it_can_be_asked_at_any_time(tokens: list[int], talk: list[tuple[list[in
 
 
 def test_nothing_is_guessed_from_nothing() -> None:
-    assert PromptLookup().guess(5) == []
-    assert PromptLookup().chance == 0
-    assert knowing([1, 2, 3, 4, 5]).guess(5) == []
-    assert knowing([1, 2, 3, 9, 1, 2, 3]).guess(0) == []
+    assert PromptLookup().draft(5) == []
+    assert PromptLookup().acceptance_rate == 0
+    assert knowing([1, 2, 3, 4, 5]).draft(5) == []
+    assert knowing([1, 2, 3, 9, 1, 2, 3]).draft(0) == []
 
 
 def test_what_repeats_itself_goes_on() -> None:
-    assert knowing([7, 1, 2, 3, 1, 2, 3]).guess(7) == [1, 2, 3, 1, 2, 3, 1]
+    assert knowing([7, 1, 2, 3, 1, 2, 3]).draft(7) == [1, 2, 3, 1, 2, 3, 1]
 
 
 def test_collisions_of_the_hash_are_no_occurrences() -> None:
     beyond = 1 << module.BITS
-    assert knowing([1, 2, 3, 50, 1 + beyond, 2 + beyond, 3 + beyond]).guess(3) == []
+    assert knowing([1, 2, 3, 50, 1 + beyond, 2 + beyond, 3 + beyond]).draft(3) == []
 
 
 def test_a_wrong_guess_is_not_made_again() -> None:
     """The newer occurrence says what the older one did not."""
     lookup = knowing([11, 12, 13, 14, 0, 0])
     lookup.extend([11, 12, 13])
-    assert lookup.guess(1) == [14]
+    assert lookup.draft(1) == [14]
     lookup.extend([20, 0, 0, 11, 12, 13])
-    assert lookup.guess(1) == [20]
+    assert lookup.draft(1) == [20]
 
 
 @pytest.mark.parametrize(
@@ -141,19 +141,19 @@ def test_chances_are_learned_from_what_came() -> None:
     chances = []
     for _ in range(40):
         lookup.extend(frame)
-        chances.append(lookup.chance)
-        lookup.guess(1)
+        chances.append(lookup.acceptance_rate)
+        lookup.draft(1)
         lookup.extend([(value := value + 1)])
-        lookup.guess(1)
+        lookup.draft(1)
     assert chances[0] == 0
     assert chances[-1] < chances[1] / 2
 
     copying = knowing([*range(500), 7777, 0, 1, 2, 3])
-    early = copying.chance
+    early = copying.acceptance_rate
     for token in range(4, 300):
-        assert copying.guess(1) == [token]
+        assert copying.draft(1) == [token]
         copying.extend([token])
-    assert copying.chance > 0.98 > early
+    assert copying.acceptance_rate > 0.98 > early
 
 
 def test_edits_as_they_are(demo_model: LlamaModel) -> None:

@@ -29,7 +29,7 @@ def test_who_asks_much_makes_nobody_wait_long(demo_model: LlamaModel, slots: int
     for number in range(20, 23):
         waiting.push(request(demo_model, number, f"modest {number}"))
     while waiting:
-        one = waiting.in_turn(working)[0]
+        one = waiting.in_order(working)[0]
         waiting.begin(one)
         working = [*working, one][-slots:]
         begun.append(one.job.id)
@@ -41,8 +41,8 @@ def test_who_was_put_back_comes_first(demo_model: LlamaModel) -> None:
     waiting = RequestQueue(1)
     waiting.push(request(demo_model, 1, "a"))
     back = request(demo_model, 2, "a")
-    waiting.put_back(back)
-    assert waiting.in_turn([])[0] is back
+    waiting.requeue(back)
+    assert waiting.in_order([])[0] is back
     with pytest.raises(QueueFullError, match="1 requests wait"):
         waiting.push(request(demo_model, 3, "b"))
 
@@ -55,7 +55,7 @@ def test_everybody_has_a_turn(demo_model: LlamaModel, clients: list[str], slots:
     for number, client in enumerate(clients):
         waiting.push(request(demo_model, number, client))
     while waiting:
-        order = waiting.in_turn(working)
+        order = waiting.in_order(working)
         assert len(order) == len(waiting)
         waiting.begin(order[0])
         working = [*working, order[0]][-slots:]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hermes_cli.engine.embedded import scheduler
 from hermes_cli.engine.embedded.grammar import Grammars
 from hermes_cli.engine.embedded.llama import LlamaModel
-from hermes_cli.engine.embedded.step_cost import Acceptance, StepCostModel
+from hermes_cli.engine.embedded.step_cost import DraftAcceptance, StepCostModel
 from hermes_cli.engine.protocol import TextEvent
 from hermes_cli.engine.request import ReasoningOptions, SamplingOptions
 from hermes_cli.errors import ContextFullError, EngineError, QueueFullError
@@ -67,8 +67,8 @@ def test_who_comes_later_disturbs_nobody(demo_model: LlamaModel, alone: dict[str
 
 def always_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether guessing pays depends on the machine; what it does to the text must not."""
-    monkeypatch.setattr(StepCostModel, "draft_length", lambda _, chance, tokens, most: min(8, most))  # noqa: ARG005
-    monkeypatch.setattr(Acceptance, "ready", lambda _: True)
+    monkeypatch.setattr(StepCostModel, "draft_length", lambda _, acceptance_rate, tokens, most: min(8, most))  # noqa: ARG005
+    monkeypatch.setattr(DraftAcceptance, "should_draft", lambda _: True)
 
 
 def test_guessing_changes_nothing(demo_model: LlamaModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +238,7 @@ def test_cancelled_requests_say_nothing_more_and_free_their_place(demo_model: Ll
     desk.scheduler.step()
     assert {number: len(desk.events[number]) for number in asked} == said
     assert desk.scheduler.stats().cancelled == len(QUESTIONS)
-    assert desk.scheduler.cells.used == desk.scheduler.cells.reusable
+    assert desk.scheduler.kv_cache.used == desk.scheduler.kv_cache.reusable
 
 
 def test_stop_texts_end_the_answer_and_are_no_part_of_it(demo_model: LlamaModel) -> None:

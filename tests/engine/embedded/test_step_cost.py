@@ -13,8 +13,8 @@ from hermes_cli.engine.embedded.step_cost import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     SMALLEST_CHUNK,
-    Acceptance,
-    Curve,
+    CostCurve,
+    DraftAcceptance,
     StepCostModel,
 )
 
@@ -50,7 +50,7 @@ def taught(cost: Cost, sizes: range = range(1, 33)) -> StepCostModel:
     pace = StepCostModel()
     for size in sizes:
         for _ in range(3):
-            pace.note(size, 0, cost(size))
+            pace.record(size, 0, cost(size))
     return pace
 
 
@@ -109,7 +109,7 @@ def test_it_learns_while_working(cost: Cost, chance: float, reached: float, trou
         tokens += expected(chance, length)
         seconds += cost(1 + length)
         disturbed = random_.uniform(1.5, 4) if random_.random() < trouble else 1.0
-        pace.note(1 + length, 0, cost(1 + length) * disturbed * random_.uniform(1, 1.03))
+        pace.record(1 + length, 0, cost(1 + length) * disturbed * random_.uniform(1, 1.03))
     best = max(expected(chance, length) / cost(1 + length) for length in range(25))
     assert tokens / seconds > reached * best
 
@@ -118,15 +118,15 @@ def test_it_notices_that_a_machine_changed() -> None:
     pace = taught(dear)
     assert pace.draft_length(0.9, 1, 16) == 0
     for _ in range(3000):
-        pace.note(1 + pace.draft_length(0.9, 1, 16), 0, gpu(1))
+        pace.record(1 + pace.draft_length(0.9, 1, 16), 0, gpu(1))
     assert pace.draft_length(0.9, 1, 16) > 8
 
 
 @given(st.lists(st.tuples(st.integers(1, 3000), st.floats(1e-6, 10)), max_size=80), st.sampled_from(["zero", "one"]))
 def test_a_curve_never_falls(notes: list[tuple[int, float]], start: str) -> None:
-    curve = Curve(from_zero=start == "zero")
+    curve = CostCurve(from_zero=start == "zero")
     for tokens, seconds in notes:
-        curve.note(tokens, seconds)
+        curve.record(tokens, seconds)
     values = [curve.at(tokens) for tokens in range(1, 3200, 7)]
     assert all(low <= high + 1e-9 for low, high in pairwise(values))
     assert values[0] >= 0
@@ -150,14 +150,14 @@ def test_streams_go_on_while_a_prompt_is_read(decode: Cost, reading: float, long
     """It comes to know both costs, and steps stay within the limit without wasting it."""
     pace, random_ = StepCostModel(), random.Random(1)
     for _ in range(20):
-        pace.note(1, 0, decode(1))
+        pace.record(1, 0, decode(1))
     steps = []
     for _ in range(60):
         chunk = pace.chunk(1, 1, 511)
         assert SMALLEST_CHUNK <= chunk <= 511
         seconds = step(decode, reading, 1, chunk)
         steps.append(seconds)
-        pace.note(1, chunk, seconds * random_.uniform(1, 1.2))
+        pace.record(1, chunk, seconds * random_.uniform(1, 1.2))
     assert max(steps) <= longest
     assert min(steps[10:]) >= 0.5 * min(longest, step(decode, reading, 1, 511))
 
@@ -183,7 +183,7 @@ def test_chunks_are_within_bounds_and_grow_with_room_and_with_those_who_wait(
 ) -> None:
     pace = StepCostModel()
     for decode, prefill, seconds in notes:
-        pace.note(decode, prefill, seconds)
+        pace.record(decode, prefill, seconds)
     chunk = pace.chunk(running, waiting, capacity)
     assert min(SMALLEST_CHUNK, capacity) <= chunk <= capacity
     assert chunk <= pace.chunk(running, waiting, capacity + more)
@@ -192,8 +192,8 @@ def test_chunks_are_within_bounds_and_grow_with_room_and_with_those_who_wait(
 
 def test_a_prompt_alone_teaches_what_reading_costs() -> None:
     pace = StepCostModel()
-    pace.note(0, 512, 0.512)
-    pace.note(1, 0, 0.010)
+    pace.record(0, 512, 0.512)
+    pace.record(1, 0, 0.010)
     assert 176 <= pace.chunk(1, 1, 512) <= 192  # 190 ms at a millisecond for each token
 
 
@@ -207,75 +207,75 @@ def test_seconds() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20))))
 def test_chance_is_a_chance(drafts: list[tuple[int, int]]) -> None:
-    acceptance = Acceptance()
+    acceptance = DraftAcceptance()
     for drafted, right in drafts:
-        acceptance.note(drafted, min(drafted, right))
-        acceptance.ready()
-        assert 0 <= acceptance.chance <= 1
+        acceptance.record(drafted, min(drafted, right))
+        acceptance.should_draft()
+        assert 0 <= acceptance.acceptance_rate <= 1
 
 
 @pytest.mark.parametrize("chance", [0.4, 0.7, 0.95])
 def test_chance_is_estimated(chance: float) -> None:
-    random_, acceptance, seen = random.Random(3), Acceptance(), []
+    random_, acceptance, seen = random.Random(3), DraftAcceptance(), []
     for number in range(2000):
         right = 0
         while right < 6 and random_.random() < chance:
             right += 1
-        acceptance.note(6, right)
+        acceptance.record(6, right)
         if number > 100:
-            seen.append(acceptance.chance)
+            seen.append(acceptance.acceptance_rate)
     assert math.fsum(seen) / len(seen) == pytest.approx(chance, abs=0.05)
 
 
 def test_it_starts_with_hope_and_gives_up_after_a_few_failures() -> None:
-    acceptance = Acceptance()
-    assert acceptance.chance > 0.7
+    acceptance = DraftAcceptance()
+    assert acceptance.acceptance_rate > 0.7
     failures = 0
-    while acceptance.ready():
-        acceptance.note(4, 0)
+    while acceptance.should_draft():
+        acceptance.record(4, 0)
         failures += 1
     assert 3 <= failures <= 12
     assert acceptance.paused
 
 
 def test_pauses_double_and_end() -> None:
-    acceptance = Acceptance()
+    acceptance = DraftAcceptance()
     waits = []
     for _ in range(10):
-        acceptance.rest()
+        acceptance.pause()
         assert acceptance.paused
         wait = 1
-        while not acceptance.ready():
+        while not acceptance.should_draft():
             wait += 1
         waits.append(wait)
-        assert acceptance.chance > 0.7  # tries again with hope
+        assert acceptance.acceptance_rate > 0.7  # tries again with hope
     assert waits[:4] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE, 8 * FIRST_PAUSE]
     assert waits[-1] == LONGEST_PAUSE
 
 
 def test_one_failure_after_a_pause_is_enough_to_pause_again() -> None:
-    acceptance = Acceptance()
-    acceptance.rest()
-    while not acceptance.ready():
+    acceptance = DraftAcceptance()
+    acceptance.pause()
+    while not acceptance.should_draft():
         pass
-    acceptance.note(4, 0)
-    acceptance.note(4, 0)
+    acceptance.record(4, 0)
+    acceptance.record(4, 0)
     assert acceptance.paused
 
 
 def test_success_forgets_the_pauses() -> None:
-    acceptance = Acceptance()
+    acceptance = DraftAcceptance()
     for _ in range(6):
-        acceptance.rest()
-    while not acceptance.ready():
+        acceptance.pause()
+    while not acceptance.should_draft():
         pass
-    acceptance.note(4, 4)
-    acceptance.rest()
-    assert [acceptance.ready() for _ in range(FIRST_PAUSE)] == [False] * (FIRST_PAUSE - 1) + [True]
+    acceptance.record(4, 4)
+    acceptance.pause()
+    assert [acceptance.should_draft() for _ in range(FIRST_PAUSE)] == [False] * (FIRST_PAUSE - 1) + [True]
 
 
 def test_no_draft_says_nothing() -> None:
-    acceptance = Acceptance()
-    before = acceptance.chance
-    acceptance.note(0, 0)
-    assert acceptance.chance == before
+    acceptance = DraftAcceptance()
+    before = acceptance.acceptance_rate
+    acceptance.record(0, 0)
+    assert acceptance.acceptance_rate == before

@@ -13,7 +13,7 @@ def run(stops: StopTexts, pieces: list[str]) -> str:
     shown = ""
     for piece in pieces:
         shown += stops.feed(piece)
-        if stops.found:
+        if stops.matched:
             return shown
     return shown + stops.finish()
 
@@ -49,5 +49,5 @@ def test_what_cannot_become_a_stop_comes_at_once() -> None:
     assert stops.feed("a #") == "a "
     assert stops.feed("b ##") == "#b "
     assert stops.feed("# c") == ""
-    assert stops.found == "###"
+    assert stops.matched == "###"
     assert stops.feed("more") == ""

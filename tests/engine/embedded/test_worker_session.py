@@ -157,7 +157,7 @@ def test_deaths_in_a_row_make_it_wait(script: Script) -> None:
 
 
 def test_good_work_makes_up_for_earlier_deaths(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "GOOD_WORK", 0.0)
+    monkeypatch.setattr(client, "RELIABLE_SECONDS", 0.0)
     script("""
         for frame in frames():
             if frame.kind == "load":
