@@ -167,7 +167,7 @@ def read_error(raw: msgspec.Raw) -> HermesError:
 def protocol_error(what: str) -> EngineError:
     """Return the error about bytes that are no frame, or a frame that makes no sense where it came."""
     return EngineError(
-        f"between hermes and its engine's process came {what}.", hint="this is a bug in hermes; please report it."
+        f"between hermes and its child process came {what}.", hint="this is a bug in hermes; please report it."
     )
 
 

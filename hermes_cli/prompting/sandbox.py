@@ -18,8 +18,8 @@ from contextlib import suppress
 from threading import Event, Lock, Thread, stack_size
 from typing import Any
 
+from hermes_cli.child_process import command, pack, read_frames, write_frame
 from hermes_cli.errors import EngineError
-from hermes_cli.platforms import child_python, ending_signals
 
 STACK = 8 << 20  # bytes; the engine's threads have twice as much (engine/embedded/worker.py)
 PATIENCE = 15.0  # seconds by the clock beyond the processor time that is allowed, for a machine that is busy
@@ -31,10 +31,7 @@ RESIDENT_BYTES = 64 << 20  # of the process before it works; 28 MB measured at m
 
 _OUT_OF_TIME = getattr(signal, "SIGPROF", 0)
 
-_PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
-    " from hermes_cli.prompting.sandbox import main; main(*sys.argv[2:])"
-)
+COMMAND = command("hermes_cli.prompting.sandbox")
 
 
 class Sandbox:
@@ -65,13 +62,14 @@ class Sandbox:
         Raises:
             EngineError: the process cannot be started.
         """
-        line = json.dumps([function, arguments, seconds, new_bytes]).encode() + b"\n"
+        # JSON within the frame: templates see lone surrogates and large numbers as they came
+        frame = pack("call", 0, json.dumps([function, arguments, seconds, new_bytes]))
         with self._lock:
             self._out_of_time = False
-            answer = self._answer(line, seconds, new_bytes) if self._process else None
+            answer = self._answer(frame, seconds, new_bytes) if self._process else None
             if answer is None and not self._out_of_time:  # earlier calls may have left it less memory
                 self._process = self._start()
-                answer = self._answer(line, seconds, new_bytes)
+                answer = self._answer(frame, seconds, new_bytes)
             return None if answer is None else answer[0]
 
     def close(self) -> None:
@@ -79,7 +77,7 @@ class Sandbox:
         with self._lock:
             self._end()
 
-    def _answer(self, line: bytes, seconds: float, new_bytes: int) -> list[Any] | None:
+    def _answer(self, frame: bytes, seconds: float, new_bytes: int) -> list[Any] | None:
         """Return the result in a list, None if the process did not survive."""
         assert self._process  # noqa: S101 - for mypy
         over = Event()
@@ -87,7 +85,7 @@ class Sandbox:
         watcher.start()
         answer = None
         try:
-            answer = _exchange(self._process, line)
+            answer = _exchange(self._process, frame)
         finally:
             over.set()
             watcher.join()
@@ -126,13 +124,10 @@ class Sandbox:
             self._process = None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # Isolated, so that neither the environment nor the current folder changes what it imports; without `site` it
-        # starts sooner.
         arguments = json.dumps(sys.path), self._module, self._platform
-        command = (child_python(), "-I", "-S", "-c", _PROGRAM, *arguments)
         try:
             return subprocess.Popen(  # noqa: S603 - this Python
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                (*COMMAND, *arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
         except OSError as error:
             raise EngineError(
@@ -141,33 +136,31 @@ class Sandbox:
             ) from error
 
 
-def _exchange(process: subprocess.Popen[bytes], line: bytes) -> list[Any] | None:
-    """Return what the process answers to a line, None if it ended."""
+def _exchange(process: subprocess.Popen[bytes], frame: bytes) -> list[Any] | None:
+    """Return the answer of the process to a frame, None if it ended."""
     assert process.stdin  # noqa: S101 - for mypy: they are pipes
     assert process.stdout  # noqa: S101 - as above
     try:
-        process.stdin.write(line)
-        process.stdin.flush()
+        write_frame(process.stdin.fileno(), frame)
     except OSError:
         return None
-    answer = process.stdout.readline()
-    return json.loads(answer) if answer.endswith(b"\n") else None
+    answer = next(read_frames(process.stdout.fileno()), None)
+    return json.loads(answer.read(str)) if answer else None
 
 
 # In the process
 
 
-def main(module: str, platform: str) -> None:
-    """Answer one line after the other, until there are no more. Ctrl-C is the parent's business."""
-    for number in ending_signals():
-        signal.signal(number, signal.SIG_IGN)
+def main() -> None:
+    """Answer one call after the other, until there are no more."""
+    _, _, module, platform = sys.argv
     functions = importlib.import_module(module)  # before memory is limited
     prepare = getattr(functions, "prepare_sandbox", None)
     if prepare:
         prepare()
     stack_size(STACK)
-    for line in sys.stdin.buffer:
-        name, arguments, seconds, new_bytes = json.loads(line)
+    for frame in read_frames(0):
+        name, arguments, seconds, new_bytes = json.loads(frame.read(str))
         if platform == "linux":
             _limit_memory(new_bytes)
         results: list[Any] = []
@@ -177,11 +170,10 @@ def main(module: str, platform: str) -> None:
         worker.join()
         _limit_time(0, platform)
         if platform == "linux":
-            _limit_memory(None)  # the next line is read without
+            _limit_memory(None)  # the next call is read without
         if not results:  # out of memory, or deeper than Python goes
             return
-        sys.stdout.write(json.dumps(results) + "\n")
-        sys.stdout.flush()
+        write_frame(1, pack("answer", 0, json.dumps(results)))
 
 
 def _limit_time(seconds: float, platform: str) -> None:

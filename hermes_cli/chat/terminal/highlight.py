@@ -38,7 +38,7 @@ class CodeHighlighter:
     def highlight(self, lines: Sequence[str], leaving: int = 0) -> list[Text]:
         """Return the lines highlighted; the next call is without the first `leaving` of them."""
         if self._lexer is None:
-            return [_plain(line) for line in lines]
+            return [expand_tabs(line) for line in lines]
         start = len(self._context)
         code = self._context + "\n".join(lines)
         edge = start + sum(len(line) + 1 for line in lines[:leaving])
@@ -58,8 +58,8 @@ class CodeHighlighter:
                 self._context += "\n"
         result = [Text.assemble(*pieces) for pieces in highlighted]
         if [line.plain for line in result] != list(lines):  # a lexer that leaves something out
-            return [_plain(line) for line in lines]
-        return [_expanded(line) for line in result]
+            return [expand_tabs(line) for line in lines]
+        return [expand_tabs(line) for line in result]
 
     def _tokens(self, code: str) -> Iterator[tuple[int, Any, str, list[str] | None]]:
         """Yield the start, kind and text of each token, and the lexer's state before it where that is known."""
@@ -92,10 +92,8 @@ def _lex(lexer: RegexLexer, code: str, stack: list[str]) -> Iterator[tuple[int, 
             yield at, kind, value, list(context.stack) if at == context.pos else None
 
 
-def _plain(line: str) -> Text:
-    return _expanded(Text(line))
-
-
-def _expanded(line: Text) -> Text:
-    line.expand_tabs(TAB)
-    return line
+def expand_tabs(line: str | Text) -> Text:
+    """Return a line with blanks for tabs."""
+    text = Text(line) if isinstance(line, str) else line
+    text.expand_tabs(TAB)
+    return text

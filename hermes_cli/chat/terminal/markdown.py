@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from hermes_cli.chat.terminal.highlight import CodeHighlighter
+from hermes_cli.chat.terminal.highlight import CodeHighlighter, expand_tabs
 from hermes_cli.chat.terminal.markdown_blocks import (
     BlockRenderer,
     code_lines,
-    expand_tabs,
     fence_line,
     first_number,
     language,

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
-from hermes_cli.chat.terminal.highlight import CodeHighlighter
+from hermes_cli.chat.terminal.highlight import CodeHighlighter, expand_tabs
 from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
@@ -187,13 +187,6 @@ def wrap_columns(line: Text, width: int) -> list[Text]:
             filled = 0
         filled += columns
     return list(line.divide(cuts))
-
-
-def expand_tabs(line: str) -> Text:
-    """Return a line with blanks for tabs."""
-    text = Text(line)
-    text.expand_tabs(4)
-    return text
 
 
 def _with_margin(mark: Text, lines: Sequence[Text] | Iterator[Text], below: Text) -> Iterator[Text]:

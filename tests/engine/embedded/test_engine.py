@@ -189,7 +189,7 @@ def test_an_error_is_of_one_request_only(script: Script) -> None:
                 await anext(first)
             assert len(await answer(e, "y")) == 1
             assert await e.tokenize("x") == [1, 2]
-            with pytest.raises(EngineError, match="between hermes and its engine's process came"):
+            with pytest.raises(EngineError, match="between hermes and its child process came"):
                 await e.tokenize("x", special=False)
             with pytest.raises(UsageError, match="no token"):
                 await e.detokenize([5])
