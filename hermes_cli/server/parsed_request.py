@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hermes_cli.errors import HermesError
     from hermes_cli.server.errors import ErrorShape, Problem
     from hermes_cli.server.openai.requests import ChatRequest
-    from hermes_cli.server.pool import LoadedModel
+    from hermes_cli.server.pool import ReadyModel
 
     RawPrompt = tuple[str] | tuple[int, ...]
 
@@ -122,7 +122,7 @@ class ParsedRequest:
     prompts: tuple[RawPrompt, ...] = ()
     echo: bool = False
 
-    def turns(self, model: LoadedModel) -> list[TurnRequest]:
+    def turns(self, model: ReadyModel) -> list[TurnRequest]:
         """Return one turn for each choice; each draws with a seed of its own.
 
         Raises:

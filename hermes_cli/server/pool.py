@@ -33,7 +33,7 @@ State = Literal["unloaded", "loading", "ready", "failed"]
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class ReadyModel:
     """A model that stays loaded while a request uses it.
 
     Attributes:
@@ -80,7 +80,7 @@ class _PooledModel:
 
     def __init__(self, planned: ServedModel, engine: Engine) -> None:
         self.planned, self.engine = planned, engine
-        self.loaded: LoadedModel | None = None
+        self.loaded: ReadyModel | None = None
         self.loading: asyncio.Task[None] | None = None
         self.leaving: asyncio.Future[None] | None = None  # another model needs its memory; done when it is unloaded
         self.waiting: set[object] = set()
@@ -147,7 +147,7 @@ class Pool:
     @asynccontextmanager
     async def use(
         self, name: str | None = None, *, keep_alive: float | None = SERVER_KEEP_ALIVE
-    ) -> AsyncGenerator[LoadedModel, None]:
+    ) -> AsyncGenerator[ReadyModel, None]:
         """Load a model and keep it loaded until the end of `async with`.
 
         Args:
@@ -187,7 +187,7 @@ class Pool:
         """
         return _card(self._find(name))
 
-    def loaded(self, name: str | None = None) -> LoadedModel | None:
+    def loaded(self, name: str | None = None) -> ReadyModel | None:
         """Return a model if it is loaded; nothing keeps it so.
 
         Raises:
@@ -227,7 +227,7 @@ class Pool:
         return model
 
     @contextmanager
-    def _holding(self, model: _PooledModel, timeout: float) -> Iterator[Coroutine[Any, Any, LoadedModel]]:
+    def _holding(self, model: _PooledModel, timeout: float) -> Iterator[Coroutine[Any, Any, ReadyModel]]:
         """Count a request as waiting, then as working; what is yielded waits for the model, and has to be awaited."""
         ticket = object()
         model.stop_timer()
@@ -241,7 +241,7 @@ class Pool:
             self._released.set()
             self._start_timer(model)
 
-    async def _ready(self, model: _PooledModel, ticket: object, end: float) -> LoadedModel:
+    async def _ready(self, model: _PooledModel, ticket: object, end: float) -> ReadyModel:
         """Wait for the model, and count the request among those that use it."""
         while ticket not in model.working or model.loaded is None:
             if self._closed:
@@ -288,7 +288,7 @@ class Pool:
             model.loading = None
             self._start_timer(model)
 
-    async def _open(self, model: _PooledModel) -> LoadedModel:
+    async def _open(self, model: _PooledModel) -> ReadyModel:
         """Load a model; if that fails while others hold memory, once more without them."""
         planned, resolved = model.planned, model.planned.model.resolved
         template = resolved.request.template
@@ -301,7 +301,7 @@ class Pool:
             for other in idle:
                 await self._unload(other)
             chat_model = await ChatModel.open(model.engine, known=resolved.known, template=template)
-        return LoadedModel(planned.name, chat_model, chat_model.loaded, planned.think)
+        return ReadyModel(planned.name, chat_model, chat_model.loaded, planned.think)
 
     async def _make_room(self, model: _PooledModel) -> None:
         """Unload models, the least recently used first, until there is room; wait for one that is in use.
@@ -383,7 +383,7 @@ def _card(model: _PooledModel) -> ModelCard:
     )
 
 
-def _capabilities(planned: ServedModel, loaded: LoadedModel | None) -> Capabilities:
+def _capabilities(planned: ServedModel, loaded: ReadyModel | None) -> Capabilities:
     known = planned.model.resolved.known
     tools = loaded.chat_model.choice.format.takes_tools if loaded else known.tools if known else None
     return Capabilities(tools, known.reasoning is not None if known else None)
