@@ -35,11 +35,10 @@ from benchmarks.scenarios import STREAMS, WRITTEN, Measure, Outcome, Scenario
 from benchmarks.sides import Counts, HttpSide, LlamaServer, Load, Piece, Side, Stream, Task, answer
 from hermes_cli import paths
 from hermes_cli.catalog.load import load_catalogue
-from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.generation import ChatModel, Content, Done, Message, TurnRequest
 from hermes_cli.hardware.probe import probe
-from hermes_cli.server.planning import plan_models
+from hermes_cli.server.served_models import plan_models
 from hermes_cli.server.settings import ModelEntry, ServerSettings
 
 ROOMY = STREAMS * 256  # tokens of context with which all chats together have room
@@ -69,9 +68,9 @@ class Bare:
             template=str(self._template),
         )
         settings = ServerSettings(models=(entry,))
-        (offer,) = plan_models(settings, load_catalogue(), probe(measure=False), lambda *_: None, print)
-        self._engine = EmbeddedEngine(offer.path, offer.confirmed.plan, offer.options)
-        self._chatter = await ChatModel.open(self._engine, known=offer.known, template=offer.template)
+        (served,) = plan_models(settings, load_catalogue(), probe(measure=False), print)
+        self._engine, resolved = served.model.engine(), served.model.resolved
+        self._chatter = await ChatModel.open(self._engine, known=resolved.known, template=resolved.request.template)
 
     async def stream(self, task: Task) -> Stream:
         """Pieces, then the counts."""

@@ -14,7 +14,7 @@ from server_rig import Answer, Running, offer, served
 
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.request import GenerationRequest
-from hermes_cli.server.planning import ServedModel
+from hermes_cli.server.served_models import ServedModel
 
 HERMES_3 = next(model for model in shipped_catalogue().models if model.short == "hermes-3:8b")
 HERMES_4 = next(model for model in shipped_catalogue().models if model.short == "hermes-4:14b")

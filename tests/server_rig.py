@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,25 @@ from conftest import HANG, clean_environment
 from fake_engine import FakeEngine
 from starlette.applications import Starlette
 
+from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.protocol import Engine
 from hermes_cli.errors import HermesError
 from hermes_cli.generation import TAGS
+from hermes_cli.models.planned import PlannedModel
+from hermes_cli.models.resolve import ModelRequest, ResolvedModel
 from hermes_cli.planning.fitted_plan import FittedPlan
 from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.server.app import make_app
 from hermes_cli.server.metrics import Metrics
-from hermes_cli.server.planning import ServedModel
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import CountedEngine
 from hermes_cli.server.run import UvicornServer, uvicorn_config
+from hermes_cli.server.served_models import ServedModel
 from hermes_cli.server.settings import ServerSettings
 from hermes_cli.server.sockets import listen, port_of
+from hermes_cli.store.library import ModelFile
 
 
 def offer(
@@ -43,13 +47,15 @@ def offer(
     *aliases: str,
     path: Path = Path("demo.gguf"),
     context: int = 1024,
-    **more: Any,  # noqa: ANN401 - any field
+    known: CatalogModel | None = None,
+    options: EngineOptions | None = None,
+    force: bool = False,
+    **more: Any,  # noqa: ANN401 - any field of ServedModel
 ) -> ServedModel:
-    plan = LoadPlan(ContextSettings(context, 4), threads=1)
-    made = ServedModel(
-        name, aliases, path, None, LoadOverrides(context), FittedPlan(plan, ()), EngineOptions(tags=TAGS)
-    )
-    return replace(made, **more)
+    overrides = LoadOverrides(context, force=force)
+    resolved = ResolvedModel(ModelRequest(name, overrides), ModelFile(name, path), known, overrides)
+    fitted = FittedPlan(LoadPlan(ContextSettings(context, 4), threads=1), ())
+    return ServedModel(name, aliases, PlannedModel(resolved, fitted, options or EngineOptions(tags=TAGS)), **more)
 
 
 async def always(_: ServedModel) -> HermesError | None:

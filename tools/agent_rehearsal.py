@@ -30,7 +30,7 @@ from fake_engine import LOADED, FakeEngine  # noqa: E402 - as above
 from server_rig import offer, served  # noqa: E402 - as above
 
 from hermes_cli.catalog.load import shipped_catalogue  # noqa: E402 - as above
-from hermes_cli.server.planning import AGENT_CONTEXT  # noqa: E402 - as above
+from hermes_cli.server.served_models import AGENT_CONTEXT  # noqa: E402 - as above
 from hermes_cli.server.settings import ServerSettings  # noqa: E402 - as above
 
 if TYPE_CHECKING:

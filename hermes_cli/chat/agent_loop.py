@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.chat.conversation import Conversation
-    from hermes_cli.chat.event_loop import EventLoop
     from hermes_cli.chat.view import View
+    from hermes_cli.event_loop import EventLoop
     from hermes_cli.generation import Event, ToolCall
 
 MAX_ROUNDS = 10

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from hermes_cli.chat.attachments import Attachment
     from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.chat.conversation import Conversation, TurnUsage
-    from hermes_cli.chat.event_loop import EventLoop
     from hermes_cli.chat.sessions.store import CurrentSession
     from hermes_cli.chat.terminal.terminal_view import TerminalView
     from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.console import Console
+    from hermes_cli.event_loop import EventLoop
 
 
 @dataclass

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from hermes_cli.chat.options import ChatOptions
-from hermes_cli.commands.adapters import adapters
+from hermes_cli.commands.chat_arguments import kv_type_named, lora_files, model_and_prompt
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, VerboseOption, console_for
-from hermes_cli.commands.words import model_and_prompt
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import KV_TYPES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hermes_cli.planning.memory import KvType
 
 
 def command(
@@ -187,18 +181,19 @@ def command(
         raise UsageError("--continue and --resume exclude each other.", hint="--resume NAME is enough.")
     if not save and (resume is not None or go_on):
         raise UsageError("--no-save cannot go on with what was saved.", hint="leave --no-save out.")
-    _check_stops(stop or [])
+    if "" in (stop or ()):
+        raise UsageError("--stop is empty.", hint="give a text, or leave --stop out.")
 
     typed, text = model_and_prompt(words or [], named=bool(model or endpoint), console=console)
 
-    from hermes_cli.commands.head_start import Prewarm  # noqa: PLC0415 - arguments are checked before all imports
+    from hermes_cli.models.loader import Prewarm  # noqa: PLC0415 - arguments are checked before all imports
 
-    with Prewarm(engine=not endpoint, verbose=verbose) as start:
+    with Prewarm(engine=not endpoint, verbose=verbose) as prewarm:
         from hermes_cli import paths  # noqa: PLC0415 - while the engine's child gets ready
         from hermes_cli.chat.options import read_schema  # noqa: PLC0415
-        from hermes_cli.commands.chatting import chat  # noqa: PLC0415
-        from hermes_cli.commands.opening import LoadOptions  # noqa: PLC0415
-        from hermes_cli.commands.stage import Wish  # noqa: PLC0415
+        from hermes_cli.commands.open_chat import ChatArguments  # noqa: PLC0415
+        from hermes_cli.commands.run_chat import run_interactive, run_oneshot  # noqa: PLC0415
+        from hermes_cli.models.resolve import ModelRequest  # noqa: PLC0415
 
         numbers: dict[str, Any] = {
             "temperature": temperature,
@@ -218,10 +213,10 @@ def command(
             stops=tuple(stop or ()),
             shift=context_shift,
         )
-        wished = LoadOverrides(context, gpu_layers, _kv_type(kv_type), threads, force=force)
+        overrides = LoadOverrides(context, gpu_layers, kv_type_named(kv_type), threads, force=force)
         prefixes = paths.cache_dir() / "prefixes" if save else None
-        how = LoadOptions(wished, yarn, draft, adapters(lora or []), template, prefixes, verbose)
-        wish = Wish(
+        settings = ModelRequest("", overrides, yarn, draft, lora_files(lora or []), template, prefixes)
+        arguments = ChatArguments(
             model=model or typed,
             endpoint=endpoint,
             resume=resume,
@@ -235,22 +230,7 @@ def command(
             yes=yes,
             hide_thinking=hide_thinking,
         )
-        chat(text, wish, how, console, start)
-
-
-def _check_stops(stops: Sequence[str]) -> None:
-    """Raises UsageError: one would end every answer before it begins."""
-    if "" in stops:
-        raise UsageError("--stop is empty.", hint="give a text, or leave --stop out.")
-
-
-def _kv_type(name: str | None) -> KvType | None:
-    """The type of the KV cache that a name stands for.
-
-    Raises:
-        UsageError: there is no such type.
-    """
-    found = next((kind for kind in KV_TYPES if name and kind == name.lower()), None)
-    if name is not None and found is None:
-        raise UsageError(f"there is no KV cache type {name}.", hint=f"choose one of: {', '.join(KV_TYPES)}")
-    return found
+        if text:
+            run_oneshot(text, arguments, settings, console, prewarm)
+        else:
+            run_interactive(arguments, settings, console, prewarm)

@@ -125,7 +125,7 @@ async def props(request: Request, query: ModelQuery) -> Response:
         },
         "total_slots": card.slots,
         "model_alias": card.name,
-        "model_path": pool.planned(query.model).path.name,
+        "model_path": pool.planned(query.model).model.path.name,
         "chat_template": model.chat_model.choice.format.source if model else "",
         "chat_template_caps": {"supports_tools": bool(card.capabilities.tools)},
         "modalities": {"vision": False, "audio": False},

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 
     from hermes_cli.engine.protocol import Engine, EngineStats, ModelInfo
-    from hermes_cli.server.planning import ServedModel
+    from hermes_cli.server.served_models import ServedModel
 
     CheckRoom = Callable[[ServedModel], Awaitable[HermesError | None]]
 
@@ -125,7 +125,7 @@ class Pool:
         Args:
             models: one at least, the default first; every name stands for one of them.
             engine: makes the engine of a model, which is kept as long as the pool.
-            check_room: returns None if there is memory for one more now, else the error (planning.py asks llama.cpp).
+            check_room: returns None if there is memory for one more now, else the error.
             load_timeout: seconds that `use` waits for a model.
         """
         self._models = {model.name: _PooledModel(model, engine(model)) for model in models}
@@ -305,16 +305,17 @@ class Pool:
 
     async def _open(self, model: _PooledModel) -> LoadedModel:
         """Load a model; if that fails while others hold memory, once more without them."""
-        planned = model.planned
+        planned, resolved = model.planned, model.planned.model.resolved
+        template = resolved.request.template
         try:
-            chat_model = await ChatModel.open(model.engine, known=planned.known, template=planned.template)
+            chat_model = await ChatModel.open(model.engine, known=resolved.known, template=template)
         except EngineError:
             idle = [other for other in self._models.values() if other.idle]
             if not idle:
                 raise
             for other in idle:
                 await self._unload(other)
-            chat_model = await ChatModel.open(model.engine, known=planned.known, template=planned.template)
+            chat_model = await ChatModel.open(model.engine, known=resolved.known, template=template)
         return LoadedModel(planned.name, chat_model, chat_model.loaded, planned.think)
 
     async def _make_room(self, model: _PooledModel) -> None:
@@ -387,18 +388,18 @@ def _card(model: _PooledModel) -> ModelCard:
         name=planned.name,
         aliases=planned.aliases,
         state=model.state,
-        context_length=loaded.info.context if loaded else planned.context,
+        context_length=loaded.info.context if loaded else planned.model.context,
         capabilities=_capabilities(planned, loaded),
         created=planned.created,
         size=planned.size,
         quantization=planned.quantization,
         parameters=loaded.info.parameters if loaded else None,
-        slots=planned.confirmed.plan.settings.slots,
+        slots=planned.model.fitted.plan.settings.slots,
     )
 
 
 def _capabilities(planned: ServedModel, loaded: LoadedModel | None) -> Capabilities:
-    known = planned.known
+    known = planned.model.resolved.known
     tools = loaded.chat_model.choice.format.takes_tools if loaded else known.tools if known else None
     return Capabilities(tools, known.reasoning is not None if known else None)
 

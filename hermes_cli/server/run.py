@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from hermes_cli.engine.protocol import Engine
-    from hermes_cli.server.planning import ServedModel
     from hermes_cli.server.pool import CheckRoom
+    from hermes_cli.server.served_models import ServedModel
     from hermes_cli.server.settings import ServerSettings
 
 HEAD_BYTES = 64 << 10  # of a request's first line and headers together

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from hermes_cli.chat.context_usage import INSTRUCTION, KEPT_QUESTIONS, compactable, context_usage, summarize
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
+from hermes_cli.event_loop import EventLoop
 from hermes_cli.prompting.messages import Message, ToolCall
 
 SMALL = replace(LOADED, context=1024)

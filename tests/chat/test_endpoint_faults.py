@@ -34,11 +34,11 @@ from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.endpoint import http_client
 from hermes_cli.chat.endpoint.address import read_address
 from hermes_cli.chat.endpoint.endpoint_backend import EndpointBackend, connect
-from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.chat.view import PlainView
 from hermes_cli.console import Console
 from hermes_cli.errors import ContextFullError, NetworkError
+from hermes_cli.event_loop import EventLoop
 from hermes_cli.prompting.messages import Content
 
 

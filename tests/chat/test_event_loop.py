@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from chat_rig import Interrupted, sigint_raises
 
-from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.errors import EngineError
+from hermes_cli.event_loop import EventLoop
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,11 @@ from fake_engine import Script
 
 from hermes_cli.chat.agent_loop import AgentLoop
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.chat.view import SHOWN_CHARACTERS, PlainView
 from hermes_cli.console import Console
 from hermes_cli.engine.protocol import Done
+from hermes_cli.event_loop import EventLoop
 from hermes_cli.prompting.families import HERMES_4
 
 

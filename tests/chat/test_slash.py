@@ -18,7 +18,6 @@ from terminal_rig import ScreenFile
 from hermes_cli.chat.agent_loop import AgentLoop
 from hermes_cli.chat.backend import LocalBackend
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.event_loop import EventLoop
 from hermes_cli.chat.repl import handle_line, status_line
 from hermes_cli.chat.repl_context import ReplContext
 from hermes_cli.chat.sessions.store import CurrentSession
@@ -28,6 +27,7 @@ from hermes_cli.chat.terminal.terminal_view import TerminalView
 from hermes_cli.chat.tools.toolbox import Consent, Toolbox
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
+from hermes_cli.event_loop import EventLoop
 from hermes_cli.prompting.families import CHATML, HERMES_4, Family
 
 SCRIPTS: tuple[Script, ...] = (["One."], ["Two."], ["Three."], ["Four."])

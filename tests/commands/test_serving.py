@@ -14,7 +14,7 @@ from hub_cache import HubCache
 
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.variants import Variant, variants
-from hermes_cli.commands.serving import best_entry
+from hermes_cli.commands.serving import default_entry
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.hardware.machine import Machine
@@ -48,7 +48,7 @@ def put(cache: HubCache, *names: str) -> None:
 
 
 def chosen(ram: float, **settings: Any) -> ModelEntry:  # noqa: ANN401 - any setting
-    return best_entry(ServerSettings(**settings), CATALOGUE, machine(ram), Console(Voice.QUIET, out=io.StringIO()))
+    return default_entry(ServerSettings(**settings), CATALOGUE, machine(ram), Console(Voice.QUIET, out=io.StringIO()))
 
 
 @pytest.mark.parametrize("ram", [64, 24, 4])

@@ -14,17 +14,17 @@ from fake_engine import FakeEngine
 from prometheus_client.parser import text_string_to_metric_families
 from server_rig import Running, offer, served
 
-from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.llama import LlamaModel
+from hermes_cli.engine.protocol import Engine
 from hermes_cli.errors import DoesNotFitError, HermesError
-from hermes_cli.server.planning import ServedModel
+from hermes_cli.server.served_models import ServedModel
 from hermes_cli.server.settings import ServerSettings
 
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}}
 
 
-def worker(one: ServedModel) -> EmbeddedEngine:
-    return EmbeddedEngine(one.path, one.confirmed.plan, one.options)
+def worker(one: ServedModel) -> Engine:
+    return one.model.engine()
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +168,9 @@ def test_control_tokens_in_content_stay_letters(demo: Running, demo_model: Llama
 
 
 def test_two_real_models_take_turns_in_memory_that_check_room_for_one(demo_path: Path) -> None:
-    made: list[EmbeddedEngine] = []
+    made: list[Engine] = []
 
-    def engine(one: ServedModel) -> EmbeddedEngine:
+    def engine(one: ServedModel) -> Engine:
         made.append(worker(one))
         return made[-1]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -14,8 +15,8 @@ from server_rig import offer
 
 from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, NotFoundError, NotReadyError
-from hermes_cli.server.planning import ServedModel
 from hermes_cli.server.pool import Pool
+from hermes_cli.server.served_models import ServedModel
 
 T = TypeVar("T")
 FULL = DoesNotFitError("it does not fit.", hint="end other programs.")
@@ -36,7 +37,20 @@ class JumpingClock(selectors.DefaultSelector):
     def loop(self) -> asyncio.AbstractEventLoop:
         made = asyncio.SelectorEventLoop(self)
         made.time = lambda: self.now  # type: ignore[method-assign]
+        made.set_default_executor(AtOnce())  # a thread would not see the clock jump
         return made
+
+
+class AtOnce(ThreadPoolExecutor):
+    """Runs everything where it is submitted."""
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401 - any
+        future: Future[T] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - it belongs to who waits
+            future.set_exception(error)
+        return future
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -66,7 +80,7 @@ class House:
     ) -> None:
         offers = [one if isinstance(one, ServedModel) else offer(one) for one in names]
         self.engines: dict[str, FakeEngine] = {
-            one.name: engines.get(one.name) or FakeEngine(["hi"], loaded=replace(LOADED, context=one.context))
+            one.name: engines.get(one.name) or FakeEngine(["hi"], loaded=replace(LOADED, context=one.model.context))
             for one in offers
         }
         self.room, self.asked = room, 0
@@ -233,7 +247,7 @@ def test_where_nothing_can_leave_the_refusal_says_why() -> None:
 
 def test_a_model_that_is_forced_is_loaded_when_nobody_else_is_left() -> None:
     async def story() -> list[str]:
-        house = House("a", offer("b", forced=True), room=1)
+        house = House("a", offer("b", force=True), room=1)
         await house.touch("a")
         house.room = 0
         await house.touch("b")

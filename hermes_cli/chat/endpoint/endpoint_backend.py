@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from hermes_cli.chat.endpoint.address import EndpointAddress
     from hermes_cli.chat.endpoint.probe import EndpointModel
-    from hermes_cli.chat.event_loop import EventLoop
     from hermes_cli.chat.options import ChatOptions
+    from hermes_cli.event_loop import EventLoop
     from hermes_cli.generation import Event, Message
 
 _COUNTS_TOKENS = {"hermes", "llama.cpp", "vllm"}  # kinds of servers with routes for it

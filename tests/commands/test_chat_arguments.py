@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.commands.adapters import adapters
+from hermes_cli.commands.chat_arguments import lora_files
 from hermes_cli.engine.embedded.options import LoraFile
 from hermes_cli.errors import NotFoundError, UsageError
 
@@ -21,7 +21,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_scale_is_one_unless_given(file: Path) -> None:
-    assert adapters([str(file), f"{file}:0.5", f"{file}:-2"]) == (
+    assert lora_files([str(file), f"{file}:0.5", f"{file}:-2"]) == (
         LoraFile(file),
         LoraFile(file, 0.5),
         LoraFile(file, -2),
@@ -31,16 +31,16 @@ def test_the_scale_is_one_unless_given(file: Path) -> None:
 def test_a_name_may_have_a_colon(tmp_path: Path) -> None:
     path = tmp_path / "a:0.5"
     path.touch()
-    assert adapters([str(path), f"{path}:0.25"]) == (LoraFile(path), LoraFile(path, 0.25))
+    assert lora_files([str(path), f"{path}:0.25"]) == (LoraFile(path), LoraFile(path, 0.25))
 
 
 @pytest.mark.parametrize("scale", ["", "half", "nan", "inf"])
 def test_a_scale_that_is_no_number_is_refused(file: Path, scale: str) -> None:
     with pytest.raises(UsageError, match="is no number"):
-        adapters([f"{file}:{scale}"])
+        lora_files([f"{file}:{scale}"])
 
 
 @given(st.sampled_from(["", ".", "~0", "no.gguf", "no.gguf:0.5", "x" * 5000]) | st.text())
 def test_what_is_no_file_is_refused(given: str) -> None:
     with pytest.raises(NotFoundError, match="there is no such file"):
-        adapters([given])
+        lora_files([given])

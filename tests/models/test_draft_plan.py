@@ -13,12 +13,14 @@ from hub_cache import HubCache
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.catalog.variants import variants
-from hermes_cli.commands.drafting import draft_for
 from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import DraftPlan
 from hermes_cli.errors import DoesNotFitError, ExitCode
+from hermes_cli.models.planned import draft_plan
+from hermes_cli.models.resolve import ModelRequest, ResolvedModel
 from hermes_cli.planning.fitted_plan import RAM, FittedPlan
 from hermes_cli.planning.load_plan import LoadOverrides
+from hermes_cli.store.library import ModelFile
 
 WHO = "Who are you?"
 
@@ -83,7 +85,9 @@ def test_auto_leaves_out_what_does_not_fit(cache: HubCache, demo_path: Path, mon
     notes: list[str] = []
 
     def draft(wanted: str, confirmed: FittedPlan) -> DraftPlan | None:
-        return draft_for(wanted, known("hermes-3:8b"), shipped_catalogue(), LoadOverrides(), confirmed, notes.append)
+        request = ModelRequest("hermes-3:8b", draft=wanted)
+        resolved = ResolvedModel(request, ModelFile("large", demo_path), known("hermes-3:8b"), LoadOverrides())
+        return draft_plan(resolved, confirmed, shipped_catalogue(), notes.append)
 
     found = draft("auto", check_fit(demo_path, LoadOverrides()))
     assert found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +15,11 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.embedded.options import DraftPlan, EngineOptions
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
+from hermes_cli.models.planned import memory_fault
 from hermes_cli.planning.fitted_plan import RAM, FittedPlan, MemoryUse, remaining_machine
-from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import MemoryBreakdown
 from hermes_cli.server.config import Given, resolve
-from hermes_cli.server.planning import ServedModel, check_room, plan_models
+from hermes_cli.server.served_models import ServedModel, plan_models
 
 MIB = 1 << 20
 CATALOGUE = shipped_catalogue()
@@ -39,8 +38,7 @@ def lined_up(*models: Any, on: Machine | None = None, **settings: Any) -> tuple[
     said: list[str] = []
     told = {"models": list(models), **settings}
     resolved = resolve({}, {name: Given(value, "serve.yaml") for name, value in told.items()}).settings
-    draft = DraftPlan(Path("draft.gguf"), offer().confirmed.plan)
-    return plan_models(resolved, CATALOGUE, on or machine(), lambda *_: draft, said.append), said
+    return plan_models(resolved, CATALOGUE, on or machine(), said.append), said
 
 
 def copies(folder: Path, demo: Path, *names: str) -> list[str]:
@@ -49,11 +47,11 @@ def copies(folder: Path, demo: Path, *names: str) -> list[str]:
 
 def test_the_demo_as_it_is_planned_by_default() -> None:
     (demo,), said = lined_up("demo")
-    assert (demo.name, demo.aliases, demo.context, demo.confirmed.plan.settings.slots) == ("demo", (), 1024, 4)
-    assert (demo.quantization, demo.known, demo.think, demo.idle_seconds) == ("Q8_0", None, None, None)
+    assert (demo.name, demo.aliases, demo.model.context, demo.model.fitted.plan.settings.slots) == ("demo", (), 1024, 4)
+    assert (demo.quantization, demo.model.resolved.known, demo.think, demo.idle_seconds) == ("Q8_0", None, None, None)
     assert demo.size == CATALOGUE.demo.bytes
-    assert demo.options.max_queue == 256
-    assert "<tool_call>" in demo.options.tags
+    assert demo.model.options.max_queue == 256
+    assert "<tool_call>" in demo.model.options.tags
     assert said == []
 
 
@@ -69,14 +67,16 @@ def test_what_an_entry_says_is_what_is_planned(tmp_path: Path, demo_path: Path) 
         "threads": 1,
         "think": True,
         "keep_alive": "5m",
-        "draft": "auto",
+        "draft": "demo",
     }
     (one,), _ = lined_up(entry, max_queue=3)
-    plan = one.confirmed.plan
+    plan = one.model.fitted.plan
     assert (one.name, one.aliases, one.think, one.idle_seconds) == ("hermes", ("main", "gpt-4o"), True, 300)
     assert (plan.settings.context, plan.settings.slots, plan.settings.k_type) == (512, 2, "q8_0")
     assert (plan.settings.micro_batch, plan.threads) == (64, 1)
-    assert (one.options.max_queue, one.options.draft and one.options.draft.path.name) == (3, "draft.gguf")
+    assert one.model.options.max_queue == 3
+    assert one.model.options.draft
+    assert one.model.options.draft.path.name == "demo.gguf"
 
 
 def test_a_file_goes_by_its_name_and_never_by_its_path(tmp_path: Path, demo_path: Path) -> None:
@@ -85,24 +85,24 @@ def test_a_file_goes_by_its_name_and_never_by_its_path(tmp_path: Path, demo_path
 
 
 def test_models_that_fit_together_are_planned_beside_each_other(tmp_path: Path, demo_path: Path) -> None:
-    alone = lined_up("demo")[0][0].confirmed.total.total / MIB
+    alone = lined_up("demo")[0][0].model.fitted.total.total / MIB
     offers, said = lined_up(*copies(tmp_path, demo_path, "a", "b"), on=machine(2 * alone + 1))
-    assert [(one.name, one.context) for one in offers] == [("a", 1024), ("b", 1024)]
+    assert [(one.name, one.model.context) for one in offers] == [("a", 1024), ("b", 1024)]
     assert said == []
 
 
 def test_the_first_gets_what_the_others_leave(tmp_path: Path, demo_path: Path) -> None:
-    alone = lined_up("demo")[0][0].confirmed.total.total / MIB
+    alone = lined_up("demo")[0][0].model.fitted.total.total / MIB
     offers, said = lined_up(*copies(tmp_path, demo_path, "a", "b"), on=machine(2 * alone - 0.5))
-    assert [(one.name, one.context) for one in offers] == [("a", 512), ("b", 1024)]
-    assert "context 512 instead of 1,024" in offers[0].confirmed.note
+    assert [(one.name, one.model.context) for one in offers] == [("a", 512), ("b", 1024)]
+    assert "context 512 instead of 1,024" in offers[0].model.fitted.note
     assert said == []
 
 
 def test_models_that_do_not_fit_together_take_turns(tmp_path: Path, demo_path: Path) -> None:
-    alone = lined_up("demo")[0][0].confirmed.total.total / MIB
+    alone = lined_up("demo")[0][0].model.fitted.total.total / MIB
     offers, said = lined_up(*copies(tmp_path, demo_path, "a", "b"), on=machine(1.2 * alone))
-    assert [one.context for one in offers] == [1024, 1024]
+    assert [one.model.context for one in offers] == [1024, 1024]
     assert said == ["these models do not fit into memory together: they take turns, as they are asked for"]
 
 
@@ -111,7 +111,7 @@ def test_a_model_that_does_not_fit_alone_is_refused() -> None:
         lined_up("demo", on=machine(10))
     (forced,), _ = lined_up({"model": "demo", "force": True}, on=machine(10))
     assert forced.forced
-    assert "because of --force" in forced.confirmed.note
+    assert "because of --force" in forced.model.fitted.note
 
 
 def test_a_server_offers_the_longest_context_that_fits(tmp_path: Path) -> None:
@@ -120,14 +120,14 @@ def test_a_server_offers_the_longest_context_that_fits(tmp_path: Path) -> None:
     write_skeleton(tmp_path / "three.gguf", model.architecture, model.context.trained, "Q4_K_M")
     (roomy,), _ = lined_up(str(tmp_path / "three.gguf"))
     (tight,), _ = lined_up(str(tmp_path / "three.gguf"), on=machine(8 * 1024))
-    assert (roomy.context, tight.context) == (131_072, 32_768)
+    assert (roomy.model.context, tight.model.context) == (131_072, 32_768)
 
 
 def test_for_an_agent_there_is_enough_context_or_a_refusal(tmp_path: Path) -> None:
     model = MODELS["hermes-3:3b"]
     write_skeleton(tmp_path / "three.gguf", model.architecture, model.context.trained, "Q4_K_M")
     (enough,), _ = lined_up(str(tmp_path / "three.gguf"), on=machine(11 * 1024), for_agent=True)
-    assert enough.context == 65_536
+    assert enough.model.context == 65_536
     with pytest.raises(DoesNotFitError) as error:
         lined_up(str(tmp_path / "three.gguf"), on=machine(8 * 1024), for_agent=True)
     assert "with 65,536 tokens of context it needs" in error.value.message
@@ -155,7 +155,7 @@ def test_only_the_first_model_has_to_suit_the_agent(tmp_path: Path) -> None:
     model = MODELS["hermes-3:3b"]
     write_skeleton(tmp_path / "three.gguf", model.architecture, model.context.trained, "Q4_K_M")
     offers, _ = lined_up(str(tmp_path / "three.gguf"), "demo", for_agent=True)
-    assert [one.context for one in offers] == [131_072, 1024]
+    assert [one.model.context for one in offers] == [131_072, 1024]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_what_cannot_be_served_is_told_before_anything_is_loaded(
 
 def test_what_is_left_of_a_machine() -> None:
     taken = FittedPlan(
-        offer().confirmed.plan,
+        offer().model.fitted.plan,
         (MemoryUse(RAM, MemoryBreakdown(weights=3 * MIB), 0), MemoryUse("Card", MemoryBreakdown(kv_cache=5 * MIB), 0)),
     )
     left = remaining_machine(machine(10, 20), taken)
@@ -193,18 +193,16 @@ def test_what_is_left_of_a_machine() -> None:
 
 
 def test_room_is_asked_of_llama_cpp(demo_path: Path) -> None:
-    fits = offer(path=demo_path, loading=LoadOverrides(1024, 0, slots=4, force=True))
-    assert asyncio.run(check_room(fits)) is None
-    drafted = replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.confirmed.plan)))
-    assert asyncio.run(check_room(drafted)) is None
+    fits = offer(path=demo_path, force=True).model
+    assert memory_fault(fits) is None
+    drafted = replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.fitted.plan)))
+    assert memory_fault(drafted) is None
 
 
 def test_where_there_is_no_room_both_numbers_are_told(demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hermes_cli.server.planning.probe", lambda **_: machine(320))
-    fits = offer(path=demo_path, loading=LoadOverrides(1024, 0, slots=4, force=True))
-    assert asyncio.run(check_room(fits)) is None
-    error = asyncio.run(
-        check_room(replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.confirmed.plan))))
-    )
+    monkeypatch.setattr("hermes_cli.models.planned.probe", lambda **_: machine(320))
+    fits = offer(path=demo_path, force=True).model
+    assert memory_fault(fits) is None
+    error = memory_fault(replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.fitted.plan))))
     assert error
     assert "demo does not fit: it needs 0.16 GiB in RAM, where 0.15 GiB are free." in error.message

@@ -1,0 +1,173 @@
+"""Loads a model for a program that waits for it, with as much as possible done side by side.
+
+A process for the engine is started before anything else (most of the time until the first word is imports). It makes
+the dry runs, then loads; the program imports and asks meanwhile.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hermes_cli.engine.embedded.child import Child
+from hermes_cli.errors import HermesError
+from hermes_cli.event_loop import EventLoop
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterator
+    from typing import Self
+
+    from hermes_cli.catalog.models import Catalogue
+    from hermes_cli.console import Console
+    from hermes_cli.generation import ChatModel
+    from hermes_cli.models.planned import PlannedModel
+    from hermes_cli.models.resolve import ModelRequest
+
+    Recommend = Callable[[ModelRequest, Catalogue], ModelRequest]
+
+
+class Prewarm:
+    """An event loop, and a child that gets ready to be an engine; to be used in `with`, which ends both."""
+
+    def __init__(self, *, engine: bool, verbose: bool) -> None:
+        """Start nothing yet.
+
+        Args:
+            engine: start a child.
+            verbose: show the child's log.
+        """
+        self.event_loop = EventLoop()
+        self.verbose = verbose
+        self._engine = engine
+        self._starting: asyncio.Task[Child] | None = None
+
+    def child(self) -> Child:
+        """Return the child that runs, or a new one if it has ended; `take` it, or it is ended here.
+
+        Raises:
+            EngineError: no process can be started.
+        """
+        child = self.event_loop.run(self._starting or self._start())
+        return child if child.usable else self.event_loop.run(self._start())
+
+    def take(self) -> Child:
+        """Return the child, which belongs to the caller then."""
+        child, self._starting = self.child(), None
+        return child
+
+    def _start(self) -> asyncio.Task[Child]:
+        self._starting = self.event_loop.begin(Child.start(verbose=self.verbose))
+        return self._starting
+
+    def __enter__(self) -> Self:
+        self.event_loop.__enter__()
+        if self._engine:
+            self._start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            if self._starting:
+                self.event_loop.run(_end(self._starting))
+        finally:
+            self.event_loop.__exit__(*error)
+
+
+async def _end(starting: asyncio.Task[Child]) -> None:
+    """End a child that nobody needs; one that could not be started has ended."""
+    with suppress(HermesError):
+        child = await starting
+        child.kill()
+        await child.gone()
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that answers; its engine belongs to whoever gets it."""
+
+    model: ChatModel
+    planned: PlannedModel
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What `--json` tells of it; memory in bytes."""
+        fitted = self.planned.fitted
+        return {
+            "context_length": self.model.loaded.context,
+            "gpu_layers": fitted.gpu_layers,
+            "draft": self.model.loaded.draft or None,
+            "memory_bytes": {**asdict(fitted.total), "total": fitted.total.total},
+        }
+
+
+class ModelLoader:
+    """Loads models, one after the other, all with the same settings."""
+
+    def __init__(self, settings: ModelRequest, console: Console, prewarm: Prewarm, recommend: Recommend) -> None:
+        """Load nothing yet.
+
+        Args:
+            settings: of every model; the name is not looked at.
+            console: shows progress and notes.
+            prewarm: has the event loop and the child.
+            recommend: puts the best model in where none is named.
+        """
+        self._settings, self._console, self._prewarm, self._recommend = settings, console, prewarm, recommend
+
+    @contextmanager
+    def begin(self, name: str | None) -> Iterator[Callable[[], LoadedModel]]:
+        """Begin to load a model; the yielded function does the rest, as long as the context is open.
+
+        Args:
+            name: as `hermes list` shows it, or a path; None is the best that is installed.
+
+        Raises:
+            NotFoundError: it is not on this disk.
+            DoesNotFitError: there is too little memory; the hint names what would fit.
+            HermesError: a file cannot be read, or llama.cpp refuses it.
+        """
+        from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - the child is on its way by now
+        from hermes_cli.engine.embedded.fit_check import FitCheck  # noqa: PLC0415
+        from hermes_cli.models.resolve import resolve  # noqa: PLC0415
+
+        catalogue = load_catalogue()
+        named = replace(self._settings, name=name or "")
+        resolved = resolve(named if name else self._recommend(named, catalogue), catalogue)
+        child = self._prewarm.child()
+        check = FitCheck(child, resolved.file.path, resolved.overrides)
+
+        def finish() -> LoadedModel:
+            from hermes_cli.models.planned import planned  # noqa: PLC0415 - while the child works
+
+            with self._console.working(f"loading {resolved.file.name}"):
+                fitted = self._prewarm.event_loop.run(check.result())
+                model = planned(resolved, fitted, catalogue, self._console.note)
+            if fitted.note:
+                self._console.note(fitted.note)
+            return self._load(model)
+
+        try:
+            yield finish
+        except BaseException:
+            child.kill()  # it may still work on the check
+            raise
+
+    def _load(self, planned: PlannedModel) -> LoadedModel:
+        loop, resolved = self._prewarm.event_loop, planned.resolved
+        with self._console.working(f"loading {planned.name}") as show:
+
+            def progress(part: float) -> None:
+                show(f"loading {planned.name}: {part:.0%}")
+
+            engine = planned.engine(verbose=self._prewarm.verbose, progress=progress, child=self._prewarm.take())
+            try:
+                loading = loop.begin(engine.load())
+                from hermes_cli.generation import ChatModel  # noqa: PLC0415 - while the engine loads
+
+                model = ChatModel(engine, loop.run(loading), known=resolved.known, template=resolved.request.template)
+            except BaseException:
+                loop.run(engine.close())
+                raise
+        return LoadedModel(model, planned)

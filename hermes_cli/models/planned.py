@@ -1,0 +1,219 @@
+"""Plans for models that are to be loaded: confirmed by llama.cpp's dry run, draft models among them.
+
+Several models are planned so that all of them fit beside each other, if they can: those after the first are content
+with the context of a chat, and the first gets the memory that is left. If they cannot, each is planned as if it were
+alone, and they take turns.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hermes_cli.catalog.names import CatalogueReference, ModelNames
+from hermes_cli.engine.embedded.options import DraftPlan, EngineOptions
+from hermes_cli.errors import DoesNotFitError, EngineError, NotFoundError, UsageError
+from hermes_cli.hardware.probe import probe
+from hermes_cli.models.resolve import DRAFT_AUTO, DRAFT_OFF
+from hermes_cli.planning.fitted_plan import remaining_machine
+from hermes_cli.planning.load_plan import LoadOverrides
+from hermes_cli.prompting.turn_grammar import TAGS
+from hermes_cli.store.library import find
+from hermes_cli.units import GIB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
+    from hermes_cli.engine.embedded.child import Child
+    from hermes_cli.engine.protocol import Engine
+    from hermes_cli.errors import HermesError
+    from hermes_cli.hardware.machine import Machine
+    from hermes_cli.models.resolve import ResolvedModel
+    from hermes_cli.planning.fitted_plan import FittedPlan
+    from hermes_cli.planning.load_plan import LoadPlan
+    from hermes_cli.store.library import ModelFile
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A model that is ready to be loaded.
+
+    Attributes:
+        resolved: its file and settings.
+        fitted: the plan, and the memory that it needs.
+        options: of its engine.
+    """
+
+    resolved: ResolvedModel
+    fitted: FittedPlan
+    options: EngineOptions
+
+    @property
+    def name(self) -> str:
+        """As it is shown."""
+        return self.resolved.file.name
+
+    @property
+    def path(self) -> Path:
+        """Path of its file, or of its first shard."""
+        return self.resolved.file.path
+
+    @property
+    def context(self) -> int:
+        """Tokens that one request can use."""
+        return self.fitted.plan.settings.context
+
+    def engine(
+        self, *, verbose: bool = False, progress: Callable[[float], None] = lambda _: None, child: Child | None = None
+    ) -> Engine:
+        """Make the engine; it loads the model when it is asked to.
+
+        Args:
+            verbose: show llama.cpp's log on standard error.
+            progress: gets the part that is loaded, from 0 to 1.
+            child: a child process that is ready to load.
+        """
+        from hermes_cli.engine.embedded.engine import EmbeddedEngine  # noqa: PLC0415 - asyncio's subprocesses
+
+        options = replace(self.options, verbose=verbose)
+        return EmbeddedEngine(self.path, self.fitted.plan, options, progress=progress, child=child)
+
+
+def planned(
+    resolved: ResolvedModel,
+    fitted: FittedPlan,
+    catalogue: Catalogue,
+    note: Callable[[str], None],
+    options: EngineOptions | None = None,
+) -> PlannedModel:
+    """Add the draft model and the engine's options to a plan.
+
+    Args:
+        resolved: the model.
+        fitted: its plan.
+        catalogue: where draft models are looked up.
+        note: is told why `auto` finds no draft model.
+        options: of its engine; tags, adapters, draft model and prefixes are put in.
+
+    Raises:
+        HermesError: the draft model that is named is not here, cannot be read or does not fit.
+    """
+    request = resolved.request
+    options = replace(
+        options or EngineOptions(),
+        tags=TAGS,
+        adapters=request.adapters,
+        draft=draft_plan(resolved, fitted, catalogue, note),
+        prefixes=request.prefixes,
+    )
+    return PlannedModel(resolved, fitted, options)
+
+
+def fit_all(models: Sequence[ResolvedModel], machine: Machine, note: Callable[[str], None]) -> list[FittedPlan]:
+    """Return a plan for each model, such that all fit beside each other; else each as if it were alone.
+
+    Raises:
+        DoesNotFitError: one does not fit, even alone.
+        HermesError: a file cannot be read, or llama.cpp refuses it.
+    """
+    from hermes_cli.engine.embedded.fit_check import check_fit  # noqa: PLC0415 - asyncio
+
+    first, *others = models
+    if others:
+        with suppress(DoesNotFitError):
+            return _beside(first, others, machine)
+        note("these models do not fit into memory together: they take turns, as they are asked for")
+    return [check_fit(model.file.path, model.overrides, machine) for model in models]
+
+
+def _beside(first: ResolvedModel, others: Sequence[ResolvedModel], machine: Machine) -> list[FittedPlan]:
+    from hermes_cli.engine.embedded.fit_check import check_fit  # noqa: PLC0415 - as above
+
+    fitted: list[FittedPlan] = []
+    for model in others:
+        modest = replace(model.overrides, longest=False, force=False)
+        fitted.append(check_fit(model.file.path, modest, machine))
+        machine = remaining_machine(machine, fitted[-1])
+    return [check_fit(first.file.path, replace(first.overrides, force=False), machine), *fitted]
+
+
+def memory_fault(model: PlannedModel) -> HermesError | None:
+    """Return what keeps a planned model from being loaded now, None if there is memory for it."""
+    from hermes_cli.engine.embedded.fit_check import check_fit  # noqa: PLC0415 - as above
+
+    machine = probe(measure=False)
+    plan = model.fitted.plan
+    overrides = replace(
+        model.resolved.overrides, context=model.context, gpu_layers=plan.gpu_layers, force=True, least=0
+    )
+    fitted = check_fit(model.path, overrides, machine)
+    if not fitted.places:
+        return EngineError(f"llama.cpp cannot load {model.name}: {fitted.note}.", hint="start the server with -v.")
+    places = fitted.places
+    if draft := model.options.draft:
+        places += check_fit(draft.path, _exactly(draft.plan), remaining_machine(machine, fitted)).places
+    short = max(places, key=lambda place: place.missing)
+    if not short.missing:
+        return None
+    return DoesNotFitError(
+        f"{model.name} does not fit: it needs {short.part.total / GIB:.2f} GiB {short.where}, "
+        f"where {short.room / GIB:.2f} GiB are free.",
+        hint="end other programs that use this memory, or start the server with a shorter --context.",
+    )
+
+
+def _exactly(plan: LoadPlan) -> LoadOverrides:
+    """Return the overrides that lead to exactly this plan, whether it fits or not."""
+    settings = plan.settings
+    return LoadOverrides(settings.context, plan.gpu_layers, settings.k_type, plan.threads, settings.slots, force=True)
+
+
+def draft_plan(
+    resolved: ResolvedModel, fitted: FittedPlan, catalogue: Catalogue, note: Callable[[str], None]
+) -> DraftPlan | None:
+    """Return the draft model of a request, planned for the memory that the large model leaves; None for none.
+
+    Raises:
+        HermesError: the one that is named is not here, cannot be read or does not fit.
+    """
+    wanted = resolved.request.draft
+    if wanted == DRAFT_OFF:
+        return None
+    if wanted != DRAFT_AUTO:
+        return _fit_draft(find(ModelNames(catalogue).parse(wanted), catalogue), resolved.overrides, fitted)
+    from hermes_cli.planning.recommend import draft_candidates  # noqa: PLC0415 - only where one is wanted
+
+    candidates = draft_candidates(resolved.known, catalogue) if resolved.known else ()
+    file = next(filter(None, (_installed(model, catalogue) for model in candidates)), None)
+    if file is None:
+        fetch = f"hermes pull {candidates[0].short} gets one" if candidates else "the catalogue knows of none"
+        note(f"no draft model for this one is installed; {fetch}")
+        return None
+    try:
+        return _fit_draft(file, replace(resolved.overrides, force=False), fitted)
+    except DoesNotFitError:
+        note(f"{file.name} is not used as a draft model: there is no memory left for it")
+        return None
+
+
+def _installed(model: CatalogModel, catalogue: Catalogue) -> ModelFile | None:
+    try:
+        return find(CatalogueReference(model), catalogue)
+    except NotFoundError:
+        return None
+
+
+def _fit_draft(file: ModelFile, overrides: LoadOverrides, fitted: FittedPlan) -> DraftPlan:
+    """Plan a draft model with the context of the large one, or with all that it was trained for."""
+    from hermes_cli.engine.embedded.fit_check import check_fit  # noqa: PLC0415 - as above
+
+    rest = remaining_machine(probe(measure=False), fitted)
+    overrides = replace(overrides, context=fitted.plan.settings.context, gpu_layers=None, yarn=None)
+    try:
+        draft = check_fit(file.path, overrides, rest)
+    except UsageError:
+        draft = check_fit(file.path, replace(overrides, context=None, longest=True), rest)
+    return DraftPlan(file.path, draft.plan, draft.total.total)

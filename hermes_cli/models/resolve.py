@@ -1,0 +1,115 @@
+"""A model as it is asked for becomes files on this disk and, if it is known, a model of the catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hermes_cli.catalog.names import ModelNames
+from hermes_cli.errors import UsageError
+from hermes_cli.planning.load_plan import LoadOverrides
+from hermes_cli.store.library import find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
+    from hermes_cli.engine.embedded.options import LoraFile
+    from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.recommend import Recommendation, RecommendOptions
+    from hermes_cli.store.library import ModelFile
+
+DRAFT_OFF, DRAFT_AUTO = "off", "auto"
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """A model and the settings of its loading, from a command line or a file.
+
+    Attributes:
+        name: as `hermes list` shows it, `demo`, a repository, or a path.
+        overrides: settings that the user insists on, but for YaRN.
+        yarn: stretch the context as the base model documents it.
+        draft: the draft model: a name, `auto` for one that is installed and fits, or `off`.
+        adapters: LoRA.
+        template: an override of the prompt format: `file`, `model` or a path.
+        prefixes: a folder for KV caches of prompts that outlive the program.
+    """
+
+    name: str
+    overrides: LoadOverrides = field(default_factory=LoadOverrides)
+    yarn: bool = False
+    draft: str = DRAFT_OFF
+    adapters: tuple[LoraFile, ...] = ()
+    template: str | None = None
+    prefixes: Path | None = None
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """The file of a requested model, the model of the catalogue if it is one, and all settings of its loading."""
+
+    request: ModelRequest
+    file: ModelFile
+    known: CatalogModel | None
+    overrides: LoadOverrides
+
+
+def resolve(request: ModelRequest, catalogue: Catalogue) -> ResolvedModel:
+    """Find the file of a model.
+
+    Raises:
+        NotFoundError: it is not on this disk.
+        UsageError: no source documents YaRN for it, or its template cannot be used.
+        IntegrityError: its header cannot be read.
+    """
+    from hermes_cli.prompting.choose import known_model  # noqa: PLC0415 - the name is checked first
+    from hermes_cli.prompting.template import ChatTemplate, read_template  # noqa: PLC0415
+
+    reference = ModelNames(catalogue).parse(request.name)
+    file = find(reference, catalogue)
+    known = known_model(reference, file.path, catalogue)
+    if request.template not in {None, "file", "model"}:
+        ChatTemplate(read_template(Path(request.template)))  # told now, not when the model is there
+    yarn = known.context.yarn if request.yarn and known else None
+    if request.yarn and yarn is None:
+        raise UsageError(f"no source documents YaRN for {file.name}.", hint="leave --yarn out.")
+    return ResolvedModel(request, file, known, replace(request.overrides, yarn=yarn))
+
+
+def recommended(
+    request: ModelRequest,
+    options: RecommendOptions,
+    catalogue: Catalogue,
+    machine: Machine,
+    fetch: Callable[[Recommendation | None], None],
+) -> ModelRequest:
+    """Return a request for the best model where none was named: the best that is installed, else the best that fits.
+
+    The KV cache and YaRN that were counted on are taken where the user says nothing else.
+
+    Args:
+        request: its name is not looked at.
+        options: the purpose of the model.
+        catalogue: all models.
+        machine: where the model is to run, with the memory that is free now.
+        fetch: downloads the best model where none that fits is installed; gets None where none fits. Raises if the
+            user does not want that.
+
+    Raises:
+        HermesError: as `fetch`.
+    """
+    from hermes_cli.planning.recommend import recommendations  # noqa: PLC0415 - only where no model is named
+    from hermes_cli.store.library import installed_quantizations  # noqa: PLC0415
+
+    fitting = recommendations(catalogue, machine, options)
+    installed = (best for best in fitting if best.variant.quantization in installed_quantizations(best.variant.model))
+    best = next(installed, None)
+    if best is None:
+        fetch(fitting[0] if fitting else None)
+        best = fitting[0]
+    overrides = request.overrides
+    if best.settings.k_type != "f16" and overrides.kv_type is None:
+        overrides = replace(overrides, kv_type=best.settings.k_type)
+    return replace(request, name=best.variant.name, overrides=overrides, yarn=request.yarn or best.by_yarn)

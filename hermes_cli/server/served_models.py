@@ -1,0 +1,188 @@
+"""The models that a server offers: entries of its settings become planned models with the names that clients use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hermes_cli.catalog.variants import quantization_in_file_name
+from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.errors import DoesNotFitError, UsageError
+from hermes_cli.gguf.header import read_header
+from hermes_cli.gguf.types import FILE_TYPES
+from hermes_cli.models.planned import fit_all, planned
+from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
+from hermes_cli.planning.load_plan import LoadOverrides
+from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
+from hermes_cli.server.settings import SLOTS
+from hermes_cli.store.library import installed
+from hermes_cli.units import GIB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hermes_cli.catalog.models import Catalogue
+    from hermes_cli.errors import HermesError
+    from hermes_cli.hardware.machine import Machine
+    from hermes_cli.models.planned import PlannedModel
+    from hermes_cli.models.resolve import ResolvedModel
+    from hermes_cli.server.settings import ModelEntry, ServerSettings
+
+AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["agent"]), and this is a common length
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that clients can ask for.
+
+    Attributes:
+        name: its id in the API.
+        aliases: other names that clients may use.
+        model: its file, plan and engine options; they stay the same as long as the server runs.
+        think: reason where a request does not say.
+        idle_seconds: time in memory without a request; None for ever.
+        size: bytes of its first file.
+        quantization: from its name or its header, if they have it.
+        created: when its file was written, in seconds since 1970.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    model: PlannedModel
+    think: bool | None = None
+    idle_seconds: float | None = None
+    size: int = 0
+    quantization: str | None = None
+    created: int = 0
+
+    @property
+    def forced(self) -> bool:
+        """It is loaded even if there is too little memory."""
+        return self.model.resolved.overrides.force
+
+
+def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
+    """Return the request for a model of the settings.
+
+    Args:
+        entry: the model.
+        least_context: tokens of context that it must have.
+
+    Raises:
+        UsageError: it is to have less.
+    """
+    if entry.context is not None and entry.context < least_context:
+        raise UsageError(
+            f"--context {entry.context:,} is less than the {least_context:,} tokens that --for-agent insists on.",
+            hint="leave one of them out.",
+        )
+    overrides = LoadOverrides(
+        entry.context,
+        entry.gpu_layers,
+        entry.kv_type,
+        entry.threads,
+        entry.slots or SLOTS,
+        force=bool(entry.force),
+        longest=True,
+        least=least_context,
+        tensor_split=entry.tensor_split or (),
+        micro_batch=entry.batch,
+    )
+    return ModelRequest(entry.model, overrides, bool(entry.yarn), entry.draft or DRAFT_OFF, template=entry.template)
+
+
+def plan_models(
+    settings: ServerSettings, catalogue: Catalogue, machine: Machine, note: Callable[[str], None]
+) -> tuple[ServedModel, ...]:
+    """Return the models of the settings, in their order.
+
+    Args:
+        settings: with one model at least.
+        catalogue: where they are looked up.
+        machine: where they are to run, with the memory that is free now.
+        note: is told what was given up.
+
+    Raises:
+        NotFoundError: one is not on this disk.
+        DoesNotFitError: one does not fit, even alone.
+        UsageError: settings of one make no sense, or two have the same name.
+        HermesError: a file cannot be read, or llama.cpp refuses it.
+    """
+    least = AGENT_CONTEXT if settings.for_agent else 0
+    models = [
+        resolve(model_request(entry, 0 if number else least), catalogue) for number, entry in enumerate(settings.models)
+    ]
+    try:
+        plans = fit_all(models, machine, note)
+    except (DoesNotFitError, UsageError) as error:
+        if least and not (isinstance(error, DoesNotFitError) and error.alternative):
+            raise _no_agent(error, catalogue, machine) from None
+        raise
+    options = EngineOptions(constraints=True, max_queue=settings.max_queue)
+    served = tuple(
+        _served(entry, planned(model, plan, catalogue, note, options), catalogue)
+        for entry, model, plan in zip(settings.models, models, plans, strict=True)
+    )
+    _check_names(served)
+    return served
+
+
+def _served(entry: ModelEntry, model: PlannedModel, catalogue: Catalogue) -> ServedModel:
+    typed = (entry.model,) if entry.name is None and entry.model != model.name and _is_a_name(entry.model) else ()
+    status = model.path.stat()
+    return ServedModel(
+        name=entry.name or model.name,
+        aliases=tuple(dict.fromkeys((*typed, *entry.aliases))),
+        model=model,
+        think=entry.think,
+        idle_seconds=entry.idle_seconds,
+        size=status.st_size,
+        quantization=_quantization(model.resolved, catalogue),
+        created=int(status.st_mtime),
+    )
+
+
+def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> DoesNotFitError:
+    """Return the refusal of `--for-agent`, with a model that has enough context here."""
+    options = RecommendOptions("agent", AGENT_CONTEXT)
+    fitting = recommendations(catalogue, machine, options)
+    if not fitting:
+        smallest = smallest_variant(catalogue, options)
+        would = f"; {smallest[0].name} would, with {smallest[1] / GIB:.2f} GiB of memory" if smallest else ""
+        return DoesNotFitError(
+            error.message, hint=f"no Hermes model has {AGENT_CONTEXT:,} tokens of context on this machine{would}."
+        )
+    best = fitting[0]
+    kv_type = "" if best.settings.k_type == "f16" else f" --kv-type {best.settings.k_type}"
+    yarn = " --yarn" if best.by_yarn else ""
+    name = best.variant.name
+    fetch = "" if installed(best.variant) else f", after hermes pull {name}"
+    return DoesNotFitError(error.message, hint=f"this has it: hermes serve {name} --for-agent{kv_type}{yarn}{fetch}")
+
+
+def _quantization(model: ResolvedModel, catalogue: Catalogue) -> str | None:
+    number = read_header(model.file.path).number("general.file_type")
+    stated = None if number is None else FILE_TYPES.get(number)
+    return quantization_in_file_name(model.file.path.name, frozenset(catalogue.quantizations)) or stated
+
+
+def _is_a_name(text: str) -> bool:
+    """Return whether a model was not named by its path: nobody types those into clients."""
+    return "/" not in text and "\\" not in text and not text.lower().endswith(".gguf")
+
+
+def _check_names(models: Sequence[ServedModel]) -> None:
+    """Check that every name stands for one model.
+
+    Raises:
+        UsageError: one stands for two.
+    """
+    owner: dict[str, ServedModel] = {}
+    for served in models:
+        for name in {served.name, *served.aliases}:
+            other = owner.setdefault(name.casefold(), served)
+            if other is not served:
+                raise UsageError(
+                    f"{name} would stand for both {other.model.path.name} and {served.model.path.name}.",
+                    hint="give one of them another name in the file: models: [{model: …, name: …}]",
+                )
