@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     CheckRoom = Callable[[ServedModel], Awaitable[HermesError | None]]
 
 ANY = "*"  # the alias that stands for every name that no model has
-SERVER_KEEP_ALIVE = -1.0  # as the server was told
+SERVER_KEEP_ALIVE = -1.0  # as the server's settings say
 
 State = Literal["unloaded", "loading", "ready", "failed"]
 
@@ -144,11 +144,6 @@ class Pool:
         self.begun = False  # a model has been loaded
         self.evictions = 0
 
-    @property
-    def default(self) -> str:
-        """Return the model of requests that name none."""
-        return next(iter(self._models))
-
     @asynccontextmanager
     async def use(
         self, name: str | None = None, *, keep_alive: float | None = SERVER_KEEP_ALIVE
@@ -213,16 +208,6 @@ class Pool:
         stats = await asyncio.gather(*(model.engine.stats() for model in self._models.values()))
         return dict(zip(self._models, stats, strict=True))
 
-    async def unload(self, name: str) -> None:
-        """Unload a model if no request wants it.
-
-        Raises:
-            NotFoundError: no model has this name.
-        """
-        model = self._find(name)
-        if model.idle:
-            await self._unload(model)
-
     async def close(self) -> None:
         """Unload everything, for good; running requests end with an error."""
         self._closed = True
@@ -234,7 +219,7 @@ class Pool:
         await asyncio.gather(*(model.engine.close() for model in self._models.values()))
 
     def _find(self, name: str | None) -> _PooledModel:
-        model = self._names.get((name or self.default).casefold()) or self._names.get(ANY)
+        model = self._names.get((name or next(iter(self._models))).casefold()) or self._names.get(ANY)
         if model is None:
             raise NotFoundError(
                 f"there is no model {name!r} here.", hint=f"there is {', '.join(self._models)}; see GET /v1/models"
@@ -348,7 +333,7 @@ class Pool:
                 self._released.clear()
                 await self._released.wait()
             if not wanted.waiting:
-                raise NotReadyError(f"nobody waits for {wanted.planned.name} any more.", hint="ask again.")
+                raise NotReadyError(f"no request waits for {wanted.planned.name} any more.", hint="ask again.")
             await self._unload(model)
             self.evictions += 1
         finally:
@@ -379,7 +364,7 @@ class Pool:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # told to those who waited; perhaps nobody did
+            task.exception()  # those who waited have it; perhaps none did
 
 
 def _card(model: _PooledModel) -> ModelCard:
