@@ -17,7 +17,6 @@ MOST_LINES = 450
 # Files beside console.py whose streams are not a user's output, and the reason.
 WRITERS = {
     "cli.py": "the last line after Ctrl-C, when nothing may be imported any more",
-    "prompting/": "a child process: standard output is its pipe",
     "engine/embedded/": "the engine's process: standard error is its log",
     "chat/terminal/": "the prompt that is being edited, and the escape sequence of the clipboard",
 }

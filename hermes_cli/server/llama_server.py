@@ -83,7 +83,7 @@ class DetokenizedText(msgspec.Struct, frozen=True):
     content: str
 
 
-class TokenPiece(msgspec.Struct, frozen=True):
+class TokenWithPiece(msgspec.Struct, frozen=True):
     """A token and its text, or its bytes if they are no text by themselves."""
 
     id: int
@@ -93,7 +93,7 @@ class TokenPiece(msgspec.Struct, frozen=True):
 class TokenList(msgspec.Struct, frozen=True):
     """The tokens of a text."""
 
-    tokens: list[int | TokenPiece]
+    tokens: list[int | TokenWithPiece]
 
 
 async def health(request: Request) -> Response:
@@ -163,7 +163,7 @@ async def tokenize(request: Request, body: Tokenize) -> Response:
         if not body.with_pieces:
             return json_reply({"tokens": tokens})
         texts = {token: await engine.detokenize([token]) for token in dict.fromkeys(tokens)}
-    return json_reply(TokenList([TokenPiece(token, _piece(texts[token])) for token in tokens]))
+    return json_reply(TokenList([TokenWithPiece(token, _piece(texts[token])) for token in tokens]))
 
 
 async def detokenize(request: Request, body: Detokenize) -> Response:

@@ -17,7 +17,7 @@ from hermes_cli.generation import Constraints, PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
 from hermes_cli.server import response_format, thinking
 from hermes_cli.server.errors import problem
-from hermes_cli.server.openai.requests import REFUSED
+from hermes_cli.server.openai.requests import REFUSED, SharedFields
 from hermes_cli.server.pool import SERVER_KEEP_ALIVE
 from hermes_cli.server.settings import seconds
 from hermes_cli.server.thinking import ThinkingChoice
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from hermes_cli.errors import HermesError
     from hermes_cli.server.errors import ErrorShape, Problem
-    from hermes_cli.server.openai.requests import ChatRequest, SharedFields
-    from hermes_cli.server.pool import LoadedModel
+    from hermes_cli.server.openai.requests import ChatRequest
+    from hermes_cli.server.pool import ReadyModel
 
     RawPrompt = tuple[str] | tuple[int, ...]
 
@@ -98,7 +98,7 @@ class ParsedRequest:
 
     Attributes:
         model: as the client calls it.
-        turn: what to generate; `max_tokens` may be more than there is room for, and nothing is said of sampling.
+        turn: what to generate; `max_tokens` may be more than there is room for, and sampling is not set.
         sampling: the options that were given, by name.
         choices: how many to generate.
         keep_alive: as `Pool.use` takes it.
@@ -122,7 +122,7 @@ class ParsedRequest:
     prompts: tuple[RawPrompt, ...] = ()
     echo: bool = False
 
-    def turns(self, model: LoadedModel) -> list[TurnRequest]:
+    def turns(self, model: ReadyModel) -> list[TurnRequest]:
         """Return one turn for each choice; each draws with a seed of its own.
 
         Raises:
@@ -222,8 +222,8 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
 def _with_readable_calls(messages: Sequence[Any]) -> list[Any]:
     """Return messages in which every call has arguments that can be read.
 
-    Models write bad JSON, and clients send it back. What cannot be read is given to the model as it stood: refused, it
-    would make an agent repeat the same request for ever (hermes-agent issue 12068).
+    Models write bad JSON, and clients send it back. Such arguments are given to the model as they stood: if they were
+    refused, an agent would repeat the same request for ever (hermes-agent issue 12068).
     """
     return [
         {**message, "tool_calls": [_readable_call(call) for call in message["tool_calls"]]}

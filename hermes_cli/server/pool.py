@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     CheckRoom = Callable[[ServedModel], Awaitable[HermesError | None]]
 
 ANY = "*"  # the alias that stands for every name that no model has
-SERVER_KEEP_ALIVE = -1.0  # as the server was told
+SERVER_KEEP_ALIVE = -1.0  # as the server's settings say
 
 State = Literal["unloaded", "loading", "ready", "failed"]
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class ReadyModel:
     """A model that stays loaded while a request uses it.
 
     Attributes:
@@ -80,7 +80,7 @@ class _PooledModel:
 
     def __init__(self, planned: ServedModel, engine: Engine) -> None:
         self.planned, self.engine = planned, engine
-        self.loaded: LoadedModel | None = None
+        self.loaded: ReadyModel | None = None
         self.loading: asyncio.Task[None] | None = None
         self.leaving: asyncio.Future[None] | None = None  # another model needs its memory; done when it is unloaded
         self.waiting: set[object] = set()
@@ -144,15 +144,10 @@ class Pool:
         self.begun = False  # a model has been loaded
         self.evictions = 0
 
-    @property
-    def default(self) -> str:
-        """Return the model of requests that name none."""
-        return next(iter(self._models))
-
     @asynccontextmanager
     async def use(
         self, name: str | None = None, *, keep_alive: float | None = SERVER_KEEP_ALIVE
-    ) -> AsyncGenerator[LoadedModel, None]:
+    ) -> AsyncGenerator[ReadyModel, None]:
         """Load a model and keep it loaded until the end of `async with`.
 
         Args:
@@ -192,7 +187,7 @@ class Pool:
         """
         return _card(self._find(name))
 
-    def loaded(self, name: str | None = None) -> LoadedModel | None:
+    def loaded(self, name: str | None = None) -> ReadyModel | None:
         """Return a model if it is loaded; nothing keeps it so.
 
         Raises:
@@ -213,16 +208,6 @@ class Pool:
         stats = await asyncio.gather(*(model.engine.stats() for model in self._models.values()))
         return dict(zip(self._models, stats, strict=True))
 
-    async def unload(self, name: str) -> None:
-        """Unload a model if no request wants it.
-
-        Raises:
-            NotFoundError: no model has this name.
-        """
-        model = self._find(name)
-        if model.idle:
-            await self._unload(model)
-
     async def close(self) -> None:
         """Unload everything, for good; running requests end with an error."""
         self._closed = True
@@ -234,7 +219,7 @@ class Pool:
         await asyncio.gather(*(model.engine.close() for model in self._models.values()))
 
     def _find(self, name: str | None) -> _PooledModel:
-        model = self._names.get((name or self.default).casefold()) or self._names.get(ANY)
+        model = self._names.get((name or next(iter(self._models))).casefold()) or self._names.get(ANY)
         if model is None:
             raise NotFoundError(
                 f"there is no model {name!r} here.", hint=f"there is {', '.join(self._models)}; see GET /v1/models"
@@ -242,7 +227,7 @@ class Pool:
         return model
 
     @contextmanager
-    def _holding(self, model: _PooledModel, timeout: float) -> Iterator[Coroutine[Any, Any, LoadedModel]]:
+    def _holding(self, model: _PooledModel, timeout: float) -> Iterator[Coroutine[Any, Any, ReadyModel]]:
         """Count a request as waiting, then as working; what is yielded waits for the model, and has to be awaited."""
         ticket = object()
         model.stop_timer()
@@ -256,7 +241,7 @@ class Pool:
             self._released.set()
             self._start_timer(model)
 
-    async def _ready(self, model: _PooledModel, ticket: object, end: float) -> LoadedModel:
+    async def _ready(self, model: _PooledModel, ticket: object, end: float) -> ReadyModel:
         """Wait for the model, and count the request among those that use it."""
         while ticket not in model.working or model.loaded is None:
             if self._closed:
@@ -303,7 +288,7 @@ class Pool:
             model.loading = None
             self._start_timer(model)
 
-    async def _open(self, model: _PooledModel) -> LoadedModel:
+    async def _open(self, model: _PooledModel) -> ReadyModel:
         """Load a model; if that fails while others hold memory, once more without them."""
         planned, resolved = model.planned, model.planned.model.resolved
         template = resolved.request.template
@@ -316,7 +301,7 @@ class Pool:
             for other in idle:
                 await self._unload(other)
             chat_model = await ChatModel.open(model.engine, known=resolved.known, template=template)
-        return LoadedModel(planned.name, chat_model, chat_model.loaded, planned.think)
+        return ReadyModel(planned.name, chat_model, chat_model.loaded, planned.think)
 
     async def _make_room(self, model: _PooledModel) -> None:
         """Unload models, the least recently used first, until there is room; wait for one that is in use.
@@ -348,7 +333,7 @@ class Pool:
                 self._released.clear()
                 await self._released.wait()
             if not wanted.waiting:
-                raise NotReadyError(f"nobody waits for {wanted.planned.name} any more.", hint="ask again.")
+                raise NotReadyError(f"no request waits for {wanted.planned.name} any more.", hint="ask again.")
             await self._unload(model)
             self.evictions += 1
         finally:
@@ -379,7 +364,7 @@ class Pool:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # told to those who waited; perhaps nobody did
+            task.exception()  # those who waited have it; perhaps none did
 
 
 def _card(model: _PooledModel) -> ModelCard:
@@ -398,7 +383,7 @@ def _card(model: _PooledModel) -> ModelCard:
     )
 
 
-def _capabilities(planned: ServedModel, loaded: LoadedModel | None) -> Capabilities:
+def _capabilities(planned: ServedModel, loaded: ReadyModel | None) -> Capabilities:
     known = planned.model.resolved.known
     tools = loaded.chat_model.choice.format.takes_tools if loaded else known.tools if known else None
     return Capabilities(tools, known.reasoning is not None if known else None)

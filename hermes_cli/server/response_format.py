@@ -36,7 +36,7 @@ class ResponseFormat:
 
     Attributes:
         grammar: that enforces it.
-        schema: what the model is told of it: a JSON schema, or True for any JSON object.
+        schema: for the prompt: a JSON schema, or True for any JSON object.
     """
 
     grammar: AnswerGrammar
@@ -187,7 +187,7 @@ def _enforced(field: str, compile_it: Callable[[], T]) -> T:
 
 
 async def _in_thread(compile_it: Callable[[], T]) -> T:
-    """Compile a grammar while others are served: it may take up to a second."""
+    """Compile a grammar while other requests go on: it may take up to a second."""
     return await asyncio.get_running_loop().run_in_executor(_compilers, compile_it)
 
 

@@ -27,13 +27,13 @@ _NO_JSON = "send a JSON object, with the header `Content-Type: application/json`
 
 @dataclass(frozen=True)
 class RouteDescription:
-    """What the OpenAPI document says of a route, beside its endpoint's docstring: summary first, then description.
+    """Description of a route in the OpenAPI document, beside its endpoint's docstring: summary and description.
 
     Attributes:
         tag: its heading.
         reply: the type of its reply, or a description by media type.
         stream: the type of the data of its events, which `[DONE]` ends; or text about its named events.
-        statuses: replies beside 200 that differ from the usual errors.
+        statuses: replies beside 200 that differ from the errors of all routes.
     """
 
     tag: str

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Imported one after the other while there is nothing else to do.
-IMPORTS = ("hermes_cli.engine.embedded.dry_run", "numpy", "llguidance", "hermes_cli.engine.embedded.loading")
+IMPORTS = ("hermes_cli.engine.embedded.dry_run", "numpy", "hermes_cli.engine.embedded.loading")
 PREPARERS = 4  # threads
 STATS_EVERY = 1.0  # seconds; what was counted since is lost if this process is killed
 PROGRESS_EVERY = 0.01  # of the weights

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hermes_cli.generation import TurnRequest
     from hermes_cli.server.errors import Problem
     from hermes_cli.server.parsed_request import ParsedRequest
-    from hermes_cli.server.pool import LoadedModel, Pool
+    from hermes_cli.server.pool import Pool, ReadyModel
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 EVENTS = "Events as Anthropic documents them: `message_start` first, and `message_stop` or `error` last."
@@ -151,7 +151,7 @@ def _budget(config: Mapping[str, Any]) -> int | None:
     return BUDGETS[effort]
 
 
-async def _prompt_tokens(model: LoadedModel, turn: TurnRequest) -> int:
+async def _prompt_tokens(model: ReadyModel, turn: TurnRequest) -> int:
     """Count tokens as the engine does, with the BOS that begins every prompt."""
     return await model.chat_model.count(turn) + model.info.adds_bos
 
@@ -175,7 +175,7 @@ async def _generate(pool: Pool, parsed: ParsedRequest, reply: StreamingReply) ->
 
 
 @asynccontextmanager
-async def _counting(model: LoadedModel, turn: TurnRequest, *, wanted: bool) -> AsyncGenerator[asyncio.Task[int], None]:
+async def _counting(model: ReadyModel, turn: TurnRequest, *, wanted: bool) -> AsyncGenerator[asyncio.Task[int], None]:
     """Count the prompt while the engine decodes it: streams begin with that number."""
 
     async def count() -> int:

@@ -40,7 +40,7 @@ class MessageStream:
         self._texts: list[str] = []
 
     def begin(self, prompt_tokens: int) -> bytes:
-        """Return the first event; the tokens from the cache are told at the end."""
+        """Return the first event; the tokens from the cache follow at the end."""
         message = structs.replace(self.message, usage=MessageUsage(prompt_tokens, 0, 0))
         return named_event("message_start", message=message)
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from hermes_cli.server.choice_stream import Delta
     from hermes_cli.server.openai.objects import CompletionUsage, Timings
     from hermes_cli.server.parsed_request import ParsedRequest
-    from hermes_cli.server.pool import LoadedModel, Pool
+    from hermes_cli.server.pool import Pool, ReadyModel
 
     Take = Callable[[int, Delta | Done], Awaitable[None]]
 
@@ -103,7 +103,7 @@ class _Chat:
     async def _generate(self, take: Take) -> None:
         """Generate all choices at once; the engine decodes the prompt once for all of them."""
 
-        async def choice(index: int, model: LoadedModel, turn: TurnRequest) -> None:
+        async def choice(index: int, model: ReadyModel, turn: TurnRequest) -> None:
             deltas = stream_turn(model.chat_model, turn, reasoning=self._parsed.thinking.show)
             async with aclosing(deltas):
                 async for delta in deltas:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hermes_cli.engine.protocol import TokenLogprobs
     from hermes_cli.server.openai.objects import CompletionUsage, TextFinishReason, Timings
     from hermes_cli.server.parsed_request import ParsedRequest, RawPrompt
-    from hermes_cli.server.pool import LoadedModel, Pool
+    from hermes_cli.server.pool import Pool, ReadyModel
 
     Take = Callable[["_TextChoice", str, Done | None], Awaitable[None]]
 
@@ -95,7 +95,7 @@ def _prompt(given: Any, field: str) -> RawPrompt:  # noqa: ANN401 - as it was se
     return tuple(given)
 
 
-def _generation_requests(parsed: ParsedRequest, model: LoadedModel) -> list[GenerationRequest]:
+def _generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[GenerationRequest]:
     """Return a request for each choice of each prompt; all choices of the first prompt come first.
 
     Raises:
@@ -215,7 +215,7 @@ class _Completion:
         )
 
 
-async def _as_text(model: LoadedModel, prompt: RawPrompt) -> str:
+async def _as_text(model: ReadyModel, prompt: RawPrompt) -> str:
     if isinstance(prompt[0], str):
         return prompt[0]
     return (await model.chat_model.engine.detokenize([*prompt])).decode("utf-8", "replace")

@@ -78,7 +78,7 @@ class ChatLogprob(msgspec.Struct, frozen=True):
 
 
 class ChatLogprobs(msgspec.Struct, frozen=True):
-    """Tokens of the content; those of reasoning and of tool calls are not told."""
+    """Tokens of the content; without those of reasoning and of tool calls."""
 
     content: list[ChatLogprob]
     refusal: None = None
@@ -158,7 +158,7 @@ class DeltaToolCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChunkDelta(msgspec.Struct, frozen=True):
-    """What is new."""
+    """New parts of a turn."""
 
     role: Literal["assistant"] | msgspec.UnsetType = msgspec.UNSET
     content: str | msgspec.UnsetType = msgspec.UNSET
@@ -168,7 +168,7 @@ class ChunkDelta(msgspec.Struct, frozen=True):
 
 
 class ChunkChoice(msgspec.Struct, frozen=True):
-    """What is new of one of `n` turns."""
+    """New parts of one of `n` turns."""
 
     index: int
     delta: ChunkDelta

@@ -140,7 +140,7 @@ class LenientModel(BaseModel):
 
 
 class StreamOptions(LenientModel):
-    """What a stream has beside the reply."""
+    """Additions to a stream."""
 
     include_usage: Flag | None = Field(None, description="Send one more chunk at the end, with the usage.")
 
@@ -236,13 +236,13 @@ class ResponseRequest(LenientModel):
     model: Text | None = Field(None, description="A served name or alias; empty is the server's first model.")
     instructions: Text | None = Field(None, description="A system prompt; those of earlier responses are not kept.")
     previous_response_id: Text | None = Field(None, description="Of a stored response that this one goes on from.")
-    store: Flag | None = Field(None, description="Whether the response is kept in memory for a while; true by default.")
+    store: Flag | None = Field(None, description="Keep the response in memory for a while; true by default.")
     stream: Flag | None = None
     tools: list[Any] | None = Field(None, description="Functions on offer.")
     tool_choice: Any = Field(None, description="`auto`, `none`, `required`, a function, or `allowed_tools`.")
     parallel_tool_calls: Flag | None = None
     text: Object | None = Field(None, description="`format`: text, json_object or json_schema.")
-    reasoning: Object | None = Field(None, description="`effort`, as in chats; with `summary`, it is told as one.")
+    reasoning: Object | None = Field(None, description="`effort`, as in chats; with `summary`, it comes as one.")
     max_output_tokens: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="The most to generate, reasoning included; more than there is room for is no error."
     )

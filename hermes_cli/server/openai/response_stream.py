@@ -45,7 +45,7 @@ class ResponseStream:
     """The items and events of one response."""
 
     def __init__(self, response: ResponseObject, *, summary: bool) -> None:
-        """Begin with what is known of a response before; `summary` tells reasoning as its summary."""
+        """Begin with what is known of a response before; `summary` sends reasoning as its summary."""
         self.response, self._summary = response, summary
         self._items: list[Item] = []
         self._open: _OpenItem | None = None
@@ -190,7 +190,7 @@ class _OpenMessage(_OpenItem):
 
 
 class _OpenReasoning(_OpenItem):
-    """Reasoning, told as such or as its summary."""
+    """Reasoning, as such or as its summary."""
 
     delta_type = Reasoning
 

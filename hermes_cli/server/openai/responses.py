@@ -160,7 +160,7 @@ def _chat_request(body: ResponseRequest, messages: list[dict[str, Any]]) -> Chat
 
 
 def _wants_summary(body: ResponseRequest) -> bool:
-    """Return whether reasoning is to be told as its summary; there is no other summary than itself."""
+    """Return whether reasoning is sent as its summary; there is no other summary than itself."""
     reasoning: Mapping[str, Any] = body.reasoning or {}
     for name in ("summary", "generate_summary"):
         wanted = reasoning.get(name)
