@@ -37,7 +37,7 @@ export CMAKE_ARGS := "-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/tools/lean-lla
 
 export DEMO := $(BIN)/hermes chat demo --tools demo --yes "What's the weather in Tokyo?"
 
-.PHONY: demo test test-all quick test-lowest test-pythons test-wheel lock bench fix completions demo-model measure-demo clean
+.PHONY: demo test test-all quick test-lowest test-pythons test-wheel rebuild lock bench fix completions demo-model measure-demo clean
 
 demo: $(VENV)/installed
 	@printf '$$ %s\n' "$$DEMO"
@@ -114,12 +114,19 @@ $(BIN)/python:
 $(VENV)/installed: $(BIN)/python pyproject.toml $(CONSTRAINTS) tools/lean-llama.cmake
 	@echo "[2/3] building llama.cpp for this machine and installing hermes (a few minutes, only the first time)"
 	@tools/with-progress $(PIP) install $(VERSIONS) --editable .
+	@$(BIN)/hermes chat demo --quiet Hi > /dev/null 2>&1 || $(MAKE) --no-print-directory rebuild VENV=$(VENV)
 	@touch $@
 	@echo "[3/3] ready"
 
 $(VENV)/test-installed: $(VENV)/installed
 	@$(PIP) install --quiet $(VERSIONS) --group test
 	@touch $@
+
+# pip keeps what it has built, whatever the arguments or the processor were.
+rebuild:
+	@echo "      the llama.cpp that pip had does not run here; building it anew"
+	@tools/with-progress $(PIP) install $(VERSIONS) --force-reinstall --no-deps --no-cache-dir \
+	  --no-binary llama-cpp-python llama-cpp-python
 
 # Clients that cannot live beside hermes: they need other versions of what both stand on.
 $(VENV)/clients-installed: $(BIN)/python pyproject.toml constraints-clients.txt
