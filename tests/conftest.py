@@ -89,7 +89,7 @@ def wait_for() -> Iterator[WaitFor]:
     loop.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: other tests count the processes that engines leave
 def demo_chatter(demo_path: Path, wait_for: WaitFor) -> Iterator[ChatModel]:
     engine = EmbeddedEngine(demo_path, LoadPlan(ContextSettings(1024), threads=1), EngineOptions(tags=TAGS))
     yield wait_for(ChatModel.open(engine))

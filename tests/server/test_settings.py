@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import RunHermes
+from conftest import RunHermes, clean_environment
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,8 +79,9 @@ def test_what_is_printed_is_a_file_that_means_the_same(tmp_path: Path) -> None:
     assert document(again) == document(first)
 
 
-def test_showing_the_settings_needs_no_http(hermes: RunHermes) -> None:
-    done = hermes("serve", "demo", "--print-config", env={"PYTHONPROFILEIMPORTTIME": "1"})
+def test_showing_the_settings_needs_no_http() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "hermes_cli", "serve", "demo", "--print-config"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment())
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "hermes_cli.server.config" in imported
     assert not imported & {"uvicorn", "starlette", "asyncio", "llama_cpp", "numpy", "psutil"}
