@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Protocol, TypeVar
 
 import pytest
-from hermes_zygote import Zygote
+from hermes_zygote import ForkedProcess, Zygote
 from hypothesis import settings
 
 from hermes_cli import paths
@@ -96,35 +98,55 @@ def demo_chatter(demo_path: Path, wait_for: WaitFor) -> Iterator[ChatModel]:
     wait_for(engine.close())
 
 
-@pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote | None]:
-    """Starts commands without importing everything anew, where processes can be forked."""
-    if not hasattr(os, "fork"):
-        yield None
-        return
-    made = Zygote()
-    yield made
-    made.close()
+@cache
+def zygote() -> Zygote | None:
+    """The process whose forks are commands, where there are forks."""
+    return Zygote() if hasattr(os, "fork") else None
+
+
+def pytest_unconfigure() -> None:
+    if zygote.cache_info().currsize and (made := zygote()):
+        made.close()
 
 
 @pytest.fixture
-def hermes(tmp_path: Path, zygote: Zygote | None) -> RunHermes:
+def hermes(tmp_path: Path) -> RunHermes:
     """Run `hermes ARGUMENTS` in an empty folder, with standard input at its end unless given."""
 
     def run(*arguments: str, stdin: str | bytes = "", env: dict[str, str] | None = None) -> Finished:
-        raw = stdin.encode() if isinstance(stdin, str) else stdin
         environment = {**clean_environment(), **(env or {})}
-        # The encoding of standard input and output is decided while Python starts.
-        if zygote and not environment.keys() & {"PYTHONIOENCODING", "LC_ALL", "PYTHONUTF8", "PYTHONCOERCECLOCALE"}:
-            done = zygote.run(arguments, raw, tmp_path, environment, HANG)
-        else:
-            command = [sys.executable, "-m", "hermes_cli", *arguments]
-            done = subprocess.run(
-                command, input=raw, capture_output=True, check=False, cwd=tmp_path, env=environment, timeout=HANG
-            )
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        with TemporaryFile() as given:
+            given.write(stdin.encode() if isinstance(stdin, str) else stdin)
+            given.seek(0)
+            process = start_hermes(arguments, tmp_path, environment, given.fileno())
+            out, error = process.communicate(timeout=HANG)
+        return subprocess.CompletedProcess(arguments, process.returncode or 0, out, error)
 
     return run
+
+
+def start_hermes(
+    arguments: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    stdin: int | None = None,
+    program: Sequence[str] = (),
+) -> ForkedProcess | subprocess.Popen[str]:
+    """Start `hermes ARGUMENTS`: another `program`, or a fork if nothing is said that only a start of Python reads."""
+    forks = (
+        None if program or environment.keys() & {"PYTHONIOENCODING", "PYTHONUTF8", "PYTHONCOERCECLOCALE"} else zygote()
+    )
+    if forks:
+        return forks.start(arguments, folder, environment, stdin)
+    return subprocess.Popen(
+        [*(program or (sys.executable, "-m", "hermes_cli")), *arguments],
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=environment,
+    )
 
 
 @pytest.fixture

@@ -1,22 +1,24 @@
 """`hermes` commands as real processes that need not import everything anew: each is a fork of one that has.
 
-A command has its own process, pipes, folder, environment and exit code, as if the shell had started it; only the
-imports were made before. Modules that read the environment while they are imported are left out.
+A command has its own process, pipes, folder, environment and exit code, as if a shell had started it; only the imports
+were made before. Modules that read the environment while they are imported are left out.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 PRELOADED = (
     *("argparse", "asyncio", "concurrent.futures", "email.parser", "hashlib", "http.client", "logging", "tempfile"),
@@ -26,12 +28,63 @@ PRELOADED = (
     *("hermes_cli.engine.embedded.engine", "hermes_cli.engine.embedded.fit_check", "hermes_cli.generation"),
     *("hermes_cli.models.planned", "hermes_cli.chat.agent_loop", "hermes_cli.chat.backend", "hermes_cli.chat.view"),
     *("hermes_cli.prompting.structured_output", "hermes_cli.store.library", "hermes_cli.gguf.header"),
+    *("hermes_cli.server.run", "hermes_cli.server.app", "hermes_cli.server.served_models"),
 )
-_LENGTH = 4  # bytes before each message
+_LENGTH = 4  # bytes before an order, and of a number in the pipe that tells how a command does
+
+
+class ForkedProcess:
+    """A command that runs; as far as it is needed, like `subprocess.Popen` with text."""
+
+    def __init__(self, pid: int, state: int, stdout: int, stderr: int) -> None:
+        """Take over the pipes: its state (the exit status comes when it ends), and its output."""
+        self.pid, self._state = pid, state
+        self.stdout: IO[str] = open(stdout, encoding="utf-8", errors="replace")  # noqa: SIM115 - a pipe
+        self.stderr: IO[str] = open(stderr, encoding="utf-8", errors="replace")  # noqa: SIM115 - a pipe
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit status, None while it runs."""
+        return self.wait(0)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Its exit status, None if it runs longer than that."""
+        if self.returncode is None and select.select([self._state], [], [], timeout)[0]:
+            self.returncode = _number(self._state)
+            os.close(self._state)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it writes until it ends."""
+        texts = ["", ""]
+
+        def read(index: int, stream: IO[str]) -> None:
+            texts[index] = "" if stream.closed else stream.read()
+
+        readers = [threading.Thread(target=read, args=one) for one in enumerate((self.stdout, self.stderr))]
+        for reader in readers:
+            reader.start()
+        if self.wait(timeout) is None:
+            self.kill()
+            raise subprocess.TimeoutExpired("hermes", timeout or 0)
+        for reader in readers:
+            reader.join()
+        self.stdout.close()
+        self.stderr.close()
+        return texts[0], texts[1]
 
 
 class Zygote:
-    """Runs commands in forks of a process that has imported what they need."""
+    """Starts commands as forks of a process that has imported what they need."""
 
     def __init__(self) -> None:
         """Start the process; it ends with this one."""
@@ -50,22 +103,20 @@ class Zygote:
         )
         theirs.close()
 
-    def run(
-        self, arguments: Sequence[str], stdin: bytes, folder: Path, environment: Mapping[str, str], limit: float
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run `hermes ARGUMENTS` to its end."""
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
-            given.write(stdin)
-            given.seek(0)
-            order = json.dumps([list(arguments), str(folder), dict(environment), limit]).encode()
-            with self._lock:
-                header = len(order).to_bytes(_LENGTH, "big")
-                socket.send_fds(self._line, [header], [given.fileno(), out.fileno(), error.fileno()])
-                self._line.sendall(order)
-                status = int.from_bytes(_exactly(self._line, _LENGTH), "big", signed=True)
-            out.seek(0)
-            error.seek(0)
-            return subprocess.CompletedProcess(["hermes", *arguments], status, out.read(), error.read())
+    def start(
+        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], stdin: int | None = None
+    ) -> ForkedProcess:
+        """Start `hermes ARGUMENTS`; standard input is at its end unless a file is given."""
+        (out, to_out), (error, to_error), (state, to_state) = os.pipe(), os.pipe(), os.pipe()
+        given = os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin)
+        theirs = [given, to_out, to_error, to_state]
+        order = json.dumps([list(arguments), str(folder), dict(environment)]).encode()
+        with self._lock:
+            socket.send_fds(self._line, [len(order).to_bytes(_LENGTH, "big")], theirs)
+            self._line.sendall(order)
+        for file in theirs:
+            os.close(file)
+        return ForkedProcess(_number(state), state, out, error)
 
     def close(self) -> None:
         """End the process."""
@@ -73,13 +124,8 @@ class Zygote:
         self._process.wait()
 
 
-def _exactly(line: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = line.recv(size - len(data))
-        assert part, "the zygote has ended"
-        data += part
-    return data
+def _number(file: int) -> int:
+    return int.from_bytes(os.read(file, _LENGTH), "big", signed=True)
 
 
 # In the process
@@ -92,37 +138,48 @@ def serve() -> None:
     for module in PRELOADED:
         __import__(module)
     gc.freeze()  # forks share these objects
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        header, files, *_ = socket.recv_fds(line, _LENGTH, 3)
+        header, files, *_ = socket.recv_fds(line, _LENGTH, 4)
         if not header:
             return
-        arguments, folder, environment, limit = json.loads(_exactly(line, int.from_bytes(header, "big")))
-        child = os.fork()
-        if not child:
+        order = b""
+        while len(order) < int.from_bytes(header, "big"):
+            order += line.recv(1 << 16)
+        if not os.fork():
             line.close()
-            _become(arguments, folder, environment, files)
+            _keep(order, files)
         for file in files:
             os.close(file)
-        line.sendall(_status(child, limit).to_bytes(_LENGTH, "big", signed=True))
 
 
-def _status(child: int, limit: float) -> int:
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
-    signal.setitimer(signal.ITIMER_REAL, limit)
-    _, status = os.waitpid(child, 0)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    return os.waitstatus_to_exitcode(status)
+def _keep(order: bytes, files: Sequence[int]) -> None:
+    """Be the parent of a command, tell its number and its exit status, and end."""
+    *streams, state = files
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    command = os.fork()
+    if not command:
+        os.close(state)
+        arguments, folder, environment = json.loads(order)
+        _become(arguments, folder, environment, streams)
+    for stream in streams:
+        os.close(stream)
+    os.write(state, command.to_bytes(_LENGTH, "big", signed=True))
+    _, status = os.waitpid(command, 0)
+    try:
+        os.write(state, os.waitstatus_to_exitcode(status).to_bytes(_LENGTH, "big", signed=True))
+    finally:
+        os._exit(0)
 
 
 def _become(arguments: list[str], folder: str, environment: dict[str, str], files: Sequence[int]) -> None:
     """Be the command, and end."""
     code = 1
     try:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
-        for file, number in zip(files, (0, 1, 2), strict=True):
+        for number, file in enumerate(files):
             os.dup2(file, number)
             os.close(file)
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as Python opens it
@@ -139,8 +196,6 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], file
         sys.excepthook(*sys.exc_info())
     finally:
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - waits for threads, as Python does at its end
-        import atexit  # noqa: PLC0415
-
         atexit._run_exitfuncs()  # noqa: SLF001
         for stream in (sys.stdout, sys.stderr):
             try:

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conftest import HANG, clean_environment
+from conftest import HANG, clean_environment, start_hermes
 from fake_engine import FakeEngine
+from hermes_zygote import ForkedProcess
 from starlette.applications import Starlette
 
 from hermes_cli.catalog.models import CatalogModel
@@ -201,7 +201,7 @@ def served(
 class Process(Running):
     """`hermes serve` as a process of its own."""
 
-    process: subprocess.Popen[str] = field(kw_only=True)
+    process: ForkedProcess | subprocess.Popen[str] = field(kw_only=True)
     banner: str = ""
     key: str | None = None
 
@@ -211,6 +211,7 @@ class Process(Running):
     def end(self) -> tuple[int, str]:
         """Its exit code and what it said on standard error."""
         _, said = self.process.communicate(timeout=HANG)
+        assert self.process.returncode is not None
         return self.process.returncode, said
 
 
@@ -220,18 +221,12 @@ def hermes_serve(
     cwd: Path,
     env: Mapping[str, str] | None = None,
     wait: bool = True,
-    program: Sequence[str] = (sys.executable, "-m", "hermes_cli"),
+    program: Sequence[str] = (),
 ) -> Iterator[Process]:
     """A real server on a free port; `wait` until its first model is loaded."""
-    process = subprocess.Popen(
-        [*program, "serve", "--port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        cwd=cwd,
-        env={**clean_environment(), "HERMES_LLM_CONFIG_DIR": str(cwd), **(env or {})},
-    )
+    arguments = ("serve", "--port", "0", *arguments)
+    environment = {**clean_environment(), "HERMES_LLM_CONFIG_DIR": str(cwd), **(env or {})}
+    process = start_hermes(arguments, cwd, environment, program=program)
     try:
         banner = _banner(process, arguments) if wait else ""
         port = re.search(r"http://[^/]+:([0-9]+)/v1", banner)
@@ -243,7 +238,7 @@ def hermes_serve(
         process.communicate()
 
 
-def _banner(process: subprocess.Popen[str], arguments: Sequence[str]) -> str:
+def _banner(process: ForkedProcess | subprocess.Popen[str], arguments: Sequence[str]) -> str:
     """What it prints when it is ready."""
     last = "}\n" if "--json" in arguments else "/v1\n" if "--quiet" in arguments else "OPENAI_API_KEY="
     banner = ""
