@@ -144,7 +144,7 @@ BOMBS = [
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less time, so that the tests take less; the machine may be as slow as it likes, since processor time counts."""
-    monkeypatch.setattr(templates, "SECONDS", 0.3)
+    monkeypatch.setattr(templates, "SECONDS", 0.1)
 
 
 def failure(source: str) -> HermesError:

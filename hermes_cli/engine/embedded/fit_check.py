@@ -6,6 +6,7 @@ The child is the one that may load the model afterwards. Whatever it dies of bec
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from hermes_cli.child_process import pack, protocol_error
 from hermes_cli.engine.embedded.child import Child
 from hermes_cli.engine.embedded.messages import DryRunRequest, DryRunResult
 from hermes_cli.errors import EngineError
+from hermes_cli.event_loop import EventLoop
 from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
@@ -196,7 +198,10 @@ def check_fit(
             child.kill()
             await child.gone()
 
-    return asyncio.run(check())
+    if threading.current_thread() is not threading.main_thread():
+        return asyncio.run(check())
+    with EventLoop() as event_loop:  # Ctrl-C cancels there, and is not lost in a callback
+        return event_loop.run(check())
 
 
 def _headers(path: Path) -> list[GGUFHeader]:
