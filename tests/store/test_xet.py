@@ -50,7 +50,7 @@ def library(tmp_path: Path, hub: HubProcess, content: Path) -> Iterator[Path]:
     assert unsound(tmp_path / "hub", [content]) == []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture  # for each test: a process in which Xet failed once does without
 def client(hub: HubProcess, content: Path) -> Iterator[Client]:
     more = {"HF_HUB_DISABLE_XET": "0", "HF_HOME": str(content.with_name("home"))}
     with Client(environment(hub, **more)) as running:
