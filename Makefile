@@ -27,7 +27,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV := .venv/uv/bin/uv
 LOCK := $(UV) pip compile --quiet --universal --upgrade --no-annotate --python-version 3.11 --custom-compile-command 'make lock'
 
-WORKERS ?= auto
+# Three processes for two cores: tests wait for what they start.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) * 3 // 2)')
 # Tests of one file stay together: they share servers, models and what was computed.
 PARALLEL := --numprocesses=$(WORKERS) --dist=loadscope
 

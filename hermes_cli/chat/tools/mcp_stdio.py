@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE = 256 * 2**20  # bytes; more ends the connection
 # Seconds. The MCP specification, "Lifecycle", section "Shutdown": close its input, wait, then SIGTERM, then SIGKILL.
 EXIT_TIMEOUT, TERMINATE_TIMEOUT = 2.0, 1.0
+KILLED_TIMEOUT = 30.0  # seconds; a busy machine may be slow to tell the end of a process that was killed
 _POLL = 0.01
 
 
@@ -179,7 +180,7 @@ async def _stop(process: ServerProcess) -> None:
         close_process_job(process)
     elif isinstance(process, Process):
         await terminate_posix_process_tree(process, TERMINATE_TIMEOUT)
-    await _wait_for_exit(process, TERMINATE_TIMEOUT)
+    await _wait_for_exit(process, KILLED_TIMEOUT)
     await _close(process.stdout)
     # asyncio's transport stays open as long as any heir of the process holds a pipe, and nothing public closes it.
     transport = getattr(getattr(process, "_process", None), "_transport", None)
