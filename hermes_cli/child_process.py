@@ -209,7 +209,7 @@ def _without_surrogates(value: Any) -> Any:  # noqa: ANN401 - whatever msgpack h
 
 @dataclass(frozen=True)
 class ExitReport:
-    """How a process ended: its exit code, negative for a signal, and its output on standard error."""
+    """End of a process: its exit code, negative for a signal, and its output on standard error."""
 
     code: int
     log: str

@@ -30,7 +30,7 @@ CONTROL = {code: "\ufffd" for code in [*range(32), *range(127, 160)] if chr(code
 
 
 class Voice(Enum):
-    """Who is listening."""
+    """Kind of output: for people, for programs, or quiet."""
 
     HUMAN = "human"
     JSON = "json"
@@ -38,7 +38,7 @@ class Voice(Enum):
 
 
 class Console:
-    """Where commands print. `color=None` means: only on a terminal, and not when NO_COLOR is set."""
+    """Output of commands. `color=None` means: only on a terminal, and not when NO_COLOR is set."""
 
     def __init__(self, voice: Voice = Voice.HUMAN, *, color: bool | None = None, out: TextIO | None = None) -> None:
         self.voice = voice
@@ -122,7 +122,7 @@ class Console:
         sys.stderr.flush()
 
     def error(self, error: HermesError) -> None:
-        """What is wrong, and what to type next."""
+        """Print what is wrong, and what to type next."""
         self._aside(f"error: {error.message}", "bold red")
         self._aside(f"  next: {error.hint}", "")
 

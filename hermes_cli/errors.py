@@ -22,7 +22,7 @@ from typing import Any
 
 
 class ExitCode(IntEnum):
-    """What the process returns; documented in the README, never renumbered."""
+    """Exit codes of the process; documented in the README, never renumbered."""
 
     OK = 0
     FAILED = 1
@@ -57,7 +57,7 @@ def restore(kind: type[HermesError], attributes: dict[str, Any]) -> HermesError:
 
 
 class UsageError(HermesError):
-    """What was typed or given cannot be understood.
+    """Input that cannot be understood.
 
     Attributes:
         field: the path of the request's field that is to blame, such as `messages[3].content`; empty if none is.

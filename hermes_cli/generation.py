@@ -16,7 +16,7 @@ from hermes_cli.engine.tokens import encode
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import END_CALL
 from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose
-from hermes_cli.prompting.compose import Conversation, PromptOptions
+from hermes_cli.prompting.compose import PromptInput, PromptOptions
 from hermes_cli.prompting.markers import SpecialTexts
 from hermes_cli.prompting.messages import (
     CallArguments,
@@ -54,7 +54,7 @@ Event = Parsed | LogprobsEvent | Done
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a turn is held to: the answer, and the calls that are possible (prompting/structured_output.py)."""
+    """Constraints of a turn: the answer, and the calls that are possible (prompting/structured_output.py)."""
 
     answer: AnswerGrammar | None = None
     calls: ToolGrammar | None = None
@@ -168,7 +168,7 @@ class ChatModel:
             UsageError: tools or reasoning are asked of a model that has none, or its template refuses the messages.
             HermesError: the chat template failed.
         """
-        conversation = Conversation(turn.messages, turn.tools, turn.wishes, self._memory, self._specials)
+        conversation = PromptInput(turn.messages, turn.tools, turn.wishes, self._memory, self._specials)
         import asyncio  # noqa: PLC0415 - commands that never generate import this module, too
 
         # In a thread: long conversations and the templates of files take their time.
@@ -184,7 +184,7 @@ class ChatModel:
         return await self._count(prompt.pieces(self._specials))
 
     def recommended_sampling(self) -> SamplingOptions:
-        """What the file recommends in `general.sampling.*`, else the catalogue, else llama.cpp's defaults."""
+        """Return the options that the file recommends (`general.sampling.*`), else the catalogue's, else llama.cpp's."""
         usual = SamplingOptions()
         said = self._known.sampling if self._known else None
         if said and said != "unknown":
@@ -257,21 +257,21 @@ class _Reader:
 
     @property
     def message(self) -> Message:
-        """What a client is given of it."""
+        """The turn as a client gets it."""
         return Message("assistant", "".join(self._content) or None, tuple(self._calls))
 
     @property
     def text(self) -> str:
-        """As the model wrote it, with what the prompt opened."""
+        """The turn as the model wrote it, with the tag that the prompt opened."""
         return "".join(self._text)
 
     def read(self, piece: TextEvent) -> list[Parsed]:
-        """What a piece makes certain."""
+        """Return the events that a piece makes certain."""
         self._text.append(piece.text)
         return self._noted(self._parser.feed(piece.text))
 
     def finish(self, done: Done) -> tuple[list[Parsed], Done]:
-        """What was left, and the end as the reader of the text knows it."""
+        """Return the remaining events, and the end with what the parser knows of it."""
         rest = self._noted(self._parser.finish())
         return rest, replace(
             done,

@@ -1,4 +1,4 @@
-"""Where things live.
+"""Folders of hermes.
 
 Everything of ours is called `hermes-llm`: `~/.hermes` and most `HERMES_*` variables belong to Nous' Hermes Agent.
 Models live in the Hugging Face Hub's own cache, so that every tool that knows it shares one copy.
@@ -22,7 +22,7 @@ def catalog() -> Path:
 
 
 def catalog_overlay() -> Path:
-    """What `hermes catalog refresh` learned from the Hub."""
+    """Return the file with what `hermes catalog refresh` learned from the Hub."""
     return data_dir() / "catalog-overlay.json"
 
 
@@ -37,7 +37,7 @@ def config_dir() -> Path:
 
 
 def data_dir() -> Path:
-    """What a person would miss: conversations, refreshed facts."""
+    """Return the folder of data that a person would miss: conversations, refreshed facts."""
     return _ours("HERMES_LLM_DATA_DIR", platformdirs.user_data_path(APP, appauthor=False))
 
 
@@ -47,7 +47,7 @@ def chats_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """What can be made anew: measurements, compiled catalogue."""
+    """Return the folder of data that can be made anew: measurements, compiled catalogue."""
     return _ours("HERMES_LLM_CACHE_DIR", platformdirs.user_cache_path(APP, appauthor=False))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hermes_cli.prompting.compose import Conversation, PromptOptions
+from hermes_cli.prompting.compose import PromptInput, PromptOptions
 from hermes_cli.prompting.families import (
     ALPACA,
     CHATML,
@@ -55,4 +55,4 @@ def write(
     **wishes: Any,  # noqa: ANN401 - those of Wishes
 ) -> str:
     """The prompt as our format has it."""
-    return OurFormat(family, BOS).render(Conversation(messages(given), tools(offered), PromptOptions(**wishes))).plain
+    return OurFormat(family, BOS).render(PromptInput(messages(given), tools(offered), PromptOptions(**wishes))).plain

@@ -14,12 +14,12 @@ YES = {"y", "yes"}
 
 
 def somebody_there() -> bool:
-    """Whether standard input is a terminal, with somebody at it."""
+    """Return whether standard input is a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def agreed(question: str, console: Console, *, usually: bool = False) -> bool | None:
-    """Whether the user says yes; None where nobody can be asked.
+    """Return whether the user says yes; None where nobody can be asked.
 
     Args:
         question: with what may be typed, and a blank at its end.

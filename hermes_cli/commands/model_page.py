@@ -176,7 +176,7 @@ def _template(model: CatalogModel) -> str:
 
 def _example(model: CatalogModel) -> str | None:
     """Return a short conversation in the model's prompt format."""
-    from hermes_cli.prompting.compose import Conversation  # noqa: PLC0415
+    from hermes_cli.prompting.compose import PromptInput  # noqa: PLC0415
     from hermes_cli.prompting.families import family_of  # noqa: PLC0415 - Jinja
     from hermes_cli.prompting.render import OurFormat  # noqa: PLC0415
 
@@ -184,7 +184,7 @@ def _example(model: CatalogModel) -> str | None:
     if family is None:
         return None
     bos = BOS.get(model.architecture.tokenizer, "") if family.markup == "llama-3" else ""
-    return OurFormat(family, bos).render(Conversation(EXAMPLE)).plain
+    return OurFormat(family, bos).render(PromptInput(EXAMPLE)).plain
 
 
 def _show_legend(model: CatalogModel, catalogue: Catalogue, console: Console) -> None:

@@ -144,7 +144,7 @@ def _why(pick: Recommendation) -> str:
 
 
 def _bar(pick: Recommendation) -> str:
-    """Where memory goes, on the place that holds most of the model."""
+    """Describe the memory by part, on the device that holds most of the model."""
     share = max(pick.placement.shares, key=lambda one: one.part.weights)
     part, room = share.part, max(share.room, share.part.total)
     rest = part.total - part.weights - part.kv_cache

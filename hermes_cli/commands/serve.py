@@ -210,7 +210,7 @@ def command(
 
 
 def _typed(call: typer.Context) -> Mapping[str, Given]:
-    """What was said by flags and the environment."""
+    """Return the settings from flags and the environment."""
     from hermes_cli.server.config import Given  # noqa: PLC0415 - as above
 
     given = {}

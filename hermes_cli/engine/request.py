@@ -49,7 +49,7 @@ def _number(default: float | None, least: float, most: float, *, gguf: str = "",
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    r"""How the next token is sampled. Defaults are llama.cpp's (common/common.h, common_params_sampling).
+    r"""Options of sampling the next token. Defaults are llama.cpp's (common/common.h, common_params_sampling).
 
     Attributes:
         temperature: 0 takes the most likely token.
@@ -165,7 +165,7 @@ server/openai/requests.py, the command line with an option in commands/chat.py.
 
 @dataclass(frozen=True)
 class ReasoningOptions:
-    """How reasoning is recognized, for counting and for its budget.
+    """Tags of reasoning, for counting its tokens and for its budget.
 
     Attributes:
         budget: the most tokens of reasoning; then it is closed, and the answer has to follow. None is no limit.

@@ -92,7 +92,7 @@ class LoadedModel:
 
     @property
     def details(self) -> dict[str, Any]:
-        """What `--json` tells of it; memory in bytes."""
+        """Fields of the model for `--json`; memory in bytes."""
         fitted = self.planned.fitted
         return {
             "context_length": self.model.loaded.context,

@@ -53,7 +53,7 @@ class PlannedModel:
 
     @property
     def name(self) -> str:
-        """As it is shown."""
+        """Name as it is shown."""
         return self.resolved.file.name
 
     @property

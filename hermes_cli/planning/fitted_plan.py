@@ -55,7 +55,7 @@ class DryRun:
 
     @property
     def fits(self) -> bool:
-        """Whether the plan can be loaded."""
+        """The plan can be loaded."""
         return not self.refusal and not self.missing
 
 

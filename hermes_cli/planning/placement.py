@@ -56,7 +56,7 @@ class DeviceShare:
 
     @property
     def fits(self) -> bool:
-        """Whether the device has room for its share."""
+        """The device has room for its share."""
         return self.part.total <= self.room
 
 
@@ -68,7 +68,7 @@ class Placement:
 
     @property
     def fits(self) -> bool:
-        """Whether every device has room."""
+        """Every device has room."""
         return all(share.fits for share in self.shares)
 
     @property

@@ -79,7 +79,7 @@ class Costs:
 
     @property
     def avoidable(self) -> bool:
-        """Whether a shorter context or a smaller KV cache may lower them."""
+        """A shorter context or a smaller KV cache may lower them."""
         return self.leaving_gpu > 0 or self.no_room > 0
 
 
@@ -102,7 +102,7 @@ class Recommendation:
 
     @property
     def by_yarn(self) -> bool:
-        """Whether its context is longer than the model was trained for and needs YaRN."""
+        """The context is longer than the model was trained for and needs YaRN."""
         return self.settings.context > self.variant.model.context.usable
 
 

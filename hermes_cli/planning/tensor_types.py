@@ -54,7 +54,7 @@ class LayerPosition(NamedTuple):
 
     @property
     def first_eighth(self) -> bool:
-        """Whether the layer is in the first eighth."""
+        """The layer is in the first eighth."""
         return self.layer < self.layers // 8
 
     @property

@@ -41,7 +41,7 @@ class PromptOptions:
 
 
 @dataclass(frozen=True)
-class Conversation:
+class PromptInput:
     """Messages, the tools on offer, and the options of the prompt that is made of them.
 
     Attributes:
@@ -88,7 +88,7 @@ class Conversation:
         return self.specials.guard(canonical(value))
 
 
-def system_prompt(conversation: Conversation, *, thinking: bool) -> str | None:
+def system_prompt(conversation: PromptInput, *, thinking: bool) -> str | None:
     """Return the system message behind the words for thinking and JSON mode; None if all of them are missing.
 
     Args:
@@ -106,7 +106,7 @@ def system_prompt(conversation: Conversation, *, thinking: bool) -> str | None:
     return "\n\n".join(parts) if parts else None
 
 
-def turns(conversation: Conversation, family: Family) -> list[dict[str, str]]:
+def turns(conversation: PromptInput, family: Family) -> list[dict[str, str]]:
     """Return every turn with `role` and `content`, as `families.write_turns` takes them."""
     written = _system_turns(conversation, family)
     results: list[Message] = []
@@ -120,7 +120,7 @@ def turns(conversation: Conversation, family: Family) -> list[dict[str, str]]:
     return written + _result_turns(results, conversation, family)
 
 
-def _system_turns(conversation: Conversation, family: Family) -> list[dict[str, str]]:
+def _system_turns(conversation: PromptInput, family: Family) -> list[dict[str, str]]:
     tools = conversation.tools
     text = system_prompt(conversation, thinking=conversation.thinks and family.reasoning is not None)
     if text is None and not (tools and family.tools == 3):  # noqa: PLR2004 - Hermes 3
@@ -136,7 +136,7 @@ def _system_turns(conversation: Conversation, family: Family) -> list[dict[str, 
     return [{"role": "system", "content": f"{text or ''}\n\n{offer}", "gap": "\n"}]
 
 
-def _result_turns(results: Sequence[Message], conversation: Conversation, family: Family) -> list[dict[str, str]]:
+def _result_turns(results: Sequence[Message], conversation: PromptInput, family: Family) -> list[dict[str, str]]:
     """Return one turn with all results of one batch of calls."""
     if not results:
         return []
@@ -149,7 +149,7 @@ def _result_turns(results: Sequence[Message], conversation: Conversation, family
     return [{"role": "tool", "content": text + "\n"}]
 
 
-def _content(message: Message, conversation: Conversation, family: Family) -> str:
+def _content(message: Message, conversation: PromptInput, family: Family) -> str:
     if message.role == "assistant":
         removed = family.reasoning == "thinking" and conversation.thinks
         return assistant_text(message, conversation, removed_thought=_REMOVED_THOUGHT if removed else "")
@@ -157,7 +157,7 @@ def _content(message: Message, conversation: Conversation, family: Family) -> st
     return conversation.tagged(text) if message.role == "system" else conversation.content(text)
 
 
-def assistant_text(message: Message, conversation: Conversation, *, removed_thought: str = "") -> str:
+def assistant_text(message: Message, conversation: PromptInput, *, removed_thought: str = "") -> str:
     """Return a turn of the model, as it wrote it where that is known.
 
     Args:
@@ -179,17 +179,17 @@ def assistant_text(message: Message, conversation: Conversation, *, removed_thou
     return f"{removed_thought}\n{body}" if removed_thought and body else removed_thought + body
 
 
-def thought(reasoning: str | None, conversation: Conversation) -> str:
+def thought(reasoning: str | None, conversation: PromptInput) -> str:
     """Return reasoning between its tags."""
     return f"{_THINK}\n{conversation.content(reasoning or '')}\n{_END_THINK}"
 
 
-def _with_calls(message: Message, conversation: Conversation) -> str:
+def _with_calls(message: Message, conversation: PromptInput) -> str:
     content = [conversation.tagged(message.content)] if message.content else []
     return "\n".join([*content, *(_call(call, conversation) for call in message.tool_calls)])
 
 
-def _call(call: ToolCall, conversation: Conversation) -> str:
+def _call(call: ToolCall, conversation: PromptInput) -> str:
     if call.written is not None:
         return conversation.tagged(call.written)
     inside = f'{{"name": {canonical(call.name)}, "arguments": {canonical(call.arguments)}}}'

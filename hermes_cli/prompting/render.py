@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.abilities import arguments_as, examine, switches
-from hermes_cli.prompting.compose import Conversation, assistant_text, system_prompt, thought, turns
+from hermes_cli.prompting.compose import PromptInput, assistant_text, system_prompt, thought, turns
 from hermes_cli.prompting.families import STOPS, TURN_TOKENS, write_turns
 from hermes_cli.prompting.markers import plain
 from hermes_cli.prompting.template import ANOTHER, ChatTemplate
@@ -88,7 +88,7 @@ class OurFormat:
         """The texts that mark turns."""
         return " ".join(TURN_TOKENS[self.family.markup])
 
-    def render(self, conversation: Conversation) -> Prompt:
+    def render(self, conversation: PromptInput) -> Prompt:
         """Return the prompt.
 
         Raises:
@@ -145,7 +145,7 @@ class FileFormat:
         """Abilities of the template for tools."""
         return examine(self.tool_use, for_tools=True) if self.tool_use else self.plain
 
-    def render(self, conversation: Conversation) -> Prompt:
+    def render(self, conversation: PromptInput) -> Prompt:
         """Return the prompt.
 
         Raises:
@@ -170,7 +170,7 @@ class FileFormat:
         text = template.write(messages, conversation.specials.guard_all(tools), **variables)
         return Prompt(text, conversation.thinks, self.stop)
 
-    def _prompts_thinking(self, conversation: Conversation, abilities: Abilities) -> bool:
+    def _prompts_thinking(self, conversation: PromptInput, abilities: Abilities) -> bool:
         """Return whether the system prompt has to ask for thinking, because the template does not do it by itself.
 
         Raises:
@@ -196,7 +196,7 @@ class _MessageWriter:
     `hermes_calls`: the template writes calls as Hermes does, so that they may stand in the content as well.
     """
 
-    conversation: Conversation
+    conversation: PromptInput
     abilities: Abilities
     hermes_calls: bool
 

@@ -57,7 +57,7 @@ class ServedModel:
 
     @property
     def forced(self) -> bool:
-        """It is loaded even if there is too little memory."""
+        """The model is loaded even if there is too little memory."""
         return self.model.resolved.overrides.force
 
 

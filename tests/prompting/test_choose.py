@@ -12,7 +12,7 @@ from hermes_cli.errors import UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.paths import asset
 from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose, identify, policy
-from hermes_cli.prompting.compose import Conversation
+from hermes_cli.prompting.compose import PromptInput
 from hermes_cli.prompting.families import (
     ALPACA,
     CHATML,
@@ -93,7 +93,7 @@ def test_the_catalogue_and_the_families_say_the_same(model: CatalogModel) -> Non
         assert family.markup == model.prompt.format
         assert bool(family.tools) == model.tools
         assert family.reasoning == (model.reasoning.switch if model.reasoning else None)
-        request = Conversation([Message("user", "Hi")])
+        request = PromptInput([Message("user", "Hi")])
         stop = choose(carried(None, LLAMA_TOKENS | CHATML_TOKENS), model).format.render(request).stop
         # Cards of Alpaca models say "###", which would cut an answer at its first heading.
         wanted = ("### Instruction:",) if model.prompt.format == "alpaca" else model.prompt.stop
@@ -184,7 +184,7 @@ def test_the_user_may_choose(tmp_path: Path) -> None:
     mine = tmp_path / "mine.jinja"
     mine.write_text("{{ messages[0].content }}!", encoding="utf-8")
     chosen = choose(file, model, str(mine))
-    assert chosen.format.render(Conversation([Message("user", "Hi")])).text == "Hi!"
+    assert chosen.format.render(PromptInput([Message("user", "Hi")])).text == "Hi!"
     assert chosen.why == f"{mine}: as --template asks for"
     for wanted, why in (
         (str(tmp_path / "none.jinja"), "cannot be read: No such file"),

@@ -10,7 +10,7 @@ from talks import BOS, CLOCK, RESULT, SYSTEM, THOUGHT, USER, calling
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.prompting.abilities import Abilities, examine
-from hermes_cli.prompting.compose import Conversation, PromptOptions
+from hermes_cli.prompting.compose import PromptInput, PromptOptions
 from hermes_cli.prompting.markers import plain
 from hermes_cli.prompting.messages import Message, ToolCall
 from hermes_cli.prompting.normalize import messages, tools
@@ -43,19 +43,19 @@ def test_the_demo_s_own(demo: FileFormat, demo_model: LlamaModel) -> None:
     assert demo.plain == Abilities(
         system=True, tools="bare", calls="objects", text_beside_calls=True, thinking="always"
     )
-    assert plain(demo.render(Conversation([Message("user", "Hi")])).text) == (
+    assert plain(demo.render(PromptInput([Message("user", "Hi")])).text) == (
         "<|im_start|>system\nYou are Hermes Demo.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
-    thinking = demo.render(Conversation(messages([SYSTEM, USER]), options=PromptOptions(think=True)))
+    thinking = demo.render(PromptInput(messages([SYSTEM, USER]), options=PromptOptions(think=True)))
     assert thinking.text.startswith(f"<|im_start|>system\n{THINKING_PROMPT}\n\nS<|im_end|>")
     assert thinking.thinks
-    assert "Hm." not in demo.render(Conversation(messages([USER, THOUGHT, USER]))).text
+    assert "Hm." not in demo.render(PromptInput(messages([USER, THOUGHT, USER]))).text
     assert (
         "Hm."
-        in demo.render(Conversation(messages([USER, THOUGHT, USER]), options=PromptOptions(keep_reasoning=True))).text
+        in demo.render(PromptInput(messages([USER, THOUGHT, USER]), options=PromptOptions(keep_reasoning=True))).text
     )
     head, _, rest = demo.render(
-        Conversation(messages([SYSTEM, USER, calling("I look."), RESULT]), tools([CLOCK]))
+        PromptInput(messages([SYSTEM, USER, calling("I look."), RESULT]), tools([CLOCK]))
     ).text.partition("<|im_end|>\n")
     assert '<tools>\n{"type": "function", "function": {"name": "clock"}}\n</tools>' in head
     assert rest == (
@@ -68,10 +68,10 @@ def test_hermes_4_from_a_file(hermes_4_file: FileFormat) -> None:
     """Its faults do not show: see also test_parity.py."""
     can = hermes_4_file.plain
     assert (can.thinking, can.needs_thought, can.tools, can.text_beside_calls) == ("alone", True, "bare", True)
-    with_system = hermes_4_file.render(Conversation(messages([SYSTEM, USER]), options=PromptOptions(think=True)))
+    with_system = hermes_4_file.render(PromptInput(messages([SYSTEM, USER]), options=PromptOptions(think=True)))
     assert f"\n\n{THINKING_PROMPT}\n\nS<|eot_id|>" in with_system.text
     assert (
-        hermes_4_file.render(Conversation(messages([USER]), options=PromptOptions(think=True))).text.count(
+        hermes_4_file.render(PromptInput(messages([USER]), options=PromptOptions(think=True))).text.count(
             THINKING_PROMPT
         )
         == 1
@@ -81,7 +81,7 @@ def test_hermes_4_from_a_file(hermes_4_file: FileFormat) -> None:
     memory = RawTurnCache()
     written = "<think>\nHm.\n</think>\n\n\n<tool_call>{}</tool_call>"
     memory.remember(Message("assistant", None, (ToolCall("clock", {}, "c1"),), "Hm."), written)
-    request = Conversation(messages([USER, calling(), RESULT]), tools([CLOCK]), PromptOptions(think=True), memory)
+    request = PromptInput(messages([USER, calling(), RESULT]), tools([CLOCK]), PromptOptions(think=True), memory)
     assert "<think> </think>\n\n\n<tool_call>{}</tool_call><|eot_id|>" in hermes_4_file.render(request).text
 
 
@@ -90,23 +90,23 @@ def test_the_published_tool_use_from_a_file() -> None:
     source = published("hermes-2-pro-and-3.tool_use").source
     carried = FileFormat(published("chatml"), ChatTemplate(source, bos=BOS))
     assert carried.with_tools == Abilities(system=True, tools="any", calls="objects")
-    prompt = carried.render(Conversation(messages([SYSTEM, USER, calling("I look."), RESULT]), tools([CLOCK]))).text
+    prompt = carried.render(PromptInput(messages([SYSTEM, USER, calling("I look."), RESULT]), tools([CLOCK]))).text
     assert "<|im_start|>assistant\nI look.\n<tool_call>\n" in prompt
     assert '"description": "clock() - ' in prompt
-    assert "<tools>" not in carried.render(Conversation(messages([USER]))).text
+    assert "<tools>" not in carried.render(PromptInput(messages([USER]))).text
 
 
 def test_arguments_as_text_where_a_template_wants_text() -> None:
     source = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}{{ '[' + c.function.arguments + ']' + c.function.name }}{% endfor %}{% endfor %}"
     assert examine(ChatTemplate(source)).calls == "text"
-    request = Conversation(messages([USER, calling(a=1), RESULT]))
+    request = PromptInput(messages([USER, calling(a=1), RESULT]))
     assert FileFormat(ChatTemplate(source)).render(request).text == 'Hi[{"a": 1}]clock12:00'
 
 
 def test_reasoning_for_templates_that_read_it() -> None:
     source = "{% for m in messages %}{{ m.role + ':' + m.content }}{{ '(' + m.reasoning_content + ')' if m.reasoning_content }}{{ m.tool_calls | tojson if m.tool_calls }}|{% endfor %}"
     assert (
-        FileFormat(ChatTemplate(source)).render(Conversation(messages([USER, THOUGHT, USER]))).text
+        FileFormat(ChatTemplate(source)).render(PromptInput(messages([USER, THOUGHT, USER]))).text
         == "user:Hi|assistant:A(Hm.)|user:Hi|"
     )
 
@@ -115,9 +115,9 @@ def test_other_models_switches() -> None:
     source = "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking is defined and not enable_thinking %}<think></think>{% else %}<think>{% endif %}"
     other = FileFormat(ChatTemplate(source))
     assert other.plain.thinking == "always"
-    assert other.render(Conversation(messages([USER]))).inside_reasoning
-    assert other.render(Conversation(messages([USER]))).opening == "<think>"
-    assert not other.render(Conversation(messages([USER]), options=PromptOptions(think=False))).inside_reasoning
+    assert other.render(PromptInput(messages([USER]))).inside_reasoning
+    assert other.render(PromptInput(messages([USER]))).opening == "<think>"
+    assert not other.render(PromptInput(messages([USER]), options=PromptOptions(think=False))).inside_reasoning
 
 
 def test_a_thought_that_the_prompt_opened_is_cut_like_any_other() -> None:
@@ -125,27 +125,27 @@ def test_a_thought_that_the_prompt_opened_is_cut_like_any_other() -> None:
     always = FileFormat(ChatTemplate(source))
     call = ToolCall("clock", {}, "c1")
     memory = RawTurnCache()
-    opening = always.render(Conversation(messages([USER]))).opening
+    opening = always.render(PromptInput(messages([USER]))).opening
     assert opening == "<think>\n"
     memory.remember(Message("assistant", None, (call,), "Hm."), opening + "Hm.\n</think>\n\n<tool_call>{}</tool_call>")
-    request = Conversation(messages([USER, calling(), RESULT]), raw_turns=memory)
+    request = PromptInput(messages([USER, calling(), RESULT]), raw_turns=memory)
     assert "assistant:<tool_call>{}</tool_call>|" in always.render(request).text
 
 
 def test_what_a_file_s_template_cannot_do_is_told() -> None:
     bare = FileFormat(ChatTemplate("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"))
     with pytest.raises(UsageError, match="takes no tools"):
-        bare.render(Conversation(messages([USER]), tools([CLOCK])))
+        bare.render(PromptInput(messages([USER]), tools([CLOCK])))
     with pytest.raises(UsageError, match="takes no system prompt"):
-        bare.render(Conversation(messages([SYSTEM, USER])))
+        bare.render(PromptInput(messages([SYSTEM, USER])))
     with pytest.raises(UsageError, match="has no reasoning mode"):
-        bare.render(Conversation(messages([USER]), options=PromptOptions(think=True)))
-    assert bare.render(Conversation(messages([USER]), options=PromptOptions(think=False))).text == "Hi"
+        bare.render(PromptInput(messages([USER]), options=PromptOptions(think=True)))
+    assert bare.render(PromptInput(messages([USER]), options=PromptOptions(think=False))).text == "Hi"
     always = FileFormat(ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}<think>\n"))
     with pytest.raises(UsageError, match="no switch for reasoning"):
-        always.render(Conversation(messages([USER]), options=PromptOptions(think=False)))
+        always.render(PromptInput(messages([USER]), options=PromptOptions(think=False)))
     picky = FileFormat(
         ChatTemplate("{{ raise_exception('roles must alternate') if messages | length > 1 else messages[0].content }}")
     )
     with pytest.raises(HermesError, match="roles must alternate"):
-        picky.render(Conversation(messages([USER, USER])))
+        picky.render(PromptInput(messages([USER, USER])))

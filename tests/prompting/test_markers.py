@@ -11,7 +11,7 @@ from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.engine.tokens import encode
 from hermes_cli.gguf.header import read_header
 from hermes_cli.paths import asset
-from hermes_cli.prompting.compose import Conversation
+from hermes_cli.prompting.compose import PromptInput
 from hermes_cli.prompting.families import CHATML
 from hermes_cli.prompting.markers import MARK, TAGS, SpecialTexts, plain
 from hermes_cli.prompting.messages import Message
@@ -46,7 +46,7 @@ def tokens(vocabulary: Vocabulary, text: str) -> list[int]:
 
 
 def chat(said: str) -> str:
-    return OurFormat(CHATML).render(Conversation([Message("user", said)], specials=SPECIALS)).text
+    return OurFormat(CHATML).render(PromptInput([Message("user", said)], specials=SPECIALS)).text
 
 
 def spelled(vocabulary: Vocabulary, ids: list[int]) -> list[str]:
@@ -109,7 +109,7 @@ def test_a_mark_that_somebody_typed_is_none() -> None:
 
 def test_tags_count_in_system_prompts_and_answers_but_not_in_what_users_and_tools_say() -> None:
     said = "<tool_call>"
-    request = Conversation(
+    request = PromptInput(
         [Message("system", said), Message("user", said), Message("assistant", said), Message("user", "b")],
         specials=SPECIALS,
     )

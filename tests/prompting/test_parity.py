@@ -12,7 +12,7 @@ import jinja2
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from hermes_cli.prompting.compose import Conversation, PromptOptions
+from hermes_cli.prompting.compose import PromptInput, PromptOptions
 from hermes_cli.prompting.families import ALPACA, CHATML, HERMES_2_PRO, HERMES_3, HERMES_4, Family
 from hermes_cli.prompting.markers import plain
 from hermes_cli.prompting.normalize import messages, tools
@@ -121,7 +121,7 @@ def ours(
     offered: list[dict[str, Any]] | None = None,
     wishes: PromptOptions | None = None,
 ) -> str:
-    request = Conversation(messages(talk), tools(offered), wishes or PromptOptions())
+    request = PromptInput(messages(talk), tools(offered), wishes or PromptOptions())
     return plain(OurFormat(family, BOS).render(request).text)
 
 
@@ -218,5 +218,5 @@ def test_a_file_s_own_hermes_4_template_gives_what_ours_gives(
     """With thinking on, the template by itself fails on half of these."""
     source = (HERE / f"{KNOWN_OF_HERMES_4}.jinja").read_text(encoding="utf-8")
     carried = FileFormat(ChatTemplate(source, bos=BOS), prompted_reasoning=True)
-    request = Conversation(messages(talk), tools(offered), wishes)
+    request = PromptInput(messages(talk), tools(offered), wishes)
     assert carried.render(request).text == OurFormat(HERMES_4, BOS).render(request).text

@@ -24,7 +24,7 @@ from talks import (
 )
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting.compose import Conversation, PromptOptions
+from hermes_cli.prompting.compose import PromptInput, PromptOptions
 from hermes_cli.prompting.families import DEEPHERMES_3, HERMES_3, HERMES_4, HERMES_4_QWEN, Family
 from hermes_cli.prompting.markers import plain
 from hermes_cli.prompting.messages import Message, ToolCall
@@ -71,11 +71,11 @@ def test_hermes_4_in_both_markups() -> None:
 @pytest.mark.parametrize("family", THINKERS, ids=title)
 def test_the_words_for_thinking_stand_there_once(family: Family) -> None:
     said = [{"role": "system", "content": f"S\n\n{THINKING_PROMPT}"}, USER]
-    request = Conversation(messages(said))
+    request = PromptInput(messages(said))
     assert OurFormat(family).render(request).thinks  # the system message says so itself
     for think in (None, True):
         assert write(family, said, think=think).count(THINKING_PROMPT) == 1
-    assert not OurFormat(family).render(Conversation(messages([USER]))).thinks
+    assert not OurFormat(family).render(PromptInput(messages([USER]))).thinks
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family.reasoning is None], ids=title)
@@ -127,7 +127,7 @@ def test_the_model_reads_what_it_wrote(family: Family) -> None:
     sent = calling("I look.", a="é", b=1)
 
     def prompt(answer: dict[str, Any]) -> str:
-        request = Conversation(messages([USER, answer, RESULT]), tools([CLOCK]), raw_turns=memory)
+        request = PromptInput(messages([USER, answer, RESULT]), tools([CLOCK]), raw_turns=memory)
         return plain(OurFormat(family).render(request).text)
 
     assert written + "<|" in prompt(sent)
@@ -138,7 +138,7 @@ def test_the_model_reads_what_it_wrote(family: Family) -> None:
 
 def test_the_model_reads_a_single_block_as_it_wrote_it() -> None:
     block = '<tool_call>{"name":"f","arguments":{}}</tool_call>'
-    request = Conversation([Message("user", "Hi"), Message("assistant", None, (ToolCall("f", {}, written=block),))])
+    request = PromptInput([Message("user", "Hi"), Message("assistant", None, (ToolCall("f", {}, written=block),))])
     assert f"<|im_start|>assistant\n{block}<|im_end|>" in OurFormat(HERMES_3).render(request).text
 
 
@@ -156,15 +156,15 @@ def test_a_thought_that_was_remembered(*, keep: bool) -> None:
         memory = RawTurnCache()
         memory.remember(Message("assistant", None, (call,), "Hm."), written)
         talk = messages([USER, calling(), RESULT])
-        request = Conversation(talk, tools([CLOCK]), PromptOptions(think=True, keep_reasoning=keep), memory)
+        request = PromptInput(talk, tools([CLOCK]), PromptOptions(think=True, keep_reasoning=keep), memory)
         assert (written if keep else cut) + "<|im_end|>" in OurFormat(HERMES_4_QWEN).render(request).text
-        assert "</think>\n\n<tool_call>" not in OurFormat(HERMES_3).render(Conversation(talk, raw_turns=memory)).text
+        assert "</think>\n\n<tool_call>" not in OurFormat(HERMES_3).render(PromptInput(talk, raw_turns=memory)).text
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=title)
 def test_stops(family: Family) -> None:
     wanted = {"alpaca": ("### Instruction:",), "chatml": ("<|im_end|>",), "llama-3": ("<|eot_id|>",)}[family.markup]
-    assert OurFormat(family).render(Conversation(messages([USER]))).stop == wanted
+    assert OurFormat(family).render(PromptInput(messages([USER]))).stop == wanted
 
 
 def test_ten_megabytes() -> None:

@@ -37,7 +37,7 @@ AMX_HINT = (
 
 
 class LlamaExit(ExitReport):
-    """How the child ended, and the errors that this means."""
+    """End of the child, and the errors that it means."""
 
     @property
     def assertion(self) -> str | None:
