@@ -184,7 +184,7 @@ class ChatModel:
         return await self._count(prompt.pieces(self._specials))
 
     def recommended_sampling(self) -> SamplingOptions:
-        """Return the options that the file recommends (`general.sampling.*`), else the catalogue's, else llama.cpp's."""
+        """Return the options of the file (`general.sampling.*`), else the catalogue's, else llama.cpp's defaults."""
         usual = SamplingOptions()
         said = self._known.sampling if self._known else None
         if said and said != "unknown":
