@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
+from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.options import DraftPlan, EngineOptions
 from hermes_cli.errors import DoesNotFitError, EngineError, NotFoundError, UsageError
 from hermes_cli.hardware.probe import probe
@@ -119,8 +120,6 @@ def fit_all(models: Sequence[ResolvedModel], machine: Machine, note: Callable[[s
         DoesNotFitError: one does not fit, even alone.
         HermesError: a file cannot be read, or llama.cpp refuses it.
     """
-    from hermes_cli.engine.embedded.fit_check import check_fit  # noqa: PLC0415 - asyncio
-
     first, *others = models
     if others:
         with suppress(DoesNotFitError):
@@ -130,8 +129,6 @@ def fit_all(models: Sequence[ResolvedModel], machine: Machine, note: Callable[[s
 
 
 def _beside(first: ResolvedModel, others: Sequence[ResolvedModel], machine: Machine) -> list[FittedPlan]:
-    from hermes_cli.engine.embedded.fit_check import check_fit  # noqa: PLC0415 - as above
-
     fitted: list[FittedPlan] = []
     for model in others:
         modest = replace(model.overrides, longest=False, force=False)
@@ -142,8 +139,6 @@ def _beside(first: ResolvedModel, others: Sequence[ResolvedModel], machine: Mach
 
 def memory_fault(model: PlannedModel) -> HermesError | None:
     """Return what keeps a planned model from being loaded now, None if there is memory for it."""
-    from hermes_cli.engine.embedded.fit_check import check_fit  # noqa: PLC0415 - as above
-
     machine = probe(measure=False)
     plan = model.fitted.plan
     overrides = replace(
@@ -208,8 +203,6 @@ def _installed(model: CatalogModel, catalogue: Catalogue) -> ModelFile | None:
 
 def _fit_draft(file: ModelFile, overrides: LoadOverrides, fitted: FittedPlan) -> DraftPlan:
     """Plan a draft model with the context of the large one, or with all that it was trained for."""
-    from hermes_cli.engine.embedded.fit_check import check_fit  # noqa: PLC0415 - as above
-
     rest = remaining_machine(probe(measure=False), fitted)
     overrides = replace(overrides, context=fitted.plan.settings.context, gpu_layers=None, yarn=None)
     try:
