@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from hermes_cli.console import Console
-    from hermes_cli.engine.embedded.options import LoraFile
+    from hermes_cli.engine.embedded.messages import LoraFile
     from hermes_cli.planning.memory import KvType
 
 OWN_PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | hermes chat demo explain"
@@ -86,7 +86,7 @@ def lora_files(given: Iterable[str]) -> tuple[LoraFile, ...]:
 
 
 def _lora(given: str) -> LoraFile:
-    from hermes_cli.engine.embedded.options import LoraFile  # noqa: PLC0415 - only where there are any
+    from hermes_cli.engine.embedded.messages import LoraFile  # noqa: PLC0415 - only where there are any
 
     if whole := _lora_path(given):  # a name may have a colon in it
         return LoraFile(whole)
