@@ -38,7 +38,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hub(content: Path) -> Iterator[HubProcess]:
     store = content.with_name("cas")
     store.mkdir()
-    command = [sys.executable, "-c", PUT, store, content]
+    command = [sys.executable, "-c", PUT, str(store), str(content)]
     variables = {
         **os.environ,
         "HF_HOME": str(content.with_name("home")),
