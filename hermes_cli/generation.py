@@ -16,7 +16,7 @@ from hermes_cli.engine.tokens import encode
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import END_CALL
 from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose
-from hermes_cli.prompting.compose import PromptInput, PromptOptions
+from hermes_cli.prompting.compose import PromptInput, PromptOptions, RawTurnCache
 from hermes_cli.prompting.markers import SpecialTexts
 from hermes_cli.prompting.messages import (
     CallArguments,
@@ -29,7 +29,6 @@ from hermes_cli.prompting.messages import (
 )
 from hermes_cli.prompting.messages import Event as Parsed
 from hermes_cli.prompting.parse import Parser
-from hermes_cli.prompting.raw_turn_cache import RawTurnCache
 from hermes_cli.prompting.turn_grammar import TAGS, THOUGHTS, SpecialTokens, turn_grammar
 
 if TYPE_CHECKING:
