@@ -22,7 +22,7 @@ from hermes_zygote import ForkedProcess
 from starlette.applications import Starlette
 
 from hermes_cli.catalog.models import CatalogModel
-from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.engine.protocol import Engine
 from hermes_cli.errors import HermesError
 from hermes_cli.generation import TAGS

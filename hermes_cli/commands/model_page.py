@@ -169,16 +169,16 @@ def _show_prompt(model: CatalogModel, console: Console) -> None:
 
 def _template(model: CatalogModel) -> str:
     """Return the chat template that its files get, and why."""
-    from hermes_cli.prompting.choose import policy  # noqa: PLC0415 - Jinja
+    from hermes_cli.prompting.choose import policy
 
     return policy(model)
 
 
 def _example(model: CatalogModel) -> str | None:
     """Return a short conversation in the model's prompt format."""
-    from hermes_cli.prompting.compose import PromptInput  # noqa: PLC0415
-    from hermes_cli.prompting.families import family_of  # noqa: PLC0415 - Jinja
-    from hermes_cli.prompting.render import OurFormat  # noqa: PLC0415
+    from hermes_cli.prompting.compose import PromptInput
+    from hermes_cli.prompting.families import family_of
+    from hermes_cli.prompting.render import OurFormat
 
     family = family_of(model)
     if family is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.engine.embedded.fit_check import check_fit
-from hermes_cli.engine.embedded.options import DraftPlan, EngineOptions
+from hermes_cli.engine.embedded.messages import DraftPlan, EngineOptions
 from hermes_cli.errors import DoesNotFitError, EngineError, NotFoundError, UsageError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.resolve import DRAFT_AUTO, DRAFT_OFF

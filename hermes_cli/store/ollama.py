@@ -13,8 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.models import RecommendedSampling
-from hermes_cli.prompting.families import family_of
-from hermes_cli.prompting.prompt_texts import THINKING_PROMPT, tools_prompt_3, tools_prompt_4
+from hermes_cli.prompting.families import THINKING_PROMPT, family_of, tools_prompt_3, tools_prompt_4
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,7 +12,7 @@ from server_rig import offer
 from skeleton import write_skeleton
 
 from hermes_cli.catalog.load import shipped_catalogue
-from hermes_cli.engine.embedded.options import DraftPlan, EngineOptions
+from hermes_cli.engine.embedded.messages import DraftPlan, EngineOptions
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.models.planned import memory_fault

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.child_process import Frame
-    from hermes_cli.engine.embedded.exit_report import LlamaExit
+    from hermes_cli.engine.embedded.child import LlamaExit
     from hermes_cli.engine.embedded.messages import LoggedDevice
     from hermes_cli.errors import HermesError
     from hermes_cli.gguf.header import GGUFHeader
