@@ -116,7 +116,7 @@ class RecommendedSampling(CatalogEntry, frozen=True):
 
 
 class WeightRepositories(CatalogEntry, frozen=True):
-    """Repositories of weights that are no GGUF: as published, and in the formats of other engines (vLLM, SGLang, MLX)."""
+    """Repositories of weights that are no GGUF: as published, and in the formats of vLLM, SGLang and MLX."""
 
     original: RepoId
     fp8: tuple[RepoId, ...] = ()
