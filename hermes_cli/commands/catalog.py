@@ -12,7 +12,7 @@ from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, 
 from hermes_cli.errors import IntegrityError, NetworkError, NotFoundError
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.overlay import Overlay
+    from hermes_cli.catalog.load import Overlay
     from hermes_cli.console import Console
 
 CONCURRENT_REQUESTS = 8
@@ -67,9 +67,8 @@ def refresh(
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.catalog.load import shipped_catalogue
+    from hermes_cli.catalog.load import read_overlay, shipped_catalogue, write_overlay
     from hermes_cli.catalog.names import CatalogueReference, ModelNames
-    from hermes_cli.catalog.overlay import read_overlay, write_overlay
 
     catalogue = shipped_catalogue()
     models = catalogue.models

@@ -14,8 +14,7 @@ def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoCo
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
     from hermes_cli.catalog.load import load_catalogue
-    from hermes_cli.store.inventory import inventory
-    from hermes_cli.store.usage import usage
+    from hermes_cli.store.inventory import inventory, usage
     from hermes_cli.units import gigabytes
 
     found = usage(inventory(load_catalogue()))

@@ -22,8 +22,8 @@ from hermes_cli.units import billions, gigabytes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from hermes_cli.catalog.load import HubFile, HubRepository
     from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.catalog.overlay import HubFile, HubRepository
     from hermes_cli.console import Console
     from hermes_cli.gguf.header import GGUFHeader
 
