@@ -72,7 +72,7 @@ class Grammars:
         tokenized = ((tag, vocabulary.tokenize(tag, special=True)) for tag in tags)
         self.vocabulary = vocabulary
         self.tags = {tag: tokens[0] for tag, tokens in tokenized if len(tokens) == 1}
-        self._ends = sorted(vocabulary.ends())
+        self._ends = sorted(vocabulary.ends)
         known = {*self._ends, *self.tags.values()}
         self.others = tuple(
             token

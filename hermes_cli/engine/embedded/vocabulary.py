@@ -83,8 +83,9 @@ class Vocabulary:
                 added.append(self.text_of(token))
         return control, added
 
+    @cached_property
     def ends(self) -> set[int]:
-        """Return the tokens that end a generation.
+        """The tokens that end a generation.
 
         llama.cpp makes control tokens of those that it knows by their spelling, and takes those that the file names,
         whatever they are (llama-vocab.cpp, `special_eog_ids`).
