@@ -44,11 +44,7 @@ class DryRunner:
         self._log = ""
 
     def run(self, request: DryRunRequest) -> DryRunResult:
-        """Return the bytes that a plan needs, or the reason why llama.cpp refuses it.
-
-        Raises:
-            IntegrityError: llama.cpp refused the file.
-        """
+        """Return the bytes that a plan needs, or the reason why llama.cpp refuses it."""
         plan, LOG.verbose = request.plan, request.verbose
         placement = (request.path, plan.gpu_layers, plan.tensor_split)
         if self._model is None or self._placement != placement:
@@ -84,9 +80,6 @@ def allocation(model_log: str, context_log: str, weights: Weights) -> tuple[Memo
         model_log: llama.cpp's log while the model was loaded.
         context_log: its log while the context was made.
         weights: bytes of the file's tensors.
-
-    Raises:
-        EngineError: the log lacks sizes, since this is another llama.cpp.
     """
     names = [device.name for device in devices(model_log)]
 

@@ -22,7 +22,7 @@ from hermes_cli.engine.protocol import Logprob, TokenLogprobs
 from hermes_cli.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -49,21 +49,23 @@ class Sampler(Owned):
     With each output: `bias` once, `draw` once, or again after a mask, and `accept` what was chosen in the end.
     """
 
-    def __init__(self, sampling: SamplingOptions, vocabulary: Vocabulary, trained_context: int) -> None:
+    _free = staticmethod(llama_cpp.llama_sampler_free)
+
+    def __init__(
+        self, sampling: SamplingOptions, vocabulary: Vocabulary, trained_context: int, prompt: Sequence[int] = ()
+    ) -> None:
         """Build the chain: 0.1 ms, but 70 ms for the first request with new settings of DRY.
 
         Args:
             sampling: what to do.
             vocabulary: of the model.
             trained_context: tokens that "the whole context" stands for in the reach of penalties.
-
-        Raises:
-            UsageError: a token with a bias does not exist.
+            prompt: the tokens before the first output.
         """
         self._bias = _biases(sampling, vocabulary)
         self._greedy = sampling.temperature < COLDEST
         repeats, dry = _windows(sampling, trained_context)
-        self._history = _History(max(repeats, dry)) if repeats or dry else None
+        self._history = _History(max(repeats, dry), prompt) if repeats or dry else None
         self._table = np.empty(0, _CANDIDATE)
         self._pointer: Any = None  # to the table, for C
         self._array: Any = llama_cpp.llama_token_data_array()
@@ -74,9 +76,6 @@ class Sampler(Owned):
         self._handle = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         for link in _links(sampling, vocabulary, repeats, dry, greedy=self._greedy):
             llama_cpp.llama_sampler_chain_add(self._handle, link)  # the chain owns its links
-
-    def _free(self, handle: Any) -> None:  # noqa: ANN401 - ctypes pointers have no common type
-        llama_cpp.llama_sampler_free(handle)
 
     def bias(self, logits: NDArray[np.float32]) -> None:
         """Add `logit_bias`, and -inf for `ignore_eos` and suppressed tokens, in place, once per output."""
@@ -114,7 +113,7 @@ class Sampler(Owned):
         return int(array.data[array.selected].id)
 
     def accept(self, token: int) -> None:
-        """Record a token of the prompt or the completion for penalties."""
+        """Record a token of the completion for penalties."""
         if self._history:
             self._history.add(token)
 
@@ -148,8 +147,8 @@ class Sampler(Owned):
 class _History:
     """The tokens that penalties look at. The chain accepts them late, so that of a long prompt only they matter."""
 
-    def __init__(self, window: int) -> None:
-        self._new: deque[int] = deque(maxlen=window)
+    def __init__(self, window: int, prompt: Sequence[int]) -> None:
+        self._new = deque(prompt, maxlen=window)
         self._accepted: deque[int] = deque()
         self._window = window
         self._counts: dict[int, int] = {}
@@ -174,11 +173,10 @@ class _History:
 class _DrySampler(Owned):
     """A sampler of DRY, to be copied with its settings and without its history."""
 
-    def __init__(self, handle: Any) -> None:  # noqa: ANN401 - as above
-        self._handle = handle
+    _free = staticmethod(llama_cpp.llama_sampler_free)
 
-    def _free(self, handle: Any) -> None:  # noqa: ANN401 - as above
-        llama_cpp.llama_sampler_free(handle)
+    def __init__(self, handle: Any) -> None:  # noqa: ANN401 - ctypes pointers have no common type
+        self._handle = handle
 
 
 @lru_cache(MOST_TEMPLATES)

@@ -290,7 +290,6 @@ class Scheduler:
         started = time.perf_counter()
         try:
             self._context.decode(self._batch)
-            self._context.synchronize()
         except ContextFullError as error:  # llama.cpp has fewer KV cells than we counted
             if len(self._running) == 1:
                 self._fail(self._running[0], error)

@@ -192,7 +192,6 @@ class DraftModel:
     def _decode(self, decode_tokens: int, prefill_tokens: int) -> None:
         started = time.perf_counter()
         self._context.decode(self._batch)
-        self._context.synchronize()
         self._step_cost.record(decode_tokens, prefill_tokens, time.perf_counter() - started)
 
 

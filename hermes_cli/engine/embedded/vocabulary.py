@@ -136,11 +136,7 @@ class TokenPieces(dict[int, TokenPiece]):
 
 
 def prompt_tokens(vocabulary: Vocabulary, prompt: Sequence[str | int]) -> list[int]:
-    """Return the tokens of a prompt, which begin with BOS if the model wants that.
-
-    Raises:
-        UsageError: there are none, one does not exist, or a text is too long to tokenize.
-    """
+    """Return the tokens of a prompt, which begin with BOS if the model wants that."""
     if prompt and isinstance(prompt[0], int):
         tokens = list(cast("Sequence[int]", prompt))
         if wrong := next((token for token in tokens if not 0 <= token < vocabulary.size), None):
