@@ -180,7 +180,7 @@ class ChatModel:
             HermesError: as `prompt`, or the engine failed.
         """
         prompt = await self.prompt(turn)
-        return await self._count(prompt.pieces(self._specials))
+        return await self._count(self._specials.cut(prompt.text))
 
     def recommended_sampling(self) -> SamplingOptions:
         """Return the options of the file (`general.sampling.*`), else the catalogue's, else llama.cpp's defaults."""
@@ -206,7 +206,7 @@ class ChatModel:
 
     async def _request(self, turn: TurnRequest, prompt: Prompt) -> GenerationRequest:
         return GenerationRequest(
-            prompt.pieces(self._specials),
+            self._specials.cut(prompt.text),
             sampling=turn.sampling or self.recommended_sampling(),
             max_tokens=turn.max_tokens,
             stops=tuple(dict.fromkeys((*prompt.stop, *turn.stops))),

@@ -78,19 +78,11 @@ class Checker:
         return made
 
     def wrong(self, place: Place, text: str) -> NoReturn:
-        """Refuse a schema that is none.
-
-        Raises:
-            UsageError: always.
-        """
+        """Refuse a schema that is none."""
         self._fail(f"{text} at {place.pointer}", "JSON Schema 2020-12 says how to write it.")
 
     def refuse(self, word: str, place: Place, why: str = "cannot be enforced") -> None:
-        """Leave a word out with a note, if there are notes.
-
-        Raises:
-            UsageError: there are none.
-        """
+        """Leave a word out with a note if there are notes, else refuse the schema."""
         text = f"`{word}` at {place.pointer} {why}"
         if self._notes is None:
             self._fail(text, _HINT)

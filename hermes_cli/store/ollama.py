@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.models import RecommendedSampling
-from hermes_cli.prompting.families import THINKING_PROMPT, family_of, tools_prompt_3, tools_prompt_4
+from hermes_cli.prompting.families import THINKING_PROMPT, family_of, tools_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,8 +37,8 @@ ALPACA = """\
 
 # All that follows is ChatML, which `_as_llama_3` rewrites. A line break after `{{ end }}` goes where `{{-` follows.
 _TOOLS = "{{ range $index, $tool := .Tools }}{{ if $index }}\n{{ end }}{{ $tool }}{{ end }}"
-TOOLS_3 = f"{{{{- if .Tools }}}}<|im_start|>system\n{tools_prompt_3(_TOOLS)}<|im_end|>\n{{{{ end }}}}"
-TOOLS_4 = f"{{{{- if .Tools }}}}\n\n{tools_prompt_4(_TOOLS)}{{{{- end }}}}"
+TOOLS_3 = f"{{{{- if .Tools }}}}<|im_start|>system\n{tools_prompt(3, _TOOLS)}<|im_end|>\n{{{{ end }}}}"
+TOOLS_4 = f"{{{{- if .Tools }}}}\n\n{tools_prompt(4, _TOOLS)}{{{{- end }}}}"
 THOUGHTS = "{{ if and $last .Thinking }}<think>{{ .Thinking }}</think>\n{{ end }}"
 # Ollama takes the first text after the first `if .ToolCalls` for the tag that begins a call.
 CALLS = """\
