@@ -99,19 +99,17 @@ def recommended(
         options: the purpose of the model.
         catalogue: all models.
         machine: where the model is to run, with the memory that is free now.
-        fetch: downloads the best model where none that fits is installed; gets None where none fits. Raises if the
-            user does not want that.
-
-    Raises:
-        HermesError: as `fetch`.
+        fetch: downloads the best model where none that fits is installed, and raises HermesError if the user does not
+            want that; gets None where none fits.
     """
     from hermes_cli.planning.recommend import recommendations  # noqa: PLC0415 - only where no model is named
     from hermes_cli.store.library import installed_quantizations  # noqa: PLC0415
 
     fitting = recommendations(catalogue, machine, options)
-    installed = (best for best in fitting if best.variant.quantization in installed_quantizations(best.variant.model))
-    best = next(installed, None)
-    if best is None:
+    for best in fitting:
+        if best.variant.quantization in installed_quantizations(best.variant.model):
+            break
+    else:
         fetch(fitting[0] if fitting else None)
         best = fitting[0]
     overrides = request.overrides

@@ -44,7 +44,7 @@ class Block:
         self.state = State.OPEN
         self.calls: list[WrittenCall] = []
         self.readable = True  # as calls; a block of other JSON is still read to its end
-        self._early = early
+        self.early = early
         self._most = most
         self._reader: Reader | None = None
         self._values = 0
@@ -55,7 +55,7 @@ class Block:
     @property
     def given_out(self) -> bool:
         """Return whether the call was given out before the end of the block was seen."""
-        return self._early is not None and self._early.started
+        return self.early is not None and self.early.started
 
     def read(self, text: str, at: int) -> int:
         """Read on from `at`; return where it stopped. What is left of an open block may become a tag."""
@@ -74,8 +74,8 @@ class Block:
         return sign if whole else self.given_out
 
     def _cut(self) -> None:
-        if self.state is State.BROKEN and self._early and self._reader:
-            self._early.cut(self._reader)
+        if self.state is State.BROKEN and self.early and self._reader:
+            self.early.cut(self._reader)
 
     def _between(self, text: str, at: int) -> int:
         """Read what stands before, between and after values."""
@@ -148,8 +148,8 @@ class Block:
             self._wait_for(text, at, END_CALL)
         elif not reader.closed:
             self._waiting = True
-        if self._early:
-            self._early.follow(reader)
+        if self.early:
+            self.early.follow(reader)
         if reader.closed:
             self._reader = None
             self._values += 1

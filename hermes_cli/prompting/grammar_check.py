@@ -110,7 +110,8 @@ def enforceable(schema: Json, about: str, *, closed: bool = False, notes: list[s
     Args:
         schema: as from `json.loads`.
         about: what it is the schema of, for messages.
-        closed, notes: see schema.py's `Checker`.
+        closed: see schema.py's `Checker`.
+        notes: the same.
 
     Raises:
         UsageError: it cannot be enforced; the message says what of it, and where.

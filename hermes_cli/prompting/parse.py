@@ -55,7 +55,6 @@ class _Open:
     opening: list[str]
     start: int  # in the parser's text: what was not yet put aside
     block: Block
-    early: EarlyCall | None
     earlier: list[str] = field(default_factory=list)
 
     def put_aside(self, text: str, at: int) -> None:
@@ -162,15 +161,14 @@ class Parser:
 
     def _open_block(self, opening: list[str]) -> None:
         early = EarlyCall(self._output.calls) if self._early and not self._thought else None
-        block = Block(most=None if self._parallel else 1, early=early)
-        self._open = _Open(opening, self._at, block, early)
+        self._open = _Open(opening, self._at, Block(most=None if self._parallel else 1, early=early))
 
     def _in_block(self, opened: _Open, *, last: bool) -> bool:
         block = opened.block
         self._at = block.read(self._text, self._at)
         if last and block.state is State.OPEN and block.finish(self._text[self._at :]):
             self._at = len(self._text)
-        if opened.early and (events := opened.early.take()):
+        if block.early and (events := block.early.take()):
             self._output.add(*events)
         if block.state is State.OPEN:
             return False
