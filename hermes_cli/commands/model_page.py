@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.load import as_plain
+import msgspec
+
 from hermes_cli.catalog.models import RecommendedSampling
 from hermes_cli.catalog.variants import Variant, matching_variants, preferred_variants
 from hermes_cli.commands.list import HERE, model_summary, variant_document
@@ -49,7 +50,7 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> 
     console.document(
         {
             **model_summary(model),
-            "facts": as_plain(model),
+            "facts": msgspec.to_builtins(model),
             "variants": [variant_document(variant, catalogue) for variant in offered],
             "template": _template(model),
             "prompt_example": _example(model),
