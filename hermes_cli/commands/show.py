@@ -15,7 +15,6 @@ from hermes_cli.commands import model_page
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
-from hermes_cli.gguf.types import FILE_TYPES
 from hermes_cli.store.library import find
 from hermes_cli.units import billions, gigabytes
 
@@ -131,7 +130,7 @@ def header_document(header: GGUFHeader) -> dict[str, Any]:
     return {
         "architecture": header.text("general.architecture"),
         "title": header.text("general.name"),
-        "quantization": _quantization(header),
+        "quantization": header.file_type,
         "file_bytes": header.file_size,
         "parameters": _parameters(header),
         "bits_per_weight": _bits(header),
@@ -153,7 +152,7 @@ def _facts(header: GGUFHeader, name: str) -> Iterator[tuple[str, str]]:
     if header.split:
         yield "shard", f"{header.split.number} of {header.split.count}; the others hold the rest"
     yield "format", f"GGUF version {header.version}, {len(header.tensors)} tensors"
-    yield "quantization", f"{_quantization(header) or 'not stated'} ({_mix(header)})"
+    yield "quantization", f"{header.file_type or 'not stated'} ({_mix(header)})"
     yield "parameters", f"{billions(_parameters(header))} ({_parameters(header):,})"
     yield "architecture", _architecture(header)
     context = header.number("context_length")
@@ -175,11 +174,6 @@ def _architecture(header: GGUFHeader) -> str:
     kind = header.text("general.architecture") or "not stated"
     stated = [f"{label} {value:,}" for label, key in figures.items() if (value := header.number(f"{kind}.{key}"))]
     return ", ".join([kind, *stated])
-
-
-def _quantization(header: GGUFHeader) -> str | None:
-    number = header.number("general.file_type")
-    return None if number is None else FILE_TYPES.get(number)
 
 
 def _parameters(header: GGUFHeader) -> int:
