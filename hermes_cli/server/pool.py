@@ -167,11 +167,7 @@ class Pool:
             yield loaded
 
     async def start(self) -> None:
-        """Load the default model, however long that takes.
-
-        Raises:
-            HermesError: it cannot be loaded.
-        """
+        """Load the default model, however long that takes."""
         with self._holding(self._find(None), math.inf) as ready:
             await ready
 
@@ -180,27 +176,15 @@ class Pool:
         return [_card(model) for model in self._models.values()]
 
     def card(self, name: str | None = None) -> ModelCard:
-        """Describe one model, by name or alias; None or empty is the default.
-
-        Raises:
-            NotFoundError: no model has this name.
-        """
+        """Describe one model, by name or alias; None or empty is the default."""
         return _card(self._find(name))
 
     def loaded(self, name: str | None = None) -> ReadyModel | None:
-        """Return a model if it is loaded; nothing keeps it so.
-
-        Raises:
-            NotFoundError: no model has this name.
-        """
+        """Return a model if it is loaded; nothing keeps it so."""
         return self._find(name).loaded
 
     def planned(self, name: str | None = None) -> ServedModel:
-        """Return the plan of a model.
-
-        Raises:
-            NotFoundError: no model has this name.
-        """
+        """Return the plan of a model."""
         return self._find(name).planned
 
     async def stats(self) -> dict[str, EngineStats]:
@@ -322,11 +306,7 @@ class Pool:
             await self._evict(min(others, key=lambda other: (not other.idle, other.used)), model)
 
     async def _evict(self, model: _PooledModel, wanted: _PooledModel) -> None:
-        """Unload a model when the requests that use it are done; new ones wait until it is back.
-
-        Raises:
-            NotReadyError: no request wants the other one any more.
-        """
+        """Unload a model when the requests that use it are done; new ones wait until it is back."""
         model.leaving = left = asyncio.get_running_loop().create_future()
         try:
             while model.working and wanted.waiting:

@@ -117,11 +117,7 @@ class _Deadline:
         self._timer = None if left == float("inf") else asyncio.get_running_loop().call_later(max(left, 0), self._end)
 
     async def next(self, events: AsyncIterator[Event]) -> Event | None:
-        """Return the next event, None at the end.
-
-        Raises:
-            NotReadyError: the time is over.
-        """
+        """Return the next event, None at the end."""
         self._check()
         self._waiting = task = asyncio.current_task()
         try:
@@ -167,11 +163,7 @@ class Traffic:
         self._quiet.set()
 
     def let_in(self) -> None:
-        """Check before a request begins.
-
-        Raises:
-            NotReadyError: the server is about to stop.
-        """
+        """Check before a request begins."""
         if self.stopping:
             raise NotReadyError("the server is about to stop.", hint="ask again when it is back.")
 

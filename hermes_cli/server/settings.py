@@ -190,11 +190,7 @@ def seconds(given: float | str) -> float | None:
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
-    """Read keys from a file: one on each line, with a name in front if it has one; `#` begins a comment.
-
-    Raises:
-        UsageError: it cannot be read, or there is no key in it.
-    """
+    """Read keys from a file: one on each line, with a name in front if it has one; `#` begins a comment."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -389,11 +385,7 @@ def _entries(
 
 
 def _keys(values: Mapping[str, Any], sources: Mapping[str, Given]) -> tuple[Key, ...]:
-    """Return the keys that were given, and those of the file of keys.
-
-    Raises:
-        UsageError: one is empty or cannot be sent in a header.
-    """
+    """Return the keys that were given, and those of the file of keys."""
     given = values.get("api_keys", ())
     pairs = given.items() if isinstance(given, dict) else ((f"key-{n}", key) for n, key in enumerate(given, 1))
     keys = [Key(name, secret) for name, secret in pairs]

@@ -11,7 +11,7 @@ from pydantic import Field, WithJsonSchema
 from pydantic_core import from_json
 
 from hermes_cli.generation import CallArguments, CallStarted, Done, Reasoning
-from hermes_cli.server.choice_stream import ContentDelta
+from hermes_cli.server.choice_stream import ContentDelta, continues
 from hermes_cli.server.openai.requests import (
     MOST_MESSAGES,
     Duration,
@@ -158,23 +158,11 @@ class TokenCount(msgspec.Struct, frozen=True):
     input_tokens: int
 
 
-def message_usage(done: Done) -> MessageUsage:
-    """Return the usage of a turn."""
-    return MessageUsage(
-        done.prompt_tokens - done.cached_tokens,
-        done.completion_tokens,
-        done.cached_tokens,
-        output_tokens_details=ThinkingTokens(done.reasoning_tokens),
-    )
-
-
-def stop_reason(done: Done) -> StopReason:
-    """Return why a turn ended."""
-    if done.reason == "length":
-        return "model_context_window_exceeded" if done.context_full else "max_tokens"
-    if done.reason == "tool_calls":
-        return "tool_use"
-    return "end_turn" if done.stop is None else "stop_sequence"
+_DELTAS = {
+    ContentDelta: ("text_delta", "text"),
+    Reasoning: ("thinking_delta", "thinking"),
+    CallArguments: ("input_json_delta", "partial_json"),
+}
 
 
 class MessageStream:
@@ -197,14 +185,15 @@ class MessageStream:
         if isinstance(delta, Done):
             return self._end(delta)
         data = b""
-        if not _same_block(self._first, delta):
+        if not continues(self._first, delta):
             data = self._close()
             self._first = delta
             data += self._event("content_block_start", content_block=_block(delta, ""))
         if isinstance(delta, CallStarted):
             return data
         self._texts.append(delta.text)
-        return data + self._event("content_block_delta", delta=_delta_object(delta))
+        kind, field = _DELTAS[type(delta)]
+        return data + self._event("content_block_delta", delta={"type": kind, field: delta.text})
 
     def _close(self) -> bytes:
         """End the block that is open."""
@@ -220,8 +209,21 @@ class MessageStream:
         return data
 
     def _end(self, done: Done) -> bytes:
-        data, reason, usage = self._close(), stop_reason(done), message_usage(done)
+        data = self._close()
+        reason: StopReason = "end_turn"
+        if done.reason == "length":
+            reason = "model_context_window_exceeded" if done.context_full else "max_tokens"
+        elif done.reason == "tool_calls":
+            reason = "tool_use"
+        elif done.stop is not None:
+            reason = "stop_sequence"
         stop = done.stop if reason == "stop_sequence" else None
+        usage = MessageUsage(
+            done.prompt_tokens - done.cached_tokens,
+            done.completion_tokens,
+            done.cached_tokens,
+            output_tokens_details=ThinkingTokens(done.reasoning_tokens),
+        )
         self.message = structs.replace(
             self.message, content=self._blocks, stop_reason=reason, stop_sequence=stop, usage=usage
         )
@@ -233,13 +235,6 @@ class MessageStream:
         return named_event(kind, index=len(self._blocks), **fields)
 
 
-def _same_block(first: Delta | None, delta: Delta) -> bool:
-    """Return whether a delta belongs to the block that began with another."""
-    if isinstance(delta, CallArguments):
-        return isinstance(first, CallStarted)
-    return not isinstance(delta, CallStarted) and type(first) is type(delta)
-
-
 def _block(first: Delta, text: str) -> Block:
     """Return the block that began with a delta, with its text."""
     if isinstance(first, ContentDelta):
@@ -248,21 +243,9 @@ def _block(first: Delta, text: str) -> Block:
         return ThinkingBlock(text, hashlib.sha256(text.encode()).hexdigest() if text else "")
     if isinstance(first, CallArguments):
         raise TypeError("arguments without a call")
-    return ToolUseBlock(first.id, first.name, _input_object(text))
-
-
-def _input_object(arguments: str) -> msgspec.Raw:
-    """Return arguments as the model wrote them; where they were cut off, the part that is whole, as the SDK does."""
     try:
-        msgspec.json.decode(arguments or "{}")
-    except msgspec.DecodeError:
-        return msgspec.Raw(msgspec.json.encode(from_json(arguments, allow_partial=True)))
-    return msgspec.Raw((arguments or "{}").encode())
-
-
-def _delta_object(delta: ContentDelta | Reasoning | CallArguments) -> dict[str, str]:
-    if isinstance(delta, ContentDelta):
-        return {"type": "text_delta", "text": delta.text}
-    if isinstance(delta, Reasoning):
-        return {"type": "thinking_delta", "thinking": delta.text}
-    return {"type": "input_json_delta", "partial_json": delta.text}
+        msgspec.json.decode(text or "{}")
+        arguments = (text or "{}").encode()
+    except msgspec.DecodeError:  # cut off: the part that is whole, as the SDK does
+        arguments = msgspec.json.encode(from_json(text, allow_partial=True))
+    return ToolUseBlock(first.id, first.name, msgspec.Raw(arguments))
