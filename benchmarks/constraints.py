@@ -22,10 +22,9 @@ import numpy as np
 from jinja2 import Environment
 
 from hermes_cli import paths
-from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.bindings import llama_cpp
 from hermes_cli.engine.embedded.grammar import Grammars, Matcher, apply_mask
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.sampler import Sampler
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.planning.memory import ContextSettings

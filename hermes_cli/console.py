@@ -37,6 +37,11 @@ class Voice(Enum):
     QUIET = "quiet"
 
 
+def stdin_is_terminal() -> bool:
+    """Return whether somebody can type an answer; standard input may also be closed (`<&-`)."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 class Console:
     """Output of commands. `color=None` means: only on a terminal, and not when NO_COLOR is set."""
 
@@ -137,6 +142,16 @@ class Console:
         with open(device, encoding="utf-8") as terminal:  # noqa: PTH123 - a device, not a path of ours
             self._rich.print(question.translate(CONTROL), end="", markup=False, style="bold")
             return terminal.readline().strip()
+
+    def confirm(self, question: str, *, default: bool = False) -> bool | None:
+        """Ask a question for yes or no; an empty line means `default`. Return None where nobody can be asked."""
+        if not stdin_is_terminal():
+            return None
+        try:
+            answer = self.ask(f"{question} [{'Y/n' if default else 'y/N'}] ").lower()
+        except OSError:
+            return None
+        return answer in {"y", "yes"} or (default and not answer)
 
     @contextmanager
     def working(self, message: str) -> Iterator[Callable[[str], None]]:

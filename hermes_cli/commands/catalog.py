@@ -12,7 +12,7 @@ from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, 
 from hermes_cli.errors import IntegrityError, NetworkError, NotFoundError
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.overlay import Overlay
+    from hermes_cli.catalog.load import Overlay
     from hermes_cli.console import Console
 
 CONCURRENT_REQUESTS = 8
@@ -39,7 +39,7 @@ def check(
     except UnicodeDecodeError:
         raise IntegrityError(f"{path} is not text in UTF-8.", hint="give the path of a YAML file.") from None
 
-    from hermes_cli.catalog.check import find_faults  # noqa: PLC0415 - YAML, only when there is a file to check
+    from hermes_cli.catalog.check import find_faults
 
     found = find_faults(text)
     for fault in found:
@@ -67,9 +67,8 @@ def refresh(
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.catalog.load import shipped_catalogue  # noqa: PLC0415 - as above
-    from hermes_cli.catalog.names import CatalogueReference, ModelNames  # noqa: PLC0415
-    from hermes_cli.catalog.overlay import read_overlay, write_overlay  # noqa: PLC0415
+    from hermes_cli.catalog.load import read_overlay, shipped_catalogue, write_overlay
+    from hermes_cli.catalog.names import CatalogueReference, ModelNames
 
     catalogue = shipped_catalogue()
     models = catalogue.models
@@ -93,9 +92,9 @@ def _ask(repos: list[str], console: Console) -> tuple[Overlay, list[str]]:
     Raises:
         NetworkError: the Hub cannot be reached.
     """
-    from concurrent.futures import ThreadPoolExecutor, as_completed  # noqa: PLC0415 - only for this command
+    from concurrent.futures import ThreadPoolExecutor, as_completed
 
-    from hermes_cli.store.hub import list_gguf_files  # noqa: PLC0415 - huggingface_hub
+    from hermes_cli.store.hub import list_gguf_files
 
     learned: Overlay = {}
     missing: list[str] = []

@@ -13,10 +13,9 @@ def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoCo
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.store.inventory import inventory  # noqa: PLC0415
-    from hermes_cli.store.usage import usage  # noqa: PLC0415
-    from hermes_cli.units import gigabytes  # noqa: PLC0415
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.store.inventory import inventory, usage
+    from hermes_cli.units import gigabytes
 
     found = usage(inventory(load_catalogue()))
     rows = [

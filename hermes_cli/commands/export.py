@@ -51,8 +51,8 @@ def command(
     if program != "ollama" and context is not None:
         raise UsageError("--context goes with --to ollama.", hint="leave it out: the other programs have their own.")
 
-    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.store import export  # noqa: PLC0415
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.store import export
 
     source = _source(name, load_catalogue())
     folder = into.expanduser() if into else None
@@ -72,10 +72,10 @@ def _source(name: str, catalogue: Catalogue) -> ExportSource:
     Raises:
         HermesError: there are none, or they are damaged.
     """
-    from hermes_cli.catalog.names import ModelNames  # noqa: PLC0415 - as above
-    from hermes_cli.store.export import ExportSource, shards  # noqa: PLC0415
-    from hermes_cli.store.inventory import inventory  # noqa: PLC0415
-    from hermes_cli.store.library import find  # noqa: PLC0415
+    from hermes_cli.catalog.names import ModelNames
+    from hermes_cli.store.export import ExportSource, shards
+    from hermes_cli.store.inventory import inventory
+    from hermes_cli.store.library import find
 
     file = find(ModelNames(catalogue).parse(name), catalogue)
     models = (model for model in inventory(catalogue) if any(file.path in part.paths for part in model.files))

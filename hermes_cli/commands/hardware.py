@@ -25,7 +25,7 @@ def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoCo
     """Show what this machine has: GPUs, memory, bandwidth, disk, and what hermes can use of it."""
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.hardware.probe import probe  # noqa: PLC0415 - psutil and NVML
+    from hermes_cli.hardware.probe import probe
 
     with console.working("measuring memory bandwidth"):
         machine = probe()

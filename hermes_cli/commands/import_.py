@@ -39,8 +39,8 @@ def command(
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.store.other_tools import FoundModel, SkippedFile, find_models  # noqa: PLC0415
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.store.other_tools import FoundModel, SkippedFile, find_models
 
     folder = _folder(path)
     found = list(find_models(folder))
@@ -62,7 +62,7 @@ def command(
 
 
 def _folder(path: str) -> Path:
-    from hermes_cli.store.other_tools import lm_studio_models, ollama_models  # noqa: PLC0415 - as above
+    from hermes_cli.store.other_tools import lm_studio_models, ollama_models
 
     given = Path(path).expanduser()
     programs = {"ollama": ollama_models, "lmstudio": lm_studio_models}
@@ -75,10 +75,9 @@ def _import(found: FoundModel, catalogue: Catalogue, console: Console, *, copy: 
     Raises:
         HermesError: it is damaged, cannot be read, or cannot be linked.
     """
-    from hermes_cli.store.hashing import sha256_of  # noqa: PLC0415 - as above
-    from hermes_cli.store.identify import identify  # noqa: PLC0415
-    from hermes_cli.store.importing import import_model  # noqa: PLC0415
-    from hermes_cli.store.inventory import known_files  # noqa: PLC0415
+    from hermes_cli.store.hashing import sha256_of
+    from hermes_cli.store.importing import identify, import_model
+    from hermes_cli.store.inventory import known_files
 
     try:
         with console.working(f"reading {found.files[0].name}"):
@@ -91,8 +90,8 @@ def _import(found: FoundModel, catalogue: Catalogue, console: Console, *, copy: 
 
 
 def _show(imported: list[ImportedModel], skipped: list[SkippedFile], console: Console, *, dry_run: bool) -> None:
-    from hermes_cli.store.identify import EVIDENCE_TEXTS  # noqa: PLC0415
-    from hermes_cli.units import gigabytes  # noqa: PLC0415 - as above
+    from hermes_cli.store.importing import EVIDENCE_TEXTS
+    from hermes_cli.units import gigabytes
 
     if imported:
         rows = [

@@ -80,7 +80,9 @@ def _facts(model: CatalogModel) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     if model.benchmarks:
         scores = ", ".join(f"{name} {score:g}" for name, score in model.benchmarks.items())
         yield fact("benchmarks", noted(scores, model.benchmarks_note), "benchmarks")
-    yield fact("weights", ", ".join((model.weights.original, *model.weights.fp8, *model.weights.other)), "weights")
+    formats = {name: getattr(model.weights, name) for name in ("fp8", "awq", "nvfp4", "mlx", "other")}
+    named = [f"{', '.join(repos)} ({name.upper()})" for name, repos in formats.items() if repos]
+    yield fact("weights", ", ".join((model.weights.original, *named)).replace(" (OTHER)", ""), "weights")
     hosted = [f"{name} {value}" for name in ("openrouter", "nous_portal") if (value := getattr(model.cloud, name))]
     if hosted or model.cloud.retired:
         gone = [f"retired: {', '.join(model.cloud.retired)}"] if model.cloud.retired else []
@@ -127,8 +129,7 @@ def _sampling(model: CatalogModel) -> str:
         for name in ("temperature", "top_p", "top_k", "repeat_penalty")
         if (value := getattr(model.sampling, name)) is not None
     }
-    text = ", ".join(f"{name} {value:g}" for name, value in values.items())
-    return f"{text} (from example code)" if model.sampling.example else text
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
 def _row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:
@@ -169,16 +170,16 @@ def _show_prompt(model: CatalogModel, console: Console) -> None:
 
 def _template(model: CatalogModel) -> str:
     """Return the chat template that its files get, and why."""
-    from hermes_cli.prompting.choose import policy  # noqa: PLC0415 - Jinja
+    from hermes_cli.prompting.choose import policy
 
     return policy(model)
 
 
 def _example(model: CatalogModel) -> str | None:
     """Return a short conversation in the model's prompt format."""
-    from hermes_cli.prompting.compose import PromptInput  # noqa: PLC0415
-    from hermes_cli.prompting.families import family_of  # noqa: PLC0415 - Jinja
-    from hermes_cli.prompting.render import OurFormat  # noqa: PLC0415
+    from hermes_cli.prompting.compose import PromptInput
+    from hermes_cli.prompting.families import family_of
+    from hermes_cli.prompting.render import OurFormat
 
     family = family_of(model)
     if family is None:

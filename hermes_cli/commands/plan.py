@@ -10,16 +10,19 @@ import typer
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants
-from hermes_cli.commands.machine import (
+from hermes_cli.commands.options import (
     AppleOption,
     CpuOnlyOption,
     GpuOption,
+    JsonOption,
+    NoColorOption,
+    QuietOption,
     RamOption,
     VramOption,
+    console_for,
     machine_for,
     one_line,
 )
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings
 from hermes_cli.planning.placement import place

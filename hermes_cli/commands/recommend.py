@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from hermes_cli.catalog.load import load_catalogue
-from hermes_cli.commands.machine import (
+from hermes_cli.commands.options import (
     AppleOption,
     CpuOnlyOption,
     GpuOption,
+    JsonOption,
+    NoColorOption,
+    QuietOption,
     RamOption,
     VramOption,
+    console_for,
     machine_for,
     one_line,
 )
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.planning.quality import Purpose
 from hermes_cli.planning.recommend import (

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.commands.asking import agreed_to_remove
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
-from hermes_cli.errors import UsageError
+from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.units import gigabytes
 
 if TYPE_CHECKING:
@@ -41,10 +40,10 @@ def command(
     if not names and not partial:
         raise UsageError("there is no name.", hint="see what is here: hermes list --installed")
 
-    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.store.inventory import inventory  # noqa: PLC0415
-    from hermes_cli.store.library import select_one  # noqa: PLC0415
-    from hermes_cli.store.removal import plan_removal, remove  # noqa: PLC0415
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.store.inventory import inventory
+    from hermes_cli.store.library import select_one
+    from hermes_cli.store.removal import plan_removal, remove
 
     catalogue = load_catalogue()
     if partial:
@@ -59,7 +58,8 @@ def command(
     if not (removal.names or removal.partials):
         console.note("there is nothing to remove")
     elif not yes:
-        _confirm(removal, console)
+        count = len(removal.names) + len(removal.partials)
+        confirm_removal(f"{count} {'file' if count == 1 else 'files'}", console)
     freed = remove(removal)
     console.note(f"removed; {gigabytes(freed)} freed")
     console.document(
@@ -77,10 +77,10 @@ def _plan_partial(names: Sequence[str]) -> Removal:
     Raises:
         NotFoundError, UsageError: a name stands for nothing on the Hub.
     """
-    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - as above
-    from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames  # noqa: PLC0415
-    from hermes_cli.store.layout import repositories  # noqa: PLC0415
-    from hermes_cli.store.removal import plan_partial_removal  # noqa: PLC0415
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
+    from hermes_cli.store.layout import repositories
+    from hermes_cli.store.removal import plan_partial_removal
 
     repos: list[str] = []
     for name in names:
@@ -108,6 +108,15 @@ def _show_plan(models: Sequence[InstalledModel], removal: Removal, console: Cons
         console.note(f"this frees {gigabytes(removal.frees)}", style="bold")
 
 
-def _confirm(removal: Removal, console: Console) -> None:
-    count = len(removal.names) + len(removal.partials)
-    agreed_to_remove(f"{count} {'file' if count == 1 else 'files'}", console)
+def confirm_removal(what: str, console: Console) -> None:
+    """Go on only if the user says yes.
+
+    Raises:
+        UsageError: nobody can be asked.
+        HermesError: the answer was no.
+    """
+    answer = console.confirm(f"Remove {what}?")
+    if answer is None:
+        raise UsageError(f"{what} would be removed, and nobody can be asked.", hint="say it is meant: --yes")
+    if not answer:
+        raise HermesError("nothing was removed.", hint="to remove it, answer y, or say --yes.")

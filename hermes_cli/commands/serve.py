@@ -193,9 +193,9 @@ def command(
     """
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from pathlib import Path  # noqa: PLC0415 - with the rest
+    from pathlib import Path
 
-    from hermes_cli.server.settings import as_yaml, document, read_file, resolve  # noqa: PLC0415 - msgspec and YAML
+    from hermes_cli.server.settings import as_yaml, document, read_file, resolve
 
     resolved = resolve(_typed(call), read_file(Path(config).expanduser() if config else None))
     if print_config:
@@ -203,7 +203,7 @@ def command(
         console.document(document(resolved))
         return
 
-    from hermes_cli.commands.serving import serve_models  # noqa: PLC0415 - the HTTP stack
+    from hermes_cli.commands.serving import serve_models
 
     if not serve_models(resolved.settings, console, verbose=verbose):
         raise typer.Exit(ExitCode.INTERRUPTED)
@@ -211,7 +211,7 @@ def command(
 
 def _typed(call: typer.Context) -> Mapping[str, Given]:
     """Return the settings from flags and the environment."""
-    from hermes_cli.server.settings import Given  # noqa: PLC0415 - as above
+    from hermes_cli.server.settings import Given
 
     given = {}
     for parameter in call.command.params:

@@ -10,8 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from hermes_cli import paths
-from hermes_cli.commands.asking import agreed_to_remove
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.rm import confirm_removal
 from hermes_cli.console import CONTROL
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.units import gigabytes
@@ -50,7 +50,7 @@ def list_(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColo
     """List saved conversations, the newest first."""
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.chat.sessions.store import list_sessions  # noqa: PLC0415 - arguments are checked first
+    from hermes_cli.chat.sessions.store import list_sessions
 
     folder = paths.chats_dir()
     saved = list_sessions(folder)
@@ -80,7 +80,7 @@ def show(
     """Show the messages of a conversation, with reasoning, tool calls and their results."""
     console = console_for(json=json, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.chat.sessions.export import as_document, as_lines, title_of  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.export import as_document, as_lines, title_of
 
     saved = _read(name, console)
     _print(as_lines(saved.conversation), console)
@@ -108,7 +108,7 @@ def rm(
             hint="see what is saved: hermes sessions" if not names else "give names, or --all.",
         )
 
-    from hermes_cli.chat.sessions.store import find_session, list_sessions, remove_sessions  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.store import find_session, list_sessions, remove_sessions
 
     folder = paths.chats_dir()
     selected = list_sessions(folder)
@@ -119,7 +119,7 @@ def rm(
     if not selected:
         console.note("there is nothing to remove")
     elif not yes:
-        agreed_to_remove(_count(len(selected)), console)
+        confirm_removal(_count(len(selected)), console)
     _report(remove_sessions(session.path for session in selected), console)
 
 
@@ -140,7 +140,7 @@ def export(
     """Write a conversation for people (Markdown) or for other programs (JSON)."""
     console = console_for(json=False, quiet=quiet, no_color=no_color)
 
-    from hermes_cli.chat.sessions.export import as_json, as_markdown  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.export import as_json, as_markdown
 
     saved = _read(name, console)
     form = form or ("json" if output and output.suffix.lower() == ".json" else "md")
@@ -158,7 +158,7 @@ def _read(name: str, console: Console) -> SavedSession:
     Raises:
         HermesError: there is none, or it cannot be read.
     """
-    from hermes_cli.chat.sessions.store import find_session, read_session  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.store import find_session, read_session
 
     saved = read_session(find_session(paths.chats_dir(), name).path)
     if saved.damaged_line:
@@ -170,7 +170,7 @@ def _read(name: str, console: Console) -> SavedSession:
 
 
 def _rows(saved: Sequence[SessionInfo]) -> list[tuple[str, ...]]:
-    from hermes_cli.chat.sessions.export import local_time  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.export import local_time
 
     return [
         (
@@ -186,7 +186,7 @@ def _rows(saved: Sequence[SessionInfo]) -> list[tuple[str, ...]]:
 
 
 def _entry(session: SessionInfo) -> dict[str, Any]:
-    from hermes_cli.chat.sessions.export import iso_time  # noqa: PLC0415 - as above
+    from hermes_cli.chat.sessions.export import iso_time
 
     return {
         "name": session.name,
@@ -205,8 +205,8 @@ def _print(lines: Iterable[tuple[str, str]], console: Console) -> None:
     if not console.out.isatty():
         console.text("".join(f"{line}\n" for line, _ in lines))
         return
-    from rich.console import Console as RichConsole  # noqa: PLC0415 - 50 ms, only on a terminal
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console as RichConsole
+    from rich.text import Text
 
     off = console.color is False or bool(os.environ.get("NO_COLOR"))
     rich = RichConsole(file=console.out, no_color=off, highlight=False, soft_wrap=True)

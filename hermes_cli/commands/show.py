@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,16 +11,21 @@ import typer
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
 from hermes_cli.catalog.variants import normalize_name, quantization_in_file_name
-from hermes_cli.commands import file_page, model_page
+from hermes_cli.commands import model_page
 from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
-from hermes_cli.errors import NotFoundError
+from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
+from hermes_cli.gguf.types import FILE_TYPES
 from hermes_cli.store.library import find
+from hermes_cli.units import billions, gigabytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hermes_cli.catalog.load import HubFile, HubRepository
     from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.catalog.overlay import HubFile
     from hermes_cli.console import Console
+    from hermes_cli.gguf.header import GGUFHeader
 
 
 def command(
@@ -41,21 +48,21 @@ def command(
     else:
         file = find(reference, catalogue)
         header = read_header(file.path, ("tokenizer.ggml.tokens",))  # by which a template of another model is noticed
-        file_page.show(file.name, header, console)
-        console.document({"name": file.name, "path": str(file.path), **file_page.document(header)})
+        show_file(file.name, header, console)
+        console.document({"name": file.name, "path": str(file.path), **header_document(header)})
 
 
 def _show_repository(wanted: HubReference, catalogue: Catalogue, console: Console) -> None:
     """Show the files of a repository that is not in the catalogue, and the header of one of them."""
     with console.working(f"asking the Hub about {wanted.repo}"):
-        from hermes_cli.store import hub  # noqa: PLC0415 - huggingface_hub
+        from hermes_cli.store import hub
 
         listing = hub.list_gguf_files(wanted.repo)
         names = frozenset(catalogue.quantizations)
         file = _choose_file(wanted, list(listing.files), names)
         header, fetched = hub.read_remote_header(wanted.repo, file, listing.revision)
-    file_page.show(f"{wanted.repo}/{file.path}", header, console)
-    file_page.show_files(listing, names, console)
+    show_file(f"{wanted.repo}/{file.path}", header, console)
+    show_files(listing, names, console)
     console.note(f"read {fetched:,} bytes of its header; nothing else was fetched")
     document: dict[str, Any] = {
         "name": wanted.repo,
@@ -70,7 +77,7 @@ def _show_repository(wanted: HubReference, catalogue: Catalogue, console: Consol
             for file in listing.files
         ],
         "file": file.path,
-        **file_page.document(header),
+        **header_document(header),
     }
     console.document(document)
 
@@ -95,3 +102,124 @@ def _choose_file(wanted: HubReference, files: list[HubFile], names: frozenset[st
         raise NotFoundError(f"{wanted.repo} has no {wanted.file or wanted.quantization}.", hint=f"it has: {known}")
     usual = (file for file in files if quantization_in_file_name(file.path.rpartition("/")[2], names) == "Q4_K_M")
     return next(usual, files[0])
+
+
+TEMPLATE_KEY = "tokenizer.chat_template"
+
+
+def show_file(name: str, header: GGUFHeader, console: Console) -> None:
+    """Print the page."""
+    console.text(f"{name}\n\n")
+    facts = list(_facts(header, name))
+    width = max(len(label) for label, _ in facts)
+    for label, text in facts:
+        console.text(f"  {label:{width}}  {text}\n")
+
+
+def show_files(listing: HubRepository, names: frozenset[str], console: Console) -> None:
+    """Print the files of a repository."""
+    console.text(f"\nFiles at revision {listing.revision}\n")
+    rows = [
+        (f"  {file.path}", gigabytes(file.bytes), quantization_in_file_name(file.path.rpartition("/")[2], names) or "")
+        for file in listing.files
+    ]
+    console.table(("  FILE", "SIZE", "QUANTIZATION"), rows, right=("SIZE",))
+
+
+def header_document(header: GGUFHeader) -> dict[str, Any]:
+    """Return the page for `--json`; keys are documented in docs/catalogue.md."""
+    return {
+        "architecture": header.text("general.architecture"),
+        "title": header.text("general.name"),
+        "quantization": _quantization(header),
+        "file_bytes": header.file_size,
+        "parameters": _parameters(header),
+        "bits_per_weight": _bits(header),
+        "context_length": header.number("context_length"),
+        "layers": header.number("block_count"),
+        "license": header.text("general.license"),
+        "chat_templates": list(_templates(header)),
+        "shard": [header.split.number, header.split.count] if header.split else None,
+        "gguf_version": header.version,
+        "tensor_types": _tensor_types(header),
+        "metadata": {key: value for key, value in header.metadata.items() if isinstance(value, (int, float, str))},
+    }
+
+
+def _facts(header: GGUFHeader, name: str) -> Iterator[tuple[str, str]]:
+    bits = f", {_bits(header):.2f} bits per weight" if header.tensors else ""
+    yield "title", header.text("general.name") or "not stated"
+    yield "size", f"{gigabytes(header.file_size)} ({header.file_size:,} bytes){bits}"
+    if header.split:
+        yield "shard", f"{header.split.number} of {header.split.count}; the others hold the rest"
+    yield "format", f"GGUF version {header.version}, {len(header.tensors)} tensors"
+    yield "quantization", f"{_quantization(header) or 'not stated'} ({_mix(header)})"
+    yield "parameters", f"{billions(_parameters(header))} ({_parameters(header):,})"
+    yield "architecture", _architecture(header)
+    context = header.number("context_length")
+    yield "context", f"{context:,} tokens" if context else "not stated"
+    yield "tokenizer", header.text("tokenizer.ggml.model") or "not stated"
+    yield "chat template", _template(header, name)
+    yield "licence", header.text("general.license") or "not stated"
+
+
+def _architecture(header: GGUFHeader) -> str:
+    figures = {
+        "layers": "block_count",
+        "embedding": "embedding_length",
+        "heads": "attention.head_count",
+        "KV heads": "attention.head_count_kv",
+        "feed-forward": "feed_forward_length",
+        "experts": "expert_count",
+    }
+    kind = header.text("general.architecture") or "not stated"
+    stated = [f"{label} {value:,}" for label, key in figures.items() if (value := header.number(f"{kind}.{key}"))]
+    return ", ".join([kind, *stated])
+
+
+def _quantization(header: GGUFHeader) -> str | None:
+    number = header.number("general.file_type")
+    return None if number is None else FILE_TYPES.get(number)
+
+
+def _parameters(header: GGUFHeader) -> int:
+    return sum(math.prod(tensor.shape) for tensor in header.tensors if not tensor.name.startswith("rope_"))
+
+
+def _bits(header: GGUFHeader) -> float:
+    return sum(tensor.size for tensor in header.tensors) * 8 / max(_parameters(header), 1)
+
+
+def _tensor_types(header: GGUFHeader) -> dict[str, int]:
+    return dict(Counter(tensor.type_name for tensor in header.tensors).most_common())
+
+
+def _mix(header: GGUFHeader) -> str:
+    return ", ".join(f"{count} {name}" for name, count in _tensor_types(header).items())
+
+
+def _templates(header: GGUFHeader) -> dict[str, str]:
+    """Return the chat templates of a file by name; the one without a name is the default."""
+    return {
+        key.removeprefix(TEMPLATE_KEY).lstrip(".") or "default": value
+        for key, value in header.metadata.items()
+        if key.startswith(TEMPLATE_KEY) and isinstance(value, str)
+    }
+
+
+def _template(header: GGUFHeader, name: str) -> str:
+    """Return the template that is used for this file, and why."""
+    from hermes_cli.prompting.choose import FileTemplates, choose, identify
+
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    templates = _templates(header)
+    vocabulary = frozenset(tokens) if isinstance(tokens, tuple) else None  # only if the header was read with it
+    if not templates and vocabulary is None:
+        return "none: hermes takes ChatML or Alpaca, by its tokens"
+    carried = FileTemplates(templates, vocabulary.__contains__) if vocabulary else FileTemplates(templates)
+    called = (header.text("general.name") or "", name.rpartition("/")[2].removesuffix(".gguf"))
+    model = identify(called, header.number, load_catalogue())
+    try:
+        return choose(carried, model).why
+    except UsageError as error:
+        return error.message

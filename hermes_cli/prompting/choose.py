@@ -17,13 +17,13 @@ from hermes_cli.prompting.families import (
     ALPACA,
     CHATML,
     HERMES_4,
+    HERMES_4_IDENTITY,
     LLAMA_3,
     TURN_TOKENS,
     Family,
     Markup,
     family_of,
 )
-from hermes_cli.prompting.prompt_texts import HERMES_4_IDENTITY
 from hermes_cli.prompting.render import FileFormat, Format, OurFormat
 from hermes_cli.prompting.template import ChatTemplate, read_template
 

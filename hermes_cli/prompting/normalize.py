@@ -11,8 +11,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
+from hermes_cli.prompting.families import canonical
 from hermes_cli.prompting.messages import Message, ToolCall
-from hermes_cli.prompting.prompt_texts import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

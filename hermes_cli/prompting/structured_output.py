@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import is_name
-from hermes_cli.prompting.grammar_check import complaint, enforceable, with_options
-from hermes_cli.prompting.grammar_trial import to_lark
+from hermes_cli.prompting.grammar_check import complaint, enforceable, to_lark, with_options
 from hermes_cli.prompting.pattern import PatternError, to_rust
 from hermes_cli.prompting.schema_keywords import IN_PLACE
 from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar, quoted

@@ -196,7 +196,7 @@ async def apply_template(request: Request, body: ApplyTemplate) -> Response:
         variables = body.chat_template_kwargs
         think = variables.get("enable_thinking", variables.get("thinking", model.think))
         options = PromptOptions(think=think if isinstance(think, bool) else None)
-        prompt = await model.chat_model.prompt(TurnRequest(messages, tools, wishes=options))
+        prompt = await model.chat_model.prompt(TurnRequest(messages, tools, options=options))
     return json_reply(RenderedPrompt(prompt.plain))
 
 

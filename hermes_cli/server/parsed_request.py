@@ -155,8 +155,8 @@ class ParsedRequest:
                 hint = "ask a model that takes tools."
                 raise UsageError(f"cannot be given to {model.name}.", field="tools", hint=hint)
             thinking.check(self.thinking, template, model.name)
-        if turn.wishes.think is None:
-            turn = replace(turn, wishes=replace(turn.wishes, think=model.think))
+        if turn.options.think is None:
+            turn = replace(turn, options=replace(turn.options, think=model.think))
         # More than the context is no error: clients send it all the time.
         turn = replace(turn, max_tokens=None if limit is None else min(limit, model.info.context))
         sampling = replace(model.chat_model.recommended_sampling(), **self.sampling)
@@ -199,8 +199,8 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         parsed.turn,
         messages=messages,
         tools=tools,
-        wishes=PromptOptions(think.think, think.keep, answer.schema if answer else False),
-        bounds=Constraints(answer.grammar if answer else None, calls),
+        options=PromptOptions(think.think, think.keep, answer.schema if answer else False),
+        constraints=Constraints(answer.grammar if answer else None, calls),
         think_budget=think.budget,
     )
     return replace(parsed, turn=turn, thinking=think, fields=fields)

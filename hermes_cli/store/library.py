@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 from hermes_cli import paths
 from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, ModelNames
-from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, normalize_name, variants
+from hermes_cli.catalog.variants import (
+    Variant,
+    default_variant,
+    joined_name,
+    matching_variants,
+    normalize_name,
+    variants,
+)
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.store import layout
@@ -61,7 +68,7 @@ def find(reference: ModelReference, catalogue: Catalogue) -> ModelFile:
 
 def installed(variant: Variant) -> Path | None:
     """Return the first file of a variant in the Hub's cache, if all are there; raw parts count once they are joined."""
-    names = dict.fromkeys(map(layout.joined_name, variant.files))
+    names = dict.fromkeys(map(joined_name, variant.files))
     for snapshot in layout.snapshots(variant.repository.repo):
         files = [snapshot / name for name in names]
         if all(path.is_file() for path in files):

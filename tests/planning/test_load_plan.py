@@ -15,8 +15,8 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.errors import UsageError
 from hermes_cli.gguf.header import parse_header, read_header
 from hermes_cli.hardware.machine import Device, Machine
-from hermes_cli.planning.load_plan import FileFacts, LoadOverrides, LoadPlan, alternatives_to, facts_of, plans_for
-from hermes_cli.planning.memory import KV_TYPES, weights
+from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan, alternatives_to, plans_for
+from hermes_cli.planning.memory import KV_TYPES, FileFacts, facts_of, weights
 from hermes_cli.planning.placement import place_layers, place_weights
 from hermes_cli.planning.recommend import NEEDS
 

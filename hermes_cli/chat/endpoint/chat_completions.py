@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from hermes_cli.chat.endpoint.failures import EndpointError, error_message
 from hermes_cli.engine.protocol import Done, FinishReason
 from hermes_cli.errors import UsageError
+from hermes_cli.prompting.families import canonical
 from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, Content, Reasoning, ToolCall
 from hermes_cli.prompting.normalize import repaired
-from hermes_cli.prompting.prompt_texts import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

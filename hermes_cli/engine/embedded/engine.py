@@ -17,8 +17,7 @@ from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from hermes_cli.engine.embedded.messages import LoadRequest
-from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
 from hermes_cli.engine.embedded.worker_session import WorkerSession
 from hermes_cli.engine.protocol import Done, EngineStats, ModelInfo
 from hermes_cli.errors import EngineError, HermesError

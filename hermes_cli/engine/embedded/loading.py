@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.bindings import LOG
-from hermes_cli.engine.embedded.draft_model import DraftModel
 from hermes_cli.engine.embedded.grammar import LazyGrammars, special_tokens
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel, LoraAdapter
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel, LoraAdapter
 from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes, key
 from hermes_cli.engine.embedded.scheduler import Scheduler
 from hermes_cli.engine.embedded.sequence import Job
+from hermes_cli.engine.embedded.speculation import DraftModel
 from hermes_cli.engine.embedded.vocabulary import Vocabulary, closing_tokens, prompt_tokens
 from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.engine.request import PARAMETERS
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hermes_cli.engine.embedded.grammar import Special
-    from hermes_cli.engine.embedded.messages import LoadRequest
-    from hermes_cli.engine.embedded.options import EngineOptions
+    from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
     from hermes_cli.engine.embedded.scheduler import Emit
     from hermes_cli.engine.request import GenerationRequest
 

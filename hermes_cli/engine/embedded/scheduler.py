@@ -14,8 +14,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.kv_cache import KVCache
+from hermes_cli.engine.embedded.llama import Batch
 from hermes_cli.engine.embedded.request_queue import RequestQueue
 from hermes_cli.engine.embedded.sequence import ActiveSequence
 from hermes_cli.engine.embedded.step_cost import StepCostModel
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hermes_cli.engine.embedded.draft_model import DraftModel
     from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
     from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes
     from hermes_cli.engine.embedded.sequence import Job
+    from hermes_cli.engine.embedded.speculation import DraftModel
     from hermes_cli.engine.protocol import Event
 
     Emit = Callable[[int, Event | HermesError], None]

@@ -65,7 +65,7 @@ async def parse_completion(body: CompletionRequest, client: str) -> ParsedReques
         hint = f"ask for up to {MOST_TEXTS} at once."
         raise UsageError(f"makes {texts} texts of {len(prompts)} prompts.", field="n", hint=hint)
     answer = await response_format.parse(body)
-    turn = replace(parsed.turn, bounds=Constraints(answer.grammar if answer else None))
+    turn = replace(parsed.turn, constraints=Constraints(answer.grammar if answer else None))
     fields = FieldNames({"messages": "prompt"})
     return replace(parsed, turn=turn, fields=fields, prompts=prompts, echo=bool(body.echo))
 
@@ -97,7 +97,7 @@ def _generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[Gener
             hint = f"{model.name} has 0 to {vocabulary - 1}."
             raise UsageError(f"has token {token}.", field="prompt", hint=hint)
     special = SpecialTokens(model.info.tags, model.info.others)
-    answer = parsed.turn.bounds.answer
+    answer = parsed.turn.constraints.answer
     grammar = turn_grammar(answer, None, tokens=special) if answer else None
     turns = parsed.turns(model)
     return [

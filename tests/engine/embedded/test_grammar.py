@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from hermes_cli.engine.embedded import grammar as constraint
-from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.grammar import MOST_COMPILED, Grammars, Matcher, apply_mask
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.sampler import Sampler
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.engine.tokens import common_prefix

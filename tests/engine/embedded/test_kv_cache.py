@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hermes_cli.engine.embedded import kv_cache as module
-from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.kv_cache import KVCache
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.errors import EngineError
 from hermes_cli.planning.memory import ContextSettings
 

@@ -14,9 +14,8 @@ from desk import Desk, turn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.bindings import LOG
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.vocabulary import prompt_tokens
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.engine.tokens import common_prefix

@@ -15,8 +15,7 @@ from hermes_cli.engine.embedded import grammar, loading
 from hermes_cli.engine.embedded.grammar import Special, special_tokens
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.engine.embedded.loading import ModelRuntime, fastest, load
-from hermes_cli.engine.embedded.messages import LoadRequest
-from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
 from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.load_plan import LoadPlan
