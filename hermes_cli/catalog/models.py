@@ -107,20 +107,22 @@ class ReasoningSupport(CatalogEntry, frozen=True):
 
 
 class RecommendedSampling(CatalogEntry, frozen=True):
-    """Sampling parameters that the authors recommend, or use in their example code if `example`."""
+    """Sampling parameters that the authors recommend. What only their example code uses is none of them."""
 
     temperature: float
     top_p: float | None = None
     top_k: int | None = None
     repeat_penalty: float | None = None
-    example: bool = False
 
 
 class WeightRepositories(CatalogEntry, frozen=True):
-    """Repositories of the weights as published, not quantized to GGUF."""
+    """Repositories of weights that are no GGUF: as published, and in the formats of vLLM, SGLang and MLX."""
 
     original: RepoId
     fp8: tuple[RepoId, ...] = ()
+    awq: tuple[RepoId, ...] = ()
+    nvfp4: tuple[RepoId, ...] = ()
+    mlx: tuple[RepoId, ...] = ()
     other: tuple[RepoId, ...] = ()
 
 

@@ -81,7 +81,9 @@ def _facts(model: CatalogModel) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     if model.benchmarks:
         scores = ", ".join(f"{name} {score:g}" for name, score in model.benchmarks.items())
         yield fact("benchmarks", noted(scores, model.benchmarks_note), "benchmarks")
-    yield fact("weights", ", ".join((model.weights.original, *model.weights.fp8, *model.weights.other)), "weights")
+    formats = {name: getattr(model.weights, name) for name in ("fp8", "awq", "nvfp4", "mlx", "other")}
+    named = [f"{', '.join(repos)} ({name.upper()})" for name, repos in formats.items() if repos]
+    yield fact("weights", ", ".join((model.weights.original, *named)).replace(" (OTHER)", ""), "weights")
     hosted = [f"{name} {value}" for name in ("openrouter", "nous_portal") if (value := getattr(model.cloud, name))]
     if hosted or model.cloud.retired:
         gone = [f"retired: {', '.join(model.cloud.retired)}"] if model.cloud.retired else []
@@ -128,8 +130,7 @@ def _sampling(model: CatalogModel) -> str:
         for name in ("temperature", "top_p", "top_k", "repeat_penalty")
         if (value := getattr(model.sampling, name)) is not None
     }
-    text = ", ".join(f"{name} {value:g}" for name, value in values.items())
-    return f"{text} (from example code)" if model.sampling.example else text
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
 def _row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:

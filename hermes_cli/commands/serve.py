@@ -14,7 +14,7 @@ from hermes_cli.planning.memory import KV_TYPES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hermes_cli.server.config import Given
+    from hermes_cli.server.settings import Given
 
 # What only this command knows; everything else that is typed is a setting.
 _OWN = {"config", "print_config", "json", "quiet", "no_color", "verbose"}
@@ -195,7 +195,7 @@ def command(
 
     from pathlib import Path
 
-    from hermes_cli.server.config import as_yaml, document, read_file, resolve
+    from hermes_cli.server.settings import as_yaml, document, read_file, resolve
 
     resolved = resolve(_typed(call), read_file(Path(config).expanduser() if config else None))
     if print_config:
@@ -211,7 +211,7 @@ def command(
 
 def _typed(call: typer.Context) -> Mapping[str, Given]:
     """Return the settings from flags and the environment."""
-    from hermes_cli.server.config import Given
+    from hermes_cli.server.settings import Given
 
     given = {}
     for parameter in call.command.params:

@@ -66,9 +66,6 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
     Args:
         entry: the model.
         least_context: tokens of context that it must have.
-
-    Raises:
-        UsageError: it is to have less.
     """
     if entry.context is not None and entry.context < least_context:
         raise UsageError(
@@ -171,11 +168,7 @@ def _is_a_name(text: str) -> bool:
 
 
 def _check_names(models: Sequence[ServedModel]) -> None:
-    """Check that every name stands for one model.
-
-    Raises:
-        UsageError: one stands for two.
-    """
+    """Check that every name stands for one model."""
     owner: dict[str, ServedModel] = {}
     for served in models:
         for name in {served.name, *served.aliases}:
