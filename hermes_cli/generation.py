@@ -11,8 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
-from hermes_cli.engine.request import PARAMETERS, GenerationRequest, ReasoningOptions, SamplingOptions
-from hermes_cli.engine.tokens import encode
+from hermes_cli.engine.request import PARAMETERS, GenerationRequest, ReasoningOptions, SamplingOptions, encode
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import END_CALL
 from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose
@@ -66,8 +65,8 @@ class TurnRequest:
     Attributes:
         messages: all of it, the system prompt first.
         tools: on offer, in OpenAI's shape.
-        wishes: whether to think, and what the answer is told to look like.
-        bounds: what it has to look like.
+        options: whether to think, and what the answer is told to look like.
+        constraints: what it has to look like.
         sampling: how tokens are chosen; None is as the model recommends.
         max_tokens: the most to generate; None is as many as the context length allows.
         think_budget: the most tokens of reasoning; then it is ended, and the answer follows. None for any.
@@ -80,8 +79,8 @@ class TurnRequest:
 
     messages: Sequence[Message]
     tools: Sequence[dict[str, Any]] = ()
-    wishes: PromptOptions = field(default_factory=PromptOptions)
-    bounds: Constraints = field(default_factory=Constraints)
+    options: PromptOptions = field(default_factory=PromptOptions)
+    constraints: Constraints = field(default_factory=Constraints)
     sampling: SamplingOptions | None = None
     max_tokens: int | None = None
     think_budget: int | None = None
@@ -138,8 +137,8 @@ class ChatModel:
         Raises:
             ContextFullError: the messages alone fill the context length.
             UsageError: tools or reasoning are asked of a model that has none, its template refuses the messages, a
-                value makes no sense, or the bounds are too much for a grammar.
-            HermesError: the chat template or the engine failed, or the bounds cannot be met.
+                value makes no sense, or the constraints are too much for a grammar.
+            HermesError: the chat template or the engine failed, or the constraints cannot be met.
         """
         prompt = await self.prompt(turn)
         reader = _Reader(turn, prompt)
@@ -167,7 +166,7 @@ class ChatModel:
             UsageError: tools or reasoning are asked of a model that has none, or its template refuses the messages.
             HermesError: the chat template failed.
         """
-        conversation = PromptInput(turn.messages, turn.tools, turn.wishes, self._memory, self._specials)
+        conversation = PromptInput(turn.messages, turn.tools, turn.options, self._memory, self._specials)
         import asyncio  # noqa: PLC0415 - commands that never generate import this module, too
 
         # In a thread: long conversations and the templates of files take their time.
@@ -210,7 +209,7 @@ class ChatModel:
             sampling=turn.sampling or self.recommended_sampling(),
             max_tokens=turn.max_tokens,
             stops=tuple(dict.fromkeys((*prompt.stop, *turn.stops))),
-            grammar=self._grammar(turn.bounds, prompt),
+            grammar=self._grammar(turn.constraints, prompt),
             reasoning=ReasoningOptions(turn.think_budget, prompt.inside_reasoning, THOUGHTS, line_ends=(END_CALL,)),
             top_logprobs=turn.top_logprobs,
             client=turn.client,
@@ -219,11 +218,11 @@ class ChatModel:
             speculate=turn.speculate,
         )
 
-    def _grammar(self, bounds: Constraints, prompt: Prompt) -> str | None:
+    def _grammar(self, constraints: Constraints, prompt: Prompt) -> str | None:
         """The grammar of a turn, in less than a millisecond."""
         thinking: Thinking = "inside" if prompt.inside_reasoning else "may" if prompt.thinks else "no"
         special = SpecialTokens(self.loaded.tags, self.loaded.others)
-        return turn_grammar(bounds.answer, bounds.calls, thinking=thinking, tokens=special)
+        return turn_grammar(constraints.answer, constraints.calls, thinking=thinking, tokens=special)
 
     async def _kept(self, turn: TurnRequest, prompt: Prompt) -> int:
         """Tokens of what stands before the first message that is no system prompt: a shift leaves them."""
@@ -246,7 +245,7 @@ class _Reader:
     def __init__(self, turn: TurnRequest, prompt: Prompt) -> None:
         names = [str(tool["function"]["name"]) for tool in turn.tools]
         self._parser = Parser(
-            tools=names or None, prompt_opens_think=prompt.inside_reasoning, early=turn.bounds.calls is not None
+            tools=names or None, prompt_opens_think=prompt.inside_reasoning, early=turn.constraints.calls is not None
         )
         self._stops = turn.stops
         self._text = [prompt.opening]

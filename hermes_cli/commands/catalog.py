@@ -13,7 +13,7 @@ from hermes_cli.errors import IntegrityError, NetworkError, NotFoundError
 from hermes_cli.units import counted
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.overlay import Overlay
+    from hermes_cli.catalog.load import Overlay
     from hermes_cli.console import Console
 
 CONCURRENT_REQUESTS = 8
@@ -60,9 +60,8 @@ def refresh(
 
     The result is kept beside the catalogue, which itself is not changed. Offline, nothing changes.
     """
-    from hermes_cli.catalog.load import shipped_catalogue
+    from hermes_cli.catalog.load import read_overlay, shipped_catalogue, write_overlay
     from hermes_cli.catalog.names import CatalogueReference, ModelNames
-    from hermes_cli.catalog.overlay import read_overlay, write_overlay
 
     catalogue = shipped_catalogue()
     models = catalogue.models

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from hermes_cli.console import Console
-    from hermes_cli.engine.embedded.options import LoraFile
+    from hermes_cli.engine.embedded.messages import LoraFile
 
 
 @with_console
@@ -314,7 +314,7 @@ def lora_files(given: Iterable[str]) -> tuple[LoraFile, ...]:
 
 
 def _lora(given: str) -> LoraFile:
-    from hermes_cli.engine.embedded.options import LoraFile
+    from hermes_cli.engine.embedded.messages import LoraFile
 
     if whole := _lora_path(given):  # a name may have a colon in it
         return LoraFile(whole)

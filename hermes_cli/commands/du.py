@@ -18,8 +18,7 @@ def command(console: Console) -> None:
     Counts blocks on the disk, each file once, however many names, revisions or links it has.
     """
     from hermes_cli.catalog.load import load_catalogue
-    from hermes_cli.store.inventory import inventory
-    from hermes_cli.store.usage import usage
+    from hermes_cli.store.inventory import inventory, usage
     from hermes_cli.units import gigabytes
 
     used = usage(inventory(load_catalogue()))

@@ -62,8 +62,7 @@ def command(
 def _import(found: FoundModel, catalogue: Catalogue, console: Console, *, copy: bool, dry_run: bool) -> ImportedModel:
     """Identify a model and import it."""
     from hermes_cli.store.hashing import sha256_of
-    from hermes_cli.store.identify import identify
-    from hermes_cli.store.importing import import_model
+    from hermes_cli.store.importing import identify, import_model
     from hermes_cli.store.inventory import known_files
 
     try:
@@ -77,7 +76,7 @@ def _import(found: FoundModel, catalogue: Catalogue, console: Console, *, copy: 
 
 
 def _show(imported: list[ImportedModel], skipped: list[SkippedFile], console: Console, *, dry_run: bool) -> None:
-    from hermes_cli.store.identify import EVIDENCE_TEXTS
+    from hermes_cli.store.importing import EVIDENCE_TEXTS
     from hermes_cli.units import gigabytes
 
     if imported:

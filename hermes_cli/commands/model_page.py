@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.load import as_plain
+import msgspec
+
 from hermes_cli.catalog.models import RecommendedSampling
 from hermes_cli.catalog.variants import matching_variants, preferred_variants
 from hermes_cli.commands.list import measures, model_summary, variant_document
@@ -64,7 +65,7 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> 
     console.document(
         {
             **model_summary(model),
-            "facts": as_plain(model),
+            "facts": msgspec.to_builtins(model),
             "variants": [variant_document(variant, catalogue) for variant in offered],
             "template": _template(model),
             "prompt_example": _example(model),
@@ -97,7 +98,9 @@ def _facts(model: CatalogModel) -> Iterator[tuple[str, str, str]]:
     if model.benchmarks:
         scores = ", ".join(f"{name} {score:g}" for name, score in model.benchmarks.items())
         yield "benchmarks", _noted(scores, model.benchmarks_note), "benchmarks"
-    yield "weights", ", ".join((model.weights.original, *model.weights.fp8, *model.weights.other)), "weights"
+    formats = {name: getattr(model.weights, name) for name in ("fp8", "awq", "nvfp4", "mlx", "other")}
+    named = [f"{', '.join(repos)} ({name.upper()})" for name, repos in formats.items() if repos]
+    yield "weights", ", ".join((model.weights.original, *named)).replace(" (OTHER)", ""), "weights"
     hosted = [f"{name} {value}" for name in ("openrouter", "nous_portal") if (value := getattr(model.cloud, name))]
     if hosted or model.cloud.retired:
         gone = [f"retired: {', '.join(model.cloud.retired)}"] if model.cloud.retired else []
@@ -145,8 +148,7 @@ def _sampling(model: CatalogModel) -> str:
         for name in ("temperature", "top_p", "top_k", "repeat_penalty")
         if (value := getattr(model.sampling, name)) is not None
     }
-    text = ", ".join(f"{name} {value:g}" for name, value in values.items())
-    return f"{text} (from example code)" if model.sampling.example else text
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
 def _show_prompt(model: CatalogModel, console: Console) -> None:

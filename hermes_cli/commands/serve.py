@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hermes_cli.console import Console
-    from hermes_cli.server.config import Given
+    from hermes_cli.server.settings import Given
 
 # What only this command knows; everything else that is typed is a setting.
 _OWN = {"config", "print_config", "json", "quiet", "no_color", "verbose"}
@@ -193,7 +193,7 @@ def command(
     """
     from pathlib import Path
 
-    from hermes_cli.server.config import as_yaml, document, read_file, resolve
+    from hermes_cli.server.settings import as_yaml, document, read_file, resolve
 
     resolved = resolve(_typed(call), read_file(Path(config).expanduser() if config else None))
     if print_config:
@@ -209,7 +209,7 @@ def command(
 
 def _typed(call: typer.Context) -> Mapping[str, Given]:
     """Return the settings from flags and the environment."""
-    from hermes_cli.server.config import Given
+    from hermes_cli.server.settings import Given
 
     given = {}
     for parameter in call.command.params:

@@ -15,15 +15,14 @@ from hermes_cli.commands import model_page
 from hermes_cli.commands.options import with_console
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
-from hermes_cli.gguf.types import FILE_TYPES
 from hermes_cli.store.library import find
 from hermes_cli.units import billions, gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from hermes_cli.catalog.load import HubFile
     from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.catalog.overlay import HubFile
     from hermes_cli.console import Console
     from hermes_cli.gguf.header import GGUFHeader
 
@@ -113,7 +112,7 @@ def _document(header: GGUFHeader) -> dict[str, Any]:
     return {
         "architecture": header.text("general.architecture"),
         "title": header.text("general.name"),
-        "quantization": _quantization(header),
+        "quantization": header.file_type,
         "file_bytes": header.file_size,
         "parameters": _parameters(header),
         "bits_per_weight": _bits(header),
@@ -136,7 +135,7 @@ def _facts(header: GGUFHeader, name: str) -> Iterator[tuple[str, str]]:
         yield "shard", f"{header.split.number} of {header.split.count}; the others hold the rest"
     yield "format", f"GGUF version {header.version}, {len(header.tensors)} tensors"
     types = ", ".join(f"{count} {kind}" for kind, count in _tensor_types(header).items())
-    yield "quantization", f"{_quantization(header) or 'not stated'} ({types})"
+    yield "quantization", f"{header.file_type or 'not stated'} ({types})"
     yield "parameters", f"{billions(_parameters(header))} ({_parameters(header):,})"
     kind = header.text("general.architecture") or "not stated"
     stated = [f"{label} {value:,}" for label, key in DIMENSIONS.items() if (value := header.number(f"{kind}.{key}"))]
@@ -146,11 +145,6 @@ def _facts(header: GGUFHeader, name: str) -> Iterator[tuple[str, str]]:
     yield "tokenizer", header.text("tokenizer.ggml.model") or "not stated"
     yield "chat template", _template(header, name)
     yield "licence", header.text("general.license") or "not stated"
-
-
-def _quantization(header: GGUFHeader) -> str | None:
-    number = header.number("general.file_type")
-    return None if number is None else FILE_TYPES.get(number)
 
 
 def _parameters(header: GGUFHeader) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.engine.embedded.options import LoraFile
+    from hermes_cli.engine.embedded.messages import LoraFile
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.recommend import Recommendation, RecommendOptions
     from hermes_cli.store.library import ModelFile

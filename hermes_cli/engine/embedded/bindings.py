@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded.exit_report import REINSTALL_HINT
+from hermes_cli.engine.embedded.messages import REINSTALL_HINT
 from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """llama.cpp's objects as Python objects that free what they own and turn every return code into an error.
 
-With `log.py` beside it this is the only file that touches `llama_cpp`, and it uses only the low-level API, which
-mirrors llama.h one to one. Objects close in any order and twice without harm; a context keeps its model alive.
+Objects close in any order and twice without harm; a context keeps its model alive.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hermes_cli.engine.embedded.batch import Batch
     from hermes_cli.planning.memory import ContextSettings
 
 GGML_TYPES = {kind.name.lower(): number for number, kind in TENSOR_TYPES.items()}
@@ -168,6 +166,62 @@ class LlamaModel(Owned):
         """Return the source of a named chat template, or of the default one; None if there is none."""
         raw = llama_cpp.llama_model_chat_template(self.handle, None if name is None else name.encode())
         return None if raw is None else raw.decode("utf-8", "replace")
+
+
+class Batch:
+    """Tokens of any sequences to decode together, at most `capacity`, in arrays that llama.cpp reads in place."""
+
+    def __init__(self, capacity: int) -> None:
+        import numpy as np  # noqa: PLC0415 - 0.1 s, and a dry run decodes nothing
+
+        self.capacity = capacity
+        self.count = 0
+        self.outputs = 0  # tokens with logits
+        self._tokens = np.zeros(capacity, np.int32)
+        self._positions = np.zeros(capacity, np.int32)
+        self._sequences = np.zeros(capacity, np.int32)
+        self._logits = np.zeros(capacity, np.int8)
+        self._one = np.ones(capacity, np.int32)  # every token belongs to one sequence
+        self._pointers = self._sequences.ctypes.data + np.arange(capacity, dtype=np.uintp) * self._sequences.itemsize
+        self.raw = llama_cpp.llama_batch()
+        self.raw.token = _as(self._tokens, llama_cpp.llama_token)
+        self.raw.pos = _as(self._positions, llama_cpp.llama_pos)
+        self.raw.n_seq_id = _as(self._one, ctypes.c_int32)
+        self.raw.seq_id = _as(self._pointers, ctypes.POINTER(llama_cpp.llama_seq_id))
+        self.raw.logits = _as(self._logits, ctypes.c_int8)
+
+    @property
+    def room(self) -> int:
+        """The number of tokens that can still be added."""
+        return self.capacity - self.count
+
+    def clear(self) -> None:
+        """Remove all tokens."""
+        self.count = self.outputs = self.raw.n_tokens = 0
+
+    def add(self, tokens: Sequence[int], position: int, sequence: int, outputs: int = 0) -> int:
+        """Append consecutive tokens of one sequence, of which the last `outputs` get logits.
+
+        Returns:
+            The number of the first of those among all outputs of this batch.
+        """
+        start, end = self.count, self.count + len(tokens)
+        if end > self.capacity:
+            raise EngineError(
+                f"a batch of {self.capacity} tokens is full.", hint="this is a bug in hermes; please report it."
+            )
+        self._tokens[start:end] = tokens
+        self._positions[start:end] = range(position, position + len(tokens))
+        self._sequences[start:end] = sequence
+        self._logits[start:end] = 0
+        self._logits[end - outputs : end] = 1
+        first, self.outputs = self.outputs, self.outputs + outputs
+        self.count = self.raw.n_tokens = end
+        return first
+
+
+def _as(array: NDArray[Any], kind: Any) -> Any:  # noqa: ANN401 - ctypes' own types
+    return array.ctypes.data_as(ctypes.POINTER(kind))
 
 
 class LlamaContext(Owned):

@@ -14,12 +14,11 @@ from desk import Desk, turn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.bindings import LOG
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.kv_cache import common_prefix
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.vocabulary import prompt_tokens
 from hermes_cli.engine.request import SamplingOptions
-from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import ContextFullError, EngineError, IntegrityError, UsageError
 from hermes_cli.planning.memory import ContextSettings
 
