@@ -11,8 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.engine.protocol import Done, TextEvent
-from hermes_cli.engine.request import PARAMETERS, GenerationRequest, ReasoningOptions, SamplingOptions
-from hermes_cli.engine.tokens import encode
+from hermes_cli.engine.request import PARAMETERS, GenerationRequest, ReasoningOptions, SamplingOptions, encode
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import END_CALL
 from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    Tokenize = Callable[[str], Sequence[int]]
 
 MAX_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's LLAMA_DEFAULT_SEED, which stands for "pick one"
 MAX_BIASES = 1024
@@ -232,3 +234,21 @@ class GenerationRequest:
             )
         if self.keep < 0 or (self.reasoning and (self.reasoning.budget or 0) < 0):
             raise UsageError("a number of tokens is negative.", hint="give 0 or more.")
+
+
+def encode(pieces: Sequence[str], tokenize: Tokenize) -> list[int]:
+    """Return the tokens of a prompt.
+
+    Args:
+        pieces: texts that are tokenized one by one, so that no token reaches across.
+        tokenize: text to tokens, control tokens parsed, nothing added at either end.
+    """
+    if not pieces:
+        return []
+    tokens, line = list(tokenize(pieces[0])), list(tokenize("\n")) if len(pieces) > 1 else []
+    for piece in pieces[1:]:
+        # SentencePiece vocabularies put a space before what they are given, but not behind a line break, and there the
+        # line break is always a token of its own.
+        whole = list(tokenize("\n" + piece))
+        tokens += whole[len(line) :] if whole[: len(line)] == line else tokenize(piece)
+    return tokens

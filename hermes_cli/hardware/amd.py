@@ -10,9 +10,9 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from hermes_cli.hardware.backends import visible_devices
 from hermes_cli.hardware.machine import Device, Note
-from hermes_cli.hardware.sysfs import Card, access_problem, graphics_cards, pci_name, read_number, read_text
+from hermes_cli.hardware.nvidia import visible_devices
+from hermes_cli.hardware.system import Card, access_problem, graphics_cards, pci_name, read_number, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

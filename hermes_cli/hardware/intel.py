@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from hermes_cli.hardware.machine import Device, Note
-from hermes_cli.hardware.sysfs import Card, access_problem, graphics_cards, pci_name, read_number, read_text
+from hermes_cli.hardware.system import Card, access_problem, graphics_cards, pci_name, read_number, read_text
 from hermes_cli.units import GIB
 
 if TYPE_CHECKING:

@@ -11,13 +11,12 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.hardware.backends import visible_devices
 from hermes_cli.hardware.machine import Device, Note
-from hermes_cli.hardware.sysfs import container_engine, on_pci
+from hermes_cli.hardware.system import container_engine, on_pci
 from hermes_cli.units import MIB, gibibytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from types import ModuleType
 
@@ -302,3 +301,36 @@ class _Cards:
             name = self._ask("nvmlSystemGetProcessName", pid) or f"process {pid}"
             program = str(name).split(" ")[0] if name.startswith("/") else str(name)  # without arguments
             yield program.replace("\\", "/").rsplit("/", 1)[-1] + (f" {gibibytes(size)}" if size else "")
+
+
+MOST_DIGITS = 9  # of an index; Python refuses to read numbers of some thousand
+
+
+def visible_devices(choice: str | None, identifiers: Sequence[str], indexable: int | None = None) -> list[int]:
+    """Return the positions of the devices that CUDA_VISIBLE_DEVICES, or ROCm's and HIP's equivalent, leaves, in order.
+
+    The CUDA C++ programming guide (environment variables): a list of indexes, of UUIDs or of their unambiguous
+    beginnings; from the first entry that names nothing on, all are hidden. So "" and "-1" hide everything.
+
+    Args:
+        choice: the variable's value, None if it is not set.
+        identifiers: the devices' UUIDs.
+        indexable: how many of them, from the first on, also go by an index; None is all.
+    """
+    if choice is None:
+        return list(range(len(identifiers) if indexable is None else indexable))
+    positions: list[int] = []
+    for entry in choice.split(","):
+        position = _position(entry.strip(), identifiers, len(identifiers) if indexable is None else indexable)
+        if position is None:
+            break
+        if position not in positions:
+            positions.append(position)
+    return positions
+
+
+def _position(entry: str, identifiers: Sequence[str], indexable: int) -> int | None:
+    if entry.isdecimal():
+        return int(entry) if len(entry) <= MOST_DIGITS and int(entry) < indexable else None
+    matches = [i for i, identifier in enumerate(identifiers) if entry and identifier.lower().startswith(entry.lower())]
+    return matches[0] if len(matches) == 1 else None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
 from hermes_cli.hardware.apple import gpu_limit
-from hermes_cli.hardware.lookup import find_gpu, gpus_named, typical_bandwidth
+from hermes_cli.hardware.gpus import find_gpu, gpus_named, typical_bandwidth
 from hermes_cli.hardware.machine import Device, Machine, Note
 from hermes_cli.units import GIB, MIB
 

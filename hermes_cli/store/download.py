@@ -21,8 +21,8 @@ from hermes_cli.store.disk import disk_space
 from hermes_cli.store.file_download import FileDownload
 from hermes_cli.store.hub import endpoint, is_safe, list_files, quiet_hub_log
 from hermes_cli.store.progress import Phase, ProgressMeter
-from hermes_cli.store.retry import RetryPolicy
 from hermes_cli.store.target import download_targets
+from hermes_cli.store.transfer import RetryPolicy
 from hermes_cli.units import gigabytes
 
 if TYPE_CHECKING:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hermes_cli.catalog.models import RecommendedSampling
+from hermes_cli.catalog.variants import sibling_names
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.gguf.header import read_header
+from hermes_cli.prompting.families import THINKING_PROMPT, family_of, tools_prompt
 from hermes_cli.store.disk import link_errors, link_file
-from hermes_cli.store.layout import sibling_names
-from hermes_cli.store.ollama import modelfile
 from hermes_cli.store.other_tools import lm_studio_models
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from hermes_cli.catalog.models import CatalogModel
+    from hermes_cli.prompting.families import Family
     from hermes_cli.store.disk import LinkKind
 
 MODELFILE = "Modelfile"
@@ -120,3 +124,129 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError):
         return ""
+
+
+CONTEXT = 16_384  # tokens, as `hermes chat` takes; Ollama's own default may be 4,096, and longer prompts are cut there
+
+ALPACA = """\
+{{- if .System }}{{ .System }}
+
+{{ end }}{{ range .Messages }}{{ if eq .Role "user" }}### Instruction:
+{{ .Content }}
+
+{{ else if eq .Role "assistant" }}### Response:
+{{ .Content }}
+
+{{ end }}{{ end }}### Response:
+"""
+
+# All that follows is ChatML, which `_as_llama_3` rewrites. A line break after `{{ end }}` goes where `{{-` follows.
+_TOOLS = "{{ range $index, $tool := .Tools }}{{ if $index }}\n{{ end }}{{ $tool }}{{ end }}"
+TOOLS_3 = f"{{{{- if .Tools }}}}<|im_start|>system\n{tools_prompt(3, _TOOLS)}<|im_end|>\n{{{{ end }}}}"
+TOOLS_4 = f"{{{{- if .Tools }}}}\n\n{tools_prompt(4, _TOOLS)}{{{{- end }}}}"
+THOUGHTS = "{{ if and $last .Thinking }}<think>{{ .Thinking }}</think>\n{{ end }}"
+# Ollama takes the first text after the first `if .ToolCalls` for the tag that begins a call.
+CALLS = """\
+{{ if and .Content (len .ToolCalls) }}
+{{ end }}{{ if .ToolCalls }}{{ range $number, $call := .ToolCalls }}<tool_call>
+{"name": "{{ $call.Function.Name }}", "arguments": {{ $call.Function.Arguments }}}
+</tool_call>{{ if gt (len (slice $message.ToolCalls $number)) 1 }}
+{{ end }}{{ end }}{{ end }}"""
+# Results that follow each other share a turn.
+RESULTS = """\
+{{ else if eq .Role "tool" }}{{ if ne $before "tool" }}<|im_start|>ROLE
+{{ end }}<tool_response>
+{{ .Content }}
+</tool_response>{{ if $last }}<|im_end|>
+{{ else if ne (index $rest 1).Role "tool" }}<|im_end|>
+{{ else }}
+{{ end }}"""
+MESSAGES = """\
+{{ $before := "" }}
+{{- range $index, $message := .Messages }}
+{{- $rest := slice $.Messages $index }}
+{{- $last := eq (len $rest) 1 }}
+{{- if eq .Role "user" }}<|im_start|>user
+{{ .Content }}<|im_end|>
+{{ else if eq .Role "assistant" }}<|im_start|>assistant
+THOUGHTS{{ .Content }}CALLS{{ if not $last }}<|im_end|>
+{{ end }}RESULTS{{ end }}
+{{- if and $last (ne .Role "assistant") }}<|im_start|>assistant
+{{ end }}
+{{- $before = .Role }}
+{{- end }}"""
+
+_TURN = re.compile(r"<\|im_start\|>(\w+)\n")
+_BARE_WORD = re.compile(r"^[\w./+@=-]+$")
+
+
+def modelfile(files: Sequence[str], model: CatalogModel | None, context: int | None = None) -> str:
+    """Return the Modelfile.
+
+    Args:
+        files: of the model, relative to the Modelfile.
+        model: of the catalogue; None for another file, of which Ollama takes the chat template inside.
+        context: tokens; by default what the model handles, up to 16,384.
+    """
+    return "\n".join((*_lines(files, model, context), ""))
+
+
+def _lines(files: Sequence[str], model: CatalogModel | None, context: int | None) -> Iterator[str]:
+    yield from (f"FROM {_quoted('./' + name)}" for name in files)
+    template = go_template(model) if model else None
+    if template is None:
+        yield "# no TEMPLATE: Ollama takes the chat template that is in the file"
+    else:
+        yield f'TEMPLATE """{template}"""'
+    if model:
+        yield from (f"PARAMETER stop {json.dumps(text)}" for text in model.prompt.stop)
+        if isinstance(model.sampling, RecommendedSampling):
+            for name in ("temperature", "top_p", "top_k", "repeat_penalty"):
+                if (value := getattr(model.sampling, name)) is not None:
+                    yield f"PARAMETER {name} {value}"
+        yield f"# {model.name} handles {model.context.usable:,} tokens; the more, the more memory is taken"
+        context = context or min(CONTEXT, model.context.usable)
+    if context:
+        yield f"PARAMETER num_ctx {context}"
+
+
+def _quoted(name: str) -> str:
+    """Return a word of a Modelfile, in quotation marks if it has spaces; there are no escapes."""
+    return name if _BARE_WORD.match(name) else f'"{name}"'
+
+
+def go_template(model: CatalogModel) -> str | None:
+    """Return the model's prompt format for Ollama, None if it is not known."""
+    family = family_of(model)
+    if family is None:
+        return None
+    if family.markup == "alpaca":
+        return ALPACA
+    chatml = _system(family) + _messages(family)
+    if family.markup == "chatml":
+        return chatml
+    return _TURN.sub(r"<|start_header_id|>\1<|end_header_id|>\n\n", chatml).replace("<|im_end|>\n", "<|eot_id|>")
+
+
+def _system(family: Family) -> str:
+    """Return the system turn. Where thinking is asked for, its prompt comes before everything else."""
+    text = "{{ .System }}"
+    if family.reasoning:
+        text = "{{ if .Think }}" + THINKING_PROMPT + "{{ if .System }}\n\n{{ end }}{{ end }}" + text
+    if family.identity:
+        unless = "{{ if not (or .System .Think) }}" if family.reasoning else "{{ if not .System }}"
+        text += unless + family.identity + "{{ end }}"
+    turn = f"<|im_start|>system\n{text}{TOOLS_4 if family.tools == 4 else ''}<|im_end|>\n"  # noqa: PLR2004 - a generation
+    if not family.identity:
+        needed = "{{ if or .System .Think }}" if family.reasoning else "{{ if .System }}"
+        turn = needed + turn + "{{ end }}"
+    return (TOOLS_3 if family.tools == 3 else "") + turn  # noqa: PLR2004 - a generation
+
+
+def _messages(family: Family) -> str:
+    results = RESULTS.replace("ROLE", "tool" if family.tools == 3 else "user")  # noqa: PLR2004 - a generation
+    return (
+        MESSAGES.replace("THOUGHTS", THOUGHTS if family.reasoning else "")
+        .replace("CALLS", CALLS if family.tools else "")
+        .replace("RESULTS", results if family.tools else "")
+    )

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from hermes_cli.store.hub import RemoteFile
     from hermes_cli.store.progress import ProgressMeter
-    from hermes_cli.store.retry import RetryPolicy
     from hermes_cli.store.target import DownloadTarget
+    from hermes_cli.store.transfer import RetryPolicy
 
 LOCK_POLL = 0.5  # seconds between two looks at a lock that another process holds
 

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff  # type: ignore[attr-defined]  # re-exported without saying so
 
-from hermes_cli.catalog.overlay import HubFile, HubRepository
+from hermes_cli.catalog.load import HubFile, HubRepository
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError
 from hermes_cli.gguf.header import GGUFHeader, read_source
 

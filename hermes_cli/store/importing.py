@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from hermes_cli.errors import IntegrityError
+from hermes_cli.catalog.names import CatalogueReference, ModelNames
+from hermes_cli.catalog.variants import base_name, matching_variants, normalize_name
+from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
+from hermes_cli.gguf.reader import SkippedValue
 from hermes_cli.store import layout
 from hermes_cli.store.disk import link_errors, link_file
 from hermes_cli.store.hashing import known_sha256, remember_sha256, sha256_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
+    from hermes_cli.gguf.header import GGUFHeader
     from hermes_cli.store.disk import LinkKind
-    from hermes_cli.store.identify import Identity
     from hermes_cli.store.inventory import KnownFile
     from hermes_cli.store.other_tools import FoundModel
 
@@ -86,3 +91,144 @@ def _write_main_ref(known: KnownFile) -> None:
     if known.revision and not (layout.repo_folder(known.repo) / "refs" / "main").exists():
         with suppress(OSError):
             layout.write_ref(known.repo, "main", known.revision)
+
+
+Evidence = Literal["hash", "size", "header", "unknown"]
+
+EVIDENCE_TEXTS: dict[Evidence, str] = {
+    "hash": "certain: its SHA-256 is the Hub's",
+    "size": "very likely: name, header and exact size fit",
+    "header": "likely: name and header fit",
+    "unknown": "not in the catalogue",
+}
+SIZE_TOLERANCE = 0.01  # of a size that is only computed or listed; a file within it is worth hashing
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The model that a file is. By the evidence `hash`, `known` are the files on the Hub, one for each shard."""
+
+    evidence: Evidence
+    model: CatalogModel | None = None
+    quantization: str | None = None
+    known: tuple[KnownFile, ...] = ()
+
+
+def identify(
+    found: FoundModel, catalogue: Catalogue, known: Sequence[KnownFile], hash_of: Callable[[Path], str]
+) -> Identity:
+    """Identify a model. Its files are hashed only if they could be some whose hash is known.
+
+    Raises:
+        IntegrityError: it has the name and size of a file on the Hub, but not its hash.
+        OSError: it cannot be read.
+    """
+    by_hash = _by_hash(found, known, hash_of)
+    if by_hash:
+        variant = by_hash[0].variant
+        return Identity("hash", variant.model, variant.quantization, by_hash)
+    names = ModelNames(catalogue)
+    claims = [name for text in _labels(found) if (name := _parse(text, names))]
+    same_name = [one.variant for one in known if one.name.lower() == found.names[0].lower()]
+    claims += [CatalogueReference(variant.model, variant.quantization) for variant in same_name]
+    claims = [claim for claim in claims if _shape_fits(found.header, claim.model)]
+    claimed = next((claim.quantization for claim in claims if claim.quantization), None)
+    quantization = _quantization(found.header, claimed, frozenset(catalogue.quantizations))
+    if len({claim.model.id for claim in claims}) != 1 or quantization is None:
+        return Identity("unknown")
+    model = claims[0].model
+    exact = {one.bytes for one in matching_variants(model, quantization=quantization) if one.size_source == "stated"}
+    return Identity("size" if found.bytes in exact else "header", model, quantization)
+
+
+def _by_hash(
+    found: FoundModel, known: Sequence[KnownFile], hash_of: Callable[[Path], str]
+) -> tuple[KnownFile, ...] | None:
+    matches = []
+    for path, name in zip(found.files, found.names, strict=True):
+        size = path.stat().st_size
+        possible = [file for file in known if file.sha256 and _size_fits(file, size)]
+        if not possible:
+            return None
+        digest = hash_of(path)
+        # The same file may be in several repositories; the one whose folder it was found in comes first.
+        possible.sort(key=lambda file: file.repo.lower() != found.repo.lower())
+        match = next((file for file in possible if file.sha256 == digest), None)
+        if match is None:
+            _refuse_damaged(path, name, size, possible)
+            return None
+        matches.append(match)
+    same_commit = len({(file.repo, file.revision) for file in matches}) == 1
+    return tuple(matches) if same_commit else None
+
+
+def _size_fits(known: KnownFile, size: int) -> bool:
+    if known.bytes is not None:
+        return known.bytes == size
+    expected = known.variant.bytes
+    return len(known.variant.files) == 1 and (expected is None or abs(expected - size) <= SIZE_TOLERANCE * size)
+
+
+def _refuse_damaged(path: Path, name: str, size: int, possible: Iterable[KnownFile]) -> None:
+    same = next((file for file in possible if file.name == name and file.bytes == size), None)
+    if same:
+        raise IntegrityError(
+            f"{path} is damaged or altered: it has the name and size of {same.repo}/{same.path}, but not its SHA-256.",
+            hint=f"fetch a good copy: hermes pull {same.variant.name}",
+        )
+
+
+def _shape_fits(header: GGUFHeader, model: CatalogModel) -> bool:
+    """Return whether the shape of the weights is that of the model, as far as the header says."""
+    architecture = model.architecture
+    expected = {
+        "block_count": architecture.layers,
+        "embedding_length": architecture.embedding_length,
+        "feed_forward_length": architecture.feed_forward_length,
+        "attention.head_count": architecture.heads,
+        "attention.head_count_kv": architecture.kv_heads,
+    }
+    stated = {key: header.number(key) for key in expected}
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    return (
+        header.text("general.architecture") == architecture.kind
+        and stated["block_count"] is not None
+        and stated["embedding_length"] is not None
+        and all(stated[key] in {None, expected[key]} for key in expected)
+        and (header.number("expert_count") or 0) == architecture.experts
+        and (not isinstance(tokens, SkippedValue) or tokens.count == architecture.vocabulary)
+    )
+
+
+def _quantization(header: GGUFHeader, claimed: str | None, names: frozenset[str]) -> str | None:
+    """Return the quantization of the name if the header agrees, or that of the header if the name has none."""
+    file_type = header.file_type
+    if claimed is None:
+        return file_type if file_type in names else None
+    # `Q6_K_L` and `UD-Q4_K_XL` are Q6_K and Q4_K_M in their headers: the number of bits is the same.
+    same = (
+        file_type in {None, claimed}
+        or normalize_name(claimed.removeprefix("UD-"))[:2] == normalize_name(file_type or "")[:2]
+    )
+    return claimed if same else None
+
+
+def _labels(found: FoundModel) -> Iterator[str]:
+    """Yield the names of a file: by its surroundings, by its file name, and by its header.
+
+    The header's name counts only if the file name does not say Hermes: a file that does, in words that are no model's,
+    is somebody's variation with the header of the original.
+    """
+    yield from found.labels
+    yield base_name(found.names[0]).removesuffix(".gguf")
+    title = found.header.text("general.name")
+    if title and "hermes" not in normalize_name(found.names[0]):
+        yield title
+
+
+def _parse(text: str, names: ModelNames) -> CatalogueReference | None:
+    try:
+        reference = names.parse(text)
+    except (NotFoundError, UsageError):
+        return None
+    return reference if isinstance(reference, CatalogueReference) else None

@@ -10,18 +10,28 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from hermes_cli.catalog.overlay import PART, SHARD, read_overlay
-from hermes_cli.catalog.variants import quantization_in_file_name, variants
+from hermes_cli import paths
+from hermes_cli.catalog.load import read_overlay
+from hermes_cli.catalog.variants import (
+    base_name,
+    group_files,
+    joined_name,
+    piece_count,
+    quantization_in_file_name,
+    sibling_names,
+    variants,
+)
 from hermes_cli.store import layout
-from hermes_cli.store.disk import files_below
+from hermes_cli.store.disk import DiskSpace, bytes_on_disk, disk_space, files_below
 from hermes_cli.store.hashing import known_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.catalog.variants import Variant
+    from hermes_cli.store.disk import Inode
 
 InstalledState = Literal["verified", "unverified", "damaged", "incomplete"]
 
@@ -123,7 +133,7 @@ class InstalledModel:
         first = self.files[0]
         here = {file.repo_path for file in self.files}
         roots = [path.parents[first.repo_path.count("/")] for path in first.paths]
-        missing = [name for name in layout.sibling_names(first.repo_path, self.count) if name not in here]
+        missing = [name for name in sibling_names(first.repo_path, self.count) if name not in here]
         return tuple(LocalFile(tuple(root / name for root in roots), roots[0] / name, name) for name in missing)
 
     @property
@@ -155,7 +165,7 @@ def inventory(catalogue: Catalogue) -> list[InstalledModel]:
     quantizations = frozenset(catalogue.quantizations)
     files = list(known_files(catalogue))
     by_path = {
-        (file.repo.lower(), name): file.variant for file in files for name in (file.path, layout.joined_name(file.path))
+        (file.repo.lower(), name): file.variant for file in files for name in (file.path, joined_name(file.path))
     }
     hashes = {(file.repo.lower(), file.path): file.sha256 for file in files if file.sha256}
     models = []
@@ -179,9 +189,8 @@ def _installed(
     quantizations: frozenset[str],
 ) -> InstalledModel:
     name = group[0].repo_path
-    match = SHARD.search(name) or PART.search(name)
-    count = max(int(match[2]) if match else 1, len(group))
-    quantization = quantization or quantization_in_file_name(layout.base_name(name), quantizations)
+    count = max(piece_count(name), len(group))
+    quantization = quantization or quantization_in_file_name(base_name(name), quantizations)
     return InstalledModel("", group, count, repo, revisions, model, quantization)
 
 
@@ -217,19 +226,11 @@ def _imported(catalogue: Catalogue, quantizations: frozenset[str], hashes: froze
             yield _installed(files, None, (), models.get(model_id or ""), quantization, quantizations)
 
 
-def _groups(folder: Path) -> Iterable[tuple[LocalFile, ...]]:
-    """Return the model files below a folder; shards and raw parts together, all others alone.
-
-    Links that lead nowhere are among them.
-    """
-    groups: dict[tuple[str, str], list[LocalFile]] = {}
-    for path in files_below(folder):
-        if _MODEL_FILE.search(path.name):
-            name = path.relative_to(folder).as_posix()
-            match = SHARD.search(name) or PART.search(name)
-            file = LocalFile((path,), layout.blob_of(path), name)
-            groups.setdefault((layout.base_name(name), match[2] if match else ""), []).append(file)
-    return map(tuple, groups.values())
+def _groups(folder: Path) -> Iterator[tuple[LocalFile, ...]]:
+    """Yield the files of each model below a folder; links that lead nowhere are among them."""
+    names = (path.relative_to(folder).as_posix() for path in files_below(folder) if _MODEL_FILE.search(path.name))
+    for group in group_files(names):
+        yield tuple(LocalFile((folder / name,), layout.blob_of(folder / name), name) for name in group)
 
 
 def _named(models: list[InstalledModel]) -> Iterator[InstalledModel]:
@@ -254,3 +255,69 @@ def _repository_name(model: InstalledModel) -> str:
 
 def _file_name(model: InstalledModel) -> str:
     return f"hf.co/{model.repo}/blob/main/{model.file}" if model.repo else model.file
+
+
+@dataclass(frozen=True)
+class ModelUsage:
+    """Usage of one model.
+
+    Attributes:
+        bytes: on the disk, without files that another model in the list counts already.
+        used_elsewhere: its files have names outside the library, so that removing it may free nothing.
+    """
+
+    model: InstalledModel
+    bytes: int
+    used_elsewhere: bool
+
+
+@dataclass(frozen=True)
+class PartialUsage:
+    """Usage of the unfinished downloads of one repository."""
+
+    repo: str
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes on the disk. `other` is all else in the Hub's cache: tokenizers, other formats, data sets."""
+
+    models: tuple[ModelUsage, ...]
+    partial: tuple[PartialUsage, ...]
+    other: int
+    disk: DiskSpace
+
+    @property
+    def total(self) -> int:
+        """Return the bytes of everything together."""
+        return sum(entry.bytes for entry in self.models) + sum(entry.bytes for entry in self.partial) + self.other
+
+
+def usage(models: Sequence[InstalledModel]) -> Usage:
+    """Return the disk usage of these models and of the Hub's cache, each file counted once."""
+    counted: set[Inode] = set()
+    sizes = [bytes_on_disk((file.path for file in model.files), counted) for model in models]
+    by_model = [ModelUsage(model, size, _used_elsewhere(model)) for model, size in zip(models, sizes, strict=True)]
+    partial = tuple(
+        PartialUsage(repo, len(files), bytes_on_disk(files, counted))
+        for repo in layout.repositories()
+        if (files := layout.unfinished_downloads(repo))
+    )
+    other = bytes_on_disk((path for path in files_below(paths.models_dir()) if not path.is_symlink()), counted)
+    disk = disk_space(paths.models_dir()) or DiskSpace(0, 0)
+    return Usage(tuple(sorted(by_model, key=lambda entry: -entry.bytes)), partial, other, disk)
+
+
+def _used_elsewhere(model: InstalledModel) -> bool:
+    """Return whether a file has more hard links than the library made, or is only linked to from here."""
+    roots = [root.resolve() for root in (paths.models_dir(), layout.imported_root())]
+    for file in model.files:
+        try:
+            real, links = file.path.resolve(strict=True), file.path.stat().st_nlink
+        except OSError:
+            continue
+        if links > 1 or not any(root in real.parents for root in roots):
+            return True
+    return False

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli import paths
-from hermes_cli.catalog.overlay import PART, SHARD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,25 +57,6 @@ def lock_path(repo: str, etag: str) -> Path:
 def snapshot_path(repo: str, revision: str, path: str) -> Path:
     """Return the path of a file of a commit."""
     return (repo_folder(repo) / "snapshots" / revision).joinpath(*path.split("/"))
-
-
-def joined_name(name: str) -> str:
-    """Return the name of the file that a raw part belongs to (`X.gguf.part1of2` -> `X.gguf`); other names stay."""
-    return PART.sub(".gguf", name)
-
-
-def base_name(name: str) -> str:
-    """Return a file name without the number of its shard or raw part."""
-    return joined_name(SHARD.sub(".gguf", name))
-
-
-def sibling_names(name: str, count: int) -> list[str]:
-    """Return the names of all shards or raw parts of a model, given one of them."""
-    if SHARD.search(name):
-        return [SHARD.sub(f"-{number:05}-of-{count:05}.gguf", name) for number in range(1, count + 1)]
-    if PART.search(name):
-        return [PART.sub(f".gguf.part{number}of{count}", name) for number in range(1, count + 1)]
-    return [name]
 
 
 def repositories() -> Iterator[str]:

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 
 from hermes_cli import paths
 from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, ModelNames
-from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, normalize_name, variants
+from hermes_cli.catalog.variants import (
+    Variant,
+    default_variant,
+    joined_name,
+    matching_variants,
+    normalize_name,
+    quantization_loss,
+    variants,
+)
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.store import layout
@@ -61,7 +69,7 @@ def find(reference: ModelReference, catalogue: Catalogue) -> ModelFile:
 
 def installed(variant: Variant) -> Path | None:
     """Return the first file of a variant in the Hub's cache, if all are there; raw parts count once they are joined."""
-    names = dict.fromkeys(map(layout.joined_name, variant.files))
+    names = dict.fromkeys(map(joined_name, variant.files))
     for snapshot in layout.snapshots(variant.repository.repo):
         files = [snapshot / name for name in names]
         if all(path.is_file() for path in files):
@@ -218,7 +226,7 @@ def _of_catalogue(name: CatalogueReference, catalogue: Catalogue) -> ModelFile:
     ]
     if name.repository is None:
         here += [
-            (_loss(quantization, catalogue), path.stat().st_size, f"{model.short}:{quantization}", path)
+            (quantization_loss(quantization, catalogue), path.stat().st_size, f"{model.short}:{quantization}", path)
             for quantization, path in _imported(model)
             if name.quantization in {None, quantization}
         ]
@@ -237,14 +245,6 @@ def _imported(model: CatalogModel) -> Iterator[tuple[str, Path]]:
         files = sorted(path for path in folder.glob("*.gguf") if path.is_file())
         if quantization and files:
             yield quantization, files[0]
-
-
-def _loss(quantization: str, catalogue: Catalogue) -> float | None:
-    """Return the loss of a quantization in nats, without an importance matrix."""
-    entry = catalogue.quantizations.get(quantization)
-    if entry and entry.same_as:
-        entry = catalogue.quantizations[entry.same_as]
-    return entry.kl if entry else None
 
 
 def _of_repository(name: HubReference, catalogue: Catalogue) -> ModelFile:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli import paths
-from hermes_cli.catalog.overlay import SHARD
+from hermes_cli.catalog.variants import SHARD, sibling_names
 from hermes_cli.errors import HermesError, IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.store import layout
@@ -194,7 +194,7 @@ def _shards(path: Path, header: GGUFHeader) -> tuple[Path, ...]:
             f"{path} is shard {header.split.number} of {count}, but its name does not say so.",
             hint="give it back the name it was downloaded under.",
         )
-    files = tuple(path.with_name(name) for name in layout.sibling_names(path.name, count))
+    files = tuple(path.with_name(name) for name in sibling_names(path.name, count))
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise IntegrityError(

@@ -17,7 +17,7 @@ from skeleton import write_skeleton
 
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import Architecture, CatalogModel
-from hermes_cli.planning.allocator import Graph, GraphTensor
+from hermes_cli.planning.compute import Graph, GraphTensor
 from hermes_cli.planning.memory import ContextSettings, kv_bytes_per_layer, on_cpu, weights
 from hermes_cli.planning.tensor_types import LARGE, tensor_types
 

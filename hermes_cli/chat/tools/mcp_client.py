@@ -6,6 +6,7 @@ no sampling, no questions to the user, no roots. Their logs and progress are ign
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -15,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from inspect import cleandoc
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import anyio
 import httpx2
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
     from mcp.client.session import IncomingMessage
 
+T = TypeVar("T")
+
 START_TIMEOUT = 30.0  # seconds, until the tools are known
-LIST_TIMEOUT = 5.0  # seconds, when the tools changed
+LIST_TIMEOUT = 10.0  # seconds, when the tools changed or a call was given up
 END_TIMEOUT = 8.0  # seconds; mcp_stdio.py takes less
 MAX_PAGES, MAX_TOOLS = 100, 512  # of a server's list; prompting/structured_output.py takes no more tools either
 SHOWN_LINES = 5  # of standard error in a message
@@ -127,7 +130,7 @@ class McpServers:
 
     @property
     def changed(self) -> bool:
-        """Return whether a server has announced another list of tools."""
+        """Return whether a server has announced another list of tools, or did not end a call."""
         return any(connection.changed for connection in self._connections)
 
     def tools(self) -> list[Tool]:
@@ -135,11 +138,10 @@ class McpServers:
 
         Raises:
             HermesError: a server does not list its tools; next time it counts as unchanged.
-            TimeoutError: a server takes too long.
         """
         for connection in self._connections:
             if connection.changed:
-                wait_for(self._running_portal.start_task_soon(connection.list_again), LIST_TIMEOUT)
+                self._run(math.inf, connection.list_again)  # it has a timeout of its own
         return [self._tool(connection, tool) for connection in self._connections for tool in connection.tools]
 
     @property
@@ -155,6 +157,18 @@ class McpServers:
         self._tasks.append(self._running_portal.start_task_soon(connection.run, started))
         return started
 
+    def _run(self, timeout: float, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
+        """Return the result of a coroutine in the event loop; it is cancelled if this ends earlier, as by Ctrl-C."""
+        # Made before the work begins, so that a Ctrl-C at any moment has something to cancel. On a busy machine the
+        # server may be at work before `start_task_soon` has returned.
+        future: Future[T] = Future()
+        try:
+            self._running_portal.start_task_soon(_fill, future, function, arguments)
+            return wait_for(future, timeout)
+        except BaseException:
+            future.cancel()
+            raise
+
     def _tool(self, connection: McpConnection, tool: mcp_types.Tool) -> Tool:
         description = cleandoc(tool.description or "")  # servers in Python send docstrings as they are indented
         declared = {"name": tool.name, "description": description, "parameters": tool.input_schema}
@@ -166,20 +180,22 @@ class McpServers:
         try:
             if not connection.is_up:
                 wait_for(self._start(connection), math.inf)
-            answer = self._running_portal.start_task_soon(connection.call, name, dict(arguments))
-            result: tuple[str, bool] = wait_for(answer, timeout)
+            try:
+                text, failed = self._run(timeout, connection.call, name, dict(arguments))
+            except (TimeoutError, KeyboardInterrupt):
+                connection.changed = True  # reading the list again tells whether the server still answers
+                raise
         except TimeoutError:
             raise ToolFailedError(f"it did not answer within {timeout:g} s; it was told to stop") from None
         except HermesError as error:
             raise ToolFailedError(error.message) from error
-        text, failed = result
         if failed:
             raise ToolFailedError(text or "it failed without a word")
         return text
 
 
 class McpConnection:
-    """A server, its tools as it listed them last, and whether it has announced another list since."""
+    """A server, its tools as it listed them last, and whether they are to be listed again."""
 
     def __init__(self, server: McpServer, start_timeout: float) -> None:
         self.server = server
@@ -256,12 +272,21 @@ class McpConnection:
         return _text_of(result), bool(result.is_error)
 
     async def list_again(self) -> None:
-        """Read the list of tools again, if the server is connected."""
+        """Read the list of tools again, if the server is connected. One that does not answer is ended.
+
+        Raises:
+            HermesError: the server does not list its tools.
+        """
         self.changed = False
         if self._client is None:
             return
         try:
-            self.tools = await _list_tools(self._client)
+            with anyio.fail_after(LIST_TIMEOUT):
+                self.tools = await _list_tools(self._client)
+        except TimeoutError:
+            self._give_up()
+            reason = f"it did not list its tools within {LIST_TIMEOUT:g} s, and was ended; a call starts it again"
+            raise HermesError(f"the MCP server {self.server.name}: {reason}.", hint="see /mcp.") from None
         except Exception as error:
             raise await self._error_of(error) from error
 
@@ -274,9 +299,13 @@ class McpConnection:
         with anyio.move_on_after(_EXIT_SEEN_WITHIN):
             while self._process and not self._process.exit_reason:  # noqa: ASYNC110 - nothing tells
                 await anyio.sleep(0.01)
+        self._give_up()
+        return self._failure(error)
+
+    def _give_up(self) -> None:
+        """End the connection; the next call makes another one."""
         self._client = None
         self._end.set()
-        return self._failure(error)
 
     def _new_client(self) -> Client:
         if isinstance(self.server, McpAddress):
@@ -337,6 +366,21 @@ class McpConnection:
             f"the MCP server {server.name}: {reason}.{''.join(lines)}",
             hint=f"run it by itself to see more: {server}",
         )
+
+
+async def _fill(future: Future[T], function: Callable[..., Awaitable[T]], arguments: Sequence[object]) -> None:
+    """Give a future the outcome of a coroutine, which is cancelled when the future is, from any thread."""
+    loop = asyncio.get_running_loop()
+    with anyio.CancelScope() as scope:
+        future.add_done_callback(lambda done: done.cancelled() and loop.call_soon_threadsafe(scope.cancel))
+        try:
+            result = await function(*arguments)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the future gets it
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+        else:
+            if future.set_running_or_notify_cancel():
+                future.set_result(result)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ In place of the SDK's `stdio_client`, which reads a long line in a time that gro
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -85,7 +86,9 @@ class McpProcess:
         self._process = process = await self._start()
         # No await from here until the `try` that ends the process.
         incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-        write, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
+        # Sending never waits: the SDK gives the notice that a call is cancelled 5 s, then drops it. So a server that
+        # is slow to read is told, too.
+        write, outgoing = anyio.create_memory_object_stream[SessionMessage](math.inf)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._read, process, incoming)
             tasks.start_soon(_write, process, outgoing, incoming)

@@ -17,8 +17,8 @@ from hermes_cli.errors import EngineError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
-from hermes_cli.planning.load_plan import alternatives_to, facts_of, plans_for
+from hermes_cli.planning.load_plan import RAM, DryRun, MemoryUse, alternatives_to, choose_plan, plans_for
+from hermes_cli.planning.memory import facts_of
 from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from hermes_cli.errors import HermesError
     from hermes_cli.gguf.header import GGUFHeader
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.fitted_plan import FittedPlan, Tried
-    from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
+    from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides, LoadPlan, Tried
     from hermes_cli.planning.memory import MemoryBreakdown
 
 TIME_LIMIT = 120.0  # seconds for all plans; drivers and network file systems may take a few

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.tokens import common_prefix
+from hermes_cli.engine.embedded.kv_cache import common_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,14 +14,13 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded.kv_cache import KVCache
+from hermes_cli.engine.embedded.kv_cache import KVCache, common_prefix
 from hermes_cli.engine.embedded.llama import Batch
 from hermes_cli.engine.embedded.request_queue import RequestQueue
 from hermes_cli.engine.embedded.sequence import ActiveSequence
 from hermes_cli.engine.embedded.step_cost import StepCostModel
 from hermes_cli.engine.embedded.vocabulary import TokenPieces
 from hermes_cli.engine.protocol import EngineStats, SequenceState
-from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import ContextFullError, EngineError, HermesError
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class Scheduler:
         """
         self._model, self._context, self._emit = model, context, emit
         self._slots, self._lookup, self._draft, self._saved = slots, lookup, draft, saved
-        self.kv_cache = KVCache(context, context.length, slots, covers=context.covers)
+        self.kv_cache = KVCache(context, context.length, slots)
         self._batch = Batch(context.batch_tokens)
         self._pieces = TokenPieces(model.vocabulary)
         self._step_cost = StepCostModel()

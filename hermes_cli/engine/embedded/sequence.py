@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.grammar import apply_mask
+from hermes_cli.engine.embedded.kv_cache import common_prefix
 from hermes_cli.engine.embedded.output_text import ReasoningTracker, StopTexts
 from hermes_cli.engine.embedded.sampler import Sampler, token_logprobs
 from hermes_cli.engine.embedded.speculation import DraftAcceptance, PromptLookup
 from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
-from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hermes_cli.engine.embedded.kv_cache import common_prefix
 from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.step_cost import StepCostModel
-from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import ContextFullError, EngineError, UsageError
 
 if TYPE_CHECKING:

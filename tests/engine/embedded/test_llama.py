@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.engine.embedded.bindings import LOG
+from hermes_cli.engine.embedded.kv_cache import common_prefix
 from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.vocabulary import prompt_tokens
 from hermes_cli.engine.request import SamplingOptions
-from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import ContextFullError, EngineError, IntegrityError, UsageError
 from hermes_cli.planning.memory import ContextSettings
 
