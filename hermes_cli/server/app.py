@@ -12,13 +12,12 @@ from starlette.middleware.cors import CORSMiddleware
 
 import hermes_cli
 from hermes_cli.server import llama_server
-from hermes_cli.server.access_log import AccessLog, Traffic
 from hermes_cli.server.anthropic import messages
 from hermes_cli.server.errors import HANDLERS
 from hermes_cli.server.openai import chat, completions, models, responses
-from hermes_cli.server.openai.response_store import ResponseStore
-from hermes_cli.server.openapi import openapi
-from hermes_cli.server.routing import ApiRoute
+from hermes_cli.server.openai.responses import ResponseStore
+from hermes_cli.server.request_stats import AccessLog, Traffic
+from hermes_cli.server.routing import ApiRoute, openapi
 from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, Keys, is_loopback
 from hermes_cli.server.streaming_reply import json_reply
 

@@ -54,9 +54,6 @@ async def stream_turn(
         model: that generates.
         turn: what it is asked.
         reasoning: whether the client wants to see it.
-
-    Raises:
-        HermesError: as `ChatModel.answer`.
     """
     choice = _Choice(reasoning=reasoning, logprobs=turn.top_logprobs is not None)
     async with aclosing(model.answer(turn)) as events:
@@ -65,6 +62,15 @@ async def stream_turn(
                 yield event
             elif delta := choice.delta(event):
                 yield delta
+
+
+def continues(first: Delta | None, delta: Delta) -> bool:
+    """Return whether a delta belongs to the block, or item, that began with another; only calls have arguments."""
+    if isinstance(delta, CallArguments):
+        if not isinstance(first, CallStarted):
+            raise TypeError("arguments without a call")
+        return True
+    return not isinstance(delta, CallStarted) and type(first) is type(delta)
 
 
 class _Choice:

@@ -23,11 +23,11 @@ from hermes_cli.server.settings import seconds
 from hermes_cli.server.thinking import ThinkingChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from hermes_cli.errors import HermesError
     from hermes_cli.server.errors import ErrorShape, Problem
-    from hermes_cli.server.openai.requests import ChatRequest
+    from hermes_cli.server.openai.requests import ChatRequest, LenientModel
     from hermes_cli.server.pool import ReadyModel
 
     RawPrompt = tuple[str] | tuple[int, ...]
@@ -65,11 +65,7 @@ class FieldNames:
 
     @contextmanager
     def renaming(self) -> Iterator[None]:
-        """Rename the field of an error that is raised inside.
-
-        Raises:
-            UsageError: what was raised.
-        """
+        """Rename the field of an error that is raised inside."""
         try:
             yield
         except UsageError as error:
@@ -90,6 +86,34 @@ class FieldNames:
 
 
 CHAT_FIELDS = FieldNames()
+
+
+class ChatMessages:
+    """Messages of a chat that are translated from another API's, and the paths that their parts had there."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.paths: dict[str, str] = {}
+
+    @property
+    def here(self) -> str:
+        """The path of the last message in the chat request."""
+        return f"messages[{len(self.messages) - 1}]"
+
+    def append(self, message: dict[str, Any], path: str, **field_paths: str) -> None:
+        """Append a message that came from a path; some of its fields may have had other paths."""
+        self.messages.append(message)
+        self.paths[self.here] = path
+        self.paths |= {f"{self.here}.{name}": field_path for name, field_path in field_paths.items()}
+
+
+def check_fields(body: LenientModel, refused: Mapping[str, tuple[object, str]], json_fields: Iterable[str]) -> None:
+    """Refuse fields that are not supported, but for values that ask for nothing, and JSON that is too deep or long."""
+    for name, (allowed, hint) in refused.items():
+        if (body.model_extra or {}).get(name) not in (None, allowed):
+            raise UsageError("is not supported.", field=name, hint=hint)
+    for name in json_fields:
+        normalize.check(getattr(body, name), name)
 
 
 @dataclass(frozen=True)
@@ -123,11 +147,7 @@ class ParsedRequest:
     echo: bool = False
 
     def turns(self, model: ReadyModel) -> list[TurnRequest]:
-        """Return one turn for each choice; each draws with a seed of its own.
-
-        Raises:
-            UsageError: this model cannot do what is asked.
-        """
+        """Return one turn for each choice; each draws with a seed of its own."""
         template = model.chat_model.choice.format
         turn, limit = self.turn, self.turn.max_tokens
         with self.fields.renaming():
@@ -194,9 +214,6 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
         client: who asks.
         top_logprobs: as in `TurnRequest`.
         default_limit: of tokens where none is given; -1 is as many as there is room for.
-
-    Raises:
-        UsageError: a field makes no sense, or cannot be honoured.
     """
     _refuse(body)
     limits = (getattr(body, "max_completion_tokens", None), body.max_tokens, body.n_predict)

@@ -44,11 +44,7 @@ class ResponseFormat:
 
 
 async def parse(body: SharedFields) -> ResponseFormat | None:
-    """Return the format that a request asks for, None for any text.
-
-    Raises:
-        UsageError: it makes no sense, or cannot be enforced; the message says why.
-    """
+    """Return the format that a request asks for, None for any text."""
     given = [
         (name, value) for name in _PARSERS if (value := getattr(body, name)) is not None and not _is_any_text(value)
     ]
@@ -61,11 +57,7 @@ async def parse(body: SharedFields) -> ResponseFormat | None:
 
 
 async def parse_calls(tools: Sequence[dict[str, Any]], tool_choice: object, *, parallel: bool) -> ToolGrammar | None:
-    """Return the grammar of the calls that are possible, None where there are no tools.
-
-    Raises:
-        UsageError: a tool cannot be used, or the choice makes no sense.
-    """
+    """Return the grammar of the calls that are possible, None where there are no tools."""
     mode, offered = _allowed_tools(tool_choice, tools)
 
     def compile_tools() -> ToolGrammar | None:

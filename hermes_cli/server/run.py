@@ -11,7 +11,7 @@ import secrets
 import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvicorn
@@ -30,6 +30,7 @@ from hermes_cli.server.sockets import (
     only_loopback,
     port_of,
 )
+from hermes_cli.server.streaming_reply import cancel
 
 if TYPE_CHECKING:
     import socket
@@ -153,7 +154,7 @@ class _ServerRun:
             finally:
                 await pool.close()
                 server.should_exit = True
-                await _cancel(loading, signalled)
+                await cancel(loading, signalled)
                 await serving
 
     async def _finish(self, app: Starlette) -> bool:
@@ -165,7 +166,7 @@ class _ServerRun:
         quiet = asyncio.ensure_future(traffic.quiet(self._settings.grace))
         hurried = asyncio.ensure_future(self._hurried.wait())
         await asyncio.wait({quiet, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        await _cancel(quiet, hurried)
+        await cancel(quiet, hurried)
         return not self._hurried.is_set()
 
     def _signal(self) -> None:
@@ -173,12 +174,6 @@ class _ServerRun:
         self._signalled.set()
         if self._signals > 1:
             self._hurried.set()
-
-
-async def _cancel(*futures: asyncio.Future[Any]) -> None:
-    for future in futures:
-        future.cancel()
-    await asyncio.gather(*futures, return_exceptions=True)
 
 
 @contextmanager

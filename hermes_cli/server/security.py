@@ -67,11 +67,7 @@ def _digest(secret: bytes) -> bytes:
 
 
 def authenticate(request: Request) -> str:
-    """Return the client of a request: the name of its key, or its address.
-
-    Raises:
-        RefusedError: a key is needed, and there is none, or it is wrong.
-    """
+    """Return the client of a request: the name of its key, or its address."""
     keys: Keys = request.app.state.keys
     if not keys:
         return request.client.host if request.client else ""

@@ -9,7 +9,6 @@ from hermes_cli.catalog.variants import quantization_in_file_name
 from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.gguf.header import read_header
-from hermes_cli.gguf.types import FILE_TYPES
 from hermes_cli.models.planned import fit_all, planned
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
 from hermes_cli.planning.load_plan import LoadOverrides
@@ -67,9 +66,6 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
     Args:
         entry: the model.
         least_context: tokens of context that it must have.
-
-    Raises:
-        UsageError: it is to have less.
     """
     if entry.context is not None and entry.context < least_context:
         raise UsageError(
@@ -161,9 +157,9 @@ def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> Doe
 
 
 def _quantization(model: ResolvedModel, catalogue: Catalogue) -> str | None:
-    number = read_header(model.file.path).number("general.file_type")
-    stated = None if number is None else FILE_TYPES.get(number)
-    return quantization_in_file_name(model.file.path.name, frozenset(catalogue.quantizations)) or stated
+    name = model.file.path.name
+    stated = read_header(model.file.path).file_type
+    return quantization_in_file_name(name, frozenset(catalogue.quantizations)) or stated
 
 
 def _is_a_name(text: str) -> bool:
@@ -172,11 +168,7 @@ def _is_a_name(text: str) -> bool:
 
 
 def _check_names(models: Sequence[ServedModel]) -> None:
-    """Check that every name stands for one model.
-
-    Raises:
-        UsageError: one stands for two.
-    """
+    """Check that every name stands for one model."""
     owner: dict[str, ServedModel] = {}
     for served in models:
         for name in {served.name, *served.aliases}:

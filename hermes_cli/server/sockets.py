@@ -29,12 +29,7 @@ _ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # such as ::1 where there i
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Listen on all addresses of a host; with port 0 on one that is free.
-
-    Raises:
-        UsageError: there is no such host, or it is not this machine.
-        HermesError: the port is in use or not allowed.
-    """
+    """Listen on all addresses of a host; with port 0 on one that is free."""
     sockets: list[socket.socket] = []
     refused: OSError | None = None
     try:

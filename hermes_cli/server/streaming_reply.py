@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.responses import Response
@@ -116,8 +116,8 @@ class StreamingReply(Response):
                 if self.stream and self._silent and not work.done() and not client.done():
                     await self.write(self._ping)
         finally:
-            await _cancel(work)
-            await _cancel(client)
+            await cancel(work)
+            await cancel(client)
         if not work.cancelled() and (error := work.exception()):
             raise error
 
@@ -151,11 +151,7 @@ class StreamingReply(Response):
 
 
 async def together(works: Sequence[Coroutine[object, object, None]]) -> None:
-    """Do several things at once; the first error cancels the others.
-
-    Raises:
-        HermesError: that error.
-    """
+    """Do several things at once; the first error cancels the others."""
     if len(works) == 1:
         await works[0]
         return
@@ -163,7 +159,7 @@ async def together(works: Sequence[Coroutine[object, object, None]]) -> None:
     try:
         await asyncio.gather(*tasks)
     finally:
-        await _cancel(*tasks)
+        await cancel(*tasks)
 
 
 async def _client_left(receive: Receive, work: asyncio.Task[None]) -> None:
@@ -175,7 +171,7 @@ async def _client_left(receive: Receive, work: asyncio.Task[None]) -> None:
         pass
 
 
-async def _cancel(*tasks: asyncio.Task[None]) -> None:
+async def cancel(*tasks: asyncio.Future[Any]) -> None:
     """Cancel what still runs, and wait until it has cleaned up."""
     for task in tasks:
         task.cancel()

@@ -46,11 +46,7 @@ class ThinkingChoice:
 
 
 def parse(body: ChatRequest) -> ThinkingChoice:
-    """Parse the fields of a request. Of two that contradict each other, the one that OpenAI documents counts.
-
-    Raises:
-        UsageError: a value makes no sense.
-    """
+    """Parse the fields of a request. Of two that contradict each other, the one that OpenAI documents counts."""
     given = list(_given(body))
     field, think = next(((field, think) for field, think, _ in given if think is not None), ("", None))
     budget = next((budget for _, _, budget in given if budget is not None), None)
@@ -65,11 +61,7 @@ def parse(body: ChatRequest) -> ThinkingChoice:
 
 
 def check(thinking: ThinkingChoice, template: Format, model: str) -> None:
-    """Check that a model can do what is asked.
-
-    Raises:
-        UsageError: reasoning is asked of a model that has none.
-    """
+    """Check that a model can do what is asked."""
     if thinking.think and thinking.field and not template.reasons:
         raise UsageError(
             f"asks for reasoning, and {model} has no reasoning mode.",

@@ -12,8 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.errors import NotFoundError, UsageError
-from hermes_cli.server.config import Given, as_yaml, document, read_file, resolve
-from hermes_cli.server.settings import ModelEntry, ServerKeys, ServerSettings, read_keys, seconds
+from hermes_cli.server.settings import (
+    Given,
+    ModelEntry,
+    ServerKeys,
+    ServerSettings,
+    as_yaml,
+    document,
+    read_file,
+    read_keys,
+    resolve,
+    seconds,
+)
 
 
 def typed(**values: Any) -> dict[str, Given]:  # noqa: ANN401 - whatever a flag holds
@@ -83,7 +93,7 @@ def test_showing_the_settings_needs_no_http() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "hermes_cli", "serve", "demo", "--print-config"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment())
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "hermes_cli.server.config" in imported
+    assert "hermes_cli.server.settings" in imported
     assert not imported & {"uvicorn", "starlette", "asyncio", "llama_cpp", "numpy", "psutil"}
 
 
