@@ -12,16 +12,12 @@ if TYPE_CHECKING:
 
 
 class StopTexts:
-    """Finds stop texts wherever tokens cut them, and holds back text that may become one.
-
-    Attributes:
-        matched: the stop text that ended the completion; None until then.
-    """
+    """Finds stop texts wherever tokens cut them, and holds back text that may become one."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._texts = tuple(text for text in texts if text)
         self._held = ""
-        self.matched: str | None = None
+        self.matched: str | None = None  # the stop text that ended the completion
 
     def feed(self, text: str) -> str:
         """Return the text that can be shown now."""
@@ -56,14 +52,11 @@ class ReasoningTracker:
     Reasoning opens at the start of a line, white space aside: that is where prompting reads it, too. All tokens behind
     the one that completes the opening tag are counted, with those of the closing tag; what the prompt opened counts
     from the first token.
-
-    Attributes:
-        tokens: of reasoning so far.
     """
 
     def __init__(self, options: ReasoningOptions, forced: Mapping[str, Sequence[int]]) -> None:
         """Start before the first token; `forced` has, by closing tag, the tokens that end used-up reasoning."""
-        self.tokens = 0
+        self.tokens = 0  # of reasoning so far
         self._options, self._forced = options, forced
         self._closing = options.tags[0][1] if options.inside else ""  # the tag that ends the reasoning; empty outside
         self._line_start = True

@@ -111,17 +111,11 @@ class StepCostModel:
         return self._decode_costs.at(decode_tokens) if self._decode_costs.known else 0.0
 
     def chunk(self, decode_tokens: int, prompts: int, capacity: int) -> int:
-        """Return the number of prompt tokens for the next step.
+        """Return the number of prompt tokens for the next step, which has `decode_tokens` of decoding requests already.
 
-        Args:
-            decode_tokens: tokens in it already, of decoding requests; without any, nobody is delayed.
-            prompts: the number of prompts to prefill.
-            capacity: the most that have room.
-
-        Returns:
-            As many as keep the step within `PREFILL_SHARE` times its time without them (more if `prompts` is larger
-            than `decode_tokens`) or within `SMOOTH_SECONDS`, whichever is longer; at least `SMALLEST_CHUNK`, never more
-            than `capacity`.
+        As many as keep the step within `PREFILL_SHARE` times its time without them (more if there are more `prompts`
+        to prefill than `decode_tokens`) or within `SMOOTH_SECONDS`, whichever is longer; at least `SMALLEST_CHUNK`,
+        never more than `capacity`, and that if nobody is delayed.
         """
         if decode_tokens <= 0 or capacity <= SMALLEST_CHUNK:
             return max(capacity, 0)

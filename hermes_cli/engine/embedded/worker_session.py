@@ -42,15 +42,7 @@ class WorkerSession:
         on_end: Callable[[WorkerSession], None],
         child: Child | None = None,
     ) -> None:
-        """Start a child, after `delay` seconds, unless one was started earlier.
-
-        Args:
-            request: what it is to load.
-            progress: is called with the part of the weights (0 to 1) that has been read.
-            delay: seconds.
-            on_end: is called first at the end.
-            child: the one that was started earlier.
-        """
+        """Start a child after `delay` seconds, or take one that was started earlier; call `on_end` first at its end."""
         self._request, self._progress = request, progress
         self._delay, self._on_end, self._given_child = delay, on_end, child
         self.loaded: asyncio.Future[ModelInfo | HermesError] = asyncio.get_running_loop().create_future()
