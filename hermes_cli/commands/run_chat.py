@@ -10,7 +10,7 @@ from hermes_cli.commands.open_chat import open_chat
 
 if TYPE_CHECKING:
     from hermes_cli.chat.backend import ChatBackend
-    from hermes_cli.chat.repl_context import ReplContext
+    from hermes_cli.chat.repl import ReplContext
     from hermes_cli.chat.terminal.terminal_view import TerminalView
     from hermes_cli.chat.view import View
     from hermes_cli.commands.open_chat import ChatArguments
@@ -66,9 +66,7 @@ def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: C
         chat = open_chat(arguments, settings, console, prewarm, stack, view, interactive=True, meanwhile=_import)
         if chat.toolbox is None or chat.session is None:
             raise TypeError("a conversation has tools and a session")
-        from hermes_cli.chat.repl import run_repl, status_line  # noqa: PLC0415 - imported meanwhile
-        from hermes_cli.chat.repl_context import ReplContext  # noqa: PLC0415
-        from hermes_cli.chat.slash.registry import COMMANDS, completions  # noqa: PLC0415
+        from hermes_cli.chat.repl import ReplContext, run_repl, status_line  # noqa: PLC0415 - imported meanwhile
         from hermes_cli.chat.terminal.keyboard import Keyboard  # noqa: PLC0415
 
         context = ReplContext(
@@ -81,8 +79,7 @@ def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: C
             chat.source.open,
             chat.source.names,
         )
-        summaries = {command.name: command.summary for command in COMMANDS.values()}
-        keyboard = Keyboard(paths.data_dir() / HISTORY, lambda: status_line(context), completions(context), summaries)
+        keyboard = Keyboard(paths.data_dir() / HISTORY, lambda: status_line(context), context)
         chat.asker.ask = keyboard.ask
         _greet(context)
         run_repl(context, keyboard)
@@ -93,9 +90,7 @@ def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: C
 def _import() -> None:
     """Import the modules of a conversation while other processes get ready: 0.2 s."""
     import hermes_cli.chat.repl  # noqa: PLC0415
-    import hermes_cli.chat.repl_context  # noqa: PLC0415
-    import hermes_cli.chat.slash.registry  # noqa: PLC0415
-    import hermes_cli.chat.terminal.line_editor  # noqa: PLC0415
+    import hermes_cli.chat.terminal.keyboard  # noqa: PLC0415
     import hermes_cli.chat.terminal.terminal_view  # noqa: F401, PLC0415
 
 

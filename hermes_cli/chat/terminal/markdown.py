@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from hermes_cli.chat.terminal.highlight import CodeHighlighter, expand_tabs
 from hermes_cli.chat.terminal.markdown_blocks import (
     BlockRenderer,
+    CodeHighlighter,
     code_lines,
+    expand_tabs,
     fence_line,
     first_number,
     language,
