@@ -40,6 +40,7 @@ HOW_TO_LEAVE = "Ctrl-D or /bye leaves"
 MAX_HISTORY_ENTRY = 10_000  # bytes: nobody looks for a longer paste
 MAX_PASTE = 10_000_000  # characters: twenty times what the largest context of a model holds
 SHOWN_LINES, SHOWN_CHARACTERS = 200, 100_000  # of a paste; a longer one is shown as one word
+_PASTE_CHUNK = 65_536  # bytes that are read at once
 
 
 class Keyboard:
@@ -92,7 +93,7 @@ class Keyboard:
         from prompt_toolkit.input.vt100 import Vt100Input  # noqa: PLC0415 - not on Windows
 
         terminal = Vt100Input(sys.stdin)
-        terminal.vt100_parser = _PasteParser(terminal.vt100_parser.feed_key_callback)
+        terminal.vt100_parser = _PasteParser(terminal.vt100_parser.feed_key_callback, terminal.stdin_reader.read)
         return terminal
 
     @cached_property
@@ -298,8 +299,9 @@ class PasteStore:
 class _PasteParser(Vt100Parser):
     """Parses keys. A paste is collected first: the base class would search all of it again with each kilobyte."""
 
-    def __init__(self, on_key: Callable[[KeyPress], None]) -> None:
+    def __init__(self, on_key: Callable[[KeyPress], None], read: Callable[[int], str]) -> None:
         super().__init__(on_key)
+        self._read = read
         self._pieces: list[str] = []
         self._tail = ""  # the end mark may come in parts
 
@@ -307,6 +309,7 @@ class _PasteParser(Vt100Parser):
         """Parse some more input."""
         if self._in_bracketed_paste:
             end = "\x1b[201~"
+            data += self._read(_PASTE_CHUNK)
             self._pieces.append(data)
             recent = self._tail + data
             self._tail = recent[1 - len(end) :]
