@@ -10,6 +10,7 @@ import difflib
 import math
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -189,13 +190,17 @@ def seconds(given: float | str) -> float | None:
     return None if given < 0 or given > sys.float_info.max else float(given)
 
 
+def _unreadable(name: str, error: OSError | UnicodeDecodeError, flag: str) -> UsageError:
+    reason = error.strerror if isinstance(error, OSError) else "it is not text"
+    return UsageError(f"{name} cannot be read: {reason}.", hint=f"check {flag}.")
+
+
 def read_keys(path: Path) -> tuple[Key, ...]:
     """Read keys from a file: one on each line, with a name in front if it has one; `#` begins a comment."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(f"the file of keys {path} cannot be read: {reason}.", hint="check --api-key-file.") from None
+        raise _unreadable(f"the file of keys {path}", error, "--api-key-file") from None
     keys = []
     for number, line in enumerate(lines, 1):
         words = line.partition("#")[0].split()
@@ -234,16 +239,8 @@ class Resolved:
     sources: dict[str, str]
 
 
-def default_file() -> Path:
-    """Return the path of the file if none is named."""
-    return paths.config_dir() / FILE
-
-
 def read_file(path: Path | None) -> dict[str, Given]:
-    """Read a file; return nothing if the default one does not exist.
-
-    Args:
-        path: of the file; None for the default one.
+    """Read a file of settings, or the default one: nothing if that does not exist.
 
     Raises:
         NotFoundError: there is no such file.
@@ -253,7 +250,7 @@ def read_file(path: Path | None) -> dict[str, Given]:
 
     from hermes_cli.catalog.load import yaml_loader  # noqa: PLC0415 - as above
 
-    place = path or default_file()
+    place = path or paths.config_dir() / FILE
     try:
         document = yaml.load(place.read_text(encoding="utf-8"), Loader=yaml_loader())  # noqa: S506 - a safe loader
     except FileNotFoundError:
@@ -261,8 +258,7 @@ def read_file(path: Path | None) -> dict[str, Given]:
             return {}
         raise NotFoundError(f"there is no file {path}.", hint="check --config.") from None
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(f"{place} cannot be read: {reason}.", hint="check --config.") from None
+        raise _unreadable(str(place), error, "--config") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{place} is no YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
     if document is None:
@@ -271,16 +267,14 @@ def read_file(path: Path | None) -> dict[str, Given]:
         raise UsageError(f"{place} is no list of settings.", hint="write lines like this one: port: 8080")
     for key in document:
         if key not in _TYPES:
-            raise _unknown(str(key), place)
+            near = difflib.get_close_matches(str(key), _TYPES, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_TYPES)}"
+            raise UsageError(f"{place}: there is no setting {key}.", hint=hint)
     return {key: Given(value, str(place)) for key, value in document.items()}
 
 
 def resolve(typed: Mapping[str, Given], file: Mapping[str, Given]) -> Resolved:
-    """Merge all sources.
-
-    Args:
-        typed: of flags and the environment.
-        file: of the file.
+    """Merge what was typed, as flags or in the environment, and what is in the file.
 
     Raises:
         UsageError: a value makes no sense, or two contradict each other.
@@ -289,19 +283,19 @@ def resolve(typed: Mapping[str, Given], file: Mapping[str, Given]) -> Resolved:
     values = {name: _checked(name, value) for name, value in given.items()}
     if "keep_alive" in given:
         _duration(values["keep_alive"], given["keep_alive"].source)
-    entries = _entries(values, typed, file)
-    keys = _keys(values, given)
-    _check_names(entries)
-    values |= {"models": entries, "keys": keys}
+    values |= {"models": _entries(values, typed, file), "keys": _keys(values, given)}
     return Resolved(ServerSettings(**values), {name: value.source for name, value in given.items()})
 
 
 def document(resolved: Resolved) -> dict[str, Any]:
     """Return the settings in the form of a file; of keys only the names."""
     settings = resolved.settings
-    plain = {name: msgspec.to_builtins(getattr(settings, name)) for name in _TYPES if name not in _SECRET | {"models"}}
-    shown = {name: value for name, value in plain.items() if name not in OF_MODELS}
-    entries = [_plain_entry(entry) for entry in settings.models]
+    entries = [
+        {name: value for name, value in msgspec.to_builtins(entry).items() if value is not None and value != []}
+        for entry in settings.models
+    ]
+    names = [name for name in _TYPES if name not in {"models", *_SECRET, *OF_MODELS}]
+    shown = {name: msgspec.to_builtins(getattr(settings, name)) for name in names}
     return {"models": entries, **shown, "keys": [key.name for key in settings.keys]}
 
 
@@ -323,11 +317,8 @@ def as_yaml(resolved: Resolved) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plain_entry(entry: ModelEntry) -> dict[str, Any]:
-    return {name: value for name, value in msgspec.to_builtins(entry).items() if value is not None and value != []}
-
-
 def _checked(name: str, given: Given) -> Any:  # noqa: ANN401 - whatever the setting is
+    """Return a value as the type of its setting; an error names the source, the value and what it should be."""
     value = given.value
     if name == "kv_type" and isinstance(value, str):
         value = value.lower()
@@ -336,23 +327,11 @@ def _checked(name: str, given: Given) -> Any:  # noqa: ANN401 - whatever the set
     try:
         return msgspec.convert(value, _TYPES[name], strict=False)
     except msgspec.ValidationError as error:
-        raise _bad_value(name, given, str(error)) from None
-
-
-def _bad_value(name: str, given: Given, reason: str) -> UsageError:
-    """Return an error with the source, the value and what it should be."""
-    problem = reason.replace("`", "").replace(" - at $", " at ").rstrip(".")
-    shown = "" if name in _SECRET or name == "models" else f" {given.value!r}"
-    where = given.source if given.source.startswith("--") else f"{given.source}: {name}"
-    return UsageError(
-        f"{where}{shown}: {problem[:1].lower()}{problem[1:]}.", hint="see what there can be: hermes serve --help"
-    )
-
-
-def _unknown(key: str, place: Path) -> UsageError:
-    near = difflib.get_close_matches(key, _TYPES, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_TYPES)}"
-    return UsageError(f"{place}: there is no setting {key}.", hint=hint)
+        reason = str(error).replace("`", "").replace(" - at $", " at ").rstrip(".")
+        shown = "" if name in _SECRET or name == "models" else f" {value!r}"
+        where = given.source if given.source.startswith("--") else f"{given.source}: {name}"
+        hint = "see what there can be: hermes serve --help"
+        raise UsageError(f"{where}{shown}: {reason[:1].lower()}{reason[1:]}.", hint=hint) from None
 
 
 def _duration(value: float | str, source: str) -> None:
@@ -381,6 +360,11 @@ def _entries(
         if "keep_alive" in own:
             _duration(own["keep_alive"], f"keep_alive of {entry.model}")
         entries.append(msgspec.structs.replace(entry, **{**below, **own, **above}))
+    # Names that models have by themselves are known later.
+    names = Counter(name for entry in entries for name in {entry.name or entry.model, *entry.aliases})
+    for name, count in names.items():
+        if count > 1:
+            raise UsageError(f"two models are called {name}.", hint="give one of them another name or alias.")
     return tuple(entries)
 
 
@@ -401,12 +385,3 @@ def _keys(values: Mapping[str, Any], sources: Mapping[str, Given]) -> tuple[Key,
                 hint="use letters, digits and punctuation, without spaces: openssl rand -hex 32",
             )
     return tuple(keys)
-
-
-def _check_names(entries: tuple[ModelEntry, ...]) -> None:
-    """Refuse a name that is given twice; names that models have by themselves are known later."""
-    seen: set[str] = set()
-    for name in (name for entry in entries for name in {entry.name or entry.model, *entry.aliases}):
-        if name in seen:
-            raise UsageError(f"two models are called {name}.", hint="give one of them another name or alias.")
-        seen.add(name)
