@@ -23,7 +23,6 @@ from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import CountedEngine
 from hermes_cli.server.settings import Key
 from hermes_cli.server.sockets import (
-    ConnectionLimits,
     allow_files,
     limited_connection,
     listen,
@@ -95,20 +94,15 @@ def serve(settings: ServerSettings, parts: ServerParts) -> bool:
     sockets = listen(settings.host, settings.port)
     allow_files(settings.max_connections)
     try:
-        settings = with_key(settings, local=only_loopback(sockets))
-        info = ServerInfo(port_of(sockets), only_loopback(sockets), settings, parts.models())
+        local = only_loopback(sockets)
+        if not (settings.keys or local or settings.insecure):
+            made = Key("made", f"sk-{secrets.token_urlsafe(32)}")
+            settings = msgspec.structs.replace(settings, keys=(made,), own_key=True)
+        info = ServerInfo(port_of(sockets), local, settings, parts.models())
         return asyncio.run(_ServerRun(info, parts).run(sockets))
     finally:
         for listening in sockets:
             listening.close()
-
-
-def with_key(settings: ServerSettings, *, local: bool) -> ServerSettings:
-    """Return the settings, with a new key where one is needed and none was given."""
-    if settings.keys or local or settings.insecure:
-        return settings
-    made = Key("made", f"sk-{secrets.token_urlsafe(32)}")
-    return msgspec.structs.replace(settings, keys=(made,), own_key=True)
 
 
 class UvicornServer(uvicorn.Server):
@@ -193,10 +187,9 @@ def _signals(handle: Callable[[], None]) -> Iterator[None]:
 def uvicorn_config(app: Starlette, settings: ServerSettings) -> uvicorn.Config:
     """Return uvicorn's configuration."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # broken requests of strangers are no news
-    limits = ConnectionLimits(settings.header_timeout, settings.write_timeout, settings.max_connections)
     return uvicorn.Config(
         app,
-        http=limited_connection(limits),
+        http=limited_connection(settings),
         ws="none",
         lifespan="on",
         loop="asyncio",
