@@ -310,7 +310,7 @@ class Pool:
         while (error := await self._check_room(model.planned)) is not None:
             others = [other for other in self._models.values() if other is not model and other.loaded]
             if not others:
-                if model.planned.forced:
+                if model.planned.model.resolved.overrides.force:
                     return
                 raise error
             await self._evict(min(others, key=lambda other: (not other.idle, other.used)), model)
