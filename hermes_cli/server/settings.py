@@ -328,7 +328,7 @@ def _checked(name: str, given: Given) -> Any:  # noqa: ANN401 - whatever the set
         return msgspec.convert(value, _TYPES[name], strict=False)
     except msgspec.ValidationError as error:
         reason = str(error).replace("`", "").replace(" - at $", " at ").rstrip(".")
-        shown = "" if name in _SECRET or name == "models" else f" {value!r}"
+        shown = "" if name in _SECRET or name == "models" else f" {given.value!r}"
         where = given.source if given.source.startswith("--") else f"{given.source}: {name}"
         hint = "see what there can be: hermes serve --help"
         raise UsageError(f"{where}{shown}: {reason[:1].lower()}{reason[1:]}.", hint=hint) from None

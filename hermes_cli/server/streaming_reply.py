@@ -92,8 +92,8 @@ class StreamingReply(Response):
             shape: of errors before the first byte.
             problem: translates errors.
             error_event: encodes an error after the first byte.
-            ping: what to send into a silent stream.
-            silence: seconds until then.
+            ping: what to send into a stream that is silent for `silence` seconds.
+            silence: that time.
         """
         super().__init__()
         self._work, self.stream = work, stream
