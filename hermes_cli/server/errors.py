@@ -95,21 +95,13 @@ class AnthropicErrorBody(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Problem:
-    """An error on its way to a client.
+    """An error on its way to a client."""
 
-    Attributes:
-        status: of the HTTP reply.
-        message: what is wrong and what to do about it.
-        param: the path of the field that is to blame.
-        code: a short name for programs.
-        headers: beside the usual ones.
-    """
-
-    status: int
-    message: str
-    param: str | None = None
-    code: str | None = None
-    headers: Mapping[str, str] | None = None
+    status: int  # of the HTTP reply
+    message: str  # what is wrong and what to do about it
+    param: str | None = None  # the path of the field that is to blame
+    code: str | None = None  # a short name for programs
+    headers: Mapping[str, str] | None = None  # beside the usual ones
 
     def body(self, shape: ErrorShape = "openai") -> bytes:
         """Encode it as JSON."""

@@ -53,16 +53,11 @@ class FieldNames:
     """Names that an API has for the fields of a chat request: the longest known path is replaced, the rest stays.
 
     `messages[3].tool_calls[0].arguments` of the chat may be `input[5].arguments` of the request.
-
-    Attributes:
-        names: by path in the chat request.
-        api: for hints.
-        shape: of its errors.
     """
 
-    names: Mapping[str, str] = field(default_factory=dict)
-    api: str = _OPENAI
-    shape: ErrorShape = "openai"
+    names: Mapping[str, str] = field(default_factory=dict)  # by path in the chat request
+    api: str = _OPENAI  # for hints
+    shape: ErrorShape = "openai"  # of its errors
 
     @contextmanager
     def renaming(self) -> Iterator[None]:
@@ -119,33 +114,19 @@ def check_fields(body: LenientModel, refused: Mapping[str, tuple[object, str]], 
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """A request of any API, settled but for what depends on the model.
+    """A request of any API, settled but for what depends on the model."""
 
-    Attributes:
-        model: as the client calls it.
-        turn: what to generate; `max_tokens` may be more than there is room for, and sampling is not set.
-        sampling: the options that were given, by name.
-        choices: how many to generate.
-        keep_alive: as `Pool.use` takes it.
-        stream: send events.
-        include_usage: tell the usage in the stream, too.
-        thinking: of the request.
-        fields: names of fields, for errors.
-        prompts: of Completions, in place of the messages of `turn`.
-        echo: give the prompts back.
-    """
-
-    model: str
-    turn: TurnRequest
-    sampling: Mapping[str, Any]
-    choices: int = 1
-    keep_alive: float | None = SERVER_KEEP_ALIVE
-    stream: bool = False
-    include_usage: bool = False
-    thinking: ThinkingChoice = field(default_factory=ThinkingChoice)
-    fields: FieldNames = field(default=CHAT_FIELDS)
-    prompts: tuple[RawPrompt, ...] = ()
-    echo: bool = False
+    model: str  # as the client calls it
+    turn: TurnRequest  # what to generate; `max_tokens` may be more than there is room for, and sampling is not set
+    sampling: Mapping[str, Any]  # the options that were given, by name
+    choices: int = 1  # how many to generate
+    keep_alive: float | None = SERVER_KEEP_ALIVE  # as `Pool.use` takes it
+    stream: bool = False  # send events
+    include_usage: bool = False  # tell the usage in the stream, too
+    thinking: ThinkingChoice = field(default_factory=ThinkingChoice)  # of the request
+    fields: FieldNames = field(default=CHAT_FIELDS)  # names of fields, for errors
+    prompts: tuple[RawPrompt, ...] = ()  # of Completions, in place of the messages of `turn`
+    echo: bool = False  # give the prompts back
 
     def turns(self, model: ReadyModel) -> list[TurnRequest]:
         """Return one turn for each choice; each draws with a seed of its own."""

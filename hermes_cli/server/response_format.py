@@ -32,15 +32,10 @@ _compilers = ThreadPoolExecutor(2, "constraints")  # of their own: nothing else 
 
 @dataclass(frozen=True)
 class ResponseFormat:
-    """The format of an answer.
+    """The format of an answer."""
 
-    Attributes:
-        grammar: that enforces it.
-        schema: for the prompt: a JSON schema, or True for any JSON object.
-    """
-
-    grammar: AnswerGrammar
-    schema: Mapping[str, Any] | bool = False
+    grammar: AnswerGrammar  # that enforces it
+    schema: Mapping[str, Any] | bool = False  # for the prompt: a JSON schema, or True for any JSON object
 
 
 async def parse(body: SharedFields) -> ResponseFormat | None:

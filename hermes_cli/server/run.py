@@ -49,40 +49,24 @@ LAST_SECONDS = 2  # for replies that end when the engines do
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """A server that takes requests.
+    """A server that takes requests."""
 
-    Attributes:
-        port: that was bound.
-        local: nobody but this machine can connect.
-        settings: with the key that was made, if one was.
-        models: the default first; it is loaded.
-    """
-
-    port: int
-    local: bool
-    settings: ServerSettings
-    models: tuple[ServedModel, ...]
+    port: int  # that was bound
+    local: bool  # nobody but this machine can connect
+    settings: ServerSettings  # with the key that was made, if one was
+    models: tuple[ServedModel, ...]  # the default first; it is loaded
 
 
 @dataclass(frozen=True)
 class ServerParts:
-    """The functions that a server calls.
+    """The functions that a server calls."""
 
-    Attributes:
-        models: plans the models; called when the port is known to be free.
-        engine: makes the engine of a model.
-        check_room: as `Pool` takes it.
-        started: called when the default model is loaded.
-        log: takes lines of the access log.
-        note: takes messages for people.
-    """
-
-    models: Callable[[], tuple[ServedModel, ...]]
-    engine: Callable[[ServedModel], Engine]
-    check_room: CheckRoom
-    started: Callable[[ServerInfo], None]
-    log: Callable[[str], None]
-    note: Callable[[str], None]
+    models: Callable[[], tuple[ServedModel, ...]]  # plans the models; called when the port is known to be free
+    engine: Callable[[ServedModel], Engine]  # makes the engine of a model
+    check_room: CheckRoom  # as `Pool` takes it
+    started: Callable[[ServerInfo], None]  # called when the default model is loaded
+    log: Callable[[str], None]  # takes lines of the access log
+    note: Callable[[str], None]  # takes messages for people
 
 
 def serve(settings: ServerSettings, parts: ServerParts) -> bool:

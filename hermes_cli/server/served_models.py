@@ -32,27 +32,16 @@ AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that clients can ask for.
+    """A model that clients can ask for."""
 
-    Attributes:
-        name: its id in the API.
-        aliases: other names that clients may use.
-        model: its file, plan and engine options; they stay the same as long as the server runs.
-        think: reason where a request does not say.
-        idle_seconds: time in memory without a request; None for ever.
-        size: bytes of its first file.
-        quantization: from its name or its header, if they have it.
-        created: when its file was written, in seconds since 1970.
-    """
-
-    name: str
-    aliases: tuple[str, ...]
-    model: PlannedModel
-    think: bool | None = None
-    idle_seconds: float | None = None
-    size: int = 0
-    quantization: str | None = None
-    created: int = 0
+    name: str  # its id in the API
+    aliases: tuple[str, ...]  # other names that clients may use
+    model: PlannedModel  # its file, plan and engine options; they stay the same as long as the server runs
+    think: bool | None = None  # reason where a request does not say
+    idle_seconds: float | None = None  # time in memory without a request; None for ever
+    size: int = 0  # bytes of its first file
+    quantization: str | None = None  # from its name or its header, if they have it
+    created: int = 0  # when its file was written, in seconds since 1970
 
 
 def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:

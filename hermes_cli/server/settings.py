@@ -37,51 +37,30 @@ Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1
 
 
 class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Settings of a model; None leaves the choice to hermes.
+    """Settings of a model; None leaves the choice to hermes."""
 
-    Attributes:
-        context: tokens that one request can use.
-        slots: requests at once.
-        kv_type: of the KV cache.
-        gpu_layers: layers on GPUs; -1 is all.
-        tensor_split: the proportion in which several GPUs share them.
-        threads: of the CPU.
-        batch: tokens in one decode.
-        yarn: stretch the context as the base model documents it.
-        template: `file`, `model`, or the path of a chat template.
-        draft: a small model with the same vocabulary that drafts tokens; `auto` takes one that is installed.
-        think: reason before answering.
-        keep_alive: how long after its last request a model stays in memory: seconds, 5m, never.
-        force: load it even if there is too little memory.
-    """
-
-    context: Annotated[int, Meta(ge=64)] | None = None
-    slots: Annotated[int, Meta(ge=1, le=64)] | None = None
-    kv_type: KvType | None = None
-    gpu_layers: Annotated[int, Meta(ge=-1)] | None = None
+    context: Annotated[int, Meta(ge=64)] | None = None  # tokens that one request can use
+    slots: Annotated[int, Meta(ge=1, le=64)] | None = None  # requests at once
+    kv_type: KvType | None = None  # of the KV cache
+    gpu_layers: Annotated[int, Meta(ge=-1)] | None = None  # layers on GPUs; -1 is all
+    # The proportion in which several GPUs share the layers.
     tensor_split: tuple[Annotated[float, Meta(ge=0)], ...] | None = None
-    threads: Annotated[int, Meta(ge=1, le=512)] | None = None
-    batch: Annotated[int, Meta(ge=32, le=65_536)] | None = None
-    yarn: bool | None = None
-    template: str | None = None
-    draft: str | None = None
-    think: bool | None = None
-    keep_alive: float | str | None = None
-    force: bool | None = None
+    threads: Annotated[int, Meta(ge=1, le=512)] | None = None  # of the CPU
+    batch: Annotated[int, Meta(ge=32, le=65_536)] | None = None  # tokens in one decode
+    yarn: bool | None = None  # stretch the context as the base model documents it
+    template: str | None = None  # `file`, `model`, or the path of a chat template
+    draft: str | None = None  # a small model with the same vocabulary; `auto` takes one that is installed
+    think: bool | None = None  # reason before answering
+    keep_alive: float | str | None = None  # how long after its last request a model stays in memory: seconds, 5m, never
+    force: bool | None = None  # load it even if there is too little memory
 
 
 class ModelEntry(ModelKeys, frozen=True):
-    """A model in the list of a file.
+    """A model in the list of a file."""
 
-    Attributes:
-        model: a name of the catalogue, `demo`, or the path of a file.
-        name: its id in the API; None is its own name.
-        aliases: other names for it; `*` stands for every name that no model has.
-    """
-
-    model: Annotated[str, Meta(min_length=1)]
-    name: Name | None = None
-    aliases: tuple[Name, ...] = ()
+    model: Annotated[str, Meta(min_length=1)]  # a name of the catalogue, `demo`, or the path of a file
+    name: Name | None = None  # its id in the API; None is its own name
+    aliases: tuple[Name, ...] = ()  # other names for it; `*` stands for every name that no model has
 
     @property
     def idle_seconds(self) -> float | None:
@@ -90,49 +69,28 @@ class ModelEntry(ModelKeys, frozen=True):
 
 
 class ServerKeys(ModelKeys, frozen=True):
-    """All settings; those of models count for every model that has no own value.
+    """All settings; those of models count for every model that has no own value."""
 
-    Attributes:
-        models: the first is the default.
-        host, port: where to listen; port 0 takes any that is free.
-        api_keys: of clients, by name if they have names.
-        api_key_file: one key on each line, with a name in front if it has one.
-        insecure: listen beyond this machine without a key.
-        allowed_hosts: names under which clients may address the server, beside those it has anyway.
-        cors: origins of web pages that may use it; `*` is all.
-        max_queue: requests that may wait for each model.
-        max_body: size of a request, in MiB.
-        timeout: seconds that a request may take, waiting and loading included.
-        load_timeout: seconds that a request waits for its model to be loaded.
-        header_timeout, body_timeout: seconds in which the head and the body of a request have to arrive.
-        write_timeout: seconds after which a client that reads nothing is dropped.
-        grace: seconds that running requests have to finish when the server is stopped.
-        max_connections: open at once.
-        for_agent: require the context that agents need.
-        log_json: the access log as JSON.
-        log_prompts: bodies of requests in the access log.
-    """
-
-    models: tuple[str | ModelEntry, ...] = ()
-    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65_535)] = PORT
-    api_keys: tuple[str, ...] | dict[Name, str] = ()
-    api_key_file: str | None = None
-    insecure: bool = False
-    allowed_hosts: tuple[Name, ...] = ()
-    cors: tuple[Name, ...] = ()
-    max_queue: Annotated[int, Meta(ge=0, le=100_000)] = 256
-    max_body: Annotated[float, Meta(gt=0, le=1024)] = 32
-    timeout: Seconds = 3600
-    load_timeout: Seconds = 600
-    header_timeout: Seconds = 10
-    body_timeout: Seconds = 60
-    write_timeout: Seconds = 120
-    grace: Annotated[float, Meta(ge=0, le=86_400)] = 30
-    max_connections: Annotated[int, Meta(ge=1, le=100_000)] = 1024
-    for_agent: bool = False
-    log_json: bool = False
-    log_prompts: bool = False
+    models: tuple[str | ModelEntry, ...] = ()  # the first is the default
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"  # where to listen
+    port: Annotated[int, Meta(ge=0, le=65_535)] = PORT  # 0 takes any that is free
+    api_keys: tuple[str, ...] | dict[Name, str] = ()  # of clients, by name if they have names
+    api_key_file: str | None = None  # one key on each line, with a name in front if it has one
+    insecure: bool = False  # listen beyond this machine without a key
+    allowed_hosts: tuple[Name, ...] = ()  # names under which clients may address the server, beside those it has anyway
+    cors: tuple[Name, ...] = ()  # origins of web pages that may use it; `*` is all
+    max_queue: Annotated[int, Meta(ge=0, le=100_000)] = 256  # requests that may wait for each model
+    max_body: Annotated[float, Meta(gt=0, le=1024)] = 32  # size of a request, in MiB
+    timeout: Seconds = 3600  # seconds that a request may take, waiting and loading included
+    load_timeout: Seconds = 600  # seconds that a request waits for its model to be loaded
+    header_timeout: Seconds = 10  # seconds in which the head of a request has to arrive
+    body_timeout: Seconds = 60  # the same for its body
+    write_timeout: Seconds = 120  # seconds after which a client that reads nothing is dropped
+    grace: Annotated[float, Meta(ge=0, le=86_400)] = 30  # seconds to finish requests when the server is stopped
+    max_connections: Annotated[int, Meta(ge=1, le=100_000)] = 1024  # open at once
+    for_agent: bool = False  # require the context that agents need
+    log_json: bool = False  # the access log as JSON
+    log_prompts: bool = False  # bodies of requests in the access log
 
 
 @dataclass(frozen=True)
@@ -144,17 +102,11 @@ class Key:
 
 
 class ServerSettings(ServerKeys, frozen=True):
-    """A server, resolved.
+    """A server, resolved."""
 
-    Attributes:
-        models: with the settings for all models; the first is the default.
-        keys: of clients; empty lets everybody in.
-        own_key: the key was made for this run, and nobody knows it yet.
-    """
-
-    models: tuple[ModelEntry, ...] = ()
-    keys: tuple[Key, ...] = ()
-    own_key: bool = False
+    models: tuple[ModelEntry, ...] = ()  # with the settings for all models; the first is the default
+    keys: tuple[Key, ...] = ()  # of clients; empty lets everybody in
+    own_key: bool = False  # the key was made for this run, and nobody knows it yet
 
     def entry(self, model: str) -> ModelEntry:
         """Return the entry of a model, with the settings for all models."""

@@ -27,21 +27,13 @@ _LEVELS = f"there are none, {', '.join(BUDGETS)}"
 
 @dataclass(frozen=True)
 class ThinkingChoice:
-    """Reasoning as a request asks for it.
+    """Reasoning as a request asks for it."""
 
-    Attributes:
-        think: None leaves it to the server's setting, or the model.
-        budget: the most tokens of reasoning; None for any number.
-        keep: earlier turns keep their reasoning.
-        show: give it to the client.
-        field: the field that asks for reasoning, for errors.
-    """
-
-    think: bool | None = None
-    budget: int | None = None
-    keep: bool = False
-    show: bool = True
-    field: str = ""
+    think: bool | None = None  # None leaves it to the server's setting, or the model
+    budget: int | None = None  # the most tokens of reasoning; None for any number
+    keep: bool = False  # earlier turns keep their reasoning
+    show: bool = True  # give it to the client
+    field: str = ""  # the field that asks for reasoning, for errors
 
 
 def parse(body: ChatRequest) -> ThinkingChoice:
