@@ -126,13 +126,9 @@ def shape_of(path: str) -> ErrorShape:
 def problem(
     error: HermesError, shape: ErrorShape = "openai", *, prompt_field: str = "messages", max_tokens: int | None = None
 ) -> Problem:
-    """Translate an error for a client.
+    """Translate an error for a client; a prompt that is too long is worded as the API's clients expect.
 
-    Args:
-        error: of any kind.
-        shape: the API, which decides how a prompt that is too long is worded.
-        prompt_field: the field that holds the prompt.
-        max_tokens: the most tokens that the client wanted to be generated; None for any number.
+    Its field is `prompt_field`, and `max_tokens` were to be generated; None is any number.
     """
     if isinstance(error, ContextFullError):
         message = _too_long(error, shape, max_tokens)

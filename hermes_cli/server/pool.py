@@ -130,15 +130,11 @@ class Pool:
         engine: Callable[[ServedModel], Engine],
         check_room: CheckRoom,
         *,
-        load_timeout: float,
+        load_timeout: float,  # seconds that `use` waits for a model
     ) -> None:
-        """Make a pool without loading anything.
+        """Make a pool of models, the default first, without loading anything; each keeps its engine.
 
-        Args:
-            models: one at least, the default first; every name stands for one of them.
-            engine: makes the engine of a model, which is kept as long as the pool.
-            check_room: returns None if there is memory for one more now, else the error.
-            load_timeout: seconds that `use` waits for a model.
+        `check_room` returns None if there is memory for one more now, else the error.
         """
         self._models = {model.name: _PooledModel(model, engine(model)) for model in models}
         self._names = {

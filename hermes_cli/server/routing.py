@@ -35,27 +35,17 @@ class ApiRoute(Route):
         path: str,
         endpoint: Callable[..., Awaitable[Response]],
         *,
-        tag: str = "",
+        tag: str = "",  # its heading in the OpenAPI document; empty leaves it out there
         body: type[BaseModel] | None = None,
         query: type[BaseModel] | None = None,
-        reply: type[msgspec.Struct] | dict[str, Any] | None = None,
-        stream: type[msgspec.Struct] | str | None = None,
-        unavailable: Mapping[str, Any] | None = None,
-        public: bool = False,
+        reply: type[msgspec.Struct] | dict[str, Any] | None = None,  # or a description by media type
+        stream: type[msgspec.Struct] | str | None = None,  # data of its events before `[DONE]`; or a text
+        unavailable: Mapping[str, Any] | None = None,  # description of status 503, where other routes have another
+        public: bool = False,  # it needs no key, and answers while the server stops
     ) -> None:
-        """Make a route. The endpoint's docstring is its summary and description in the OpenAPI document.
+        """Make a route. The endpoint is called with the request, and with the body or the query if the route has one.
 
-        Args:
-            method: of HTTP.
-            path: as Starlette has it.
-            endpoint: is called with the request, and with the body or the query if the route has one.
-            tag: its heading in the OpenAPI document; empty leaves it out there.
-            body: the type of its JSON body.
-            query: the type of its query string.
-            reply: the type of its reply, or a description by media type.
-            stream: the type of the data of its events, which `[DONE]` ends; or text about its named events.
-            unavailable: description of its reply with status 503, where that differs from other routes.
-            public: it needs no key, and answers while the server stops.
+        Its docstring is its summary and description in the OpenAPI document.
         """
 
         async def handle(request: Request) -> Response:
