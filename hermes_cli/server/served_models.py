@@ -9,7 +9,6 @@ from hermes_cli.catalog.variants import quantization_in_file_name
 from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.errors import DoesNotFitError, UsageError
 from hermes_cli.gguf.header import read_header
-from hermes_cli.gguf.types import FILE_TYPES
 from hermes_cli.models.planned import fit_all, planned
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
 from hermes_cli.planning.load_plan import LoadOverrides
@@ -109,10 +108,7 @@ def _served(entry: ModelEntry, model: PlannedModel, catalogue: Catalogue) -> Ser
     is_path = "/" in entry.model or "\\" in entry.model or entry.model.lower().endswith(".gguf")
     typed = (entry.model,) if entry.name is None and entry.model != model.name and not is_path else ()
     status = model.path.stat()
-    quantization = quantization_in_file_name(model.path.name, frozenset(catalogue.quantizations))
-    if not quantization:
-        file_type = read_header(model.path).number("general.file_type")
-        quantization = None if file_type is None else FILE_TYPES.get(file_type)
+    named = quantization_in_file_name(model.path.name, frozenset(catalogue.quantizations))
     return ServedModel(
         name=entry.name or model.name,
         aliases=tuple(dict.fromkeys((*typed, *entry.aliases))),
@@ -120,7 +116,7 @@ def _served(entry: ModelEntry, model: PlannedModel, catalogue: Catalogue) -> Ser
         think=entry.think,
         idle_seconds=entry.idle_seconds,
         size=status.st_size,
-        quantization=quantization,
+        quantization=named or read_header(model.path).file_type,
         created=int(status.st_mtime),
     )
 
