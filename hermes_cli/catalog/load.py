@@ -14,7 +14,7 @@ import os
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
@@ -195,8 +195,3 @@ def _entries(hub: HubRepository, names: frozenset[str]) -> dict[str, GgufFile]:
             folder=folder or None,
         )
     return entries
-
-
-def as_plain(value: object) -> Any:  # noqa: ANN401 - what JSON can hold
-    """Return a catalogue entry as dictionaries and lists, for `--json`."""
-    return msgspec.to_builtins(value)

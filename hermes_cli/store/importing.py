@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.catalog.variants import base_name, matching_variants, normalize_name
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
-from hermes_cli.gguf.reader import ArrayInfo
-from hermes_cli.gguf.types import FILE_TYPES
+from hermes_cli.gguf.reader import SkippedValue
 from hermes_cli.store import layout
 from hermes_cli.store.disk import link_errors, link_file
 from hermes_cli.store.hashing import known_sha256, remember_sha256, sha256_of
@@ -197,14 +196,13 @@ def _shape_fits(header: GGUFHeader, model: CatalogModel) -> bool:
         and stated["embedding_length"] is not None
         and all(stated[key] in {None, expected[key]} for key in expected)
         and (header.number("expert_count") or 0) == architecture.experts
-        and (not isinstance(tokens, ArrayInfo) or tokens.count == architecture.vocabulary)
+        and (not isinstance(tokens, SkippedValue) or tokens.count == architecture.vocabulary)
     )
 
 
 def _quantization(header: GGUFHeader, claimed: str | None, names: frozenset[str]) -> str | None:
     """Return the quantization of the name if the header agrees, or that of the header if the name has none."""
-    number = header.number("general.file_type")
-    file_type = FILE_TYPES.get(number) if number is not None else None
+    file_type = header.file_type
     if claimed is None:
         return file_type if file_type in names else None
     # `Q6_K_L` and `UD-Q4_K_XL` are Q6_K and Q4_K_M in their headers: the number of bits is the same.

@@ -20,6 +20,7 @@ from hermes_cli.catalog.variants import (
     joined_name,
     matching_variants,
     normalize_name,
+    quantization_loss,
     variants,
 )
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
@@ -225,7 +226,7 @@ def _of_catalogue(name: CatalogueReference, catalogue: Catalogue) -> ModelFile:
     ]
     if name.repository is None:
         here += [
-            (_loss(quantization, catalogue), path.stat().st_size, f"{model.short}:{quantization}", path)
+            (quantization_loss(quantization, catalogue), path.stat().st_size, f"{model.short}:{quantization}", path)
             for quantization, path in _imported(model)
             if name.quantization in {None, quantization}
         ]
@@ -244,14 +245,6 @@ def _imported(model: CatalogModel) -> Iterator[tuple[str, Path]]:
         files = sorted(path for path in folder.glob("*.gguf") if path.is_file())
         if quantization and files:
             yield quantization, files[0]
-
-
-def _loss(quantization: str, catalogue: Catalogue) -> float | None:
-    """Return the loss of a quantization in nats, without an importance matrix."""
-    entry = catalogue.quantizations.get(quantization)
-    if entry and entry.same_as:
-        entry = catalogue.quantizations[entry.same_as]
-    return entry.kl if entry else None
 
 
 def _of_repository(name: HubReference, catalogue: Catalogue) -> ModelFile:
