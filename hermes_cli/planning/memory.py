@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 from hermes_cli.catalog.models import Architecture, TensorShape, layer_tensors, outer_tensors
 from hermes_cli.gguf.types import type_named
 from hermes_cli.planning.compute import BatchShape, compute_bytes
-from hermes_cli.planning.tensor_types import layer_classes, layer_position, part_of, type_of_part, type_of_tensor
+from hermes_cli.planning.tensor_types import layer_classes, layer_facts, part_of, type_of_part, type_of_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from hermes_cli.gguf.header import GGUFHeader
+    from hermes_cli.planning.tensor_types import LayerClass
 
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 KV_TYPES: tuple[KvType, ...] = get_args(KvType)
@@ -206,9 +207,9 @@ def _architecture(header: GGUFHeader, weights: Weights, vocabulary: int) -> Arch
 def weights(a: Architecture, quantization: str, *, imatrix: bool) -> Weights:
     """Bytes of the tensors in a quantization."""
 
-    def in_layer(layer: int) -> int:
-        place = layer_position(a, quantization, layer, imatrix=imatrix)
-        return sum(type_named(type_of_part(part, rank, place)).size(count) for part, rank, count in _parts(a))
+    def in_layer(layer: LayerClass) -> int:
+        facts = layer_facts(a, quantization, layer, imatrix=imatrix)
+        return sum(type_named(type_of_part(part, rank, facts)).size(count) for part, rank, count in _parts(a))
 
     def outside(tensor: TensorShape) -> int:
         kind = type_of_tensor(a, quantization, tensor.name, len(tensor.shape), imatrix=imatrix)
@@ -216,11 +217,11 @@ def weights(a: Architecture, quantization: str, *, imatrix: bool) -> Weights:
 
     # Only a few classes of layers differ, and every command that plans asks for hundreds of variants.
     classes = layer_classes(a.layers)
-    by_class = {kind: in_layer(layer) for kind, layer in {kind: n for n, kind in enumerate(classes)}.items()}
+    by_class = {layer: in_layer(layer) for layer in set(classes)}
     (embedding, *before), after = outer_tensors(a)
     return Weights(
         outside(embedding),
-        tuple(by_class[kind] for kind in classes),
+        tuple(by_class[layer] for layer in classes),
         sum(map(outside, (*before, *after))),
         a.tied_embeddings,
     )
