@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from hermes_cli.errors import UsageError
 from hermes_cli.hardware.apple import gpu_limit
 from hermes_cli.hardware.gpus import find_gpu, gpus_named, typical_bandwidth
-from hermes_cli.hardware.machine import SERVED_BY, Device, Machine, Note
+from hermes_cli.hardware.machine import MOST_DEVICES, SERVED_BY, Device, Machine, Note
 from hermes_cli.units import GIB, MIB
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from hermes_cli.hardware.machine import NoteSubject, Vendor
 
 LARGEST_SIZE = 100 * 2**40
-MOST_DEVICES = 16  # llama_max_devices()
 AVAILABLE = 0.9  # of the RAM, when nothing but the system runs
 
 # What a GPU may take of the RAM that it shares: AMD gives up to 96 of 128 GB, CUDA on GB10 whatever is free.
