@@ -32,14 +32,20 @@ def find_quantization(text: str, names: frozenset[str]) -> str | None:
     return _typed(names).get(normalize_name(text))
 
 
-def quantization_in_file_name(file_name: str, names: frozenset[str]) -> str | None:
-    """Return the last quantization in a file name, between dots, dashes or underscores, or None."""
-    stem = file_name.removesuffix(".gguf")
+def quantization_in_file_name(path: str, names: frozenset[str]) -> str | None:
+    """Return the last quantization in the name of a file, between dots, dashes or underscores, or None."""
+    stem = path.rpartition("/")[2].removesuffix(".gguf")
     found = _pattern(names).findall(stem)
     if not found:
         return None
     word = normalize_name(found[-1])
     return _typed(names).get(word) or BITS_IN_FILE_NAMES.get(word)
+
+
+def with_quantization(paths: Iterable[str], quantization: str, names: frozenset[str]) -> list[str]:
+    """Return the paths whose file names have a quantization, which may be spelled in any way."""
+    typed = normalize_name(quantization)
+    return [path for path in paths if normalize_name(quantization_in_file_name(path, names) or "") == typed]
 
 
 @lru_cache(maxsize=4)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hermes_cli.catalog.variants import sibling_names
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.gguf.header import read_header
-from hermes_cli.prompting.families import THINKING_PROMPT, family_of, tools_prompt_3, tools_prompt_4
+from hermes_cli.prompting.families import THINKING_PROMPT, family_of, tools_prompt
 from hermes_cli.store.disk import link_errors, link_file
 from hermes_cli.store.other_tools import lm_studio_models
 
@@ -141,8 +141,8 @@ ALPACA = """\
 # All that follows is ChatML, which `go_template` rewrites for Llama 3. A line break after `{{ end }}` goes where `{{-`
 # follows.
 _TOOLS = "{{ range $index, $tool := .Tools }}{{ if $index }}\n{{ end }}{{ $tool }}{{ end }}"
-TOOLS_3 = f"{{{{- if .Tools }}}}<|im_start|>system\n{tools_prompt_3(_TOOLS)}<|im_end|>\n{{{{ end }}}}"
-TOOLS_4 = f"{{{{- if .Tools }}}}\n\n{tools_prompt_4(_TOOLS)}{{{{- end }}}}"
+TOOLS_3 = f"{{{{- if .Tools }}}}<|im_start|>system\n{tools_prompt(3, _TOOLS)}<|im_end|>\n{{{{ end }}}}"
+TOOLS_4 = f"{{{{- if .Tools }}}}\n\n{tools_prompt(4, _TOOLS)}{{{{- end }}}}"
 THOUGHTS = "{{ if and $last .Thinking }}<think>{{ .Thinking }}</think>\n{{ end }}"
 # Ollama takes the first text after the first `if .ToolCalls` for the tag that begins a call.
 CALLS = """\
