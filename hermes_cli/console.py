@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import Console as RichConsole
     from rich.progress import Progress
@@ -104,6 +104,22 @@ class Console:
             self.text("\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n")
         else:
             console.print(table)
+
+    def styled(self, lines: Iterable[tuple[str, str]]) -> None:
+        """Lines on standard output, each with its style, which only a terminal shows."""
+        if not self.out.isatty():
+            self.text("".join(f"{line}\n" for line, _ in lines))
+        elif self.voice is not Voice.JSON:
+            from rich.text import Text  # noqa: PLC0415 - as rich above
+
+            rich = self._rich_on(stderr=False)
+            for line, style in lines:
+                rich.print(Text(line.translate(CONTROL), style))
+
+    def facts(self, labels_and_texts: Sequence[tuple[str, str]], *, indent: str = "") -> None:
+        """A line for each label and its text, with the texts below each other."""
+        width = max(len(label) for label, _ in labels_and_texts)
+        self.text("".join(f"{indent}{label:{width}}  {text}\n" for label, text in labels_and_texts))
 
     def document(self, value: dict[str, Any]) -> None:
         """The result in JSON; nothing in the other voices."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hermes_cli.chat.options import ChatOptions
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, VerboseOption, console_for
+from hermes_cli.commands.options import VerboseOption, kv_type_named, with_console
 from hermes_cli.console import Voice, stdin_is_terminal
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.load_plan import LoadOverrides
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
     from hermes_cli.console import Console
     from hermes_cli.engine.embedded.messages import LoraFile
-    from hermes_cli.planning.memory import KvType
 
 
+@with_console
 def command(
+    console: Console,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -170,9 +171,6 @@ def command(
         typer.Option(metavar="PATH[:SCALE]", help="LoRA adapter, a GGUF file. May be given more than once."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Load it even if there is too little memory.")] = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Ask a Hermes model something, or talk with it.
@@ -187,7 +185,6 @@ def command(
 
     With a prompt, the answer goes to standard output, everything about it to standard error.
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
     if resume is not None and go_on:
         raise UsageError("--continue and --resume exclude each other.", hint="--resume NAME is enough.")
     if not save and (resume is not None or go_on):
@@ -227,7 +224,8 @@ def command(
             stops=tuple(stop or ()),
             shift=context_shift,
         )
-        overrides = LoadOverrides(context, gpu_layers, kv_type_named(kv_type), threads, force=force)
+        kind = None if kv_type is None else kv_type_named(kv_type)
+        overrides = LoadOverrides(context, gpu_layers, kind, threads, force=force)
         prefixes = paths.cache_dir() / "prefixes" if save else None
         settings = ModelRequest("", overrides, yarn, draft, lora_files(lora or []), template, prefixes)
         arguments = ChatArguments(
@@ -344,15 +342,3 @@ def _scale(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def kv_type_named(name: str | None) -> KvType | None:
-    """Return the type of the KV cache with a name; None stays None.
-
-    Raises:
-        UsageError: there is no such type.
-    """
-    kind = next((kind for kind in KV_TYPES if name and kind == name.lower()), None)
-    if name is not None and kind is None:
-        raise UsageError(f"there is no KV cache type {name}.", hint=f"choose one of: {', '.join(KV_TYPES)}")
-    return kind

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.options import YesOption, with_console
 from hermes_cli.console import Voice
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.store.progress import Phase
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 TITLES = ("FILE", "SIZE", "HERE", "FROM")
 
 
+@with_console
 def command(
+    console: Console,
     names: Annotated[
         list[str] | None,
         typer.Argument(
@@ -51,10 +53,7 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the files that would be fetched.")] = False,
     verify: Annotated[bool, typer.Option(help="Check the SHA-256 of every file.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Try even if the disk seems to be too small.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
+    yes: YesOption = False,
 ) -> None:
     """Fetch models, into the cache that all tools of Hugging Face share.
 
@@ -67,8 +66,6 @@ def command(
 
         hermes pull somebody/Some-GGUF --quant Q5_K_M
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
-
     from hermes_cli.catalog.load import load_catalogue
     from hermes_cli.catalog.names import ModelNames
     from hermes_cli.commands.pull_target import pull_target, recommended_target

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.options import with_console
 from hermes_cli.errors import HermesError, IntegrityError, NetworkError
 
 if TYPE_CHECKING:
@@ -21,22 +21,19 @@ if TYPE_CHECKING:
     from hermes_cli.store.verification import FileCheck
 
 
+@with_console
 def command(
+    console: Console,
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="[NAME]...", help="Default: every model that is here.", show_default=False),
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Fetch damaged and missing files again.")] = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
 ) -> None:
     """Hash models again and compare with the hashes that the Hub publishes.
 
     The result is remembered as long as a file does not change. Exit code 6 if a file is damaged and stays so.
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
-
     from hermes_cli.catalog.load import load_catalogue
     from hermes_cli.store.inventory import inventory, known_files
     from hermes_cli.store.library import select
@@ -134,11 +131,11 @@ def _repair(wrong: FileCheck, console: Console) -> FileCheck:
 
 def _refetch(repo: str, revision: str, path: str, console: Console) -> None:
     """Fetch one file of a repository again, by its raw parts if the repository has only these."""
+    from hermes_cli.catalog.variants import joined_name
     from hermes_cli.commands.pull import show_progress
     from hermes_cli.console import Console, Voice
     from hermes_cli.store.download import fetch, file_states, resolve
     from hermes_cli.store.hub import list_files
-    from hermes_cli.store.layout import joined_name
 
     names = [file.path for file in list_files(repo, revision) if joined_name(file.path) == path]
     files = resolve(repo, revision, names or [path])

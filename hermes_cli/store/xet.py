@@ -26,7 +26,6 @@ from huggingface_hub.utils._xet import (
 
 from hermes_cli.store.disk import BLOCK
 from hermes_cli.store.hashing import BoundedQueue
-from hermes_cli.store.retry import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -36,6 +35,10 @@ if TYPE_CHECKING:
 BUFFER = 64 << 20  # bytes
 TIMEOUT = 60.0  # seconds for one block; below 1 MB/s plain HTTP, which comes in smaller pieces, is the better way
 _URL = re.compile(r"\w+://\S+")  # may be signed: not for messages
+
+
+class XetError(Exception):
+    """The bytes stopped coming; another connection may bring them."""
 
 
 def available() -> bool:
@@ -49,7 +52,7 @@ def stream(
     """Yield offset and bytes of each piece from `start` to `stop`; `xet_hash` is Xet's own hash of the file.
 
     Raises:
-        Interrupted: nothing came for a while, or the storage cannot be read now.
+        XetError: nothing came for a while, or the storage cannot be read now.
     """
     reader = _Reader(file, xet_hash, headers, start, stop)
     reader.start()
@@ -81,11 +84,11 @@ class _Reader(threading.Thread):
         try:
             block = self._blocks.get(timeout=TIMEOUT)
         except queue.Empty:
-            raise Interrupted(f"nothing came from the Xet storage for {TIMEOUT:g} s") from None
+            raise XetError(f"nothing came from the Xet storage for {TIMEOUT:g} s") from None
         if isinstance(block, bytes):
             return block
         message = _URL.sub("", str(block)).strip().partition("\n")[0]
-        raise Interrupted(f"the Xet storage cannot be read ({message or type(block).__name__})") from None
+        raise XetError(f"the Xet storage cannot be read ({message or type(block).__name__})") from None
 
     def cancel(self) -> None:
         """Stop the thread and throw away the block that it holds."""

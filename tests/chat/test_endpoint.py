@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 from hermes_cli.chat.endpoint import http_client
 from hermes_cli.chat.endpoint.chat_completions import CompletionReader
-from hermes_cli.chat.endpoint.failures import EndpointError
+from hermes_cli.chat.endpoint.http_client import EndpointError
 from hermes_cli.chat.options import ChatOptions
 from hermes_cli.engine.protocol import Done
 from hermes_cli.generation import Event, LogprobsEvent

@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 
 from hermes_cli.chat.conversation import Change, Conversation, MessageAdded
 from hermes_cli.chat.options import ChatOptions
-from hermes_cli.chat.sessions import files
-from hermes_cli.chat.sessions.format import decode
+from hermes_cli.chat.sessions.format import checked_name, decode, name_from_question
 from hermes_cli.chat.sessions.session_file import SessionFile
 from hermes_cli.errors import HermesError, IntegrityError, UsageError
 from hermes_cli.prompting.messages import Message
@@ -183,8 +182,8 @@ def test_a_folder_that_others_can_read_becomes_private(tmp_path: Path) -> None:
 
 @given(TEXT | st.text(max_size=2000))
 def test_any_question_makes_a_name_that_a_user_could_give(question: str) -> None:
-    name = files.name_from_question(question, 1795387081.0)
-    assert files.checked_name(name) == name
+    name = name_from_question(question, 1795387081.0)
+    assert checked_name(name) == name
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / f".{name}.damaged-999.jsonl.lock").touch()
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from hermes_cli.chat.endpoint.failures import EndpointError, error_message
+from hermes_cli.chat.endpoint.http_client import EndpointError, error_message
 from hermes_cli.engine.protocol import Done, FinishReason
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.families import canonical
@@ -18,7 +18,7 @@ from hermes_cli.prompting.normalize import repaired
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from hermes_cli.chat.endpoint.probe import EndpointModel, ServerKind
+    from hermes_cli.chat.endpoint.address import ServerKind
     from hermes_cli.chat.options import ChatOptions
     from hermes_cli.prompting.messages import Event, Message
     from hermes_cli.prompting.parse import Parser
@@ -30,6 +30,24 @@ _VLLM_FIELDS = {"repeat_penalty": "repetition_penalty"}
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")  # vLLM, llama.cpp, ours; OpenRouter, Ollama; proxies
 _REASONING_TAGS = ("<think>", "<scratch_pad>")
 _LENGTH_REASONS = {"length", "max_tokens", "model_length"}
+
+
+@dataclass(frozen=True)
+class EndpointModel:
+    """A model behind an endpoint.
+
+    Attributes:
+        name: as requests name it.
+        kind: server, which decides the names of fields.
+        context_length: tokens of prompt and answer together; None if unknown.
+        supports_reasoning, supports_tools: None if unknown.
+    """
+
+    name: str
+    kind: ServerKind
+    context_length: int | None = None
+    supports_reasoning: bool | None = None
+    supports_tools: bool | None = None
 
 
 def request_body(

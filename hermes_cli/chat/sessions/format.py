@@ -10,21 +10,35 @@ else damaged the file.
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from hermes_cli.chat.conversation import Change, MessageAdded, TitleChanged, TurnsDropped
-from hermes_cli.errors import IntegrityError
+from hermes_cli.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from hermes_cli.chat.conversation import Conversation
 
 VERSION = 1
 TITLE_CHARACTERS = 80
+
+SUFFIX = ".jsonl"
+MAX_CHARACTERS = 100  # of a name
+MAX_BYTES = 200  # in UTF-8: file systems allow 255, and our suffixes are added
+SLUG_WORDS, SLUG_CHARACTERS = 6, 40
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d-")
+_DAMAGED = re.compile(r"\.damaged(-\d+)?$")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # reserved on Windows, with any suffix
 
 # As `encode` writes them: enough to count messages without decoding them.
 _MESSAGE = b'{"type":"said","message":{"role":"'
@@ -165,3 +179,65 @@ def _first_question(messages: Sequence[bytes]) -> str:
 def _last_model(messages: Sequence[bytes]) -> str:
     changes = (_change(line) for line in reversed(messages) if _MODEL in line)
     return next((change.model for change in changes if isinstance(change, MessageAdded) and change.model), "")
+
+
+def checked_name(name: str) -> str:
+    """Return a name from the user in NFC, as file systems compare names. It is safe in a path and in a shell.
+
+    Raises:
+        UsageError: not allowed as the name of a session.
+    """
+    name = unicodedata.normalize("NFC", name)
+    if not name or len(name) > MAX_CHARACTERS or len(name.encode("utf-8", "replace")) > MAX_BYTES:
+        raise UsageError(f"the name of a session has 1 to {MAX_CHARACTERS} characters.", hint="choose a shorter name.")
+    if not all(_is_letter(character) or character in "-_." for character in name) or name[0] in "-." or name[-1] == ".":
+        raise UsageError(
+            f"a session cannot be called {name}.",
+            hint="use letters, digits, - _ and . in its name, and begin it with a letter or a digit.",
+        )
+    if is_damaged(name) or _DEVICE.match(name):
+        raise UsageError(f"a session cannot be called {name}: that name is taken.", hint="choose another name.")
+    return name
+
+
+def is_damaged(name: str) -> bool:
+    """Return whether the name is that of a damaged file that was kept aside."""
+    return _DAMAGED.search(name) is not None
+
+
+def name_from_question(question: str, at: float) -> str:
+    """Return a name of the date and the first words of a question, such as `2026-11-22-who-are-you`."""
+    lower = unicodedata.normalize("NFC", question[:1000].lower())
+    words = "".join(character if _is_letter(character) else " " for character in lower).split()
+    slug = ""
+    for word in words[:SLUG_WORDS]:
+        if slug and len(slug) + len(word) >= SLUG_CHARACTERS:
+            break
+        slug = f"{slug}-{word}"[: SLUG_CHARACTERS + 1]
+    return f"{datetime.fromtimestamp(at, UTC).astimezone():%Y-%m-%d}{slug or '-chat'}"
+
+
+def numbered(name: str) -> Iterator[str]:
+    """Yield the name, then the name with -2, -3 and so on."""
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
+
+
+def without_date(name: str) -> str:
+    """Return the part of a name that `name_from_question` took from the question."""
+    return _DATE.sub("", name, count=1)
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """Return the file of a session."""
+    return folder / f"{name}{SUFFIX}"
+
+
+def name_of(path: Path) -> str:
+    """Return the session of a file."""
+    return path.name.removesuffix(SUFFIX)
+
+
+def _is_letter(character: str) -> bool:
+    """Return whether it is a letter or digit of any script, or a mark that belongs to letters."""
+    return character == "_" or unicodedata.category(character)[0] in "LMN"

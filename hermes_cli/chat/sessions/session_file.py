@@ -6,25 +6,36 @@ A chat never ends because of its file. What cannot be written stays in memory an
 from __future__ import annotations
 
 import os
+import stat
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import copy
+from io import FileIO
 from typing import TYPE_CHECKING
 
 from hermes_cli.chat.conversation import Conversation, MessageAdded, OptionsChanged, SummaryAdded, TitleChanged
 from hermes_cli.chat.options import ChatOptions
-from hermes_cli.chat.sessions import files
-from hermes_cli.chat.sessions.files import SessionLock, flush_folder, open_file, os_errors
-from hermes_cli.chat.sessions.format import SessionHeader, decode, encode
-from hermes_cli.errors import UsageError
+from hermes_cli.chat.sessions.format import (
+    SessionHeader,
+    checked_name,
+    decode,
+    encode,
+    is_damaged,
+    name_from_question,
+    name_of,
+    numbered,
+    path_of,
+)
+from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from io import FileIO
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from hermes_cli.chat.conversation import Change
     from hermes_cli.chat.sessions.format import SessionContents
+
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class SessionFile:
@@ -82,8 +93,8 @@ class SessionFile:
             IntegrityError: not a session, or one of a newer version.
             HermesError: the file cannot be read or written.
         """
-        name = files.name_of(path)
-        if files.is_damaged(name):
+        name = name_of(path)
+        if is_damaged(name):
             raise UsageError(
                 f"{name} is a damaged session that was kept aside.", hint=f"look at it: hermes sessions show {name}"
             )
@@ -103,7 +114,7 @@ class SessionFile:
     @property
     def name(self) -> str | None:
         """Name of the session; None as long as there is no file."""
-        return files.name_of(self._lock.path) if self._lock else None
+        return name_of(self._lock.path) if self._lock else None
 
     @property
     def path(self) -> Path | None:
@@ -123,8 +134,8 @@ class SessionFile:
             UsageError: the name is not allowed, or another session has it.
             HermesError: the file cannot be renamed.
         """
-        name = files.checked_name(name)
-        target = files.path_of(self._folder, name)
+        name = checked_name(name)
+        target = path_of(self._folder, name)
         if self._lock is None:
             _check_free(target)
             self._wanted_name = name
@@ -182,9 +193,9 @@ class SessionFile:
         return self._file
 
     def _create_file(self) -> FileIO:
-        files.make_private_folder(self._folder)
-        for name in files.numbered(self._wanted_name or self._name_from_pending()):
-            path = files.path_of(self._folder, name)
+        make_private_folder(self._folder)
+        for name in numbered(self._wanted_name or self._name_from_pending()):
+            path = path_of(self._folder, name)
             if os.path.lexists(path):
                 continue
             try:
@@ -202,7 +213,7 @@ class SessionFile:
     def _name_from_pending(self) -> str:
         messages = [line for line in self._state[1] if isinstance(line, MessageAdded)]
         question = next((line for line in messages if line.message.role == "user"), messages[0])
-        return files.name_from_question(question.message.content or "", question.at)
+        return name_from_question(question.message.content or "", question.at)
 
     def _resume(self, path: Path, name: str) -> Conversation:
         """Read the file, and repair its end."""
@@ -244,7 +255,7 @@ class SessionFile:
 
 def _check_free(path: Path) -> None:
     if os.path.lexists(path):
-        raise UsageError(f"there is a session {files.name_of(path)} already.", hint="choose another name.")
+        raise UsageError(f"there is a session {name_of(path)} already.", hint="choose another name.")
 
 
 def _append(file: FileIO, offset: int, data: bytes) -> None:
@@ -274,8 +285,8 @@ def _set_aside(path: Path, readable: bytes) -> Path:
     try:
         with open_file(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL) as file:
             _append(file, 0, readable)
-        names = files.numbered(f"{files.name_of(path)}.damaged")
-        paths = (files.path_of(path.parent, name) for name in names)
+        names = numbered(f"{name_of(path)}.damaged")
+        paths = (path_of(path.parent, name) for name in names)
         aside = next(candidate for candidate in paths if not os.path.lexists(candidate))
         try:
             aside.hardlink_to(path)
@@ -303,3 +314,77 @@ def _changes_of(conversation: Conversation) -> list[Change]:
     changes: list[Change] = [OptionsChanged(conversation.options)] if conversation.options != ChatOptions() else []
     changes += [TitleChanged(conversation.title)] if conversation.title else []
     return [*changes, *conversation.entries, *summaries]
+
+
+class SessionLock:
+    """The right to write, rename and remove a session. It ends with the process, however that ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Lock a file, which need not exist; its folder must.
+
+        Raises:
+            UsageError: another chat has the session open.
+            OSError: the folder allows no lock.
+        """
+        from filelock import FileLock, Timeout  # noqa: PLC0415 - 30 ms, only where a session is written
+
+        self.path = path
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, mode=0o600, thread_local=False)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise UsageError(
+                f"the session {name_of(path)} is open in another chat.",
+                hint="leave that chat first (Ctrl-D), or begin a new one.",
+            ) from None
+
+    def release(self) -> None:
+        """Unlock. The lock file goes while it is locked: whoever opened it meanwhile tries again."""
+        with suppress(OSError):  # Windows keeps what is open
+            os.unlink(self._lock.lock_file)  # noqa: PTH108 - a path as text
+        self._lock.release()
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make the folder of sessions, readable by its owner alone: names tell what was talked about."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if os.name == "posix" and stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        folder.chmod(0o700)
+
+
+def open_file(path: Path, flags: int) -> FileIO:
+    """Open a plain file of the folder itself, never through a link; a new one is private.
+
+    Raises:
+        OSError: it cannot be opened, or is not a plain file.
+    """
+    if path.is_symlink():  # not every system has O_NOFOLLOW
+        raise OSError(0, "it is a link to somewhere else")
+    handle = os.open(path, flags | _NO_LINKS, 0o600)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(0, "it is no plain file")
+    return FileIO(handle, "rb" if flags & (os.O_WRONLY | os.O_RDWR) == 0 else "r+b")
+
+
+def flush_folder(folder: Path) -> None:
+    """Make new names survive a loss of power, where a folder can be flushed."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def os_errors(action: str, path: Path) -> Iterator[None]:
+    """Raise HermesError in place of OSError, with the action that failed and the file."""
+    try:
+        yield
+    except OSError as error:
+        raise HermesError(
+            f"{path} cannot be {action}: {error.strerror or error}.",
+            hint="see where sessions are with `hermes paths`, and whether you may write there.",
+        ) from None

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.sessions import files
 from hermes_cli.chat.sessions import format as session_format
-from hermes_cli.chat.sessions.files import SessionLock, is_damaged, name_of, open_file, os_errors, without_date
-from hermes_cli.chat.sessions.session_file import SessionFile
+from hermes_cli.chat.sessions.format import SUFFIX, is_damaged, name_of, without_date
+from hermes_cli.chat.sessions.session_file import SessionFile, SessionLock, open_file, os_errors
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -221,7 +220,7 @@ def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
             found = [
                 (Path(entry.path), entry.stat(follow_symlinks=False))
                 for entry in entries
-                if entry.name.endswith(files.SUFFIX)
+                if entry.name.endswith(SUFFIX)
                 and not entry.name.startswith(".")
                 and entry.is_file(follow_symlinks=False)
             ]

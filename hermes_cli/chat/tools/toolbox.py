@@ -177,12 +177,12 @@ class Toolbox:
 
     @property
     def schemas(self) -> Sequence[dict[str, Any]]:
-        """Declarations in OpenAI's shape; those of a server that changed its list are read again."""
+        """Declarations in OpenAI's shape, read again from a server that changed its list or did not end a call."""
         if self._servers and self._servers.changed:
             try:
                 self._collect()
-            except (HermesError, TimeoutError) as error:
-                self._warn(f"the tools of an MCP server changed, and cannot be read: {error}")
+            except HermesError as error:
+                self._warn(f"the tools of an MCP server cannot be read again: {error}")
         return [tool.schema for tool in self._tools.values()]
 
     def listing(self) -> list[ToolListing]:

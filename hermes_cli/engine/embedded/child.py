@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from hermes_cli.child_process import Frame
 
-    Receive = Callable[[Frame], None]
-
 COMMAND = command("hermes_cli.engine.embedded.worker")
 END_SECONDS = 2.0  # for the process to end by itself
 PIPE_SECONDS = 1.0  # for its pipes to end after it has; another process may hold them
@@ -75,14 +73,14 @@ class Child(asyncio.SubprocessProtocol):
     """A process that owns a model. All methods belong to one event loop.
 
     Attributes:
-        receive: is called with every frame that the child sends; an EngineError raised there ends the child. None until
-            the child is asked for something.
+        receive: is called with every frame that the child sends; an EngineError raised there ends the child. To be set
+            before the child is asked for something.
         protocol_error: the child sent something that is no frame, or one that makes no sense.
     """
 
-    def __init__(self, receive: Receive | None, *, verbose: bool) -> None:
+    def __init__(self, *, verbose: bool) -> None:
         """Use `start`."""
-        self.receive = receive
+        self.receive: Callable[[Frame], None] = _refuse_unasked
         self.verbose = verbose
         self._splitter = FrameSplitter()
         self._log = bytearray()
@@ -93,20 +91,12 @@ class Child(asyncio.SubprocessProtocol):
         self.protocol_error: EngineError | None = None
 
     @classmethod
-    async def start(cls, receive: Receive | None = None, *, verbose: bool = False) -> Child:
-        """Start a process.
-
-        Args:
-            receive: may be set later, before the child is sent anything.
-            verbose: copy its standard error to this process's.
-
-        Raises:
-            EngineError: no process can be started.
-        """
+    async def start(cls, *, verbose: bool = False) -> Child:
+        """Start a process; `verbose` copies its standard error to this process's."""
         loop = asyncio.get_running_loop()
         program = (*COMMAND, json.dumps(sys.path), str(os.getpid()))
         try:
-            _, child = await loop.subprocess_exec(lambda: cls(receive, verbose=verbose), *program, env=environment())
+            _, child = await loop.subprocess_exec(lambda: cls(verbose=verbose), *program, env=environment())
         except OSError as error:
             raise EngineError(
                 f"no process can be started for the engine: {error.strerror or error}.",
@@ -163,11 +153,14 @@ class Child(asyncio.SubprocessProtocol):
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Take what the process wrote."""
         if fd == _STDERR:
-            self._log_stderr(data)
+            self._log += data
+            del self._log[:-MAX_LOG_BYTES]
+            if self.verbose:
+                sys.stderr.write(self._decoder.decode(data))
         elif self.protocol_error is None:
             try:
                 for frame in self._splitter.feed(data):
-                    self._take(frame)
+                    self.receive(frame)
             except EngineError as error:
                 self._refuse(error)
 
@@ -188,11 +181,6 @@ class Child(asyncio.SubprocessProtocol):
         """Note that its pipes have ended, too."""
         self._finish()
 
-    def _take(self, frame: Frame) -> None:
-        if self.receive is None:
-            raise protocol_error("a frame, before it was asked for anything")
-        self.receive(frame)
-
     def _refuse(self, error: EngineError) -> None:
         self.protocol_error = error
         self.kill()
@@ -202,11 +190,9 @@ class Child(asyncio.SubprocessProtocol):
             self._gone.set()
             self._transport.close()
 
-    def _log_stderr(self, data: bytes) -> None:
-        self._log += data
-        del self._log[:-MAX_LOG_BYTES]
-        if self.verbose:
-            sys.stderr.write(self._decoder.decode(data))
+
+def _refuse_unasked(_: Frame) -> None:
+    raise protocol_error("a frame, before it was asked for anything")
 
 
 class LlamaExit(ExitReport):
@@ -237,14 +223,8 @@ class LlamaExit(ExitReport):
         """
         name = next((number.name for number in signal.Signals if number == -self.code), "")
         predicate, hint = _SIGNALS.get(name) or (f"{self.how}: {self.assertion or self.last_line}", _RETRY_HINT)
-        if name == "SIGSEGV" and _has_amx(cpuinfo):
-            hint = AMX_HINT
+        with suppress(OSError):  # not Linux, or without /proc
+            if name == "SIGSEGV" and "amx_tile" in cpuinfo.read_text(encoding="utf-8").split():
+                hint = AMX_HINT
         since = "; the file has changed since it was loaded" if changed else ""
         return EngineDiedError(f"the engine's process for {path} {predicate}{since}.", hint=hint)
-
-
-def _has_amx(cpuinfo: Path) -> bool:
-    try:
-        return "amx_tile" in cpuinfo.read_text(encoding="utf-8").split()
-    except OSError:  # not Linux, or without /proc
-        return False
