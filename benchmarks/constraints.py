@@ -22,10 +22,9 @@ import numpy as np
 from jinja2 import Environment
 
 from hermes_cli import paths
-from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.bindings import llama_cpp
 from hermes_cli.engine.embedded.grammar import Grammars, Matcher, apply_mask
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.sampler import Sampler
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.planning.memory import ContextSettings
@@ -144,8 +143,9 @@ def masks(name: str, model: Any, rounds: int) -> None:  # noqa: ANN401 - a Model
     vocabulary = import_module("hermes_cli.engine.embedded.llama").Vocabulary(model)
     started = time.perf_counter()
     grammars = Grammars(vocabulary, TAGS)
+    tokenizer = grammars.tokenizer()
     print(f"{name}: {vocabulary.size:,} tokens, read in {time.perf_counter() - started:.2f} s")
-    tokens = grammars._tokenizer.tokenize_str(DOCUMENT)  # noqa: SLF001 - without the space that some tokenizers add
+    tokens = tokenizer.tokenize_str(DOCUMENT)  # without the space that some tokenizers add
     special = SpecialTokens(grammars.tags, grammars.others)
     checks, compiles, ours, theirs, tried = [], [], [], [], []
     grammar = ""
@@ -155,7 +155,7 @@ def masks(name: str, model: Any, rounds: int) -> None:  # noqa: ANN401 - a Model
         started = time.perf_counter()
         grammar = turn_grammar(json_schema(SCHEMA), None, tokens=special) or ""
         checks.append(time.perf_counter() - started)
-        compiles.append(seconds(lambda: grammars._compile(grammar)))  # noqa: SLF001, B023 - as above; used at once
+        compiles.append(seconds(lambda: grammars._compile(grammar)))  # noqa: SLF001, B023 - used at once
         matcher, peer = grammars.start(grammar), LlamaGrammar(vocabulary, gbnf)
         for token in tokens:
             ours.append(seconds(matcher.mask))

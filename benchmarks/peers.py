@@ -28,6 +28,8 @@ CMAKE_OPTIONS = (
     "-DLLAMA_OPENSSL=OFF",  # loopback only
     "-DLLAMA_USE_PREBUILT_UI=OFF",
     "-DLLAMA_BUILD_IS_DEV=OFF",
+    f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={Path(__file__).parents[1] / 'tools/lean-llama.cmake'}",  # the AMX fault
+    "-DLEAN_PROGRAMS=ON",
 )
 PACKAGE = "llama-cpp-python"
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 from benchmarks.material import Json, call_schema
 from hermes_cli.engine.embedded.engine import EmbeddedEngine
-from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.engine.protocol import TextEvent
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.planning.load_plan import LoadPlan

@@ -18,8 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 from skeleton import write_skeleton
 
 from hermes_cli.catalog.load import shipped_catalogue
-from hermes_cli.engine.embedded.batch import Batch
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.simulate import simulate
 from hermes_cli.planning.memory import ContextSettings

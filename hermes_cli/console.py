@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import Console as RichConsole
     from rich.progress import Progress
@@ -35,6 +35,11 @@ class Voice(Enum):
     HUMAN = "human"
     JSON = "json"
     QUIET = "quiet"
+
+
+def stdin_is_terminal() -> bool:
+    """Return whether somebody can type an answer; standard input may also be closed (`<&-`)."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 class Console:
@@ -100,6 +105,22 @@ class Console:
         else:
             console.print(table)
 
+    def styled(self, lines: Iterable[tuple[str, str]]) -> None:
+        """Lines on standard output, each with its style, which only a terminal shows."""
+        if not self.out.isatty():
+            self.text("".join(f"{line}\n" for line, _ in lines))
+        elif self.voice is not Voice.JSON:
+            from rich.text import Text  # noqa: PLC0415 - as rich above
+
+            rich = self._rich_on(stderr=False)
+            for line, style in lines:
+                rich.print(Text(line.translate(CONTROL), style))
+
+    def facts(self, labels_and_texts: Sequence[tuple[str, str]], *, indent: str = "") -> None:
+        """A line for each label and its text, with the texts below each other."""
+        width = max(len(label) for label, _ in labels_and_texts)
+        self.text("".join(f"{indent}{label:{width}}  {text}\n" for label, text in labels_and_texts))
+
     def document(self, value: dict[str, Any]) -> None:
         """The result in JSON; nothing in the other voices."""
         if self.voice is Voice.JSON:
@@ -137,6 +158,16 @@ class Console:
         with open(device, encoding="utf-8") as terminal:  # noqa: PTH123 - a device, not a path of ours
             self._rich.print(question.translate(CONTROL), end="", markup=False, style="bold")
             return terminal.readline().strip()
+
+    def confirm(self, question: str, *, default: bool = False) -> bool | None:
+        """Ask a question for yes or no; an empty line means `default`. Return None where nobody can be asked."""
+        if not stdin_is_terminal():
+            return None
+        try:
+            answer = self.ask(f"{question} [{'Y/n' if default else 'y/N'}] ").lower()
+        except OSError:
+            return None
+        return answer in {"y", "yes"} or (default and not answer)
 
     @contextmanager
     def working(self, message: str) -> Iterator[Callable[[str], None]]:

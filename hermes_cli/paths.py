@@ -7,9 +7,16 @@ Models live in the Hugging Face Hub's own cache, so that every tool that knows i
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
+
+from hermes_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 APP = "hermes-llm"
 PACKAGE = Path(__file__).parent
@@ -33,12 +40,12 @@ def asset(name: str) -> Path:
 
 def config_dir() -> Path:
     """Settings a person writes."""
-    return _ours("HERMES_LLM_CONFIG_DIR", platformdirs.user_config_path(APP, appauthor=False))
+    return _ours("HERMES_LLM_CONFIG_DIR", platformdirs.user_config_path)
 
 
 def data_dir() -> Path:
     """Return the folder of data that a person would miss: conversations, refreshed facts."""
-    return _ours("HERMES_LLM_DATA_DIR", platformdirs.user_data_path(APP, appauthor=False))
+    return _ours("HERMES_LLM_DATA_DIR", platformdirs.user_data_path)
 
 
 def chats_dir() -> Path:
@@ -48,14 +55,15 @@ def chats_dir() -> Path:
 
 def cache_dir() -> Path:
     """Return the folder of data that can be made anew: measurements, compiled catalogue."""
-    return _ours("HERMES_LLM_CACHE_DIR", platformdirs.user_cache_path(APP, appauthor=False))
+    return _ours("HERMES_LLM_CACHE_DIR", platformdirs.user_cache_path)
 
 
 def models_dir() -> Path:
     """The Hub's cache, found as huggingface_hub finds it (its constants.py) without the cost of importing it."""
     home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
     cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or str(Path(home) / "hub")
-    return Path(os.path.expandvars(cache)).expanduser()
+    with _home_needed("HF_HOME"):
+        return Path(os.path.expandvars(cache)).expanduser()
 
 
 def existing(folder: Path) -> Path:
@@ -67,6 +75,18 @@ def existing(folder: Path) -> Path:
     return next(place for place in (folder, *folder.parents) if place.exists() or place == place.parent)
 
 
-def _ours(variable: str, usual: Path) -> Path:
+def _ours(variable: str, default: Callable[..., Path]) -> Path:
     chosen = os.environ.get(variable)
-    return Path(chosen).expanduser() if chosen else usual
+    with _home_needed(variable):
+        return Path(chosen).expanduser() if chosen else default(APP, appauthor=False)
+
+
+@contextmanager
+def _home_needed(variable: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError:  # from pathlib and platformdirs
+        raise UsageError(
+            "the home folder is not known, so hermes does not know where its files are.",
+            hint=f"set HOME, or {variable} to an absolute path.",
+        ) from None

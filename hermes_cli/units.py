@@ -26,5 +26,10 @@ def billions(count: int) -> str:
     return f"{_three_digits(count / 10**9)} B" if count >= 10**9 else f"{_three_digits(count / 10**6)} M"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 file`, `1,200 files`."""
+    return f"1 {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def _three_digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"  # noqa: PLR2004

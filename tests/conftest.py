@@ -21,7 +21,7 @@ from hypothesis import settings
 from hermes_cli import paths
 from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.llama import LlamaModel
-from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.generation import TAGS, ChatModel
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings

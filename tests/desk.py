@@ -6,12 +6,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from hermes_cli.engine.embedded.draft_model import DraftModel
 from hermes_cli.engine.embedded.grammar import Matcher
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes
 from hermes_cli.engine.embedded.scheduler import Scheduler
 from hermes_cli.engine.embedded.sequence import Job
+from hermes_cli.engine.embedded.speculation import DraftModel
 from hermes_cli.engine.embedded.vocabulary import closing_tokens, prompt_tokens
 from hermes_cli.engine.protocol import Done, Event, TextEvent
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions

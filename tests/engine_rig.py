@@ -13,7 +13,7 @@ import psutil
 from conftest import HANG
 
 from hermes_cli.engine.embedded.engine import RESTART_DELAYS, EmbeddedEngine
-from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.engine.protocol import Event, TextEvent
 from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.planning.load_plan import LoadPlan

@@ -58,7 +58,7 @@ class FakeEngine:
     """Answers each request with the next of its scripts, and all further ones with the last.
 
     Its tokens are bytes, and one for each control text. `max_tokens`, `stops` and the context length are kept, and
-    reasoning is counted, a piece as one token; all other wishes are only noted in `requests`.
+    reasoning is counted, a piece as one token; all other options are only noted in `requests`.
 
     Attributes:
         scripts: what to answer.

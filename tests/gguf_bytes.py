@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
+
+from hermes_cli.gguf.header import GGUFHeader, read_source
 
 
 def string(text: str) -> bytes:
@@ -48,3 +51,20 @@ SMALL_SHARD = gguf(
     [tensor("one", (8, 2))],
     bytes(64),
 )
+
+
+class Sparse:
+    """A source that is a few real bytes and then zeros, as large as it says: what a sparse file can be."""
+
+    def __init__(self, start: bytes, size: int) -> None:
+        self.start = start
+        self.size = size
+
+    def read(self, offset: int, length: int) -> bytes:
+        piece = self.start[offset : offset + length]
+        return piece + bytes(max(0, min(length, self.size - offset) - len(piece)))
+
+
+def parse_header(data: bytes, *, file_size: int | None = None, arrays: Collection[str] = ()) -> GGUFHeader:
+    """The header at the start of `data`; `file_size` if that is not the whole file."""
+    return read_source(Sparse(bytes(data), len(data) if file_size is None else file_size), "it", arrays)

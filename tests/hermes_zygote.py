@@ -24,7 +24,7 @@ PRELOADED = (
     *("argparse", "asyncio", "concurrent.futures", "email.parser", "hashlib", "http.client", "logging", "tempfile"),
     *("typer", "click", "yaml", "msgspec", "filelock", "psutil", "platformdirs", "jinja2", "h11", "anyio", "pydantic"),
     *("markdown_it", "pygments.lexers", "rich.console", "rich.table", "rich.progress", "httpcore2", "httpx2"),
-    *("hermes_cli.catalog.load", "hermes_cli.catalog.overlay", "hermes_cli.hardware.probe", "hermes_cli.planning"),
+    *("hermes_cli.catalog.load", "hermes_cli.catalog.load", "hermes_cli.hardware.probe", "hermes_cli.planning"),
     *("hermes_cli.engine.embedded.engine", "hermes_cli.engine.embedded.fit_check", "hermes_cli.generation"),
     *("hermes_cli.models.planned", "hermes_cli.chat.agent_loop", "hermes_cli.chat.backend", "hermes_cli.chat.view"),
     *("hermes_cli.prompting.structured_output", "hermes_cli.store.library", "hermes_cli.gguf.header"),

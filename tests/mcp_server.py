@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import anyio
@@ -48,6 +49,15 @@ async def hang(file: str) -> str:
         await asyncio.sleep(600)
     finally:
         note("stopped")
+    return "never"
+
+
+@server.tool()
+async def block(file: str) -> str:
+    """Write the process to a file, and attend to nothing for long."""
+    note = Path(file).write_text
+    note(str(os.getpid()))
+    time.sleep(600)  # noqa: ASYNC251 - so that the server does not even hear that it is to stop
     return "never"
 
 

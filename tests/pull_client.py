@@ -97,7 +97,7 @@ def unsound(cache: Path, right: Iterable[Path]) -> list[str]:
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:
     from hermes_cli.store import download  # noqa: PLC0415 - the environment is set first
-    from hermes_cli.store.retry import RetryPolicy  # noqa: PLC0415
+    from hermes_cli.store.transfer import RetryPolicy  # noqa: PLC0415
 
     events: list[dict[str, Any]] = []
     try:

@@ -22,14 +22,13 @@ from hermes_zygote import ForkedProcess
 from starlette.applications import Starlette
 
 from hermes_cli.catalog.models import CatalogModel
-from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.engine.protocol import Engine
 from hermes_cli.errors import HermesError
 from hermes_cli.generation import TAGS
 from hermes_cli.models.planned import PlannedModel
 from hermes_cli.models.resolve import ModelRequest, ResolvedModel
-from hermes_cli.planning.fitted_plan import FittedPlan
-from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
+from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides, LoadPlan
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.server.app import make_app
 from hermes_cli.server.metrics import Metrics

@@ -52,7 +52,7 @@ def write(
     family: Family,
     given: list[dict[str, Any]],
     offered: list[dict[str, Any]] | None = None,
-    **wishes: Any,  # noqa: ANN401 - those of Wishes
+    **options: Any,  # noqa: ANN401 - those of PromptOptions
 ) -> str:
     """The prompt as our format has it."""
-    return OurFormat(family, BOS).render(PromptInput(messages(given), tools(offered), PromptOptions(**wishes))).plain
+    return OurFormat(family, BOS).render(PromptInput(messages(given), tools(offered), PromptOptions(**options))).plain

@@ -98,9 +98,17 @@ def test_what_users_spell_is_cut_so_that_no_piece_has_it() -> None:
 
 def test_the_grammar_knows_the_models_tags_and_how_the_turn_begins() -> None:
     engine = FakeEngine([["Hi"]])
-    bounds = Constraints(json_schema({"type": "integer"}), tool_calls([TOOL]))
-    run(collect(chatter_of(engine=engine), asked(tools=[TOOL], bounds=bounds, wishes=PromptOptions(think=False))))
-    run(collect(chatter_of(engine=engine), asked(tools=[TOOL], bounds=bounds, wishes=PromptOptions(think=True))))
+    constraints = Constraints(json_schema({"type": "integer"}), tool_calls([TOOL]))
+    run(
+        collect(
+            chatter_of(engine=engine), asked(tools=[TOOL], constraints=constraints, options=PromptOptions(think=False))
+        )
+    )
+    run(
+        collect(
+            chatter_of(engine=engine), asked(tools=[TOOL], constraints=constraints, options=PromptOptions(think=True))
+        )
+    )
     plain, thinking = (request.grammar or "" for request in engine.requests)
     assert f"<[{LOADED.tags['<tool_call>']}]>" in plain
     assert f"<[{LOADED.tags['<think>']}]>" not in plain
@@ -220,7 +228,7 @@ def test_the_model_reads_its_own_letters_in_the_next_turn() -> None:
 def test_a_call_that_was_cut_off_is_not_read_again() -> None:
     """Its client runs the whole calls only, and the model must not read half of another."""
     engine = FakeEngine([[CALL + "\n", '<tool_call>\n{"name": "f", "arguments": {"a"', ": 2"]])
-    chatter, turn = chatter_of(engine=engine), asked(tools=[TOOL], bounds=Constraints(calls=tool_calls([TOOL])))
+    chatter, turn = chatter_of(engine=engine), asked(tools=[TOOL], constraints=Constraints(calls=tool_calls([TOOL])))
     calls = conversation(chatter, turn)
     assert [one.complete for one in calls] == [True, False]
     assert not written_again(chatter, turn, calls[:1])

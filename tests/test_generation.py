@@ -87,18 +87,18 @@ def test_what_the_model_wrote_is_read_from_the_cache_though_a_client_writes_it_a
 
 
 def test_thinking_is_switched_on_and_counted(answer: Answer) -> None:
-    events, done = answer(asked("What is GGUF?", wishes=PromptOptions(think=True)))
+    events, done = answer(asked("What is GGUF?", options=PromptOptions(think=True)))
     assert said(events, Reasoning)
     assert 0 < done.reasoning_tokens < done.completion_tokens
-    events, done = answer(asked("What is GGUF?", wishes=PromptOptions(think=False)))
+    events, done = answer(asked("What is GGUF?", options=PromptOptions(think=False)))
     assert not said(events, Reasoning)
     assert done.reasoning_tokens == 0
 
 
 @pytest.mark.parametrize("budget", [0, 1, 4])
 def test_a_budget_ends_the_thought_and_an_answer_follows(answer: Answer, demo_model: LlamaModel, budget: int) -> None:
-    whole, _ = answer(asked("What is GGUF?", wishes=PromptOptions(think=True)))
-    events, done = answer(asked("What is GGUF?", wishes=PromptOptions(think=True), think_budget=budget))
+    whole, _ = answer(asked("What is GGUF?", options=PromptOptions(think=True)))
+    events, done = answer(asked("What is GGUF?", options=PromptOptions(think=True), think_budget=budget))
     thought = demo_model.vocabulary.tokenize(said(events, Reasoning), special=False)
     assert len(said(events, Reasoning)) < len(said(whole, Reasoning))
     assert len(thought) <= budget
@@ -165,8 +165,8 @@ def wild(seed: int) -> SamplingOptions:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_an_answer_bound_to_a_schema_conforms_however_wild_the_model_is(answer: Answer, seed: int) -> None:
-    bounds = Constraints(json_schema(SCHEMA))
-    events, done = answer(asked("Anna is 31.", sampling=wild(seed), max_tokens=150, bounds=bounds))
+    constraints = Constraints(json_schema(SCHEMA))
+    events, done = answer(asked("Anna is 31.", sampling=wild(seed), max_tokens=150, constraints=constraints))
     found = json.loads(said(events, Content))
     assert set(found) == {"name", "age"}
     assert 0 <= found["age"] <= 150
@@ -176,8 +176,8 @@ def test_an_answer_bound_to_a_schema_conforms_however_wild_the_model_is(answer: 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_required_calls_are_of_offered_tools_with_their_parameters(answer: Answer, seed: int) -> None:
-    bounds = Constraints(calls=tool_calls(TOOLS, "required"))
-    events, done = answer(asked("Hello", TOOLS, sampling=wild(seed), max_tokens=300, bounds=bounds))
+    constraints = Constraints(calls=tool_calls(TOOLS, "required"))
+    events, done = answer(asked("Hello", TOOLS, sampling=wild(seed), max_tokens=300, constraints=constraints))
     calls = [event for event in events if isinstance(event, CallFinished) and event.complete]
     parameters = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
     assert calls or done.reason == "length"
@@ -187,8 +187,8 @@ def test_required_calls_are_of_offered_tools_with_their_parameters(answer: Answe
 
 
 def test_streamed_arguments_are_those_of_the_call(answer: Answer) -> None:
-    bounds = Constraints(calls=tool_calls(TOOLS))
-    events, _ = answer(asked("What's the weather in Tokyo?", TOOLS, bounds=bounds))
+    constraints = Constraints(calls=tool_calls(TOOLS))
+    events, _ = answer(asked("What's the weather in Tokyo?", TOOLS, constraints=constraints))
     (started,) = [event for event in events if isinstance(event, CallStarted)]
     (finished,) = [event for event in events if isinstance(event, CallFinished)]
     streamed = "".join(event.text for event in events if isinstance(event, CallArguments))
@@ -197,8 +197,8 @@ def test_streamed_arguments_are_those_of_the_call(answer: Answer) -> None:
 
 
 def test_none_makes_calls_impossible(answer: Answer) -> None:
-    bounds = Constraints(calls=tool_calls(TOOLS, "none"))
-    events, done = answer(asked("What's the weather in Tokyo?", TOOLS, bounds=bounds))
+    constraints = Constraints(calls=tool_calls(TOOLS, "none"))
+    events, done = answer(asked("What's the weather in Tokyo?", TOOLS, constraints=constraints))
     assert not any(isinstance(event, CallStarted | CallFinished) for event in events)
     assert done.reason != "tool_calls"
 
@@ -213,9 +213,9 @@ def test_tools_schema_and_thinking_go_together(
     think: bool | None,  # noqa: FBT001 - as above
 ) -> None:
     offered = TOOLS if tools else []
-    bounds = Constraints(json_schema(SCHEMA) if schema else None, tool_calls(offered) if tools else None)
-    wishes = PromptOptions(think=think, schema=SCHEMA if schema else False)
-    events, done = answer(asked("Anna is 31 years old.", offered, wishes=wishes, bounds=bounds))
+    constraints = Constraints(json_schema(SCHEMA) if schema else None, tool_calls(offered) if tools else None)
+    options = PromptOptions(think=think, schema=SCHEMA if schema else False)
+    events, done = answer(asked("Anna is 31 years old.", offered, options=options, constraints=constraints))
     calls = [event.call for event in events if isinstance(event, CallFinished) and event.complete]
     if schema and not calls and done.reason == "stop":
         assert set(json.loads(said(events, Content))) == {"name", "age"}

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import RunHermes, clean_environment
 
 from hermes_cli import paths
+from hermes_cli.errors import UsageError
 
 
 @pytest.mark.parametrize("name", ["config_dir", "data_dir", "cache_dir"])
@@ -19,6 +21,20 @@ def test_our_folders_carry_our_name_and_can_be_moved(name: str, monkeypatch: pyt
     assert getattr(paths, name)().name == "hermes-llm"
     monkeypatch.setenv(variable, "~/elsewhere")
     assert getattr(paths, name)() == Path.home() / "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder"), [("HERMES_LLM_CACHE_DIR", paths.cache_dir), ("HF_HOME", paths.models_dir)]
+)
+def test_an_unknown_home_folder_is_a_clear_error(
+    variable: str, folder: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("HUGGINGFACE_HUB_CACHE", raising=False)
+    monkeypatch.setenv(variable, "~no-such-user/elsewhere")
+    with pytest.raises(UsageError) as caught:
+        folder()
+    assert variable in caught.value.hint
 
 
 @pytest.mark.parametrize(

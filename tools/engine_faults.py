@@ -26,7 +26,7 @@ import psutil
 
 from hermes_cli import paths
 from hermes_cli.engine.embedded.engine import RESTART_DELAYS, EmbeddedEngine
-from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.engine.protocol import Done, TextEvent
 from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, SamplingOptions
 from hermes_cli.errors import HermesError

@@ -7,8 +7,12 @@
 # for llama.cpp's own programs, which the sdist switches on by force) and `mtmd` (images and sound), and hands the ~150
 # small files of src/models to the compiler in groups, because each of them spends most of its compile time on the same
 # headers. The code and its flags stay as they are, but for one file: see lean_keep_amx_tile_setup.
+#
+# -DLEAN_PROGRAMS=ON keeps `common`, for benchmarks/peers.py: all of llama.cpp with the one file mended.
 
-set(LLAMA_BUILD_COMMON OFF)
+if(NOT LEAN_PROGRAMS)
+    set(LLAMA_BUILD_COMMON OFF)
+endif()
 set(LLAVA_BUILD OFF CACHE BOOL "" FORCE)
 
 function(lean_group_model_files)

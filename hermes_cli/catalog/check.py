@@ -14,7 +14,7 @@ import yaml
 from hermes_cli.catalog.load import yaml_loader
 from hermes_cli.catalog.models import Architecture, CatalogEntry, Catalogue, model_tensors
 from hermes_cli.catalog.names import spellings
-from hermes_cli.catalog.variants import Variant, variants
+from hermes_cli.catalog.variants import variants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel
 
 Path = tuple[str | int, ...]
+Fault = tuple[Path, str]
+
+EXACT = 0.001  # how far a computed size may be from a stated one
+ROUNDED = 0.01  # and from one that a listing rounds to two or three digits
 
 
 class CatalogueFault(NamedTuple):
@@ -33,7 +37,7 @@ class CatalogueFault(NamedTuple):
 
 
 def find_faults(text: str) -> list[CatalogueFault]:
-    """All faults, in the order of lines. Meaning is checked only where the form is right."""
+    """Return all faults, in the order of lines. Rules are checked only where the form is right."""
     try:
         node = yaml.compose(text, Loader=yaml_loader())
         if node is None:
@@ -44,34 +48,39 @@ def find_faults(text: str) -> list[CatalogueFault]:
         return [CatalogueFault(line, "", f"not YAML: {error.problem or error.context}")]
     except yaml.YAMLError as error:
         return [CatalogueFault(1, "", f"not YAML: {error}")]
-    lines = dict(_lines(node, ()))
-    found = [*_twice(node, ()), *_malformed(value, Catalogue, ())]
-    if not found:
-        found = list(broken_rules(msgspec.convert(value, Catalogue)))
-    return sorted(CatalogueFault(_line(lines, path), _spelled(path, value), message) for path, message in found)
+    lines: dict[Path, int] = {}
+    faults = [*_repeated_keys(node, (), lines), *_malformed(value, Catalogue, ())]
+    if not faults:
+        faults = list(broken_rules(msgspec.convert(value, Catalogue)))
+    return sorted(CatalogueFault(_line(lines, path), _spelled(path, value), message) for path, message in faults)
 
 
-def _lines(node: yaml.Node, path: Path) -> Iterator[tuple[Path, int]]:
-    """The line of every key and list item."""
-    yield path, node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from _lines(value, (*path, key.value))
-            yield (*path, key.value), key.start_mark.line + 1
-    elif isinstance(node, yaml.SequenceNode):
+def _repeated_keys(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Iterator[Fault]:
+    """Yield keys that occur twice in a mapping, where YAML would silently take the last; put each place's line down."""
+    lines[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            yield from _lines(item, (*path, index))
+            yield from _repeated_keys(item, (*path, index), lines)
+    elif isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            place = (*path, key.value)
+            yield from _repeated_keys(value, place, lines)
+            lines[place] = key.start_mark.line + 1
+            if key.value in seen:
+                yield place, f"the key {key.value} occurs twice"
+            seen.add(key.value)
 
 
 def _line(lines: dict[Path, int], path: Path) -> int:
-    """The line of a place, or of the nearest one around it."""
+    """Return the line of a place, or of the nearest one around it."""
     while path not in lines:
         path = path[:-1]
     return lines[path]
 
 
 def _spelled(path: Path, value: Any) -> str:  # noqa: ANN401 - whatever YAML holds
-    """A place in words: list items that have an id are called by it."""
+    """Return a place in words: list items that have an id are called by it."""
     words = []
     for step in path:
         try:
@@ -83,38 +92,28 @@ def _spelled(path: Path, value: Any) -> str:  # noqa: ANN401 - whatever YAML hol
     return ".".join(words)
 
 
-def _twice(node: yaml.Node, path: Path) -> Iterator[tuple[Path, str]]:
-    """Keys that occur twice in one mapping; YAML would silently take the last."""
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if key.value in seen:
-                yield (*path, key.value), f"the key {key.value} occurs twice"
-            seen.add(key.value)
-            yield from _twice(value, (*path, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            yield from _twice(item, (*path, index))
-
-
-def _malformed(value: Any, expected: Any, path: Path) -> Iterator[tuple[Path, str]]:  # noqa: ANN401 - types as values
-    """Wrong types, missing and unknown keys: one fault for each, as deep as the structure goes."""
-    struct = _struct_in(expected)
+def _malformed(value: Any, expected: Any, path: Path) -> Iterator[Fault]:  # noqa: ANN401 - types as values
+    """Yield wrong types, missing and unknown keys: one fault for each, as deep as the structure goes."""
+    plain = get_args(expected)[0] if get_origin(expected) is Annotated else expected
+    origin, arguments = get_origin(plain), get_args(plain)
+    options = arguments if origin in {Union, UnionType} else (expected,)
+    struct = next((kind for kind in options if isinstance(kind, type) and issubclass(kind, CatalogEntry)), None)
     if struct is not None and isinstance(value, dict):
         yield from _malformed_struct(value, struct, path)
-        return
-    inner = _item_type(expected)
-    if inner is not None and isinstance(value, (list, dict)) and isinstance(value, dict) == _is_dict(expected):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _malformed(item, inner, (*path, key))
-        return
-    try:
-        msgspec.convert(value, expected)
-    except msgspec.ValidationError as error:
-        yield path, str(error)
+    elif origin is dict and isinstance(value, dict):
+        for key, item in value.items():
+            yield from _malformed(item, arguments[1], (*path, key))
+    elif origin is tuple and arguments[1:] == (Ellipsis,) and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _malformed(item, arguments[0], (*path, index))
+    else:
+        try:
+            msgspec.convert(value, expected)
+        except msgspec.ValidationError as error:
+            yield path, str(error)
 
 
-def _malformed_struct(value: dict[str, Any], struct: type[CatalogEntry], path: Path) -> Iterator[tuple[Path, str]]:
+def _malformed_struct(value: dict[str, Any], struct: type[CatalogEntry], path: Path) -> Iterator[Fault]:
     hints = get_type_hints(struct, include_extras=True)
     for field in msgspec.structs.fields(struct):
         if field.required and field.name not in value:
@@ -128,59 +127,23 @@ def _malformed_struct(value: dict[str, Any], struct: type[CatalogEntry], path: P
             yield (*path, key), f"the key {key} is unknown{meant}"
 
 
-def _struct_in(expected: Any) -> type[CatalogEntry] | None:  # noqa: ANN401 - types as values
-    """The struct that a type is, or is one alternative of."""
-    options = get_args(expected) if get_origin(expected) in {Union, UnionType} else (expected,)
-    return next((one for one in options if isinstance(one, type) and issubclass(one, CatalogEntry)), None)
-
-
-def _item_type(expected: Any) -> Any:  # noqa: ANN401 - types as values
-    """The type of a container's items, if it is a tuple of any length or a dictionary."""
-    origin, arguments = get_origin(expected), get_args(expected)
-    if origin is Annotated:
-        return _item_type(arguments[0])
-    if origin is tuple and arguments[1:] == (Ellipsis,):
-        return arguments[0]
-    return arguments[1] if origin is dict else None
-
-
-def _is_dict(expected: Any) -> bool:  # noqa: ANN401 - types as values
-    return get_origin(expected) is dict
-
-
-Broken = tuple[tuple[str | int, ...], str]
-
-EXACT = 0.001  # how far a computed size may be from a stated one
-ROUNDED = 0.01  # and from one that a listing rounds to two or three digits
-
-
-def broken_rules(catalogue: Catalogue) -> Iterator[Broken]:
-    """All of them."""
-    yield from _quantizations(catalogue)
-    yield from _names(catalogue)
-    for index, model in enumerate(catalogue.models):
-        rules = (_sources(catalogue, model), _architecture(model), _context(model), _files(catalogue, model))
-        for place, message in chain(*rules):
-            yield ("models", index, *place), message
-
-
-def _quantizations(catalogue: Catalogue) -> Iterator[Broken]:
+def broken_rules(catalogue: Catalogue) -> Iterator[Fault]:
+    """Yield the faults of a catalogue whose form is right."""
     for name, entry in catalogue.quantizations.items():
         if entry.same_as and entry.same_as not in catalogue.quantizations:
             yield ("quantizations", name), f"there is no quantization {entry.same_as}"
-
-
-def _names(catalogue: Catalogue) -> Iterator[Broken]:
-    """No name may stand for two models once case and punctuation are gone."""
-    owners: dict[str, str] = {}
+    owners: dict[str, str] = {}  # no name may stand for two models once case and punctuation are gone
     for index, model in enumerate(catalogue.models):
         for spelling, written in spellings(model).items():
             owner = owners.setdefault(spelling, model.id)
             if owner != model.id:
                 yield ("models", index), f"the name {written} already belongs to {owner}"
+        files = chain(_files(catalogue, model), _sizes(model))
+        for place, message in chain(_sources(catalogue, model), _architecture(model), _context(model), files):
+            yield ("models", index, *place), message
 
 
-def _sources(catalogue: Catalogue, model: CatalogModel) -> Iterator[Broken]:
+def _sources(catalogue: Catalogue, model: CatalogModel) -> Iterator[Fault]:
     for what, keys in model.sources.items():
         for key in keys:
             if key not in catalogue.sources:
@@ -189,7 +152,7 @@ def _sources(catalogue: Catalogue, model: CatalogModel) -> Iterator[Broken]:
             yield ("sources", what), f"{what} is no key of a model"
 
 
-def _architecture(model: CatalogModel) -> Iterator[Broken]:
+def _architecture(model: CatalogModel) -> Iterator[Fault]:
     a = model.architecture
     if a.heads % a.kv_heads:
         yield ("architecture", "kv_heads"), f"{a.kv_heads} KV heads do not divide {a.heads} heads"
@@ -203,7 +166,7 @@ def _architecture(model: CatalogModel) -> Iterator[Broken]:
         yield ("parameters",), f"the architecture has {counted:,} parameters, not {model.parameters:,}"
 
 
-def _context(model: CatalogModel) -> Iterator[Broken]:
+def _context(model: CatalogModel) -> Iterator[Fault]:
     context = model.context
     if context.usable > context.trained:
         yield ("context", "usable"), f"{context.usable:,} is more than the trained {context.trained:,} tokens"
@@ -211,7 +174,7 @@ def _context(model: CatalogModel) -> Iterator[Broken]:
         yield ("context", "yarn"), "original times factor is not context"
 
 
-def _files(catalogue: Catalogue, model: CatalogModel) -> Iterator[Broken]:
+def _files(catalogue: Catalogue, model: CatalogModel) -> Iterator[Fault]:
     repos = [repository.repo for repository in model.gguf]
     for index, repository in enumerate(model.gguf):
         if repos.index(repository.repo) != index:
@@ -224,18 +187,16 @@ def _files(catalogue: Catalogue, model: CatalogModel) -> Iterator[Broken]:
                 yield place, "no file name: give the repository a pattern under files, or this entry a file"
             if entry.shards and entry.parts:
                 yield place, "a file is split in shards or in parts, not both"
-    places = {repository.repo: index for index, repository in enumerate(model.gguf)}
-    for variant in variants(model):
-        place = ("gguf", places[variant.repository.repo], "quantizations", variant.quantization)
-        yield from ((place, message) for message in _size(variant))
 
 
-def _size(variant: Variant) -> Iterator[str]:
+def _sizes(model: CatalogModel) -> Iterator[Fault]:
     """A stated size must be near the computed one, unless an older llama.cpp made the file."""
-    entry, computed = variant.entry, variant.computed_bytes
-    if not computed or entry.old_mix:
-        return
-    if entry.bytes and abs(entry.bytes - computed) > EXACT * computed:
-        yield f"{entry.bytes:,} bytes, but llama.cpp's rules give {computed:,}"
-    if entry.listed_gb and abs(entry.listed_gb * 1e9 - computed) > ROUNDED * computed:
-        yield f"{entry.listed_gb} GB, but llama.cpp's rules give {computed / 1e9:.2f} GB"
+    for variant in variants(model):
+        entry, computed = variant.entry, variant.computed_bytes
+        if not computed or entry.old_mix:
+            continue
+        place = ("gguf", model.gguf.index(variant.repository), "quantizations", variant.quantization)
+        if entry.bytes and abs(entry.bytes - computed) > EXACT * computed:
+            yield place, f"{entry.bytes:,} bytes, but llama.cpp's rules give {computed:,}"
+        if entry.listed_gb and abs(entry.listed_gb * 1e9 - computed) > ROUNDED * computed:
+            yield place, f"{entry.listed_gb} GB, but llama.cpp's rules give {computed / 1e9:.2f} GB"

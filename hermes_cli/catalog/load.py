@@ -1,7 +1,10 @@
-"""catalog.yaml as objects.
+"""The catalogue as objects: the shipped catalog.yaml, and over it what `hermes catalog refresh` learned from the Hub.
 
 Reading YAML takes longer than everything else that `hermes list` does, so the result is kept as JSON in the cache
 folder, under a name that is the hash of the YAML text: an edited catalogue has another name and is read anew.
+
+The overlay lies in the data folder; the shipped file is never changed. It holds, for each repository, what the Hub
+stated about its GGUF files; where it speaks of a file it is newer than the catalogue and wins.
 """
 
 from __future__ import annotations
@@ -11,22 +14,42 @@ import os
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from hermes_cli import paths
-from hermes_cli.catalog.models import Catalogue
-from hermes_cli.catalog.overlay import merged, read_overlay
+from hermes_cli.catalog.models import CatalogEntry, Catalogue, GgufFile, Repository
+from hermes_cli.catalog.variants import SHARD, base_name, group_files, quantization_in_file_name
 from hermes_cli.errors import HermesError
 
 if TYPE_CHECKING:
     import yaml
 
 
+class HubFile(CatalogEntry, frozen=True):
+    """One file as the Hub states it; `path` within the repository."""
+
+    path: str
+    bytes: int
+    sha256: str | None = None
+
+
+class HubRepository(CatalogEntry, frozen=True):
+    """GGUF files of one repository at one revision; `fetched` is a date, YYYY-MM-DD."""
+
+    revision: str
+    fetched: str
+    files: tuple[HubFile, ...]
+
+
+Overlay = dict[str, HubRepository]
+
+
 @lru_cache(maxsize=1)
 def load_catalogue() -> Catalogue:
-    """The catalogue that ships with hermes, with what `hermes catalog refresh` learned laid over it.
+    """Return the shipped catalogue, with the overlay laid over it.
 
     Raises:
         HermesError: catalog.yaml is missing or faulty.
@@ -35,7 +58,7 @@ def load_catalogue() -> Catalogue:
 
 
 def shipped_catalogue() -> Catalogue:
-    """The catalogue as it ships.
+    """Return the catalogue as it ships.
 
     Raises:
         HermesError: catalog.yaml is missing or faulty.
@@ -63,8 +86,22 @@ def shipped_catalogue() -> Catalogue:
     return catalogue
 
 
+def _keep(path: Path, content: bytes) -> None:
+    """Write the compiled catalogue whole or not at all; a cache that cannot be written is no reason to fail."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for old in path.parent.glob("catalog-*.json"):
+            old.unlink(missing_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".catalog-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except OSError:
+        return
+
+
 def read_yaml(text: str) -> Catalogue:
-    """A catalogue from YAML text.
+    """Return a catalogue from YAML text.
 
     Raises:
         ValueError: not YAML.
@@ -80,7 +117,7 @@ def read_yaml(text: str) -> Catalogue:
 
 @lru_cache(maxsize=1)
 def yaml_loader() -> type[yaml.SafeLoader]:
-    """A safe loader that leaves dates as text; the fast one of libyaml where it is installed."""
+    """Return a safe loader that leaves dates as text; the fast one of libyaml where it is installed."""
     import yaml  # noqa: PLC0415 - as above
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -93,20 +130,68 @@ def yaml_loader() -> type[yaml.SafeLoader]:
     return Loader
 
 
-def _keep(path: Path, content: bytes) -> None:
-    """Write the compiled catalogue whole or not at all; a cache that cannot be written is no reason to fail."""
+def read_overlay() -> Overlay:
+    """Return the overlay; empty if there is none or it cannot be read."""
+    try:
+        return msgspec.json.decode(paths.catalog_overlay().read_bytes(), type=Overlay)
+    except (OSError, msgspec.MsgspecError):
+        return {}
+
+
+def write_overlay(overlay: Overlay) -> Path:
+    """Keep an overlay, whole or not at all, and return its path.
+
+    Raises:
+        HermesError: the data folder cannot be written.
+    """
+    path = paths.catalog_overlay()
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob("catalog-*.json"):
-            old.unlink(missing_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".catalog-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except OSError:
-        return
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(overlay)))
+        temporary.replace(path)
+    except OSError as error:
+        raise HermesError(
+            f"{path} cannot be written: {error.strerror}.", hint="choose another folder with HERMES_LLM_DATA_DIR."
+        ) from None
+    return path
 
 
-def as_plain(value: object) -> Any:  # noqa: ANN401 - what JSON can hold
-    """A catalogue entry as dictionaries and lists, for `--json`."""
-    return msgspec.to_builtins(value)
+def merged(catalogue: Catalogue, overlay: Overlay) -> Catalogue:
+    """Return the catalogue with the Hub's files in place of its own for the same repositories."""
+    if not overlay:
+        return catalogue
+    names = frozenset(catalogue.quantizations)
+
+    def refreshed(repository: Repository) -> Repository:
+        hub = overlay.get(repository.repo)
+        if hub is None:
+            return repository
+        entries = _entries(hub, names)
+        return replace(repository, revision=hub.revision, complete=True, quantizations=entries, note="")
+
+    models = tuple(replace(model, gguf=tuple(map(refreshed, model.gguf))) for model in catalogue.models)
+    return replace(catalogue, models=models)
+
+
+def _entries(hub: HubRepository, names: frozenset[str]) -> dict[str, GgufFile]:
+    """Return an entry for each model whose file name says its quantization; the rest is left out."""
+    by_path = {file.path: file for file in hub.files}
+    entries = {}
+    groups = {base_name(group[0]).rpartition("/"): group for group in group_files(by_path)}
+    for (folder, _, name), group in sorted(groups.items()):
+        quantization = quantization_in_file_name(name, names)
+        if quantization is None or not name.endswith(".gguf"):
+            continue
+        files = [by_path[path] for path in group]
+        count = len(files) if len(files) > 1 else None
+        is_split = SHARD.search(files[0].path) is not None
+        entries[quantization] = GgufFile(
+            file=name,
+            bytes=sum(file.bytes for file in files),
+            sha256=None if count else files[0].sha256,
+            shards=count if is_split else None,
+            parts=None if is_split else count,
+            folder=folder or None,
+        )
+    return entries

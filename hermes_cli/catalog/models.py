@@ -107,20 +107,22 @@ class ReasoningSupport(CatalogEntry, frozen=True):
 
 
 class RecommendedSampling(CatalogEntry, frozen=True):
-    """Sampling parameters that the authors recommend, or use in their example code if `example`."""
+    """Sampling parameters that the authors recommend. What only their example code uses is none of them."""
 
     temperature: float
     top_p: float | None = None
     top_k: int | None = None
     repeat_penalty: float | None = None
-    example: bool = False
 
 
 class WeightRepositories(CatalogEntry, frozen=True):
-    """Repositories of the weights as published, not quantized to GGUF."""
+    """Repositories of weights that are no GGUF: as published, and in the formats of vLLM, SGLang and MLX."""
 
     original: RepoId
     fp8: tuple[RepoId, ...] = ()
+    awq: tuple[RepoId, ...] = ()
+    nvfp4: tuple[RepoId, ...] = ()
+    mlx: tuple[RepoId, ...] = ()
     other: tuple[RepoId, ...] = ()
 
 
@@ -272,14 +274,14 @@ class TensorShape(NamedTuple):
 
 
 def model_tensors(architecture: Architecture) -> tuple[TensorShape, ...]:
-    """Every tensor of the file, in the order of converted files: embedding, layers, output."""
+    """Return every tensor of the file, in the order of converted files: embedding, layers, output."""
     before, after = outer_tensors(architecture)
-    layers = (one for layer in range(architecture.layers) for one in layer_tensors(architecture, layer))
+    layers = (tensor for layer in range(architecture.layers) for tensor in layer_tensors(architecture, layer))
     return (*before, *layers, *after)
 
 
 def outer_tensors(a: Architecture) -> tuple[list[TensorShape], list[TensorShape]]:
-    """The tensors before the layers, of which the first is the embedding, and those after them."""
+    """Return the tensors before the layers, of which the first is the embedding, and those after them."""
     before = [TensorShape("token_embd.weight", (a.embedding_length, a.vocabulary))]
     if a.rope_scaling:
         before.append(TensorShape("rope_freqs.weight", (a.head_length // 2,)))
@@ -290,9 +292,10 @@ def outer_tensors(a: Architecture) -> tuple[list[TensorShape], list[TensorShape]
 
 
 def layer_tensors(a: Architecture, layer: int) -> Iterator[TensorShape]:
-    """The tensors of one layer; their shapes are the same in all layers."""
+    """Yield the tensors of one layer; their shapes are the same in all layers."""
     name = f"blk.{layer}"
-    width, queries, keys = a.embedding_length, a.heads * a.head_length, a.kv_heads * a.head_length
+    width, inner = a.embedding_length, a.feed_forward_length
+    queries, keys = a.heads * a.head_length, a.kv_heads * a.head_length
     yield TensorShape(f"{name}.attn_norm.weight", (width,))
     for part, length in (("q", queries), ("k", keys), ("v", keys)):
         yield TensorShape(f"{name}.attn_{part}.weight", (width, length))
@@ -304,17 +307,9 @@ def layer_tensors(a: Architecture, layer: int) -> Iterator[TensorShape]:
     yield TensorShape(f"{name}.attn_output.weight", (queries, width))
     after_attention = "post_attention_norm" if a.kind == "seed_oss" else "ffn_norm"
     yield TensorShape(f"{name}.{after_attention}.weight", (width,))
-    yield from _feed_forward(a, name)
-
-
-def _feed_forward(a: Architecture, name: str) -> Iterator[TensorShape]:
-    width, inner = a.embedding_length, a.feed_forward_length
+    suffix, experts = ("_exps", (a.experts,)) if a.experts else ("", ())
     if a.experts:
         yield TensorShape(f"{name}.ffn_gate_inp.weight", (width, a.experts))
-        yield TensorShape(f"{name}.ffn_gate_exps.weight", (width, inner, a.experts))
-        yield TensorShape(f"{name}.ffn_up_exps.weight", (width, inner, a.experts))
-        yield TensorShape(f"{name}.ffn_down_exps.weight", (inner, width, a.experts))
-    else:
-        yield TensorShape(f"{name}.ffn_gate.weight", (width, inner))
-        yield TensorShape(f"{name}.ffn_up.weight", (width, inner))
-        yield TensorShape(f"{name}.ffn_down.weight", (inner, width))
+    yield TensorShape(f"{name}.ffn_gate{suffix}.weight", (width, inner, *experts))
+    yield TensorShape(f"{name}.ffn_up{suffix}.weight", (width, inner, *experts))
+    yield TensorShape(f"{name}.ffn_down{suffix}.weight", (inner, width, *experts))

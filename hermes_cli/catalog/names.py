@@ -98,37 +98,31 @@ class ModelNames:
             raise UsageError("that is no name of a model.", hint="list them: hermes list")
         if text.lower() == DEMO:
             return DemoReference()
-        if _is_written_as_path(text):
+        if text.startswith(("/", "./", "../", "~", ".\\", "..\\")) or _WINDOWS_DRIVE.match(text):
             return FileReference(Path(os.path.expanduser(text)))  # noqa: PTH111 - Path.expanduser raises for unknown users
         if "/" not in text and (known := self._in_catalogue(text)):
             return known
         if _is_file(text):
             return FileReference(Path(text))
-        if found := self._on_hub(text):
-            return found
+        if address := _hub_address(text):
+            return self._listed(address) or address
         raise self._unknown(text)
 
     def _in_catalogue(self, text: str) -> CatalogueReference | None:
         whole = normalize_name(text)
         if model := self._known.get(whole):
             return CatalogueReference(model)
-        if found := self._ollama_tag(text):
-            return found
+        lower = text.lower()
+        for model in self._models:
+            for tag in model.ollama:  # `hermes3:8b-llama3.1-q4_K_M`: the quantization stands behind the last dash
+                if tag.endswith("*") and lower.startswith(tag[:-1]):
+                    return CatalogueReference(model, self._quantization(lower[len(tag) - 1 :], model))
         head, colon, tail = text.rpartition(":")
         if colon and (model := self._known.get(normalize_name(head))):
             return CatalogueReference(model, self._quantization(tail, model))
         for ending, quantization in self._endings.items():
             if whole.endswith(ending) and (model := self._known.get(whole.removesuffix(ending))):
                 return CatalogueReference(model, quantization)
-        return None
-
-    def _ollama_tag(self, text: str) -> CatalogueReference | None:
-        """`hermes3:8b-llama3.1-q4_K_M`: Ollama puts the quantization behind the last dash of the tag."""
-        lower = text.lower()
-        for model in self._models:
-            for tag in model.ollama:
-                if tag.endswith("*") and lower.startswith(tag[:-1]):
-                    return CatalogueReference(model, self._quantization(lower[len(tag) - 1 :], model))
         return None
 
     def _quantization(self, typed: str, model: CatalogModel) -> str:
@@ -141,17 +135,16 @@ class ModelNames:
             )
         return name
 
-    def _on_hub(self, text: str) -> CatalogueReference | HubReference | None:
-        """A repository, by name or URL; those that the catalogue lists are models of it."""
-        found = _hub_address(text)
-        if found is None or found.file is not None:
-            return found
-        repo, typed = found.repo.lower(), found.quantization
+    def _listed(self, address: HubReference) -> CatalogueReference | None:
+        """Return the model whose repository this is, unless one of its files is named."""
+        if address.file is not None:
+            return None
+        wanted, typed = address.repo.lower(), address.quantization
         for model in self._models:
-            listed = next((one.repo for one in model.gguf if one.repo.lower() == repo), None)
-            if listed or model.weights.original.lower() == repo:
-                return CatalogueReference(model, self._quantization(typed, model) if typed else None, listed)
-        return found
+            repo = next((listed.repo for listed in model.gguf if listed.repo.lower() == wanted), None)
+            if repo or model.weights.original.lower() == wanted:
+                return CatalogueReference(model, self._quantization(typed, model) if typed else None, repo)
+        return None
 
     def _unknown(self, text: str) -> NotFoundError | UsageError:
         wanted = normalize_name(text)
@@ -161,24 +154,17 @@ class ModelNames:
         if len(several) > 1:
             which = f"say which: {', '.join(several)}" if len(several) <= MOST_NAMED else "list them: hermes list"
             return UsageError(f"{text} is the name of {len(several)} models.", hint=which)
-        near = several or self._nearest(wanted)
+        known = {spelling: model.short for spelling, model in self._known.items()} | {DEMO: DEMO}
+        near = several or list(dict.fromkeys(known[key] for key in difflib.get_close_matches(wanted, known, 4)))
         hint = f"did you mean {' or '.join(near)}? All of them: hermes list" if near else "list them: hermes list"
         return NotFoundError(f"there is no model named {text} and no such file.", hint=hint)
 
-    def _nearest(self, wanted: str) -> list[str]:
-        shorts = {spelling: model.short for spelling, model in self._known.items()} | {DEMO: DEMO}
-        return list(dict.fromkeys(shorts[key] for key in difflib.get_close_matches(wanted, shorts, 4)))
-
 
 def spellings(model: CatalogModel) -> dict[str, str]:
-    """Every name of a model that needs no quantization: plain form -> as it is written."""
+    """Return every name of a model that needs no quantization: plain form -> as it is written."""
     tags = [tag for tag in model.ollama if not tag.endswith("*")]
     written = [model.short, model.id, model.name, model.weights.original.partition("/")[2], *tags]
     return {normalize_name(name): name for name in reversed(written)}
-
-
-def _is_written_as_path(text: str) -> bool:
-    return text.startswith(("/", "./", "../", "~", ".\\", "..\\")) or bool(_WINDOWS_DRIVE.match(text))
 
 
 def _is_file(text: str) -> bool:
@@ -189,18 +175,14 @@ def _is_file(text: str) -> bool:
 
 
 def _hub_address(text: str) -> HubReference | None:
-    """Repository, quantization and file of `owner/name[:quantization]` or of an address on the Hub."""
+    """Return the repository, quantization and file of `owner/name[:quantization]` or of an address on the Hub."""
     rest, file = text, None
-    if prefix := _HUB_HOST.match(text) or _mirror(text):
+    mirror = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+    prefix = _HUB_HOST.match(text) or (re.match(re.escape(mirror) + "/", text) if mirror else None)
+    if prefix:
         owner, _, rest = unquote(urlsplit(text[prefix.end() :]).path).strip("/").partition("/")
         name, _, inside = rest.partition("/")
         rest = f"{owner}/{name}"
         file = match["file"] if (match := _FILE_IN_URL.match(inside)) else None
     match = _REPO.match(rest)
     return HubReference(f"{match['owner']}/{match['name']}", match["quantization"], file) if match else None
-
-
-def _mirror(text: str) -> re.Match[str] | None:
-    """The address of the mirror that HF_ENDPOINT names, if the text begins with it."""
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/")
-    return re.match(re.escape(endpoint) + "/", text) if endpoint else None

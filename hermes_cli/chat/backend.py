@@ -118,8 +118,8 @@ class LocalBackend:
         return TurnRequest(
             [*system, *messages],
             tools,
-            wishes=PromptOptions(think=options.think, schema=False if options.schema is None else options.schema),
-            bounds=self._constraints_for(tools, options.schema),
+            options=PromptOptions(think=options.think, schema=False if options.schema is None else options.schema),
+            constraints=self._constraints_for(tools, options.schema),
             sampling=replace(self._model.recommended_sampling(), **sampling),
             max_tokens=options.max_tokens,
             think_budget=options.think_budget,

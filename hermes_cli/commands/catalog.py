@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_cli import paths
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.options import with_console
 from hermes_cli.errors import IntegrityError, NetworkError, NotFoundError
+from hermes_cli.units import counted
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.overlay import Overlay
+    from hermes_cli.catalog.load import Overlay
     from hermes_cli.console import Console
 
 CONCURRENT_REQUESTS = 8
@@ -21,16 +22,14 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check the c
 
 
 @app.command()
+@with_console
 def check(
+    console: Console,
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE.yaml]", help="Default: the catalogue that ships with hermes.")
     ] = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
 ) -> None:
     """Check a catalogue file and explain every fault by line."""
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
     path = file or paths.catalog()
     try:
         text = path.read_text(encoding="utf-8")
@@ -39,37 +38,30 @@ def check(
     except UnicodeDecodeError:
         raise IntegrityError(f"{path} is not text in UTF-8.", hint="give the path of a YAML file.") from None
 
-    from hermes_cli.catalog.check import find_faults  # noqa: PLC0415 - YAML, only when there is a file to check
+    from hermes_cli.catalog.check import find_faults
 
-    found = find_faults(text)
-    for fault in found:
+    faults = find_faults(text)
+    for fault in faults:
         place = f"{fault.place}: " if fault.place else ""
         console.text(f"{path}:{fault.line}: {place}{fault.message}\n")
-    console.document({"file": str(path), "faults": [fault._asdict() for fault in found]})
-    if found:
-        raise IntegrityError(
-            f"{path} has {len(found)} {'fault' if len(found) == 1 else 'faults'}.",
-            hint="the keys are explained in docs/catalogue.md.",
-        )
+    console.document({"file": str(path), "faults": [fault._asdict() for fault in faults]})
+    if faults:
+        hint = "the keys are explained in docs/catalogue.md."
+        raise IntegrityError(f"{path} has {counted(len(faults), 'fault')}.", hint=hint)
     console.note(f"{path} has no faults")
 
 
 @app.command()
+@with_console
 def refresh(
-    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model.")] = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
+    console: Console, name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model.")] = None
 ) -> None:
     """Ask the Hub for the real sizes, hashes and revisions of all listed repositories, and for new files in them.
 
     The result is kept beside the catalogue, which itself is not changed. Offline, nothing changes.
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
-
-    from hermes_cli.catalog.load import shipped_catalogue  # noqa: PLC0415 - as above
-    from hermes_cli.catalog.names import CatalogueReference, ModelNames  # noqa: PLC0415
-    from hermes_cli.catalog.overlay import read_overlay, write_overlay  # noqa: PLC0415
+    from hermes_cli.catalog.load import read_overlay, shipped_catalogue, write_overlay
+    from hermes_cli.catalog.names import CatalogueReference, ModelNames
 
     catalogue = shipped_catalogue()
     models = catalogue.models
@@ -93,9 +85,9 @@ def _ask(repos: list[str], console: Console) -> tuple[Overlay, list[str]]:
     Raises:
         NetworkError: the Hub cannot be reached.
     """
-    from concurrent.futures import ThreadPoolExecutor, as_completed  # noqa: PLC0415 - only for this command
+    from concurrent.futures import ThreadPoolExecutor, as_completed
 
-    from hermes_cli.store.hub import list_gguf_files  # noqa: PLC0415 - huggingface_hub
+    from hermes_cli.store.hub import list_gguf_files
 
     learned: Overlay = {}
     missing: list[str] = []

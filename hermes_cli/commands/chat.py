@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hermes_cli.chat.options import ChatOptions
-from hermes_cli.commands.chat_arguments import kv_type_named, lora_files, model_and_prompt
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, VerboseOption, console_for
-from hermes_cli.errors import UsageError
+from hermes_cli.commands.options import VerboseOption, kv_type_named, with_console
+from hermes_cli.console import Voice, stdin_is_terminal
+from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import KV_TYPES
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import TextIO
 
+    from hermes_cli.console import Console
+    from hermes_cli.engine.embedded.messages import LoraFile
+
+
+@with_console
 def command(
+    console: Console,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -159,9 +171,6 @@ def command(
         typer.Option(metavar="PATH[:SCALE]", help="LoRA adapter, a GGUF file. May be given more than once."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Load it even if there is too little memory.")] = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Ask a Hermes model something, or talk with it.
@@ -176,7 +185,6 @@ def command(
 
     With a prompt, the answer goes to standard output, everything about it to standard error.
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
     if resume is not None and go_on:
         raise UsageError("--continue and --resume exclude each other.", hint="--resume NAME is enough.")
     if not save and (resume is not None or go_on):
@@ -186,14 +194,17 @@ def command(
 
     typed, text = model_and_prompt(words or [], named=bool(model or endpoint), console=console)
 
-    from hermes_cli.models.loader import Prewarm  # noqa: PLC0415 - arguments are checked before all imports
+    from hermes_cli.models.loader import Prewarm
 
     with Prewarm(engine=not endpoint, verbose=verbose) as prewarm:
-        from hermes_cli import paths  # noqa: PLC0415 - while the engine's child gets ready
-        from hermes_cli.chat.options import read_schema  # noqa: PLC0415
-        from hermes_cli.commands.open_chat import ChatArguments  # noqa: PLC0415
-        from hermes_cli.commands.run_chat import run_interactive, run_oneshot  # noqa: PLC0415
-        from hermes_cli.models.resolve import ModelRequest  # noqa: PLC0415
+        from hermes_cli import paths
+        from hermes_cli.chat.options import read_schema
+        from hermes_cli.commands.run_chat import (
+            ChatArguments,
+            run_interactive,
+            run_oneshot,
+        )
+        from hermes_cli.models.resolve import ModelRequest
 
         numbers: dict[str, Any] = {
             "temperature": temperature,
@@ -213,7 +224,8 @@ def command(
             stops=tuple(stop or ()),
             shift=context_shift,
         )
-        overrides = LoadOverrides(context, gpu_layers, kv_type_named(kv_type), threads, force=force)
+        kind = None if kv_type is None else kv_type_named(kv_type)
+        overrides = LoadOverrides(context, gpu_layers, kind, threads, force=force)
         prefixes = paths.cache_dir() / "prefixes" if save else None
         settings = ModelRequest("", overrides, yarn, draft, lora_files(lora or []), template, prefixes)
         arguments = ChatArguments(
@@ -234,3 +246,99 @@ def command(
             run_oneshot(text, arguments, settings, console, prewarm)
         else:
             run_interactive(arguments, settings, console, prewarm)
+
+
+OWN_PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | hermes chat demo explain"
+LORA_EXAMPLE = "for example: --lora adapter.gguf or --lora adapter.gguf:0.5"
+
+
+def model_and_prompt(words: Sequence[str], *, named: bool, console: Console) -> tuple[str | None, str]:
+    """Return the model, if one of the words is it, and the prompt; an empty prompt starts a conversation.
+
+    Args:
+        words: of the command line.
+        named: the model or an endpoint is named by an option.
+        console: where the answer will be shown.
+
+    Raises:
+        UsageError: there is no prompt and nobody to talk with, or what was piped in is not text.
+    """
+    model, rest = _model_and_words(words, named=named)
+    text = _with_piped(rest)
+    if not text and not _on_terminal(console):
+        raise UsageError("there is no prompt.", hint=OWN_PROMPT_HINT)
+    return model, text
+
+
+def _on_terminal(console: Console) -> bool:
+    """Return whether a conversation is possible here."""
+    return console.voice is Voice.HUMAN and console.out.isatty() and stdin_is_terminal()
+
+
+def _model_and_words(words: Sequence[str], *, named: bool) -> tuple[str | None, Sequence[str]]:
+    """The first word is a model, unless there is one, or it holds several words, as only a prompt in quotes does."""
+    if named or not words:
+        return None, words
+    first, *rest = words
+    if not first.strip() or (len(first.split()) > 1 and not Path(first).exists()):
+        return None, words
+    return first, rest
+
+
+def _with_piped(words: Sequence[str]) -> str:
+    """Return the words, with the text that was piped in below them.
+
+    Raises:
+        UsageError: what was piped in is not text.
+    """
+    parts = [" ".join(words).strip()]
+    stdin: TextIO | None = sys.stdin  # None when it was closed (`<&-`)
+    if stdin is not None and not stdin.isatty():
+        try:
+            parts.append(stdin.buffer.read().decode("utf-8").strip())
+        except UnicodeDecodeError as error:
+            raise UsageError(
+                f"standard input is not text (byte {error.start:,} is not UTF-8).", hint="pipe text, not a binary file."
+            ) from None
+    return "\n\n".join(part for part in parts if part)
+
+
+def lora_files(given: Iterable[str]) -> tuple[LoraFile, ...]:
+    """Return the adapters given as `PATH` or `PATH:SCALE`.
+
+    Raises:
+        NotFoundError: there is no such file.
+        UsageError: a scale is not a number.
+    """
+    return tuple(map(_lora, given))
+
+
+def _lora(given: str) -> LoraFile:
+    from hermes_cli.engine.embedded.messages import LoraFile
+
+    if whole := _lora_path(given):  # a name may have a colon in it
+        return LoraFile(whole)
+    path, colon, scale = given.rpartition(":")
+    file = _lora_path(path) if colon else None
+    if file is None:
+        raise NotFoundError(f"--lora {given}: there is no such file.", hint=LORA_EXAMPLE)
+    number = _scale(scale)
+    if number is None:
+        raise UsageError(f"--lora {given}: the scale {scale!r} is no number.", hint=LORA_EXAMPLE)
+    return LoraFile(file, number)
+
+
+def _lora_path(given: str) -> Path | None:
+    try:
+        path = Path(given).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError):  # names that are too long, the home of nobody
+        return None
+
+
+def _scale(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

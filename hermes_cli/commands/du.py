@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hermes_cli import paths
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.options import with_console
+
+if TYPE_CHECKING:
+    from hermes_cli.console import Console
 
 
-def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColorOption = False) -> None:
+@with_console
+def command(console: Console) -> None:
     """Show the disk usage of models and of the rest of the Hub's cache.
 
     Counts blocks on the disk, each file once, however many names, revisions or links it has.
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.store.inventory import inventory, usage
+    from hermes_cli.units import gigabytes
 
-    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.store.inventory import inventory  # noqa: PLC0415
-    from hermes_cli.store.usage import usage  # noqa: PLC0415
-    from hermes_cli.units import gigabytes  # noqa: PLC0415
-
-    found = usage(inventory(load_catalogue()))
+    used = usage(inventory(load_catalogue()))
     rows = [
-        (gigabytes(model.bytes), model.model.name, "also used elsewhere" if model.used_elsewhere else "")
-        for model in found.models
+        *(
+            (model.bytes, model.model.name, "also used elsewhere" if model.used_elsewhere else "")
+            for model in used.models
+        ),
+        *(
+            (part.bytes, part.repo, f"{part.count} unfinished: hermes rm --partial {part.repo}")
+            for part in used.partial
+        ),
     ]
-    rows += [
-        (gigabytes(partial.bytes), partial.repo, f"{partial.count} unfinished: hermes rm --partial {partial.repo}")
-        for partial in found.partial
-    ]
-    if found.other:
-        rows.append((gigabytes(found.other), "other files in the Hub's cache", "no models of llama.cpp: hf cache ls"))
-    rows.append((gigabytes(found.total), "together", ""))
-    console.table(("SIZE", "WHAT", ""), rows, right=("SIZE",))
-    console.note(
-        f"{paths.models_dir()} is on a disk with {gigabytes(found.disk.free)} free of {gigabytes(found.disk.total)}"
-    )
+    if used.other:
+        rows.append((used.other, "other files in the Hub's cache", "no models of llama.cpp: hf cache ls"))
+    rows.append((used.total, "together", ""))
+    console.table(("SIZE", "WHAT", ""), [(gigabytes(size), *texts) for size, *texts in rows], right=("SIZE",))
+    folder, disk = paths.models_dir(), used.disk
+    console.note(f"{folder} is on a disk with {gigabytes(disk.free)} free of {gigabytes(disk.total)}")
     console.document(
         {
             "models": [
@@ -43,14 +47,13 @@ def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoCo
                     "disk_bytes": model.bytes,
                     "used_elsewhere": model.used_elsewhere,
                 }
-                for model in found.models
+                for model in used.models
             ],
             "partial": [
-                {"repository": partial.repo, "files": partial.count, "disk_bytes": partial.bytes}
-                for partial in found.partial
+                {"repository": part.repo, "files": part.count, "disk_bytes": part.bytes} for part in used.partial
             ],
-            "other_bytes": found.other,
-            "total_bytes": found.total,
-            "disk": {"path": str(paths.models_dir()), "total_bytes": found.disk.total, "free_bytes": found.disk.free},
+            "other_bytes": used.other,
+            "total_bytes": used.total,
+            "disk": {"path": str(folder), "total_bytes": disk.total, "free_bytes": disk.free},
         }
     )

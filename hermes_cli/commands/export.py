@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.options import with_console
+from hermes_cli.console import Voice
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from hermes_cli.store.export import Exported, ExportSource
 
 
+@with_console
 def command(
+    console: Console,
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A model that is on this machine, or the path of a file.")
     ],
@@ -34,9 +37,6 @@ def command(
         int | None, typer.Option(min=64, help="Ollama: context length in tokens. Default: at most 16384.")
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking to them.")] = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
 ) -> None:
     """Give a model to another program by links.
 
@@ -44,38 +44,34 @@ def command(
     the model; Ollama then keeps a copy of its own. lmstudio: into its folder of models. DIR: all files of the model,
     under their names.
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
     program = to.lower() if to.lower() in {"ollama", "lmstudio"} else None
     if program is None and into is not None:
         raise UsageError("--into goes with --to ollama or --to lmstudio.", hint="say where with --to alone: --to DIR")
     if program != "ollama" and context is not None:
         raise UsageError("--context goes with --to ollama.", hint="leave it out: the other programs have their own.")
 
-    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.store import export  # noqa: PLC0415
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.store import export
 
     source = _source(name, load_catalogue())
-    folder = into.expanduser() if into else None
+    folder, create = into.expanduser() if into else None, None
     if program == "ollama":
         plain = export.plain_name(source.name)
         done = export.to_ollama(source, folder or Path(plain), context, copy=copy)
-        _show(source, done, console, shlex.join(["ollama", "create", plain, "-f", str(done.modelfile)]))
+        create = shlex.join(["ollama", "create", plain, "-f", str(done.modelfile)])
     elif program == "lmstudio":
-        _show(source, export.to_lm_studio(source, folder, copy=copy), console)
+        done = export.to_lm_studio(source, folder, copy=copy)
     else:
-        _show(source, export.to_folder(source, Path(to).expanduser(), copy=copy), console)
+        done = export.to_folder(source, Path(to).expanduser(), copy=copy)
+    _show(source, done, create, console)
 
 
 def _source(name: str, catalogue: Catalogue) -> ExportSource:
-    """Return the files of a name, with their model of the catalogue and repository if known.
-
-    Raises:
-        HermesError: there are none, or they are damaged.
-    """
-    from hermes_cli.catalog.names import ModelNames  # noqa: PLC0415 - as above
-    from hermes_cli.store.export import ExportSource, shards  # noqa: PLC0415
-    from hermes_cli.store.inventory import inventory  # noqa: PLC0415
-    from hermes_cli.store.library import find  # noqa: PLC0415
+    """Return the files of a name, with their model of the catalogue and repository if known."""
+    from hermes_cli.catalog.names import ModelNames
+    from hermes_cli.store.export import ExportSource, shards
+    from hermes_cli.store.inventory import inventory
+    from hermes_cli.store.library import find
 
     file = find(ModelNames(catalogue).parse(name), catalogue)
     models = (model for model in inventory(catalogue) if any(file.path in part.paths for part in model.files))
@@ -83,11 +79,11 @@ def _source(name: str, catalogue: Catalogue) -> ExportSource:
     return ExportSource(file.name, shards(file.path), model.repo if model else None, model.model if model else None)
 
 
-def _show(source: ExportSource, done: Exported, console: Console, create: str | None = None) -> None:
+def _show(source: ExportSource, done: Exported, create: str | None, console: Console) -> None:
     rows: list[tuple[str, str]] = [(how, str(path)) for path, how in done.files]
     if done.modelfile:
         rows.append(("written", str(done.modelfile)))
-    if console.voice.value == "human":
+    if console.voice is Voice.HUMAN:
         console.table(("HOW", "FILE"), rows)
     else:
         console.text("".join(f"{path}\n" for _, path in rows))

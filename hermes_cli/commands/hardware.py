@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.options import with_console
 from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
@@ -21,11 +21,10 @@ SYSTEM = "operating system"
 MOST_USERS = 4
 
 
-def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColorOption = False) -> None:
+@with_console
+def command(console: Console) -> None:
     """Show what this machine has: GPUs, memory, bandwidth, disk, and what hermes can use of it."""
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
-
-    from hermes_cli.hardware.probe import probe  # noqa: PLC0415 - psutil and NVML
+    from hermes_cli.hardware.probe import probe
 
     with console.working("measuring memory bandwidth"):
         machine = probe()
@@ -33,12 +32,13 @@ def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoCo
 
 
 def show(machine: Machine, console: Console) -> None:
-    """The facts on standard output; on standard error what is not as it could be, each with the command that helps."""
-    rows = list(_rows(machine))
-    width = max(len(label) for label, _ in rows)
-    for label, text in rows:
-        console.text(f"{label:{width}}  {text}\n")
-    for (reason, fix), numbers in _unused(machine).items():
+    """Show the facts, and on standard error what could be better, with the command that helps."""
+    console.facts(list(_rows(machine)))
+    unused: dict[tuple[str, str], list[int]] = {}
+    for number, device in enumerate(machine.devices):
+        if not device.usable:
+            unused.setdefault((device.reason, device.fix), []).append(number)
+    for (reason, fix), numbers in unused.items():
         names = ", ".join(f"GPU {number} ({machine.devices[number].name})" for number in numbers)
         message = f"{names} {'is' if len(numbers) == 1 else 'are'} not used: {reason}."
         if fix:
@@ -48,15 +48,6 @@ def show(machine: Machine, console: Console) -> None:
     for note in machine.notes:
         console.note(f"{note.text}\n  next: {note.fix}" if note.fix else note.text)
     console.document(asdict(machine))
-
-
-def _unused(machine: Machine) -> dict[tuple[str, str], list[int]]:
-    """Numbers of the GPUs that are not used, by why and what helps."""
-    found: dict[tuple[str, str], list[int]] = {}
-    for number, device in enumerate(machine.devices):
-        if not device.usable:
-            found.setdefault((device.reason, device.fix), []).append(number)
-    return found
 
 
 def _rows(machine: Machine) -> Iterator[tuple[str, str]]:
@@ -80,9 +71,9 @@ def _device(device: Device) -> Iterator[tuple[str, str]]:
     memory = f"{gibibytes(device.free)} of {gibibytes(device.total)}{shared} free ({source})"
     yield "  memory", memory if device.total else "unknown"
     yield "  bandwidth", _bandwidth(device.bandwidth, FROM.get(device.bandwidth_source, source))
-    if device.driver or device.compute_capability:
-        about = [f"compute capability {device.compute_capability}"] if device.compute_capability else []
-        yield "  driver", ", ".join([*([device.driver] if device.driver else []), *about]) + f" ({source})"
+    capability = f"compute capability {device.compute_capability}" if device.compute_capability else ""
+    if device.driver or capability:
+        yield "  driver", ", ".join(filter(None, (device.driver, capability))) + f" ({source})"
     if device.users:
         more = len(device.users) - MOST_USERS
         named = ", ".join(device.users[:MOST_USERS])

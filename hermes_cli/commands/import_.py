@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.options import with_console
 from hermes_cli.errors import HermesError, NotFoundError
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 TITLES = ("NAME", "SIZE", "HOW", "IDENTIFIED", "WHERE")
 
 
+@with_console
 def command(
+    console: Console,
     path: Annotated[
         str,
         typer.Argument(
@@ -28,30 +30,26 @@ def command(
     ],
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking to them.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the models that would be imported.")] = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
 ) -> None:
     """Import models that are on this disk already, by links: nothing is copied or moved.
 
     A file whose hash is known goes into the Hub's cache, where every tool finds it; all others are found by `hermes`,
     by their names in the catalogue if header and file name identify them, or else by their file names.
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.store.other_tools import FoundModel, SkippedFile, find_models, lm_studio_models, ollama_models
 
-    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.store.other_tools import FoundModel, SkippedFile, find_models  # noqa: PLC0415
-
-    folder = _folder(path)
+    folder = Path(path).expanduser()
+    programs = {"ollama": ollama_models, "lmstudio": lm_studio_models}
+    if path.lower() in programs and not folder.exists():
+        folder = programs[path.lower()]()
     found = list(find_models(folder))
     if not found:
         raise NotFoundError(f"there is no GGUF file in {folder}.", hint="give the folder that holds the models.")
     catalogue = load_catalogue()
     imported: list[ImportedModel] = []
     skipped = [file for file in found if isinstance(file, SkippedFile)]
-    for model in found:
-        if not isinstance(model, FoundModel):
-            continue
+    for model in (model for model in found if isinstance(model, FoundModel)):
         try:
             imported.append(_import(model, catalogue, console, copy=copy, dry_run=dry_run))
         except HermesError as error:
@@ -61,27 +59,14 @@ def command(
     _show(imported, skipped, console, dry_run=dry_run)
 
 
-def _folder(path: str) -> Path:
-    from hermes_cli.store.other_tools import lm_studio_models, ollama_models  # noqa: PLC0415 - as above
-
-    given = Path(path).expanduser()
-    programs = {"ollama": ollama_models, "lmstudio": lm_studio_models}
-    return programs[path.lower()]() if path.lower() in programs and not given.exists() else given
-
-
 def _import(found: FoundModel, catalogue: Catalogue, console: Console, *, copy: bool, dry_run: bool) -> ImportedModel:
-    """Identify a model and import it.
-
-    Raises:
-        HermesError: it is damaged, cannot be read, or cannot be linked.
-    """
-    from hermes_cli.store.hashing import sha256_of  # noqa: PLC0415 - as above
-    from hermes_cli.store.identify import identify  # noqa: PLC0415
-    from hermes_cli.store.importing import import_model  # noqa: PLC0415
-    from hermes_cli.store.inventory import known_files  # noqa: PLC0415
+    """Identify a model and import it."""
+    from hermes_cli.store.hashing import sha256_of
+    from hermes_cli.store.importing import identify, import_model
+    from hermes_cli.store.inventory import known_files
 
     try:
-        with console.working(f"reading {found.files[0].name}"):
+        with console.working(f"reading {found.files[0].name}"):  # hashes take minutes
             identity = identify(found, catalogue, list(known_files(catalogue)), sha256_of)
         return import_model(found, identity, copy=copy, dry_run=dry_run)
     except OSError as error:
@@ -91,8 +76,8 @@ def _import(found: FoundModel, catalogue: Catalogue, console: Console, *, copy: 
 
 
 def _show(imported: list[ImportedModel], skipped: list[SkippedFile], console: Console, *, dry_run: bool) -> None:
-    from hermes_cli.store.identify import EVIDENCE_TEXTS  # noqa: PLC0415
-    from hermes_cli.units import gigabytes  # noqa: PLC0415 - as above
+    from hermes_cli.store.importing import EVIDENCE_TEXTS
+    from hermes_cli.units import gigabytes
 
     if imported:
         rows = [

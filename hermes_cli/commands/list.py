@@ -8,30 +8,26 @@ import typer
 
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.variants import Variant, normalize_name, preferred_variants, variants
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.options import with_console
 from hermes_cli.errors import UsageError
 from hermes_cli.store.disk import bytes_on_disk
-from hermes_cli.store.inventory import InstalledModel, InstalledState, inventory
+from hermes_cli.store.inventory import InstalledModel, inventory
 from hermes_cli.store.library import installed, installed_quantizations
 from hermes_cli.units import billions, gigabytes
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import CatalogModel, Catalogue, DemoModel
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.console import Console
 
 HERE = "✓"
 MODEL_TITLES = ("NAME", "PARAMETERS", "CONTEXT", "TOOLS", "THINKS", "FILES", "HERE")
 VARIANT_TITLES = ("NAME", "SIZE", "BITS/WEIGHT", "LOSS", "HERE", "REPOSITORY")
 INSTALLED_TITLES = ("NAME", "SIZE", "STATE", "REVISION", "FILE")
-STATES: dict[InstalledState, str] = {
-    "verified": "verified",
-    "unverified": "not verified",
-    "damaged": "damaged",
-    "incomplete": "",
-}
 
 
+@with_console
 def command(
+    console: Console,
     every: Annotated[bool, typer.Option("--all", "-a", help="Every quantization in every repository.")] = False,
     generation: Annotated[
         str | None, typer.Option(help="Only this generation: 'Hermes 3', 4.3, 'DeepHermes 3' …")
@@ -39,16 +35,12 @@ def command(
     tools: Annotated[bool, typer.Option("--tools", help="Only models trained for tool calls.")] = False,
     reasoning: Annotated[bool, typer.Option("--reasoning", help="Only models that can think first.")] = False,
     here: Annotated[bool, typer.Option("--installed", help="The files on this machine.")] = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
 ) -> None:
     """List the Hermes models, newest generation first.
 
     Sizes are those of the smallest and the largest file; a check mark stands where a file is on this machine. With
     --installed: every model file in the Hub's cache, whoever fetched it, and all imported ones.
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
     catalogue = load_catalogue()
     models = [
         model
@@ -56,38 +48,66 @@ def command(
         if (model.tools or not tools) and (model.reasoning or not reasoning)
     ]
     if here:
-        chosen = {model.id for model in models}
-        every_model = len(models) == len(catalogue.models)
-        _show_installed(
-            [entry for entry in inventory(catalogue) if every_model or (entry.model and entry.model.id in chosen)],
-            console,
-        )
+        entries, ids = inventory(catalogue), {model.id for model in models}
+        if len(models) < len(catalogue.models):
+            entries = [entry for entry in entries if entry.model and entry.model.id in ids]
+        _show_installed(entries, console)
     elif every:
-        _show_variants([variant for model in models for variant in variants(model)], console)
+        offered = [variant for model in models for variant in variants(model)]
+        table = [
+            (variant.name, gigabytes(variant.bytes), *measures(variant, catalogue), variant.repository.repo)
+            for variant in offered
+        ]
+        console.table(VARIANT_TITLES, table, right=("SIZE", "BITS/WEIGHT", "LOSS"))
+        console.document({"variants": [variant_document(variant, catalogue) for variant in offered]})
+        console.note("loss: KL divergence from F16 in nats, measured on Llama 3 8B; less for larger models")
     else:
-        _show_models(models, catalogue.demo if generation is None else None, console)
+        rows = [_model_row(model) for model in models]
+        if generation is None:
+            demo = catalogue.demo
+            context = f"{demo.trained_context:,}"
+            rows.append(("demo", billions(demo.parameters), context, "yes", "yes", gigabytes(demo.bytes), HERE))
+        console.table(MODEL_TITLES, rows, right=("PARAMETERS", "CONTEXT"))
+        console.document({"models": [model_summary(model) for model in models]})
+        console.note("all about one: hermes show NAME · every file: hermes list --all")
 
 
-def _show_installed(found: list[InstalledModel], console: Console) -> None:
-    if found:
-        rows = [(entry.name, gigabytes(entry.bytes), _state(entry), _revisions(entry), entry.file) for entry in found]
+def _of_generation(catalogue: Catalogue, wanted: str | None) -> list[CatalogModel]:
+    """Return the models of a generation, given its name or the rest of it without `Hermes`."""
+    if wanted is None:
+        return list(catalogue.models)
+    names = dict.fromkeys(model.generation for model in catalogue.models)
+    matching = {
+        name
+        for name in names
+        if normalize_name(wanted) in {normalize_name(name), normalize_name(name.removeprefix("Hermes"))}
+    }
+    if not matching:
+        raise UsageError(f"there is no generation {wanted}.", hint=f"choose one of: {', '.join(names)}")
+    return [model for model in catalogue.models if model.generation in matching]
+
+
+def _show_installed(entries: list[InstalledModel], console: Console) -> None:
+    states = {"verified": "verified", "unverified": "not verified", "damaged": "damaged"}
+    rows = [
+        (
+            entry.name,
+            gigabytes(entry.bytes),
+            states.get(entry.state, f"incomplete: {entry.present} of {entry.count} files"),
+            ", ".join(revision[:7] for revision in entry.revisions) if entry.repo else "imported",
+            entry.file,
+        )
+        for entry in entries
+    ]
+    if entries:
         console.table(INSTALLED_TITLES, rows, right=("SIZE",))
-    console.document({"models": [installed_document(entry) for entry in found]})
-    if found:
         console.note("verified: has the hash that the Hub publishes, and not changed since · hash again: hermes verify")
     else:
         console.note("nothing is here yet; fetch a model: hermes pull · the demo is always here: hermes chat demo")
+    console.document({"models": [_installed_document(entry) for entry in entries]})
 
 
-def _state(model: InstalledModel) -> str:
-    return STATES[model.state] or f"incomplete: {model.present} of {model.count} files"
-
-
-def _revisions(model: InstalledModel) -> str:
-    return ", ".join(revision[:7] for revision in model.revisions) if model.repo else "imported"
-
-
-def installed_document(entry: InstalledModel) -> dict[str, Any]:
+def _installed_document(entry: InstalledModel) -> dict[str, Any]:
     """Return an installed model for `--json`; keys are documented in docs/library.md."""
     return {
         "name": entry.name,
@@ -107,69 +127,24 @@ def installed_document(entry: InstalledModel) -> dict[str, Any]:
     }
 
 
-def _show_models(models: list[CatalogModel], demo: DemoModel | None, console: Console) -> None:
-    rows = [_model_row(model) for model in models]
-    if demo:
-        context = f"{demo.trained_context:,}"
-        rows.append(("demo", billions(demo.parameters), context, "yes", "yes", gigabytes(demo.bytes), HERE))
-    console.table(MODEL_TITLES, rows, right=("PARAMETERS", "CONTEXT"))
-    console.document({"models": [model_summary(model) for model in models]})
-    console.note("all about one: hermes show NAME · every file: hermes list --all")
-
-
-def _show_variants(found: list[Variant], console: Console) -> None:
-    catalogue = load_catalogue()
-    rows = [_variant_row(variant, catalogue) for variant in found]
-    console.table(VARIANT_TITLES, rows, right=("SIZE", "BITS/WEIGHT", "LOSS"))
-    console.document({"variants": [variant_document(variant, catalogue) for variant in found]})
-    console.note("loss: KL divergence from F16 in nats, measured on Llama 3 8B; less for larger models")
-
-
-def _of_generation(catalogue: Catalogue, wanted: str | None) -> list[CatalogModel]:
-    """Return the models of a generation, given its name or the rest of it without `Hermes`."""
-    if wanted is None:
-        return list(catalogue.models)
-    names = dict.fromkeys(model.generation for model in catalogue.models)
-    matching = [
-        name
-        for name in names
-        if normalize_name(wanted) in {normalize_name(name), normalize_name(name.removeprefix("Hermes"))}
-    ]
-    if not matching:
-        raise UsageError(f"there is no generation {wanted}.", hint=f"choose one of: {', '.join(names)}")
-    return [model for model in catalogue.models if model.generation in matching]
-
-
 def _model_row(model: CatalogModel) -> tuple[str, ...]:
-    sizes = [variant.bytes for variant in variants(model) if variant.bytes]
-    if not sizes:
-        files = "none known"
-    elif min(sizes) == max(sizes):
-        files = gigabytes(sizes[0])
-    else:
-        files = f"{gigabytes(min(sizes))} to {gigabytes(max(sizes))}"
+    sizes = sorted(variant.bytes for variant in variants(model) if variant.bytes)
+    files = " to ".join(dict.fromkeys(gigabytes(size) for size in (*sizes[:1], *sizes[-1:])))
     return (
         model.short,
         billions(model.parameters),
         f"{model.context.usable:,}",
         "yes" if model.tools else "",
         "yes" if model.reasoning else "",
-        files,
+        files or "none known",
         HERE if installed_quantizations(model) else "",
     )
 
 
-def _variant_row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:
-    bits = variant.bits_per_weight
-    loss = variant.loss(catalogue)
-    return (
-        variant.name,
-        gigabytes(variant.bytes),
-        f"{bits:.2f}" if bits else "",
-        "" if loss is None else f"{loss:.4f}",
-        HERE if installed(variant) else "",
-        variant.repository.repo,
-    )
+def measures(variant: Variant, catalogue: Catalogue) -> tuple[str, str, str]:
+    """Return the cells BITS/WEIGHT, LOSS and HERE of a variant."""
+    bits, loss = variant.bits_per_weight, variant.loss(catalogue)
+    return f"{bits:.2f}" if bits else "", "" if loss is None else f"{loss:.4f}", HERE if installed(variant) else ""
 
 
 def model_summary(model: CatalogModel) -> dict[str, Any]:

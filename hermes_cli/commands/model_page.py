@@ -5,12 +5,12 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.load import as_plain
+import msgspec
+
 from hermes_cli.catalog.models import RecommendedSampling
-from hermes_cli.catalog.variants import Variant, matching_variants, preferred_variants
-from hermes_cli.commands.list import HERE, model_summary, variant_document
+from hermes_cli.catalog.variants import matching_variants, preferred_variants
+from hermes_cli.commands.list import measures, model_summary, variant_document
 from hermes_cli.prompting.messages import Message
-from hermes_cli.store.library import installed
 from hermes_cli.units import billions, gigabytes
 
 if TYPE_CHECKING:
@@ -31,25 +31,41 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> 
     named = matching_variants(model, quantization=wanted.quantization, repository=wanted.repository)
     offered = named if wanted.repository or wanted.quantization else preferred_variants(model)
     console.text(f"{model.name}\n\n")
-    facts = list(_facts(model))
-    width = max(len(label) for label, _, _ in facts)
-    for label, text, keys in facts:
-        cited = f"  [{', '.join(keys)}]" if keys else ""
-        console.text(f"  {label:{width}}  {text}{cited}\n")
+    console.facts([(label, text + _cited(model, key)) for label, text, key in _facts(model)], indent="  ")
     console.text("\nFiles\n")
     if offered:
         titles = ("  NAME", "SIZE", "FROM", "BITS/WEIGHT", "LOSS", "HERE", "REPOSITORY")
-        console.table(titles, [_row(variant, catalogue) for variant in offered], right=NUMBERS)
+        rows = [
+            (
+                f"  {variant.quantization}",
+                gigabytes(variant.bytes),
+                variant.size_source,
+                *measures(variant, catalogue),
+                variant.repository.repo + (" (name inferred)" if variant.entry.inferred else ""),
+            )
+            for variant in offered
+        ]
+        console.table(titles, rows, right=NUMBERS)
     else:
         console.text(f"  none known{': ' + model.gguf_note if model.gguf_note else ''}\n")
     if model.gguf:
-        _show_repositories(model, console)
+        console.text("\nRepositories, in order of preference\n")
+    for repository in model.gguf:
+        quantizations = ", ".join(repository.quantizations) or "no files known"
+        remarks = (repository.by, "imatrix" * repository.imatrix, repository.note)
+        console.text(f"  {'; '.join([f'{repository.repo}: {quantizations}', *filter(None, remarks)])}\n")
     _show_prompt(model, console)
-    _show_legend(model, catalogue, console)
+    console.text("\nSources\n")
+    cited = dict.fromkeys(key for keys in model.sources.values() for key in keys)
+    console.facts([(key, catalogue.sources[key]) for key in cited], indent="  ")
+    console.note(
+        "size: stated exactly by a source, rounded in a listing, or computed by llama.cpp's rules · "
+        "loss: KL divergence from F16 in nats, on Llama 3 8B"
+    )
     console.document(
         {
             **model_summary(model),
-            "facts": as_plain(model),
+            "facts": msgspec.to_builtins(model),
             "variants": [variant_document(variant, catalogue) for variant in offered],
             "template": _template(model),
             "prompt_example": _example(model),
@@ -57,45 +73,50 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> 
     )
 
 
-def _facts(model: CatalogModel) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Yield label, text and source keys of every fact."""
+def _cited(model: CatalogModel, key: str) -> str:
+    keys = model.sources.get(key)
+    return f"  [{', '.join(keys)}]" if keys else ""
 
-    def fact(label: str, text: str, key: str) -> tuple[str, str, tuple[str, ...]]:
-        return label, text, model.sources.get(key, ())
 
-    def noted(text: str, note: str) -> str:
-        return f"{text} ({note})" if note else text
+def _noted(text: str, note: str) -> str:
+    return f"{text} ({note})" if note else text
 
-    yield fact("names", ", ".join(dict.fromkeys((model.short, model.id, *model.ollama))), "ollama")
-    yield fact("generation", f"{model.generation}, released {noted(model.released, model.released_note)}", "released")
-    yield fact("base model", model.base_model, "base_model")
-    yield fact("licence", noted(model.license.id, model.license.note), "license")
-    yield fact("parameters", f"{billions(model.parameters)} ({model.parameters:,})", "parameters")
-    yield fact("architecture", _architecture(model), "architecture")
-    yield fact("context", _context(model), "context")
-    yield fact("tool calls", "yes" if model.tools else "not trained for them", "tools")
-    yield fact("JSON mode", "yes" if model.json_mode else "not trained for it", "json_mode")
-    yield fact("reasoning", _reasoning(model), "reasoning")
-    yield fact("sampling", _sampling(model), "sampling")
+
+def _facts(model: CatalogModel) -> Iterator[tuple[str, str, str]]:
+    """Yield label, text and the key of the catalogue, by which its sources are listed, of every fact."""
+    yield "names", ", ".join(dict.fromkeys((model.short, model.id, *model.ollama))), "ollama"
+    yield "generation", f"{model.generation}, released {_noted(model.released, model.released_note)}", "released"
+    yield "base model", model.base_model, "base_model"
+    yield "licence", _noted(model.license.id, model.license.note), "license"
+    yield "parameters", f"{billions(model.parameters)} ({model.parameters:,})", "parameters"
+    yield "architecture", _architecture(model), "architecture"
+    yield "context", _context(model), "context"
+    yield "tool calls", "yes" if model.tools else "not trained for them", "tools"
+    yield "JSON mode", "yes" if model.json_mode else "not trained for it", "json_mode"
+    yield "reasoning", _reasoning(model), "reasoning"
+    yield "sampling", _sampling(model), "sampling"
     if model.benchmarks:
         scores = ", ".join(f"{name} {score:g}" for name, score in model.benchmarks.items())
-        yield fact("benchmarks", noted(scores, model.benchmarks_note), "benchmarks")
-    yield fact("weights", ", ".join((model.weights.original, *model.weights.fp8, *model.weights.other)), "weights")
+        yield "benchmarks", _noted(scores, model.benchmarks_note), "benchmarks"
+    formats = {name: getattr(model.weights, name) for name in ("fp8", "awq", "nvfp4", "mlx", "other")}
+    named = [f"{', '.join(repos)} ({name.upper()})" for name, repos in formats.items() if repos]
+    yield "weights", ", ".join((model.weights.original, *named)).replace(" (OTHER)", ""), "weights"
     hosted = [f"{name} {value}" for name in ("openrouter", "nous_portal") if (value := getattr(model.cloud, name))]
     if hosted or model.cloud.retired:
         gone = [f"retired: {', '.join(model.cloud.retired)}"] if model.cloud.retired else []
-        yield fact("hosted as", "; ".join(hosted + gone), "cloud")
+        yield "hosted as", "; ".join(hosted + gone), "cloud"
 
 
 def _architecture(model: CatalogModel) -> str:
-    a = model.architecture
-    experts = f", {a.experts_used} of {a.experts} experts" if a.experts else ""
-    unconfirmed = f"; not confirmed: {', '.join(a.unconfirmed)}" if a.unconfirmed else ""
+    arch = model.architecture
+    experts = f", {arch.experts_used} of {arch.experts} experts" if arch.experts else ""
+    unconfirmed = f"; not confirmed: {', '.join(arch.unconfirmed)}" if arch.unconfirmed else ""
     text = (
-        f"{a.kind}, {a.layers} layers of {a.embedding_length:,}, {a.heads} heads and {a.kv_heads} KV heads of "
-        f"{a.head_length}, feed-forward {a.feed_forward_length:,}{experts}, vocabulary {a.vocabulary:,}{unconfirmed}"
+        f"{arch.kind}, {arch.layers} layers of {arch.embedding_length:,}, {arch.heads} heads and "
+        f"{arch.kv_heads} KV heads of {arch.head_length}, feed-forward {arch.feed_forward_length:,}{experts}, "
+        f"vocabulary {arch.vocabulary:,}{unconfirmed}"
     )
-    return f"{text} ({a.note})" if a.note else text
+    return _noted(text, arch.note)
 
 
 def _context(model: CatalogModel) -> str:
@@ -127,41 +148,13 @@ def _sampling(model: CatalogModel) -> str:
         for name in ("temperature", "top_p", "top_k", "repeat_penalty")
         if (value := getattr(model.sampling, name)) is not None
     }
-    text = ", ".join(f"{name} {value:g}" for name, value in values.items())
-    return f"{text} (from example code)" if model.sampling.example else text
-
-
-def _row(variant: Variant, catalogue: Catalogue) -> tuple[str, ...]:
-    bits = variant.bits_per_weight
-    loss = variant.loss(catalogue)
-    inferred = " (name inferred)" if variant.entry.inferred else ""
-    return (
-        f"  {variant.quantization}",
-        gigabytes(variant.bytes),
-        variant.size_source,
-        f"{bits:.2f}" if bits else "",
-        "" if loss is None else f"{loss:.4f}",
-        HERE if installed(variant) else "",
-        variant.repository.repo + inferred,
-    )
-
-
-def _show_repositories(model: CatalogModel, console: Console) -> None:
-    """Print every repository with its quantizations, in order of preference."""
-    console.text("\nRepositories, in order of preference\n")
-    for repository in model.gguf:
-        quantizations = ", ".join(repository.quantizations) or "no files known"
-        extra = "".join(
-            f"; {word}" for word in (repository.by, "imatrix" * repository.imatrix, repository.note) if word
-        )
-        console.text(f"  {repository.repo}: {quantizations}{extra}\n")
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
 def _show_prompt(model: CatalogModel, console: Console) -> None:
     stops = f", stops at {' or '.join(model.prompt.stop)}" if model.prompt.stop else ""
-    note = f" ({model.prompt.note})" if model.prompt.note else ""
-    cited = f"  [{', '.join(keys)}]" if (keys := model.sources.get("prompt")) else ""
-    console.text(f"\nPrompt format: {model.prompt.format}{stops}{note}{cited}\n")
+    described = _noted(f"{model.prompt.format}{stops}", model.prompt.note)
+    console.text(f"\nPrompt format: {described}{_cited(model, 'prompt')}\n")
     console.text(f"Template: {_template(model)}\n")
     if example := _example(model):
         console.text(textwrap.indent(example, "  ").rstrip("\n") + "\n")
@@ -169,31 +162,19 @@ def _show_prompt(model: CatalogModel, console: Console) -> None:
 
 def _template(model: CatalogModel) -> str:
     """Return the chat template that its files get, and why."""
-    from hermes_cli.prompting.choose import policy  # noqa: PLC0415 - Jinja
+    from hermes_cli.prompting.choose import policy
 
     return policy(model)
 
 
 def _example(model: CatalogModel) -> str | None:
     """Return a short conversation in the model's prompt format."""
-    from hermes_cli.prompting.compose import PromptInput  # noqa: PLC0415
-    from hermes_cli.prompting.families import family_of  # noqa: PLC0415 - Jinja
-    from hermes_cli.prompting.render import OurFormat  # noqa: PLC0415
+    from hermes_cli.prompting.compose import PromptInput
+    from hermes_cli.prompting.families import family_of
+    from hermes_cli.prompting.render import OurFormat
 
     family = family_of(model)
     if family is None:
         return None
     bos = BOS.get(model.architecture.tokenizer, "") if family.markup == "llama-3" else ""
     return OurFormat(family, bos).render(PromptInput(EXAMPLE)).plain
-
-
-def _show_legend(model: CatalogModel, catalogue: Catalogue, console: Console) -> None:
-    used = dict.fromkeys(key for keys in model.sources.values() for key in keys)
-    console.text("\nSources\n")
-    width = max(len(key) for key in used)
-    for key in used:
-        console.text(f"  {key:{width}}  {catalogue.sources[key]}\n")
-    console.note(
-        "size: stated exactly by a source, rounded in a listing, or computed by llama.cpp's rules · "
-        "loss: KL divergence from F16 in nats, on Llama 3 8B"
-    )

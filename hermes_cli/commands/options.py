@@ -1,14 +1,25 @@
-"""Options that every command takes, declared once."""
+"""Options that several commands take, declared once: of output, of environment variables, of a simulated machine."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
 
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
+from hermes_cli.planning.memory import KV_TYPES
+from hermes_cli.units import gibibytes
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.memory import KvType
+
+P = ParamSpec("P")
 JsonOption = Annotated[
     bool, typer.Option("--json", envvar="HERMES_LLM_JSON", help="Print one JSON document and nothing else.")
 ]
@@ -21,10 +32,48 @@ NoColorOption = Annotated[
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", envvar="HERMES_LLM_VERBOSE", help="Show llama.cpp's own log.")
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+GpuOption = Annotated[
+    list[str] | None,
+    typer.Option("--gpu", metavar="NAME", help="Plan for another GPU: 'RTX 4090', 2xH100; may be given several times."),
+]
+VramOption = Annotated[
+    str | None, typer.Option("--vram", metavar="SIZE", help="Plan for a GPU with this much memory: 24G, or 24G,24G.")
+]
+RamOption = Annotated[str | None, typer.Option("--ram", metavar="SIZE", help="Plan for this much RAM: 64G.")]
+AppleOption = Annotated[
+    str | None, typer.Option("--apple", metavar="SIZE", help="Plan for Apple silicon: 64G, or 'M4 Max 64G'.")
+]
+CpuOnlyOption = Annotated[bool, typer.Option("--cpu-only", help="Plan without any GPU.")]
+
+
+def setting(variable: str, text: str, *flags: str, **more: Any) -> Any:  # noqa: ANN401 - as Typer's own
+    """Declare an option that an environment variable can give, too."""
+    return typer.Option(*flags, envvar=variable, help=text, **more)
+
+
+def with_console(command: Callable[Concatenate[Console, P], None]) -> Callable[..., None]:
+    """Give a command the options --json, --quiet and --no-color, and the console that they ask for.
+
+    The console is the command's first parameter; Typer sees the three options in its place, after all others.
+    """
+
+    @wraps(command)
+    def run(*arguments: Any, json: bool = False, quiet: bool = False, no_color: bool = False, **options: Any) -> None:  # noqa: ANN401
+        command(console_for(json=json, quiet=quiet, no_color=no_color), *arguments, **options)
+
+    types = get_type_hints(command, localns={"Console": Console}, include_extras=True)
+    own = [parameter.replace(annotation=types[name]) for name, parameter in signature(command).parameters.items()][1:]
+    output = {"json": JsonOption, "quiet": QuietOption, "no_color": NoColorOption}
+    added = [Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=kind) for name, kind in output.items()]
+    parameters = [*(parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own), *added]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__dict__["__signature__"] = Signature(parameters)
+    return run
 
 
 def console_for(*, json: bool, quiet: bool, no_color: bool) -> Console:
-    """The console that these options ask for.
+    """Return the console that these options ask for.
 
     Raises:
         UsageError: --json and --quiet together.
@@ -33,3 +82,43 @@ def console_for(*, json: bool, quiet: bool, no_color: bool) -> Console:
         raise UsageError("--json and --quiet exclude each other.", hint="--json alone is already quiet.")
     voice = Voice.JSON if json else Voice.QUIET if quiet else Voice.HUMAN
     return Console(voice, color=False if no_color else None)
+
+
+def kv_type_named(name: str) -> KvType:
+    """Return the type of the KV cache with a name.
+
+    Raises:
+        UsageError: there is no such type.
+    """
+    kind = next((kind for kind in KV_TYPES if kind == name.lower()), None)
+    if kind is None:
+        raise UsageError(f"there is no KV cache type {name}.", hint=f"choose one of: {', '.join(KV_TYPES)}")
+    return kind
+
+
+def machine_for(
+    gpu: list[str] | None, vram: str | None, ram: str | None, apple: str | None, *, cpu_only: bool
+) -> Machine:
+    """Probe the machine at hand, or simulate the one that the flags describe.
+
+    Raises:
+        UsageError: nonsense sizes, unknown GPUs, or flags that exclude each other.
+    """
+    from hermes_cli.hardware.probe import probe
+
+    here = probe()
+    if not gpu and not cpu_only and vram is ram is apple is None:
+        return here
+    from hermes_cli.hardware.simulate import simulate
+
+    return simulate(here, gpu=gpu or [], vram=vram, ram=ram, apple=apple, cpu_only=cpu_only)
+
+
+def one_line(machine: Machine) -> str:
+    """Return the machine in one line."""
+    parts = []
+    for device in machine.devices:
+        unusable = "" if device.usable else ", not used: hermes hardware says why"
+        parts.append(f"{device.name} ({gibibytes(device.free)} of {gibibytes(device.total)} free{unusable})")
+    parts.append(f"{gibibytes(machine.ram_available)} of {gibibytes(machine.ram_total)} RAM free")
+    return ("simulated: " if machine.simulated else "") + ", ".join([*parts, f"{machine.cores} cores"])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from hermes_cli import paths
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.options import with_console
+from hermes_cli.console import Console, Voice
 
 
-def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoColorOption = False) -> None:
+@with_console
+def command(console: Console) -> None:
     """Show the folders of hermes and the variables that move them.
 
     Folders are made when first needed. Models are in the Hugging Face Hub's own cache, shared with other tools.
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
     folders = {
         "models": (paths.models_dir(), "HF_HUB_CACHE or HF_HOME"),
         "data": (paths.data_dir(), "HERMES_LLM_DATA_DIR"),
@@ -22,5 +23,6 @@ def command(json: JsonOption = False, quiet: QuietOption = False, no_color: NoCo
     }
     width = max(len(str(path)) for path, _ in folders.values())
     for name, (path, variable) in folders.items():
+        quiet = console.voice is Voice.QUIET
         console.text(f"{path}\n" if quiet else f"{name:8}{path!s:{width}}  {variable}\n")
     console.document({name: str(path) for name, (path, _) in folders.items()})

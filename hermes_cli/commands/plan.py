@@ -10,16 +10,17 @@ import typer
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants
-from hermes_cli.commands.machine import (
+from hermes_cli.commands.options import (
     AppleOption,
     CpuOnlyOption,
     GpuOption,
     RamOption,
     VramOption,
+    kv_type_named,
     machine_for,
     one_line,
+    with_console,
 )
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings
 from hermes_cli.planning.placement import place
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 PARTS = ("weights", "kv_cache", "compute", "output", "overhead", "total")
 
 
+@with_console
 def command(
+    console: Console,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model of the catalogue, with a quantization or not.")],
     context: Annotated[
         int | None, typer.Option(min=64, help="Context length in tokens. Default: what chat takes, up to 16384.")
@@ -49,9 +52,6 @@ def command(
     ram: RamOption = None,
     apple: AppleOption = None,
     cpu_only: CpuOnlyOption = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
 ) -> None:
     """Show the memory that a model takes, part by part, and where its layers go.
 
@@ -59,7 +59,6 @@ def command(
 
         hermes plan hermes-3:8b:Q4_K_M --context 32768 --gpu "RTX 3060 12GB"
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
     variant = _variant(name)
     settings = _settings(variant, context, kv_type, slots, ubatch, flash_attention=flash_attention, yarn=yarn)
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
@@ -76,11 +75,10 @@ def _variant(name: str) -> Variant:
         raise UsageError(f"{name} is not in the catalogue.", hint="plan one of the models in: hermes list")
     named = matching_variants(wanted.model, quantization=wanted.quantization, repository=wanted.repository)
     preferred = [] if wanted.quantization or wanted.repository else [default_variant(wanted.model)]
-    known = [one for one in (*preferred, *named) if one and one.computed_bytes]
+    known = [variant for variant in (*preferred, *named) if variant and variant.computed_bytes]
     if not known:
-        raise NotFoundError(
-            f"no file of {name} is known whose memory can be computed.", hint=f"see what there is: hermes show {name}"
-        )
+        hint = f"see what there is: hermes show {name}"
+        raise NotFoundError(f"no file of {name} is known whose memory can be computed.", hint=hint)
     return known[0]
 
 
@@ -98,9 +96,7 @@ def _settings(
             f"--context {length:,} is longer than the {longest:,} tokens that {variant.model.short} can handle.",
             hint=f"use --context {longest} or less{further}.",
         )
-    kind = next((one for one in KV_TYPES if one == kv_type.lower()), None)
-    if kind is None:
-        raise UsageError(f"there is no KV cache type {kv_type}.", hint=f"choose one of: {', '.join(KV_TYPES)}")
+    kind = kv_type_named(kv_type)
     if kind not in {"f32", "f16", "bf16"} and not flash_attention:
         raise UsageError(f"--kv-type {kind} needs flash attention.", hint="leave --no-flash-attention out.")
     return ContextSettings(length, slots, ubatch, kind, kind, flash_attention)
@@ -112,9 +108,17 @@ def _show(
     console.text(f"{variant.name} from {variant.repository.repo}\n")
     slots = f", {settings.slots} slots" if settings.slots > 1 else ""
     console.text(f"{settings.context:,} tokens of context in {settings.k_type}{slots}; {one_line(machine)}\n\n")
-    rows = [_row(share, machine) for share in placement.shares if share.part.total]
-    total = placement.total
-    rows.append(("all", "", *(gibibytes(getattr(total, part)) for part in PARTS), ""))
+    rows = [
+        (
+            _device_name(share, machine),
+            f"{share.last - share.first}{' + output' if share.output else ''}",
+            *(gibibytes(getattr(share.part, part)) for part in PARTS),
+            gibibytes(share.room),
+        )
+        for share in placement.shares
+        if share.part.total
+    ]
+    rows.append(("all", "", *(gibibytes(getattr(placement.total, part)) for part in PARTS), ""))
     titles = ("ON", "LAYERS", "WEIGHTS", "KV CACHE", "COMPUTE", "OUTPUT", "OVERHEAD", "TOTAL", "ROOM")
     console.table(titles, rows, right=titles[1:])
     if placement.fits:
@@ -124,13 +128,7 @@ def _show(
         console.warn(f"it does not fit: {gibibytes(short)} are missing; what would: hermes recommend")
 
 
-def _row(share: DeviceShare, machine: Machine) -> tuple[str, ...]:
-    layers = f"{share.last - share.first}{' + output' if share.output else ''}"
-    sizes = (gibibytes(getattr(share.part, part)) for part in PARTS)
-    return (_place_name(share, machine), layers, *sizes, gibibytes(share.room))
-
-
-def _place_name(share: DeviceShare, machine: Machine) -> str:
+def _device_name(share: DeviceShare, machine: Machine) -> str:
     return "CPU" if share.device is None else machine.usable_devices[share.device].name
 
 
@@ -144,7 +142,7 @@ def _document(variant: Variant, settings: ContextSettings, placement: Placement,
         **{part: getattr(placement.total, part) for part in PARTS},
         "devices": [
             {
-                "name": _place_name(share, machine),
+                "name": _device_name(share, machine),
                 "layers": share.last - share.first,
                 "holds_output": share.output,
                 "room": share.room,

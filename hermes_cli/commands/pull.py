@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import json
 import json as jsonlib
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.commands.asking import agreed
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.options import YesOption, with_console
 from hermes_cli.console import Voice
-from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.errors import HermesError, NotFoundError, UsageError
+from hermes_cli.store.progress import Phase
 from hermes_cli.units import gigabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from hermes_cli.catalog.models import Catalogue
     from hermes_cli.commands.pull_target import PullTarget
     from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
+    from hermes_cli.models.resolve import ModelRequest
+    from hermes_cli.planning.recommend import Recommendation, RecommendOptions
     from hermes_cli.store.download import FileState, SpaceNeeded
     from hermes_cli.store.hub import RemoteFile
+    from hermes_cli.store.progress import DownloadProgress
 
 TITLES = ("FILE", "SIZE", "HERE", "FROM")
 
 
+@with_console
 def command(
+    console: Console,
     names: Annotated[
         list[str] | None,
         typer.Argument(
@@ -39,10 +53,7 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the files that would be fetched.")] = False,
     verify: Annotated[bool, typer.Option(help="Check the SHA-256 of every file.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Try even if the disk seems to be too small.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
+    yes: YesOption = False,
 ) -> None:
     """Fetch models, into the cache that all tools of Hugging Face share.
 
@@ -55,13 +66,11 @@ def command(
 
         hermes pull somebody/Some-GGUF --quant Q5_K_M
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
-
-    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.catalog.names import ModelNames  # noqa: PLC0415
-    from hermes_cli.commands.pull_target import pull_target, recommended_target  # noqa: PLC0415
-    from hermes_cli.hardware.probe import probe  # noqa: PLC0415
-    from hermes_cli.store.download import fetch, file_states, resolve, space_needed  # noqa: PLC0415 - the HTTP stack
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.catalog.names import ModelNames
+    from hermes_cli.commands.pull_target import pull_target, recommended_target
+    from hermes_cli.hardware.probe import probe
+    from hermes_cli.store.download import fetch, file_states, resolve, space_needed
 
     catalogue, machine = load_catalogue(), probe()
     if names:
@@ -89,7 +98,7 @@ def command(
         space.check()
     if not names and not yes and space.needed:
         _confirm(space, console)
-    from hermes_cli.commands.pull_view import show_progress  # noqa: PLC0415
+    from hermes_cli.commands.pull import show_progress
 
     with show_progress(states, console) as on_progress:
         paths = fetch(files, on_progress, verify=verify, force=force)
@@ -124,8 +133,8 @@ def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None]
     """Write before the download whether the model can be loaded on this machine."""
     if target.variant is None or not target.variant.computed_bytes:
         return
-    from hermes_cli.commands.pull_target import fit_for_chat  # noqa: PLC0415
-    from hermes_cli.units import gibibytes  # noqa: PLC0415
+    from hermes_cli.commands.pull_target import fit_for_chat
+    from hermes_cli.units import gibibytes
 
     settings, placement = fit_for_chat(target.variant, machine)
     if placement.fits:
@@ -147,7 +156,7 @@ def _confirm(space: SpaceNeeded, console: Console) -> None:
         HermesError: the answer was no.
     """
     wanted = gigabytes(space.needed)
-    answer = agreed(f"Fetch {wanted}? [Y/n] ", console, usually=True)
+    answer = console.confirm(f"Fetch {wanted}?", default=True)
     if answer is None:
         raise UsageError(f"{wanted} would be fetched, and nobody can be asked.", hint="say it is meant: --yes")
     if not answer:
@@ -177,3 +186,144 @@ def _write_document(
     }
     console.out.write(jsonlib.dumps(document) + "\n")
     console.out.flush()
+
+
+LINE_INTERVAL = 10.0  # seconds between two lines of the same file where there is no terminal
+PHASE_TEXTS = {
+    Phase.HASHING: "hashing the bytes that are here",
+    Phase.SKIPPING: "the server sends bytes again that are here",
+    Phase.VERIFYING: "checking the hash",
+    Phase.REPAIRING: "the hash is wrong: fetching again",
+    Phase.WAITING: "another process fetches it; waiting",
+    Phase.RESUMING: "going on",
+    Phase.DOWNLOADING: "",
+    Phase.DONE: "done",
+}
+
+
+@contextmanager
+def show_progress(states: list[FileState], console: Console) -> Iterator[Callable[[DownloadProgress], None]]:
+    """Yield the callback that shows the events of the download of these files."""
+    if console.voice is Voice.JSON:
+        yield lambda event: _write(console, event)
+    elif console.voice is Voice.QUIET:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with console.transfer() as bars:
+            yield _Bars(bars, states).show
+    else:
+        yield _Lines(console).show
+
+
+def _write(console: Console, event: DownloadProgress) -> None:
+    line = json.dumps({"event": "progress", **asdict(event), "phase": event.phase.value})
+    console.out.write(f"{line}\n")
+    console.out.flush()
+
+
+class _Bars:
+    """One bar for each file, and one for all if there are several."""
+
+    def __init__(self, bars: Bars, states: list[FileState]) -> None:
+        self._bars = bars
+        self._here = {state.file: state.here for state in states}
+        self._tasks = {state.file: self._add(state.file, state.size, state.here) for state in states}
+        self._total: TaskID | None = None
+        if len(states) > 1:
+            self._total = self._add("all", sum(state.size for state in states), sum(self._here.values()))
+
+    def _add(self, label: str, size: int, here: int) -> TaskID:
+        name = label.rpartition("/")[2]
+        return self._bars.add_task(name, total=size, completed=here, said="")
+
+    def show(self, event: DownloadProgress) -> None:
+        text = _phase_text(event)
+        if event.phase in {Phase.HASHING, Phase.REPAIRING}:
+            text = f"{text} {event.done * 100 // max(event.size, 1)} %"
+        else:
+            self._here[event.file] = event.done
+            self._bars.update(self._tasks[event.file], completed=event.done)
+            if self._total is not None:
+                self._bars.update(self._total, completed=sum(self._here.values()))
+        self._bars.update(self._tasks[event.file], said=text)
+
+
+class _Lines:
+    """A line for each new phase of a file, and every ten seconds within one."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: tuple[str, Phase] | None = None
+        self._when = 0.0
+
+    def show(self, event: DownloadProgress) -> None:
+        now = time.monotonic()
+        if (
+            (event.file, event.phase) == self._last
+            and now - self._when < LINE_INTERVAL
+            and event.phase is not Phase.RETRYING
+        ):
+            return
+        self._last, self._when = (event.file, event.phase), now
+        text = _phase_text(event)
+        amount = f"{gigabytes(event.done)} of {gigabytes(event.size)}"
+        self._console.note(f"{event.file}: {amount}{f', {text}' if text else ''}")
+
+
+def _phase_text(event: DownloadProgress) -> str:
+    if event.phase is Phase.RETRYING:
+        return f"{event.reason}; again in {event.wait:.0f} s"
+    return PHASE_TEXTS[event.phase]
+
+
+def default_model(
+    command: str,
+    settings: ModelRequest,
+    options: RecommendOptions,
+    catalogue: Catalogue,
+    machine: Machine,
+    console: Console,
+) -> ModelRequest:
+    """Return the settings with the best model that is installed; else with the best there is, once it is fetched.
+
+    Args:
+        command: that is to run it, for hints.
+        settings: of its loading.
+        options: the purpose of the model.
+        catalogue: all models.
+        machine: where the model is to run, with the memory that is free now.
+        console: asks and tells.
+
+    Raises:
+        NotFoundError: none is installed, and nobody can be asked.
+        HermesError: the answer was no.
+    """
+    from hermes_cli.models.resolve import recommended
+
+    hint = f"try the one that ships with hermes: hermes {command} demo"
+    fetched = False
+
+    def fetch(best: Recommendation | None) -> None:
+        nonlocal fetched
+        if best is None:
+            raise NotFoundError("no model was named, and no Hermes model fits this machine.", hint=hint)
+        _fetch(best, hint, console)
+        fetched = True
+
+    request = recommended(settings, options, catalogue, machine, fetch)
+    if not fetched:
+        console.note(f"{request.name}, the best that is installed (hermes recommend)")
+    return request
+
+
+def _fetch(best: Recommendation, hint: str, console: Console) -> None:
+    name, size = best.variant.name, gigabytes(best.variant.bytes)
+    question = f"No model is here. Fetch {name}, {size}, the best that fits?"
+    answer = console.confirm(question, default=True) if console.voice is Voice.HUMAN else None
+    if answer is None:
+        raise NotFoundError(
+            "no model was named, and no Hermes model that fits is here.", hint=f"hermes pull {name} ({size}). {hint}"
+        )
+    if not answer:
+        raise HermesError("nothing was fetched.", hint=hint)
+    command([name], yes=True)

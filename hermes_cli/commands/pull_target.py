@@ -50,7 +50,7 @@ def recommended_target(catalogue: Catalogue, machine: Machine) -> PullTarget:
     """
     found = recommendations(catalogue, machine, RecommendOptions())
     if not found:
-        from hermes_cli.commands.recommend import nothing_fits  # noqa: PLC0415 - the whole command, only to fail
+        from hermes_cli.commands.recommend import nothing_fits
 
         raise nothing_fits(catalogue, machine, RecommendOptions())
     return _of_variant(found[0].variant, None)
@@ -129,7 +129,7 @@ def _of_variant(variant: Variant, revision: str | None) -> PullTarget:
 
 
 def _of_hub(name: HubReference, quant: str | None, revision: str | None, names: frozenset[str]) -> PullTarget:
-    from hermes_cli.store.hub import list_files  # noqa: PLC0415 - the HTTP stack
+    from hermes_cli.store.hub import list_files
 
     listed = [file.path for file in list_files(name.repo, revision) if file.path.lower().endswith(".gguf")]
     if name.file:

@@ -6,20 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.commands.asking import agreed_to_remove
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
-from hermes_cli.errors import UsageError
-from hermes_cli.units import gigabytes
+from hermes_cli.commands.options import YesOption, with_console
+from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.units import counted, gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hermes_cli.catalog.models import Catalogue
     from hermes_cli.console import Console
     from hermes_cli.store.inventory import InstalledModel
     from hermes_cli.store.removal import Removal
 
 
+@with_console
 def command(
+    console: Console,
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="[NAME]...", help="As `hermes list --installed` shows them.", show_default=False),
@@ -27,29 +29,25 @@ def command(
     partial: Annotated[
         bool, typer.Option("--partial", help="Remove unfinished downloads instead, of everything or of these models.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
+    yes: YesOption = False,
 ) -> None:
     """Remove models from this machine.
 
     Says first what would be removed and what the disk gets back. Files that another revision, another repository or
     another program uses stay; of imported files only the link goes, never the original.
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
     if not names and not partial:
         raise UsageError("there is no name.", hint="see what is here: hermes list --installed")
 
-    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.store.inventory import inventory  # noqa: PLC0415
-    from hermes_cli.store.library import select_one  # noqa: PLC0415
-    from hermes_cli.store.removal import plan_removal, remove  # noqa: PLC0415
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.store.inventory import inventory
+    from hermes_cli.store.library import select_one
+    from hermes_cli.store.removal import plan_removal, remove
 
     catalogue = load_catalogue()
+    models: list[InstalledModel] = []
     if partial:
-        models: list[InstalledModel] = []
-        removal = _plan_partial(names or [])
+        removal = _plan_partial(names or [], catalogue)
     else:
         installed = inventory(catalogue)
         selected = [model for name in names or [] for model in select_one(name, catalogue, installed)]
@@ -59,7 +57,7 @@ def command(
     if not (removal.names or removal.partials):
         console.note("there is nothing to remove")
     elif not yes:
-        _confirm(removal, console)
+        confirm_removal(counted(len(removal.names) + len(removal.partials), "file"), console)
     freed = remove(removal)
     console.note(f"removed; {gigabytes(freed)} freed")
     console.document(
@@ -71,20 +69,15 @@ def command(
     )
 
 
-def _plan_partial(names: Sequence[str]) -> Removal:
-    """Plan the removal of the unfinished downloads of the named repositories or models, or of all.
-
-    Raises:
-        NotFoundError, UsageError: a name stands for nothing on the Hub.
-    """
-    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - as above
-    from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames  # noqa: PLC0415
-    from hermes_cli.store.layout import repositories  # noqa: PLC0415
-    from hermes_cli.store.removal import plan_partial_removal  # noqa: PLC0415
+def _plan_partial(names: Sequence[str], catalogue: Catalogue) -> Removal:
+    """Plan the removal of the unfinished downloads of the named repositories or models, or of all."""
+    from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
+    from hermes_cli.store.layout import repositories
+    from hermes_cli.store.removal import plan_partial_removal
 
     repos: list[str] = []
     for name in names:
-        reference = ModelNames(load_catalogue()).parse(name)
+        reference = ModelNames(catalogue).parse(name)
         if isinstance(reference, HubReference):
             repos.append(reference.repo)
         elif isinstance(reference, CatalogueReference):
@@ -108,6 +101,15 @@ def _show_plan(models: Sequence[InstalledModel], removal: Removal, console: Cons
         console.note(f"this frees {gigabytes(removal.frees)}", style="bold")
 
 
-def _confirm(removal: Removal, console: Console) -> None:
-    count = len(removal.names) + len(removal.partials)
-    agreed_to_remove(f"{count} {'file' if count == 1 else 'files'}", console)
+def confirm_removal(what: str, console: Console) -> None:
+    """Go on only if the user says yes.
+
+    Raises:
+        UsageError: nobody can be asked.
+        HermesError: the answer was no.
+    """
+    answer = console.confirm(f"Remove {what}?")
+    if answer is None:
+        raise UsageError(f"{what} would be removed, and nobody can be asked.", hint="say it is meant: --yes")
+    if not answer:
+        raise HermesError("nothing was removed.", hint="to remove it, answer y, or say --yes.")

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, VerboseOption, console_for
+from hermes_cli.commands.options import VerboseOption, with_console
 from hermes_cli.errors import ExitCode
 from hermes_cli.planning.memory import KV_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hermes_cli.server.config import Given
+    from hermes_cli.console import Console
+    from hermes_cli.server.settings import Given
 
 # What only this command knows; everything else that is typed is a setting.
 _OWN = {"config", "print_config", "json", "quiet", "no_color", "verbose"}
@@ -22,7 +23,9 @@ _OWN = {"config", "print_config", "json", "quiet", "no_color", "verbose"}
 _SETTINGS = {"names": "models", "api_key": "api_keys", "allowed_host": "allowed_hosts"}
 
 
+@with_console
 def command(
+    console: Console,
     call: typer.Context,
     names: Annotated[
         list[str] | None,
@@ -178,9 +181,6 @@ def command(
         bool | None,
         typer.Option("--force", help="Load it even if there is too little memory.", envvar="HERMES_LLM_FORCE"),
     ] = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Serve models: the APIs of OpenAI, Anthropic and llama.cpp's server, on this machine alone unless told otherwise.
@@ -191,11 +191,9 @@ def command(
 
     hermes serve hermes-4:14b hermes-3:3b --host 0.0.0.0 --api-key-file keys.txt
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
+    from pathlib import Path
 
-    from pathlib import Path  # noqa: PLC0415 - with the rest
-
-    from hermes_cli.server.config import as_yaml, document, read_file, resolve  # noqa: PLC0415 - msgspec and YAML
+    from hermes_cli.server.settings import as_yaml, document, read_file, resolve
 
     resolved = resolve(_typed(call), read_file(Path(config).expanduser() if config else None))
     if print_config:
@@ -203,7 +201,7 @@ def command(
         console.document(document(resolved))
         return
 
-    from hermes_cli.commands.serving import serve_models  # noqa: PLC0415 - the HTTP stack
+    from hermes_cli.commands.serving import serve_models
 
     if not serve_models(resolved.settings, console, verbose=verbose):
         raise typer.Exit(ExitCode.INTERRUPTED)
@@ -211,7 +209,7 @@ def command(
 
 def _typed(call: typer.Context) -> Mapping[str, Given]:
     """Return the settings from flags and the environment."""
-    from hermes_cli.server.config import Given  # noqa: PLC0415 - as above
+    from hermes_cli.server.settings import Given
 
     given = {}
     for parameter in call.command.params:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hermes_cli.catalog.load import load_catalogue
-from hermes_cli.commands.default_model import default_model
+from hermes_cli.commands.pull import default_model
 from hermes_cli.console import Voice
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.planned import memory_fault

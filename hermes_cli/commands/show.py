@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
-from hermes_cli.catalog.variants import normalize_name, quantization_in_file_name
-from hermes_cli.commands import file_page, model_page
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
-from hermes_cli.errors import NotFoundError
+from hermes_cli.catalog.variants import quantization_in_file_name, with_quantization
+from hermes_cli.commands import model_page
+from hermes_cli.commands.options import with_console
+from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.store.library import find
+from hermes_cli.units import billions, gigabytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hermes_cli.catalog.load import HubFile
     from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.catalog.overlay import HubFile
     from hermes_cli.console import Console
+    from hermes_cli.gguf.header import GGUFHeader
+
+TEMPLATE_KEY = "tokenizer.chat_template"
+DIMENSIONS = {
+    "layers": "block_count",
+    "embedding": "embedding_length",
+    "heads": "attention.head_count",
+    "KV heads": "attention.head_count_kv",
+    "feed-forward": "feed_forward_length",
+    "experts": "expert_count",
+}
 
 
+@with_console
 def command(
+    console: Console,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model, a file.gguf, or owner/repository on the Hub.")],
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
 ) -> None:
     """Show everything about one model, a file or a repository.
 
     Of a repository that is not in the catalogue only the list of files and the header of one are fetched, a few MB.
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
     catalogue = load_catalogue()
     reference = ModelNames(catalogue).parse(name)
     if isinstance(reference, CatalogueReference):
@@ -41,57 +55,132 @@ def command(
     else:
         file = find(reference, catalogue)
         header = read_header(file.path, ("tokenizer.ggml.tokens",))  # by which a template of another model is noticed
-        file_page.show(file.name, header, console)
-        console.document({"name": file.name, "path": str(file.path), **file_page.document(header)})
+        _show_header(file.name, header, console)
+        console.document({"name": file.name, "path": str(file.path), **_document(header)})
 
 
 def _show_repository(wanted: HubReference, catalogue: Catalogue, console: Console) -> None:
     """Show the files of a repository that is not in the catalogue, and the header of one of them."""
+    names = frozenset(catalogue.quantizations)
     with console.working(f"asking the Hub about {wanted.repo}"):
-        from hermes_cli.store import hub  # noqa: PLC0415 - huggingface_hub
+        from hermes_cli.store import hub
 
         listing = hub.list_gguf_files(wanted.repo)
-        names = frozenset(catalogue.quantizations)
-        file = _choose_file(wanted, list(listing.files), names)
-        header, fetched = hub.read_remote_header(wanted.repo, file, listing.revision)
-    file_page.show(f"{wanted.repo}/{file.path}", header, console)
-    file_page.show_files(listing, names, console)
+        shown = _choose_file(wanted, {file.path: file for file in listing.files}, names)
+        header, fetched = hub.read_remote_header(wanted.repo, shown, listing.revision)
+    _show_header(f"{wanted.repo}/{shown.path}", header, console)
+    console.text(f"\nFiles at revision {listing.revision}\n")
+    files = [(file, quantization_in_file_name(file.path, names)) for file in listing.files]
+    rows = [(f"  {file.path}", gigabytes(file.bytes), quantization or "") for file, quantization in files]
+    console.table(("  FILE", "SIZE", "QUANTIZATION"), rows, right=("SIZE",))
     console.note(f"read {fetched:,} bytes of its header; nothing else was fetched")
-    document: dict[str, Any] = {
-        "name": wanted.repo,
-        "revision": listing.revision,
-        "files": [
-            {
-                "path": file.path,
-                "bytes": file.bytes,
-                "sha256": file.sha256,
-                "quantization": quantization_in_file_name(file.path.rpartition("/")[2], names),
-            }
-            for file in listing.files
-        ],
-        "file": file.path,
-        **file_page.document(header),
-    }
-    console.document(document)
+    console.document(
+        {
+            "name": wanted.repo,
+            "revision": listing.revision,
+            "files": [
+                {"path": file.path, "bytes": file.bytes, "sha256": file.sha256, "quantization": quantization}
+                for file, quantization in files
+            ],
+            "file": shown.path,
+            **_document(header),
+        }
+    )
 
 
-def _choose_file(wanted: HubReference, files: list[HubFile], names: frozenset[str]) -> HubFile:
+def _choose_file(wanted: HubReference, files: dict[str, HubFile], names: frozenset[str]) -> HubFile:
     """Return the file whose header is shown: the named one, or Q4_K_M, or the first."""
     if not files:
         raise NotFoundError(f"{wanted.repo} has no GGUF files.", hint="look for a repository whose name ends in -GGUF.")
     if wanted.file:
-        matching = [file for file in files if file.path == wanted.file]
+        matching = [path for path in files if path == wanted.file]
     else:
-        typed = normalize_name(wanted.quantization or "")
-        matching = [
-            file
-            for file in files
-            if normalize_name(quantization_in_file_name(file.path.rpartition("/")[2], names) or "") == typed
-        ]
-    if matching:
-        return matching[0]
-    if wanted.file or wanted.quantization:
-        known = ", ".join(file.path for file in files[:8])
+        matching = with_quantization(files, wanted.quantization or "Q4_K_M", names)
+    if not matching and (wanted.file or wanted.quantization):
+        known = ", ".join(list(files)[:8])
         raise NotFoundError(f"{wanted.repo} has no {wanted.file or wanted.quantization}.", hint=f"it has: {known}")
-    usual = (file for file in files if quantization_in_file_name(file.path.rpartition("/")[2], names) == "Q4_K_M")
-    return next(usual, files[0])
+    return files[next(iter(matching or files))]
+
+
+def _show_header(name: str, header: GGUFHeader, console: Console) -> None:
+    console.text(f"{name}\n\n")
+    console.facts(list(_facts(header, name)), indent="  ")
+
+
+def _document(header: GGUFHeader) -> dict[str, Any]:
+    """Return the header for `--json`; keys are documented in docs/catalogue.md."""
+    return {
+        "architecture": header.text("general.architecture"),
+        "title": header.text("general.name"),
+        "quantization": header.file_type,
+        "file_bytes": header.file_size,
+        "parameters": _parameters(header),
+        "bits_per_weight": _bits(header),
+        "context_length": header.number("context_length"),
+        "layers": header.number("block_count"),
+        "license": header.text("general.license"),
+        "chat_templates": list(_templates(header)),
+        "shard": [header.split.number, header.split.count] if header.split else None,
+        "gguf_version": header.version,
+        "tensor_types": _tensor_types(header),
+        "metadata": {key: value for key, value in header.metadata.items() if isinstance(value, (int, float, str))},
+    }
+
+
+def _facts(header: GGUFHeader, name: str) -> Iterator[tuple[str, str]]:
+    bits = f", {_bits(header):.2f} bits per weight" if header.tensors else ""
+    yield "title", header.text("general.name") or "not stated"
+    yield "size", f"{gigabytes(header.file_size)} ({header.file_size:,} bytes){bits}"
+    if header.split:
+        yield "shard", f"{header.split.number} of {header.split.count}; the others hold the rest"
+    yield "format", f"GGUF version {header.version}, {len(header.tensors)} tensors"
+    types = ", ".join(f"{count} {kind}" for kind, count in _tensor_types(header).items())
+    yield "quantization", f"{header.file_type or 'not stated'} ({types})"
+    yield "parameters", f"{billions(_parameters(header))} ({_parameters(header):,})"
+    kind = header.text("general.architecture") or "not stated"
+    stated = [f"{label} {value:,}" for label, key in DIMENSIONS.items() if (value := header.number(f"{kind}.{key}"))]
+    yield "architecture", ", ".join([kind, *stated])
+    context = header.number("context_length")
+    yield "context", f"{context:,} tokens" if context else "not stated"
+    yield "tokenizer", header.text("tokenizer.ggml.model") or "not stated"
+    yield "chat template", _template(header, name)
+    yield "licence", header.text("general.license") or "not stated"
+
+
+def _parameters(header: GGUFHeader) -> int:
+    return sum(math.prod(tensor.shape) for tensor in header.tensors if not tensor.name.startswith("rope_"))
+
+
+def _bits(header: GGUFHeader) -> float:
+    return sum(tensor.size for tensor in header.tensors) * 8 / max(_parameters(header), 1)
+
+
+def _tensor_types(header: GGUFHeader) -> dict[str, int]:
+    return dict(Counter(tensor.type_name for tensor in header.tensors).most_common())
+
+
+def _templates(header: GGUFHeader) -> dict[str, str]:
+    """Return the chat templates of a file by name; the one without a name is the default."""
+    return {
+        key.removeprefix(TEMPLATE_KEY).lstrip(".") or "default": value
+        for key, value in header.metadata.items()
+        if key.startswith(TEMPLATE_KEY) and isinstance(value, str)
+    }
+
+
+def _template(header: GGUFHeader, name: str) -> str:
+    """Return the template that is used for this file, and why."""
+    from hermes_cli.prompting.choose import FileTemplates, choose, identify
+
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    templates = _templates(header)
+    vocabulary = frozenset(tokens) if isinstance(tokens, tuple) else None  # only if the header was read with it
+    if not templates and vocabulary is None:
+        return "none: hermes takes ChatML or Alpaca, by its tokens"
+    carried = FileTemplates(templates, vocabulary.__contains__) if vocabulary else FileTemplates(templates)
+    labels = (header.text("general.name") or "", name.rpartition("/")[2].removesuffix(".gguf"))
+    model = identify(labels, header.number, load_catalogue())
+    try:
+        return choose(carried, model).why
+    except UsageError as error:
+        return error.message

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.commands.asking import agreed, somebody_there
-from hermes_cli.commands.options import JsonOption, NoColorOption, QuietOption, console_for
+from hermes_cli.commands.options import with_console
 from hermes_cli.errors import HermesError, IntegrityError, NetworkError
 
 if TYPE_CHECKING:
@@ -22,26 +21,23 @@ if TYPE_CHECKING:
     from hermes_cli.store.verification import FileCheck
 
 
+@with_console
 def command(
+    console: Console,
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="[NAME]...", help="Default: every model that is here.", show_default=False),
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Fetch damaged and missing files again.")] = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    no_color: NoColorOption = False,
 ) -> None:
     """Hash models again and compare with the hashes that the Hub publishes.
 
     The result is remembered as long as a file does not change. Exit code 6 if a file is damaged and stays so.
     """
-    console = console_for(json=json, quiet=quiet, no_color=no_color)
-
-    from hermes_cli.catalog.load import load_catalogue  # noqa: PLC0415 - arguments are checked first
-    from hermes_cli.store.inventory import inventory, known_files  # noqa: PLC0415
-    from hermes_cli.store.library import select  # noqa: PLC0415
-    from hermes_cli.store.verification import verify  # noqa: PLC0415
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.store.inventory import inventory, known_files
+    from hermes_cli.store.library import select
+    from hermes_cli.store.verification import verify
 
     catalogue = load_catalogue()
     models = inventory(catalogue)
@@ -101,7 +97,7 @@ def _document(check: FileCheck) -> dict[str, object]:
 @contextmanager
 def _progress(models: Sequence[InstalledModel], console: Console) -> Iterator[Callable[[str, int], None]]:
     """Show a bar over all bytes on a terminal; yield the callback that takes a file's name and the bytes hashed."""
-    from hermes_cli.console import Voice  # noqa: PLC0415 - as above
+    from hermes_cli.console import Voice
 
     if console.voice is not Voice.HUMAN or not sys.stderr.isatty():
         yield lambda _name, _count: None
@@ -113,18 +109,18 @@ def _progress(models: Sequence[InstalledModel], console: Console) -> Iterator[Ca
 
 def _wants_repair(wrong: Sequence[FileCheck], console: Console) -> bool:
     """Ask on a terminal whether damaged files shall be fetched again."""
-    from hermes_cli.console import Voice  # noqa: PLC0415 - only when something is wrong
+    from hermes_cli.console import Voice, stdin_is_terminal
 
     fetchable = [check for check in wrong if check.model.repo]
-    if console.voice is not Voice.HUMAN or not fetchable or not somebody_there():
+    if console.voice is not Voice.HUMAN or not fetchable or not stdin_is_terminal():
         return False
     for check in wrong:
         console.warn(f"{check.model.name}: {check.file.repo_path}: {check.note}")
-    return agreed("Fetch damaged files again? [y/N] ", console) is True
+    return console.confirm("Fetch damaged files again?") is True
 
 
 def _repair(wrong: FileCheck, console: Console) -> FileCheck:
-    from hermes_cli.store.verification import repair  # noqa: PLC0415 - as above
+    from hermes_cli.store.verification import repair
 
     try:
         return repair(wrong, lambda repo, revision, path: _refetch(repo, revision, path, console))
@@ -135,11 +131,11 @@ def _repair(wrong: FileCheck, console: Console) -> FileCheck:
 
 def _refetch(repo: str, revision: str, path: str, console: Console) -> None:
     """Fetch one file of a repository again, by its raw parts if the repository has only these."""
-    from hermes_cli.commands.pull_view import show_progress  # noqa: PLC0415 - huggingface_hub, only to fetch something
-    from hermes_cli.console import Console, Voice  # noqa: PLC0415
-    from hermes_cli.store.download import fetch, file_states, resolve  # noqa: PLC0415
-    from hermes_cli.store.hub import list_files  # noqa: PLC0415
-    from hermes_cli.store.layout import joined_name  # noqa: PLC0415
+    from hermes_cli.catalog.variants import joined_name
+    from hermes_cli.commands.pull import show_progress
+    from hermes_cli.console import Console, Voice
+    from hermes_cli.store.download import fetch, file_states, resolve
+    from hermes_cli.store.hub import list_files
 
     names = [file.path for file in list_files(repo, revision) if joined_name(file.path) == path]
     files = resolve(repo, revision, names or [path])
@@ -151,8 +147,8 @@ def _refetch(repo: str, revision: str, path: str, console: Console) -> None:
 
 def _published_hashes(repo: str, revision: str, console: Console) -> dict[str, str]:
     """Return the SHA-256 of a repository's files by path; none if the Hub cannot be asked."""
-    from hermes_cli.errors import NotFoundError  # noqa: PLC0415 - only where the Hub is asked
-    from hermes_cli.store.hub import list_files  # noqa: PLC0415
+    from hermes_cli.errors import NotFoundError
+    from hermes_cli.store.hub import list_files
 
     try:
         return {file.path: file.sha256 for file in list_files(repo, revision) if file.sha256}

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import IntegrityError, InvalidGGUFError
-from hermes_cli.gguf.reader import ArrayInfo, BadHeaderError, BytesSource, FileSource, HeaderReader, Value
-from hermes_cli.gguf.types import TENSOR_TYPES
+from hermes_cli.gguf.reader import BadHeaderError, FileSource, HeaderReader, Value
+from hermes_cli.gguf.types import FILE_TYPES, TENSOR_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -84,36 +84,28 @@ class GGUFHeader:
             return None
         return Split(number + 1, count)
 
+    @property
+    def file_type(self) -> str | None:
+        """Return the mix of tensor types that it states, such as `Q4_K_M`; None if it states none that is known."""
+        number = self.number("general.file_type")
+        return None if number is None else FILE_TYPES.get(number)
+
     def text(self, key: str) -> str | None:
-        """A metadata text, or None if there is none of that name."""
+        """Return a metadata text, None if there is none of that name."""
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None
 
     def number(self, key: str) -> int | None:
-        """A whole number of the architecture (`context_length`) or, with a dot in it, of the file."""
+        """Return a whole number of the architecture (`context_length`) or, with a dot in it, of the file."""
         value = self.metadata.get(key if "." in key else f"{self.text('general.architecture')}.{key}")
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def parse_header(data: bytes, *, file_size: int | None = None, arrays: Collection[str] = ()) -> GGUFHeader:
-    """Parse the header at the start of `data`.
-
-    Args:
-        data: the file, or at least all of its header.
-        file_size: bytes of the whole file, if `data` is only its start.
-        arrays: metadata arrays to build as tuples; the others are only checked and stepped over.
+def read_header(path: Path, arrays: Collection[str] = ()) -> GGUFHeader:
+    """Read and check the header of a file; `arrays` names the metadata arrays to build as tuples.
 
     Raises:
         InvalidGGUFError: not GGUF, damaged, or tensors reach past the end of the file.
-    """
-    return read_source(BytesSource(data, file_size), "it", arrays)
-
-
-def read_header(path: Path, arrays: Collection[str] = ()) -> GGUFHeader:
-    """Read and check the header of a file.
-
-    Raises:
-        InvalidGGUFError: as `parse_header`; the message names the file.
         IntegrityError: the file cannot be read.
     """
     try:
@@ -127,11 +119,7 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> GGUFHeader:
 
 
 def read_source(source: ByteSource, name: str, arrays: Collection[str] = ()) -> GGUFHeader:
-    """Read and check the header of whatever `source` reads; `name` is what messages call it.
-
-    Raises:
-        InvalidGGUFError: as `parse_header`.
-    """
+    """Read and check the header of any source, which messages call `name`; raises as `read_header`."""
     start = source.read(0, 8)
     if start[:4] != MAGIC:
         other = OTHER_FORMATS.get(start[:4])
@@ -150,7 +138,12 @@ def _parse(reader: HeaderReader, arrays: Collection[str]) -> GGUFHeader:
     reader.take(4, "its magic number")
     version = _version(reader)
     tensor_count = _count(reader, "tensors", 24)
-    metadata = _metadata(reader, _count(reader, "metadata entries", 13), arrays)
+    metadata: dict[str, Value] = {}
+    for index in range(_count(reader, "metadata entries", 13)):
+        key = reader.string(f"the name of metadata entry {index}", MAX_KEY)
+        if key in metadata:
+            raise BadHeaderError(f"the metadata entry {key[:100]!r} occurs twice")
+        metadata[key] = reader.value(key, build=key in arrays)
     tensors = tuple(_tensor(reader, index) for index in range(tensor_count))
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or not 1 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
@@ -184,16 +177,6 @@ def _count(reader: HeaderReader, what: str, least_bytes: int) -> int:
     return value
 
 
-def _metadata(reader: HeaderReader, count: int, arrays: Collection[str]) -> dict[str, Value]:
-    metadata: dict[str, Value] = {}
-    for index in range(count):
-        key = reader.string(f"the name of metadata entry {index}", MAX_KEY)
-        if key in metadata:
-            raise BadHeaderError(f"the metadata entry {key[:100]!r} occurs twice")
-        metadata[key] = reader.value(key, build=key in arrays)
-    return metadata
-
-
 def _tensor(reader: HeaderReader, index: int) -> TensorInfo:
     name = reader.string(f"the name of tensor {index}", MAX_NAME)
     dimensions = reader.number("I", f"tensor {name}")
@@ -223,14 +206,3 @@ def _check_tensors(tensors: tuple[TensorInfo, ...], alignment: int, available: i
             raise BadHeaderError(
                 f"it is truncated: tensor {tensor.name} ends {missing:,} bytes past the end of the file"
             )
-
-
-__all__ = [
-    "ArrayInfo",
-    "GGUFHeader",
-    "Split",
-    "TensorInfo",
-    "parse_header",
-    "read_header",
-    "read_source",
-]

@@ -8,26 +8,14 @@ from typing import IO, Protocol
 
 
 class ByteSource(Protocol):
-    """Bytes that can be read at any place. `size` is that of the whole file."""
+    """A file that can be read at any place."""
 
     @property
     def size(self) -> int:
-        """Bytes of the whole file."""
+        """Return the bytes of the whole file."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes from `offset` on: `length` of them, or fewer at the end of the file."""
-
-
-class BytesSource:
-    """Bytes in memory, the whole file or, with `size`, only its start."""
-
-    def __init__(self, data: bytes | bytearray | memoryview, size: int | None = None) -> None:
-        self._data = memoryview(data)
-        self.size = len(self._data) if size is None else size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """As `ByteSource`."""
-        return bytes(self._data[offset : offset + length])
+        """Return `length` bytes from `offset` on, or fewer at the end of the file."""
 
 
 class FileSource:
@@ -38,11 +26,7 @@ class FileSource:
         self.size = file.seek(0, 2)
 
     def read(self, offset: int, length: int) -> bytes:
-        """As `ByteSource`.
-
-        Raises:
-            OSError: the disk cannot be read.
-        """
+        """Return `length` bytes from `offset` on, or fewer at the end of the file."""
         self._file.seek(offset)
         return self._file.read(length)
 
@@ -59,22 +43,14 @@ Scalar = int | float | bool | str
 
 
 @dataclass(frozen=True)
-class ArrayInfo:
-    """A metadata array that was checked and stepped over: `count` entries from byte `offset` of the file on."""
+class SkippedValue:
+    """An array or a long text that was checked and stepped over: `count` entries or bytes, from byte `offset` on."""
 
     count: int
     offset: int
 
 
-@dataclass(frozen=True)
-class LongText:
-    """A text that was stepped over: `length` bytes from byte `offset` of the file on."""
-
-    length: int
-    offset: int
-
-
-Value = Scalar | ArrayInfo | LongText | tuple[Scalar, ...]
+Value = Scalar | SkippedValue | tuple[Scalar, ...]
 
 
 class BadHeaderError(Exception):
@@ -123,14 +99,14 @@ class HeaderReader:
         return value
 
     def count(self, what: str, least_bytes: int) -> int:
-        """A count of things that take at least `least_bytes` each; more than can be left is refused."""
+        """Read a count of things that take at least `least_bytes` each; more than can be left is refused."""
         at, value = self.position, self.number("Q", what)
         if value * least_bytes > self.size - self.position:
             raise BadHeaderError(f"at byte {at:,} it claims {value:,} {what}, more than its {self.size:,} bytes hold")
         return value
 
     def string(self, what: str, longest: int) -> str:
-        """A text of at most `longest` bytes."""
+        """Read a text of at most `longest` bytes."""
         at, length = self.position, self.number("Q", what)
         if length > min(longest, self.size - self.position):
             if length > self.size - self.position:
@@ -139,23 +115,20 @@ class HeaderReader:
         return self._decoded(length, what)
 
     def value(self, what: str, *, build: bool) -> Value:
-        """A metadata value with its type in front; arrays are built only if asked for."""
+        """Read a metadata value with its type in front; arrays are built only if asked for."""
         kind = self.number("I", what)
         if kind == ARRAY:
             return self._array(what, build=build)
         if kind == STRING:
-            return self._text(what)
+            length = self.number("Q", what)
+            if length <= LONGEST_TEXT:
+                return self._decoded(length, what)
+            text = SkippedValue(length, self.position)
+            self.skip(length, what)
+            return text
         if kind not in SCALARS:
             raise BadHeaderError(f"{what}, at byte {self.position:,}, has the unknown type {kind}")
         return self.number(SCALARS[kind], what)
-
-    def _text(self, what: str) -> str | LongText:
-        length = self.number("Q", what)
-        if length <= LONGEST_TEXT:
-            return self._decoded(length, what)
-        info = LongText(length, self.position)
-        self.skip(length, what)
-        return info
 
     def _decoded(self, length: int, what: str) -> str:
         try:
@@ -163,23 +136,23 @@ class HeaderReader:
         except UnicodeDecodeError:
             raise BadHeaderError(f"{what}, at byte {self.position - length:,}, is not UTF-8") from None
 
-    def _array(self, what: str, *, build: bool) -> ArrayInfo | tuple[Scalar, ...]:
+    def _array(self, what: str, *, build: bool) -> SkippedValue | tuple[Scalar, ...]:
         kind = self.number("I", what)
         if kind != STRING and kind not in SCALARS:
             raise BadHeaderError(f"{what}, at byte {self.position:,}, is an array of the unknown type {kind}")
         width = 8 if kind == STRING else struct.calcsize("<" + SCALARS[kind])
-        info = ArrayInfo(self.count(f"entries in {what}", width), self.position)
+        array = SkippedValue(self.count(f"entries in {what}", width), self.position)
         if kind == STRING:
-            self._strings += info.count
+            self._strings += array.count
             if self._strings > MOST_STRINGS:
                 raise BadHeaderError(f"with {what} it claims {self._strings:,} texts, more than any vocabulary has")
         if build:
-            return self._built(kind, info.count, width, what)
+            return self._built(kind, array.count, width, what)
         if kind == STRING:
-            self._skip_strings(info.count, what)
+            self._skip_strings(array.count, what)
         else:
-            self.skip(info.count * width, what)
-        return info
+            self.skip(array.count * width, what)
+        return array
 
     def _built(self, kind: int, count: int, width: int, what: str) -> tuple[Scalar, ...]:
         if count * width > LARGEST_BUILT:

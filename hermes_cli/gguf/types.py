@@ -11,7 +11,7 @@ class TensorType(NamedTuple):
     block_bytes: int
 
     def size(self, elements: int) -> int:
-        """Bytes of `elements` elements, which must be whole blocks."""
+        """Return the bytes of `elements` elements, which must be whole blocks."""
         return elements // self.block_elements * self.block_bytes
 
 
@@ -58,7 +58,7 @@ TYPE_NUMBERS: dict[str, int] = {kind.name.lower(): number for number, kind in TE
 
 
 def type_named(name: str) -> TensorType:
-    """The tensor type of that name, in upper or lower case ("Q4_K", "q4_K").
+    """Return the tensor type of that name, in upper or lower case ("Q4_K", "q4_K").
 
     Raises:
         KeyError: llama.cpp has no such type.

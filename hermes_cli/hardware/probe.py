@@ -1,29 +1,81 @@
 """`probe()`: this machine as a Machine. Takes 15 ms on one without GPUs, and 0.3 s more when RAM is to be measured.
 
-Nothing that a driver does can fail it: what could not be found out becomes one of the machine's notes.
+Nothing that a driver does can fail it: what could not be found out becomes one of the machine's notes. The backends of
+the installed llama-cpp-python are read off its files, because an import takes 0.1 s.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hermes_cli import paths
-from hermes_cli.hardware import amd, apple, backends, bandwidth, intel, nvidia, system
-from hermes_cli.hardware.machine import Device, Machine, Note
+from hermes_cli.hardware import amd, apple, bandwidth, intel, nvidia, system
+from hermes_cli.hardware.machine import SERVED_BY, Backend, Device, Machine, Note
 from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from types import ModuleType
 
-    from hermes_cli.hardware.machine import Backend, Device, Vendor
+    from hermes_cli.hardware.machine import Vendor
     from hermes_cli.hardware.system import SystemMemory
 
 VULKANS_CHOICE = "GGML_VK_VISIBLE_DEVICES"  # indexes among Vulkan's devices
+LARGEST_MEMORY = 1 << 46  # bytes; no device has 64 TiB
+SLOWEST_MEMORY, FASTEST_MEMORY = 1e9, 1e14  # bytes per second; no GPU's memory is slower or faster
+
+
+class Build(NamedTuple):
+    """A build of llama.cpp for a backend: the backend's title, the name of its library, and CMake's flags."""
+
+    title: str
+    library: str
+    flags: str
+
+
+BUILDS: dict[Backend, Build] = {
+    "cuda": Build("CUDA", "cuda", "-DGGML_CUDA=on"),
+    "rocm": Build("ROCm", "hip", "-DGGML_HIP=on"),
+    "metal": Build("Metal", "metal", "-DGGML_METAL=on"),
+    "vulkan": Build("Vulkan", "vulkan", "-DGGML_VULKAN=on"),
+    "sycl": Build("SYCL", "sycl", "-DGGML_SYCL=on -DCMAKE_C_COMPILER=icx -DCMAKE_CXX_COMPILER=icpx"),
+}
+# ggml builds every backend as a library of its own, libggml-cuda.so or ggml-cuda.dll (ggml/src/CMakeLists.txt).
+LIBRARY = re.compile(r"(?:lib)?ggml-(\w+)\.(?:so|dylib|dll)(?:\.[\d.]+)?")
+REBUILD = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+
+
+def library_folder() -> Path | None:
+    """Return the folder of llama_cpp's libraries, None if it is not installed."""
+    chosen = os.environ.get("LLAMA_CPP_LIB_PATH")  # llama_cpp's own variable
+    if chosen:
+        return Path(chosen)
+    spec = find_spec("llama_cpp")  # of a package at the top this runs nothing
+    return Path(spec.origin).parent / "lib" if spec and spec.origin else None
+
+
+def built_backends(folder: Path | None) -> tuple[Backend, ...]:
+    """The backends whose libraries are in the folder; the CPU always."""
+    files = folder.glob("*ggml-*") if folder else ()
+    libraries = {match[1] for file in files if (match := LIBRARY.fullmatch(file.name))}
+    return ("cpu", *(backend for backend, build in BUILDS.items() if build.library in libraries))
+
+
+def install_command(backend: Backend, *, windows: bool = sys.platform == "win32") -> str:
+    """Return the command that installs a llama-cpp-python with this backend.
+
+    Windows' shells do not set a variable for one command, so there pip hands the flags to the build.
+    """
+    flags = BUILDS[backend].flags
+    if windows:
+        return f'{REBUILD} -C cmake.args="{flags.replace(" ", ";")}"'
+    return f'CMAKE_ARGS="{flags}" {REBUILD}'
 
 
 @dataclass(frozen=True)
@@ -48,7 +100,7 @@ class ProbeSources:
     sysctl: apple.Sysctl | None = apple.run_sysctl if sys.platform == "darwin" else None
     host_memory: Callable[[], SystemMemory] = system.host_memory
     allowed_cpus: Callable[[], set[int] | None] = system.allowed_cpus
-    libraries: Callable[[], Path | None] = backends.library_folder
+    libraries: Callable[[], Path | None] = library_folder
 
 
 def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machine:
@@ -68,23 +120,23 @@ def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machi
         notes.append(Note("ram", f"{limited}: its cgroup (a container or a service) is limited."))
     cpu, cores = system.cpu_name(root, sysctl), system.cores(root, sysctl, sources.allowed_cpus())
     cache = system.last_level_cache(root)
-    speed = bandwidth.ram_bandwidth(cpu, cores, ram, cache=cache, measured=measure)
-    built = backends.built_backends(sources.libraries())
-    devices = _cards_first(backends.assign_backends(_devices(sources, sysctl, ram, built, notes), built))
+    ram_bandwidth = bandwidth.ram_bandwidth(cpu, cores, ram, cache=cache, measured=measure)
+    backends = built_backends(sources.libraries())
+    devices = _cards_first(assign_backends(_devices(sources, sysctl, ram, backends, notes), backends))
     disk = paths.models_dir()
     return Machine(
-        devices=complete_devices(devices, host.total, speed, notes),
+        devices=tuple(_with_speed(_plausible(device), host.total, ram_bandwidth, notes) for device in devices),
         ram_total=ram.total,
         ram_available=ram.available,
-        ram_bandwidth=speed,
-        ram_bandwidth_source="assumed" if speed is None else "measured",
+        ram_bandwidth=ram_bandwidth,
+        ram_bandwidth_source="assumed" if ram_bandwidth is None else "measured",
         cpu=cpu,
         cores=cores,
         simd=system.simd(root, sysctl),
         os=system.os_text(root),
         disk_path=str(disk),
         disk_free=system.disk_free(disk),
-        backends=built,
+        backends=backends,
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -95,91 +147,101 @@ def _devices(
     """All GPUs, in the order in which llama.cpp registers what drives them (ggml/src/ggml-backend-reg.cpp)."""
     root, environ = sources.root, sources.environ
 
-    def through_vulkan(vendor: Vendor) -> bool:
-        return backends.backend_for(vendor, built) == "vulkan"
-
     def of_nvidia() -> list[Device]:
         nvml = sources.nvml(root, notes)
-        seen = {} if through_vulkan("nvidia") else environ  # Vulkan does not mind CUDA's variables
-        return nvidia.devices(nvml, root, ram, seen, notes) if nvml else []
+        # Vulkan does not mind CUDA's variables
+        minded = {} if _driving_backend("nvidia", built) == "vulkan" else environ
+        return nvidia.devices(nvml, root, ram, minded, notes) if nvml else []
 
     def of_amd() -> list[Device]:
-        return amd.devices(root, ram, environ, notes, sources.amdsmi, through_vulkan=through_vulkan("amd"))
+        through_vulkan = _driving_backend("amd", built) == "vulkan"
+        return amd.devices(root, ram, environ, notes, sources.amdsmi, through_vulkan=through_vulkan)
 
-    found = [
-        *_guarded("NVIDIA", of_nvidia, notes),
-        *_guarded("AMD", of_amd, notes),
-        *_guarded("Apple", lambda: apple.devices(sysctl, ram, notes), notes),
-        *_guarded("Intel", lambda: intel.devices(root, ram, notes), notes),
-    ]
+    vendors: dict[str, Callable[[], list[Device]]] = {
+        "NVIDIA": of_nvidia,
+        "AMD": of_amd,
+        "Apple": lambda: apple.devices(sysctl, ram, notes),
+        "Intel": lambda: intel.devices(root, ram, notes),
+    }
+    devices: list[Device] = []
+    for vendor, devices_of_vendor in vendors.items():
+        try:
+            devices += devices_of_vendor()
+        except Exception as error:  # noqa: BLE001 - a driver's surprise must not keep people from their CPU
+            failure = f"{type(error).__name__}: {error}"
+            notes.append(Note("devices", f"{vendor}'s GPUs could not be looked at ({failure})."))
     if sys.platform == "win32":
         notes.append(Note("devices", "On Windows only NVIDIA's GPUs are looked for."))
     if "vulkan" in built and VULKANS_CHOICE in environ:
         some = f'{VULKANS_CHOICE}="{environ[VULKANS_CHOICE]}" lets llama.cpp use some GPUs only; which, Vulkan decides.'
         notes.append(Note("devices", some, fix=f"unset {VULKANS_CHOICE}"))
-    return found
+    return devices
 
 
-def _guarded(vendor: str, devices: Callable[[], list[Device]], notes: list[Note]) -> Iterable[Device]:
-    """Return the vendor's devices; an unexpected failure of its module becomes a note."""
-    try:
-        return devices()
-    except Exception as error:  # noqa: BLE001 - a driver's surprise must not keep people from their CPU
-        notes.append(Note("devices", f"{vendor}'s GPUs could not be looked at ({type(error).__name__}: {error})."))
-        return []
+def _driving_backend(vendor: Vendor, built: Collection[Backend]) -> Backend | None:
+    """The backend that drives this vendor's devices, the faster one of two; None if there is none."""
+    return next((backend for backend in SERVED_BY[vendor] if backend in built), None)
 
 
-def _cards_first(devices: tuple[Device, ...]) -> tuple[Device, ...]:
+def assign_backends(devices: Sequence[Device], built: tuple[Backend, ...]) -> list[Device]:
+    """The devices with the backend that will drive them; without one they are not usable, and `fix` says what helps.
+
+    Cards of several vendors are used together with Vulkan only: no build has more of their own backends than one.
+    """
+    mixed = len({device.vendor for device in devices if not device.unified}) > 1
+    assigned = []
+    for device in devices:
+        unknown_to_rocm = device.vendor == "amd" and device.backend == "vulkan"
+        backend = _driving_backend(device.vendor, {*built} - {"rocm"} if unknown_to_rocm else built)
+        if backend:
+            assigned.append(replace(device, backend=backend))
+        elif device.usable:
+            wanted = "vulkan" if mixed else device.backend
+            reason = f"the installed llama-cpp-python was built without {BUILDS[wanted].title}"
+            assigned.append(replace(device, usable=False, reason=reason, fix=install_command(wanted)))
+        else:  # what keeps it from being used at all comes first
+            assigned.append(device)
+    return assigned
+
+
+def _cards_first(devices: list[Device]) -> list[Device]:
     """Beside a card llama.cpp leaves a GPU that shares the RAM alone (llama.cpp, "add integrated GPUs only if …").
 
     Where the card cannot be used yet, what would make it comes first: no other build is recommended for the other GPU.
     """
     cards = [device for device in devices if not device.unified]
     usable = any(card.usable for card in cards)
-    return tuple(_beside(device, cards_usable=usable) if cards and device.unified else device for device in devices)
-
-
-def _beside(device: Device, *, cards_usable: bool) -> Device:
-    """A GPU that shares the RAM, on a machine with cards."""
-    if cards_usable:
-        reason = "llama.cpp leaves a GPU that shares the RAM alone beside a card with memory of its own"
-        return replace(device, usable=False, reason=reason, fix="")
-    return device if device.usable else replace(device, fix="")
-
-
-LARGEST_MEMORY = 1 << 46  # bytes; no device has 64 TiB
-SLOWEST_MEMORY, FASTEST_MEMORY = 1e9, 1e14  # bytes per second; no GPU's memory is slower or faster
-
-
-def complete_devices(
-    devices: Iterable[Device], ram: int, ram_bandwidth: float | None, notes: list[Note]
-) -> tuple[Device, ...]:
-    """The devices with everything that can be known of how fast they are.
-
-    Args:
-        devices: as the vendors' modules found them.
-        ram: bytes of the whole machine's RAM, by which chips that share it are told apart.
-        ram_bandwidth: bytes per second that were measured, None if nobody did.
-        notes: what stays unknown is added here.
-    """
-    return tuple(_with_speed(_plausible(device), ram, ram_bandwidth, notes) for device in devices)
+    reason = "llama.cpp leaves a GPU that shares the RAM alone beside a card with memory of its own"
+    result = []
+    for device in devices:
+        if device.unified and usable:
+            result.append(replace(device, usable=False, reason=reason, fix=""))
+        elif device.unified and cards and not device.usable:
+            result.append(replace(device, fix=""))
+        else:
+            result.append(device)
+    return result
 
 
 def _plausible(device: Device) -> Device:
     """The device without numbers that cannot be: memory of 0 and a bandwidth of None are unknown."""
     total = device.total if 0 <= device.total <= LARGEST_MEMORY else 0
-    told = device.bandwidth is not None and SLOWEST_MEMORY <= device.bandwidth <= FASTEST_MEMORY
-    return replace(
-        device,
-        total=total,
-        free=min(max(device.free, 0), total),
-        bandwidth=device.bandwidth if told else None,
-        bandwidth_source=device.bandwidth_source if told else "assumed",
-    )
+    device = replace(device, total=total, free=min(max(device.free, 0), total))
+    if device.bandwidth is not None and SLOWEST_MEMORY <= device.bandwidth <= FASTEST_MEMORY:
+        return device
+    return replace(device, bandwidth=None, bandwidth_source="assumed")
 
 
 def _with_speed(device: Device, ram: int, ram_bandwidth: float | None, notes: list[Note]) -> Device:
-    from hermes_cli.hardware.lookup import gpu_reported_as  # noqa: PLC0415 - 10 ms, only where there is a GPU
+    """The device with everything that can be known of how fast it is.
+
+    Args:
+        device: as the vendor's module found it.
+        ram: bytes of the whole machine's RAM, by which chips that share it are told apart.
+        ram_bandwidth: bytes per second that were measured, None if nobody did.
+        notes: what stays unknown is added here.
+    """
+    from hermes_cli.hardware.gpus import gpu_reported_as  # noqa: PLC0415 - 10 ms, only where there is a GPU
 
     listed = gpu_reported_as(device.vendor, device.name, (ram if device.unified else device.total) or None)
     device = replace(device, operations=listed.operations if listed else None)

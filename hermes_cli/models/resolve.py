@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.names import ModelNames
+from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.store.library import find
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.engine.embedded.options import LoraFile
+    from hermes_cli.engine.embedded.messages import LoraFile
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.recommend import Recommendation, RecommendOptions
     from hermes_cli.store.library import ModelFile
@@ -64,12 +64,17 @@ def resolve(request: ModelRequest, catalogue: Catalogue) -> ResolvedModel:
         UsageError: no source documents YaRN for it, or its template cannot be used.
         IntegrityError: its header cannot be read.
     """
-    from hermes_cli.prompting.choose import known_model  # noqa: PLC0415 - the name is checked first
+    from hermes_cli.gguf.header import read_header  # noqa: PLC0415 - the name is checked first
+    from hermes_cli.prompting.choose import identify  # noqa: PLC0415
     from hermes_cli.prompting.template import ChatTemplate, read_template  # noqa: PLC0415
 
     reference = ModelNames(catalogue).parse(request.name)
     file = find(reference, catalogue)
-    known = known_model(reference, file.path, catalogue)
+    if isinstance(reference, CatalogueReference):
+        known: CatalogModel | None = reference.model
+    else:
+        header = read_header(file.path)
+        known = identify((header.text("general.name") or "", file.path.stem), header.number, catalogue)
     if request.template not in {None, "file", "model"}:
         ChatTemplate(read_template(Path(request.template)))  # told now, not when the model is there
     yarn = known.context.yarn if request.yarn and known else None
@@ -94,19 +99,17 @@ def recommended(
         options: the purpose of the model.
         catalogue: all models.
         machine: where the model is to run, with the memory that is free now.
-        fetch: downloads the best model where none that fits is installed; gets None where none fits. Raises if the
-            user does not want that.
-
-    Raises:
-        HermesError: as `fetch`.
+        fetch: downloads the best model where none that fits is installed, and raises HermesError if the user does not
+            want that; gets None where none fits.
     """
     from hermes_cli.planning.recommend import recommendations  # noqa: PLC0415 - only where no model is named
     from hermes_cli.store.library import installed_quantizations  # noqa: PLC0415
 
     fitting = recommendations(catalogue, machine, options)
-    installed = (best for best in fitting if best.variant.quantization in installed_quantizations(best.variant.model))
-    best = next(installed, None)
-    if best is None:
+    for best in fitting:
+        if best.variant.quantization in installed_quantizations(best.variant.model):
+            break
+    else:
         fetch(fitting[0] if fitting else None)
         best = fitting[0]
     overrides = request.overrides

@@ -6,13 +6,19 @@ Calls, results and reasoning become text here; `families.write_turns` then sets 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.prompting.declarations import declaration
+from hermes_cli.prompting.families import (
+    THINKING_PROMPT,
+    canonical,
+    declaration,
+    json_prompt,
+    tools_prompt,
+)
 from hermes_cli.prompting.markers import SpecialTexts
-from hermes_cli.prompting.prompt_texts import THINKING_PROMPT, canonical, json_prompt, tools_prompt_3, tools_prompt_4
-from hermes_cli.prompting.raw_turn_cache import RawTurnCache
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +29,61 @@ if TYPE_CHECKING:
 _THINK, _END_THINK = "<think>", "</think>"
 # Hermes 4's template leaves this of a thought in an earlier turn, while thinking is on.
 _REMOVED_THOUGHT = "<think> </think>"
+
+
+MOST_TURNS = 1000
+MOST_CHARACTERS = 8_000_000
+
+
+class RawTurnCache:
+    """The latest turns with calls as the model wrote them, by the ids of their calls. Safe to share between threads.
+
+    Clients send a conversation back in their own words: arguments parsed and written anew, white space gone. The model
+    then reads another text than it wrote, and the KV cache of that turn is lost. So its own text is given back.
+    """
+
+    def __init__(self, turns: int = MOST_TURNS, characters: int = MOST_CHARACTERS) -> None:
+        self._turns: OrderedDict[str, tuple[Message, str]] = OrderedDict()
+        self._most_turns, self._most_characters = turns, characters
+        self._characters = 0
+        self._lock = Lock()
+
+    def remember(self, message: Message, text: str) -> None:
+        """Keep a turn.
+
+        Args:
+            message: as it was given to the client; turns without calls have no id and are not kept.
+            text: all that the model generated in it, tags and reasoning included, without the token that ended it.
+        """
+        if not message.tool_calls or len(text) > self._most_characters:
+            return
+        with self._lock:
+            self._forget(message.tool_calls[0].id)
+            self._turns[message.tool_calls[0].id] = message, text
+            self._characters += len(text)
+            while len(self._turns) > self._most_turns or self._characters > self._most_characters:
+                self._forget(next(iter(self._turns)))
+
+    def recall(self, message: Message) -> str | None:
+        """Return the turn as the model wrote it, None if that is not known or the client changed it."""
+        if not message.tool_calls:
+            return None
+        with self._lock:
+            known = self._turns.get(message.tool_calls[0].id)
+            if known is None or not _same(known[0], message):
+                return None
+            self._turns.move_to_end(message.tool_calls[0].id)
+            return known[1]
+
+    def _forget(self, key: str) -> None:
+        if key in self._turns:
+            self._characters -= len(self._turns.pop(key)[1])
+
+
+def _same(kept: Message, sent: Message) -> bool:
+    """Return whether both have the same calls in the same order, and the same text beside them, or none."""
+    calls, others = ([(call.id, call.name, call.arguments) for call in turn.tool_calls] for turn in (kept, sent))
+    return calls == others and (sent.content or "").strip() in {"", (kept.content or "").strip()}
 
 
 @dataclass(frozen=True)
@@ -60,24 +121,24 @@ class PromptInput:
 
     @property
     def thinks(self) -> bool:
-        """Thinking is on: asked for, or switched on by the words of the system message."""
+        """Return whether thinking is on: asked for, or switched on by the words of the system message."""
         think = self.options.think
         return THINKING_PROMPT in (self.system or "") if think is None else think
 
     @property
     def system(self) -> str | None:
-        """The system message that the conversation begins with."""
+        """Return the system message that the conversation begins with."""
         first = self.messages[0] if self.messages else None
         return (first.content or "") if first and first.role == "system" else None
 
     @property
     def rest(self) -> Sequence[Message]:
-        """The messages behind it."""
+        """Return the messages behind it."""
         return self.messages if self.system is None else self.messages[1:]
 
-    def content(self, text: str) -> str:
-        """Guard what a user or a tool said."""
-        return self.specials.guard(text)
+    def guarded(self, message: Message) -> str:
+        """Return the content of a message, guarded; tags count in system prompts and in turns of the model."""
+        return self.specials.guard(message.content or "", keep_tags=message.role in {"system", "assistant"})
 
     def tagged(self, text: str) -> str:
         """Guard text whose tags count: a system prompt, or a turn of the model."""
@@ -116,7 +177,12 @@ def turns(conversation: PromptInput, family: Family) -> list[dict[str, str]]:
             continue
         written += _result_turns(results, conversation, family)
         results = []
-        written.append({"role": message.role, "content": _content(message, conversation, family)})
+        if message.role == "assistant":
+            removed = family.reasoning == "thinking" and conversation.thinks
+            text = assistant_text(message, conversation, removed_thought=_REMOVED_THOUGHT if removed else "")
+        else:
+            text = conversation.guarded(message)
+        written.append({"role": message.role, "content": text})
     return written + _result_turns(results, conversation, family)
 
 
@@ -130,8 +196,8 @@ def _system_turns(conversation: PromptInput, family: Family) -> list[dict[str, s
         return system
     if family.tools == 3:  # noqa: PLR2004 - Hermes 3: tools have a turn of their own
         declarations = "\n".join(declaration(tool) for tool in tools)
-        return [{"role": "system", "content": tools_prompt_3(conversation.specials.guard(declarations))}, *system]
-    offer = tools_prompt_4("\n".join(conversation.json(tool) for tool in tools))
+        return [{"role": "system", "content": tools_prompt(3, conversation.specials.guard(declarations))}, *system]
+    offer = tools_prompt(4, "\n".join(conversation.json(tool) for tool in tools))
     # With tools, Hermes 4's template in Llama 3 markup has one line break behind this header, not two.
     return [{"role": "system", "content": f"{text or ''}\n\n{offer}", "gap": "\n"}]
 
@@ -140,21 +206,13 @@ def _result_turns(results: Sequence[Message], conversation: PromptInput, family:
     """Return one turn with all results of one batch of calls."""
     if not results:
         return []
-    blocks = [f"<tool_response>\n{conversation.content(result.content or '')}\n</tool_response>" for result in results]
+    blocks = [f"<tool_response>\n{conversation.guarded(result)}\n</tool_response>" for result in results]
     text = "\n".join(blocks)
     if family.tools == 4:  # noqa: PLR2004 - Hermes 4
         return [{"role": "user", "content": text}]
     # The template of Hermes 2 Pro and 3 leaves the last line break out while this is the last turn, and writes it once
     # it is not. It is always here: so it is in training, and the prompt of the next turn begins with this one.
     return [{"role": "tool", "content": text + "\n"}]
-
-
-def _content(message: Message, conversation: PromptInput, family: Family) -> str:
-    if message.role == "assistant":
-        removed = family.reasoning == "thinking" and conversation.thinks
-        return assistant_text(message, conversation, removed_thought=_REMOVED_THOUGHT if removed else "")
-    text = message.content or ""
-    return conversation.tagged(text) if message.role == "system" else conversation.content(text)
 
 
 def assistant_text(message: Message, conversation: PromptInput, *, removed_thought: str = "") -> str:
@@ -175,18 +233,17 @@ def assistant_text(message: Message, conversation: PromptInput, *, removed_thoug
         if closed:
             return removed_thought + conversation.tagged(rest if removed_thought else rest.lstrip())
         raw = None  # the thought never ended; only what came of it is repeated
-    body = _with_calls(message, conversation) if raw is None else conversation.tagged(raw)
+    if raw is not None:
+        body = conversation.tagged(raw)
+    else:
+        content = [conversation.guarded(message)] if message.content else []
+        body = "\n".join([*content, *(_call(call, conversation) for call in message.tool_calls)])
     return f"{removed_thought}\n{body}" if removed_thought and body else removed_thought + body
 
 
 def thought(reasoning: str | None, conversation: PromptInput) -> str:
     """Return reasoning between its tags."""
-    return f"{_THINK}\n{conversation.content(reasoning or '')}\n{_END_THINK}"
-
-
-def _with_calls(message: Message, conversation: PromptInput) -> str:
-    content = [conversation.tagged(message.content)] if message.content else []
-    return "\n".join([*content, *(_call(call, conversation) for call in message.tool_calls)])
+    return f"{_THINK}\n{conversation.specials.guard(reasoning or '')}\n{_END_THINK}"
 
 
 def _call(call: ToolCall, conversation: PromptInput) -> str:

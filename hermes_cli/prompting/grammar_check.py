@@ -1,21 +1,36 @@
-"""Checks of grammars and schemas by the grammar engine, and the part of a schema that it refuses."""
+"""Checks of grammars and schemas by the grammar engine, in a sandbox, and the part of a schema that it refuses.
+
+A grammar of a few hundred bytes can take the grammar engine (llguidance 1.9) minutes and gigabytes, or all of a
+thread's stack: its own limits do not hold while it compiles. Only one that passes here, compiled without a vocabulary,
+goes on to the engine's process, which serves everybody.
+
+Grammars in llama.cpp's syntax (GBNF) are converted to Lark's here, too, by llguidance. It gets numbers for characters
+wrong, and rules that are named as Lark's first one; both are mended before. Rules that only spell characters become
+lexemes, which take as many characters as they can, so `[a-z]+ "end"` never ends. Such a grammar allows less than in
+llama.cpp, never more.
+
+Whatever runs in the sandbox raises EngineError where no process can be started.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import time
-from functools import lru_cache
+from contextlib import suppress
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting.grammar_trial import TOO_MUCH, grammar_fault
+from hermes_cli.prompting.sandbox import Sandbox
 from hermes_cli.prompting.schema import Checker
-from hermes_cli.prompting.schema_keywords import IN_PLACE
+from hermes_cli.prompting.schema_keywords import IN_PLACE, MOST_SYMBOLS
 from hermes_cli.prompting.schema_relations import DEFINITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from llguidance import LLTokenizer
 
     Json = Any
 
@@ -39,65 +54,64 @@ MOST_AT_ONCE = 8
 # Strings, regular expressions and comments of Lark.
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/(?:[^/\\\n]|\\.)+/')
 
-_SAID = (
-    (re.compile(r"oneOf constraints"), "two schemas of `oneOf` may be met at once, as far as can be told"),
-    (re.compile(r"min/maxProperties only"), "`minProperties` or `maxProperties` with optional properties"),
-    (
-        re.compile(
-            r"schema too large|symbols\) too big|fuel|too complex|limit exceeded"
-            r"|Too many items|Current row has|too many (?:states|expressions)"
-        ),
-        "it is too complex",
-    ),
-    (re.compile(r"NoExtension"), "nothing can meet it"),
-    (re.compile(r"Unsatisfiable schema: (.*)"), r"nothing can meet it: \1"),
-)
+# Messages of the engine, and ours in their place.
+_MESSAGES = {
+    r"oneOf constraints": "two schemas of `oneOf` may be met at once, as far as can be told",
+    r"min/maxProperties only": "`minProperties` or `maxProperties` with optional properties",
+    r"schema too large|symbols\) too big|fuel|too complex|limit exceeded|Too many items|Current row has"
+    r"|too many (?:states|expressions)": "it is too complex",
+    r"NoExtension": "nothing can meet it",
+    r"Unsatisfiable schema: (.*)": r"nothing can meet it: \1",
+}
+
+TOO_MUCH = "it is too complex: it takes too much time or memory to compile"
+
+# The largest honest schemas and sets of tools measured take 0.4 s and 20 MB.
+LIMITS: dict[str, Any] = {"seconds": 1.0, "new_bytes": 64 << 20}
+
+# In llguidance's units; the engine's limits are the same or laxer (engine/embedded/grammar.py).
+MOST_ITEMS, MOST_STATES, LEXER_FUEL = 20_000, 20_000, 1_000_000
+
+_NUMBER = re.compile(r"\\(?:(\\)|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))")
+_START = re.compile(r'("(?:[^"\\\n]|\\.)*"|\[(?:[^\]\\\n]|\\.)*\]|#[^\n]*)|(?<![\w-])start(?![\w-])')
+_LAST_ASCII = 0x7F
+
+_sandbox = Sandbox("hermes_cli.prompting.grammar_check")
 
 
 def with_options(schema: Mapping[str, Json]) -> str:
-    """A schema as Lark's `%json` takes it."""
+    """Return a schema as Lark's `%json` takes it."""
     return json.dumps({**schema, "x-guidance": _WRITING}, ensure_ascii=False)
 
 
 def complaint(grammar: dict[str, Json]) -> str | None:
-    """Why the engine refuses a grammar (its JSON form), or would have too much work with it; None if it takes it.
-
-    Raises:
-        EngineError: it cannot be tried.
-    """
+    """Return why the engine refuses a grammar (in its JSON form) or has too much work with it, None if it takes it."""
     for part in grammar["grammars"]:
-        if "lark_grammar" in part and (fault := _crowded_rules(part["lark_grammar"])):
-            return fault
+        rules = part.get("lark_grammar", "")
+        bare = _QUOTED.sub("", rules)
+        count = bare.count("&") + bare.count("~")
+        if count > MOST_AT_ONCE:
+            return f"it has {count:,} times `&` and `~`; at most {MOST_AT_ONCE} are taken"
+        if "%json" in bare and any(map(_is_all_of, _QUOTED.findall(rules))):
+            return "`allOf` in `%json` is not taken; send it as a JSON schema"
     fault = grammar_fault(grammar)
     return "nothing can meet it" if fault and fault.startswith("NoExtension") else fault
 
 
-def _crowded_rules(rules: str) -> str | None:
-    """Return the fault of Lark rules that put too much on one text, None if there is none."""
-    bare = _QUOTED.sub("", rules)
-    count = bare.count("&") + bare.count("~")
-    if count > MOST_AT_ONCE:
-        return f"it has {count:,} times `&` and `~`; at most {MOST_AT_ONCE} are taken"
-    if "%json" in bare and any(map(_is_all_of, _QUOTED.findall(rules))):
-        return "`allOf` in `%json` is not taken; send it as a JSON schema"
-    return None
-
-
 def _is_all_of(text: str) -> bool:
-    try:
+    with suppress(ValueError):
         return bool(json.loads(text) == "allOf")
-    except ValueError:
-        return False
+    return False
 
 
 def enforceable(schema: Json, about: str, *, closed: bool = False, notes: list[str] | None = None) -> str:
-    """A schema, checked and compiled, as Lark's `%json` takes it.
+    """Return a schema, checked and compiled, as Lark's `%json` takes it.
 
     Args:
         schema: as from `json.loads`.
         about: what it is the schema of, for messages.
         closed: see schema.py's `Checker`.
-        notes: see schema.py's `Checker`.
+        notes: the same.
 
     Raises:
         UsageError: it cannot be enforced; the message says what of it, and where.
@@ -106,9 +120,9 @@ def enforceable(schema: Json, about: str, *, closed: bool = False, notes: list[s
         text = json.dumps(schema)
     except (RecursionError, TypeError, ValueError):
         raise UsageError(f"{about}: it is no JSON, or too deep.", hint="write it as JSON.") from None
-    made, remarks = _enforceable(text, about, closed=closed, relaxed=notes is not None)
+    made, new_notes = _enforceable(text, about, closed=closed, relaxed=notes is not None)
     if notes is not None:
-        notes += remarks
+        notes += new_notes
     return made
 
 
@@ -126,9 +140,9 @@ def _enforceable(text: str, about: str, *, closed: bool, relaxed: bool) -> tuple
         if fault == TOO_MUCH or time.monotonic() > until:
             raise UsageError(f"{about}: {TOO_MUCH}.", hint="make it smaller.")
         part, fault = _blamed(made, fault)
-        for expression, wording in _SAID:
-            if match := expression.search(fault):
-                fault = match.expand(wording)
+        for expression, message in _MESSAGES.items():
+            if match := re.search(expression, fault):
+                fault = match.expand(message)
         text = f"{about}: what stands at {checker.pointers.get(id(part), '#')} cannot be enforced: {fault}"
         if notes is None or len(notes) >= _MOST_NOTES:
             raise UsageError(f"{text}.", hint="docs/constraints.md lists what is enforced.")
@@ -140,11 +154,7 @@ def _enforceable(text: str, about: str, *, closed: bool, relaxed: bool) -> tuple
 
 
 def _refuse_crowds(made: dict[str, Json], about: str) -> None:
-    """Too many expressions for one text.
-
-    Raises:
-        UsageError: there are.
-    """
+    """Refuse too many expressions for one text."""
     known: dict[int, int] = {}
     waiting: list[Json] = [made]
     while waiting:
@@ -174,7 +184,8 @@ def _at_once(schema: Json, definitions: Mapping[str, Json], known: dict[int, int
         target = schema.get("$ref")
         referred = definitions.get(target.removeprefix(DEFINITIONS)) if isinstance(target, str) else None
         known[id(schema)] = (
-            sum(word in schema for word in ("pattern", "format"))
+            ("pattern" in schema)
+            + ("format" in schema)
             + bool({"minLength", "maxLength"} & schema.keys())
             + sum(inner.get("allOf", ()))
             + sum(max(inner.get(word, ()), default=0) for word in ("anyOf", "oneOf"))
@@ -188,7 +199,7 @@ def _schema_complaint(schema: Json) -> str | None:
 
 
 def _blamed(schema: dict[str, Json], fault: str) -> tuple[dict[str, Json], str]:
-    """The smallest part that is refused by itself, and why."""
+    """Return the smallest part that is refused by itself, and why."""
     definitions = schema.get("$defs", {})
     seen = [schema]
     until = time.monotonic() + _SECONDS_TO_BLAME
@@ -211,3 +222,82 @@ def _parts(schema: dict[str, Json], definitions: dict[str, Json]) -> Iterator[di
     parts += [schema.get(word) for word in ("items", "additionalProperties")]
     parts.append(definitions.get(schema.get("$ref", "").removeprefix(DEFINITIONS)))
     return (part for part in parts if isinstance(part, dict))
+
+
+def grammar_fault(grammar: Mapping[str, object]) -> str | None:
+    """Return why the grammar engine refuses a grammar (in its JSON form), None if it takes it."""
+    fault = _sandbox.call("compile_fault", json.dumps(grammar), **LIMITS)
+    return TOO_MUCH if fault is None else fault or None
+
+
+def to_lark(grammar: str) -> str:
+    """Return a GBNF grammar in Lark's syntax; `root` becomes `start`. The time grows with the square of the rules.
+
+    Raises:
+        ValueError: it is no such grammar, or takes too long; the message says where it goes wrong.
+    """
+    lark, fault = _sandbox.call("convert", grammar, **LIMITS) or ("", TOO_MUCH)
+    if fault:
+        raise ValueError(fault)
+    return str(lark)
+
+
+# In the sandbox
+
+
+def prepare_sandbox() -> None:
+    """Import the grammar engine before memory is limited."""
+    import llguidance  # noqa: F401, PLC0415 - only in the sandbox is it needed
+
+
+def compile_fault(grammar: str) -> str:
+    """Return what the grammar engine says against a grammar and its first step, empty if nothing."""
+    from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415 - as above
+
+    limits = LLParserLimits(
+        initial_lexer_fuel=LEXER_FUEL,
+        step_max_items=MOST_ITEMS,
+        max_lexer_states=MOST_STATES,
+        max_grammar_size=MOST_SYMBOLS,
+        verbose_errors=False,
+    )
+    fault = LLMatcher.validate_grammar(grammar, limits=limits)
+    if not fault:
+        matcher = LLMatcher(_tokenizer(), grammar, log_level=0, limits=limits)
+        if not matcher.is_error():
+            matcher.try_consume_tokens(matcher.compute_ff_tokens())
+            matcher.compute_bitmask()
+        fault = matcher.get_error()
+    return fault.strip()
+
+
+@cache
+def _tokenizer() -> LLTokenizer:
+    """Return a vocabulary of bytes."""
+    from llguidance import LLTokenizer  # noqa: PLC0415 - as above
+
+    return LLTokenizer("byte")
+
+
+def convert(grammar: str) -> tuple[str, str]:
+    """Return a GBNF grammar in Lark's syntax, and what is wrong with it; one of them is empty."""
+    from llguidance.gbnf_to_lark import gbnf_to_lark  # noqa: PLC0415 - as above
+
+    try:
+        grammar = _NUMBER.sub(_character, grammar)
+        return gbnf_to_lark(_START.sub(lambda match: match[1] or "start-rule", grammar)), ""
+    except RecursionError:
+        return "", "it is too deep"
+    except Exception as error:  # noqa: BLE001 - it raises plain `Exception` for missing and repeated rules
+        return "", str(error) or "it is no such grammar"
+
+
+def _character(match: re.Match[str]) -> str:
+    if match[1]:
+        return match[0]
+    code = int(match[2] or match[3] or match[4], 16)
+    if code <= _LAST_ASCII:
+        return f"\\x{code:02x}"
+    if 0xD800 <= code < 0xE000 or code > 0x10FFFF:  # noqa: PLR2004 - surrogates; the last code point
+        raise ValueError(f"`{match[0]}` is no character")
+    return chr(code)

@@ -21,27 +21,31 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hermes_cli.prompting.call_block import CALL, END_CALL, Block, EarlyCall, State
-from hermes_cli.prompting.output import Output, WithoutEnd, beginning_of
+from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, Content, Event, Reasoning
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from hermes_cli.prompting.call_block import WrittenCall
-    from hermes_cli.prompting.messages import Event
 
 _END_THINK = "</think>"
 _THOUGHTS = {"<think>": _END_THINK, "<scratch_pad>": "</scratch_pad>"}
 _BLANK = re.compile(r"\s*")
-_TAGS = (*_THOUGHTS, *_THOUGHTS.values(), END_CALL)
 
+# Tags that count: in text, and in a thought by the tag that ends it.
+_TAGS = {
+    "": (*_THOUGHTS, *_THOUGHTS.values(), END_CALL),
+    **{end: (begin, end) for begin, end in _THOUGHTS.items()},
+}
+_TAGS_AND_CALLS = {where: (*tags, CALL) for where, tags in _TAGS.items()}
+_PATTERNS = {tags: re.compile("|".join(tags)) for tags in (*_TAGS.values(), *_TAGS_AND_CALLS.values())}
 
-def _pattern(*tags: str) -> tuple[tuple[str, ...], re.Pattern[str]]:
-    return tags, re.compile("|".join(tags))
-
-
-_TEXT, _TEXT_AND_CALLS = _pattern(*_TAGS), _pattern(*_TAGS, CALL)
-_THOUGHT = {end: _pattern(begin, end) for begin, end in _THOUGHTS.items()}
-_THOUGHT_AND_CALLS = {end: _pattern(begin, end, CALL) for begin, end in _THOUGHTS.items()}
+# What ends a turn, in every Hermes format. Vocabularies spell it out as text where special tokens are rendered.
+_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>")
+_END = "|".join(map(re.escape, _ENDS))
+_END_RUN = re.compile(rf"(?:(?:{_END})\s*)+")
+_END_MORE = re.compile(rf"(?:{_END}|\s)*")
+_LONGEST = 16  # characters; no tag and no marker is longer
 
 
 @dataclass
@@ -51,16 +55,15 @@ class _Open:
     opening: list[str]
     start: int  # in the parser's text: what was not yet put aside
     block: Block
-    early: EarlyCall | None
     earlier: list[str] = field(default_factory=list)
 
     def put_aside(self, text: str, at: int) -> None:
-        """The parser drops its text before `at`."""
+        """Keep the block's text before `at`, which the parser drops."""
         self.earlier.append(text[self.start : at])
         self.start = 0
 
     def text(self, text: str, at: int) -> str:
-        """All of the block up to `at`, without what opened it."""
+        """Return all of the block up to `at`, without what opened it."""
         return "".join(self.earlier) + text[self.start : at]
 
 
@@ -121,68 +124,51 @@ class Parser:
             pass
 
     def _step(self, *, last: bool) -> bool:
-        """Read up to the next tag. Returns whether there may be more to read."""
+        """Read up to the next tag; return whether there may be more to read."""
         if self._open:
             return self._in_block(self._open, last=last)
         if self._ending:
             return self._after_call_in_thought(self._ending, last=last)
-        if self._thought:
-            return self._in_thought(last=last)
-        return self._in_text(last=last)
+        tags = (_TAGS_AND_CALLS if self._may_call() else _TAGS)[self._thought]
+        start = self._at
+        match = _PATTERNS[tags].search(self._text, start)
+        if match:
+            end, self._at = match.span()
+        else:
+            end = self._at = len(self._text) if last else beginning_of(tags, self._text, start)
+        write = self._output.think if self._thought else self._output.say
+        write(self._text[start:end])
+        if match:
+            self._tag(match[0])
+        return match is not None
 
-    def _in_text(self, *, last: bool) -> bool:
-        tags, pattern = _TEXT_AND_CALLS if self._may_call() else _TEXT
-        match = pattern.search(self._text, self._at)
-        if not match:
-            self._output.say(self._skip_to_tag(tags, last=last))
-            return False
-        self._output.say(self._text[self._at : match.start()])
-        self._at, tag = match.end(), match[0]
+    def _tag(self, tag: str) -> None:
         if tag == CALL:
             self._open_block([CALL])
-        elif tag in _THOUGHTS and self._output.line_start:
-            self._thought = _THOUGHTS[tag]
-        elif tag != self._double or not self._output.nothing_said:
-            self._output.say(tag)
-        return True
-
-    def _in_thought(self, *, last: bool) -> bool:
-        tags, pattern = (_THOUGHT_AND_CALLS if self._may_call() else _THOUGHT)[self._thought]
-        match = pattern.search(self._text, self._at)
-        if not match:
-            self._output.think(self._skip_to_tag(tags, last=last))
-            return False
-        self._output.think(self._text[self._at : match.start()])
-        self._at, tag = match.end(), match[0]
-        if tag == CALL:
-            self._open_block([CALL])
+        elif not self._thought:
+            if tag in _THOUGHTS and self._output.line_start:
+                self._thought = _THOUGHTS[tag]
+            elif tag != self._double or not self._output.content.blank:
+                self._output.say(tag)
         elif tag == self._thought:
             self._output.end_part()
             self._thought, self._double = "", tag
-        elif not self._output.nothing_thought:
+        elif not self._output.reasoning.blank:
             self._output.think(tag)  # at the beginning it repeats the one that opened the thought
-        return True
-
-    def _skip_to_tag(self, tags: tuple[str, ...], *, last: bool) -> str:
-        """The rest of the text, without an end that may become one of the tags."""
-        start = self._at
-        self._at = len(self._text) if last else beginning_of(tags, self._text, start)
-        return self._text[start : self._at]
 
     def _may_call(self) -> bool:
         return self._takes_calls and (self._parallel or not (self._output.calls or self._ending))
 
     def _open_block(self, opening: list[str]) -> None:
         early = EarlyCall(self._output.calls) if self._early and not self._thought else None
-        block = Block(most=None if self._parallel else 1, early=early)
-        self._open = _Open(opening, self._at, block, early)
+        self._open = _Open(opening, self._at, Block(most=None if self._parallel else 1, early=early))
 
     def _in_block(self, opened: _Open, *, last: bool) -> bool:
         block = opened.block
         self._at = block.read(self._text, self._at)
         if last and block.state is State.OPEN and block.finish(self._text[self._at :]):
             self._at = len(self._text)
-        if opened.early and (events := opened.early.take()):
+        if block.early and (events := block.early.take()):
             self._output.add(*events)
         if block.state is State.OPEN:
             return False
@@ -199,7 +185,6 @@ class Parser:
         return True
 
     def _end_block(self, opened: _Open) -> None:
-        """The block is whole."""
         text = "".join([*opened.opening, opened.text(self._text, self._at)])
         calls = opened.block.calls
         if not opened.block.readable:
@@ -214,7 +199,7 @@ class Parser:
             self._double = END_CALL
 
     def _give_up(self, opened: _Open) -> None:
-        """The block is none: it is text, up to where it ended or went wrong. What follows that is read once more.
+        """Take a block as text up to where it ended or went wrong; what follows that is read once more.
 
         No text is read often: of blocks that begin in one another's strings, no two are ever in the same kind of string
         or both outside of strings (a quote changes places between two of these), so at most three are whole so far.
@@ -234,7 +219,7 @@ class Parser:
             self._text, self._at = text[size:] + self._text[self._at :], 0
 
     def _as_written(self, text: str) -> None:
-        """A block that is no call."""
+        """Give out a block that is no call."""
         if self._thought:
             self._output.think("".join(self._ending.text) if self._ending else "")
             self._output.think(text)
@@ -243,7 +228,7 @@ class Parser:
             self._output.say(text)
 
     def _after_call_in_thought(self, ending: _Ending, *, last: bool) -> bool:
-        """After a call in an open thought: only the end of the turn or another call makes it one."""
+        """Read on after a call in an open thought: only the end of the turn or another call makes it one."""
         start = self._at
         blank = _BLANK.match(self._text, start)
         self._at = blank.end() if blank else start
@@ -264,3 +249,144 @@ class Parser:
         else:
             return False
         return bool(rest)
+
+
+def beginning_of(tags: Sequence[str], text: str, at: int) -> int:
+    """Return where the end of `text` begins that may yet become one of the tags; tags begin with `<`."""
+    start = text.rfind("<", max(at, len(text) - _LONGEST))
+    if start < 0:
+        return len(text)
+    rest = text[start:]
+    return start if any(tag.startswith(rest) and tag != rest for tag in tags) else len(text)
+
+
+class WithoutEnd:
+    """Text without the end-of-turn markers (and white space) that it ends with."""
+
+    def __init__(self) -> None:
+        self._held: list[str] = []
+        self._tail = ""  # may become a marker
+
+    def feed(self, text: str) -> str:
+        """Return the text that is certainly not the end of the turn."""
+        if "<" not in text and not self._tail and not self._held:
+            return text
+        text, self._tail = self._tail + text, ""
+        at = 0
+        if self._held:
+            more = _END_MORE.match(text)
+            at = more.end() if more else 0
+            self._held.append(text[:at])
+        end = beginning_of(_ENDS, text, at)
+        if at == end:
+            self._tail = text[end:]
+            return ""
+        before, self._held = self._held, []
+        run = None
+        for run in _END_RUN.finditer(text, at, end):  # noqa: B007 - the last one is wanted
+            pass
+        if run and run.end() == end:
+            self._held, end = [run[0]], run.start()
+            self._tail = text[run.end() :]
+        else:
+            self._tail = text[end:]
+        return "".join(before) + text[at:end]
+
+    def finish(self) -> str:
+        """Return the text that was held back and is no marker."""
+        text, self._tail = self._tail, ""
+        return "".join(self._held) + text if text else ""
+
+
+class _Trimmed:
+    """Text without white space at its ends, given out as soon as it is certain.
+
+    It comes in parts, with calls or thoughts between them; a part of white space alone is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._started = False
+        self._space: list[str] = []  # wanted if this part goes on
+        self._gap: list[str] = []  # white space at the end of the part before
+        self.blank = True  # this part, so far
+
+    def push(self, text: str) -> str:
+        """Add text to the part; returns what can be given out now."""
+        body = text.strip()
+        if not body:
+            self._space.append(text)
+            return ""
+        lead = text[: len(text) - len(text.lstrip())]
+        before = [*self._gap, *self._space, lead] if self._started else []
+        self._gap, self._space = [], [text[len(lead) + len(body) :]]
+        self._started, self.blank = True, False
+        return "".join(before) + body
+
+    def end_part(self) -> None:
+        """Set apart what follows."""
+        if not self.blank:
+            self._gap = self._space
+        self._space, self.blank = [], True
+
+
+class Output:
+    """Collects events until they are asked for."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.line_start = True  # whether only white space stands before, on this line
+        self.content, self.reasoning = _Trimmed(), _Trimmed()
+        self._events: list[Event] = []
+        self._pieces: list[str] = []
+        self._kind: type[Content | Reasoning] = Content
+
+    def say(self, text: str) -> None:
+        """Add to the content."""
+        line = text.rpartition("\n")
+        self.line_start = (self.line_start or bool(line[1])) and not line[2].strip()
+        self._give(Content, self.content.push(text))
+
+    def think(self, text: str) -> None:
+        """Add to the reasoning."""
+        self._give(Reasoning, self.reasoning.push(text))
+
+    def end_part(self) -> None:
+        """Set apart what is said next, after a call or a thought."""
+        self.content.end_part()
+        self.reasoning.end_part()
+        self.line_start = True
+
+    def call(self, written: WrittenCall) -> None:
+        """Add a whole call."""
+        index, call = self.calls, written.call
+        self.add(
+            CallStarted(index, call.id, call.name),
+            CallArguments(index, written.arguments),
+            CallFinished(index, call),
+        )
+
+    def add(self, *events: Event) -> None:
+        """Add events of calls."""
+        self._join()
+        self._events += events
+        self.calls += sum(isinstance(event, CallStarted) for event in events)
+        self.end_part()
+
+    def take(self) -> list[Event]:
+        """Return all events since the last time."""
+        self._join()
+        events, self._events = self._events, []
+        return events
+
+    def _give(self, kind: type[Content | Reasoning], text: str) -> None:
+        if not text:
+            return
+        if kind is not self._kind:
+            self._join()
+            self._kind = kind
+        self._pieces.append(text)
+
+    def _join(self) -> None:
+        if self._pieces:
+            self._events.append(self._kind("".join(self._pieces)))
+            self._pieces = []

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path  # noqa: TC003 - typing of a public function
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.prompting.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import jinja2
     from jinja2.nodes import Node
@@ -134,7 +135,9 @@ def _compiled(source: str) -> jinja2.Template:
 @cache
 def _environment() -> jinja2.Environment:
     """Return Jinja as transformers sets it up (utils/chat_template_utils.py), without what no chat template needs."""
-    from jinja2.ext import Extension, loopcontrols  # noqa: PLC0415 - as above
+    from datetime import datetime  # noqa: PLC0415 - as above
+
+    from jinja2.ext import Extension, loopcontrols  # noqa: PLC0415
     from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
 
     class Generation(Extension):
@@ -152,7 +155,10 @@ def _environment() -> jinja2.Environment:
     )
     for name in ("lipsum", "cycler", "joiner"):
         del environment.globals[name]
-    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+    environment.globals |= {
+        "raise_exception": _raise_exception,
+        "strftime_now": lambda layout: datetime.now().astimezone().strftime(layout),
+    }
     environment.filters |= {"tojson": _to_json, "from_json": json.loads}
     return environment
 
@@ -183,12 +189,6 @@ def _raise_exception(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
 
-def _strftime_now(layout: str) -> str:
-    from datetime import datetime  # noqa: PLC0415 - few templates ask
-
-    return datetime.now().astimezone().strftime(layout)
-
-
 def _characters(value: object) -> int:
     """Return the number of characters in all texts of a JSON value, with one more for each value."""
     characters, waiting = 0, [value]
@@ -200,3 +200,92 @@ def _characters(value: object) -> int:
         elif isinstance(part, (list, tuple)):
             waiting += part
     return characters
+
+
+# Words that no template writes by itself.
+_SYSTEM, _ASKED, _SAID, _THOUGHT = "zq-system", "zq-asked", "zq-said", "zq-thought"
+_NAME, _CALLED, _KEY, _RESULT = "zq_name", "zq_called", "zq_key", "zq-result"
+
+_USER = {"role": "user", "content": _ASKED}
+_INSTRUCTED = {"role": "system", "content": _SYSTEM}
+_PARAMETERS = {"type": "object", "properties": {_KEY: {"type": "string", "description": "zq"}}}
+_BARE_TOOL = {"type": "function", "function": {"name": _NAME}}
+_TOOL = {"type": "function", "function": {"name": _NAME, "description": "zq", "parameters": _PARAMETERS}}
+Form = Literal["objects", "text"]
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """Abilities of a chat template.
+
+    Attributes:
+        system: it writes system messages.
+        tools: it writes tools, and "bare" ones without description and parameters.
+        calls: it writes the calls of earlier turns, with their arguments given as objects or as JSON text.
+        text_beside_calls: it writes what was said beside calls.
+        thinking: what its switch for thinking changes: every prompt, only those without a system message, or none.
+        needs_thought: with thinking on it fails on earlier turns that did not think.
+        reads_reasoning: it writes `reasoning_content` of the turn before a tool's result.
+    """
+
+    system: bool = False
+    tools: Literal["any", "bare"] | None = None
+    calls: Form | None = None
+    text_beside_calls: bool = False
+    thinking: Literal["always", "alone"] | None = None
+    needs_thought: bool = False
+    reads_reasoning: bool = False
+
+
+def examine(template: ChatTemplate, *, for_tools: bool = False) -> Abilities:
+    """Find out a template's abilities by rendering small conversations: its source says little for certain.
+
+    One that is only `for_tools` is never tried without any.
+    """
+
+    def write(
+        *messages: dict[str, Any],
+        tools: Sequence[dict[str, Any]] = (_TOOL,) if for_tools else (),
+        think: bool | None = None,
+    ) -> str:
+        try:
+            return template.write(messages, tools, **switches(think))
+        except HermesError:
+            return ""
+
+    def write_call(form: Form) -> str:
+        function = {"name": _CALLED, "arguments": arguments_as(form, {_KEY: "zq"})}
+        call = {"id": "zq0000000", "type": "function", "function": function}
+        answer = {"role": "assistant", "content": _SAID, "reasoning_content": _THOUGHT, "tool_calls": [call]}
+        result = {"role": "tool", "content": _RESULT, "tool_call_id": call["id"], "name": _CALLED}
+        return write(_USER, answer, result)
+
+    def writes_earlier(answer: str) -> bool:
+        return _SAID in write(_USER, {"role": "assistant", "content": answer}, _USER, think=True)
+
+    def switched(*messages: dict[str, Any]) -> bool:
+        return write(*messages, think=True) != write(*messages, think=False)
+
+    forms: tuple[Form, ...] = ("objects", "text")
+    calls = next((form for form in forms if _CALLED in write_call(form)), None)
+    with_call = write_call(calls or "objects")
+    takes_any = _NAME in write(_USER, tools=[_TOOL])
+    return Abilities(
+        system=_SYSTEM in write(_INSTRUCTED, _USER),
+        tools="bare" if _NAME in write(_USER, tools=[_BARE_TOOL]) else "any" if takes_any else None,
+        calls=calls,
+        text_beside_calls=_SAID in with_call,
+        thinking="always" if switched(_INSTRUCTED, _USER) else "alone" if switched(_USER) else None,
+        needs_thought=not writes_earlier(_SAID) and writes_earlier(f"<think>\n{_THOUGHT}\n</think>\n{_SAID}"),
+        reads_reasoning=_THOUGHT in with_call,
+    )
+
+
+def switches(thinking: bool | None) -> dict[str, bool]:  # noqa: FBT001 - on, off or left alone
+    """Return the variables that templates call their switch for thinking by: Hermes 4 and others."""
+    return {} if thinking is None else {"thinking": thinking, "enable_thinking": thinking}
+
+
+def arguments_as(form: str | None, arguments: Mapping[str, Any]) -> object:
+    """Return arguments in the form that a template takes."""
+    return json.dumps(arguments, ensure_ascii=False) if form == "text" else dict(arguments)

@@ -48,16 +48,7 @@ Delta = ContentDelta | Reasoning | CallStarted | CallArguments
 async def stream_turn(
     model: ChatModel, turn: TurnRequest, *, reasoning: bool = True
 ) -> AsyncGenerator[Delta | Done, None]:
-    """Generate a turn; the deltas end with `Done`. Closing it cancels the request.
-
-    Args:
-        model: that generates.
-        turn: what it is asked.
-        reasoning: whether the client wants to see it.
-
-    Raises:
-        HermesError: as `ChatModel.answer`.
-    """
+    """Generate a turn; the deltas end with `Done`. Closing it cancels the request; `reasoning` includes reasoning."""
     choice = _Choice(reasoning=reasoning, logprobs=turn.top_logprobs is not None)
     async with aclosing(model.answer(turn)) as events:
         async for event in events:
@@ -65,6 +56,15 @@ async def stream_turn(
                 yield event
             elif delta := choice.delta(event):
                 yield delta
+
+
+def continues(first: Delta | None, delta: Delta) -> bool:
+    """Return whether a delta belongs to the block, or item, that began with another; only calls have arguments."""
+    if isinstance(delta, CallArguments):
+        if not isinstance(first, CallStarted):
+            raise TypeError("arguments without a call")
+        return True
+    return not isinstance(delta, CallStarted) and type(first) is type(delta)
 
 
 class _Choice:

@@ -19,13 +19,12 @@ from hermes_cli.errors import NotReadyError
 from hermes_cli.generation import PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
 from hermes_cli.server.errors import RETRY_AFTER
-from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import json_reply
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from hermes_cli.engine.protocol import EngineStats, SequenceState
     from hermes_cli.server.pool import Pool
 
 MOST_TOKENS = 4_000_000  # in one request to /detokenize; no context is longer
@@ -112,29 +111,37 @@ async def health(request: Request) -> Response:
 async def props(request: Request, query: ModelQuery) -> Response:
     """Describe the server and a model."""
     pool: Pool = request.app.state.pool
-    card, model = pool.card(query.model), pool.loaded(query.model)
+    served, model = pool.describe(query.model), pool.loaded(query.model)
     sampling = model.chat_model.recommended_sampling() if model else SamplingOptions()
-    described = {
-        "default_generation_settings": {
-            "id": 0,
-            "id_task": -1,
-            "n_ctx": card.context_length,
-            "speculative": bool(model and model.info.draft),
-            "is_processing": False,
-            "params": _params(sampling),
-        },
-        "total_slots": card.slots,
-        "model_alias": card.name,
-        "model_path": pool.planned(query.model).model.path.name,
-        "chat_template": model.chat_model.choice.format.source if model else "",
-        "chat_template_caps": {"supports_tools": bool(card.capabilities.tools)},
-        "modalities": {"vision": False, "audio": False},
-        "bos_token": model.info.bos if model else "",
-        "eos_token": model.info.eos if model else "",
-        "build_info": f"hermes-llm-{hermes_cli.__version__}",
-        "is_sleeping": card.state != "ready",
-    }
-    return json_reply(described)
+    # The sampling options, under llama.cpp's names.
+    params = asdict(replace(sampling, logit_bias=()))
+    del params["logit_bias"]
+    params["repeat_last_n"] = params.pop("penalty_last_n")
+    params["dry_sequence_breakers"] = list(params.pop("dry_breakers"))
+    params |= {"max_tokens": -1, "n_predict": -1, "stream": True}
+    params["seed"] = 2**32 - 1 if sampling.seed is None else sampling.seed
+    return json_reply(
+        {
+            "default_generation_settings": {
+                "id": 0,
+                "id_task": -1,
+                "n_ctx": served.context_length,
+                "speculative": bool(model and model.info.draft),
+                "is_processing": False,
+                "params": params,
+            },
+            "total_slots": served.slots,
+            "model_alias": served.id,
+            "model_path": pool.planned(query.model).model.path.name,
+            "chat_template": model.chat_model.choice.format.source if model else "",
+            "chat_template_caps": {"supports_tools": bool(served.capabilities.tools)},
+            "modalities": {"vision": False, "audio": False},
+            "bos_token": model.info.bos if model else "",
+            "eos_token": model.info.eos if model else "",
+            "build_info": f"hermes-llm-{hermes_cli.__version__}",
+            "is_sleeping": served.state != "ready",
+        }
+    )
 
 
 async def slots(request: Request, query: SlotsQuery) -> Response:
@@ -143,19 +150,28 @@ async def slots(request: Request, query: SlotsQuery) -> Response:
     Without anything of its prompts or answers.
     """
     pool: Pool = request.app.state.pool
-    card = pool.card(query.model)
-    stats: EngineStats = (await pool.stats())[card.name]
-    if query.fail_on_no_slot and len(stats.running) >= card.slots:
+    served = pool.describe(query.model)
+    running = (await pool.stats())[served.id].running
+    if query.fail_on_no_slot and len(running) >= served.slots:
         raise NotReadyError("no slot is free.", hint="ask again later.")
-    free = [None] * max(card.slots - len(stats.running), 0)
-    described = [_slot(number, card.context_length, state) for number, state in enumerate((*stats.running, *free))]
-    return json_reply(described)
+    listed: list[dict[str, Any]] = []
+    for number in range(max(served.slots, len(running))):
+        slot: dict[str, Any] = {"id": number, "n_ctx": served.context_length, "is_processing": number < len(running)}
+        if number < len(running):
+            state = running[number]
+            slot |= {
+                "id_task": state.request,
+                "n_prompt_tokens": state.prompt_tokens,
+                "n_prompt_tokens_processed": state.prefilled_tokens,
+                "next_token": {"has_next_token": True, "n_remain": -1, "n_decoded": state.completion_tokens},
+            }
+        listed.append(slot)
+    return json_reply(listed)
 
 
 async def tokenize(request: Request, body: Tokenize) -> Response:
     """Cut a text into tokens."""
-    pool: Pool = request.app.state.pool
-    async with pool.use(body.model) as model:
+    async with request.app.state.pool.use(body.model) as model:
         engine = model.chat_model.engine
         tokens = await engine.tokenize(body.content, special=body.parse_special)
         if body.add_special and model.info.adds_bos:
@@ -168,28 +184,26 @@ async def tokenize(request: Request, body: Tokenize) -> Response:
 
 async def detokenize(request: Request, body: Detokenize) -> Response:
     """Join tokens to a text."""
-    pool: Pool = request.app.state.pool
-    async with pool.use(body.model) as model:
+    async with request.app.state.pool.use(body.model) as model:
         text = await model.chat_model.engine.detokenize(body.tokens)
     return json_reply(DetokenizedText(text.decode("utf-8", "replace")))
 
 
 async def apply_template(request: Request, body: ApplyTemplate) -> Response:
     """Render a conversation as a prompt, and generate nothing."""
-    pool: Pool = request.app.state.pool
     messages, tools = normalize.messages(body.messages), normalize.tools(body.tools)
-    async with pool.use(body.model) as model:
+    async with request.app.state.pool.use(body.model) as model:
         variables = body.chat_template_kwargs
         think = variables.get("enable_thinking", variables.get("thinking", model.think))
         options = PromptOptions(think=think if isinstance(think, bool) else None)
-        prompt = await model.chat_model.prompt(TurnRequest(messages, tools, wishes=options))
+        prompt = await model.chat_model.prompt(TurnRequest(messages, tools, options=options))
     return json_reply(RenderedPrompt(prompt.plain))
 
 
 async def metrics(request: Request) -> Response:
     """Return counters and times for Prometheus."""
     state = request.app.state
-    text = state.metrics.exposition(await state.pool.stats(), state.pool.cards(), state.pool.evictions)
+    text = state.metrics.exposition(await state.pool.stats(), state.pool.describe_all(), state.pool.evictions)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
@@ -199,32 +213,6 @@ def _unavailable(message: str) -> Response:
     return JSONResponse(body, 503, {"Retry-After": str(RETRY_AFTER)})
 
 
-def _params(sampling: SamplingOptions) -> dict[str, Any]:
-    """Return sampling in llama.cpp's names."""
-    options = asdict(replace(sampling, logit_bias=()))
-    renamed = {
-        "repeat_last_n": options.pop("penalty_last_n"),
-        "dry_sequence_breakers": list(options.pop("dry_breakers")),
-        "max_tokens": -1,
-        "n_predict": -1,
-        "stream": True,
-    }
-    del options["logit_bias"]
-    return {**options, **renamed, "seed": 2**32 - 1 if sampling.seed is None else sampling.seed}
-
-
-def _slot(number: int, context: int, state: SequenceState | None) -> dict[str, Any]:
-    slot: dict[str, Any] = {"id": number, "n_ctx": context, "is_processing": state is not None}
-    if state:
-        slot |= {
-            "id_task": state.request,
-            "n_prompt_tokens": state.prompt_tokens,
-            "n_prompt_tokens_processed": state.prefilled_tokens,
-            "next_token": {"has_next_token": True, "n_remain": -1, "n_decoded": state.completion_tokens},
-        }
-    return slot
-
-
 def _piece(raw: bytes) -> str | list[int]:
     try:
         return raw.decode()
@@ -232,31 +220,30 @@ def _piece(raw: bytes) -> str | list[int]:
         return list(raw)
 
 
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+_HEALTH = _json({"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]})
 _UNAVAILABLE = {
     "description": "The model is being loaded, or the server stops.",
-    "content": {"application/json": {"schema": {"type": "object", "properties": {"error": _OBJECT}}}},
+    "content": _json({"type": "object", "properties": {"error": _OBJECT}}),
 }
-_HEALTH = {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]}
-
-
-def _description(reply: type[msgspec.Struct] | dict[str, Any], **unavailable: Any) -> RouteDescription:  # noqa: ANN401
-    schema = {"application/json": {"schema": reply}} if isinstance(reply, dict) else reply
-    return RouteDescription("llama.cpp", schema, statuses={"503": unavailable} if unavailable else {})
-
-
 ROUTES = [
-    ApiRoute("GET", "/health", health, _description(_HEALTH, **_UNAVAILABLE), public=True),
+    ApiRoute("GET", "/health", health, tag="llama.cpp", reply=_HEALTH, unavailable=_UNAVAILABLE, public=True),
     ApiRoute("GET", "/v1/health", health, public=True),
-    ApiRoute("GET", "/props", props, _description(_OBJECT), query=ModelQuery),
+    ApiRoute("GET", "/props", props, tag="llama.cpp", query=ModelQuery, reply=_json(_OBJECT)),
     ApiRoute(
         "GET",
         "/slots",
         slots,
-        _description({"type": "array", "items": _OBJECT}, description="No slot is free (`fail_on_no_slot`)."),
+        tag="llama.cpp",
         query=SlotsQuery,
+        reply=_json({"type": "array", "items": _OBJECT}),
+        unavailable={"description": "No slot is free (`fail_on_no_slot`)."},
     ),
-    ApiRoute("POST", "/tokenize", tokenize, _description(TokenList), body=Tokenize),
-    ApiRoute("POST", "/detokenize", detokenize, _description(DetokenizedText), body=Detokenize),
-    ApiRoute("POST", "/apply-template", apply_template, _description(RenderedPrompt), body=ApplyTemplate),
-    ApiRoute("GET", "/metrics", metrics, RouteDescription("llama.cpp", {"text/plain": {}})),
+    ApiRoute("POST", "/tokenize", tokenize, tag="llama.cpp", body=Tokenize, reply=TokenList),
+    ApiRoute("POST", "/detokenize", detokenize, tag="llama.cpp", body=Detokenize, reply=DetokenizedText),
+    ApiRoute("POST", "/apply-template", apply_template, tag="llama.cpp", body=ApplyTemplate, reply=RenderedPrompt),
+    ApiRoute("GET", "/metrics", metrics, tag="llama.cpp", reply={"text/plain": {}}),
 ]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from hermes_cli.engine.protocol import Done, EngineStats
-    from hermes_cli.server.pool import ModelCard
+    from hermes_cli.server.pool import ModelObject
 
 # Seconds: from a cached prompt on a GPU to a long one on a CPU.
 _WAITS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -59,34 +59,19 @@ class Metrics:
             ("method", "route", "status"),
             registry=self._registry,
         )
-        self._seconds = Histogram(
-            "hermes_http_request_seconds",
-            "From the head of a request to the end of its reply.",
-            ("route",),
-            buckets=_WAITS,
-            registry=self._registry,
+        self._seconds = self._histogram(
+            "http_request_seconds", "From the head of a request to the end of its reply.", "route"
         )
-        self._first = Histogram(
-            "hermes_time_to_first_token_seconds",
-            "From the request for a generation to its first token, waiting included.",
-            ("model",),
-            buckets=_WAITS,
-            registry=self._registry,
+        self._first = self._histogram(
+            "time_to_first_token_seconds", "From the request for a generation to its first token, waiting included."
         )
-        self._queue = Histogram(
-            "hermes_queue_seconds",
-            "From the request for a generation to the first work on it.",
-            ("model",),
-            buckets=_WAITS,
-            registry=self._registry,
+        self._queue = self._histogram("queue_seconds", "From the request for a generation to the first work on it.")
+        self._rate = self._histogram(
+            "generation_tokens_per_second", "Speed of one generation, after its first token.", buckets=_RATES
         )
-        self._rate = Histogram(
-            "hermes_generation_tokens_per_second",
-            "Speed of one generation, after its first token.",
-            ("model",),
-            buckets=_RATES,
-            registry=self._registry,
-        )
+
+    def _histogram(self, name: str, text: str, label: str = "model", buckets: tuple[float, ...] = _WAITS) -> Histogram:
+        return Histogram(f"hermes_{name}", text, (label,), buckets=buckets, registry=self._registry)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request that is over; `route` is its template, so that there are few."""
@@ -103,9 +88,9 @@ class Metrics:
         if done.completion_tokens > 1 and done.completion_seconds > 0:
             self._rate.labels(model).observe((done.completion_tokens - 1) / done.completion_seconds)
 
-    def exposition(self, stats: Mapping[str, EngineStats], cards: Iterable[ModelCard], evictions: int) -> bytes:
+    def exposition(self, stats: Mapping[str, EngineStats], models: Iterable[ModelObject], evictions: int) -> bytes:
         """Return all metrics as text."""
-        self._engines.stats, self._engines.cards, self._engines.evictions = stats, tuple(cards), evictions
+        self._engines.stats, self._engines.models, self._engines.evictions = stats, tuple(models), evictions
         return generate_latest(self._registry)
 
 
@@ -114,7 +99,7 @@ class _Engines(Collector):
 
     def __init__(self) -> None:
         self.stats: Mapping[str, EngineStats] = {}
-        self.cards: tuple[ModelCard, ...] = ()
+        self.models: tuple[ModelObject, ...] = ()
         self.evictions = 0
 
     def collect(self) -> Iterable[Metric]:
@@ -128,8 +113,8 @@ class _Engines(Collector):
             running.add_metric([model], len(stats.running))
         yield running
         loaded = GaugeMetricFamily("hermes_model_loaded", "1 if the model is in memory.", labels=("model",))
-        for card in self.cards:
-            loaded.add_metric([card.name], card.state == "ready")
+        for served in self.models:
+            loaded.add_metric([served.id], served.state == "ready")
         yield loaded
         evicted = CounterMetricFamily(
             "hermes_evictions", "Times that a model was unloaded to make room for another one."

@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
 
 from hermes_cli.errors import EngineError, HermesError, NotFoundError, NotReadyError
 from hermes_cli.generation import ChatModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 
     from hermes_cli.engine.protocol import Engine, EngineStats, ModelInfo
     from hermes_cli.server.served_models import ServedModel
@@ -34,14 +36,7 @@ State = Literal["unloaded", "loading", "ready", "failed"]
 
 @dataclass(frozen=True)
 class ReadyModel:
-    """A model that stays loaded while a request uses it.
-
-    Attributes:
-        name: its id in the API.
-        chat_model: that generates.
-        info: of its engine.
-        think: whether it reasons where a request does not say.
-    """
+    """A model that stays loaded while a request uses it; `think` is for requests that do not say whether to reason."""
 
     name: str
     chat_model: ChatModel
@@ -49,8 +44,7 @@ class ReadyModel:
     think: bool | None = None
 
 
-@dataclass(frozen=True)
-class Capabilities:
+class Capabilities(Struct, frozen=True):
     """Abilities of a model; None where they are not known before it is loaded."""
 
     tools: bool | None
@@ -58,21 +52,26 @@ class Capabilities:
     json: bool = True
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """Description of a model. Context in tokens, size in bytes, times in seconds since 1970."""
+class ModelObject(Struct, frozen=True, kw_only=True):
+    """A model that is served. Size in bytes, `created` in seconds since 1970.
 
-    name: str
-    aliases: tuple[str, ...]
-    state: State
-    context_length: int
-    capabilities: Capabilities
+    Clients look for the context length under several names, and some take the first number that looks like one: so
+    there are only numbers that a request can really use.
+    """
+
+    id: str
+    object: Literal["model"] = "model"
     created: int
-    size: int
+    owned_by: str
+    context_length: int
+    max_model_len: int
+    aliases: list[str]
+    state: State
+    capabilities: Capabilities
     quantization: str | None
     parameters: int | None
+    size: int
     slots: int
-    owned_by: str = "hermes-llm"
 
 
 class _PooledModel:
@@ -95,12 +94,25 @@ class _PooledModel:
         """Return whether it is loaded and no request wants it."""
         return self.loaded is not None and not (self.working or self.waiting or self.loading)
 
-    @property
-    def state(self) -> State:
-        """Return the state for `/v1/models`."""
-        if self.loading:
-            return "loading"
-        return "ready" if self.loaded else "failed" if self.failed else "unloaded"
+    def describe(self) -> ModelObject:
+        planned, loaded = self.planned, self.loaded
+        known = planned.model.resolved.known
+        tools = loaded.chat_model.choice.format.takes_tools if loaded else known.tools if known else None
+        context = loaded.info.context if loaded else planned.model.context
+        return ModelObject(
+            id=planned.name,
+            created=planned.created,
+            owned_by="hermes-llm",
+            context_length=context,
+            max_model_len=context,
+            aliases=list(planned.aliases),
+            state="loading" if self.loading else "ready" if loaded else "failed" if self.failed else "unloaded",
+            capabilities=Capabilities(tools, known.reasoning is not None if known else None),
+            quantization=planned.quantization,
+            parameters=loaded.info.parameters if loaded else None,
+            size=planned.size,
+            slots=planned.model.fitted.plan.settings.slots,
+        )
 
     def stop_timer(self) -> None:
         """Keep it: a request wants it."""
@@ -118,15 +130,11 @@ class Pool:
         engine: Callable[[ServedModel], Engine],
         check_room: CheckRoom,
         *,
-        load_timeout: float,
+        load_timeout: float,  # seconds that `use` waits for a model
     ) -> None:
-        """Make a pool without loading anything.
+        """Make a pool of models, the default first, without loading anything; each keeps its engine.
 
-        Args:
-            models: one at least, the default first; every name stands for one of them.
-            engine: makes the engine of a model, which is kept as long as the pool.
-            check_room: returns None if there is memory for one more now, else the error.
-            load_timeout: seconds that `use` waits for a model.
+        `check_room` returns None if there is memory for one more now, else the error.
         """
         self._models = {model.name: _PooledModel(model, engine(model)) for model in models}
         self._names = {
@@ -146,61 +154,59 @@ class Pool:
 
     @asynccontextmanager
     async def use(
-        self, name: str | None = None, *, keep_alive: float | None = SERVER_KEEP_ALIVE
+        self,
+        name: str | None = None,
+        *,
+        keep_alive: float | None = SERVER_KEEP_ALIVE,
+        load_timeout: float | None = None,
     ) -> AsyncGenerator[ReadyModel, None]:
         """Load a model and keep it loaded until the end of `async with`.
 
         Args:
             name: a name or an alias; None or empty is the default.
             keep_alive: seconds that it stays in memory afterwards, None for ever; negative is the server's setting.
+            load_timeout: seconds to wait for it; None is the server's setting.
 
         Raises:
             NotFoundError: no model has this name.
             NotReadyError: it is not loaded in time, or the server stops.
             HermesError: it cannot be loaded.
         """
-        model = self._find(name)
-        with self._holding(model, self._load_timeout) as ready:
-            loaded = await ready
+        model, ticket = self._find(name), object()
+        end = asyncio.get_running_loop().time() + (self._load_timeout if load_timeout is None else load_timeout)
+        model.stop_timer()
+        model.waiting.add(ticket)
+        try:
+            loaded = await self._ready(model, ticket, end)
             server_setting = keep_alive is not None and keep_alive < 0
             model.idle_seconds = model.planned.idle_seconds if server_setting else keep_alive
             yield loaded
+        finally:
+            model.waiting.discard(ticket)
+            model.working.discard(ticket)
+            model.used = next(self._clock)
+            self._released.set()
+            self._start_timer(model)
 
     async def start(self) -> None:
-        """Load the default model, however long that takes.
+        """Load the default model, however long that takes."""
+        async with self.use(load_timeout=math.inf):
+            pass
 
-        Raises:
-            HermesError: it cannot be loaded.
-        """
-        with self._holding(self._find(None), math.inf) as ready:
-            await ready
-
-    def cards(self) -> list[ModelCard]:
+    def describe_all(self) -> list[ModelObject]:
         """Describe all models, the default first."""
-        return [_card(model) for model in self._models.values()]
+        return [model.describe() for model in self._models.values()]
 
-    def card(self, name: str | None = None) -> ModelCard:
-        """Describe one model, by name or alias; None or empty is the default.
-
-        Raises:
-            NotFoundError: no model has this name.
-        """
-        return _card(self._find(name))
+    def describe(self, name: str | None = None) -> ModelObject:
+        """Describe one model, by name or alias; None or empty is the default."""
+        return self._find(name).describe()
 
     def loaded(self, name: str | None = None) -> ReadyModel | None:
-        """Return a model if it is loaded; nothing keeps it so.
-
-        Raises:
-            NotFoundError: no model has this name.
-        """
+        """Return a model if it is loaded; nothing keeps it so."""
         return self._find(name).loaded
 
     def planned(self, name: str | None = None) -> ServedModel:
-        """Return the plan of a model.
-
-        Raises:
-            NotFoundError: no model has this name.
-        """
+        """Return the plan of a model."""
         return self._find(name).planned
 
     async def stats(self) -> dict[str, EngineStats]:
@@ -226,21 +232,6 @@ class Pool:
             )
         return model
 
-    @contextmanager
-    def _holding(self, model: _PooledModel, timeout: float) -> Iterator[Coroutine[Any, Any, ReadyModel]]:
-        """Count a request as waiting, then as working; what is yielded waits for the model, and has to be awaited."""
-        ticket = object()
-        model.stop_timer()
-        model.waiting.add(ticket)
-        try:
-            yield self._ready(model, ticket, asyncio.get_running_loop().time() + timeout)
-        finally:
-            model.waiting.discard(ticket)
-            model.working.discard(ticket)
-            model.used = next(self._clock)
-            self._released.set()
-            self._start_timer(model)
-
     async def _ready(self, model: _PooledModel, ticket: object, end: float) -> ReadyModel:
         """Wait for the model, and count the request among those that use it."""
         while ticket not in model.working or model.loaded is None:
@@ -252,7 +243,8 @@ class Pool:
                 model.waiting.discard(ticket)
                 model.working.add(ticket)
             else:
-                await self._wait_until(model, model.loading or self._begin_loading(model), end)
+                model.loading = model.loading or self._begin(self._load(model))
+                await self._wait_until(model, model.loading, end)
         return model.loaded
 
     async def _wait_until(self, model: _PooledModel, future: asyncio.Future[Any], end: float) -> None:
@@ -267,11 +259,8 @@ class Pool:
         if future.cancelled():
             raise _stopping()
         if error := future.exception():
-            raise _again(error)
-
-    def _begin_loading(self, model: _PooledModel) -> asyncio.Task[None]:
-        model.loading = self._begin(self._load(model))
-        return model.loading
+            # A copy: raising one error in several tasks would mix their tracebacks.
+            raise copy(error) if isinstance(error, HermesError) else error
 
     async def _load(self, model: _PooledModel) -> None:
         try:
@@ -316,17 +305,13 @@ class Pool:
         while (error := await self._check_room(model.planned)) is not None:
             others = [other for other in self._models.values() if other is not model and other.loaded]
             if not others:
-                if model.planned.forced:
+                if model.planned.model.resolved.overrides.force:
                     return
                 raise error
             await self._evict(min(others, key=lambda other: (not other.idle, other.used)), model)
 
     async def _evict(self, model: _PooledModel, wanted: _PooledModel) -> None:
-        """Unload a model when the requests that use it are done; new ones wait until it is back.
-
-        Raises:
-            NotReadyError: no request wants the other one any more.
-        """
+        """Unload a model when the requests that use it are done; new ones wait until it is back."""
         model.leaving = left = asyncio.get_running_loop().create_future()
         try:
             while model.working and wanted.waiting:
@@ -348,50 +333,21 @@ class Pool:
     def _start_timer(self, model: _PooledModel) -> None:
         if model.idle and model.idle_seconds is not None and not self._closed:
             model.stop_timer()
-            loop = asyncio.get_running_loop()
-            model.timer = loop.call_later(model.idle_seconds, lambda: self._begin(self._expire(model)))
 
-    async def _expire(self, model: _PooledModel) -> None:
-        if model.idle:
-            await self._unload(model)
+            async def expire() -> None:
+                if model.idle:
+                    await self._unload(model)
+
+            loop = asyncio.get_running_loop()
+            model.timer = loop.call_later(model.idle_seconds, lambda: self._begin(expire()))
 
     def _begin(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._tasks.discard)
+        # Those who waited have its error; perhaps none did.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # those who waited have it; perhaps none did
-
-
-def _card(model: _PooledModel) -> ModelCard:
-    planned, loaded = model.planned, model.loaded
-    return ModelCard(
-        name=planned.name,
-        aliases=planned.aliases,
-        state=model.state,
-        context_length=loaded.info.context if loaded else planned.model.context,
-        capabilities=_capabilities(planned, loaded),
-        created=planned.created,
-        size=planned.size,
-        quantization=planned.quantization,
-        parameters=loaded.info.parameters if loaded else None,
-        slots=planned.model.fitted.plan.settings.slots,
-    )
-
-
-def _capabilities(planned: ServedModel, loaded: ReadyModel | None) -> Capabilities:
-    known = planned.model.resolved.known
-    tools = loaded.chat_model.choice.format.takes_tools if loaded else known.tools if known else None
-    return Capabilities(tools, known.reasoning is not None if known else None)
-
-
-def _again(error: BaseException) -> BaseException:
-    """Return a copy of an error: raising one in several tasks would mix their tracebacks."""
-    return copy(error) if isinstance(error, HermesError) else error
 
 
 def _stopping() -> NotReadyError:

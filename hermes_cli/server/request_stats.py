@@ -1,21 +1,25 @@
-"""Counters of one request: the engine's part is counted here, the rest by the access log."""
+"""Counters of one request, the access log that writes them, and the count of running requests."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from hermes_cli.engine.protocol import Done
 from hermes_cli.errors import NotReadyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-    from hermes_cli.engine.protocol import Engine, EngineStats, Event, ModelInfo
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from hermes_cli.engine.protocol import Engine, Event
     from hermes_cli.engine.request import GenerationRequest
     from hermes_cli.server.metrics import Metrics
 
@@ -41,10 +45,8 @@ class CountedEngine:
 
     def __init__(self, engine: Engine, model: str, metrics: Metrics) -> None:
         self._engine, self._model, self._metrics = engine, model, metrics
-
-    async def load(self) -> ModelInfo:
-        """Load the model."""
-        return await self._engine.load()
+        self.load, self.unload, self.close, self.stats = engine.load, engine.unload, engine.close, engine.stats
+        self.tokenize, self.detokenize = engine.tokenize, engine.detokenize
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Generate, and count.
@@ -52,55 +54,26 @@ class CountedEngine:
         Raises:
             NotReadyError: the request took longer than the server allows.
         """
-        stats = CURRENT.get()
-        if stats is None:
-            stats = RequestStats(float("inf"))
+        stats = CURRENT.get() or RequestStats(float("inf"))
         stats.model = self._model
         began = time.monotonic()
-        first = True
+        is_first = True
         deadline = _Deadline(stats.deadline)
         try:
             async with aclosing(self._engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
                 while event := await deadline.next(events):
-                    if first:
-                        first = False
-                        self._count_first(stats, began)
+                    if is_first:
+                        is_first, now = False, time.monotonic()
+                        stats.first_token = stats.first_token or now - stats.started
+                        self._metrics.first_token(self._model, now - began)
                     if isinstance(event, Done):
-                        self._count_end(stats, event)
+                        stats.prompt_tokens += event.prompt_tokens
+                        stats.cached_tokens += event.cached_tokens
+                        stats.completion_tokens += event.completion_tokens
+                        self._metrics.generated(self._model, event)
                     yield event
         finally:
             deadline.stop()
-
-    async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Tokenize."""
-        return await self._engine.tokenize(text, special=special)
-
-    async def detokenize(self, tokens: list[int]) -> bytes:
-        """Detokenize."""
-        return await self._engine.detokenize(tokens)
-
-    async def stats(self) -> EngineStats:
-        """Return the engine's counters."""
-        return await self._engine.stats()
-
-    async def unload(self) -> None:
-        """Unload the model."""
-        await self._engine.unload()
-
-    async def close(self) -> None:
-        """Close the engine."""
-        await self._engine.close()
-
-    def _count_first(self, stats: RequestStats, began: float) -> None:
-        now = time.monotonic()
-        stats.first_token = stats.first_token or now - stats.started
-        self._metrics.first_token(self._model, now - began)
-
-    def _count_end(self, stats: RequestStats, done: Done) -> None:
-        stats.prompt_tokens += done.prompt_tokens
-        stats.cached_tokens += done.cached_tokens
-        stats.completion_tokens += done.completion_tokens
-        self._metrics.generated(self._model, done)
 
 
 class _Deadline:
@@ -113,11 +86,7 @@ class _Deadline:
         self._timer = None if left == float("inf") else asyncio.get_running_loop().call_later(max(left, 0), self._end)
 
     async def next(self, events: AsyncIterator[Event]) -> Event | None:
-        """Return the next event, None at the end.
-
-        Raises:
-            NotReadyError: the time is over.
-        """
+        """Return the next event, None at the end."""
         self._check()
         self._waiting = task = asyncio.current_task()
         try:
@@ -145,3 +114,134 @@ class _Deadline:
                 "the request took longer than the server allows (--timeout).",
                 hint="ask for less at once, or start the server with a longer --timeout.",
             ) from None
+
+
+CLIENT_LEFT = 499  # nginx's status of a client that did not wait for the reply
+MOST_LOGGED_BYTES = 64 << 10  # of a body
+LONGEST_METHOD = 20  # logged characters; it can be as long as a head
+NO_ROUTE = "none"
+_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
+
+
+class Traffic:
+    """The number of running requests, and whether more are accepted."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.stopping = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    def let_in(self) -> None:
+        """Check before a request begins."""
+        if self.stopping:
+            raise NotReadyError("the server is about to stop.", hint="ask again when it is back.")
+
+    def begin(self) -> None:
+        """Count a request that begins."""
+        self.running += 1
+        self._quiet.clear()
+
+    def end(self) -> None:
+        """Count a request that ends."""
+        self.running -= 1
+        if not self.running:
+            self._quiet.set()
+
+    async def quiet(self, seconds: float) -> bool:
+        """Wait until no request runs; return false if some still do after so many seconds."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), seconds)
+        return not self.running
+
+
+class AccessLog:
+    """ASGI middleware that logs every request when it is over, however it ended."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        traffic: Traffic,
+        write: Callable[[str], None],
+        timeout: float,
+        as_json: bool = False,
+        bodies: bool = False,
+    ) -> None:
+        """Wrap an application, outermost.
+
+        `write` takes a line; a request may take `timeout` seconds; `bodies` logs the bodies of requests, too.
+        """
+        self._app, self._metrics, self._traffic, self._write = app, metrics, traffic, write
+        self._timeout, self._as_json, self._bodies = timeout, as_json, bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        stats = RequestStats(time.monotonic() + self._timeout)
+        status, whole = CLIENT_LEFT, False
+        body = bytearray()
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status, whole
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif not message.get("more_body", False):
+                whole = True
+            await send(message)
+
+        async def watched_receive() -> Message:
+            message = await receive()
+            body.extend(message.get("body", b"")[: MOST_LOGGED_BYTES - len(body)])
+            return message
+
+        token = CURRENT.set(stats)
+        self._traffic.begin()
+        try:
+            await self._app(scope, watched_receive if self._bodies else receive, watched_send)
+        except Exception:  # ServerErrorMiddleware answers
+            status, whole = 500, True
+            raise
+        finally:
+            self._traffic.end()
+            CURRENT.reset(token)
+            self._log(scope, status if whole else CLIENT_LEFT, stats, bytes(body))
+
+    def _log(self, scope: Scope, status: int, stats: RequestStats, body: bytes) -> None:
+        route = getattr(scope.get("route"), "path", None)
+        seconds = time.monotonic() - stats.started
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        self._metrics.answered(method, route or NO_ROUTE, status, seconds)
+        line: dict[str, Any] = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "client": scope.get("state", {}).get("client") or (scope["client"] or ("",))[0],
+            "method": scope["method"][:LONGEST_METHOD],
+            "route": route,
+            "path": None if route else ascii(scope["path"])[1:-1][:200],
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+        }
+        if stats.model:
+            line |= {
+                "model": stats.model,
+                "prompt_tokens": stats.prompt_tokens,
+                "cached_tokens": stats.cached_tokens,
+                "completion_tokens": stats.completion_tokens,
+                "first_token_ms": None if stats.first_token is None else round(stats.first_token * 1000, 1),
+            }
+        if self._bodies and body:
+            line["body"] = body.decode("utf-8", "replace")
+        self._write(json.dumps(line) if self._as_json else _as_text(line))
+
+
+def _as_text(line: dict[str, Any]) -> str:
+    """Return the fields of a line as text for people."""
+    clock = datetime.fromisoformat(line["time"]).astimezone().strftime("%H:%M:%S")
+    path = line["route"] or line["path"]
+    tokens = f", {line['prompt_tokens']}+{line['completion_tokens']} tokens" if "model" in line else ""
+    # Indented, so that no line of a body passes for one of the log's.
+    body = "".join(f"\n  {part}" for part in line["body"].splitlines()) if "body" in line else ""
+    return f"{clock} {line['client']} {line['method']} {path} {line['status']}, {line['ms']:.0f} ms{tokens}{body}"

@@ -1,22 +1,23 @@
-"""Routes of the server: each asks for a key, reads its parameters, and is described in the OpenAPI document."""
+"""Routes of the server: each asks for a key and reads its parameters; the OpenAPI document describes them."""
 
 from __future__ import annotations
 
+import inspect
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from pydantic import ValidationError
+from pydantic.json_schema import models_json_schema
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
-from hermes_cli.server.errors import RefusedError
+from hermes_cli.server.errors import AnthropicErrorBody, ErrorBody, RefusedError, shape_of
 from hermes_cli.server.security import authenticate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    import msgspec
     from pydantic import BaseModel
     from starlette.requests import Request
     from starlette.responses import Response
@@ -25,47 +26,26 @@ if TYPE_CHECKING:
 _NO_JSON = "send a JSON object, with the header `Content-Type: application/json`."
 
 
-@dataclass(frozen=True)
-class RouteDescription:
-    """Description of a route in the OpenAPI document, beside its endpoint's docstring: summary and description.
-
-    Attributes:
-        tag: its heading.
-        reply: the type of its reply, or a description by media type.
-        stream: the type of the data of its events, which `[DONE]` ends; or text about its named events.
-        statuses: replies beside 200 that differ from the errors of all routes.
-    """
-
-    tag: str
-    reply: type[msgspec.Struct] | dict[str, Any]
-    stream: type[msgspec.Struct] | str | None = None
-    statuses: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-
-
 class ApiRoute(Route):
     """A route that is closed while the server stops, and needs a key if the server has any."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a table of routes names what each needs
         self,
         method: str,
         path: str,
         endpoint: Callable[..., Awaitable[Response]],
-        description: RouteDescription | None = None,
         *,
+        tag: str = "",  # its heading in the OpenAPI document; empty leaves it out there
         body: type[BaseModel] | None = None,
         query: type[BaseModel] | None = None,
-        public: bool = False,
+        reply: type[msgspec.Struct] | dict[str, Any] | None = None,  # or a description by media type
+        stream: type[msgspec.Struct] | str | None = None,  # data of its events before `[DONE]`; or a text
+        unavailable: Mapping[str, Any] | None = None,  # description of status 503, where other routes have another
+        public: bool = False,  # it needs no key, and answers while the server stops
     ) -> None:
-        """Make a route.
+        """Make a route. The endpoint is called with the request, and with the body or the query if the route has one.
 
-        Args:
-            method: of HTTP.
-            path: as Starlette has it.
-            endpoint: is called with the request, and with the body or the query if the route has one.
-            description: for the OpenAPI document; None leaves it out there.
-            body: the type of its JSON body.
-            query: the type of its query string.
-            public: it needs no key, and answers while the server stops.
+        Its docstring is its summary and description in the OpenAPI document.
         """
 
         async def handle(request: Request) -> Response:
@@ -80,7 +60,8 @@ class ApiRoute(Route):
 
         super().__init__(path, handle, methods=[method], name=endpoint.__name__)
         self.methods = {method}  # no HEAD beside GET
-        self.description, self.body, self.query, self.public = description, body, query, public
+        self.tag, self.body, self.query, self.public = tag, body, query, public
+        self.reply, self.stream, self.unavailable = reply, stream, unavailable or {}
         self.doc = endpoint.__doc__ or ""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -90,11 +71,7 @@ class ApiRoute(Route):
 
 
 async def _read_body(request: Request, kind: type[BaseModel]) -> BaseModel:
-    """Return the JSON object of a request.
-
-    Raises:
-        RefusedError: there is none, or a field is not as it should be.
-    """
+    """Return the JSON object of a request."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = media_type == "application/json" or (media_type.startswith("application/") and media_type[-5:] == "+json")
     try:
@@ -122,3 +99,99 @@ def _validated(kind: type[BaseModel], value: dict[str, Any], prefix: str = "") -
     path = prefix + "".join(steps).removeprefix(".")
     reason = str(first["msg"]).removeprefix("Value error, ")
     raise RefusedError(400, f"{path}: {reason[:1].lower()}{reason[1:]}.", "invalid_value", param=path)
+
+
+_VERSION = "3.2.0"  # the first in which events of a stream can be described (`itemSchema`)
+_REF = "#/components/schemas/{name}"
+_TEXT = {"type": "string"}
+_ERRORS = {"openai": ErrorBody, "anthropic": AnthropicErrorBody}
+_STATUSES = {
+    "400": "The request is not as it should be; `param` names the field.",
+    "401": "A key is needed, or it is wrong.",
+    "403": "The Host or the Origin is not allowed.",
+    "404": "There is no such model.",
+    "408": "The body did not arrive in time.",
+    "413": "The body is too long.",
+    "429": "Too many requests wait already; see Retry-After.",
+    "500": "Something went wrong here.",
+    "503": "Loading, stopping, or the engine died; see Retry-After.",
+}
+_KEYS = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+
+
+def openapi(routes: Iterable[ApiRoute], title: str, version: str, description: str) -> dict[str, Any]:
+    """Return the document of all routes that have a tag."""
+    tagged = [route for route in routes if route.tag]
+    bodies = dict.fromkeys(route.body for route in tagged if route.body)
+    _, requests = models_json_schema(
+        [(body, "validation") for body in bodies], ref_template=_REF.replace("name", "model")
+    )
+    kinds = [kind for route in tagged for kind in (route.reply, route.stream) if isinstance(kind, type)]
+    _, replies = msgspec.json.schema_components([*kinds, *_ERRORS.values()], ref_template=_REF)
+    paths: dict[str, Any] = {}
+    for route in tagged:
+        (method,) = route.methods or ("",)
+        paths.setdefault(route.path_format, {})[method.lower()] = _operation(route, method.lower())
+    return {
+        "openapi": _VERSION,
+        "info": {"title": title, "version": version, "description": description},
+        "paths": paths,
+        "components": {"schemas": {**requests.get("$defs", {}), **replies}, "securitySchemes": _KEYS},
+    }
+
+
+def _operation(route: ApiRoute, method: str) -> dict[str, Any]:
+    error = _json(_ERRORS[shape_of(route.path)])
+    responses: dict[str, Any] = {"200": {"description": "The reply.", "content": _content(route)}}
+    responses |= {status: {"description": text, "content": error} for status, text in _STATUSES.items()}
+    responses["503"] |= route.unavailable
+    query = route.query.model_json_schema()["properties"] if route.query else {}
+    parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in route.param_convertors]
+    parameters += [{"name": name, "in": "query", "required": False, "schema": field} for name, field in query.items()]
+    summary, _, text = route.doc.partition("\n\n")
+    operation: dict[str, Any] = {
+        "tags": [route.tag],
+        "summary": summary.removesuffix("."),
+        "description": inspect.cleandoc(text),
+        "operationId": f"{route.name}_{method}",
+        "parameters": parameters,
+        "responses": responses,
+        "security": [] if route.public else [{}, *({name: []} for name in _KEYS)],
+    }
+    if route.body:
+        operation["requestBody"] = {"content": _json(route.body), "required": True}
+    return operation
+
+
+def _content(route: ApiRoute) -> dict[str, Any]:
+    if not isinstance(route.reply, type):
+        return route.reply or {}
+    content = _json(route.reply)
+    if isinstance(route.stream, str):  # named events, whose data repeats the name
+        data = _json_text({"type": "object", "properties": {"type": _TEXT}, "required": ["type"]})
+        content["text/event-stream"] = {"itemSchema": {**_event(data, event=_TEXT), "description": route.stream}}
+    elif route.stream:
+        chunk = _json_text({"anyOf": [_ref(route.stream), _ref(ErrorBody)]})
+        data = {"anyOf": [{"const": "[DONE]"}, chunk], "description": "`[DONE]` comes last, if nothing went wrong."}
+        content["text/event-stream"] = {"itemSchema": _event(data)}
+    return content
+
+
+def _event(data: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": {"data": data, **more}, "required": ["data", *more]}
+
+
+def _json_text(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a text that is JSON of a schema."""
+    return {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+
+
+def _json(kind: type) -> dict[str, Any]:
+    return {"application/json": {"schema": _ref(kind)}}
+
+
+def _ref(kind: type) -> dict[str, str]:
+    return {"$ref": _REF.format(name=kind.__name__)}

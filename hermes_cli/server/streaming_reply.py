@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.responses import Response
@@ -78,23 +78,13 @@ class StreamingReply(Response):
         work: Work,
         *,
         stream: bool,
-        shape: ErrorShape = "openai",
+        shape: ErrorShape = "openai",  # of errors before the first byte
         problem: Callable[[HermesError], Problem] = problem,
-        error_event: Callable[[Problem], bytes] = openai_error_event,
+        error_event: Callable[[Problem], bytes] = openai_error_event,  # of errors after the first byte
         ping: bytes = PING,
-        silence: float = SILENCE,
+        silence: float = SILENCE,  # seconds without a byte, after which a stream gets a ping
     ) -> None:
-        """Describe the reply; it begins when the server asks for it.
-
-        Args:
-            work: generates the reply and writes it here; it is cancelled when the client leaves.
-            stream: whether it writes a stream.
-            shape: of errors before the first byte.
-            problem: translates errors.
-            error_event: encodes an error after the first byte.
-            ping: what to send into a silent stream.
-            silence: seconds until then.
-        """
+        """Describe the reply; `work` generates and writes it, and is cancelled when the client leaves."""
         super().__init__()
         self._work, self.stream = work, stream
         self._shape, self._problem, self._error_event = shape, problem, error_event
@@ -116,8 +106,8 @@ class StreamingReply(Response):
                 if self.stream and self._silent and not work.done() and not client.done():
                     await self.write(self._ping)
         finally:
-            await _cancel(work)
-            await _cancel(client)
+            await cancel(work)
+            await cancel(client)
         if not work.cancelled() and (error := work.exception()):
             raise error
 
@@ -151,11 +141,7 @@ class StreamingReply(Response):
 
 
 async def together(works: Sequence[Coroutine[object, object, None]]) -> None:
-    """Do several things at once; the first error cancels the others.
-
-    Raises:
-        HermesError: that error.
-    """
+    """Do several things at once; the first error cancels the others."""
     if len(works) == 1:
         await works[0]
         return
@@ -163,7 +149,7 @@ async def together(works: Sequence[Coroutine[object, object, None]]) -> None:
     try:
         await asyncio.gather(*tasks)
     finally:
-        await _cancel(*tasks)
+        await cancel(*tasks)
 
 
 async def _client_left(receive: Receive, work: asyncio.Task[None]) -> None:
@@ -175,7 +161,7 @@ async def _client_left(receive: Receive, work: asyncio.Task[None]) -> None:
         pass
 
 
-async def _cancel(*tasks: asyncio.Task[None]) -> None:
+async def cancel(*tasks: asyncio.Future[Any]) -> None:
     """Cancel what still runs, and wait until it has cleaned up."""
     for task in tasks:
         task.cancel()

@@ -10,18 +10,28 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from hermes_cli.catalog.overlay import PART, SHARD, read_overlay
-from hermes_cli.catalog.variants import quantization_in_file_name, variants
+from hermes_cli import paths
+from hermes_cli.catalog.load import read_overlay
+from hermes_cli.catalog.variants import (
+    base_name,
+    group_files,
+    joined_name,
+    piece_count,
+    quantization_in_file_name,
+    sibling_names,
+    variants,
+)
 from hermes_cli.store import layout
-from hermes_cli.store.disk import files_below
+from hermes_cli.store.disk import DiskSpace, bytes_on_disk, disk_space, files_below
 from hermes_cli.store.hashing import known_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.catalog.variants import Variant
+    from hermes_cli.store.disk import Inode
 
 InstalledState = Literal["verified", "unverified", "damaged", "incomplete"]
 
@@ -53,7 +63,7 @@ class LocalFile:
         paths: in the revisions of its repository, the preferred one first; or its path among the imported files.
         blob: the content that these paths link to; the path itself where there are no links.
         repo_path: its path within the repository, or its name.
-        sha256: as the Hub publishes it, if known.
+        sha256: by the Hub, None if unknown.
     """
 
     paths: tuple[Path, ...]
@@ -123,7 +133,7 @@ class InstalledModel:
         first = self.files[0]
         here = {file.repo_path for file in self.files}
         roots = [path.parents[first.repo_path.count("/")] for path in first.paths]
-        missing = [name for name in layout.sibling_names(first.repo_path, self.count) if name not in here]
+        missing = [name for name in sibling_names(first.repo_path, self.count) if name not in here]
         return tuple(LocalFile(tuple(root / name for root in roots), roots[0] / name, name) for name in missing)
 
     @property
@@ -155,102 +165,144 @@ def inventory(catalogue: Catalogue) -> list[InstalledModel]:
     quantizations = frozenset(catalogue.quantizations)
     files = list(known_files(catalogue))
     by_path = {
-        (file.repo.lower(), name): file.variant for file in files for name in (file.path, layout.joined_name(file.path))
+        (file.repo.lower(), name): file.variant for file in files for name in (file.path, joined_name(file.path))
     }
     hashes = {(file.repo.lower(), file.path): file.sha256 for file in files if file.sha256}
-    models = []
+    found: list[InstalledModel] = []
+
+    def add(
+        group: tuple[LocalFile, ...],
+        repo: str | None,
+        revisions: tuple[str, ...],
+        model: CatalogModel | None,
+        quantization: str | None,
+    ) -> None:
+        name = group[0].repo_path
+        count = max(piece_count(name), len(group))
+        quantization = quantization or quantization_in_file_name(base_name(name), quantizations)
+        found.append(InstalledModel("", group, count, repo, revisions, model, quantization))
+
     for repo in layout.repositories():
         for group, revisions in _in_repository(repo, hashes):
             variant = by_path.get((repo.lower(), group[0].repo_path))
-            model = variant.model if variant else None
-            models.append(
-                _installed(group, repo, revisions, model, variant.quantization if variant else None, quantizations)
-            )
-    models += _imported(catalogue, quantizations, frozenset(hashes.values()))
-    return sorted(_named(models), key=lambda model: (model.name, model.file, model.revisions))
-
-
-def _installed(
-    group: tuple[LocalFile, ...],
-    repo: str | None,
-    revisions: tuple[str, ...],
-    model: CatalogModel | None,
-    quantization: str | None,
-    quantizations: frozenset[str],
-) -> InstalledModel:
-    name = group[0].repo_path
-    match = SHARD.search(name) or PART.search(name)
-    count = max(int(match[2]) if match else 1, len(group))
-    quantization = quantization or quantization_in_file_name(layout.base_name(name), quantizations)
-    return InstalledModel("", group, count, repo, revisions, model, quantization)
+            add(group, repo, revisions, variant.model if variant else None, variant.quantization if variant else None)
+    models = {model.id: model for model in catalogue.models}
+    published = frozenset(hashes.values())
+    for model_id, quantization, folder in layout.imported_folders():
+        for group in _groups(folder):
+            # An imported file whose hash is that of a file on the Hub is that file.
+            known = [known_sha256(file.path) for file in group]
+            pairs = zip(group, known, strict=True)
+            verified = tuple(replace(file, sha256=sha256 if sha256 in published else None) for file, sha256 in pairs)
+            add(verified, None, (), models.get(model_id or ""), quantization)
+    return sorted(_named(found), key=lambda model: (model.name, model.file, model.revisions))
 
 
 def _in_repository(
     repo: str, hashes: Mapping[tuple[str, str], str]
 ) -> Iterator[tuple[tuple[LocalFile, ...], tuple[str, ...]]]:
     """Yield the files of each model of a repository, with the revisions in which they are the same."""
-    merged: dict[tuple[str, tuple[Path, ...]], tuple[tuple[LocalFile, ...], tuple[str, ...]]] = {}
+    merged: dict[tuple[str, tuple[Path, ...]], list[tuple[str, tuple[LocalFile, ...]]]] = {}
     for snapshot in layout.snapshots(repo):
         for group in _groups(snapshot):
             key = group[0].repo_path, tuple(file.blob for file in group)
-            files, revisions = merged.get(key, (tuple(replace(file, paths=()) for file in group), ()))
-            files = tuple(replace(old, paths=old.paths + new.paths) for old, new in zip(files, group, strict=True))
-            merged[key] = files, (*revisions, snapshot.name)
-    for files, revisions in merged.values():
-        yield (
-            tuple(
-                replace(file, sha256=layout.published_sha256(file.blob) or hashes.get((repo.lower(), file.repo_path)))
-                for file in files
-            ),
-            revisions,
-        )
+            merged.setdefault(key, []).append((snapshot.name, group))
+    for copies in merged.values():
+        files = []
+        for same in zip(*(group for _, group in copies), strict=True):
+            sha256 = layout.published_sha256(same[0].blob) or hashes.get((repo.lower(), same[0].repo_path))
+            files.append(replace(same[0], paths=tuple(file.path for file in same), sha256=sha256))
+        yield tuple(files), tuple(revision for revision, _ in copies)
 
 
-def _imported(catalogue: Catalogue, quantizations: frozenset[str], hashes: frozenset[str]) -> Iterator[InstalledModel]:
-    models = {model.id: model for model in catalogue.models}
-    for model_id, quantization, folder in layout.imported_folders():
-        for group in _groups(folder):
-            # An imported file whose hash is that of a file on the Hub is that file.
-            found = [known_sha256(file.path) for file in group]
-            pairs = zip(group, found, strict=True)
-            files = tuple(replace(file, sha256=sha256 if sha256 in hashes else None) for file, sha256 in pairs)
-            yield _installed(files, None, (), models.get(model_id or ""), quantization, quantizations)
-
-
-def _groups(folder: Path) -> Iterable[tuple[LocalFile, ...]]:
-    """Return the model files below a folder; shards and raw parts together, all others alone.
-
-    Links that lead nowhere are among them.
-    """
-    groups: dict[tuple[str, str], list[LocalFile]] = {}
-    for path in files_below(folder):
-        if _MODEL_FILE.search(path.name):
-            name = path.relative_to(folder).as_posix()
-            match = SHARD.search(name) or PART.search(name)
-            file = LocalFile((path,), layout.blob_of(path), name)
-            groups.setdefault((layout.base_name(name), match[2] if match else ""), []).append(file)
-    return map(tuple, groups.values())
+def _groups(folder: Path) -> Iterator[tuple[LocalFile, ...]]:
+    """Yield the files of each model below a folder; links that lead nowhere are among them."""
+    names = (path.relative_to(folder).as_posix() for path in files_below(folder) if _MODEL_FILE.search(path.name))
+    for group in group_files(names):
+        yield tuple(LocalFile((folder / name,), layout.blob_of(folder / name), name) for name in group)
 
 
 def _named(models: list[InstalledModel]) -> Iterator[InstalledModel]:
     """Give each the shortest name that means this file alone, in whichever revision."""
-    names = [_short_name(model) for model in models]
-    for longer_name in (_repository_name, _file_name):
-        distinct = {(name, model.repo, model.file) for name, model in zip(names, models, strict=True)}
+    names = [_possible_names(model) for model in models]
+    for _ in range(2):
+        distinct = {(name[0], model.repo, model.file) for name, model in zip(names, models, strict=True)}
         uses = Counter(name for name, _, _ in distinct)
-        names = [longer_name(model) if uses[name] > 1 else name for name, model in zip(names, models, strict=True)]
-    return (replace(model, name=name) for name, model in zip(names, models, strict=True))
+        names = [name[1:] if uses[name[0]] > 1 and len(name) > 1 else name for name in names]
+    return (replace(model, name=name[0]) for name, model in zip(names, models, strict=True))
 
 
-def _short_name(model: InstalledModel) -> str:
+def _possible_names(model: InstalledModel) -> list[str]:
+    """Return the names of a model, the shortest first."""
+    names = [f"hf.co/{model.repo}/blob/main/{model.file}" if model.repo else model.file]
+    if model.repo and model.quantization:
+        names.insert(0, f"{model.repo}:{model.quantization}")
     if model.model and model.quantization:
-        return f"{model.model.short}:{model.quantization}"
-    return _repository_name(model)
+        names.insert(0, f"{model.model.short}:{model.quantization}")
+    return names
 
 
-def _repository_name(model: InstalledModel) -> str:
-    return f"{model.repo}:{model.quantization}" if model.repo and model.quantization else _file_name(model)
+@dataclass(frozen=True)
+class ModelUsage:
+    """Usage of one model.
+
+    Attributes:
+        bytes: on the disk, without files that another model in the list counts already.
+        used_elsewhere: its files have names outside the library, so that removing it may free nothing.
+    """
+
+    model: InstalledModel
+    bytes: int
+    used_elsewhere: bool
 
 
-def _file_name(model: InstalledModel) -> str:
-    return f"hf.co/{model.repo}/blob/main/{model.file}" if model.repo else model.file
+@dataclass(frozen=True)
+class PartialUsage:
+    """Usage of the unfinished downloads of one repository."""
+
+    repo: str
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes on the disk. `other` is all else in the Hub's cache: tokenizers, other formats, data sets."""
+
+    models: tuple[ModelUsage, ...]
+    partial: tuple[PartialUsage, ...]
+    other: int
+    disk: DiskSpace
+
+    @property
+    def total(self) -> int:
+        """Return the bytes of everything together."""
+        return sum(entry.bytes for entry in self.models) + sum(entry.bytes for entry in self.partial) + self.other
+
+
+def usage(models: Sequence[InstalledModel]) -> Usage:
+    """Return the disk usage of these models and of the Hub's cache, each file counted once."""
+    counted: set[Inode] = set()
+    sizes = [bytes_on_disk((file.path for file in model.files), counted) for model in models]
+    by_model = [ModelUsage(model, size, _used_elsewhere(model)) for model, size in zip(models, sizes, strict=True)]
+    partial = tuple(
+        PartialUsage(repo, len(files), bytes_on_disk(files, counted))
+        for repo in layout.repositories()
+        if (files := layout.unfinished_downloads(repo))
+    )
+    other = bytes_on_disk((path for path in files_below(paths.models_dir()) if not path.is_symlink()), counted)
+    disk = disk_space(paths.models_dir()) or DiskSpace(0, 0)
+    return Usage(tuple(sorted(by_model, key=lambda entry: -entry.bytes)), partial, other, disk)
+
+
+def _used_elsewhere(model: InstalledModel) -> bool:
+    """Return whether a file has more hard links than the library made, or is only linked to from here."""
+    roots = [root.resolve() for root in (paths.models_dir(), layout.imported_root())]
+    for file in model.files:
+        try:
+            real, links = file.path.resolve(strict=True), file.path.stat().st_nlink
+        except OSError:
+            continue
+        if links > 1 or not any(root in real.parents for root in roots):
+            return True
+    return False

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli import paths
-from hermes_cli.catalog.overlay import PART, SHARD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,25 +59,6 @@ def snapshot_path(repo: str, revision: str, path: str) -> Path:
     return (repo_folder(repo) / "snapshots" / revision).joinpath(*path.split("/"))
 
 
-def joined_name(name: str) -> str:
-    """Return the name of the file that a raw part belongs to (`X.gguf.part1of2` -> `X.gguf`); other names stay."""
-    return PART.sub(".gguf", name)
-
-
-def base_name(name: str) -> str:
-    """Return a file name without the number of its shard or raw part."""
-    return joined_name(SHARD.sub(".gguf", name))
-
-
-def sibling_names(name: str, count: int) -> list[str]:
-    """Return the names of all shards or raw parts of a model, given one of them."""
-    if SHARD.search(name):
-        return [SHARD.sub(f"-{number:05}-of-{count:05}.gguf", name) for number in range(1, count + 1)]
-    if PART.search(name):
-        return [PART.sub(f".gguf.part{number}of{count}", name) for number in range(1, count + 1)]
-    return [name]
-
-
 def repositories() -> Iterator[str]:
     """Yield the repositories that have a folder, by name."""
     try:
@@ -98,14 +78,14 @@ def snapshots(repo: str) -> list[Path]:
         folders = [path for path in (repo_folder(repo) / "snapshots").iterdir() if path.is_dir()]
     except OSError:
         return []
-    return sorted(folders, key=lambda path: (path.name != main, -_modified(path)))
 
+    def modified(path: Path) -> float:
+        try:
+            return path.stat().st_mtime
+        except OSError:
+            return 0.0  # it was removed meanwhile
 
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0  # it was removed meanwhile
+    return sorted(folders, key=lambda path: (path.name != main, -modified(path)))
 
 
 def blob_of(path: Path) -> Path:

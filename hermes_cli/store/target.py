@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.overlay import PART
+from hermes_cli.catalog.variants import PART, joined_name
 from hermes_cli.errors import NotFoundError
 from hermes_cli.store import layout
 from hermes_cli.store.disk import size_of
@@ -118,7 +118,7 @@ def download_targets(files: Sequence[RemoteFile]) -> list[DownloadTarget]:
     """
     groups: dict[tuple[str, str, str], list[RemoteFile]] = {}
     for file in files:
-        groups.setdefault((file.repo, file.revision, layout.joined_name(file.path)), []).append(file)
+        groups.setdefault((file.repo, file.revision, joined_name(file.path)), []).append(file)
     return [DownloadTarget(name, _in_order(name, parts)) for (_, _, name), parts in groups.items()]
 
 

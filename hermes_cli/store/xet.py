@@ -6,11 +6,15 @@ over, blocks of 64 MB.
 
 from __future__ import annotations
 
+import os
 import queue
 import re
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import constants
 from huggingface_hub.utils._runtime import is_xet_available
 from huggingface_hub.utils._xet import (
     XetFileData,
@@ -22,7 +26,6 @@ from huggingface_hub.utils._xet import (
 
 from hermes_cli.store.disk import BLOCK
 from hermes_cli.store.hashing import BoundedQueue
-from hermes_cli.store.retry import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
 BUFFER = 64 << 20  # bytes
 TIMEOUT = 60.0  # seconds for one block; below 1 MB/s plain HTTP, which comes in smaller pieces, is the better way
 _URL = re.compile(r"\w+://\S+")  # may be signed: not for messages
+
+
+class XetError(Exception):
+    """The bytes stopped coming; another connection may bring them."""
 
 
 def available() -> bool:
@@ -45,7 +52,7 @@ def stream(
     """Yield offset and bytes of each piece from `start` to `stop`; `xet_hash` is Xet's own hash of the file.
 
     Raises:
-        Interrupted: nothing came for a while, or the storage cannot be read now.
+        XetError: nothing came for a while, or the storage cannot be read now.
     """
     reader = _Reader(file, xet_hash, headers, start, stop)
     reader.start()
@@ -77,11 +84,11 @@ class _Reader(threading.Thread):
         try:
             block = self._blocks.get(timeout=TIMEOUT)
         except queue.Empty:
-            raise Interrupted(f"nothing came from the Xet storage for {TIMEOUT:g} s") from None
+            raise XetError(f"nothing came from the Xet storage for {TIMEOUT:g} s") from None
         if isinstance(block, bytes):
             return block
         message = _URL.sub("", str(block)).strip().partition("\n")[0]
-        raise Interrupted(f"the Xet storage cannot be read ({message or type(block).__name__})") from None
+        raise XetError(f"the Xet storage cannot be read ({message or type(block).__name__})") from None
 
     def cancel(self) -> None:
         """Stop the thread and throw away the block that it holds."""
@@ -102,7 +109,8 @@ class _Reader(threading.Thread):
             self._blocks.put(error)
 
     def _open(self) -> Any:  # noqa: ANN401 - hf_xet has no types
-        from hf_xet import XetFileInfo  # type: ignore[import-untyped]  # noqa: PLC0415 - an extension that not every platform has
+        _redirect_log()
+        import hf_xet  # type: ignore[import-untyped]  # noqa: PLC0415 - an extension that not every platform has
 
         # The token to read it comes from the configured endpoint only.
         token_url = xet_connection_info_refresh_url(
@@ -113,7 +121,9 @@ class _Reader(threading.Thread):
         )
         data = XetFileData(file_hash=self._xet_hash, refresh_route=token_url)
         access = refresh_xet_connection_info(file_data=data, headers=self._headers)
-        self._session = _new_session()
+        names = ("download_buffer_size", "download_buffer_perfile_size", "download_buffer_limit", "min_prefetch_buffer")
+        config = hf_xet.XetConfig().with_config({f"reconstruction.{name}": BUFFER for name in names})
+        self._session = hf_xet.XetSession(config)
         group = self._session.new_download_stream_group(
             endpoint=access.endpoint,
             token=access.access_token,
@@ -123,11 +133,20 @@ class _Reader(threading.Thread):
             custom_headers=xet_headers_without_auth(self._headers),
         )
         start, stop = self._span
-        return group.download_stream(XetFileInfo(self._xet_hash, self._file.size), start=start, end=stop)
+        return group.download_stream(hf_xet.XetFileInfo(self._xet_hash, self._file.size), start=start, end=stop)
 
 
-def _new_session() -> Any:  # noqa: ANN401 - as above
-    from hf_xet import XetConfig, XetSession  # noqa: PLC0415 - as above
+def _redirect_log() -> None:
+    """Give hf_xet a log that can be written; else it logs to standard output, from its import on.
 
-    names = ("download_buffer_size", "download_buffer_perfile_size", "download_buffer_limit", "min_prefetch_buffer")
-    return XetSession(XetConfig().with_config({f"reconstruction.{name}": BUFFER for name in names}))
+    HF_XET_LOG_DEST is described in xet-core's `xet_runtime/src/config/groups/log.rs`.
+    """
+    if "HF_XET_LOG_DEST" in os.environ:
+        return
+    try:
+        folder = Path(constants.HF_XET_CACHE, "logs").expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home folder
+        os.environ["HF_XET_LOG_DEST"] = os.devnull

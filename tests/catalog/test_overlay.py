@@ -5,9 +5,17 @@ from pathlib import Path
 import pytest
 
 from hermes_cli import paths
-from hermes_cli.catalog.load import load_catalogue, shipped_catalogue
+from hermes_cli.catalog.load import (
+    HubFile,
+    HubRepository,
+    Overlay,
+    load_catalogue,
+    merged,
+    read_overlay,
+    shipped_catalogue,
+    write_overlay,
+)
 from hermes_cli.catalog.models import Repository
-from hermes_cli.catalog.overlay import HubFile, HubRepository, Overlay, merged, read_overlay, write_overlay
 from hermes_cli.catalog.variants import variants
 from hermes_cli.errors import HermesError
 

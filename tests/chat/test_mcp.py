@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from anyio.from_thread import BlockingPortal
 from conftest import HANG, REPOSITORY, RunHermes, clean_environment, eventually
 
 from hermes_cli.chat.tools import mcp_client, mcp_stdio
@@ -142,6 +143,7 @@ def test_a_call_that_hangs_is_told_to_stop(tmp_path: Path) -> None:
         assert result.failed
         assert "did not answer within 0.5 s; it was told to stop" in result.text
         eventually(lambda: file.read_text() == "stopped")
+        assert "echo" in names(toolbox)
         assert toolbox.run(ToolCall("echo", {"text": "on"})).text == "on"
 
 
@@ -172,6 +174,40 @@ def test_ctrl_c_ends_a_call_at_once(rig: Toolbox, tmp_path: Path) -> None:
     with interrupted(lambda: file.exists() and file.read_text()):
         rig.run(ToolCall("hang", {"file": str(file)}))
     eventually(lambda: file.read_text() == "stopped")
+
+
+def test_ctrl_c_before_the_wait_for_a_call_has_begun(
+    rig: Toolbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "state"
+    start: Callable[..., object] = BlockingPortal.start_task_soon
+
+    def starting(*arguments: object) -> None:
+        """On a busy machine the server may be faster than the thread that asks it."""
+        start(*arguments)
+        eventually(lambda: file.exists() and file.read_text())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BlockingPortal, "start_task_soon", starting)
+    with pytest.raises(KeyboardInterrupt):
+        rig.run(ToolCall("hang", {"file": str(file)}))
+    eventually(lambda: file.read_text() == "stopped")
+
+
+def test_a_server_that_does_not_stop_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_client, "LIST_TIMEOUT", 0.5)
+    file, before = tmp_path / "state", children()
+    warned: list[str] = []
+    with connected(RIG, warned=warned) as toolbox:
+        with interrupted(lambda: file.exists() and file.read_text()):
+            toolbox.run(ToolCall("block", {"file": str(file)}))
+        assert "echo" in names(toolbox)
+        (warning,) = warned
+        assert "the MCP server rig: it did not list its tools within 0.5 s, and was ended" in warning
+        eventually(lambda: ended(int(file.read_text())))
+        monkeypatch.undo()
+        assert toolbox.run(ToolCall("echo", {"text": "back"})).text == "back"
+        assert len(children() - before) == 1
 
 
 def test_a_server_that_crashes_is_told_and_started_again(rig: Toolbox) -> None:

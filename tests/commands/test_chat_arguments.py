@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.commands.chat_arguments import lora_files
-from hermes_cli.engine.embedded.options import LoraFile
+from hermes_cli.commands.chat import lora_files
+from hermes_cli.engine.embedded.messages import LoraFile
 from hermes_cli.errors import NotFoundError, UsageError
 
 

@@ -12,7 +12,7 @@ from conftest import HANG, Finished, RunHermes, clean_environment
 from hub_cache import REVISION, HubCache
 from hub_server import Hub, serving
 
-from hermes_cli.catalog.overlay import HubFile, HubRepository, write_overlay
+from hermes_cli.catalog.load import HubFile, HubRepository, write_overlay
 
 OFFICIAL = "NousResearch/Hermes-3-Llama-3.1-8B-GGUF"
 FILE = "Hermes-3-Llama-3.1-8B.Q4_K_M.gguf"

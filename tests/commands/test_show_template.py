@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import RunHermes
 
-from hermes_cli.commands import file_page
+from hermes_cli.commands import show
 from hermes_cli.gguf.header import read_header
 
 
@@ -33,7 +33,7 @@ def test_of_a_file(hermes: RunHermes, demo_path: Path) -> None:
 
 def test_of_a_file_whose_vocabulary_was_read(demo_path: Path) -> None:
     header = read_header(demo_path, ("tokenizer.ggml.tokens",))
-    assert dict(file_page._facts(header, "demo"))["chat template"].startswith("the file's own")  # noqa: SLF001
+    assert dict(show._facts(header, "demo"))["chat template"].startswith("the file's own")  # noqa: SLF001
     del header.metadata["tokenizer.chat_template"]
-    said = dict(file_page._facts(header, "demo"))["chat template"]  # noqa: SLF001
+    said = dict(show._facts(header, "demo"))["chat template"]  # noqa: SLF001
     assert said == "hermes' own for ChatML: the file carries none; this goes by its vocabulary"

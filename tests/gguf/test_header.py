@@ -8,15 +8,15 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from gguf_bytes import SMALL, SMALL_SHARD, entry, gguf, string, tensor
+from gguf_bytes import SMALL, SMALL_SHARD, Sparse, entry, gguf, parse_header, string, tensor
 from hypothesis import given
 from hypothesis import strategies as st
 from llama_cpp._ctypes_extensions import load_shared_library
 from llama_cpp._ggml import libggml_base_path
 
 from hermes_cli.errors import IntegrityError, InvalidGGUFError
-from hermes_cli.gguf.header import ArrayInfo, GGUFHeader, Split, parse_header, read_header, read_source
-from hermes_cli.gguf.reader import LONGEST_TEXT, LongText
+from hermes_cli.gguf.header import GGUFHeader, Split, read_header, read_source
+from hermes_cli.gguf.reader import LONGEST_TEXT, SkippedValue
 from hermes_cli.gguf.types import TENSOR_TYPES
 
 
@@ -34,7 +34,7 @@ def test_reads_metadata_and_tensors() -> None:
     assert header.metadata["llama.rope.freq_base"] == 10_000.0
     assert header.metadata["tokenizer.ggml.add_bos_token"] is True
     tokens = header.metadata["tokenizer.ggml.tokens"]
-    assert isinstance(tokens, ArrayInfo)
+    assert isinstance(tokens, SkippedValue)
     assert tokens.count == 2
     assert [(t.name, t.shape, t.type_name, t.size) for t in header.tensors] == [
         ("one", (8, 2), "F32", 64),
@@ -93,18 +93,6 @@ def test_says_what_is_wrong(data: bytes, says: str) -> None:
     assert says in refusal(data)
 
 
-class Sparse:
-    """A source that is a few real bytes and then zeros, as large as it says: what a sparse file can be."""
-
-    def __init__(self, start: bytes, size: int) -> None:
-        self.start = start
-        self.size = size
-
-    def read(self, offset: int, length: int) -> bytes:
-        piece = self.start[offset : offset + length]
-        return piece + bytes(min(length, self.size - offset) - len(piece))
-
-
 @pytest.mark.parametrize(
     ("start", "says"),
     [
@@ -128,7 +116,7 @@ def test_a_huge_file_of_zeros_takes_neither_time_nor_memory(start: bytes, says: 
 def test_a_text_as_long_as_a_tokenizer_is_stepped_over() -> None:
     long = "x" * (LONGEST_TEXT + 1)
     header = parse_header(gguf([entry("a", 8, string(long)), entry("b", 4, struct.pack("<I", 7))], []))
-    assert header.metadata["a"] == LongText(len(long), 45)
+    assert header.metadata["a"] == SkippedValue(len(long), 45)
     assert header.metadata["b"] == 7
 
 

@@ -31,7 +31,6 @@ def test_figures_are_plausible(gpu: Gpu) -> None:
     assert 4 <= gpu.gib <= (512 if gpu.unified else 300)
     assert gpu.tflops is None or 1 <= gpu.tflops <= 5_000
     assert gpu.dies in {1, 2, 4}
-    assert gpu.source
     assert (gpu.memory, gpu.bandwidth) == (gpu.gib * GIB, gpu.gb_per_s * GB)
     assert bool(gpu.compute_capability) == (gpu.vendor == "nvidia")
     assert not gpu.name.startswith(("NVIDIA", "AMD", "Intel", "Apple"))

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.errors import UsageError
-from hermes_cli.hardware.gpus import GPUS, Gpu
-from hermes_cli.hardware.lookup import find_gpu, gpu_reported_as, gpus_named, typical_bandwidth
+from hermes_cli.hardware.gpus import GPUS, Gpu, find_gpu, gpu_reported_as, gpus_named, typical_bandwidth
 from hermes_cli.hardware.machine import Vendor
 from hermes_cli.units import GIB
 
@@ -184,7 +183,7 @@ def test_any_text_is_a_gpu_or_an_error_with_a_hint(text: str) -> None:
 def test_what_stands_behind_a_name_counts(gpu: Gpu, behind: str) -> None:
     """A longer name is that of another GPU or of none, never of the one that it starts with."""
     if gpu.name + behind not in gpu.also and outcome(gpu.name + behind) is gpu:
-        assert behind.rstrip("gb") in {str(size) for size in gpu.sizes or (gpu.gib,)}
+        assert behind.rstrip("gb") in {str(size) for size in gpu.sizes}
 
 
 @pytest.mark.parametrize(
@@ -243,14 +242,6 @@ def test_what_stands_behind_a_name_counts(gpu: Gpu, behind: str) -> None:
 def test_names_that_drivers_report(vendor: Vendor, name: str, mebibytes: int, expected: str | None) -> None:
     found = gpu_reported_as(vendor, name, mebibytes * MIB)
     assert (found and found.name) == expected
-
-
-def test_gpu_cores_choose_between_variants_where_memory_is_unknown() -> None:
-    found = gpu_reported_as("apple", "Apple M4 Max", None, cores=40)
-    assert found
-    assert found.name == "M4 Max 40-core"
-    assert gpu_reported_as("apple", "Apple M4 Max", None) is None
-    assert gpu_reported_as("apple", "Apple M2 Ultra", None, cores=76) is not None
 
 
 def test_an_open_name_without_memory_stays_open() -> None:

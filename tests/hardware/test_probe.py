@@ -10,9 +10,8 @@ from types import ModuleType, SimpleNamespace
 import pynvml  # type: ignore[import-untyped]
 import pytest
 
-from hermes_cli.hardware.backends import install_command
 from hermes_cli.hardware.machine import Device, Machine, Note
-from hermes_cli.hardware.probe import ProbeSources, probe
+from hermes_cli.hardware.probe import ProbeSources, install_command, probe
 from hermes_cli.hardware.system import SystemMemory
 
 Tree = Callable[[Mapping[str, str | bytes]], Path]

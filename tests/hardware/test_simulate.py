@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.errors import UsageError
-from hermes_cli.hardware.lookup import find_gpu, typical_bandwidth
+from hermes_cli.hardware.gpus import find_gpu, typical_bandwidth
 from hermes_cli.hardware.machine import Device, Machine, Note
 from hermes_cli.hardware.simulate import ALL_FREE, ONLY_VULKAN, parse_size, simulate
 

@@ -14,12 +14,11 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.catalog.variants import variants
 from hermes_cli.engine.embedded.fit_check import check_fit
-from hermes_cli.engine.embedded.options import DraftPlan
+from hermes_cli.engine.embedded.messages import DraftPlan
 from hermes_cli.errors import DoesNotFitError, ExitCode
 from hermes_cli.models.planned import draft_plan
 from hermes_cli.models.resolve import ModelRequest, ResolvedModel
-from hermes_cli.planning.fitted_plan import RAM, FittedPlan
-from hermes_cli.planning.load_plan import LoadOverrides
+from hermes_cli.planning.load_plan import RAM, FittedPlan, LoadOverrides
 from hermes_cli.store.library import ModelFile
 
 WHO = "Who are you?"

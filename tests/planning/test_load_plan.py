@@ -6,17 +6,17 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from gguf_bytes import entry, gguf, string, tensor
+from gguf_bytes import entry, gguf, parse_header, string, tensor
 from hypothesis import given
 from hypothesis import strategies as st
 from skeleton import write_skeleton
 
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.errors import UsageError
-from hermes_cli.gguf.header import parse_header, read_header
+from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.machine import Device, Machine
-from hermes_cli.planning.load_plan import FileFacts, LoadOverrides, LoadPlan, alternatives_to, facts_of, plans_for
-from hermes_cli.planning.memory import KV_TYPES, weights
+from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan, alternatives_to, plans_for
+from hermes_cli.planning.memory import KV_TYPES, FileFacts, facts_of, weights
 from hermes_cli.planning.placement import place_layers, place_weights
 from hermes_cli.planning.recommend import NEEDS
 

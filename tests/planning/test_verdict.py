@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from hermes_cli.errors import DoesNotFitError, EngineError
-from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
-from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
+from hermes_cli.planning.load_plan import RAM, DryRun, LoadOverrides, LoadPlan, MemoryUse, choose_plan
 from hermes_cli.planning.memory import ContextSettings, MemoryBreakdown
 
 GIB = 1 << 30

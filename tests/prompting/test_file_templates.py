@@ -9,15 +9,13 @@ from talks import BOS, CLOCK, RESULT, SYSTEM, THOUGHT, USER, calling
 
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.errors import HermesError, UsageError
-from hermes_cli.prompting.abilities import Abilities, examine
-from hermes_cli.prompting.compose import PromptInput, PromptOptions
+from hermes_cli.prompting.compose import PromptInput, PromptOptions, RawTurnCache
+from hermes_cli.prompting.families import THINKING_PROMPT
 from hermes_cli.prompting.markers import plain
 from hermes_cli.prompting.messages import Message, ToolCall
 from hermes_cli.prompting.normalize import messages, tools
-from hermes_cli.prompting.prompt_texts import THINKING_PROMPT
-from hermes_cli.prompting.raw_turn_cache import RawTurnCache
 from hermes_cli.prompting.render import FileFormat
-from hermes_cli.prompting.template import ChatTemplate
+from hermes_cli.prompting.template import Abilities, ChatTemplate, examine
 
 HERE = Path(__file__).parent
 DEMO_TEMPLATE = HERE.parent.parent / "demo" / "template.jinja"

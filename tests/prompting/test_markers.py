@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.engine.embedded.vocabulary import Vocabulary
-from hermes_cli.engine.tokens import encode
+from hermes_cli.engine.request import encode
 from hermes_cli.gguf.header import read_header
 from hermes_cli.paths import asset
 from hermes_cli.prompting.compose import PromptInput

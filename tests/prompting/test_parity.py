@@ -119,9 +119,9 @@ def ours(
     family: Family,
     talk: list[dict[str, Any]],
     offered: list[dict[str, Any]] | None = None,
-    wishes: PromptOptions | None = None,
+    options: PromptOptions | None = None,
 ) -> str:
-    request = PromptInput(messages(talk), tools(offered), wishes or PromptOptions())
+    request = PromptInput(messages(talk), tools(offered), options or PromptOptions())
     return plain(OurFormat(family, BOS).render(request).text)
 
 
@@ -200,7 +200,7 @@ def test_hermes_4_thinking_with_earlier_thoughts(offered: list[dict[str, Any]], 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "wishes",
+    "options",
     [
         PromptOptions(),
         PromptOptions(think=True),
@@ -213,10 +213,10 @@ def test_hermes_4_thinking_with_earlier_thoughts(offered: list[dict[str, Any]], 
 @pytest.mark.parametrize("offered", [[], [WEATHER, CLOCK]], ids=["alone", "tools"])
 @pytest.mark.parametrize("talk", [*THINKING_TALKS.values(), [USER, THOUGHT, USER], [SYSTEM, USER, THOUGHT, USER]])
 def test_a_file_s_own_hermes_4_template_gives_what_ours_gives(
-    talk: list[dict[str, Any]], offered: list[dict[str, Any]], wishes: PromptOptions
+    talk: list[dict[str, Any]], offered: list[dict[str, Any]], options: PromptOptions
 ) -> None:
     """With thinking on, the template by itself fails on half of these."""
     source = (HERE / f"{KNOWN_OF_HERMES_4}.jinja").read_text(encoding="utf-8")
     carried = FileFormat(ChatTemplate(source, bos=BOS), prompted_reasoning=True)
-    request = PromptInput(messages(talk), tools(offered), wishes)
+    request = PromptInput(messages(talk), tools(offered), options)
     assert carried.render(request).text == OurFormat(HERMES_4, BOS).render(request).text

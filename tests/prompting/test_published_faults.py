@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from talks import CALLERS, CLOCK, FAMILIES, RESULT, SYSTEM, USER, calling, properties, title, write
 
-from hermes_cli.prompting.declarations import declaration
-from hermes_cli.prompting.families import HERMES_3, Family
+from hermes_cli.prompting.families import HERMES_3, Family, declaration
 from hermes_cli.prompting.normalize import tools
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from threading import Thread
 
+from hermes_cli.prompting.compose import RawTurnCache
 from hermes_cli.prompting.messages import Message, ToolCall
-from hermes_cli.prompting.raw_turn_cache import RawTurnCache
 
 
 def turn(key: str, content: str | None = "I look.", **arguments: object) -> Message:

@@ -24,13 +24,11 @@ from talks import (
 )
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting.compose import PromptInput, PromptOptions
-from hermes_cli.prompting.families import DEEPHERMES_3, HERMES_3, HERMES_4, HERMES_4_QWEN, Family
+from hermes_cli.prompting.compose import PromptInput, PromptOptions, RawTurnCache
+from hermes_cli.prompting.families import DEEPHERMES_3, HERMES_3, HERMES_4, HERMES_4_QWEN, THINKING_PROMPT, Family
 from hermes_cli.prompting.markers import plain
 from hermes_cli.prompting.messages import Message, ToolCall
 from hermes_cli.prompting.normalize import messages, tools
-from hermes_cli.prompting.prompt_texts import THINKING_PROMPT
-from hermes_cli.prompting.raw_turn_cache import RawTurnCache
 from hermes_cli.prompting.render import OurFormat
 
 

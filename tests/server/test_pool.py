@@ -100,7 +100,7 @@ class House:
                 pass
 
     def states(self) -> list[str]:
-        return [card.state for card in self.pool.cards()]
+        return [card.state for card in self.pool.describe_all()]
 
 
 async def settled(turns: int = 20) -> None:
@@ -118,7 +118,7 @@ def test_the_first_model_is_the_default_and_names_are_not_particular() -> None:
             async with house.pool.use(name) as served:
                 used.append(served.name)
         with pytest.raises(NotFoundError, match="no model 'other' here") as error:
-            house.pool.card("other")
+            house.pool.describe("other")
         assert "Big, small" in error.value.hint
         return used
 
@@ -128,7 +128,7 @@ def test_the_first_model_is_the_default_and_names_are_not_particular() -> None:
 def test_an_alias_can_stand_for_every_other_name() -> None:
     async def story() -> tuple[str, str]:
         house = House("big", offer("small", "*"))
-        return house.pool.card("whatever").name, house.pool.card("big").name
+        return house.pool.describe("whatever").id, house.pool.describe("big").id
 
     assert run(story()) == ("small", "big")
 
@@ -152,9 +152,9 @@ def test_a_model_is_loaded_once_however_many_ask_for_it() -> None:
 def test_the_context_that_is_told_is_the_one_that_can_be_used() -> None:
     async def story() -> list[int]:
         house = House("demo", demo=FakeEngine(["hi"], loaded=replace(LOADED, context=1280)))
-        before = house.pool.card().context_length
+        before = house.pool.describe().context_length
         async with house.pool.use() as served:
-            return [before, served.info.context, house.pool.card().context_length]
+            return [before, served.info.context, house.pool.describe().context_length]
 
     assert run(story()) == [1024, 1280, 1280]
 
@@ -393,17 +393,17 @@ def test_closing_ends_everything() -> None:
     run(story())
 
 
-def test_cards_tell_what_is_known_before_a_model_is_loaded() -> None:
+def test_descriptions_tell_what_is_known_before_a_model_is_loaded() -> None:
     async def story() -> Sequence[Any]:
         house = House(offer("demo", "alias", size=5, quantization="Q8_0", created=7))
-        before = house.pool.card()
+        before = house.pool.describe()
         await house.touch("demo")
-        return [before, house.pool.card()]
+        return [before, house.pool.describe()]
 
     before, after = run(story())
-    assert (before.name, before.aliases, before.size, before.quantization, before.created) == (
+    assert (before.id, before.aliases, before.size, before.quantization, before.created) == (
         "demo",
-        ("alias",),
+        ["alias"],
         5,
         "Q8_0",
         7,

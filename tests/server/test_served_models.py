@@ -12,14 +12,14 @@ from server_rig import offer
 from skeleton import write_skeleton
 
 from hermes_cli.catalog.load import shipped_catalogue
-from hermes_cli.engine.embedded.options import DraftPlan, EngineOptions
+from hermes_cli.engine.embedded.messages import DraftPlan, EngineOptions
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.models.planned import memory_fault
-from hermes_cli.planning.fitted_plan import RAM, FittedPlan, MemoryUse, remaining_machine
+from hermes_cli.planning.load_plan import RAM, FittedPlan, MemoryUse, remaining_machine
 from hermes_cli.planning.memory import MemoryBreakdown
-from hermes_cli.server.config import Given, resolve
 from hermes_cli.server.served_models import ServedModel, plan_models
+from hermes_cli.server.settings import Given, resolve
 
 MIB = 1 << 20
 CATALOGUE = shipped_catalogue()
@@ -110,7 +110,7 @@ def test_a_model_that_does_not_fit_alone_is_refused() -> None:
     with pytest.raises(DoesNotFitError, match=r"demo\.gguf does not fit"):
         lined_up("demo", on=machine(10))
     (forced,), _ = lined_up({"model": "demo", "force": True}, on=machine(10))
-    assert forced.forced
+    assert forced.model.resolved.overrides.force
     assert "because of --force" in forced.model.fitted.note
 
 

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.errors import HermesError, NotFoundError
-from hermes_cli.prompting.prompt_texts import THINKING_PROMPT
-from hermes_cli.store.export import ExportSource, plain_name, shards, to_folder, to_lm_studio, to_ollama
-from hermes_cli.store.ollama import go_template as template_of
-from hermes_cli.store.ollama import modelfile
+from hermes_cli.prompting.families import THINKING_PROMPT
+from hermes_cli.store.export import ExportSource, modelfile, plain_name, shards, to_folder, to_lm_studio, to_ollama
+from hermes_cli.store.export import go_template as template_of
 
 CATALOGUE = shipped_catalogue()
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}

@@ -13,16 +13,14 @@ from huggingface_hub import scan_cache_dir, try_to_load_from_cache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.catalog.load import load_catalogue, shipped_catalogue
+from hermes_cli.catalog.load import HubFile, HubRepository, load_catalogue, shipped_catalogue, write_overlay
 from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.names import ModelNames
-from hermes_cli.catalog.overlay import HubFile, HubRepository, write_overlay
 from hermes_cli.errors import HermesError, IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.types import FILE_TYPES
 from hermes_cli.store import layout
 from hermes_cli.store.hashing import known_sha256, sha256_of
-from hermes_cli.store.identify import Identity, identify
-from hermes_cli.store.importing import ImportedModel, import_model
+from hermes_cli.store.importing import Identity, ImportedModel, identify, import_model
 from hermes_cli.store.inventory import inventory, known_files
 from hermes_cli.store.library import find
 from hermes_cli.store.other_tools import FoundModel, SkippedFile, find_models, lm_studio_models, ollama_models

@@ -8,7 +8,7 @@ from gguf_bytes import SMALL
 from hub_cache import OTHER_REVISION, REVISION, HubCache
 
 from hermes_cli.catalog.load import shipped_catalogue
-from hermes_cli.catalog.variants import variants
+from hermes_cli.catalog.variants import joined_name, variants
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.store import layout
 from hermes_cli.store.hashing import remember_sha256
@@ -175,7 +175,7 @@ def test_a_missing_shard_is_noticed(hub: HubCache) -> None:
 
 def test_raw_parts_and_what_they_are_joined_to(hub: HubCache) -> None:
     variant = next(one for model in CATALOGUE.models for one in variants(model) if one.entry.parts)
-    repo, (whole,) = variant.repository.repo, dict.fromkeys(map(layout.joined_name, variant.files))
+    repo, (whole,) = variant.repository.repo, dict.fromkeys(map(joined_name, variant.files))
     hub.put(repo, variant.files[1], SMALL)
     (parts,) = inventory(CATALOGUE)
     assert (parts.present, parts.count, parts.state) == (1, len(variant.files), "incomplete")

@@ -10,7 +10,7 @@ from gguf_bytes import SMALL_SHARD
 from hermes_cli import paths
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
-from hermes_cli.catalog.variants import Variant, variants
+from hermes_cli.catalog.variants import Variant, joined_name, variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.store import layout
 from hermes_cli.store.hashing import remember_sha256
@@ -97,7 +97,7 @@ def test_raw_parts_cannot_be_loaded_until_they_are_joined(put: Put) -> None:
     one = variant("nous-hermes-llama2:70b:Q8_0")
     put(one.repository.repo, *one.files)
     assert installed(one) is None
-    (whole,) = dict.fromkeys(map(layout.joined_name, one.files))
+    (whole,) = dict.fromkeys(map(joined_name, one.files))
     folder = put(one.repository.repo, whole)
     assert installed(one) == folder / whole
 

@@ -16,8 +16,7 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.errors import HermesError, NetworkError
 from hermes_cli.store import layout
 from hermes_cli.store.hashing import ChangedError, known_sha256, sha256_of
-from hermes_cli.store.inventory import inventory
-from hermes_cli.store.usage import usage
+from hermes_cli.store.inventory import inventory, usage
 from hermes_cli.store.verification import FileCheck, repair, verify
 
 CATALOGUE = shipped_catalogue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -37,7 +38,12 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hub(content: Path) -> Iterator[HubProcess]:
     store = content.with_name("cas")
     store.mkdir()
-    put = subprocess.run([sys.executable, "-c", PUT, store, content], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", PUT, str(store), str(content)]
+    variables = {
+        **os.environ,
+        "HF_HOME": str(content.with_name("home")),
+    }  # a log elsewhere may fail, on standard output
+    put = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     xet_names = {FILE: put.stdout.strip()}
     with HubProcess({REPO: {FILE: content}}, storage=True, cas=f"local://{store}", xet=xet_names) as running:
         yield running
@@ -92,3 +98,10 @@ def test_what_xet_does_not_give_comes_by_plain_http(
     assert "retrying" in phases(done)
     assert done["after"][0]["verified"]
     assert asked_of_storage(hub) == [None]
+
+
+def test_a_log_that_cannot_be_written_is_not_on_standard_output(hub: HubProcess, library: Path, content: Path) -> None:
+    with Client(environment(hub, HF_HUB_DISABLE_XET="0", HF_HOME=str(content / "no-folder"))) as client:
+        done = client.fetch(library, REPO, FILE)  # reads JSON from standard output
+    assert done["after"][0]["verified"]
+    assert asked_of_storage(hub) == [], [one["reason"] for one in done["events"]]

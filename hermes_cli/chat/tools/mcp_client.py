@@ -6,6 +6,7 @@ no sampling, no questions to the user, no roots. Their logs and progress are ign
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -15,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from inspect import cleandoc
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import anyio
 import httpx2
@@ -33,12 +34,13 @@ from hermes_cli.errors import HermesError, NetworkError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
-    from anyio.from_thread import BlockingPortal
     from mcp.client._transport import TransportStreams
     from mcp.client.session import IncomingMessage
 
+T = TypeVar("T")
+
 START_TIMEOUT = 30.0  # seconds, until the tools are known
-LIST_TIMEOUT = 5.0  # seconds, when the tools changed
+LIST_TIMEOUT = 10.0  # seconds, when the tools changed or a call was given up
 END_TIMEOUT = 8.0  # seconds; mcp_stdio.py takes less
 MAX_PAGES, MAX_TOOLS = 100, 512  # of a server's list; prompting/structured_output.py takes no more tools either
 SHOWN_LINES = 5  # of standard error in a message
@@ -62,10 +64,10 @@ class McpServers:
     def __init__(self, *, start_timeout: float = START_TIMEOUT) -> None:
         self._start_timeout = start_timeout
         self._connections: list[McpConnection] = []
-        self._starting: list[tuple[McpConnection, Future[None]]] = []
         self._tasks: list[Future[None]] = []
         self._stack = ExitStack()
-        self._portal: BlockingPortal | None = None
+        self._portal = self._stack.enter_context(start_blocking_portal(name="mcp"))
+        self._stack.callback(self._end_all)
 
     def begin(self, servers: Sequence[McpServer]) -> None:
         """Start servers, except those that run already."""
@@ -76,9 +78,9 @@ class McpServers:
                 taken = [other.server.name for other in self._connections]
                 connection = McpConnection(with_free_name(server, taken), self._start_timeout)
                 self._connections.append(connection)
-            elif connection.is_up or any(connection is other for other, _ in self._starting):
+            elif connection.is_up or connection.starting:
                 continue
-            self._starting.append((connection, self._start(connection)))
+            connection.starting = self._start(connection)
 
     def ready(self) -> None:
         """Wait until all servers have started.
@@ -86,21 +88,23 @@ class McpServers:
         Raises:
             HermesError: a server did not start; the message has its last output. It is removed.
         """
-        while self._starting:
-            connection, started = self._starting[0]
+        for connection in list(self._connections):
+            if not connection.starting:
+                continue
             try:
-                wait_for(started, math.inf)  # it has a timeout of its own
+                wait_for(connection.starting, math.inf)  # it has a timeout of its own
             except BaseException:  # Ctrl-C, too
                 self._connections.remove(connection)
-                self._running_portal.start_task_soon(connection.end)
+                self._portal.start_task_soon(connection.end)
                 raise
             finally:
-                self._starting.pop(0)
+                connection.starting = None
 
     def close(self) -> None:
         """End all servers."""
-        if self._portal is None:
-            return
+        self._stack.close()
+
+    def _end_all(self) -> None:
         try:
             for connection in self._connections:
                 self._portal.start_task_soon(connection.end)
@@ -110,8 +114,6 @@ class McpServers:
                 connection.kill()
             for task in self._tasks:
                 task.cancel()
-            self._portal = None
-            self._stack.close()
 
     @property
     def statuses(self) -> list[McpStatus]:
@@ -127,7 +129,7 @@ class McpServers:
 
     @property
     def changed(self) -> bool:
-        """Return whether a server has announced another list of tools."""
+        """Return whether a server has announced another list of tools, or did not end a call."""
         return any(connection.changed for connection in self._connections)
 
     def tools(self) -> list[Tool]:
@@ -135,25 +137,29 @@ class McpServers:
 
         Raises:
             HermesError: a server does not list its tools; next time it counts as unchanged.
-            TimeoutError: a server takes too long.
         """
         for connection in self._connections:
             if connection.changed:
-                wait_for(self._running_portal.start_task_soon(connection.list_again), LIST_TIMEOUT)
+                self._run(math.inf, connection.list_again)  # it has a timeout of its own
         return [self._tool(connection, tool) for connection in self._connections for tool in connection.tools]
-
-    @property
-    def _running_portal(self) -> BlockingPortal:
-        """Portal into the event loop; it is started with the first server."""
-        if self._portal is None:
-            self._portal = self._stack.enter_context(start_blocking_portal(name="mcp"))
-        return self._portal
 
     def _start(self, connection: McpConnection) -> Future[None]:
         started: Future[None] = Future()
         started.set_running_or_notify_cancel()
-        self._tasks.append(self._running_portal.start_task_soon(connection.run, started))
+        self._tasks.append(self._portal.start_task_soon(connection.run, started))
         return started
+
+    def _run(self, timeout: float, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
+        """Return the result of a coroutine in the event loop; it is cancelled if this ends earlier, as by Ctrl-C."""
+        # Made before the work begins, so that a Ctrl-C at any moment has something to cancel. On a busy machine the
+        # server may be at work before `start_task_soon` has returned.
+        future: Future[T] = Future()
+        try:
+            self._portal.start_task_soon(_fill, future, function, arguments)
+            return wait_for(future, timeout)
+        except BaseException:
+            future.cancel()
+            raise
 
     def _tool(self, connection: McpConnection, tool: mcp_types.Tool) -> Tool:
         description = cleandoc(tool.description or "")  # servers in Python send docstrings as they are indented
@@ -166,25 +172,32 @@ class McpServers:
         try:
             if not connection.is_up:
                 wait_for(self._start(connection), math.inf)
-            answer = self._running_portal.start_task_soon(connection.call, name, dict(arguments))
-            result: tuple[str, bool] = wait_for(answer, timeout)
+            try:
+                text, failed = self._run(timeout, connection.call, name, dict(arguments))
+            except (TimeoutError, KeyboardInterrupt):
+                connection.changed = True  # reading the list again tells whether the server still answers
+                raise
         except TimeoutError:
             raise ToolFailedError(f"it did not answer within {timeout:g} s; it was told to stop") from None
         except HermesError as error:
             raise ToolFailedError(error.message) from error
-        text, failed = result
         if failed:
             raise ToolFailedError(text or "it failed without a word")
         return text
 
 
 class McpConnection:
-    """A server, its tools as it listed them last, and whether it has announced another list since."""
+    """A server, its tools as it listed them last, and whether they are to be listed again.
+
+    Attributes:
+        starting: is done as soon as the server has started or failed; None if nobody waits for that.
+    """
 
     def __init__(self, server: McpServer, start_timeout: float) -> None:
         self.server = server
         self.tools: list[mcp_types.Tool] = []
         self.changed = False
+        self.starting: Future[None] | None = None
         self._start_timeout = start_timeout
         self._client: Client | None = None
         self._process: McpProcess | None = None
@@ -204,28 +217,24 @@ class McpConnection:
         `started` gets None as soon as the tools are known, or the HermesError that says why they are not.
         """
         async with self._lock:
-            self._end = anyio.Event()
-            self._refusal = None
+            self._end, self._refusal = anyio.Event(), None
             try:
-                await self._run(started)
+                with anyio.fail_after(self._start_timeout) as self._start_scope:
+                    async with self._new_client() as client:
+                        before, self.tools = self.tools, await _list_tools(client)
+                        self.changed = bool(before) and self.tools != before
+                        self._start_scope.deadline = math.inf
+                        self._client = client
+                        started.set_result(None)
+                        async with anyio.create_task_group() as tasks:
+                            tasks.start_soon(self._watch_tools, client)
+                            await self._end.wait()
+                            tasks.cancel_scope.cancel()
             except Exception as error:  # noqa: BLE001 - whatever a server does must not end more than its connection
                 if not started.done():
                     started.set_exception(self._failure(error))
             finally:
                 self._client = None
-
-    async def _run(self, started: Future[None]) -> None:
-        with anyio.fail_after(self._start_timeout) as self._start_scope:
-            async with self._new_client() as client:
-                before, self.tools = self.tools, await _list_tools(client)
-                self.changed = bool(before) and self.tools != before
-                self._start_scope.deadline = math.inf
-                self._client = client
-                started.set_result(None)
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._watch_tools, client)
-                    await self._end.wait()
-                    tasks.cancel_scope.cancel()
 
     def end(self) -> None:
         """End `run`, whether it is connected or about to be."""
@@ -256,31 +265,46 @@ class McpConnection:
         return _text_of(result), bool(result.is_error)
 
     async def list_again(self) -> None:
-        """Read the list of tools again, if the server is connected."""
+        """Read the list of tools again, if the server is connected. One that does not answer is ended.
+
+        Raises:
+            HermesError: the server does not list its tools.
+        """
         self.changed = False
         if self._client is None:
             return
         try:
-            self.tools = await _list_tools(self._client)
+            with anyio.fail_after(LIST_TIMEOUT):
+                self.tools = await _list_tools(self._client)
+        except TimeoutError:
+            self._give_up()
+            reason = f"it did not list its tools within {LIST_TIMEOUT:g} s, and was ended; a call starts it again"
+            raise HermesError(f"the MCP server {self.server.name}: {reason}.", hint="see /mcp.") from None
         except Exception as error:
             raise await self._error_of(error) from error
 
     async def _error_of(self, error: Exception) -> HermesError:
-        """Return the error for the user. A closed connection is given up, so that the next call makes another one."""
+        """Return the error for the user. A closed connection is given up."""
+        closed = isinstance(error, ConnectionError | anyio.ClosedResourceError | anyio.BrokenResourceError)
+        closed = closed or (isinstance(error, MCPError) and error.code == mcp_types.CONNECTION_CLOSED)
         # A server that was started anew does not know the session of before.
         session_lost = self._refusal is not None and self._refusal.status_code == HTTPStatus.NOT_FOUND
-        if not session_lost and not _is_closed(error):
+        if not closed and not session_lost:
             return ToolFailedError(_reason(error))
         with anyio.move_on_after(_EXIT_SEEN_WITHIN):
             while self._process and not self._process.exit_reason:  # noqa: ASYNC110 - nothing tells
                 await anyio.sleep(0.01)
+        self._give_up()
+        return self._failure(error)
+
+    def _give_up(self) -> None:
+        """End the connection; the next call makes another one."""
         self._client = None
         self._end.set()
-        return self._failure(error)
 
     def _new_client(self) -> Client:
         if isinstance(self.server, McpAddress):
-            transport = _http_transport(self.server, self._see_response)
+            transport = self._http_transport(self.server)
         else:
             self._process = McpProcess(self.server)
             transport = self._process.transport()
@@ -291,9 +315,21 @@ class McpConnection:
             message_handler=self._handle_message,
         )
 
-    async def _see_response(self, response: httpx2.Response) -> None:
-        if response.is_error:
-            self._refusal = response
+    @asynccontextmanager
+    async def _http_transport(self, server: McpAddress) -> AsyncGenerator[TransportStreams, None]:
+        """Exchange messages with an address. Reading has no timeout: that of a call is elsewhere."""
+
+        async def keep_refusal(response: httpx2.Response) -> None:
+            if response.is_error:
+                self._refusal = response
+
+        timeout = httpx2.Timeout(30, read=None)  # seconds
+        hooks = {"response": [keep_refusal]}
+        async with (
+            httpx2.AsyncClient(headers=dict(server.headers), timeout=timeout, event_hooks=hooks) as client,
+            streamable_http_client(server.url, http_client=client, max_sse_event_size=MAX_MESSAGE) as streams,
+        ):
+            yield streams
 
     async def _handle_message(self, message: IncomingMessage) -> None:
         """Note a changed list, as servers before protocol 2026-07-28 announce it."""
@@ -339,18 +375,19 @@ class McpConnection:
         )
 
 
-@asynccontextmanager
-async def _http_transport(
-    server: McpAddress, see_response: Callable[[httpx2.Response], Awaitable[None]]
-) -> AsyncGenerator[TransportStreams, None]:
-    """Exchange messages with an address. Reading has no timeout: that of a call is elsewhere."""
-    timeout = httpx2.Timeout(30, read=None)  # seconds
-    hooks = {"response": [see_response]}
-    async with (
-        httpx2.AsyncClient(headers=dict(server.headers), timeout=timeout, event_hooks=hooks) as client,
-        streamable_http_client(server.url, http_client=client, max_sse_event_size=MAX_MESSAGE) as streams,
-    ):
-        yield streams
+async def _fill(future: Future[T], function: Callable[..., Awaitable[T]], arguments: Sequence[object]) -> None:
+    """Give a future the outcome of a coroutine, which is cancelled when the future is, from any thread."""
+    loop = asyncio.get_running_loop()
+    with anyio.CancelScope() as scope:
+        future.add_done_callback(lambda done: done.cancelled() and loop.call_soon_threadsafe(scope.cancel))
+        try:
+            result = await function(*arguments)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the future gets it
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+        else:
+            if future.set_running_or_notify_cancel():
+                future.set_result(result)
 
 
 async def _list_tools(client: Client) -> list[mcp_types.Tool]:
@@ -367,11 +404,6 @@ async def _list_tools(client: Client) -> list[mcp_types.Tool]:
         if len(tools) > MAX_TOOLS:
             break
     raise ToolFailedError(f"it lists {len(tools):,} tools and goes on; at most {MAX_TOOLS:,} are taken")
-
-
-def _is_closed(error: Exception) -> bool:
-    closed = ConnectionError, anyio.ClosedResourceError, anyio.BrokenResourceError
-    return isinstance(error, closed) or (isinstance(error, MCPError) and error.code == mcp_types.CONNECTION_CLOSED)
 
 
 def _reason(error: BaseException) -> str:
@@ -397,10 +429,9 @@ def _block_text(block: mcp_types.ContentBlock) -> str:
         return f"[{block.type}, {block.mime_type}, {_size(block.data)}]"
     if isinstance(block, mcp_types.ResourceLink):
         return f"[link to {block.uri}: {block.title or block.name}]"
-    resource = block.resource
-    if isinstance(resource, mcp_types.TextResourceContents):
-        return f"[{resource.uri}]\n{resource.text}"
-    return f"[{resource.uri}, {resource.mime_type or 'of unknown type'}, {_size(resource.blob)}]"
+    if isinstance(block.resource, mcp_types.TextResourceContents):
+        return f"[{block.resource.uri}]\n{block.resource.text}"
+    return f"[{block.resource.uri}, {block.resource.mime_type or 'of unknown type'}, {_size(block.resource.blob)}]"
 
 
 def _size(base64: str) -> str:

@@ -6,21 +6,21 @@ import asyncio
 import codecs
 import json
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from hermes_cli.child_process import FrameSplitter, command, pack, protocol_error
-from hermes_cli.engine.embedded.exit_report import LlamaExit
-from hermes_cli.errors import EngineError
+from hermes_cli.child_process import ExitReport, FrameSplitter, command, pack, protocol_error
+from hermes_cli.engine.embedded.messages import REINSTALL_HINT
+from hermes_cli.errors import EngineDiedError, EngineError, IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hermes_cli.child_process import Frame
-
-    Receive = Callable[[Frame], None]
 
 COMMAND = command("hermes_cli.engine.embedded.worker")
 END_SECONDS = 2.0  # for the process to end by itself
@@ -31,6 +31,32 @@ MAX_LOG_BYTES = 64 << 10  # of its standard error are kept
 SPIN_COUNT = "2000"
 _SPIN_VARIABLES = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
 _STDIN, _STDOUT, _STDERR = range(3)
+
+
+CPUINFO = Path("/proc/cpuinfo")
+_ASSERTION = re.compile(r"GGML_ASSERT\(.*\) failed")
+_RETRY_HINT = "the next request starts it again; `-v` shows llama.cpp's log."
+
+# Signals that end a process from outside, without a word of its own. SIGBUS comes where a mapped file has no such page.
+_SIGNALS = {
+    "SIGKILL": (
+        "was killed, most likely because memory ran out",
+        "close other programs, or take a shorter --context or a smaller quantization.",
+    ),
+    "SIGBUS": (
+        "could not read the model any more, because the file was cut short or its disk failed",
+        "fetch the file again; never write to a file that is in use.",
+    ),
+    "SIGILL": (
+        "met an instruction that this processor does not have: llama.cpp was built on another machine",
+        REINSTALL_HINT,
+    ),
+}
+# README.md, Install, tells of the compiler's fault; tools/lean-llama.cmake of its cause.
+AMX_HINT = (
+    "if every model ends so, a GCC before 14 built llama.cpp wrongly for this processor, which has AMX: build it "
+    "again, as README.md says under Install. Otherwise " + _RETRY_HINT
+)
 
 
 def environment() -> dict[str, str]:
@@ -47,14 +73,14 @@ class Child(asyncio.SubprocessProtocol):
     """A process that owns a model. All methods belong to one event loop.
 
     Attributes:
-        receive: is called with every frame that the child sends; an EngineError raised there ends the child. None until
-            the child is asked for something.
+        receive: is called with every frame that the child sends; an EngineError raised there ends the child. To be set
+            before the child is asked for something.
         protocol_error: the child sent something that is no frame, or one that makes no sense.
     """
 
-    def __init__(self, receive: Receive | None, *, verbose: bool) -> None:
+    def __init__(self, *, verbose: bool) -> None:
         """Use `start`."""
-        self.receive = receive
+        self.receive: Callable[[Frame], None] = _refuse_unasked
         self.verbose = verbose
         self._splitter = FrameSplitter()
         self._log = bytearray()
@@ -65,20 +91,12 @@ class Child(asyncio.SubprocessProtocol):
         self.protocol_error: EngineError | None = None
 
     @classmethod
-    async def start(cls, receive: Receive | None = None, *, verbose: bool = False) -> Child:
-        """Start a process.
-
-        Args:
-            receive: may be set later, before the child is sent anything.
-            verbose: copy its standard error to this process's.
-
-        Raises:
-            EngineError: no process can be started.
-        """
+    async def start(cls, *, verbose: bool = False) -> Child:
+        """Start a process; `verbose` copies its standard error to this process's."""
         loop = asyncio.get_running_loop()
         program = (*COMMAND, json.dumps(sys.path), str(os.getpid()))
         try:
-            _, child = await loop.subprocess_exec(lambda: cls(receive, verbose=verbose), *program, env=environment())
+            _, child = await loop.subprocess_exec(lambda: cls(verbose=verbose), *program, env=environment())
         except OSError as error:
             raise EngineError(
                 f"no process can be started for the engine: {error.strerror or error}.",
@@ -135,11 +153,14 @@ class Child(asyncio.SubprocessProtocol):
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Take what the process wrote."""
         if fd == _STDERR:
-            self._log_stderr(data)
+            self._log += data
+            del self._log[:-MAX_LOG_BYTES]
+            if self.verbose:
+                sys.stderr.write(self._decoder.decode(data))
         elif self.protocol_error is None:
             try:
                 for frame in self._splitter.feed(data):
-                    self._take(frame)
+                    self.receive(frame)
             except EngineError as error:
                 self._refuse(error)
 
@@ -160,11 +181,6 @@ class Child(asyncio.SubprocessProtocol):
         """Note that its pipes have ended, too."""
         self._finish()
 
-    def _take(self, frame: Frame) -> None:
-        if self.receive is None:
-            raise protocol_error("a frame, before it was asked for anything")
-        self.receive(frame)
-
     def _refuse(self, error: EngineError) -> None:
         self.protocol_error = error
         self.kill()
@@ -174,8 +190,41 @@ class Child(asyncio.SubprocessProtocol):
             self._gone.set()
             self._transport.close()
 
-    def _log_stderr(self, data: bytes) -> None:
-        self._log += data
-        del self._log[:-MAX_LOG_BYTES]
-        if self.verbose:
-            sys.stderr.write(self._decoder.decode(data))
+
+def _refuse_unasked(_: Frame) -> None:
+    raise protocol_error("a frame, before it was asked for anything")
+
+
+class LlamaExit(ExitReport):
+    """End of the child, and the errors that it means."""
+
+    @property
+    def assertion(self) -> str | None:
+        """The check that failed before llama.cpp gave up; None if it did not."""
+        match = _ASSERTION.search(self.log)
+        return match[0] if match else None
+
+    def while_reading(self, path: Path) -> IntegrityError | None:
+        """Return the error if llama.cpp gave up while it read a file, else None."""
+        if not self.assertion:
+            return None
+        return IntegrityError(
+            f"llama.cpp gives up over {path}: {self.assertion}.",
+            hint="the file may be damaged, or of a kind that this llama.cpp cannot load; fetch it again.",
+        )
+
+    def while_running(self, path: Path, *, changed: bool, cpuinfo: Path = CPUINFO) -> EngineDiedError:
+        """Return the error for the requests that it worked on.
+
+        Args:
+            path: the model's file.
+            changed: the file is not the same any more as when it was loaded.
+            cpuinfo: Linux's description of the processor.
+        """
+        name = next((number.name for number in signal.Signals if number == -self.code), "")
+        predicate, hint = _SIGNALS.get(name) or (f"{self.how}: {self.assertion or self.last_line}", _RETRY_HINT)
+        with suppress(OSError):  # not Linux, or without /proc
+            if name == "SIGSEGV" and "amx_tile" in cpuinfo.read_text(encoding="utf-8").split():
+                hint = AMX_HINT
+        since = "; the file has changed since it was loaded" if changed else ""
+        return EngineDiedError(f"the engine's process for {path} {predicate}{since}.", hint=hint)

@@ -17,8 +17,7 @@ from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from hermes_cli.engine.embedded.messages import LoadRequest
-from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
 from hermes_cli.engine.embedded.worker_session import WorkerSession
 from hermes_cli.engine.protocol import Done, EngineStats, ModelInfo
 from hermes_cli.errors import EngineError, HermesError
@@ -70,7 +69,7 @@ class EmbeddedEngine:
 
         Args:
             path: the model's file, or its first shard.
-            plan: how to load it; engine/fit_check.py finds one that there is memory for.
+            plan: how to load it; fit_check.py finds one that there is memory for.
             options: how to work.
             progress: is called with the part of the weights (0 to 1) that has been read.
             restart_delays: seconds before a child is started again, by how many have died in a row.
@@ -91,21 +90,13 @@ class EmbeddedEngine:
         self._past = EngineStats()  # of children that are gone
 
     async def load(self) -> ModelInfo:
-        """Load the model if it is not loaded; return the facts about it.
-
-        Raises:
-            HermesError: it cannot be loaded.
-        """
+        """Load the model if it is not loaded; return the facts about it."""
         with self._use():
             _, loaded = await self._ready()
             return loaded
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """Yield text as it comes, then `Done`. `aclose` cancels the request within one step.
-
-        Raises:
-            HermesError: as `protocol.Engine.generate`.
-        """
+        """Yield text as it comes, then `Done`. `aclose` cancels the request within one step."""
         self._counts["requests"] += 1
         outcome = "cancelled"
         try:
@@ -126,31 +117,28 @@ class EmbeddedEngine:
             self._counts[outcome] += 1
 
     async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end.
-
-        Raises:
-            HermesError: the model cannot be loaded, or its process ended.
-        """
+        """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
         with self._use():
             session, _ = await self._ready()
             return (await session.call("tokenize", (text, special))).read(list[int])
 
     async def detokenize(self, tokens: list[int]) -> bytes:
-        """Return the bytes of tokens, control tokens included.
-
-        Raises:
-            UsageError: a number is no token.
-            HermesError: the model cannot be loaded, or its process ended.
-        """
+        """Return the bytes of tokens, control tokens included."""
         with self._use():
             session, _ = await self._ready()
             return (await session.call("detokenize", tokens)).read(bytes)
 
     async def stats(self) -> EngineStats:
         """Return the counters and the present state; a model that is not loaded stays so."""
+        import psutil  # noqa: PLC0415 - only for who asks
+
         if (session := self._session) and session.ready:
             with suppress(TimeoutError, HermesError):
                 session.stats = (await asyncio.wait_for(session.call("stats"), STATS_SECONDS)).read(EngineStats)
+        rss = 0
+        with suppress(psutil.Error, OSError):  # on Windows some calls for an ended process raise the bare OSError
+            if self._session and self._session.pid:
+                rss = int(psutil.Process(self._session.pid).memory_info().rss)
         now = _sum(self._session.stats if self._session else EngineStats(), self._past)
         return replace(
             now,
@@ -159,7 +147,7 @@ class EmbeddedEngine:
             failed=self._counts["failed"],
             cancelled=self._counts["cancelled"],
             restarts=self._counts["restarts"],
-            rss_bytes=_rss(self._session),
+            rss_bytes=rss,
         )
 
     async def unload(self) -> None:
@@ -206,11 +194,6 @@ class EmbeddedEngine:
             self._deaths = 1 if reliable else self._deaths + 1
             self._died, self._dead = time.monotonic(), True
 
-    async def _stop(self, error: HermesError) -> None:
-        if session := self._session:
-            session.stop(error)
-            await session.gone()
-
     @property
     def _state(self) -> EngineState:
         if self._closed:
@@ -228,13 +211,9 @@ class EmbeddedEngine:
             yield
         finally:
             self._users -= 1
-            if not self._users and not self._closed:
-                self._start_timer(last=last)
-
-    def _start_timer(self, *, last: bool) -> None:
-        seconds = self._options.keep_alive
-        if seconds is not None and (seconds > 0 or last):
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+            seconds = self._options.keep_alive
+            if not self._users and not self._closed and seconds is not None and (seconds > 0 or last):
+                self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
 
     def _stop_timer(self) -> None:
         if self._timer:
@@ -244,19 +223,15 @@ class EmbeddedEngine:
         if self._session:
             self._session.stop(_unloaded())
 
+    async def _stop(self, error: HermesError) -> None:
+        if session := self._session:
+            session.stop(error)
+            await session.gone()
+
 
 def _sum(stats: EngineStats, others: EngineStats) -> EngineStats:
     """Return the first with the counts of both."""
     return replace(stats, **{name: getattr(stats, name) + getattr(others, name) for name in _COUNTED_BY_CHILD})
-
-
-def _rss(session: WorkerSession | None) -> int:
-    """Return the resident memory of the child in bytes."""
-    import psutil  # noqa: PLC0415 - only for who asks
-
-    with suppress(psutil.Error, OSError):  # on Windows some calls for an ended process raise the bare OSError
-        return int(psutil.Process(session.pid).memory_info().rss) if session and session.pid else 0
-    return 0
 
 
 def _unloaded() -> EngineError:

@@ -17,7 +17,6 @@ import ctypes
 import re
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 from itertools import takewhile
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
@@ -49,50 +48,65 @@ CREDIT, CREDIT_PER_CALL = 1.0, 0.010
 LONG = 16  # bytes; taking a token has no limits of llguidance's, and takes time for each byte of it
 
 _SPECIAL = b"\xff"  # llguidance's mark for tokens that are no text
+_NO_TEXT = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
 _BRACKETED = re.compile(rb"<[^<>\s]+>|\[[^\[\]\s]+\]")  # how special tokens are spelled that somebody added
 _BUG = "this is a bug in hermes or llguidance; please report it with the schema or the tools."
 
 
 class Grammars:
-    """Compiles grammars for one model's vocabulary. Threads may share it."""
+    """Compiles grammars for one model's vocabulary. Threads may share it.
+
+    Attributes:
+        vocabulary: of a model that stays open as long as this is used.
+        tags: those of the texts asked for that are one token, and so no ordinary text.
+        others: all other tokens that are no text, without those that end a generation.
+    """
 
     def __init__(self, vocabulary: Vocabulary, tags: Iterable[str] = ()) -> None:
-        """Read the vocabulary: 0.8 s for 128,000 tokens.
+        """Look for special tokens; the rest of the vocabulary is read for the first grammar, or by `tokenizer`.
 
         Args:
-            vocabulary: of a model that stays open as long as this is used.
+            vocabulary: of the model.
             tags: texts that are no ordinary text if they are one token, such as `<tool_call>`.
-
-        Raises:
-            UsageError: no token ends a completion.
         """
-        from llguidance import LLTokenizer  # noqa: PLC0415 - 0.1 s, and most models never need it
-
+        tokenized = ((tag, vocabulary.tokenize(tag, special=True)) for tag in tags)
         self.vocabulary = vocabulary
-        special = special_tokens(vocabulary, tags)
-        self.tags, self.others = special.tags, special.others
-        if not special.ends:
-            raise UsageError(
-                "this model's vocabulary has no token that ends an answer, so nothing can be constrained.",
-                hint="use another file of this model.",
-            )
-        pieces = _pieces(vocabulary, {*special.ends, *special.tags.values(), *special.others})
-        self._tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined] # not in its stub
-            tokens=pieces,
-            vocab_ptr=ctypes.cast(vocabulary._vocab, ctypes.c_void_p).value,  # noqa: SLF001 - llguidance tokenizes itself
-            tokenize_fptr=ctypes.cast(llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value,  # noqa: SLF001 - as above
-            eos_token=list(special.ends),
+        self.tags = {tag: tokens[0] for tag, tokens in tokenized if len(tokens) == 1}
+        self._ends = sorted(vocabulary.ends)
+        known = {*self._ends, *self.tags.values()}
+        self.others = tuple(
+            token
+            for token, kind in vocabulary.marked.items()
+            if token not in known and _is_no_text(vocabulary, token, kind)
         )
-        self._long = frozenset(token for token, piece in enumerate(pieces) if len(piece) > LONG)
+        self._tokenizer: LLTokenizer | None = None
+        self._long: frozenset[int] = frozenset()
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._lock = Lock()
 
-    def start(self, grammar: str) -> Matcher:
-        """Return a matcher at the beginning of a grammar. Compiling takes milliseconds to a second, once.
+    def tokenizer(self) -> LLTokenizer:
+        """Return llguidance's tokenizer; the first call reads the vocabulary, 0.8 s for 128,000 tokens."""
+        from llguidance import LLTokenizer  # noqa: PLC0415 - 0.1 s, and most models never need it
 
-        Raises:
-            UsageError: the grammar cannot be compiled for this vocabulary.
-        """
+        with self._lock:
+            if self._tokenizer is None:
+                if not self._ends:
+                    raise UsageError(
+                        "this model's vocabulary has no token that ends an answer, so nothing can be constrained.",
+                        hint="use another file of this model.",
+                    )
+                pieces = _pieces(self.vocabulary, {*self._ends, *self.tags.values(), *self.others})
+                self._long = frozenset(token for token, piece in enumerate(pieces) if len(piece) > LONG)
+                self._tokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined] # not in its stub
+                    tokens=pieces,
+                    vocab_ptr=ctypes.cast(self.vocabulary._vocab, ctypes.c_void_p).value,  # noqa: SLF001 - llguidance tokenizes itself
+                    tokenize_fptr=ctypes.cast(llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value,  # noqa: SLF001 - as above
+                    eos_token=self._ends,
+                )
+            return self._tokenizer
+
+    def start(self, grammar: str) -> Matcher:
+        """Return a matcher at the beginning of a grammar. Compiling takes milliseconds to a second, once."""
         with self._lock:
             matcher = self._compiled.get(grammar)
         if matcher is None:
@@ -119,7 +133,7 @@ class Grammars:
             max_grammar_size=MOST_SYMBOLS,
             verbose_errors=False,
         )
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+        matcher = LLMatcher(self.tokenizer(), grammar, log_level=0, limits=limits)
         if matcher.is_error():
             raise UsageError(
                 f"the grammar cannot be used with this model: {_first_line(matcher)}.",
@@ -129,7 +143,10 @@ class Grammars:
 
 
 class Matcher:
-    """The state of one request's grammar. Belongs to one thread at a time."""
+    """The state of one request's grammar. Belongs to one thread at a time.
+
+    What cannot be met, or takes too much time or memory, is an EngineError of each method.
+    """
 
     def __init__(self, matcher: LLMatcher, long: Container[int], spoiled: Callable[[], None]) -> None:
         """Use `Grammars.start`.
@@ -147,36 +164,19 @@ class Matcher:
         """True if only the end may follow."""
         return self._matcher.is_stopped() and not self._matcher.is_error()
 
-    @property
-    def may_end(self) -> bool:
-        """True if the text so far is complete."""
-        return self._matcher.is_accepting()
-
     def mask(self) -> bytes:
-        """Return the tokens that may come next: bit `i % 8` of byte `i // 8` is token `i`; its size is a multiple of 4.
-
-        Raises:
-            EngineError: no token may, so that the grammar cannot be met, or it is too much work.
-        """
+        """Return the tokens that may come next: bit `i % 8` of byte `i // 8` is token `i`."""
         mask = self._timed(self._matcher.compute_bitmask)
         self._check()
         return mask
 
     def forced(self) -> list[int]:
-        """Return the tokens that must come next, as the tokenizer would write them; `accept` them one by one.
-
-        Raises:
-            EngineError: they are too much work.
-        """
+        """Return the tokens that must come next, as the tokenizer would write them; `accept` them one by one."""
         return self._timed(self._matcher.compute_ff_tokens)
 
     def try_accept(self, token: int) -> bool:
-        """Accept a token and return True if it may come next; else do nothing.
-
-        Raises:
-            EngineError: it is too much work.
-        """
-        if token in self._long and not self._masked(token):
+        """Accept a token and return True if it may come next; else do nothing."""
+        if token in self._long and not self.mask()[token >> 3] >> (token & 7) & 1:  # masks have limits
             return False
         taken = self._timed(lambda: self._matcher.try_consume_tokens([token])) == 1
         if not taken:
@@ -184,45 +184,21 @@ class Matcher:
         return taken
 
     def accept(self, token: int) -> None:
-        """Accept a token.
-
-        Raises:
-            EngineError: it may not come next.
-        """
+        """Accept a token that may come next."""
         if not self.try_accept(token):
             raise EngineError(f"the grammar does not allow token {token} here.", hint=_BUG)
 
     def acceptable(self, tokens: Sequence[int]) -> int:
-        """Return how many of these tokens may come next, one after the other, or fewer; accept none.
-
-        Raises:
-            EngineError: it is too much work.
-        """
+        """Return how many of these tokens may come next, one after the other, or fewer; accept none."""
         short = list(takewhile(lambda token: token not in self._long, tokens))
         taken = self._timed(lambda: self._matcher.try_consume_tokens(short))
-        self.rollback(taken)
+        if taken:
+            self._matcher.rollback(taken)
+        self._check()
         return taken
 
-    def rollback(self, count: int) -> None:
-        """Take back the last `count` tokens.
-
-        Raises:
-            EngineError: there were fewer.
-        """
-        if count:
-            self._matcher.rollback(count)
-        self._check()
-
-    def _masked(self, token: int) -> bool:
-        """Return whether a token may come next, within the limits that masks have."""
-        return bool(self.mask()[token >> 3] >> (token & 7) & 1)
-
     def _timed(self, ask: Callable[[], T]) -> T:
-        """Return the result of llguidance, if the request has not taken too much time yet.
-
-        Raises:
-            EngineError: it has.
-        """
+        """Return the result of llguidance, if the request has not taken too much time yet."""
         started = time.thread_time()
         result = ask()
         self._credit = min(self._credit + CREDIT_PER_CALL - (time.thread_time() - started), CREDIT)
@@ -243,67 +219,18 @@ class Matcher:
 
 
 def apply_mask(mask: bytes, logits: NDArray[np.float32]) -> None:
-    """Set the logits of all tokens that a mask does not allow to -inf, in place.
-
-    Args:
-        mask: of `Matcher.mask`.
-        logits: of one output, one for each token of the vocabulary.
-    """
+    """Set the logits of all tokens that a mask (`Matcher.mask`) does not allow to -inf, in place."""
     import numpy as np  # noqa: PLC0415 - whoever has logits in an array has it loaded
 
     allowed = np.unpackbits(np.frombuffer(mask, np.uint8), count=logits.size, bitorder="little")
     logits[allowed == 0] = -np.inf
 
 
-@dataclass(frozen=True)
-class Special:
-    """The tokens of a vocabulary that are no text: tags, those that end a generation, and all others."""
-
-    tags: dict[str, int]
-    ends: tuple[int, ...]
-    others: tuple[int, ...]
-
-
-class LazyGrammars:
-    """`Grammars`, made by the thread that needs them first."""
-
-    def __init__(self, vocabulary: Vocabulary, tags: Iterable[str]) -> None:
-        self._vocabulary, self._tags = vocabulary, tuple(tags)
-        self._made: Grammars | None = None
-        self._lock = Lock()
-
-    def get(self) -> Grammars:
-        """Return the grammars, the same ones for all threads.
-
-        Raises:
-            UsageError: nothing can be constrained with this vocabulary.
-        """
-        with self._lock:
-            if self._made is None:
-                self._made = Grammars(self._vocabulary, self._tags)
-            return self._made
-
-
-def special_tokens(vocabulary: Vocabulary, tags: Iterable[str]) -> Special:
-    """Return the tokens that are no text.
-
-    Args:
-        vocabulary: to look in.
-        tags: texts that are no ordinary text if they are one token.
-    """
-    no_text = (
-        llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
-    )
-    added = llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
-    tokenized = ((tag, vocabulary.tokenize(tag, special=True)) for tag in tags)
-    single = {tag: tokens[0] for tag, tokens in tokenized if len(tokens) == 1}
-    ends = vocabulary.ends()
-    others = []
-    for token, kind in vocabulary.marked.items():
-        is_tag = kind & added and _BRACKETED.fullmatch(vocabulary.piece(token))
-        if (kind & no_text or is_tag) and token not in ends and token not in single.values():
-            others.append(token)
-    return Special(single, tuple(sorted(ends)), tuple(others))
+def _is_no_text(vocabulary: Vocabulary, token: int, kind: int) -> bool:
+    """Return whether a token is none that a text may have, given llama.cpp's attributes of it."""
+    if kind & llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED and _BRACKETED.fullmatch(vocabulary.piece(token)):
+        return True
+    return bool(kind & _NO_TEXT)
 
 
 def _pieces(vocabulary: Vocabulary, special: set[int]) -> list[bytes]:

@@ -8,24 +8,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.bindings import LOG
-from hermes_cli.engine.embedded.draft_model import DraftModel
-from hermes_cli.engine.embedded.grammar import LazyGrammars, special_tokens
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel, LoraAdapter
+from hermes_cli.engine.embedded.grammar import Grammars
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel, LoraAdapter
 from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes, key
 from hermes_cli.engine.embedded.scheduler import Scheduler
 from hermes_cli.engine.embedded.sequence import Job
-from hermes_cli.engine.embedded.vocabulary import Vocabulary, closing_tokens, prompt_tokens
+from hermes_cli.engine.embedded.speculation import DraftModel
+from hermes_cli.engine.embedded.vocabulary import closing_tokens, prompt_tokens
 from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.engine.request import PARAMETERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from hermes_cli.engine.embedded.grammar import Special
-    from hermes_cli.engine.embedded.messages import LoadRequest
-    from hermes_cli.engine.embedded.options import EngineOptions
+    from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
     from hermes_cli.engine.embedded.scheduler import Emit
     from hermes_cli.engine.request import GenerationRequest
 
@@ -42,17 +39,11 @@ class ModelRuntime:
     model: LlamaModel
     context: LlamaContext
     adapters: list[LoraAdapter]
-    grammars: LazyGrammars
+    grammars: Grammars
     draft: DraftModel | None
     prefixes: SavedPrefixes | None
     options: EngineOptions
-    slots: int
     info: ModelInfo
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The tokenizer."""
-        return self.model.vocabulary
 
     def scheduler(self, emit: Emit) -> Scheduler:
         """Return a scheduler that gives events to `emit`."""
@@ -60,7 +51,7 @@ class ModelRuntime:
             self.model,
             self.context,
             emit,
-            slots=self.slots,
+            slots=self.info.slots,
             lookup=self.options.lookup,
             max_queue=self.options.max_queue,
             draft=self.draft,
@@ -68,19 +59,11 @@ class ModelRuntime:
         )
 
     def prepare(self, number: int, request: GenerationRequest) -> Job:
-        """Return a request with its tokens and its grammar.
-
-        Raises:
-            HermesError: the prompt or the grammar makes no sense.
-        """
-        matcher = self.grammars.get().start(request.grammar) if request.grammar is not None else None
-        return Job(
-            number,
-            request,
-            prompt_tokens(self.vocabulary, request.prompt),
-            matcher,
-            closing_tokens(self.vocabulary, request.reasoning),
-        )
+        """Return a request with its tokens and its grammar."""
+        vocabulary = self.model.vocabulary
+        matcher = self.grammars.start(request.grammar) if request.grammar is not None else None
+        prompt, closing = prompt_tokens(vocabulary, request.prompt), closing_tokens(vocabulary, request.reasoning)
+        return Job(number, request, prompt, matcher, closing)
 
 
 def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntime:
@@ -99,7 +82,7 @@ def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntim
     LOG.verbose = options.verbose
     model = LlamaModel(path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split, progress=progress)
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(_special_tokens, model.vocabulary, options.tags)
+        reading = pool.submit(Grammars, model.vocabulary, options.tags)
         context = LlamaContext(model, plan.settings, threads=plan.threads)
         adapters = [LoraAdapter(model, file.path) for file in options.adapters]
         if adapters:
@@ -107,19 +90,18 @@ def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntim
             context.apply_adapters(list(zip(adapters, scales, strict=True)))
         decode_once(context)
         draft = DraftModel(options.draft.path, options.draft.plan, model.vocabulary) if options.draft else None
-        special = reading.result()
+        grammars = reading.result()
     if plan.threads >= MANY_THREADS and not plan.gpu_layers:
         context.use_threads(fastest(plan.threads, partial(decode_seconds, context, plan.threads)), plan.threads)
     return ModelRuntime(
         model,
         context,
         adapters,
-        LazyGrammars(model.vocabulary, options.tags),
+        grammars,
         draft,
         _saved_prefixes(request, context),
         options,
-        plan.settings.slots,
-        _model_info(model, context, request, special),
+        _model_info(model, context, request, grammars),
     )
 
 
@@ -128,7 +110,6 @@ def decode_once(context: LlamaContext) -> None:
     batch = Batch(1)
     batch.add([max(context.model.vocabulary.bos, 0)], 0, 0, outputs=1)
     context.decode(batch)
-    context.synchronize()
     context.forget(0)
 
 
@@ -164,11 +145,6 @@ def decode_seconds(context: LlamaContext, prefill: int, decode: int) -> float:
     return min(times)
 
 
-def _special_tokens(vocabulary: Vocabulary, tags: Sequence[str]) -> tuple[list[str], list[str], Special]:
-    """Return the texts of control tokens, those of added ones, and what grammars need of them."""
-    return *vocabulary.special_texts(), special_tokens(vocabulary, tags)
-
-
 def _saved_prefixes(request: LoadRequest, context: LlamaContext) -> SavedPrefixes | None:
     """Return the caches on disk of the same files, loaded in the same way."""
     options = request.options
@@ -182,11 +158,9 @@ def _saved_prefixes(request: LoadRequest, context: LlamaContext) -> SavedPrefixe
     return SavedPrefixes(options.prefixes / key(facts, scales, settings), context)
 
 
-def _model_info(
-    model: LlamaModel, context: LlamaContext, request: LoadRequest, texts: tuple[list[str], list[str], Special]
-) -> ModelInfo:
+def _model_info(model: LlamaModel, context: LlamaContext, request: LoadRequest, grammars: Grammars) -> ModelInfo:
     vocabulary, draft = model.vocabulary, request.options.draft
-    control, added, special = texts
+    control, added = vocabulary.special_texts()
     templates = {name: model.chat_template(known) for name, known in TEMPLATES.items()}
     keys = [parameter.gguf for parameter in PARAMETERS.values() if parameter.gguf]
     sampling = {key: model.metadata(f"general.sampling.{key}") for key in keys}
@@ -204,7 +178,7 @@ def _model_info(
         adds_bos=vocabulary.adds_bos,
         control=tuple(control),
         added=tuple(added),
-        tags=special.tags,
-        others=special.others,
+        tags=grammars.tags,
+        others=grammars.others,
         draft=draft.path.name if draft else "",
     )

@@ -1,5 +1,5 @@
 # ruff: noqa: TC001, TC003 - msgspec reads the annotations of dataclasses
-"""Frames between the engine and its child process, and the payloads that have a form of their own.
+"""Options of the embedded engine, and the frames between it and its child process.
 
 to the child     dry_run (DryRunRequest) · load (LoadRequest) · generate (GenerationRequest) · cancel
 · tokenize (text, special) · detokenize (tokens) · stats · close
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hermes_cli.child_process import Frame, decode, pack, read_error
-from hermes_cli.engine.embedded.options import EngineOptions
 from hermes_cli.engine.protocol import Done, TextEvent
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.load_plan import LoadPlan
@@ -30,7 +29,54 @@ if TYPE_CHECKING:
 
     from hermes_cli.engine.protocol import Event
 
+REINSTALL_HINT = "install it again: pip install --force-reinstall --no-cache-dir llama-cpp-python"
+
 _TEXT, _DONE, _ERROR = range(3)
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """The GGUF file of a LoRA adapter, and its scale (1 is as it was trained)."""
+
+    path: Path
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class DraftPlan:
+    """A draft model: its file, the plan to load it, and the memory in bytes that the plan takes."""
+
+    path: Path
+    plan: LoadPlan
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Options of an embedded engine.
+
+    Attributes:
+        tags: texts whose tokens are wanted in `ModelInfo.tags`.
+        adapters: LoRA, all of them on every request.
+        draft: the draft model.
+        constraints: read the vocabulary for grammars right after loading (1 s for 128,000 tokens); else that is
+            done when the first grammar comes.
+        lookup: draft by prompt lookup, where that pays.
+        max_queue: requests that may wait; one more is refused.
+        keep_alive: seconds without a request after which the memory is given back; None keeps the model.
+        prefixes: a folder for caches of prompts that outlive the process; None keeps none.
+        verbose: llama.cpp's log on standard error.
+    """
+
+    tags: tuple[str, ...] = ()
+    adapters: tuple[LoraFile, ...] = ()
+    draft: DraftPlan | None = None
+    constraints: bool = False
+    lookup: bool = True
+    max_queue: int = 256
+    keep_alive: float | None = None
+    prefixes: Path | None = None
+    verbose: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,14 +90,7 @@ class LoadRequest:
 
 @dataclass(frozen=True)
 class DryRunRequest:
-    """A plan for a file, of which the child is to tell the memory.
-
-    Attributes:
-        path: the file, or its first shard.
-        weights: sizes of the file's tensors.
-        plan: how the file would be loaded.
-        verbose: show llama.cpp's log on standard error.
-    """
+    """A plan for a file (or its first shard) with tensors of these sizes, of which the child is to tell the memory."""
 
     path: Path
     weights: Weights
@@ -82,11 +121,7 @@ def pack_events(events: Iterable[tuple[int, Event | HermesError]]) -> bytes:
 
 
 def read_events(frame: Frame) -> list[tuple[int, Event | HermesError]]:
-    """Return the events of a frame, each with the number of its request.
-
-    Raises:
-        EngineError: the payload is no list of events.
-    """
+    """Return the events of a frame, each with the number of its request."""
     return [(number, _event(tag, body)) for number, tag, body in frame.read(list[tuple[int, int, msgspec.Raw]])]
 
 

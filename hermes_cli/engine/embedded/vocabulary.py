@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 from functools import cached_property
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from hermes_cli.engine.embedded.bindings import llama_cpp
-from hermes_cli.engine.tokens import encode
+from hermes_cli.engine.request import encode
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,33 +24,21 @@ MARKED = (
 )
 
 
-class Owner(Protocol):
-    """A loaded model."""
-
-    @property
-    def handle(self) -> Any:  # noqa: ANN401 - ctypes pointers have no common type
-        """llama.cpp's pointer to it."""
-
-
 class Vocabulary:
     """The model's tokenizer; lives as long as its model."""
 
-    def __init__(self, model: Owner) -> None:
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - a LlamaModel, or whatever has llama.cpp's `handle`
         self._model = model
         self._vocab = llama_cpp.llama_model_get_vocab(model.handle)
         self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end.
-
-        Raises:
-            UsageError: the text is too long for llama.cpp to count its tokens.
-        """
+        """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
         raw = text.encode("utf-8", "replace")  # JSON escapes and command lines can hold half characters
         room = len(raw) + 8
         tokens = (llama_cpp.llama_token * room)()
         count: int = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), tokens, room, False, special)  # noqa: FBT003
-        if count < 0:
+        if count < 0:  # more than llama.cpp can count
             raise UsageError(f"a text of {len(raw):,} bytes cannot be tokenized.", hint="shorten it.")
         return list(tokens[:count])
 
@@ -65,11 +53,7 @@ class Vocabulary:
             size = -written
 
     def detokenize(self, tokens: Sequence[int]) -> bytes:
-        """Return the bytes that tokens stand for.
-
-        Raises:
-            UsageError: a number is no token.
-        """
+        """Return the bytes that tokens stand for; a number that is no token is a UsageError."""
         for token in tokens:
             if not 0 <= token < self.size:
                 raise UsageError(
@@ -99,8 +83,9 @@ class Vocabulary:
                 added.append(self.text_of(token))
         return control, added
 
+    @cached_property
     def ends(self) -> set[int]:
-        """Return the tokens that end a generation.
+        """The tokens that end a generation.
 
         llama.cpp makes control tokens of those that it knows by their spelling, and takes those that the file names,
         whatever they are (llama-vocab.cpp, `special_eog_ids`).
@@ -151,11 +136,7 @@ class TokenPieces(dict[int, TokenPiece]):
 
 
 def prompt_tokens(vocabulary: Vocabulary, prompt: Sequence[str | int]) -> list[int]:
-    """Return the tokens of a prompt, which begin with BOS if the model wants that.
-
-    Raises:
-        UsageError: there are none, one does not exist, or a text is too long to tokenize.
-    """
+    """Return the tokens of a prompt, which begin with BOS if the model wants that."""
     if prompt and isinstance(prompt[0], int):
         tokens = list(cast("Sequence[int]", prompt))
         if wrong := next((token for token in tokens if not 0 <= token < vocabulary.size), None):

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread, stack_size
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from hermes_cli.child_process import Frame, pack, protocol_error, read_frames, write_frame
 from hermes_cli.engine.embedded.messages import DryRunRequest, LoadRequest, pack_events
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from hermes_cli.engine.embedded.scheduler import Scheduler
     from hermes_cli.engine.embedded.sequence import Job
     from hermes_cli.engine.protocol import Event
-
-T = TypeVar("T")
 
 # Imported one after the other while there is nothing else to do.
 IMPORTS = ("hermes_cli.engine.embedded.dry_run", "numpy", "hermes_cli.engine.embedded.loading")
@@ -66,8 +64,7 @@ class Worker:
         self._preparing: set[int] = set()  # requests on their way to the scheduler that nobody cancelled
         self._events: list[tuple[int, Event | HermesError]] = []
         self._dry_runner: DryRunner | None = None
-        self._loaded: ModelRuntime | None = None
-        self._saves_prefixes = False
+        self._runtime: ModelRuntime | None = None
         self._stats_sent = 0.0
         Thread(target=self._read, daemon=True).start()
 
@@ -81,7 +78,7 @@ class Worker:
         while self._take(scheduler):
             scheduler.step()
             self._report(scheduler, every=STATS_EVERY)
-        if self._saves_prefixes:
+        if self._runtime and self._runtime.prefixes:
             self._send(pack("saving"))
         scheduler.close()
         self._report(scheduler)
@@ -98,27 +95,23 @@ class Worker:
             if not isinstance(frame, Frame) or frame.kind != "dry_run":
                 return frame  # type: ignore[return-value] # there are no jobs before anything is loaded
             try:
-                self._send(pack("fit", 0, self._dry_run(frame.read(DryRunRequest))))
+                from hermes_cli.engine.embedded.dry_run import DryRunner  # noqa: PLC0415 - imported when it is needed
+
+                self._dry_runner = self._dry_runner or DryRunner()
+                self._send(pack("fit", 0, self._dry_runner.run(frame.read(DryRunRequest))))
             except HermesError as error:
                 self._send(pack("failed", 0, error))
-
-    def _dry_run(self, request: DryRunRequest) -> object:
-        from hermes_cli.engine.embedded.dry_run import DryRunner  # noqa: PLC0415 - imported when it is needed
-
-        self._dry_runner = self._dry_runner or DryRunner()
-        return self._dry_runner.run(request)
 
     def _load(self, request: LoadRequest) -> Scheduler:
         if self._dry_runner:
             self._dry_runner.close()
         from hermes_cli.engine.embedded.loading import load  # noqa: PLC0415 - imported when it is needed
 
-        loaded = self._loaded = load(request, self._progress())
-        self._saves_prefixes = loaded.prefixes is not None
-        scheduler = loaded.scheduler(lambda number, event: self._events.append((number, event)))
-        self._send(pack("loaded", 0, loaded.info))
+        runtime = self._runtime = load(request, self._progress())
+        scheduler = runtime.scheduler(lambda number, event: self._events.append((number, event)))
+        self._send(pack("loaded", 0, runtime.info))
         if request.options.constraints:
-            self._pool.submit(loaded.grammars.get)
+            self._pool.submit(runtime.grammars.tokenizer)
         return scheduler
 
     def _take(self, scheduler: Scheduler) -> bool:
@@ -163,10 +156,10 @@ class Worker:
     def _sort(self, frame: Frame) -> None:
         if frame.kind == "generate":
             self._preparing.add(frame.number)
-            self._pool.submit(self._prepare, frame)
+            self._pool.submit(self._work, frame)
         elif frame.kind in {"tokenize", "detokenize"}:
-            self._pool.submit(self._answer, frame)
-        elif frame.kind == "close" and self._loaded is None:
+            self._pool.submit(self._work, frame)
+        elif frame.kind == "close" and self._runtime is None:
             os._exit(0)
         elif frame.kind in {"dry_run", "load", "cancel", "stats", "close"}:
             self._preparing.discard(frame.number)
@@ -174,17 +167,36 @@ class Worker:
         else:
             raise protocol_error(f"a frame of kind {frame.kind!r}")
 
-    # In the preparing threads
+    # In the pool's threads
 
-    def _prepare(self, frame: Frame) -> None:
-        """Make a request ready for the scheduler, unless it was cancelled meanwhile."""
-        if frame.number not in self._preparing:
+    def _work(self, frame: Frame) -> None:
+        """Prepare a request for the scheduler, or translate; whatever goes wrong is the error of this request only."""
+        runtime = self._runtime
+        if runtime is None:
+            self._fail(frame, protocol_error("a request before anything was loaded"))
             return
+        vocabulary = runtime.model.vocabulary
         try:
-            self._inbox.put(_attempt(lambda: self._model.prepare(frame.number, frame.read(GenerationRequest))))
+            if frame.kind == "tokenize":
+                text, special = frame.read(tuple[str, bool])
+                self._send(pack("answer", frame.number, vocabulary.tokenize(text, special=special)))
+            elif frame.kind == "detokenize":
+                self._send(pack("answer", frame.number, vocabulary.detokenize(frame.read(list[int]))))
+            elif frame.number in self._preparing:  # it was not cancelled meanwhile
+                self._inbox.put(runtime.prepare(frame.number, frame.read(GenerationRequest)))
         except HermesError as error:
-            if self._claim(frame.number):
-                self._send(pack_events([(frame.number, error)]))
+            self._fail(frame, error)
+        except Exception as error:  # noqa: BLE001 - as above
+            traceback.print_exc()
+            self._fail(
+                frame, EngineError(f"the engine failed: {error!r}.", hint="this is a bug in hermes; please report it.")
+            )
+
+    def _fail(self, frame: Frame, error: HermesError) -> None:
+        if frame.kind != "generate":
+            self._send(pack("failed", frame.number, error))
+        elif self._claim(frame.number):
+            self._send(pack_events([(frame.number, error)]))
 
     def _claim(self, number: int) -> bool:
         """Return whether a request is still wanted; it is only once."""
@@ -193,24 +205,6 @@ class Worker:
         except KeyError:
             return False
         return True
-
-    def _answer(self, frame: Frame) -> None:
-        try:
-            self._send(_attempt(lambda: pack("answer", frame.number, self._translate(frame))))
-        except HermesError as error:
-            self._send(pack("failed", frame.number, error))
-
-    def _translate(self, frame: Frame) -> list[int] | bytes:
-        if frame.kind == "tokenize":
-            text, special = frame.read(tuple[str, bool])
-            return self._model.vocabulary.tokenize(text, special=special)
-        return self._model.vocabulary.detokenize(frame.read(list[int]))
-
-    @property
-    def _model(self) -> ModelRuntime:
-        if self._loaded is None:
-            raise protocol_error("a request before anything was loaded")
-        return self._loaded
 
     # In all threads
 
@@ -228,19 +222,6 @@ class Worker:
                 self._send(pack("progress", 0, part))
 
         return send
-
-
-def _attempt(work: Callable[[], T]) -> T:
-    """Return the result of `work`; whatever goes wrong is the error of this request only."""
-    try:
-        return work()
-    except HermesError:
-        raise
-    except Exception as error:
-        traceback.print_exc()
-        raise EngineError(
-            f"the engine failed: {error!r}.", hint="this is a bug in hermes; please report it."
-        ) from error
 
 
 def _die_with(parent: int) -> None:

@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from hermes_cli.engine.request import GenerationRequest
-
-    Identity = tuple[int, int, int] | None
     from hermes_cli.engine.protocol import Done, Event, TokenLogprobs
+    from hermes_cli.engine.request import GenerationRequest
 
 SAVING_SECONDS = 20.0  # seconds in which a child may write caches of prompts before it ends
 
@@ -45,14 +43,14 @@ class WorkerSession:
         on_end: Callable[[WorkerSession], None],
         child: Child | None = None,
     ) -> None:
-        """Start a child.
+        """Start a child, after `delay` seconds, unless one was started earlier.
 
         Args:
             request: what it is to load.
             progress: is called with the part of the weights (0 to 1) that has been read.
-            delay: seconds to wait before.
+            delay: seconds.
             on_end: is called first at the end.
-            child: was started earlier; None starts one.
+            child: the one that was started earlier.
         """
         self._request, self._progress = request, progress
         self._delay, self._on_end, self._given_child = delay, on_end, child
@@ -103,11 +101,7 @@ class WorkerSession:
         await asyncio.wait({self._task})
 
     def generate(self, request: GenerationRequest) -> tuple[int, EventQueue]:
-        """Send a request; return its number, for `cancel`, and its events.
-
-        Raises:
-            UsageError: it cannot be sent.
-        """
+        """Send a request; return its number, for `cancel`, and its events."""
         number = next(self._numbers)
         self._send("generate", number, request)
         stream = self._streams[number] = EventQueue()
@@ -116,15 +110,11 @@ class WorkerSession:
     def cancel(self, number: int) -> None:
         """Cancel a request."""
         stream = self._streams.pop(number, None)
-        if stream and not stream.complete:
+        if stream and not stream.end:
             self._send("cancel", number)
 
     async def call(self, kind: str, payload: object = None) -> Frame:
-        """Send a request that is answered by one frame; return that.
-
-        Raises:
-            HermesError: what went wrong.
-        """
+        """Send a request that is answered by one frame; return that."""
         number = next(self._numbers)
         future: asyncio.Future[Frame | HermesError] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
@@ -172,7 +162,12 @@ class WorkerSession:
     def _end(self, task: asyncio.Task[HermesError]) -> None:
         """Give the error to all requests."""
         self._child = None
-        error = self._stop_error or _outcome(task)
+        error = self._stop_error
+        if not error and task.cancelled():
+            error = EngineError("the engine was interrupted.", hint="ask again.")
+        elif not error and (problem := task.exception()):
+            error = EngineError(f"the engine failed: {problem!r}.", hint="this is a bug in hermes; please report it.")
+        error = error or task.result()
         self._on_end(self)
         if not self.loaded.done():
             self.loaded.set_result(error)
@@ -183,11 +178,7 @@ class WorkerSession:
                 future.set_result(copy(error))
 
     def _receive(self, frame: Frame) -> None:
-        """Take a frame of the child.
-
-        Raises:
-            EngineError: it makes no sense.
-        """
+        """Take a frame of the child; one that makes no sense is an EngineError."""
         if frame.kind == "events":
             for number, event in read_events(frame):
                 if stream := self._streams.get(number):
@@ -217,15 +208,7 @@ class WorkerSession:
             raise protocol_error(f"a frame of kind {frame.kind!r}")
 
 
-def _outcome(task: asyncio.Task[HermesError]) -> HermesError:
-    if task.cancelled():
-        return EngineError("the engine was interrupted.", hint="ask again.")
-    if problem := task.exception():
-        return EngineError(f"the engine failed: {problem!r}.", hint="this is a bug in hermes; please report it.")
-    return task.result()
-
-
-def _identity(path: Path) -> Identity:
+def _identity(path: Path) -> tuple[int, int, int] | None:
     """Return what changes if a file is written to or replaced; None if it is gone."""
     with suppress(OSError):
         status = path.stat()
@@ -243,13 +226,8 @@ class EventQueue:
         self._texts: list[str] = []
         self._tokens = 0
         self._logprobs: list[TokenLogprobs] = []
-        self._end: Done | HermesError | None = None
+        self.end: Done | HermesError | None = None  # the last event
         self._changed = asyncio.Event()
-
-    @property
-    def complete(self) -> bool:
-        """True after the last event."""
-        return self._end is not None
 
     def put(self, event: Event | HermesError) -> None:
         """Append an event, an error as the last."""
@@ -259,21 +237,17 @@ class EventQueue:
             self._logprobs += event.logprobs
             if len(self._texts) > MAX_TEXTS:
                 self._texts = ["".join(self._texts)]
-        elif self._end is None:
-            self._end = event
+        elif self.end is None:
+            self.end = event
         self._changed.set()
 
     async def next(self) -> Event:
-        """Wait for the next event.
-
-        Raises:
-            HermesError: the one that was put.
-        """
+        """Wait for the next event; raise it if it is an error."""
         while not self._texts:
-            if isinstance(self._end, HermesError):
-                raise self._end
-            if self._end:
-                return self._end
+            if isinstance(self.end, HermesError):
+                raise self.end
+            if self.end:
+                return self.end
             self._changed.clear()
             await self._changed.wait()
         text = TextEvent("".join(self._texts), self._tokens, tuple(self._logprobs))

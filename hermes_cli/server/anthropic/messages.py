@@ -1,27 +1,36 @@
-"""POST /v1/messages and /v1/messages/count_tokens: Anthropic's requests, translated to chats."""
+"""POST /v1/messages and /v1/messages/count_tokens: Anthropic's requests, translated to chats.
+
+Blocks become content, reasoning, calls and their results. Hints for Anthropic's cache (`cache_control`) and signatures
+mean nothing here, and are left out.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.errors import HermesError, UsageError
-from hermes_cli.prompting.normalize import check
-from hermes_cli.server.anthropic.input import ChatMessages
-from hermes_cli.server.anthropic.schemas import CountRequest, MessageObject, MessageRequest, MessageUsage, TokenCount
-from hermes_cli.server.anthropic.stream import MessageStream
+from hermes_cli.errors import UsageError
+from hermes_cli.server.anthropic.schemas import (
+    CountRequest,
+    MessageObject,
+    MessageRequest,
+    MessageStream,
+    MessageUsage,
+    TokenCount,
+)
 from hermes_cli.server.choice_stream import stream_turn
 from hermes_cli.server.openai.requests import ChatRequest
-from hermes_cli.server.parsed_request import FieldNames, parse_chat
-from hermes_cli.server.routing import ApiRoute, RouteDescription
-from hermes_cli.server.streaming_reply import StreamingReply, json_reply
+from hermes_cli.server.parsed_request import ChatMessages, FieldNames, check_fields, parse_chat
+from hermes_cli.server.routing import ApiRoute
+from hermes_cli.server.streaming_reply import StreamingReply, cancel, json_reply
 from hermes_cli.server.thinking import BUDGETS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import Mapping, Sequence
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -73,28 +82,23 @@ async def count_tokens(request: Request, body: CountRequest) -> Response:
 
 
 async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
-    """Parse a request; it has no `max_tokens` where it is only to be counted.
-
-    Raises:
-        UsageError: a field makes no sense, or cannot be honoured.
-    """
-    for name, (allowed, hint) in REFUSED.items():
-        if (body.model_extra or {}).get(name) not in (None, allowed):
-            raise UsageError("is not supported.", field=name, hint=hint)
-    for name in _JSON:
-        check(getattr(body, name), name)
-    conversation = ChatMessages(body.system, body.messages)
+    """Parse a request; it has no `max_tokens` where it is only to be counted."""
+    check_fields(body, REFUSED, _JSON)
+    conversation = MessagesInput(body.system, body.messages)
     tools = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or [])]
-    parameters = {f"tools[{index}].parameters": f"tools[{index}].input_schema" for index in range(len(tools))}
     format_field, response_format = _response_format(body)
     names = {
         **conversation.paths,
-        **parameters,
+        **{f"tools[{index}].parameters": f"tools[{index}].input_schema" for index in range(len(tools))},
         "stop": "stop_sequences",
         "response_format": format_field,
         "thinking_budget_tokens": "output_config.effort",
     }
     choice = body.tool_choice or {}
+    effort = (body.output_config or {}).get("effort")
+    if effort is not None and (not isinstance(effort, str) or effort not in BUDGETS):
+        hint = f"there are {', '.join(BUDGETS)}."
+        raise UsageError(f"is {str(effort)[:40]!r}.", field="output_config.effort", hint=hint)
     chat = ChatRequest.model_construct(
         **{name: value for name in _SAME if (value := getattr(body, name, None)) is not None},
         messages=conversation.messages,
@@ -103,7 +107,7 @@ async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
         parallel_tool_calls=choice.get("disable_parallel_tool_use") is not True,
         stop=getattr(body, "stop_sequences", None),
         include_reasoning=(body.thinking or {}).get("display") != "omitted",
-        thinking_budget_tokens=_budget(body.output_config or {}),
+        thinking_budget_tokens=None if effort is None else BUDGETS[effort],
         response_format=response_format,
     )
     return await parse_chat(chat, client, FieldNames(names, "Anthropic's Messages", "anthropic"))
@@ -140,17 +144,6 @@ def _response_format(body: CountRequest) -> tuple[str, dict[str, Any] | None]:
     return "output_config.format", None
 
 
-def _budget(config: Mapping[str, Any]) -> int | None:
-    """Return the most tokens of reasoning, if there is any."""
-    effort = config.get("effort")
-    if effort is None:
-        return None
-    if not isinstance(effort, str) or effort not in BUDGETS:
-        hint = f"there are {', '.join(BUDGETS)}."
-        raise UsageError(f"is {str(effort)[:40]!r}.", field="output_config.effort", hint=hint)
-    return BUDGETS[effort]
-
-
 async def _prompt_tokens(model: ReadyModel, turn: TurnRequest) -> int:
     """Count tokens as the engine does, with the BOS that begins every prompt."""
     return await model.chat_model.count(turn) + model.info.adds_bos
@@ -160,53 +153,133 @@ async def _generate(pool: Pool, parsed: ParsedRequest, reply: StreamingReply) ->
     begun = False
     async with pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
         (turn,) = parsed.turns(model)
-        name = f"msg_{secrets.token_hex(12)}"
-        message = MessageStream(MessageObject(id=name, model=model.name, usage=MessageUsage(0, 0, 0)))
-        deltas = stream_turn(model.chat_model, turn, reasoning=parsed.thinking.show)
-        async with _counting(model, turn, wanted=reply.stream) as count, aclosing(deltas):
-            async for delta in deltas:
-                data = message.take(delta)
-                if reply.stream:
-                    begin = b"" if begun else message.begin(await count)
-                    begun = True
-                    await reply.write(begin + data)
+        message_id = f"msg_{secrets.token_hex(12)}"
+        message = MessageStream(MessageObject(id=message_id, model=model.name, usage=MessageUsage(0, 0, 0)))
+        # Streams begin with the tokens of the prompt: they are counted while the engine decodes it.
+        counting = asyncio.create_task(_prompt_tokens(model, turn)) if reply.stream else None
+        try:
+            async with aclosing(stream_turn(model.chat_model, turn, reasoning=parsed.thinking.show)) as deltas:
+                async for delta in deltas:
+                    data = message.take(delta)
+                    if counting:
+                        begin = b"" if begun else message.begin(await counting)
+                        begun = True
+                        await reply.write(begin + data)
+        finally:
+            if counting:
+                await cancel(counting)
     if not reply.stream:
         await reply.whole(message.message)
-
-
-@asynccontextmanager
-async def _counting(model: ReadyModel, turn: TurnRequest, *, wanted: bool) -> AsyncGenerator[asyncio.Task[int], None]:
-    """Count the prompt while the engine decodes it: streams begin with that number."""
-
-    async def count() -> int:
-        return await _prompt_tokens(model, turn) if wanted else 0
-
-    task = asyncio.create_task(count())
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError, HermesError):
-            await task
 
 
 def _error_event(error: Problem) -> bytes:
     return b"event: error\ndata: " + error.body("anthropic") + b"\n\n"
 
 
+_BLOCKS = "there are text, thinking, tool_use and tool_result; these models read only text."
+# Claude Code writes this line into its system prompt, with a number that is another one each time: nothing behind it
+# could be reused from the request before. It means nothing to a model (anthropics/claude-code issue 24168).
+_BILLING = re.compile(r"x-anthropic-billing-header:[^\n]*\n?")
+
+Block = dict[str, Any]
+
+
+class MessagesInput(ChatMessages):
+    """Anthropic's messages as those of a chat."""
+
+    def __init__(self, system: object, messages: Sequence[object]) -> None:
+        """Translate all messages."""
+        super().__init__()
+        if system is not None:
+            self.append({"role": "system", "content": _without_billing(system)}, "system", content="system")
+        for index, message in enumerate(messages):
+            self._add(message, f"messages[{index}]")
+        if self.messages and self.messages[-1]["role"] == "assistant":
+            raise UsageError(
+                "is of the assistant, and answers cannot be begun for the model.",
+                field=f"messages[{len(messages) - 1}]",
+                hint="end with a message of the user.",
+            )
+
+    def _add(self, message: object, path: str) -> None:
+        if not isinstance(message, dict):
+            hint = 'write it like this: {"role": "user", "content": "Hi"}.'
+            raise UsageError("must be an object.", field=path, hint=hint)
+        role, content = message.get("role"), message.get("content")
+        if role not in ("user", "assistant", "system"):
+            hint = "system has a field of its own."
+            raise UsageError("must be user, assistant or system.", field=f"{path}.role", hint=hint)
+        if not isinstance(content, list):
+            self.append({"role": role, "content": content}, path)
+            return
+        blocks = [(block, f"{path}.content[{index}]") for index, block in enumerate(content)]
+        if role == "assistant":
+            self._add_answer(blocks, path)
+            return
+        # Results of tools come first, since they belong to the turn before.
+        for block, where in blocks:
+            if _kind(block) == "tool_result":
+                self._add_result(block, where)
+        rest = [(block, where) for block, where in blocks if _kind(block) != "tool_result"]
+        if rest or not content:
+            self.append({"role": role, "content": [block for block, _ in rest]}, path)
+            self.paths |= {f"{self.here}.content[{index}]": where for index, (_, where) in enumerate(rest)}
+
+    def _add_result(self, block: Block, path: str) -> None:
+        content = block.get("content")
+        if block.get("is_error") is True and not content:
+            content = "error"  # an empty text would look like success
+        message = {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": content}
+        self.append(message, path, tool_call_id=f"{path}.tool_use_id")
+
+    def _add_answer(self, blocks: Sequence[tuple[Any, str]], path: str) -> None:
+        message: dict[str, Any] = {"role": "assistant"}
+        self.append(message, path)
+        texts: list[str] = []
+        thoughts: list[str] = []
+        calls: list[dict[str, Any]] = []
+        for block, where in blocks:
+            kind = _kind(block)
+            if kind == "text":
+                texts.append(_text(block, "text", where))
+            elif kind == "thinking":
+                thoughts.append(_text(block, "thinking", where))
+            elif kind == "tool_use":
+                call_path = f"{self.here}.tool_calls[{len(calls)}]"
+                self.paths |= {call_path: where, f"{call_path}.arguments": f"{where}.input"}
+                function = {"name": block.get("name"), "arguments": block.get("input")}
+                calls.append({"id": block.get("id"), "type": "function", "function": function})
+            elif kind != "redacted_thinking":
+                what = f"of type {kind[:60]}, which is not supported" if isinstance(kind, str) else "without a type"
+                raise UsageError(f"is a block {what}.", field=where, hint=_BLOCKS)
+        message |= {"content": "".join(texts) or None, "reasoning_content": "\n\n".join(filter(None, thoughts))}
+        if calls:
+            message["tool_calls"] = calls
+
+
+def _kind(block: object) -> object:
+    return block.get("type") if isinstance(block, dict) else None
+
+
+def _text(block: Block, name: str, where: str) -> str:
+    text = block.get(name)
+    if not isinstance(text, str):
+        raise UsageError("must be a text.", field=f"{where}.{name}", hint="send the block as it was given.")
+    return text
+
+
+def _without_billing(system: object) -> object:
+    """Leave out what differs in each request."""
+    if isinstance(system, str):
+        return _BILLING.sub("", system, count=1) if system.startswith("x-anthropic-") else system
+    if not isinstance(system, list):
+        return system
+    return [block for block in system if _kind(block) != "text" or not _BILLING.fullmatch(str(block.get("text")))]
+
+
 ROUTES = [
     ApiRoute(
-        "POST",
-        "/v1/messages",
-        create_message,
-        RouteDescription("Anthropic", MessageObject, EVENTS),
-        body=MessageRequest,
+        "POST", "/v1/messages", create_message, tag="Anthropic", body=MessageRequest, reply=MessageObject, stream=EVENTS
     ),
-    ApiRoute(
-        "POST",
-        "/v1/messages/count_tokens",
-        count_tokens,
-        RouteDescription("Anthropic", TokenCount),
-        body=CountRequest,
-    ),
+    ApiRoute("POST", "/v1/messages/count_tokens", count_tokens, tag="Anthropic", body=CountRequest, reply=TokenCount),
 ]

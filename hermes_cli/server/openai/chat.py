@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import defaultdict
 from contextlib import aclosing
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET, structs
+from msgspec import UNSET
 
 from hermes_cli.generation import CallArguments, CallStarted, Done, Reasoning
 from hermes_cli.server.choice_stream import ContentDelta, stream_turn
@@ -15,7 +17,6 @@ from hermes_cli.server.openai.objects import (
     ChatChoice,
     ChatChunk,
     ChatCompletion,
-    ChatLogprobs,
     ChatToolCall,
     ChunkChoice,
     ChunkDelta,
@@ -29,17 +30,16 @@ from hermes_cli.server.openai.objects import (
 )
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import parse_chat
-from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from msgspec import UnsetType
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from hermes_cli.engine.protocol import TokenLogprobs
     from hermes_cli.generation import TurnRequest
     from hermes_cli.server.choice_stream import Delta
     from hermes_cli.server.openai.objects import CompletionUsage, Timings
@@ -56,8 +56,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     """
     parsed = await parse_chat(body, request.state.client)
     chat = _Chat(request.app.state.pool, parsed)
-    work = chat.stream if parsed.stream else chat.whole
-    return StreamingReply(work, stream=parsed.stream, problem=parsed.problem)
+    return StreamingReply(chat.stream if parsed.stream else chat.whole, stream=parsed.stream, problem=parsed.problem)
 
 
 class _Chat:
@@ -72,7 +71,11 @@ class _Chat:
         begun: set[int] = set()
 
         async def take(index: int, delta: Delta | Done) -> None:
-            data = self._last_chunk(index, delta) if isinstance(delta, Done) else self._chunk(index, delta)
+            if isinstance(delta, Done):  # with its timings where no chunk with the usage follows
+                times = UNSET if self._parsed.include_usage else timings([[delta]])
+                data = self._event(ChunkChoice(index, ChunkDelta(), None, delta.reason), timings=times)
+            else:
+                data = self._event(_chunk_choice(index, delta))
             if index not in begun:
                 begun.add(index)
                 data = self._event(ChunkChoice(index, ChunkDelta(role="assistant", content=""))) + data
@@ -80,21 +83,21 @@ class _Chat:
 
         await self._generate(take)
         if self._parsed.include_usage:
-            await reply.write(self._event(None, usage([self._dones]), timings([self._dones])))
+            await reply.write(self._event(None, usage=usage([self._dones]), timings=timings([self._dones])))
         await reply.write(DONE)
 
     async def whole(self, reply: StreamingReply) -> None:
-        choices = [_WholeChoice() for _ in range(self._parsed.choices)]
+        choices: list[list[Delta | Done]] = [[] for _ in range(self._parsed.choices)]
 
         async def take(index: int, delta: Delta | Done) -> None:
-            choices[index].take(delta)
+            choices[index].append(delta)
 
         await self._generate(take)
         completion = ChatCompletion(
             id=self._id,
             created=self._created,
             model=self._model,
-            choices=[choice.result(index) for index, choice in enumerate(choices)],
+            choices=[_whole_choice(index, deltas) for index, deltas in enumerate(choices)],
             usage=usage([self._dones]),
             timings=timings([self._dones]),
         )
@@ -103,7 +106,7 @@ class _Chat:
     async def _generate(self, take: Take) -> None:
         """Generate all choices at once; the engine decodes the prompt once for all of them."""
 
-        async def choice(index: int, model: ReadyModel, turn: TurnRequest) -> None:
+        async def generate(index: int, model: ReadyModel, turn: TurnRequest) -> None:
             deltas = stream_turn(model.chat_model, turn, reasoning=self._parsed.thinking.show)
             async with aclosing(deltas):
                 async for delta in deltas:
@@ -113,83 +116,66 @@ class _Chat:
 
         async with self._pool.use(self._parsed.model, keep_alive=self._parsed.keep_alive) as model:
             self._model = model.name
-            await together([choice(index, model, turn) for index, turn in enumerate(self._parsed.turns(model))])
-
-    def _chunk(self, index: int, delta: Delta) -> bytes:
-        if isinstance(delta, ContentDelta):
-            logprobs = None if delta.logprobs is None else chat_logprobs(delta.logprobs)
-            return self._event(ChunkChoice(index, ChunkDelta(content=delta.text), logprobs))
-        if isinstance(delta, Reasoning):
-            return self._event(ChunkChoice(index, ChunkDelta(reasoning_content=delta.text, reasoning=delta.text)))
-        if isinstance(delta, CallStarted):
-            call = DeltaToolCall(
-                index=delta.index,
-                id=delta.id,
-                type="function",
-                function=DeltaFunction(name=delta.name, arguments=""),
-            )
-        else:
-            call = DeltaToolCall(index=delta.index, function=DeltaFunction(arguments=delta.text))
-        return self._event(ChunkChoice(index, ChunkDelta(tool_calls=[call])))
-
-    def _last_chunk(self, index: int, done: Done) -> bytes:
-        """Encode the end of a choice, with its timings where no chunk with the usage follows."""
-        times = UNSET if self._parsed.include_usage else timings([[done]])
-        return self._event(ChunkChoice(index, ChunkDelta(), None, done.reason), times=times)
+            await together([generate(index, model, turn) for index, turn in enumerate(self._parsed.turns(model))])
 
     def _event(
         self,
         choice: ChunkChoice | None,
-        used: CompletionUsage | UnsetType | None = UNSET,
-        times: Timings | UnsetType = UNSET,
+        *,
+        usage: CompletionUsage | UnsetType | None = UNSET,
+        timings: Timings | UnsetType = UNSET,
     ) -> bytes:
         if choice and self._parsed.include_usage:
-            used = None  # until the last one
-        chunk = ChatChunk(
-            id=self._id,
-            created=self._created,
-            model=self._model,
-            choices=[choice] if choice else [],
-            usage=used,
-            timings=times,
+            usage = None  # until the last one
+        choices = [choice] if choice else []
+        return event(
+            ChatChunk(
+                id=self._id,
+                created=self._created,
+                model=self._model,
+                choices=choices,
+                usage=usage,
+                timings=timings,
+            )
         )
-        return event(chunk)
 
 
-class _WholeChoice:
-    """A choice that is put together from its deltas."""
+def _chunk_choice(index: int, delta: Delta) -> ChunkChoice:
+    if isinstance(delta, ContentDelta):
+        logprobs = None if delta.logprobs is None else chat_logprobs(delta.logprobs)
+        return ChunkChoice(index, ChunkDelta(content=delta.text), logprobs)
+    if isinstance(delta, Reasoning):
+        return ChunkChoice(index, ChunkDelta(reasoning_content=delta.text, reasoning=delta.text))
+    if isinstance(delta, CallStarted):
+        function = DeltaFunction(name=delta.name, arguments="")
+        call = DeltaToolCall(index=delta.index, id=delta.id, type="function", function=function)
+    else:
+        call = DeltaToolCall(index=delta.index, function=DeltaFunction(arguments=delta.text))
+    return ChunkChoice(index, ChunkDelta(tool_calls=[call]))
 
-    def __init__(self) -> None:
-        self._content: list[str] = []
-        self._reasoning: list[str] = []
-        self._calls: list[tuple[CallStarted, list[str]]] = []
-        self._logprobs: list[TokenLogprobs] | None = None
-        self._done: Done | None = None
 
-    def take(self, delta: Delta | Done) -> None:
-        if isinstance(delta, ContentDelta):
-            self._content.append(delta.text)
-            if delta.logprobs is not None:
-                self._logprobs = (self._logprobs or []) + delta.logprobs
-        elif isinstance(delta, Reasoning):
-            self._reasoning.append(delta.text)
-        elif isinstance(delta, CallStarted):
-            self._calls.append((delta, []))
-        elif isinstance(delta, CallArguments):
-            self._calls[-1][1].append(delta.text)
-        else:
-            self._done = delta
-
-    def result(self, index: int) -> ChatChoice:
-        message = ReplyMessage(content="".join(self._content) if self._content or not self._calls else None)
-        if self._reasoning:
-            reasoning = "".join(self._reasoning)
-            message = structs.replace(message, reasoning_content=reasoning, reasoning=reasoning)
-        if self._calls:
-            calls = [ChatToolCall(call.id, FunctionCall(call.name, "".join(texts))) for call, texts in self._calls]
-            message = structs.replace(message, tool_calls=calls)
-        logprobs: ChatLogprobs | None = None if self._logprobs is None else chat_logprobs(self._logprobs)
-        return ChatChoice(index, message, logprobs, self._done.reason if self._done else "stop")
+def _whole_choice(index: int, deltas: Sequence[Delta | Done]) -> ChatChoice:
+    contents = [delta for delta in deltas if isinstance(delta, ContentDelta)]
+    reasoning = "".join(delta.text for delta in deltas if isinstance(delta, Reasoning)) or UNSET
+    arguments: dict[int, list[str]] = defaultdict(list)
+    for delta in deltas:
+        if isinstance(delta, CallArguments):
+            arguments[delta.index].append(delta.text)
+    calls = [
+        ChatToolCall(delta.id, FunctionCall(delta.name, "".join(arguments[delta.index])))
+        for delta in deltas
+        if isinstance(delta, CallStarted)
+    ]
+    message = ReplyMessage(
+        content="".join(delta.text for delta in contents) if contents or not calls else None,
+        reasoning_content=reasoning,
+        reasoning=reasoning,
+        tool_calls=calls or UNSET,
+    )
+    tokens = [delta.logprobs for delta in contents if delta.logprobs is not None]
+    logprobs = chat_logprobs(chain.from_iterable(tokens)) if tokens else None
+    done = next(delta for delta in deltas if isinstance(delta, Done))
+    return ChatChoice(index, message, logprobs, done.reason)
 
 
 ROUTES = [
@@ -197,7 +183,9 @@ ROUTES = [
         "POST",
         "/v1/chat/completions",
         chat_completions,
-        RouteDescription("OpenAI", ChatCompletion, ChatChunk),
+        tag="OpenAI",
         body=ChatRequest,
+        reply=ChatCompletion,
+        stream=ChatChunk,
     )
 ]

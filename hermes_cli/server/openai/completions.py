@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import defaultdict
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -21,17 +22,17 @@ from hermes_cli.server.choice_stream import TokenAttribution
 from hermes_cli.server.openai.objects import Completion, CompletionChoice, completion_logprobs, timings, usage
 from hermes_cli.server.openai.requests import MOST_PROMPTS, MOST_TEXTS, CompletionRequest
 from hermes_cli.server.parsed_request import FieldNames, parse_shared
-from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator
 
     from msgspec import UnsetType
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from hermes_cli.engine.protocol import TokenLogprobs
+    from hermes_cli.engine.protocol import Engine
     from hermes_cli.server.openai.objects import CompletionUsage, TextFinishReason, Timings
     from hermes_cli.server.parsed_request import ParsedRequest, RawPrompt
     from hermes_cli.server.pool import Pool, ReadyModel
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     Take = Callable[["_TextChoice", str, Done | None], Awaitable[None]]
 
 DEFAULT_TOKENS = 16  # as OpenAI documents `max_tokens` of this API
-_KINDS = "send a text, a list of texts, or of token ids."
 
 
 async def completions(request: Request, body: CompletionRequest) -> Response:
@@ -48,16 +48,12 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
     OpenAI's Completions; unknown fields are ignored.
     """
     parsed = await parse_completion(body, request.state.client)
-    work = _Completion(request.app.state.pool, parsed)
-    return StreamingReply(work.stream if parsed.stream else work.whole, stream=parsed.stream, problem=parsed.problem)
+    text = _Completion(request.app.state.pool, parsed)
+    return StreamingReply(text.stream if parsed.stream else text.whole, stream=parsed.stream, problem=parsed.problem)
 
 
 async def parse_completion(body: CompletionRequest, client: str) -> ParsedRequest:
-    """Parse a request.
-
-    Raises:
-        UsageError: a field makes no sense, or cannot be honoured.
-    """
+    """Parse a request."""
     parsed = parse_shared(body, client, body.logprobs, DEFAULT_TOKENS)
     if body.best_of not in {None, parsed.choices}:
         raise UsageError("is not supported.", field="best_of", hint="ask for n choices, and take the best.")
@@ -69,45 +65,39 @@ async def parse_completion(body: CompletionRequest, client: str) -> ParsedReques
         hint = f"ask for up to {MOST_TEXTS} at once."
         raise UsageError(f"makes {texts} texts of {len(prompts)} prompts.", field="n", hint=hint)
     answer = await response_format.parse(body)
-    turn = replace(parsed.turn, bounds=Constraints(answer.grammar if answer else None))
+    turn = replace(parsed.turn, constraints=Constraints(answer.grammar if answer else None))
     fields = FieldNames({"messages": "prompt"})
     return replace(parsed, turn=turn, fields=fields, prompts=prompts, echo=bool(body.echo))
 
 
-def _prompts(given: Any) -> list[RawPrompt]:  # noqa: ANN401 - as it was sent
-    several = isinstance(given, list) and all(isinstance(prompt, str | list) for prompt in given)
-    listed = given if several else [given]
-    if not listed or len(listed) > MOST_PROMPTS:
-        raise UsageError(f"has {len(listed)} prompts.", field="prompt", hint=f"send 1 to {MOST_PROMPTS}.")
-    return [_prompt(prompt, f"prompt[{index}]" if several else "prompt") for index, prompt in enumerate(listed)]
-
-
-def _prompt(given: Any, field: str) -> RawPrompt:  # noqa: ANN401 - as it was sent
-    if given in ("", []):
-        raise UsageError("is empty.", field=field, hint="send at least one character or token.")
-    if isinstance(given, str):
-        normalize.check(given, field)
-        return (normalize.repaired(given),)
-    if not isinstance(given, list) or not all(
-        isinstance(token, int) and not isinstance(token, bool) for token in given
-    ):
-        raise UsageError("is neither text nor a list of token ids.", field=field, hint=_KINDS)
-    return tuple(given)
+def _prompts(sent: Any) -> Iterator[RawPrompt]:  # noqa: ANN401 - as it was sent
+    several = isinstance(sent, list) and all(isinstance(prompt, str | list) for prompt in sent)
+    prompts = sent if several else [sent]
+    if not prompts or len(prompts) > MOST_PROMPTS:
+        raise UsageError(f"has {len(prompts)} prompts.", field="prompt", hint=f"send 1 to {MOST_PROMPTS}.")
+    for index, prompt in enumerate(prompts):
+        field = f"prompt[{index}]" if several else "prompt"
+        if prompt in ("", []):
+            raise UsageError("is empty.", field=field, hint="send at least one character or token.")
+        if isinstance(prompt, str):
+            normalize.check(prompt, field)
+            yield (normalize.repaired(prompt),)
+        elif isinstance(prompt, list) and all(type(token) is int for token in prompt):
+            yield tuple(prompt)
+        else:
+            hint = "send a text, a list of texts, or of token ids."
+            raise UsageError("is neither text nor a list of token ids.", field=field, hint=hint)
 
 
 def _generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[GenerationRequest]:
-    """Return a request for each choice of each prompt; all choices of the first prompt come first.
-
-    Raises:
-        UsageError: a prompt has a token that the model has not.
-    """
+    """Return a request for each choice of each prompt; all choices of the first prompt come first."""
     vocabulary = model.info.vocabulary
     for token in (token for prompt in parsed.prompts for token in prompt):
         if isinstance(token, int) and not 0 <= token < vocabulary:
             hint = f"{model.name} has 0 to {vocabulary - 1}."
             raise UsageError(f"has token {token}.", field="prompt", hint=hint)
     special = SpecialTokens(model.info.tags, model.info.others)
-    answer = parsed.turn.bounds.answer
+    answer = parsed.turn.constraints.answer
     grammar = turn_grammar(answer, None, tokens=special) if answer else None
     turns = parsed.turns(model)
     return [
@@ -130,11 +120,8 @@ class _TextChoice:
 
     def __init__(self, index: int, echo: str, top_logprobs: int | None) -> None:
         self._index, self._echo, self._top_logprobs = index, echo, top_logprobs
-        self._tokens = TokenAttribution()
+        self.tokens = TokenAttribution()
         self._length = 0  # characters so far
-
-    def add_tokens(self, tokens: Sequence[TokenLogprobs]) -> None:
-        self._tokens.add(tokens)
 
     def take(self, text: str, done: Done | None) -> CompletionChoice | None:
         """Return a piece, with the end if it is there; None if it is empty."""
@@ -143,7 +130,7 @@ class _TextChoice:
             return None
         logprobs = None
         if self._top_logprobs is not None:
-            logprobs = completion_logprobs(self._tokens.take(text), self._length, top=self._top_logprobs)
+            logprobs = completion_logprobs(self.tokens.take(text), self._length, top=self._top_logprobs)
         self._length += len(whole)
         reason: TextFinishReason | None = None if done is None else "length" if done.reason == "length" else "stop"
         return CompletionChoice(self._index, whole, logprobs, reason)
@@ -170,11 +157,11 @@ class _Completion:
         await reply.write(DONE)
 
     async def whole(self, reply: StreamingReply) -> None:
-        texts: dict[_TextChoice, list[str]] = {}
+        texts: dict[_TextChoice, list[str]] = defaultdict(list)
         choices: list[CompletionChoice] = []
 
         async def take(choice: _TextChoice, text: str, done: Done | None) -> None:
-            texts.setdefault(choice, []).append(text)
+            texts[choice].append(text)
             if done and (whole := choice.take("".join(texts[choice]), done)):
                 choices.append(whole)
 
@@ -184,26 +171,26 @@ class _Completion:
 
     async def _generate(self, take: Take) -> list[list[Done]]:
         """Generate all choices of all prompts at once; return how they ended, by prompt."""
-        dones: dict[int, Done] = {}
         parsed, count = self._parsed, self._parsed.choices
+        dones: dict[int, Done] = {}
         async with self._pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
             self._model = model.name
-            echoes = [await _as_text(model, prompt) if parsed.echo else "" for prompt in parsed.prompts]
+            engine = model.chat_model.engine
 
-            async def generate(index: int, request: GenerationRequest) -> None:
-                choice = _TextChoice(index, echoes[index // count], request.top_logprobs)
-                events = model.chat_model.engine.generate(request)
-                async with aclosing(events):  # type: ignore[type-var]  # it can be closed
+            async def generate(index: int, echo: str, request: GenerationRequest) -> None:
+                choice = _TextChoice(index, echo, request.top_logprobs)
+                async with aclosing(engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
                     async for happened in events:
                         if isinstance(happened, TextEvent):
-                            choice.add_tokens(happened.logprobs)
+                            choice.tokens.add(happened.logprobs)
                             await take(choice, happened.text, None)
                         else:
                             dones[index] = happened
                             await take(choice, "", happened)
 
             requests = _generation_requests(parsed, model)
-            await together([generate(index, request) for index, request in enumerate(requests)])
+            echoes = [await _as_text(engine, prompt) if parsed.echo else "" for prompt in parsed.prompts]
+            await together([generate(at, echoes[at // count], request) for at, request in enumerate(requests)])
         ordered = [dones[index] for index in sorted(dones)]
         return [ordered[at : at + count] for at in range(0, len(ordered), count)]
 
@@ -215,10 +202,10 @@ class _Completion:
         )
 
 
-async def _as_text(model: ReadyModel, prompt: RawPrompt) -> str:
+async def _as_text(engine: Engine, prompt: RawPrompt) -> str:
     if isinstance(prompt[0], str):
         return prompt[0]
-    return (await model.chat_model.engine.detokenize([*prompt])).decode("utf-8", "replace")
+    return (await engine.detokenize([*prompt])).decode("utf-8", "replace")
 
 
 ROUTES = [
@@ -226,7 +213,9 @@ ROUTES = [
         "POST",
         "/v1/completions",
         completions,
-        RouteDescription("OpenAI", Completion, Completion),
+        tag="OpenAI",
         body=CompletionRequest,
+        reply=Completion,
+        stream=Completion,
     )
 ]

@@ -6,37 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from hermes_cli.server.pool import Capabilities  # noqa: TC001 - msgspec reads it
-from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.pool import ModelObject
+from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import json_reply
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
-
-    from hermes_cli.server.pool import ModelCard
-
-
-class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that is served. Size in bytes, `created` in seconds since 1970.
-
-    Clients look for the context length under several names, and some take the first number that looks like one: so
-    there are only numbers that a request can really use.
-    """
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str
-    context_length: int
-    max_model_len: int
-    aliases: list[str]
-    state: Literal["unloaded", "loading", "ready", "failed"]
-    capabilities: Capabilities
-    quantization: str | None
-    parameters: int | None
-    size: int
-    slots: int
 
 
 class ModelList(msgspec.Struct, frozen=True):
@@ -51,7 +27,7 @@ async def list_models(request: Request) -> Response:
 
     All that are served, loaded or not.
     """
-    return json_reply(ModelList([model_object(card) for card in request.app.state.pool.cards()]))
+    return json_reply(ModelList(request.app.state.pool.describe_all()))
 
 
 async def describe_model(request: Request) -> Response:
@@ -59,28 +35,10 @@ async def describe_model(request: Request) -> Response:
 
     By its name or an alias.
     """
-    return json_reply(model_object(request.app.state.pool.card(request.path_params["model"])))
-
-
-def model_object(card: ModelCard) -> ModelObject:
-    """Describe a model in the fields that OpenAI's clients and those of other servers look for."""
-    return ModelObject(
-        id=card.name,
-        created=card.created,
-        owned_by=card.owned_by,
-        context_length=card.context_length,
-        max_model_len=card.context_length,
-        aliases=list(card.aliases),
-        state=card.state,
-        capabilities=card.capabilities,
-        quantization=card.quantization,
-        parameters=card.parameters,
-        size=card.size,
-        slots=card.slots,
-    )
+    return json_reply(request.app.state.pool.describe(request.path_params["model"]))
 
 
 ROUTES = [
-    ApiRoute("GET", "/v1/models", list_models, RouteDescription("OpenAI", ModelList)),
-    ApiRoute("GET", "/v1/models/{model:path}", describe_model, RouteDescription("OpenAI", ModelObject)),
+    ApiRoute("GET", "/v1/models", list_models, tag="OpenAI", reply=ModelList),
+    ApiRoute("GET", "/v1/models/{model:path}", describe_model, tag="OpenAI", reply=ModelObject),
 ]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.server.openai.requests import MOST_MESSAGES
+from hermes_cli.server.parsed_request import ChatMessages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 Item = dict[str, Any]
 
@@ -20,40 +21,23 @@ _TEXT_PARTS = ("output_text", "input_text", "text", "refusal")
 _KINDS = "there are message, reasoning, function_call and function_call_output."
 
 
-def input_items(given: object) -> list[Item]:
-    """Return the input as items.
-
-    Raises:
-        UsageError: it is neither a text nor a list of objects.
-    """
+def input_items(given: object, find: Callable[[str], Item | None]) -> list[Item]:
+    """Return the input as items; those that are only named by their id are looked up with `find`."""
     if isinstance(given, str):
         return [{"type": "message", "role": "user", "content": given}]
     if not isinstance(given, list) or not 0 < len(given) <= MOST_MESSAGES:
         raise UsageError(f"must be a text, or a list of 1 to {MOST_MESSAGES:,} items.", field="input", hint=_KINDS)
+    items: list[Item] = []
     for index, item in enumerate(given):
         if not isinstance(item, dict):
             raise UsageError("must be an object.", field=f"input[{index}]", hint=_KINDS)
-    return given
-
-
-def resolve_references(given: Iterable[Item], find: Callable[[str], Item | None]) -> list[Item]:
-    """Look up the items that are only named by their id.
-
-    Raises:
-        UsageError: there is none with such an id.
-    """
-    items: list[Item] = []
-    for index, item in enumerate(given):
-        if _kind(item) != "item_reference":
-            items.append(item)
-            continue
-        name = item.get("id")
-        known = find(name) if isinstance(name, str) else None
-        if known is None:
-            raise UsageError(
-                "is of no item that is kept here.", field=f"input[{index}].id", hint="send the item itself."
-            )
-        items.append(known)
+        if _kind(item) == "item_reference":
+            name = item.get("id")
+            item = find(name) if isinstance(name, str) else None  # noqa: PLW2901 - in place of the reference
+            if item is None:
+                field = f"input[{index}].id"
+                raise UsageError("is of no item that is kept here.", field=field, hint="send the item itself.")
+        items.append(item)
     return items
 
 
@@ -64,41 +48,46 @@ def _kind(item: Item) -> object:
     return "message" if "role" in item else "item_reference" if "id" in item else None
 
 
-class ResponseMessages:
-    """Messages of a chat, made of items, and the paths of the items that their parts came from."""
+class ResponseMessages(ChatMessages):
+    """Messages of a chat, made of items."""
 
     def __init__(self, instructions: str | None) -> None:
-        self.messages: list[dict[str, Any]] = []
-        self.paths: dict[str, str] = {"messages": "input"}
+        super().__init__()
+        self.paths["messages"] = "input"
         self._turn: dict[str, Any] | None = None  # of the model, while items are added to it
         self._last: object = None  # type of the item before
         if instructions is not None:
-            self._append({"role": "system", "content": instructions}, "instructions")
+            self.append({"role": "system", "content": instructions}, "instructions")
 
     def add(self, item: Item, path: str) -> None:
-        """Add an item.
-
-        Raises:
-            UsageError: it is of a type that is not supported, or malformed.
-        """
+        """Add an item that came from a path in the request."""
         kind = _kind(item)
         if kind == "message":
-            self._message(item, path)
+            self._add_message(item, path)
         elif kind == "reasoning":
-            self._reasoning(item, path)
+            thought, turn = _reasoning_text(item, path), self._model_turn(path)
+            turn["reasoning_content"] = "\n\n".join(filter(None, (turn.get("reasoning_content"), thought)))
         elif kind == "function_call":
-            self._call(item, path)
+            function = {"name": item.get("name"), "arguments": item.get("arguments")}
+            calls = self._model_turn(path).setdefault("tool_calls", [])
+            self.paths[f"{self.here}.tool_calls[{len(calls)}]"] = path
+            calls.append({"id": item.get("call_id"), "type": "function", "function": function})
         elif kind == "function_call_output":
-            self._output(item, path)
+            self._turn = None
+            call_path = f"{path}.call_id"
+            if not isinstance(item.get("call_id"), str):
+                raise UsageError("must be a text.", field=call_path, hint="say which call this is the output of.")
+            message = {"role": "tool", "tool_call_id": item["call_id"], "content": item.get("output")}
+            self.append(message, path, tool_call_id=call_path, content=f"{path}.output")
         else:
             what = f"is of type {kind[:60]}" if isinstance(kind, str) else "has no type"
             raise UsageError(f"{what}, which is not supported.", field=path, hint=_KINDS)
         self._last = kind
 
-    def _message(self, item: Item, path: str) -> None:
+    def _add_message(self, item: Item, path: str) -> None:
         if item.get("role") != "assistant":
             self._turn = None
-            self._append({"role": item.get("role"), "content": item.get("content")}, path)
+            self.append({"role": item.get("role"), "content": item.get("content")}, path)
             return
         content = _joined(item.get("content"))
         turn = self._model_turn(path)
@@ -109,41 +98,14 @@ class ResponseMessages:
         elif isinstance(before, str) and isinstance(content, str):
             content = before + content
         turn["content"] = content
-        self.paths[f"{self._here}.content"] = f"{path}.content"
-
-    def _reasoning(self, item: Item, path: str) -> None:
-        thought = _reasoning_text(item, path)
-        turn = self._model_turn(path)
-        turn["reasoning_content"] = "\n\n".join(filter(None, (turn.get("reasoning_content"), thought)))
-
-    def _call(self, item: Item, path: str) -> None:
-        function = {"name": item.get("name"), "arguments": item.get("arguments")}
-        calls = self._model_turn(path).setdefault("tool_calls", [])
-        self.paths[f"{self._here}.tool_calls[{len(calls)}]"] = path
-        calls.append({"id": item.get("call_id"), "type": "function", "function": function})
-
-    def _output(self, item: Item, path: str) -> None:
-        self._turn = None
-        if not isinstance(item.get("call_id"), str):
-            raise UsageError("must be a text.", field=f"{path}.call_id", hint="say which call this is the output of.")
-        self._append({"role": "tool", "tool_call_id": item["call_id"], "content": item.get("output")}, path)
-        self.paths[f"{self._here}.tool_call_id"] = f"{path}.call_id"
-        self.paths[f"{self._here}.content"] = f"{path}.output"
+        self.paths[f"{self.here}.content"] = f"{path}.content"
 
     def _model_turn(self, path: str) -> dict[str, Any]:
         """Return the turn of the model at hand, or a new one."""
         if self._turn is None:
             self._turn = {"role": "assistant", "content": None}
-            self._append(self._turn, path)
+            self.append(self._turn, path)
         return self._turn
-
-    def _append(self, message: dict[str, Any], path: str) -> None:
-        self.messages.append(message)
-        self.paths[self._here] = path
-
-    @property
-    def _here(self) -> str:
-        return f"messages[{len(self.messages) - 1}]"
 
 
 def _joined(content: object) -> object:
@@ -166,9 +128,8 @@ def _reasoning_text(item: Item, path: str) -> str:
         texts = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else [None]
         whole = [text for text in texts if isinstance(text, str)]
         if not isinstance(parts, list) or len(whole) != len(parts):
-            raise UsageError(
-                "must be a list of parts with a text.", field=f"{path}.{name}", hint="send it as it was given."
-            )
+            hint = "send it as it was given."
+            raise UsageError("must be a list of parts with a text.", field=f"{path}.{name}", hint=hint)
         if whole:
             return "\n\n".join(whole)
     return ""

@@ -1,4 +1,4 @@
-"""A response as it is generated: its items, and the events that tell of their begin, their deltas and their end.
+"""Replies of the Responses API as types, and the stream that makes their items and events from deltas.
 
 Whole replies are generated the same way, and their events thrown away: so both are the same.
 """
@@ -8,37 +8,165 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import msgspec
 from msgspec import structs
 
-from hermes_cli.generation import CallArguments, CallStarted, Done, Reasoning
-from hermes_cli.server.choice_stream import ContentDelta
-from hermes_cli.server.openai.objects import chat_logprobs, timings
-from hermes_cli.server.openai.response_objects import (
-    CallItem,
-    IncompleteDetails,
-    MessageItem,
-    OutputText,
-    ReasoningItem,
-    ReasoningTextPart,
-    ResponseFailure,
-    SummaryText,
-    response_usage,
-)
+from hermes_cli.engine.request import SamplingOptions
+from hermes_cli.generation import CallStarted, Done, Reasoning
+from hermes_cli.server.choice_stream import ContentDelta, continues
+from hermes_cli.server.openai.objects import ChatLogprob, Timings, chat_logprobs, timings
 from hermes_cli.server.streaming_reply import named_event
 
 if TYPE_CHECKING:
     from hermes_cli.server.choice_stream import Delta
     from hermes_cli.server.errors import Problem
-    from hermes_cli.server.openai.objects import ChatLogprob
-    from hermes_cli.server.openai.response_objects import Item, ResponseObject, Status
 
-    class MakeEvent(Protocol):
-        """Encodes an event with its number."""
+Status = Literal["in_progress", "completed", "incomplete"]
 
-        def __call__(self, kind: str, /, **fields: object) -> bytes:
-            """Return an event."""
+
+class OutputText(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="output_text"):
+    """Text of the answer."""
+
+    text: str
+    annotations: list[dict[str, Any]] = []
+    logprobs: list[ChatLogprob] = []
+
+
+class ReasoningTextPart(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning_text"):
+    """Reasoning."""
+
+    text: str
+
+
+class SummaryText(msgspec.Struct, frozen=True, tag_field="type", tag="summary_text"):
+    """Reasoning where a summary was asked for: there is no shorter one."""
+
+    text: str
+
+
+class MessageItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
+    """Text of the answer; one part, once there is any."""
+
+    id: str
+    status: Status
+    role: Literal["assistant"] = "assistant"
+    content: list[OutputText]
+
+
+class ReasoningItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="reasoning"):
+    """Reasoning, in either of the two."""
+
+    id: str
+    status: Status
+    summary: list[SummaryText]
+    content: list[ReasoningTextPart]
+    encrypted_content: None = None
+
+
+class CallItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="function_call"):
+    """A call that the client is asked to make. The arguments are JSON, but for a call that was cut off."""
+
+    id: str
+    status: Status
+    call_id: str
+    name: str
+    arguments: str
+
+
+Item = MessageItem | ReasoningItem | CallItem
+
+
+class CachedTokens(msgspec.Struct, frozen=True):
+    """Of the input's tokens, those from the cache."""
+
+    cached_tokens: int
+    cache_write_tokens: int = 0
+
+
+class ReasoningTokens(msgspec.Struct, frozen=True):
+    """Of the generated tokens, those of reasoning."""
+
+    reasoning_tokens: int
+
+
+class ResponseUsage(msgspec.Struct, frozen=True):
+    """Tokens."""
+
+    input_tokens: int
+    input_tokens_details: CachedTokens
+    output_tokens: int
+    output_tokens_details: ReasoningTokens
+    total_tokens: int
+
+
+class IncompleteDetails(msgspec.Struct, frozen=True):
+    """The reason why a response ends early."""
+
+    reason: Literal["max_output_tokens"]
+
+
+class ResponseFailure(msgspec.Struct, frozen=True):
+    """The error that ends a response."""
+
+    code: str
+    message: str
+
+
+class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A response. Times in seconds since 1970; the request's options are repeated as they were understood."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    completed_at: int | None = None
+    status: Literal["in_progress", "completed", "incomplete", "failed"] = "in_progress"
+    error: ResponseFailure | None = None
+    incomplete_details: IncompleteDetails | None = None
+    model: str
+    output: list[Item] = []
+    usage: ResponseUsage | None = None
+    timings: Timings | msgspec.UnsetType = msgspec.UNSET
+    instructions: str | None
+    previous_response_id: str | None
+    store: bool
+    max_output_tokens: int | None
+    temperature: float
+    top_p: float
+    top_logprobs: int
+    text: dict[str, Any]
+    reasoning: dict[str, Any]
+    tools: list[dict[str, Any]]
+    tool_choice: Any
+    parallel_tool_calls: bool
+    metadata: dict[str, str]
+    background: Literal[False] = False
+    truncation: Literal["disabled"] = "disabled"
+    service_tier: Literal["default"] = "default"
+
+
+class DeletedResponse(msgspec.Struct, frozen=True):
+    """A response that was deleted."""
+
+    id: str
+    object: Literal["response"] = "response"
+    deleted: Literal[True] = True
+
+
+class _ItemNames(NamedTuple):
+    """Names of an item: the prefix of its id, the begin of its events, and its only part, if it has one."""
+
+    prefix: str
+    text_event: str
+    part_event: str = ""
+    part_index: str = ""
+
+
+_MESSAGE = _ItemNames("msg", "response.output_text", "response.content_part", "content_index")
+_REASONING = _ItemNames("rs", "response.reasoning_text", "response.content_part", "content_index")
+_SUMMARY = _ItemNames("rs", "response.reasoning_summary_text", "response.reasoning_summary_part", "summary_index")
+_CALL = _ItemNames("fc", "response.function_call_arguments")
 
 
 class ResponseStream:
@@ -48,20 +176,36 @@ class ResponseStream:
         """Begin with what is known of a response before; `summary` sends reasoning as its summary."""
         self.response, self._summary = response, summary
         self._items: list[Item] = []
-        self._open: _OpenItem | None = None
         self._numbers = itertools.count()
         self._begun = False
+        # The open item:
+        self._first: Delta | None = None
+        self._texts: list[str] = []
+        self._logprobs: list[ChatLogprob] = []
+        self._names = _MESSAGE
+        self._position: dict[str, Any] = {}
+
+    def use_model(self, name: str, sampling: SamplingOptions | None) -> None:
+        """Name the model that generates, and its sampling."""
+        sampling = sampling or SamplingOptions()
+        changes = {"model": name, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        self.response = structs.replace(self.response, **changes)
 
     def take(self, delta: Delta | Done) -> bytes:
         """Add a delta or the end; return the events that tell of it."""
         data = self._begin()
         if isinstance(delta, Done):
             return data + self._end(delta)
-        if self._open is None or not self._open.takes(delta):
-            data += self._close("completed")
-            self._open = self._new_item(delta)
-            data += self._open.begin()
-        return data if isinstance(delta, CallStarted) else data + self._open.add(delta)
+        if not continues(self._first, delta):
+            data += self._close("completed") + self._open(delta)
+        if isinstance(delta, CallStarted):
+            return data
+        self._texts.append(delta.text)
+        fields: dict[str, Any] = {"delta": delta.text}
+        if isinstance(delta, ContentDelta):
+            fields["logprobs"] = chat_logprobs(delta.logprobs or ()).content
+            self._logprobs += fields["logprobs"]
+        return data + self._event(f"{self._names.text_event}.delta", **self._position, **fields)
 
     def failed(self, error: Problem) -> bytes:
         """Return the events of an error in the middle."""
@@ -78,23 +222,59 @@ class ResponseStream:
         kinds = ("response.created", "response.in_progress")
         return b"".join(self._event(kind, response=self.response) for kind in kinds)
 
-    def _new_item(self, delta: Delta) -> _OpenItem:
-        index = len(self._items)
-        if isinstance(delta, ContentDelta):
-            return _OpenMessage(self._event, index)
-        if isinstance(delta, Reasoning):
-            return _OpenReasoning(self._event, index, summary=self._summary)
-        if isinstance(delta, CallArguments):
-            raise TypeError("arguments without a call")
-        return _OpenCall(self._event, index, delta)
+    def _open(self, first: Delta) -> bytes:
+        self._first, self._texts, self._logprobs = first, [], []
+        if isinstance(first, ContentDelta):
+            self._names = _MESSAGE
+        elif isinstance(first, Reasoning):
+            self._names = _SUMMARY if self._summary else _REASONING
+        else:
+            self._names = _CALL
+        item_id, index = f"{self._names.prefix}_{secrets.token_hex(24)}", len(self._items)
+        self._position = {"item_id": item_id, "output_index": index}
+        if self._names.part_index:
+            self._position[self._names.part_index] = 0
+        data = self._event("response.output_item.added", output_index=index, item=self._item("in_progress"))
+        if part := self._part():
+            data += self._event(f"{self._names.part_event}.added", **self._position, part=part)
+        return data
 
     def _close(self, status: Status) -> bytes:
-        if self._open is None:
+        if self._first is None:
             return b""
-        item, data = self._open.end(status)
+        item, part = self._item(status), self._part()
+        fields: dict[str, Any] = {"text": "".join(self._texts)}
+        if isinstance(item, MessageItem):
+            fields["logprobs"] = self._logprobs
+        elif isinstance(item, CallItem):
+            fields = {"name": item.name, "arguments": item.arguments}
+        data = self._event(f"{self._names.text_event}.done", **self._position, **fields)
+        if part:
+            data += self._event(f"{self._names.part_event}.done", **self._position, part=part)
+        data += self._event("response.output_item.done", output_index=len(self._items), item=item)
         self._items.append(item)
-        self._open = None
+        self._first = None
         return data
+
+    def _part(self) -> OutputText | ReasoningTextPart | SummaryText | None:
+        """Return the only part of the open item; calls have none."""
+        text = "".join(self._texts)
+        if isinstance(self._first, ContentDelta):
+            return OutputText(text=text, logprobs=self._logprobs)
+        if isinstance(self._first, Reasoning):
+            return SummaryText(text) if self._summary else ReasoningTextPart(text)
+        return None
+
+    def _item(self, status: Status) -> Item:
+        item_id, first = self._position["item_id"], self._first
+        parts: list[Any] = [] if status == "in_progress" else [self._part()]
+        if isinstance(first, CallStarted):
+            arguments = "".join(self._texts)
+            return CallItem(id=item_id, status=status, call_id=first.id, name=first.name, arguments=arguments)
+        if isinstance(first, ContentDelta):
+            return MessageItem(id=item_id, status=status, content=parts)
+        summary, content = (parts, []) if self._summary else ([], parts)
+        return ReasoningItem(id=item_id, status=status, summary=summary, content=content)
 
     def _end(self, done: Done) -> bytes:
         cut = done.reason == "length"
@@ -106,126 +286,16 @@ class ResponseStream:
             completed_at=None if cut else int(time.time()),
             incomplete_details=IncompleteDetails("max_output_tokens") if cut else None,
             output=self._items,
-            usage=response_usage(done),
+            usage=ResponseUsage(
+                done.prompt_tokens,
+                CachedTokens(done.cached_tokens),
+                done.completion_tokens,
+                ReasoningTokens(done.reasoning_tokens),
+                done.prompt_tokens + done.completion_tokens,
+            ),
             timings=timings([[done]]),
         )
         return data + self._event(f"response.{status}", response=self.response)
 
     def _event(self, kind: str, /, **fields: object) -> bytes:
         return named_event(kind, sequence_number=next(self._numbers), **fields)
-
-
-class _OpenItem:
-    """An item that goes on with each delta."""
-
-    delta_type: type[Any]
-    text_event: str
-    part_event = ""  # of its only part, if it has parts
-
-    def __init__(self, event: MakeEvent, index: int, prefix: str, **part_index: int) -> None:
-        self._event, self._index = event, index
-        self._id = f"{prefix}_{secrets.token_hex(24)}"
-        self._position = {"item_id": self._id, "output_index": index, **part_index}
-        self._texts: list[str] = []
-
-    @property
-    def text(self) -> str:
-        return "".join(self._texts)
-
-    def takes(self, delta: Delta) -> bool:
-        return isinstance(delta, self.delta_type)
-
-    def begin(self) -> bytes:
-        data = self._event("response.output_item.added", output_index=self._index, item=self.item("in_progress"))
-        if self.part_event:
-            data += self._event(f"{self.part_event}.added", **self._position, part=self.part())
-        return data
-
-    def add(self, delta: ContentDelta | Reasoning | CallArguments) -> bytes:
-        self._texts.append(delta.text)
-        return self._event(f"{self.text_event}.delta", **self._position, delta=delta.text, **self.delta_fields(delta))
-
-    def end(self, status: Status) -> tuple[Item, bytes]:
-        item = self.item(status)
-        data = self._event(f"{self.text_event}.done", **self._position, **self.done_fields())
-        if self.part_event:
-            data += self._event(f"{self.part_event}.done", **self._position, part=self.part())
-        return item, data + self._event("response.output_item.done", output_index=self._index, item=item)
-
-    def item(self, status: Status) -> Item:
-        raise NotImplementedError
-
-    def part(self) -> OutputText | ReasoningTextPart | SummaryText | None:
-        return None
-
-    def delta_fields(self, delta: Any) -> dict[str, Any]:  # noqa: ANN401, ARG002 - of `delta_type`
-        return {}
-
-    def done_fields(self) -> dict[str, Any]:
-        return {"text": self.text}
-
-
-class _OpenMessage(_OpenItem):
-    """Text of the answer."""
-
-    delta_type, text_event, part_event = ContentDelta, "response.output_text", "response.content_part"
-
-    def __init__(self, event: MakeEvent, index: int) -> None:
-        super().__init__(event, index, "msg", content_index=0)
-        self._logprobs: list[ChatLogprob] = []
-
-    def item(self, status: Status) -> MessageItem:
-        return MessageItem(id=self._id, status=status, content=[] if status == "in_progress" else [self.part()])
-
-    def part(self) -> OutputText:
-        return OutputText(text=self.text, logprobs=self._logprobs)
-
-    def delta_fields(self, delta: ContentDelta) -> dict[str, Any]:
-        logprobs = chat_logprobs(delta.logprobs or ()).content
-        self._logprobs += logprobs
-        return {"logprobs": logprobs}
-
-    def done_fields(self) -> dict[str, Any]:
-        return {"text": self.text, "logprobs": self._logprobs}
-
-
-class _OpenReasoning(_OpenItem):
-    """Reasoning, as such or as its summary."""
-
-    delta_type = Reasoning
-
-    def __init__(self, event: MakeEvent, index: int, *, summary: bool) -> None:
-        super().__init__(event, index, "rs", **{"summary_index" if summary else "content_index": 0})
-        self._summary = summary
-        self.text_event = "response.reasoning_summary_text" if summary else "response.reasoning_text"
-        self.part_event = "response.reasoning_summary_part" if summary else "response.content_part"
-
-    def item(self, status: Status) -> ReasoningItem:
-        part = None if status == "in_progress" else self.part()
-        return ReasoningItem(
-            id=self._id,
-            status=status,
-            summary=[part] if isinstance(part, SummaryText) else [],
-            content=[part] if isinstance(part, ReasoningTextPart) else [],
-        )
-
-    def part(self) -> SummaryText | ReasoningTextPart:
-        return SummaryText(self.text) if self._summary else ReasoningTextPart(self.text)
-
-
-class _OpenCall(_OpenItem):
-    """A call of a function."""
-
-    delta_type, text_event = CallArguments, "response.function_call_arguments"
-
-    def __init__(self, event: MakeEvent, index: int, started: CallStarted) -> None:
-        super().__init__(event, index, "fc")
-        self._started = started
-
-    def item(self, status: Status) -> CallItem:
-        return CallItem(
-            id=self._id, status=status, call_id=self._started.id, name=self._started.name, arguments=self.text
-        )
-
-    def done_fields(self) -> dict[str, Any]:
-        return {"name": self._started.name, "arguments": self.text}

@@ -1,10 +1,13 @@
-"""POST /v1/responses, and GET and DELETE /v1/responses/{id} for those that are kept."""
+"""POST /v1/responses, and GET and DELETE /v1/responses/{id} for those that are kept in memory for a while."""
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,15 +15,13 @@ from starlette.responses import Response
 
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import Done
-from hermes_cli.prompting.normalize import check
 from hermes_cli.server.choice_stream import stream_turn
 from hermes_cli.server.errors import Problem
 from hermes_cli.server.openai.requests import ChatRequest, ResponseRequest
-from hermes_cli.server.openai.response_input import ResponseMessages, input_items, resolve_references
-from hermes_cli.server.openai.response_objects import DeletedResponse, ResponseObject
-from hermes_cli.server.openai.response_stream import ResponseStream
-from hermes_cli.server.parsed_request import FieldNames, parse_chat
-from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.openai.response_input import ResponseMessages, input_items
+from hermes_cli.server.openai.response_stream import DeletedResponse, ResponseObject, ResponseStream
+from hermes_cli.server.parsed_request import FieldNames, check_fields, parse_chat
+from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, encode, json_reply
 
 if TYPE_CHECKING:
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from hermes_cli.generation import TurnRequest
     from hermes_cli.server.openai.response_input import Item
-    from hermes_cli.server.openai.response_store import ResponseStore
     from hermes_cli.server.parsed_request import ParsedRequest
+    from hermes_cli.server.pool import Pool
 
 EVENTS = (
     "Events as OpenAI documents them, `response.created` first and `response.completed`, `response.incomplete` or "
@@ -71,13 +71,9 @@ async def create_response(request: Request, body: ResponseRequest) -> Response:
     if earlier is None:
         return _unknown(previous or "", 400, "previous_response_id", "previous_response_not_found")
     parsed, items = await parse_response(body, client, earlier, lambda name: store.item(client, name))
-    generating = _Generating(request, body, parsed, items)
-    return StreamingReply(
-        generating.generate,
-        stream=parsed.stream,
-        problem=parsed.problem,
-        error_event=generating.error_event,
-    )
+    response = ResponseStream(_response_object(body), summary=_wants_summary(body))
+    work = partial(_generate, request.app.state.pool, store, parsed, items, response)
+    return StreamingReply(work, stream=parsed.stream, problem=parsed.problem, error_event=response.failed)
 
 
 async def get_response(request: Request) -> Response:
@@ -111,23 +107,12 @@ def _unknown(name: str, status: int, param: str, code: str) -> Response:
 async def parse_response(
     body: ResponseRequest, client: str, earlier: Sequence[Item], find: Callable[[str], Item | None]
 ) -> tuple[ParsedRequest, list[Item]]:
-    """Parse a request; return the items of the whole conversation, too.
+    """Parse a request that continues earlier items; return the items of the whole conversation, too.
 
-    Args:
-        body: the request.
-        client: who asks.
-        earlier: items of the conversation that it continues.
-        find: returns an item by its id, for those that are only referred to.
-
-    Raises:
-        UsageError: a field makes no sense, or cannot be honoured.
+    `find` returns an item by its id, for those that are only referred to.
     """
-    for name, (allowed, hint) in REFUSED.items():
-        if (body.model_extra or {}).get(name) not in (None, allowed):
-            raise UsageError("is not supported.", field=name, hint=hint)
-    for name in _JSON:
-        check(getattr(body, name), name)
-    new = resolve_references(input_items(body.input), find)
+    check_fields(body, REFUSED, _JSON)
+    new = input_items(body.input, find)
     conversation = ResponseMessages(body.instructions)
     for item in earlier:
         conversation.add(item, "previous_response_id")
@@ -172,61 +157,144 @@ def _wants_summary(body: ResponseRequest) -> bool:
     return False
 
 
-class _Generating:
-    """One request at work."""
+async def _generate(
+    pool: Pool,
+    store: ResponseStore,
+    parsed: ParsedRequest,
+    items: Sequence[Item],
+    response: ResponseStream,
+    reply: StreamingReply,
+) -> None:
+    async with pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
+        (turn,) = parsed.turns(model)
+        response.use_model(model.name, turn.sampling)
+        async with aclosing(stream_turn(model.chat_model, turn)) as deltas:
+            async for delta in deltas:
+                data = response.take(delta)
+                if isinstance(delta, Done) and response.response.store:
+                    output = [msgspec.to_builtins(item) for item in response.response.output]
+                    store.put(turn.client, response.response.id, encode(response.response), items, output)
+                if reply.stream:
+                    await reply.write(data)
+    if not reply.stream:
+        await reply.whole(response.response)
 
-    def __init__(self, request: Request, body: ResponseRequest, parsed: ParsedRequest, items: Sequence[Item]) -> None:
-        self._pool, self._store = request.app.state.pool, request.app.state.responses
-        self._body, self._parsed, self._items = body, parsed, items
-        self._id, self._created = f"resp_{secrets.token_hex(24)}", int(time.time())
-        self._response: ResponseStream | None = None
 
-    def error_event(self, error: Problem) -> bytes:
-        """Encode the end of a stream that has begun."""
-        response = self._response or ResponseStream(self._response_object("", None), summary=False)
-        return response.failed(error)
+def _response_object(body: ResponseRequest) -> ResponseObject:
+    """Return what is known before there is a model."""
+    reasoning = body.reasoning or {}
+    text = {key: value for key, value in (body.text or {}).items() if value is not None}
+    return ResponseObject(
+        id=f"resp_{secrets.token_hex(24)}",
+        created_at=int(time.time()),
+        model=body.model or "",
+        instructions=body.instructions,
+        previous_response_id=body.previous_response_id or None,
+        store=body.store is not False,
+        max_output_tokens=body.max_output_tokens,
+        temperature=0.0,
+        top_p=0.0,
+        top_logprobs=body.top_logprobs or 0,
+        text={"format": {"type": "text"}, **text},
+        reasoning={"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
+        tools=body.tools or [],
+        tool_choice="auto" if body.tool_choice is None else body.tool_choice,
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        metadata=body.metadata or {},
+    )
 
-    async def generate(self, reply: StreamingReply) -> None:
-        parsed = self._parsed
-        async with self._pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
-            (turn,) = parsed.turns(model)
-            response = ResponseStream(self._response_object(model.name, turn), summary=_wants_summary(self._body))
-            self._response = response
-            async with aclosing(stream_turn(model.chat_model, turn)) as deltas:
-                async for delta in deltas:
-                    data = response.take(delta)
-                    if isinstance(delta, Done) and response.response.store:
-                        output = [msgspec.to_builtins(item) for item in response.response.output]
-                        encoded = encode(response.response)
-                        self._store.put(turn.client, self._id, encoded, self._items, output)
-                    if reply.stream:
-                        await reply.write(data)
-        if not reply.stream:
-            await reply.whole(response.response)
 
-    def _response_object(self, model: str, turn: TurnRequest | None) -> ResponseObject:
-        """Return what is known before the first delta; `turn` is None before there is a model."""
-        body, sampling = self._body, turn.sampling if turn else None
-        reasoning = body.reasoning or {}
-        text = {key: value for key, value in (body.text or {}).items() if value is not None}
-        return ResponseObject(
-            id=self._id,
-            created_at=self._created,
-            model=model or body.model or "",
-            instructions=body.instructions,
-            previous_response_id=body.previous_response_id or None,
-            store=body.store is not False,
-            max_output_tokens=body.max_output_tokens,
-            temperature=sampling.temperature if sampling else 0.0,
-            top_p=sampling.top_p if sampling else 0.0,
-            top_logprobs=body.top_logprobs or 0,
-            text={"format": {"type": "text"}, **text},
-            reasoning={"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
-            tools=body.tools or [],
-            tool_choice="auto" if body.tool_choice is None else body.tool_choice,
-            parallel_tool_calls=body.parallel_tool_calls is not False,
-            metadata=body.metadata or {},
-        )
+MOST_RESPONSES = 1_000
+MOST_BYTES = 64 * 2**20  # of JSON, of all of them together
+MOST_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class _StoredResponse:
+    client: str
+    response: bytes
+    items: bytes  # the whole conversation, the answer at the end
+    names: frozenset[str]  # of its own items
+    until: float
+
+    @property
+    def size(self) -> int:
+        return len(self.response) + len(self.items)
+
+
+class ResponseStore:
+    """The latest responses, by id. The oldest are dropped first.
+
+    Nothing is written to disk, and no client sees the responses of another.
+    """
+
+    def __init__(
+        self,
+        most: int = MOST_RESPONSES,
+        most_bytes: int = MOST_BYTES,
+        seconds: float = MOST_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make an empty store; a response that is longer than `most_bytes` is not kept at all."""
+        self._most, self._most_bytes, self._seconds, self._clock = most, most_bytes, seconds, clock
+        self._kept: dict[str, _StoredResponse] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        self._forget()
+        return len(self._kept)
+
+    def put(self, client: str, name: str, response: bytes, before: Sequence[Any], output: Sequence[Any]) -> None:
+        """Keep a response as it was sent, with the items of the conversation before it and its own."""
+        items = json.dumps([*before, *output]).encode()  # plain ASCII: clients send halves of surrogate pairs, too
+        names = frozenset(str(item["id"]) for item in output)
+        kept = _StoredResponse(client, response, items, names, self._clock() + self._seconds)
+        self._kept[name] = kept
+        self._bytes += kept.size
+        self._forget()
+
+    def response(self, client: str, name: str) -> bytes | None:
+        """Return a response as it was sent; None if it is not kept."""
+        kept = self._find(client, name)
+        return kept.response if kept else None
+
+    def items(self, client: str, name: str) -> list[dict[str, Any]] | None:
+        """Return the conversation up to the end of a response; None if it is not kept."""
+        kept = self._find(client, name)
+        if kept is None:
+            return None
+        items: list[dict[str, Any]] = json.loads(kept.items)
+        return items
+
+    def item(self, client: str, name: str) -> dict[str, Any] | None:
+        """Return an item of a response by its own id; None if it is not kept."""
+        self._forget()
+        for kept in reversed(self._kept.values()):
+            if kept.client == client and name in kept.names:
+                output: list[dict[str, Any]] = json.loads(kept.response)["output"]
+                return next(item for item in output if item["id"] == name)
+        return None
+
+    def drop(self, client: str, name: str) -> bool:
+        """Delete a response; return whether it was there."""
+        if self._find(client, name) is None:
+            return False
+        self._bytes -= self._kept.pop(name).size
+        return True
+
+    def _find(self, client: str, name: str) -> _StoredResponse | None:
+        self._forget()
+        kept = self._kept.get(name)
+        return kept if kept and kept.client == client else None
+
+    def _forget(self) -> None:
+        now = self._clock()
+        while self._kept:
+            oldest = next(iter(self._kept))
+            enough = len(self._kept) <= self._most and self._bytes <= self._most_bytes
+            if enough and self._kept[oldest].until > now:
+                return
+            self._bytes -= self._kept.pop(oldest).size
 
 
 _BY_ID = "/v1/responses/{response_id}"
@@ -235,9 +303,11 @@ ROUTES = [
         "POST",
         "/v1/responses",
         create_response,
-        RouteDescription("OpenAI", ResponseObject, EVENTS),
+        tag="OpenAI",
         body=ResponseRequest,
+        reply=ResponseObject,
+        stream=EVENTS,
     ),
-    ApiRoute("GET", _BY_ID, get_response, RouteDescription("OpenAI", ResponseObject)),
-    ApiRoute("DELETE", _BY_ID, delete_response, RouteDescription("OpenAI", DeletedResponse)),
+    ApiRoute("GET", _BY_ID, get_response, tag="OpenAI", reply=ResponseObject),
+    ApiRoute("DELETE", _BY_ID, delete_response, tag="OpenAI", reply=DeletedResponse),
 ]

@@ -11,8 +11,7 @@ import pytest
 from gguf_bytes import entry, gguf, string, tensor
 from numpy.typing import NDArray
 
-from hermes_cli.engine.embedded.batch import Batch
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel, LoraAdapter
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel, LoraAdapter
 from hermes_cli.errors import EngineError, IntegrityError
 from hermes_cli.planning.memory import ContextSettings
 

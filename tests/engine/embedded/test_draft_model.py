@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hermes_cli.engine.embedded.batch import Batch
-from hermes_cli.engine.embedded.draft_model import DraftModel
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.speculation import DraftModel
 from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.load_plan import LoadPlan

@@ -13,7 +13,7 @@ from scripted_child import ECHO, SLOW, Script, program
 
 from hermes_cli.engine.embedded import child
 from hermes_cli.engine.embedded.engine import EmbeddedEngine
-from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.engine.protocol import Done, ModelInfo, TextEvent
 from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import ContextFullError, EngineError, UsageError

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 from hermes_cli.engine.embedded import grammar as constraint
-from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.grammar import MOST_COMPILED, Grammars, Matcher, apply_mask
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.kv_cache import common_prefix
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.sampler import Sampler
 from hermes_cli.engine.request import SamplingOptions
-from hermes_cli.engine.tokens import common_prefix
 from hermes_cli.errors import EngineError, UsageError
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.prompting.messages import CallFinished
@@ -90,28 +89,22 @@ def test_masks_hold_what_may_come_next(grammars: Grammars) -> None:
     assert np.isneginf(logits).sum() == logits.size - len(allowed(matcher))
 
 
-def test_tokens_are_tried_taken_and_taken_back(grammars: Grammars) -> None:
+def test_tokens_are_tried_and_taken(grammars: Grammars) -> None:
     vocabulary = grammars.vocabulary
     matcher = grammars.start(grammar(grammars, regex("abc[0-9]{2,3}")))
     tokens = vocabulary.tokenize("abc12", special=False)
     assert matcher.acceptable([*tokens, tokens[0]]) == len(tokens)
-    assert (matcher.may_end, matcher.finished) == (False, False)
     before = allowed(matcher)
     assert not matcher.try_accept(tokens[-1])
     assert allowed(matcher) == before
-    for token in tokens:
+    for token in [*tokens, tokens[-1]]:
         assert token in allowed(matcher)
+        assert not matcher.finished
         matcher.accept(token)
-    assert (matcher.may_end, matcher.finished) == (True, False)
-    matcher.accept(tokens[-1])
-    assert (matcher.may_end, matcher.finished) == (True, True)
+    assert matcher.finished is True
     assert all(vocabulary.ends_generation(token) for token in allowed(matcher))
-    matcher.rollback(1 + len(tokens))
-    assert allowed(matcher) == before
     with pytest.raises(EngineError, match="does not allow token"):
         matcher.accept(tokens[-1])
-    with pytest.raises(EngineError):
-        matcher.rollback(1)
 
 
 def test_forced_tokens_are_those_of_the_tokenizer(grammars: Grammars) -> None:

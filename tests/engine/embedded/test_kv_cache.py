@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hermes_cli.engine.embedded import kv_cache as module
-from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.kv_cache import KVCache
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.errors import EngineError
 from hermes_cli.planning.memory import ContextSettings
 
@@ -112,7 +111,7 @@ class Machine(RuleBasedStateMachine):
         self.patch.setattr(module, "SEQUENCES", SLOTS + ids)
         self.at_once, self.ids = at_once, ids
         self.cache = Cache(capacity, window=3)
-        self.cells = KVCache(self.cache, capacity, SLOTS, covers=self.cache.covers)
+        self.cells = KVCache(self.cache, capacity, SLOTS)
 
     def teardown(self) -> None:
         self.patch.undo()
@@ -465,7 +464,7 @@ def test_restored_caches_are_adopted() -> None:
 
 def test_who_lost_its_window_is_not_shared() -> None:
     cache = Cache(100, window=4)
-    cells = KVCache(cache, 100, SLOTS, covers=cache.covers)
+    cells = KVCache(cache, 100, SLOTS)
     for tail in ([1, 1, 1], [2, 2, 2]):
         sequence, reused = cells.start([*range(10, 20), *tail])
         cache.decode(sequence, [*range(10, 20), *tail][reused:])
@@ -482,7 +481,7 @@ def test_who_lost_its_window_is_not_shared() -> None:
 
 def test_the_turn_before_stays_if_the_next_one_lost_its_window() -> None:
     cache = Cache(100, window=4)
-    cells = KVCache(cache, 100, SLOTS, covers=cache.covers)
+    cells = KVCache(cache, 100, SLOTS)
     for end in (10, 20):
         sequence, reused = cells.start(list(range(end)))
         cache.decode(sequence, list(range(reused, end)))

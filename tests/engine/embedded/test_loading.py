@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine.embedded import grammar, loading
-from hermes_cli.engine.embedded.grammar import Special, special_tokens
+from hermes_cli.engine.embedded import loading
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.engine.embedded.loading import ModelRuntime, fastest, load
-from hermes_cli.engine.embedded.messages import LoadRequest
-from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
 from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.load_plan import LoadPlan
@@ -65,27 +61,23 @@ def test_measuring_leaves_nothing_in_the_cache(demo_path: Path) -> None:
 def test_a_vocabulary_without_an_end_can_do_all_but_constraints(
     demo_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def special(vocabulary: Vocabulary, tags: Iterable[str]) -> Special:
-        return replace(special_tokens(vocabulary, tags), ends=())
-
-    monkeypatch.setattr(grammar, "special_tokens", special)
+    monkeypatch.setattr(Vocabulary, "ends", set())
     loaded = loaded_model(demo_path, tags=("<tool_call>", "no tag"))
     with pytest.raises(UsageError, match="no token that ends an answer"):
-        loaded.grammars.get()
+        loaded.grammars.start('{"grammars": [{"lark_grammar": "start: /a+/"}]}')
     assert list(loaded.info.tags) == ["<tool_call>"]
     loaded.model.close()
 
 
-def test_grammars_are_made_once(demo_path: Path) -> None:
+def test_the_vocabulary_is_read_once(demo_path: Path) -> None:
     loaded = loaded_model(demo_path, tags=("<tool_call>",))
     with ThreadPoolExecutor(4) as pool:
-        made = {id(one) for one in pool.map(lambda _: loaded.grammars.get(), range(8))}
-    assert len(made) == 1
-    assert (loaded.grammars.get().tags, loaded.grammars.get().others) == (loaded.info.tags, loaded.info.others)
+        tokenizers = {id(tokenizer) for tokenizer in pool.map(lambda _: loaded.grammars.tokenizer(), range(8))}
+    assert len(tokenizers) == 1
     loaded.model.close()
 
 
 def test_no_token_that_ends_an_answer_is_missed(demo_model: LlamaModel) -> None:
     vocabulary = demo_model.vocabulary
-    assert vocabulary.ends() == {token for token in range(vocabulary.size) if vocabulary.ends_generation(token)}
-    assert vocabulary.ends()
+    assert vocabulary.ends == {token for token in range(vocabulary.size) if vocabulary.ends_generation(token)}
+    assert vocabulary.ends

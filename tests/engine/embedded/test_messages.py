@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 
 from hermes_cli import child_process, errors
 from hermes_cli.child_process import Frame, FrameSplitter, pack
-from hermes_cli.engine.embedded.messages import DryRunRequest, LoadRequest, pack_events, read_events
-from hermes_cli.engine.embedded.options import DraftPlan, EngineOptions, LoraFile
+from hermes_cli.engine.embedded.messages import (
+    DraftPlan,
+    DryRunRequest,
+    EngineOptions,
+    LoadRequest,
+    LoraFile,
+    pack_events,
+    read_events,
+)
 from hermes_cli.engine.protocol import (
     Done,
     EngineStats,

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from logit_rows import Row, distinct
 from numpy.typing import NDArray
 
-from hermes_cli.engine.embedded.batch import Batch
 from hermes_cli.engine.embedded.bindings import llama_cpp
-from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.sampler import Sampler
 from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.engine.request import SamplingOptions

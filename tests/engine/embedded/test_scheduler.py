@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hermes_cli.engine.embedded import scheduler
 from hermes_cli.engine.embedded.grammar import Grammars
 from hermes_cli.engine.embedded.llama import LlamaModel
-from hermes_cli.engine.embedded.step_cost import DraftAcceptance, StepCostModel
+from hermes_cli.engine.embedded.speculation import DraftAcceptance
+from hermes_cli.engine.embedded.step_cost import StepCostModel
 from hermes_cli.engine.protocol import TextEvent
 from hermes_cli.engine.request import ReasoningOptions, SamplingOptions
 from hermes_cli.errors import ContextFullError, EngineError, QueueFullError

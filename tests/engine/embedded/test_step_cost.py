@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from itertools import pairwise
@@ -10,11 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.engine.embedded.step_cost import (
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
     SMALLEST_CHUNK,
     CostCurve,
-    DraftAcceptance,
     StepCostModel,
 )
 
@@ -200,82 +196,3 @@ def test_a_prompt_alone_teaches_what_reading_costs() -> None:
 def test_seconds() -> None:
     assert StepCostModel().seconds(1) == 0
     assert taught(cpu).seconds(4) == pytest.approx(0.0316)
-
-
-# Acceptance
-
-
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20))))
-def test_chance_is_a_chance(drafts: list[tuple[int, int]]) -> None:
-    acceptance = DraftAcceptance()
-    for drafted, right in drafts:
-        acceptance.record(drafted, min(drafted, right))
-        acceptance.should_draft()
-        assert 0 <= acceptance.acceptance_rate <= 1
-
-
-@pytest.mark.parametrize("chance", [0.4, 0.7, 0.95])
-def test_chance_is_estimated(chance: float) -> None:
-    random_, acceptance, seen = random.Random(3), DraftAcceptance(), []
-    for number in range(2000):
-        right = 0
-        while right < 6 and random_.random() < chance:
-            right += 1
-        acceptance.record(6, right)
-        if number > 100:
-            seen.append(acceptance.acceptance_rate)
-    assert math.fsum(seen) / len(seen) == pytest.approx(chance, abs=0.05)
-
-
-def test_it_starts_with_hope_and_gives_up_after_a_few_failures() -> None:
-    acceptance = DraftAcceptance()
-    assert acceptance.acceptance_rate > 0.7
-    failures = 0
-    while acceptance.should_draft():
-        acceptance.record(4, 0)
-        failures += 1
-    assert 3 <= failures <= 12
-    assert acceptance.paused
-
-
-def test_pauses_double_and_end() -> None:
-    acceptance = DraftAcceptance()
-    waits = []
-    for _ in range(10):
-        acceptance.pause()
-        assert acceptance.paused
-        wait = 1
-        while not acceptance.should_draft():
-            wait += 1
-        waits.append(wait)
-        assert acceptance.acceptance_rate > 0.7  # tries again with hope
-    assert waits[:4] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE, 8 * FIRST_PAUSE]
-    assert waits[-1] == LONGEST_PAUSE
-
-
-def test_one_failure_after_a_pause_is_enough_to_pause_again() -> None:
-    acceptance = DraftAcceptance()
-    acceptance.pause()
-    while not acceptance.should_draft():
-        pass
-    acceptance.record(4, 0)
-    acceptance.record(4, 0)
-    assert acceptance.paused
-
-
-def test_success_forgets_the_pauses() -> None:
-    acceptance = DraftAcceptance()
-    for _ in range(6):
-        acceptance.pause()
-    while not acceptance.should_draft():
-        pass
-    acceptance.record(4, 4)
-    acceptance.pause()
-    assert [acceptance.should_draft() for _ in range(FIRST_PAUSE)] == [False] * (FIRST_PAUSE - 1) + [True]
-
-
-def test_no_draft_says_nothing() -> None:
-    acceptance = DraftAcceptance()
-    before = acceptance.acceptance_rate
-    acceptance.record(0, 0)
-    assert acceptance.acceptance_rate == before

@@ -23,7 +23,7 @@ from gguf_bytes import entry, gguf, string, tensor
 from hostile_gguf import hostile
 
 from hermes_cli.engine.embedded.engine import EmbeddedEngine
-from hermes_cli.engine.embedded.options import DraftPlan, EngineOptions, LoraFile
+from hermes_cli.engine.embedded.messages import DraftPlan, EngineOptions, LoraFile
 from hermes_cli.engine.protocol import Done, Event, TextEvent
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.errors import (

@@ -16,7 +16,7 @@ from hermes_cli.engine.embedded import child
 from hermes_cli.engine.embedded import engine as client
 from hermes_cli.engine.embedded import worker_session as life
 from hermes_cli.engine.embedded.engine import EmbeddedEngine
-from hermes_cli.engine.embedded.options import EngineOptions
+from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.engine.protocol import TextEvent
 from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import EngineDiedError, EngineError, IntegrityError

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting import grammar_trial, sandbox
-from hermes_cli.prompting.grammar_trial import LIMITS, TOO_MUCH, grammar_fault
+from hermes_cli.prompting import grammar_check, sandbox
+from hermes_cli.prompting.grammar_check import LIMITS, TOO_MUCH, grammar_fault
 from hermes_cli.prompting.sandbox import Sandbox
 from hermes_cli.prompting.structured_output import gbnf, json_schema, lark, regex, tool_calls
 
@@ -115,9 +115,9 @@ def test_bombs_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 MEASURED = """
 import json, resource, sys
-from hermes_cli.prompting import grammar_trial
-said = [grammar_trial.grammar_fault({"grammars": [{"lark_grammar": text}]}) for text in json.loads(sys.argv[1])]
-grammar_trial._sandbox.close()
+from hermes_cli.prompting import grammar_check
+said = [grammar_check.grammar_fault({"grammars": [{"lark_grammar": text}]}) for text in json.loads(sys.argv[1])]
+grammar_check._sandbox.close()
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps([said, used.ru_maxrss << 10, used.ru_utime + used.ru_stime]))
 """
@@ -135,7 +135,7 @@ def test_a_trial_takes_little_memory_and_time() -> None:
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_where_a_process_cannot_limit_itself_its_parent_looks(platform: str) -> None:
-    sandbox = Sandbox("hermes_cli.prompting.grammar_trial", platform)
+    sandbox = Sandbox("hermes_cli.prompting.grammar_check", platform)
     bomb = f"start: A\nA: {' & '.join(f'/(a{{{p}}})*b|c/' for p in PRIMES)}"
     try:
         assert sandbox.call("compile_fault", json.dumps(rules(bomb)), **LIMITS) is None
@@ -170,13 +170,13 @@ def test_bombs_in_tools_end_the_request_at_the_first() -> None:
 def test_a_process_that_died_is_started_again() -> None:
     for number in (signal.SIGKILL, signal.SIGTERM):
         assert grammar_fault(GOOD) is None
-        process = grammar_trial._sandbox._process  # noqa: SLF001 - to kill it
+        process = grammar_check._sandbox._process  # noqa: SLF001 - to kill it
         assert process
         process.send_signal(number)  # the second is for its parent to mind
         if number == signal.SIGKILL:
             process.wait()
         assert grammar_fault(GOOD) is None
-        still = grammar_trial._sandbox._process  # noqa: SLF001 - as above
+        still = grammar_check._sandbox._process  # noqa: SLF001 - as above
         assert (still is process) == (number == signal.SIGTERM)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import random
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -9,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine.embedded import prompt_lookup as module
+from hermes_cli.engine.embedded import speculation as module
 from hermes_cli.engine.embedded.llama import LlamaModel
-from hermes_cli.engine.embedded.prompt_lookup import PromptLookup
+from hermes_cli.engine.embedded.speculation import FIRST_PAUSE, LONGEST_PAUSE, DraftAcceptance, PromptLookup
 
 few_tokens = st.lists(st.integers(0, 4), max_size=120)
 
@@ -160,8 +162,8 @@ def test_edits_as_they_are(demo_model: LlamaModel) -> None:
     """A real file, with a name changed all over it, is said in less than a third of the steps."""
     source = Path(module.__file__).read_text()
     tokenize = demo_model.vocabulary.tokenize
-    lookup = knowing(tokenize(f"```\n{source}```\nCall it position.\n```\n", special=False))
-    output = tokenize(source.replace("place", "position"), special=False)
+    lookup = knowing(tokenize(f"```\n{source}```\nCall position offset.\n```\n", special=False))
+    output = tokenize(source.replace("position", "offset"), special=False)
     assert steps(lookup, output) < len(output) / 3
 
 
@@ -170,3 +172,80 @@ def test_long_prompts_take_little_time() -> None:
     started = time.process_time()
     knowing(tokens)
     assert time.process_time() - started < 10  # 0.02 s where this was written, hours if it were quadratic
+
+
+# Acceptance
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20))))
+def test_chance_is_a_chance(drafts: list[tuple[int, int]]) -> None:
+    acceptance = DraftAcceptance()
+    for drafted, right in drafts:
+        acceptance.record(drafted, min(drafted, right))
+        acceptance.should_draft()
+        assert 0 <= acceptance.acceptance_rate <= 1
+
+
+@pytest.mark.parametrize("chance", [0.4, 0.7, 0.95])
+def test_chance_is_estimated(chance: float) -> None:
+    random_, acceptance, seen = random.Random(3), DraftAcceptance(), []
+    for number in range(2000):
+        right = 0
+        while right < 6 and random_.random() < chance:
+            right += 1
+        acceptance.record(6, right)
+        if number > 100:
+            seen.append(acceptance.acceptance_rate)
+    assert math.fsum(seen) / len(seen) == pytest.approx(chance, abs=0.05)
+
+
+def test_it_starts_with_hope_and_gives_up_after_a_few_failures() -> None:
+    acceptance = DraftAcceptance()
+    assert acceptance.acceptance_rate > 0.7
+    failures = 0
+    while acceptance.should_draft():
+        acceptance.record(4, 0)
+        failures += 1
+    assert 3 <= failures <= 12
+
+
+def test_pauses_double_and_end() -> None:
+    acceptance = DraftAcceptance()
+    waits = []
+    for _ in range(10):
+        acceptance.pause()
+        wait = 1
+        while not acceptance.should_draft():
+            wait += 1
+        waits.append(wait)
+        assert acceptance.acceptance_rate > 0.7  # tries again with hope
+    assert waits[:4] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE, 8 * FIRST_PAUSE]
+    assert waits[-1] == LONGEST_PAUSE
+
+
+def test_one_failure_after_a_pause_is_enough_to_pause_again() -> None:
+    acceptance = DraftAcceptance()
+    acceptance.pause()
+    while not acceptance.should_draft():
+        pass
+    acceptance.record(4, 0)
+    acceptance.record(4, 0)
+    assert not acceptance.should_draft()
+
+
+def test_success_forgets_the_pauses() -> None:
+    acceptance = DraftAcceptance()
+    for _ in range(6):
+        acceptance.pause()
+    while not acceptance.should_draft():
+        pass
+    acceptance.record(4, 4)
+    acceptance.pause()
+    assert [acceptance.should_draft() for _ in range(FIRST_PAUSE)] == [False] * (FIRST_PAUSE - 1) + [True]
+
+
+def test_no_draft_says_nothing() -> None:
+    acceptance = DraftAcceptance()
+    before = acceptance.acceptance_rate
+    acceptance.record(0, 0)
+    assert acceptance.acceptance_rate == before
