@@ -83,11 +83,7 @@ class OurFormat:
         return " ".join(TURN_TOKENS[self.family.markup])
 
     def render(self, conversation: PromptInput) -> Prompt:
-        """Return the prompt.
-
-        Raises:
-            UsageError: tools or reasoning are asked of models that have none.
-        """
+        """Return the prompt; raise UsageError if tools or reasoning are asked of models that have none."""
         if conversation.tools and not self.takes_tools:
             raise _no_tools(f"{self.family.title} models")
         if conversation.options.think and not self.reasons:
@@ -168,11 +164,7 @@ class FileFormat:
         return Prompt(text, conversation.thinks, self.stop)
 
     def _prompts_thinking(self, conversation: PromptInput, abilities: Abilities) -> bool:
-        """Return whether the system prompt has to ask for thinking, because the template does not do it by itself.
-
-        Raises:
-            UsageError: thinking is asked for, or not wanted, and there is nothing that switches it.
-        """
+        """Return whether the system prompt has to ask for thinking, because the template does not do it by itself."""
         think = conversation.options.think
         if abilities.thinking == "always":
             return False
