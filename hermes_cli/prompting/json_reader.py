@@ -214,6 +214,12 @@ def strict_object(text: str) -> str | None:
     return "".join(reader.pieces) if whole else None
 
 
+def skip(separator: re.Pattern[str], text: str, at: int) -> int:
+    """Return where an expression that may match nothing ends."""
+    match = separator.match(text, at)
+    return match.end() if match else at
+
+
 def _escaped(character: str) -> str:
     return json.dumps(character)[1:-1]
 
