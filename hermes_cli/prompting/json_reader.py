@@ -101,9 +101,9 @@ class Reader:
 
     def _token(self, text: str, at: int) -> int:
         character, expect = text[at], self._expect
-        if expect in _MAY_CLOSE and character == self._stack[-1]:
+        if self._stack and character == self._stack[-1] and expect in _MAY_CLOSE:
             self._close()
-        elif expect in {_Expect.VALUE, _Expect.ITEM}:
+        elif expect is _Expect.VALUE or expect is _Expect.ITEM:
             return self._value(character, text, at)
         elif expect is _Expect.KEY and character in _PLAIN:
             self._in_key = True
