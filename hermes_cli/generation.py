@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
+from hermes_cli.engine.protocol import Done, TextEvent
 from hermes_cli.engine.request import PARAMETERS, GenerationRequest, ReasoningOptions, SamplingOptions, encode
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import END_CALL
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from typing import Self
 
     from hermes_cli.catalog.models import CatalogModel as KnownModel
-    from hermes_cli.engine.protocol import Engine, ModelInfo
+    from hermes_cli.engine.protocol import Engine, ModelInfo, TokenLogprobs
     from hermes_cli.prompting.render import Prompt
-    from hermes_cli.prompting.turn_grammar import AnswerGrammar, Thinking, ToolGrammar
+    from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar
 
 
 @dataclass(frozen=True)
 class LogprobsEvent:
-    """The tokens behind the events that follow, with their log-probabilities; only for who asks for them."""
+    """The tokens behind the events that follow, with their log-probabilities, if a turn asks for them."""
 
     logprobs: tuple[TokenLogprobs, ...]
 
@@ -72,7 +72,7 @@ class TurnRequest:
         think_budget: the most tokens of reasoning; then it is ended, and the answer follows. None for any.
         stops: texts that end the turn, beside those of the prompt format.
         top_logprobs: how many alternatives to tell with each token; None tells no log-probabilities.
-        client: who asks; engines are fair among clients.
+        client: name of the client; engines are fair among clients.
         shift: where the context length ends, go on without the older half of the conversation.
         speculate: speculative decoding may be used; the text is the same.
     """
@@ -92,7 +92,7 @@ class TurnRequest:
 
 
 class ChatModel:
-    """A model, ready to answer any number of conversations at once. Its engine belongs to who made it."""
+    """A model, ready to answer any number of conversations at once. Its engine belongs to the caller."""
 
     def __init__(
         self, engine: Engine, loaded: ModelInfo, *, known: KnownModel | None = None, template: str | None = None
@@ -101,8 +101,8 @@ class ChatModel:
 
         Args:
             engine: what continues prompts.
-            loaded: what it said about its model; made with `EngineOptions(tags=TAGS)`, so that grammars know the tags.
-            known: what the model is in the catalogue, if it is there.
+            loaded: its description of the model; made with `EngineOptions(tags=TAGS)`, so that grammars know the tags.
+            known: the model in the catalogue, if it is there.
             template: `file`, `model` or a path, to override the choice of the prompt format (prompting/choose.py).
 
         Raises:
@@ -113,16 +113,11 @@ class ChatModel:
         carried = FileTemplates(loaded.templates, single.__contains__, loaded.bos, loaded.eos)
         self.choice: TemplateChoice = choose(carried, known, template)
         self._known = known
-        self._memory = RawTurnCache()
+        self._raw_turns = RawTurnCache()
 
     @classmethod
     async def open(cls, engine: Engine, *, known: KnownModel | None = None, template: str | None = None) -> Self:
-        """Have the engine load its model, and do as the constructor does.
-
-        Raises:
-            UsageError: the template that is wanted is not there or broken.
-            HermesError: the model cannot be loaded.
-        """
+        """Have the engine load its model, and do as the constructor does; it raises what either raises."""
         import asyncio  # noqa: PLC0415 - as below
 
         loaded = await engine.load()
@@ -154,7 +149,7 @@ class ChatModel:
                 # A turn that is cancelled is not remembered: nobody saw all that the model wrote in it.
                 rest, done = reader.finish(event)
                 if reader.whole:
-                    self._memory.remember(reader.message, reader.text)
+                    self._raw_turns.remember(reader.message, reader.text)
                 for parsed in rest:
                     yield parsed
                 yield done
@@ -166,38 +161,33 @@ class ChatModel:
             UsageError: tools or reasoning are asked of a model that has none, or its template refuses the messages.
             HermesError: the chat template failed.
         """
-        conversation = PromptInput(turn.messages, turn.tools, turn.options, self._memory, self._specials)
+        conversation = PromptInput(turn.messages, turn.tools, turn.options, self._raw_turns, self._specials)
         import asyncio  # noqa: PLC0415 - commands that never generate import this module, too
 
         # In a thread: long conversations and the templates of files take their time.
         return await asyncio.to_thread(self.choice.format.render, conversation)
 
     async def count(self, turn: TurnRequest) -> int:
-        """Tokens of a turn's prompt, but for a begin-of-text token that the engine puts before it.
+        """Return the number of tokens in a turn's prompt, without the BOS token that the engine puts before it.
 
         Raises:
             HermesError: as `prompt`, or the engine failed.
         """
-        prompt = await self.prompt(turn)
-        return await self._count(prompt.pieces(self._specials))
+        return await self._count((await self.prompt(turn)).text)
 
     def recommended_sampling(self) -> SamplingOptions:
         """Return the options of the file (`general.sampling.*`), else the catalogue's, else llama.cpp's defaults."""
-        usual = SamplingOptions()
-        said = self._known.sampling if self._known else None
-        if said and said != "unknown":
-            usual = replace(
-                usual,
-                temperature=said.temperature,
-                top_p=said.top_p or usual.top_p,
-                top_k=said.top_k or usual.top_k,
-                repeat_penalty=said.repeat_penalty or usual.repeat_penalty,
-            )
-        for name, number in PARAMETERS.items():
-            kind = type(getattr(usual, name))
+        options = SamplingOptions()
+        recommended = self._known.sampling if self._known else None
+        if recommended and recommended != "unknown":
+            names = ("top_p", "top_k", "repeat_penalty")
+            stated: dict[str, Any] = {name: getattr(recommended, name) for name in names if getattr(recommended, name)}
+            options = replace(options, temperature=recommended.temperature, **stated)
+        for name, parameter in PARAMETERS.items():
+            kind = type(getattr(options, name))
             with suppress(KeyError, ValueError, UsageError):  # a file may say anything; nonsense recommends nothing
-                usual = replace(usual, **{name: kind(self.loaded.sampling[number.gguf])})
-        return usual
+                options = replace(options, **{name: kind(self.loaded.sampling[parameter.gguf])})
+        return options
 
     @cached_property
     def _specials(self) -> SpecialTexts:
@@ -205,11 +195,16 @@ class ChatModel:
 
     async def _request(self, turn: TurnRequest, prompt: Prompt) -> GenerationRequest:
         return GenerationRequest(
-            prompt.pieces(self._specials),
+            self._specials.cut(prompt.text),
             sampling=turn.sampling or self.recommended_sampling(),
             max_tokens=turn.max_tokens,
             stops=tuple(dict.fromkeys((*prompt.stop, *turn.stops))),
-            grammar=self._grammar(turn.constraints, prompt),
+            grammar=turn_grammar(
+                turn.constraints.answer,
+                turn.constraints.calls,
+                thinking="inside" if prompt.inside_reasoning else "may" if prompt.thinks else "no",
+                tokens=SpecialTokens(self.loaded.tags, self.loaded.others),
+            ),
             reasoning=ReasoningOptions(turn.think_budget, prompt.inside_reasoning, THOUGHTS, line_ends=(END_CALL,)),
             top_logprobs=turn.top_logprobs,
             client=turn.client,
@@ -218,21 +213,16 @@ class ChatModel:
             speculate=turn.speculate,
         )
 
-    def _grammar(self, constraints: Constraints, prompt: Prompt) -> str | None:
-        """The grammar of a turn, in less than a millisecond."""
-        thinking: Thinking = "inside" if prompt.inside_reasoning else "may" if prompt.thinks else "no"
-        special = SpecialTokens(self.loaded.tags, self.loaded.others)
-        return turn_grammar(constraints.answer, constraints.calls, thinking=thinking, tokens=special)
-
     async def _kept(self, turn: TurnRequest, prompt: Prompt) -> int:
-        """Tokens of what stands before the first message that is no system prompt: a shift leaves them."""
+        """Return the number of tokens before the first message that is no system prompt: a shift leaves them."""
         system = [message for message in turn.messages[:1] if message.role == "system"]
         other = await self.prompt(replace(turn, messages=[*system, Message("user", "\ufffd")]))
         pairs = enumerate(zip(prompt.text, other.text, strict=False))
         same = next((at for at, (character, another) in pairs if character != another), 0)
-        return await self._count(self._specials.cut(prompt.text[:same]))
+        return await self._count(prompt.text[:same])
 
-    async def _count(self, pieces: Sequence[str]) -> int:
+    async def _count(self, text: str) -> int:
+        pieces = self._specials.cut(text)
         behind = pieces[1:]
         texts = {*pieces, *("\n" + piece for piece in behind), *("\n" for _ in behind)}  # what `encode` may ask for
         tokens = {text: await self.engine.tokenize(text) for text in texts}
@@ -240,7 +230,7 @@ class ChatModel:
 
 
 class _Reader:
-    """One turn as it is written: its text becomes events, and what came of it is kept."""
+    """Makes events of the text of a turn, and keeps the whole turn."""
 
     def __init__(self, turn: TurnRequest, prompt: Prompt) -> None:
         names = [str(tool["function"]["name"]) for tool in turn.tools]
@@ -255,12 +245,12 @@ class _Reader:
 
     @property
     def message(self) -> Message:
-        """The turn as a client gets it."""
+        """Return the turn as a client gets it."""
         return Message("assistant", "".join(self._content) or None, tuple(self._calls))
 
     @property
     def text(self) -> str:
-        """The turn as the model wrote it, with the tag that the prompt opened."""
+        """Return the turn as the model wrote it, with the tag that the prompt opened."""
         return "".join(self._text)
 
     def read(self, piece: TextEvent) -> list[Parsed]:
@@ -297,13 +287,11 @@ __all__ = [
     "Content",
     "Done",
     "Event",
-    "Logprob",
     "LogprobsEvent",
     "Message",
     "PromptOptions",
     "Reasoning",
     "SamplingOptions",
-    "TokenLogprobs",
     "ToolCall",
     "TurnRequest",
 ]

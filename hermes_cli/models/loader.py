@@ -32,12 +32,7 @@ class Prewarm:
     """An event loop, and a child that gets ready to be an engine; to be used in `with`, which ends both."""
 
     def __init__(self, *, engine: bool, verbose: bool) -> None:
-        """Start nothing yet.
-
-        Args:
-            engine: start a child.
-            verbose: show the child's log.
-        """
+        """Start nothing yet; `engine` is whether to start a child, `verbose` whether to show its log."""
         self.event_loop = EventLoop()
         self.verbose = verbose
         self._engine = engine
@@ -70,29 +65,24 @@ class Prewarm:
     def __exit__(self, *error: object) -> None:
         try:
             if self._starting:
-                self.event_loop.run(_end(self._starting))
+                with suppress(HermesError):  # it could not be started
+                    child = self.event_loop.run(self._starting)
+                    child.kill()
+                    self.event_loop.run(child.gone())
         finally:
             self.event_loop.__exit__(*error)
 
 
-async def _end(starting: asyncio.Task[Child]) -> None:
-    """End a child that nobody needs; one that could not be started has ended."""
-    with suppress(HermesError):
-        child = await starting
-        child.kill()
-        await child.gone()
-
-
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that answers; its engine belongs to whoever gets it."""
+    """A model that answers; its engine belongs to the caller."""
 
     model: ChatModel
     planned: PlannedModel
 
     @property
     def details(self) -> dict[str, Any]:
-        """Fields of the model for `--json`; memory in bytes."""
+        """Return the fields of the model for `--json`; memory in bytes."""
         fitted = self.planned.fitted
         return {
             "context_length": self.model.loaded.context,
@@ -106,14 +96,7 @@ class ModelLoader:
     """Loads models, one after the other, all with the same settings."""
 
     def __init__(self, settings: ModelRequest, console: Console, prewarm: Prewarm, recommend: Recommend) -> None:
-        """Load nothing yet.
-
-        Args:
-            settings: of every model; the name is not looked at.
-            console: shows progress and notes.
-            prewarm: has the event loop and the child.
-            recommend: puts the best model in where none is named.
-        """
+        """Take the settings of all models; `recommend` puts the best one in where none is named."""
         self._settings, self._console, self._prewarm, self._recommend = settings, console, prewarm, recommend
 
     @contextmanager

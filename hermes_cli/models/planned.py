@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
+    from hermes_cli.catalog.models import Catalogue
     from hermes_cli.engine.embedded.child import Child
     from hermes_cli.engine.protocol import Engine
     from hermes_cli.errors import HermesError
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.models.resolve import ResolvedModel
-    from hermes_cli.planning.load_plan import FittedPlan, LoadPlan
+    from hermes_cli.planning.load_plan import FittedPlan
     from hermes_cli.store.library import ModelFile
 
 
@@ -52,17 +52,17 @@ class PlannedModel:
 
     @property
     def name(self) -> str:
-        """Name as it is shown."""
+        """Return the name as it is shown."""
         return self.resolved.file.name
 
     @property
     def path(self) -> Path:
-        """Path of its file, or of its first shard."""
+        """Return the path of its file, or of its first shard."""
         return self.resolved.file.path
 
     @property
     def context(self) -> int:
-        """Tokens that one request can use."""
+        """Return the number of tokens that one request can use."""
         return self.fitted.plan.settings.context
 
     def engine(
@@ -73,7 +73,7 @@ class PlannedModel:
         Args:
             verbose: show llama.cpp's log on standard error.
             progress: gets the part that is loaded, from 0 to 1.
-            child: a child process that is ready to load.
+            child: a child process that is ready to load; by default the engine starts one.
         """
         from hermes_cli.engine.embedded.engine import EmbeddedEngine  # noqa: PLC0415 - asyncio's subprocesses
 
@@ -120,19 +120,16 @@ def fit_all(models: Sequence[ResolvedModel], machine: Machine, note: Callable[[s
     """
     first, *others = models
     if others:
+        fitted: list[FittedPlan] = []
+        rest = machine
         with suppress(DoesNotFitError):
-            return _beside(first, others, machine)
+            for model in others:
+                modest = replace(model.overrides, longest=False, force=False)
+                fitted.append(check_fit(model.file.path, modest, rest))
+                rest = remaining_machine(rest, fitted[-1])
+            return [check_fit(first.file.path, replace(first.overrides, force=False), rest), *fitted]
         note("these models do not fit into memory together: they take turns, as they are asked for")
     return [check_fit(model.file.path, model.overrides, machine) for model in models]
-
-
-def _beside(first: ResolvedModel, others: Sequence[ResolvedModel], machine: Machine) -> list[FittedPlan]:
-    fitted: list[FittedPlan] = []
-    for model in others:
-        modest = replace(model.overrides, longest=False, force=False)
-        fitted.append(check_fit(model.file.path, modest, machine))
-        machine = remaining_machine(machine, fitted[-1])
-    return [check_fit(first.file.path, replace(first.overrides, force=False), machine), *fitted]
 
 
 def memory_fault(model: PlannedModel) -> HermesError | None:
@@ -147,7 +144,11 @@ def memory_fault(model: PlannedModel) -> HermesError | None:
         return EngineError(f"llama.cpp cannot load {model.name}: {fitted.note}.", hint="start the server with -v.")
     places = fitted.places
     if draft := model.options.draft:
-        places += check_fit(draft.path, _exactly(draft.plan), remaining_machine(machine, fitted)).places
+        settings = draft.plan.settings  # exactly this plan, whether it fits or not
+        exact = LoadOverrides(
+            settings.context, draft.plan.gpu_layers, settings.k_type, draft.plan.threads, settings.slots, force=True
+        )
+        places += check_fit(draft.path, exact, remaining_machine(machine, fitted)).places
     short = max(places, key=lambda place: place.missing)
     if not short.missing:
         return None
@@ -156,12 +157,6 @@ def memory_fault(model: PlannedModel) -> HermesError | None:
         f"where {short.room / GIB:.2f} GiB are free.",
         hint="end other programs that use this memory, or start the server with a shorter --context.",
     )
-
-
-def _exactly(plan: LoadPlan) -> LoadOverrides:
-    """Return the overrides that lead to exactly this plan, whether it fits or not."""
-    settings = plan.settings
-    return LoadOverrides(settings.context, plan.gpu_layers, settings.k_type, plan.threads, settings.slots, force=True)
 
 
 def draft_plan(
@@ -180,8 +175,11 @@ def draft_plan(
     from hermes_cli.planning.recommend import draft_candidates  # noqa: PLC0415 - only where one is wanted
 
     candidates = draft_candidates(resolved.known, catalogue) if resolved.known else ()
-    file = next(filter(None, (_installed(model, catalogue) for model in candidates)), None)
-    if file is None:
+    for candidate in candidates:
+        with suppress(NotFoundError):
+            file = find(CatalogueReference(candidate), catalogue)
+            break
+    else:
         fetch = f"hermes pull {candidates[0].short} gets one" if candidates else "the catalogue knows of none"
         note(f"no draft model for this one is installed; {fetch}")
         return None
@@ -189,13 +187,6 @@ def draft_plan(
         return _fit_draft(file, replace(resolved.overrides, force=False), fitted)
     except DoesNotFitError:
         note(f"{file.name} is not used as a draft model: there is no memory left for it")
-        return None
-
-
-def _installed(model: CatalogModel, catalogue: Catalogue) -> ModelFile | None:
-    try:
-        return find(CatalogueReference(model), catalogue)
-    except NotFoundError:
         return None
 
 

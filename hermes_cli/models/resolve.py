@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.names import ModelNames
+from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.store.library import find
@@ -60,12 +60,17 @@ def resolve(request: ModelRequest, catalogue: Catalogue) -> ResolvedModel:
         UsageError: no source documents YaRN for it, or its template cannot be used.
         IntegrityError: its header cannot be read.
     """
-    from hermes_cli.prompting.choose import known_model  # noqa: PLC0415 - the name is checked first
+    from hermes_cli.gguf.header import read_header  # noqa: PLC0415 - the name is checked first
+    from hermes_cli.prompting.choose import identify  # noqa: PLC0415
     from hermes_cli.prompting.template import ChatTemplate, read_template  # noqa: PLC0415
 
     reference = ModelNames(catalogue).parse(request.name)
     file = find(reference, catalogue)
-    known = known_model(reference, file.path, catalogue)
+    if isinstance(reference, CatalogueReference):
+        known: CatalogModel | None = reference.model
+    else:
+        header = read_header(file.path)
+        known = identify((header.text("general.name") or "", file.path.stem), header.number, catalogue)
     if request.template not in {None, "file", "model"}:
         ChatTemplate(read_template(Path(request.template)))  # told now, not when the model is there
     yarn = known.context.yarn if request.yarn and known else None

@@ -17,6 +17,8 @@ from hermes_cli.prompting.json_reader import Reader, strict_object
 from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, ToolCall
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hermes_cli.prompting.messages import Event
 
 CALL, END_CALL = "<tool_call>", "</tool_call>"
@@ -42,7 +44,7 @@ class Block:
         self.state = State.OPEN
         self.calls: list[WrittenCall] = []
         self.readable = True  # as calls; a block of other JSON is still read to its end
-        self._early = early
+        self.early = early
         self._most = most
         self._reader: Reader | None = None
         self._values = 0
@@ -52,11 +54,11 @@ class Block:
 
     @property
     def given_out(self) -> bool:
-        """The call was given out before the end of the block was seen."""
-        return self._early is not None and self._early.started
+        """Return whether the call was given out before the end of the block was seen."""
+        return self.early is not None and self.early.started
 
     def read(self, text: str, at: int) -> int:
-        """Read on from `at`; returns where it stopped. What is left of an open block may become a tag."""
+        """Read on from `at`; return where it stopped. What is left of an open block may become a tag."""
         self._waiting = False
         while self.state is State.OPEN and not self._waiting:
             at = self._between(text, at) if self._reader is None else self._value(self._reader, text, at)
@@ -64,7 +66,7 @@ class Block:
         return at
 
     def finish(self, tail: str) -> bool:
-        """The turn ends with `tail` unread. Returns whether `tail` belongs to a sign or call that was cut off."""
+        """End the turn with `tail` unread; return whether `tail` belongs to a sign or call that was cut off."""
         whole = self._values > 0 and self._reader is None
         self.state = State.ENDED if whole else State.BROKEN
         self._cut()
@@ -72,11 +74,11 @@ class Block:
         return sign if whole else self.given_out
 
     def _cut(self) -> None:
-        if self.state is State.BROKEN and self._early and self._reader:
-            self._early.cut(self._reader)
+        if self.state is State.BROKEN and self.early and self._reader:
+            self.early.cut(self._reader)
 
     def _between(self, text: str, at: int) -> int:
-        """Before, between and after values."""
+        """Read what stands before, between and after values."""
         blank = _BLANK.match(text, at)
         at = blank.end() if blank else at
         if at == len(text):
@@ -87,24 +89,19 @@ class Block:
             return self._tag(text, at)
         if character == "`":
             return self._fence(text, at)
-        if character in self._openers():
+        if self._values == 0:
+            openers, fillers = "{[", ""
+        else:
+            openers = "" if self.given_out or self._fences > 1 else "{"
+            fillers = "}" if self.given_out or self._comma else "},"
+        if character in openers:
             self._reader, self._comma = Reader(), False
-            return at
-        if character in self._fillers():
+        elif character in fillers:
             self._comma = self._comma or character == ","
-            return at + 1
-        self.state = State.BROKEN
+            at += 1
+        else:
+            self.state = State.BROKEN
         return at
-
-    def _openers(self) -> str:
-        if self._values == 0:
-            return "{["
-        return "" if self.given_out or self._fences > 1 else "{"
-
-    def _fillers(self) -> str:
-        if self._values == 0:
-            return ""
-        return "}" if self.given_out or self._comma else "},"
 
     def _tag(self, text: str, at: int) -> int:
         if text.startswith(END_CALL, at) and self._values:
@@ -135,7 +132,7 @@ class Block:
         return end
 
     def _wait_for(self, text: str, at: int, *signs: str) -> None:
-        """Broken, unless the text ends within one of the signs."""
+        """End the block as broken, unless the text ends within one of the signs."""
         rest = text[at : at + max(map(len, signs))]
         if at + len(rest) == len(text) and any(sign.startswith(rest) and sign != rest for sign in signs):
             self._waiting = True
@@ -151,23 +148,19 @@ class Block:
             self._wait_for(text, at, END_CALL)
         elif not reader.closed:
             self._waiting = True
-        if self._early:
-            self._early.follow(reader)
+        if self.early:
+            self.early.follow(reader)
         if reader.closed:
-            self._end_value(reader)
+            self._reader = None
+            self._values += 1
+            if not self.given_out:
+                calls = read_calls("".join(reader.pieces).strip())
+                self.calls += calls or []
+                self.readable &= calls is not None and (self._most is None or len(self.calls) <= self._most)
         return at
 
-    def _end_value(self, reader: Reader) -> None:
-        self._reader = None
-        self._values += 1
-        if self.given_out:
-            return
-        calls = read_calls("".join(reader.pieces).strip())
-        self.calls += calls or []
-        self.readable &= calls is not None and (self._most is None or len(self.calls) <= self._most)
 
-
-_SPACE, _COLON, _COMMA = re.compile(r"\s*"), re.compile(r"\s*:\s*"), re.compile(r"\s*,?\s*")
+_BETWEEN = re.compile(r"[\s,:]*")  # values of strict JSON
 _decode = json.JSONDecoder().raw_decode
 # Beside a name without arguments these say nothing; anything else may be an argument in the wrong place.
 _LABELS = frozenset({"name", "type", "id"})
@@ -182,23 +175,14 @@ class WrittenCall:
 
 
 def read_calls(text: str) -> list[WrittenCall] | None:
-    """The calls in strict JSON, None if it is anything but calls."""
+    """Return the calls in strict JSON, None if it is anything but calls."""
     try:
-        objects = _items(text) if text.startswith("[") else [text]
+        objects = [item for _, item in _values(text)] if text.startswith("[") else [text]
         calls = [_call(item) for item in objects]
     except (ValueError, RecursionError):  # Python was told to convert fewer digits or to recurse less than usual
         return None
     read = [call for call in calls if call is not None]
     return read if read and len(read) == len(calls) else None
-
-
-def as_object(text: str) -> dict[str, Any] | None:
-    """Return the value of strict JSON, None if it is no object or Python cannot hold it."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):  # Python was told to convert fewer digits or to recurse less than usual
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def is_name(value: object) -> TypeGuard[str]:
@@ -207,9 +191,10 @@ def is_name(value: object) -> TypeGuard[str]:
 
 
 def _call(text: str) -> WrittenCall | None:
-    members = _members(text)
+    members = dict(_values(text)) if text.startswith("{") else {}
     if "function" in members and "name" not in members:
-        members = _members(members["function"])
+        function = members["function"]
+        members = dict(_values(function)) if function.startswith("{") else {}
     name, written = json.loads(members.get("name", "null")), _arguments(members)
     if written is None or not is_name(name):
         return None
@@ -217,7 +202,7 @@ def _call(text: str) -> WrittenCall | None:
 
 
 def _arguments(members: dict[str, str]) -> str | None:
-    """The arguments as the JSON text of an object."""
+    """Return the arguments as the JSON text of an object."""
     if "arguments" in members:
         return _object(members["arguments"])
     if "parameters" in members:
@@ -235,32 +220,20 @@ def _object(text: str) -> str | None:
     return text if text.startswith("{") else None
 
 
-def _members(text: str) -> dict[str, str]:
-    """The values of an object as they are written; none if it is no object."""
-    members: dict[str, str] = {}
-    at = _after(_SPACE, text, 1)
-    while text.startswith("{") and text[at] != "}":
-        key, at = _decode(text, at)
-        start = _after(_COLON, text, at)
-        _, end = _decode(text, start)
-        members[key] = text[start:end]
-        at = _after(_COMMA, text, end)
-    return members
-
-
-def _items(text: str) -> list[str]:
-    """The values of an array as they are written."""
-    items: list[str] = []
-    at = _after(_SPACE, text, 1)
-    while text[at] != "]":
+def _values(text: str) -> Iterator[tuple[Any, str]]:
+    """Yield the values of an object or array as they are written, those of an object with their keys."""
+    key, at = None, _after(text, 1)
+    while text[at] not in "}]":
+        if text[0] == "{":
+            key, at = _decode(text, at)
+            at = _after(text, at)
         _, end = _decode(text, at)
-        items.append(text[at:end])
-        at = _after(_COMMA, text, end)
-    return items
+        yield key, text[at:end]
+        at = _after(text, end)
 
 
-def _after(separator: re.Pattern[str], text: str, at: int) -> int:
-    match = separator.match(text, at)
+def _after(text: str, at: int) -> int:
+    match = _BETWEEN.match(text, at)
     return match.end() if match else at
 
 
@@ -280,7 +253,7 @@ class EarlyCall:
         self._next = 0  # of the reader's pieces
 
     def take(self) -> list[Event]:
-        """All events since the last time."""
+        """Return all events since the last time."""
         events, self._events = self._events, []
         return events
 
@@ -289,27 +262,23 @@ class EarlyCall:
         if self._over or reader.inner_from is None:
             return
         if not self.started:
-            self._start(reader, reader.inner_from)
-        if self.started:
-            self._give(reader.pieces[self._next : reader.inner_to])
-            if reader.closed:
-                self._finish(complete=True)
+            head = _HEAD.fullmatch("".join(reader.pieces[: reader.inner_from]))
+            name: object = json.loads(head[1]) if head else None
+            if not is_name(name) or reader.pieces[reader.inner_from] != "{":
+                self._over = True
+                return
+            self.started, self._next = True, reader.inner_from
+            self._call = replace(self._call, name=name)
+            self._events.append(CallStarted(self._index, self._call.id, self._call.name))
+        self._give(reader.pieces[self._next : reader.inner_to])
+        if reader.closed:
+            self._finish(complete=True)
 
     def cut(self, reader: Reader) -> None:
-        """The text ends or goes wrong here."""
+        """End a call whose text ends or goes wrong here."""
         if self.started and not self._over:
             self._give([reader.closers(1) if reader.inner_to is None else ""])
             self._finish(complete=False)
-
-    def _start(self, reader: Reader, begin: int) -> None:
-        head = _HEAD.fullmatch("".join(reader.pieces[:begin]))
-        name: object = json.loads(head[1]) if head else None
-        if not is_name(name) or reader.pieces[begin] != "{":
-            self._over = True
-            return
-        self.started, self._next = True, begin
-        self._call = replace(self._call, name=name)
-        self._events.append(CallStarted(self._index, self._call.id, self._call.name))
 
     def _give(self, pieces: list[str]) -> None:
         self._next += len(pieces)
@@ -319,6 +288,8 @@ class EarlyCall:
 
     def _finish(self, *, complete: bool) -> None:
         self._over = True
-        arguments = as_object("".join(self._written))
-        call = replace(self._call, arguments=arguments or {})
-        self._events.append(CallFinished(self._index, call, complete=complete and arguments is not None))
+        try:
+            call = replace(self._call, arguments=json.loads("".join(self._written)))
+        except (ValueError, RecursionError):  # Python was told to convert fewer digits or to recurse less than usual
+            call, complete = self._call, False
+        self._events.append(CallFinished(self._index, call, complete=complete))

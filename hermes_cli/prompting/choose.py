@@ -31,13 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.catalog.names import ModelReference
 
 DEFAULT, TOOL_USE = "default", "tool_use"  # how GGUF calls `tokenizer.chat_template` and `tokenizer.chat_template.X`
-
-
-def _knows_all(_: str) -> bool:
-    return True
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ class FileTemplates:
     """
 
     templates: Mapping[str, str] = field(default_factory=dict)
-    knows: Callable[[str], bool] = _knows_all
+    knows: Callable[[str], bool] = lambda _: True
     bos: str = ""
     eos: str = ""
 
@@ -66,7 +61,7 @@ class TemplateChoice:
 
 
 def choose(carried: FileTemplates, model: CatalogModel | None = None, wanted: str | None = None) -> TemplateChoice:
-    """The format for a model.
+    """Return the format for a model.
 
     Args:
         carried: what its file says.
@@ -83,7 +78,7 @@ def choose(carried: FileTemplates, model: CatalogModel | None = None, wanted: st
         return chooser.of_file("as --template asks for")
     if wanted == "model":
         return chooser.ours(chooser.family or chooser.by_vocabulary(), "as --template asks for")
-    return chooser.from_path(Path(wanted))
+    return TemplateChoice(chooser.file_format(read_template(Path(wanted))), f"{wanted}: as --template asks for")
 
 
 def policy(model: CatalogModel) -> str:
@@ -96,23 +91,8 @@ def policy(model: CatalogModel) -> str:
     return "the file's own, unless it lacks tools or reasoning or is another model's; then hermes' own"
 
 
-def known_model(named: ModelReference, path: Path, catalogue: Catalogue) -> CatalogModel | None:
-    """Return the catalogue's model of a file, by the name that the user gave or by the file's own.
-
-    Raises:
-        IntegrityError: its header cannot be read.
-    """
-    from hermes_cli.catalog.names import CatalogueReference  # noqa: PLC0415 - as below
-    from hermes_cli.gguf.header import read_header  # noqa: PLC0415
-
-    if isinstance(named, CatalogueReference):
-        return named.model
-    header = read_header(path)
-    return identify((header.text("general.name") or "", path.stem), header.number, catalogue)
-
-
 def identify(names: Iterable[str], number: Callable[[str], int | None], catalogue: Catalogue) -> CatalogModel | None:
-    """The model of the catalogue that a file holds, by what it calls itself; its shape must be the same, too.
+    """Return the model of the catalogue that a file holds, by what it calls itself; its shape must be the same, too.
 
     Args:
         names: what it may be called: `general.name`, the name of the file.
@@ -128,14 +108,11 @@ def identify(names: Iterable[str], number: Callable[[str], int | None], catalogu
                 reference = known.parse(spelled)
             except (NotFoundError, UsageError):
                 continue
-            if isinstance(reference, CatalogueReference) and _same_shape(reference.model, number):
-                return reference.model
+            if isinstance(reference, CatalogueReference):
+                shape = reference.model.architecture
+                if (number("block_count"), number("embedding_length")) == (shape.layers, shape.embedding_length):
+                    return reference.model
     return None
-
-
-def _same_shape(model: CatalogModel, number: Callable[[str], int | None]) -> bool:
-    a = model.architecture
-    return (number("block_count"), number("embedding_length")) == (a.layers, a.embedding_length)
 
 
 @dataclass(frozen=True)
@@ -148,7 +125,7 @@ class _Chooser:
         return family_of(self.model) if self.model else None
 
     def by_itself(self) -> TemplateChoice:
-        """Choose by what is certain."""
+        """Return what is certain to be right."""
         family = self.family
         if family and family.proven and self._reads(family.markup):
             return self.ours(family, "equal to the published one")
@@ -163,23 +140,18 @@ class _Chooser:
         return self.of_file("no other is known for this model")
 
     def ours(self, family: Family, why: str) -> TemplateChoice:
-        """Our format for a family."""
+        """Return our format for a family."""
         return TemplateChoice(OurFormat(family, self.carried.bos), f"hermes' own for {family.title}: {why}")
 
     def of_file(self, why: str) -> TemplateChoice:
-        """The templates that the file carries."""
+        """Return the templates that the file carries."""
         if DEFAULT not in self.carried.templates:
             raise UsageError("this file carries no chat template.", hint="take hermes' own: --template model")
         more = " and `tool_use`" if TOOL_USE in self.carried.templates else ""
-        return TemplateChoice(self._file_format(), f"the file's own{more}: {why}")
-
-    def from_path(self, path: Path) -> TemplateChoice:
-        """A template from the user."""
-        given = FileFormat(self._compiled(read_template(path)), prompted_reasoning=self._prompted, stop=self._stop)
-        return TemplateChoice(given, f"{path}: as --template asks for")
+        return TemplateChoice(self.file_format(), f"the file's own{more}: {why}")
 
     def by_vocabulary(self) -> Family:
-        """For a model that nothing else is known of: what its tokens were made for."""
+        """Return the family that the tokens were made for, for a model that nothing else is known of."""
         if self._reads("chatml"):
             return CHATML
         if self._reads("llama-3"):
@@ -188,7 +160,7 @@ class _Chooser:
         return ALPACA
 
     def _faults(self, family: Family) -> Iterator[str]:
-        """Why the file's template is not for a model of this family."""
+        """Yield the reasons why the file's template is not for a model of this family."""
         source = self.carried.templates.get(DEFAULT)
         if source is None:
             yield "the file carries none"
@@ -199,7 +171,7 @@ class _Chooser:
         if foreign := self._foreign():
             yield foreign
         try:
-            carried = self._file_format()
+            carried = self.file_format()
         except UsageError:
             yield "the file's is broken"
             return
@@ -219,24 +191,20 @@ class _Chooser:
     def _reads(self, markup: Markup) -> bool:
         return all(map(self.carried.knows, TURN_TOKENS[markup]))
 
-    def _file_format(self) -> FileFormat:
-        templates = self.carried.templates
-        tool_use = self._compiled(templates[TOOL_USE]) if TOOL_USE in templates else None
-        return FileFormat(self._compiled(templates[DEFAULT]), tool_use, self._prompted, self._stop)
-
-    def _compiled(self, source: str) -> ChatTemplate:
-        return ChatTemplate(source, bos=self.carried.bos, eos=self.carried.eos)
-
-    @property
-    def _prompted(self) -> bool:
-        return self.family is not None and self.family.reasoning is not None
-
-    @property
-    def _stop(self) -> tuple[str, ...]:
-        return self.model.prompt.stop if self.model else ()
+    def file_format(self, source: str | None = None) -> FileFormat:
+        """Return a template as a format: one from the user, or those that the file carries."""
+        sources = self.carried.templates if source is None else {DEFAULT: source}
+        compiled = {
+            name: ChatTemplate(sources[name], bos=self.carried.bos, eos=self.carried.eos)
+            for name in (DEFAULT, TOOL_USE)
+            if name in sources
+        }
+        prompted = self.family is not None and self.family.reasoning is not None
+        stop = self.model.prompt.stop if self.model else ()
+        return FileFormat(compiled[DEFAULT], compiled.get(TOOL_USE), prompted, stop)
 
 
 def _markup(source: str) -> Markup | None:
-    """The markup that a template writes."""
+    """Return the markup that a template writes."""
     markups = [markup for markup, tokens in TURN_TOKENS.items() if tokens and all(token in source for token in tokens)]
     return markups[0] if len(markups) == 1 else None

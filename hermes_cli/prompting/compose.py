@@ -16,8 +16,7 @@ from hermes_cli.prompting.families import (
     canonical,
     declaration,
     json_prompt,
-    tools_prompt_3,
-    tools_prompt_4,
+    tools_prompt,
 )
 from hermes_cli.prompting.markers import SpecialTexts
 
@@ -83,11 +82,8 @@ class RawTurnCache:
 
 def _same(kept: Message, sent: Message) -> bool:
     """Return whether both have the same calls in the same order, and the same text beside them, or none."""
-    words = (sent.content or "").strip()
-    return (
-        [(call.id, call.name, call.arguments) for call in kept.tool_calls]
-        == [(call.id, call.name, call.arguments) for call in sent.tool_calls]
-    ) and words in {"", (kept.content or "").strip()}
+    calls, others = ([(call.id, call.name, call.arguments) for call in turn.tool_calls] for turn in (kept, sent))
+    return calls == others and (sent.content or "").strip() in {"", (kept.content or "").strip()}
 
 
 @dataclass(frozen=True)
@@ -125,24 +121,24 @@ class PromptInput:
 
     @property
     def thinks(self) -> bool:
-        """Thinking is on: asked for, or switched on by the words of the system message."""
+        """Return whether thinking is on: asked for, or switched on by the words of the system message."""
         think = self.options.think
         return THINKING_PROMPT in (self.system or "") if think is None else think
 
     @property
     def system(self) -> str | None:
-        """The system message that the conversation begins with."""
+        """Return the system message that the conversation begins with."""
         first = self.messages[0] if self.messages else None
         return (first.content or "") if first and first.role == "system" else None
 
     @property
     def rest(self) -> Sequence[Message]:
-        """The messages behind it."""
+        """Return the messages behind it."""
         return self.messages if self.system is None else self.messages[1:]
 
-    def content(self, text: str) -> str:
-        """Guard what a user or a tool said."""
-        return self.specials.guard(text)
+    def guarded(self, message: Message) -> str:
+        """Return the content of a message, guarded; tags count in system prompts and in turns of the model."""
+        return self.specials.guard(message.content or "", keep_tags=message.role in {"system", "assistant"})
 
     def tagged(self, text: str) -> str:
         """Guard text whose tags count: a system prompt, or a turn of the model."""
@@ -181,7 +177,12 @@ def turns(conversation: PromptInput, family: Family) -> list[dict[str, str]]:
             continue
         written += _result_turns(results, conversation, family)
         results = []
-        written.append({"role": message.role, "content": _content(message, conversation, family)})
+        if message.role == "assistant":
+            removed = family.reasoning == "thinking" and conversation.thinks
+            text = assistant_text(message, conversation, removed_thought=_REMOVED_THOUGHT if removed else "")
+        else:
+            text = conversation.guarded(message)
+        written.append({"role": message.role, "content": text})
     return written + _result_turns(results, conversation, family)
 
 
@@ -195,8 +196,8 @@ def _system_turns(conversation: PromptInput, family: Family) -> list[dict[str, s
         return system
     if family.tools == 3:  # noqa: PLR2004 - Hermes 3: tools have a turn of their own
         declarations = "\n".join(declaration(tool) for tool in tools)
-        return [{"role": "system", "content": tools_prompt_3(conversation.specials.guard(declarations))}, *system]
-    offer = tools_prompt_4("\n".join(conversation.json(tool) for tool in tools))
+        return [{"role": "system", "content": tools_prompt(3, conversation.specials.guard(declarations))}, *system]
+    offer = tools_prompt(4, "\n".join(conversation.json(tool) for tool in tools))
     # With tools, Hermes 4's template in Llama 3 markup has one line break behind this header, not two.
     return [{"role": "system", "content": f"{text or ''}\n\n{offer}", "gap": "\n"}]
 
@@ -205,21 +206,13 @@ def _result_turns(results: Sequence[Message], conversation: PromptInput, family:
     """Return one turn with all results of one batch of calls."""
     if not results:
         return []
-    blocks = [f"<tool_response>\n{conversation.content(result.content or '')}\n</tool_response>" for result in results]
+    blocks = [f"<tool_response>\n{conversation.guarded(result)}\n</tool_response>" for result in results]
     text = "\n".join(blocks)
     if family.tools == 4:  # noqa: PLR2004 - Hermes 4
         return [{"role": "user", "content": text}]
     # The template of Hermes 2 Pro and 3 leaves the last line break out while this is the last turn, and writes it once
     # it is not. It is always here: so it is in training, and the prompt of the next turn begins with this one.
     return [{"role": "tool", "content": text + "\n"}]
-
-
-def _content(message: Message, conversation: PromptInput, family: Family) -> str:
-    if message.role == "assistant":
-        removed = family.reasoning == "thinking" and conversation.thinks
-        return assistant_text(message, conversation, removed_thought=_REMOVED_THOUGHT if removed else "")
-    text = message.content or ""
-    return conversation.tagged(text) if message.role == "system" else conversation.content(text)
 
 
 def assistant_text(message: Message, conversation: PromptInput, *, removed_thought: str = "") -> str:
@@ -240,18 +233,17 @@ def assistant_text(message: Message, conversation: PromptInput, *, removed_thoug
         if closed:
             return removed_thought + conversation.tagged(rest if removed_thought else rest.lstrip())
         raw = None  # the thought never ended; only what came of it is repeated
-    body = _with_calls(message, conversation) if raw is None else conversation.tagged(raw)
+    if raw is not None:
+        body = conversation.tagged(raw)
+    else:
+        content = [conversation.guarded(message)] if message.content else []
+        body = "\n".join([*content, *(_call(call, conversation) for call in message.tool_calls)])
     return f"{removed_thought}\n{body}" if removed_thought and body else removed_thought + body
 
 
 def thought(reasoning: str | None, conversation: PromptInput) -> str:
     """Return reasoning between its tags."""
-    return f"{_THINK}\n{conversation.content(reasoning or '')}\n{_END_THINK}"
-
-
-def _with_calls(message: Message, conversation: PromptInput) -> str:
-    content = [conversation.tagged(message.content)] if message.content else []
-    return "\n".join([*content, *(_call(call, conversation) for call in message.tool_calls)])
+    return f"{_THINK}\n{conversation.specials.guard(reasoning or '')}\n{_END_THINK}"
 
 
 def _call(call: ToolCall, conversation: PromptInput) -> str:

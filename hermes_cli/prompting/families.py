@@ -62,14 +62,10 @@ def canonical(value: Any) -> str:  # noqa: ANN401 - anything of JSON
     return json.dumps(value, ensure_ascii=False)
 
 
-def tools_prompt_3(declarations: str) -> str:
-    """Return the tools, one declaration a line, and how to call them, in the words of Hermes 2 Pro and 3."""
-    return f"{_TOOLS_3_BEFORE}{declarations}{_TOOLS_3_AFTER}"
-
-
-def tools_prompt_4(declarations: str) -> str:
-    """Return the same in the words of Hermes 4."""
-    return f"{_TOOLS_4_BEFORE}{declarations}{_TOOLS_4_AFTER}"
+def tools_prompt(generation: Literal[3, 4], declarations: str) -> str:
+    """Return the tools, one declaration a line, and how to call them, in the words of Hermes 3 (and 2 Pro) or 4."""
+    before, after = (_TOOLS_3_BEFORE, _TOOLS_3_AFTER) if generation == 3 else (_TOOLS_4_BEFORE, _TOOLS_4_AFTER)  # noqa: PLR2004
+    return f"{before}{declarations}{after}"
 
 
 def json_prompt(schema: str | None) -> str:
@@ -163,7 +159,7 @@ HERMES_4_QWEN = Family("Hermes 4 (ChatML)", "chatml", identity=HERMES_4_IDENTITY
 
 
 def family_of(model: CatalogModel) -> Family | None:
-    """The family of a model of the catalogue, None where its prompt format is unknown."""
+    """Return the family of a model of the catalogue, None where its prompt format is unknown."""
     markup, switch = model.prompt.format, model.reasoning.switch if model.reasoning else None
     if markup == "unknown":
         return None
@@ -207,8 +203,9 @@ def declaration(tool: Mapping[str, Any]) -> str:
         )
     if _described(returned):
         text += f"\n    Returns:\n        {_described(returned)}"
+    text = text.replace("\\", "\\\\").replace('"', '\\"')  # line breaks stay as they are, as in the template
     return (
-        f'{{"type": "function", "function": {{"name": {canonical(function["name"])}, "description": "{_inside(text)}", '
+        f'{{"type": "function", "function": {{"name": {canonical(function["name"])}, "description": "{text}", '
         f'"parameters": {canonical(parameters) if properties else "{}"}}}'  # one brace too few, as in the template
     )
 
@@ -216,11 +213,6 @@ def declaration(tool: Mapping[str, Any]) -> str:
 def _described(schema: object) -> str:
     text = schema.get("description") if isinstance(schema, dict) else None
     return text if isinstance(text, str) else ""
-
-
-def _inside(text: str) -> str:
-    """Within the quotes of a string. Line breaks stay as they are, as in the template."""
-    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 class _Types:
@@ -231,7 +223,7 @@ class _Types:
         self._known: dict[str, str] = {}
 
     def of(self, schema: object, depth: int = 0) -> str:
-        """`Any` for what says nothing about its type, and for what lies too deep to be read."""
+        """Return the type; `Any` for what says nothing about its type, and for what lies too deep to be read."""
         if not isinstance(schema, dict) or depth > DEEPEST_TYPE:
             return _ANY
         if isinstance(schema.get("$ref"), str):
@@ -240,11 +232,8 @@ class _Types:
         if isinstance(kind, str):
             return self._named(kind, schema, depth)
         if isinstance(kind, list):
-            return _union(self.of({**schema, "type": option}, depth + 1) for option in _different(kind))
-        return self._combined(schema, depth)
-
-    def _combined(self, schema: Mapping[str, Any], depth: int) -> str:
-        """A schema without a type of its own."""
+            kinds = dict.fromkeys(option for option in kind if isinstance(option, str))
+            return _union(self.of({**schema, "type": option}, depth + 1) for option in kinds)
         for word in ("anyOf", "oneOf", "allOf"):
             if isinstance(schema.get(word), list):
                 types = list(dict.fromkeys(self.of(option, depth + 1) for option in schema[word]))
@@ -255,7 +244,11 @@ class _Types:
         if reference not in self._known:
             # While it is read: a type that contains itself is called by its name there.
             self._known[reference] = reference.rpartition("/")[2] or _ANY
-            self._known[reference] = self.of(self._resolve(reference), depth + 1)
+            target: object = self._root  # of `#/$defs/Name`
+            for step in filter(None, reference.removeprefix("#").split("/")):
+                key = step.replace("~1", "/").replace("~0", "~")
+                target = target.get(key) if isinstance(target, dict) else None
+            self._known[reference] = self.of(target, depth + 1)
         return self._known[reference]
 
     def _named(self, kind: str, schema: Mapping[str, Any], depth: int) -> str:
@@ -267,18 +260,6 @@ class _Types:
             return f"dict[str, {self.of(values, depth + 1)}]" if isinstance(values, dict) and values else "dict"
         return _BASIC.get(kind, _ANY)
 
-    def _resolve(self, reference: str) -> object:
-        """Return the schema that `#/$defs/Name` points to; None if there is none."""
-        target: object = self._root
-        for step in filter(None, reference.removeprefix("#").split("/")):
-            key = step.replace("~1", "/").replace("~0", "~")
-            target = target.get(key) if isinstance(target, dict) else None
-        return target
-
 
 def _union(types: Iterable[str]) -> str:
     return f"Union[{','.join(types)}]"
-
-
-def _different(kinds: list[Any]) -> list[str]:
-    return list(dict.fromkeys(kind for kind in kinds if isinstance(kind, str)))

@@ -8,6 +8,8 @@ Grammars in llama.cpp's syntax (GBNF) are converted to Lark's here, too, by llgu
 wrong, and rules that are named as Lark's first one; both are mended before. Rules that only spell characters become
 lexemes, which take as many characters as they can, so `[a-z]+ "end"` never ends. Such a grammar allows less than in
 llama.cpp, never more.
+
+Whatever runs in the sandbox raises EngineError where no process can be started.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -51,19 +54,15 @@ MOST_AT_ONCE = 8
 # Strings, regular expressions and comments of Lark.
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/(?:[^/\\\n]|\\.)+/')
 
-_SAID = (
-    (re.compile(r"oneOf constraints"), "two schemas of `oneOf` may be met at once, as far as can be told"),
-    (re.compile(r"min/maxProperties only"), "`minProperties` or `maxProperties` with optional properties"),
-    (
-        re.compile(
-            r"schema too large|symbols\) too big|fuel|too complex|limit exceeded"
-            r"|Too many items|Current row has|too many (?:states|expressions)"
-        ),
-        "it is too complex",
-    ),
-    (re.compile(r"NoExtension"), "nothing can meet it"),
-    (re.compile(r"Unsatisfiable schema: (.*)"), r"nothing can meet it: \1"),
-)
+# Messages of the engine, and ours in their place.
+_MESSAGES = {
+    r"oneOf constraints": "two schemas of `oneOf` may be met at once, as far as can be told",
+    r"min/maxProperties only": "`minProperties` or `maxProperties` with optional properties",
+    r"schema too large|symbols\) too big|fuel|too complex|limit exceeded|Too many items|Current row has"
+    r"|too many (?:states|expressions)": "it is too complex",
+    r"NoExtension": "nothing can meet it",
+    r"Unsatisfiable schema: (.*)": r"nothing can meet it: \1",
+}
 
 TOO_MUCH = "it is too complex: it takes too much time or memory to compile"
 
@@ -81,49 +80,38 @@ _sandbox = Sandbox("hermes_cli.prompting.grammar_check")
 
 
 def with_options(schema: Mapping[str, Json]) -> str:
-    """A schema as Lark's `%json` takes it."""
+    """Return a schema as Lark's `%json` takes it."""
     return json.dumps({**schema, "x-guidance": _WRITING}, ensure_ascii=False)
 
 
 def complaint(grammar: dict[str, Json]) -> str | None:
-    """Why the engine refuses a grammar (its JSON form), or would have too much work with it; None if it takes it.
-
-    Raises:
-        EngineError: it cannot be tried.
-    """
+    """Return why the engine refuses a grammar (in its JSON form) or has too much work with it, None if it takes it."""
     for part in grammar["grammars"]:
-        if "lark_grammar" in part and (fault := _crowded_rules(part["lark_grammar"])):
-            return fault
+        rules = part.get("lark_grammar", "")
+        bare = _QUOTED.sub("", rules)
+        count = bare.count("&") + bare.count("~")
+        if count > MOST_AT_ONCE:
+            return f"it has {count:,} times `&` and `~`; at most {MOST_AT_ONCE} are taken"
+        if "%json" in bare and any(map(_is_all_of, _QUOTED.findall(rules))):
+            return "`allOf` in `%json` is not taken; send it as a JSON schema"
     fault = grammar_fault(grammar)
     return "nothing can meet it" if fault and fault.startswith("NoExtension") else fault
 
 
-def _crowded_rules(rules: str) -> str | None:
-    """Return the fault of Lark rules that put too much on one text, None if there is none."""
-    bare = _QUOTED.sub("", rules)
-    count = bare.count("&") + bare.count("~")
-    if count > MOST_AT_ONCE:
-        return f"it has {count:,} times `&` and `~`; at most {MOST_AT_ONCE} are taken"
-    if "%json" in bare and any(map(_is_all_of, _QUOTED.findall(rules))):
-        return "`allOf` in `%json` is not taken; send it as a JSON schema"
-    return None
-
-
 def _is_all_of(text: str) -> bool:
-    try:
+    with suppress(ValueError):
         return bool(json.loads(text) == "allOf")
-    except ValueError:
-        return False
+    return False
 
 
 def enforceable(schema: Json, about: str, *, closed: bool = False, notes: list[str] | None = None) -> str:
-    """A schema, checked and compiled, as Lark's `%json` takes it.
+    """Return a schema, checked and compiled, as Lark's `%json` takes it.
 
     Args:
         schema: as from `json.loads`.
         about: what it is the schema of, for messages.
         closed: see schema.py's `Checker`.
-        notes: see schema.py's `Checker`.
+        notes: the same.
 
     Raises:
         UsageError: it cannot be enforced; the message says what of it, and where.
@@ -132,9 +120,9 @@ def enforceable(schema: Json, about: str, *, closed: bool = False, notes: list[s
         text = json.dumps(schema)
     except (RecursionError, TypeError, ValueError):
         raise UsageError(f"{about}: it is no JSON, or too deep.", hint="write it as JSON.") from None
-    made, remarks = _enforceable(text, about, closed=closed, relaxed=notes is not None)
+    made, new_notes = _enforceable(text, about, closed=closed, relaxed=notes is not None)
     if notes is not None:
-        notes += remarks
+        notes += new_notes
     return made
 
 
@@ -152,9 +140,9 @@ def _enforceable(text: str, about: str, *, closed: bool, relaxed: bool) -> tuple
         if fault == TOO_MUCH or time.monotonic() > until:
             raise UsageError(f"{about}: {TOO_MUCH}.", hint="make it smaller.")
         part, fault = _blamed(made, fault)
-        for expression, wording in _SAID:
-            if match := expression.search(fault):
-                fault = match.expand(wording)
+        for expression, message in _MESSAGES.items():
+            if match := re.search(expression, fault):
+                fault = match.expand(message)
         text = f"{about}: what stands at {checker.pointers.get(id(part), '#')} cannot be enforced: {fault}"
         if notes is None or len(notes) >= _MOST_NOTES:
             raise UsageError(f"{text}.", hint="docs/constraints.md lists what is enforced.")
@@ -166,11 +154,7 @@ def _enforceable(text: str, about: str, *, closed: bool, relaxed: bool) -> tuple
 
 
 def _refuse_crowds(made: dict[str, Json], about: str) -> None:
-    """Too many expressions for one text.
-
-    Raises:
-        UsageError: there are.
-    """
+    """Refuse too many expressions for one text."""
     known: dict[int, int] = {}
     waiting: list[Json] = [made]
     while waiting:
@@ -200,7 +184,8 @@ def _at_once(schema: Json, definitions: Mapping[str, Json], known: dict[int, int
         target = schema.get("$ref")
         referred = definitions.get(target.removeprefix(DEFINITIONS)) if isinstance(target, str) else None
         known[id(schema)] = (
-            sum(word in schema for word in ("pattern", "format"))
+            ("pattern" in schema)
+            + ("format" in schema)
             + bool({"minLength", "maxLength"} & schema.keys())
             + sum(inner.get("allOf", ()))
             + sum(max(inner.get(word, ()), default=0) for word in ("anyOf", "oneOf"))
@@ -214,7 +199,7 @@ def _schema_complaint(schema: Json) -> str | None:
 
 
 def _blamed(schema: dict[str, Json], fault: str) -> tuple[dict[str, Json], str]:
-    """The smallest part that is refused by itself, and why."""
+    """Return the smallest part that is refused by itself, and why."""
     definitions = schema.get("$defs", {})
     seen = [schema]
     until = time.monotonic() + _SECONDS_TO_BLAME
@@ -240,14 +225,7 @@ def _parts(schema: dict[str, Json], definitions: dict[str, Json]) -> Iterator[di
 
 
 def grammar_fault(grammar: Mapping[str, object]) -> str | None:
-    """Return why the grammar engine refuses a grammar, None if it takes it.
-
-    Args:
-        grammar: in llguidance's JSON form.
-
-    Raises:
-        EngineError: the process for it cannot be started.
-    """
+    """Return why the grammar engine refuses a grammar (in its JSON form), None if it takes it."""
     fault = _sandbox.call("compile_fault", json.dumps(grammar), **LIMITS)
     return TOO_MUCH if fault is None else fault or None
 
@@ -257,7 +235,6 @@ def to_lark(grammar: str) -> str:
 
     Raises:
         ValueError: it is no such grammar, or takes too long; the message says where it goes wrong.
-        EngineError: the process for it cannot be started.
     """
     lark, fault = _sandbox.call("convert", grammar, **LIMITS) or ("", TOO_MUCH)
     if fault:

@@ -43,12 +43,13 @@ class _Expect(Enum):
     """Tokens that may come next, outside of strings and words."""
 
     VALUE = auto()
-    FIRST_ITEM = auto()
-    NEXT_ITEM = auto()
-    FIRST_KEY = auto()
-    NEXT_KEY = auto()
+    ITEM = auto()  # or the end of the array
+    KEY = auto()  # or the end of the object
     COLON = auto()
-    COMMA = auto()
+    COMMA = auto()  # or the end of either
+
+
+_MAY_CLOSE = frozenset({_Expect.ITEM, _Expect.KEY, _Expect.COMMA})
 
 
 class Reader:
@@ -71,7 +72,7 @@ class Reader:
         self._waiting = False
 
     def read(self, text: str, at: int) -> int:
-        """Read on from `at`; returns where it stopped, which is at most an unfinished escape before the end."""
+        """Read on from `at`; return where it stopped, which is at most an unfinished escape before the end."""
         self.stuck = self._waiting = False
         while at < len(text) and not (self.closed or self.stuck or self._waiting):
             if self._quote:
@@ -87,7 +88,7 @@ class Reader:
 
     def close(self) -> bool:
         """Add the closing brackets if nothing else is missing."""
-        if self._quote or self._word or self._expect not in _MAY_CLOSE:
+        if self._quote or self._word or self._held or self._expect not in _MAY_CLOSE:
             return False
         while self._stack:
             self._close()
@@ -99,60 +100,37 @@ class Reader:
         return quote + "".join(reversed(self._stack[outer:]))
 
     def _token(self, text: str, at: int) -> int:
-        character = text[at]
-        if self._expect in _VALUES:
+        character, expect = text[at], self._expect
+        if expect in _MAY_CLOSE and character == self._stack[-1]:
+            self._close()
+        elif expect in {_Expect.VALUE, _Expect.ITEM}:
             return self._value(character, text, at)
-        if self._expect in _KEYS:
-            taken = self._key(character)
-        elif self._expect is _Expect.COLON:
-            taken = self._colon(character)
+        elif expect is _Expect.KEY and character in _PLAIN:
+            self._in_key = True
+            self._open_string(character)
+        elif expect is _Expect.COLON and character == ":":
+            self._held.append(":")
+            self._expect = _Expect.VALUE
+        elif expect is _Expect.COMMA and character == ",":
+            self._held.append(",")
+            self._expect = _Expect.KEY if self._stack[-1] == "}" else _Expect.ITEM
         else:
-            taken = self._comma(character)
-        self.stuck = not taken
-        return at + taken
+            self.stuck = True
+            return at
+        return at + 1
 
     def _value(self, character: str, text: str, at: int) -> int:
         if character in _PLAIN:
             self._certain()
             self._open_string(character)
-            return at + 1
-        if character in _CLOSERS and len(self._stack) < MAX_DEPTH:
+        elif character in _CLOSERS and len(self._stack) < MAX_DEPTH:
             self._open(character)
-            return at + 1
-        if character == "]" and self._expect is not _Expect.VALUE:
-            self._close()
-            return at + 1
-        if _WORD.match(text, at):
+        elif _WORD.match(text, at):
             return self._more_word(text, at)
-        self.stuck = True
-        return at
-
-    def _key(self, character: str) -> bool:
-        if character in _PLAIN:
-            self._in_key = True
-            self._open_string(character)
-            return True
-        if character == "}":
-            self._close()
-            return True
-        return False
-
-    def _colon(self, character: str) -> bool:
-        if character != ":":
-            return False
-        self._held.append(":")
-        self._expect = _Expect.VALUE
-        return True
-
-    def _comma(self, character: str) -> bool:
-        if character == self._stack[-1]:
-            self._close()
-            return True
-        if character != ",":
-            return False
-        self._held.append(",")
-        self._expect = _Expect.NEXT_KEY if self._stack[-1] == "}" else _Expect.NEXT_ITEM
-        return True
+        else:
+            self.stuck = True
+            return at
+        return at + 1
 
     def _open(self, bracket: str) -> None:
         self._certain()
@@ -160,7 +138,7 @@ class Reader:
             self.inner_from = len(self.pieces)
         self.pieces.append(bracket)
         self._stack.append(_CLOSERS[bracket])
-        self._expect = _Expect.FIRST_KEY if bracket == "{" else _Expect.FIRST_ITEM
+        self._expect = _Expect.KEY if bracket == "{" else _Expect.ITEM
 
     def _close(self) -> None:
         self._held.clear()  # a trailing comma
@@ -171,7 +149,7 @@ class Reader:
             self.inner_to = len(self.pieces)
 
     def _certain(self) -> None:
-        """A value begins: what was held for it counts."""
+        """Keep what was held for the value that begins."""
         self.pieces += self._held
         self._held.clear()
 
@@ -212,7 +190,7 @@ class Reader:
         return at + size
 
     def _more_word(self, text: str, at: int) -> int:
-        """A number or a literal, which may end with the text or go on."""
+        """Read a number or a literal, which may end with the text or go on."""
         if more := _WORD.match(text, at):
             if len(self._word) + len(more[0]) > MAX_WORD:
                 self.stuck = True
@@ -229,13 +207,8 @@ class Reader:
         return at
 
 
-_VALUES = frozenset({_Expect.VALUE, _Expect.FIRST_ITEM, _Expect.NEXT_ITEM})
-_KEYS = frozenset({_Expect.FIRST_KEY, _Expect.NEXT_KEY})
-_MAY_CLOSE = frozenset({_Expect.FIRST_ITEM, _Expect.FIRST_KEY, _Expect.COMMA})
-
-
 def strict_object(text: str) -> str | None:
-    """One object as strict JSON, None if there is anything else or more."""
+    """Return an object as strict JSON, None if there is anything else or more."""
     reader = Reader()
     whole = text.startswith("{") and reader.read(text, 0) == len(text) and reader.closed
     return "".join(reader.pieces) if whole else None
@@ -264,7 +237,6 @@ def _json_escape(escape: str, *, python: bool) -> str | None:
 
 
 def _json_word(word: str) -> str | None:
-    """A literal or number in JSON's spelling."""
     if word in _LITERALS:
         return _LITERALS[word]
     if _NUMBER.fullmatch(word):

@@ -66,7 +66,10 @@ class SpecialTexts:
         if self._texts is None:
             return text
         start = len(text) - len(text.lstrip())  # a template may trim the white space before it
-        if self._continues(text[start : start + self._longest].rstrip(), alone=alone):
+        # Content that begins so may go on with a special token that the template began, or be the middle of one.
+        beginning = text[start : start + self._longest].rstrip()
+        continues = any(beginning[:size] in self._tails for size in range(1, len(beginning) + 1))
+        if continues or (alone and 0 < len(beginning) < self._longest and beginning in self._all):
             text = text[:start] + MARK + text[start:]
         if keep_tags:
             return self._tag_or_beginning.sub(lambda match: match[1] or f"{MARK}{match[2]}{MARK}", text)
@@ -99,12 +102,6 @@ class SpecialTexts:
                 at = match.start() + 1
                 cuts.append(at)
         return tuple(text[start:end] for start, end in zip(cuts, [*cuts[1:], len(text)], strict=True) if start < end)
-
-    def _continues(self, beginning: str, *, alone: bool) -> bool:
-        """Return whether content that begins so may go on with a special token that the template began."""
-        if any(beginning[:size] in self._tails for size in range(1, len(beginning) + 1)):
-            return True
-        return alone and 0 < len(beginning) < self._longest and beginning in self._all
 
 
 def plain(text: str) -> str:

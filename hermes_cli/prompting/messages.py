@@ -14,10 +14,6 @@ from typing import Any, Literal
 Role = Literal["system", "user", "assistant", "tool"]
 
 
-def _new_call_id() -> str:
-    return f"call_{secrets.token_hex(12)}"
-
-
 @dataclass(frozen=True)
 class ToolCall:
     """A function the model asks to run. Ids never reach the model: Hermes matches calls and results by position.
@@ -27,7 +23,7 @@ class ToolCall:
 
     name: str
     arguments: dict[str, Any]
-    id: str = field(default_factory=_new_call_id, compare=False)
+    id: str = field(default_factory=lambda: f"call_{secrets.token_hex(12)}", compare=False)
     written: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
@@ -38,7 +34,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn.
+    """A message of a conversation.
 
     Attributes:
         content: what was said; of a tool message what the tool returned, as text.

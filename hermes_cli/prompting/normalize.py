@@ -1,13 +1,15 @@
 """Normalization of what clients send to `Message`s and tools of one shape; what is wrong is refused with its place.
 
 Accepted is all that OpenAI's Chat Completions take, its older form (`functions`, `function_call`) and what clients have
-made of it: see docs/prompting.md for the fix-ups.
+made of it: see docs/prompting.md for the fix-ups. All else is a UsageError whose `field` names the place, as in
+`messages[3].content`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
@@ -29,11 +31,7 @@ _HINT = "see the description of messages in OpenAI's Chat Completions API."
 
 
 def messages(given: object) -> list[Message]:
-    """A conversation as clients send it.
-
-    Raises:
-        UsageError: it is none; the message names the place, as in `messages[3].content`.
-    """
+    """Return the messages of a conversation as clients send it."""
     if not isinstance(given, list) or not given:
         raise _refused("messages", "must be a list with at least one message")
     check(given, "messages")
@@ -44,11 +42,7 @@ def messages(given: object) -> list[Message]:
 
 
 def tools(given: object) -> list[dict[str, Any]]:
-    """Tools as clients send them, each `{"type": "function", "function": {"name", "description"?, "parameters"?}}`.
-
-    Raises:
-        UsageError: they are none, or two have the same name.
-    """
+    """Return clients' tools, each `{"type": "function", "function": {"name", "description"?, "parameters"?}}`."""
     if given is None:
         return []
     if not isinstance(given, list):
@@ -65,11 +59,7 @@ def tools(given: object) -> list[dict[str, Any]]:
 
 
 def check(given: object, where: str) -> None:
-    """Refuse what is too large, too deep, or no JSON.
-
-    Raises:
-        UsageError: the message names the place or the size.
-    """
+    """Refuse what is too large, too deep, or no JSON."""
     characters = 0
     for place, value in _walk(given, where):
         if isinstance(value, str):
@@ -87,7 +77,7 @@ def check(given: object, where: str) -> None:
 
 
 def _walk(given: object, where: str) -> Iterator[tuple[str, object]]:
-    """Every value with its place."""
+    """Yield every value with its place."""
     waiting: list[tuple[str, object, int]] = [(where, given, 0)]
     while waiting:
         place, value, depth = waiting.pop()
@@ -105,7 +95,7 @@ def _walk(given: object, where: str) -> Iterator[tuple[str, object]]:
 
 
 def repaired(text: str) -> str:
-    """Text that can be encoded: halves of a character (lone surrogates) become U+FFFD, pairs of them the character."""
+    """Return text that can be encoded: halves of a character (lone surrogates) become U+FFFD, pairs the character."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -130,7 +120,7 @@ class _Conversation:
         self._results: dict[int, Message] = {}
 
     def add(self, given: object, where: str) -> None:
-        """One more message."""
+        """Read one more message."""
         if not isinstance(given, dict):
             raise _refused(where, "must be an object")
         role = _ROLES.get(given["role"]) if isinstance(given.get("role"), str) else None
@@ -147,7 +137,7 @@ class _Conversation:
             self._messages.append(Message("system" if role == "system" else "user", content))
 
     def finished(self) -> list[Message]:
-        """All of them."""
+        """Return all messages."""
         self._end_results()
         return self._messages
 
@@ -155,11 +145,13 @@ class _Conversation:
         content = _content(given.get("content"), f"{where}.content") or _content(given.get("refusal"), where)
         thoughts = (given.get(key) for key in ("reasoning_content", "reasoning"))
         thought = next((item for item in thoughts if isinstance(item, str)), "")
-        if not thought:
-            thought, content = _without_thought(content)
-        calls = tuple(_calls(given, where))
-        self._calls = list(calls)
-        self._messages.append(Message("assistant", content or None, calls, repaired(thought).strip() or None))
+        text = content.lstrip()
+        if not thought and text.startswith(_THINK) and _END_THINK in text:  # a client left it there
+            thought, _, content = text.removeprefix(_THINK).partition(_END_THINK)
+            content = content.lstrip("\n")
+        self._calls = list(_calls(given, where))
+        thought = repaired(thought).strip()
+        self._messages.append(Message("assistant", content or None, tuple(self._calls), thought or None))
 
     def _add_result(self, given: Mapping[str, Any], where: str) -> None:
         index = self._answered(given, where)
@@ -170,16 +162,15 @@ class _Conversation:
         self._results[index] = Message("tool", content, tool_call_id=call.id, name=call.name)
 
     def _answered(self, given: Mapping[str, Any], where: str) -> int:
-        """Which call of the last turn a tool message answers: by its id, else its function's name, else its place."""
+        """Return which call of the last turn a tool message answers: by id, else by function, else by place."""
         if not self._calls:
             raise _refused(where, "is the result of a tool, but no call stands before it")
         wanted, name = given.get("tool_call_id"), given.get("name")
         if isinstance(wanted, str):
-            matches = [index for index, call in enumerate(self._calls) if call.id == wanted]
-            if not matches:
-                known = ", ".join(call.id for call in self._calls)
-                raise _refused(f"{where}.tool_call_id", f"is {wanted}; the calls before it are {known}")
-            return matches[0]
+            ids = [call.id for call in self._calls]
+            if wanted not in ids:
+                raise _refused(f"{where}.tool_call_id", f"is {wanted}; the calls before it are {', '.join(ids)}")
+            return ids.index(wanted)
         left = [index for index in range(len(self._calls)) if index not in self._results]
         named = [index for index in left if self._calls[index].name == name]
         if not left:
@@ -193,7 +184,7 @@ class _Conversation:
 
 
 def _content(given: object, where: str) -> str:
-    """Text, from a string or a list of parts; parts become lines."""
+    """Return text from a string or a list of parts; parts become lines."""
     if given is None:
         return ""
     if isinstance(given, str):
@@ -218,20 +209,14 @@ def _part(given: object, where: str) -> str:
 
 def _result(given: object, where: str) -> str:
     """Return the result of a tool as text, from text, parts of text, or any JSON."""
-    if isinstance(given, list) and given and all(isinstance(item, dict) and "type" in item for item in given):
-        return _content(given, where)
-    if given is None or isinstance(given, str):
+    parts = given if isinstance(given, list) else ()
+    if (
+        given is None
+        or isinstance(given, str)
+        or (parts and all(isinstance(part, dict) and "type" in part for part in parts))
+    ):
         return _content(given, where)
     return canonical(_repaired_value(given))
-
-
-def _without_thought(content: str) -> tuple[str, str]:
-    """Reasoning that a client left at the start of the content, and the rest."""
-    text = content.lstrip()
-    if not text.startswith(_THINK) or _END_THINK not in text:
-        return "", content
-    thought, _, rest = text.removeprefix(_THINK).partition(_END_THINK)
-    return thought.strip(), rest.lstrip("\n")
 
 
 def _calls(given: Mapping[str, Any], where: str) -> Iterator[ToolCall]:
@@ -253,26 +238,24 @@ def _call(given: object, where: str) -> ToolCall:
     if not isinstance(name, str) or not name:
         raise _refused(f"{where}.function.name", "must be a string with at least one letter")
     arguments = _arguments(function.get("arguments"), f"{where}.function.arguments")
+    call = ToolCall(repaired(name), arguments)
     known = given.get("id")
-    if isinstance(known, str) and known:
-        return ToolCall(repaired(name), arguments, known)
-    return ToolCall(repaired(name), arguments)
+    return replace(call, id=known) if isinstance(known, str) and known else call
 
 
 def _arguments(given: object, where: str) -> dict[str, Any]:
-    """An object, or its JSON; nothing is no arguments."""
+    """Return arguments from an object, or from its JSON; nothing is no arguments."""
     if isinstance(given, str) and given.strip():
         try:
             given = json.loads(given, strict=False)
         except (ValueError, RecursionError):
             raise _refused(where, "is not JSON") from None
         check(given, where)
-    if given is None or given == "" or (isinstance(given, str) and not given.strip()):
+    if given is None or (isinstance(given, str) and not given.strip()):
         return {}
     if not isinstance(given, dict):
         raise _refused(where, "must be an object, or an object as JSON")
-    repaired_arguments: dict[str, Any] = _repaired_value(given)
-    return repaired_arguments
+    return {repaired(key): _repaired_value(value) for key, value in given.items()}
 
 
 def _tool(given: object, where: str) -> dict[str, Any]:

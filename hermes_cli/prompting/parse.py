@@ -31,16 +31,14 @@ if TYPE_CHECKING:
 _END_THINK = "</think>"
 _THOUGHTS = {"<think>": _END_THINK, "<scratch_pad>": "</scratch_pad>"}
 _BLANK = re.compile(r"\s*")
-_TAGS = (*_THOUGHTS, *_THOUGHTS.values(), END_CALL)
 
-
-def _pattern(*tags: str) -> tuple[tuple[str, ...], re.Pattern[str]]:
-    return tags, re.compile("|".join(tags))
-
-
-_TEXT, _TEXT_AND_CALLS = _pattern(*_TAGS), _pattern(*_TAGS, CALL)
-_THOUGHT = {end: _pattern(begin, end) for begin, end in _THOUGHTS.items()}
-_THOUGHT_AND_CALLS = {end: _pattern(begin, end, CALL) for begin, end in _THOUGHTS.items()}
+# Tags that count: in text, and in a thought by the tag that ends it.
+_TAGS = {
+    "": (*_THOUGHTS, *_THOUGHTS.values(), END_CALL),
+    **{end: (begin, end) for begin, end in _THOUGHTS.items()},
+}
+_TAGS_AND_CALLS = {where: (*tags, CALL) for where, tags in _TAGS.items()}
+_PATTERNS = {tags: re.compile("|".join(tags)) for tags in (*_TAGS.values(), *_TAGS_AND_CALLS.values())}
 
 # What ends a turn, in every Hermes format. Vocabularies spell it out as text where special tokens are rendered.
 _ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>")
@@ -57,16 +55,15 @@ class _Open:
     opening: list[str]
     start: int  # in the parser's text: what was not yet put aside
     block: Block
-    early: EarlyCall | None
     earlier: list[str] = field(default_factory=list)
 
     def put_aside(self, text: str, at: int) -> None:
-        """The parser drops its text before `at`."""
+        """Keep the block's text before `at`, which the parser drops."""
         self.earlier.append(text[self.start : at])
         self.start = 0
 
     def text(self, text: str, at: int) -> str:
-        """All of the block up to `at`, without what opened it."""
+        """Return all of the block up to `at`, without what opened it."""
         return "".join(self.earlier) + text[self.start : at]
 
 
@@ -127,68 +124,51 @@ class Parser:
             pass
 
     def _step(self, *, last: bool) -> bool:
-        """Read up to the next tag. Returns whether there may be more to read."""
+        """Read up to the next tag; return whether there may be more to read."""
         if self._open:
             return self._in_block(self._open, last=last)
         if self._ending:
             return self._after_call_in_thought(self._ending, last=last)
-        if self._thought:
-            return self._in_thought(last=last)
-        return self._in_text(last=last)
+        tags = (_TAGS_AND_CALLS if self._may_call() else _TAGS)[self._thought]
+        start = self._at
+        match = _PATTERNS[tags].search(self._text, start)
+        if match:
+            end, self._at = match.span()
+        else:
+            end = self._at = len(self._text) if last else beginning_of(tags, self._text, start)
+        write = self._output.think if self._thought else self._output.say
+        write(self._text[start:end])
+        if match:
+            self._tag(match[0])
+        return match is not None
 
-    def _in_text(self, *, last: bool) -> bool:
-        tags, pattern = _TEXT_AND_CALLS if self._may_call() else _TEXT
-        match = pattern.search(self._text, self._at)
-        if not match:
-            self._output.say(self._skip_to_tag(tags, last=last))
-            return False
-        self._output.say(self._text[self._at : match.start()])
-        self._at, tag = match.end(), match[0]
+    def _tag(self, tag: str) -> None:
         if tag == CALL:
             self._open_block([CALL])
-        elif tag in _THOUGHTS and self._output.line_start:
-            self._thought = _THOUGHTS[tag]
-        elif tag != self._double or not self._output.nothing_said:
-            self._output.say(tag)
-        return True
-
-    def _in_thought(self, *, last: bool) -> bool:
-        tags, pattern = (_THOUGHT_AND_CALLS if self._may_call() else _THOUGHT)[self._thought]
-        match = pattern.search(self._text, self._at)
-        if not match:
-            self._output.think(self._skip_to_tag(tags, last=last))
-            return False
-        self._output.think(self._text[self._at : match.start()])
-        self._at, tag = match.end(), match[0]
-        if tag == CALL:
-            self._open_block([CALL])
+        elif not self._thought:
+            if tag in _THOUGHTS and self._output.line_start:
+                self._thought = _THOUGHTS[tag]
+            elif tag != self._double or not self._output.content.blank:
+                self._output.say(tag)
         elif tag == self._thought:
             self._output.end_part()
             self._thought, self._double = "", tag
-        elif not self._output.nothing_thought:
+        elif not self._output.reasoning.blank:
             self._output.think(tag)  # at the beginning it repeats the one that opened the thought
-        return True
-
-    def _skip_to_tag(self, tags: tuple[str, ...], *, last: bool) -> str:
-        """The rest of the text, without an end that may become one of the tags."""
-        start = self._at
-        self._at = len(self._text) if last else beginning_of(tags, self._text, start)
-        return self._text[start : self._at]
 
     def _may_call(self) -> bool:
         return self._takes_calls and (self._parallel or not (self._output.calls or self._ending))
 
     def _open_block(self, opening: list[str]) -> None:
         early = EarlyCall(self._output.calls) if self._early and not self._thought else None
-        block = Block(most=None if self._parallel else 1, early=early)
-        self._open = _Open(opening, self._at, block, early)
+        self._open = _Open(opening, self._at, Block(most=None if self._parallel else 1, early=early))
 
     def _in_block(self, opened: _Open, *, last: bool) -> bool:
         block = opened.block
         self._at = block.read(self._text, self._at)
         if last and block.state is State.OPEN and block.finish(self._text[self._at :]):
             self._at = len(self._text)
-        if opened.early and (events := opened.early.take()):
+        if block.early and (events := block.early.take()):
             self._output.add(*events)
         if block.state is State.OPEN:
             return False
@@ -205,7 +185,6 @@ class Parser:
         return True
 
     def _end_block(self, opened: _Open) -> None:
-        """The block is whole."""
         text = "".join([*opened.opening, opened.text(self._text, self._at)])
         calls = opened.block.calls
         if not opened.block.readable:
@@ -220,7 +199,7 @@ class Parser:
             self._double = END_CALL
 
     def _give_up(self, opened: _Open) -> None:
-        """The block is none: it is text, up to where it ended or went wrong. What follows that is read once more.
+        """Take a block as text up to where it ended or went wrong; what follows that is read once more.
 
         No text is read often: of blocks that begin in one another's strings, no two are ever in the same kind of string
         or both outside of strings (a quote changes places between two of these), so at most three are whole so far.
@@ -240,7 +219,7 @@ class Parser:
             self._text, self._at = text[size:] + self._text[self._at :], 0
 
     def _as_written(self, text: str) -> None:
-        """A block that is no call."""
+        """Give out a block that is no call."""
         if self._thought:
             self._output.think("".join(self._ending.text) if self._ending else "")
             self._output.think(text)
@@ -249,7 +228,7 @@ class Parser:
             self._output.say(text)
 
     def _after_call_in_thought(self, ending: _Ending, *, last: bool) -> bool:
-        """After a call in an open thought: only the end of the turn or another call makes it one."""
+        """Read on after a call in an open thought: only the end of the turn or another call makes it one."""
         start = self._at
         blank = _BLANK.match(self._text, start)
         self._at = blank.end() if blank else start
@@ -344,7 +323,7 @@ class _Trimmed:
         return "".join(before) + body
 
     def end_part(self) -> None:
-        """Something else follows."""
+        """Set apart what follows."""
         if not self.blank:
             self._gap = self._space
         self._space, self.blank = [], True
@@ -356,35 +335,25 @@ class Output:
     def __init__(self) -> None:
         self.calls = 0
         self.line_start = True  # whether only white space stands before, on this line
-        self._content, self._reasoning = _Trimmed(), _Trimmed()
+        self.content, self.reasoning = _Trimmed(), _Trimmed()
         self._events: list[Event] = []
         self._pieces: list[str] = []
         self._kind: type[Content | Reasoning] = Content
-
-    @property
-    def nothing_said(self) -> bool:
-        """There was only white space since the last call or thought."""
-        return self._content.blank
-
-    @property
-    def nothing_thought(self) -> bool:
-        """The thought has only white space so far."""
-        return self._reasoning.blank
 
     def say(self, text: str) -> None:
         """Add to the content."""
         line = text.rpartition("\n")
         self.line_start = (self.line_start or bool(line[1])) and not line[2].strip()
-        self._give(Content, self._content.push(text))
+        self._give(Content, self.content.push(text))
 
     def think(self, text: str) -> None:
         """Add to the reasoning."""
-        self._give(Reasoning, self._reasoning.push(text))
+        self._give(Reasoning, self.reasoning.push(text))
 
     def end_part(self) -> None:
-        """A call or the end of a thought: what is said next stands apart."""
-        self._content.end_part()
-        self._reasoning.end_part()
+        """Set apart what is said next, after a call or a thought."""
+        self.content.end_part()
+        self.reasoning.end_part()
         self.line_start = True
 
     def call(self, written: WrittenCall) -> None:
@@ -404,7 +373,7 @@ class Output:
         self.end_part()
 
     def take(self) -> list[Event]:
-        """All events since the last time."""
+        """Return all events since the last time."""
         self._join()
         events, self._events = self._events, []
         return events

@@ -18,8 +18,7 @@ from hermes_cli.prompting.template import ANOTHER, ChatTemplate, arguments_as, e
 
 if TYPE_CHECKING:
     from hermes_cli.prompting.families import Family
-    from hermes_cli.prompting.markers import SpecialTexts
-    from hermes_cli.prompting.messages import Message, ToolCall
+    from hermes_cli.prompting.messages import Message
     from hermes_cli.prompting.template import Abilities
 
 _OPEN, _CLOSED = "<think>", "</think>"
@@ -32,7 +31,7 @@ class Prompt:
     """A rendered prompt.
 
     Attributes:
-        text: all of it, with marks (markers.py).
+        text: all of it, with marks: `SpecialTexts.cut` makes pieces of it that can be tokenized.
         thinks: thinking is on.
         stop: texts that end the turn, beside every end-of-generation token of the vocabulary.
     """
@@ -48,7 +47,7 @@ class Prompt:
 
     @property
     def opening(self) -> str:
-        """The `<think>` and line breaks that the prompt ends with, as some templates have it; else empty.
+        """Return the `<think>` and line breaks that the prompt ends with, as some templates have it; else empty.
 
         What a `RawTurnCache` is given begins with it.
         """
@@ -57,12 +56,8 @@ class Prompt:
 
     @property
     def inside_reasoning(self) -> bool:
-        """The model goes on in a thought."""
+        """Return whether the model goes on in a thought."""
         return bool(self.opening)
-
-    def pieces(self, specials: SpecialTexts) -> tuple[str, ...]:
-        """Return the text cut so that each piece can be tokenized with special tokens parsed (markers.py)."""
-        return specials.cut(self.text)
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ class OurFormat:
 
     @property
     def source(self) -> str:
-        """The texts that mark turns."""
+        """Return the texts that mark turns."""
         return " ".join(TURN_TOKENS[self.family.markup])
 
     def render(self, conversation: PromptInput) -> Prompt:
@@ -131,17 +126,17 @@ class FileFormat:
 
     @property
     def source(self) -> str:
-        """The templates' source."""
+        """Return the templates' source."""
         return self.template.source + (self.tool_use.source if self.tool_use else "")
 
     @cached_property
     def plain(self) -> Abilities:
-        """Abilities of the default template."""
+        """Return the abilities of the default template."""
         return examine(self.template)
 
     @cached_property
     def with_tools(self) -> Abilities:
-        """Abilities of the template for tools."""
+        """Return the abilities of the template for tools."""
         return examine(self.tool_use, for_tools=True) if self.tool_use else self.plain
 
     def render(self, conversation: PromptInput) -> Prompt:
@@ -162,7 +157,10 @@ class FileFormat:
         messages = [writer.write(message) for message in conversation.rest]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
-        tools = [_complete(tool) for tool in conversation.tools] if abilities.tools == "any" else conversation.tools
+        tools = conversation.tools
+        if abilities.tools == "any":  # some templates need all fields
+            fields = {"description": "", "parameters": {"type": "object", "properties": {}}}
+            tools = [{**tool, "function": {**fields, **tool["function"]}} for tool in tools]
         options = conversation.options
         switch = conversation.thinks if conversation.thinks or options.think is not None else None
         variables = {**switches(switch), "keep_cots": options.keep_reasoning}
@@ -202,52 +200,45 @@ class _MessageWriter:
     def write(self, message: Message) -> dict[str, Any]:
         """Return one message, its content guarded; always with a text, arguments as the template wants them."""
         conversation, abilities = self.conversation, self.abilities
-        tagged = message.role in {"system", "assistant"}
-        content = message.content or ""
-        guarded = conversation.tagged(content) if tagged else conversation.content(content)
-        written: dict[str, Any] = {"role": message.role, "content": guarded}
+        written: dict[str, Any] = {"role": message.role, "content": conversation.guarded(message)}
         if message.role == "tool":
             written["tool_call_id"] = message.tool_call_id or ""
             written["name"] = conversation.specials.guard(message.name or "", alone=False)
         if message.role != "assistant":
             return written
         raw = conversation.raw_turns.recall(message)
-        lost = abilities.calls is None or (content and not abilities.text_beside_calls)
+        lost = abilities.calls is None or (message.content and not abilities.text_beside_calls)
         if raw is not None or (message.tool_calls and lost and self.hermes_calls):
             written["content"] = assistant_text(message, conversation)
             if raw is not None and self._removes_thoughts and _CLOSED in raw:
                 written["content"] = conversation.tagged(raw)
         elif message.tool_calls:
-            written["tool_calls"] = [self._call(call) for call in message.tool_calls]
-        return self._with_thought(written, message)
-
-    def _call(self, call: ToolCall) -> dict[str, Any]:
-        specials = self.conversation.specials
-        arguments = arguments_as(self.abilities.calls, call.arguments)
-        function = {"name": call.name, "arguments": arguments}
-        return {"id": call.id, "type": "function", "function": specials.guard_all(function)}
+            written["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": conversation.specials.guard_all(
+                        {"name": call.name, "arguments": arguments_as(abilities.calls, call.arguments)}
+                    ),
+                }
+                for call in message.tool_calls
+            ]
+        if _CLOSED not in written["content"]:
+            self._add_thought(written, message)
+        return written
 
     @property
     def _removes_thoughts(self) -> bool:
-        """Hermes 4's template: with thinking on it cuts the thought out of every earlier turn, or fails."""
+        """Return whether the template cuts the thought out of every earlier turn, or fails, as Hermes 4's does."""
         return self.abilities.needs_thought and self.conversation.thinks
 
-    def _with_thought(self, written: dict[str, Any], message: Message) -> dict[str, Any]:
+    def _add_thought(self, written: dict[str, Any], message: Message) -> None:
         keeps, content = self.conversation.options.keep_reasoning, written["content"]
-        if _CLOSED in content:
-            return written
         if (keeps and message.reasoning) or (self._removes_thoughts and not keeps):
             reasoning = thought(message.reasoning, self.conversation)
             written["content"] = f"{reasoning}\n{content}" if content else reasoning
         elif message.reasoning and self.abilities.reads_reasoning:
-            written["reasoning_content"] = self.conversation.content(message.reasoning)
-        return written
-
-
-def _complete(tool: dict[str, Any]) -> dict[str, Any]:
-    """Return a tool with all fields that some templates need."""
-    function = {"description": "", "parameters": {"type": "object", "properties": {}}, **tool["function"]}
-    return {**tool, "function": function}
+            written["reasoning_content"] = self.conversation.specials.guard(message.reasoning)
 
 
 def _no_tools(who: str) -> UsageError:

@@ -80,18 +80,22 @@ class Sandbox:
     def _answer(self, frame: bytes, seconds: float, new_bytes: int) -> list[Any] | None:
         """Return the result in a list, None if the process did not survive."""
         assert self._process  # noqa: S101 - for mypy
+        assert self._process.stdin  # noqa: S101 - as above
+        assert self._process.stdout  # noqa: S101 - as above
         over = Event()
         watcher = Thread(target=self._watch, args=(self._process, over, seconds, new_bytes), daemon=True)
         watcher.start()
         answer = None
         try:
-            answer = _exchange(self._process, frame)
+            with suppress(OSError):  # it ended
+                write_frame(self._process.stdin.fileno(), frame)
+                answer = next(read_frames(self._process.stdout.fileno()), None)
         finally:
             over.set()
             watcher.join()
             if answer is None:  # it ended, or nobody reads its answer any more
                 self._end()
-        return answer
+        return json.loads(answer.read(str)) if answer else None
 
     def _watch(self, process: subprocess.Popen[bytes], over: Event, seconds: float, new_bytes: int) -> None:
         """Kill the process when it takes too long, or more than its system can keep it from taking."""
@@ -136,18 +140,6 @@ class Sandbox:
             ) from error
 
 
-def _exchange(process: subprocess.Popen[bytes], frame: bytes) -> list[Any] | None:
-    """Return the answer of the process to a frame, None if it ended."""
-    assert process.stdin  # noqa: S101 - for mypy: they are pipes
-    assert process.stdout  # noqa: S101 - as above
-    try:
-        write_frame(process.stdin.fileno(), frame)
-    except OSError:
-        return None
-    answer = next(read_frames(process.stdout.fileno()), None)
-    return json.loads(answer.read(str)) if answer else None
-
-
 # In the process
 
 
@@ -155,41 +147,36 @@ def main() -> None:
     """Answer one call after the other, until there are no more."""
     _, _, module, platform = sys.argv
     functions = importlib.import_module(module)  # before memory is limited
-    prepare = getattr(functions, "prepare_sandbox", None)
-    if prepare:
-        prepare()
+    if hasattr(functions, "prepare_sandbox"):
+        functions.prepare_sandbox()
     stack_size(STACK)
     for frame in read_frames(0):
         name, arguments, seconds, new_bytes = json.loads(frame.read(str))
-        if platform == "linux":
-            _limit_memory(new_bytes)
+        _limit(platform, seconds, new_bytes)
         results: list[Any] = []
-        _limit_time(seconds, platform)
         worker = Thread(target=lambda: results.append(getattr(functions, name)(*arguments)))  # noqa: B023 - joined here
         worker.start()
         worker.join()
-        _limit_time(0, platform)
-        if platform == "linux":
-            _limit_memory(None)  # the next call is read without
+        _limit(platform)  # the next call is read without
         if not results:  # out of memory, or deeper than Python goes
             return
         write_frame(1, pack("answer", 0, json.dumps(results)))
 
 
-def _limit_time(seconds: float, platform: str) -> None:
-    """End this process when it has worked for so long; 0 for no end. Windows cannot."""
-    if platform != "win32" and sys.platform != "win32":  # the second is for mypy
-        signal.setitimer(signal.ITIMER_PROF, seconds)
+def _limit(platform: str, seconds: float = 0, new_bytes: int | None = None) -> None:
+    """Have the system end this process after so much work, and refuse it memory; without numbers end both limits.
 
-
-def _limit_memory(new_bytes: int | None) -> None:
-    """Let Linux refuse memory beyond what is used now, a stack, and so much more; None ends that."""
-    if sys.platform != "win32":  # for mypy
+    Only Linux can limit the memory: to what is used now, a stack, and so much more. Windows can limit nothing.
+    """
+    if sys.platform == "win32" or platform == "win32":  # the first is for mypy
+        return
+    if platform == "linux":
         import resource  # noqa: PLC0415 - not everywhere
 
         most = resource.RLIM_INFINITY if new_bytes is None else data_bytes() + STACK + new_bytes
         resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def data_bytes(status: str = "/proc/self/status") -> int:

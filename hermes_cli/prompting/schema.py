@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting import schema_keywords as keywords
-from hermes_cli.prompting.schema_keywords import READERS as VALUE_READERS
 from hermes_cli.prompting.schema_keywords import pattern
 from hermes_cli.prompting.schema_relations import DEFINITIONS, LostReferenceError, all_apart, endless, find
 
@@ -51,7 +50,7 @@ class Checker:
         self._waiting: list[tuple[str, Json, Place]] = []
 
     def result(self) -> dict[str, Json]:
-        """The schema as the grammar engine is to read it.
+        """Return the schema as the grammar engine is to read it.
 
         Raises:
             UsageError: it is no schema, too large, without end, or has a word that cannot be enforced.
@@ -69,23 +68,21 @@ class Checker:
         made = {} if made is True else made
         if definitions:
             made["$defs"] = definitions
-        self._measure(made)
+        try:
+            size = len(json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode())
+        except UnicodeEncodeError:
+            self._fail("it has half a character (a lone surrogate)", "write whole characters.")
+        if size > keywords.MOST_BYTES:
+            text = f"it has {size:,} bytes without its descriptions; at most {keywords.MOST_BYTES:,} are taken"
+            self._fail(text, "make it smaller.")
         return made
 
     def wrong(self, place: Place, text: str) -> NoReturn:
-        """Refuse a schema that is none.
-
-        Raises:
-            UsageError: always.
-        """
+        """Refuse a schema that is none."""
         self._fail(f"{text} at {place.pointer}", "JSON Schema 2020-12 says how to write it.")
 
     def refuse(self, word: str, place: Place, why: str = "cannot be enforced") -> None:
-        """Leave a word out with a note, if there are notes.
-
-        Raises:
-            UsageError: there are none.
-        """
+        """Leave a word out with a note if there are notes, else refuse the schema."""
         text = f"`{word}` at {place.pointer} {why}"
         if self._notes is None:
             self._fail(text, _HINT)
@@ -93,17 +90,6 @@ class Checker:
 
     def _fail(self, text: str, hint: str) -> NoReturn:
         raise UsageError(f"{self._about}: {text}.", hint=hint)
-
-    def _measure(self, made: dict[str, Json]) -> None:
-        try:
-            size = len(json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode())
-        except UnicodeEncodeError:
-            self._fail("it has half a character (a lone surrogate)", "write whole characters.")
-        if size > keywords.MOST_BYTES:
-            self._fail(
-                f"it has {size:,} bytes without its descriptions; at most {keywords.MOST_BYTES:,} are taken",
-                "make it smaller.",
-            )
 
     def _schema(self, written: Json, place: Place) -> Json:
         self._schemas += 1
@@ -126,19 +112,15 @@ class Checker:
     def _word(self, node: Node, word: str, value: Json) -> None:
         if word in _READERS:
             _READERS[word](self, node, word, value)
-        elif word in VALUE_READERS:
-            VALUE_READERS[word](self, node, word, value)
-        elif word == "$id":
-            if node.place.pointer != "#":
-                self.refuse(word, node.place, "inside of a schema is not followed")
-        elif word in keywords.UNSUPPORTED:
-            if word not in keywords.WITHOUT_EFFECT or value != keywords.WITHOUT_EFFECT[word]:
-                self.refuse(word, node.place)
-        elif word not in keywords.ANNOTATIONS and (meant := _meant(word)):
+        elif word == "$id" and node.place.pointer != "#":
+            self.refuse(word, node.place, "inside of a schema is not followed")
+        elif word in keywords.UNSUPPORTED and value != keywords.WITHOUT_EFFECT.get(word, keywords.UNSUPPORTED):
+            self.refuse(word, node.place)
+        elif meant := _meant(word):
             self.refuse(word, node.place, f"is no word of JSON Schema (`{meant}` is)")
 
     def properties(self, node: Node, word: str, value: Json) -> None:
-        """Schemas by name, or by a pattern of names."""
+        """Read schemas by name, or by a pattern of names."""
         if not isinstance(value, dict):
             self.wrong(node.place, f"`{word}` is no object")
         if len(value) > keywords.MOST_PROPERTIES:
@@ -153,11 +135,11 @@ class Checker:
         node.made[word] = made
 
     def inner(self, node: Node, word: str, value: Json) -> None:
-        """One schema."""
+        """Read one schema."""
         node.made[word] = self._schema(value, node.place.below(word))
 
     def items(self, node: Node, word: str, value: Json) -> None:
-        """One schema for all items, or (before 2020-12) a list for the first ones."""
+        """Read one schema for all items, or (before 2020-12) a list for the first ones."""
         if isinstance(value, list):
             self.several(node, "prefixItems", value)
             if "additionalItems" in node.written:
@@ -166,7 +148,7 @@ class Checker:
             self.inner(node, word, value)
 
     def several(self, node: Node, word: str, value: Json, *, exact: bool = False) -> None:
-        """A list of schemas."""
+        """Read a list of schemas."""
         if not isinstance(value, list) or not value:
             self.wrong(node.place, f"`{word}` is no list, or an empty one,")
         shared = word in keywords.IN_PLACE and node.is_crowded
@@ -176,13 +158,13 @@ class Checker:
         ]
 
     def all_of(self, node: Node, word: str, value: Json) -> None:
-        """All of several, and what other words added."""
+        """Read several schemas that all apply, beside those that other words added."""
         before = node.made.pop(word, [])
         self.several(node, word, value)
         node.made[word] = [*before, *node.made[word]]
 
     def one_of(self, node: Node, word: str, value: Json) -> None:
-        """Exactly one: any one if no two can be met at once, else the engine is to see whether it can tell.
+        """Take any one if no two can be met at once, else the engine is to see whether it can tell.
 
         The engine gets the latter without anything added: with less that meets them it might tell apart what is not.
         """
@@ -198,11 +180,10 @@ class Checker:
             node.also({"anyOf": node.made.pop(word)})
 
     def reference(self, node: Node, word: str, value: Json) -> None:
-        """`$ref`: the target becomes a definition, which is read later."""
-        found = self._find(value, node.place)
-        if found is None:
+        """Make the target of a `$ref` a definition, which is read later."""
+        pointer, target = self._find(value, node.place)
+        if pointer is None:
             return
-        pointer, target = found
         place = Place(pointer, shared=node.is_crowded, exact=node.place.exact)
         key = pointer, place.shared, place.exact
         if key not in self._names:
@@ -212,27 +193,23 @@ class Checker:
             self._waiting.append((self._names[key], target, place))
         node.made[word] = DEFINITIONS + self._names[key]
 
-    def _find(self, reference: Json, place: Place) -> tuple[str, Json] | None:
+    def _find(self, reference: Json, place: Place) -> tuple[str | None, Json]:
+        """Return the pointer and the target of a reference; None and True if it cannot be followed."""
         if not isinstance(reference, str):
             self.wrong(place, "`$ref` is no text")
         try:
             return find(self._document, reference)
         except LostReferenceError as error:
             self.refuse(f"$ref: {reference[:80]}", place, f"cannot be followed: {error}")
-            return None
+            return None, True
 
     def _followed(self, schema: Json, place: Place) -> Json:
         """Return the target of a schema that is nothing but a reference."""
         for _ in range(keywords.MOST_LEVELS):
             if not isinstance(schema, dict) or set(schema) - keywords.ANNOTATIONS != {"$ref"}:
                 break
-            found = self._find(schema["$ref"], place)
-            schema = True if found is None else found[1]
+            _, schema = self._find(schema["$ref"], place)
         return schema
-
-
-def _unused(_checker: Checker, _node: Node, _word: str, _value: Json) -> None:
-    """Read together with another word."""
 
 
 _READERS: Mapping[str, Callable[[Checker, Node, str, Json], None]] = {
@@ -240,28 +217,34 @@ _READERS: Mapping[str, Callable[[Checker, Node, str, Json], None]] = {
     "patternProperties": Checker.properties,
     "additionalProperties": Checker.inner,
     "items": Checker.items,
-    "additionalItems": _unused,
+    "additionalItems": lambda *_: None,  # read together with `items`
     "prefixItems": Checker.several,
     "allOf": Checker.all_of,
     "anyOf": Checker.several,
     "oneOf": Checker.one_of,
     "$ref": Checker.reference,
+    **keywords.READERS,
 }
+_KNOWN = keywords.ANNOTATIONS | keywords.UNSUPPORTED | _READERS.keys() | {"$id"}
 
 
 def _meant(word: str) -> str | None:
-    """The word that this one is a misspelling of, None where it is just unknown: then it describes (core 6.5)."""
-    if word.startswith("x-"):
+    """Return the word that this one misspells, None where it is just unknown: then it describes (core 6.5)."""
+    if word in _KNOWN or word.startswith("x-"):
         return None
-    known = {name.lower(): name for name in (*_READERS, *VALUE_READERS, *keywords.UNSUPPORTED)}
+    known = {name.lower(): name for name in (*_READERS, *keywords.UNSUPPORTED)}
     near = difflib.get_close_matches(word.lower().replace("_", ""), known, n=1, cutoff=0.85)
     return known[near[0]] if near else None
 
 
 def _with_required(schema: Json, name: Json) -> Json:
-    if not isinstance(schema, dict) or name not in schema.get("properties", ()):
+    """Return a schema that requires a property, if it has that one; what is wrong in it is found later."""
+    if not isinstance(schema, dict) or not isinstance(schema.get("properties"), dict):
         return schema
-    return {**schema, "required": [*schema.get("required", ()), name]}
+    required = schema.get("required", [])
+    if not isinstance(name, str) or name not in schema["properties"] or not isinstance(required, list):
+        return schema
+    return {**schema, "required": [*required, name]}
 
 
 _OBJECT_WORDS = frozenset({"properties", "patternProperties", "additionalProperties"})
@@ -284,7 +267,7 @@ class Place:
     exact: bool = False
 
     def below(self, *steps: str | int, shared: bool = False, exact: bool = False) -> Place:
-        """The place of a schema in this one."""
+        """Return the place of a schema in this one."""
         names = (str(step).replace("~", "~0").replace("/", "~1") for step in steps)
         return Place("/".join((self.pointer, *names)), self.level + 1, shared, exact or self.exact)
 
@@ -312,10 +295,9 @@ class Node:
     def close(self) -> None:
         """Say what authors of tools leave unsaid: the type, and that there are no other properties."""
         made = self.made
-        if not made.keys() & {"type", "enum", "const", *keywords.IN_PLACE}:
-            kinds = {keywords.KIND_OF[word] for word in made if word in keywords.KIND_OF}
-            if len(kinds) == 1:
-                (made["type"],) = kinds
+        kinds = {keywords.KIND_OF[word] for word in made if word in keywords.KIND_OF}
+        if len(kinds) == 1 and not made.keys() & {"type", "enum", "const", *keywords.IN_PLACE}:
+            made["type"] = kinds.pop()
         names = made.keys() & {"properties", "patternProperties"}
         if names and "additionalProperties" not in made and not self.place.shared and not _branches_declare(made):
             made["additionalProperties"] = False

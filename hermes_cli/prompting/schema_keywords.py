@@ -101,7 +101,7 @@ FREE_FORMATS = frozenset({"password", "binary", "float", "double", "path", "file
 
 
 def pattern(checker: Checker, place: Place, word: str, value: Json) -> str | None:
-    """A regular expression for the engine, None where it is left out."""
+    """Return a regular expression for the engine, None where it is left out."""
     if not isinstance(value, str):
         checker.wrong(place, f"`{word}` is no text")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -31,7 +32,7 @@ def find(document: object, reference: str) -> tuple[str, Any]:
         raise LostReferenceError("only references within the schema are followed")
     fragment = unquote(fragment)
     if fragment and not fragment.startswith("/"):
-        return _anchor(document, fragment)
+        return _anchored(document, fragment)
     target = document
     for step in fragment.split("/")[1:]:
         key = step.replace("~1", "/").replace("~0", "~")
@@ -44,7 +45,7 @@ def find(document: object, reference: str) -> tuple[str, Any]:
     return f"#{fragment}", target
 
 
-def _anchor(document: object, name: str) -> tuple[str, Any]:
+def _anchored(document: object, name: str) -> tuple[str, Any]:
     waiting = [("#", document)]
     while waiting:
         pointer, value = waiting.pop()
@@ -58,12 +59,14 @@ def _anchor(document: object, name: str) -> tuple[str, Any]:
 
 
 def endless(definitions: dict[str, Any]) -> str | None:
-    """A definition that no finite value meets, or that is defined by itself alone; None if there is none.
+    """Return a definition that no finite value meets, or that is defined by itself alone; None if there is none.
 
     They come from schema.py: every `$ref` in them names one of them.
     """
-    if (circle := _circle(definitions)) is not None:
-        return circle
+    try:
+        TopologicalSorter({name: set(_applied(schema)) for name, schema in definitions.items()}).prepare()
+    except CycleError as error:
+        return str(error.args[1][0])
     without_end = set(definitions)
     left = 0
     while left != len(without_end):
@@ -74,41 +77,22 @@ def endless(definitions: dict[str, Any]) -> str | None:
     return min(without_end, default=None)
 
 
-def _circle(definitions: Mapping[str, Any]) -> str | None:
-    """A definition that a value meets if it meets the definition: a way back to it that does not go into the value."""
-    done: set[str] = set()
-    for start in definitions:
-        way: dict[str, Iterator[str]] = {start: _here(definitions[start])} if start not in done else {}
-        while way:
-            name = next(reversed(way))
-            following = next(way[name], None)
-            if following is None:
-                done.add(name)
-                del way[name]
-            elif following in way:
-                return following
-            elif following not in done:
-                way[following] = _here(definitions[following])
-    return None
-
-
-def _here(schema: Any) -> Iterator[str]:  # noqa: ANN401 - a schema is JSON
-    """The definitions that apply to the same value."""
+def _applied(schema: Any) -> Iterator[str]:  # noqa: ANN401 - a schema is JSON
+    """Yield the definitions that apply to the same value."""
     if isinstance(schema, dict):
         if "$ref" in schema:
             yield schema["$ref"].removeprefix(DEFINITIONS)
         for word in ("allOf", "anyOf", "oneOf"):
             for part in schema.get(word, ()):
-                yield from _here(part)
+                yield from _applied(part)
 
 
 def _can_end(schema: Any, without_end: set[str]) -> bool:  # noqa: ANN401 - a schema is JSON
     """Return whether some finite value may meet a schema if none meets the definitions `without_end`."""
     if not isinstance(schema, dict):
         return schema is not False
-    if "$ref" in schema and schema["$ref"].removeprefix(DEFINITIONS) in without_end:
-        return False
-    if not all(_can_end(part, without_end) for part in schema.get("allOf", ())):
+    endless_target = schema.get("$ref", "").removeprefix(DEFINITIONS) in without_end
+    if endless_target or not all(_can_end(part, without_end) for part in schema.get("allOf", ())):
         return False
     for word in ("anyOf", "oneOf"):
         if word in schema and not any(_can_end(part, without_end) for part in schema[word]):
@@ -117,9 +101,11 @@ def _can_end(schema: Any, without_end: set[str]) -> bool:  # noqa: ANN401 - a sc
     kinds = {kinds} if isinstance(kinds, str) else set(kinds)
     if not kinds or kinds - {"object", "array"} or "enum" in schema or "const" in schema:
         return True
-    return ("object" in kinds and _object_can_end(schema, without_end)) or (
-        "array" in kinds and _array_can_end(schema, without_end)
-    )
+    if "object" in kinds and _object_can_end(schema, without_end):
+        return True
+    least, first = schema.get("minItems", 0), schema.get("prefixItems", [])
+    wanted = [*first[:least], *([schema.get("items", True)] if least > len(first) else [])]
+    return "array" in kinds and all(_can_end(part, without_end) for part in wanted)
 
 
 def _object_can_end(schema: Mapping[str, Any], without_end: set[str]) -> bool:
@@ -133,12 +119,6 @@ def _object_can_end(schema: Mapping[str, Any], without_end: set[str]) -> bool:
         _can_end(named[name], without_end) if name in named else any(_can_end(part, without_end) for part in others)
         for name in required
     )
-
-
-def _array_can_end(schema: Mapping[str, Any], without_end: set[str]) -> bool:
-    least, first = schema.get("minItems", 0), schema.get("prefixItems", [])
-    wanted = [*first[:least], *([schema.get("items", True)] if least > len(first) else [])]
-    return all(_can_end(part, without_end) for part in wanted)
 
 
 MOST_COMPARED = 100  # schemas of one `oneOf`; all pairs are looked at
@@ -163,43 +143,35 @@ def _apart(first: Json, second: Json, follow: Follow, depth: int) -> bool:
     kinds, other_kinds = _kinds(first), _kinds(second)
     if kinds and other_kinds and not kinds & other_kinds:
         return True
-    return kinds == other_kinds == {"object"} and _members_apart(first, second, follow, depth)
-
-
-def _members_apart(first: dict[str, Json], second: dict[str, Json], follow: Follow, depth: int) -> bool:
-    """Return whether both require a property whose values exclude each other."""
-    names = [name for name in _required(first) if name in _required(second)]
-    properties, others = first.get("properties"), second.get("properties")
-    if not isinstance(properties, dict) or not isinstance(others, dict):
+    if not kinds == other_kinds == {"object"}:
         return False
-    return any(
-        name in properties and name in others and _apart(properties[name], others[name], follow, depth + 1)
-        for name in names
-    )
+    required, other_required = _required(first), _required(second)  # the values of one property exclude each other
+    names = [name for name in required if name in other_required]
+    return any(_apart(required[name], other_required[name], follow, depth + 1) for name in names)
 
 
-def _required(schema: dict[str, Json]) -> list[Json]:
-    required = schema.get("required")
-    return required if isinstance(required, list) else []
+def _required(schema: dict[str, Json]) -> dict[str, Json]:
+    """Return the schemas of the properties that it requires."""
+    properties, required = schema.get("properties"), schema.get("required")
+    if not isinstance(properties, dict) or not isinstance(required, list):
+        return {}
+    return {name: part for name, part in properties.items() if name in required}
 
 
 def _kinds(schema: dict[str, Json]) -> set[str]:
-    """The types that it says its values have, integers among numbers; empty if it says none."""
+    """Return the types that it says its values have, integers among numbers; empty if it says none."""
     kinds = schema.get("type", [])
-    kinds_found = {kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if isinstance(kind, str)}
-    if schema.get("nullable") is True:
-        kinds_found.add("null")
-    return {"number" if kind == "integer" else kind for kind in kinds_found}
+    kinds = [*(kinds if isinstance(kinds, list) else [kinds]), *(["null"] if schema.get("nullable") is True else [])]
+    return {"number" if kind == "integer" else kind for kind in kinds if isinstance(kind, str)}
 
 
 def _values(schema: dict[str, Json]) -> set[str]:
-    """The values that it lists, in one spelling; empty if it lists none."""
+    """Return the values that it lists, in one spelling; empty if it lists none."""
     listed = [schema["const"]] if "const" in schema else schema.get("enum")
     return {json.dumps(_one_spelling(value), sort_keys=True) for value in listed} if isinstance(listed, list) else set()
 
 
 def _one_spelling(value: Json) -> Json:
-    """The same for equal values: 1 is 1.0."""
     if isinstance(value, dict):
         return {key: _one_spelling(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,8 @@
 """Structured output: JSON schemas, regular expressions, choices, grammars and tools become grammar rules.
 
 `turn_grammar` puts these parts together. JSON comes as the models were trained to write it: `{"a": 1, "b": [2, 3]}`.
-Everything is compiled once here, without a vocabulary, so that what cannot be enforced is refused before a model works.
+Everything is compiled once here, without a vocabulary, so that what cannot be enforced is refused before a model works:
+all of these functions raise UsageError, whose message names what is wrong, and where.
 """
 
 from __future__ import annotations
@@ -28,30 +29,23 @@ _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": Fal
 
 
 def json_schema(schema: object, *, strict: bool = False, notes: list[str] | None = None) -> AnswerGrammar:
-    """JSON that conforms to a schema.
+    """Return the grammar of JSON that conforms to a schema.
 
     Args:
         schema: as from `json.loads`.
         strict: as OpenAI means it: objects have no properties but those that are named.
         notes: see schema.py's `Checker`.
-
-    Raises:
-        UsageError: it is no schema, or cannot be enforced; the message names the word and where it stands.
     """
     return AnswerGrammar(f"answer: %json {enforceable(schema, 'the JSON schema', closed=strict, notes=notes)}")
 
 
 def json_object() -> AnswerGrammar:
-    """Any JSON object."""
+    """Return the grammar of any JSON object."""
     return AnswerGrammar(f"answer: %json {with_options({'type': 'object'})}")
 
 
 def regex(pattern: str) -> AnswerGrammar:
-    """Text that a regular expression (in JavaScript's syntax) matches from its first letter to its last.
-
-    Raises:
-        UsageError: it is none, or has a part that cannot be enforced.
-    """
+    """Return the grammar of text that a regular expression (in JavaScript's syntax) matches from end to end."""
     try:
         rust = to_rust(pattern)
     except PatternError as error:
@@ -60,11 +54,7 @@ def regex(pattern: str) -> AnswerGrammar:
 
 
 def choice(options: Sequence[str]) -> AnswerGrammar:
-    """One of several texts.
-
-    Raises:
-        UsageError: there are none, too many, or one that is no text.
-    """
+    """Return the grammar of one of several texts."""
     if not options or not all(isinstance(option, str) for option in options):
         raise UsageError("the choice needs texts to choose from.", hint='write it like this: ["yes", "no"].')
     if len(options) > MOST_CHOICES:
@@ -74,20 +64,12 @@ def choice(options: Sequence[str]) -> AnswerGrammar:
 
 
 def lark(grammar: str) -> AnswerGrammar:
-    """Text of a grammar in Lark's syntax, as llguidance reads it; its rule `start` is where it begins.
-
-    Raises:
-        UsageError: it is no such grammar; the message says where.
-    """
+    """Return a grammar in Lark's syntax, as llguidance reads it; its rule `start` is where it begins."""
     return _usable(AnswerGrammar("answer: @given", (("given", grammar),)), "the Lark grammar")
 
 
 def gbnf(grammar: str) -> AnswerGrammar:
-    """Text of a grammar in llama.cpp's syntax; its rule `root` is where it begins.
-
-    Raises:
-        UsageError: it is no such grammar; the message says where.
-    """
+    """Return a grammar in llama.cpp's syntax; its rule `root` is where it begins."""
     try:
         rules = to_lark(grammar)
     except ValueError as error:
@@ -102,7 +84,7 @@ def tool_calls(
     parallel: bool = True,
     notes: list[str] | None = None,
 ) -> ToolGrammar | None:
-    """The calls that are possible, each with arguments that conform to its tool's parameters.
+    """Return the grammar of the calls that are possible, each with arguments that conform to its tool's parameters.
 
     Args:
         tools: in OpenAI's shape; `parameters` may be missing.
@@ -112,9 +94,6 @@ def tool_calls(
             that say `strict`, such words are refused.
 
     Returns: None where there are no tools and none are asked for.
-
-    Raises:
-        UsageError: a tool is not usable or not there; the message names it.
     """
     if len(tools) > MOST_TOOLS:
         raise UsageError(f"{len(tools):,} tools are too many; at most {MOST_TOOLS:,} are taken.", hint="offer fewer.")
@@ -124,15 +103,14 @@ def tool_calls(
         if name in offered:
             raise UsageError(f"there are two tools named {name}.", hint="give each tool a name of its own.")
         offered[name] = arguments
-    if isinstance(tool_choice, str) and tool_choice in {"auto", "none", "required"}:
-        if tool_choice == "required" and not offered:
-            raise UsageError(
-                "is `required`, and there are no tools.", field="tool_choice", hint="offer tools, or say `auto`."
-            )
-        required = tool_choice == "required"
-    else:
+    required = tool_choice not in ("auto", "none")
+    if tool_choice == "required" and not offered:
+        raise UsageError(
+            "is `required`, and there are no tools.", field="tool_choice", hint="offer tools, or say `auto`."
+        )
+    if required and tool_choice != "required":
         name = _named(tool_choice, offered)
-        offered, required = {name: offered[name]}, True
+        offered = {name: offered[name]}
     if not offered:
         return None
     size = sum(map(len, offered.values()))
@@ -144,7 +122,7 @@ def tool_calls(
 
 
 def _tool(tool: Any, notes: list[str] | None) -> tuple[str, str]:  # noqa: ANN401 - JSON
-    """Name, and the schema of its arguments as Lark takes it."""
+    """Return the name of a tool, and the schema of its arguments as Lark takes it."""
     function = tool.get("function") if isinstance(tool, dict) else None
     function = function if isinstance(function, dict) else {}
     name = function.get("name")
@@ -160,7 +138,7 @@ def _tool(tool: Any, notes: list[str] | None) -> tuple[str, str]:  # noqa: ANN40
 
 
 def _of_object(parameters: object, about: str) -> dict[str, Any]:
-    """The schema of a tool's arguments: an object, empty where no parameters are described."""
+    """Return the schema of a tool's arguments: an object, empty where no parameters are described."""
     if parameters is None:
         return _NO_ARGUMENTS
     if not isinstance(parameters, dict):
@@ -174,7 +152,7 @@ def _of_object(parameters: object, about: str) -> dict[str, Any]:
 
 
 def _named(tool_choice: object, offered: Mapping[str, str]) -> str:
-    """The tool that a choice names."""
+    """Return the tool that a choice names."""
     function = tool_choice.get("function", tool_choice) if isinstance(tool_choice, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
@@ -194,9 +172,8 @@ def _named(tool_choice: object, offered: Mapping[str, str]) -> str:
 
 def _call_rules(tools: Mapping[str, str]) -> str:
     r"""Return rules for the text between the tags: `\n{"name": "f", "arguments": {…}}\n`."""
-    rules = [
-        f"call_body: {quoted(_CALL_BEGIN)} ({' | '.join(f'tool{at}' for at in range(len(tools)))}) {quoted(_CALL_END)}"
-    ]
+    names = " | ".join(f"tool{at}" for at in range(len(tools)))
+    rules = [f"call_body: {quoted(_CALL_BEGIN)} ({names}) {quoted(_CALL_END)}"]
     for at, (name, arguments) in enumerate(tools.items()):
         begin = json.dumps(name, ensure_ascii=False)[1:] + ', "arguments": '
         rules += [f"tool{at}: {quoted(begin)} arguments{at}", f"arguments{at}: %json {arguments}"]
@@ -204,11 +181,7 @@ def _call_rules(tools: Mapping[str, str]) -> str:
 
 
 def _usable(answer: AnswerGrammar, about: str) -> AnswerGrammar:
-    """The same, compiled.
-
-    Raises:
-        UsageError: the grammar engine refuses it.
-    """
+    """Return the same grammar, if the grammar engine takes it."""
     size = len(answer.rules) + sum(len(text) for _, text in answer.named)
     if size > MOST_CHARACTERS:
         raise _unusable(about, f"it has {size:,} characters; at most {MOST_CHARACTERS:,} are taken")

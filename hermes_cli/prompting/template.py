@@ -135,7 +135,9 @@ def _compiled(source: str) -> jinja2.Template:
 @cache
 def _environment() -> jinja2.Environment:
     """Return Jinja as transformers sets it up (utils/chat_template_utils.py), without what no chat template needs."""
-    from jinja2.ext import Extension, loopcontrols  # noqa: PLC0415 - as above
+    from datetime import datetime  # noqa: PLC0415 - as above
+
+    from jinja2.ext import Extension, loopcontrols  # noqa: PLC0415
     from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
 
     class Generation(Extension):
@@ -153,7 +155,10 @@ def _environment() -> jinja2.Environment:
     )
     for name in ("lipsum", "cycler", "joiner"):
         del environment.globals[name]
-    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+    environment.globals |= {
+        "raise_exception": _raise_exception,
+        "strftime_now": lambda layout: datetime.now().astimezone().strftime(layout),
+    }
     environment.filters |= {"tojson": _to_json, "from_json": json.loads}
     return environment
 
@@ -184,12 +189,6 @@ def _raise_exception(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
 
-def _strftime_now(layout: str) -> str:
-    from datetime import datetime  # noqa: PLC0415 - few templates ask
-
-    return datetime.now().astimezone().strftime(layout)
-
-
 def _characters(value: object) -> int:
     """Return the number of characters in all texts of a JSON value, with one more for each value."""
     characters, waiting = 0, [value]
@@ -212,14 +211,12 @@ _INSTRUCTED = {"role": "system", "content": _SYSTEM}
 _PARAMETERS = {"type": "object", "properties": {_KEY: {"type": "string", "description": "zq"}}}
 _BARE_TOOL = {"type": "function", "function": {"name": _NAME}}
 _TOOL = {"type": "function", "function": {"name": _NAME, "description": "zq", "parameters": _PARAMETERS}}
-
-
 Form = Literal["objects", "text"]
 
 
 @dataclass(frozen=True)
 class Abilities:
-    """Abilities of a template.
+    """Abilities of a chat template.
 
     Attributes:
         system: it writes system messages.
@@ -241,83 +238,54 @@ class Abilities:
 
 
 def examine(template: ChatTemplate, *, for_tools: bool = False) -> Abilities:
-    """Try a template; one that is only `for_tools` is never tried without any."""
-    tried = _Tried(template, (_TOOL,) if for_tools else ())
+    """Find out a template's abilities by rendering small conversations: its source says little for certain.
+
+    One that is only `for_tools` is never tried without any.
+    """
+
+    def write(
+        *messages: dict[str, Any],
+        tools: Sequence[dict[str, Any]] = (_TOOL,) if for_tools else (),
+        think: bool | None = None,
+    ) -> str:
+        try:
+            return template.write(messages, tools, **switches(think))
+        except HermesError:
+            return ""
+
+    def write_call(form: Form) -> str:
+        function = {"name": _CALLED, "arguments": arguments_as(form, {_KEY: "zq"})}
+        call = {"id": "zq0000000", "type": "function", "function": function}
+        answer = {"role": "assistant", "content": _SAID, "reasoning_content": _THOUGHT, "tool_calls": [call]}
+        result = {"role": "tool", "content": _RESULT, "tool_call_id": call["id"], "name": _CALLED}
+        return write(_USER, answer, result)
+
+    def writes_earlier(answer: str) -> bool:
+        return _SAID in write(_USER, {"role": "assistant", "content": answer}, _USER, think=True)
+
+    def switched(*messages: dict[str, Any]) -> bool:
+        return write(*messages, think=True) != write(*messages, think=False)
+
     forms: tuple[Form, ...] = ("objects", "text")
-    calls = next((form for form in forms if _CALLED in tried.with_call(form)), None)
-    last = tried.with_call(calls or "objects")
+    calls = next((form for form in forms if _CALLED in write_call(form)), None)
+    with_call = write_call(calls or "objects")
+    takes_any = _NAME in write(_USER, tools=[_TOOL])
     return Abilities(
-        system=_SYSTEM in tried.write([_INSTRUCTED, _USER]),
-        tools=tried.tools(),
+        system=_SYSTEM in write(_INSTRUCTED, _USER),
+        tools="bare" if _NAME in write(_USER, tools=[_BARE_TOOL]) else "any" if takes_any else None,
         calls=calls,
-        text_beside_calls=_SAID in last,
-        thinking=tried.thinking(),
-        needs_thought=tried.needs_thought(),
-        reads_reasoning=_THOUGHT in last,
+        text_beside_calls=_SAID in with_call,
+        thinking="always" if switched(_INSTRUCTED, _USER) else "alone" if switched(_USER) else None,
+        needs_thought=not writes_earlier(_SAID) and writes_earlier(f"<think>\n{_THOUGHT}\n</think>\n{_SAID}"),
+        reads_reasoning=_THOUGHT in with_call,
     )
 
 
 def switches(thinking: bool | None) -> dict[str, bool]:  # noqa: FBT001 - on, off or left alone
-    """The variables that templates call their switch by: Hermes 4 and others."""
+    """Return the variables that templates call their switch for thinking by: Hermes 4 and others."""
     return {} if thinking is None else {"thinking": thinking, "enable_thinking": thinking}
 
 
 def arguments_as(form: str | None, arguments: Mapping[str, Any]) -> object:
     """Return arguments in the form that a template takes."""
     return json.dumps(arguments, ensure_ascii=False) if form == "text" else dict(arguments)
-
-
-@dataclass(frozen=True)
-class _Tried:
-    """A template, and the tools that it is always given."""
-
-    template: ChatTemplate
-    offered: Sequence[dict[str, Any]]
-
-    def write(
-        self,
-        messages: Sequence[dict[str, Any]],
-        *,
-        tools: Sequence[dict[str, Any]] = (),
-        thinking: bool | None = None,
-    ) -> str:
-        """The prompt, or nothing if the template fails."""
-        try:
-            return self.template.write(messages, tools or self.offered, **switches(thinking))
-        except HermesError:
-            return ""
-
-    def with_call(self, form: str) -> str:
-        """Render a conversation that ends with the result of a call."""
-        function = {"name": _CALLED, "arguments": arguments_as(form, {_KEY: "zq"})}
-        answer = {
-            "role": "assistant",
-            "content": _SAID,
-            "reasoning_content": _THOUGHT,
-            "tool_calls": [{"id": "zq0000000", "type": "function", "function": function}],
-        }
-        result = {"role": "tool", "content": _RESULT, "tool_call_id": "zq0000000", "name": _CALLED}
-        return self.write([_USER, answer, result])
-
-    def tools(self) -> Literal["any", "bare"] | None:
-        """Return which tools the template writes."""
-        if _NAME in self.write([_USER], tools=[_BARE_TOOL]):
-            return "bare"
-        return "any" if _NAME in self.write([_USER], tools=[_TOOL]) else None
-
-    def thinking(self) -> Literal["always", "alone"] | None:
-        """Return the prompts that the switch for thinking changes."""
-        if self._switches([_INSTRUCTED, _USER]):
-            return "always"
-        return "alone" if self._switches([_USER]) else None
-
-    def needs_thought(self) -> bool:
-        """Return whether the template fails on an earlier turn without a thought."""
-        return not self._writes(_SAID) and self._writes(f"<think>\n{_THOUGHT}\n</think>\n{_SAID}")
-
-    def _switches(self, messages: Sequence[dict[str, Any]]) -> bool:
-        return self.write(messages, thinking=True) != self.write(messages, thinking=False)
-
-    def _writes(self, answer: str) -> bool:
-        messages = [_USER, {"role": "assistant", "content": answer}, _USER]
-        return _SAID in self.write(messages, thinking=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+ServerKind = Literal["hermes", "llama.cpp", "vllm", "ollama", "openrouter", "openai", "other"]
 
 OWN_KEY = "HERMES_LLM_ENDPOINT_KEY"
 
@@ -23,17 +25,24 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class _Service(NamedTuple):
-    """A public service: the environment variable that its documentation names for the key, and the path of its API."""
+    """A public service.
+
+    Attributes:
+        variable: environment variable that its documentation names for the key.
+        path: that of its API.
+        kind: decides the names of fields in requests.
+    """
 
     variable: str
     path: str
+    kind: ServerKind
 
 
 # openrouter.ai/docs/api/reference/authentication, portal.nousresearch.com/help, platform.openai.com/docs/api-reference.
 SERVICES = {
-    "openrouter.ai": _Service("OPENROUTER_API_KEY", "/api/v1"),
-    "inference-api.nousresearch.com": _Service("NOUS_API_KEY", "/v1"),
-    "api.openai.com": _Service(_OPENAI_KEY, "/v1"),
+    "openrouter.ai": _Service("OPENROUTER_API_KEY", "/api/v1", "openrouter"),
+    "inference-api.nousresearch.com": _Service("NOUS_API_KEY", "/v1", "openrouter"),
+    "api.openai.com": _Service(_OPENAI_KEY, "/v1", "openai"),
 }
 
 
