@@ -89,9 +89,7 @@ def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: C
         chat = _open_chat(arguments, settings, console, prewarm, stack, interactive=True)
         if chat.terminal is None or chat.toolbox is None or chat.session is None:
             raise TypeError("a conversation on a terminal has its view, tools and a session")
-        from hermes_cli.chat.repl import run_repl, status_line
-        from hermes_cli.chat.repl_context import ReplContext
-        from hermes_cli.chat.slash.registry import COMMANDS, completions
+        from hermes_cli.chat.repl import ReplContext, run_repl, status_line
         from hermes_cli.chat.terminal.keyboard import Keyboard
 
         source = chat.source
@@ -105,8 +103,7 @@ def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: C
             open_backend=source.open,
             model_names=source.names,
         )
-        summaries = {command.name: command.summary for command in COMMANDS.values()}
-        keyboard = Keyboard(paths.data_dir() / HISTORY, lambda: status_line(context), completions(context), summaries)
+        keyboard = Keyboard(paths.data_dir() / HISTORY, lambda: status_line(context), context)
         chat.asker.ask = keyboard.ask
         length = context.backend.context_length
         size = f", {length:,} tokens of context" if length else ""
@@ -232,9 +229,7 @@ def _toolbox(arguments: ChatArguments, asker: Asker, console: Console, stack: Ex
 def _terminal_view(arguments: ChatArguments, console: Console) -> TerminalView:
     """Make the view, and import the other modules of a conversation: 0.2 s."""
     import hermes_cli.chat.repl
-    import hermes_cli.chat.repl_context
-    import hermes_cli.chat.slash.registry
-    import hermes_cli.chat.terminal.line_editor  # noqa: F401
+    import hermes_cli.chat.terminal.keyboard  # noqa: F401
     from hermes_cli.chat.terminal.terminal_view import TerminalView
 
     return TerminalView(console, hide_thinking=arguments.hide_thinking)
