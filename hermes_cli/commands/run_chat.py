@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue
     from hermes_cli.chat.agent_loop import AgentLoop
     from hermes_cli.chat.backend import ChatBackend, LocalBackend
-    from hermes_cli.chat.repl_context import ReplContext
+    from hermes_cli.chat.repl import ReplContext
     from hermes_cli.chat.sessions.store import CurrentSession
     from hermes_cli.chat.terminal.terminal_view import TerminalView
     from hermes_cli.chat.tools.toolbox import Toolbox
@@ -76,9 +76,7 @@ def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: C
         chat = open_chat(arguments, settings, console, prewarm, stack, view, interactive=True, meanwhile=_import)
         if chat.toolbox is None or chat.session is None:
             raise TypeError("a conversation has tools and a session")
-        from hermes_cli.chat.repl import run_repl, status_line
-        from hermes_cli.chat.repl_context import ReplContext
-        from hermes_cli.chat.slash.registry import COMMANDS, completions
+        from hermes_cli.chat.repl import ReplContext, run_repl, status_line
         from hermes_cli.chat.terminal.keyboard import Keyboard
 
         context = ReplContext(
@@ -91,8 +89,7 @@ def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: C
             chat.source.open,
             chat.source.names,
         )
-        summaries = {command.name: command.summary for command in COMMANDS.values()}
-        keyboard = Keyboard(paths.data_dir() / HISTORY, lambda: status_line(context), completions(context), summaries)
+        keyboard = Keyboard(paths.data_dir() / HISTORY, lambda: status_line(context), context)
         chat.asker.ask = keyboard.ask
         _greet(context)
         run_repl(context, keyboard)
@@ -103,9 +100,7 @@ def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: C
 def _import() -> None:
     """Import the modules of a conversation while other processes get ready: 0.2 s."""
     import hermes_cli.chat.repl
-    import hermes_cli.chat.repl_context
-    import hermes_cli.chat.slash.registry
-    import hermes_cli.chat.terminal.line_editor
+    import hermes_cli.chat.terminal.keyboard
     import hermes_cli.chat.terminal.terminal_view  # noqa: F401
 
 
