@@ -1,7 +1,8 @@
 """Child processes that run a function of hermes: how they start, what passes through their pipes, how they ended.
 
 Parent and child send each other frames: the length (4 bytes, little-endian) and a msgpack array of kind, number and
-payload. The number says which request a frame belongs to; 0 is none.
+payload. The number says which request a frame belongs to; 0 is none. Bytes that are no frame, and payloads of another
+type than is asked for, are an EngineError in whichever process reads them.
 """
 
 from __future__ import annotations
@@ -57,20 +58,11 @@ class Frame(NamedTuple):
     payload: msgspec.Raw
 
     def read(self, kind: type[T]) -> T:
-        """Return the payload as a dataclass or a builtin type.
-
-        Raises:
-            EngineError: it is of another type.
-            HermesError: as `__post_init__` of the dataclass raises.
-        """
+        """Return the payload as a dataclass or a builtin type."""
         return decode(self.payload, kind)
 
     def error(self) -> HermesError:
-        """Return the error in the payload of a frame of kind "failed".
-
-        Raises:
-            EngineError: the payload is no error.
-        """
+        """Return the error in the payload of a frame of kind "failed"."""
         return read_error(self.payload)
 
 
@@ -81,11 +73,7 @@ class FrameSplitter:
         self._pending = bytearray()
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Return the frames that are complete now.
-
-        Raises:
-            EngineError: the bytes are no frame, or one is too long.
-        """
+        """Return the frames that are complete now."""
         pending = self._pending
         pending += data
         frames: list[Frame] = []
@@ -104,11 +92,7 @@ class FrameSplitter:
 
 
 def pack(kind: str, number: int = 0, payload: object = None) -> bytes:
-    """Return a frame.
-
-    Raises:
-        UsageError: it would be too long, or holds a number of more than 64 bits.
-    """
+    """Return a frame; UsageError if it would be too long, or has a number of more than 64 bits."""
     body = _encode((kind, number, payload))
     if len(body) > MAX_FRAME_BYTES:
         raise UsageError(
@@ -118,11 +102,7 @@ def pack(kind: str, number: int = 0, payload: object = None) -> bytes:
 
 
 def read_frames(pipe: int) -> Iterator[Frame]:
-    """Yield the frames that come out of a file descriptor until its other end is closed.
-
-    Raises:
-        EngineError: something else comes.
-    """
+    """Yield the frames that come out of a file descriptor until its other end is closed."""
     splitter = FrameSplitter()
     while data := os.read(pipe, READ_BYTES):
         yield from splitter.feed(data)
@@ -141,11 +121,7 @@ def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:  # noqa: ANN401 - of an
 
 
 def decode(raw: bytes | bytearray | msgspec.Raw, kind: type[T]) -> T:
-    """Return msgpack data as a value of a type.
-
-    Raises:
-        EngineError: it is of another type.
-    """
+    """Return msgpack data as a value of a type."""
     try:
         return cast("T", _decoder(kind).decode(raw))  # type: ignore[arg-type] # types are hashable
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -153,11 +129,7 @@ def decode(raw: bytes | bytearray | msgspec.Raw, kind: type[T]) -> T:
 
 
 def read_error(raw: msgspec.Raw) -> HermesError:
-    """Return an error that was packed in the other process.
-
-    Raises:
-        EngineError: it is none.
-    """
+    """Return an error that was packed in the other process."""
     name, attributes = decode(raw, tuple[str, dict[str, Any]])
     if name not in _ERRORS or not {"message", "hint"} <= attributes.keys():
         raise protocol_error(f"an error called {name!r}: {attributes}")

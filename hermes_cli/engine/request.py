@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     Tokenize = Callable[[str], Sequence[int]]
 
@@ -45,8 +45,8 @@ class Parameter:
 
 def _number(default: float | None, least: float, most: float, *, gguf: str = "", api: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 - takes the type of the field, as dataclasses.field does
     """Return a field for a number; an integer default, or None, makes it a whole number."""
-    whole = not isinstance(default, float)
-    return field(default=default, metadata={"parameter": (least, most, whole, gguf, api)})
+    parameter = Parameter(least, most, not isinstance(default, float), gguf, api)
+    return field(default=default, metadata={"parameter": parameter})
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,14 @@ class SamplingOptions:
             UsageError: one is no number or not in its range; the message names it.
         """
         for name, parameter in PARAMETERS.items():
-            _check_number(name, getattr(self, name), parameter)
+            value = getattr(self, name)
+            if not parameter.accepts(value) and not (name == "seed" and value is None):
+                kind = "a whole number" if parameter.whole else "a number"
+                raise UsageError(
+                    f"is {value!r}, and must be {kind} from {parameter.least:,} to {parameter.most:,}.",
+                    field=name,
+                    hint="leave it out for what the model recommends.",
+                )
         if len(self.logit_bias) > MAX_BIASES:
             raise UsageError(
                 f"has {len(self.logit_bias):,} entries, more than {MAX_BIASES:,}.",
@@ -124,40 +131,16 @@ class SamplingOptions:
                 f"is not up to {MAX_BREAKERS} texts.", field="dry_breakers", hint="give fewer, or leave it out."
             )
 
-    @property
-    def greedy(self) -> bool:
-        """True if the most likely token is taken."""
-        return self.temperature <= 0
-
-    @property
-    def penalizes(self) -> bool:
-        """True if earlier tokens change the logits."""
-        repeats = self.repeat_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
-        return (repeats and self.penalty_last_n != 0) or self.dry_multiplier > 0
-
-
-def _check_number(name: str, value: object, parameter: Parameter) -> None:
-    if not parameter.accepts(value) and not (name == "seed" and value is None):
-        kind = "a whole number" if parameter.whole else "a number"
-        raise UsageError(
-            f"is {value!r}, and must be {kind} from {parameter.least:,} to {parameter.most:,}.",
-            field=name,
-            hint="leave it out for what the model recommends.",
-        )
-
 
 def _is_number(value: object, kinds: type | tuple[type, ...]) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
-def _parameters() -> Iterator[tuple[str, Parameter]]:
-    for option in fields(SamplingOptions):
-        if "parameter" in option.metadata:
-            least, most, whole, gguf, api = option.metadata["parameter"]
-            yield option.name, Parameter(least, most, whole, gguf, api or (option.name,))
-
-
-PARAMETERS = dict(_parameters())
+PARAMETERS: dict[str, Parameter] = {
+    option.name: replace(parameter, api=parameter.api or (option.name,))
+    for option in fields(SamplingOptions)
+    if (parameter := option.metadata.get("parameter"))
+}
 """The numbers among the sampling options, by name.
 
 A new one is a field above and a sampler in embedded/sampler.py; HTTP requests have it with a field in

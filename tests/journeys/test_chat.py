@@ -18,7 +18,7 @@ from msgspec import structs
 from skeleton import write_skeleton
 
 from hermes_cli.catalog.load import shipped_catalogue
-from hermes_cli.engine.embedded.llama import supports_gpu
+from hermes_cli.engine.embedded.bindings import llama_cpp
 from hermes_cli.errors import ExitCode
 from hermes_cli.planning.memory import KV_TYPES
 
@@ -188,7 +188,7 @@ def test_every_kv_type_answers(hermes: RunHermes, kv_type: str) -> None:
     )
 
 
-@pytest.mark.skipif(supports_gpu(), reason="there may be a GPU")
+@pytest.mark.skipif(llama_cpp.llama_supports_gpu_offload(), reason="there may be a GPU")
 @pytest.mark.parametrize(("layers", "note"), [("-1", NO_GPU), ("3", NO_GPU), ("0", "")])
 def test_layers_for_a_gpu_that_is_not_there_do_no_harm(hermes: RunHermes, layers: str, note: str) -> None:
     done = hermes("chat", "demo", "Who are you?", "--gpu-layers", layers)

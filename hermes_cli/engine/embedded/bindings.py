@@ -65,7 +65,8 @@ class Log:
         self.install()
 
     def install(self) -> None:
-        """Set this log again after another module, as the package llama_cpp does once it is imported."""
+        """Forget earlier errors; set this log again after another module, as llama_cpp does once it is imported."""
+        self._errors.clear()
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
 
     def _receive(self, level: int, text: bytes, _: object) -> None:
@@ -89,10 +90,10 @@ class Log:
             self._captured = None
 
     def take_errors(self) -> str:
-        """Return the error lines since the last call, in order, without the names of C functions."""
+        """Return the error lines since the last call, in order, without the names of C functions, as one text."""
         lines = [line.split(": ", 1)[-1] if line.split(": ", 1)[0].isidentifier() else line for line in self._errors]
         self._errors.clear()
-        return "; ".join(dict.fromkeys(lines))
+        return "; ".join(dict.fromkeys(lines)) or "it gave no reason"
 
 
 LOG = Log()

@@ -92,11 +92,7 @@ class Child(asyncio.SubprocessProtocol):
 
     @classmethod
     async def start(cls, *, verbose: bool = False) -> Child:
-        """Start a process; `verbose` copies its standard error to this process's.
-
-        Raises:
-            EngineError: no process can be started.
-        """
+        """Start a process; `verbose` copies its standard error to this process's."""
         loop = asyncio.get_running_loop()
         program = (*COMMAND, json.dumps(sys.path), str(os.getpid()))
         try:

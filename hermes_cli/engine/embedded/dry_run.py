@@ -44,16 +44,19 @@ class DryRunner:
         self._log = ""
 
     def run(self, request: DryRunRequest) -> DryRunResult:
-        """Return the bytes that a plan needs, or the reason why llama.cpp refuses it.
-
-        Raises:
-            IntegrityError: llama.cpp refused the file.
-        """
+        """Return the bytes that a plan needs, or the reason why llama.cpp refuses it."""
         plan, LOG.verbose = request.plan, request.verbose
-        model = self._load(request)
+        placement = (request.path, plan.gpu_layers, plan.tensor_split)
+        if self._model is None or self._placement != placement:
+            self.close()
+            with LOG.capture() as lines:
+                self._model = LlamaModel(
+                    request.path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split, no_alloc=True
+                )
+            self._placement, self._log = placement, "".join(lines)
         try:
             with LOG.capture() as lines:
-                LlamaContext(model, plan.settings, threads=plan.threads).close()
+                LlamaContext(self._model, plan.settings, threads=plan.threads).close()
             return DryRunResult(allocation(self._log, "".join(lines), request.weights), devices(self._log))
         except EngineError as error:
             return DryRunResult(refusal=error.message)
@@ -63,18 +66,6 @@ class DryRunner:
         if self._model:
             self._model.close()
         self._model = self._placement = None
-
-    def _load(self, request: DryRunRequest) -> LlamaModel:
-        plan = request.plan
-        placement = (request.path, plan.gpu_layers, plan.tensor_split)
-        if self._model is None or self._placement != placement:
-            self.close()
-            with LOG.capture() as lines:
-                self._model = LlamaModel(
-                    request.path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split, no_alloc=True
-                )
-            self._placement, self._log = placement, "".join(lines)
-        return self._model
 
 
 def devices(log: str) -> tuple[LoggedDevice, ...]:
@@ -89,41 +80,42 @@ def allocation(model_log: str, context_log: str, weights: Weights) -> tuple[Memo
         model_log: llama.cpp's log while the model was loaded.
         context_log: its log while the context was made.
         weights: bytes of the file's tensors.
-
-    Raises:
-        EngineError: the log lacks sizes, since this is another llama.cpp.
     """
     names = [device.name for device in devices(model_log)]
-    loaded = _weights(model_log, names, weights)
-    cached = _caches(context_log, names)
+
+    def place(name: str) -> int:
+        """Return where a buffer or layer is: CUDA1 and CUDA1_Split are CUDA1's, CUDA_Host is in RAM."""
+        owners = (index for index, device in enumerate(names) if re.match(rf"{re.escape(device)}(?!\d)", name))
+        return next(owners, HOST)
+
+    loaded = _weights([(int(layer), place(name)) for layer, name in _LAYER.findall(model_log)], weights)
+    cached: Counter[int] = Counter()
+    sharing: list[int] = []  # the places of layers that share the next cache equally; its size is logged after them
+    for line in context_log.splitlines():
+        if layer := _CACHED_LAYER.search(line):
+            sharing.append(place(layer[1]))
+        elif (cache := _CACHE.search(line)) and sharing:
+            for where in sharing:
+                cached[where] += round(float(cache[1]) * MIB / len(sharing))
+            sharing = []
     buffers: dict[str, Counter[int]] = {"compute": Counter(), "output": Counter()}
     for name, purpose, size in _BUFFER.findall(context_log):
-        buffers[purpose][_place(name, names)] += round(float(size) * MIB)
-    compute, output = buffers["compute"], buffers["output"]
-    if not all((loaded, cached, compute, output)):
+        buffers[purpose][place(name)] += round(float(size) * MIB)
+    parts = (loaded, cached, buffers["compute"], buffers["output"])
+    if not all(parts):
         raise EngineError(
             "llama.cpp's log does not say what it would allocate.",
             hint="this llama-cpp-python is newer than hermes knows: pip install llama-cpp-python==0.3.36",
         )
-    places = (HOST, *range(len(names)))
-    return tuple(MemoryBreakdown(loaded[place], cached[place], compute[place], output[place]) for place in places)
+    return tuple(MemoryBreakdown(*(part[where] for part in parts)) for where in (HOST, *range(len(names))))
 
 
-def _place(name: str, names: Sequence[str]) -> int:
-    """Return the device that a buffer or layer belongs to: CUDA1 and CUDA1_Split are CUDA1's, CUDA_Host is in RAM."""
-    for index, device in enumerate(names):
-        if name.startswith(device) and not name[len(device) :][:1].isdigit():
-            return index
-    return HOST
-
-
-def _weights(log: str, names: Sequence[str], weights: Weights) -> Counter[int]:
-    """Return the bytes of weights by place; empty where the log does not tell.
+def _weights(layers: Sequence[tuple[int, int]], weights: Weights) -> Counter[int]:
+    """Return the bytes of weights by place, from the number and the place of each layer; empty if there are none.
 
     Tensors that a backend has no code for stay in RAM in truth; that is in the log only as a number of tensors, and
     they are counted on the device.
     """
-    layers = [(int(layer), _place(name, names)) for layer, name in _LAYER.findall(log)]
     loaded: Counter[int] = Counter()
     if not layers:
         return loaded
@@ -133,17 +125,3 @@ def _weights(log: str, names: Sequence[str], weights: Weights) -> Counter[int]:
         loaded[place] += weights.layers[layer] if layer < len(weights.layers) else 0
     loaded[last] += weights.output if last == HOST else weights.head
     return loaded
-
-
-def _caches(log: str, names: Sequence[str]) -> Counter[int]:
-    """Return the bytes of KV caches by place: the size of each is logged after its layers, which share it equally."""
-    caches: Counter[int] = Counter()
-    layers: list[int] = []
-    for line in log.splitlines():
-        if layer := _CACHED_LAYER.search(line):
-            layers.append(_place(layer[1], names))
-        elif (cache := _CACHE.search(line)) and layers:
-            for place in layers:
-                caches[place] += round(float(cache[1]) * MIB / len(layers))
-            layers = []
-    return caches

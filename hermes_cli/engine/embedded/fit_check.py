@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from hermes_cli.child_process import pack, protocol_error
@@ -26,13 +27,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.child_process import Frame
-    from hermes_cli.engine.embedded.child import LlamaExit
-    from hermes_cli.engine.embedded.messages import LoggedDevice
-    from hermes_cli.errors import HermesError
     from hermes_cli.gguf.header import GGUFHeader
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides, LoadPlan, Tried
-    from hermes_cli.planning.memory import MemoryBreakdown
 
 TIME_LIMIT = 120.0  # seconds for all plans; drivers and network file systems may take a few
 FIRST_SHARD, SHARD = "-00001-of-", "-{:05}-of-"
@@ -46,7 +43,7 @@ class FitCheck:
         self,
         child: Child,
         path: Path,
-        loading: LoadOverrides,
+        overrides: LoadOverrides,
         machine: Machine | None = None,
         *,
         limit: float = TIME_LIMIT,
@@ -56,7 +53,7 @@ class FitCheck:
         Args:
             child: has been asked for nothing, or only for earlier checks.
             path: the file, or its first shard.
-            loading: the settings that the user insists on.
+            overrides: the settings that the user insists on.
             machine: where the model is to run; None looks at this one.
             limit: seconds that `result` waits.
 
@@ -64,10 +61,10 @@ class FitCheck:
             UsageError: a longer context is asked for than the model was trained for.
             IntegrityError: a file cannot be read, or is none.
         """
-        self._child, self._path, self._loading, self._limit = child, path, loading, limit
+        self._child, self._path, self._overrides, self._limit = child, path, overrides, limit
         self._facts = facts_of(_headers(path))
         self._machine = machine or probe(measure=False)
-        self._plans = plans_for(self._facts, self._machine, loading)
+        self._plans = plans_for(self._facts, self._machine, overrides)
         self._reply: asyncio.Queue[Frame] = asyncio.Queue()
         child.receive = self._reply.put_nowait
         self._send(self._plans[0])
@@ -82,7 +79,10 @@ class FitCheck:
         """
         try:
             async with asyncio.timeout(self._limit):
-                fitted = await self._verdict()
+                plans = await self._try(self._plans, sent=1)
+                hopeless = not plans[-1][1].fits and not self._overrides.force
+                others = alternatives_to(self._facts, self._machine, self._overrides) if hopeless else ()
+                fitted = choose_plan(self._path.name, self._overrides, plans, await self._try(others))
         except BaseException as error:
             self._child.kill()
             await self._child.gone()
@@ -95,12 +95,6 @@ class FitCheck:
         notes = (self._missing_gpus(fitted), fitted.note)
         return replace(fitted, note="; ".join(note for note in notes if note))
 
-    async def _verdict(self) -> FittedPlan:
-        plans = await self._try(self._plans, sent=1)
-        hopeless = not plans[-1][1].fits and not self._loading.force
-        others = alternatives_to(self._facts, self._machine, self._loading) if hopeless else ()
-        return choose_plan(self._path.name, self._loading, plans, await self._try(others))
-
     def _missing_gpus(self, fitted: FittedPlan) -> str:
         """Return a note if llama.cpp finds fewer GPUs than there are, or than the user counts on."""
         if not fitted.places:  # the plan was refused before that was known
@@ -108,7 +102,7 @@ class FitCheck:
         known, usable = len(self._machine.usable_devices), len(fitted.places) - 1
         if usable < known:
             return f"llama.cpp finds {usable} of {known} GPUs; hermes hardware may tell why"
-        if not usable and self._loading.gpu_layers:
+        if not usable and self._overrides.gpu_layers:
             return "--gpu-layers does nothing here, llama.cpp finds no GPU; hermes hardware may tell why"
         return ""
 
@@ -127,72 +121,57 @@ class FitCheck:
         self._child.send(pack("dry_run", 0, DryRunRequest(self._path, self._facts.weights, plan, self._child.verbose)))
 
     async def _receive(self) -> DryRunResult:
-        """Wait for the child's answer.
-
-        Raises:
-            HermesError: the child failed or ended.
-        """
-        frame, exit_report = asyncio.ensure_future(self._reply.get()), asyncio.ensure_future(self._child.gone())
+        """Wait for the child's answer; raise the error that it failed or ended with."""
+        reply, end = asyncio.ensure_future(self._reply.get()), asyncio.ensure_future(self._child.gone())
         try:
-            await asyncio.wait((frame, exit_report), return_when=asyncio.FIRST_COMPLETED)
-            if not frame.done():
-                raise self._exit_error(await self._child.gone())
+            await asyncio.wait((reply, end), return_when=asyncio.FIRST_COMPLETED)
+            if not reply.done():
+                report = end.result()
+                raise (
+                    self._child.protocol_error
+                    or report.while_reading(self._path)
+                    or EngineError(
+                        f"the process that tried {self._path} {report.how}: {report.last_line}.",
+                        hint=f"if memory ran out, close other programs. {VERBOSE_HINT}",
+                    )
+                )
         finally:
-            frame.cancel()
-            exit_report.cancel()
-        answer = frame.result()
-        if answer.kind == "failed":
-            raise answer.error()
-        if answer.kind != "fit":
-            raise protocol_error(f"a frame of kind {answer.kind!r}")
-        return answer.read(DryRunResult)
+            reply.cancel()
+            end.cancel()
+        frame = reply.result()
+        if frame.kind == "failed":
+            raise frame.error()
+        if frame.kind != "fit":
+            raise protocol_error(f"a frame of kind {frame.kind!r}")
+        return frame.read(DryRunResult)
 
     def _dry_run(self, result: DryRunResult) -> DryRun:
         """Return a result together with the memory that is free and what backends take for themselves."""
         if result.refusal:
             return DryRun(refusal=result.refusal)
         ram, *on_devices = result.parts
-        places = [
-            self._device_use(number, part, device)
-            for number, (part, device) in enumerate(zip(on_devices, result.devices, strict=True))
-        ]
+        places = []
+        known = chain(self._machine.usable_devices, repeat(None))
+        for device, logged, part in zip(known, result.devices, on_devices, strict=False):
+            if device:
+                free, overhead = max(device.free - reserved_bytes(device), 0), OVERHEAD[device.backend]
+            else:  # only llama.cpp knows it
+                free, overhead = logged.free, max(OVERHEAD.values())
+            used = replace(part, overhead=overhead) if part.total else part
+            places.append(MemoryUse(device.name if device else logged.name, used, free))
         free = self._machine.ram_available
         if any(device.unified for device in self._machine.usable_devices):
             free -= sum(place.part.total for place in places)
         return DryRun((MemoryUse(RAM, replace(ram, overhead=OVERHEAD["cpu"]), free), *places))
 
-    def _device_use(self, number: int, part: MemoryBreakdown, logged: LoggedDevice) -> MemoryUse:
-        """Return the use of a GPU; one that only llama.cpp knows has as much free memory as its driver reports."""
-        known = self._machine.usable_devices
-        if number < len(known):
-            device = known[number]
-            name, free, overhead = device.name, max(device.free - reserved_bytes(device), 0), OVERHEAD[device.backend]
-        else:
-            name, free, overhead = logged.name, logged.free, max(OVERHEAD.values())
-        return MemoryUse(name, replace(part, overhead=overhead) if part.total else part, free)
 
-    def _exit_error(self, report: LlamaExit) -> HermesError:
-        if error := self._child.protocol_error or report.while_reading(self._path):
-            return error
-        return EngineError(
-            f"the process that tried {self._path} {report.how}: {report.last_line}.",
-            hint=f"if memory ran out, close other programs. {VERBOSE_HINT}",
-        )
-
-
-def check_fit(
-    path: Path, loading: LoadOverrides, machine: Machine | None = None, *, limit: float = TIME_LIMIT
-) -> FittedPlan:
-    """Return the plan to load a file with, asked of a child process of its own; outside of event loops.
-
-    Raises:
-        HermesError: as `FitCheck` and its `result`.
-    """
+def check_fit(path: Path, overrides: LoadOverrides, machine: Machine | None = None) -> FittedPlan:
+    """Return the plan to load a file with, as `FitCheck` with a child process of its own; outside of event loops."""
 
     async def check() -> FittedPlan:
         child = await Child.start()
         try:
-            return await FitCheck(child, path, loading, machine, limit=limit).result()
+            return await FitCheck(child, path, overrides, machine).result()
         finally:
             child.kill()
             await child.gone()

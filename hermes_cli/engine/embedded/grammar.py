@@ -72,7 +72,7 @@ class Grammars:
         tokenized = ((tag, vocabulary.tokenize(tag, special=True)) for tag in tags)
         self.vocabulary = vocabulary
         self.tags = {tag: tokens[0] for tag, tokens in tokenized if len(tokens) == 1}
-        self._ends = sorted(vocabulary.ends())
+        self._ends = sorted(vocabulary.ends)
         known = {*self._ends, *self.tags.values()}
         self.others = tuple(
             token
@@ -85,11 +85,7 @@ class Grammars:
         self._lock = Lock()
 
     def tokenizer(self) -> LLTokenizer:
-        """Return llguidance's tokenizer; the first call reads the vocabulary, 0.8 s for 128,000 tokens.
-
-        Raises:
-            UsageError: no token ends a completion.
-        """
+        """Return llguidance's tokenizer; the first call reads the vocabulary, 0.8 s for 128,000 tokens."""
         from llguidance import LLTokenizer  # noqa: PLC0415 - 0.1 s, and most models never need it
 
         with self._lock:
@@ -110,11 +106,7 @@ class Grammars:
             return self._tokenizer
 
     def start(self, grammar: str) -> Matcher:
-        """Return a matcher at the beginning of a grammar. Compiling takes milliseconds to a second, once.
-
-        Raises:
-            UsageError: the grammar cannot be compiled for this vocabulary.
-        """
+        """Return a matcher at the beginning of a grammar. Compiling takes milliseconds to a second, once."""
         with self._lock:
             matcher = self._compiled.get(grammar)
         if matcher is None:

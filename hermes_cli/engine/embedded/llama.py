@@ -34,26 +34,15 @@ DECODE_ABORTED = 2
 DECODE_INVALID = -1
 
 
-def supports_gpu() -> bool:
-    """Return whether the installed llama-cpp-python was built with any GPU backend."""
-    return bool(llama_cpp.llama_supports_gpu_offload())
-
-
 class Owned:
     """Memory that llama.cpp allocated: freed by `close()`, at the end of `with`, or with the object."""
 
     _handle: Any = None
-
-    def _free(self, handle: Any) -> None:  # noqa: ANN401 - ctypes pointers have no common type
-        raise NotImplementedError
+    _free: Any  # a function of llama.cpp, or a method, that frees the handle
 
     @property
-    def handle(self) -> Any:  # noqa: ANN401 - as above
-        """The C pointer.
-
-        Raises:
-            EngineError: it was closed already.
-        """
+    def handle(self) -> Any:  # noqa: ANN401 - ctypes pointers have no common type
+        """The C pointer."""
         if self._handle is None:
             raise EngineError(
                 f"the {type(self).__name__.removeprefix('Llama').lower()} is closed.",
@@ -99,12 +88,8 @@ class LlamaModel(Owned):
             tensor_split: in which proportion the GPUs share them; empty leaves it to llama.cpp.
             no_alloc: read everything but the weights, and let contexts log what they would allocate.
             progress: is called with the part of the weights (0 to 1) that has been read.
-
-        Raises:
-            IntegrityError: llama.cpp refused the file; the message holds its reason.
         """
         LOG.install()
-        LOG.take_errors()
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
@@ -124,11 +109,13 @@ class LlamaModel(Owned):
             params.progress_callback = self._progress
         self._handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if self._handle is None:
-            reason = LOG.take_errors() or "it gave no reason"
             raise IntegrityError(
-                f"llama.cpp cannot load {path}: {reason}.",
+                f"llama.cpp cannot load {path}: {LOG.take_errors()}.",
                 hint="check that it is a whole, recent GGUF of a text model; `-v` shows llama.cpp's log.",
             )
+        self.trained_context = int(llama_cpp.llama_model_n_ctx_train(self._handle))  # tokens
+        self.parameters = int(llama_cpp.llama_model_n_params(self._handle))
+        self.weight_bytes = int(llama_cpp.llama_model_size(self._handle))
         self.vocabulary = Vocabulary(self)
         self._contexts: WeakSet[LlamaContext] = WeakSet()
 
@@ -136,21 +123,6 @@ class LlamaModel(Owned):
         for context in list(self._contexts):
             context.close()
         llama_cpp.llama_model_free(handle)
-
-    @property
-    def trained_context(self) -> int:
-        """The context length that the model was trained for, in tokens."""
-        return int(llama_cpp.llama_model_n_ctx_train(self.handle))
-
-    @property
-    def parameters(self) -> int:
-        """The number of weights."""
-        return int(llama_cpp.llama_model_n_params(self.handle))
-
-    @property
-    def weight_bytes(self) -> int:
-        """The size of all tensors in bytes."""
-        return int(llama_cpp.llama_model_size(self.handle))
 
     def metadata(self, key: str) -> str | None:
         """Return a metadata value as text; None where the file has no such key."""
@@ -177,9 +149,7 @@ class Batch:
         self.capacity = capacity
         self.count = 0
         self.outputs = 0  # tokens with logits
-        self._tokens = np.zeros(capacity, np.int32)
-        self._positions = np.zeros(capacity, np.int32)
-        self._sequences = np.zeros(capacity, np.int32)
+        self._tokens, self._positions, self._sequences = np.zeros((3, capacity), np.int32)
         self._logits = np.zeros(capacity, np.int8)
         self._one = np.ones(capacity, np.int32)  # every token belongs to one sequence
         self._pointers = self._sequences.ctypes.data + np.arange(capacity, dtype=np.uintp) * self._sequences.itemsize
@@ -227,6 +197,8 @@ def _as(array: NDArray[Any], kind: Any) -> Any:  # noqa: ANN401 - ctypes' own ty
 class LlamaContext(Owned):
     """A KV cache of `length` tokens and the buffers to decode with, `batch_tokens` at once."""
 
+    _free = staticmethod(llama_cpp.llama_free)
+
     def __init__(self, model: LlamaModel, settings: ContextSettings, *, threads: int) -> None:
         """Allocate a context.
 
@@ -235,12 +207,8 @@ class LlamaContext(Owned):
             settings: tokens that fit, conversations at once, types of the KV cache. Flash attention, if it is on, is
                 left out by llama.cpp where the backend has no code for it.
             threads: for prefill and decode.
-
-        Raises:
-            EngineError: llama.cpp could not allocate it; the message holds its reason.
         """
         LOG.install()
-        LOG.take_errors()
         self.model = model
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max = settings.context, settings.slots
@@ -257,9 +225,8 @@ class LlamaContext(Owned):
         params.kv_unified, params.no_perf = settings.unified, True
         self._handle = llama_cpp.llama_init_from_model(model.handle, params)
         if self._handle is None:
-            reason = LOG.take_errors() or "it gave no reason"
             raise EngineError(
-                f"llama.cpp cannot make a context of {settings.context:,} tokens: {reason}.",
+                f"llama.cpp cannot make a context of {settings.context:,} tokens: {LOG.take_errors()}.",
                 hint="ask for a smaller one with --context; `-v` shows llama.cpp's log.",
             )
         model._contexts.add(self)  # noqa: SLF001 - a model frees its contexts first
@@ -267,11 +234,8 @@ class LlamaContext(Owned):
         self._memory = llama_cpp.llama_get_memory(self._handle)
         self._outputs = 0
 
-    def _free(self, handle: Any) -> None:  # noqa: ANN401
-        llama_cpp.llama_free(handle)
-
     def decode(self, batch: Batch) -> None:
-        """Decode a batch; `logits` has its outputs then.
+        """Decode a batch and wait until that is done; `logits` has its outputs then.
 
         Raises:
             ContextFullError: no room left in the KV cache; nothing has changed.
@@ -279,6 +243,7 @@ class LlamaContext(Owned):
         """
         code: int = llama_cpp.llama_decode(self.handle, batch.raw)
         if code == 0:
+            llama_cpp.llama_synchronize(self.handle)
             self._outputs = batch.outputs
             return
         if code == DECODE_NO_SLOT:
@@ -287,16 +252,14 @@ class LlamaContext(Owned):
                 hint="ask for a larger one with --context, or shorten the conversation.",
             )
         what = {DECODE_ABORTED: "was stopped", DECODE_INVALID: "got a batch that makes no sense"}.get(code, "failed")
-        reason = LOG.take_errors() or "no reason given"
-        raise EngineError(f"llama.cpp's decode {what} (code {code}): {reason}.", hint="run again with -v for its log.")
+        raise EngineError(
+            f"llama.cpp's decode {what} (code {code}): {LOG.take_errors()}.", hint="run again with -v for its log."
+        )
 
     def logits(self) -> NDArray[np.float32]:
         """Return the outputs of the last decode: a row for each, a column for each token of the vocabulary.
 
         It is llama.cpp's own memory: writing to it changes what samplers see, and the next decode overwrites it.
-
-        Raises:
-            EngineError: the last batch had no outputs.
         """
         import numpy as np  # noqa: PLC0415 - 0.1 s, only for who looks at logits
 
@@ -304,10 +267,6 @@ class LlamaContext(Owned):
         if not pointer:
             raise EngineError("there are no logits.", hint="this is a bug in hermes; please report it.")
         return np.ctypeslib.as_array(pointer, shape=(self._outputs, self.model.vocabulary.size))
-
-    def synchronize(self) -> None:
-        """Wait until the last decode is done."""
-        llama_cpp.llama_synchronize(self.handle)
 
     def forget(self, sequence: int, start: int = 0) -> bool:
         """Remove a sequence from position `start` on; return False where it can only be removed whole."""
@@ -330,17 +289,13 @@ class LlamaContext(Owned):
         llama_cpp.llama_set_n_threads(self.handle, decode, prefill)
 
     def apply_adapters(self, adapters: Sequence[tuple[LoraAdapter, float]]) -> None:
-        """Apply LoRA adapters, each with its scale, to all later decodes.
-
-        Raises:
-            EngineError: llama.cpp refused.
-        """
+        """Apply LoRA adapters, each with its scale, to all later decodes."""
         count = len(adapters)
         handles = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*(adapter.handle for adapter, _ in adapters))
         scales = (ctypes.c_float * count)(*(scale for _, scale in adapters))
         if llama_cpp.llama_set_adapters_lora(self.handle, handles, count, scales):
             raise EngineError(
-                f"llama.cpp cannot apply the LoRA adapters: {LOG.take_errors() or 'it gave no reason'}.",
+                f"llama.cpp cannot apply the LoRA adapters: {LOG.take_errors()}.",
                 hint="leave --lora out, or use adapters that were made for this model.",
             )
 
@@ -365,17 +320,13 @@ class LoraAdapter(Owned):
     """A LoRA adapter for one model, which must stay open as long."""
 
     def __init__(self, model: LlamaModel, path: Path) -> None:
-        """Load it.
-
-        Raises:
-            IntegrityError: it is none, or not for this model.
-        """
+        """Load it."""
         LOG.take_errors()
         # Unlike others it comes as a typed pointer: one that is false, not None, where there is nothing.
         self._handle = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(path)) or None
         if self._handle is None:
             raise IntegrityError(
-                f"llama.cpp cannot load the LoRA adapter {path}: {LOG.take_errors() or 'it gave no reason'}.",
+                f"llama.cpp cannot load the LoRA adapter {path}: {LOG.take_errors()}.",
                 hint="give a GGUF adapter that was made for this model; `-v` shows llama.cpp's log.",
             )
         self._model = model

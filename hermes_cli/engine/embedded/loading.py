@@ -59,11 +59,7 @@ class ModelRuntime:
         )
 
     def prepare(self, number: int, request: GenerationRequest) -> Job:
-        """Return a request with its tokens and its grammar.
-
-        Raises:
-            HermesError: the prompt or the grammar makes no sense.
-        """
+        """Return a request with its tokens and its grammar."""
         vocabulary = self.model.vocabulary
         matcher = self.grammars.start(request.grammar) if request.grammar is not None else None
         prompt, closing = prompt_tokens(vocabulary, request.prompt), closing_tokens(vocabulary, request.reasoning)
@@ -114,7 +110,6 @@ def decode_once(context: LlamaContext) -> None:
     batch = Batch(1)
     batch.add([max(context.model.vocabulary.bos, 0)], 0, 0, outputs=1)
     context.decode(batch)
-    context.synchronize()
     context.forget(0)
 
 

@@ -90,14 +90,7 @@ class LoadRequest:
 
 @dataclass(frozen=True)
 class DryRunRequest:
-    """A plan for a file, of which the child is to tell the memory.
-
-    Attributes:
-        path: the file, or its first shard.
-        weights: sizes of the file's tensors.
-        plan: how the file would be loaded.
-        verbose: show llama.cpp's log on standard error.
-    """
+    """A plan for a file (or its first shard) with tensors of these sizes, of which the child is to tell the memory."""
 
     path: Path
     weights: Weights
@@ -128,11 +121,7 @@ def pack_events(events: Iterable[tuple[int, Event | HermesError]]) -> bytes:
 
 
 def read_events(frame: Frame) -> list[tuple[int, Event | HermesError]]:
-    """Return the events of a frame, each with the number of its request.
-
-    Raises:
-        EngineError: the payload is no list of events.
-    """
+    """Return the events of a frame, each with the number of its request."""
     return [(number, _event(tag, body)) for number, tag, body in frame.read(list[tuple[int, int, msgspec.Raw]])]
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections import OrderedDict, deque
+from collections import deque
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from hermes_cli.engine.protocol import Logprob, TokenLogprobs
 from hermes_cli.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,7 +41,6 @@ MOST_TEMPLATES = 4  # samplers of DRY that are kept to copy
 
 LOWEST = np.finfo(np.float32).min  # only -inf, a token that is impossible, is below
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data (llama.h)
-_REPORT = "this is a bug in hermes; please report it."
 
 
 class Sampler(Owned):
@@ -51,21 +49,23 @@ class Sampler(Owned):
     With each output: `bias` once, `draw` once, or again after a mask, and `accept` what was chosen in the end.
     """
 
-    def __init__(self, sampling: SamplingOptions, vocabulary: Vocabulary, trained_context: int) -> None:
+    _free = staticmethod(llama_cpp.llama_sampler_free)
+
+    def __init__(
+        self, sampling: SamplingOptions, vocabulary: Vocabulary, trained_context: int, prompt: Sequence[int] = ()
+    ) -> None:
         """Build the chain: 0.1 ms, but 70 ms for the first request with new settings of DRY.
 
         Args:
             sampling: what to do.
             vocabulary: of the model.
             trained_context: tokens that "the whole context" stands for in the reach of penalties.
-
-        Raises:
-            UsageError: a token with a bias does not exist.
+            prompt: the tokens before the first output.
         """
         self._bias = _biases(sampling, vocabulary)
         self._greedy = sampling.temperature < COLDEST
         repeats, dry = _windows(sampling, trained_context)
-        self._history = _History(max(repeats, dry)) if repeats or dry else None
+        self._history = _History(max(repeats, dry), prompt) if repeats or dry else None
         self._table = np.empty(0, _CANDIDATE)
         self._pointer: Any = None  # to the table, for C
         self._array: Any = llama_cpp.llama_token_data_array()
@@ -76,9 +76,6 @@ class Sampler(Owned):
         self._handle = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         for link in _links(sampling, vocabulary, repeats, dry, greedy=self._greedy):
             llama_cpp.llama_sampler_chain_add(self._handle, link)  # the chain owns its links
-
-    def _free(self, handle: Any) -> None:  # noqa: ANN401 - ctypes pointers have no common type
-        llama_cpp.llama_sampler_free(handle)
 
     def bias(self, logits: NDArray[np.float32]) -> None:
         """Add `logit_bias`, and -inf for `ignore_eos` and suppressed tokens, in place, once per output."""
@@ -108,10 +105,15 @@ class Sampler(Owned):
             self._pointer = self._table.ctypes.data_as(llama_cpp.llama_token_data_p)
         self._table["id"][:size] = _numbers(size) if tokens is None else tokens
         self._table["logit"][:size] = values
-        return self._apply(size)
+        array = self._array
+        array.data, array.size, array.selected, array.sorted = self._pointer, size, -1, False
+        llama_cpp.llama_sampler_apply(self.handle, ctypes.byref(array))
+        if not 0 <= array.selected < array.size:
+            raise EngineError("llama.cpp's samplers chose no token.", hint="this is a bug in hermes; please report it.")
+        return int(array.data[array.selected].id)
 
     def accept(self, token: int) -> None:
-        """Record a token of the prompt or the completion for penalties."""
+        """Record a token of the completion for penalties."""
         if self._history:
             self._history.add(token)
 
@@ -141,21 +143,12 @@ class Sampler(Owned):
         highest = logits.max()
         return np.flatnonzero(~(logits < np.maximum(highest - np.float32(self._depth), LOWEST)))
 
-    def _apply(self, size: int) -> int:
-        """Apply the chain to the first entries of the table; return the selected token."""
-        array = self._array
-        array.data, array.size, array.selected, array.sorted = self._pointer, size, -1, False
-        llama_cpp.llama_sampler_apply(self.handle, ctypes.byref(array))
-        if not 0 <= array.selected < array.size:
-            raise EngineError("llama.cpp's samplers chose no token.", hint=_REPORT)
-        return int(array.data[array.selected].id)
-
 
 class _History:
     """The tokens that penalties look at. The chain accepts them late, so that of a long prompt only they matter."""
 
-    def __init__(self, window: int) -> None:
-        self._new: deque[int] = deque(maxlen=window)
+    def __init__(self, window: int, prompt: Sequence[int]) -> None:
+        self._new = deque(prompt, maxlen=window)
         self._accepted: deque[int] = deque()
         self._window = window
         self._counts: dict[int, int] = {}
@@ -177,31 +170,32 @@ class _History:
         return np.fromiter(counts, np.intp, len(counts))
 
 
-class _Dry(Owned):
-    """A DRY sampler to copy: llama.cpp takes 15 ms to find each breaker in the vocabulary."""
+class _DrySampler(Owned):
+    """A sampler of DRY, to be copied with its settings and without its history."""
 
-    def __init__(self, sampling: SamplingOptions, vocabulary: Vocabulary, window: int) -> None:
-        breakers = [text.encode("utf-8", "replace") for text in sampling.dry_breakers]
-        self._handle = llama_cpp.llama_sampler_init_dry(
+    _free = staticmethod(llama_cpp.llama_sampler_free)
+
+    def __init__(self, handle: Any) -> None:  # noqa: ANN401 - ctypes pointers have no common type
+        self._handle = handle
+
+
+@lru_cache(MOST_TEMPLATES)
+def _dry_template(
+    vocabulary: Vocabulary, multiplier: float, base: float, allowed_length: int, window: int, breakers: tuple[str, ...]
+) -> _DrySampler:
+    """Return a sampler to copy: llama.cpp takes 15 ms to find each breaker in the vocabulary."""
+    texts = [text.encode("utf-8", "replace") for text in breakers]
+    return _DrySampler(
+        llama_cpp.llama_sampler_init_dry(
             vocabulary._vocab,  # noqa: SLF001 - the C pointer
-            sampling.dry_multiplier,
-            sampling.dry_base,
-            sampling.dry_allowed_length,
+            multiplier,
+            base,
+            allowed_length,
             window,
-            (ctypes.c_char_p * len(breakers))(*breakers),
-            len(breakers),
+            (ctypes.c_char_p * len(texts))(*texts),
+            len(texts),
         )
-
-    def _free(self, handle: Any) -> None:  # noqa: ANN401 - as above
-        llama_cpp.llama_sampler_free(handle)
-
-    def copy(self) -> Any:  # noqa: ANN401 - as above
-        """Return a copy without history, which belongs to the caller."""
-        return llama_cpp.llama_sampler_clone(self.handle)
-
-
-_ENDS: WeakKeyDictionary[Vocabulary, list[int]] = WeakKeyDictionary()
-_DRY: WeakKeyDictionary[Vocabulary, OrderedDict[tuple[object, ...], _Dry]] = WeakKeyDictionary()
+    )
 
 
 def token_logprobs(logits: NDArray[np.float32], token: int, top: int, vocabulary: Vocabulary) -> TokenLogprobs:
@@ -252,11 +246,7 @@ def _numbers(count: int) -> NDArray[np.int32]:
 
 
 def _check(highest: float) -> None:
-    """Check the largest logit.
-
-    Raises:
-        EngineError: they are no numbers, or leave no token.
-    """
+    """Check the largest logit."""
     if highest == -math.inf:
         raise EngineError(
             "no token is possible here: logit_bias, ignore_eos or the grammar forbid all of them.",
@@ -270,11 +260,7 @@ def _check(highest: float) -> None:
 
 
 def _biases(sampling: SamplingOptions, vocabulary: Vocabulary) -> tuple[NDArray[np.intp], NDArray[np.float32]] | None:
-    """Return tokens and the values to add to their logits; None if there are none.
-
-    Raises:
-        UsageError: a token does not exist.
-    """
+    """Return tokens and the values to add to their logits; None if there are none."""
     added: dict[int, float] = {}
     for token, value in sampling.logit_bias:
         if token >= vocabulary.size:
@@ -285,26 +271,15 @@ def _biases(sampling: SamplingOptions, vocabulary: Vocabulary) -> tuple[NDArray[
             )
         added[token] = added.get(token, 0.0) + value
     added = {token: -math.inf if v <= FORBIDDING_BIAS else min(v, MOST_BIAS) for token, v in added.items()}
-    never = (*_suppressed(vocabulary), *(_ends(vocabulary) if sampling.ignore_eos else ()))
+    count = ctypes.c_int32()  # of the tokens in tokenizer.ggml.suppress_tokens
+    suppressed = llama_cpp.llama_vocab_get_suppress_tokens(vocabulary._vocab, ctypes.byref(count))  # noqa: SLF001 - the C pointer
+    never = [*suppressed[: count.value]] if count.value else []
+    if sampling.ignore_eos:
+        never += vocabulary.ends
     added.update(dict.fromkeys(never, -math.inf))
     if not added:
         return None
     return np.fromiter(added, np.intp, len(added)), np.fromiter(added.values(), np.float32, len(added))
-
-
-def _suppressed(vocabulary: Vocabulary) -> list[int]:
-    """Return the tokens that the file suppresses (tokenizer.ggml.suppress_tokens)."""
-    count = ctypes.c_int32()
-    tokens = llama_cpp.llama_vocab_get_suppress_tokens(vocabulary._vocab, ctypes.byref(count))  # noqa: SLF001 - as above
-    return list(tokens[: count.value]) if count.value else []
-
-
-def _ends(vocabulary: Vocabulary) -> list[int]:
-    """Return the tokens that end a generation; found once, 0.1 s for 262,144 tokens."""
-    if (ends := _ENDS.get(vocabulary)) is None:
-        ends = [token for token in range(vocabulary.size) if vocabulary.ends_generation(token)]
-        _ENDS[vocabulary] = ends
-    return ends
 
 
 def _windows(sampling: SamplingOptions, trained_context: int) -> tuple[int, int]:
@@ -340,7 +315,9 @@ def _links(sampling: SamplingOptions, vocabulary: Vocabulary, repeats: int, dry:
             sampling.presence_penalty,
         )
     if dry:
-        yield _dry(sampling, vocabulary, dry)
+        multiplier, base, allowed_length = sampling.dry_multiplier, sampling.dry_base, sampling.dry_allowed_length
+        template = _dry_template(vocabulary, multiplier, base, allowed_length, dry, sampling.dry_breakers)
+        yield llama_cpp.llama_sampler_clone(template.handle)
     seed = llama_cpp.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed
     tau, eta = sampling.mirostat_tau, sampling.mirostat_eta
     if greedy:
@@ -358,21 +335,3 @@ def _links(sampling: SamplingOptions, vocabulary: Vocabulary, repeats: int, dry:
         yield llama_cpp.llama_sampler_init_min_p(sampling.min_p, MIN_KEEP)
         yield llama_cpp.llama_sampler_init_temp(sampling.temperature)
         yield llama_cpp.llama_sampler_init_dist(seed)
-
-
-def _dry(sampling: SamplingOptions, vocabulary: Vocabulary, window: int) -> Any:  # noqa: ANN401 - as above
-    """Return a DRY sampler, copied from an earlier one with the same settings if there is one."""
-    templates = _DRY.setdefault(vocabulary, OrderedDict())
-    key = (
-        sampling.dry_multiplier,
-        sampling.dry_base,
-        sampling.dry_allowed_length,
-        window,
-        sampling.dry_breakers,
-    )
-    if key not in templates:
-        templates[key] = _Dry(sampling, vocabulary, window)
-        while len(templates) > MOST_TEMPLATES:
-            templates.popitem(last=False)
-    templates.move_to_end(key)
-    return templates[key].copy()

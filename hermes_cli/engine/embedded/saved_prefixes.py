@@ -42,12 +42,7 @@ class SavedPrefixes:
     """The prompt caches of one model, loaded in one way."""
 
     def __init__(self, folder: Path, context: LlamaContext) -> None:
-        """Read the list of caches.
-
-        Args:
-            folder: of this model, loaded in this way (`key`); it is made if it is not there.
-            context: where they are restored to.
-        """
+        """Read the list of caches in the folder of this model, loaded in this way (`key`); restore to `context`."""
         self._folder, self._context = folder, context
         with suppress(OSError):  # caches are a convenience: without a folder there are none
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -59,7 +54,11 @@ class SavedPrefixes:
         best = max(self._saved, key=lambda saved: common_prefix(saved.tokens, list(tokens)), default=None)
         if best is None or common_prefix(best.tokens, list(tokens)) < cached + MIN_TOKENS:
             return
-        if not _is_whole(best):
+        try:
+            whole = _digest(best.path) == best.digest
+        except OSError:
+            whole = False
+        if not whole:
             self._remove(best)
             return
         if len(best.tokens) > kv_cache.free + kv_cache.reusable or not kv_cache.ensure_free(len(best.tokens)):
@@ -76,9 +75,9 @@ class SavedPrefixes:
             os.utime(best.path)
 
     def save(self, kv_cache: KVCache) -> None:
-        """Write the cached sequences that are worth it and not on disk yet, the latest first; ignore failures.
+        """Write the cached sequences that are worth it and not on disk yet; delete the oldest beyond the limits.
 
-        A slot has to be free.
+        Failures are ignored. A slot has to be free.
         """
         for _, tokens in list(kv_cache.cached())[:MAX_SAVED]:
             known = any(saved.tokens[: len(tokens)] == tokens for saved in self._saved)
@@ -87,8 +86,13 @@ class SavedPrefixes:
                 with suppress(OSError):
                     self._write(sequence, tokens)
                 kv_cache.discard(sequence)
+        size = 0
         with suppress(OSError):
-            self._tidy()
+            for number, path in enumerate(self._files()):
+                size += path.stat().st_size
+                if number >= MAX_SAVED or size > MAX_BYTES:
+                    path.unlink(missing_ok=True)
+                    _tokens_of(path).unlink(missing_ok=True)
 
     def _write(self, sequence: int, tokens: list[int]) -> None:
         raw = array("i", tokens).tobytes()
@@ -107,15 +111,6 @@ class SavedPrefixes:
         finally:
             partial.unlink(missing_ok=True)
         self._saved.append(_Saved(path, digest, tokens))
-
-    def _tidy(self) -> None:
-        """Delete the oldest files beyond the limits."""
-        size = 0
-        for number, path in enumerate(self._files()):
-            size += path.stat().st_size
-            if number >= MAX_SAVED or size > MAX_BYTES:
-                path.unlink(missing_ok=True)
-                _tokens_of(path).unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         """Return the cache files, the latest first."""
@@ -140,18 +135,8 @@ def _tokens_of(path: Path) -> Path:
 
 
 def _digest(path: Path) -> bytes:
-    whole = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            whole.update(block)
-    return whole.digest()
-
-
-def _is_whole(saved: _Saved) -> bool:
-    try:
-        return _digest(saved.path) == saved.digest
-    except OSError:
-        return False
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _read(path: Path) -> _Saved | None:

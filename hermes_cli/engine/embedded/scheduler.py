@@ -5,26 +5,25 @@
        └────preempt───────┘   the newest, when the KV cache is full; it resumes later without its client noticing
 
 All is driven by `step`, in one thread. It brings together the KV cache (kv_cache.py), the active requests
-(sequence.py), the waiting ones (request_queue.py) and the cost of a step (step_cost.py).
+(sequence.py), the waiting ones and the cost of a step (step_cost.py).
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.kv_cache import KVCache, common_prefix
 from hermes_cli.engine.embedded.llama import Batch
-from hermes_cli.engine.embedded.request_queue import RequestQueue
 from hermes_cli.engine.embedded.sequence import ActiveSequence
 from hermes_cli.engine.embedded.step_cost import StepCostModel
 from hermes_cli.engine.embedded.vocabulary import TokenPieces
 from hermes_cli.engine.protocol import EngineStats, SequenceState
-from hermes_cli.errors import ContextFullError, EngineError, HermesError
+from hermes_cli.errors import ContextFullError, EngineError, HermesError, QueueFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 WORTH_WAITING = 32  # tokens of a shared prompt that are worth waiting for instead of computing them twice
 MARGIN = 64  # KV cells that each active request will need soon; nobody is admitted into them
 MOST_DRAFTED = 24  # tokens of one request in one step
+MAX_CLIENTS = 4096  # whose last turn is remembered
 
 
 class Scheduler:
@@ -61,7 +61,7 @@ class Scheduler:
 
         Args:
             model: stays open as long as this is used.
-            context: as above.
+            context: of the model, empty.
             emit: is called with the id of a request and an event; an error is its last.
             slots: the number of active requests, as the context was made for.
             lookup: draft by prompt lookup.
@@ -92,7 +92,8 @@ class Scheduler:
         """Take a request; an error in it becomes its last event."""
         self._counts["requests"] += 1
         try:
-            self._check(job)
+            if len(job.prompt) >= self._context.length:
+                raise _full(self._context, len(job.prompt))
             request = ActiveSequence(job, self._model, self._pieces, self._context.length, lookup=self._lookup)
             self._queue.push(request)
         except HermesError as error:
@@ -155,10 +156,6 @@ class Scheduler:
         if self._saved:
             self._saved.save(self.kv_cache)
 
-    def _check(self, job: Job) -> None:
-        if len(job.prompt) >= self._context.length:
-            raise _full(self._context, len(job.prompt))
-
     # Admission
 
     def _admit(self) -> None:
@@ -210,14 +207,17 @@ class Scheduler:
         self._queue.requeue(request)
         self._counts["preempted"] += 1
 
-    def _release(self, request: ActiveSequence) -> None:
-        if request.sequence is not None:
-            self.kv_cache.finish(request.sequence)
-            if self._draft:
-                self._draft.forget(request.sequence)
-            request.release()
-            self._running.remove(request)
-            self._blocked = False
+    def _release(self, request: ActiveSequence, *, invalid: bool = False) -> None:
+        """End the sequence of a request; its tokens stay cached unless they are `invalid`."""
+        if invalid:
+            self.kv_cache.discard(request.sequence_id)
+        else:
+            self.kv_cache.finish(request.sequence_id)
+        if self._draft:
+            self._draft.forget(request.sequence_id)
+        request.release()  # requests that wait for its prompt need not any more
+        self._running.remove(request)
+        self._blocked = False
 
     # One step
 
@@ -227,42 +227,38 @@ class Scheduler:
         self._planned = 0
         batched: list[ActiveSequence] = []
         for request in [request for request in self._running if request.decoding]:
-            if request.pending <= self._batch.capacity - self._planned and self._secure(
-                request, request.pending, batched
-            ):
+            if request.pending <= self._batch.capacity - self._planned:
                 self._plan(request, request.pending, batched)
         self._draft_for(batched)
         prefilling = [request for request in self._running if not request.decoding]
         if prefilling:
             chunk = self._step_cost.chunk(len(batched), len(prefilling), self._batch.capacity - self._planned)
             for request, count in _shares(prefilling, chunk):
-                if count and self._secure(request, count, batched):
+                if count:
                     self._plan(request, count, batched)
         for request in batched:
-            self._add(request)
+            end = request.cached + request.scheduled
+            # Outputs only where a token is to be sampled.
+            outputs = 1 + len(request.drafts) if end == len(request.tokens) else 0
+            request.outputs = self._batch.add(request.in_batch(), request.cached, request.sequence_id, outputs)
         return batched
 
     def _plan(self, request: ActiveSequence, count: int, batched: list[ActiveSequence]) -> None:
-        request.scheduled = count
-        self._planned += count
-        batched.append(request)
-
-    def _secure(self, request: ActiveSequence, count: int, batched: Sequence[ActiveSequence]) -> bool:
-        """Free KV cells for so many more tokens, preempting the newest requests; return False if that is this one."""
+        """Take the next tokens of a request, preempting the newest requests, maybe this one, where KV cells lack."""
         while request.sequence is not None:
             if self.kv_cache.ensure_free(self._planned + count):
-                return True
+                request.scheduled = count
+                self._planned += count
+                batched.append(request)
+                return
             if len(self._running) == 1:
                 self._fail(request, _full(self._context, len(request.tokens)))
-                return False
-            newest = next((other for other in reversed(self._running) if other not in batched), request)
-            self._preempt(newest)
-        return False
+            else:
+                self._preempt(next((other for other in reversed(self._running) if other not in batched), request))
 
     def _draft_for(self, decoding_sequences: Sequence[ActiveSequence]) -> None:
         """Draft tokens for decoding requests, as far as that pays and there is room."""
-        by_sequence: dict[int, ActiveSequence] = {}
-        lengths: dict[int, int] = {}
+        wanted: dict[int, tuple[list[int], int]] = {}  # of the draft model: by sequence, its tokens and the most drafts
         free = min(self._batch.capacity, self.kv_cache.free) - self._planned
         for request in decoding_sequences:
             limit = min(MOST_DRAFTED, request.remaining - 1, free)
@@ -278,31 +274,22 @@ class Scheduler:
                     request.acceptance.acceptance_rate, self._planned, limit, draft_seconds
                 )
                 if length:
-                    by_sequence[request.sequence_id], lengths[request.sequence_id] = request, length
+                    wanted[request.sequence_id] = request.tokens, length
                     free -= length
                 else:
                     request.acceptance.pause()
             free -= len(request.drafts)
-        if self._draft and by_sequence:
-            wanted = {
-                sequence_id: (request.tokens, lengths[sequence_id]) for sequence_id, request in by_sequence.items()
-            }
-            for sequence_id, drafts in self._draft.draft(wanted).items():
-                by_sequence[sequence_id].use_drafts(drafts)
+        drafted = self._draft.draft(wanted) if self._draft and wanted else {}
+        for request in decoding_sequences:
+            if drafts := drafted.get(request.sequence_id):
+                request.use_drafts(drafts)
         self._planned += sum(len(request.drafts) for request in decoding_sequences)
-
-    def _add(self, request: ActiveSequence) -> None:
-        """Add the tokens of a request to the batch, with outputs only where a token is to be sampled."""
-        end = request.cached + request.scheduled
-        outputs = 1 + len(request.drafts) if end == len(request.tokens) else 0
-        request.outputs = self._batch.add(request.in_batch(), request.cached, request.sequence_id, outputs)
 
     def _decode(self, batched: Sequence[ActiveSequence]) -> float | None:
         """Decode the batch; return the seconds, or None if it failed."""
         started = time.perf_counter()
         try:
             self._context.decode(self._batch)
-            self._context.synchronize()
         except ContextFullError as error:  # llama.cpp has fewer KV cells than we counted
             if len(self._running) == 1:
                 self._fail(self._running[0], error)
@@ -366,16 +353,9 @@ class Scheduler:
         del self._requests[request.job.id]
         if request.sequence is None:
             self._queue.remove(request)
+            self._blocked = False
         else:
-            if invalid:
-                self.kv_cache.discard(request.sequence)
-            else:
-                self.kv_cache.finish(request.sequence)
-            if self._draft:
-                self._draft.forget(request.sequence)
-            self._running.remove(request)
-            request.release()  # requests that wait for its prompt need not any more
-        self._blocked = False
+            self._release(request, invalid=invalid)
         request.close()
 
 
@@ -402,3 +382,57 @@ def _full(context: LlamaContext, tokens: int) -> ContextFullError:
         prompt_tokens=tokens,
         context_length=context.length,
     )
+
+
+class RequestQueue:
+    """A queue ordered by client: the fewest active requests first, then the longest time since the last turn.
+
+    Preempted requests come before all others.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._preempted: deque[ActiveSequence] = deque()
+        self._waiting: deque[ActiveSequence] = deque()
+        self._turns: dict[str, int] = {}  # the number of each client's last turn, the longest ago first
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return len(self._preempted) + len(self._waiting)
+
+    def push(self, request: ActiveSequence) -> None:
+        """Append a new request; raise QueueFullError if too many wait already."""
+        if len(self._waiting) >= self._limit:
+            raise QueueFullError(
+                f"{len(self._waiting):,} requests wait already, the most that may.",
+                hint="try again in a moment, or allow more with --max-queue.",
+            )
+        self._waiting.append(request)
+
+    def requeue(self, request: ActiveSequence) -> None:
+        """Put a preempted request in front of all others."""
+        self._preempted.appendleft(request)
+
+    def begin(self, request: ActiveSequence) -> None:
+        """Remove a request that is admitted, and record its client's turn."""
+        self.remove(request)
+        client = request.job.request.client
+        self._turn += 1
+        self._turns.pop(client, None)
+        self._turns[client] = self._turn
+        if len(self._turns) > MAX_CLIENTS:
+            del self._turns[next(iter(self._turns))]
+
+    def remove(self, request: ActiveSequence) -> None:
+        """Remove a request."""
+        (self._preempted if request in self._preempted else self._waiting).remove(request)
+
+    def in_order(self, active: Iterable[ActiveSequence]) -> list[ActiveSequence]:
+        """Return all requests in the order of admission, given those that are active."""
+        counts = Counter(request.job.request.client for request in active)
+        ranked = []
+        for number, request in enumerate(self._waiting):
+            client = request.job.request.client
+            ranked.append((counts[client], self._turns.get(client, 0), number, request))
+            counts[client] += 1
+        return [*self._preempted, *(item[-1] for item in sorted(ranked, key=lambda item: item[:-1]))]

@@ -80,7 +80,7 @@ class ActiveSequence:
         self.acceptance = DraftAcceptance()
         self.generated = 0
         self._vocabulary, self._pieces, self._context = model.vocabulary, pieces, context
-        self._sampler = Sampler(job.request.sampling, model.vocabulary, model.trained_context)
+        self._sampler = Sampler(job.request.sampling, model.vocabulary, model.trained_context, job.prompt)
         self._matcher = job.matcher
         reasoning = job.request.reasoning
         self._reasoning = ReasoningTracker(reasoning, job.closing) if reasoning else None
@@ -95,17 +95,10 @@ class ActiveSequence:
         self._created = time.perf_counter()
         self._started = self._first_output = 0.0
         self._indexed = 0  # tokens that the lookup knows
-        if job.request.sampling.penalizes:
-            for token in job.prompt:
-                self._sampler.accept(token)
 
     @property
     def sequence_id(self) -> int:
-        """The id of its sequence in the KV cache.
-
-        Raises:
-            EngineError: it has none.
-        """
+        """The id of its sequence in the KV cache."""
         if self.sequence is None:
             raise EngineError("a waiting request was decoded.", hint="this is a bug in hermes; please report it.")
         return self.sequence
@@ -142,11 +135,9 @@ class ActiveSequence:
         return self.tokens[self.cached : self.cached + self.scheduled] + self.drafts
 
     def draft_by_lookup(self, limit: int, draft_length: Callable[[float, int], int]) -> None:
-        """Draft tokens by prompt lookup, as far as a grammar allows them.
+        """Draft up to `limit` tokens by prompt lookup, as far as a grammar allows them.
 
-        Args:
-            limit: tokens.
-            draft_length: gives the number of drafts that pay, from the acceptance rate and the most.
+        `draft_length` gives the number of drafts that pay, from their acceptance rate and the limit.
         """
         if not self.lookup:
             return
@@ -172,9 +163,6 @@ class ActiveSequence:
 
         Returns:
             The number of accepted drafts; the KV cache has to be truncated behind them.
-
-        Raises:
-            EngineError: the grammar cannot be met, or the model computed no numbers.
         """
         drafts, accepted = self.drafts, 0
         self._first_output = self._first_output or time.perf_counter()
@@ -302,10 +290,7 @@ class ActiveSequence:
             self.ended = "stop"
         elif self.remaining <= 0:
             self.full = len(self.tokens) >= self._context
-            if not (self.full and self.job.request.shift and self._more_wanted):
+            limit = self.job.request.max_tokens
+            more = limit is None or self.generated < limit
+            if not (self.full and self.job.request.shift and more):
                 self.ended = "length"
-
-    @property
-    def _more_wanted(self) -> bool:
-        limit = self.job.request.max_tokens
-        return limit is None or self.generated < limit

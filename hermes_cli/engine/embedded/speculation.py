@@ -24,7 +24,7 @@ from hermes_cli.engine.embedded.step_cost import StepCostModel
 from hermes_cli.errors import ContextFullError, EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from hermes_cli.engine.embedded.vocabulary import Vocabulary
@@ -52,18 +52,20 @@ class DraftModel:
             target: the large model's vocabulary.
 
         Raises:
-            UsageError: its tokens are other ones.
-            IntegrityError: llama.cpp refused the file.
-            EngineError: it has no room for the context.
+            UsageError: the vocabularies differ.
         """
         self._model = LlamaModel(path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split)
+        self._vocabulary = self._model.vocabulary
         try:
-            _check(path, self._model.vocabulary, target)
+            if difference := _difference(self._vocabulary, target):
+                raise UsageError(  # noqa: TRY301 - the model is closed then
+                    f"{path.name} cannot draft for this model: {difference}.",
+                    hint="leave --draft out, or name a smaller model of the same generation and base.",
+                )
             self._context = LlamaContext(self._model, plan.settings, threads=plan.threads)
         except BaseException:
             self._model.close()
             raise
-        self._vocabulary = self._model.vocabulary
         self._size = min(target.size, self._vocabulary.size)
         self._batch = Batch(self._context.batch_tokens)
         self._step_cost = StepCostModel()
@@ -111,7 +113,9 @@ class DraftModel:
         probabilities = dict.fromkeys(sequences, 1.0)
         while sequences:
             continuing = []
-            for sequence, (token, probability) in zip(sequences, self._best(), strict=True):
+            logits = self._context.logits()[:, : self._size]
+            likeliest = (1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)).tolist()
+            for sequence, token, probability in zip(sequences, logits.argmax(axis=1).tolist(), likeliest, strict=True):
                 probabilities[sequence] *= probability
                 # An end token needs no draft: nothing is computed behind it.
                 if probabilities[sequence] >= MIN_PROBABILITY and not self._vocabulary.ends_generation(token):
@@ -188,22 +192,7 @@ class DraftModel:
     def _decode(self, decode_tokens: int, prefill_tokens: int) -> None:
         started = time.perf_counter()
         self._context.decode(self._batch)
-        self._context.synchronize()
         self._step_cost.record(decode_tokens, prefill_tokens, time.perf_counter() - started)
-
-    def _best(self) -> Iterator[tuple[int, float]]:
-        """Yield the most likely token of each output, and its probability."""
-        logits = self._context.logits()[:, : self._size]
-        probabilities = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
-        return zip(logits.argmax(axis=1).tolist(), probabilities.tolist(), strict=True)
-
-
-def _check(path: Path, draft: Vocabulary, target: Vocabulary) -> None:
-    if difference := _difference(draft, target):
-        raise UsageError(
-            f"{path.name} cannot draft for this model: {difference}.",
-            hint="leave --draft out, or name a smaller model of the same generation and base.",
-        )
 
 
 def _difference(draft: Vocabulary, target: Vocabulary) -> str:
@@ -249,7 +238,10 @@ class PromptLookup:
     def extend(self, tokens: Sequence[int]) -> None:
         """Append tokens of the prompt or the completion, and learn from them how good the last draft was."""
         if self._match and self._searched == len(self._tokens):
-            self._learn(tokens)
+            accepted = common_prefix(self._continuation(min(len(tokens), MAX_MATCH)), list(tokens[:MAX_MATCH]))
+            bucket = self._bucket()
+            self._accepted[bucket] = self._accepted[bucket] * FADE + accepted
+            self._drafted[bucket] = self._drafted[bucket] * FADE + min(accepted + 1, len(tokens), MAX_MATCH)
         if self._source:
             self._source += len(tokens)
         value, latest, append = self._hash, self._last, self._before.append
@@ -282,13 +274,6 @@ class PromptLookup:
 
     def _bucket(self) -> int:
         return bisect_right(PRIORS, (self._match, 1.0)) - 1
-
-    def _learn(self, tokens: Sequence[int]) -> None:
-        accepted = common_prefix(self._continuation(min(len(tokens), MAX_MATCH)), list(tokens[:MAX_MATCH]))
-        drafted = min(accepted + 1, len(tokens), MAX_MATCH)
-        bucket = self._bucket()
-        self._accepted[bucket] = self._accepted[bucket] * FADE + accepted
-        self._drafted[bucket] = self._drafted[bucket] * FADE + drafted
 
     def _search(self) -> None:
         """Find the position to follow: the one followed already, unless another has a longer match."""
@@ -347,11 +332,6 @@ class DraftAcceptance:
     def acceptance_rate(self) -> float:
         """The probability that a draft token is accepted if those before it are."""
         return self._accepted / self._drafted
-
-    @property
-    def paused(self) -> bool:
-        """True during a pause."""
-        return self._paused_steps > 0
 
     def should_draft(self) -> bool:
         """Return whether to draft in this step; to be called once in each.

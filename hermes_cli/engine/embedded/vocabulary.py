@@ -83,8 +83,9 @@ class Vocabulary:
                 added.append(self.text_of(token))
         return control, added
 
+    @cached_property
     def ends(self) -> set[int]:
-        """Return the tokens that end a generation.
+        """The tokens that end a generation.
 
         llama.cpp makes control tokens of those that it knows by their spelling, and takes those that the file names,
         whatever they are (llama-vocab.cpp, `special_eog_ids`).
@@ -135,11 +136,7 @@ class TokenPieces(dict[int, TokenPiece]):
 
 
 def prompt_tokens(vocabulary: Vocabulary, prompt: Sequence[str | int]) -> list[int]:
-    """Return the tokens of a prompt, which begin with BOS if the model wants that.
-
-    Raises:
-        UsageError: there are none, one does not exist, or a text is too long to tokenize.
-    """
+    """Return the tokens of a prompt, which begin with BOS if the model wants that."""
     if prompt and isinstance(prompt[0], int):
         tokens = list(cast("Sequence[int]", prompt))
         if wrong := next((token for token in tokens if not 0 <= token < vocabulary.size), None):

@@ -61,7 +61,7 @@ def test_measuring_leaves_nothing_in_the_cache(demo_path: Path) -> None:
 def test_a_vocabulary_without_an_end_can_do_all_but_constraints(
     demo_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Vocabulary, "ends", lambda _: set())
+    monkeypatch.setattr(Vocabulary, "ends", set())
     loaded = loaded_model(demo_path, tags=("<tool_call>", "no tag"))
     with pytest.raises(UsageError, match="no token that ends an answer"):
         loaded.grammars.start('{"grammars": [{"lark_grammar": "start: /a+/"}]}')
@@ -79,5 +79,5 @@ def test_the_vocabulary_is_read_once(demo_path: Path) -> None:
 
 def test_no_token_that_ends_an_answer_is_missed(demo_model: LlamaModel) -> None:
     vocabulary = demo_model.vocabulary
-    assert vocabulary.ends() == {token for token in range(vocabulary.size) if vocabulary.ends_generation(token)}
-    assert vocabulary.ends()
+    assert vocabulary.ends == {token for token in range(vocabulary.size) if vocabulary.ends_generation(token)}
+    assert vocabulary.ends

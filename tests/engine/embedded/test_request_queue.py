@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.engine.embedded.llama import LlamaModel
-from hermes_cli.engine.embedded.request_queue import RequestQueue
+from hermes_cli.engine.embedded.scheduler import RequestQueue
 from hermes_cli.engine.embedded.sequence import ActiveSequence, Job
 from hermes_cli.engine.embedded.vocabulary import TokenPieces
 from hermes_cli.engine.request import GenerationRequest
