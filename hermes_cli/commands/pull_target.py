@@ -10,9 +10,9 @@ from hermes_cli.catalog.variants import (
     Variant,
     default_variant,
     find_quantization,
-    normalize_name,
     preferred_variants,
     quantization_in_file_name,
+    with_quantization,
 )
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.memory import ContextSettings
@@ -48,12 +48,12 @@ def recommended_target(catalogue: Catalogue, machine: Machine) -> PullTarget:
     Raises:
         DoesNotFitError: nothing fits; the hint says what would.
     """
-    found = recommendations(catalogue, machine, RecommendOptions())
-    if not found:
+    fitting = recommendations(catalogue, machine, RecommendOptions())
+    if not fitting:
         from hermes_cli.commands.recommend import nothing_fits
 
         raise nothing_fits(catalogue, machine, RecommendOptions())
-    return _of_variant(found[0].variant, None)
+    return _of_variant(fitting[0].variant, None)
 
 
 def pull_target(
@@ -75,9 +75,8 @@ def pull_target(
     """
     match reference:
         case DemoReference():
-            raise UsageError(
-                "the demo ships with hermes; there is nothing to fetch.", hint='try it: hermes chat demo "Hi"'
-            )
+            hint = 'try it: hermes chat demo "Hi"'
+            raise UsageError("the demo ships with hermes; there is nothing to fetch.", hint=hint)
         case FileReference(path):
             raise UsageError(f"{path} is a path on this disk.", hint=f"adopt a file that is here: hermes import {path}")
         case CatalogueReference(model, named, repository):
@@ -136,27 +135,25 @@ def _of_hub(name: HubReference, quant: str | None, revision: str | None, names: 
         files = _with_shards(name.file, listed) or (name.file,)
         return PullTarget(f"{name.repo}/{name.file}", name.repo, revision, files)
 
-    def quantization_of(path: str) -> str | None:
-        return quantization_in_file_name(path.rpartition("/")[2], names)
-
+    labels = {path: quantization_in_file_name(path, names) for path in listed}
     wanted = quant or name.quantization
     firsts = [path for path in listed if "-of-" not in path or "-00001-of-" in path]
     if wanted:
-        firsts = [path for path in firsts if normalize_name(quantization_of(path) or "") == normalize_name(wanted)]
+        firsts = with_quantization(firsts, wanted, names)
     if not listed:
         raise NotFoundError(f"{name.repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
     if not firsts:
-        offered = dict.fromkeys(quantization_of(path) or path for path in listed)
+        offered = dict.fromkeys(label or path for path, label in labels.items())
         raise NotFoundError(f"{name.repo} has no {wanted}.", hint=f"it has {', '.join(offered)}")
     if len(firsts) > 1:
-        example = quantization_of(firsts[0]) or firsts[0]
+        example = labels[firsts[0]] or firsts[0]
         raise UsageError(
             f"{name.repo} has {len(firsts)} models: {', '.join(firsts[:8])}{' …' if len(firsts) > 8 else ''}.",  # noqa: PLR2004 - a line
             hint=f"say which: hermes pull {name.repo} --quant {example}",
         )
-    quantization = quantization_of(firsts[0])
-    label = f"{name.repo}:{quantization}" if quantization else f"{name.repo}/{firsts[0]}"
-    return PullTarget(label, name.repo, revision, _with_shards(firsts[0], listed))
+    quantization = labels[firsts[0]]
+    shown = f"{name.repo}:{quantization}" if quantization else f"{name.repo}/{firsts[0]}"
+    return PullTarget(shown, name.repo, revision, _with_shards(firsts[0], listed))
 
 
 def _with_shards(first: str, listed: Sequence[str]) -> tuple[str, ...]:

@@ -48,11 +48,7 @@ ROUTES: list[ApiRoute] = [
 def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Callable[[str], None]) -> Starlette:
     """Return the application; its state has `settings`, `pool`, `metrics`, `keys`, `traffic` and `responses`.
 
-    Args:
-        settings: as resolved.
-        pool: the models; it is closed with the application.
-        metrics: that the pool's engines count into, too.
-        write: takes a line of the access log.
+    The pool is closed with it, and its engines count into the same metrics; `write` takes a line of the access log.
     """
     traffic = Traffic()
     app = Starlette(
@@ -99,7 +95,10 @@ def _middleware(
         as_json=settings.log_json,
         bodies=settings.log_prompts,
     )
-    gate = Middleware(Gate, hosts=_hosts(settings), any_address=not is_loopback(settings.host), origins=settings.cors)
+    own = settings.host.lower()
+    bound = [] if own in EVERYWHERE else [f"[{own}]" if ":" in own else own]
+    hosts = [*bound, *settings.allowed_hosts]
+    gate = Middleware(Gate, hosts=hosts, any_address=not is_loopback(settings.host), origins=settings.cors)
     limit = Middleware(BodyLimit, most=settings.most_body, seconds=settings.body_timeout)
     if not settings.cors:
         return [log, gate, limit]
@@ -111,10 +110,3 @@ def _middleware(
         max_age=PREFLIGHT_SECONDS,
     )
     return [log, gate, cors, limit]
-
-
-def _hosts(settings: ServerSettings) -> set[str]:
-    """Return the names that clients may address the server by."""
-    own = settings.host.lower()
-    bound = set() if own in EVERYWHERE else {f"[{own}]" if ":" in own else own}
-    return bound | {name.lower() for name in settings.allowed_hosts}

@@ -48,13 +48,7 @@ Delta = ContentDelta | Reasoning | CallStarted | CallArguments
 async def stream_turn(
     model: ChatModel, turn: TurnRequest, *, reasoning: bool = True
 ) -> AsyncGenerator[Delta | Done, None]:
-    """Generate a turn; the deltas end with `Done`. Closing it cancels the request.
-
-    Args:
-        model: that generates.
-        turn: what it is asked.
-        reasoning: whether the client wants to see it.
-    """
+    """Generate a turn; the deltas end with `Done`. Closing it cancels the request; `reasoning` includes reasoning."""
     choice = _Choice(reasoning=reasoning, logprobs=turn.top_logprobs is not None)
     async with aclosing(model.answer(turn)) as events:
         async for event in events:

@@ -95,21 +95,13 @@ class AnthropicErrorBody(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Problem:
-    """An error on its way to a client.
+    """An error on its way to a client."""
 
-    Attributes:
-        status: of the HTTP reply.
-        message: what is wrong and what to do about it.
-        param: the path of the field that is to blame.
-        code: a short name for programs.
-        headers: beside the usual ones.
-    """
-
-    status: int
-    message: str
-    param: str | None = None
-    code: str | None = None
-    headers: Mapping[str, str] | None = None
+    status: int  # of the HTTP reply
+    message: str  # what is wrong and what to do about it
+    param: str | None = None  # the path of the field that is to blame
+    code: str | None = None  # a short name for programs
+    headers: Mapping[str, str] | None = None  # beside the usual ones
 
     def body(self, shape: ErrorShape = "openai") -> bytes:
         """Encode it as JSON."""
@@ -134,13 +126,9 @@ def shape_of(path: str) -> ErrorShape:
 def problem(
     error: HermesError, shape: ErrorShape = "openai", *, prompt_field: str = "messages", max_tokens: int | None = None
 ) -> Problem:
-    """Translate an error for a client.
+    """Translate an error for a client; a prompt that is too long is worded as the API's clients expect.
 
-    Args:
-        error: of any kind.
-        shape: the API, which decides how a prompt that is too long is worded.
-        prompt_field: the field that holds the prompt.
-        max_tokens: the most tokens that the client wanted to be generated; None for any number.
+    Its field is `prompt_field`, and `max_tokens` were to be generated; None is any number.
     """
     if isinstance(error, ContextFullError):
         message = _too_long(error, shape, max_tokens)

@@ -19,7 +19,7 @@ from hermes_cli.errors import NotReadyError
 from hermes_cli.generation import PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
 from hermes_cli.server.errors import RETRY_AFTER
-from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import json_reply
 
 if TYPE_CHECKING:
@@ -220,31 +220,30 @@ def _piece(raw: bytes) -> str | list[int]:
         return list(raw)
 
 
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+_HEALTH = _json({"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]})
 _UNAVAILABLE = {
     "description": "The model is being loaded, or the server stops.",
-    "content": {"application/json": {"schema": {"type": "object", "properties": {"error": _OBJECT}}}},
+    "content": _json({"type": "object", "properties": {"error": _OBJECT}}),
 }
-_HEALTH = {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]}
-
-
-def _description(reply: type[msgspec.Struct] | dict[str, Any], **unavailable: Any) -> RouteDescription:  # noqa: ANN401
-    schema = {"application/json": {"schema": reply}} if isinstance(reply, dict) else reply
-    return RouteDescription("llama.cpp", schema, statuses={"503": unavailable} if unavailable else {})
-
-
 ROUTES = [
-    ApiRoute("GET", "/health", health, _description(_HEALTH, **_UNAVAILABLE), public=True),
+    ApiRoute("GET", "/health", health, tag="llama.cpp", reply=_HEALTH, unavailable=_UNAVAILABLE, public=True),
     ApiRoute("GET", "/v1/health", health, public=True),
-    ApiRoute("GET", "/props", props, _description(_OBJECT), query=ModelQuery),
+    ApiRoute("GET", "/props", props, tag="llama.cpp", query=ModelQuery, reply=_json(_OBJECT)),
     ApiRoute(
         "GET",
         "/slots",
         slots,
-        _description({"type": "array", "items": _OBJECT}, description="No slot is free (`fail_on_no_slot`)."),
+        tag="llama.cpp",
         query=SlotsQuery,
+        reply=_json({"type": "array", "items": _OBJECT}),
+        unavailable={"description": "No slot is free (`fail_on_no_slot`)."},
     ),
-    ApiRoute("POST", "/tokenize", tokenize, _description(TokenList), body=Tokenize),
-    ApiRoute("POST", "/detokenize", detokenize, _description(DetokenizedText), body=Detokenize),
-    ApiRoute("POST", "/apply-template", apply_template, _description(RenderedPrompt), body=ApplyTemplate),
-    ApiRoute("GET", "/metrics", metrics, RouteDescription("llama.cpp", {"text/plain": {}})),
+    ApiRoute("POST", "/tokenize", tokenize, tag="llama.cpp", body=Tokenize, reply=TokenList),
+    ApiRoute("POST", "/detokenize", detokenize, tag="llama.cpp", body=Detokenize, reply=DetokenizedText),
+    ApiRoute("POST", "/apply-template", apply_template, tag="llama.cpp", body=ApplyTemplate, reply=RenderedPrompt),
+    ApiRoute("GET", "/metrics", metrics, tag="llama.cpp", reply={"text/plain": {}}),
 ]

@@ -59,34 +59,19 @@ class Metrics:
             ("method", "route", "status"),
             registry=self._registry,
         )
-        self._seconds = Histogram(
-            "hermes_http_request_seconds",
-            "From the head of a request to the end of its reply.",
-            ("route",),
-            buckets=_WAITS,
-            registry=self._registry,
+        self._seconds = self._histogram(
+            "http_request_seconds", "From the head of a request to the end of its reply.", "route"
         )
-        self._first = Histogram(
-            "hermes_time_to_first_token_seconds",
-            "From the request for a generation to its first token, waiting included.",
-            ("model",),
-            buckets=_WAITS,
-            registry=self._registry,
+        self._first = self._histogram(
+            "time_to_first_token_seconds", "From the request for a generation to its first token, waiting included."
         )
-        self._queue = Histogram(
-            "hermes_queue_seconds",
-            "From the request for a generation to the first work on it.",
-            ("model",),
-            buckets=_WAITS,
-            registry=self._registry,
+        self._queue = self._histogram("queue_seconds", "From the request for a generation to the first work on it.")
+        self._rate = self._histogram(
+            "generation_tokens_per_second", "Speed of one generation, after its first token.", buckets=_RATES
         )
-        self._rate = Histogram(
-            "hermes_generation_tokens_per_second",
-            "Speed of one generation, after its first token.",
-            ("model",),
-            buckets=_RATES,
-            registry=self._registry,
-        )
+
+    def _histogram(self, name: str, text: str, label: str = "model", buckets: tuple[float, ...] = _WAITS) -> Histogram:
+        return Histogram(f"hermes_{name}", text, (label,), buckets=buckets, registry=self._registry)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request that is over; `route` is its template, so that there are few."""

@@ -7,6 +7,7 @@ same reasons; `FieldNames` names a refused field as the client called it.
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -52,16 +53,11 @@ class FieldNames:
     """Names that an API has for the fields of a chat request: the longest known path is replaced, the rest stays.
 
     `messages[3].tool_calls[0].arguments` of the chat may be `input[5].arguments` of the request.
-
-    Attributes:
-        names: by path in the chat request.
-        api: for hints.
-        shape: of its errors.
     """
 
-    names: Mapping[str, str] = field(default_factory=dict)
-    api: str = _OPENAI
-    shape: ErrorShape = "openai"
+    names: Mapping[str, str] = field(default_factory=dict)  # by path in the chat request
+    api: str = _OPENAI  # for hints
+    shape: ErrorShape = "openai"  # of its errors
 
     @contextmanager
     def renaming(self) -> Iterator[None]:
@@ -118,33 +114,19 @@ def check_fields(body: LenientModel, refused: Mapping[str, tuple[object, str]], 
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """A request of any API, settled but for what depends on the model.
+    """A request of any API, settled but for what depends on the model."""
 
-    Attributes:
-        model: as the client calls it.
-        turn: what to generate; `max_tokens` may be more than there is room for, and sampling is not set.
-        sampling: the options that were given, by name.
-        choices: how many to generate.
-        keep_alive: as `Pool.use` takes it.
-        stream: send events.
-        include_usage: tell the usage in the stream, too.
-        thinking: of the request.
-        fields: names of fields, for errors.
-        prompts: of Completions, in place of the messages of `turn`.
-        echo: give the prompts back.
-    """
-
-    model: str
-    turn: TurnRequest
-    sampling: Mapping[str, Any]
-    choices: int = 1
-    keep_alive: float | None = SERVER_KEEP_ALIVE
-    stream: bool = False
-    include_usage: bool = False
-    thinking: ThinkingChoice = field(default_factory=ThinkingChoice)
-    fields: FieldNames = field(default=CHAT_FIELDS)
-    prompts: tuple[RawPrompt, ...] = ()
-    echo: bool = False
+    model: str  # as the client calls it
+    turn: TurnRequest  # what to generate; `max_tokens` may be more than there is room for, and sampling is not set
+    sampling: Mapping[str, Any]  # the options that were given, by name
+    choices: int = 1  # how many to generate
+    keep_alive: float | None = SERVER_KEEP_ALIVE  # as `Pool.use` takes it
+    stream: bool = False  # send events
+    include_usage: bool = False  # tell the usage in the stream, too
+    thinking: ThinkingChoice = field(default_factory=ThinkingChoice)  # of the request
+    fields: FieldNames = field(default=CHAT_FIELDS)  # names of fields, for errors
+    prompts: tuple[RawPrompt, ...] = ()  # of Completions, in place of the messages of `turn`
+    echo: bool = False  # give the prompts back
 
     def turns(self, model: ReadyModel) -> list[TurnRequest]:
         """Return one turn for each choice; each draws with a seed of its own."""
@@ -154,7 +136,10 @@ class ParsedRequest:
             if turn.tools and not template.takes_tools:
                 hint = "ask a model that takes tools."
                 raise UsageError(f"cannot be given to {model.name}.", field="tools", hint=hint)
-            thinking.check(self.thinking, template, model.name)
+            if self.thinking.think and self.thinking.field and not template.reasons:
+                reason = f"asks for reasoning, and {model.name} has no reasoning mode."
+                hint = "leave it out, or ask a model that reasons."
+                raise UsageError(reason, field=self.thinking.field, hint=hint)
         if turn.options.think is None:
             turn = replace(turn, options=replace(turn.options, think=model.think))
         # More than the context is no error: clients send it all the time.
@@ -172,12 +157,7 @@ class ParsedRequest:
 
 
 async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_FIELDS) -> ParsedRequest:
-    """Parse a chat request.
-
-    Args:
-        body: the request, or another API's as a chat request.
-        client: who asks.
-        fields: the names that its fields had.
+    """Parse a chat request, or another API's as one; `fields` are the names that its fields had there.
 
     Raises:
         UsageError: a field makes no sense, or cannot be honoured.
@@ -207,32 +187,35 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
 
 
 def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, default_limit: int = -1) -> ParsedRequest:
-    """Parse what chats and completions have in common.
-
-    Args:
-        body: the request.
-        client: who asks.
-        top_logprobs: as in `TurnRequest`.
-        default_limit: of tokens where none is given; -1 is as many as there is room for.
-    """
-    _refuse(body)
+    """Parse what chats and completions have in common; a limit of -1 tokens is as many as there is room for."""
+    for name, value in (body.model_extra or {}).items():
+        if value is not None and name in REFUSED and value not in REFUSED[name]:
+            hint = _INSTEAD.get(name, "leave it out: nothing here would do what it says.")
+            raise UsageError("is not supported.", field=name, hint=hint)
+    if (body.min_tokens or 0) > 0 and not body.ignore_eos:
+        hint = "set ignore_eos, and max_tokens."
+        raise UsageError("is not supported without ignore_eos.", field="min_tokens", hint=hint)
     limits = (getattr(body, "max_completion_tokens", None), body.max_tokens, body.n_predict)
     limit = next((given for given in limits if given is not None), default_limit)
-    options = body.stream_options
+    turn = TurnRequest(
+        (),
+        max_tokens=None if limit < 0 else limit,
+        stops=tuple(dict.fromkeys(map(normalize.repaired, body.stop or ()))),
+        top_logprobs=top_logprobs,
+        client=client,
+    )
+    try:
+        keep_alive = SERVER_KEEP_ALIVE if body.keep_alive is None else seconds(body.keep_alive)
+    except UsageError as error:
+        raise UsageError("is no duration.", field="keep_alive", hint=error.hint) from None
     return ParsedRequest(
         body.model or "",
-        TurnRequest(
-            (),
-            max_tokens=None if limit < 0 else limit,
-            stops=tuple(dict.fromkeys(map(normalize.repaired, body.stop or ()))),
-            top_logprobs=top_logprobs,
-            client=client,
-        ),
+        turn,
         _sampling(body),
         body.n or 1,
-        _keep_alive(body),
+        keep_alive,
         bool(body.stream),
-        bool(options and options.include_usage),
+        bool(body.stream_options and body.stream_options.include_usage),
     )
 
 
@@ -255,35 +238,26 @@ def _readable_call(call: Any) -> Any:  # noqa: ANN401 - as it was sent
     arguments = function.get("arguments") if isinstance(function, dict) else None
     if not isinstance(function, dict) or not isinstance(arguments, str) or not arguments.strip():
         return call
-    return call if _is_object(arguments) else {**call, "function": {**function, "arguments": {"arguments": arguments}}}
-
-
-def _is_object(text: str) -> bool:
     try:
-        value = json.loads(text, strict=False)
+        value = json.loads(arguments, strict=False)
         normalize.check(value, "arguments")
     except (ValueError, RecursionError, UsageError):
-        return False
-    return isinstance(value, dict)
-
-
-def _refuse(body: SharedFields) -> None:
-    """Refuse fields that would change the result and are not supported."""
-    for name, value in (body.model_extra or {}).items():
-        if value is not None and name in REFUSED and value not in REFUSED[name]:
-            hint = _INSTEAD.get(name, "leave it out: nothing here would do what it says.")
-            raise UsageError("is not supported.", field=name, hint=hint)
-    if (body.min_tokens or 0) > 0 and not body.ignore_eos:
-        hint = "set ignore_eos, and max_tokens."
-        raise UsageError("is not supported without ignore_eos.", field="min_tokens", hint=hint)
+        value = None
+    if isinstance(value, dict):
+        return call
+    return {**call, "function": {**function, "arguments": {"arguments": arguments}}}
 
 
 def _sampling(body: SharedFields) -> dict[str, Any]:
     given = {option: value for name, option in _SAMPLING.items() if (value := getattr(body, name)) is not None}
     if body.dry_sequence_breakers is not None:
         given["dry_breakers"] = tuple(map(normalize.repaired, body.dry_sequence_breakers))
+    for token in body.logit_bias or ():
+        if not re.fullmatch("[0-9]{1,9}", token):  # more than any vocabulary has
+            hint = "POST /tokenize tells ids."
+            raise UsageError(f"has {token[:40]!r}, which is no token id.", field="logit_bias", hint=hint)
     if body.logit_bias:
-        given["logit_bias"] = tuple((_token(token), bias) for token, bias in body.logit_bias.items())
+        given["logit_bias"] = tuple((int(token), bias) for token, bias in body.logit_bias.items())
     if body.seed is not None and body.seed >= 0:
         given["seed"] = body.seed % (MAX_SEED + 1)
     try:
@@ -294,19 +268,3 @@ def _sampling(body: SharedFields) -> dict[str, Any]:
         ]
         raise UsageError(error.reason, field=names[-1] if names else error.field, hint=error.hint) from None
     return given
-
-
-def _token(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):  # noqa: PLR2004 - more than any vocabulary has
-        hint = "POST /tokenize tells ids."
-        raise UsageError(f"has {text[:40]!r}, which is no token id.", field="logit_bias", hint=hint)
-    return int(text)
-
-
-def _keep_alive(body: SharedFields) -> float | None:
-    if body.keep_alive is None:
-        return SERVER_KEEP_ALIVE
-    try:
-        return seconds(body.keep_alive)
-    except UsageError as error:
-        raise UsageError("is no duration.", field="keep_alive", hint=error.hint) from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ from hermes_cli.errors import EngineError, HermesError, NotFoundError, NotReadyE
 from hermes_cli.generation import ChatModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 
     from hermes_cli.engine.protocol import Engine, EngineStats, ModelInfo
     from hermes_cli.server.served_models import ServedModel
@@ -130,15 +130,11 @@ class Pool:
         engine: Callable[[ServedModel], Engine],
         check_room: CheckRoom,
         *,
-        load_timeout: float,
+        load_timeout: float,  # seconds that `use` waits for a model
     ) -> None:
-        """Make a pool without loading anything.
+        """Make a pool of models, the default first, without loading anything; each keeps its engine.
 
-        Args:
-            models: one at least, the default first; every name stands for one of them.
-            engine: makes the engine of a model, which is kept as long as the pool.
-            check_room: returns None if there is memory for one more now, else the error.
-            load_timeout: seconds that `use` waits for a model.
+        `check_room` returns None if there is memory for one more now, else the error.
         """
         self._models = {model.name: _PooledModel(model, engine(model)) for model in models}
         self._names = {
@@ -158,30 +154,44 @@ class Pool:
 
     @asynccontextmanager
     async def use(
-        self, name: str | None = None, *, keep_alive: float | None = SERVER_KEEP_ALIVE
+        self,
+        name: str | None = None,
+        *,
+        keep_alive: float | None = SERVER_KEEP_ALIVE,
+        load_timeout: float | None = None,
     ) -> AsyncGenerator[ReadyModel, None]:
         """Load a model and keep it loaded until the end of `async with`.
 
         Args:
             name: a name or an alias; None or empty is the default.
             keep_alive: seconds that it stays in memory afterwards, None for ever; negative is the server's setting.
+            load_timeout: seconds to wait for it; None is the server's setting.
 
         Raises:
             NotFoundError: no model has this name.
             NotReadyError: it is not loaded in time, or the server stops.
             HermesError: it cannot be loaded.
         """
-        model = self._find(name)
-        with self._holding(model, self._load_timeout) as ready:
-            loaded = await ready
+        model, ticket = self._find(name), object()
+        end = asyncio.get_running_loop().time() + (self._load_timeout if load_timeout is None else load_timeout)
+        model.stop_timer()
+        model.waiting.add(ticket)
+        try:
+            loaded = await self._ready(model, ticket, end)
             server_setting = keep_alive is not None and keep_alive < 0
             model.idle_seconds = model.planned.idle_seconds if server_setting else keep_alive
             yield loaded
+        finally:
+            model.waiting.discard(ticket)
+            model.working.discard(ticket)
+            model.used = next(self._clock)
+            self._released.set()
+            self._start_timer(model)
 
     async def start(self) -> None:
         """Load the default model, however long that takes."""
-        with self._holding(self._find(None), math.inf) as ready:
-            await ready
+        async with self.use(load_timeout=math.inf):
+            pass
 
     def describe_all(self) -> list[ModelObject]:
         """Describe all models, the default first."""
@@ -221,21 +231,6 @@ class Pool:
                 f"there is no model {name!r} here.", hint=f"there is {', '.join(self._models)}; see GET /v1/models"
             )
         return model
-
-    @contextmanager
-    def _holding(self, model: _PooledModel, timeout: float) -> Iterator[Coroutine[Any, Any, ReadyModel]]:
-        """Count a request as waiting, then as working; what is yielded waits for the model, and has to be awaited."""
-        ticket = object()
-        model.stop_timer()
-        model.waiting.add(ticket)
-        try:
-            yield self._ready(model, ticket, asyncio.get_running_loop().time() + timeout)
-        finally:
-            model.waiting.discard(ticket)
-            model.working.discard(ticket)
-            model.used = next(self._clock)
-            self._released.set()
-            self._start_timer(model)
 
     async def _ready(self, model: _PooledModel, ticket: object, end: float) -> ReadyModel:
         """Wait for the model, and count the request among those that use it."""
@@ -310,7 +305,7 @@ class Pool:
         while (error := await self._check_room(model.planned)) is not None:
             others = [other for other in self._models.values() if other is not model and other.loaded]
             if not others:
-                if model.planned.forced:
+                if model.planned.model.resolved.overrides.force:
                     return
                 raise error
             await self._evict(min(others, key=lambda other: (not other.idle, other.used)), model)
@@ -349,13 +344,10 @@ class Pool:
     def _begin(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._tasks.discard)
+        # Those who waited have its error; perhaps none did.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # those who waited have it; perhaps none did
 
 
 def _stopping() -> NotReadyError:

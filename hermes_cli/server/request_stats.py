@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from hermes_cli.engine.protocol import Engine, EngineStats, Event, ModelInfo
+    from hermes_cli.engine.protocol import Engine, Event
     from hermes_cli.engine.request import GenerationRequest
     from hermes_cli.server.metrics import Metrics
 
@@ -45,10 +45,8 @@ class CountedEngine:
 
     def __init__(self, engine: Engine, model: str, metrics: Metrics) -> None:
         self._engine, self._model, self._metrics = engine, model, metrics
-
-    async def load(self) -> ModelInfo:
-        """Load the model."""
-        return await self._engine.load()
+        self.load, self.unload, self.close, self.stats = engine.load, engine.unload, engine.close, engine.stats
+        self.tokenize, self.detokenize = engine.tokenize, engine.detokenize
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Generate, and count.
@@ -56,55 +54,26 @@ class CountedEngine:
         Raises:
             NotReadyError: the request took longer than the server allows.
         """
-        stats = CURRENT.get()
-        if stats is None:
-            stats = RequestStats(float("inf"))
+        stats = CURRENT.get() or RequestStats(float("inf"))
         stats.model = self._model
         began = time.monotonic()
-        first = True
+        is_first = True
         deadline = _Deadline(stats.deadline)
         try:
             async with aclosing(self._engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
                 while event := await deadline.next(events):
-                    if first:
-                        first = False
-                        self._count_first(stats, began)
+                    if is_first:
+                        is_first, now = False, time.monotonic()
+                        stats.first_token = stats.first_token or now - stats.started
+                        self._metrics.first_token(self._model, now - began)
                     if isinstance(event, Done):
-                        self._count_end(stats, event)
+                        stats.prompt_tokens += event.prompt_tokens
+                        stats.cached_tokens += event.cached_tokens
+                        stats.completion_tokens += event.completion_tokens
+                        self._metrics.generated(self._model, event)
                     yield event
         finally:
             deadline.stop()
-
-    async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Tokenize."""
-        return await self._engine.tokenize(text, special=special)
-
-    async def detokenize(self, tokens: list[int]) -> bytes:
-        """Detokenize."""
-        return await self._engine.detokenize(tokens)
-
-    async def stats(self) -> EngineStats:
-        """Return the engine's counters."""
-        return await self._engine.stats()
-
-    async def unload(self) -> None:
-        """Unload the model."""
-        await self._engine.unload()
-
-    async def close(self) -> None:
-        """Close the engine."""
-        await self._engine.close()
-
-    def _count_first(self, stats: RequestStats, began: float) -> None:
-        now = time.monotonic()
-        stats.first_token = stats.first_token or now - stats.started
-        self._metrics.first_token(self._model, now - began)
-
-    def _count_end(self, stats: RequestStats, done: Done) -> None:
-        stats.prompt_tokens += done.prompt_tokens
-        stats.cached_tokens += done.cached_tokens
-        stats.completion_tokens += done.completion_tokens
-        self._metrics.generated(self._model, done)
 
 
 class _Deadline:
@@ -151,6 +120,7 @@ CLIENT_LEFT = 499  # nginx's status of a client that did not wait for the reply
 MOST_LOGGED_BYTES = 64 << 10  # of a body
 LONGEST_METHOD = 20  # logged characters; it can be as long as a head
 NO_ROUTE = "none"
+_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 
 
 class Traffic:
@@ -201,14 +171,7 @@ class AccessLog:
     ) -> None:
         """Wrap an application, outermost.
 
-        Args:
-            app: the next one.
-            metrics: count requests, too.
-            traffic: counts running requests.
-            write: takes a line.
-            timeout: seconds that a request may take.
-            as_json: write JSON.
-            bodies: write the bodies of requests, too.
+        `write` takes a line; a request may take `timeout` seconds; `bodies` logs the bodies of requests, too.
         """
         self._app, self._metrics, self._traffic, self._write = app, metrics, traffic, write
         self._timeout, self._as_json, self._bodies = timeout, as_json, bodies
@@ -248,23 +211,13 @@ class AccessLog:
             self._log(scope, status if whole else CLIENT_LEFT, stats, bytes(body))
 
     def _log(self, scope: Scope, status: int, stats: RequestStats, body: bytes) -> None:
-        route = getattr(scope.get("route"), "path", NO_ROUTE)
+        route = getattr(scope.get("route"), "path", None)
         seconds = time.monotonic() - stats.started
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-        self._metrics.answered(method, route, status, seconds)
-        facts = self._facts(scope, status, stats, seconds)
-        if self._bodies and body:
-            facts["body"] = body.decode("utf-8", "replace")
-        self._write(json.dumps(facts) if self._as_json else _line(facts))
-
-    @staticmethod
-    def _facts(scope: Scope, status: int, stats: RequestStats, seconds: float) -> dict[str, Any]:
-        """Return the fields of a line. Times are in milliseconds; the path is logged only if there is no such route."""
-        route = getattr(scope.get("route"), "path", None)
-        client = scope.get("state", {}).get("client") or (scope["client"] or ("",))[0]
-        facts = {
+        self._metrics.answered(method, route or NO_ROUTE, status, seconds)
+        line: dict[str, Any] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "client": client,
+            "client": scope.get("state", {}).get("client") or (scope["client"] or ("",))[0],
             "method": scope["method"][:LONGEST_METHOD],
             "route": route,
             "path": None if route else ascii(scope["path"])[1:-1][:200],
@@ -272,24 +225,23 @@ class AccessLog:
             "ms": round(seconds * 1000, 1),
         }
         if stats.model:
-            facts |= {
+            line |= {
                 "model": stats.model,
                 "prompt_tokens": stats.prompt_tokens,
                 "cached_tokens": stats.cached_tokens,
                 "completion_tokens": stats.completion_tokens,
                 "first_token_ms": None if stats.first_token is None else round(stats.first_token * 1000, 1),
             }
-        return facts
+        if self._bodies and body:
+            line["body"] = body.decode("utf-8", "replace")
+        self._write(json.dumps(line) if self._as_json else _as_text(line))
 
 
-_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
-
-
-def _line(facts: dict[str, Any]) -> str:
-    """Return the fields as a line for people."""
-    clock = datetime.fromisoformat(facts["time"]).astimezone().strftime("%H:%M:%S")
-    place = facts["route"] or facts["path"]
-    tokens = f", {facts['prompt_tokens']}+{facts['completion_tokens']} tokens" if "model" in facts else ""
+def _as_text(line: dict[str, Any]) -> str:
+    """Return the fields of a line as text for people."""
+    clock = datetime.fromisoformat(line["time"]).astimezone().strftime("%H:%M:%S")
+    path = line["route"] or line["path"]
+    tokens = f", {line['prompt_tokens']}+{line['completion_tokens']} tokens" if "model" in line else ""
     # Indented, so that no line of a body passes for one of the log's.
-    body = "".join(f"\n  {line}" for line in facts["body"].splitlines()) if "body" in facts else ""
-    return f"{clock} {facts['client']} {facts['method']} {place} {facts['status']}, {facts['ms']:.0f} ms{tokens}{body}"
+    body = "".join(f"\n  {part}" for part in line["body"].splitlines()) if "body" in line else ""
+    return f"{clock} {line['client']} {line['method']} {path} {line['status']}, {line['ms']:.0f} ms{tokens}{body}"

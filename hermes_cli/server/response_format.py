@@ -10,6 +10,7 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hermes_cli.errors import UsageError
@@ -32,22 +33,19 @@ _compilers = ThreadPoolExecutor(2, "constraints")  # of their own: nothing else 
 
 @dataclass(frozen=True)
 class ResponseFormat:
-    """The format of an answer.
+    """The format of an answer."""
 
-    Attributes:
-        grammar: that enforces it.
-        schema: for the prompt: a JSON schema, or True for any JSON object.
-    """
-
-    grammar: AnswerGrammar
-    schema: Mapping[str, Any] | bool = False
+    grammar: AnswerGrammar  # that enforces it
+    schema: Mapping[str, Any] | bool = False  # for the prompt: a JSON schema, or True for any JSON object
 
 
 async def parse(body: SharedFields) -> ResponseFormat | None:
     """Return the format that a request asks for, None for any text."""
-    given = [
-        (name, value) for name in _PARSERS if (value := getattr(body, name)) is not None and not _is_any_text(value)
-    ]
+    given = []
+    for name in _PARSERS:
+        value = getattr(body, name)
+        if value is not None and not (isinstance(value, dict) and value.get("type") == "text"):
+            given.append((name, value))
     if not given:
         return None
     name, value = given[0]
@@ -59,15 +57,8 @@ async def parse(body: SharedFields) -> ResponseFormat | None:
 async def parse_calls(tools: Sequence[dict[str, Any]], tool_choice: object, *, parallel: bool) -> ToolGrammar | None:
     """Return the grammar of the calls that are possible, None where there are no tools."""
     mode, offered = _allowed_tools(tool_choice, tools)
-
-    def compile_tools() -> ToolGrammar | None:
-        return _enforced("tools", lambda: structured_output.tool_calls(offered, mode, parallel=parallel, notes=[]))
-
-    return await _in_thread(compile_tools)
-
-
-def _is_any_text(value: object) -> bool:
-    return isinstance(value, dict) and value.get("type") == "text"
+    tool_calls = partial(structured_output.tool_calls, offered, mode, parallel=parallel, notes=[])
+    return await _in_thread(lambda: _enforced("tools", tool_calls))
 
 
 def _allowed_tools(choice: object, tools: Sequence[dict[str, Any]]) -> tuple[Any, Sequence[dict[str, Any]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,47 +26,26 @@ if TYPE_CHECKING:
 _NO_JSON = "send a JSON object, with the header `Content-Type: application/json`."
 
 
-@dataclass(frozen=True)
-class RouteDescription:
-    """Description of a route in the OpenAPI document, beside its endpoint's docstring: summary and description.
-
-    Attributes:
-        tag: its heading.
-        reply: the type of its reply, or a description by media type.
-        stream: the type of the data of its events, which `[DONE]` ends; or text about its named events.
-        statuses: replies beside 200 that differ from the errors of all routes.
-    """
-
-    tag: str
-    reply: type[msgspec.Struct] | dict[str, Any]
-    stream: type[msgspec.Struct] | str | None = None
-    statuses: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-
-
 class ApiRoute(Route):
     """A route that is closed while the server stops, and needs a key if the server has any."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a table of routes names what each needs
         self,
         method: str,
         path: str,
         endpoint: Callable[..., Awaitable[Response]],
-        description: RouteDescription | None = None,
         *,
+        tag: str = "",  # its heading in the OpenAPI document; empty leaves it out there
         body: type[BaseModel] | None = None,
         query: type[BaseModel] | None = None,
-        public: bool = False,
+        reply: type[msgspec.Struct] | dict[str, Any] | None = None,  # or a description by media type
+        stream: type[msgspec.Struct] | str | None = None,  # data of its events before `[DONE]`; or a text
+        unavailable: Mapping[str, Any] | None = None,  # description of status 503, where other routes have another
+        public: bool = False,  # it needs no key, and answers while the server stops
     ) -> None:
-        """Make a route.
+        """Make a route. The endpoint is called with the request, and with the body or the query if the route has one.
 
-        Args:
-            method: of HTTP.
-            path: as Starlette has it.
-            endpoint: is called with the request, and with the body or the query if the route has one.
-            description: for the OpenAPI document; None leaves it out there.
-            body: the type of its JSON body.
-            query: the type of its query string.
-            public: it needs no key, and answers while the server stops.
+        Its docstring is its summary and description in the OpenAPI document.
         """
 
         async def handle(request: Request) -> Response:
@@ -82,7 +60,8 @@ class ApiRoute(Route):
 
         super().__init__(path, handle, methods=[method], name=endpoint.__name__)
         self.methods = {method}  # no HEAD beside GET
-        self.description, self.body, self.query, self.public = description, body, query, public
+        self.tag, self.body, self.query, self.public = tag, body, query, public
+        self.reply, self.stream, self.unavailable = reply, stream, unavailable or {}
         self.doc = endpoint.__doc__ or ""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -144,18 +123,18 @@ _KEYS = {
 
 
 def openapi(routes: Iterable[ApiRoute], title: str, version: str, description: str) -> dict[str, Any]:
-    """Return the document of all routes that have a description."""
-    described = [(route, route.description) for route in routes if route.description]
-    bodies = dict.fromkeys(route.body for route, _ in described if route.body)
+    """Return the document of all routes that have a tag."""
+    tagged = [route for route in routes if route.tag]
+    bodies = dict.fromkeys(route.body for route in tagged if route.body)
     _, requests = models_json_schema(
         [(body, "validation") for body in bodies], ref_template=_REF.replace("name", "model")
     )
-    kinds = [kind for _, about in described for kind in (about.reply, about.stream) if isinstance(kind, type)]
+    kinds = [kind for route in tagged for kind in (route.reply, route.stream) if isinstance(kind, type)]
     _, replies = msgspec.json.schema_components([*kinds, *_ERRORS.values()], ref_template=_REF)
     paths: dict[str, Any] = {}
-    for route, about in described:
+    for route in tagged:
         (method,) = route.methods or ("",)
-        paths.setdefault(route.path_format, {})[method.lower()] = _operation(route, about, method)
+        paths.setdefault(route.path_format, {})[method.lower()] = _operation(route, method.lower())
     return {
         "openapi": _VERSION,
         "info": {"title": title, "version": version, "description": description},
@@ -164,19 +143,21 @@ def openapi(routes: Iterable[ApiRoute], title: str, version: str, description: s
     }
 
 
-def _operation(route: ApiRoute, about: RouteDescription, method: str) -> dict[str, Any]:
+def _operation(route: ApiRoute, method: str) -> dict[str, Any]:
     error = _json(_ERRORS[shape_of(route.path)])
-    responses = {"200": {"description": "The reply.", "content": _content(about)}} | {
-        status: {"description": text, "content": error, **about.statuses.get(status, {})}
-        for status, text in _STATUSES.items()
-    }
+    responses: dict[str, Any] = {"200": {"description": "The reply.", "content": _content(route)}}
+    responses |= {status: {"description": text, "content": error} for status, text in _STATUSES.items()}
+    responses["503"] |= route.unavailable
+    query = route.query.model_json_schema()["properties"] if route.query else {}
+    parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in route.param_convertors]
+    parameters += [{"name": name, "in": "query", "required": False, "schema": field} for name, field in query.items()]
     summary, _, text = route.doc.partition("\n\n")
     operation: dict[str, Any] = {
-        "tags": [about.tag],
+        "tags": [route.tag],
         "summary": summary.removesuffix("."),
         "description": inspect.cleandoc(text),
-        "operationId": f"{route.name}_{method.lower()}",
-        "parameters": [*_path_parameters(route), *_query_parameters(route)],
+        "operationId": f"{route.name}_{method}",
+        "parameters": parameters,
         "responses": responses,
         "security": [] if route.public else [{}, *({name: []} for name in _KEYS)],
     }
@@ -185,24 +166,15 @@ def _operation(route: ApiRoute, about: RouteDescription, method: str) -> dict[st
     return operation
 
 
-def _path_parameters(route: ApiRoute) -> list[dict[str, Any]]:
-    return [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in route.param_convertors]
-
-
-def _query_parameters(route: ApiRoute) -> list[dict[str, Any]]:
-    fields = route.query.model_json_schema()["properties"] if route.query else {}
-    return [{"name": name, "in": "query", "required": False, "schema": field} for name, field in fields.items()]
-
-
-def _content(about: RouteDescription) -> dict[str, Any]:
-    if isinstance(about.reply, dict):
-        return about.reply
-    content = _json(about.reply)
-    if isinstance(about.stream, str):  # named events, whose data repeats the name
+def _content(route: ApiRoute) -> dict[str, Any]:
+    if not isinstance(route.reply, type):
+        return route.reply or {}
+    content = _json(route.reply)
+    if isinstance(route.stream, str):  # named events, whose data repeats the name
         data = _json_text({"type": "object", "properties": {"type": _TEXT}, "required": ["type"]})
-        content["text/event-stream"] = {"itemSchema": {**_event(data, event=_TEXT), "description": about.stream}}
-    elif about.stream:
-        chunk = _json_text({"anyOf": [_ref(about.stream), _ref(ErrorBody)]})
+        content["text/event-stream"] = {"itemSchema": {**_event(data, event=_TEXT), "description": route.stream}}
+    elif route.stream:
+        chunk = _json_text({"anyOf": [_ref(route.stream), _ref(ErrorBody)]})
         data = {"anyOf": [{"const": "[DONE]"}, chunk], "description": "`[DONE]` comes last, if nothing went wrong."}
         content["text/event-stream"] = {"itemSchema": _event(data)}
     return content

@@ -23,7 +23,6 @@ from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import CountedEngine
 from hermes_cli.server.settings import Key
 from hermes_cli.server.sockets import (
-    ConnectionLimits,
     allow_files,
     limited_connection,
     listen,
@@ -50,40 +49,24 @@ LAST_SECONDS = 2  # for replies that end when the engines do
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """A server that takes requests.
+    """A server that takes requests."""
 
-    Attributes:
-        port: that was bound.
-        local: nobody but this machine can connect.
-        settings: with the key that was made, if one was.
-        models: the default first; it is loaded.
-    """
-
-    port: int
-    local: bool
-    settings: ServerSettings
-    models: tuple[ServedModel, ...]
+    port: int  # that was bound
+    local: bool  # nobody but this machine can connect
+    settings: ServerSettings  # with the key that was made, if one was
+    models: tuple[ServedModel, ...]  # the default first; it is loaded
 
 
 @dataclass(frozen=True)
 class ServerParts:
-    """The functions that a server calls.
+    """The functions that a server calls."""
 
-    Attributes:
-        models: plans the models; called when the port is known to be free.
-        engine: makes the engine of a model.
-        check_room: as `Pool` takes it.
-        started: called when the default model is loaded.
-        log: takes lines of the access log.
-        note: takes messages for people.
-    """
-
-    models: Callable[[], tuple[ServedModel, ...]]
-    engine: Callable[[ServedModel], Engine]
-    check_room: CheckRoom
-    started: Callable[[ServerInfo], None]
-    log: Callable[[str], None]
-    note: Callable[[str], None]
+    models: Callable[[], tuple[ServedModel, ...]]  # plans the models; called when the port is known to be free
+    engine: Callable[[ServedModel], Engine]  # makes the engine of a model
+    check_room: CheckRoom  # as `Pool` takes it
+    started: Callable[[ServerInfo], None]  # called when the default model is loaded
+    log: Callable[[str], None]  # takes lines of the access log
+    note: Callable[[str], None]  # takes messages for people
 
 
 def serve(settings: ServerSettings, parts: ServerParts) -> bool:
@@ -95,20 +78,15 @@ def serve(settings: ServerSettings, parts: ServerParts) -> bool:
     sockets = listen(settings.host, settings.port)
     allow_files(settings.max_connections)
     try:
-        settings = with_key(settings, local=only_loopback(sockets))
-        info = ServerInfo(port_of(sockets), only_loopback(sockets), settings, parts.models())
+        local = only_loopback(sockets)
+        if not (settings.keys or local or settings.insecure):
+            made = Key("made", f"sk-{secrets.token_urlsafe(32)}")
+            settings = msgspec.structs.replace(settings, keys=(made,), own_key=True)
+        info = ServerInfo(port_of(sockets), local, settings, parts.models())
         return asyncio.run(_ServerRun(info, parts).run(sockets))
     finally:
         for listening in sockets:
             listening.close()
-
-
-def with_key(settings: ServerSettings, *, local: bool) -> ServerSettings:
-    """Return the settings, with a new key where one is needed and none was given."""
-    if settings.keys or local or settings.insecure:
-        return settings
-    made = Key("made", f"sk-{secrets.token_urlsafe(32)}")
-    return msgspec.structs.replace(settings, keys=(made,), own_key=True)
 
 
 class UvicornServer(uvicorn.Server):
@@ -193,10 +171,9 @@ def _signals(handle: Callable[[], None]) -> Iterator[None]:
 def uvicorn_config(app: Starlette, settings: ServerSettings) -> uvicorn.Config:
     """Return uvicorn's configuration."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # broken requests of strangers are no news
-    limits = ConnectionLimits(settings.header_timeout, settings.write_timeout, settings.max_connections)
     return uvicorn.Config(
         app,
-        http=limited_connection(limits),
+        http=limited_connection(settings),
         ws="none",
         lifespan="on",
         loop="asyncio",

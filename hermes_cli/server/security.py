@@ -92,11 +92,8 @@ class Gate:
     def __init__(self, app: ASGIApp, *, hosts: Collection[str], any_address: bool, origins: Collection[str]) -> None:
         """Wrap an application.
 
-        Args:
-            app: the next one.
-            hosts: names that the server answers to, beside those of loopback, with any port.
-            any_address: a bare IP address will do, too: no rebinding makes a page's name one.
-            origins: of pages that may ask; `*` is all.
+        It answers to `hosts`, beside the names of loopback, with any port; with `any_address` to a bare IP address,
+        too: no rebinding makes a page's name one. Pages of `origins` may ask, of all origins for `*`.
         """
         self._app = app
         self._hosts = {name.lower() for name in (*LOOPBACK_NAMES, *hosts)}
@@ -116,7 +113,8 @@ class Gate:
         if len(hosts) != 1:
             return Problem(400, "a request needs one Host header.", code="bad_host")
         host = hosts[0].decode("latin-1")
-        if not self._answers_to(host):
+        name = _without_port(host.lower())
+        if name not in self._hosts and not (self._any_address and _is_address(name)):
             shown = ascii(host[:200])
             return Problem(
                 403,
@@ -134,12 +132,6 @@ class Gate:
                 code="origin_not_allowed",
             )
         return None
-
-    def _answers_to(self, host: str) -> bool:
-        name = _without_port(host.lower())
-        if name in self._hosts:
-            return True
-        return self._any_address and _is_address(name)
 
 
 def _without_port(host: str) -> str:
@@ -162,13 +154,7 @@ class BodyLimit:
     """ASGI middleware that limits the size of bodies, and the time in which they arrive."""
 
     def __init__(self, app: ASGIApp, *, most: int, seconds: float) -> None:
-        """Wrap an application.
-
-        Args:
-            app: the next one.
-            most: bytes of a body, however it is sent.
-            seconds: from its first read to its end.
-        """
+        """Wrap an application; bodies have up to `most` bytes, and arrive within `seconds` from their first read."""
         self._app, self._most, self._seconds = app, most, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -18,13 +18,12 @@ from hermes_cli.store.library import installed
 from hermes_cli.units import GIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from hermes_cli.catalog.models import Catalogue
     from hermes_cli.errors import HermesError
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.models.planned import PlannedModel
-    from hermes_cli.models.resolve import ResolvedModel
     from hermes_cli.server.settings import ModelEntry, ServerSettings
 
 AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["agent"]), and this is a common length
@@ -32,41 +31,20 @@ AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that clients can ask for.
+    """A model that clients can ask for."""
 
-    Attributes:
-        name: its id in the API.
-        aliases: other names that clients may use.
-        model: its file, plan and engine options; they stay the same as long as the server runs.
-        think: reason where a request does not say.
-        idle_seconds: time in memory without a request; None for ever.
-        size: bytes of its first file.
-        quantization: from its name or its header, if they have it.
-        created: when its file was written, in seconds since 1970.
-    """
-
-    name: str
-    aliases: tuple[str, ...]
-    model: PlannedModel
-    think: bool | None = None
-    idle_seconds: float | None = None
-    size: int = 0
-    quantization: str | None = None
-    created: int = 0
-
-    @property
-    def forced(self) -> bool:
-        """The model is loaded even if there is too little memory."""
-        return self.model.resolved.overrides.force
+    name: str  # its id in the API
+    aliases: tuple[str, ...]  # other names that clients may use
+    model: PlannedModel  # its file, plan and engine options; they stay the same as long as the server runs
+    think: bool | None = None  # reason where a request does not say
+    idle_seconds: float | None = None  # time in memory without a request; None for ever
+    size: int = 0  # bytes of its first file
+    quantization: str | None = None  # from its name or its header, if they have it
+    created: int = 0  # when its file was written, in seconds since 1970
 
 
 def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
-    """Return the request for a model of the settings.
-
-    Args:
-        entry: the model.
-        least_context: tokens of context that it must have.
-    """
+    """Return the request for a model of the settings, with a context of at least so many tokens."""
     if entry.context is not None and entry.context < least_context:
         raise UsageError(
             f"--context {entry.context:,} is less than the {least_context:,} tokens that --for-agent insists on.",
@@ -90,13 +68,7 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
 def plan_models(
     settings: ServerSettings, catalogue: Catalogue, machine: Machine, note: Callable[[str], None]
 ) -> tuple[ServedModel, ...]:
-    """Return the models of the settings, in their order.
-
-    Args:
-        settings: with one model at least.
-        catalogue: where they are looked up.
-        machine: where they are to run, with the memory that is free now.
-        note: is told what was given up.
+    """Plan the models of the settings, of which there is one at least; `note` is told what was given up.
 
     Raises:
         NotFoundError: one is not on this disk.
@@ -115,17 +87,28 @@ def plan_models(
             raise _no_agent(error, catalogue, machine) from None
         raise
     options = EngineOptions(constraints=True, max_queue=settings.max_queue)
-    served = tuple(
+    served_models = tuple(
         _served(entry, planned(model, plan, catalogue, note, options), catalogue)
         for entry, model, plan in zip(settings.models, models, plans, strict=True)
     )
-    _check_names(served)
-    return served
+    owners: dict[str, ServedModel] = {}
+    for served_model in served_models:
+        for name in {served_model.name, *served_model.aliases}:
+            owner = owners.setdefault(name.casefold(), served_model)
+            if owner is not served_model:
+                raise UsageError(
+                    f"{name} would stand for both {owner.model.path.name} and {served_model.model.path.name}.",
+                    hint="give one of them another name in the file: models: [{model: …, name: …}]",
+                )
+    return served_models
 
 
 def _served(entry: ModelEntry, model: PlannedModel, catalogue: Catalogue) -> ServedModel:
-    typed = (entry.model,) if entry.name is None and entry.model != model.name and _is_a_name(entry.model) else ()
+    # What was typed is an alias, but for paths, which nobody types into clients.
+    is_path = "/" in entry.model or "\\" in entry.model or entry.model.lower().endswith(".gguf")
+    typed = (entry.model,) if entry.name is None and entry.model != model.name and not is_path else ()
     status = model.path.stat()
+    named = quantization_in_file_name(model.path.name, frozenset(catalogue.quantizations))
     return ServedModel(
         name=entry.name or model.name,
         aliases=tuple(dict.fromkeys((*typed, *entry.aliases))),
@@ -133,7 +116,7 @@ def _served(entry: ModelEntry, model: PlannedModel, catalogue: Catalogue) -> Ser
         think=entry.think,
         idle_seconds=entry.idle_seconds,
         size=status.st_size,
-        quantization=_quantization(model.resolved, catalogue),
+        quantization=named or read_header(model.path).file_type,
         created=int(status.st_mtime),
     )
 
@@ -154,27 +137,3 @@ def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> Doe
     name = best.variant.name
     fetch = "" if installed(best.variant) else f", after hermes pull {name}"
     return DoesNotFitError(error.message, hint=f"this has it: hermes serve {name} --for-agent{kv_type}{yarn}{fetch}")
-
-
-def _quantization(model: ResolvedModel, catalogue: Catalogue) -> str | None:
-    name = model.file.path.name
-    stated = read_header(model.file.path).file_type
-    return quantization_in_file_name(name, frozenset(catalogue.quantizations)) or stated
-
-
-def _is_a_name(text: str) -> bool:
-    """Return whether a model was not named by its path: nobody types those into clients."""
-    return "/" not in text and "\\" not in text and not text.lower().endswith(".gguf")
-
-
-def _check_names(models: Sequence[ServedModel]) -> None:
-    """Check that every name stands for one model."""
-    owner: dict[str, ServedModel] = {}
-    for served in models:
-        for name in {served.name, *served.aliases}:
-            other = owner.setdefault(name.casefold(), served)
-            if other is not served:
-                raise UsageError(
-                    f"{name} would stand for both {other.model.path.name} and {served.model.path.name}.",
-                    hint="give one of them another name in the file: models: [{model: …, name: …}]",
-                )

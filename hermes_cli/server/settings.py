@@ -10,6 +10,7 @@ import difflib
 import math
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -36,51 +37,30 @@ Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1
 
 
 class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Settings of a model; None leaves the choice to hermes.
+    """Settings of a model; None leaves the choice to hermes."""
 
-    Attributes:
-        context: tokens that one request can use.
-        slots: requests at once.
-        kv_type: of the KV cache.
-        gpu_layers: layers on GPUs; -1 is all.
-        tensor_split: the proportion in which several GPUs share them.
-        threads: of the CPU.
-        batch: tokens in one decode.
-        yarn: stretch the context as the base model documents it.
-        template: `file`, `model`, or the path of a chat template.
-        draft: a small model with the same vocabulary that drafts tokens; `auto` takes one that is installed.
-        think: reason before answering.
-        keep_alive: how long after its last request a model stays in memory: seconds, 5m, never.
-        force: load it even if there is too little memory.
-    """
-
-    context: Annotated[int, Meta(ge=64)] | None = None
-    slots: Annotated[int, Meta(ge=1, le=64)] | None = None
-    kv_type: KvType | None = None
-    gpu_layers: Annotated[int, Meta(ge=-1)] | None = None
+    context: Annotated[int, Meta(ge=64)] | None = None  # tokens that one request can use
+    slots: Annotated[int, Meta(ge=1, le=64)] | None = None  # requests at once
+    kv_type: KvType | None = None  # of the KV cache
+    gpu_layers: Annotated[int, Meta(ge=-1)] | None = None  # layers on GPUs; -1 is all
+    # The proportion in which several GPUs share the layers.
     tensor_split: tuple[Annotated[float, Meta(ge=0)], ...] | None = None
-    threads: Annotated[int, Meta(ge=1, le=512)] | None = None
-    batch: Annotated[int, Meta(ge=32, le=65_536)] | None = None
-    yarn: bool | None = None
-    template: str | None = None
-    draft: str | None = None
-    think: bool | None = None
-    keep_alive: float | str | None = None
-    force: bool | None = None
+    threads: Annotated[int, Meta(ge=1, le=512)] | None = None  # of the CPU
+    batch: Annotated[int, Meta(ge=32, le=65_536)] | None = None  # tokens in one decode
+    yarn: bool | None = None  # stretch the context as the base model documents it
+    template: str | None = None  # `file`, `model`, or the path of a chat template
+    draft: str | None = None  # a small model with the same vocabulary; `auto` takes one that is installed
+    think: bool | None = None  # reason before answering
+    keep_alive: float | str | None = None  # how long after its last request a model stays in memory: seconds, 5m, never
+    force: bool | None = None  # load it even if there is too little memory
 
 
 class ModelEntry(ModelKeys, frozen=True):
-    """A model in the list of a file.
+    """A model in the list of a file."""
 
-    Attributes:
-        model: a name of the catalogue, `demo`, or the path of a file.
-        name: its id in the API; None is its own name.
-        aliases: other names for it; `*` stands for every name that no model has.
-    """
-
-    model: Annotated[str, Meta(min_length=1)]
-    name: Name | None = None
-    aliases: tuple[Name, ...] = ()
+    model: Annotated[str, Meta(min_length=1)]  # a name of the catalogue, `demo`, or the path of a file
+    name: Name | None = None  # its id in the API; None is its own name
+    aliases: tuple[Name, ...] = ()  # other names for it; `*` stands for every name that no model has
 
     @property
     def idle_seconds(self) -> float | None:
@@ -89,49 +69,28 @@ class ModelEntry(ModelKeys, frozen=True):
 
 
 class ServerKeys(ModelKeys, frozen=True):
-    """All settings; those of models count for every model that has no own value.
+    """All settings; those of models count for every model that has no own value."""
 
-    Attributes:
-        models: the first is the default.
-        host, port: where to listen; port 0 takes any that is free.
-        api_keys: of clients, by name if they have names.
-        api_key_file: one key on each line, with a name in front if it has one.
-        insecure: listen beyond this machine without a key.
-        allowed_hosts: names under which clients may address the server, beside those it has anyway.
-        cors: origins of web pages that may use it; `*` is all.
-        max_queue: requests that may wait for each model.
-        max_body: size of a request, in MiB.
-        timeout: seconds that a request may take, waiting and loading included.
-        load_timeout: seconds that a request waits for its model to be loaded.
-        header_timeout, body_timeout: seconds in which the head and the body of a request have to arrive.
-        write_timeout: seconds after which a client that reads nothing is dropped.
-        grace: seconds that running requests have to finish when the server is stopped.
-        max_connections: open at once.
-        for_agent: require the context that agents need.
-        log_json: the access log as JSON.
-        log_prompts: bodies of requests in the access log.
-    """
-
-    models: tuple[str | ModelEntry, ...] = ()
-    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65_535)] = PORT
-    api_keys: tuple[str, ...] | dict[Name, str] = ()
-    api_key_file: str | None = None
-    insecure: bool = False
-    allowed_hosts: tuple[Name, ...] = ()
-    cors: tuple[Name, ...] = ()
-    max_queue: Annotated[int, Meta(ge=0, le=100_000)] = 256
-    max_body: Annotated[float, Meta(gt=0, le=1024)] = 32
-    timeout: Seconds = 3600
-    load_timeout: Seconds = 600
-    header_timeout: Seconds = 10
-    body_timeout: Seconds = 60
-    write_timeout: Seconds = 120
-    grace: Annotated[float, Meta(ge=0, le=86_400)] = 30
-    max_connections: Annotated[int, Meta(ge=1, le=100_000)] = 1024
-    for_agent: bool = False
-    log_json: bool = False
-    log_prompts: bool = False
+    models: tuple[str | ModelEntry, ...] = ()  # the first is the default
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"  # where to listen
+    port: Annotated[int, Meta(ge=0, le=65_535)] = PORT  # 0 takes any that is free
+    api_keys: tuple[str, ...] | dict[Name, str] = ()  # of clients, by name if they have names
+    api_key_file: str | None = None  # one key on each line, with a name in front if it has one
+    insecure: bool = False  # listen beyond this machine without a key
+    allowed_hosts: tuple[Name, ...] = ()  # names under which clients may address the server, beside those it has anyway
+    cors: tuple[Name, ...] = ()  # origins of web pages that may use it; `*` is all
+    max_queue: Annotated[int, Meta(ge=0, le=100_000)] = 256  # requests that may wait for each model
+    max_body: Annotated[float, Meta(gt=0, le=1024)] = 32  # size of a request, in MiB
+    timeout: Seconds = 3600  # seconds that a request may take, waiting and loading included
+    load_timeout: Seconds = 600  # seconds that a request waits for its model to be loaded
+    header_timeout: Seconds = 10  # seconds in which the head of a request has to arrive
+    body_timeout: Seconds = 60  # the same for its body
+    write_timeout: Seconds = 120  # seconds after which a client that reads nothing is dropped
+    grace: Annotated[float, Meta(ge=0, le=86_400)] = 30  # seconds to finish requests when the server is stopped
+    max_connections: Annotated[int, Meta(ge=1, le=100_000)] = 1024  # open at once
+    for_agent: bool = False  # require the context that agents need
+    log_json: bool = False  # the access log as JSON
+    log_prompts: bool = False  # bodies of requests in the access log
 
 
 @dataclass(frozen=True)
@@ -143,17 +102,11 @@ class Key:
 
 
 class ServerSettings(ServerKeys, frozen=True):
-    """A server, resolved.
+    """A server, resolved."""
 
-    Attributes:
-        models: with the settings for all models; the first is the default.
-        keys: of clients; empty lets everybody in.
-        own_key: the key was made for this run, and nobody knows it yet.
-    """
-
-    models: tuple[ModelEntry, ...] = ()
-    keys: tuple[Key, ...] = ()
-    own_key: bool = False
+    models: tuple[ModelEntry, ...] = ()  # with the settings for all models; the first is the default
+    keys: tuple[Key, ...] = ()  # of clients; empty lets everybody in
+    own_key: bool = False  # the key was made for this run, and nobody knows it yet
 
     def entry(self, model: str) -> ModelEntry:
         """Return the entry of a model, with the settings for all models."""
@@ -189,13 +142,17 @@ def seconds(given: float | str) -> float | None:
     return None if given < 0 or given > sys.float_info.max else float(given)
 
 
+def _unreadable(name: str, error: OSError | UnicodeDecodeError, flag: str) -> UsageError:
+    reason = error.strerror if isinstance(error, OSError) else "it is not text"
+    return UsageError(f"{name} cannot be read: {reason}.", hint=f"check {flag}.")
+
+
 def read_keys(path: Path) -> tuple[Key, ...]:
     """Read keys from a file: one on each line, with a name in front if it has one; `#` begins a comment."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(f"the file of keys {path} cannot be read: {reason}.", hint="check --api-key-file.") from None
+        raise _unreadable(f"the file of keys {path}", error, "--api-key-file") from None
     keys = []
     for number, line in enumerate(lines, 1):
         words = line.partition("#")[0].split()
@@ -234,16 +191,8 @@ class Resolved:
     sources: dict[str, str]
 
 
-def default_file() -> Path:
-    """Return the path of the file if none is named."""
-    return paths.config_dir() / FILE
-
-
 def read_file(path: Path | None) -> dict[str, Given]:
-    """Read a file; return nothing if the default one does not exist.
-
-    Args:
-        path: of the file; None for the default one.
+    """Read a file of settings, or the default one: nothing if that does not exist.
 
     Raises:
         NotFoundError: there is no such file.
@@ -253,7 +202,7 @@ def read_file(path: Path | None) -> dict[str, Given]:
 
     from hermes_cli.catalog.load import yaml_loader  # noqa: PLC0415 - as above
 
-    place = path or default_file()
+    place = path or paths.config_dir() / FILE
     try:
         document = yaml.load(place.read_text(encoding="utf-8"), Loader=yaml_loader())  # noqa: S506 - a safe loader
     except FileNotFoundError:
@@ -261,8 +210,7 @@ def read_file(path: Path | None) -> dict[str, Given]:
             return {}
         raise NotFoundError(f"there is no file {path}.", hint="check --config.") from None
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(f"{place} cannot be read: {reason}.", hint="check --config.") from None
+        raise _unreadable(str(place), error, "--config") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{place} is no YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
     if document is None:
@@ -271,16 +219,14 @@ def read_file(path: Path | None) -> dict[str, Given]:
         raise UsageError(f"{place} is no list of settings.", hint="write lines like this one: port: 8080")
     for key in document:
         if key not in _TYPES:
-            raise _unknown(str(key), place)
+            near = difflib.get_close_matches(str(key), _TYPES, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_TYPES)}"
+            raise UsageError(f"{place}: there is no setting {key}.", hint=hint)
     return {key: Given(value, str(place)) for key, value in document.items()}
 
 
 def resolve(typed: Mapping[str, Given], file: Mapping[str, Given]) -> Resolved:
-    """Merge all sources.
-
-    Args:
-        typed: of flags and the environment.
-        file: of the file.
+    """Merge what was typed, as flags or in the environment, and what is in the file.
 
     Raises:
         UsageError: a value makes no sense, or two contradict each other.
@@ -289,19 +235,19 @@ def resolve(typed: Mapping[str, Given], file: Mapping[str, Given]) -> Resolved:
     values = {name: _checked(name, value) for name, value in given.items()}
     if "keep_alive" in given:
         _duration(values["keep_alive"], given["keep_alive"].source)
-    entries = _entries(values, typed, file)
-    keys = _keys(values, given)
-    _check_names(entries)
-    values |= {"models": entries, "keys": keys}
+    values |= {"models": _entries(values, typed, file), "keys": _keys(values, given)}
     return Resolved(ServerSettings(**values), {name: value.source for name, value in given.items()})
 
 
 def document(resolved: Resolved) -> dict[str, Any]:
     """Return the settings in the form of a file; of keys only the names."""
     settings = resolved.settings
-    plain = {name: msgspec.to_builtins(getattr(settings, name)) for name in _TYPES if name not in _SECRET | {"models"}}
-    shown = {name: value for name, value in plain.items() if name not in OF_MODELS}
-    entries = [_plain_entry(entry) for entry in settings.models]
+    entries = [
+        {name: value for name, value in msgspec.to_builtins(entry).items() if value is not None and value != []}
+        for entry in settings.models
+    ]
+    names = [name for name in _TYPES if name not in {"models", *_SECRET, *OF_MODELS}]
+    shown = {name: msgspec.to_builtins(getattr(settings, name)) for name in names}
     return {"models": entries, **shown, "keys": [key.name for key in settings.keys]}
 
 
@@ -323,11 +269,8 @@ def as_yaml(resolved: Resolved) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plain_entry(entry: ModelEntry) -> dict[str, Any]:
-    return {name: value for name, value in msgspec.to_builtins(entry).items() if value is not None and value != []}
-
-
 def _checked(name: str, given: Given) -> Any:  # noqa: ANN401 - whatever the setting is
+    """Return a value as the type of its setting; an error names the source, the value and what it should be."""
     value = given.value
     if name == "kv_type" and isinstance(value, str):
         value = value.lower()
@@ -336,23 +279,11 @@ def _checked(name: str, given: Given) -> Any:  # noqa: ANN401 - whatever the set
     try:
         return msgspec.convert(value, _TYPES[name], strict=False)
     except msgspec.ValidationError as error:
-        raise _bad_value(name, given, str(error)) from None
-
-
-def _bad_value(name: str, given: Given, reason: str) -> UsageError:
-    """Return an error with the source, the value and what it should be."""
-    problem = reason.replace("`", "").replace(" - at $", " at ").rstrip(".")
-    shown = "" if name in _SECRET or name == "models" else f" {given.value!r}"
-    where = given.source if given.source.startswith("--") else f"{given.source}: {name}"
-    return UsageError(
-        f"{where}{shown}: {problem[:1].lower()}{problem[1:]}.", hint="see what there can be: hermes serve --help"
-    )
-
-
-def _unknown(key: str, place: Path) -> UsageError:
-    near = difflib.get_close_matches(key, _TYPES, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_TYPES)}"
-    return UsageError(f"{place}: there is no setting {key}.", hint=hint)
+        reason = str(error).replace("`", "").replace(" - at $", " at ").rstrip(".")
+        shown = "" if name in _SECRET or name == "models" else f" {given.value!r}"
+        where = given.source if given.source.startswith("--") else f"{given.source}: {name}"
+        hint = "see what there can be: hermes serve --help"
+        raise UsageError(f"{where}{shown}: {reason[:1].lower()}{reason[1:]}.", hint=hint) from None
 
 
 def _duration(value: float | str, source: str) -> None:
@@ -381,6 +312,11 @@ def _entries(
         if "keep_alive" in own:
             _duration(own["keep_alive"], f"keep_alive of {entry.model}")
         entries.append(msgspec.structs.replace(entry, **{**below, **own, **above}))
+    # Names that models have by themselves are known later.
+    names = Counter(name for entry in entries for name in {entry.name or entry.model, *entry.aliases})
+    for name, count in names.items():
+        if count > 1:
+            raise UsageError(f"two models are called {name}.", hint="give one of them another name or alias.")
     return tuple(entries)
 
 
@@ -401,12 +337,3 @@ def _keys(values: Mapping[str, Any], sources: Mapping[str, Given]) -> tuple[Key,
                 hint="use letters, digits and punctuation, without spaces: openssl rand -hex 32",
             )
     return tuple(keys)
-
-
-def _check_names(entries: tuple[ModelEntry, ...]) -> None:
-    """Refuse a name that is given twice; names that models have by themselves are known later."""
-    seen: set[str] = set()
-    for name in (name for entry in entries for name in {entry.name or entry.model, *entry.aliases}):
-        if name in seen:
-            raise UsageError(f"two models are called {name}.", hint="give one of them another name or alias.")
-        seen.add(name)

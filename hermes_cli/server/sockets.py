@@ -10,8 +10,7 @@ import os
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -21,7 +20,9 @@ from hermes_cli.server.security import is_loopback
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+
+    from hermes_cli.server.settings import ServerSettings
 
 OTHER_FILES = 256  # engines, logs, what Python opens
 WAITING = 2048  # connections that may wait to be accepted; the kernel allows fewer
@@ -30,24 +31,32 @@ _ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # such as ::1 where there i
 
 def listen(host: str, port: int) -> list[socket.socket]:
     """Listen on all addresses of a host; with port 0 on one that is free."""
-    sockets: list[socket.socket] = []
-    refused: OSError | None = None
     try:
-        for family, address in _addresses(host, port):
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else "no name can be like this"
+        raise UsageError(f"there is no host {host}: {reason}.", hint="check --host.") from None
+    families = (socket.AF_INET, socket.AF_INET6)
+    addresses = dict.fromkeys((family, str(address[0])) for family, _, _, _, address in infos if family in families)
+    sockets: list[socket.socket] = []
+    absent: OSError | None = None
+    try:
+        for family, address in addresses:
             try:
                 sockets.append(_bound(family, address, port or (port_of(sockets) if sockets else 0)))
             except OSError as error:
                 if error.errno not in _ABSENT:
                     raise
-                refused = error
-        if not sockets:
-            raise UsageError(
-                f"--host {host} is no address of this machine ({_reason(refused)}).",
-                hint="use 127.0.0.1 for this machine alone, 0.0.0.0 for all its addresses.",
-            )
+                absent = error
     except OSError as error:
-        _close(sockets)
+        for bound in sockets:
+            bound.close()
         raise _unavailable(host, port, error) from None
+    if not sockets:
+        raise UsageError(
+            f"--host {host} is no address of this machine ({_reason(absent)}).",
+            hint="use 127.0.0.1 for this machine alone, 0.0.0.0 for all its addresses.",
+        )
     return sockets
 
 
@@ -74,16 +83,6 @@ def port_of(sockets: Sequence[socket.socket]) -> int:
 def only_loopback(sockets: Sequence[socket.socket]) -> bool:
     """Return whether nobody but this machine can connect."""
     return all(is_loopback(listening.getsockname()[0]) for listening in sockets)
-
-
-def _addresses(host: str, port: int) -> Iterator[tuple[socket.AddressFamily, str]]:
-    try:
-        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else "no name can be like this"
-        raise UsageError(f"there is no host {host}: {reason}.", hint="check --host.") from None
-    families = (socket.AF_INET, socket.AF_INET6)
-    yield from dict.fromkeys((family, str(address[0])) for family, _, _, _, address in infos if family in families)
 
 
 def _bound(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
@@ -121,42 +120,30 @@ def _reason(error: OSError | None) -> str:
     return (error.strerror if error else None) or str(error)
 
 
-def _close(sockets: Sequence[socket.socket]) -> None:
-    for bound in sockets:
-        bound.close()
-
-
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """Limits of a client, in seconds, and of the number of connections."""
-
-    head: float
-    reading: float
-    connections: int
-
-
 class LimitedConnection(H11Protocol):
-    """One connection of a client, held to time limits that uvicorn does not have; `limited_connection` makes the class.
+    """One connection of a client, held to time limits that uvicorn does not have.
 
     A head has to be whole soon after its first byte, or after the connection is made (slowloris); what a client does
     not read must not pile up here for ever; and there are only so many connections at once.
     """
 
-    limits: ConnectionLimits
+    settings: ServerSettings
     _head_timer: asyncio.TimerHandle | None = None
     _reading_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a head, unless there are too many connections."""
         super().connection_made(transport)
-        if len(self.connections) > self.limits.connections:
+        if len(self.connections) > self.settings.max_connections:
             transport.abort()
         else:
             self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers."""
-        self._stop_timers()
+        for timer in (self._head_timer, self._reading_timer):
+            if timer:
+                timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -172,7 +159,7 @@ class LimitedConnection(H11Protocol):
         """Limit the time in which the client reads nothing."""
         super().pause_writing()
         if self._reading_timer is None:
-            self._reading_timer = self.loop.call_later(self.limits.reading, self.transport.abort)
+            self._reading_timer = self.loop.call_later(self.settings.write_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on: the client has read."""
@@ -194,15 +181,9 @@ class LimitedConnection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # None at first
 
     def _expect_head(self) -> None:
-        self._head_timer = self.loop.call_later(self.limits.head, self.transport.abort)
-
-    def _stop_timers(self) -> None:
-        for timer in (self._head_timer, self._reading_timer):
-            if timer:
-                timer.cancel()
+        self._head_timer = self.loop.call_later(self.settings.header_timeout, self.transport.abort)
 
 
-def limited_connection(limits: ConnectionLimits) -> type[LimitedConnection]:
-    """Return the class of connections for uvicorn."""
-    attributes: dict[str, Any] = {"limits": limits}
-    return type("Connection", (LimitedConnection,), attributes)
+def limited_connection(settings: ServerSettings) -> type[LimitedConnection]:
+    """Return the class of connections for uvicorn, with the limits of the settings."""
+    return type("Connection", (LimitedConnection,), {"settings": settings})

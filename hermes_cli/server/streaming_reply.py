@@ -78,23 +78,13 @@ class StreamingReply(Response):
         work: Work,
         *,
         stream: bool,
-        shape: ErrorShape = "openai",
+        shape: ErrorShape = "openai",  # of errors before the first byte
         problem: Callable[[HermesError], Problem] = problem,
-        error_event: Callable[[Problem], bytes] = openai_error_event,
+        error_event: Callable[[Problem], bytes] = openai_error_event,  # of errors after the first byte
         ping: bytes = PING,
-        silence: float = SILENCE,
+        silence: float = SILENCE,  # seconds without a byte, after which a stream gets a ping
     ) -> None:
-        """Describe the reply; it begins when the server asks for it.
-
-        Args:
-            work: generates the reply and writes it here; it is cancelled when the client leaves.
-            stream: whether it writes a stream.
-            shape: of errors before the first byte.
-            problem: translates errors.
-            error_event: encodes an error after the first byte.
-            ping: what to send into a silent stream.
-            silence: seconds until then.
-        """
+        """Describe the reply; `work` generates and writes it, and is cancelled when the client leaves."""
         super().__init__()
         self._work, self.stream = work, stream
         self._shape, self._problem, self._error_event = shape, problem, error_event

@@ -10,7 +10,6 @@ from hermes_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hermes_cli.prompting.render import Format
     from hermes_cli.server.openai.requests import ChatRequest
 
 # Tokens of reasoning for OpenAI's levels, as Gemini's OpenAI-compatible API maps them
@@ -28,21 +27,13 @@ _LEVELS = f"there are none, {', '.join(BUDGETS)}"
 
 @dataclass(frozen=True)
 class ThinkingChoice:
-    """Reasoning as a request asks for it.
+    """Reasoning as a request asks for it."""
 
-    Attributes:
-        think: None leaves it to the server's setting, or the model.
-        budget: the most tokens of reasoning; None for any number.
-        keep: earlier turns keep their reasoning.
-        show: give it to the client.
-        field: the field that asks for reasoning, for errors.
-    """
-
-    think: bool | None = None
-    budget: int | None = None
-    keep: bool = False
-    show: bool = True
-    field: str = ""
+    think: bool | None = None  # None leaves it to the server's setting, or the model
+    budget: int | None = None  # the most tokens of reasoning; None for any number
+    keep: bool = False  # earlier turns keep their reasoning
+    show: bool = True  # give it to the client
+    field: str = ""  # the field that asks for reasoning, for errors
 
 
 def parse(body: ChatRequest) -> ThinkingChoice:
@@ -60,16 +51,6 @@ def parse(body: ChatRequest) -> ThinkingChoice:
     )
 
 
-def check(thinking: ThinkingChoice, template: Format, model: str) -> None:
-    """Check that a model can do what is asked."""
-    if thinking.think and thinking.field and not template.reasons:
-        raise UsageError(
-            f"asks for reasoning, and {model} has no reasoning mode.",
-            field=thinking.field,
-            hint="leave it out, or ask a model that reasons.",
-        )
-
-
 def _given(body: ChatRequest) -> Iterator[tuple[str, bool | None, int | None]]:
     """Yield field, whether to think, and the budget."""
     if body.reasoning_effort is not None:
@@ -77,32 +58,27 @@ def _given(body: ChatRequest) -> Iterator[tuple[str, bool | None, int | None]]:
     template = body.chat_template_kwargs
     for name in ("thinking", "enable_thinking"):
         yield f"chat_template_kwargs.{name}", _flag(template, name, "chat_template_kwargs"), None
-    yield from _openrouter(body.reasoning or {})
-    yield from _anthropic(body.thinking or {})
+    # As OpenRouter takes it:
+    openrouter = body.reasoning or {}
+    if openrouter.get("effort") is not None:
+        yield "reasoning.effort", *_level(openrouter["effort"], "reasoning.effort")
+    yield "reasoning.enabled", _flag(openrouter, "enabled", "reasoning"), None
+    off, budget = _tokens(openrouter.get("max_tokens"), "reasoning.max_tokens")
+    yield "reasoning.max_tokens", True if budget else off, budget
+    # As Anthropic takes it:
+    if body.thinking:
+        kinds = {"enabled": True, "disabled": False, "adaptive": None}
+        kind = body.thinking.get("type")
+        if not isinstance(kind, str) or kind not in kinds:
+            raise UsageError(f"must be one of {', '.join(kinds)}.", field="thinking.type", hint="leave thinking out.")
+        budget = _tokens(body.thinking.get("budget_tokens"), "thinking.budget_tokens")[1]
+        yield "thinking.type", kinds[kind], budget
     if isinstance(body.think, str):
         yield "think", *_level(body.think, "think")
     else:
         yield "think", body.think, None
     yield "enable_thinking", body.enable_thinking, None
     yield "thinking_budget_tokens", *_tokens(body.thinking_budget_tokens, "thinking_budget_tokens")
-
-
-def _openrouter(given: dict[str, Any]) -> Iterator[tuple[str, bool | None, int | None]]:
-    if given.get("effort") is not None:
-        yield "reasoning.effort", *_level(given["effort"], "reasoning.effort")
-    yield "reasoning.enabled", _flag(given, "enabled", "reasoning"), None
-    off, budget = _tokens(given.get("max_tokens"), "reasoning.max_tokens")
-    yield "reasoning.max_tokens", True if budget else off, budget
-
-
-def _anthropic(given: dict[str, Any]) -> Iterator[tuple[str, bool | None, int | None]]:
-    if not given:
-        return
-    kinds = {"enabled": True, "disabled": False, "adaptive": None}
-    kind = given.get("type")
-    if not isinstance(kind, str) or kind not in kinds:
-        raise UsageError(f"must be one of {', '.join(kinds)}.", field="thinking.type", hint="leave thinking out.")
-    yield "thinking.type", kinds[kind], _tokens(given.get("budget_tokens"), "thinking.budget_tokens")[1]
 
 
 def _level(given: object, field: str) -> tuple[bool, int | None]:

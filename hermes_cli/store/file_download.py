@@ -8,7 +8,7 @@ states, and each is a good start for the next run.
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # re-exported without saying so
@@ -38,10 +38,9 @@ MAX_ZEROS = 64 << 20
 
 
 class PartialFile:
-    """The file `ETAG.incomplete`. Writes go past all buffers of this process: a killed process loses nothing it wrote.
+    """The file `ETAG.incomplete`, with `size` bytes so far of the `expected` ones.
 
-    Attributes:
-        size: bytes that are in it; `expected` is what it will have in the end.
+    Writes go past all buffers of this process: a killed process loses nothing that it wrote.
     """
 
     def __init__(self, path: Path, expected: int) -> None:
@@ -116,7 +115,7 @@ class FileDownload:
         """
         path = self._target.path
         if not self._matches(path):
-            with self._locked():
+            with self._lock():
                 if not self._matches(path) and not self._link_existing():
                     if self._target.is_joined:
                         self._join()
@@ -160,24 +159,18 @@ class FileDownload:
             start += len(data)
             self._meter.advance(Phase.HASHING, start)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the Hub's lock of this file; other processes that want it wait, `hf download` too."""
-        path = layout.lock_path(self._target.repo, self._target.etag)
-        with ExitStack() as stack:
-            while True:
-                with disk_errors(path):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    try:
-                        stack.enter_context(WeakFileLock(path, timeout=LOCK_POLL))
-                        break
-                    except TimeoutError:
-                        pass
-                # The other process may call its partial file otherwise.
-                partials = self._target.blob.parent.glob(f"{self._target.etag}*.incomplete")
-                done = max((size_of(partial) or 0 for partial in partials), default=0)
-                self._meter.report(Phase.WAITING, done, reason="another process fetches it")
-            yield
+    def _lock(self) -> ExitStack:
+        """Return the Hub's lock of this file, already held; other processes that want it wait, `hf download` too."""
+        path, stack = layout.lock_path(self._target.repo, self._target.etag), ExitStack()
+        while True:
+            with disk_errors(path), suppress(TimeoutError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(WeakFileLock(path, timeout=LOCK_POLL))
+                return stack
+            # The other process may call its partial file otherwise.
+            partials = self._target.blob.parent.glob(f"{self._target.etag}*.incomplete")
+            done = max((size_of(partial) or 0 for partial in partials), default=0)
+            self._meter.report(Phase.WAITING, done, reason="another process fetches it")
 
     def _link_existing(self) -> bool:
         """Return whether the content was here under another name, and has this one now, too. Bad copies are removed."""
@@ -197,8 +190,13 @@ class FileDownload:
             content = copy.resolve()
             if content.parent == blob.parent.resolve():
                 blob = content
-            elif not _hard_link(content, blob):
-                return False
+            else:
+                try:
+                    blob.parent.mkdir(parents=True, exist_ok=True)
+                    blob.unlink(missing_ok=True)
+                    blob.hardlink_to(content)
+                except OSError:  # a file system without hard links, or another disk
+                    return False
         self._name(blob, sha256)
         return True
 
@@ -291,14 +289,3 @@ class FileDownload:
             blob = layout.blob_path(target.repo, sha256)
             rename_durably(target.partial, blob)
         self._name(blob, sha256)
-
-
-def _hard_link(content: Path, blob: Path) -> bool:
-    """Return whether the file system could make the hard link."""
-    try:
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        blob.unlink(missing_ok=True)
-        os.link(content, blob)
-    except OSError:
-        return False
-    return True

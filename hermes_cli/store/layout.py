@@ -78,14 +78,14 @@ def snapshots(repo: str) -> list[Path]:
         folders = [path for path in (repo_folder(repo) / "snapshots").iterdir() if path.is_dir()]
     except OSError:
         return []
-    return sorted(folders, key=lambda path: (path.name != main, -_modified(path)))
 
+    def modified(path: Path) -> float:
+        try:
+            return path.stat().st_mtime
+        except OSError:
+            return 0.0  # it was removed meanwhile
 
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0  # it was removed meanwhile
+    return sorted(folders, key=lambda path: (path.name != main, -modified(path)))
 
 
 def blob_of(path: Path) -> Path:

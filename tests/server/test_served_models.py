@@ -110,7 +110,7 @@ def test_a_model_that_does_not_fit_alone_is_refused() -> None:
     with pytest.raises(DoesNotFitError, match=r"demo\.gguf does not fit"):
         lined_up("demo", on=machine(10))
     (forced,), _ = lined_up({"model": "demo", "force": True}, on=machine(10))
-    assert forced.forced
+    assert forced.model.resolved.overrides.force
     assert "because of --force" in forced.model.fitted.note
 
 

@@ -25,7 +25,7 @@ from hermes_cli.server.anthropic.schemas import (
 from hermes_cli.server.choice_stream import stream_turn
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import ChatMessages, FieldNames, check_fields, parse_chat
-from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, cancel, json_reply
 from hermes_cli.server.thinking import BUDGETS
 
@@ -279,13 +279,7 @@ def _without_billing(system: object) -> object:
 
 ROUTES = [
     ApiRoute(
-        "POST",
-        "/v1/messages",
-        create_message,
-        RouteDescription("Anthropic", MessageObject, EVENTS),
-        body=MessageRequest,
+        "POST", "/v1/messages", create_message, tag="Anthropic", body=MessageRequest, reply=MessageObject, stream=EVENTS
     ),
-    ApiRoute(
-        "POST", "/v1/messages/count_tokens", count_tokens, RouteDescription("Anthropic", TokenCount), body=CountRequest
-    ),
+    ApiRoute("POST", "/v1/messages/count_tokens", count_tokens, tag="Anthropic", body=CountRequest, reply=TokenCount),
 ]

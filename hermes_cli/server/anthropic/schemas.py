@@ -13,19 +13,14 @@ from pydantic_core import from_json
 from hermes_cli.generation import CallArguments, CallStarted, Done, Reasoning
 from hermes_cli.server.choice_stream import ContentDelta, continues
 from hermes_cli.server.openai.requests import (
-    MOST_MESSAGES,
-    Duration,
-    Flag,
+    GenerationFields,
     LenientModel,
-    MinP,
+    MessageList,
     Object,
-    RepeatPenalty,
-    Temperature,
     Text,
     Texts,
-    TopK,
-    TopP,
     Whole,
+    messages_schema,
 )
 from hermes_cli.server.streaming_reply import named_event
 
@@ -35,44 +30,17 @@ if TYPE_CHECKING:
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 AnyObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
 
-_TEXT = {"type": "string"}
-_BLOCKS = ["text", "thinking", "redacted_thinking", "tool_use", "tool_result"]
-_BLOCK = {
-    "type": "object",
-    "properties": {"type": {"enum": _BLOCKS}, "text": _TEXT},
-    "required": ["type"],
-}
-AnthropicMessages = Annotated[
-    list[Any],
-    Field(min_length=1, max_length=MOST_MESSAGES),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "minItems": 1,
-            "maxItems": MOST_MESSAGES,
-            "items": {
-                "type": "object",
-                "properties": {
-                    "role": {"enum": ["user", "assistant", "system"]},
-                    "content": {"anyOf": [_TEXT, {"type": "array", "items": _BLOCK}]},
-                },
-                "required": ["role", "content"],
-            },
-        }
-    ),
-]
-SystemField = Annotated[
-    Any,
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}),
-]
+_ROLES = ["user", "assistant", "system"]
+_PARTS = ["text", "thinking", "redacted_thinking", "tool_use", "tool_result"]
+_SYSTEM = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}
 
 
 class CountRequest(LenientModel):
     """The fields that are part of the prompt."""
 
     model: Text | None = Field(None, description="A served name or alias; empty is the server's first model.")
-    messages: AnthropicMessages
-    system: SystemField = Field(None, description="A text, or blocks of text.")
+    messages: Annotated[MessageList, messages_schema(_ROLES, _PARTS, "content")]
+    system: Annotated[Any, WithJsonSchema(_SYSTEM)] = Field(None, description="A text, or blocks of text.")
     tools: list[Any] | None = Field(None, description="Tools on offer, with an `input_schema`.")
     tool_choice: Object | None = Field(None, description="`type`: auto, any, tool or none.")
     thinking: Object | None = Field(None, description="`type`: enabled, disabled or adaptive; `budget_tokens`.")
@@ -81,21 +49,13 @@ class CountRequest(LenientModel):
     chat_template_kwargs: Object | None = Field(None, description="keep_cots, and others as in chats.")
 
 
-class MessageRequest(CountRequest):
+class MessageRequest(CountRequest, GenerationFields):
     """Anthropic's Messages, and a few of what llama.cpp's clients add."""
 
     max_tokens: Annotated[Whole, Field(ge=1)] = Field(
         description="The most to generate; more than there is room for is no error."
     )
-    stream: Flag | None = None
     stop_sequences: Texts | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    top_k: TopK | None = None
-    min_p: MinP | None = None
-    repeat_penalty: RepeatPenalty | None = None
-    seed: Whole | None = None
-    keep_alive: Duration = Field(None, description="How long the model stays in memory afterwards, as in chats.")
 
 
 class TextBlock(msgspec.Struct, frozen=True, tag_field="type", tag="text"):

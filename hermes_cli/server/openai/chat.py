@@ -30,7 +30,7 @@ from hermes_cli.server.openai.objects import (
 )
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import parse_chat
-from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
 
 if TYPE_CHECKING:
@@ -183,7 +183,9 @@ ROUTES = [
         "POST",
         "/v1/chat/completions",
         chat_completions,
-        RouteDescription("OpenAI", ChatCompletion, ChatChunk),
+        tag="OpenAI",
         body=ChatRequest,
+        reply=ChatCompletion,
+        stream=ChatChunk,
     )
 ]

@@ -22,7 +22,7 @@ from hermes_cli.server.choice_stream import TokenAttribution
 from hermes_cli.server.openai.objects import Completion, CompletionChoice, completion_logprobs, timings, usage
 from hermes_cli.server.openai.requests import MOST_PROMPTS, MOST_TEXTS, CompletionRequest
 from hermes_cli.server.parsed_request import FieldNames, parse_shared
-from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
 
 if TYPE_CHECKING:
@@ -213,7 +213,9 @@ ROUTES = [
         "POST",
         "/v1/completions",
         completions,
-        RouteDescription("OpenAI", Completion, Completion),
+        tag="OpenAI",
         body=CompletionRequest,
+        reply=Completion,
+        stream=Completion,
     )
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from hermes_cli.server.pool import ModelObject
-from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import json_reply
 
 if TYPE_CHECKING:
@@ -39,6 +39,6 @@ async def describe_model(request: Request) -> Response:
 
 
 ROUTES = [
-    ApiRoute("GET", "/v1/models", list_models, RouteDescription("OpenAI", ModelList)),
-    ApiRoute("GET", "/v1/models/{model:path}", describe_model, RouteDescription("OpenAI", ModelObject)),
+    ApiRoute("GET", "/v1/models", list_models, tag="OpenAI", reply=ModelList),
+    ApiRoute("GET", "/v1/models/{model:path}", describe_model, tag="OpenAI", reply=ModelObject),
 ]

@@ -260,35 +260,26 @@ def chat_logprobs(tokens: Iterable[TokenLogprobs]) -> ChatLogprobs:
 
 
 def completion_logprobs(tokens: Sequence[TokenLogprobs], offset: int, *, top: int) -> CompletionLogprobs:
-    """Return log-probabilities in the shape of Completions.
-
-    Args:
-        tokens: of the text.
-        offset: characters before it.
-        top: how many alternatives were asked for.
-    """
-    names = [_name(token.chosen) for token in tokens]
+    """Return log-probabilities in the shape of Completions, for a text with `offset` characters before it."""
     offsets: list[int] = []
+    alternatives: list[dict[str, float]] = []
     for token in tokens:
         offsets.append(offset)
         offset += len(token.chosen.bytes.decode("utf-8", "ignore"))
+        likeliest: dict[str, float] = {}
+        for other in token.top:
+            likeliest.setdefault(_name(other), _finite(other.logprob))
+        alternatives.append(likeliest)
     return CompletionLogprobs(
-        names,
+        [_name(token.chosen) for token in tokens],
         [_finite(token.chosen.logprob) for token in tokens],
-        [_alternatives(token.top) for token in tokens] if top else None,
+        alternatives if top else None,
         offsets,
     )
 
 
 def _fields(token: Logprob) -> tuple[str, float, list[int]]:
     return token.bytes.decode("utf-8", "replace"), _finite(token.logprob), list(token.bytes)
-
-
-def _alternatives(tokens: Iterable[Logprob]) -> dict[str, float]:
-    likeliest: dict[str, float] = {}
-    for token in tokens:
-        likeliest.setdefault(_name(token), _finite(token.logprob))
-    return likeliest
 
 
 def _name(token: Logprob) -> str:

@@ -22,14 +22,22 @@ MOST_TOP_LOGPROBS = 20  # as OpenAI
 MOST_METADATA = 16  # pairs, as OpenAI has it; so are the lengths of their texts
 _TEXT = {"type": "string"}
 _OBJECT = {"type": "object"}
-_ROLE = {"enum": ["system", "developer", "user", "assistant", "tool", "function"]}
-_PART = {
-    "type": "object",
-    "properties": {"type": {"enum": ["text", "input_text", "output_text", "refusal"]}, "text": _TEXT},
-    "required": ["type"],
-}
-_CONTENT = {"anyOf": [_TEXT, {"type": "array", "items": _PART}, {"type": "null"}]}
 _STOP = {**_TEXT, "maxLength": MAX_STOP_CHARACTERS}
+_ROLES = ["system", "developer", "user", "assistant", "tool", "function"]
+_PARTS = ["text", "input_text", "output_text", "refusal"]
+
+
+def _array(items: dict[str, Any], most: int) -> dict[str, Any]:
+    return {"type": "array", "minItems": 1, "maxItems": most, "items": items}
+
+
+def messages_schema(roles: list[str], parts: list[str], *required: str) -> WithJsonSchema:
+    """Describe messages for the OpenAPI document, by the roles and the types of parts that they may have."""
+    part = {"type": "object", "properties": {"type": {"enum": parts}, "text": _TEXT}, "required": ["type"]}
+    content = [_TEXT, {"type": "array", "items": part}, *([] if "content" in required else [{"type": "null"}])]
+    properties = {"role": {"enum": roles}, "content": {"anyOf": content}}
+    message = {"type": "object", "properties": properties, "required": ["role", *required]}
+    return WithJsonSchema(_array(message, MOST_MESSAGES))
 
 
 def _number(value: object) -> object:
@@ -66,13 +74,6 @@ def stated(name: str) -> WithJsonSchema:
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Temperature = Annotated[Number, stated("temperature")]
-TopP = Annotated[Number, stated("top_p")]
-TopK = Annotated[Whole, stated("top_k")]
-MinP = Annotated[Number, stated("min_p")]
-RepeatPenalty = Annotated[Number, stated("repeat_penalty")]
-PresencePenalty = Annotated[Number, stated("presence_penalty")]
-FrequencyPenalty = Annotated[Number, stated("frequency_penalty")]
 Text = Annotated[str, Field(strict=True)]
 Texts = Annotated[
     list[Annotated[str, Field(strict=True, max_length=MAX_STOP_CHARACTERS)]],
@@ -80,18 +81,7 @@ Texts = Annotated[
     Field(max_length=MOST_STATED_STOPS),
     WithJsonSchema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": MOST_STATED_STOPS}]}),
 ]
-Messages = Annotated[
-    list[Any],
-    Field(min_length=1, max_length=MOST_MESSAGES),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "minItems": 1,
-            "maxItems": MOST_MESSAGES,
-            "items": {"type": "object", "properties": {"role": _ROLE, "content": _CONTENT}, "required": ["role"]},
-        }
-    ),
-]
+MessageList = Annotated[list[Any], Field(min_length=1, max_length=MOST_MESSAGES)]
 Object = Annotated[dict[str, Any], WithJsonSchema(_OBJECT)]
 ObjectOrText = Annotated[Any, _kinds("an object, or its JSON", dict, str), WithJsonSchema({"anyOf": [_OBJECT, _TEXT]})]
 FlagOrText = Annotated[
@@ -100,37 +90,15 @@ FlagOrText = Annotated[
 Duration = Annotated[
     Any, _kinds("seconds, or a text like 5m", int, float, str), WithJsonSchema({"anyOf": [{"type": "number"}, _TEXT]})
 ]
+_PROMPT = {**_TEXT, "minLength": 1}
 _TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
-_PROMPTS = {"type": "array", "minItems": 1, "maxItems": MOST_PROMPTS}
 PromptField = Annotated[
     Any,
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {**_TEXT, "minLength": 1},
-                {**_PROMPTS, "items": {**_TEXT, "minLength": 1}},
-                _TOKENS,
-                {**_PROMPTS, "items": _TOKENS},
-            ]
-        }
-    ),
+    WithJsonSchema({"anyOf": [_PROMPT, _array(_PROMPT, MOST_PROMPTS), _TOKENS, _array(_TOKENS, MOST_PROMPTS)]}),
 ]
-
-
+InputField = Annotated[Any, WithJsonSchema({"anyOf": [_TEXT, _array(_OBJECT, MOST_MESSAGES)]})]
 _Key = Annotated[str, StringConstraints(strict=True, max_length=64)]
 _Value = Annotated[str, StringConstraints(strict=True, max_length=512)]
-
-InputField = Annotated[
-    Any,
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": {"type": "object"}, "minItems": 1, "maxItems": MOST_MESSAGES},
-            ]
-        }
-    ),
-]
 
 
 class LenientModel(BaseModel):
@@ -145,31 +113,46 @@ class StreamOptions(LenientModel):
     include_usage: Flag | None = Field(None, description="Send one more chunk at the end, with the usage.")
 
 
-class SharedFields(LenientModel):
-    """Fields of chats and completions. Sampling that is not given is as the model recommends."""
+class GenerationFields(LenientModel):
+    """Fields of every request that generates. Sampling that is not given is as the model recommends."""
 
     model: Text | None = Field(None, description="A served name or alias; empty is the server's first model.")
     stream: Flag | None = None
+    seed: Whole | None = Field(None, description="Of the draw; negative picks one. Choice `i` of several has seed + i.")
+    temperature: Annotated[Number, stated("temperature")] | None = None
+    top_p: Annotated[Number, stated("top_p")] | None = None
+    top_k: Annotated[Whole, stated("top_k")] | None = None
+    min_p: Annotated[Number, stated("min_p")] | None = None
+    repeat_penalty: Annotated[Number, stated("repeat_penalty")] | None = None
+    keep_alive: Duration = Field(
+        None, description="How long the model stays in memory afterwards: seconds, `5m`; negative is for ever."
+    )
+
+
+class OpenAIFields(GenerationFields):
+    """Fields of all requests to OpenAI's APIs."""
+
+    stop: Texts | None = None
+    presence_penalty: Annotated[Number, stated("presence_penalty")] | None = None
+    frequency_penalty: Annotated[Number, stated("frequency_penalty")] | None = None
+
+
+class SharedFields(OpenAIFields):
+    """Fields of chats and completions."""
+
     stream_options: StreamOptions | None = None
     n: Annotated[Whole, Field(ge=1, le=MOST_CHOICES)] | None = None
     max_tokens: Annotated[Whole, Field(ge=-1)] | None = Field(
         None, description="The most to generate; -1 is as many as there is room for, and more than that is no error."
     )
     n_predict: Annotated[Whole, Field(ge=-1)] | None = Field(None, description="Another name of `max_tokens`.")
-    seed: Whole | None = Field(None, description="Of the draw; choice `i` of `n` has seed + i. Negative picks one.")
-    stop: Texts | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    presence_penalty: PresencePenalty | None = None
-    frequency_penalty: FrequencyPenalty | None = None
     logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = Field(
         None, description="By token id, what is added to its logit; -100 forbids it."
     )
-    top_k: TopK | None = None
-    min_p: MinP | None = None
     typical_p: Annotated[Number, stated("typical_p")] | None = None
-    repeat_penalty: RepeatPenalty | None = None
-    repetition_penalty: RepeatPenalty | None = Field(None, description="Another name of `repeat_penalty`.")
+    repetition_penalty: Annotated[Number, stated("repeat_penalty")] | None = Field(
+        None, description="Another name of `repeat_penalty`."
+    )
     repeat_last_n: Annotated[Whole, stated("penalty_last_n")] | None = Field(
         None, description="How many tokens all three penalties look at; -1 is all."
     )
@@ -191,15 +174,12 @@ class SharedFields(LenientModel):
     guided_choice: list[Text] | None = None
     guided_grammar: Text | None = Field(None, description="GBNF, or Lark.")
     structured_outputs: Object | None = Field(None, description="As vLLM takes it: json, regex, choice or grammar.")
-    keep_alive: Duration = Field(
-        None, description="How long the model stays in memory afterwards: seconds, `5m`; negative is for ever."
-    )
 
 
 class ChatRequest(SharedFields):
     """OpenAI's Chat Completions."""
 
-    messages: Messages
+    messages: Annotated[MessageList, messages_schema(_ROLES, _PARTS)]
     max_completion_tokens: Annotated[Whole, Field(ge=-1)] | None = Field(
         None, description="As `max_tokens`, and counts before it."
     )
@@ -229,15 +209,13 @@ class CompletionRequest(SharedFields):
     best_of: Whole | None = Field(None, description="Only the same as `n`.")
 
 
-class ResponseRequest(LenientModel):
+class ResponseRequest(OpenAIFields):
     """OpenAI's Responses, and a few of what llama.cpp's clients add."""
 
     input: InputField = Field(description="A text, or messages, calls of functions, their outputs, and reasoning.")
-    model: Text | None = Field(None, description="A served name or alias; empty is the server's first model.")
     instructions: Text | None = Field(None, description="A system prompt; those of earlier responses are not kept.")
     previous_response_id: Text | None = Field(None, description="Of a stored response that this one goes on from.")
     store: Flag | None = Field(None, description="Keep the response in memory for a while; true by default.")
-    stream: Flag | None = None
     tools: list[Any] | None = Field(None, description="Functions on offer.")
     tool_choice: Any = Field(None, description="`auto`, `none`, `required`, a function, or `allowed_tools`.")
     parallel_tool_calls: Flag | None = None
@@ -246,8 +224,6 @@ class ResponseRequest(LenientModel):
     max_output_tokens: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="The most to generate, reasoning included; more than there is room for is no error."
     )
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
     top_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     include: list[Any] | None = Field(
         None, description="`message.output_text.logprobs`; nothing else changes anything."
@@ -255,15 +231,7 @@ class ResponseRequest(LenientModel):
     metadata: Annotated[dict[_Key, _Value], Field(max_length=MOST_METADATA)] | None = Field(
         None, description="Given back as it is."
     )
-    seed: Whole | None = None
-    stop: Texts | None = None
-    top_k: TopK | None = None
-    min_p: MinP | None = None
-    repeat_penalty: RepeatPenalty | None = None
-    presence_penalty: PresencePenalty | None = None
-    frequency_penalty: FrequencyPenalty | None = None
     chat_template_kwargs: Object | None = Field(None, description="thinking, enable_thinking, keep_cots.")
-    keep_alive: Duration = Field(None, description="How long the model stays in memory afterwards, as in chats.")
 
 
 REFUSED: dict[str, tuple[object, ...]] = {

@@ -21,7 +21,7 @@ from hermes_cli.server.openai.requests import ChatRequest, ResponseRequest
 from hermes_cli.server.openai.response_input import ResponseMessages, input_items
 from hermes_cli.server.openai.response_stream import DeletedResponse, ResponseObject, ResponseStream
 from hermes_cli.server.parsed_request import FieldNames, check_fields, parse_chat
-from hermes_cli.server.routing import ApiRoute, RouteDescription
+from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, encode, json_reply
 
 if TYPE_CHECKING:
@@ -303,9 +303,11 @@ ROUTES = [
         "POST",
         "/v1/responses",
         create_response,
-        RouteDescription("OpenAI", ResponseObject, EVENTS),
+        tag="OpenAI",
         body=ResponseRequest,
+        reply=ResponseObject,
+        stream=EVENTS,
     ),
-    ApiRoute("GET", _BY_ID, get_response, RouteDescription("OpenAI", ResponseObject)),
-    ApiRoute("DELETE", _BY_ID, delete_response, RouteDescription("OpenAI", DeletedResponse)),
+    ApiRoute("GET", _BY_ID, get_response, tag="OpenAI", reply=ResponseObject),
+    ApiRoute("DELETE", _BY_ID, delete_response, tag="OpenAI", reply=DeletedResponse),
 ]
