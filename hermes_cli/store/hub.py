@@ -139,13 +139,7 @@ def is_safe(path: str) -> bool:
 
 
 def read_remote_header(repo: str, file: HubFile, revision: str) -> tuple[GGUFHeader, int]:
-    """Return the header of a GGUF file on the Hub, and how many bytes were fetched to read it.
-
-    Raises:
-        NotFoundError: no such repository, revision or file.
-        NetworkError: the Hub cannot be reached, or serves no ranges.
-        InvalidGGUFError: the file is no GGUF, or a damaged one.
-    """
+    """Return the header of a GGUF file on the Hub, and how many bytes were fetched to read it."""
     with hub_errors(repo):
         source = _RangeSource(hf_hub_url(repo, file.path, revision=revision), file.bytes)
         return read_source(source, f"{repo}/{file.path}"), source.fetched
