@@ -1,4 +1,4 @@
-"""The session format: a header, then one change of the conversation per line, as JSON.
+"""The session format: names of sessions, and their files: a header, then one change of a conversation per line.
 
     {"hermes_chat":1,"created":1795387081.2,"model":"hermes-3:8b"}
     {"type":"said","message":{"role":"user","content":"Who are you?", …},"at":1795387083.9}
@@ -19,14 +19,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hermes_cli.chat.conversation import Change, MessageAdded, TitleChanged, TurnsDropped
+from hermes_cli.chat.conversation import Change, Conversation, MessageAdded, TitleChanged, TurnsDropped
 from hermes_cli.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
-
-    from hermes_cli.chat.conversation import Conversation
 
 VERSION = 1
 TITLE_CHARACTERS = 80
@@ -54,34 +52,29 @@ class SessionHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class SessionContents:
+class SavedSession:
     """The readable part of a session file.
 
     Attributes:
         header: None if the file ends within it.
         changes: those before the first incomplete line.
+        conversation: made by the changes.
         size: bytes of header and changes.
         damaged_line: number of a line in the middle that is not a change; None if there is none.
     """
 
+    name: str
     header: SessionHeader | None
-    changes: tuple[Change, ...]
+    changes: list[Change]
+    conversation: Conversation
     size: int
-    damaged_line: int | None = None
+    damaged_line: int | None
 
-    def model_of(self, conversation: Conversation) -> str:
-        """Return the model of the last answer, else that of the header, else an empty string."""
-        models = (entry.model for entry in reversed(conversation.entries) if entry.model)
+    @property
+    def model(self) -> str:
+        """Model of the last answer, else that of the header, else an empty string."""
+        models = (entry.model for entry in reversed(self.conversation.entries) if entry.model)
         return next(models, self.header.model if self.header else "")
-
-
-@dataclass(frozen=True)
-class SessionSummary:
-    """Columns of a session list: title or first question on one line, model of the last answer, message count."""
-
-    title: str
-    model: str
-    messages: int
 
 
 def encode(line: SessionHeader | Change) -> bytes:
@@ -94,31 +87,35 @@ def encode(line: SessionHeader | Change) -> bytes:
     return text + b"\n"
 
 
-def decode(data: bytes, name: str) -> SessionContents:
+def decode(data: bytes, name: str) -> SavedSession:
     """Parse a whole file; `name` is the session's, for errors.
 
     Raises:
         IntegrityError: not a session, or one of a newer version.
     """
-    header, changes, size, number = None, [], 0, 0
+    header, damaged_line, changes, size, number = None, None, list[Change](), 0, 0
     while size < len(data):
         number += 1
         end = data.find(b"\n", size)
         line = data[size:] if end < 0 else data[size:end]
         if number == 1:
             header = _header(line, name, truncated=end < 0)
-            parsed: SessionHeader | Change | None = header
+            if header is None:
+                break
+        elif change := _change(line):
+            changes.append(change)
         else:
-            parsed = _change(line)
-            changes += [] if parsed is None else [parsed]
-        if parsed is None:
-            return SessionContents(header, tuple(changes), size, None if end < 0 else number)
+            damaged_line = None if end < 0 else number
+            break
         size = len(data) if end < 0 else end + 1
-    return SessionContents(header, tuple(changes), size)
+    return SavedSession(name, header, changes, Conversation.replay(changes), size, damaged_line)
 
 
-def summarize(lines: Iterable[bytes], name: str) -> SessionSummary:
-    """Return the columns of a session list, decoding only the messages that they need; errors as of `decode`."""
+def summarize(lines: Iterable[bytes], name: str) -> tuple[str, str, int]:
+    """Return title or first question on one line, model, and message count; errors as of `decode`.
+
+    Only the messages that these need are decoded.
+    """
     remaining = iter(lines)
     first = next(remaining, b"")
     header = _header(first, name, truncated=not first.endswith(b"\n"))
@@ -135,8 +132,12 @@ def summarize(lines: Iterable[bytes], name: str) -> SessionSummary:
                 del messages[max(len(messages) - max(change.count, 0), 0) :]
             elif isinstance(change, TitleChanged):
                 title = change.title
-    model = _last_model(messages) or (header.model if header else "")
-    return SessionSummary(one_line(title or _first_question(messages)), model, len(messages))
+    questions = (_change(line) for line in messages if line.startswith(_MESSAGE + b'user"'))
+    answers = (_change(line) for line in reversed(messages) if _MODEL in line)
+    models = (change.model for change in answers if isinstance(change, MessageAdded) and change.model)
+    question = next((change.message.content for change in questions if isinstance(change, MessageAdded)), None)
+    model = next(models, header.model if header else "")
+    return one_line(title or question or ""), model, len(messages)
 
 
 def one_line(text: str) -> str:
@@ -169,16 +170,6 @@ def _change(line: bytes) -> Change | None:
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return None
     return change
-
-
-def _first_question(messages: Sequence[bytes]) -> str:
-    changes = (_change(line) for line in messages if line.startswith(_MESSAGE + b'user"'))
-    return next((change.message.content or "" for change in changes if isinstance(change, MessageAdded)), "")
-
-
-def _last_model(messages: Sequence[bytes]) -> str:
-    changes = (_change(line) for line in reversed(messages) if _MODEL in line)
-    return next((change.model for change in changes if isinstance(change, MessageAdded) and change.model), "")
 
 
 def checked_name(name: str) -> str:

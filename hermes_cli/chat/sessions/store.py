@@ -11,14 +11,15 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.sessions import format as session_format
-from hermes_cli.chat.sessions.format import SUFFIX, is_damaged, name_of, without_date
+from hermes_cli.chat.sessions.format import SUFFIX, decode, is_damaged, name_of, summarize, without_date
 from hermes_cli.chat.sessions.session_file import SessionFile, SessionLock, open_file, os_errors
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from hermes_cli.chat.conversation import Conversation
+    from hermes_cli.chat.sessions.format import SavedSession
 
 MAX_LISTED = 5  # names in an error
 
@@ -44,16 +45,6 @@ class SessionInfo:
     bytes: int
     path: Path
     problem: str | None = None
-
-
-@dataclass(frozen=True)
-class SavedSession:
-    """A session opened for reading only; `damaged_line` is the first unreadable line, counted from 1."""
-
-    name: str
-    conversation: Conversation
-    model: str
-    damaged_line: int | None
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,12 @@ def find_session(folder: Path, name: str) -> SessionInfo:
         raise UsageError(
             f"{len(matches)} sessions begin with {name}.", hint=f"say which: {', '.join(matches[:MAX_LISTED])}{more}"
         )
-    raise NotFoundError(f"there is no session {name}.", hint=_did_you_mean(name, names))
+    import difflib  # noqa: PLC0415 - 5 ms, only for a wrong name
+
+    by_any_name = {key: other for other in names for key in (other, without_date(other))}
+    close = dict.fromkeys(by_any_name[key] for key in difflib.get_close_matches(name, by_any_name, MAX_LISTED))
+    hint = f"did you mean {', '.join(close)}?" if close else "see what is saved: hermes sessions."
+    raise NotFoundError(f"there is no session {name}.", hint=hint)
 
 
 def latest_session(folder: Path) -> SessionInfo:
@@ -113,12 +109,9 @@ def read_session(path: Path) -> SavedSession:
         IntegrityError: not a session, or one of a newer version.
         HermesError: the file cannot be read.
     """
-    name = name_of(path)
     with os_errors("read", path), open_file(path, os.O_RDONLY) as file:
         data = file.readall()
-    contents = session_format.decode(data, name)
-    conversation = Conversation.replay(contents.changes)
-    return SavedSession(name, conversation, contents.model_of(conversation), contents.damaged_line)
+    return decode(data, name_of(path))
 
 
 def remove_sessions(paths: Iterable[Path]) -> RemovedSessions:
@@ -131,7 +124,12 @@ def remove_sessions(paths: Iterable[Path]) -> RemovedSessions:
     for path in paths:
         try:
             with os_errors("removed", path):
-                freed += _remove(path)
+                lock = SessionLock(path)
+                try:
+                    freed += path.lstat().st_size
+                    path.unlink()
+                finally:
+                    lock.release()
             removed.append(name_of(path))
         except UsageError:  # locked
             kept.append(name_of(path))
@@ -205,19 +203,11 @@ class CurrentSession:
             self._file = None
 
 
-def _did_you_mean(name: str, existing: Iterable[str]) -> str:
-    import difflib  # noqa: PLC0415 - 5 ms, only for a wrong name
-
-    names = {key: other for other in existing for key in (other, without_date(other))}
-    close = dict.fromkeys(names[key] for key in difflib.get_close_matches(name, names, MAX_LISTED))
-    return f"did you mean {', '.join(close)}?" if close else "see what is saved: hermes sessions."
-
-
 def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
     """Return session files, the one last written first."""
     try:
         with os_errors("read", folder), os.scandir(folder) as entries:
-            found = [
+            sessions = [
                 (Path(entry.path), entry.stat(follow_symlinks=False))
                 for entry in entries
                 if entry.name.endswith(SUFFIX)
@@ -228,25 +218,15 @@ def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
         if not os.path.lexists(folder):
             return []
         raise
-    return sorted(found, key=lambda file: (file[1].st_mtime_ns, file[0].name), reverse=True)
+    return sorted(sessions, key=lambda file: (file[1].st_mtime_ns, file[0].name), reverse=True)
 
 
 def _info(path: Path, stat: os.stat_result) -> SessionInfo:
-    name, problem = name_of(path), None
+    name = name_of(path)
+    title, model, messages, problem = "", "", 0, None
     try:
         with os_errors("read", path), BufferedReader(open_file(path, os.O_RDONLY)) as lines:
-            summary = session_format.summarize(lines, name)
+            title, model, messages = summarize(lines, name)
     except HermesError as error:
-        summary, problem = session_format.SessionSummary("", "", 0), error.message
-    return SessionInfo(name, summary.title, summary.model, summary.messages, stat.st_mtime, stat.st_size, path, problem)
-
-
-def _remove(path: Path) -> int:
-    """Remove a session; return the bytes that it took."""
-    lock = SessionLock(path)
-    try:
-        size = path.lstat().st_size
-        path.unlink()
-    finally:
-        lock.release()
-    return size
+        problem = error.message
+    return SessionInfo(name, title, model, messages, stat.st_mtime, stat.st_size, path, problem)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from types import ModuleType
 
     from hermes_cli.prompting.messages import ToolCall
@@ -52,11 +52,6 @@ class Tool:
     origin: str
     call: Callable[[Mapping[str, Any], float], str]
 
-    @property
-    def description(self) -> str:
-        """Description in the declaration; may be empty."""
-        return str(self.schema["function"].get("description") or "")
-
 
 class ToolFailedError(HermesError):
     """A call failed; the message is what the model is told."""
@@ -74,8 +69,11 @@ def load_tools(path: Path) -> dict[str, Tool]:
     """
     if not path.is_file():
         raise NotFoundError(f"there is no tools file {path}.", hint="give --tools the path of a Python file.")
+    tools: dict[str, Tool] = {}
     module = _import_file(path)
-    tools = {function.__name__: _tool_of(function, path) for function in _public_functions(module)}
+    for name, value in vars(module).items():
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_"):
+            tools[value.__name__] = _tool_of(value, path)
     if not tools:
         raise UsageError(f"{path} defines no public function, so there is no tool in it.", hint=EXAMPLE)
     return tools
@@ -162,12 +160,6 @@ def _import_file(path: Path) -> ModuleType:
             hint=f"run it by itself to see more: python {path}",
         ) from error
     return module
-
-
-def _public_functions(module: ModuleType) -> Iterator[Callable[..., object]]:
-    for name, value in vars(module).items():
-        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_"):
-            yield value
 
 
 def _tool_of(function: Callable[..., object], path: Path) -> Tool:
