@@ -27,11 +27,12 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff  # type: ignore[attr-defined]  # re-exported without saying so
 
 from hermes_cli.catalog.load import HubFile, HubRepository
-from hermes_cli.errors import HermesError, NetworkError, NotFoundError
+from hermes_cli.catalog.variants import group_files, normalize_name, quantization_in_file_name
+from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 from hermes_cli.gguf.header import GGUFHeader, read_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from huggingface_hub import ModelInfo
 
@@ -113,6 +114,36 @@ def list_files(repo: str, revision: str | None = None) -> tuple[RemoteFile, ...]
             path, size = file.rfilename, file.size or 0
             files.append(RemoteFile(repo, current_repo, commit, ref, path, size, sha256 or git, sha256))
     return tuple(files)
+
+
+def choose_files(repo: str, listed: Iterable[str], wanted: str | None, names: frozenset[str]) -> tuple[str, ...]:
+    """Return the files of the model to fetch, all its shards, from the paths that a repository lists.
+
+    Args:
+        repo: for messages.
+        listed: all its files.
+        wanted: a quantization as typed; None for the only model that there is.
+        names: the quantizations that a file name may state.
+
+    Raises:
+        NotFoundError: there is no such model.
+        UsageError: there are several.
+    """
+    models = group_files(path for path in listed if path.lower().endswith(".gguf"))
+    if not models:
+        raise NotFoundError(f"{repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
+    stated = {files: quantization_in_file_name(files[0].rpartition("/")[2], names) for files in models}
+    fitting = [files for files in models if not wanted or normalize_name(stated[files] or "") == normalize_name(wanted)]
+    if not fitting:
+        offered = dict.fromkeys(stated[files] or files[0] for files in models)
+        raise NotFoundError(f"{repo} has no {wanted}.", hint=f"it has {', '.join(offered)}")
+    if len(fitting) > 1:
+        firsts = [files[0] for files in fitting]
+        raise UsageError(
+            f"{repo} has {len(firsts)} models: {', '.join(firsts[:8])}{' …' if len(firsts) > 8 else ''}.",  # noqa: PLR2004 - a line
+            hint=f"say which: hermes pull {repo} --quant {stated[fitting[0]] or firsts[0]}",
+        )
+    return fitting[0]
 
 
 def _info(repo: str, revision: str | None) -> ModelInfo:
