@@ -79,7 +79,7 @@ async def context_usage(
 
 def _blank(message: Message) -> Message:
     """Return a message without its text. Results need their calls, so those stay, without arguments."""
-    calls = tuple(replace(call, arguments={}, written=None) for call in message.tool_calls)
+    calls = tuple(replace(call, arguments={}) for call in message.tool_calls)
     return replace(message, content="", tool_calls=calls, reasoning=None)
 
 

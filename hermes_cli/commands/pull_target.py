@@ -46,12 +46,12 @@ def recommended_target(catalogue: Catalogue, machine: Machine) -> PullTarget:
     Raises:
         DoesNotFitError: nothing fits; the hint says what would.
     """
-    found = recommendations(catalogue, machine, RecommendOptions())
-    if not found:
+    fitting = recommendations(catalogue, machine, RecommendOptions())
+    if not fitting:
         from hermes_cli.commands.recommend import nothing_fits
 
         raise nothing_fits(catalogue, machine, RecommendOptions())
-    return _of_variant(found[0].variant, None)
+    return _of_variant(fitting[0].variant, None)
 
 
 def pull_target(
@@ -73,9 +73,8 @@ def pull_target(
     """
     match reference:
         case DemoReference():
-            raise UsageError(
-                "the demo ships with hermes; there is nothing to fetch.", hint='try it: hermes chat demo "Hi"'
-            )
+            hint = 'try it: hermes chat demo "Hi"'
+            raise UsageError("the demo ships with hermes; there is nothing to fetch.", hint=hint)
         case FileReference(path):
             raise UsageError(f"{path} is a path on this disk.", hint=f"adopt a file that is here: hermes import {path}")
         case CatalogueReference(model, named, repository):
@@ -134,6 +133,6 @@ def _of_hub(name: HubReference, quant: str | None, revision: str | None, names: 
         files = next((group for group in group_files(listed) if name.file in group), (name.file,))
         return PullTarget(f"{name.repo}/{name.file}", name.repo, revision, files)
     files = choose_files(name.repo, listed, quant or name.quantization, names)
-    quantization = quantization_in_file_name(files[0].rpartition("/")[2], names)
+    quantization = quantization_in_file_name(files[0], names)
     label = f"{name.repo}:{quantization}" if quantization else f"{name.repo}/{files[0]}"
     return PullTarget(label, name.repo, revision, files)

@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff  # type: ignore[attr-defined]  # re-exported without saying so
 
 from hermes_cli.catalog.load import HubFile, HubRepository
-from hermes_cli.catalog.variants import group_files, normalize_name, quantization_in_file_name
+from hermes_cli.catalog.variants import group_files, quantization_in_file_name, with_quantization
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 from hermes_cli.gguf.header import GGUFHeader, read_source
 
@@ -132,18 +132,17 @@ def choose_files(repo: str, listed: Iterable[str], wanted: str | None, names: fr
     models = group_files(path for path in listed if path.lower().endswith(".gguf"))
     if not models:
         raise NotFoundError(f"{repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
-    stated = {files: quantization_in_file_name(files[0].rpartition("/")[2], names) for files in models}
-    fitting = [files for files in models if not wanted or normalize_name(stated[files] or "") == normalize_name(wanted)]
-    if not fitting:
-        offered = dict.fromkeys(stated[files] or files[0] for files in models)
+    by_first = {files[0]: files for files in models}
+    firsts = with_quantization(by_first, wanted, names) if wanted else list(by_first)
+    if not firsts:
+        offered = dict.fromkeys(quantization_in_file_name(path, names) or path for path in by_first)
         raise NotFoundError(f"{repo} has no {wanted}.", hint=f"it has {', '.join(offered)}")
-    if len(fitting) > 1:
-        firsts = [files[0] for files in fitting]
+    if len(firsts) > 1:
         raise UsageError(
             f"{repo} has {len(firsts)} models: {', '.join(firsts[:8])}{' …' if len(firsts) > 8 else ''}.",  # noqa: PLR2004 - a line
-            hint=f"say which: hermes pull {repo} --quant {stated[fitting[0]] or firsts[0]}",
+            hint=f"say which: hermes pull {repo} --quant {quantization_in_file_name(firsts[0], names) or firsts[0]}",
         )
-    return fitting[0]
+    return by_first[firsts[0]]
 
 
 def _info(repo: str, revision: str | None) -> ModelInfo:

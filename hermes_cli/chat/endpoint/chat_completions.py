@@ -34,14 +34,7 @@ _LENGTH_REASONS = {"length", "max_tokens", "model_length"}
 
 @dataclass(frozen=True)
 class EndpointModel:
-    """A model behind an endpoint.
-
-    Attributes:
-        name: as requests name it.
-        kind: server, which decides the names of fields.
-        context_length: tokens of prompt and answer together; None if unknown.
-        supports_reasoning, supports_tools: None if unknown.
-    """
+    """A model behind an endpoint: `name` as requests have it, `context_length` in tokens; None is unknown."""
 
     name: str
     kind: ServerKind
@@ -53,11 +46,7 @@ class EndpointModel:
 def request_body(
     model: EndpointModel, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
 ) -> dict[str, Any]:
-    """Return the body of a streamed request for the next turn. Options that are not set are not sent.
-
-    Raises:
-        UsageError: the server has no such option.
-    """
+    """Return the body of a streamed request for the next turn, or raise UsageError if the server has no such option."""
     if options.shift:
         raise UsageError(
             "--context-shift is for models that run in this program.", hint="leave it out, or use /compact."
@@ -100,9 +89,6 @@ def _thinking_fields(kind: ServerKind, options: ChatOptions) -> dict[str, Any]:
 
     llama.cpp, vLLM and this program's server hand `chat_template_kwargs` to the template (Hermes 4's reads `thinking`,
     most others `enable_thinking`). Ollama takes OpenAI's levels, OpenRouter has an object of its own.
-
-    Raises:
-        UsageError: the server has no limit in tokens.
     """
     think, budget = options.think, None if options.think is False else options.think_budget
     if kind == "openrouter":
@@ -152,9 +138,8 @@ class CompletionReader:
     def __init__(self, *, reasoning_separated: bool, warn: Callable[[str], object]) -> None:
         """Start the clock: the request was just sent.
 
-        Args:
-            reasoning_separated: the server never leaves reasoning in the content.
-            warn: called with calls that cannot be parsed.
+        With `reasoning_separated` the server never leaves reasoning in the content. `warn` is called with calls that
+        cannot be parsed.
         """
         self._content = _ContentReader(reasoning_separated=reasoning_separated)
         self._calls = _CallReader(warn)
@@ -185,9 +170,7 @@ class CompletionReader:
     def finish(self, context_length: int | None, max_tokens: int | None) -> list[Event | Done]:
         """Return the last events and `Done`; counts that the server does not send are 0.
 
-        Args:
-            context_length: tokens of prompt and answer together.
-            max_tokens: limit of the answer in the request.
+        `context_length` is for prompt and answer together, `max_tokens` the limit of the answer in the request.
         """
         end = time.monotonic()
         is_cut = self._finish_reason in _LENGTH_REASONS

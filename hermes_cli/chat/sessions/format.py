@@ -19,16 +19,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hermes_cli.chat.conversation import Change, Conversation, MessageAdded, TitleChanged, TurnsDropped
+from hermes_cli.chat.conversation import Change, Conversation
 from hermes_cli.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 VERSION = 1
-TITLE_CHARACTERS = 80
-
 SUFFIX = ".jsonl"
 MAX_CHARACTERS = 100  # of a name
 MAX_BYTES = 200  # in UTF-8: file systems allow 255, and our suffixes are added
@@ -38,9 +36,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d-")
 _DAMAGED = re.compile(r"\.damaged(-\d+)?$")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # reserved on Windows, with any suffix
 
-# As `encode` writes them: enough to count messages without decoding them.
-_MESSAGE = b'{"type":"said","message":{"role":"'
-_DROPPED, _TITLE, _MODEL = b'{"type":"dropped",', b'{"type":"named",', b'"model":"'
+_DECODER = msgspec.json.Decoder(Change)
 
 
 class SessionHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +53,7 @@ class SavedSession:
 
     Attributes:
         header: None if the file ends within it.
-        changes: those before the first incomplete line.
-        conversation: made by the changes.
+        changes: those before the first incomplete line; they make the `conversation`.
         size: bytes of header and changes.
         damaged_line: number of a line in the middle that is not a change; None if there is none.
     """
@@ -88,7 +83,7 @@ def encode(line: SessionHeader | Change) -> bytes:
 
 
 def decode(data: bytes, name: str) -> SavedSession:
-    """Parse a whole file; `name` is the session's, for errors.
+    """Parse the whole file of a session.
 
     Raises:
         IntegrityError: not a session, or one of a newer version.
@@ -111,41 +106,6 @@ def decode(data: bytes, name: str) -> SavedSession:
     return SavedSession(name, header, changes, Conversation.replay(changes), size, damaged_line)
 
 
-def summarize(lines: Iterable[bytes], name: str) -> tuple[str, str, int]:
-    """Return title or first question on one line, model, and message count; errors as of `decode`.
-
-    Only the messages that these need are decoded.
-    """
-    remaining = iter(lines)
-    first = next(remaining, b"")
-    header = _header(first, name, truncated=not first.endswith(b"\n"))
-    messages: list[bytes] = []
-    title = ""
-    for line in remaining:
-        if not line.endswith(b"\n") and _change(line) is None:
-            break
-        if line.startswith(_MESSAGE):
-            messages.append(line)
-        elif line.startswith((_DROPPED, _TITLE)):
-            change = _change(line)
-            if isinstance(change, TurnsDropped):
-                del messages[max(len(messages) - max(change.count, 0), 0) :]
-            elif isinstance(change, TitleChanged):
-                title = change.title
-    questions = (_change(line) for line in messages if line.startswith(_MESSAGE + b'user"'))
-    answers = (_change(line) for line in reversed(messages) if _MODEL in line)
-    models = (change.model for change in answers if isinstance(change, MessageAdded) and change.model)
-    question = next((change.message.content for change in questions if isinstance(change, MessageAdded)), None)
-    model = next(models, header.model if header else "")
-    return one_line(title or question or ""), model, len(messages)
-
-
-def one_line(text: str) -> str:
-    """Return text shortened to a title on one line."""
-    line = " ".join(text[: TITLE_CHARACTERS * 10].split())
-    return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1] + "…"
-
-
 def _header(line: bytes, name: str, *, truncated: bool) -> SessionHeader | None:
     try:
         value = json.loads(line.decode())
@@ -166,18 +126,18 @@ def _header(line: bytes, name: str, *, truncated: bool) -> SessionHeader | None:
 
 def _change(line: bytes) -> Change | None:
     try:
-        change: Change = msgspec.convert(json.loads(line.decode()), Change)
+        return _DECODER.decode(line)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        pass
+    try:
+        change: Change = msgspec.convert(json.loads(line.decode()), Change)  # takes half a surrogate pair, too
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return None
     return change
 
 
 def checked_name(name: str) -> str:
-    """Return a name from the user in NFC, as file systems compare names. It is safe in a path and in a shell.
-
-    Raises:
-        UsageError: not allowed as the name of a session.
-    """
+    """Return a name from the user in NFC, safe in a path and in a shell, or raise UsageError."""
     name = unicodedata.normalize("NFC", name)
     if not name or len(name) > MAX_CHARACTERS or len(name.encode("utf-8", "replace")) > MAX_BYTES:
         raise UsageError(f"the name of a session has 1 to {MAX_CHARACTERS} characters.", hint="choose a shorter name.")

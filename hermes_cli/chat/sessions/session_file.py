@@ -68,10 +68,7 @@ class SessionFile:
             conversation: its `on_change` is set to this session.
             model: name of the model, for the header.
             warn: called with problems of the file.
-            name: name of the session; None for the date and the first question.
-
-        Raises:
-            UsageError: the name is not allowed, or another session has it.
+            name: name of the session; None for the date and the first question. Errors as of `rename`.
         """
         session = cls(folder, warn)
         session.model = model
@@ -266,10 +263,7 @@ def _append(file: FileIO, offset: int, data: bytes) -> None:
 def _set_aside(path: Path, readable: bytes) -> Path:
     """Rename a damaged file, untouched, and write its readable part under its name; return where the damaged one is.
 
-    Whatever interrupts it, both are there.
-
-    Raises:
-        OSError: the disk refuses; nothing has changed then.
+    Whatever interrupts it, both are there. After an OSError nothing has changed.
     """
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)  # of an interrupted run
@@ -306,12 +300,7 @@ class SessionLock:
     """The right to write, rename and remove a session. It ends with the process, however that ends."""
 
     def __init__(self, path: Path) -> None:
-        """Lock a file, which need not exist; its folder must.
-
-        Raises:
-            UsageError: another chat has the session open.
-            OSError: the folder allows no lock.
-        """
+        """Lock a file, which need not exist; its folder must. UsageError if another chat has the session open."""
         from filelock import FileLock, Timeout  # noqa: PLC0415 - 30 ms, only where a session is written
 
         self.path = path
@@ -339,11 +328,7 @@ def make_private_folder(folder: Path) -> None:
 
 
 def open_file(path: Path, flags: int) -> FileIO:
-    """Open a plain file of the folder itself, never through a link; a new one is private.
-
-    Raises:
-        OSError: it cannot be opened, or is not a plain file.
-    """
+    """Open a plain file of the folder itself, never through a link; a new one is private. Raises OSError."""
     if path.is_symlink():  # not every system has O_NOFOLLOW
         raise OSError(0, "it is a link to somewhere else")
     handle = os.open(path, flags | _NO_LINKS, 0o600)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.sessions.format import SUFFIX, decode, is_damaged, name_of, summarize, without_date
+from hermes_cli.chat.sessions.export import title_of
+from hermes_cli.chat.sessions.format import SUFFIX, decode, is_damaged, name_of, without_date
 from hermes_cli.chat.sessions.session_file import SessionFile, SessionLock, open_file, os_errors
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
@@ -26,15 +26,9 @@ MAX_LISTED = 5  # names in an error
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """A session in a list.
+    """A session in a list: first question where it has no title, seconds since 1970, length of its file in bytes.
 
-    Attributes:
-        title: title or first question, on one line.
-        model: name of the model of the last answer, or of the first one.
-        messages: number of messages.
-        modified: seconds since 1970.
-        bytes: length of the file.
-        problem: why it cannot be read; None if it can.
+    `problem` says why it cannot be read; None if it can.
     """
 
     name: str
@@ -90,12 +84,7 @@ def find_session(folder: Path, name: str) -> SessionInfo:
 
 
 def latest_session(folder: Path) -> SessionInfo:
-    """Return the session that was written last.
-
-    Raises:
-        NotFoundError: there is none.
-        HermesError: the folder cannot be read.
-    """
+    """Return the session that was written last; errors as of `find_session`."""
     for path, stat in _files(folder):
         if not is_damaged(name_of(path)):
             return _info(path, stat)
@@ -103,23 +92,14 @@ def latest_session(folder: Path) -> SessionInfo:
 
 
 def read_session(path: Path) -> SavedSession:
-    """Read a session, whether a chat has it open or not.
-
-    Raises:
-        IntegrityError: not a session, or one of a newer version.
-        HermesError: the file cannot be read.
-    """
+    """Read a session, whether a chat has it open or not; raise HermesError if it cannot be read."""
     with os_errors("read", path), open_file(path, os.O_RDONLY) as file:
         data = file.readall()
     return decode(data, name_of(path))
 
 
 def remove_sessions(paths: Iterable[Path]) -> RemovedSessions:
-    """Remove sessions, except those that a chat has open.
-
-    Raises:
-        HermesError: one cannot be removed; those before it are gone.
-    """
+    """Remove sessions, except those that a chat has open; after a HermesError those before it are gone."""
     removed, kept, freed = list[str](), list[str](), 0
     for path in paths:
         try:
@@ -222,11 +202,10 @@ def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
 
 
 def _info(path: Path, stat: os.stat_result) -> SessionInfo:
-    name = name_of(path)
     title, model, messages, problem = "", "", 0, None
     try:
-        with os_errors("read", path), BufferedReader(open_file(path, os.O_RDONLY)) as lines:
-            title, model, messages = summarize(lines, name)
+        saved = read_session(path)
+        title, model, messages = title_of(saved.conversation), saved.model, len(saved.conversation.entries)
     except HermesError as error:
         problem = error.message
-    return SessionInfo(name, title, model, messages, stat.st_mtime, stat.st_size, path, problem)
+    return SessionInfo(name_of(path), title, model, messages, stat.st_mtime, stat.st_size, path, problem)

@@ -87,11 +87,7 @@ class ChatFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_chat_file(path: Path | None = None) -> ChatFile:
-    """Read chat.yaml; return an empty one if it does not exist.
-
-    Raises:
-        UsageError: not YAML, or an unknown or invalid field.
-    """
+    """Read chat.yaml; return an empty one if it does not exist, and raise UsageError if it is invalid."""
     path = path or paths.config_dir() / FILE
     if not path.exists():
         return ChatFile()
@@ -112,12 +108,7 @@ def read_chat_file(path: Path | None = None) -> ChatFile:
 
 
 def chosen_servers(texts: Sequence[str], headers: Sequence[str], chat_file: ChatFile) -> list[McpServer]:
-    """Return the servers that `--mcp` asks for.
-
-    Args:
-        texts: each the name of a server in the file, an address, or a command line.
-        headers: `Name: value`, for the one address among them.
-        chat_file: contents of chat.yaml.
+    """Return the servers that `--mcp` asks for: by a name in the file, an address, or a command line each.
 
     Raises:
         UsageError: none of these, an invalid header or one without a clear address, or a variable that is not set.

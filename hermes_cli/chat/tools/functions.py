@@ -38,13 +38,9 @@ _POLL = 0.1  # seconds: Windows delivers Ctrl-C only between waits
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool.
+    """A tool: `name` as the model calls it, `schema` in OpenAI's shape, `origin` such as "tools.py" or "mcp: files".
 
-    Attributes:
-        name: as the model calls it.
-        schema: declaration in OpenAI's shape, under that name.
-        origin: "tools.py", "mcp: files".
-        call: takes arguments by name and a timeout in seconds, and returns the result as text; raises ToolFailedError.
+    `call` takes arguments by name and a timeout in seconds, and returns text; it raises ToolFailedError.
     """
 
     name: str
@@ -80,22 +76,14 @@ def load_tools(path: Path) -> dict[str, Tool]:
 
 
 def run_tool(tools: Mapping[str, Tool], call: ToolCall, timeout: float = TIMEOUT) -> str:
-    """Run a call and return its result as the text that the model reads.
-
-    Raises:
-        ToolFailedError: no such tool, wrong arguments, a timeout, or it failed.
-    """
+    """Run a call and return its result as the text that the model reads, or raise ToolFailedError."""
     if call.name not in tools:
         raise ToolFailedError(f"there is no tool {call.name}; there is {', '.join(tools)}")
     return tools[call.name].call(call.arguments, timeout)
 
 
 def wait_for(future: futures.Future[T], timeout: float) -> T:
-    """Return the result of another thread's work. Ctrl-C ends the wait at once, and cancels the work.
-
-    Raises:
-        TimeoutError: it took longer; it is cancelled then, too.
-    """
+    """Return the result of another thread's work. After the timeout, and after Ctrl-C at once, it is cancelled."""
     end = time.monotonic() + timeout
     try:
         while not future.done() and (remaining := end - time.monotonic()) > 0:

@@ -46,10 +46,8 @@ class Consent:
     ) -> None:
         """Store the rules.
 
-        Args:
-            ask: shows a question and returns the typed line; raises OSError where nobody can type.
-            allow: patterns of names that need no question, `*` for any characters.
-            everything: no tool needs a question.
+        `ask` shows a question, returns the typed line, and raises OSError where nobody can type. `allow` has patterns
+        of names that need no question, `*` for any characters.
         """
         self._ask, self._allow, self._everything = ask, tuple(allow), everything
         self._always: dict[tuple[str, str], dict[str, Any]] = {}
@@ -63,11 +61,7 @@ class Consent:
         )
 
     def refusal(self, tool: Tool, call: ToolCall) -> str | None:
-        """Ask if needed; return the reason for the model why the call must not be run, or None if it may.
-
-        Raises:
-            UsageError: nobody can be asked.
-        """
+        """Ask if needed; return the reason for the model why the call must not be run, or None if it may."""
         if self.allows(tool):
             return None
         question = f"Run {printable(call)} ({tool.origin})?\n[y]es, [a]lways in this chat, [n]o, or why not: "
@@ -117,11 +111,7 @@ class Toolbox:
         self._warned: set[str] = set()
 
     def add(self, tools: Mapping[str, Tool]) -> None:
-        """Add Python functions. Those of a file replace what the same file had before.
-
-        Raises:
-            UsageError: another file has a tool of the same name.
-        """
+        """Add Python functions, in place of those that the same file had; UsageError if another file has the name."""
         for name, tool in tools.items():
             if name in self._functions and self._functions[name].origin != tool.origin:
                 raise UsageError(
