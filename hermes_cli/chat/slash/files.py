@@ -101,12 +101,7 @@ class Attachment:
 
 
 def read_attachment(path_text: str) -> Attachment:
-    """Read a text file.
-
-    Raises:
-        NotFoundError: no such file, or it cannot be read.
-        UsageError: not text, or too large for any context.
-    """
+    """Read a text file; raise NotFoundError or UsageError if there is none that fits any context."""
     try:
         path = Path(path_text).expanduser()
         if not path.is_file():
