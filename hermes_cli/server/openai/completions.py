@@ -180,13 +180,13 @@ class _Completion:
             async def generate(index: int, echo: str, request: GenerationRequest) -> None:
                 choice = _TextChoice(index, echo, request.top_logprobs)
                 async with aclosing(engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
-                    async for happened in events:
-                        if isinstance(happened, TextEvent):
-                            choice.tokens.add(happened.logprobs)
-                            await take(choice, happened.text, None)
+                    async for engine_event in events:
+                        if isinstance(engine_event, TextEvent):
+                            choice.tokens.add(engine_event.logprobs)
+                            await take(choice, engine_event.text, None)
                         else:
-                            dones[index] = happened
-                            await take(choice, "", happened)
+                            dones[index] = engine_event
+                            await take(choice, "", engine_event)
 
             requests = _generation_requests(parsed, model)
             echoes = [await _as_text(engine, prompt) if parsed.echo else "" for prompt in parsed.prompts]
