@@ -168,11 +168,7 @@ class ChatModel:
         return await asyncio.to_thread(self.choice.format.render, conversation)
 
     async def count(self, turn: TurnRequest) -> int:
-        """Return the number of tokens in a turn's prompt, without the BOS token that the engine puts before it.
-
-        Raises:
-            HermesError: as `prompt`, or the engine failed.
-        """
+        """Return the number of tokens in a turn's prompt, without the BOS token that the engine puts before it."""
         return await self._count((await self.prompt(turn)).text)
 
     def recommended_sampling(self) -> SamplingOptions:

@@ -11,7 +11,7 @@ from pathlib import Path
 import oracle
 
 from hermes_cli.catalog.load import shipped_catalogue
-from hermes_cli.planning.memory import ContextSettings, on_cpu
+from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
 
 PAGE = Path(__file__).parent.parent / "docs" / "memory.md"
 MIB = 1 << 20
@@ -24,7 +24,8 @@ def worst() -> tuple[int, int, dict[str, tuple[float, float]]]:
     largest = {"kv_cache": (0.0, 0.0), "output": (0.0, 0.0), "compute": (0.0, 0.0)}
     for job, said in zip(jobs, oracle.ask(jobs), strict=True):
         settings = ContextSettings(**{key: value for key, value in job.items() if key != "model"})
-        planned = on_cpu(models[job["model"]].architecture, "F16", settings, imatrix=False)
+        a = models[job["model"]].architecture
+        planned = on_cpu(a, weights(a, "F16", imatrix=False), settings)
         for part, known in largest.items():
             difference = abs(getattr(planned, part) / MIB - said[part])
             largest[part] = max(known, (difference, difference / said[part]))

@@ -34,13 +34,7 @@ class TurnUsage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 # The tags and the names given to `field` are those of the session format, which must not change.
 class MessageAdded(msgspec.Struct, frozen=True, tag="said", omit_defaults=True):
-    """A message of the user, the model or a tool.
-
-    Attributes:
-        at: seconds since 1970.
-        model: name of the model that generated it.
-        unfinished: stopped before its end.
-    """
+    """A message, the time in seconds since 1970, and the model that generated it; `unfinished` if it was stopped."""
 
     message: Message
     at: float
@@ -82,14 +76,7 @@ Change = MessageAdded | TurnsDropped | SummaryAdded | SummaryRemoved | OptionsCh
 
 
 class Conversation:
-    """Messages, summaries and options.
-
-    Attributes:
-        entries: all messages in order, with times and usage.
-        options: as the user set them.
-        title: may be empty.
-        on_change: called with every change as it happens.
-    """
+    """All messages in order, with times and usage; options as the user set them; a title, which may be empty."""
 
     def __init__(
         self, options: ChatOptions | None = None, on_change: Callable[[Change], None] = lambda _: None

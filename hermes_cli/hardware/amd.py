@@ -60,34 +60,35 @@ def devices(
         smi: gives the module amdsmi; called only if there is a card.
         through_vulkan: they are used with Vulkan, which neither minds ROCm's variables nor needs its device file.
     """
-    found = graphics_cards(root, VENDOR)
-    for card in found:
-        if card.driver != "amdgpu":
+    cards = []
+    for card in graphics_cards(root, VENDOR):
+        if card.driver == "amdgpu":
+            cards.append(card)
+        else:
             other = f"The AMD GPU at {card.address} has no driver that helps here: {card.driver or 'none'}, not amdgpu."
             notes.append(Note("devices", other, fix="" if card.driver else "sudo modprobe amdgpu"))
-    found = [card for card in found if card.driver == "amdgpu"]
-    found = found if through_vulkan else _chosen(found, environ, notes)
-    bandwidths = _bandwidths(found, smi, notes) if found else {}
+    if not through_vulkan:
+        cards = _visible(cards, environ, notes)
+    bandwidths = _bandwidths(cards, smi, notes) if cards else {}
     return [
-        _device(root, card, ram, bandwidths.get(card.address), notes, through_vulkan=through_vulkan) for card in found
+        _device(root, card, ram, bandwidths.get(card.address), notes, through_vulkan=through_vulkan) for card in cards
     ]
 
 
-def _chosen(found: list[Card], environ: Mapping[str, str], notes: list[Note]) -> list[Card]:
+def _visible(cards: list[Card], environ: Mapping[str, str], notes: list[Note]) -> list[Card]:
     """ROCR hides cards from the runtime, HIP from what is left (ROCm documentation, "GPU isolation").
 
     HIP takes CUDA's variable where its own is not set (HIP documentation, "HIP environment variables").
     """
-    before = len(found)
     of_hip = "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in environ else "CUDA_VISIBLE_DEVICES"
     for variable in ("ROCR_VISIBLE_DEVICES", of_hip):
-        identifiers = [f"GPU-{read_text(card.device / 'unique_id')}" for card in found]
-        found = [found[position] for position in visible_devices(environ.get(variable), identifiers)]
-        if len(found) < before:
-            hides = f'{variable}="{environ[variable]}" hides {before - len(found)} of {before} AMD GPUs.'
+        identifiers = [f"GPU-{read_text(card.device / 'unique_id')}" for card in cards]
+        left = [cards[position] for position in visible_devices(environ.get(variable), identifiers)]
+        if hidden := len(cards) - len(left):
+            hides = f'{variable}="{environ[variable]}" hides {hidden} of {len(cards)} AMD GPUs.'
             notes.append(Note("devices", hides, fix=f"unset {variable}"))
-            before = len(found)
-    return found
+        cards = left
+    return cards
 
 
 def _device(
@@ -131,24 +132,20 @@ def _memory(card: Card, ram: SystemMemory) -> tuple[int, int, bool]:
     A GPU inside the processor has a carve-out that the system does not count as RAM ("VRAM") and may take more from
     RAM, up to the size of its translation table ("GTT").
     """
-    shown = {name: read_number(card.device / f"mem_info_{name}") or 0 for name in _FIGURES}
-    total, free = shown["vram_total"], shown["vram_total"] - shown["vram_used"]
-    if not _in_processor(card, total):
-        return total, free, False
-    free_of_table = max(shown["gtt_total"] - shown["gtt_used"], 0)
-    return total + shown["gtt_total"], free + min(free_of_table, ram.available), True
-
-
-_FIGURES = ("vram_total", "vram_used", "gtt_total", "gtt_used")
-
-
-def _in_processor(card: Card, carve_out: int) -> bool:
-    """The third byte of gpu_metrics, its format, is 1 on cards and 2 or 3 on APUs (the kernel's kgd_pp_interface.h)."""
+    vram_total, vram_used, gtt_total, gtt_used = (
+        read_number(card.device / f"mem_info_{name}") or 0
+        for name in ("vram_total", "vram_used", "gtt_total", "gtt_used")
+    )
     try:
+        # the third byte, the format, is 1 on cards and 2 or 3 on APUs (the kernel's kgd_pp_interface.h)
         with (card.device / "gpu_metrics").open("rb") as file:
-            return file.read(4)[2] > 1
+            in_processor = file.read(4)[2] > 1
     except (OSError, IndexError):  # kernels before 5.10, and GPUs older than Vega
-        return carve_out <= SMALL_CARVE_OUT
+        in_processor = vram_total <= SMALL_CARVE_OUT
+    free = vram_total - vram_used
+    if not in_processor:
+        return vram_total, free, False
+    return vram_total + gtt_total, free + min(max(gtt_total - gtt_used, 0), ram.available), True
 
 
 def _target(root: Path, card: Card) -> str:
@@ -169,9 +166,9 @@ def _target(root: Path, card: Card) -> str:
     return ""
 
 
-def _bandwidths(found: list[Card], smi: Callable[[], ModuleType | None], notes: list[Note]) -> dict[str, float]:
+def _bandwidths(cards: list[Card], smi: Callable[[], ModuleType | None], notes: list[Note]) -> dict[str, float]:
     """Bytes per second by PCI address, of the cards that amdsmi tells it of."""
-    module, by_address = smi(), {card.address: card for card in found}
+    module, by_address = smi(), {card.address: card for card in cards}
     if module is None:
         return {}
     try:
@@ -179,16 +176,16 @@ def _bandwidths(found: list[Card], smi: Callable[[], ModuleType | None], notes: 
     except module.AmdSmiException as error:
         notes.append(Note("devices", f"amdsmi does not answer: {error}"))
         return {}
-    told: dict[str, float] = {}
+    bandwidths: dict[str, float] = {}
     with suppress(module.AmdSmiException):  # what it told until then is true
         for handle in module.amdsmi_get_processor_handles():
             card = by_address.get(module.amdsmi_get_gpu_device_bdf(handle))
             bandwidth = card and _bandwidth(module, handle, card)
             if card and bandwidth:
-                told[card.address] = bandwidth
+                bandwidths[card.address] = bandwidth
     with suppress(module.AmdSmiException):
         module.amdsmi_shut_down()
-    return told
+    return bandwidths
 
 
 def _bandwidth(module: ModuleType, handle: object, card: Card) -> float | None:
@@ -197,23 +194,14 @@ def _bandwidth(module: ModuleType, handle: object, card: Card) -> float | None:
         memory = module.amdsmi_get_gpu_vram_info(handle)
     except module.AmdSmiException:
         return None
-    told, width = memory.get("vram_max_bandwidth"), memory.get("vram_bit_width")  # "N/A" where not told
-    if isinstance(told, int) and told > 0:
-        return told * 1e9
-    rate = TRANSFERS_PER_CLOCK.get(_type(module, memory.get("vram_type")))
-    clock = _memory_clock(card)
-    return width * clock * rate / 8 if isinstance(width, int) and width and clock and rate else None
-
-
-def _type(module: ModuleType, value: object) -> str:
-    """The memory type's name: amdsmi gives a number, which its header may change, and an enumeration of names."""
-    try:
-        return str(module.AmdSmiVramType(value).name)
+    maximum, width = memory.get("vram_max_bandwidth"), memory.get("vram_bit_width")  # "N/A" where not told
+    if isinstance(maximum, int) and maximum > 0:
+        return maximum * 1e9
+    try:  # amdsmi gives a number, which its header may change, and an enumeration of names
+        rate = TRANSFERS_PER_CLOCK.get(module.AmdSmiVramType(memory.get("vram_type")).name, 0)
     except (ValueError, AttributeError):
-        return ""
-
-
-def _memory_clock(card: Card) -> float:
-    """Hertz, the highest in pp_dpm_mclk ("3: 1249Mhz *")."""
+        return None
+    # the highest step ("3: 1249Mhz *")
     steps = re.findall(r"^\d+: (\d+)Mhz", read_text(card.device / "pp_dpm_mclk"), re.MULTILINE | re.IGNORECASE)
-    return max((int(step) * 1e6 for step in steps), default=0)
+    clock = max((int(step) * 1e6 for step in steps), default=0)
+    return width * clock * rate / 8 or None if isinstance(width, int) else None

@@ -7,6 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from hermes_cli.hardware.machine import Device, Note
+from hermes_cli.hardware.system import SYSCTL_FLAGS
 from hermes_cli.units import GIB, MIB
 
 if TYPE_CHECKING:
@@ -25,14 +26,7 @@ KEYS = (
     "iogpu.wired_limit_mb",
     "machdep.cpu.brand_string",
     "sysctl.proc_translated",
-    "hw.optional.arm.FEAT_DotProd",
-    "hw.optional.arm.FEAT_I8MM",
-    "hw.optional.avx1_0",
-    "hw.optional.avx2_0",
-    "hw.optional.avx512f",
-    "hw.optional.bmi2",
-    "hw.optional.f16c",
-    "hw.optional.fma",
+    *SYSCTL_FLAGS,
 )
 
 

@@ -63,9 +63,9 @@ def ram_bandwidth(
     """Bytes per second that all cores together read, as far as it is known; None if it was never measured.
 
     Args:
-        cpu: the processor's name, and with it
-        cores: and
-        ram: what a remembered number holds for; and buffers must leave most of what is available of it alone.
+        cpu: the processor's name. What is remembered holds for it, the number of cores and the total RAM.
+        cores: as many threads measure.
+        ram: buffers must leave most of what is available of it alone.
         cache: bytes of the processor's last cache, which the measurement has to exceed.
         measured: whether to measure if one is due.
         clock: seconds since 1970.
@@ -77,29 +77,22 @@ def ram_bandwidth(
         with suppress(OSError, RuntimeError):  # no memory, no thread: then it stays as it is
             known = (*known, observed(cores, size, clock(), windows=1 if known else WINDOWS))
             _remember(key, known)
-    return max((one.speed for one in known), default=None)
+    return max((measurement.speed for measurement in known), default=None)
 
 
 def _due(known: Sequence[Measurement], now: float) -> bool:
     """Return whether another measurement is due."""
     if not known:
         return True
-    enough = max(one.speed for one in known) * AGREEMENT
-    if sum(one.load <= CALM and one.speed >= max(enough, IMPLAUSIBLE) for one in known) > 1:
+    enough = max(max(measurement.speed for measurement in known) * AGREEMENT, IMPLAUSIBLE)
+    if sum(measurement.load <= CALM and measurement.speed >= enough for measurement in known) > 1:
         return False
     waited = now - known[-1].at  # negative where the clock was set back
     return not 0 <= waited < PAUSE * LONGER ** min(len(known) - 1, MOST_TIMES)
 
 
 def observed(threads: int, size: int, now: float, *, windows: int = WINDOWS) -> Measurement:
-    """A measurement, and what other programs did meanwhile.
-
-    Args:
-        threads: one for each core.
-        size: bytes of all their buffers together.
-        now: seconds since 1970.
-        windows: how many of each kind.
-    """
+    """Measure at `now` (seconds since 1970), and see what other programs do meanwhile; else as `measure`."""
     start, left_before = time.perf_counter(), _left_by_others()
     speed = measure(threads, size, windows=windows)
     seconds, left = time.perf_counter() - start, _left_by_others() - left_before
@@ -119,7 +112,7 @@ def _left_by_others() -> float:
 
 
 def measure(threads: int, size: int, *, windows: int = WINDOWS) -> float:
-    """Bytes per second that so many threads move between RAM and cores.
+    """Bytes per second that so many threads, one for each core, move between RAM and cores.
 
     Two ways are tried because C libraries are good at different ones: comparing two buffers, which reads, and copying,
     where what is read and what is written both count. Both let other Python threads run meanwhile.
@@ -132,19 +125,12 @@ def measure(threads: int, size: int, *, windows: int = WINDOWS) -> float:
     share = max(size // threads, 2 * PASS)
     workers = [_Worker(share) for _ in range(threads)]
     _run([worker.fill for worker in workers])  # on its own thread, so that NUMA puts memory beside the core
-    return max(_window(workers, copying=copying) for _ in range(windows) for copying in (False, True))
-
-
-def _window(workers: list[_Worker], *, copying: bool) -> float:
-    """Bytes per second of one window."""
-    start = time.perf_counter()
-    moved: list[int] = []
-
-    def one(worker: _Worker) -> None:
-        moved.append(worker.work(start + SECONDS, copying=copying))
-
-    _run([partial(one, worker) for worker in workers])
-    return sum(moved) / (time.perf_counter() - start)
+    best = 0.0
+    for copying in (False, True) * windows:
+        start = time.perf_counter()
+        _run([partial(worker.work, start + SECONDS, copying=copying) for worker in workers])
+        best = max(best, sum(worker.moved for worker in workers) / (time.perf_counter() - start))
+    return best
 
 
 def _run(tasks: list[Callable[[], None]]) -> None:
@@ -156,12 +142,13 @@ def _run(tasks: list[Callable[[], None]]) -> None:
 
 
 class _Worker:
-    """Two buffers of one thread and the C functions that read and copy them."""
+    """Two buffers of one thread and the C functions that read and copy them; `moved` is bytes in the last window."""
 
     def __init__(self, size: int) -> None:
         import ctypes  # noqa: PLC0415 - 5 ms, only for who measures
         import mmap  # noqa: PLC0415 - as above
 
+        self.moved = 0
         self._half = size // 2 // PASS * PASS
         self._memory = mmap.mmap(-1, 2 * self._half)
         if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -176,18 +163,15 @@ class _Worker:
         """Write all of it: memory that was only asked for is one page of zeros, read from cache."""
         self._set(self._start, 1, 2 * self._half)
 
-    def work(self, until: float, *, copying: bool) -> int:
-        """Go round the buffers until a time of `perf_counter`; bytes read and written.
-
-        Both hold the same, so a comparison goes to the end.
-        """
+    def work(self, until: float, *, copying: bool) -> None:
+        """Go round the buffers until a time of `perf_counter`. Both hold the same, so a comparison goes to the end."""
         act = self._copy if copying else self._compare
         passes = 0
         while passes == 0 or time.perf_counter() < until:
             at = self._start + passes * PASS % self._half
             act(at, at + self._half, PASS)
             passes += 1
-        return passes * PASS * 2
+        self.moved = passes * PASS * 2
 
 
 def _file() -> Path:
@@ -197,20 +181,22 @@ def _file() -> Path:
 def _remembered() -> dict[str, tuple[Measurement, ...]]:
     """Return the measurements of earlier runs; empty if the cache cannot be read."""
     try:
-        known = json.loads(_file().read_text("utf-8"))
+        cached = json.loads(_file().read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    if not isinstance(known, dict):
-        return {}
-    return {key: read for key, value in known.items() if (read := _read(value))}
+    machines = cached.items() if isinstance(cached, dict) else ()
+    return {key: measurements for key, value in machines if (measurements := _sound(value))}
 
 
-def _read(value: Any) -> tuple[Measurement, ...]:  # noqa: ANN401 - whatever the file holds
+def _sound(value: Any) -> tuple[Measurement, ...]:  # noqa: ANN401 - whatever the file holds
     """The measurements of one machine. Before they had times, the file held one number, taken who knows how."""
-    listed = value if isinstance(value, list) else [[value, 0.0, 1.0]]
-    rows = [one for one in listed if isinstance(one, list) and len(one) == len(Measurement._fields)]
-    found = [Measurement(*row) for row in rows if all(isinstance(figure, float) for figure in row)]
-    return tuple(one for one in found if 0 < one.speed < math.inf and math.isfinite(one.at + one.load))
+    rows = value if isinstance(value, list) else [[value, 0.0, 1.0]]
+    measurements = [
+        Measurement(*row)
+        for row in rows
+        if isinstance(row, list) and len(row) == len(Measurement._fields) and all(isinstance(f, float) for f in row)
+    ]
+    return tuple(m for m in measurements if 0 < m.speed < math.inf and math.isfinite(m.at + m.load))
 
 
 def _remember(key: str, value: Sequence[Measurement]) -> None:

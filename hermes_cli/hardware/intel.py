@@ -22,6 +22,7 @@ VENDOR = 0x8086  # Intel at PCI-SIG
 INTEGRATED = ":00:02.0"  # where every GPU inside an Intel processor sits, and no card does
 WINDOW = 2  # the BAR that shows a card's own memory (i915's and xe's LMEM_BAR)
 SMALL_WINDOW = GIB // 4  # all that is shown without resizable BAR
+TILES = ("tile*/physical_vram_size_bytes", "tile*/memory/physical_vram_size_bytes")  # older and newer xe
 
 
 class CardModel(NamedTuple):
@@ -60,9 +61,12 @@ def devices(root: Path, ram: SystemMemory, notes: list[Note]) -> list[Device]:
 
 
 def _device(root: Path, card: Card, ram: SystemMemory, notes: list[Note]) -> Device:
-    name = _name(root, card)
+    name = MODELS[card.product].name if card.product in MODELS else pci_name(root, VENDOR, card.product)
+    name = name.removeprefix("Intel ") or f"GPU {card.product:04x}"
     unified = card.address.endswith(INTEGRATED) and card.product not in MODELS
-    total = _share(ram.total) if unified else _own_memory(card)
+    # of RAM, Intel's Vulkan driver offers half up to 4 GiB, else three quarters (Mesa's anv_device.c)
+    share = ram.total // 2 if ram.total <= 4 * GIB else ram.total * 3 // 4
+    total = share if unified else _own_memory(card)
     if not total:
         untold = f"The kernel does not tell the memory of {name}; resizable BAR in the firmware would show it."
         notes.append(Note("devices", untold))
@@ -86,24 +90,11 @@ def _device(root: Path, card: Card, ram: SystemMemory, notes: list[Note]) -> Dev
     )
 
 
-def _name(root: Path, card: Card) -> str:
-    name = MODELS[card.product].name if card.product in MODELS else pci_name(root, VENDOR, card.product)
-    return name.removeprefix("Intel ") or f"GPU {card.product:04x}"
-
-
-def _share(ram: int) -> int:
-    """Return the RAM that Intel's Vulkan driver offers: half up to 4 GiB, else three quarters (Mesa's anv_device.c)."""
-    return ram // 2 if ram <= 4 * GIB else ram * 3 // 4
-
-
 def _own_memory(card: Card) -> int:
     """Bytes of a card's own memory, 0 if nothing tells."""
-    tiles = [read_number(file) or 0 for shown in _TILES for file in card.device.glob(shown)]
+    tiles = [read_number(file) or 0 for pattern in TILES for file in card.device.glob(pattern)]
     listed = MODELS[card.product].memory * GIB if card.product in MODELS else 0
     return sum(tiles) or read_number(card.folder / "lmem_total_bytes") or listed or _window(card)
-
-
-_TILES = ("tile*/physical_vram_size_bytes", "tile*/memory/physical_vram_size_bytes")  # older and newer xe
 
 
 def _window(card: Card) -> int:

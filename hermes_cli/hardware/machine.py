@@ -10,6 +10,8 @@ Backend = Literal["cpu", "cuda", "rocm", "metal", "vulkan", "sycl"]
 ValueSource = Literal["probed", "measured", "table", "given", "assumed"]
 NoteSubject = Literal["devices", "ram", "simulation"]
 
+MOST_DEVICES = 16  # llama_max_devices()
+
 SERVED_BY: dict[Vendor, tuple[Backend, ...]] = {  # the faster one first
     "nvidia": ("cuda", "vulkan"),
     "amd": ("rocm", "vulkan"),

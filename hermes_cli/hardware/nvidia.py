@@ -27,12 +27,14 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 TRANSFERS_PER_CLOCK = 2  # NVML tells the clock of the data lines: 10501 MHz on a 384 bit RTX 4090 is 1008 GB/s
 MEMORY_SLICES = 8  # MIG divides memory into eighths of the card (MIG User Guide, "Partitioning"); A30 uses every other
 NOT_TOLD = 2**64 - 1  # NVML_VALUE_NOT_AVAILABLE, which some versions of pynvml pass on
+MOST_DIGITS = 9  # of an index; Python refuses to read numbers of some thousand
 CONTAINERS = {"docker": "docker run --gpus all …", "podman": "podman run --device nvidia.com/gpu=all …"}
 
 
 def load(root: Path, notes: list[Note]) -> ModuleType | None:
     """The pynvml module where there may be NVIDIA's driver; importing it takes 35 ms that other machines can save."""
-    if not _driver_expected(root):
+    # on Windows and WSL (dxg) nothing but NVML itself tells whether there is such a card
+    if sys.platform != "win32" and not (root / "dev/dxg").exists() and not _card_seen(root):
         return None
     try:
         import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415 - as above
@@ -41,11 +43,6 @@ def load(root: Path, notes: list[Note]) -> ModuleType | None:
         return None
     module: ModuleType = pynvml
     return module
-
-
-def _driver_expected(root: Path) -> bool:
-    """On Windows and WSL (dxg) nothing but NVML itself tells whether there is such a card."""
-    return sys.platform == "win32" or (root / "dev/dxg").exists() or _card_seen(root)
 
 
 def _card_seen(root: Path) -> bool:
@@ -72,14 +69,13 @@ def devices(
             fix = _fix_for_driver(nvml, error, root)
             notes.append(Note("devices", f"NVIDIA's driver does not answer: {error}.", fix))
         return []
-    library = _Library(nvml)
+    cards = _Cards(nvml, ram, notes)
     try:
-        found = _Cards(library, ram, notes)
-        if not found.count and _card_seen(root):
+        if not cards.count and _card_seen(root):
             notes.append(Note("devices", "NVIDIA's driver answers, but it finds no GPU.", fix="nvidia-smi"))
-        return found.devices(environ)
+        return cards.devices(environ)
     finally:
-        library.ask("nvmlShutdown")
+        cards.ask("nvmlShutdown")
 
 
 def _fix_for_driver(nvml: ModuleType, error: Exception, root: Path) -> str:
@@ -92,37 +88,6 @@ def _fix_for_driver(nvml: ModuleType, error: Exception, root: Path) -> str:
         ubuntu = "sudo ubuntu-drivers install" if (root / "usr/bin/ubuntu-drivers").exists() else ""
         return CONTAINERS.get(container_engine(root), ubuntu)
     return "nvidia-smi"
-
-
-class _Library:
-    """NVML, where an answer may be missing: None is "it does not tell"."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self._module = module
-        # some calls that a driver older than pynvml lacks raise this class, which is no NVMLError
-        self._mismatch: type[Exception] = getattr(module, "NVMLLibraryMismatchError", module.NVMLError)
-
-    def ask(self, function: str, *arguments: Any) -> Any:  # noqa: ANN401 - NVML's answers have no common type
-        """Call a function of NVML; None if this card, driver or version of pynvml cannot answer."""
-        try:
-            answer = getattr(self._module, function)(*arguments)
-        except (self._module.NVMLError, self._mismatch, AttributeError, UnicodeDecodeError):
-            return None
-        return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer  # old versions of pynvml
-
-    def constant(self, name: str) -> int:
-        """A number that NVML's header gives a name."""
-        return int(getattr(self._module, name))
-
-    def shares_ram(self, handle: object) -> bool:
-        """Return whether the GPU has no memory of its own (DGX Spark, Jetson): NVML then reports no size."""
-        try:
-            self._module.nvmlDeviceGetMemoryInfo(handle)
-        except self._module.NVMLError_NotSupported:
-            return True
-        except self._module.NVMLError:
-            pass
-        return False
 
 
 @dataclass(frozen=True)
@@ -141,54 +106,68 @@ class _Unit:
 class _Cards:
     """All that NVML tells of this machine's cards."""
 
-    def __init__(self, library: _Library, ram: SystemMemory, notes: list[Note]) -> None:
-        self._ask = library.ask
-        self._library = library
+    def __init__(self, nvml: ModuleType, ram: SystemMemory, notes: list[Note]) -> None:
+        self._nvml = nvml
+        # some calls that a driver older than pynvml lacks raise this class, which is no NVMLError
+        self._mismatch: type[Exception] = getattr(nvml, "NVMLLibraryMismatchError", nvml.NVMLError)
         self._ram = ram
         self._notes = notes
-        self._driver = library.ask("nvmlSystemGetDriverVersion") or ""
-        self.count: int = library.ask("nvmlDeviceGetCount") or 0
+        self._driver = self.ask("nvmlSystemGetDriverVersion") or ""
+        self.count: int = self.ask("nvmlDeviceGetCount") or 0
+
+    def ask(self, function: str, *arguments: Any) -> Any:  # noqa: ANN401 - NVML's answers have no common type
+        """Call a function of NVML; None if this card, driver or version of pynvml does not tell."""
+        try:
+            answer = getattr(self._nvml, function)(*arguments)
+        except (self._nvml.NVMLError, self._mismatch, AttributeError, UnicodeDecodeError):
+            return None
+        return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer  # old versions of pynvml
 
     def _note(self, text: str, fix: str = "") -> None:
         self._notes.append(Note("devices", text, fix))
 
     def devices(self, environ: Mapping[str, str]) -> list[Device]:
-        cards = self._in_cuda_order(list(self._cards()), environ.get("CUDA_DEVICE_ORDER", ""))
-        units = self._chosen(cards, environ.get(VARIABLE))
-        return self._one_instance([(unit, self._device(unit)) for unit in units])
-
-    def _cards(self) -> Iterator[_Unit]:
+        cards = []
         for index in range(self.count):
-            handle = self._ask("nvmlDeviceGetHandleByIndex", index)
+            handle = self.ask("nvmlDeviceGetHandleByIndex", index)
             if handle is None:  # fallen off the bus, or kept from this container
                 self._note(f"NVIDIA GPU {index} is there, but the driver gives no access to it.", fix="nvidia-smi")
             else:
-                yield _Unit(handle, handle, self._ask("nvmlDeviceGetUUID", handle) or f"card {index}")
-
-    def _in_cuda_order(self, cards: list[_Unit], order: str) -> list[_Unit]:
-        """NVML goes by PCI address, CUDA by speed unless told otherwise (CUDA_DEVICE_ORDER in CUDA's guide).
-
-        CUDA does not publish how it compares cards; cores x clock agrees with it wherever cards differ enough to care.
-        """
-        speeds = [self._speed(card) for card in cards]
-        if order == "PCI_BUS_ID" or not all(speeds):
-            return cards
-        return [cards[i] for i in sorted(range(len(cards)), key=lambda i: -speeds[i])]
+                cards.append(_Unit(handle, handle, self.ask("nvmlDeviceGetUUID", handle) or f"card {index}"))
+        # NVML goes by PCI address, CUDA by speed unless told otherwise (CUDA_DEVICE_ORDER in CUDA's guide). CUDA does
+        # not publish how it compares cards; cores x clock agrees with it wherever cards differ enough to care.
+        speeds = {card.uuid: self._speed(card) for card in cards}
+        if environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and all(speeds.values()):
+            cards.sort(key=lambda card: -speeds[card.uuid])
+        units = self._chosen(cards, environ.get(VARIABLE))
+        devices = [self._device(unit) for unit in units]
+        # a process gets one MIG instance, and then nothing else (MIG User Guide, "CUDA Device Enumeration")
+        first = next((unit for unit in units if unit.mig), None)
+        if first is None or len(units) == 1:
+            return devices
+        reason = "CUDA uses one MIG instance at a time, and no card beside it"
+        return [
+            device
+            if unit is first
+            else replace(device, usable=False, reason=reason, fix=f"export {VARIABLE}={unit.uuid}")
+            for unit, device in zip(units, devices, strict=True)
+        ]
 
     def _speed(self, card: _Unit) -> int:
-        cores = self._ask("nvmlDeviceGetNumGpuCores", card.handle) or 0
-        clock = self._ask("nvmlDeviceGetMaxClockInfo", card.handle, self._library.constant("NVML_CLOCK_SM")) or 0
+        cores = self.ask("nvmlDeviceGetNumGpuCores", card.handle) or 0
+        clock = self.ask("nvmlDeviceGetMaxClockInfo", card.handle, self._nvml.NVML_CLOCK_SM) or 0
         return int(cores * clock)
 
     def _chosen(self, cards: list[_Unit], choice: str | None) -> list[_Unit]:
         """The cards and instances that CUDA_VISIBLE_DEVICES leaves; a card in MIG mode stands for its instances."""
-        instances = {card.uuid: list(self._instances(card)) for card in cards if self._in_mig_mode(card)}
+        modes = {card.uuid: self.ask("nvmlDeviceGetMigMode", card.handle) for card in cards}  # current and pending
+        instances = {card.uuid: list(self._instances(card)) for card in cards if (modes[card.uuid] or [0])[0]}
         units = cards + [unit for several in instances.values() for unit in several]
         identifiers = [unit.uuid for unit in units] + [self._older_name(unit) for unit in units]
         positions = visible_devices(choice, identifiers, indexable=len(cards))
         named = [units[position] for position in dict.fromkeys(position % len(units) for position in positions)]
-        chosen = [one for unit in named for one in instances.get(unit.uuid, [unit])]
-        everything = [one for card in cards for one in instances.get(card.uuid, [card])]
+        chosen = [usable for unit in named for usable in instances.get(unit.uuid, [unit])]
+        everything = [usable for card in cards for usable in instances.get(card.uuid, [card])]
         if hidden := len({unit.uuid for unit in everything} - {unit.uuid for unit in chosen}):
             hides = f'{VARIABLE}="{choice}" hides {hidden} of {len(everything)} NVIDIA devices.'
             self._note(hides, fix=f"unset {VARIABLE}")
@@ -198,21 +177,17 @@ class _Cards:
         """Return the instance's name of before R470, which CUDA still takes (CUDA's guide); empty for cards."""
         if not unit.mig:
             return ""
-        places = [self._ask(f"nvmlDeviceGet{part}InstanceId", unit.handle) for part in ("Gpu", "Compute")]
-        card = self._ask("nvmlDeviceGetUUID", unit.card)
-        return "" if None in {card, *places} else f"MIG-{card}/{places[0]}/{places[1]}"
-
-    def _in_mig_mode(self, card: _Unit) -> bool:
-        mode = self._ask("nvmlDeviceGetMigMode", card.handle)  # current and pending
-        return bool(mode and mode[0])
+        numbers = [self.ask(f"nvmlDeviceGet{part}InstanceId", unit.handle) for part in ("Gpu", "Compute")]
+        card = self.ask("nvmlDeviceGetUUID", unit.card)
+        return "" if None in {card, *numbers} else f"MIG-{card}/{numbers[0]}/{numbers[1]}"
 
     def _instances(self, card: _Unit) -> Iterator[_Unit]:
         found = False
-        for index in range(self._ask("nvmlDeviceGetMaxMigDeviceCount", card.handle) or 0):
-            handle = self._ask("nvmlDeviceGetMigDeviceHandleByIndex", card.handle, index)
-            if handle is not None:  # places that hold no instance answer "not found"
+        for index in range(self.ask("nvmlDeviceGetMaxMigDeviceCount", card.handle) or 0):
+            handle = self.ask("nvmlDeviceGetMigDeviceHandleByIndex", card.handle, index)
+            if handle is not None:  # slots that hold no instance answer "not found"
                 found = True
-                uuid = self._ask("nvmlDeviceGetUUID", handle) or f"instance {index} of {card.uuid}"
+                uuid = self.ask("nvmlDeviceGetUUID", handle) or f"instance {index} of {card.uuid}"
                 yield _Unit(handle, card.handle, uuid)
         if not found:
             self._note(
@@ -220,22 +195,9 @@ class _Cards:
                 fix=f"sudo nvidia-smi mig -i {card.uuid} -cgi 0 -C",  # one instance of the whole card
             )
 
-    def _one_instance(self, found: list[tuple[_Unit, Device]]) -> list[Device]:
-        """A process gets one MIG instance, and then nothing else (MIG User Guide, "CUDA Device Enumeration")."""
-        first = next((unit for unit, _ in found if unit.mig), None)
-        if first is None or len(found) == 1:
-            return [device for _, device in found]
-        reason = "CUDA uses one MIG instance at a time, and no card beside it"
-        return [
-            device
-            if unit is first
-            else replace(device, usable=False, reason=reason, fix=f"export {VARIABLE}={unit.uuid}")
-            for unit, device in found
-        ]
-
     def _device(self, unit: _Unit) -> Device:
         total, free, unified = self._memory(unit)
-        capability = self._ask("nvmlDeviceGetCudaComputeCapability", unit.card)
+        capability = self.ask("nvmlDeviceGetCudaComputeCapability", unit.card)
         bandwidth = self._bandwidth(unit)
         return Device(
             vendor="nvidia",
@@ -253,57 +215,51 @@ class _Cards:
 
     def _name(self, unit: _Unit) -> str:
         """Of an instance, drivers since R470 tell "NVIDIA A100-SXM4-80GB MIG 1g.10gb"."""
-        name = self._ask("nvmlDeviceGetName", unit.handle) or self._ask("nvmlDeviceGetName", unit.card) or "GPU"
+        name = self.ask("nvmlDeviceGetName", unit.handle) or self.ask("nvmlDeviceGetName", unit.card) or "GPU"
         return str(name).removeprefix("NVIDIA ")
 
     def _memory(self, unit: _Unit) -> tuple[int, int, bool]:
         """Total and free bytes, and whether they are the machine's RAM."""
-        memory = self._ask("nvmlDeviceGetMemoryInfo", unit.handle)
+        memory = self.ask("nvmlDeviceGetMemoryInfo", unit.handle)
         if memory is not None and memory.total:
             return int(memory.total), int(memory.free), False
-        if self._library.shares_ram(unit.handle):
+        try:
+            self._nvml.nvmlDeviceGetMemoryInfo(unit.handle)
+        except self._nvml.NVMLError_NotSupported:  # it has no memory of its own (DGX Spark, Jetson)
             return self._ram.total, self._ram.available, True
+        except self._nvml.NVMLError:
+            pass
         self._note(f"NVIDIA's driver does not tell the memory of {self._name(unit)}.")
         return 0, 0, False
 
     def _bandwidth(self, unit: _Unit) -> float | None:
         """Bytes per second: bus width in bits x transfers per second / 8, and of that an instance's part."""
-        width = self._ask("nvmlDeviceGetMemoryBusWidth", unit.card)
-        megahertz = self._ask("nvmlDeviceGetMaxClockInfo", unit.card, self._library.constant("NVML_CLOCK_MEM"))
-        share = self._memory_share(unit)
-        if not (width and megahertz and share):
+        width = self.ask("nvmlDeviceGetMemoryBusWidth", unit.card)
+        megahertz = self.ask("nvmlDeviceGetMaxClockInfo", unit.card, self._nvml.NVML_CLOCK_MEM)
+        if not (width and megahertz):
             return None
-        return float(width * megahertz * 10**6 * TRANSFERS_PER_CLOCK / 8 * share)
-
-    def _memory_share(self, unit: _Unit) -> float | None:
-        """Return the instance's share of the card's memory, and so of its bandwidth; None if unknown.
-
-        Attributes give its memory in MiB, which is a little less than its slices are.
-        """
-        if not unit.mig:
-            return 1
-        attributes = self._ask("nvmlDeviceGetAttributes", unit.handle)
-        whole = self._ask("nvmlDeviceGetMemoryInfo", unit.card)
-        if attributes is None or whole is None or not whole.total:
-            return None
-        return round(attributes.memorySizeMB * MIB / whole.total * MEMORY_SLICES) / MEMORY_SLICES or None
+        share = 1.0
+        if unit.mig:  # its attributes give its memory in MiB, which is a little less than its slices are
+            attributes = self.ask("nvmlDeviceGetAttributes", unit.handle)
+            whole = self.ask("nvmlDeviceGetMemoryInfo", unit.card)
+            if attributes is None or whole is None or not whole.total:
+                return None
+            share = round(attributes.memorySizeMB * MIB / whole.total * MEMORY_SLICES) / MEMORY_SLICES
+        return float(width * megahertz * 10**6 * TRANSFERS_PER_CLOCK / 8 * share) or None
 
     def _users(self, unit: _Unit) -> Iterator[str]:
         """Other processes on it, the largest first. Windows and WSL tell no sizes."""
         used: dict[int, int] = {}
         for kind in ("Compute", "Graphics"):
-            for process in self._ask(f"nvmlDeviceGet{kind}RunningProcesses", unit.handle) or []:
+            for process in self.ask(f"nvmlDeviceGet{kind}RunningProcesses", unit.handle) or []:
                 # one that computes and draws is listed twice, with all its memory each time
                 size = 0 if process.usedGpuMemory in {None, NOT_TOLD} else process.usedGpuMemory
                 used[process.pid] = max(used.get(process.pid, 0), size)
         used.pop(os.getpid(), None)
         for pid, size in sorted(used.items(), key=lambda item: -item[1]):
-            name = self._ask("nvmlSystemGetProcessName", pid) or f"process {pid}"
+            name = self.ask("nvmlSystemGetProcessName", pid) or f"process {pid}"
             program = str(name).split(" ")[0] if name.startswith("/") else str(name)  # without arguments
             yield program.replace("\\", "/").rsplit("/", 1)[-1] + (f" {gibibytes(size)}" if size else "")
-
-
-MOST_DIGITS = 9  # of an index; Python refuses to read numbers of some thousand
 
 
 def visible_devices(choice: str | None, identifiers: Sequence[str], indexable: int | None = None) -> list[int]:

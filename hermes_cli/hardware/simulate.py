@@ -11,29 +11,28 @@ Sizes are in bytes with M, G, T for powers of 1,024, because that is what "GB" m
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
 from hermes_cli.hardware.apple import gpu_limit
 from hermes_cli.hardware.gpus import find_gpu, gpus_named, typical_bandwidth
-from hermes_cli.hardware.machine import Device, Machine, Note
+from hermes_cli.hardware.machine import MOST_DEVICES, SERVED_BY, Device, Machine, Note
 from hermes_cli.units import GIB, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hermes_cli.hardware.gpus import Gpu
-    from hermes_cli.hardware.machine import Backend, NoteSubject, Vendor
+    from hermes_cli.hardware.machine import NoteSubject, Vendor
 
 LARGEST_SIZE = 100 * 2**40
-MOST_DEVICES = 16  # llama_max_devices()
 AVAILABLE = 0.9  # of the RAM, when nothing but the system runs
 
 # What a GPU may take of the RAM that it shares: AMD gives up to 96 of 128 GB, CUDA on GB10 whatever is free.
 _SHARE: dict[Vendor, float] = {"amd": 0.75, "nvidia": AVAILABLE}
 
-_BACKENDS: dict[Vendor, Backend] = {"nvidia": "cuda", "amd": "rocm", "intel": "sycl", "apple": "metal"}
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([MGT])(?:I?B)?", re.IGNORECASE | re.ASCII)
 _FACTOR = {"M": MIB, "G": GIB, "T": 2**40}
 _COUNTED = re.compile(r"([0-9]{1,3})\s*[x\u00d7*]\s*(\S.*)", re.IGNORECASE | re.ASCII)
@@ -64,9 +63,18 @@ def simulate(
     Raises:
         UsageError: the flags contradict each other, or one of them cannot be understood.
     """
-    _refuse_contradictions(
-        gpu=bool(gpu), vram=vram is not None, ram=ram is not None, apple=apple is not None, cpu_only=cpu_only
-    )
+    given = {"--gpu": bool(gpu), "--vram": vram is not None, "--apple": apple is not None, "--cpu-only": cpu_only}
+    flags = [flag for flag, present in given.items() if present]
+    if len(flags) > 1:
+        raise UsageError(
+            f"{' and '.join(flags)} contradict each other.",
+            hint="give one of them: --gpu names cards, --vram only their memory, --apple a Mac, --cpu-only none",
+        )
+    if ram is not None and apple is not None:
+        raise UsageError(
+            "--ram and --apple contradict each other.",
+            hint='a Mac\'s RAM stands in --apple, as in: --apple "M4 Max 64G"',
+        )
     if apple is not None:
         return _mac(here, apple)
     machine = here if ram is None else _with_ram(here, parse_size(ram, "--ram"))
@@ -75,7 +83,7 @@ def simulate(
     if gpu:
         return _with_gpus(machine, gpu, ram_given=ram is not None)
     if vram is not None:
-        return _with_devices(machine, [_unnamed(size) for size in _sizes(vram)])
+        return _with_devices(machine, [_unnamed(parse_size(size, "--vram")) for size in vram.split(",")])
     return machine
 
 
@@ -91,34 +99,16 @@ def parse_size(text: str, what: str) -> int:
     """
     shown = f"{text[:40]}…" if len(text) > 40 else text  # noqa: PLR2004 - more does not help to recognise it
     match = _SIZE.fullmatch(text.strip())
+    size = int(float(match[1]) * _FACTOR[match[2].upper()]) if match else 0
     if not match:
-        raise UsageError(
-            f"{what}: {shown!r} is no size of memory.", hint=f"a number with M, G or T, for example: {what} 24G"
-        )
-    size = int(float(match[1]) * _FACTOR[match[2].upper()])
-    if size < MIB:
-        raise UsageError(f"{what}: {shown} is too little.", hint=f"at least 1M, for example: {what} 24G")
-    if size > LARGEST_SIZE:
-        raise UsageError(
-            f"{what}: {shown} is more than any machine has.", hint=f"at most 100T, for example: {what} 24G"
-        )
-    return size
-
-
-def _refuse_contradictions(**given: bool) -> None:
-    """GPUs are described in one way only, and a Mac's RAM is its GPU's memory."""
-    flags = [f"--{name.replace('_', '-')}" for name, present in given.items() if present]
-    ways = [flag for flag in flags if flag != "--ram"]
-    if len(ways) > 1:
-        raise UsageError(
-            f"{' and '.join(ways)} contradict each other.",
-            hint="give one of them: --gpu names cards, --vram only their memory, --apple a Mac, --cpu-only none",
-        )
-    if flags == ["--ram", "--apple"]:
-        raise UsageError(
-            "--ram and --apple contradict each other.",
-            hint='a Mac\'s RAM stands in --apple, as in: --apple "M4 Max 64G"',
-        )
+        fault, limit = f"{shown!r} is no size of memory", "a number with M, G or T"
+    elif size < MIB:
+        fault, limit = f"{shown} is too little", "at least 1M"
+    elif size > LARGEST_SIZE:
+        fault, limit = f"{shown} is more than any machine has", "at most 100T"
+    else:
+        return size
+    raise UsageError(f"{what}: {fault}.", hint=f"{limit}, for example: {what} 24G")
 
 
 def _replaced(machine: Machine, *subjects: NoteSubject, notes: Sequence[Note] = ()) -> Machine:
@@ -129,8 +119,15 @@ def _replaced(machine: Machine, *subjects: NoteSubject, notes: Sequence[Note] = 
 
 def _with_ram(here: Machine, ram: int) -> Machine:
     """The machine with other memory modules; GPUs that share the RAM get as large a part of it as before."""
-    devices = [_rescaled(device, here.ram_total, ram) if device.unified else device for device in here.devices]
-    notes = (ALL_FREE, REST_IS_HERE) if any(device.unified for device in devices) else (REST_IS_HERE,)
+    devices, notes = [], [REST_IS_HERE]
+    for device in here.devices:
+        if device.unified:
+            part = ram * device.total // max(here.ram_total, 1)
+            total = gpu_limit(ram) if device.vendor == "apple" else part
+            devices.append(replace(device, total=total, free=total, users=()))
+            notes = [ALL_FREE, REST_IS_HERE]
+        else:
+            devices.append(device)
     return replace(
         _replaced(here, "ram", notes=notes),
         devices=tuple(devices),
@@ -140,23 +137,25 @@ def _with_ram(here: Machine, ram: int) -> Machine:
     )
 
 
-def _rescaled(device: Device, ram_before: int, ram: int) -> Device:
-    total = gpu_limit(ram) if device.vendor == "apple" else ram * device.total // max(ram_before, 1)
-    return replace(device, total=total, free=total, users=())
-
-
-def _with_gpus(machine: Machine, gpu: Sequence[str], *, ram_given: bool) -> Machine:
+def _with_gpus(machine: Machine, names: Sequence[str], *, ram_given: bool) -> Machine:
     """The machine with the named GPUs instead of its own."""
-    gpus = [one for text in gpu for entry in text.split(",") for one in _counted(entry)]
-    shared = [one for one in gpus if one.unified]
+    gpus = [gpu for text in names for entry in text.split(",") for gpu in _counted(entry)]
+    shared = [gpu for gpu in gpus if gpu.unified]
     if len(shared) > 1:
         raise UsageError(
             f"{shared[0].name} and {shared[1].name} share the RAM of a whole machine each: that is two machines.",
             hint="plan one machine at a time",
         )
-    if shared:
-        machine = _with_shared_memory(machine, shared[0], ram_given=ram_given)
-    return _with_devices(machine, [_device(one, machine.ram_total) for one in gpus for _ in range(one.dies)])
+    if shared:  # with the RAM that such a chip is sold with: the most, unless a size was given
+        ram = machine.ram_total if ram_given else shared[0].memory
+        machine = replace(
+            _replaced(machine, "ram"),
+            ram_total=ram,
+            ram_available=int(ram * AVAILABLE),
+            ram_bandwidth=shared[0].bandwidth,
+            ram_bandwidth_source="table",
+        )
+    return _with_devices(machine, [_named(gpu, machine.ram_total) for gpu in gpus for _ in range(gpu.dies)])
 
 
 def _counted(entry: str) -> list[Gpu]:
@@ -170,22 +169,8 @@ def _counted(entry: str) -> list[Gpu]:
         )
     gpu = find_gpu(name)
     if gpu.vendor == "apple":
-        raise UsageError(
-            f"--gpu: {gpu.name} is a Mac's chip.", hint=f'say its memory, too: --apple "{_for_sale(gpu)[0]}"'
-        )
+        raise UsageError(f"--gpu: {gpu.name} is a Mac's chip.", hint=f'say its memory, too: --apple "{_as_sold(gpu)}"')
     return [gpu] * count
-
-
-def _with_shared_memory(machine: Machine, gpu: Gpu, *, ram_given: bool) -> Machine:
-    """The machine with the RAM that such a chip is sold with: the most, unless a size was given."""
-    ram = machine.ram_total if ram_given else gpu.memory
-    return replace(
-        _replaced(machine, "ram"),
-        ram_total=ram,
-        ram_available=int(ram * AVAILABLE),
-        ram_bandwidth=gpu.bandwidth,
-        ram_bandwidth_source="table",
-    )
 
 
 def _with_devices(machine: Machine, devices: list[Device]) -> Machine:
@@ -203,7 +188,7 @@ def _with_devices(machine: Machine, devices: list[Device]) -> Machine:
     return replace(changed, devices=tuple(devices), backends=("cpu", *backends))
 
 
-def _device(gpu: Gpu, ram: int) -> Device:
+def _named(gpu: Gpu, ram: int) -> Device:
     """A GPU of the table, idle."""
     total = int(ram * _SHARE[gpu.vendor]) if gpu.unified else gpu.memory
     return Device(
@@ -213,15 +198,11 @@ def _device(gpu: Gpu, ram: int) -> Device:
         free=total,
         bandwidth=gpu.bandwidth,
         bandwidth_source="table",
-        backend=_BACKENDS[gpu.vendor],
+        backend=SERVED_BY[gpu.vendor][0],
         operations=gpu.operations,
         unified=gpu.unified,
         compute_capability=gpu.compute_capability,
     )
-
-
-def _sizes(text: str) -> list[int]:
-    return [parse_size(one, "--vram") for one in text.split(",")]
 
 
 def _unnamed(size: int) -> Device:
@@ -241,7 +222,12 @@ def _mac(here: Machine, text: str) -> Machine:
     """A Mac with that much unified memory."""
     match = _CHIP_AND_SIZE.fullmatch(text.strip())
     if not match:
-        raise _no_memory_said(text)
+        example = "M4 Max 64G"
+        with suppress(UsageError):
+            example = next((_as_sold(chip) for chip in gpus_named(text) if chip.vendor == "apple"), example)
+        raise UsageError(
+            "--apple needs the size of the memory.", hint=f'for example: --apple 64G or --apple "{example}"'
+        )
     ram = parse_size(match["size"], "--apple")
     chip = _chip(match["chip"], ram) if match["chip"] else None
     limit = gpu_limit(ram)
@@ -275,9 +261,9 @@ def _chip(name: str, ram: int) -> Gpu:
     chips = [chip for chip in gpus_named(name) if chip.vendor == "apple"]
     if not chips:
         raise UsageError(f"--apple: {name} is no chip of Apple's.", hint=f'cards are named with --gpu: --gpu "{name}"')
-    fitting = [chip for chip in chips if ram in {size * GIB for size in chip.sizes}]
-    if fitting:
-        return fitting[0]
+    for chip in chips:
+        if ram in {size * GIB for size in chip.sizes}:
+            return chip
     sold = sorted(size for chip in chips for size in chip.sizes)
     raise UsageError(
         f"--apple: {name} is not sold with {ram / GIB:g} GB of memory, only with {', '.join(map(str, sold))}.",
@@ -285,19 +271,6 @@ def _chip(name: str, ram: int) -> Gpu:
     )
 
 
-def _no_memory_said(text: str) -> UsageError:
-    """Return the error for an --apple that does not end with a size."""
-    example = "M4 Max 64G"
-    try:
-        chips = [chip for chip in gpus_named(text) if chip.vendor == "apple"]
-    except UsageError:
-        chips = []
-    if chips:
-        example = _for_sale(chips[0])[0]
-    return UsageError("--apple needs the size of the memory.", hint=f'for example: --apple 64G or --apple "{example}"')
-
-
-def _for_sale(chip: Gpu) -> list[str]:
-    """Return the values of --apple for a chip, one for each size it is sold with."""
-    name = re.sub(r" [0-9]+-core$", "", chip.name)
-    return [f"{name} {size}G" for size in chip.sizes]
+def _as_sold(chip: Gpu) -> str:
+    """Return a value of --apple for a chip, with the smallest size that it is sold with."""
+    return f"{re.sub(' [0-9]+-core$', '', chip.name)} {chip.sizes[0]}G"

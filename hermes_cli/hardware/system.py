@@ -1,6 +1,7 @@
-"""The machine around the GPUs: memory, processor, operating system, disk. Limits of containers count.
+"""The machine around the GPUs, within the limits of a container: memory, processor, system, disk; cards in Linux' /sys.
 
-Functions take the root of the file system, or sysctl's answers on a Mac, so that recorded machines serve too.
+Functions take the root of the file system, or sysctl's answers on a Mac, so that recorded machines serve too. A file
+that is absent, forbidden or unreadable is simply unknown: drivers differ in what they show.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CPU_FOLDER = "sys/devices/system/cpu"
+DISPLAY = 0x03  # the PCI class of display controllers: the top byte of "0x030000"
+PCI_IDS = ("usr/share/hwdata/pci.ids", "usr/share/misc/pci.ids")  # Fedora and Arch; Debian and SUSE
 
 # What llama.cpp has code for (ggml/src/ggml-cpu/ggml-cpu.c), as Linux, macOS and Windows call it.
 CPUINFO_FLAGS = {
@@ -70,6 +73,22 @@ ARM_CORES = {  # "CPU implementer" and "CPU part" of /proc/cpuinfo, from the cor
 }
 
 
+def read_text(path: Path) -> str:
+    """Return the file's text without the final newline; empty if it cannot be read."""
+    try:
+        return path.read_text("utf-8", "replace").strip("\n\0 ")
+    except OSError:
+        return ""
+
+
+def read_number(path: Path) -> int | None:
+    """Return the number in the file, decimal or 0x…; None if there is none."""
+    try:
+        return int(read_text(path), 0)
+    except ValueError:
+        return None
+
+
 class SystemMemory(NamedTuple):
     """RAM in bytes: all of it, and what programs can get without swapping."""
 
@@ -87,37 +106,87 @@ def host_memory() -> SystemMemory:
 
 def within_limits(root: Path, host: SystemMemory) -> SystemMemory:
     """Return the RAM that this process's cgroups leave it."""
-    groups = cgroup_memory(root)
-    total = min([host.total, *(group.limit for group in groups)])
-    available = min([host.available, *(group.limit - group.used for group in groups)])
+    total, available = host
+    for limit, used in _memory_limits(root):
+        total, available = min(total, limit), min(available, limit - used)
     return SystemMemory(total, min(max(available, 0), total))
 
 
+def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
+    """Bytes, of each group that limits this process: the limit, and what is used without what the kernel would drop.
+
+    Usage counts cached files; of those the inactive ones are dropped before anything else is refused.
+    """
+    folders, version = _cgroups(root, "memory")
+    for folder in folders:
+        statistics = dict(re.findall(r"^(\w+) (\d+)$", read_text(folder / "memory.stat"), re.MULTILINE))
+        if version == 1:
+            # its own, a number just below 2^63 if there is none; and the lowest of groups that a container cannot see
+            own = read_number(folder / "memory.limit_in_bytes")
+            limits = [own, int(statistics.get("hierarchical_memory_limit", 0))]
+            usage, reclaimable = "memory.usage_in_bytes", "total_inactive_file"
+        else:
+            # where the kernel kills, and where it makes the process wait; "max" where it does neither
+            limits = [read_number(folder / "memory.max"), read_number(folder / "memory.high")]
+            usage, reclaimable = "memory.current", "inactive_file"
+        used = (read_number(folder / usage) or 0) - int(statistics.get(reclaimable, 0))
+        if limit := min((limit for limit in limits if limit), default=0):  # with 0 nothing would run
+            yield limit, max(used, 0)
+
+
+def _cpu_quota(root: Path) -> float | None:
+    """The CPU time that cgroups leave this process, in CPUs; None if unlimited."""
+    folders, version = _cgroups(root, "cpu")
+    quotas = []
+    for folder in folders:
+        if version == 1:
+            quota, period = read_text(folder / "cpu.cfs_quota_us"), read_text(folder / "cpu.cfs_period_us")
+        else:
+            quota, _, period = read_text(folder / "cpu.max").partition(" ")
+        if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):  # else "max" or -1, no limit
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
+
+
+def _cgroups(root: Path, controller: str) -> tuple[list[Path], int]:
+    """Folders of the process's groups, innermost first, and the cgroup version of this controller.
+
+    /proc/self/cgroup has a line "N:controllers:/path"; that of version 2 has no controllers. Both versions can be
+    there at once, and then each controller belongs to one of them: version 1 if that names it.
+    """
+    groups = re.findall(r"^\d+:([^:]*):(.*)$", read_text(root / "proc/self/cgroup"), re.MULTILINE)
+    top, version = root / "sys/fs/cgroup", 2
+    path = next((path for controllers, path in groups if not controllers), None)
+    for controllers, of_version_1 in groups:
+        if controller in controllers.split(","):
+            # "cpu" is a link to "cpu,cpuacct" on most systems, not on all
+            named = top / controller
+            top, path, version = named if named.is_dir() else top / controllers, of_version_1, 1
+            break
+    if path is None:
+        return [], version
+    # in a container the path may be the host's: then only the top is there
+    parts = [part for part in path.split("/") if part not in {"", "..", "."}]
+    folders = [top.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+    return [folder for folder in folders if folder.is_dir()], version
+
+
 def cpu_name(root: Path, sysctl: Mapping[str, str]) -> str:
-    """The processor as its maker calls it, or the board or the architecture where it has no name."""
+    """The processor as its maker calls it; else the board or the core (ARM), or the architecture."""
     info = read_text(root / "proc/cpuinfo")
-    told = re.search(r"^model name\s*: (.+)$", info, re.MULTILINE)
-    name = (
-        sysctl.get("machdep.cpu.brand_string") or (told[1] if told else "") or _arm_name(root, info) or _registry_name()
-    )
-    return " ".join(name.split()) or platform.machine()
-
-
-def _arm_name(root: Path, info: str) -> str:
-    """Servers by their cores, boards by the firmware's device tree ("Raspberry Pi 5 Model B Rev 1.0")."""
-    ids = dict(re.findall(r"^CPU (implementer|part)\s*: (0x[0-9a-f]+)$", info, re.MULTILINE))
-    core = ARM_CORES.get((int(ids.get("implementer", "0"), 0), int(ids.get("part", "0"), 0)), "")
-    return read_text(root / "proc/device-tree/model") or core
-
-
-def _registry_name() -> str:
-    """Return the processor's name in the registry of Windows."""
-    if sys.platform == "win32":
+    model = re.search(r"^model name\s*: (.+)$", info, re.MULTILINE)
+    name = sysctl.get("machdep.cpu.brand_string") or (model[1] if model else "")
+    if not name:
+        # boards by the firmware's device tree ("Raspberry Pi 5 Model B Rev 1.0"), servers by their cores
+        ids = dict(re.findall(r"^CPU (implementer|part)\s*: (0x[0-9a-f]+)$", info, re.MULTILINE))
+        core = ARM_CORES.get((int(ids.get("implementer", "0"), 0), int(ids.get("part", "0"), 0)), "")
+        name = read_text(root / "proc/device-tree/model") or core
+    if not name and sys.platform == "win32":
         import winreg  # noqa: PLC0415 - Windows only
 
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
-            return str(winreg.QueryValueEx(key, "ProcessorNameString")[0])
-    return ""
+            name = str(winreg.QueryValueEx(key, "ProcessorNameString")[0])
+    return " ".join(name.split()) or platform.machine()
 
 
 def allowed_cpus() -> set[int] | None:
@@ -132,21 +201,17 @@ def cores(root: Path, sysctl: Mapping[str, str], allowed: Iterable[int] | None) 
     than that spend part of each period stopped, with the others waiting for them.
     """
     physical = int(sysctl.get("hw.perflevel0.physicalcpu") or sysctl.get("hw.physicalcpu") or 0)
-    physical = physical or len({_core(root, cpu) for cpu in allowed or ()}) or _counted_cores()
-    quota = cgroup_cpus(root)
+    if not physical:
+        folders = [(cpu, root / CPU_FOLDER / f"cpu{cpu}/topology") for cpu in allowed or ()]
+        # a core is identified by the list of its logical CPUs ("0,16"); newer kernels first
+        names = ("core_cpus_list", "thread_siblings_list")
+        physical = len({read_text(at / names[0]) or read_text(at / names[1]) or str(cpu) for cpu, at in folders})
+    if not physical:
+        import psutil  # noqa: PLC0415 - as above
+
+        physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    quota = _cpu_quota(root)
     return max(physical if quota is None else min(physical, int(quota)), 1)
-
-
-def _core(root: Path, cpu: int) -> str:
-    """Return the list of a core's logical CPUs ("0,16"), which identifies the core; newer kernels first."""
-    topology = root / CPU_FOLDER / f"cpu{cpu}/topology"
-    return read_text(topology / "core_cpus_list") or read_text(topology / "thread_siblings_list") or str(cpu)
-
-
-def _counted_cores() -> int:
-    import psutil  # noqa: PLC0415 - as above
-
-    return psutil.cpu_count(logical=False) or os.cpu_count() or 1
 
 
 def last_level_cache(root: Path) -> int:
@@ -164,15 +229,15 @@ def simd(root: Path, sysctl: Mapping[str, str]) -> tuple[str, ...]:
         import ctypes  # noqa: PLC0415 - 5 ms
 
         return windows_simd(lambda feature: bool(ctypes.windll.kernel32.IsProcessorFeaturePresent(feature)))
-    found = re.search(r"^(?:flags|Features)\s*: (.*)$", read_text(root / "proc/cpuinfo"), re.MULTILINE)
-    flags = set(found[1].split()) if found else set()
+    line = re.search(r"^(?:flags|Features)\s*: (.*)$", read_text(root / "proc/cpuinfo"), re.MULTILINE)
+    flags = set(line[1].split()) if line else set()
     return tuple(dict.fromkeys(name for flag, name in CPUINFO_FLAGS.items() if flag in flags))
 
 
 def windows_simd(present: Callable[[int], bool]) -> tuple[str, ...]:
     """The same from Windows' IsProcessorFeaturePresent, which knows fewer; F16C, FMA and BMI2 came with AVX2."""
-    found = [name for feature, name in WINDOWS_FEATURES.items() if present(feature)]
-    return tuple(found + (["F16C", "FMA", "BMI2"] if "AVX2" in found else []))
+    names = [name for feature, name in WINDOWS_FEATURES.items() if present(feature)]
+    return tuple(names + (["F16C", "FMA", "BMI2"] if "AVX2" in names else []))
 
 
 def os_text(root: Path) -> str:
@@ -196,112 +261,6 @@ def disk_free(folder: Path) -> int:
         return 0
 
 
-class CgroupMemory(NamedTuple):
-    """One group that limits memory, in bytes. `used` is without what the kernel would drop first."""
-
-    limit: int
-    used: int
-
-
-def cgroup_memory(root: Path) -> list[CgroupMemory]:
-    """The groups that limit this process's memory, innermost first."""
-    folders, version = _groups(root, "memory")
-    groups = (_memory_v1(folder) if version == 1 else _memory_v2(folder) for folder in folders)
-    return [group for group in groups if group]
-
-
-def cgroup_cpus(root: Path) -> float | None:
-    """Return the CPU quota of this process in CPUs, None if unlimited."""
-    folders, version = _groups(root, "cpu")
-    quotas = [_quota_v1(folder) if version == 1 else _quota_v2(folder) for folder in folders]
-    return min((quota for quota in quotas if quota), default=None)
-
-
-def _groups(root: Path, controller: str) -> tuple[list[Path], int]:
-    """Folders of the process's groups, innermost first, and the cgroup version of this controller.
-
-    /proc/self/cgroup has a line "N:controllers:/path"; that of version 2 has no controllers. Both versions can be
-    there at once, and then each controller belongs to one of them: version 1 if that names it.
-    """
-    two = ""
-    for controllers, path in re.findall(r"^\d+:([^:]*):(.*)$", read_text(root / "proc/self/cgroup"), re.MULTILINE):
-        if controller in controllers.split(","):
-            top = root / "sys/fs/cgroup" / controller
-            # "cpu" is a link to "cpu,cpuacct" on most systems, not on all
-            return _upwards(top if top.is_dir() else top.with_name(controllers), path), 1
-        if not controllers:
-            two = path
-    return (_upwards(root / "sys/fs/cgroup", two) if two else []), 2
-
-
-def _upwards(top: Path, path: str) -> list[Path]:
-    """The group's folder and all above it. In a container the path may be the host's: then only the top is there."""
-    parts = [part for part in path.split("/") if part not in {"", "..", "."}]
-    folders = [top.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
-    return [folder for folder in folders if folder.is_dir()]
-
-
-def _memory_v2(folder: Path) -> CgroupMemory | None:
-    """memory.max is where the kernel kills, memory.high where it makes the process wait: neither is to be passed."""
-    limits = [limit for limit in (read_number(folder / "memory.max"), read_number(folder / "memory.high")) if limit]
-    if not limits:  # both say "max" (or 0, with which nothing would run), or this is the root, which has neither
-        return None
-    reclaimable = _counted(read_text(folder / "memory.stat"), "inactive_file")
-    return CgroupMemory(min(limits), _used(folder / "memory.current", reclaimable))
-
-
-def _memory_v1(folder: Path) -> CgroupMemory | None:
-    """The group's limit, or that of a group above which a container cannot see, if it is lower."""
-    own = read_number(folder / "memory.limit_in_bytes")  # unlimited is a number just below 2^63: no limit to any RAM
-    stat = read_text(folder / "memory.stat")
-    limits = [limit for limit in (own, _counted(stat, "hierarchical_memory_limit")) if limit]
-    if not limits:
-        return None
-    return CgroupMemory(min(limits), _used(folder / "memory.usage_in_bytes", _counted(stat, "total_inactive_file")))
-
-
-def _used(usage: Path, reclaimable: int) -> int:
-    """Usage counts cached files; of those the inactive ones are dropped before anything else is refused."""
-    return max((read_number(usage) or 0) - reclaimable, 0)
-
-
-def _counted(stat: str, name: str) -> int:
-    """A line of memory.stat, 0 if there is none of that name."""
-    line = re.search(rf"^{name} (\d+)$", stat, re.MULTILINE)
-    return int(line[1]) if line else 0
-
-
-def _quota_v2(folder: Path) -> float | None:
-    """cpu.max: "200000 100000" is two CPUs, "max 100000" no limit."""
-    quota, _, period = read_text(folder / "cpu.max").partition(" ")
-    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) else None
-
-
-def _quota_v1(folder: Path) -> float | None:
-    quota, period = read_number(folder / "cpu.cfs_quota_us"), read_number(folder / "cpu.cfs_period_us")
-    return quota / period if quota and period and quota > 0 else None  # -1 is no limit
-
-
-DISPLAY = 0x03  # the PCI class of display controllers: the top byte of "0x030000"
-PCI_IDS = ("usr/share/hwdata/pci.ids", "usr/share/misc/pci.ids")  # Fedora and Arch; Debian and SUSE
-
-
-def read_text(path: Path) -> str:
-    """Return the file's text without the final newline; empty if it cannot be read."""
-    try:
-        return path.read_text("utf-8", "replace").strip("\n\0 ")
-    except OSError:
-        return ""
-
-
-def read_number(path: Path) -> int | None:
-    """Return the number in the file, decimal or 0x…; None if there is none."""
-    try:
-        return int(read_text(path), 0)
-    except ValueError:
-        return None
-
-
 @dataclass(frozen=True)
 class Card:
     """One /sys/class/drm/cardN.
@@ -323,26 +282,16 @@ class Card:
 
 def graphics_cards(root: Path, vendor: int) -> list[Card]:
     """The vendor's graphics cards by PCI address, which is how drivers enumerate them."""
-    found = [
-        _card(folder)
-        for folder in (root / "sys/class/drm").glob("card*")
+    cards = []
+    for folder in (root / "sys/class/drm").glob("card*"):
+        device = folder / "device"
         # card0-DP-1 and the like are the connectors of card0
-        if re.fullmatch(r"card\d+", folder.name) and read_number(folder / "device/vendor") == vendor
-    ]
-    return sorted(found, key=lambda card: (card.address, card.folder.name))
-
-
-def _card(folder: Path) -> Card:
-    device = folder / "device"
-    event = dict(re.findall(r"^(\w+)=(.*)$", read_text(device / "uevent"), re.MULTILINE))
-    return Card(
-        folder=folder,
-        device=device,
-        address=event.get("PCI_SLOT_NAME", ""),
-        product=read_number(device / "device") or 0,
-        revision=read_number(device / "revision") or 0,
-        driver=event.get("DRIVER", ""),
-    )
+        if re.fullmatch(r"card\d+", folder.name) and read_number(device / "vendor") == vendor:
+            event = dict(re.findall(r"^(\w+)=(.*)$", read_text(device / "uevent"), re.MULTILINE))
+            product, revision = read_number(device / "device") or 0, read_number(device / "revision") or 0
+            address, driver = event.get("PCI_SLOT_NAME", ""), event.get("DRIVER", "")
+            cards.append(Card(folder, device, address, product, revision, driver))
+    return sorted(cards, key=lambda card: (card.address, card.folder.name))
 
 
 def on_pci(root: Path, vendor: int) -> bool:
@@ -363,20 +312,15 @@ def access_problem(root: Path, card: Card, *others: str) -> tuple[str, str]:
         card: which is used through its render nodes.
         others: more device files that it is used through ("dev/kfd").
     """
-    closed = _closed_nodes(root, card, others)
-    return (f"no access to {', '.join(closed)}", _fix_for_closed(root, closed)) if closed else ("", "")
-
-
-def _closed_nodes(root: Path, card: Card, others: Iterable[str]) -> list[str]:
     nodes = [*(f"dev/dri/{node.name}" for node in (card.device / "drm").glob("renderD*")), *others]
-    return [f"/{node}" for node in sorted(nodes) if not os.access(root / node, os.R_OK | os.W_OK)]
-
-
-def _fix_for_closed(root: Path, closed: list[str]) -> str:
-    if any((root / node.lstrip("/")).exists() for node in closed):
-        return "sudo usermod -aG render,video $USER"  # takes effect at the next login
+    closed = [node for node in sorted(nodes) if not os.access(root / node, os.R_OK | os.W_OK)]
+    if not closed:
+        return "", ""
     engine = container_engine(root)
-    return f"{engine} run {' '.join(f'--device {node}' for node in closed)} …" if engine else ""
+    fix = f"{engine} run {' '.join(f'--device /{node}' for node in closed)} …" if engine else ""
+    if any((root / node).exists() for node in closed):
+        fix = "sudo usermod -aG render,video $USER"  # takes effect at the next login
+    return f"no access to {', '.join(f'/{node}' for node in closed)}", fix
 
 
 def container_engine(root: Path) -> str:

@@ -2,7 +2,8 @@
 
 Several models are planned so that all of them fit beside each other, if they can: those after the first are content
 with the context of a chat, and the first gets the memory that is left. If they cannot, each is planned as if it were
-alone, and they take turns.
+alone, and they take turns. DoesNotFitError says that one does not fit, even alone, or that a draft model does not that
+is named; other HermesErrors that a file is not here or cannot be read, or that llama.cpp refuses it.
 """
 
 from __future__ import annotations
@@ -96,9 +97,6 @@ def planned(
         catalogue: where draft models are looked up.
         note: is told why `auto` finds no draft model.
         options: of its engine; tags, adapters, draft model and prefixes are put in.
-
-    Raises:
-        HermesError: the draft model that is named is not here, cannot be read or does not fit.
     """
     request = resolved.request
     options = replace(
@@ -112,12 +110,7 @@ def planned(
 
 
 def fit_all(models: Sequence[ResolvedModel], machine: Machine, note: Callable[[str], None]) -> list[FittedPlan]:
-    """Return a plan for each model, such that all fit beside each other; else each as if it were alone.
-
-    Raises:
-        DoesNotFitError: one does not fit, even alone.
-        HermesError: a file cannot be read, or llama.cpp refuses it.
-    """
+    """Return a plan for each model, such that all fit beside each other; else each as if it were alone."""
     first, *others = models
     if others:
         fitted: list[FittedPlan] = []
@@ -162,11 +155,7 @@ def memory_fault(model: PlannedModel) -> HermesError | None:
 def draft_plan(
     resolved: ResolvedModel, fitted: FittedPlan, catalogue: Catalogue, note: Callable[[str], None]
 ) -> DraftPlan | None:
-    """Return the draft model of a request, planned for the memory that the large model leaves; None for none.
-
-    Raises:
-        HermesError: the one that is named is not here, cannot be read or does not fit.
-    """
+    """Return the draft model of a request, planned for the memory that the large model leaves; None for none."""
     wanted = resolved.request.draft
     if wanted == DRAFT_OFF:
         return None

@@ -15,184 +15,164 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Architecture
+    from hermes_cli.planning.memory import ContextSettings
 
 LAYERS = 4  # first, two in the middle, last
 F32, F16, I32, I64 = 4, 2, 4, 8  # bytes
+UNQUANTIZED = {"f32", "f16", "bf16"}
 K_ROTATION_SIZES = (64, 128, 256, 512)
 V_ROTATION_SIZE = 64
-
-
-@dataclass(frozen=True)
-class BatchShape:
-    """The shape of one micro-batch.
-
-    Attributes:
-        tokens: tokens of the micro-batch.
-        outputs: tokens whose logits are wanted; llama.cpp reserves room for all.
-        cells: KV cells of one stream.
-        streams: 1 if the cache is unified, else one for each sequence.
-        flash_attention: whether attention is fused.
-        rotate_k, rotate_v: quantized caches are rotated by a Hadamard matrix first.
-        on_gpu: the embedding is looked up on the CPU, and its result is copied to the device.
-        with_output: the device holds the output matrix, so the logits are computed there.
-    """
-
-    tokens: int
-    outputs: int
-    cells: int
-    streams: int
-    flash_attention: bool
-    rotate_k: bool
-    rotate_v: bool
-    on_gpu: bool = False
-    with_output: bool = True
+ALIGNMENT = 32  # bytes; TENSOR_ALIGNMENT of ggml-impl.h
+ENDLESS = 1 << 62
 
 
 @lru_cache(maxsize=4096)
-def compute_bytes(a: Architecture, batch: BatchShape) -> int:
-    """Bytes of the compute buffer on one device that holds all layers."""
-    return _Builder(a, batch).graph().peak()
+def compute_bytes(
+    architecture: Architecture, settings: ContextSettings, *, on_gpu: bool = False, with_output: bool = True
+) -> int:
+    """Bytes of the compute buffer on one device, for the largest pass that llama.cpp reserves room for.
+
+    Args:
+        architecture: of the model.
+        settings: the context and the micro-batch.
+        on_gpu: the embedding is looked up on the CPU, and its result is copied to the device.
+        with_output: the device holds the output matrix, so the logits are computed there.
+    """
+    return _GraphBuilder(architecture, settings).graph(on_gpu=on_gpu, with_output=with_output).peak()
 
 
-class _Builder:
+class _GraphBuilder:
     """Builds the graph; methods are named after those of llama-graph.cpp."""
 
-    def __init__(self, a: Architecture, batch: BatchShape) -> None:
-        self.a = a
-        self.batch = batch
+    def __init__(self, architecture: Architecture, settings: ContextSettings) -> None:
+        self.architecture = architecture
+        self.width = architecture.embedding_length
+        self.head_length = architecture.head_length
+        self.flash_attention = settings.flash_attention
+        self.cells = settings.cells
+        self.rows = settings.batch_tokens  # logits of all are wanted: llama.cpp reserves room for them
+        # quantized caches are rotated by a Hadamard matrix first
+        rotates = self.head_length % V_ROTATION_SIZE == 0
+        self.rotate_k = rotates and settings.k_type not in UNQUANTIZED
+        self.rotate_v = rotates and settings.v_type not in UNQUANTIZED
         self.g = Graph()
-        n, queries, values = batch.tokens, a.heads * a.head_length, a.kv_heads * a.head_length
-        mask = F16 if batch.flash_attention else F32
-        self.tokens = _input(n * I32)
-        self.embeddings = _input(n * a.embedding_length * F32, (a.embedding_length, n))
-        self.positions = _input(n * I32)
-        self.k_cells = _input(n * I64)
-        self.v_cells = _input(n * I64 * (1 if batch.flash_attention else values))
-        self.mask = _input(batch.cells * n * mask)
-        self.outputs = _input(batch.outputs * I32)
-        rotation = max(size for size in K_ROTATION_SIZES if a.head_length % size == 0) if batch.rotate_k else 0
+        values = architecture.kv_heads * self.head_length
+        self.tokens = _input(self.rows * I32)
+        self.embeddings = _input(self.rows * self.width * F32, (self.width, self.rows))
+        self.positions = _input(self.rows * I32)
+        self.k_cells = _input(self.rows * I64)
+        self.v_cells = _input(self.rows * I64 * (1 if self.flash_attention else values))
+        self.mask = _input(self.cells * self.rows * (F16 if self.flash_attention else F32))
+        self.outputs = _input(self.rows * I32)
+        rotation = max(size for size in K_ROTATION_SIZES if self.head_length % size == 0) if self.rotate_k else 0
         self.k_rotation = _input(rotation * rotation * F32)
         self.v_rotation = _input(V_ROTATION_SIZE * V_ROTATION_SIZE * F32)
-        self.query_width = queries
 
-    def graph(self) -> Graph:
+    def graph(self, *, on_gpu: bool, with_output: bool) -> Graph:
         """The whole graph of one micro-batch."""
-        a, n = self.a, self.batch.tokens
-        if self.batch.on_gpu:
-            current = self.embeddings
-        else:
-            current = self._new(a.embedding_length, n, sources=(self.tokens,))
-            self.g.expand(current)
+        current = self.embeddings
+        if not on_gpu:
+            current = self.g.expand(_new(self.width, self.rows, sources=(self.tokens,)))
         self.g.expand(self.embeddings)
-        layers = min(a.layers, LAYERS)
+        layers = min(self.architecture.layers, LAYERS)
         for layer in range(layers):
             current = self._layer(current, last=layer == layers - 1)
-        if not self.batch.with_output:
-            self.g.expand(current)
-            return self.g
-        normed = self._norm(current)
-        logits = self._new(a.vocabulary, self.batch.outputs, sources=(normed,))
-        logits.is_output = True
-        self.g.expand(logits)
+        if with_output:
+            current = _new(self.architecture.vocabulary, self.rows, sources=(_norm(current),))
+            current.is_output = True
+        self.g.expand(current)
         return self.g
 
     def _layer(self, start: GraphTensor, *, last: bool) -> GraphTensor:
-        attended, kept = self._attention(self._norm(start)), start
+        attended, kept = self._attention(_norm(start)), start
         if last:
-            width, rows = self.a.embedding_length, self.batch.outputs
-            attended = self._new(width, rows, sources=(attended, self.outputs))
-            kept = self._new(width, rows, sources=(kept, self.outputs))
-        summed = self._in_place(attended, kept)
-        forwarded = (self._experts if self.a.experts else self._feed_forward)(self._norm(summed))
-        return self._in_place(forwarded, summed)
+            attended = _new(self.width, self.rows, sources=(attended, self.outputs))
+            kept = _new(self.width, self.rows, sources=(kept, self.outputs))
+        summed = _in_place(attended, kept)
+        feed_forward = self._experts if self.architecture.experts else self._feed_forward
+        return _in_place(feed_forward(_norm(summed)), summed)
 
     def _attention(self, normed: GraphTensor) -> GraphTensor:
-        a, b, n = self.a, self.batch, self.batch.tokens
-        query = self._projected(normed, a.heads, norm=True, rope=True)
-        key = self._projected(normed, a.kv_heads, norm=True, rope=True)
-        value = self._projected(normed, a.kv_heads)
-        if b.rotate_k:
-            query, key = self._rotated(query, self.k_rotation), self._rotated(key, self.k_rotation)
-        if b.rotate_v:
-            value = self._rotated(value, self.v_rotation)
+        heads, kv_heads, rows = self.architecture.heads, self.architecture.kv_heads, self.rows
+        query = self._projected(normed, heads, norm=True, rope=True)
+        key = self._projected(normed, kv_heads, norm=True, rope=True)
+        value = self._projected(normed, kv_heads)
+        if self.rotate_k:
+            query, key = _rotated(query, self.k_rotation), _rotated(key, self.k_rotation)
+        if self.rotate_v:
+            value = _rotated(value, self.v_rotation)
         for tensor in (query, value, key):
             self.g.expand(tensor)
-        self._store(key, self.k_cells)
-        self._store(value, self.v_cells)
+        for tensor, cells in ((key, self.k_cells), (value, self.v_cells)):
+            self.g.expand(GraphTensor(0, (), (_view(tensor), cells), is_external=True))
         seen = _view(_view(query))
-        if b.flash_attention:
-            mixed = _view(self._new(a.head_length, a.heads, n, sources=(seen, self.mask)))
+        if self.flash_attention:
+            mixed = _view(_new(self.head_length, heads, rows, sources=(seen, self.mask)))
         else:
-            scores = self._new(b.cells, n, a.heads, sources=(seen,))
-            weights = self._in_place(scores, self.mask)
-            heads = self._new(a.head_length, n, a.heads, sources=(weights,))
-            mixed = self._new(self.query_width, n, sources=(_view(heads),))
+            scores = _new(self.cells, rows, heads, sources=(seen,))
+            weights = _in_place(scores, self.mask)
+            by_head = _new(self.head_length, rows, heads, sources=(weights,))
+            mixed = _new(heads * self.head_length, rows, sources=(_view(by_head),))
         self.g.expand(mixed)
-        if b.rotate_v:
-            mixed = self._rotated(mixed, self.v_rotation)
-        return self._new(a.embedding_length, n, sources=(mixed,))
+        if self.rotate_v:
+            mixed = _rotated(mixed, self.v_rotation)
+        return _new(self.width, rows, sources=(mixed,))
 
     def _projected(self, normed: GraphTensor, heads: int, *, norm: bool = False, rope: bool = False) -> GraphTensor:
-        a, n = self.a, self.batch.tokens
-        flat = self._new(heads * a.head_length, n, sources=(normed,))
-        if a.kind == "seed_oss":
-            flat = self._in_place(flat)
-        shaped = _view(flat, (a.head_length, heads, n))
-        if norm and a.kind == "qwen3":
-            shaped = self._norm(shaped)
-        return self._in_place(shaped, self.positions) if rope else shaped
-
-    def _rotated(self, tensor: GraphTensor, rotation: GraphTensor) -> GraphTensor:
-        flat = _view(tensor, (rotation.size, tensor.size))
-        turned = GraphTensor(tensor.size, flat.shape, (rotation, flat))
-        return _view(turned, tensor.shape)
-
-    def _store(self, tensor: GraphTensor, cells: GraphTensor) -> None:
-        self.g.expand(GraphTensor(0, (), (_view(tensor), cells), is_external=True))
-
-    def _norm(self, tensor: GraphTensor) -> GraphTensor:
-        """RMS norm, then times its weight; each writes over its source where nobody else needs it."""
-        return self._in_place(self._in_place(tensor))
+        flat = _new(heads * self.head_length, self.rows, sources=(normed,))
+        if self.architecture.kind == "seed_oss":
+            flat = _in_place(flat)
+        shaped = _view(flat, (self.head_length, heads, self.rows))
+        if norm and self.architecture.kind == "qwen3":
+            shaped = _norm(shaped)
+        return _in_place(shaped, self.positions) if rope else shaped
 
     def _feed_forward(self, normed: GraphTensor) -> GraphTensor:
-        inner, width, rows = self.a.feed_forward_length, self.a.embedding_length, normed.shape[-1]
-        up = self._new(inner, rows, sources=(normed,))
-        gate = self._new(inner, rows, sources=(normed,))
-        return self._new(width, rows, sources=(self._new(inner, rows, sources=(gate, up)),))
+        inner = self.architecture.feed_forward_length
+        up = _new(inner, self.rows, sources=(normed,))
+        gate = _new(inner, self.rows, sources=(normed,))
+        return _new(self.width, self.rows, sources=(_new(inner, self.rows, sources=(gate, up)),))
 
     def _experts(self, normed: GraphTensor) -> GraphTensor:
-        a, rows = self.a, normed.shape[-1]
-        inner, width, used = a.feed_forward_length, a.embedding_length, a.experts_used
-        probabilities = self._in_place(self._new(a.experts, rows, sources=(normed,)))
-        order = self._new(a.experts, rows, sources=(probabilities,))
+        experts, used = self.architecture.experts, self.architecture.experts_used
+        inner, width, rows = self.architecture.feed_forward_length, self.width, self.rows
+        probabilities = _in_place(_new(experts, rows, sources=(normed,)))
+        order = _new(experts, rows, sources=(probabilities,))
         chosen = _view(order, (used, rows))
-        weights = self._new(1, used, rows, sources=(_view(probabilities, (1, a.experts, rows)), chosen))
+        weights = _new(1, used, rows, sources=(_view(probabilities, (1, experts, rows)), chosen))
         flat = _view(weights, (used, rows))
-        total = self._in_place(self._new(1, rows, sources=(flat,)))
-        share = _view(self._in_place(flat, total), (1, used, rows))
-        self.g.expand(share)
+        total = _in_place(_new(1, rows, sources=(flat,)))
+        share = self.g.expand(_view(_in_place(flat, total), (1, used, rows)))
         wide = _view(normed, (width, 1, rows))
-        up = self._new(inner, used, rows, sources=(wide, chosen))
-        gate = self._new(inner, used, rows, sources=(wide, chosen))
-        down = self._new(width, used, rows, sources=(self._new(inner, used, rows, sources=(gate, up)), chosen))
-        weighted = self.g.expand(self._in_place(down, share))
+        up = _new(inner, used, rows, sources=(wide, chosen))
+        gate = _new(inner, used, rows, sources=(wide, chosen))
+        down = _new(width, used, rows, sources=(_new(inner, used, rows, sources=(gate, up)), chosen))
+        weighted = self.g.expand(_in_place(down, share))
         parts = [self.g.expand(_view(weighted, (width, rows))) for _ in range(used)]
         result = parts[0]
         for part in parts[1:]:
-            result = self.g.expand(self._in_place(result, part))
+            result = self.g.expand(_in_place(result, part))
         return result
 
-    def _new(self, *shape: int, sources: tuple[GraphTensor, ...]) -> GraphTensor:
-        return GraphTensor(_activation_bytes(shape), shape, sources)
 
-    def _in_place(self, *sources: GraphTensor) -> GraphTensor:
-        shape = sources[0].shape
-        return GraphTensor(_activation_bytes(shape), shape, sources, in_place=True)
-
-
-def _activation_bytes(shape: tuple[int, ...]) -> int:
+def _new(*shape: int, sources: tuple[GraphTensor, ...]) -> GraphTensor:
     """Activations are F32."""
-    return F32 * math.prod(shape)
+    return GraphTensor(F32 * math.prod(shape), shape, sources)
+
+
+def _in_place(*sources: GraphTensor) -> GraphTensor:
+    shape = sources[0].shape
+    return GraphTensor(F32 * math.prod(shape), shape, sources, in_place=True)
+
+
+def _norm(tensor: GraphTensor) -> GraphTensor:
+    """RMS norm, then times its weight; each writes over its source where nobody else needs it."""
+    return _in_place(_in_place(tensor))
+
+
+def _rotated(tensor: GraphTensor, rotation: GraphTensor) -> GraphTensor:
+    flat = _view(tensor, (rotation.size, tensor.size))
+    return _view(GraphTensor(tensor.size, flat.shape, (rotation, flat)), tensor.shape)
 
 
 def _input(size: int, shape: tuple[int, ...] = ()) -> GraphTensor:
@@ -201,10 +181,6 @@ def _input(size: int, shape: tuple[int, ...] = ()) -> GraphTensor:
 
 def _view(tensor: GraphTensor, shape: tuple[int, ...] | None = None) -> GraphTensor:
     return GraphTensor(tensor.size, shape or tensor.shape, (tensor,), view_of=tensor.view_of or tensor)
-
-
-ALIGNMENT = 32  # bytes; TENSOR_ALIGNMENT of ggml-impl.h
-ENDLESS = 1 << 62
 
 
 @dataclass(eq=False)
@@ -256,31 +232,59 @@ class Graph:
 
     def peak(self) -> int:
         """Bytes of the buffer that the whole graph needs (`ggml_gallocr_alloc_graph_impl`)."""
-        memory = _Memory()
+        buffer = _Buffer()
         for leaf in self.leaves:
-            _allocate(memory, leaf)
+            buffer.allocate(leaf)
         for node in self.nodes:
             if node.view_of:
                 node.view_of.views += 1
             for source in node.sources:
                 source.children += 1
         for node in self.nodes:
-            _allocate(memory, node)
+            buffer.allocate(node)
             for source in node.sources:
-                _release(memory, source)
-        return memory.peak
+                buffer.release(source)
+        return buffer.peak
 
 
-class _Memory:
+class _Buffer:
     """Free blocks in order of address, the last one endless (`struct ggml_dyn_tallocr`)."""
 
     def __init__(self) -> None:
         self.peak = 0
         self._free = [[0, ENDLESS]]  # offset, size
 
-    def take(self, size: int) -> int:
+    def allocate(self, node: GraphTensor) -> None:
+        """`ggml_gallocr_allocate_node`."""
+        if node.owned or node.view_of or node.is_external:
+            return
+        node.owned = True
+        for source in node.sources if node.in_place else ():
+            # the source's place, if that has no other reader; views own none
+            alone = source.children == 1 and source.views == 0
+            if source.owned and alone and node.shape == source.shape and not source.is_output:
+                node.offset = source.offset
+                source.owned = False  # not to be freed: it lives on as this node
+                return
+        node.offset = self._take(_aligned(node.size))
+
+    def release(self, source: GraphTensor) -> None:
+        """One reader less (the end of `ggml_gallocr_alloc_graph_impl`)."""
+        source.children -= 1
+        if source.children or source.views:
+            return
+        owner = source
+        if source.view_of:
+            owner = source.view_of
+            owner.views -= 1
+            if owner.views or owner.children:
+                return
+        if owner.owned and not owner.is_output:  # `ggml_gallocr_free_node`
+            self._give(owner.offset, _aligned(owner.size))
+            owner.owned = False
+
+    def _take(self, size: int) -> int:
         """Allocate from the smallest free block that fits, of equal ones the last (`ggml_dyn_tallocr_alloc`)."""
-        size = _aligned(size)
         best = len(self._free) - 1
         for index, (_, room) in enumerate(self._free[:-1]):
             if size <= room and (best == len(self._free) - 1 or room <= self._free[best][1]):
@@ -294,9 +298,8 @@ class _Memory:
         self.peak = max(self.peak, offset + size)
         return offset
 
-    def give(self, offset: int, size: int) -> None:
+    def _give(self, offset: int, size: int) -> None:
         """Free a block and join it with its neighbours (`ggml_dyn_tallocr_free_bytes`)."""
-        size = _aligned(size)
         index = next(i for i, block in enumerate(self._free) if block[0] >= offset + size)
         self._free.insert(index, [offset, size])
         if self._free[index][0] + self._free[index][1] == self._free[index + 1][0]:
@@ -307,43 +310,3 @@ class _Memory:
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _allocate(memory: _Memory, node: GraphTensor) -> None:
-    """`ggml_gallocr_allocate_node`."""
-    if node.owned or node.view_of or node.is_external:
-        return
-    node.owned = True
-    for source in node.sources if node.in_place else ():
-        if _can_take_place_of(node, source):
-            node.offset = source.offset
-            source.owned = False  # not to be freed: it lives on as this node
-            return
-    node.offset = memory.take(node.size)
-
-
-def _can_take_place_of(node: GraphTensor, source: GraphTensor) -> bool:
-    """Return whether the source owns its memory and has no other reader; views never do."""
-    alone = source.children == 1 and source.views == 0
-    return source.owned and alone and node.shape == source.shape and not source.is_output
-
-
-def _release(memory: _Memory, source: GraphTensor) -> None:
-    """One reader less (the end of `ggml_gallocr_alloc_graph_impl`)."""
-    source.children -= 1
-    if source.children or source.views:
-        return
-    if source.view_of:
-        root = source.view_of
-        root.views -= 1
-        if root.views == 0 and root.children == 0:
-            _free(memory, root)
-    else:
-        _free(memory, source)
-
-
-def _free(memory: _Memory, tensor: GraphTensor) -> None:
-    """`ggml_gallocr_free_node`."""
-    if tensor.owned and not tensor.is_output:
-        memory.give(tensor.offset, tensor.size)
-        tensor.owned = False

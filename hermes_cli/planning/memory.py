@@ -9,25 +9,32 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 from hermes_cli.catalog.models import Architecture, TensorShape, layer_tensors, outer_tensors
 from hermes_cli.gguf.types import type_named
-from hermes_cli.planning.compute import BatchShape, compute_bytes
-from hermes_cli.planning.tensor_types import layer_classes, layer_position, part_of, type_of_part, type_of_tensor
+from hermes_cli.planning.compute import F16, F32, compute_bytes
+from hermes_cli.planning.tensor_types import layer_classes, layer_facts, part_of, type_of_part, type_of_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from hermes_cli.gguf.header import GGUFHeader
+    from hermes_cli.planning.tensor_types import LayerClass
 
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 KV_TYPES: tuple[KvType, ...] = get_args(KvType)
 CELLS = 256  # llama.cpp pads the context length to a multiple of it (src/llama-context.cpp)
-F32 = 4
 MICRO_BATCH = 512  # llama.cpp's default n_ubatch
+# What planning/compute.py knows the graph of, by `general.architecture`.
+KINDS: dict[str | None, Literal["llama", "qwen3", "seed_oss"]] = {
+    "llama": "llama",
+    "qwen3": "qwen3",
+    "seed_oss": "seed_oss",
+}
+MOST_EXPERTS = 1024  # more than any model has; a file may claim any number
 _LAYER = re.compile(r"blk\.([0-9]{1,4})\.")  # a file may claim any number; ten thousand layers are enough
 
 
@@ -60,9 +67,14 @@ class ContextSettings:
         return math.ceil(share / CELLS) * CELLS
 
     @property
-    def streams(self) -> int:
-        """KV caches beside each other."""
-        return 1 if self.unified else self.slots
+    def all_cells(self) -> int:
+        """KV cells of all streams: one if the cache is unified, else one for each slot."""
+        return self.cells * (1 if self.unified else self.slots)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of the largest pass that llama.cpp reserves room for."""
+        return min(self.micro_batch, self.all_cells)
 
 
 @dataclass(frozen=True)
@@ -129,15 +141,6 @@ class Weights:
         return self.embedding + sum(self.layers) + self.output
 
 
-# What planning/compute.py knows the graph of, by `general.architecture`.
-KINDS: dict[str | None, Literal["llama", "qwen3", "seed_oss"]] = {
-    "llama": "llama",
-    "qwen3": "qwen3",
-    "seed_oss": "seed_oss",
-}
-MOST_EXPERTS = 1024  # more than any model has; a file may claim any number
-
-
 @dataclass(frozen=True)
 class FileFacts:
     """The facts of a file's header that plans depend on.
@@ -156,21 +159,21 @@ class FileFacts:
 def facts_of(headers: Sequence[GGUFHeader]) -> FileFacts:
     """From the headers of a file, or of all its shards; the first has the metadata."""
     tensors = {tensor.name: tensor for header in headers for tensor in header.tensors}
-    weights = Weights.of((name, tensor.size) for name, tensor in tensors.items())
+    table = Weights.of((name, tensor.size) for name, tensor in tensors.items())
     embedding = tensors.get("token_embd.weight")
     vocabulary = embedding.shape[-1] if embedding else 0
     trained = headers[0].number("context_length") or 0
-    return FileFacts(weights, max(trained, 0), _architecture(headers[0], weights, vocabulary))
+    return FileFacts(table, max(trained, 0), _architecture(headers[0], table, vocabulary))
 
 
-def _architecture(header: GGUFHeader, weights: Weights, vocabulary: int) -> Architecture | None:
+def _architecture(header: GGUFHeader, table: Weights, vocabulary: int) -> Architecture | None:
     """The figures that memory depends on. What it does not depend on (tokenizer, base of RoPE) is made up."""
     name = header.text("general.architecture")
     kind = KINDS.get(name)
 
-    def number(key: str, usual: int = 0) -> int:
+    def number(key: str, default: int = 0) -> int:
         """0 stands for what cannot be computed with, such as heads that differ between layers."""
-        return usual if f"{name}.{key}" not in header.metadata else header.number(f"{name}.{key}") or 0
+        return default if f"{name}.{key}" not in header.metadata else header.number(f"{name}.{key}") or 0
 
     heads, width = number("attention.head_count"), number("embedding_length")
     head_length = number("attention.key_length", width // heads if heads > 0 else 0)
@@ -181,7 +184,7 @@ def _architecture(header: GGUFHeader, weights: Weights, vocabulary: int) -> Arch
         min(heads, kv_heads, width, head_length, inner, vocabulary) > 0
         and 0 <= used <= experts <= MOST_EXPERTS
         and number("attention.value_length", head_length) == head_length
-        and layers == len(weights.layers)
+        and layers == len(table.layers)
     )
     if kind is None or not sound:
         return None
@@ -196,111 +199,91 @@ def _architecture(header: GGUFHeader, weights: Weights, vocabulary: int) -> Arch
         vocabulary=vocabulary,
         tokenizer="llama",
         rope_base=10_000.0,
-        tied_embeddings=weights.tied,
+        tied_embeddings=table.tied,
         experts=experts,
         experts_used=used,
     )
 
 
 @lru_cache(maxsize=2048)
-def weights(a: Architecture, quantization: str, *, imatrix: bool) -> Weights:
+def weights(architecture: Architecture, quantization: str, *, imatrix: bool) -> Weights:
     """Bytes of the tensors in a quantization."""
+    parts = _layer_parts(architecture)
 
-    def in_layer(layer: int) -> int:
-        place = layer_position(a, quantization, layer, imatrix=imatrix)
-        return sum(type_named(type_of_part(part, rank, place)).size(count) for part, rank, count in _parts(a))
+    def in_layer(layer: LayerClass) -> int:
+        facts = layer_facts(architecture, quantization, layer, imatrix=imatrix)
+        return sum(type_named(type_of_part(part, rank, facts)).size(count) for part, rank, count in parts)
 
     def outside(tensor: TensorShape) -> int:
-        kind = type_of_tensor(a, quantization, tensor.name, len(tensor.shape), imatrix=imatrix)
+        kind = type_of_tensor(architecture, quantization, tensor.name, len(tensor.shape), imatrix=imatrix)
         return type_named(kind).size(math.prod(tensor.shape))
 
     # Only a few classes of layers differ, and every command that plans asks for hundreds of variants.
-    classes = layer_classes(a.layers)
-    by_class = {kind: in_layer(layer) for kind, layer in {kind: n for n, kind in enumerate(classes)}.items()}
-    (embedding, *before), after = outer_tensors(a)
+    classes = layer_classes(architecture.layers)
+    by_class = {layer: in_layer(layer) for layer in set(classes)}
+    (embedding, *before), after = outer_tensors(architecture)
     return Weights(
         outside(embedding),
-        tuple(by_class[kind] for kind in classes),
+        tuple(by_class[layer] for layer in classes),
         sum(map(outside, (*before, *after))),
-        a.tied_embeddings,
+        architecture.tied_embeddings,
     )
 
 
 @lru_cache(maxsize=64)
-def _parts(a: Architecture) -> tuple[tuple[str, int, int], ...]:
+def _layer_parts(architecture: Architecture) -> tuple[tuple[str, int, int], ...]:
     """Part, dimensions and elements of each tensor of a layer."""
-    return tuple((part_of(one.name), len(one.shape), math.prod(one.shape)) for one in layer_tensors(a, 0))
+    tensors = layer_tensors(architecture, 0)
+    return tuple((part_of(tensor.name), len(tensor.shape), math.prod(tensor.shape)) for tensor in tensors)
 
 
 @lru_cache(maxsize=4096)
-def kv_bytes_per_layer(a: Architecture, settings: ContextSettings) -> int:
+def kv_bytes_per_layer(architecture: Architecture, settings: ContextSettings) -> int:
     """Bytes of one layer's keys and values: cells x KV heads x head length of each type (src/llama-kv-cache.cpp)."""
-    elements = settings.cells * settings.streams * a.kv_heads * a.head_length
+    elements = settings.all_cells * architecture.kv_heads * architecture.head_length
     return sum(type_named(kind).size(elements) for kind in (settings.k_type, settings.v_type))
 
 
-def output_bytes(a: Architecture, settings: ContextSettings) -> int:
+def output_bytes(architecture: Architecture, settings: ContextSettings) -> int:
     """Bytes of the logits that are kept for the sampler: one row for each slot (`output_reserve`)."""
-    return a.vocabulary * settings.slots * F32
+    return architecture.vocabulary * settings.slots * F32
 
 
-@lru_cache(maxsize=4096)
-def batch_of(a: Architecture, settings: ContextSettings) -> BatchShape:
-    """The largest pass that llama.cpp reserves room for."""
-    tokens = min(settings.micro_batch, settings.cells * settings.streams)
-    rotates = a.head_length % 64 == 0
-    return BatchShape(
-        tokens=tokens,
-        outputs=tokens,
-        cells=settings.cells,
-        streams=settings.streams,
-        flash_attention=settings.flash_attention,
-        rotate_k=rotates and _is_quantized(settings.k_type),
-        rotate_v=rotates and _is_quantized(settings.v_type),
-    )
-
-
-def on_cpu(a: Architecture, quantization: str, settings: ContextSettings, *, imatrix: bool) -> MemoryBreakdown:
-    """Everything on the CPU, in a quantization."""
-    return all_on_cpu(a, weights(a, quantization, imatrix=imatrix), settings)
-
-
-def all_on_cpu(a: Architecture, table: Weights, settings: ContextSettings) -> MemoryBreakdown:
-    """Everything on the CPU, with tensors of known size."""
+def on_cpu(architecture: Architecture, table: Weights, settings: ContextSettings) -> MemoryBreakdown:
+    """Everything on the CPU."""
     return MemoryBreakdown(
         weights=table.total,
-        kv_cache=kv_bytes_per_layer(a, settings) * a.layers,
-        compute=compute_bytes(a, batch_of(a, settings)),
-        output=output_bytes(a, settings),
+        kv_cache=kv_bytes_per_layer(architecture, settings) * architecture.layers,
+        compute=compute_bytes(architecture, settings),
+        output=output_bytes(architecture, settings),
     )
 
 
-def host_compute(a: Architecture, settings: ContextSettings, *, layers: bool) -> int:
-    """Bytes of the CPU's compute buffer beside devices: of `layers` of its own, or only of what it hands over.
-
-    That is the embeddings, as looked up and as copied, and the attention mask.
-    """
-    batch = batch_of(a, settings)
+def beside_devices(
+    architecture: Architecture, table: Weights, settings: ContextSettings, layers: int
+) -> MemoryBreakdown:
+    """The CPU's share beside devices: the embedding table and the first `layers`."""
     if layers:
-        return _compute(a, settings, on_gpu=False, with_output=False)
-    mask = batch.cells * batch.tokens * (2 if settings.flash_attention else 4)
-    return 2 * batch.tokens * a.embedding_length * F32 + mask
+        compute = compute_bytes(architecture, settings, with_output=False)
+    else:  # it hands over embeddings, as looked up and as copied, and the attention mask
+        mask = settings.cells * settings.batch_tokens * (F16 if settings.flash_attention else F32)
+        compute = 2 * settings.batch_tokens * architecture.embedding_length * F32 + mask
+    return MemoryBreakdown(
+        weights=table.embedding + sum(table.layers[:layers]),
+        kv_cache=kv_bytes_per_layer(architecture, settings) * layers,
+        compute=compute,
+        output=output_bytes(architecture, settings),
+    )
 
 
-def on_device(a: Architecture, settings: ContextSettings, layers: Sequence[int], output: int | None) -> MemoryBreakdown:
+def on_device(
+    architecture: Architecture, settings: ContextSettings, layers: Sequence[int], output: int | None
+) -> MemoryBreakdown:
     """One device with some layers' weights (bytes each) and, unless None, the output matrix."""
     with_output = output is not None
+    used = bool(layers) or with_output
     return MemoryBreakdown(
         weights=sum(layers) + (output or 0),
-        kv_cache=kv_bytes_per_layer(a, settings) * len(layers),
-        compute=_compute(a, settings, on_gpu=True, with_output=with_output) if layers or with_output else 0,
+        kv_cache=kv_bytes_per_layer(architecture, settings) * len(layers),
+        compute=compute_bytes(architecture, settings, on_gpu=True, with_output=with_output) if used else 0,
     )
-
-
-@lru_cache(maxsize=4096)
-def _compute(a: Architecture, settings: ContextSettings, *, on_gpu: bool, with_output: bool) -> int:
-    return compute_bytes(a, replace(batch_of(a, settings), on_gpu=on_gpu, with_output=with_output))
-
-
-def _is_quantized(kind: KvType) -> bool:
-    return kind not in {"f32", "f16", "bf16"}

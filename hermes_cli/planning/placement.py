@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from hermes_cli.planning.memory import (
     MemoryBreakdown,
     Weights,
-    all_on_cpu,
-    host_compute,
+    beside_devices,
     kv_bytes_per_layer,
+    on_cpu,
     on_device,
-    output_bytes,
     weights,
 )
 from hermes_cli.units import GIB, MIB
@@ -93,87 +92,71 @@ def reserved_bytes(device: Device) -> int:
 
 
 def place(
-    a: Architecture, quantization: str, settings: ContextSettings, machine: Machine, *, imatrix: bool = False
+    architecture: Architecture, quantization: str, settings: ContextSettings, machine: Machine, *, imatrix: bool = False
 ) -> Placement:
     """The best placement of a quantization: all on devices, else as many layers as fit there, else all on the CPU.
 
     It is returned even if it does not fit, so that its numbers can be shown.
     """
-    return place_weights(a, weights(a, quantization, imatrix=imatrix), settings, machine)
+    return place_weights(architecture, weights(architecture, quantization, imatrix=imatrix), settings, machine)
 
 
-def place_weights(a: Architecture, table: Weights, settings: ContextSettings, machine: Machine) -> Placement:
+def place_weights(architecture: Architecture, table: Weights, settings: ContextSettings, machine: Machine) -> Placement:
     """`place` for tensors of known size, as those of a file."""
     if not machine.usable_devices:
-        return _all_on_cpu(a, table, settings, machine)
-    full = _on_devices(a, table, settings, machine, 0)
+        return _all_on_cpu(architecture, table, settings, machine)
+    full = _on_devices(architecture, table, settings, machine, 0)
     if full.fits:
         return full
-    low, high = 1, a.layers  # the fewest layers on the CPU with which the devices have room
+    low, high = 1, architecture.layers  # the fewest layers on the CPU with which the devices have room
     while low < high:
         middle = (low + high) // 2
-        if all(share.fits for share in _on_devices(a, table, settings, machine, middle).shares[1:]):
+        if all(share.fits for share in _on_devices(architecture, table, settings, machine, middle).shares[1:]):
             high = middle
         else:
             low = middle + 1
-    partial = _on_devices(a, table, settings, machine, high)
-    if partial.fits and high < a.layers:
+    partial = _on_devices(architecture, table, settings, machine, high)
+    if partial.fits and high < architecture.layers:
         return partial
-    on_the_cpu = _all_on_cpu(a, table, settings, machine)
+    on_the_cpu = _all_on_cpu(architecture, table, settings, machine)
     return on_the_cpu if on_the_cpu.fits else full
 
 
 def place_layers(
-    a: Architecture, table: Weights, settings: ContextSettings, machine: Machine, gpu_layers: int
+    architecture: Architecture, table: Weights, settings: ContextSettings, machine: Machine, gpu_layers: int
 ) -> Placement:
     """With so many layers on devices, counted as llama.cpp's `n_gpu_layers`; it may not fit."""
     if gpu_layers < 1 or not machine.usable_devices:
-        return _all_on_cpu(a, table, settings, machine)
-    return _on_devices(a, table, settings, machine, max(a.layers + 1 - gpu_layers, 0))
+        return _all_on_cpu(architecture, table, settings, machine)
+    return _on_devices(architecture, table, settings, machine, max(architecture.layers + 1 - gpu_layers, 0))
 
 
-def _all_on_cpu(a: Architecture, table: Weights, settings: ContextSettings, machine: Machine) -> Placement:
-    part = replace(all_on_cpu(a, table, settings), overhead=OVERHEAD["cpu"])
-    return Placement((DeviceShare(None, 0, a.layers, output=True, part=part, room=machine.ram_available),))
+def _all_on_cpu(architecture: Architecture, table: Weights, settings: ContextSettings, machine: Machine) -> Placement:
+    part = replace(on_cpu(architecture, table, settings), overhead=OVERHEAD["cpu"])
+    return Placement((DeviceShare(None, 0, architecture.layers, output=True, part=part, room=machine.ram_available),))
 
 
 def _on_devices(
-    a: Architecture, table: Weights, settings: ContextSettings, machine: Machine, on_host: int
+    architecture: Architecture, table: Weights, settings: ContextSettings, machine: Machine, on_host: int
 ) -> Placement:
     """The first `on_host` layers on the CPU, the rest and the output spread over the devices."""
-    devices = machine.usable_devices
-    per_layer = kv_bytes_per_layer(a, settings)
+    devices, layers = machine.usable_devices, architecture.layers
+    per_layer = kv_bytes_per_layer(architecture, settings)
     rooms = [max(device.free - reserved_bytes(device), 0) for device in devices]
-    costs = [table.layers[layer] + per_layer for layer in range(on_host, a.layers)] + [table.head]
+    costs = [size + per_layer for size in table.layers[on_host:]] + [table.head]
     cuts = _split(costs, rooms)
     shares = []
     for number, (device, room) in enumerate(zip(devices, rooms, strict=True)):
-        first, last = (min(on_host + cut, a.layers) for cut in cuts[number : number + 2])
+        first, last = (min(on_host + cut, layers) for cut in cuts[number : number + 2])
         has_output = cuts[number] < cuts[number + 1] == len(costs)
-        part = on_device(a, settings, table.layers[first:last], table.head if has_output else None)
+        part = on_device(architecture, settings, table.layers[first:last], table.head if has_output else None)
         if part.total:
             part = replace(part, overhead=OVERHEAD[device.backend])
         shares.append(DeviceShare(number, first, last, has_output, part, room))
-    return Placement((_host_share(a, table, settings, machine, on_host, shares), *shares))
-
-
-def _host_share(
-    a: Architecture,
-    table: Weights,
-    settings: ContextSettings,
-    machine: Machine,
-    on_host: int,
-    shares: Sequence[DeviceShare],
-) -> DeviceShare:
-    part = MemoryBreakdown(
-        weights=table.embedding + sum(table.layers[:on_host]),
-        kv_cache=kv_bytes_per_layer(a, settings) * on_host,
-        compute=host_compute(a, settings, layers=on_host > 0),
-        output=output_bytes(a, settings),
-        overhead=OVERHEAD["cpu"],
-    )
-    shared = sum(share.part.total for share in shares) if any(d.unified for d in machine.usable_devices) else 0
-    return DeviceShare(None, 0, on_host, output=False, part=part, room=machine.ram_available - shared)
+    host = replace(beside_devices(architecture, table, settings, on_host), overhead=OVERHEAD["cpu"])
+    shared = sum(share.part.total for share in shares) if any(device.unified for device in devices) else 0
+    room = machine.ram_available - shared
+    return Placement((DeviceShare(None, 0, on_host, output=False, part=host, room=room), *shares))
 
 
 def _split(costs: Sequence[int], rooms: Sequence[int]) -> list[int]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.variants import preferred_variants
-from hermes_cli.planning.memory import ContextSettings, on_cpu
+from hermes_cli.hardware.machine import MOST_DEVICES
+from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.quality import quality_score, supports_purpose
 from hermes_cli.planning.speed import active_elements, decode_speed, prefill_speed
@@ -125,100 +127,90 @@ class RecommendOptions:
         return self.context or NEEDS[self.purpose].wanted
 
 
-def recommendations(catalogue: Catalogue, machine: Machine, wish: RecommendOptions) -> list[Recommendation]:
+def recommendations(catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> list[Recommendation]:
     """Return every variant that fits, with its best settings, best first; those that need YaRN come last."""
-    worth_it = (variant for variant in _choices(catalogue, wish) if not _hopeless(variant, machine))
-    found = [one for variant in worth_it if (one := _at_its_best(variant, catalogue, machine, wish))]
-    return sorted(found, key=lambda one: (one.by_yarn, -one.score))
+    unified = any(device.unified for device in machine.usable_devices)
+    memory = machine.ram_available + (0 if unified else sum(device.free for device in machine.usable_devices))
+    fitting = [
+        best
+        for variant in _suitable_variants(catalogue, options)
+        if (variant.bytes or 0) <= memory  # a larger file needs no exact computation
+        if (best := _best_settings(variant, catalogue, machine, options))
+    ]
+    return sorted(fitting, key=lambda candidate: (candidate.by_yarn, -candidate.score))
 
 
-def smallest_variant(catalogue: Catalogue, wish: RecommendOptions) -> tuple[Variant, int] | None:
+def smallest_variant(catalogue: Catalogue, options: RecommendOptions) -> tuple[Variant, int] | None:
     """The variant that does what is asked in the least memory, and the bytes; None if no model can."""
-    found = []
-    for variant in _choices(catalogue, wish):
-        contexts = _contexts(variant.model, wish)
+    sizes = []
+    for variant in _suitable_variants(catalogue, options):
+        contexts = _contexts(variant.model, options)
         if contexts and (variant.bits_per_weight or 0) >= LOW_BITS:
-            a, imatrix = variant.model.architecture, variant.repository.imatrix
-            part = on_cpu(a, variant.quantization, ContextSettings(min(contexts)), imatrix=imatrix)
-            found.append((variant, part.total))
-    return min(found, key=lambda one: one[1], default=None)
+            architecture = variant.model.architecture
+            table = weights(architecture, variant.quantization, imatrix=variant.repository.imatrix)
+            sizes.append((variant, on_cpu(architecture, table, ContextSettings(min(contexts))).total))
+    return min(sizes, key=lambda sized: sized[1], default=None)
 
 
-def _choices(catalogue: Catalogue, wish: RecommendOptions) -> Iterator[Variant]:
+def _suitable_variants(catalogue: Catalogue, options: RecommendOptions) -> Iterator[Variant]:
     """Variants that serve the purpose, are of known size, and can be loaded as they are."""
     for model in catalogue.models:
-        if supports_purpose(model, wish.purpose):
-            yield from (
-                one for one in preferred_variants(model) if one.bytes and one.computed_bytes and not one.entry.parts
-            )
+        if supports_purpose(model, options.purpose):
+            for variant in preferred_variants(model):
+                if variant.bytes and variant.computed_bytes and not variant.entry.parts:
+                    yield variant
 
 
-def _at_its_best(
-    variant: Variant, catalogue: Catalogue, machine: Machine, wish: RecommendOptions
+def _best_settings(
+    variant: Variant, catalogue: Catalogue, machine: Machine, options: RecommendOptions
 ) -> Recommendation | None:
-    """The variant with the settings that score best, or None if none fits."""
+    """The variant with the settings that score best, or None if none fits.
+
+    The longest context is tried first, each with a KV cache of 16 and of 8 bits.
+    """
+    kv_types: tuple[KvType, ...] = ("f16", "q8_0")
     best = None
-    for settings in _settings(variant.model, wish):
-        one = evaluate(variant, catalogue, machine, settings, wish)
-        if not one.placement.fits or one.speed.expected < (wish.min_speed or 0):
+    for context, kv_type in product(_contexts(variant.model, options), kv_types):
+        settings = ContextSettings(context, k_type=kv_type, v_type=kv_type)
+        candidate = _evaluate(variant, catalogue, machine, settings, options)
+        if not candidate.placement.fits or candidate.speed.expected < (options.min_speed or 0):
             continue
-        if best is None or one.score > best.score:
-            best = one
-        if not one.costs.avoidable:
+        if best is None or candidate.score > best.score:
+            best = candidate
+        if not candidate.costs.avoidable:
             break
     return best
 
 
-def _settings(model: CatalogModel, wish: RecommendOptions) -> Iterator[ContextSettings]:
-    """Settings to try: the longest context first, each with a KV cache of 16 and of 8 bits."""
-    kinds: tuple[KvType, KvType] = ("f16", "q8_0")
-    return (ContextSettings(context, k_type=kind, v_type=kind) for context in _contexts(model, wish) for kind in kinds)
-
-
-def _contexts(model: CatalogModel, wish: RecommendOptions) -> list[int]:
-    """Context lengths that would do for the wish, longest first; beyond what was trained only if YaRN is documented."""
+def _contexts(model: CatalogModel, options: RecommendOptions) -> list[int]:
+    """Context lengths that would do, longest first; beyond what was trained only if YaRN is documented."""
     reach = model.context.usable
-    if reach < wish.least and model.context.yarn:
+    if reach < options.least and model.context.yarn:
         reach = model.context.yarn.context
-    if reach < wish.least and (wish.context or wish.purpose not in {"chat", "json"}):
+    if reach < options.least and (options.context or options.purpose not in {"chat", "json"}):
         return []
-    longest = min(wish.wanted, reach)
-    return [length for length in (longest >> halved for halved in range(8)) if length >= min(wish.least, reach)]
+    longest = min(options.wanted, reach)
+    return [length for length in (longest >> halved for halved in range(8)) if length >= min(options.least, reach)]
 
 
-def _hopeless(variant: Variant, machine: Machine) -> bool:
-    """Return whether the file alone is larger than all memory, which spares the exact computation."""
-    unified = any(device.unified for device in machine.usable_devices)
-    memory = machine.ram_available + (0 if unified else sum(device.free for device in machine.usable_devices))
-    return (variant.bytes or 0) > memory
-
-
-def _slowness(times: float) -> float:
-    """Points for being so many times slower than comfortable."""
-    halvings = max(math.log2(times), 0)
-    return POINTS_PER_HALVED_SPEED * halvings + POINTS_BELOW_HALF * max(halvings - 1, 0) ** 2
-
-
-def _spare(placement: Placement) -> float:
-    """The part of its room that the fullest place has left."""
-    used = (share for share in placement.shares if share.part.total)
-    return min((share.room - share.part.total) / max(share.room, 1) for share in used)
-
-
-def evaluate(
-    variant: Variant, catalogue: Catalogue, machine: Machine, settings: ContextSettings, wish: RecommendOptions
+def _evaluate(
+    variant: Variant, catalogue: Catalogue, machine: Machine, settings: ContextSettings, options: RecommendOptions
 ) -> Recommendation:
     """Place a variant with these settings and count what they cost; docs/quality.md has the scale."""
-    a, imatrix = variant.model.architecture, variant.repository.imatrix
-    placement = place(a, variant.quantization, settings, machine, imatrix=imatrix)
-    speed = decode_speed(a, variant.quantization, settings, placement, machine, imatrix=imatrix)
-    need = NEEDS[wish.purpose]
+    architecture, imatrix = variant.model.architecture, variant.repository.imatrix
+    placement = place(architecture, variant.quantization, settings, machine, imatrix=imatrix)
+    speed = decode_speed(architecture, variant.quantization, settings, placement, machine, imatrix=imatrix)
+    need = NEEDS[options.purpose]
+    leaves_gpu = machine.usable_devices and placement.gpu_layers <= architecture.layers
+    # the part of its room that the fullest place has left
+    spare = min((share.room - share.part.total) / max(share.room, 1) for share in placement.shares if share.part.total)
+    halvings = max(math.log2(need.comfortable / speed.expected), 0)
     costs = Costs(
-        context=need.points_per_halving * max(math.log2(wish.wanted / settings.context), 0),
+        context=need.points_per_halving * max(math.log2(options.wanted / settings.context), 0),
         kv_type=0 if settings.k_type == "f16" else POINTS_FOR_KV_Q8_0,
-        speed=_slowness(need.comfortable / speed.expected),
-        leaving_gpu=POINTS_FOR_LEAVING_GPU if machine.usable_devices and placement.gpu_layers <= a.layers else 0,
-        no_room=POINTS_FOR_NO_ROOM * max(1 - _spare(placement) / ROOM_TO_SPARE, 0),
+        speed=POINTS_PER_HALVED_SPEED * halvings + POINTS_BELOW_HALF * max(halvings - 1, 0) ** 2,
+        leaving_gpu=POINTS_FOR_LEAVING_GPU if leaves_gpu else 0,
+        no_room=POINTS_FOR_NO_ROOM * max(1 - spare / ROOM_TO_SPARE, 0),
         unusual=0 if variant.quantization == USUAL else POINTS_FOR_UNUSUAL,
     )
     return Recommendation(
@@ -226,15 +218,14 @@ def evaluate(
         settings,
         placement,
         speed,
-        prefill_speed(a, placement, machine),
-        quality_score(variant.model, variant.loss(catalogue), wish.purpose),
+        prefill_speed(architecture, placement, machine),
+        quality_score(variant.model, variant.loss(catalogue), options.purpose),
         costs,
     )
 
 
 FASTER = 1.5  # times the pick's speed, below which the difference is hardly felt
 OTHERS = 3  # models of other kinds
-MOST_DEVICES = 16  # llama_max_devices()
 
 
 @dataclass(frozen=True)
@@ -246,55 +237,53 @@ class Alternative:
 
 
 def alternatives(
-    found: Sequence[Recommendation], catalogue: Catalogue, machine: Machine, wish: RecommendOptions
+    ranked: Sequence[Recommendation], catalogue: Catalogue, machine: Machine, options: RecommendOptions
 ) -> list[Alternative]:
-    """Return a short list, each the best of its kind; `found` is what `recommendations` gave, its first the pick."""
-    pick = found[0]
+    """Return a short list, each the best of its kind; `ranked` is what `recommendations` gave, its first the pick."""
+    pick = ranked[0]
     size, speed, quality = pick.variant.model.parameters, pick.speed.expected, pick.quality.points
     kinds: tuple[tuple[str, Callable[[Recommendation], bool]], ...] = (
-        ("smaller, faster", lambda one: one.variant.model.parameters < size and one.speed.expected > FASTER * speed),
-        ("larger, slower", lambda one: one.variant.model.parameters > size and one.quality.points > quality),
-        ("by YaRN", lambda one: one.by_yarn),
+        (
+            "smaller, faster",
+            lambda other: other.variant.model.parameters < size and other.speed.expected > FASTER * speed,
+        ),
+        ("larger, slower", lambda other: other.variant.model.parameters > size and other.quality.points > quality),
+        ("by YaRN", lambda other: other.by_yarn),
     )
-    chosen = [Alternative(label, one) for label, fits in kinds if (one := next(filter(fits, found[1:]), None))]
-    if longer := _longer(pick, catalogue, machine, wish):
-        chosen.append(Alternative("longer context", longer))
-    if more := _one_more_gpu(pick, catalogue, machine, wish):
-        chosen.append(Alternative("one more GPU", more))
-    return chosen + _others(found, {pick.variant.model.id, *(one.candidate.variant.model.id for one in chosen)})
+    firsts = {label: next(filter(belongs, ranked[1:]), None) for label, belongs in kinds}
+    firsts["longer context"] = _longer(pick, catalogue, machine, options)
+    firsts["one more GPU"] = _one_more_gpu(pick, catalogue, machine, options)
+    chosen = [Alternative(label, candidate) for label, candidate in firsts.items() if candidate]
+    # and the best of a few models that were not named yet
+    named = {pick.variant.model.id, *(alternative.candidate.variant.model.id for alternative in chosen)}
+    others: dict[str, Recommendation] = {}
+    for candidate in ranked:
+        if candidate.variant.model.id not in named:
+            others.setdefault(candidate.variant.model.id, candidate)
+    return chosen + [Alternative("", candidate) for candidate in list(others.values())[:OTHERS]]
 
 
 def _longer(
-    pick: Recommendation, catalogue: Catalogue, machine: Machine, wish: RecommendOptions
+    pick: Recommendation, catalogue: Catalogue, machine: Machine, options: RecommendOptions
 ) -> Recommendation | None:
     """The best with twice the pick's context, unless the user said how long it is to be."""
-    if wish.context:
+    if options.context:
         return None
-    found = recommendations(catalogue, machine, replace(wish, context=2 * pick.settings.context))
-    return next((one for one in found if not one.by_yarn), None)
+    longer = recommendations(catalogue, machine, replace(options, context=2 * pick.settings.context))
+    return next((candidate for candidate in longer if not candidate.by_yarn), None)
 
 
 def _one_more_gpu(
-    pick: Recommendation, catalogue: Catalogue, machine: Machine, wish: RecommendOptions
+    pick: Recommendation, catalogue: Catalogue, machine: Machine, options: RecommendOptions
 ) -> Recommendation | None:
     """The pick of the machine with one more of its last GPU, if that is another variant or a longer context."""
     devices = machine.usable_devices
     if not devices or devices[-1].unified or len(devices) == MOST_DEVICES:
         return None
     another = replace(devices[-1], free=devices[-1].total, users=())
-    best = recommendations(catalogue, replace(machine, devices=(*machine.devices, another)), wish)[0]
+    best = recommendations(catalogue, replace(machine, devices=(*machine.devices, another)), options)[0]
     same = best.variant == pick.variant and best.settings == pick.settings
     return None if same and best.placement.gpu_layers == pick.placement.gpu_layers else best
-
-
-def _others(found: Sequence[Recommendation], seen: set[str]) -> list[Alternative]:
-    """The best of a few models that were not named yet."""
-    chosen: list[Alternative] = []
-    for one in found:
-        if one.variant.model.id not in seen and len(chosen) < OTHERS:
-            seen.add(one.variant.model.id)
-            chosen.append(Alternative("", one))
-    return chosen
 
 
 # Share of the large model's work for a token. With four of five drafted tokens accepted and verification for free, a
@@ -313,24 +302,20 @@ def draft_candidates(model: CatalogModel, catalogue: Catalogue) -> tuple[Catalog
     The smallest comes first because its drafts are nearly as good as those of a larger sibling, at a fraction of the
     time and memory.
     """
-    smaller = (one for one in catalogue.models if _same_tokens(one, model) and _share(one, model) <= LARGEST_SHARE)
+    architecture, most = model.architecture, LARGEST_SHARE * _work(model)
+    smaller = [
+        draft
+        for draft in catalogue.models
+        if draft.generation == model.generation
+        and draft.architecture.tokenizer == architecture.tokenizer
+        and draft.architecture.vocabulary == architecture.vocabulary
+        and "vocabulary" not in {*draft.architecture.unconfirmed, *architecture.unconfirmed}
+        and _work(draft) <= most
+    ]
     return tuple(sorted(smaller, key=_work))
-
-
-def _same_tokens(one: CatalogModel, other: CatalogModel) -> bool:
-    a, b = one.architecture, other.architecture
-    return (
-        one.generation == other.generation
-        and (a.tokenizer, a.vocabulary) == (b.tokenizer, b.vocabulary)
-        and "vocabulary" not in {*a.unconfirmed, *b.unconfirmed}
-    )
-
-
-def _share(one: CatalogModel, other: CatalogModel) -> float:
-    return _work(one) / _work(other)
 
 
 def _work(model: CatalogModel) -> float:
     """Weights that one token meets."""
-    a = model.architecture
-    return a.layers * active_elements(a) + a.vocabulary * a.embedding_length
+    architecture = model.architecture
+    return architecture.layers * active_elements(architecture) + architecture.vocabulary * architecture.embedding_length

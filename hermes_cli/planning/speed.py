@@ -84,7 +84,7 @@ class Speed:
 
 
 def decode_speed(
-    a: Architecture,
+    architecture: Architecture,
     quantization: str,
     settings: ContextSettings,
     placement: Placement,
@@ -93,48 +93,55 @@ def decode_speed(
     imatrix: bool,
 ) -> Speed:
     """Return the decode speed of one sequence with half of the context filled."""
-    table = weights(a, quantization, imatrix=imatrix)
-    active = _active_share(a)
-    seconds, sure = 0.0, True
+    table = weights(architecture, quantization, imatrix=imatrix)
+    of_f16 = OF_F16.get(LARGE.get(quantization, quantization), 0.6)
+    seconds, known = 0.0, True
     for share in placement.shares:
         device = None if share.device is None else machine.usable_devices[share.device]
-        read = sum(table.layers[share.first : share.last]) * active
+        read = sum(table.layers[share.first : share.last]) * _active_share(architecture)
         read += table.head if share.output else 0
-        kv = kv_bytes_per_layer(a, settings) * (share.last - share.first) / settings.slots / 2
-        bandwidth, known = _bandwidth(device, machine)
-        sure = sure and (known or not read)
-        efficiency = REACHED[device.backend if device else "cpu"]
-        weights_share = OF_F16.get(LARGE.get(quantization, quantization), 0.6)
-        seconds += (read / (efficiency * weights_share) + kv / efficiency) / bandwidth
-    expected = 1 / seconds
-    low, high = SPREAD
-    return Speed(expected, expected * low, expected * high, "computed" if sure else "assumed")
+        bandwidth, bandwidth_known = _bandwidth(device, machine)
+        known = known and (bandwidth_known or not read)
+        reached = REACHED[device.backend if device else "cpu"]
+        kv = kv_bytes_per_layer(architecture, settings) * (share.last - share.first) / settings.slots / 2
+        seconds += (read / (reached * of_f16) + kv / reached) / bandwidth
+    expected, (low, high) = 1 / seconds, SPREAD
+    return Speed(expected, expected * low, expected * high, "computed" if known else "assumed")
 
 
-def prefill_speed(a: Architecture, placement: Placement, machine: Machine) -> Speed:
+def prefill_speed(architecture: Architecture, placement: Placement, machine: Machine) -> Speed:
     """Return the prefill speed; attention over earlier tokens is left out."""
-    elements = active_elements(a)
-    seconds, sure = 0.0, True
+    elements = active_elements(architecture)
+    seconds, known = 0.0, True
     for share in placement.shares:
         device = None if share.device is None else machine.usable_devices[share.device]
-        operations, known = _operations(device, machine)
+        operations, operations_known = _operations(device, machine)
         seconds += 2 * elements * (share.last - share.first) / operations
-        sure = sure and (known or share.first == share.last)
+        known = known and (operations_known or share.first == share.last)
     low, high = PREFILL_SPREAD
-    return Speed(1 / seconds, low / seconds, high / seconds, "computed" if sure else "assumed")
+    return Speed(1 / seconds, low / seconds, high / seconds, "computed" if known else "assumed")
 
 
-def active_elements(a: Architecture) -> float:
+def active_elements(architecture: Architecture) -> float:
     """Weights of one layer that a token meets."""
-    attention = 2 * (a.heads + a.kv_heads) * a.head_length * a.embedding_length
-    experts = a.experts_used if a.experts else 1
-    return attention + experts * 3 * a.feed_forward_length * a.embedding_length
+    attention = 2 * (architecture.heads + architecture.kv_heads) * architecture.head_length
+    experts = architecture.experts_used if architecture.experts else 1
+    return (attention + experts * 3 * architecture.feed_forward_length) * architecture.embedding_length
+
+
+def _active_share(architecture: Architecture) -> float:
+    """Share of a layer's weights that one token reads: all, or of a mixture the experts it is routed to."""
+    if not architecture.experts:
+        return 1.0
+    idle = (architecture.experts - architecture.experts_used) * 3 * architecture.feed_forward_length
+    active = active_elements(architecture)
+    return active / (active + idle * architecture.embedding_length)
 
 
 def _operations(device: Device | None, machine: Machine) -> tuple[float, bool]:
     """Operations per second that are reached, and whether that is more than an assumption."""
     if device is None:
-        core = max((CORE_OPERATIONS.get(one, 0.0) for one in machine.simd), default=0.0)
+        core = max((CORE_OPERATIONS.get(name, 0.0) for name in machine.simd), default=0.0)
         return machine.cores * max(core, SLOWEST_CORE), "AVX512_VNNI" in machine.simd
     if device.operations:
         return device.operations * OPERATIONS_REACHED, True
@@ -146,12 +153,3 @@ def _bandwidth(device: Device | None, machine: Machine) -> tuple[float, bool]:
     if device is None:
         return machine.ram_bandwidth or ASSUMED_RAM_BANDWIDTH, machine.ram_bandwidth is not None
     return device.bandwidth or ASSUMED_GPU_BANDWIDTH, device.bandwidth_source != "assumed"
-
-
-def _active_share(a: Architecture) -> float:
-    """Share of a layer's weights that one token reads: all, or of a mixture the experts it is routed to."""
-    if not a.experts:
-        return 1.0
-    unused = (a.experts - a.experts_used) * 3 * a.feed_forward_length * a.embedding_length
-    active = active_elements(a)
-    return active / (active + unused)

@@ -39,57 +39,90 @@ BETTER_LOW = {"IQ2_S", "IQ2_M"}
 MANY_HEADS = 4  # query heads for each KV head from which the values get more bits
 EXPERTS = 8
 LAYERS_OF_70B = 80
+RAISED_OUTPUT_OF_EXPERTS = {
+    *("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M"),
+    *("IQ3_XS", "IQ3_XXS", "IQ3_S", "IQ3_M", "IQ4_NL", "IQ4_XS"),
+}
 
 
-class LayerPosition(NamedTuple):
-    """A layer's number, and the facts of its model and mix that the rules depend on."""
+class LayerClass(NamedTuple):
+    """All that the rules ask about a layer's number: layers of one class have tensors of the same types."""
+
+    first_two: bool
+    first_four: bool
+    first_sixteenth: bool
+    first_eighth: bool
+    last_eighth: bool
+    more_bits: bool  # llama.cpp's `use_more_bits`: the outer layers, and every third of the inner ones
+
+
+class LayerFacts(NamedTuple):
+    """The class of a layer, and the facts of its model and mix that the rules depend on."""
 
     mix: str
     imatrix: bool
-    layer: int
-    layers: int
     grouped: bool
     experts: bool
     is_70b: bool
-
-    @property
-    def first_eighth(self) -> bool:
-        """The layer is in the first eighth."""
-        return self.layer < self.layers // 8
-
-    @property
-    def more_bits(self) -> bool:
-        """llama.cpp's `use_more_bits`: the outer layers, and every third of the inner ones."""
-        eighth = self.layers // 8
-        return self.layer < eighth or self.layer >= 7 * self.layers // 8 or (self.layer - eighth) % 3 == 2  # noqa: PLR2004
+    layer: LayerClass
 
 
-def type_of_tensor(a: Architecture, quantization: str, name: str, dimensions: int, *, imatrix: bool) -> str:
+@lru_cache(maxsize=64)
+def layer_classes(layers: int) -> tuple[LayerClass, ...]:
+    """The class of each layer of a model with so many."""
+    eighth, last = layers // 8, 7 * layers // 8
+    return tuple(
+        LayerClass(
+            first_two=layer < 2,  # noqa: PLR2004
+            first_four=layer < 4,  # noqa: PLR2004
+            first_sixteenth=layer < layers // 16,
+            first_eighth=layer < eighth,
+            last_eighth=layer >= last,
+            more_bits=layer < eighth or layer >= last or (layer - eighth) % 3 == 2,  # noqa: PLR2004
+        )
+        for layer in range(layers)
+    )
+
+
+def layer_facts(architecture: Architecture, quantization: str, layer: LayerClass, *, imatrix: bool) -> LayerFacts:
+    """Return what the rules ask of a layer of this class."""
+    heads, kv_heads = architecture.heads, architecture.kv_heads
+    return LayerFacts(
+        LARGE.get(quantization, quantization),
+        imatrix,
+        grouped=heads // kv_heads >= MANY_HEADS,
+        experts=architecture.experts == EXPERTS,
+        is_70b=architecture.kind == "llama" and architecture.layers == LAYERS_OF_70B and heads != kv_heads,
+        layer=layer,
+    )
+
+
+@lru_cache(maxsize=2048)
+def tensor_types(architecture: Architecture, quantization: str, *, imatrix: bool) -> dict[str, str]:
+    """The type of every tensor, by name."""
+    return {
+        tensor.name: type_of_tensor(architecture, quantization, tensor.name, len(tensor.shape), imatrix=imatrix)
+        for tensor in model_tensors(architecture)
+    }
+
+
+def type_of_tensor(architecture: Architecture, quantization: str, name: str, dimensions: int, *, imatrix: bool) -> str:
     """The type of one tensor, as ggml names it."""
     part = part_of(name)
     if name.startswith("blk."):
-        return type_of_part(part, dimensions, layer_position(a, quantization, int(name.split(".")[1]), imatrix=imatrix))
+        layer = layer_classes(architecture.layers)[int(name.split(".")[1])]
+        return type_of_part(part, dimensions, layer_facts(architecture, quantization, layer, imatrix=imatrix))
+    mix = LARGE.get(quantization, quantization)
     if dimensions == 1:
         return "F32"
-    mix = LARGE.get(quantization, quantization)
     if mix in UNQUANTIZED:
         return mix
     if quantization in LARGE:
         return "Q8_0"
-    return _output(mix) if part == "output" or a.tied_embeddings else _embedding(mix)
-
-
-def layer_position(a: Architecture, quantization: str, layer: int, *, imatrix: bool) -> LayerPosition:
-    """Return the position of a layer, as the rules ask for it."""
-    return LayerPosition(
-        LARGE.get(quantization, quantization),
-        imatrix,
-        layer=layer,
-        layers=a.layers,
-        grouped=a.heads // a.kv_heads >= MANY_HEADS,
-        experts=a.experts == EXPERTS,
-        is_70b=a.kind == "llama" and a.layers == LAYERS_OF_70B and a.heads != a.kv_heads,
-    )
+    if part == "output" or architecture.tied_embeddings:
+        return "Q5_K" if mix in LOW_OUTPUT else mix if mix == "Q8_0" else "Q6_K"
+    embedding = {**dict.fromkeys(LOW, "Q2_K"), **dict.fromkeys((*BETTER_LOW, "IQ3_XXS"), "IQ3_S")}
+    return embedding.get(mix) or BASE.get(mix, mix)
 
 
 def part_of(name: str) -> str:
@@ -97,161 +130,87 @@ def part_of(name: str) -> str:
     return name.removesuffix(".weight").rpartition(".")[2]
 
 
-def type_of_part(part: str, dimensions: int, place: LayerPosition) -> str:
+def type_of_part(part: str, dimensions: int, facts: LayerFacts) -> str:
     """The type of one part of a layer."""
-    mix = place.mix
+    mix = facts.mix
     if dimensions == 1 or part == "ffn_gate_inp":
         return "F32"
     if mix in UNQUANTIZED:
         return mix
-    rule = _LOW_RULES.get(part) if mix in LOW else _RULES.get(part)
-    return (rule(place) if rule else None) or BASE.get(mix, mix)
+    return (_low_type(part, facts) if mix in LOW else _usual_type(part, facts)) or BASE.get(mix, mix)
 
 
-@lru_cache(maxsize=64)
-def layer_classes(layers: int) -> tuple[tuple[bool, ...], ...]:
-    """For each layer all that the rules ask about its number: layers of one class have tensors of the same types."""
-
-    def of(layer: int) -> tuple[bool, ...]:
-        place = LayerPosition("", imatrix=False, layer=layer, layers=layers, grouped=False, experts=False, is_70b=False)
-        outer = layer >= 7 * layers // 8
-        return (layer < 2, layer < 4, layer < layers // 16, place.first_eighth, outer, place.more_bits)  # noqa: PLR2004
-
-    return tuple(map(of, range(layers)))
-
-
-@lru_cache(maxsize=2048)
-def tensor_types(a: Architecture, quantization: str, *, imatrix: bool) -> dict[str, str]:
-    """The type of every tensor, by name."""
-    return {
-        tensor.name: type_of_tensor(a, quantization, tensor.name, len(tensor.shape), imatrix=imatrix)
-        for tensor in model_tensors(a)
-    }
+def _low_type(part: str, facts: LayerFacts) -> str | None:
+    """The type of a part in a mix of one or two bits; None is its base type."""
+    better = facts.mix in BETTER_LOW
+    match part:
+        case "attn_v":
+            return "Q4_K" if facts.grouped or facts.experts else "IQ3_S" if better else "Q2_K"
+        case "attn_k" if facts.experts:
+            return "Q4_K"
+        case "ffn_down" | "ffn_down_exps" if facts.layer.first_eighth:
+            return "IQ3_S" if better else "Q2_K"
+        case "attn_output" if facts.experts:
+            return "Q5_K"
+        case "attn_output":
+            return "IQ2_XXS" if facts.mix in {"IQ1_S", "IQ1_M"} else "IQ3_S" if better else None
+        case _:
+            return None
 
 
-def _output(mix: str) -> str:
-    if mix in LOW_OUTPUT:
-        return "Q5_K"
-    return "Q8_0" if mix == "Q8_0" else "Q6_K"
+def _usual_type(part: str, facts: LayerFacts) -> str | None:  # noqa: PLR0911 - one for each part
+    """The type of a part in a mix of more bits; None is its base type."""
+    mix = facts.mix
+    match part:
+        case "attn_v" | "attn_k" if facts.experts:
+            return "Q8_0"
+        case "attn_v":
+            value = _VALUE[mix](facts) if mix in _VALUE else None
+            return "Q5_K" if facts.is_70b and (value or BASE.get(mix, mix)) in {"Q3_K", "Q4_K"} else value
+        case "attn_k" | "attn_q":
+            return {"IQ3_XS": "IQ3_XXS", "IQ3_XXS": "IQ2_S"}.get(mix)
+        case "attn_output" if facts.experts:
+            return "Q5_K" if mix in RAISED_OUTPUT_OF_EXPERTS else None
+        case "attn_output":
+            return {"Q2_K": "Q3_K", "IQ3_XXS": "IQ3_S", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_M": "Q4_K"}.get(mix)
+        case "ffn_down" | "ffn_down_exps":
+            return _DOWN[mix](facts) if mix in _DOWN else None
+        case "ffn_gate" | "ffn_gate_exps" | "ffn_up" | "ffn_up_exps" if mix == "IQ3_XS":
+            return None if facts.layer.first_eighth or facts.layer.last_eighth else "IQ3_XXS"
+        case _:
+            return None
 
 
-def _embedding(mix: str) -> str:
-    if mix in LOW - BETTER_LOW:
-        return "Q2_K"
-    if mix in BETTER_LOW or mix == "IQ3_XXS":
-        return "IQ3_S"
-    return BASE.get(mix, mix)
-
-
-def _value(p: LayerPosition) -> str | None:
-    rule = _VALUE.get(p.mix)
-    chosen = rule(p) if rule else None
-    if p.is_70b and (chosen or BASE.get(p.mix, p.mix)) in {"Q3_K", "Q4_K"}:
-        chosen = "Q5_K"
-    return "Q8_0" if p.experts else chosen
-
-
-def _key(p: LayerPosition) -> str | None:
-    return "Q8_0" if p.experts else _query(p)
-
-
-def _query(p: LayerPosition) -> str | None:
-    return {"IQ3_XS": "IQ3_XXS", "IQ3_XXS": "IQ2_S"}.get(p.mix)
-
-
-def _attention_output(p: LayerPosition) -> str | None:
-    if not p.experts:
-        return {"Q2_K": "Q3_K", "IQ3_XXS": "IQ3_S", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_M": "Q4_K"}.get(p.mix)
-    raised = {"Q2_K", "IQ3_XS", "IQ3_XXS", "Q3_K_S", "Q3_K_M", "IQ4_NL", "Q4_K_S", "Q4_K_M", "IQ3_S", "IQ3_M", "IQ4_XS"}
-    return "Q5_K" if p.mix in raised else None
-
-
-def _gate_or_up(p: LayerPosition) -> str | None:
-    inner = p.layers // 8 <= p.layer < 7 * p.layers // 8
-    return "IQ3_XXS" if p.mix == "IQ3_XS" and inner else None
-
-
-def _low_value(p: LayerPosition) -> str:
-    if p.grouped or p.experts:
-        return "Q4_K"
-    return "IQ3_S" if p.mix in BETTER_LOW else "Q2_K"
-
-
-def _low_key(p: LayerPosition) -> str | None:
-    return "Q4_K" if p.experts else None
-
-
-def _low_down(p: LayerPosition) -> str | None:
-    if not p.first_eighth:
-        return None
-    return "IQ3_S" if p.mix in BETTER_LOW else "Q2_K"
-
-
-def _low_attention_output(p: LayerPosition) -> str | None:
-    if p.experts:
-        return "Q5_K"
-    if p.mix in {"IQ1_S", "IQ1_M"}:
-        return "IQ2_XXS"
-    return "IQ3_S" if p.mix in BETTER_LOW else None
-
-
-_Rule = Callable[[LayerPosition], "str | None"]
+_Rule = Callable[[LayerFacts], "str | None"]
 
 # By mix; None leaves the base type.
 _VALUE: dict[str, _Rule] = {
-    "Q2_K": lambda p: "Q4_K" if p.grouped else "Q3_K",
-    "Q2_K_S": lambda p: "Q4_K" if p.grouped else None,
-    "IQ3_XXS": lambda p: "Q4_K" if p.grouped else "IQ3_XXS" if p.imatrix else "IQ3_S",
-    "IQ3_XS": lambda p: "Q4_K" if p.grouped else None,
-    "IQ3_S": lambda p: "Q4_K" if p.grouped else None,
+    "Q2_K": lambda f: "Q4_K" if f.grouped else "Q3_K",
+    "Q2_K_S": lambda f: "Q4_K" if f.grouped else None,
+    "IQ3_XXS": lambda f: "Q4_K" if f.grouped else "IQ3_XXS" if f.imatrix else "IQ3_S",
+    "IQ3_XS": lambda f: "Q4_K" if f.grouped else None,
+    "IQ3_S": lambda f: "Q4_K" if f.grouped else None,
     "IQ3_M": lambda _: "Q4_K",
-    "Q3_K_M": lambda p: "Q5_K" if p.layer < 2 else "Q4_K",  # noqa: PLR2004 - llama.cpp's number
+    "Q3_K_M": lambda f: "Q5_K" if f.layer.first_two else "Q4_K",
     "Q3_K_L": lambda _: "Q5_K",
-    "IQ4_NL": lambda p: "Q5_K" if p.grouped else None,
-    "IQ4_XS": lambda p: "Q5_K" if p.grouped else None,
-    "Q4_K_S": lambda p: "Q5_K" if p.layer < 4 else None,  # noqa: PLR2004 - llama.cpp's number
-    "Q4_K_M": lambda p: "Q6_K" if p.more_bits else None,
-    "Q5_K_M": lambda p: "Q6_K" if p.more_bits else None,
+    "IQ4_NL": lambda f: "Q5_K" if f.grouped else None,
+    "IQ4_XS": lambda f: "Q5_K" if f.grouped else None,
+    "Q4_K_S": lambda f: "Q5_K" if f.layer.first_four else None,
+    "Q4_K_M": lambda f: "Q6_K" if f.layer.more_bits else None,
+    "Q5_K_M": lambda f: "Q6_K" if f.layer.more_bits else None,
 }
 _DOWN: dict[str, _Rule] = {
     "Q2_K": lambda _: "Q3_K",
-    "Q2_K_S": lambda p: "Q4_K" if p.first_eighth else None,
-    "IQ3_XXS": lambda p: None if p.imatrix else "Q4_K" if p.first_eighth else "Q3_K",
-    "IQ3_M": lambda p: "Q4_K" if p.first_eighth or (p.experts and p.more_bits) else None,
-    "Q3_K_M": lambda p: "Q5_K" if p.layer < p.layers // 16 else "Q4_K",
+    "Q2_K_S": lambda f: "Q4_K" if f.layer.first_eighth else None,
+    "IQ3_XXS": lambda f: None if f.imatrix else "Q4_K" if f.layer.first_eighth else "Q3_K",
+    "IQ3_M": lambda f: "Q4_K" if f.layer.first_eighth or (f.experts and f.layer.more_bits) else None,
+    "Q3_K_M": lambda f: "Q5_K" if f.layer.first_sixteenth else "Q4_K",
     "Q3_K_L": lambda _: "Q5_K",
-    "IQ4_NL": lambda p: "Q5_K" if p.first_eighth and not p.imatrix else None,
-    "IQ4_XS": lambda p: "Q5_K" if p.first_eighth and not p.imatrix else None,
-    "Q4_0": lambda p: "Q4_1" if p.first_eighth and p.imatrix else None,
-    "Q4_K_S": lambda p: "Q5_K" if p.first_eighth else None,
-    "Q4_K_M": lambda p: "Q6_K" if p.more_bits else None,
-    "Q5_0": lambda p: "Q5_1" if p.first_eighth and p.imatrix else None,
-    "Q5_K_M": lambda p: "Q6_K" if p.more_bits else None,
-}
-
-
-def _down(p: LayerPosition) -> str | None:
-    rule = _DOWN.get(p.mix)
-    return rule(p) if rule else None
-
-
-# By part of the model.
-_RULES: dict[str, _Rule] = {
-    "attn_v": _value,
-    "attn_k": _key,
-    "attn_q": _query,
-    "attn_output": _attention_output,
-    "ffn_down": _down,
-    "ffn_down_exps": _down,
-    "ffn_gate": _gate_or_up,
-    "ffn_gate_exps": _gate_or_up,
-    "ffn_up": _gate_or_up,
-    "ffn_up_exps": _gate_or_up,
-}
-_LOW_RULES: dict[str, _Rule] = {
-    "attn_v": _low_value,
-    "attn_k": _low_key,
-    "attn_output": _low_attention_output,
-    "ffn_down": _low_down,
-    "ffn_down_exps": _low_down,
+    "IQ4_NL": lambda f: "Q5_K" if f.layer.first_eighth and not f.imatrix else None,
+    "IQ4_XS": lambda f: "Q5_K" if f.layer.first_eighth and not f.imatrix else None,
+    "Q4_0": lambda f: "Q4_1" if f.layer.first_eighth and f.imatrix else None,
+    "Q4_K_S": lambda f: "Q5_K" if f.layer.first_eighth else None,
+    "Q4_K_M": lambda f: "Q6_K" if f.layer.more_bits else None,
+    "Q5_0": lambda f: "Q5_1" if f.layer.first_eighth and f.imatrix else None,
+    "Q5_K_M": lambda f: "Q6_K" if f.layer.more_bits else None,
 }

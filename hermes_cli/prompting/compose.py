@@ -237,7 +237,7 @@ def assistant_text(message: Message, conversation: PromptInput, *, removed_thoug
         body = conversation.tagged(raw)
     else:
         content = [conversation.guarded(message)] if message.content else []
-        body = "\n".join([*content, *(_call(call, conversation) for call in message.tool_calls)])
+        body = "\n".join([*content, *(_call_block(call, conversation) for call in message.tool_calls)])
     return f"{removed_thought}\n{body}" if removed_thought and body else removed_thought + body
 
 
@@ -246,8 +246,6 @@ def thought(reasoning: str | None, conversation: PromptInput) -> str:
     return f"{_THINK}\n{conversation.specials.guard(reasoning or '')}\n{_END_THINK}"
 
 
-def _call(call: ToolCall, conversation: PromptInput) -> str:
-    if call.written is not None:
-        return conversation.tagged(call.written)
+def _call_block(call: ToolCall, conversation: PromptInput) -> str:
     inside = f'{{"name": {canonical(call.name)}, "arguments": {canonical(call.arguments)}}}'
     return f"<tool_call>\n{conversation.specials.guard(inside)}\n</tool_call>"

@@ -154,28 +154,25 @@ class _Conversation:
         self._messages.append(Message("assistant", content or None, tuple(self._calls), thought or None))
 
     def _add_result(self, given: Mapping[str, Any], where: str) -> None:
-        index = self._answered(given, where)
-        if index in self._results:
-            raise _refused(where, f"is a second result of the call {self._calls[index].name}")
-        call = self._calls[index]
-        content = _result(given.get("content"), f"{where}.content")
-        self._results[index] = Message("tool", content, tool_call_id=call.id, name=call.name)
-
-    def _answered(self, given: Mapping[str, Any], where: str) -> int:
-        """Return which call of the last turn a tool message answers: by id, else by function, else by place."""
+        """Match a result to a call of the last turn: by id, else by function, else by place."""
         if not self._calls:
             raise _refused(where, "is the result of a tool, but no call stands before it")
-        wanted, name = given.get("tool_call_id"), given.get("name")
+        wanted = given.get("tool_call_id")
+        ids = [call.id for call in self._calls]
+        left = [index for index in range(len(ids)) if index not in self._results]
         if isinstance(wanted, str):
-            ids = [call.id for call in self._calls]
             if wanted not in ids:
                 raise _refused(f"{where}.tool_call_id", f"is {wanted}; the calls before it are {', '.join(ids)}")
-            return ids.index(wanted)
-        left = [index for index in range(len(self._calls)) if index not in self._results]
-        named = [index for index in left if self._calls[index].name == name]
-        if not left:
-            raise _refused(where, f"is one result more than there were calls ({len(self._calls)})")
-        return (named or left)[0]
+            index = ids.index(wanted)
+        elif left:
+            index = next((index for index in left if self._calls[index].name == given.get("name")), left[0])
+        else:
+            raise _refused(where, f"is one result more than there were calls ({len(ids)})")
+        call = self._calls[index]
+        if index in self._results:
+            raise _refused(where, f"is a second result of the call {call.name}")
+        content = _result(given.get("content"), f"{where}.content")
+        self._results[index] = Message("tool", content, tool_call_id=call.id, name=call.name)
 
     def _end_results(self) -> None:
         # The model matches results to calls by their order: ids never reach it.
@@ -209,12 +206,8 @@ def _part(given: object, where: str) -> str:
 
 def _result(given: object, where: str) -> str:
     """Return the result of a tool as text, from text, parts of text, or any JSON."""
-    parts = given if isinstance(given, list) else ()
-    if (
-        given is None
-        or isinstance(given, str)
-        or (parts and all(isinstance(part, dict) and "type" in part for part in parts))
-    ):
+    is_parts = isinstance(given, list) and given and all(isinstance(item, dict) and "type" in item for item in given)
+    if given is None or isinstance(given, str) or is_parts:
         return _content(given, where)
     return canonical(_repaired_value(given))
 

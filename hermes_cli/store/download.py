@@ -18,10 +18,9 @@ from hermes_cli import paths
 from hermes_cli.errors import DoesNotFitError, NetworkError, NotFoundError, UsageError
 from hermes_cli.store import layout
 from hermes_cli.store.disk import disk_space
-from hermes_cli.store.file_download import FileDownload
+from hermes_cli.store.file_download import FileDownload, download_targets
 from hermes_cli.store.hub import endpoint, is_safe, list_files, quiet_hub_log
 from hermes_cli.store.progress import Phase, ProgressMeter
-from hermes_cli.store.target import download_targets
 from hermes_cli.store.transfer import RetryPolicy
 from hermes_cli.units import gigabytes
 
@@ -41,10 +40,9 @@ class FileState:
 
     Attributes:
         file: its path in the repository; for raw parts, of the file that they are joined into.
-        path: where it is, or will be.
+        path: of the file on this disk, now or in the end.
         size: bytes in the end.
         here: bytes that need not be fetched.
-        complete: all of it is here.
         verified: it was hashed, and is what the Hub states; if not, `fetch` hashes it first.
     """
 
@@ -65,11 +63,7 @@ class SpaceNeeded:
     free: int | None
 
     def check(self) -> None:
-        """Check that the disk has room.
-
-        Raises:
-            DoesNotFitError: with both numbers.
-        """
+        """Raise DoesNotFitError, with both numbers, if the disk has not enough room."""
         if self.free is not None and self.needed > self.free:
             raise DoesNotFitError(
                 f"{gigabytes(self.needed)} are needed in {self.folder}, {gigabytes(self.free)} are free.",
@@ -92,20 +86,16 @@ def resolve(repo: str, revision: str | None, files: Sequence[str]) -> list[Remot
     for name in files:
         if name not in listed:
             place = f"{repo} at revision {revision}" if revision else repo
-            raise NotFoundError(f"{place} has no file {name}.", hint=_names_hint(repo, list(listed)))
+            models = [path for path in listed if ".gguf" in path.lower()] or list(listed)
+            more = f" and {len(models) - MAX_NAMES} more: hermes show {repo}" if len(models) > MAX_NAMES else ""
+            hint = f"it has {', '.join(models[:MAX_NAMES])}{more}"
+            empty = f"it has no files; choose another repository than {repo}."
+            raise NotFoundError(f"{place} has no file {name}.", hint=hint if models else empty)
         if not listed[name].etag:
             raise NetworkError(
                 f"{endpoint()} states no hash of {name}, so it could not be checked.", hint="check HF_ENDPOINT."
             )
     return [listed[name] for name in files]
-
-
-def _names_hint(repo: str, listed: list[str]) -> str:
-    models = [name for name in listed if ".gguf" in name.lower()] or listed
-    if not models:
-        return f"it has no files; choose another repository than {repo}."
-    more = f" and {len(models) - MAX_NAMES} more: hermes show {repo}" if len(models) > MAX_NAMES else ""
-    return f"it has {', '.join(models[:MAX_NAMES])}{more}"
 
 
 def file_states(files: Sequence[RemoteFile]) -> list[FileState]:

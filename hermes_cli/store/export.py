@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.models import RecommendedSampling
 from hermes_cli.catalog.variants import sibling_names
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.gguf.header import read_header
@@ -16,7 +15,7 @@ from hermes_cli.store.disk import link_errors, link_file
 from hermes_cli.store.other_tools import lm_studio_models
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from hermes_cli.catalog.models import CatalogModel
@@ -35,7 +34,7 @@ class ExportSource:
     """A model to export.
 
     Attributes:
-        name: as a user types it.
+        name: on the command line.
         files: all its shards, in order.
         repo: its repository on the Hub, None if it has none.
         model: of the catalogue, None if it is not listed there.
@@ -77,37 +76,26 @@ def shards(path: Path) -> tuple[Path, ...]:
 
 
 def to_folder(source: ExportSource, folder: Path, *, copy: bool) -> Exported:
-    """Link all files into a folder, under their own names.
-
-    Raises:
-        HermesError: another file of such a name is there, or it cannot be written.
-    """
+    """Link all files into a folder, under their own names."""
     targets = [folder / path.name for path in source.files]
     kinds = [link_file(path, target, copy=copy) for path, target in zip(source.files, targets, strict=True)]
     return Exported(folder, tuple(zip(targets, kinds, strict=True)))
 
 
 def to_lm_studio(source: ExportSource, models: Path | None, *, copy: bool) -> Exported:
-    """Link all files into LM Studio's folder of models, or into another one of its layout: OWNER/REPOSITORY/FILE.
-
-    Raises:
-        HermesError: as `to_folder`.
-    """
+    """Link all files into LM Studio's folder of models, or into another one of its layout: OWNER/REPOSITORY/FILE."""
     match = source.repo and _REPO.match(source.repo)
     owner, name = (match[1], match[2]) if match else (IMPORTED, plain_name(source.files[0].stem))
     return to_folder(source, (models or lm_studio_models()) / owner / name, copy=copy)
 
 
 def to_ollama(source: ExportSource, folder: Path, context: int | None, *, copy: bool) -> Exported:
-    """Link all files into a folder and write the Modelfile that `ollama create` reads.
-
-    Raises:
-        HermesError: as `to_folder`; or there is another Modelfile.
-    """
+    """Link all files into a folder and write the Modelfile that `ollama create` reads."""
     target = folder / MODELFILE
     text = modelfile([path.name for path in source.files], source.model, context)
-    if target.exists() and _read(target) != text:
-        raise HermesError(f"there is another file {target}.", hint="choose another folder: --into FOLDER")
+    with link_errors(target):
+        if target.exists() and target.read_text(encoding="utf-8", errors="replace") != text:
+            raise HermesError(f"there is another file {target}.", hint="choose another folder: --into FOLDER")
     exported = to_folder(source, folder, copy=copy)
     with link_errors(target):
         target.write_text(text, encoding="utf-8")
@@ -119,12 +107,10 @@ def plain_name(name: str) -> str:
     return _OTHER.sub("-", name.lower()).strip("-._") or "model"
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return ""
-
+# Ollama's Modelfile (github.com/ollama/ollama, parser/parser.go), with the prompt format as a Go template. Ollama's
+# folders template/, tools/ and thinking/ say which variables a template has (`.System`, `.Messages`, `.Tools`), and how
+# the tags of tool calls and of thoughts are read off it; `.Think` and `.Thinking` need Ollama 0.9. Its `.System` is all
+# system messages together, so the loop over the messages leaves theirs out. The last turn is open for the model.
 
 CONTEXT = 16_384  # tokens, as `hermes chat` takes; Ollama's own default may be 4,096, and longer prompts are cut there
 
@@ -140,7 +126,8 @@ ALPACA = """\
 {{ end }}{{ end }}### Response:
 """
 
-# All that follows is ChatML, which `_as_llama_3` rewrites. A line break after `{{ end }}` goes where `{{-` follows.
+# All that follows is ChatML, which `go_template` rewrites for Llama 3. A line break after `{{ end }}` goes where `{{-`
+# follows.
 _TOOLS = "{{ range $index, $tool := .Tools }}{{ if $index }}\n{{ end }}{{ $tool }}{{ end }}"
 TOOLS_3 = f"{{{{- if .Tools }}}}<|im_start|>system\n{tools_prompt(3, _TOOLS)}<|im_end|>\n{{{{ end }}}}"
 TOOLS_4 = f"{{{{- if .Tools }}}}\n\n{tools_prompt(4, _TOOLS)}{{{{- end }}}}"
@@ -188,31 +175,23 @@ def modelfile(files: Sequence[str], model: CatalogModel | None, context: int | N
         model: of the catalogue; None for another file, of which Ollama takes the chat template inside.
         context: tokens; by default what the model handles, up to 16,384.
     """
-    return "\n".join((*_lines(files, model, context), ""))
-
-
-def _lines(files: Sequence[str], model: CatalogModel | None, context: int | None) -> Iterator[str]:
-    yield from (f"FROM {_quoted('./' + name)}" for name in files)
+    # A word with spaces is in quotation marks; there are no escapes.
+    lines = [f"FROM ./{name}" if _BARE_WORD.match(name) else f'FROM "./{name}"' for name in files]
     template = go_template(model) if model else None
     if template is None:
-        yield "# no TEMPLATE: Ollama takes the chat template that is in the file"
+        lines.append("# no TEMPLATE: Ollama takes the chat template that is in the file")
     else:
-        yield f'TEMPLATE """{template}"""'
+        lines.append(f'TEMPLATE """{template}"""')
     if model:
-        yield from (f"PARAMETER stop {json.dumps(text)}" for text in model.prompt.stop)
-        if isinstance(model.sampling, RecommendedSampling):
-            for name in ("temperature", "top_p", "top_k", "repeat_penalty"):
-                if (value := getattr(model.sampling, name)) is not None:
-                    yield f"PARAMETER {name} {value}"
-        yield f"# {model.name} handles {model.context.usable:,} tokens; the more, the more memory is taken"
+        lines += [f"PARAMETER stop {json.dumps(text)}" for text in model.prompt.stop]
+        for name in ("temperature", "top_p", "top_k", "repeat_penalty"):
+            if (value := getattr(model.sampling, name, None)) is not None:  # the sampling may be unknown
+                lines.append(f"PARAMETER {name} {value}")
+        lines.append(f"# {model.name} handles {model.context.usable:,} tokens; the more, the more memory is taken")
         context = context or min(CONTEXT, model.context.usable)
     if context:
-        yield f"PARAMETER num_ctx {context}"
-
-
-def _quoted(name: str) -> str:
-    """Return a word of a Modelfile, in quotation marks if it has spaces; there are no escapes."""
-    return name if _BARE_WORD.match(name) else f'"{name}"'
+        lines.append(f"PARAMETER num_ctx {context}")
+    return "\n".join((*lines, ""))
 
 
 def go_template(model: CatalogModel) -> str | None:
@@ -222,7 +201,10 @@ def go_template(model: CatalogModel) -> str | None:
         return None
     if family.markup == "alpaca":
         return ALPACA
-    chatml = _system(family) + _messages(family)
+    results = RESULTS.replace("ROLE", "tool" if family.tools == 3 else "user")  # noqa: PLR2004 - a generation
+    messages = MESSAGES.replace("THOUGHTS", THOUGHTS if family.reasoning else "")
+    messages = messages.replace("CALLS", CALLS if family.tools else "")
+    chatml = _system(family) + messages.replace("RESULTS", results if family.tools else "")
     if family.markup == "chatml":
         return chatml
     return _TURN.sub(r"<|start_header_id|>\1<|end_header_id|>\n\n", chatml).replace("<|im_end|>\n", "<|eot_id|>")
@@ -241,12 +223,3 @@ def _system(family: Family) -> str:
         needed = "{{ if or .System .Think }}" if family.reasoning else "{{ if .System }}"
         turn = needed + turn + "{{ end }}"
     return (TOOLS_3 if family.tools == 3 else "") + turn  # noqa: PLR2004 - a generation
-
-
-def _messages(family: Family) -> str:
-    results = RESULTS.replace("ROLE", "tool" if family.tools == 3 else "user")  # noqa: PLR2004 - a generation
-    return (
-        MESSAGES.replace("THOUGHTS", THOUGHTS if family.reasoning else "")
-        .replace("CALLS", CALLS if family.tools else "")
-        .replace("RESULTS", results if family.tools else "")
-    )

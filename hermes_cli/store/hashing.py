@@ -12,19 +12,21 @@ import os
 import threading
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from hermes_cli import paths
 from hermes_cli.errors import HermesError
 from hermes_cli.store.disk import BLOCK
 
 if TYPE_CHECKING:
+    from _hashlib import HASH
     from collections.abc import Callable
     from pathlib import Path
     from typing import Self
 
     from hermes_cli.store.hub import RemoteFile
 
+RECORD = "verified.json"  # in the cache folder
 QUEUED_BLOCKS = 8  # that hashing may lag behind; then the download waits
 
 Item = TypeVar("Item")
@@ -70,17 +72,7 @@ class BoundedQueue(Generic[Item]):
         self._slots.put(None)
 
 
-class Hash(Protocol):
-    """The part of hashlib's objects that is used here."""
-
-    def update(self, data: bytes | bytearray, /) -> None:
-        """Hash more data."""
-
-    def hexdigest(self) -> str:
-        """Return the hash of all data so far."""
-
-
-def hash_for(file: RemoteFile) -> Hash:
+def hash_for(file: RemoteFile) -> HASH:
     """Return the hash that a file's ETag is: SHA-256, or for small files git's (SHA-1 with a header)."""
     return hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
 
@@ -88,7 +80,7 @@ def hash_for(file: RemoteFile) -> Hash:
 class BackgroundHasher:
     """Hashes in a thread; hashlib lets other threads run meanwhile. Leaving the `with` block ends the thread."""
 
-    def __init__(self, algorithm: Hash) -> None:
+    def __init__(self, algorithm: HASH) -> None:
         self._hash = algorithm
         self._queue: BoundedQueue[bytes | bytearray | None] = BoundedQueue(QUEUED_BLOCKS)
         self._thread = threading.Thread(target=self._run, name="hashing", daemon=True)
@@ -152,23 +144,18 @@ def known_sha256(path: Path) -> str | None:
 def remember_sha256(path: Path, sha256: str) -> None:
     """Record the SHA-256 of a file, if the record can be written."""
     with suppress(OSError):
-        stat = path.stat()
+        stat, file = path.stat(), paths.cache_dir() / RECORD
         record = {key: entry for key, entry in _read_record().items() if os.path.exists(key)}  # noqa: PTH110 - keys are text
         record[str(path.resolve())] = (stat.st_size, stat.st_mtime_ns, sha256)
-        file = _record_file()
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f"{file.name}.{os.getpid()}")
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
         temporary.replace(file)
 
 
-def _record_file() -> Path:
-    return paths.cache_dir() / "verified.json"
-
-
 def _read_record() -> dict[str, tuple[int, int, str]]:
     try:
-        record = json.loads(_record_file().read_text(encoding="utf-8"))
+        record = json.loads((paths.cache_dir() / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

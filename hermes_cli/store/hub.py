@@ -27,16 +27,17 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff  # type: ignore[attr-defined]  # re-exported without saying so
 
 from hermes_cli.catalog.load import HubFile, HubRepository
-from hermes_cli.errors import HermesError, NetworkError, NotFoundError
+from hermes_cli.catalog.variants import group_files, quantization_in_file_name, with_quantization
+from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 from hermes_cli.gguf.header import GGUFHeader, read_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from huggingface_hub import ModelInfo
-    from huggingface_hub.hf_api import RepoSibling
 
 TIMEOUT = 20.0  # seconds without an answer
+LOG_IN_AGAIN = "your token may have expired; log in again: hf auth login"
 
 # Names and hashes from the Hub become paths here: plain parts only, and none that Windows keeps for devices.
 _SAFE_PART = re.compile(r"^(?!(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[\w(][\w.+@=, ()\[\]-]*(?<![. ])$", re.IGNORECASE)
@@ -80,12 +81,7 @@ class RemoteFile:
 
 
 def list_gguf_files(repo: str, revision: str | None = None) -> HubRepository:
-    """Return the GGUF files of a repository, with their sizes and hashes.
-
-    Raises:
-        NotFoundError: there is no such repository or revision, or it is private or gated.
-        NetworkError: the Hub cannot be reached, or refuses to answer.
-    """
+    """Return the GGUF files of a repository, with their sizes and hashes; raises as `list_files`."""
     info = _info(repo, revision)
     files = tuple(
         HubFile(path=file.rfilename, bytes=file.size or 0, sha256=file.lfs.sha256 if file.lfs else None)
@@ -110,18 +106,43 @@ def list_files(repo: str, revision: str | None = None) -> tuple[RemoteFile, ...]
     requested = revision or constants.DEFAULT_REVISION
     ref = requested if is_safe(requested) and requested != commit else None
     current_repo = info.id if is_safe(info.id) else repo
-    return tuple(
-        RemoteFile(repo, current_repo, commit, ref, file.rfilename, file.size or 0, *_hashes(file))
-        for file in info.siblings or ()
-        if is_safe(file.rfilename)
-    )
+    files = []
+    for file in info.siblings or ():
+        if is_safe(file.rfilename):
+            sha256 = file.lfs.sha256 if file.lfs and _SHA256.match(file.lfs.sha256) else None
+            git = file.blob_id if not file.lfs and file.blob_id and _SHA1.match(file.blob_id) else ""
+            path, size = file.rfilename, file.size or 0
+            files.append(RemoteFile(repo, current_repo, commit, ref, path, size, sha256 or git, sha256))
+    return tuple(files)
 
 
-def _hashes(file: RepoSibling) -> tuple[str, str | None]:
-    """Return the ETag of a file, and its SHA-256 if it is in large file storage."""
-    if file.lfs:
-        return (file.lfs.sha256, file.lfs.sha256) if _SHA256.match(file.lfs.sha256) else ("", None)
-    return file.blob_id if file.blob_id and _SHA1.match(file.blob_id) else "", None
+def choose_files(repo: str, listed: Iterable[str], wanted: str | None, names: frozenset[str]) -> tuple[str, ...]:
+    """Return the files of the model to fetch, all its shards, from the paths that a repository lists.
+
+    Args:
+        repo: for messages.
+        listed: all its files.
+        wanted: a quantization as typed; None for the only model that there is.
+        names: the quantizations that a file name may state.
+
+    Raises:
+        NotFoundError: there is no such model.
+        UsageError: there are several.
+    """
+    models = group_files(path for path in listed if path.lower().endswith(".gguf"))
+    if not models:
+        raise NotFoundError(f"{repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
+    by_first = {files[0]: files for files in models}
+    firsts = with_quantization(by_first, wanted, names) if wanted else list(by_first)
+    if not firsts:
+        offered = dict.fromkeys(quantization_in_file_name(path, names) or path for path in by_first)
+        raise NotFoundError(f"{repo} has no {wanted}.", hint=f"it has {', '.join(offered)}")
+    if len(firsts) > 1:
+        raise UsageError(
+            f"{repo} has {len(firsts)} models: {', '.join(firsts[:8])}{' …' if len(firsts) > 8 else ''}.",  # noqa: PLR2004 - a line
+            hint=f"say which: hermes pull {repo} --quant {quantization_in_file_name(firsts[0], names) or firsts[0]}",
+        )
+    return by_first[firsts[0]]
 
 
 def _info(repo: str, revision: str | None) -> ModelInfo:
@@ -148,13 +169,7 @@ def is_safe(path: str) -> bool:
 
 
 def read_remote_header(repo: str, file: HubFile, revision: str) -> tuple[GGUFHeader, int]:
-    """Return the header of a GGUF file on the Hub, and how many bytes were fetched to read it.
-
-    Raises:
-        NotFoundError: no such repository, revision or file.
-        NetworkError: the Hub cannot be reached, or serves no ranges.
-        InvalidGGUFError: the file is no GGUF.
-    """
+    """Return the header of a GGUF file on the Hub, and how many bytes were fetched to read it."""
     with hub_errors(repo):
         source = _RangeSource(hf_hub_url(repo, file.path, revision=revision), file.bytes)
         return read_source(source, f"{repo}/{file.path}"), source.fetched
@@ -170,12 +185,7 @@ class _RangeSource:
         self.fetched = 0
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return `length` bytes from `offset` on.
-
-        Raises:
-            NetworkError: the server does not send the requested range.
-            httpx2.HTTPError: the connection failed or the server refused.
-        """
+        """Return `length` bytes from `offset` on; raises what `hub_errors` turns into our errors."""
         headers = {**self._headers, "Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
         with http_stream_backoff(
             "GET", self._url, headers=headers, follow_redirects=True, timeout=TIMEOUT, max_retries=2
@@ -238,22 +248,15 @@ def hub_errors(repo: str) -> Iterator[None]:
             f"the Hub has disabled {repo}.", hint=f"see why on {endpoint()}/{repo}, or choose another one."
         ) from None
     except HfHubHTTPError as error:
-        raise _refused(repo, error.response.status_code) from None
+        status = error.response.status_code
+        message, hint = {
+            401: (f"the Hub refuses access to {repo} (status 401).", LOG_IN_AGAIN),
+            403: (f"the Hub refuses access to {repo} (status 403).", LOG_IN_AGAIN),
+            429: ("the Hub has had too many requests from here.", "try again in a few minutes."),
+        }.get(status, (f"the Hub answered with status {status} for {repo}.", "try again later."))
+        raise NetworkError(message, hint=hint) from None
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
         raise NetworkError(
             f"the Hub ({endpoint()}) cannot be reached: {str(error) or type(error).__name__}.",
             hint="check the network and HF_ENDPOINT; everything that is already here works without.",
         ) from None
-
-
-def _refused(repo: str, status: int) -> NetworkError:
-    match status:
-        case 401 | 403:
-            return NetworkError(
-                f"the Hub refuses access to {repo} (status {status}).",
-                hint="your token may have expired; log in again: hf auth login",
-            )
-        case 429:
-            return NetworkError("the Hub has had too many requests from here.", hint="try again in a few minutes.")
-        case _:
-            return NetworkError(f"the Hub answered with status {status} for {repo}.", hint="try again later.")

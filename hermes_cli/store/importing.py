@@ -2,6 +2,9 @@
 
 A file that is certainly one of the Hub's goes into the Hub's cache, exactly as if it had been fetched: every tool that
 knows the cache finds it, and nobody fetches it again. All others go into the folder of imported files.
+
+A hash proves which file it is. Without one, the shape of the weights must fit and the name must be exactly one of the
+model's own: dozens of fine-tunes share Llama 3's shape, and many are named after the model that they changed.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from hermes_cli.store.disk import link_errors, link_file
 from hermes_cli.store.hashing import known_sha256, remember_sha256, sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue
@@ -27,70 +30,6 @@ if TYPE_CHECKING:
     from hermes_cli.store.disk import LinkKind
     from hermes_cli.store.inventory import KnownFile
     from hermes_cli.store.other_tools import FoundModel
-
-
-@dataclass(frozen=True)
-class ImportedModel:
-    """A model that is part of the library now; `how` is None after a dry run."""
-
-    name: str
-    identity: Identity
-    originals: tuple[Path, ...]
-    paths: tuple[Path, ...]
-    bytes: int
-    how: LinkKind | None
-
-
-def import_model(found: FoundModel, identity: Identity, *, copy: bool = False, dry_run: bool = False) -> ImportedModel:
-    """Link or copy a model into the library; with `dry_run` only say where it would go.
-
-    Raises:
-        HermesError: another file has that name already, or it can neither be linked nor copied.
-    """
-    if identity.model and identity.quantization:
-        name = f"{identity.model.short}:{identity.quantization}"
-    else:
-        name = found.names[0]
-    kinds: list[LinkKind] = []
-    if identity.known and all(known.revision for known in identity.known):
-        places = [layout.snapshot_path(known.repo, str(known.revision), known.path) for known in identity.known]
-        if not dry_run:
-            for source, place, known in zip(found.files, places, identity.known, strict=True):
-                kinds.append(_into_hub_cache(source, place, known, copy=copy))
-            _write_main_ref(identity.known[0])
-    else:
-        folder = layout.imported_folder(identity.model.id if identity.model else None, identity.quantization)
-        places = [folder / file_name for file_name in found.names]
-        if not dry_run:
-            pairs = zip(found.files, places, strict=True)
-            kinds = [link_file(source, place, copy=copy) for source, place in pairs]
-    how = next((kind for kind in kinds if kind != "already here"), kinds[0]) if kinds else None
-    return ImportedModel(name, identity, found.files, tuple(places), found.bytes, how)
-
-
-def _into_hub_cache(source: Path, name: Path, known: KnownFile, *, copy: bool) -> LinkKind:
-    how: LinkKind = "already here"
-    blob = layout.blob_path(known.repo, str(known.sha256))
-    if not blob.is_file():
-        how = link_file(source, blob, copy=copy)
-        if how == "copy" and sha256_of(blob) != blob.name:
-            blob.unlink()
-            raise IntegrityError(
-                f"the copy of {source} came out wrong: its SHA-256 differs.", hint="check the disk, then try again."
-            )
-        if sha256 := known_sha256(source):
-            remember_sha256(blob, sha256)  # the same file by another name
-    if not name.exists():
-        with link_errors(name):
-            layout.link_blob(blob, name)
-    return how
-
-
-def _write_main_ref(known: KnownFile) -> None:
-    """Let `main` point to the commit if the cache has no such ref: without it, offline tools find no file by name."""
-    if known.revision and not (layout.repo_folder(known.repo) / "refs" / "main").exists():
-        with suppress(OSError):
-            layout.write_ref(known.repo, "main", known.revision)
 
 
 Evidence = Literal["hash", "size", "header", "unknown"]
@@ -128,16 +67,20 @@ def identify(
         variant = by_hash[0].variant
         return Identity("hash", variant.model, variant.quantization, by_hash)
     names = ModelNames(catalogue)
-    claims = [name for text in _labels(found) if (name := _parse(text, names))]
-    same_name = [one.variant for one in known if one.name.lower() == found.names[0].lower()]
+    claims = []
+    for label in _labels(found):
+        with suppress(NotFoundError, UsageError):
+            claims.append(names.parse(label))
+    same_name = [file.variant for file in known if file.name.lower() == found.names[0].lower()]
     claims += [CatalogueReference(variant.model, variant.quantization) for variant in same_name]
-    claims = [claim for claim in claims if _shape_fits(found.header, claim.model)]
-    claimed = next((claim.quantization for claim in claims if claim.quantization), None)
+    models = [claim for claim in claims if isinstance(claim, CatalogueReference)]
+    models = [claim for claim in models if _shape_fits(found.header, claim.model)]
+    claimed = next((claim.quantization for claim in models if claim.quantization), None)
     quantization = _quantization(found.header, claimed, frozenset(catalogue.quantizations))
-    if len({claim.model.id for claim in claims}) != 1 or quantization is None:
+    if len({claim.model.id for claim in models}) != 1 or quantization is None:
         return Identity("unknown")
-    model = claims[0].model
-    exact = {one.bytes for one in matching_variants(model, quantization=quantization) if one.size_source == "stated"}
+    model = models[0].model
+    exact = {variant.entry.bytes for variant in matching_variants(model, quantization=quantization)} - {None}
     return Identity("size" if found.bytes in exact else "header", model, quantization)
 
 
@@ -155,8 +98,14 @@ def _by_hash(
         possible.sort(key=lambda file: file.repo.lower() != found.repo.lower())
         match = next((file for file in possible if file.sha256 == digest), None)
         if match is None:
-            _refuse_damaged(path, name, size, possible)
-            return None
+            same = next((file for file in possible if file.name == name and file.bytes == size), None)
+            if same is None:
+                return None
+            raise IntegrityError(
+                f"{path} is damaged or altered: it has the name and size of {same.repo}/{same.path}, "
+                "but not its SHA-256.",
+                hint=f"fetch a good copy: hermes pull {same.variant.name}",
+            )
         matches.append(match)
     same_commit = len({(file.repo, file.revision) for file in matches}) == 1
     return tuple(matches) if same_commit else None
@@ -167,15 +116,6 @@ def _size_fits(known: KnownFile, size: int) -> bool:
         return known.bytes == size
     expected = known.variant.bytes
     return len(known.variant.files) == 1 and (expected is None or abs(expected - size) <= SIZE_TOLERANCE * size)
-
-
-def _refuse_damaged(path: Path, name: str, size: int, possible: Iterable[KnownFile]) -> None:
-    same = next((file for file in possible if file.name == name and file.bytes == size), None)
-    if same:
-        raise IntegrityError(
-            f"{path} is damaged or altered: it has the name and size of {same.repo}/{same.path}, but not its SHA-256.",
-            hint=f"fetch a good copy: hermes pull {same.variant.name}",
-        )
 
 
 def _shape_fits(header: GGUFHeader, model: CatalogModel) -> bool:
@@ -226,9 +166,56 @@ def _labels(found: FoundModel) -> Iterator[str]:
         yield title
 
 
-def _parse(text: str, names: ModelNames) -> CatalogueReference | None:
-    try:
-        reference = names.parse(text)
-    except (NotFoundError, UsageError):
-        return None
-    return reference if isinstance(reference, CatalogueReference) else None
+@dataclass(frozen=True)
+class ImportedModel:
+    """A model that is part of the library now; `how` is None after a dry run."""
+
+    name: str
+    identity: Identity
+    originals: tuple[Path, ...]
+    paths: tuple[Path, ...]
+    bytes: int
+    how: LinkKind | None
+
+
+def import_model(found: FoundModel, identity: Identity, *, copy: bool = False, dry_run: bool = False) -> ImportedModel:
+    """Link or copy a model into the library; with `dry_run` only say where it would go."""
+    model, quantization = identity.model, identity.quantization
+    name = f"{model.short}:{quantization}" if model and quantization else found.names[0]
+    kinds: list[LinkKind] = []
+    if identity.known and all(known.revision for known in identity.known):
+        places = [layout.snapshot_path(known.repo, str(known.revision), known.path) for known in identity.known]
+        if not dry_run:
+            for source, place, known in zip(found.files, places, identity.known, strict=True):
+                kinds.append(_into_hub_cache(source, place, known, copy=copy))
+            first = identity.known[0]
+            # Without a ref to `main`, offline tools find no file by name.
+            if first.revision and not (layout.repo_folder(first.repo) / "refs" / "main").exists():
+                with suppress(OSError):
+                    layout.write_ref(first.repo, "main", first.revision)
+    else:
+        folder = layout.imported_folder(model.id if model else None, quantization)
+        places = [folder / file_name for file_name in found.names]
+        if not dry_run:
+            pairs = zip(found.files, places, strict=True)
+            kinds = [link_file(source, place, copy=copy) for source, place in pairs]
+    how = next((kind for kind in kinds if kind != "already here"), kinds[0]) if kinds else None
+    return ImportedModel(name, identity, found.files, tuple(places), found.bytes, how)
+
+
+def _into_hub_cache(source: Path, name: Path, known: KnownFile, *, copy: bool) -> LinkKind:
+    how: LinkKind = "already here"
+    blob = layout.blob_path(known.repo, str(known.sha256))
+    if not blob.is_file():
+        how = link_file(source, blob, copy=copy)
+        if how == "copy" and sha256_of(blob) != blob.name:
+            blob.unlink()
+            raise IntegrityError(
+                f"the copy of {source} came out wrong: its SHA-256 differs.", hint="check the disk, then try again."
+            )
+        if sha256 := known_sha256(source):
+            remember_sha256(blob, sha256)  # the same file by another name
+    if not name.exists():
+        with link_errors(name):
+            layout.link_blob(blob, name)
+    return how

@@ -63,7 +63,7 @@ class LocalFile:
         paths: in the revisions of its repository, the preferred one first; or its path among the imported files.
         blob: the content that these paths link to; the path itself where there are no links.
         repo_path: its path within the repository, or its name.
-        sha256: as the Hub publishes it, if known.
+        sha256: by the Hub, None if unknown.
     """
 
     paths: tuple[Path, ...]
@@ -168,62 +168,51 @@ def inventory(catalogue: Catalogue) -> list[InstalledModel]:
         (file.repo.lower(), name): file.variant for file in files for name in (file.path, joined_name(file.path))
     }
     hashes = {(file.repo.lower(), file.path): file.sha256 for file in files if file.sha256}
-    models = []
+    found: list[InstalledModel] = []
+
+    def add(
+        group: tuple[LocalFile, ...],
+        repo: str | None,
+        revisions: tuple[str, ...],
+        model: CatalogModel | None,
+        quantization: str | None,
+    ) -> None:
+        name = group[0].repo_path
+        count = max(piece_count(name), len(group))
+        quantization = quantization or quantization_in_file_name(base_name(name), quantizations)
+        found.append(InstalledModel("", group, count, repo, revisions, model, quantization))
+
     for repo in layout.repositories():
         for group, revisions in _in_repository(repo, hashes):
             variant = by_path.get((repo.lower(), group[0].repo_path))
-            model = variant.model if variant else None
-            models.append(
-                _installed(group, repo, revisions, model, variant.quantization if variant else None, quantizations)
-            )
-    models += _imported(catalogue, quantizations, frozenset(hashes.values()))
-    return sorted(_named(models), key=lambda model: (model.name, model.file, model.revisions))
-
-
-def _installed(
-    group: tuple[LocalFile, ...],
-    repo: str | None,
-    revisions: tuple[str, ...],
-    model: CatalogModel | None,
-    quantization: str | None,
-    quantizations: frozenset[str],
-) -> InstalledModel:
-    name = group[0].repo_path
-    count = max(piece_count(name), len(group))
-    quantization = quantization or quantization_in_file_name(base_name(name), quantizations)
-    return InstalledModel("", group, count, repo, revisions, model, quantization)
+            add(group, repo, revisions, variant.model if variant else None, variant.quantization if variant else None)
+    models = {model.id: model for model in catalogue.models}
+    published = frozenset(hashes.values())
+    for model_id, quantization, folder in layout.imported_folders():
+        for group in _groups(folder):
+            # An imported file whose hash is that of a file on the Hub is that file.
+            known = [known_sha256(file.path) for file in group]
+            pairs = zip(group, known, strict=True)
+            verified = tuple(replace(file, sha256=sha256 if sha256 in published else None) for file, sha256 in pairs)
+            add(verified, None, (), models.get(model_id or ""), quantization)
+    return sorted(_named(found), key=lambda model: (model.name, model.file, model.revisions))
 
 
 def _in_repository(
     repo: str, hashes: Mapping[tuple[str, str], str]
 ) -> Iterator[tuple[tuple[LocalFile, ...], tuple[str, ...]]]:
     """Yield the files of each model of a repository, with the revisions in which they are the same."""
-    merged: dict[tuple[str, tuple[Path, ...]], tuple[tuple[LocalFile, ...], tuple[str, ...]]] = {}
+    merged: dict[tuple[str, tuple[Path, ...]], list[tuple[str, tuple[LocalFile, ...]]]] = {}
     for snapshot in layout.snapshots(repo):
         for group in _groups(snapshot):
             key = group[0].repo_path, tuple(file.blob for file in group)
-            files, revisions = merged.get(key, (tuple(replace(file, paths=()) for file in group), ()))
-            files = tuple(replace(old, paths=old.paths + new.paths) for old, new in zip(files, group, strict=True))
-            merged[key] = files, (*revisions, snapshot.name)
-    for files, revisions in merged.values():
-        yield (
-            tuple(
-                replace(file, sha256=layout.published_sha256(file.blob) or hashes.get((repo.lower(), file.repo_path)))
-                for file in files
-            ),
-            revisions,
-        )
-
-
-def _imported(catalogue: Catalogue, quantizations: frozenset[str], hashes: frozenset[str]) -> Iterator[InstalledModel]:
-    models = {model.id: model for model in catalogue.models}
-    for model_id, quantization, folder in layout.imported_folders():
-        for group in _groups(folder):
-            # An imported file whose hash is that of a file on the Hub is that file.
-            found = [known_sha256(file.path) for file in group]
-            pairs = zip(group, found, strict=True)
-            files = tuple(replace(file, sha256=sha256 if sha256 in hashes else None) for file, sha256 in pairs)
-            yield _installed(files, None, (), models.get(model_id or ""), quantization, quantizations)
+            merged.setdefault(key, []).append((snapshot.name, group))
+    for copies in merged.values():
+        files = []
+        for same in zip(*(group for _, group in copies), strict=True):
+            sha256 = layout.published_sha256(same[0].blob) or hashes.get((repo.lower(), same[0].repo_path))
+            files.append(replace(same[0], paths=tuple(file.path for file in same), sha256=sha256))
+        yield tuple(files), tuple(revision for revision, _ in copies)
 
 
 def _groups(folder: Path) -> Iterator[tuple[LocalFile, ...]]:
@@ -235,35 +224,29 @@ def _groups(folder: Path) -> Iterator[tuple[LocalFile, ...]]:
 
 def _named(models: list[InstalledModel]) -> Iterator[InstalledModel]:
     """Give each the shortest name that means this file alone, in whichever revision."""
-    names = [_short_name(model) for model in models]
-    for longer_name in (_repository_name, _file_name):
-        distinct = {(name, model.repo, model.file) for name, model in zip(names, models, strict=True)}
+    names = [_possible_names(model) for model in models]
+    for _ in range(2):
+        distinct = {(name[0], model.repo, model.file) for name, model in zip(names, models, strict=True)}
         uses = Counter(name for name, _, _ in distinct)
-        names = [longer_name(model) if uses[name] > 1 else name for name, model in zip(names, models, strict=True)]
-    return (replace(model, name=name) for name, model in zip(names, models, strict=True))
+        names = [name[1:] if uses[name[0]] > 1 and len(name) > 1 else name for name in names]
+    return (replace(model, name=name[0]) for name, model in zip(names, models, strict=True))
 
 
-def _short_name(model: InstalledModel) -> str:
+def _possible_names(model: InstalledModel) -> list[str]:
+    """Return the names of a model, the shortest first."""
+    names = [f"hf.co/{model.repo}/blob/main/{model.file}" if model.repo else model.file]
+    if model.repo and model.quantization:
+        names.insert(0, f"{model.repo}:{model.quantization}")
     if model.model and model.quantization:
-        return f"{model.model.short}:{model.quantization}"
-    return _repository_name(model)
-
-
-def _repository_name(model: InstalledModel) -> str:
-    return f"{model.repo}:{model.quantization}" if model.repo and model.quantization else _file_name(model)
-
-
-def _file_name(model: InstalledModel) -> str:
-    return f"hf.co/{model.repo}/blob/main/{model.file}" if model.repo else model.file
+        names.insert(0, f"{model.model.short}:{model.quantization}")
+    return names
 
 
 @dataclass(frozen=True)
 class ModelUsage:
-    """Usage of one model.
+    """Bytes of one model on the disk, but for files that another one in the list counts already.
 
-    Attributes:
-        bytes: on the disk, without files that another model in the list counts already.
-        used_elsewhere: its files have names outside the library, so that removing it may free nothing.
+    If `used_elsewhere`, its files have names outside the library, so that removing it may free nothing.
     """
 
     model: InstalledModel

@@ -78,14 +78,14 @@ def snapshots(repo: str) -> list[Path]:
         folders = [path for path in (repo_folder(repo) / "snapshots").iterdir() if path.is_dir()]
     except OSError:
         return []
-    return sorted(folders, key=lambda path: (path.name != main, -_modified(path)))
 
+    def modified(path: Path) -> float:
+        try:
+            return path.stat().st_mtime
+        except OSError:
+            return 0.0  # it was removed meanwhile
 
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0  # it was removed meanwhile
+    return sorted(folders, key=lambda path: (path.name != main, -modified(path)))
 
 
 def blob_of(path: Path) -> Path:
@@ -142,11 +142,7 @@ def is_downloading(repo: str, partial: Path) -> bool:
 
 
 def link_blob(blob: Path, name: Path) -> None:
-    """Give a blob its name, at once or not at all: by a relative link, or by moving it where there are no links.
-
-    Raises:
-        OSError: neither can be done.
-    """
+    """Give a blob its name, at once or not at all: by a relative link, or by moving it where there are no links."""
     name.parent.mkdir(parents=True, exist_ok=True)
     if os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper() in {"1", "ON", "YES", "TRUE"}:
         blob.replace(name)  # huggingface_hub's switch for file systems that only claim to have links

@@ -84,11 +84,7 @@ def installed_quantizations(model: CatalogModel) -> set[str]:
 
 
 def known_variants(model: CatalogModel, quantization: str | None, repository: str | None) -> list[Variant]:
-    """Return the variants of a model with this quantization and from this repository, in order of preference.
-
-    Raises:
-        NotFoundError: there are none; the hint names the quantizations that there are.
-    """
+    """Return the variants of a model with this quantization and from this repository, in order of preference."""
     fitting = matching_variants(model, quantization=quantization, repository=repository)
     offered = dict.fromkeys(variant.quantization for variant in matching_variants(model, repository=repository))
     if not offered:
@@ -118,7 +114,13 @@ def select(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) ->
         case DemoReference():
             raise UsageError("the demo is part of hermes itself, not of the library.", hint=LIST_HINT)
         case FileReference(path):
-            selected, problem = _by_path(path, models), f"{path} is not in the library of hermes."
+            problem = f"{path} is not in the library of hermes."
+            wanted = _absolute(path)
+            selected = [
+                entry
+                for entry in models
+                if any(wanted in map(_absolute, (*file.paths, file.blob)) for file in entry.files)
+            ]
         case CatalogueReference(model, quantization, repository):
             selected = [
                 entry
@@ -136,12 +138,7 @@ def select(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) ->
 
 
 def select_one(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) -> list[InstalledModel]:
-    """Return those that a name means, if they are all the same file, in whatever revisions.
-
-    Raises:
-        NotFoundError: none of them.
-        UsageError: they are several; the hint lists their names.
-    """
+    """Return those that a name means, if they are all the same file, in whatever revisions."""
     selected = select(text, catalogue, models)
     names = list(dict.fromkeys(entry.name for entry in selected))
     if len(names) > 1:
@@ -149,13 +146,8 @@ def select_one(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]
     return selected
 
 
-def _by_path(path: Path, models: Sequence[InstalledModel]) -> list[InstalledModel]:
-    wanted = os.path.abspath(path)  # noqa: PTH100 - not resolved: a link is what may be meant
-    return [
-        entry
-        for entry in models
-        if any(wanted in {os.path.abspath(known) for known in (*file.paths, file.blob)} for file in entry.files)  # noqa: PTH100 - as above
-    ]
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - not resolved: a link is what may be meant
 
 
 def _by_repository(name: HubReference, models: Sequence[InstalledModel]) -> list[InstalledModel]:
@@ -183,12 +175,12 @@ def _at_path(path: Path, catalogue: Catalogue) -> ModelFile:
         hint = f"give a file: {files[0]}" if files else "give the path of a GGUF file; there is none in it."
         raise UsageError(f"{path} is a directory.", hint=hint)
     if not path.is_file():
-        named = [entry for entry in inventory(catalogue) if _is_loadable(entry) and entry.file == path.as_posix()]
-        if not named:
-            raise NotFoundError(
-                f"there is no file {path}.", hint="check the path, or list what is here: hermes list --installed"
-            )
-        return _check(ModelFile(path.stem, named[0].path))
+        for model in inventory(catalogue):
+            if _is_loadable(model) and model.file == path.as_posix():
+                return _check(ModelFile(path.stem, model.path))
+        raise NotFoundError(
+            f"there is no file {path}.", hint="check the path, or list what is here: hermes list --installed"
+        )
     split = read_header(path).split
     if split and split.number > 1:
         first = path.with_name(path.name.replace(f"-{split.number:05}-of-", "-00001-of-"))
@@ -201,11 +193,7 @@ def _is_loadable(model: InstalledModel) -> bool:
 
 
 def _check(file: ModelFile) -> ModelFile:
-    """Return the file, unless it was hashed and found to be damaged.
-
-    Raises:
-        IntegrityError: it is damaged, or no GGUF at all.
-    """
+    """Return the file, unless it was hashed and found to be damaged."""
     read_header(file.path)
     published, found = layout.published_sha256(layout.blob_of(file.path)), known_sha256(file.path)
     if published and found and published != found:
@@ -250,17 +238,15 @@ def _imported(model: CatalogModel) -> Iterator[tuple[str, Path]]:
 def _of_repository(name: HubReference, catalogue: Catalogue) -> ModelFile:
     """Return the only file that fits, in the first revision that has any; that of `main` comes first."""
     models = _by_repository(name, [entry for entry in inventory(catalogue) if _is_loadable(entry)])
-    revisions = [snapshot.name for snapshot in layout.snapshots(models[0].repo or "")] if models else []
-    fitting = next(
-        (here for revision in revisions if (here := [model for model in models if revision in model.revisions])), []
+    for snapshot in layout.snapshots(models[0].repo or "") if models else ():
+        fitting = [model for model in models if snapshot.name in model.revisions]
+        if len(fitting) > 1:
+            files = ", ".join(model.path.name for model in fitting)
+            raise UsageError(f"{name.repo} has several files here: {files}.", hint=f"say which: {name.repo}:Q4_K_M")
+        if fitting:
+            return _check(ModelFile(fitting[0].path.stem, fitting[0].path))
+    wanted = name.file or name.quantization
+    raise NotFoundError(
+        f"{f'{wanted} of ' if wanted else ''}{name.repo} is not on this machine.",
+        hint=f"fetch it: hermes pull {name.repo}{f':{name.quantization}' if name.quantization else ''}",
     )
-    if not fitting:
-        wanted = name.file or name.quantization
-        raise NotFoundError(
-            f"{f'{wanted} of ' if wanted else ''}{name.repo} is not on this machine.",
-            hint=f"fetch it: hermes pull {name.repo}{f':{name.quantization}' if name.quantization else ''}",
-        )
-    if len(fitting) > 1:
-        files = ", ".join(model.path.name for model in fitting)
-        raise UsageError(f"{name.repo} has several files here: {files}.", hint=f"say which: {name.repo}:Q4_K_M")
-    return _check(ModelFile(fitting[0].path.stem, fitting[0].path))

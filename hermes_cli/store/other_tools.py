@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli import paths
-from hermes_cli.catalog.variants import SHARD, sibling_names
+from hermes_cli.catalog.variants import SHARD, group_files, sibling_names
 from hermes_cli.errors import HermesError, IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.store import layout
@@ -71,9 +72,11 @@ class SkippedFile:
 def lm_studio_models() -> Path:
     """Return the folder of LM Studio's models, whether it exists or not."""
     home = Path.home()
-    pointer = _first_line(home / ".lmstudio-home-pointer")
-    folders = (Path(pointer) if pointer else None, home / ".lmstudio", home / ".cache" / "lm-studio")
-    folder = next((folder for folder in folders if folder and folder.is_dir()), home / ".lmstudio")
+    folders = [home / ".lmstudio", home / ".cache" / "lm-studio"]
+    with suppress(OSError, ValueError):
+        pointer = (home / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip().partition("\n")[0]
+        folders[:0] = [Path(pointer)] if pointer else []
+    folder = next((folder for folder in folders if folder.is_dir()), home / ".lmstudio")
     downloads = _read_json(folder / "settings.json").get("downloadsFolder")
     return Path(downloads) if isinstance(downloads, str) and downloads else folder / "models"
 
@@ -108,17 +111,22 @@ def find_models(path: Path) -> Iterator[FoundModel | SkippedFile]:
 
 
 def _in_folder(folder: Path) -> Iterator[FoundModel | SkippedFile]:
-    models = [path for path in files_below(folder) if path.suffix.lower() == ".gguf"]
-    firsts = {SHARD.sub(r"-of-\2", str(path)): path for path in reversed(models)}  # of shards, the first that is here
-    for path in sorted(firsts.values()):
-        yield _read_model(path, path.name, ())
+    models = (str(path) for path in files_below(folder) if path.suffix.lower() == ".gguf")
+    for first, *_ in sorted(group_files(models)):
+        yield _read_model(Path(first), Path(first).name, ())
 
 
 def _in_ollama(tree: Path) -> Iterator[FoundModel | SkippedFile]:
     """Yield one model for each blob, however many tags it has, named by the longest."""
     tags: dict[str, list[str]] = {}
     for manifest in files_below(tree / "manifests"):
-        digests = list(_model_layers(manifest))
+        layers = _read_json(manifest).get("layers")
+        models = [
+            str(layer.get("digest"))
+            for layer in (layers if isinstance(layers, list) else ())
+            if isinstance(layer, dict) and layer.get("mediaType") == MODEL_LAYER
+        ]
+        digests = [match[1] for digest in models if (match := _DIGEST.match(digest))]
         tag = _tag(manifest.relative_to(tree / "manifests").parts)
         if tag and len(digests) == 1:
             tags.setdefault(digests[0], []).append(tag)
@@ -132,14 +140,6 @@ def _in_ollama(tree: Path) -> Iterator[FoundModel | SkippedFile]:
             yield _read_model(blob, name, tuple(labels))
         else:
             yield SkippedFile(blob, f"{blob} is gone, though {longest} needs it.")
-
-
-def _model_layers(manifest: Path) -> Iterator[str]:
-    layers = _read_json(manifest).get("layers")
-    for layer in layers if isinstance(layers, list) else ():
-        digest = layer.get("digest") if isinstance(layer, dict) and layer.get("mediaType") == MODEL_LAYER else None
-        if isinstance(digest, str) and (match := _DIGEST.match(digest)):
-            yield match[1]
 
 
 def _tag(parts: tuple[str, ...]) -> str | None:
@@ -180,11 +180,7 @@ def _read_model(path: Path, name: str, labels: tuple[str, ...], *, strict: bool 
 
 
 def _shards(path: Path, header: GGUFHeader) -> tuple[Path, ...]:
-    """Return all shards of a model, given one of them.
-
-    Raises:
-        IntegrityError: a shard is missing, or belongs to another model.
-    """
+    """Return all shards of a model, given one of them."""
     if header.split is None:
         return (path,)
     count = header.split.count
@@ -206,13 +202,6 @@ def _shards(path: Path, header: GGUFHeader) -> tuple[Path, ...]:
         if split is None or split.count != count:
             raise IntegrityError(f"{file} is no shard of {path}.", hint="put the right shards into one folder.")
     return files
-
-
-def _first_line(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip().partition("\n")[0]
-    except (OSError, ValueError):
-        return ""
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Removal:
         blobs: behind them, that nothing else in the cache uses.
         partials: unfinished downloads.
         frees: bytes that the disk gets back.
-        kept: files that are not freed.
+        kept: files that still take their space.
     """
 
     names: tuple[Path, ...] = ()
@@ -66,10 +66,16 @@ def plan_removal(models: Sequence[InstalledModel]) -> Removal:
     files = [file for model in models for file in model.files]
     names = {path for file in files for path in file.paths}
     contents = list(dict.fromkeys(file.blob for file in files))
-    used = {blob for repo in {model.repo for model in models if model.repo} for blob in _used_blobs(repo, names)}
+    snapshots = [folder for repo in {model.repo for model in models if model.repo} for folder in layout.snapshots(repo)]
+    used = {layout.blob_of(path) for folder in snapshots for path in files_below(folder) if path not in names}
     blobs = [path for path in contents if _in_library(path) and path not in used and path not in names]
     kept = [KeptFile(path, OTHER_NAME) for path in contents if path in used]
-    removed = {path: info for path in (*blobs, *names) if (info := _regular_file(path))}
+    removed: dict[Path, os.stat_result] = {}
+    for path in (*blobs, *names):
+        with suppress(OSError):
+            info = path.lstat()
+            if stat.S_ISREG(info.st_mode):
+                removed[path] = info
     links = Counter(inode(info) for info in removed.values())
     elsewhere = [path for path, info in removed.items() if info.st_nlink > links[inode(info)]]
     frees = bytes_on_disk(path for path in removed if path not in elsewhere)
@@ -81,7 +87,13 @@ def plan_removal(models: Sequence[InstalledModel]) -> Removal:
         freed = _shared_store_removal(shared).expected_freed_size
         frees += freed
         kept += [KeptFile(path, SHARED) for path in shared if not freed]
-    partials = _partials_of(models)
+    hashes = {(model.repo, file.sha256) for model in models for file in model.files if model.repo and file.sha256}
+    partials = [
+        partial
+        for repo in {repo for repo, _ in hashes if repo}
+        for partial in layout.unfinished_downloads(repo)
+        if (repo, partial.name.partition(".")[0]) in hashes and not layout.is_downloading(repo, partial)
+    ]
     return Removal(tuple(sorted(names)), tuple(blobs), tuple(partials), frees + bytes_on_disk(partials), tuple(kept))
 
 
@@ -112,28 +124,18 @@ def remove(removal: Removal) -> int:
         if root in path.parents:
             _clean_repository(root / path.relative_to(root).parts[0])
         else:
-            _remove_empty_parents(path.parent)
+            folder = path.parent
+            with suppress(OSError):  # not empty, or gone
+                while folder != layout.imported_root().parent:
+                    folder.rmdir()
+                    folder = folder.parent
     return freed
-
-
-def _used_blobs(repo: str, without: set[Path]) -> set[Path]:
-    """Return the blobs of a repository's names, but for those in `without`."""
-    names = {path for snapshot in layout.snapshots(repo) for path in files_below(snapshot)}
-    return {layout.blob_of(path) for path in names - without}
 
 
 def _in_library(path: Path) -> bool:
     """Return whether a file lies in the Hub's cache or among the imported files."""
     roots = (Path(os.path.normpath(root)) for root in (paths.models_dir(), layout.imported_root()))
     return any(root in Path(os.path.normpath(path)).parents for root in roots)
-
-
-def _regular_file(path: Path) -> os.stat_result | None:
-    try:
-        info = path.lstat()
-    except OSError:
-        return None
-    return info if stat.S_ISREG(info.st_mode) else None
 
 
 def _in_shared_store(blob: Path) -> bool:
@@ -160,17 +162,6 @@ def _shared_store_removal(blobs: Sequence[Path]) -> DeleteCacheStrategy:
     # `remove` has removed their names already.
     none: frozenset[Path] = frozenset()
     return DeleteCacheStrategy(0, frozenset(wanted), none, none, none, none, cache.cache_dir)
-
-
-def _partials_of(models: Sequence[InstalledModel]) -> list[Path]:
-    """Return abandoned downloads of these very files."""
-    hashes = {(model.repo, file.sha256) for model in models for file in model.files if model.repo and file.sha256}
-    return [
-        partial
-        for repo in {repo for repo, _ in hashes if repo}
-        for partial in layout.unfinished_downloads(repo)
-        if (repo, partial.name.partition(".")[0]) in hashes and not layout.is_downloading(repo, partial)
-    ]
 
 
 def _unlink(path: Path) -> int:
@@ -208,11 +199,3 @@ def _remove_empty_folders(folder: Path) -> None:
     for directory, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):
             Path(directory).rmdir()
-
-
-def _remove_empty_parents(folder: Path) -> None:
-    """Remove an empty folder of imported files, and those above it that become empty."""
-    with suppress(OSError):  # not empty, or gone
-        while folder != layout.imported_root().parent:
-            folder.rmdir()
-            folder = folder.parent

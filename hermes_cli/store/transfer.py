@@ -55,7 +55,7 @@ class RetryPolicy:
         max_retry_after: seconds that the server may ask to wait (Retry-After).
         min_progress: bytes that make a connection count as progress.
         read_timeout: seconds without a byte; None for HF_HUB_DOWNLOAD_TIMEOUT (10 unless set).
-        min_speed: bytes per second; a connection below it for `speed_window` seconds is given up for a new one.
+        min_speed: bytes per second; a connection below it for `speed_window` seconds is replaced by a new one.
         speed_window: seconds.
     """
 
@@ -82,29 +82,6 @@ class Interrupted(Exception):  # noqa: N818 - no error yet: the next connection 
         self.retry_after = retry_after
 
 
-class SpeedCheck:
-    """Interrupts a connection that is alive but too slow."""
-
-    def __init__(self, policy: RetryPolicy) -> None:
-        self._policy = policy
-        self._since = time.monotonic()
-        self._bytes = 0
-
-    def add(self, size: int) -> None:
-        """Count bytes that came.
-
-        Raises:
-            Interrupted: fewer came in the last window than the policy wants.
-        """
-        self._bytes += size
-        elapsed = time.monotonic() - self._since
-        if elapsed < self._policy.speed_window:
-            return
-        if self._bytes < self._policy.min_speed * elapsed:
-            raise Interrupted(f"only {self._bytes} bytes came in {elapsed:.3g} s")
-        self._since, self._bytes = time.monotonic(), 0
-
-
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that the server asks to wait, by its rate limit or Retry-After; None if it does not."""
     limit = parse_ratelimit_headers(headers)
@@ -123,56 +100,43 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def receive(
     file: RemoteFile, start: int, stop: int, meter: ProgressMeter, policy: RetryPolicy
 ) -> Iterator[bytes | bytearray]:
-    """Yield the bytes from `start` to `stop` in order, in blocks; in smaller ones on a slow connection.
-
-    Raises:
-        NetworkError: the server refuses, or no connection brings anything any more.
-        NotFoundError: the Hub does not have the file, or not for this user.
-        IntegrityError: the Hub has another file under this name.
-    """
+    """Yield the bytes from `start` to `stop` in order, in blocks; in smaller ones on a slow connection."""
     failures = 0
     by_xet = xet.available()
     while start < stop:
         first = start
-        block = _Block()
         try:
             with hub_errors(file.repo):
-                for data in _connection(file, start, stop, meter, policy, by_xet=by_xet):
-                    start += len(data)
-                    if full := block.add(data):
-                        yield full
+                for block in _blocks(_connection(file, start, stop, meter, policy, by_xet=by_xet)):
+                    start += len(block)
+                    yield block
             if start < stop:
                 raise Interrupted("the server ended the file too early")  # noqa: TRY301 - as if the line had broken
-            yield from block.rest()
         except Interrupted as interruption:
-            yield from block.rest()
             progress = start - first >= policy.min_progress
             failures = 1 if progress else failures + 1
             by_xet = xet.available() and by_xet is progress  # after a failure the other way is tried
             _pause(file, interruption, failures, meter, policy)
 
 
-class _Block:
-    """Gathers small pieces into a block, for half a second at most, so that a broken connection loses little."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._since = time.monotonic()
-
-    def add(self, piece: bytes) -> bytes | bytearray | None:
-        """Add a piece; return the block once it is full or old."""
-        if not self._data and len(piece) >= BLOCK:
-            return piece
-        self._data += piece
-        now = time.monotonic()
-        if len(self._data) < BLOCK and now - self._since < MAX_AGE:
-            return None
-        full, self._data, self._since = self._data, bytearray(), now
-        return full
-
-    def rest(self) -> Iterator[bytearray]:
-        if self._data:
-            yield self._data
+def _blocks(pieces: Iterator[bytes]) -> Iterator[bytes | bytearray]:
+    """Gather small pieces into blocks, for half a second at most, so that a broken connection loses little."""
+    block, since = bytearray(), time.monotonic()
+    try:
+        for piece in pieces:
+            if not block and len(piece) >= BLOCK:
+                yield piece
+                continue
+            block += piece
+            if len(block) >= BLOCK or time.monotonic() - since >= MAX_AGE:
+                yield block
+                block, since = bytearray(), time.monotonic()
+    except Interrupted:
+        if block:
+            yield block
+        raise
+    if block:
+        yield block
 
 
 def _pause(
@@ -194,14 +158,25 @@ def _connection(
 ) -> Iterator[bytes]:
     """Yield the bytes that one connection brings, without those before `start` or after `stop`."""
     timeout = policy.read_timeout or constants.HF_HUB_DOWNLOAD_TIMEOUT
-    speed = SpeedCheck(policy)
+    since, received = time.monotonic(), 0
     with _interruptions(timeout):
         headers = build_hf_headers()
-        xet_hash = _xet_hash(file, headers, timeout) if by_xet else None
-        source = xet.stream(file, xet_hash, headers, start, stop) if xet_hash else _http(file, start, stop, timeout)
+        xet_hash = None
+        if by_xet:  # the Hub's redirect states Xet's hash of the file
+            with _request("HEAD", file, headers, timeout) as response:
+                xet_hash = response.headers.get(constants.HUGGINGFACE_HEADER_X_XET_HASH)
+        if xet_hash:
+            source = xet.stream(file, xet_hash, headers, start, stop)
+        else:
+            source = _http(file, headers, start, stop, timeout)
         with closing(source):
             for at, piece in source:
-                speed.add(len(piece))
+                received += len(piece)
+                elapsed = time.monotonic() - since
+                if elapsed >= policy.speed_window:
+                    if received < policy.min_speed * elapsed:
+                        raise Interrupted(f"only {received} bytes came in {elapsed:.3g} s")
+                    since, received = time.monotonic(), 0
                 wanted = piece[max(0, start - at) : max(0, stop - at)]
                 if wanted:
                     yield wanted
@@ -211,13 +186,20 @@ def _connection(
                     return
 
 
-def _http(file: RemoteFile, start: int, stop: int, timeout: float) -> Generator[tuple[int, bytes]]:
+def _http(
+    file: RemoteFile, headers: dict[str, str], start: int, stop: int, timeout: float
+) -> Generator[tuple[int, bytes]]:
     """Yield the offset and bytes of what the server sends; it begins before `start` if it knows no ranges."""
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    headers = {**headers, "Accept-Encoding": "identity"}
     if start or stop < file.size:
         headers["Range"] = f"bytes={start}-{stop - 1}" if stop < file.size else f"bytes={start}-"
     with _request("GET", file, headers, timeout) as response:
-        at = _first_byte(response)
+        at = 0
+        if response.status_code == httpx2.codes.PARTIAL_CONTENT:
+            match = _RANGE.match(response.headers.get("Content-Range", ""))
+            if not match:
+                raise Interrupted("the server does not say which part of the file it sends")
+            at = int(match[1])
         if at > start:
             raise Interrupted("the server sends another part of the file than it was asked for")
         for piece in response.iter_bytes():
@@ -225,61 +207,33 @@ def _http(file: RemoteFile, start: int, stop: int, timeout: float) -> Generator[
             at += len(piece)
 
 
-def _xet_hash(file: RemoteFile, headers: dict[str, str], timeout: float) -> str | None:
-    """Return Xet's hash of the file, None if it is not stored there. The Hub's redirect states it itself."""
-    with _request("HEAD", file, headers, timeout, follow_redirects=False) as response:
-        return response.headers.get(constants.HUGGINGFACE_HEADER_X_XET_HASH)
-
-
 @contextmanager
 def _request(
-    method: Literal["GET", "HEAD"],
-    file: RemoteFile,
-    headers: dict[str, str],
-    timeout: float,
-    *,
-    follow_redirects: bool = True,
+    method: Literal["GET", "HEAD"], file: RemoteFile, headers: dict[str, str], timeout: float
 ) -> Iterator[httpx2.Response]:
+    """Make a request for a file; only GET follows redirects."""
     with http_stream_backoff(
         method,
         file.url,
         headers=headers,
         timeout=timeout,
-        follow_redirects=follow_redirects,
+        follow_redirects=method == "GET",
         retry_on_exceptions=(),
         retry_on_status_codes=(),
     ) as response:
         hf_raise_for_status(response)
-        _check_identity(response, file)
+        for hop in (*response.history, response):
+            stated = hop.headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG)
+            if not stated and constants.HUGGINGFACE_HEADER_X_REPO_COMMIT in hop.headers:
+                stated = hop.headers.get("ETag")
+            match = _HASH.match(stated or "")
+            if match and len(match[1]) == len(file.etag) and match[1] != file.etag:
+                raise IntegrityError(
+                    f"{file.path} of {file.repo} has changed on the server: its hash is {match[1]}, "
+                    f"it was {file.etag}.",
+                    hint="run the same command again to fetch the new one.",
+                )
         yield response
-
-
-def _check_identity(response: httpx2.Response, file: RemoteFile) -> None:
-    """Compare the hash that the Hub states with its response or redirect with the one that it listed.
-
-    Raises:
-        IntegrityError: it is another file.
-    """
-    for hop in (*response.history, response):
-        stated = hop.headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG)
-        if not stated and constants.HUGGINGFACE_HEADER_X_REPO_COMMIT in hop.headers:
-            stated = hop.headers.get("ETag")
-        match = _HASH.match(stated or "")
-        if match and len(match[1]) == len(file.etag) and match[1] != file.etag:
-            raise IntegrityError(
-                f"{file.path} of {file.repo} has changed on the server: its hash is {match[1]}, it was {file.etag}.",
-                hint="run the same command again to fetch the new one.",
-            )
-
-
-def _first_byte(response: httpx2.Response) -> int:
-    """Return the offset of the first byte of the body."""
-    if response.status_code != httpx2.codes.PARTIAL_CONTENT:
-        return 0
-    match = _RANGE.match(response.headers.get("Content-Range", ""))
-    if not match:
-        raise Interrupted("the server does not say which part of the file it sends")
-    return int(match[1])
 
 
 @contextmanager

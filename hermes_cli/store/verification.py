@@ -58,8 +58,8 @@ def verify(
     Args:
         models: to verify.
         hashes: of files on the Hub; an imported file with one of them is that file.
-        ask_hub: returns published hashes; called only for files whose hash is not known on this disk.
-        advance: called with a file's name and the number of bytes read.
+        ask_hub: called only for files whose hash is not known on this disk.
+        advance: called for every block that was read.
     """
     for model in models:
         published: dict[str, str] = {}

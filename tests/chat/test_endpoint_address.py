@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli.chat.endpoint.address import OWN_KEY, SERVICES, read_address
-from hermes_cli.chat.endpoint.failures import EndpointError, parse_retry_after
+from hermes_cli.chat.endpoint.http_client import EndpointError, parse_retry_after
 from hermes_cli.errors import ContextFullError, HermesError, NetworkError, NotFoundError, UsageError
 
 OTHER = read_address("https://llm.example", {})

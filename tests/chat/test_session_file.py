@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 
 from hermes_cli.chat.conversation import Change, Conversation, MessageAdded
 from hermes_cli.chat.options import ChatOptions
-from hermes_cli.chat.sessions import files
-from hermes_cli.chat.sessions.format import decode
+from hermes_cli.chat.sessions.format import checked_name, decode, name_from_question
 from hermes_cli.chat.sessions.session_file import SessionFile
 from hermes_cli.errors import HermesError, IntegrityError, UsageError
 from hermes_cli.prompting.messages import Message
@@ -82,10 +81,10 @@ def test_any_changes_come_back_as_they_were(changes: list[Change]) -> None:
             return
         read = decode(path.read_bytes(), "s")
     assert (read.damaged_line, read.header and read.header.model) == (None, "demo")
-    assert healed(plain(read.changes)) == healed(plain(tuple(changes)))
+    assert healed(plain(read.changes)) == healed(plain(changes))
 
 
-def plain(changes: tuple[Change, ...]) -> str:
+def plain(changes: list[Change]) -> str:
     """Every field, those that equality leaves out, too, with its text as it is."""
     parts: list[str] = []
 
@@ -183,8 +182,8 @@ def test_a_folder_that_others_can_read_becomes_private(tmp_path: Path) -> None:
 
 @given(TEXT | st.text(max_size=2000))
 def test_any_question_makes_a_name_that_a_user_could_give(question: str) -> None:
-    name = files.name_from_question(question, 1795387081.0)
-    assert files.checked_name(name) == name
+    name = name_from_question(question, 1795387081.0)
+    assert checked_name(name) == name
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / f".{name}.damaged-999.jsonl.lock").touch()
 

@@ -44,7 +44,8 @@ def test_the_grid_is_large_and_has_every_architecture() -> None:
 @pytest.mark.parametrize("index", range(len(GRID)), ids=lambda index: str(tuple(GRID[index].values())))
 def test_planned_memory_is_what_llama_cpp_allocates(index: int) -> None:
     job, said = GRID[index], answers()[index]
-    planned = on_cpu(MODELS[job["model"]].architecture, "F16", settings(job), imatrix=False)
+    a = MODELS[job["model"]].architecture
+    planned = on_cpu(a, weights(a, "F16", imatrix=False), settings(job))
     assert planned.kv_cache / MIB == pytest.approx(said["kv_cache"], abs=0.01)
     assert planned.output / MIB == pytest.approx(said["output"], abs=0.01)
     # The issue of most planners: 2 % would do for the promise, but the same graph gives the same buffer.
@@ -93,8 +94,9 @@ def test_seed_oss_has_twice_the_heads_of_its_width() -> None:
 )
 def test_more_of_anything_never_takes_less(name: str, base: ContextSettings) -> None:
     a = MODELS[name].architecture
+    table = weights(a, "Q4_K_M", imatrix=False)
     for more in (replace(base, context=base.context + 4096), replace(base, slots=base.slots + 1)):
-        small, large = on_cpu(a, "Q4_K_M", base, imatrix=False), on_cpu(a, "Q4_K_M", more, imatrix=False)
+        small, large = on_cpu(a, table, base), on_cpu(a, table, more)
         assert large.kv_cache >= small.kv_cache
         assert large.output >= small.output
         assert large.total >= small.total

@@ -104,7 +104,7 @@ def test_nothing_is_lost_and_fitting_is_true(
     covered = [layer for share in found.shares for layer in range(share.first, share.last)]
     assert covered == list(range(a.layers))
     assert sum(share.output for share in found.shares) == 1
-    alone = on_cpu(a, quantization, ContextSettings(context), imatrix=False)
+    alone = on_cpu(a, weights(a, quantization, imatrix=False), ContextSettings(context))
     copied = weights(a, quantization, imatrix=False).embedding if a.tied_embeddings else 0
     assert alone.weights <= found.total.weights <= alone.weights + copied
     assert found.total.kv_cache == alone.kv_cache

@@ -1,4 +1,4 @@
-"""The session format: a header, then one change of the conversation per line, as JSON.
+"""The session format: names of sessions, and their files: a header, then one change of a conversation per line.
 
     {"hermes_chat":1,"created":1795387081.2,"model":"hermes-3:8b"}
     {"type":"said","message":{"role":"user","content":"Who are you?", …},"at":1795387083.9}
@@ -10,25 +10,33 @@ else damaged the file.
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from hermes_cli.chat.conversation import Change, MessageAdded, TitleChanged, TurnsDropped
-from hermes_cli.errors import IntegrityError
+from hermes_cli.chat.conversation import Change, Conversation
+from hermes_cli.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from hermes_cli.chat.conversation import Conversation
+    from collections.abc import Iterator
+    from pathlib import Path
 
 VERSION = 1
-TITLE_CHARACTERS = 80
+SUFFIX = ".jsonl"
+MAX_CHARACTERS = 100  # of a name
+MAX_BYTES = 200  # in UTF-8: file systems allow 255, and our suffixes are added
+SLUG_WORDS, SLUG_CHARACTERS = 6, 40
 
-# As `encode` writes them: enough to count messages without decoding them.
-_MESSAGE = b'{"type":"said","message":{"role":"'
-_DROPPED, _TITLE, _MODEL = b'{"type":"dropped",', b'{"type":"named",', b'"model":"'
+_DATE = re.compile(r"\d{4}-\d\d-\d\d-")
+_DAMAGED = re.compile(r"\.damaged(-\d+)?$")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # reserved on Windows, with any suffix
+
+_DECODER = msgspec.json.Decoder(Change)
 
 
 class SessionHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,34 +48,28 @@ class SessionHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class SessionContents:
+class SavedSession:
     """The readable part of a session file.
 
     Attributes:
         header: None if the file ends within it.
-        changes: those before the first incomplete line.
+        changes: those before the first incomplete line; they make the `conversation`.
         size: bytes of header and changes.
         damaged_line: number of a line in the middle that is not a change; None if there is none.
     """
 
+    name: str
     header: SessionHeader | None
-    changes: tuple[Change, ...]
+    changes: list[Change]
+    conversation: Conversation
     size: int
-    damaged_line: int | None = None
+    damaged_line: int | None
 
-    def model_of(self, conversation: Conversation) -> str:
-        """Return the model of the last answer, else that of the header, else an empty string."""
-        models = (entry.model for entry in reversed(conversation.entries) if entry.model)
+    @property
+    def model(self) -> str:
+        """Model of the last answer, else that of the header, else an empty string."""
+        models = (entry.model for entry in reversed(self.conversation.entries) if entry.model)
         return next(models, self.header.model if self.header else "")
-
-
-@dataclass(frozen=True)
-class SessionSummary:
-    """Columns of a session list: title or first question on one line, model of the last answer, message count."""
-
-    title: str
-    model: str
-    messages: int
 
 
 def encode(line: SessionHeader | Change) -> bytes:
@@ -80,55 +82,28 @@ def encode(line: SessionHeader | Change) -> bytes:
     return text + b"\n"
 
 
-def decode(data: bytes, name: str) -> SessionContents:
-    """Parse a whole file; `name` is the session's, for errors.
+def decode(data: bytes, name: str) -> SavedSession:
+    """Parse the whole file of a session.
 
     Raises:
         IntegrityError: not a session, or one of a newer version.
     """
-    header, changes, size, number = None, [], 0, 0
+    header, damaged_line, changes, size, number = None, None, list[Change](), 0, 0
     while size < len(data):
         number += 1
         end = data.find(b"\n", size)
         line = data[size:] if end < 0 else data[size:end]
         if number == 1:
             header = _header(line, name, truncated=end < 0)
-            parsed: SessionHeader | Change | None = header
+            if header is None:
+                break
+        elif change := _change(line):
+            changes.append(change)
         else:
-            parsed = _change(line)
-            changes += [] if parsed is None else [parsed]
-        if parsed is None:
-            return SessionContents(header, tuple(changes), size, None if end < 0 else number)
-        size = len(data) if end < 0 else end + 1
-    return SessionContents(header, tuple(changes), size)
-
-
-def summarize(lines: Iterable[bytes], name: str) -> SessionSummary:
-    """Return the columns of a session list, decoding only the messages that they need; errors as of `decode`."""
-    remaining = iter(lines)
-    first = next(remaining, b"")
-    header = _header(first, name, truncated=not first.endswith(b"\n"))
-    messages: list[bytes] = []
-    title = ""
-    for line in remaining:
-        if not line.endswith(b"\n") and _change(line) is None:
+            damaged_line = None if end < 0 else number
             break
-        if line.startswith(_MESSAGE):
-            messages.append(line)
-        elif line.startswith((_DROPPED, _TITLE)):
-            change = _change(line)
-            if isinstance(change, TurnsDropped):
-                del messages[max(len(messages) - max(change.count, 0), 0) :]
-            elif isinstance(change, TitleChanged):
-                title = change.title
-    model = _last_model(messages) or (header.model if header else "")
-    return SessionSummary(one_line(title or _first_question(messages)), model, len(messages))
-
-
-def one_line(text: str) -> str:
-    """Return text shortened to a title on one line."""
-    line = " ".join(text[: TITLE_CHARACTERS * 10].split())
-    return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1] + "…"
+        size = len(data) if end < 0 else end + 1
+    return SavedSession(name, header, changes, Conversation.replay(changes), size, damaged_line)
 
 
 def _header(line: bytes, name: str, *, truncated: bool) -> SessionHeader | None:
@@ -151,17 +126,69 @@ def _header(line: bytes, name: str, *, truncated: bool) -> SessionHeader | None:
 
 def _change(line: bytes) -> Change | None:
     try:
-        change: Change = msgspec.convert(json.loads(line.decode()), Change)
+        return _DECODER.decode(line)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        pass
+    try:
+        change: Change = msgspec.convert(json.loads(line.decode()), Change)  # takes half a surrogate pair, too
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return None
     return change
 
 
-def _first_question(messages: Sequence[bytes]) -> str:
-    changes = (_change(line) for line in messages if line.startswith(_MESSAGE + b'user"'))
-    return next((change.message.content or "" for change in changes if isinstance(change, MessageAdded)), "")
+def checked_name(name: str) -> str:
+    """Return a name from the user in NFC, safe in a path and in a shell, or raise UsageError."""
+    name = unicodedata.normalize("NFC", name)
+    if not name or len(name) > MAX_CHARACTERS or len(name.encode("utf-8", "replace")) > MAX_BYTES:
+        raise UsageError(f"the name of a session has 1 to {MAX_CHARACTERS} characters.", hint="choose a shorter name.")
+    if not all(_is_letter(character) or character in "-_." for character in name) or name[0] in "-." or name[-1] == ".":
+        raise UsageError(
+            f"a session cannot be called {name}.",
+            hint="use letters, digits, - _ and . in its name, and begin it with a letter or a digit.",
+        )
+    if is_damaged(name) or _DEVICE.match(name):
+        raise UsageError(f"a session cannot be called {name}: that name is taken.", hint="choose another name.")
+    return name
 
 
-def _last_model(messages: Sequence[bytes]) -> str:
-    changes = (_change(line) for line in reversed(messages) if _MODEL in line)
-    return next((change.model for change in changes if isinstance(change, MessageAdded) and change.model), "")
+def is_damaged(name: str) -> bool:
+    """Return whether the name is that of a damaged file that was kept aside."""
+    return _DAMAGED.search(name) is not None
+
+
+def name_from_question(question: str, at: float) -> str:
+    """Return a name of the date and the first words of a question, such as `2026-11-22-who-are-you`."""
+    lower = unicodedata.normalize("NFC", question[:1000].lower())
+    words = "".join(character if _is_letter(character) else " " for character in lower).split()
+    slug = ""
+    for word in words[:SLUG_WORDS]:
+        if slug and len(slug) + len(word) >= SLUG_CHARACTERS:
+            break
+        slug = f"{slug}-{word}"[: SLUG_CHARACTERS + 1]
+    return f"{datetime.fromtimestamp(at, UTC).astimezone():%Y-%m-%d}{slug or '-chat'}"
+
+
+def numbered(name: str) -> Iterator[str]:
+    """Yield the name, then the name with -2, -3 and so on."""
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
+
+
+def without_date(name: str) -> str:
+    """Return the part of a name that `name_from_question` took from the question."""
+    return _DATE.sub("", name, count=1)
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """Return the file of a session."""
+    return folder / f"{name}{SUFFIX}"
+
+
+def name_of(path: Path) -> str:
+    """Return the session of a file."""
+    return path.name.removesuffix(SUFFIX)
+
+
+def _is_letter(character: str) -> bool:
+    """Return whether it is a letter or digit of any script, or a mark that belongs to letters."""
+    return character == "_" or unicodedata.category(character)[0] in "LMN"

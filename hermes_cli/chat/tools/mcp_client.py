@@ -34,7 +34,6 @@ from hermes_cli.errors import HermesError, NetworkError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
-    from anyio.from_thread import BlockingPortal
     from mcp.client._transport import TransportStreams
     from mcp.client.session import IncomingMessage
 
@@ -65,10 +64,10 @@ class McpServers:
     def __init__(self, *, start_timeout: float = START_TIMEOUT) -> None:
         self._start_timeout = start_timeout
         self._connections: list[McpConnection] = []
-        self._starting: list[tuple[McpConnection, Future[None]]] = []
         self._tasks: list[Future[None]] = []
         self._stack = ExitStack()
-        self._portal: BlockingPortal | None = None
+        self._portal = self._stack.enter_context(start_blocking_portal(name="mcp"))
+        self._stack.callback(self._end_all)
 
     def begin(self, servers: Sequence[McpServer]) -> None:
         """Start servers, except those that run already."""
@@ -79,9 +78,9 @@ class McpServers:
                 taken = [other.server.name for other in self._connections]
                 connection = McpConnection(with_free_name(server, taken), self._start_timeout)
                 self._connections.append(connection)
-            elif connection.is_up or any(connection is other for other, _ in self._starting):
+            elif connection.is_up or connection.starting:
                 continue
-            self._starting.append((connection, self._start(connection)))
+            connection.starting = self._start(connection)
 
     def ready(self) -> None:
         """Wait until all servers have started.
@@ -89,21 +88,23 @@ class McpServers:
         Raises:
             HermesError: a server did not start; the message has its last output. It is removed.
         """
-        while self._starting:
-            connection, started = self._starting[0]
+        for connection in list(self._connections):
+            if not connection.starting:
+                continue
             try:
-                wait_for(started, math.inf)  # it has a timeout of its own
+                wait_for(connection.starting, math.inf)  # it has a timeout of its own
             except BaseException:  # Ctrl-C, too
                 self._connections.remove(connection)
-                self._running_portal.start_task_soon(connection.end)
+                self._portal.start_task_soon(connection.end)
                 raise
             finally:
-                self._starting.pop(0)
+                connection.starting = None
 
     def close(self) -> None:
         """End all servers."""
-        if self._portal is None:
-            return
+        self._stack.close()
+
+    def _end_all(self) -> None:
         try:
             for connection in self._connections:
                 self._portal.start_task_soon(connection.end)
@@ -113,8 +114,6 @@ class McpServers:
                 connection.kill()
             for task in self._tasks:
                 task.cancel()
-            self._portal = None
-            self._stack.close()
 
     @property
     def statuses(self) -> list[McpStatus]:
@@ -144,17 +143,10 @@ class McpServers:
                 self._run(math.inf, connection.list_again)  # it has a timeout of its own
         return [self._tool(connection, tool) for connection in self._connections for tool in connection.tools]
 
-    @property
-    def _running_portal(self) -> BlockingPortal:
-        """Portal into the event loop; it is started with the first server."""
-        if self._portal is None:
-            self._portal = self._stack.enter_context(start_blocking_portal(name="mcp"))
-        return self._portal
-
     def _start(self, connection: McpConnection) -> Future[None]:
         started: Future[None] = Future()
         started.set_running_or_notify_cancel()
-        self._tasks.append(self._running_portal.start_task_soon(connection.run, started))
+        self._tasks.append(self._portal.start_task_soon(connection.run, started))
         return started
 
     def _run(self, timeout: float, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
@@ -163,7 +155,7 @@ class McpServers:
         # server may be at work before `start_task_soon` has returned.
         future: Future[T] = Future()
         try:
-            self._running_portal.start_task_soon(_fill, future, function, arguments)
+            self._portal.start_task_soon(_fill, future, function, arguments)
             return wait_for(future, timeout)
         except BaseException:
             future.cancel()
@@ -195,12 +187,17 @@ class McpServers:
 
 
 class McpConnection:
-    """A server, its tools as it listed them last, and whether they are to be listed again."""
+    """A server, its tools as it listed them last, and whether they are to be listed again.
+
+    Attributes:
+        starting: is done as soon as the server has started or failed; None if nobody waits for that.
+    """
 
     def __init__(self, server: McpServer, start_timeout: float) -> None:
         self.server = server
         self.tools: list[mcp_types.Tool] = []
         self.changed = False
+        self.starting: Future[None] | None = None
         self._start_timeout = start_timeout
         self._client: Client | None = None
         self._process: McpProcess | None = None
@@ -220,28 +217,24 @@ class McpConnection:
         `started` gets None as soon as the tools are known, or the HermesError that says why they are not.
         """
         async with self._lock:
-            self._end = anyio.Event()
-            self._refusal = None
+            self._end, self._refusal = anyio.Event(), None
             try:
-                await self._run(started)
+                with anyio.fail_after(self._start_timeout) as self._start_scope:
+                    async with self._new_client() as client:
+                        before, self.tools = self.tools, await _list_tools(client)
+                        self.changed = bool(before) and self.tools != before
+                        self._start_scope.deadline = math.inf
+                        self._client = client
+                        started.set_result(None)
+                        async with anyio.create_task_group() as tasks:
+                            tasks.start_soon(self._watch_tools, client)
+                            await self._end.wait()
+                            tasks.cancel_scope.cancel()
             except Exception as error:  # noqa: BLE001 - whatever a server does must not end more than its connection
                 if not started.done():
                     started.set_exception(self._failure(error))
             finally:
                 self._client = None
-
-    async def _run(self, started: Future[None]) -> None:
-        with anyio.fail_after(self._start_timeout) as self._start_scope:
-            async with self._new_client() as client:
-                before, self.tools = self.tools, await _list_tools(client)
-                self.changed = bool(before) and self.tools != before
-                self._start_scope.deadline = math.inf
-                self._client = client
-                started.set_result(None)
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._watch_tools, client)
-                    await self._end.wait()
-                    tasks.cancel_scope.cancel()
 
     def end(self) -> None:
         """End `run`, whether it is connected or about to be."""
@@ -258,9 +251,7 @@ class McpConnection:
     async def call(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
         """Call a tool; return its result as text, and whether the server marks it as an error.
 
-        Raises:
-            ToolFailedError: the server refuses the call.
-            HermesError: the server does not answer any more.
+        ToolFailedError means that the server refuses the call, another HermesError that it does not answer any more.
         """
         self._refusal = None
         try:
@@ -272,11 +263,7 @@ class McpConnection:
         return _text_of(result), bool(result.is_error)
 
     async def list_again(self) -> None:
-        """Read the list of tools again, if the server is connected. One that does not answer is ended.
-
-        Raises:
-            HermesError: the server does not list its tools.
-        """
+        """Read the list of tools again, if the server is connected. One that does not answer is ended."""
         self.changed = False
         if self._client is None:
             return
@@ -291,10 +278,12 @@ class McpConnection:
             raise await self._error_of(error) from error
 
     async def _error_of(self, error: Exception) -> HermesError:
-        """Return the error for the user. A closed connection is given up, so that the next call makes another one."""
+        """Return the error for the user. A closed connection is given up."""
+        closed = isinstance(error, ConnectionError | anyio.ClosedResourceError | anyio.BrokenResourceError)
+        closed = closed or (isinstance(error, MCPError) and error.code == mcp_types.CONNECTION_CLOSED)
         # A server that was started anew does not know the session of before.
         session_lost = self._refusal is not None and self._refusal.status_code == HTTPStatus.NOT_FOUND
-        if not session_lost and not _is_closed(error):
+        if not closed and not session_lost:
             return ToolFailedError(_reason(error))
         with anyio.move_on_after(_EXIT_SEEN_WITHIN):
             while self._process and not self._process.exit_reason:  # noqa: ASYNC110 - nothing tells
@@ -309,7 +298,7 @@ class McpConnection:
 
     def _new_client(self) -> Client:
         if isinstance(self.server, McpAddress):
-            transport = _http_transport(self.server, self._see_response)
+            transport = self._http_transport(self.server)
         else:
             self._process = McpProcess(self.server)
             transport = self._process.transport()
@@ -320,9 +309,21 @@ class McpConnection:
             message_handler=self._handle_message,
         )
 
-    async def _see_response(self, response: httpx2.Response) -> None:
-        if response.is_error:
-            self._refusal = response
+    @asynccontextmanager
+    async def _http_transport(self, server: McpAddress) -> AsyncGenerator[TransportStreams, None]:
+        """Exchange messages with an address. Reading has no timeout: that of a call is elsewhere."""
+
+        async def keep_refusal(response: httpx2.Response) -> None:
+            if response.is_error:
+                self._refusal = response
+
+        timeout = httpx2.Timeout(30, read=None)  # seconds
+        hooks = {"response": [keep_refusal]}
+        async with (
+            httpx2.AsyncClient(headers=dict(server.headers), timeout=timeout, event_hooks=hooks) as client,
+            streamable_http_client(server.url, http_client=client, max_sse_event_size=MAX_MESSAGE) as streams,
+        ):
+            yield streams
 
     async def _handle_message(self, message: IncomingMessage) -> None:
         """Note a changed list, as servers before protocol 2026-07-28 announce it."""
@@ -383,20 +384,6 @@ async def _fill(future: Future[T], function: Callable[..., Awaitable[T]], argume
                 future.set_result(result)
 
 
-@asynccontextmanager
-async def _http_transport(
-    server: McpAddress, see_response: Callable[[httpx2.Response], Awaitable[None]]
-) -> AsyncGenerator[TransportStreams, None]:
-    """Exchange messages with an address. Reading has no timeout: that of a call is elsewhere."""
-    timeout = httpx2.Timeout(30, read=None)  # seconds
-    hooks = {"response": [see_response]}
-    async with (
-        httpx2.AsyncClient(headers=dict(server.headers), timeout=timeout, event_hooks=hooks) as client,
-        streamable_http_client(server.url, http_client=client, max_sse_event_size=MAX_MESSAGE) as streams,
-    ):
-        yield streams
-
-
 async def _list_tools(client: Client) -> list[mcp_types.Tool]:
     """Return every page of the server's list; raise ToolFailedError if it does not end."""
     tools: list[mcp_types.Tool] = []
@@ -411,11 +398,6 @@ async def _list_tools(client: Client) -> list[mcp_types.Tool]:
         if len(tools) > MAX_TOOLS:
             break
     raise ToolFailedError(f"it lists {len(tools):,} tools and goes on; at most {MAX_TOOLS:,} are taken")
-
-
-def _is_closed(error: Exception) -> bool:
-    closed = ConnectionError, anyio.ClosedResourceError, anyio.BrokenResourceError
-    return isinstance(error, closed) or (isinstance(error, MCPError) and error.code == mcp_types.CONNECTION_CLOSED)
 
 
 def _reason(error: BaseException) -> str:
@@ -441,10 +423,9 @@ def _block_text(block: mcp_types.ContentBlock) -> str:
         return f"[{block.type}, {block.mime_type}, {_size(block.data)}]"
     if isinstance(block, mcp_types.ResourceLink):
         return f"[link to {block.uri}: {block.title or block.name}]"
-    resource = block.resource
-    if isinstance(resource, mcp_types.TextResourceContents):
-        return f"[{resource.uri}]\n{resource.text}"
-    return f"[{resource.uri}, {resource.mime_type or 'of unknown type'}, {_size(resource.blob)}]"
+    if isinstance(block.resource, mcp_types.TextResourceContents):
+        return f"[{block.resource.uri}]\n{block.resource.text}"
+    return f"[{block.resource.uri}, {block.resource.mime_type or 'of unknown type'}, {_size(block.resource.blob)}]"
 
 
 def _size(base64: str) -> str:

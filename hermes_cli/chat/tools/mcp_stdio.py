@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import deque
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import anyio
 import mcp_types
@@ -78,11 +78,7 @@ class McpProcess:
 
     @asynccontextmanager
     async def transport(self) -> AsyncGenerator[TransportStreams, None]:
-        """Start the process, and exchange messages with it; it has ended when this ends.
-
-        Raises:
-            OSError: it cannot be started.
-        """
+        """Start the process, and exchange messages with it; it has ended when this ends. It may raise OSError."""
         self._process = process = await self._start()
         # No await from here until the `try` that ends the process.
         incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
@@ -103,6 +99,29 @@ class McpProcess:
                         self._stderr_reader.join(_POLL)  # for its last words; its own children may keep the pipe open
                 tasks.cancel_scope.cancel()
 
+    async def _start(self) -> ServerProcess:
+        program, *arguments = self._command.words
+        environment = get_default_environment() | dict(self._command.env)
+        read_end, write_end = os.pipe()
+        try:
+            with open(write_end, "w", encoding="utf-8") as errors:  # noqa: PTH123, ASYNC230 - a pipe, not a path
+                if sys.platform == "win32":
+                    executable = get_windows_executable_command(program)
+                    process = await create_windows_process(executable, arguments, environment, errors)
+                else:
+                    # A session of its own: Ctrl-C on our terminal is not for it, and its children end with it.
+                    process = await anyio.open_process(
+                        [program, *arguments], env=environment, stderr=errors, start_new_session=True
+                    )
+        except BaseException:
+            os.close(read_end)
+            raise
+        self._stderr_reader = threading.Thread(
+            target=self._read_stderr, args=(read_end,), name="mcp stderr", daemon=True
+        )
+        self._stderr_reader.start()
+        return process
+
     async def _read(self, process: ServerProcess, incoming: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
         """Send messages on; what is not a message is sent on as an error."""
         assert process.stdout  # noqa: S101 - for types: it is a pipe
@@ -116,39 +135,18 @@ class McpProcess:
                 size += len(first)
                 for line in lines:
                     whole, pieces, size = b"".join(pieces), [line], len(line)
-                    await incoming.send(_message(whole))
+                    try:
+                        message = mcp_types.jsonrpc_message_adapter.validate_json(whole, by_name=False)
+                        await incoming.send(SessionMessage(message))
+                    except ValueError as error:
+                        await incoming.send(error)
             self._fault = f"it sent a message of more than {MAX_MESSAGE:,} bytes"
-
-    async def _start(self) -> ServerProcess:
-        read_end, write_end = os.pipe()
-        try:
-            with open(write_end, "w", encoding="utf-8") as errors:  # noqa: PTH123, ASYNC230 - a pipe, not a path
-                process = await _spawn(self._command, errors)
-        except BaseException:
-            os.close(read_end)
-            raise
-        self._stderr_reader = threading.Thread(
-            target=self._read_stderr, args=(read_end,), name="mcp stderr", daemon=True
-        )
-        self._stderr_reader.start()
-        return process
 
     def _read_stderr(self, read_end: int) -> None:
         with open(read_end, "rb") as errors:
             while line := errors.readline(1000):
                 if text := line.decode("utf-8", "replace").strip():
                     self.stderr_lines.append(text)
-
-
-async def _spawn(command: McpCommand, errors: TextIO) -> ServerProcess:
-    program, *arguments = command.words
-    environment = get_default_environment() | dict(command.env)
-    if sys.platform == "win32":
-        executable = get_windows_executable_command(program)
-        return await create_windows_process(executable, arguments, environment, errors)
-    else:  # noqa: RET505 - mypy tells platforms apart by this
-        # A session of its own: Ctrl-C on our terminal is not for it, and its children end with it.
-        return await anyio.open_process([program, *arguments], env=environment, stderr=errors, start_new_session=True)
 
 
 async def _write(
@@ -162,13 +160,6 @@ async def _write(
             text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
             await process.stdin.send(text.encode() + b"\n")
     incoming.close()  # nobody waits for an answer to what could not be sent
-
-
-def _message(line: bytes) -> SessionMessage | Exception:
-    try:
-        return SessionMessage(mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False))
-    except ValueError as error:
-        return error
 
 
 async def _stop(process: ServerProcess) -> None:

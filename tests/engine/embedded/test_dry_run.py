@@ -33,7 +33,7 @@ from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, Integri
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides
-from hermes_cli.planning.memory import ContextSettings, KvType, on_cpu
+from hermes_cli.planning.memory import ContextSettings, KvType, on_cpu, weights
 from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
 
 MODELS = {model.short: model for model in shipped_catalogue().models}
@@ -93,7 +93,8 @@ def test_the_child_says_what_planning_computes(
     skeleton: Skeleton, name: str, context: int | None, kv_type: KvType | None
 ) -> None:
     found = check_fit(skeleton(name), LoadOverrides(context, kv_type=kv_type), machine(1000))
-    planned = on_cpu(MODELS[name].architecture, "F16", found.plan.settings, imatrix=False)
+    a = MODELS[name].architecture
+    planned = on_cpu(a, weights(a, "F16", imatrix=False), found.plan.settings)
     assert found.total.weights == planned.weights
     assert found.total.kv_cache == pytest.approx(planned.kv_cache, abs=ROUNDING)
     assert found.total.compute == pytest.approx(planned.compute, abs=4 * ROUNDING)
