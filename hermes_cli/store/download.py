@@ -18,10 +18,9 @@ from hermes_cli import paths
 from hermes_cli.errors import DoesNotFitError, NetworkError, NotFoundError, UsageError
 from hermes_cli.store import layout
 from hermes_cli.store.disk import disk_space
-from hermes_cli.store.file_download import FileDownload
+from hermes_cli.store.file_download import FileDownload, download_targets
 from hermes_cli.store.hub import endpoint, is_safe, list_files, quiet_hub_log
 from hermes_cli.store.progress import Phase, ProgressMeter
-from hermes_cli.store.target import download_targets
 from hermes_cli.store.transfer import RetryPolicy
 from hermes_cli.units import gigabytes
 

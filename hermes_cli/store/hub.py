@@ -27,11 +27,12 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff  # type: ignore[attr-defined]  # re-exported without saying so
 
 from hermes_cli.catalog.load import HubFile, HubRepository
-from hermes_cli.errors import HermesError, NetworkError, NotFoundError
+from hermes_cli.catalog.variants import group_files, quantization_in_file_name, with_quantization
+from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 from hermes_cli.gguf.header import GGUFHeader, read_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from huggingface_hub import ModelInfo
 
@@ -115,6 +116,35 @@ def list_files(repo: str, revision: str | None = None) -> tuple[RemoteFile, ...]
     return tuple(files)
 
 
+def choose_files(repo: str, listed: Iterable[str], wanted: str | None, names: frozenset[str]) -> tuple[str, ...]:
+    """Return the files of the model to fetch, all its shards, from the paths that a repository lists.
+
+    Args:
+        repo: for messages.
+        listed: all its files.
+        wanted: a quantization as typed; None for the only model that there is.
+        names: the quantizations that a file name may state.
+
+    Raises:
+        NotFoundError: there is no such model.
+        UsageError: there are several.
+    """
+    models = group_files(path for path in listed if path.lower().endswith(".gguf"))
+    if not models:
+        raise NotFoundError(f"{repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
+    by_first = {files[0]: files for files in models}
+    firsts = with_quantization(by_first, wanted, names) if wanted else list(by_first)
+    if not firsts:
+        offered = dict.fromkeys(quantization_in_file_name(path, names) or path for path in by_first)
+        raise NotFoundError(f"{repo} has no {wanted}.", hint=f"it has {', '.join(offered)}")
+    if len(firsts) > 1:
+        raise UsageError(
+            f"{repo} has {len(firsts)} models: {', '.join(firsts[:8])}{' …' if len(firsts) > 8 else ''}.",  # noqa: PLR2004 - a line
+            hint=f"say which: hermes pull {repo} --quant {quantization_in_file_name(firsts[0], names) or firsts[0]}",
+        )
+    return by_first[firsts[0]]
+
+
 def _info(repo: str, revision: str | None) -> ModelInfo:
     with hub_errors(repo), quiet_hub_log():
         try:
@@ -139,13 +169,7 @@ def is_safe(path: str) -> bool:
 
 
 def read_remote_header(repo: str, file: HubFile, revision: str) -> tuple[GGUFHeader, int]:
-    """Return the header of a GGUF file on the Hub, and how many bytes were fetched to read it.
-
-    Raises:
-        NotFoundError: no such repository, revision or file.
-        NetworkError: the Hub cannot be reached, or serves no ranges.
-        InvalidGGUFError: the file is no GGUF, or a damaged one.
-    """
+    """Return the header of a GGUF file on the Hub, and how many bytes were fetched to read it."""
     with hub_errors(repo):
         source = _RangeSource(hf_hub_url(repo, file.path, revision=revision), file.bytes)
         return read_source(source, f"{repo}/{file.path}"), source.fetched

@@ -244,11 +244,9 @@ def _possible_names(model: InstalledModel) -> list[str]:
 
 @dataclass(frozen=True)
 class ModelUsage:
-    """Usage of one model.
+    """Bytes of one model on the disk, but for files that another one in the list counts already.
 
-    Attributes:
-        bytes: on the disk, without files that another model in the list counts already.
-        used_elsewhere: its files have names outside the library, so that removing it may free nothing.
+    If `used_elsewhere`, its files have names outside the library, so that removing it may free nothing.
     """
 
     model: InstalledModel

@@ -180,11 +180,7 @@ def _read_model(path: Path, name: str, labels: tuple[str, ...], *, strict: bool 
 
 
 def _shards(path: Path, header: GGUFHeader) -> tuple[Path, ...]:
-    """Return all shards of a model, given one of them.
-
-    Raises:
-        IntegrityError: a shard is missing, or belongs to another model.
-    """
+    """Return all shards of a model, given one of them."""
     if header.split is None:
         return (path,)
     count = header.split.count

@@ -100,13 +100,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def receive(
     file: RemoteFile, start: int, stop: int, meter: ProgressMeter, policy: RetryPolicy
 ) -> Iterator[bytes | bytearray]:
-    """Yield the bytes from `start` to `stop` in order, in blocks; in smaller ones on a slow connection.
-
-    Raises:
-        NetworkError: the server refuses, or no connection brings anything any more.
-        NotFoundError: the Hub does not have the file, or not for this user.
-        IntegrityError: the Hub has another file under this name.
-    """
+    """Yield the bytes from `start` to `stop` in order, in blocks; in smaller ones on a slow connection."""
     failures = 0
     by_xet = xet.available()
     while start < stop:
@@ -217,11 +211,7 @@ def _http(
 def _request(
     method: Literal["GET", "HEAD"], file: RemoteFile, headers: dict[str, str], timeout: float
 ) -> Iterator[httpx2.Response]:
-    """Make a request for a file; only GET follows redirects.
-
-    Raises:
-        IntegrityError: the hash that the Hub states with its response or redirect is not the one that it listed.
-    """
+    """Make a request for a file; only GET follows redirects."""
     with http_stream_backoff(
         method,
         file.url,
