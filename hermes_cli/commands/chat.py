@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import ChatOptions
 from hermes_cli.commands.options import KvTypeOption, VerboseOption, kv_type_named, setting, with_console
 from hermes_cli.console import Voice, stdin_is_terminal
 from hermes_cli.errors import NotFoundError, UsageError
@@ -190,7 +190,7 @@ def command(
 
     with Prewarm(engine=not endpoint, verbose=verbose) as prewarm:
         from hermes_cli import paths
-        from hermes_cli.chat.options import read_schema
+        from hermes_cli.chat.conversation import read_schema
         from hermes_cli.commands.run_chat import ChatArguments, run_interactive, run_oneshot
         from hermes_cli.models.resolve import ModelRequest
 

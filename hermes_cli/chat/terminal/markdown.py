@@ -162,7 +162,7 @@ class _OpenCode:
     def lines(self, width: int, height: int) -> tuple[list[Text], list[Text]]:
         """Return the lines that leave at the top, and those that stay."""
         room = height - len(self._opening)
-        source = [*self._lines, *([self._partial] if self._partial else [])]
+        source = [*self._lines, *filter(None, [self._partial])]
         leaving, rows = len(source), 0
         while leaving and rows < room:
             leaving -= 1
@@ -180,11 +180,7 @@ class _OpenCode:
         """Return the remaining lines and the closing fence, also of a text that ended too early."""
         if self._partial:
             self._lines.append(self._partial)
-        return [
-            *self._opening,
-            *(self._highlighter.highlight(self._lines) if self._lines else []),
-            fence_line(self._markup),
-        ]
+        return [*self._opening, *self._highlighter.highlight(self._lines), fence_line(self._markup)]
 
     def _without_indent(self, line: str) -> str:
         """Remove the indentation of the code block from a line; a tab may be cut in two."""

@@ -56,16 +56,9 @@ def parse_blocks(source: str) -> list[SyntaxTreeNode]:
 
 
 class BlockRenderer:
-    """Renders blocks of one text."""
+    """Renders blocks of one text, `source`; those that cannot be rendered are shown as it has them."""
 
     def __init__(self, console: Console, source: str, width: int) -> None:
-        """Store what rendering needs.
-
-        Args:
-            console: knows how wide characters are.
-            source: text that was parsed; blocks that cannot be rendered are shown as it has them.
-            width: columns.
-        """
         self._console, self._source, self._width = console, source.split("\n"), width
 
     def block(self, node: SyntaxTreeNode, first: int | None = None) -> list[Text]:

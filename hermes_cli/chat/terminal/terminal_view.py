@@ -60,7 +60,7 @@ class TerminalView:
 
     def waiting(self) -> None:
         """Show a spinner with seconds."""
-        self._echo.off()
+        self._echo.switch(on=False)
         self._call_names = []
         self._asked_at, self._first_at = time.monotonic(), 0.0
         self._start_spinner("")
@@ -108,7 +108,7 @@ class TerminalView:
             lines += self._ending(turn.done, has_calls=bool(turn.calls))
         self._region.paint(lines)
         self._last_reasoning = turn.reasoning.strip() or self._last_reasoning
-        self._echo.on()
+        self._echo.switch(on=True)
 
     def result(self, call: ToolCall, result: ToolResult) -> None:
         """Show the beginning of a result, how much is left out, and its seconds."""
