@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from hermes_cli.chat.terminal.keyboard import Keyboard
 
-COMMANDS = {"/help": "this list", "/model": "another model", "/file": "add a file"}
 MODELS = ["hermes-3:8b", "hermes-4:14b"]
 
 
 def main() -> None:
     """Read until the user leaves."""
-    from hermes_cli.chat.slash.command import complete_path  # noqa: PLC0415 - brings prompt_toolkit
-
-    completions = {"/model": lambda _: MODELS, "/file": complete_path}
-    keyboard = Keyboard(
-        Path(sys.argv[1]), lambda: "demo · context 12 of 2,048 tokens · think off", completions, COMMANDS
-    )
+    context = SimpleNamespace(model_names=lambda: MODELS)
+    keyboard = Keyboard(Path(sys.argv[1]), lambda: "demo · context 12 of 2,048 tokens · think off", context)  # type: ignore[arg-type]  # what completions need of it
     draft = ""
     while (line := keyboard.read(draft)) is not None:
         draft = "drafted" if line == "draft" else ""

@@ -155,8 +155,8 @@ def test_the_chat_needs_no_posix_terminal_on_windows() -> None:
         "sys.modules.update(dict.fromkeys(['termios', 'fcntl', 'prompt_toolkit.input.vt100']))\n"  # cannot be imported
         "prompt_toolkit.input.create_input = lambda: 'console'\n"
         "sys.platform = 'win32'\n"
-        "from hermes_cli.chat.terminal import line_editor\n"
-        "print(line_editor._open_input())\n"
+        "from hermes_cli.chat.terminal.keyboard import Keyboard\n"
+        "print(Keyboard(None, None, None)._input)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "console\n"

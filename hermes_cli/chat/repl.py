@@ -3,21 +3,92 @@
 from __future__ import annotations
 
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hermes_cli.chat.context_usage import NEARLY_FULL
 from hermes_cli.chat.slash.command import is_command, run_command, unescaped
-from hermes_cli.chat.slash.registry import COMMANDS
+from hermes_cli.chat.slash.files import with_attachments
 from hermes_cli.chat.slash.settings import thinking_label
 from hermes_cli.chat.view import tokens_per_second
 from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from hermes_cli.chat.repl_context import ReplContext
+    from hermes_cli.chat.agent_loop import AgentLoop
+    from hermes_cli.chat.backend import ChatBackend
+    from hermes_cli.chat.conversation import Conversation, TurnUsage
+    from hermes_cli.chat.sessions.store import CurrentSession
+    from hermes_cli.chat.slash.files import Attachment
     from hermes_cli.chat.terminal.keyboard import Keyboard
+    from hermes_cli.chat.terminal.terminal_view import TerminalView
+    from hermes_cli.chat.tools.toolbox import Toolbox
+    from hermes_cli.console import Console
+    from hermes_cli.event_loop import EventLoop
+
+
+@dataclass
+class ReplContext:
+    """The state of a conversation on a terminal, which slash commands read and change.
+
+    Attributes:
+        agent: conversation, backend and tools.
+        open_backend: loads another model, by name.
+        model_names: returns the models that can be loaded.
+        attachments: files that are sent with the next message.
+        draft: text that the next line begins with.
+        used_tokens: tokens of the context that the conversation fills, as counted last.
+        is_over: the user leaves.
+    """
+
+    agent: AgentLoop
+    view: TerminalView
+    console: Console
+    event_loop: EventLoop
+    toolbox: Toolbox
+    session: CurrentSession
+    open_backend: Callable[[str], ChatBackend]
+    model_names: Callable[[], Sequence[str]]
+    attachments: list[Attachment] = field(default_factory=list)
+    draft: str = ""
+    used_tokens: int = 0
+    is_over: bool = False
+
+    @property
+    def conversation(self) -> Conversation:
+        """The conversation."""
+        return self.agent.conversation
+
+    @property
+    def backend(self) -> ChatBackend:
+        """The backend that answers it."""
+        return self.agent.backend
+
+    @property
+    def last_usage(self) -> TurnUsage | None:
+        """Usage of the model's last turn."""
+        return next((entry.usage for entry in reversed(self.conversation.entries) if entry.usage), None)
+
+    def take_attachments(self, text: str) -> str:
+        """Return a message with the attachments above it, which are used up by that."""
+        files, self.attachments = self.attachments, []
+        return with_attachments(text, files)
+
+    def count_tokens(self) -> None:
+        """Count the tokens of the prompt, after something else than an answer changed it."""
+        conversation, tokens = self.conversation, None
+        if conversation.entries:
+            with suppress(HermesError):
+                tokens = self.event_loop.run(
+                    self.backend.count_tokens(conversation.messages, self.agent.schemas, conversation.prompt_options)
+                )
+        self.used_tokens = tokens or 0
+
+    def print(self, line: str = "") -> None:
+        """Print a line of a command's output."""
+        self.console.text(f"{line}\n")
 
 
 def run_repl(context: ReplContext, keyboard: Keyboard) -> None:
@@ -37,7 +108,7 @@ def handle_line(context: ReplContext, line: str) -> None:
     before = _prompt_inputs(context)
     try:
         if is_command(line):
-            run_command(context, line, COMMANDS)
+            run_command(context, line)
             if _prompt_inputs(context) != before:
                 context.count_tokens()
         else:

@@ -15,7 +15,7 @@ from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.units import counted, gigabytes
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.sessions.store import SavedSession
+    from hermes_cli.chat.sessions.format import SavedSession
     from hermes_cli.console import Console
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from hermes_cli.prompting.json_reader import Reader, strict_object
+from hermes_cli.prompting.json_reader import Reader, skip, strict_object
 from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, ToolCall
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hermes_cli.prompting.messages import Event
 
 CALL, END_CALL = "<tool_call>", "</tool_call>"
-_BLANK = re.compile(r"\s*")
+BLANK = re.compile(r"\s*")
 _FENCE = "```"
 _LANGUAGE = re.compile(r"[A-Za-z]{0,10}")
 
@@ -79,8 +79,7 @@ class Block:
 
     def _between(self, text: str, at: int) -> int:
         """Read what stands before, between and after values."""
-        blank = _BLANK.match(text, at)
-        at = blank.end() if blank else at
+        at = skip(BLANK, text, at)
         if at == len(text):
             self._waiting = True
             return at
@@ -123,8 +122,7 @@ class Block:
         if self._values:
             self._fences = 2
             return at
-        language = _LANGUAGE.match(text, at)
-        end = language.end() if language else at
+        end = skip(_LANGUAGE, text, at)
         if end == len(text):
             self._waiting = True
             return at - len(_FENCE)
@@ -222,19 +220,14 @@ def _object(text: str) -> str | None:
 
 def _values(text: str) -> Iterator[tuple[Any, str]]:
     """Yield the values of an object or array as they are written, those of an object with their keys."""
-    key, at = None, _after(text, 1)
+    key, at = None, skip(_BETWEEN, text, 1)
     while text[at] not in "}]":
         if text[0] == "{":
             key, at = _decode(text, at)
-            at = _after(text, at)
+            at = skip(_BETWEEN, text, at)
         _, end = _decode(text, at)
         yield key, text[at:end]
-        at = _after(text, end)
-
-
-def _after(text: str, at: int) -> int:
-    match = _BETWEEN.match(text, at)
-    return match.end() if match else at
+        at = skip(_BETWEEN, text, end)
 
 
 _HEAD = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')

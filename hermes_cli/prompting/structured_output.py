@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import is_name
-from hermes_cli.prompting.grammar_check import complaint, enforceable, to_lark, with_options
+from hermes_cli.prompting.grammar_check import enforceable, rules_fault, to_lark, with_options
 from hermes_cli.prompting.pattern import PatternError, to_rust
 from hermes_cli.prompting.schema_keywords import IN_PLACE
 from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar, quoted
@@ -152,7 +152,7 @@ def _of_object(parameters: object, about: str) -> dict[str, Any]:
 
 
 def _named(tool_choice: object, offered: Mapping[str, str]) -> str:
-    """Return the tool that a choice names."""
+    """Return the name of the tool that is chosen."""
     function = tool_choice.get("function", tool_choice) if isinstance(tool_choice, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
@@ -185,9 +185,7 @@ def _usable(answer: AnswerGrammar, about: str) -> AnswerGrammar:
     size = len(answer.rules) + sum(len(text) for _, text in answer.named)
     if size > MOST_CHARACTERS:
         raise _unusable(about, f"it has {size:,} characters; at most {MOST_CHARACTERS:,} are taken")
-    grammars = [("start", f"start: answer\n{answer.rules}"), *answer.named]
-    fault = complaint({"grammars": [{"name": name, "lark_grammar": text} for name, text in grammars]})
-    if fault:
+    if fault := rules_fault({"start": f"start: answer\n{answer.rules}", **dict(answer.named)}):
         raise _unusable(about, " ".join(fault.split()))
     return answer
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LONGEST_TEMPLATE = 50_000  # characters; the longest of 70 published ones (llama.cpp's models/templates) has 17,000
 LONGEST_REASON = 500  # characters of a template's own message
+TOO_MUCH = "was stopped: it takes too much time or memory"
 ANOTHER = "take hermes' own with --template model, or another file of this model."
 
 # Limits of one rendering. A conversation of 10 million characters takes 0.2 s and 150 MB.
@@ -42,11 +43,7 @@ class ChatTemplate:
     """A compiled chat template with the special tokens that it may spell."""
 
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
-        """Compile.
-
-        Raises:
-            UsageError: the source is not a valid template.
-        """
+        """Compile; raise UsageError if the source is not a valid template."""
         self.source = source
         self._tokens = {"bos_token": bos, "eos_token": eos}
         self._trusted = hashlib.sha256(source.encode("utf-8", "replace")).hexdigest() in TRUSTED
@@ -75,8 +72,9 @@ class ChatTemplate:
             seconds=SECONDS + SECONDS_PER_CHARACTER * size,
             new_bytes=BYTES + BYTES_PER_CHARACTER * size,
         )
-        too_much = "was stopped: it takes too much time or memory"
-        return result if result is not None else f": it {too_much}" if function is compile_fault else ("", too_much)
+        if result is None:
+            return f": it {TOO_MUCH}" if function is compile_fault else ("", TOO_MUCH)
+        return result
 
 
 def read_template(path: Path) -> str:
@@ -117,7 +115,7 @@ def render(source: str, variables: dict[str, Any]) -> tuple[str, str]:
     try:
         text = _compiled(source).render(**variables)
     except MemoryError:
-        return "", "was stopped: it takes too much time or memory"
+        return "", TOO_MUCH
     except Exception as error:  # noqa: BLE001 - a template is a program from a stranger and can raise anything
         return "", f"failed: {str(error)[:LONGEST_REASON].rstrip('.') or type(error).__name__}"
     if len(text) > CHARACTERS + CHARACTERS_PER_CHARACTER * _characters(variables):

@@ -27,13 +27,13 @@ from endpoint_rig import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hermes_cli.chat.conversation import ChatOptions
 from hermes_cli.chat.endpoint import http_client
 from hermes_cli.chat.endpoint.chat_completions import CompletionReader
 from hermes_cli.chat.endpoint.http_client import EndpointError
-from hermes_cli.chat.options import ChatOptions
 from hermes_cli.engine.protocol import Done
 from hermes_cli.generation import Event, LogprobsEvent
-from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted
+from hermes_cli.prompting.messages import CallFinished, CallStarted
 
 
 @pytest.fixture
@@ -167,23 +167,21 @@ def test_calls_in_all_their_shapes(
     assert heard.done.reason == "tool_calls"
     assert len({one.call.id for one in heard.finished}) == len(calls)
     assert not heard.says
-    for index, finished in enumerate(heard.finished):  # the events of a call stand together, and its texts are its JSON
-        own = [one for one in heard.events if getattr(one, "index", None) == index]
-        assert isinstance(own[0], CallStarted)
-        at = heard.events.index(own[0])
-        assert heard.events[at : at + len(own)] == own
-        texts = [one.text for one in own if isinstance(one, CallArguments)]
-        assert json.loads("".join(texts)) == finished.call.arguments
+    started = [event for event in heard.events if isinstance(event, CallStarted)]
+    assert [(event.index, event.id) for event in started] == [(event.index, event.call.id) for event in heard.finished]
 
 
-def test_arguments_come_while_they_are_written(server: Endpoint) -> None:
-    server.answers(stream(call('{"a":', name="f", index=0), call(" 1}", index=0), delta("tool_calls"), DONE))
-    kinds = [type(one) for one in ask(server.url).events]
-    assert kinds == [CallStarted, CallArguments, CallArguments, CallFinished, Done]
+def test_a_call_is_announced_before_its_arguments_are_written() -> None:
+    reader = CompletionReader(reasoning_separated=False, warn=pytest.fail)
+    function = {"name": "f", "arguments": '{"a":'}
+    (started,) = reader.feed({"choices": [{"delta": {"tool_calls": [{"index": 0, "function": function}]}}]})
+    assert isinstance(started, CallStarted)
+    assert started.name == "f"
 
 
-def test_a_call_that_is_cut_off_is_not_complete(server: Endpoint) -> None:
-    heard = ask(server.answers(stream(call('{"rm": "-rf /', name="f", index=0), delta("length"), DONE)).url)
+@pytest.mark.parametrize("written", ['{"rm": "-rf /', "", "nu"])
+def test_a_call_that_is_cut_off_is_not_complete(server: Endpoint, written: str) -> None:
+    heard = ask(server.answers(stream(call(written, name="f", index=0), delta("length"), DONE)).url)
     assert [one.complete for one in heard.finished] == [False]
     assert (heard.calls, heard.done.reason, heard.says) == ([], "length", [])
 

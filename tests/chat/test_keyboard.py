@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -259,8 +258,3 @@ def test_what_quotes_mean(typed: str, meant: str) -> None:
 @pytest.mark.parametrize("typed", ['"""', '"""a', '""""', '"""a\nb""'])
 def test_open_quotes(typed: str) -> None:
     assert is_open_quote(typed)
-
-
-def test_importing_it_costs_nothing_of_prompt_toolkit() -> None:
-    program = "import sys, hermes_cli.chat.terminal.keyboard; sys.exit('prompt_toolkit' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from terminal_rig import ScreenFile
 
-from hermes_cli.chat.terminal.live import LiveRegion
 from hermes_cli.chat.terminal.markdown import MarkdownStream
+from hermes_cli.chat.terminal.tty import LiveRegion
 
 ATOMS = [
     *(

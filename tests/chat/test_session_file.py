@@ -19,8 +19,7 @@ from changes import CHANGES, TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.conversation import Change, Conversation, MessageAdded
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import Change, ChatOptions, Conversation, MessageAdded
 from hermes_cli.chat.sessions.format import checked_name, decode, name_from_question
 from hermes_cli.chat.sessions.session_file import SessionFile
 from hermes_cli.errors import HermesError, IntegrityError, UsageError
@@ -81,10 +80,10 @@ def test_any_changes_come_back_as_they_were(changes: list[Change]) -> None:
             return
         read = decode(path.read_bytes(), "s")
     assert (read.damaged_line, read.header and read.header.model) == (None, "demo")
-    assert healed(plain(read.changes)) == healed(plain(tuple(changes)))
+    assert healed(plain(read.changes)) == healed(plain(changes))
 
 
-def plain(changes: tuple[Change, ...]) -> str:
+def plain(changes: list[Change]) -> str:
     """Every field, those that equality leaves out, too, with its text as it is."""
     parts: list[str] = []
 

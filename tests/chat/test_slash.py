@@ -18,11 +18,10 @@ from terminal_rig import ScreenFile
 from hermes_cli.chat.agent_loop import AgentLoop
 from hermes_cli.chat.backend import LocalBackend
 from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.repl import handle_line, status_line
-from hermes_cli.chat.repl_context import ReplContext
+from hermes_cli.chat.repl import ReplContext, handle_line, status_line
 from hermes_cli.chat.sessions.store import CurrentSession
 from hermes_cli.chat.slash import command
-from hermes_cli.chat.slash.registry import COMMANDS, completions
+from hermes_cli.chat.slash.command import COMMANDS
 from hermes_cli.chat.terminal.terminal_view import TerminalView
 from hermes_cli.chat.tools.toolbox import Consent, Toolbox
 from hermes_cli.console import Console
@@ -59,7 +58,7 @@ def scene(
 
 
 def run(here: ReplContext, line: str) -> None:
-    command.run_command(here, line, COMMANDS)
+    command.run_command(here, line)
 
 
 def shown(here: ReplContext) -> str:
@@ -188,6 +187,10 @@ def test_settings_reach_the_model(tmp_path: Path) -> None:
         "/think off now",
         "/json {",
         "/json nowhere.json",
+        "/json ~nobody-at-all/x.json",
+        "/json a\0b",
+        "/export md ~nobody-at-all/x",
+        "/export md a\0b",
         "/file nowhere.txt",
         "/load",
         "/load nowhere",
@@ -319,9 +322,9 @@ def test_no_completion_fails(name: str, typed: str) -> None:
         model_names = staticmethod(lambda: ["demo"])
         session = type("NoSession", (), {"sessions": staticmethod(list)})
 
-    offered = completions(Nothing())  # type: ignore[arg-type]  # what completions need of it
-    if name in offered and "\0" not in typed:
-        assert all(isinstance(one, str) for one in offered[name](typed))
+    if name in COMMANDS:
+        offered = COMMANDS[name].complete(Nothing(), typed)  # type: ignore[arg-type]  # what completions need of it
+        assert all(isinstance(one, str) for one in offered)
 
 
 def test_the_page_lists_every_command() -> None:

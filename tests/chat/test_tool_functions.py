@@ -84,7 +84,7 @@ def test_signature_and_docstring_become_the_declaration(file: Path) -> None:
     tools = load_tools(file)
     assert list(tools) == ["weather", "visit", "nothing", "fails", "leaves", "soon", "own_loop", "hangs"]
     assert tools["weather"].origin == "tools.py"
-    assert tools["weather"].description == "Get the weather of a city."
+    assert tools["weather"].schema["function"]["description"] == "Get the weather of a city."
     assert tools["weather"].schema == {
         "type": "function",
         "function": {

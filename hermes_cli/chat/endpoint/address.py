@@ -25,13 +25,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class _Service(NamedTuple):
-    """A public service.
-
-    Attributes:
-        variable: environment variable that its documentation names for the key.
-        path: that of its API.
-        kind: decides the names of fields in requests.
-    """
+    """A public service: environment variable that its documentation names for the key, path and kind of its API."""
 
     variable: str
     path: str
@@ -88,12 +82,18 @@ def read_address(text: str, environ: Mapping[str, str]) -> EndpointAddress:
     """
     text = text.strip()
     scheme = _SCHEME.match(text)
-    guess = "http" if is_loopback(_host(f"//{text}")) else "https"
-    parts = _split(text if scheme else f"{guess}://{text}", text)
+    parts = _split(text if scheme else f"//{text}", text)
     host = (parts.hostname or "").rstrip(".")
+    protocol = parts.scheme or ("http" if is_loopback(host) else "https")
     bracketed = f"[{host}]" if ":" in host else host
-    port = "" if parts.port in {None, _PORTS[parts.scheme]} else f":{parts.port}"
-    base = f"{parts.scheme}://{bracketed}{port}{_api_path(parts.path, host)}"
+    port = "" if parts.port in {None, _PORTS[protocol]} else f":{parts.port}"
+    path = parts.path.rstrip("/")
+    path = next((path.removesuffix(route) for route in _ROUTES if path.endswith(route)), path).rstrip("/")
+    if not path and host in SERVICES:
+        path = SERVICES[host].path
+    elif not _VERSION.search(path):
+        path += "/v1"
+    base = f"{protocol}://{bracketed}{port}{path}"
     variable, key = _key(host, base, environ)
     return EndpointAddress(base, host, key, variable, scheme_guessed=not scheme)
 
@@ -119,28 +119,12 @@ def _split(url: str, text: str) -> SplitResult:
             "--endpoint: an address with a name or key in it can be read by others on this machine.",
             hint=f"leave it out and put the key into the environment: export {OWN_KEY}=…",
         )
-    if not valid or parts.scheme not in _PORTS or parts.query or parts.fragment:
+    if not valid or parts.scheme not in {"", *_PORTS} or parts.query or parts.fragment:
         raise UsageError(
             f"--endpoint {text!r} is no address of an API.",
             hint="give it like this: --endpoint http://127.0.0.1:8080/v1.",
         )
     return parts
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-
-
-def _api_path(path: str, host: str) -> str:
-    """Return the path of the API; one without a version gets `/v1`."""
-    path = path.rstrip("/")
-    path = next((path.removesuffix(route) for route in _ROUTES if path.endswith(route)), path).rstrip("/")
-    if not path and host in SERVICES:
-        return SERVICES[host].path
-    return path if _VERSION.search(path) else f"{path}/v1"
 
 
 def _key(host: str, base: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
@@ -150,7 +134,10 @@ def _key(host: str, base: str, environ: Mapping[str, str]) -> tuple[str, str | N
     """
     service = SERVICES.get(host)
     openai_base = environ.get(_OPENAI_BASE, "").strip()
-    is_openai = _same_server(openai_base, base) if openai_base else host == "api.openai.com"
+    try:
+        is_openai = _server(openai_base) == _server(base) if openai_base else host == "api.openai.com"
+    except ValueError:
+        is_openai = False
     default = _OPENAI_KEY if is_openai else OWN_KEY
     if service and service.variable != _OPENAI_KEY:
         default = service.variable
@@ -164,10 +151,6 @@ def _key(host: str, base: str, environ: Mapping[str, str]) -> tuple[str, str | N
     return default, None
 
 
-def _same_server(url: str, other_url: str) -> bool:
-    try:
-        first, second = urlsplit(url), urlsplit(other_url)
-        ports = [parts.port or _PORTS.get(parts.scheme) for parts in (first, second)]
-    except ValueError:
-        return False
-    return (first.scheme, first.hostname, ports[0]) == (second.scheme, second.hostname, ports[1])
+def _server(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)

@@ -6,20 +6,20 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hermes_cli.chat.endpoint.http_client import EndpointError, error_message
 from hermes_cli.engine.protocol import Done, FinishReason
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.families import canonical
-from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, Content, Reasoning, ToolCall
+from hermes_cli.prompting.messages import CallFinished, CallStarted, Content, Reasoning, ToolCall
 from hermes_cli.prompting.normalize import repaired
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from hermes_cli.chat.conversation import ChatOptions
     from hermes_cli.chat.endpoint.address import ServerKind
-    from hermes_cli.chat.options import ChatOptions
     from hermes_cli.prompting.messages import Event, Message
     from hermes_cli.prompting.parse import Parser
 
@@ -34,14 +34,7 @@ _LENGTH_REASONS = {"length", "max_tokens", "model_length"}
 
 @dataclass(frozen=True)
 class EndpointModel:
-    """A model behind an endpoint.
-
-    Attributes:
-        name: as requests name it.
-        kind: server, which decides the names of fields.
-        context_length: tokens of prompt and answer together; None if unknown.
-        supports_reasoning, supports_tools: None if unknown.
-    """
+    """A model behind an endpoint: `name` as requests have it, `context_length` in tokens; None is unknown."""
 
     name: str
     kind: ServerKind
@@ -53,11 +46,7 @@ class EndpointModel:
 def request_body(
     model: EndpointModel, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
 ) -> dict[str, Any]:
-    """Return the body of a streamed request for the next turn. Options that are not set are not sent.
-
-    Raises:
-        UsageError: the server has no such option.
-    """
+    """Return the body of a streamed request for the next turn, or raise UsageError if the server has no such option."""
     if options.shift:
         raise UsageError(
             "--context-shift is for models that run in this program.", hint="leave it out, or use /compact."
@@ -70,8 +59,11 @@ def request_body(
     }
     if tools:
         body["tools"] = list(tools)
-    if options.schema is not None and options.schema is not False:
-        body["response_format"] = _response_format(options.schema)
+    if options.schema is True:
+        body["response_format"] = {"type": "json_object"}
+    elif options.schema is not None and options.schema is not False:
+        json_schema = {"name": "answer", "schema": options.schema, "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": json_schema}
     if options.max_tokens is not None:
         body["max_completion_tokens" if model.kind == "openai" else "max_tokens"] = options.max_tokens
     if options.stops:
@@ -97,9 +89,6 @@ def _thinking_fields(kind: ServerKind, options: ChatOptions) -> dict[str, Any]:
 
     llama.cpp, vLLM and this program's server hand `chat_template_kwargs` to the template (Hermes 4's reads `thinking`,
     most others `enable_thinking`). Ollama takes OpenAI's levels, OpenRouter has an object of its own.
-
-    Raises:
-        UsageError: the server has no limit in tokens.
     """
     think, budget = options.think, None if options.think is False else options.think_budget
     if kind == "openrouter":
@@ -143,21 +132,14 @@ def _openai_messages(messages: Sequence[Message], system: str | None) -> Iterato
         yield fields
 
 
-def _response_format(schema: Mapping[str, Any] | Literal[True]) -> dict[str, Any]:
-    if schema is True:
-        return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
-
-
 class CompletionReader:
     """Turns the chunks of one answer into events, in all the shapes that servers give them."""
 
     def __init__(self, *, reasoning_separated: bool, warn: Callable[[str], object]) -> None:
         """Start the clock: the request was just sent.
 
-        Args:
-            reasoning_separated: the server never leaves reasoning in the content.
-            warn: called with calls that cannot be parsed.
+        With `reasoning_separated` the server never leaves reasoning in the content. `warn` is called with calls that
+        cannot be parsed.
         """
         self._content = _ContentReader(reasoning_separated=reasoning_separated)
         self._calls = _CallReader(warn)
@@ -188,9 +170,7 @@ class CompletionReader:
     def finish(self, context_length: int | None, max_tokens: int | None) -> list[Event | Done]:
         """Return the last events and `Done`; counts that the server does not send are 0.
 
-        Args:
-            context_length: tokens of prompt and answer together.
-            max_tokens: limit of the answer in the request.
+        `context_length` is for prompt and answer together, `max_tokens` the limit of the answer in the request.
         """
         end = time.monotonic()
         is_cut = self._finish_reason in _LENGTH_REASONS
@@ -271,15 +251,13 @@ class _ContentReader:
 
 @dataclass
 class _PartialCall:
-    """A call that is being generated; `key` is what its pieces identify it by, `sent` counts characters of `text`."""
+    """A call that is being generated; `key` is what its pieces identify it by."""
 
     key: object
     id: str = ""
     name: str = ""
     text: str = ""
-    sent: int = 0
     started: bool = False
-    finished: bool = False
 
     @property
     def arguments(self) -> dict[str, Any] | None:
@@ -293,30 +271,38 @@ class _PartialCall:
 
 @dataclass
 class _CallReader:
-    """Calls, whose pieces may be whole or parts, with numbers or ids or neither. Events of one call stand together."""
+    """Calls, whose pieces may be whole or parts, with numbers or ids or neither; `complete` counts those to be run."""
 
     warn: Callable[[str], object]
     calls: list[_PartialCall] = field(default_factory=list)
     complete: int = 0
 
     def feed(self, pieces: list[dict[str, Any]]) -> list[Event]:
+        events: list[Event] = []
         for piece in pieces:
             function = _object(piece.get("function"))
             call = self._call_of(piece, _text(function.get("name")))
             arguments = function.get("arguments")
-            if isinstance(arguments, dict):
-                arguments = canonical(arguments)
-            if not call.finished:
-                call.text += _text(arguments)
-        return self._events(is_last=False)
+            call.text += canonical(arguments) if isinstance(arguments, dict) else _text(arguments)
+            if call.name and not call.started:
+                call.started, call.id = True, call.id or ToolCall("", {}).id
+                events.append(CallStarted(self.calls.index(call), call.id, call.name))
+        return events
 
     def finish(self, *, is_cut: bool) -> list[Event]:
-        """Return the events that are left; a call that was cut off must not be run."""
-        events = self._events(is_last=True)
-        if not is_cut:
-            for call in self.calls:
-                if call.arguments is None or not call.name:
-                    self.warn(f"the model's call of {call.name or 'nothing'} cannot be read; it is not run.")
+        """Return the ends of all calls; one that was cut off must not be run."""
+        events: list[Event] = []
+        for index, call in enumerate(self.calls):
+            is_cut_here = is_cut and call is self.calls[-1]
+            if call.text.strip() in {"", "null"} and not is_cut_here:
+                call.text = "{}"
+            arguments = call.arguments
+            if call.name:
+                complete = arguments is not None
+                self.complete += complete
+                events.append(CallFinished(index, ToolCall(call.name, arguments or {}, call.id), complete=complete))
+            if not is_cut and (arguments is None or not call.name):
+                self.warn(f"the model's call of {call.name or 'nothing'} cannot be read; it is not run.")
         self.calls = []
         return events
 
@@ -335,41 +321,6 @@ class _CallReader:
             self.calls.append(call)
         call.id, call.name = call.id or call_id, call.name or name
         return call
-
-    def _events(self, *, is_last: bool) -> list[Event]:
-        """Return the events of the first call that is not complete, and of those that follow once it is."""
-        events: list[Event] = []
-        for index, call in enumerate(self.calls):
-            if call.finished:
-                continue
-            if is_last and call.text.strip() in {"", "null"}:
-                call.text = "{}"
-            events += self._progress(index, call)
-            is_followed = index + 1 < len(self.calls)
-            if not is_last and not (is_followed and call.arguments is not None and call.name):
-                break
-            events += self._end(index, call)
-        return events
-
-    @staticmethod
-    def _progress(index: int, call: _PartialCall) -> list[Event]:
-        events: list[Event] = []
-        if call.name and not call.started:
-            call.id = call.id or ToolCall("", {}).id
-            call.started = True
-            events.append(CallStarted(index, call.id, call.name))
-        if call.started and call.sent < len(call.text) and not "null".startswith(call.text.strip()):
-            events.append(CallArguments(index, call.text[call.sent :]))
-            call.sent = len(call.text)
-        return events
-
-    def _end(self, index: int, call: _PartialCall) -> list[Event]:
-        call.finished = True
-        if not call.started:
-            return []
-        arguments = call.arguments
-        self.complete += arguments is not None
-        return [CallFinished(index, ToolCall(call.name, arguments or {}, call.id), complete=arguments is not None)]
 
 
 def _object(value: object) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageErr
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 
+    from hermes_cli.chat.conversation import ChatOptions
     from hermes_cli.chat.endpoint.address import EndpointAddress, ServerKind
-    from hermes_cli.chat.options import ChatOptions
     from hermes_cli.event_loop import EventLoop
     from hermes_cli.generation import Event, Message
 
@@ -41,17 +41,9 @@ class Endpoint:
         warn: Callable[[str], object],
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """Parse the address; nothing is requested yet.
+        """Parse the address; nothing is requested yet. UsageError if it is none, or its key cannot be one.
 
-        Args:
-            address: as it was typed.
-            event_loop: where connections live.
-            note: called with waits.
-            warn: called with a key that is sent unencrypted, and with tool calls that cannot be run.
-            environ: where keys are.
-
-        Raises:
-            UsageError: not an address, or its key cannot be one.
+        `note` is called with waits, `warn` with a key that is sent unencrypted, and with tool calls that cannot be run.
         """
         self._address = read_address(address, environ)
         self._event_loop, self._note, self._warn = event_loop, note, warn
@@ -183,7 +175,6 @@ class EndpointBackend:
 
 
 async def _find_model(client: EndpointClient, name: str | None) -> EndpointModel:
-    """Return the model of a name, or the only one there is."""
     models = await _list_models(client, required=not name)
     model = _choose(models, name, client.address.host) if models or not name else {}
     service = SERVICES.get(client.address.host)
@@ -221,12 +212,7 @@ def _model_id(model: dict[str, Any]) -> str:
 
 
 def _choose(models: Sequence[dict[str, Any]], name: str | None, host: str) -> dict[str, Any]:
-    """Return the model of a name, an alias, or a name in other letter case; without a name, the only one.
-
-    Raises:
-        NotFoundError: no such model, or none at all.
-        UsageError: there are several, and none was named.
-    """
+    """Return the model of a name, an alias, or a name in other letter case; without a name, the only one."""
     names = [_model_id(model) for model in models]
     if not names:
         raise NotFoundError(f"{host} lists no models.", hint="name one: -m NAME.")

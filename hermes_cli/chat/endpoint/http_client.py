@@ -261,12 +261,7 @@ class EndpointClient:
         await self._client.aclose()
 
     async def json(self, url: str, body: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - any JSON
-        """Return the JSON that GET, or POST with a body, gives.
-
-        Raises:
-            EndpointError: the server refused, or the connection failed.
-            HermesError: the response is not JSON.
-        """
+        """Return the JSON that GET, or POST with a body, gives; errors as of `stream`."""
         async with self._request(url, body, SHORT) as response:
             return self._parse(await _read(response, MAX_JSON))
 

@@ -10,22 +10,23 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.sessions.format import one_line
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hermes_cli.chat.conversation import Conversation, MessageAdded
     from hermes_cli.generation import Message
 
+TITLE_CHARACTERS = 80
 UNFINISHED = "stopped before its end"
 _ROLES = {"user": "User", "assistant": "Assistant", "tool": "Result", "system": "System"}
 
 
 def title_of(conversation: Conversation) -> str:
-    """Return the title or the first question, on one line."""
+    """Return the title or the first question, shortened, on one line."""
     questions = (entry.message.content for entry in conversation.entries if entry.message.role == "user")
-    return one_line(conversation.title or next(questions, None) or "")
+    title = conversation.title or next(questions, None) or ""
+    line = " ".join(title[: TITLE_CHARACTERS * 10].split())
+    return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1] + "…"
 
 
 def as_document(conversation: Conversation, model: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The session format: a header, then one change of the conversation per line, as JSON.
+"""The session format: names of sessions, and their files: a header, then one change of a conversation per line.
 
     {"hermes_chat":1,"created":1795387081.2,"model":"hermes-3:8b"}
     {"type":"said","message":{"role":"user","content":"Who are you?", …},"at":1795387083.9}
@@ -19,18 +19,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hermes_cli.chat.conversation import Change, MessageAdded, TitleChanged, TurnsDropped
+from hermes_cli.chat.conversation import Change, Conversation
 from hermes_cli.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from hermes_cli.chat.conversation import Conversation
-
 VERSION = 1
-TITLE_CHARACTERS = 80
-
 SUFFIX = ".jsonl"
 MAX_CHARACTERS = 100  # of a name
 MAX_BYTES = 200  # in UTF-8: file systems allow 255, and our suffixes are added
@@ -40,9 +36,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d-")
 _DAMAGED = re.compile(r"\.damaged(-\d+)?$")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # reserved on Windows, with any suffix
 
-# As `encode` writes them: enough to count messages without decoding them.
-_MESSAGE = b'{"type":"said","message":{"role":"'
-_DROPPED, _TITLE, _MODEL = b'{"type":"dropped",', b'{"type":"named",', b'"model":"'
+_DECODER = msgspec.json.Decoder(Change)
 
 
 class SessionHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,34 +48,28 @@ class SessionHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class SessionContents:
+class SavedSession:
     """The readable part of a session file.
 
     Attributes:
         header: None if the file ends within it.
-        changes: those before the first incomplete line.
+        changes: those before the first incomplete line; they make the `conversation`.
         size: bytes of header and changes.
         damaged_line: number of a line in the middle that is not a change; None if there is none.
     """
 
+    name: str
     header: SessionHeader | None
-    changes: tuple[Change, ...]
+    changes: list[Change]
+    conversation: Conversation
     size: int
-    damaged_line: int | None = None
+    damaged_line: int | None
 
-    def model_of(self, conversation: Conversation) -> str:
-        """Return the model of the last answer, else that of the header, else an empty string."""
-        models = (entry.model for entry in reversed(conversation.entries) if entry.model)
+    @property
+    def model(self) -> str:
+        """Model of the last answer, else that of the header, else an empty string."""
+        models = (entry.model for entry in reversed(self.conversation.entries) if entry.model)
         return next(models, self.header.model if self.header else "")
-
-
-@dataclass(frozen=True)
-class SessionSummary:
-    """Columns of a session list: title or first question on one line, model of the last answer, message count."""
-
-    title: str
-    model: str
-    messages: int
 
 
 def encode(line: SessionHeader | Change) -> bytes:
@@ -94,55 +82,28 @@ def encode(line: SessionHeader | Change) -> bytes:
     return text + b"\n"
 
 
-def decode(data: bytes, name: str) -> SessionContents:
-    """Parse a whole file; `name` is the session's, for errors.
+def decode(data: bytes, name: str) -> SavedSession:
+    """Parse the whole file of a session.
 
     Raises:
         IntegrityError: not a session, or one of a newer version.
     """
-    header, changes, size, number = None, [], 0, 0
+    header, damaged_line, changes, size, number = None, None, list[Change](), 0, 0
     while size < len(data):
         number += 1
         end = data.find(b"\n", size)
         line = data[size:] if end < 0 else data[size:end]
         if number == 1:
             header = _header(line, name, truncated=end < 0)
-            parsed: SessionHeader | Change | None = header
+            if header is None:
+                break
+        elif change := _change(line):
+            changes.append(change)
         else:
-            parsed = _change(line)
-            changes += [] if parsed is None else [parsed]
-        if parsed is None:
-            return SessionContents(header, tuple(changes), size, None if end < 0 else number)
-        size = len(data) if end < 0 else end + 1
-    return SessionContents(header, tuple(changes), size)
-
-
-def summarize(lines: Iterable[bytes], name: str) -> SessionSummary:
-    """Return the columns of a session list, decoding only the messages that they need; errors as of `decode`."""
-    remaining = iter(lines)
-    first = next(remaining, b"")
-    header = _header(first, name, truncated=not first.endswith(b"\n"))
-    messages: list[bytes] = []
-    title = ""
-    for line in remaining:
-        if not line.endswith(b"\n") and _change(line) is None:
+            damaged_line = None if end < 0 else number
             break
-        if line.startswith(_MESSAGE):
-            messages.append(line)
-        elif line.startswith((_DROPPED, _TITLE)):
-            change = _change(line)
-            if isinstance(change, TurnsDropped):
-                del messages[max(len(messages) - max(change.count, 0), 0) :]
-            elif isinstance(change, TitleChanged):
-                title = change.title
-    model = _last_model(messages) or (header.model if header else "")
-    return SessionSummary(one_line(title or _first_question(messages)), model, len(messages))
-
-
-def one_line(text: str) -> str:
-    """Return text shortened to a title on one line."""
-    line = " ".join(text[: TITLE_CHARACTERS * 10].split())
-    return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1] + "…"
+        size = len(data) if end < 0 else end + 1
+    return SavedSession(name, header, changes, Conversation.replay(changes), size, damaged_line)
 
 
 def _header(line: bytes, name: str, *, truncated: bool) -> SessionHeader | None:
@@ -165,28 +126,18 @@ def _header(line: bytes, name: str, *, truncated: bool) -> SessionHeader | None:
 
 def _change(line: bytes) -> Change | None:
     try:
-        change: Change = msgspec.convert(json.loads(line.decode()), Change)
+        return _DECODER.decode(line)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        pass
+    try:
+        change: Change = msgspec.convert(json.loads(line.decode()), Change)  # takes half a surrogate pair, too
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return None
     return change
 
 
-def _first_question(messages: Sequence[bytes]) -> str:
-    changes = (_change(line) for line in messages if line.startswith(_MESSAGE + b'user"'))
-    return next((change.message.content or "" for change in changes if isinstance(change, MessageAdded)), "")
-
-
-def _last_model(messages: Sequence[bytes]) -> str:
-    changes = (_change(line) for line in reversed(messages) if _MODEL in line)
-    return next((change.model for change in changes if isinstance(change, MessageAdded) and change.model), "")
-
-
 def checked_name(name: str) -> str:
-    """Return a name from the user in NFC, as file systems compare names. It is safe in a path and in a shell.
-
-    Raises:
-        UsageError: not allowed as the name of a session.
-    """
+    """Return a name from the user in NFC, safe in a path and in a shell, or raise UsageError."""
     name = unicodedata.normalize("NFC", name)
     if not name or len(name) > MAX_CHARACTERS or len(name.encode("utf-8", "replace")) > MAX_BYTES:
         raise UsageError(f"the name of a session has 1 to {MAX_CHARACTERS} characters.", hint="choose a shorter name.")

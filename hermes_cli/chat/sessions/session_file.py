@@ -13,8 +13,7 @@ from copy import copy
 from io import FileIO
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.conversation import Conversation, MessageAdded, OptionsChanged, SummaryAdded, TitleChanged
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import ChatOptions, MessageAdded, OptionsChanged, SummaryAdded, TitleChanged
 from hermes_cli.chat.sessions.format import (
     SessionHeader,
     checked_name,
@@ -27,13 +26,13 @@ from hermes_cli.chat.sessions.format import (
     path_of,
 )
 from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from hermes_cli.chat.conversation import Change
-    from hermes_cli.chat.sessions.format import SessionContents
+    from hermes_cli.chat.conversation import Change, Conversation
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -41,9 +40,10 @@ _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getatt
 class SessionFile:
     """A session that this process writes; no other process can until it is closed."""
 
-    def __init__(self, folder: Path, name: str | None, warn: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         """Use `create` or `open` instead."""
-        self._folder, self._wanted_name, self._warn = folder, name, warn
+        self._folder, self._warn = folder, warn
+        self._wanted_name: str | None = None  # of a file that is to be created
         self._lock: SessionLock | None = None
         self._file: FileIO | None = None
         # Bytes that are written, and lines that are not. One attribute, since Ctrl-C can come between two assignments.
@@ -67,12 +67,9 @@ class SessionFile:
             conversation: its `on_change` is set to this session.
             model: name of the model, for the header.
             warn: called with problems of the file.
-            name: name of the session; None for the date and the first question.
-
-        Raises:
-            UsageError: the name is not allowed, or another session has it.
+            name: name of the session; None for the date and the first question. Errors as of `rename`.
         """
-        session = cls(folder, None, warn)
+        session = cls(folder, warn)
         session.model = model
         if name is not None:
             session.rename(name)
@@ -98,7 +95,7 @@ class SessionFile:
             raise UsageError(
                 f"{name} is a damaged session that was kept aside.", hint=f"look at it: hermes sessions show {name}"
             )
-        session = cls(path.parent, name, warn)
+        session = cls(path.parent, warn)
         with os_errors("opened", path):
             open_file(path, os.O_RDWR).close()  # no lock file for a missing session
             session._lock = SessionLock(path)
@@ -160,9 +157,7 @@ class SessionFile:
         self._save()
         unsaved = sum(isinstance(line, MessageAdded) for line in self._state[1])
         if unsaved:
-            self._warn(
-                f"{'1 message' if unsaved == 1 else f'{unsaved} messages'} of this conversation could not be saved."
-            )
+            self._warn(f"{counted(unsaved, 'message')} of this conversation could not be saved.")
         self._release()
 
     def _save(self) -> None:
@@ -171,9 +166,10 @@ class SessionFile:
         if not pending or (self._lock is None and not any(isinstance(line, MessageAdded) for line in pending)):
             return
         try:
-            file = self._file or (self._reopen(self._lock.path) if self._lock else self._create_file())
+            if self._file is None:  # a new session, or `rename` closed the file
+                self._file = open_file(self._lock.path, os.O_RDWR) if self._lock else self._create_file()
             data = b"".join(map(encode, pending))
-            _append(file, size, data)
+            _append(self._file, size, data)
             self._state = size + len(data), ()
             if size == 0:
                 flush_folder(self._folder)
@@ -187,59 +183,50 @@ class SessionFile:
             self._warn("the conversation is saved again, with all that was said meanwhile.")
         self._failing = False
 
-    def _reopen(self, path: Path) -> FileIO:
-        """Open the file again after `rename` closed it."""
-        self._file = open_file(path, os.O_RDWR)
-        return self._file
-
     def _create_file(self) -> FileIO:
         make_private_folder(self._folder)
-        for name in numbered(self._wanted_name or self._name_from_pending()):
+        messages = [line for line in self._state[1] if isinstance(line, MessageAdded)]
+        question = next((line for line in messages if line.message.role == "user"), messages[0])
+        wanted_name = self._wanted_name or name_from_question(question.message.content or "", question.at)
+        for name in numbered(wanted_name):
             path = path_of(self._folder, name)
             if os.path.lexists(path):
                 continue
             try:
                 self._lock = SessionLock(path)
-                self._file = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+                return open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             except (UsageError, FileExistsError):  # another process was faster
                 self._release()
             except BaseException:
                 self._release()
                 raise
-            else:
-                return self._file
         raise AssertionError  # the numbers do not end
-
-    def _name_from_pending(self) -> str:
-        messages = [line for line in self._state[1] if isinstance(line, MessageAdded)]
-        question = next((line for line in messages if line.message.role == "user"), messages[0])
-        return name_from_question(question.message.content or "", question.at)
 
     def _resume(self, path: Path, name: str) -> Conversation:
         """Read the file, and repair its end."""
         with open_file(path, os.O_RDWR) as file:
             data = file.readall()
-        contents = decode(data, name)
-        if contents.damaged_line:
-            aside = _set_aside(path, data[: contents.size])
+        saved = decode(data, name)
+        messages = counted(len(saved.conversation.entries), "message")
+        if saved.damaged_line:
+            aside = _set_aside(path, data[: saved.size])
             self._warn(
-                f"the session {name} is damaged in line {contents.damaged_line:,}: it goes on with the "
-                f"{_message_count(contents)} before that. The damaged file is kept as {aside.name}."
+                f"the session {name} is damaged in line {saved.damaged_line:,}: it goes on with the "
+                f"{messages} before that. The damaged file is kept as {aside.name}."
             )
         self._file = open_file(path, os.O_RDWR)
-        if contents.size < len(data) and not contents.damaged_line:
-            self._file.truncate(contents.size)
+        if saved.size < len(data) and not saved.damaged_line:
+            self._file.truncate(saved.size)
             self._warn(
                 f"the last line of the session {name} was not written to its end, and is cut off: "
-                f"{_message_count(contents)} could be read."
+                f"{messages} could be read."
             )
-        elif contents.size and not data[: contents.size].endswith(b"\n"):
-            _append(self._file, contents.size, b"\n")
-        header = contents.header or SessionHeader(created=time.time(), model="")
-        self._state = os.fstat(self._file.fileno()).st_size, () if contents.header else (header,)
-        conversation = Conversation.replay(contents.changes)
-        self.model = contents.model_of(conversation)
-        return conversation
+        elif saved.size and not data[: saved.size].endswith(b"\n"):
+            _append(self._file, saved.size, b"\n")
+        pending = () if saved.header else (SessionHeader(created=time.time(), model=""),)
+        self._state = os.fstat(self._file.fileno()).st_size, pending
+        self.model = saved.model
+        return saved.conversation
 
     def _close_file(self) -> None:
         file, self._file = self._file, None
@@ -275,10 +262,7 @@ def _append(file: FileIO, offset: int, data: bytes) -> None:
 def _set_aside(path: Path, readable: bytes) -> Path:
     """Rename a damaged file, untouched, and write its readable part under its name; return where the damaged one is.
 
-    Whatever interrupts it, both are there.
-
-    Raises:
-        OSError: the disk refuses; nothing has changed then.
+    Whatever interrupts it, both are there. After an OSError nothing has changed.
     """
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)  # of an interrupted run
@@ -299,11 +283,6 @@ def _set_aside(path: Path, readable: bytes) -> Path:
     return aside
 
 
-def _message_count(contents: SessionContents) -> str:
-    count = len(Conversation.replay(contents.changes).entries)
-    return "1 message" if count == 1 else f"{count:,} messages"
-
-
 def _changes_of(conversation: Conversation) -> list[Change]:
     """Return changes that make the same conversation, without what was undone."""
     unfolded, summaries = copy(conversation), list[SummaryAdded]()
@@ -320,12 +299,7 @@ class SessionLock:
     """The right to write, rename and remove a session. It ends with the process, however that ends."""
 
     def __init__(self, path: Path) -> None:
-        """Lock a file, which need not exist; its folder must.
-
-        Raises:
-            UsageError: another chat has the session open.
-            OSError: the folder allows no lock.
-        """
+        """Lock a file, which need not exist; its folder must. UsageError if another chat has the session open."""
         from filelock import FileLock, Timeout  # noqa: PLC0415 - 30 ms, only where a session is written
 
         self.path = path
@@ -353,11 +327,7 @@ def make_private_folder(folder: Path) -> None:
 
 
 def open_file(path: Path, flags: int) -> FileIO:
-    """Open a plain file of the folder itself, never through a link; a new one is private.
-
-    Raises:
-        OSError: it cannot be opened, or is not a plain file.
-    """
+    """Open a plain file of the folder itself, never through a link; a new one is private. Raises OSError."""
     if path.is_symlink():  # not every system has O_NOFOLLOW
         raise OSError(0, "it is a link to somewhere else")
     handle = os.open(path, flags | _NO_LINKS, 0o600)

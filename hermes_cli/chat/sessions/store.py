@@ -7,33 +7,28 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.sessions import format as session_format
-from hermes_cli.chat.sessions.format import SUFFIX, is_damaged, name_of, without_date
+from hermes_cli.chat.sessions.export import title_of
+from hermes_cli.chat.sessions.format import SUFFIX, decode, is_damaged, name_of, without_date
 from hermes_cli.chat.sessions.session_file import SessionFile, SessionLock, open_file, os_errors
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from hermes_cli.chat.conversation import Conversation
+    from hermes_cli.chat.sessions.format import SavedSession
+
 MAX_LISTED = 5  # names in an error
 
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """A session in a list.
+    """A session in a list: first question where it has no title, seconds since 1970, length of its file in bytes.
 
-    Attributes:
-        title: title or first question, on one line.
-        model: name of the model of the last answer, or of the first one.
-        messages: number of messages.
-        modified: seconds since 1970.
-        bytes: length of the file.
-        problem: why it cannot be read; None if it can.
+    `problem` says why it cannot be read; None if it can.
     """
 
     name: str
@@ -44,16 +39,6 @@ class SessionInfo:
     bytes: int
     path: Path
     problem: str | None = None
-
-
-@dataclass(frozen=True)
-class SavedSession:
-    """A session opened for reading only; `damaged_line` is the first unreadable line, counted from 1."""
-
-    name: str
-    conversation: Conversation
-    model: str
-    damaged_line: int | None
 
 
 @dataclass(frozen=True)
@@ -90,16 +75,16 @@ def find_session(folder: Path, name: str) -> SessionInfo:
         raise UsageError(
             f"{len(matches)} sessions begin with {name}.", hint=f"say which: {', '.join(matches[:MAX_LISTED])}{more}"
         )
-    raise NotFoundError(f"there is no session {name}.", hint=_did_you_mean(name, names))
+    import difflib  # noqa: PLC0415 - 5 ms, only for a wrong name
+
+    by_any_name = {key: other for other in names for key in (other, without_date(other))}
+    close = dict.fromkeys(by_any_name[key] for key in difflib.get_close_matches(name, by_any_name, MAX_LISTED))
+    hint = f"did you mean {', '.join(close)}?" if close else "see what is saved: hermes sessions."
+    raise NotFoundError(f"there is no session {name}.", hint=hint)
 
 
 def latest_session(folder: Path) -> SessionInfo:
-    """Return the session that was written last.
-
-    Raises:
-        NotFoundError: there is none.
-        HermesError: the folder cannot be read.
-    """
+    """Return the session that was written last; errors as of `find_session`."""
     for path, stat in _files(folder):
         if not is_damaged(name_of(path)):
             return _info(path, stat)
@@ -107,31 +92,24 @@ def latest_session(folder: Path) -> SessionInfo:
 
 
 def read_session(path: Path) -> SavedSession:
-    """Read a session, whether a chat has it open or not.
-
-    Raises:
-        IntegrityError: not a session, or one of a newer version.
-        HermesError: the file cannot be read.
-    """
-    name = name_of(path)
+    """Read a session, whether a chat has it open or not; raise HermesError if it cannot be read."""
     with os_errors("read", path), open_file(path, os.O_RDONLY) as file:
         data = file.readall()
-    contents = session_format.decode(data, name)
-    conversation = Conversation.replay(contents.changes)
-    return SavedSession(name, conversation, contents.model_of(conversation), contents.damaged_line)
+    return decode(data, name_of(path))
 
 
 def remove_sessions(paths: Iterable[Path]) -> RemovedSessions:
-    """Remove sessions, except those that a chat has open.
-
-    Raises:
-        HermesError: one cannot be removed; those before it are gone.
-    """
+    """Remove sessions, except those that a chat has open; after a HermesError those before it are gone."""
     removed, kept, freed = list[str](), list[str](), 0
     for path in paths:
         try:
             with os_errors("removed", path):
-                freed += _remove(path)
+                lock = SessionLock(path)
+                try:
+                    freed += path.lstat().st_size
+                    path.unlink()
+                finally:
+                    lock.release()
             removed.append(name_of(path))
         except UsageError:  # locked
             kept.append(name_of(path))
@@ -205,19 +183,11 @@ class CurrentSession:
             self._file = None
 
 
-def _did_you_mean(name: str, existing: Iterable[str]) -> str:
-    import difflib  # noqa: PLC0415 - 5 ms, only for a wrong name
-
-    names = {key: other for other in existing for key in (other, without_date(other))}
-    close = dict.fromkeys(names[key] for key in difflib.get_close_matches(name, names, MAX_LISTED))
-    return f"did you mean {', '.join(close)}?" if close else "see what is saved: hermes sessions."
-
-
 def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
     """Return session files, the one last written first."""
     try:
         with os_errors("read", folder), os.scandir(folder) as entries:
-            found = [
+            sessions = [
                 (Path(entry.path), entry.stat(follow_symlinks=False))
                 for entry in entries
                 if entry.name.endswith(SUFFIX)
@@ -228,25 +198,14 @@ def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
         if not os.path.lexists(folder):
             return []
         raise
-    return sorted(found, key=lambda file: (file[1].st_mtime_ns, file[0].name), reverse=True)
+    return sorted(sessions, key=lambda file: (file[1].st_mtime_ns, file[0].name), reverse=True)
 
 
 def _info(path: Path, stat: os.stat_result) -> SessionInfo:
-    name, problem = name_of(path), None
+    title, model, messages, problem = "", "", 0, None
     try:
-        with os_errors("read", path), BufferedReader(open_file(path, os.O_RDONLY)) as lines:
-            summary = session_format.summarize(lines, name)
+        saved = read_session(path)
+        title, model, messages = title_of(saved.conversation), saved.model, len(saved.conversation.entries)
     except HermesError as error:
-        summary, problem = session_format.SessionSummary("", "", 0), error.message
-    return SessionInfo(name, summary.title, summary.model, summary.messages, stat.st_mtime, stat.st_size, path, problem)
-
-
-def _remove(path: Path) -> int:
-    """Remove a session; return the bytes that it took."""
-    lock = SessionLock(path)
-    try:
-        size = path.lstat().st_size
-        path.unlink()
-    finally:
-        lock.release()
-    return size
+        problem = error.message
+    return SessionInfo(name_of(path), title, model, messages, stat.st_mtime, stat.st_size, path, problem)

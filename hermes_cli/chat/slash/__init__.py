@@ -1,1 +1,3 @@
-"""Slash commands of a conversation, one file per subject; registry.py lists all of them."""
+"""Slash commands, by topic. Importing a file of them registers its commands, in the order of /help."""
+
+from hermes_cli.chat.slash import settings, files, turns  # noqa: F401, I001 - they register their commands

@@ -1,9 +1,10 @@
-"""Slash commands, and reading a typed line as a command or as a message."""
+"""The registry of slash commands, /help, and reading a typed line as a command or as a message."""
 
 from __future__ import annotations
 
 import difflib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,17 +12,25 @@ from typing import TYPE_CHECKING
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Sequence
 
-    from hermes_cli.chat.repl_context import ReplContext
+    from hermes_cli.chat.repl import ReplContext
+
+    Run = Callable[[ReplContext, str], None]
+    Complete = Callable[[ReplContext, str], Iterable[str]]
 
 ESCAPE = "//"  # beginning of a message that begins with a slash
 QUOTES = '"""'
 MAX_FILES = 500  # completions from one folder
-
-
-def _no_completions(_context: ReplContext, _argument: str) -> Iterable[str]:
-    return ()
+KEYS = (
+    ("Enter", "send"),
+    ("Alt-Enter, Ctrl-J", "a new line; so does pasting several"),
+    ('"""', "begins a text of several lines, and ends it"),
+    ("Ctrl-G", "write in your editor"),
+    ("Ctrl-R, Up", "what you typed before"),
+    ("Ctrl-C", "stop the answer and keep what came; clear the line"),
+    ("Ctrl-D", "leave"),
+)
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,56 @@ class SlashCommand:
     name: str
     usage: str
     summary: str
-    run: Callable[[ReplContext, str], None]
-    complete: Callable[[ReplContext, str], Iterable[str]] = _no_completions
+    run: Run
+    complete: Complete
+
+
+COMMANDS: dict[str, SlashCommand] = {}
+
+
+def slash_command(name: str, usage: str, summary: str, complete: Complete = lambda *_: ()) -> Callable[[Run], Run]:
+    """Register the function below as a command; parameters are those of `SlashCommand`."""
+
+    def register(run: Run) -> Run:
+        COMMANDS[name] = SlashCommand(name, usage, summary, run, complete)
+        return run
+
+    return register
+
+
+@slash_command("/help", "", "this list")
+def _help(context: ReplContext, _argument: str) -> None:
+    commands = [(f"{command.name} {command.usage}".rstrip(), command.summary) for command in COMMANDS.values()]
+    _print_columns(context, commands)
+    context.print()
+    _print_columns(context, KEYS)
+
+
+def _print_columns(context: ReplContext, rows: Sequence[tuple[str, str]]) -> None:
+    """Print two columns side by side if they fit, else one below the other."""
+    left_width = max(len(left) for left, _ in rows) + 2
+    fits = left_width + max(len(right) for _, right in rows) <= shutil.get_terminal_size().columns
+    for left, right in rows:
+        context.print(f"{left:{left_width}}{right}" if fits else f"{left}\n    {right}")
+
+
+def run_command(context: ReplContext, line: str) -> None:
+    """Run the command of a line.
+
+    Raises:
+        UsageError: no such command, or an invalid argument.
+        HermesError: it failed.
+    """
+    name, _, argument = line.strip().partition(" ")
+    argument = argument.strip()
+    command = COMMANDS.get(name.lower())
+    if command is None:
+        near = difflib.get_close_matches(name.lower(), COMMANDS, 2)
+        hint = f"did you mean {' or '.join(near)}? /help lists them." if near else "/help lists them."
+        raise UsageError(f"there is no command {name}.", hint=f"{hint} A message that begins so: /{name} …")
+    if argument and not command.usage:
+        raise UsageError(f"{command.name} takes nothing: {argument[:60]}", hint=f"type {command.name} alone.")
+    command.run(context, argument)
 
 
 def is_command(line: str) -> bool:
@@ -69,38 +126,19 @@ def unquoted(text: str) -> str:
     return f"/{inner}" if is_command(inner) or inner.startswith(ESCAPE) else inner
 
 
-def run_command(context: ReplContext, line: str, commands: Mapping[str, SlashCommand]) -> None:
-    """Run the command of a line.
-
-    Raises:
-        UsageError: no such command, or an invalid argument.
-        HermesError: it failed.
-    """
-    name, _, argument = line.strip().partition(" ")
-    argument = argument.strip()
-    command = commands.get(name.lower())
-    if command is None:
-        near = difflib.get_close_matches(name.lower(), commands, 2)
-        hint = f"did you mean {' or '.join(near)}? /help lists them." if near else "/help lists them."
-        raise UsageError(f"there is no command {name}.", hint=f"{hint} A message that begins so: /{name} …")
-    if argument and not command.usage:
-        raise UsageError(f"{command.name} takes nothing: {argument[:60]}", hint=f"type {command.name} alone.")
-    command.run(context, argument)
-
-
 def complete_path(typed: str) -> list[str]:
     """Return files and folders whose paths begin with the text; folders end with a slash."""
     folder, _, prefix = typed.rpartition("/")
-    path = Path(f"{folder}/" if folder or typed.startswith("/") else ".").expanduser()
-    found: list[str] = []
+    paths: list[str] = []
     try:
+        path = Path(f"{folder}/" if folder or typed.startswith("/") else ".").expanduser()
         with os.scandir(path) as entries:
             for entry in entries:
                 is_hidden = entry.name.startswith(".") and not prefix.startswith(".")
                 if entry.name.startswith(prefix) and not is_hidden:
-                    found.append(typed.removesuffix(prefix) + entry.name + ("/" if entry.is_dir() else ""))
-                if len(found) == MAX_FILES:
+                    paths.append(typed.removesuffix(prefix) + entry.name + ("/" if entry.is_dir() else ""))
+                if len(paths) == MAX_FILES:
                     break
-    except OSError:
+    except (OSError, RuntimeError, ValueError):  # also a user or a name that cannot be
         return []
-    return sorted(found)
+    return sorted(paths)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.attachments import read_attachment
-from hermes_cli.chat.slash.command import SlashCommand, complete_path
-from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.chat.slash.command import complete_path, slash_command
+from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.repl_context import ReplContext
+    from collections.abc import Sequence
+
+    from hermes_cli.chat.repl import ReplContext
 
 
+@slash_command(
+    "/file", "[PATH|none]", "add a text file to your next message", lambda _, typed: ["none", *complete_path(typed)]
+)
 def _file(context: ReplContext, argument: str) -> None:
     if not argument:
         for file in context.attachments:
@@ -27,11 +32,18 @@ def _file(context: ReplContext, argument: str) -> None:
     context.console.note(f"{file.name}, {len(file.text):,} characters, goes with your next message")
 
 
+@slash_command("/save", "[NAME]", "save this conversation under a name")
 def _save(context: ReplContext, argument: str) -> None:
     name = context.session.save(argument or None, context.conversation, context.backend.name)
     context.console.note(f"saved as {name}; hermes chat --resume {name} goes on")
 
 
+@slash_command(
+    "/load",
+    "NAME",
+    "go on with a saved conversation",
+    lambda context, _: [session.name for session in context.session.sessions()],
+)
 def _load(context: ReplContext, argument: str) -> None:
     if not argument:
         raise UsageError("/load needs the name of a session.", hint="/list shows them.")
@@ -41,10 +53,7 @@ def _load(context: ReplContext, argument: str) -> None:
     context.console.note(f"{context.session.name}, {len(conversation.entries):,} messages")
 
 
-def _complete_session(context: ReplContext, _typed: str) -> list[str]:
-    return [session.name for session in context.session.sessions()]
-
-
+@slash_command("/list", "", "saved conversations")
 def _list(context: ReplContext, _argument: str) -> None:
     sessions = context.session.sessions()
     if not sessions:
@@ -53,44 +62,75 @@ def _list(context: ReplContext, _argument: str) -> None:
     context.console.table(["name", "begins with", "messages", "model"], rows, right=["messages"])
 
 
-def _export(context: ReplContext, argument: str) -> None:
-    from hermes_cli.chat.sessions.export import as_json, as_markdown  # noqa: PLC0415 - few conversations are exported
-
-    form, _, path_text = argument.partition(" ")
-    if form not in {"md", "json"}:
-        raise UsageError("/export needs a format: md or json.", hint="/export md conversation.md")
-    text = (as_markdown if form == "md" else as_json)(context.conversation, context.backend.name)
-    if not path_text.strip():
-        context.print(text.rstrip("\n"))
-        return
-    path = Path(path_text.strip()).expanduser()
-    try:
-        with path.open("x", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UsageError(f"{path} is there already.", hint="choose another name; nothing is overwritten.") from None
-    except OSError as error:
-        raise HermesError(f"{path} cannot be written: {error.strerror}.", hint="choose another place.") from None
-    context.console.note(f"written to {path}")
-
-
 def _complete_export(_context: ReplContext, typed: str) -> list[str]:
     form, blank, path = typed.partition(" ")
     return [f"{form} {file}" for file in complete_path(path)] if blank else ["md", "json"]
 
 
-COMMANDS = (
-    SlashCommand(
-        "/file",
-        "[PATH|none]",
-        "add a text file to your next message",
-        _file,
-        lambda _, typed: ["none", *complete_path(typed)],
-    ),
-    SlashCommand("/save", "[NAME]", "save this conversation under a name", _save),
-    SlashCommand("/load", "NAME", "go on with a saved conversation", _load, _complete_session),
-    SlashCommand("/list", "", "saved conversations", _list),
-    SlashCommand(
-        "/export", "md|json [FILE]", "write this conversation to a file, or show it", _export, _complete_export
-    ),
-)
+@slash_command("/export", "md|json [FILE]", "write this conversation to a file, or show it", _complete_export)
+def _export(context: ReplContext, argument: str) -> None:
+    from hermes_cli.chat.sessions.export import as_json, as_markdown  # noqa: PLC0415 - few conversations are exported
+
+    form, _, path_text = argument.partition(" ")
+    path_text = path_text.strip()
+    if form not in {"md", "json"}:
+        raise UsageError("/export needs a format: md or json.", hint="/export md conversation.md")
+    text = (as_markdown if form == "md" else as_json)(context.conversation, context.backend.name)
+    if not path_text:
+        context.print(text.rstrip("\n"))
+        return
+    try:
+        path = Path(path_text).expanduser()
+        with path.open("x", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"{path_text} is there already.", hint="choose another name.") from None
+    except (OSError, RuntimeError, ValueError) as error:  # also no such user, or a name that cannot be
+        reason = getattr(error, "strerror", None) or error
+        raise HermesError(f"{path_text} cannot be written: {reason}.", hint="choose another place.") from None
+    context.console.note(f"written to {path}")
+
+
+MAX_BYTES = 16 << 20  # more than any context holds
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file's name and its text."""
+
+    name: str
+    text: str
+
+
+def read_attachment(path_text: str) -> Attachment:
+    """Read a text file; raise NotFoundError or UsageError if there is none that fits any context."""
+    try:
+        path = Path(path_text).expanduser()
+        if not path.is_file():
+            problem = "is a directory" if path.is_dir() else "there is no such file"
+            raise NotFoundError(f"{path_text}: {problem}.", hint="give the path of a text file; Tab completes it.")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise UsageError(f"{path_text} has {size:,} bytes, and no context holds that.", hint="give a part of it.")
+        text = path.read_bytes().decode("utf-8")
+        if "\0" in text:
+            raise UsageError(f"{path_text} is not text (it has NUL bytes).", hint="give a text file, not a binary one.")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path_text} is not text (byte {error.start:,} is not UTF-8).", hint="give a text file, not a binary one."
+        ) from None
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise NotFoundError(f"{path_text} cannot be read: {reason}.", hint="check its name and permissions.") from None
+    return Attachment(path.name, text)
+
+
+def with_attachments(text: str, attachments: Sequence[Attachment]) -> str:
+    """Return a message below its files, each between fences that are longer than any in it."""
+    parts = []
+    for file in attachments:
+        fence = "```"
+        while fence in file.text:
+            fence += "`"
+        parts.append(f"{file.name}:\n{fence}\n{file.text.rstrip()}\n{fence}")
+    return "\n\n".join([*parts, text] if text else parts)

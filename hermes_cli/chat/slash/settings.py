@@ -6,15 +6,15 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.options import read_schema
-from hermes_cli.chat.slash.command import SlashCommand, complete_path
+from hermes_cli.chat.conversation import read_schema
+from hermes_cli.chat.slash.command import complete_path, slash_command
 from hermes_cli.chat.tools.config import read_chat_file
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.options import ChatOptions
-    from hermes_cli.chat.repl_context import ReplContext
+    from hermes_cli.chat.conversation import ChatOptions
+    from hermes_cli.chat.repl import ReplContext
 
 DEFAULT = "default"
 _SAMPLING = tuple(field.name for field in fields(SamplingOptions) if field.type in {"float", "int", "int | None"})
@@ -22,6 +22,7 @@ _LIMITS = {"max_tokens": 1, "think_budget": 0}  # smallest value of each
 SETTINGS = (*_SAMPLING, *_LIMITS)
 
 
+@slash_command("/model", "[NAME]", "go on with another model, or list them", lambda context, _: context.model_names())
 def _model(context: ReplContext, argument: str) -> None:
     """List models, or load another one. The old one is unloaded first: both may not fit."""
     if not argument:
@@ -48,6 +49,12 @@ def _model(context: ReplContext, argument: str) -> None:
         context.console.note("it was not trained for tools: they are not offered to it")
 
 
+@slash_command(
+    "/think",
+    "[on|off|budget N|default|show]",
+    "reason before answering, or show the last reasoning",
+    lambda *_: ("on", "off", "budget ", DEFAULT, "show"),
+)
 def _think(context: ReplContext, argument: str) -> None:
     options = context.conversation.options
     word, _, value = argument.partition(" ")
@@ -75,6 +82,7 @@ def thinking_label(options: ChatOptions) -> str:
     return label if budget is None else f"{label}, at most {budget:,} tokens"
 
 
+@slash_command("/system", "[TEXT|default]", "show or change the system prompt", lambda *_: (DEFAULT,))
 def _system(context: ReplContext, argument: str) -> None:
     conversation = context.conversation
     if argument:
@@ -85,6 +93,7 @@ def _system(context: ReplContext, argument: str) -> None:
         context.console.note("/system TEXT changes it from the next message on, /system default leaves it out")
 
 
+@slash_command("/set", "[NAME VALUE|NAME default]", "sampling and limits", lambda *_: [f"{name} " for name in SETTINGS])
 def _set(context: ReplContext, argument: str) -> None:
     name, _, value = argument.partition(" ")
     name, value = name.lower().replace("-", "_"), value.strip()
@@ -134,6 +143,12 @@ def _tokens(name: str, value: str, minimum: int) -> int:
     return number
 
 
+@slash_command(
+    "/json",
+    "SCHEMA|any|off",
+    "answers conform to a JSON schema, a file or typed",
+    lambda _, typed: ["any", "off", *complete_path(typed)],
+)
 def _json(context: ReplContext, argument: str) -> None:
     options = context.conversation.options
     if argument == "off":
@@ -148,6 +163,12 @@ def _json(context: ReplContext, argument: str) -> None:
     context.console.note(f"JSON: {label}")
 
 
+@slash_command(
+    "/tools",
+    "[on|off|FILE.py]",
+    "the tools that the model may call",
+    lambda _, typed: ["on", "off", "demo", *(path for path in complete_path(typed) if path.endswith((".py", "/")))],
+)
 def _tools(context: ReplContext, argument: str) -> None:
     """List tools, add those of a file, or switch all of them on or off."""
     if argument in {"on", "off"}:
@@ -162,10 +183,7 @@ def _tools(context: ReplContext, argument: str) -> None:
         context.console.note("they are not offered to the model: /tools on")
 
 
-def _complete_tools(_context: ReplContext, typed: str) -> list[str]:
-    return ["on", "off", "demo", *(path for path in complete_path(typed) if path.endswith((".py", "/")))]
-
-
+@slash_command("/mcp", "[COMMAND|URL|NAME]", "MCP servers, or one more", lambda *_: list(read_chat_file().mcp_servers))
 def _mcp(context: ReplContext, argument: str) -> None:
     """List MCP servers, or connect to one more."""
     if argument:
@@ -175,40 +193,3 @@ def _mcp(context: ReplContext, argument: str) -> None:
     if not rows:
         raise UsageError("no MCP server is connected.", hint="/mcp COMMAND, /mcp https://… or a name from chat.yaml")
     context.console.table(["server", "is", "tools"], rows)
-
-
-COMMANDS = (
-    SlashCommand(
-        "/model",
-        "[NAME]",
-        "go on with another model, or list them",
-        _model,
-        lambda context, _: context.model_names(),
-    ),
-    SlashCommand(
-        "/think",
-        "[on|off|budget N|default|show]",
-        "reason before answering, or show the last reasoning",
-        _think,
-        lambda *_: ("on", "off", "budget ", DEFAULT, "show"),
-    ),
-    SlashCommand("/system", "[TEXT|default]", "show or change the system prompt", _system, lambda *_: (DEFAULT,)),
-    SlashCommand(
-        "/set",
-        "[NAME VALUE|NAME default]",
-        "sampling and limits",
-        _set,
-        lambda *_: [f"{name} " for name in SETTINGS],
-    ),
-    SlashCommand(
-        "/json",
-        "SCHEMA|any|off",
-        "answers conform to a JSON schema, a file or typed",
-        _json,
-        lambda _, typed: ["any", "off", *complete_path(typed)],
-    ),
-    SlashCommand("/tools", "[on|off|FILE.py]", "the tools that the model may call", _tools, _complete_tools),
-    SlashCommand(
-        "/mcp", "[COMMAND|URL|NAME]", "MCP servers, or one more", _mcp, lambda *_: list(read_chat_file().mcp_servers)
-    ),
-)

@@ -5,28 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.chat.context_usage import compactable, context_usage, summarize
-from hermes_cli.chat.slash.command import SlashCommand
+from hermes_cli.chat.slash.command import slash_command
 from hermes_cli.chat.terminal.tty import copy_to_clipboard
 from hermes_cli.chat.view import tokens_per_second
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.repl_context import ReplContext
+    from hermes_cli.chat.repl import ReplContext
 
 UNKNOWN = "not known"
 _BAR_WIDTH = 30  # characters for a whole context
 _EMPTY = HermesError("nothing was said yet.", hint="type a question.")
 
 
+@slash_command("/retry", "", "answer the last message again")
 def _retry(context: ReplContext, _argument: str) -> None:
     context.agent.retry()
 
 
+@slash_command("/undo", "", "take the last message back, with its answer")
 def _undo(context: ReplContext, _argument: str) -> None:
     line = " ".join(_take_back(context).split())
     context.console.note(f"taken back: {line if len(line) <= 60 else f'{line[:59]}…'}")  # noqa: PLR2004 - of a line of 80
 
 
+@slash_command("/edit", "", "take the last message back into the line you type")
 def _edit(context: ReplContext, _argument: str) -> None:
     context.draft = _take_back(context)
 
@@ -41,6 +44,9 @@ def _take_back(context: ReplContext) -> str:
     return text
 
 
+@slash_command(
+    "/compact", "[undo]", "replace older turns in the prompt by a summary, or undo that", lambda *_: ("undo",)
+)
 def _compact(context: ReplContext, argument: str) -> None:
     conversation = context.conversation
     if argument == "undo":
@@ -60,6 +66,7 @@ def _compact(context: ReplContext, argument: str) -> None:
     )
 
 
+@slash_command("/context", "", "what fills the context")
 def _context(context: ReplContext, _argument: str) -> None:
     usage = context.event_loop.run(context_usage(context.backend, context.conversation, context.agent.schemas))
     rows, length = list(usage.parts.items()), usage.context_length
@@ -78,6 +85,7 @@ def _context(context: ReplContext, _argument: str) -> None:
     context.console.note(f"{usage.total:,}{size} tokens, counted by {context.backend.name}'s own tokenizer")
 
 
+@slash_command("/stats", "", "tokens and speeds of this conversation")
 def _stats(context: ReplContext, _argument: str) -> None:
     usages = [entry.usage for entry in context.conversation.entries if entry.usage]
     if not usages:
@@ -100,6 +108,7 @@ def _stats(context: ReplContext, _argument: str) -> None:
     context.console.table(["", ""], rows)
 
 
+@slash_command("/copy", "", "copy the last answer")
 def _copy(context: ReplContext, _argument: str) -> None:
     messages = [entry.message for entry in context.conversation.entries]
     answers = [message.content for message in messages if message.role == "assistant" and message.content]
@@ -108,18 +117,6 @@ def _copy(context: ReplContext, _argument: str) -> None:
     context.console.note(f"copied {len(answers[-1]):,} characters {copy_to_clipboard(answers[-1])}")
 
 
-COMMANDS = (
-    SlashCommand("/retry", "", "answer the last message again", _retry),
-    SlashCommand("/undo", "", "take the last message back, with its answer", _undo),
-    SlashCommand("/edit", "", "take the last message back into the line you type", _edit),
-    SlashCommand("/context", "", "what fills the context", _context),
-    SlashCommand(
-        "/compact",
-        "[undo]",
-        "replace older turns in the prompt by a summary, or undo that",
-        _compact,
-        lambda *_: ("undo",),
-    ),
-    SlashCommand("/stats", "", "tokens and speeds of this conversation", _stats),
-    SlashCommand("/copy", "", "copy the last answer", _copy),
-)
+@slash_command("/bye", "", "leave")
+def _bye(context: ReplContext, _argument: str) -> None:
+    context.is_over = True

@@ -1,47 +1,62 @@
-"""Messages and commands that the user types, with line editing on a terminal, plainly where there is none.
-
-Importing this is cheap; the line editor is imported with the first line that is read.
-"""
+"""Messages and commands that the user types: with line editing (prompt_toolkit) on a terminal, plainly elsewhere."""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.slash.command import is_open_quote, unquoted
-from hermes_cli.chat.terminal.tty import HOW_TO_LEAVE, PROMPT, drop_typed_ahead
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app, run_in_terminal
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, get_common_complete_suffix
+from prompt_toolkit.filters import Condition, has_focus, is_searching
+from prompt_toolkit.history import DummyHistory, FileHistory
+from prompt_toolkit.input import create_input
+from prompt_toolkit.input.typeahead import clear_typeahead
+from prompt_toolkit.input.vt100_parser import Vt100Parser
+from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.output.color_depth import ColorDepth
+from prompt_toolkit.styles import Style
+from rich.text import Text
+
+from hermes_cli.chat.slash.command import COMMANDS, is_open_quote, unquoted
 from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from hermes_cli.chat.terminal.line_editor import LineEditor
+    from prompt_toolkit.document import Document
+    from prompt_toolkit.input import Input
+    from prompt_toolkit.key_binding import KeyPressEvent
+    from prompt_toolkit.key_binding.key_processor import KeyPress
+
+    from hermes_cli.chat.repl import ReplContext
+
+PROMPT = "> "
+HOW_TO_LEAVE = "Ctrl-D or /bye leaves"
+MAX_HISTORY_ENTRY = 10_000  # bytes: nobody looks for a longer paste
+MAX_PASTE = 10_000_000  # characters: twenty times what the largest context of a model holds
+SHOWN_LINES, SHOWN_CHARACTERS = 200, 100_000  # of a paste; a longer one is shown as one word
+_PASTE_CHUNK = 65_536  # bytes that are read at once
 
 
 class Keyboard:
-    """Reads messages and commands."""
+    """Reads messages and commands.
 
-    def __init__(
-        self,
-        history_path: Path,
-        status: Callable[[], str],
-        completions: Mapping[str, Callable[[str], Iterable[str]]],
-        commands: Mapping[str, str],
-    ) -> None:
-        """Store what the line editor needs.
+    Args:
+        history_path: file of earlier lines.
+        status: returns the line below the prompt.
+        context: tells the completions of commands.
+    """
 
-        Args:
-            history_path: file of earlier lines.
-            status: returns the line below the prompt.
-            completions: by command, a function that takes its typed argument and returns what it can become.
-            commands: summaries by name with the slash.
-        """
-        self._history_path, self._status = history_path, status
-        self._completions, self._commands = completions, commands
-        self._can_edit = _can_edit()
-        self._editor: LineEditor | None = None
+    def __init__(self, history_path: Path, status: Callable[[], str], context: ReplContext) -> None:
+        self._history_path, self._status, self._context = history_path, status, context
+        self._pastes = PasteStore()
+        is_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+        self._can_edit = is_terminal and os.environ.get("TERM") not in {"dumb", "unknown"}  # its cursor can move
 
     def read(self, default: str = "") -> str | None:
         """Return the next message or command, None if the user leaves. Text in three quotes is never a command.
@@ -51,32 +66,79 @@ class Keyboard:
         """
         if not self._can_edit:
             return _read_plainly(default)
-        return self._opened_editor.read(default)
+        try:
+            return self._pastes.restored(unquoted(self._session.prompt(default=default)))
+        except EOFError:
+            return None
 
     def ask(self, question: str) -> str:
         """Return the line that answers a question; empty after Ctrl-D. What was typed ahead is dropped."""
-        drop_typed_ahead()
+        _drop_typed_ahead()
         *above, last = question.translate(CONTROL).split("\n")
         for line in above:
             print(line)  # noqa: T201 - on the terminal that is typed on
         try:
-            return self._opened_editor.ask(last) if self._can_edit else input(last)
+            if not self._can_edit:
+                return input(last)
+            clear_typeahead(self._input)
+            session: PromptSession[str] = PromptSession(history=DummyHistory(), input=self._input)
+            return session.prompt(last)
         except EOFError:
             return ""
 
-    @property
-    def _opened_editor(self) -> LineEditor:
-        if self._editor is None:
-            from hermes_cli.chat.terminal.line_editor import LineEditor  # noqa: PLC0415 - prompt_toolkit takes 0.1 s
+    @cached_property
+    def _input(self) -> Input:
+        if sys.platform == "win32":  # its console has keys of its own
+            return create_input()
+        from prompt_toolkit.input.vt100 import Vt100Input  # noqa: PLC0415 - not on Windows
 
-            self._editor = LineEditor(self._history_path, self._status, self._completions, self._commands)
-        return self._editor
+        terminal = Vt100Input(sys.stdin)
+        terminal.vt100_parser = _PasteParser(terminal.vt100_parser.feed_key_callback, terminal.stdin_reader.read)
+        return terminal
 
+    @cached_property
+    def _session(self) -> PromptSession[str]:
+        return PromptSession(
+            [("bold", PROMPT)],
+            input=self._input,
+            multiline=True,
+            prompt_continuation=" " * len(PROMPT),
+            history=LineHistory(self._history_path, self._pastes.has_placeholder),
+            completer=SlashCompleter(self._context),
+            complete_while_typing=Condition(lambda: get_app().current_buffer.text.startswith("/")),
+            complete_in_thread=True,
+            enable_open_in_editor=True,
+            tempfile_suffix=".md",
+            key_bindings=self._bindings(),
+            bottom_toolbar=self._toolbar,
+            style=Style.from_dict({"bottom-toolbar": "noreverse dim", "bottom-toolbar.text": ""}),
+            color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
+        )
 
-def _can_edit() -> bool:
-    """Return whether there is a terminal that can move its cursor."""
-    is_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
-    return is_terminal and os.environ.get("TERM") not in {"dumb", "unknown"}
+    def _toolbar(self) -> str:
+        status = Text(self._status().translate(CONTROL).replace("\n", " "))
+        status.truncate(get_app().output.get_size().columns - 1, overflow="ellipsis")
+        return status.plain
+
+    def _bindings(self) -> KeyBindings:
+        bindings = KeyBindings()
+        for keys, action in {
+            ("enter",): _send,
+            ("escape", "enter"): lambda event: event.current_buffer.insert_text("\n"),
+            ("c-j",): lambda event: event.current_buffer.insert_text("\n"),
+            ("c-c",): _clear_or_tell,
+            ("c-g",): lambda event: event.current_buffer.open_in_editor(),
+            ("tab",): _complete,
+            ("<bracketed-paste>",): self._paste,
+        }.items():
+            bindings.add(*keys, filter=has_focus("DEFAULT_BUFFER") & ~is_searching)(action)
+        return bindings
+
+    def _paste(self, event: KeyPressEvent) -> None:
+        if (length := len(event.data)) > MAX_PASTE:
+            _print_above(f"{length:,} characters were pasted: no model can read as many, so they were left out")
+        else:
+            event.current_buffer.insert_text(self._pastes.placeholder(event.data))
 
 
 def _read_plainly(default: str) -> str | None:
@@ -93,3 +155,157 @@ def _read_plainly(default: str) -> str | None:
             print(f"\n{HOW_TO_LEAVE}")  # noqa: T201 - the same
             lines.clear()
     return unquoted("\n".join(lines)) or default
+
+
+def _drop_typed_ahead() -> None:
+    """Drop what was typed before a question was seen: it is no answer to it."""
+    if sys.platform == "win32":
+        import msvcrt  # noqa: PLC0415 - Windows only
+
+        while msvcrt.kbhit():
+            msvcrt.getwch()
+        return
+    import termios  # noqa: PLC0415 - not on Windows
+
+    with suppress(OSError, ValueError, AttributeError, termios.error):
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+
+
+def _send(event: KeyPressEvent) -> None:
+    buffer = event.current_buffer
+    if is_open_quote(buffer.text):
+        buffer.insert_text("\n")
+    elif buffer.text.strip():
+        buffer.validate_and_handle()
+
+
+def _clear_or_tell(event: KeyPressEvent) -> None:
+    if event.current_buffer.text:
+        event.current_buffer.reset()
+    else:
+        _print_above(HOW_TO_LEAVE)
+
+
+def _complete(event: KeyPressEvent) -> None:
+    """Insert what all completions share, or choose from the menu; at once, however fast the keys before it came."""
+    buffer = event.current_buffer
+    if buffer.complete_state and buffer.complete_state.current_completion:
+        buffer.complete_next()
+        return
+    completions = list(buffer.completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
+    suffix = get_common_complete_suffix(buffer.document, completions)
+    if len(completions) == 1:
+        buffer.apply_completion(completions[0])
+    elif suffix:
+        buffer.insert_text(suffix)
+    elif buffer.complete_state:
+        buffer.complete_next()
+    else:
+        buffer.start_completion(select_first=True)
+
+
+def _print_above(message: str) -> None:
+    """Print a line above the prompt."""
+    run_in_terminal(lambda: print(message))  # noqa: T201 - where it is typed
+
+
+class SlashCompleter(Completer):
+    """Completes commands and their arguments."""
+
+    def __init__(self, context: ReplContext) -> None:
+        self._context = context
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:  # noqa: ARG002
+        """Yield what the text before the cursor can become."""
+        line = document.text_before_cursor
+        if not line.startswith("/") or "\n" in line:
+            return
+        name, blank, argument = line.partition(" ")
+        if not blank:
+            typed, candidates = name, {command.name: command.summary for command in COMMANDS.values()}
+        else:
+            typed, candidates = argument, {}
+            with suppress(Exception):  # whatever fails here, the line can be typed
+                candidates = dict.fromkeys(COMMANDS[name].complete(self._context, argument), "")
+        for text, summary in candidates.items():
+            if text.startswith(typed) and text.isprintable():
+                yield Completion(text, -len(typed), display_meta=summary)
+
+
+class LineHistory(FileHistory):
+    """Lines that were sent, in a file that only its owner can read. Where it cannot be kept, it is forgotten."""
+
+    def __init__(self, path: Path, is_excluded: Callable[[str], bool]) -> None:
+        super().__init__(path)
+        self._path, self._is_excluded = path, is_excluded
+
+    def load_history_strings(self) -> Iterable[str]:
+        """Return the lines of the file."""
+        with suppress(OSError):
+            return super().load_history_strings()
+        return ()
+
+    def store_string(self, string: str) -> None:
+        """Add a line to the file, unless it is long or excluded."""
+        if len(string.encode(errors="replace")) > MAX_HISTORY_ENTRY or self._is_excluded(string):
+            return
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch(mode=0o600)
+            self._path.chmod(0o600)
+            super().store_string(string)
+
+
+class PasteStore:
+    """Long pastes, and the placeholders that stand for them in a line."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    def placeholder(self, text: str) -> str:
+        """Return the text itself, or a placeholder if it is long."""
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        lines = text.removesuffix("\n").count("\n") + 1
+        if lines <= SHOWN_LINES and len(text) <= SHOWN_CHARACTERS:
+            return text
+        size = f"{lines:,} lines" if lines > SHOWN_LINES else f"{len(text):,} characters"
+        placeholder, number = f"[pasted {size}]", 1
+        while self._texts.get(placeholder, text) != text:
+            number += 1
+            placeholder = f"[pasted {size}, {number}]"
+        self._texts[placeholder] = text
+        return placeholder
+
+    def has_placeholder(self, line: str) -> bool:
+        """Return whether a placeholder is in the line."""
+        return any(placeholder in line for placeholder in self._texts)
+
+    def restored(self, line: str) -> str:
+        """Return the line with texts in place of placeholders."""
+        for placeholder, text in self._texts.items():
+            line = line.replace(placeholder, text)
+        return line
+
+
+class _PasteParser(Vt100Parser):
+    """Parses keys. A paste is collected first: the base class would search all of it again with each kilobyte."""
+
+    def __init__(self, on_key: Callable[[KeyPress], None], read: Callable[[int], str]) -> None:
+        super().__init__(on_key)
+        self._read = read
+        self._pieces: list[str] = []
+        self._tail = ""  # the end mark may come in parts
+
+    def feed(self, data: str) -> None:
+        """Parse some more input."""
+        if self._in_bracketed_paste:
+            end = "\x1b[201~"
+            data += self._read(_PASTE_CHUNK)
+            self._pieces.append(data)
+            recent = self._tail + data
+            self._tail = recent[1 - len(end) :]
+            if end not in recent:
+                return
+            data = "".join(self._pieces)
+            self._pieces, self._tail = [], ""
+        super().feed(data)

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from hermes_cli.chat.terminal.highlight import CodeHighlighter, expand_tabs
 from hermes_cli.chat.terminal.markdown_blocks import (
     BlockRenderer,
-    code_lines,
+    CodeHighlighter,
+    expand_tabs,
     fence_line,
     first_number,
-    language,
     parse_blocks,
     wrap_columns,
 )
@@ -44,7 +43,7 @@ class MarkdownStream:
         self._tail = ""  # the source from the first open block on
         self._pieces: list[str] = []
         self._has_output = False  # the next block needs an empty line before it
-        self._list: SyntaxTreeNode | None = None  # of which the tail is the rest
+        self._in_list = False  # the tail is the rest of a list
         self._number: int | None = None  # of the first item in the tail
         self._code: _OpenCode | None = None
 
@@ -76,7 +75,7 @@ class MarkdownStream:
         self._pieces.append("\n")  # so that the last line is complete
         final = self._settle(width)
         final += self._code.end() if self._code else self._rendered(parse_blocks(self._tail), self._tail, width)
-        self._tail, self._code, self._list = "", None, None
+        self._tail, self._code, self._in_list = "", None, False
         return final
 
     def _settle(self, width: int) -> list[Text]:
@@ -96,43 +95,32 @@ class MarkdownStream:
                 self._tail = self._tail[self._tail.rfind("\n") + 1 :]
                 return final
             *closed_blocks, last = blocks
-            final += self._closed(closed_blocks, width)
+            if closed_blocks:
+                final += self._rendered(closed_blocks, self._tail, width)
+                self._has_output, self._in_list = True, False
             if last.type == "fence":
                 self._open_code(last, final)
             else:
-                self._cut(self._split_list(last, final, width))
+                self._tail = self._tail.split("\n", self._split_list(last, final, width))[-1]
                 return final
-
-    def _closed(self, closed: list[SyntaxTreeNode], width: int) -> list[Text]:
-        """Return the lines of final blocks."""
-        if not closed:
-            return []
-        lines = self._rendered(closed, self._tail, width)
-        self._has_output, self._list = True, None
-        return lines
 
     def _rendered(self, blocks: list[SyntaxTreeNode], source: str, width: int) -> list[Text]:
         """Return the lines of blocks from the beginning of the tail."""
         lines: list[Text] = []
-        elements = BlockRenderer(self._console, source, width)
+        renderer = BlockRenderer(self._console, source, width)
         for at, node in enumerate(blocks):
-            continues_list = at == 0 and self._list is not None
+            continues_list = at == 0 and self._in_list
             if not continues_list and (self._has_output or at):
                 lines.append(Text())
-            if node.type == "fence":
-                lines += code_lines(node)
-            else:
-                lines += elements.block(node, self._number if continues_list else None)
+            lines += renderer.block(node, self._number if continues_list else None)
         return lines
 
     def _open_code(self, node: SyntaxTreeNode, final: list[Text]) -> None:
         """Treat all lines as code until it is closed; nothing has to parse them."""
         if self._has_output:
             final.append(Text())
-        self._has_output, self._list = True, None
-        self._cut(_start(node))
-        opening = self._tail[: self._tail.index("\n")]
-        self._cut(1)
+        self._has_output, self._in_list = True, False
+        opening, self._tail = self._tail.split("\n", _start(node) + 1)[-2:]
         self._code = _OpenCode(node, indent=len(opening) - len(opening.lstrip(" ")))
 
     def _split_list(self, node: SyntaxTreeNode, final: list[Text], width: int) -> int:
@@ -140,19 +128,13 @@ class MarkdownStream:
         if node.type not in _LISTS or len(node.children) == 1:
             return _start(node)
         *complete, last = node.children
-        first = self._number if self._list else first_number(node)
-        if self._has_output and self._list is None:
+        first = self._number if self._in_list else first_number(node)
+        if self._has_output and not self._in_list:
             final.append(Text())
         final += BlockRenderer(self._console, self._tail, width).items(complete, first)
         self._number = None if first is None else first + len(complete)
-        self._has_output, self._list = True, node
+        self._has_output = self._in_list = True
         return _start(last)
-
-    def _cut(self, lines: int) -> None:
-        at = 0
-        for _ in range(lines):
-            at = self._tail.index("\n", at) + 1
-        self._tail = self._tail[at:]
 
 
 class _OpenCode:
@@ -162,28 +144,25 @@ class _OpenCode:
         self._markup, self._indent = node.markup, indent
         self._closing = re.compile(rf" {{0,3}}{re.escape(node.markup[0])}{{{len(node.markup)},}}[ \t]*")
         self._opening: list[Text] = [fence_line(node.markup, node.info)]
-        self._highlighter = CodeHighlighter(language(node.info))
+        self._highlighter = CodeHighlighter(node.info)
         self._lines: list[str] = []
         self._partial = ""
 
     def take(self, text: str) -> tuple[bool, str]:
         """Take lines of code; return whether it ends, and the rest: an unfinished line, or what follows the code."""
-        at = 0
-        while (end := text.find("\n", at)) >= 0:
-            line = text[at:end]
-            at = end + 1
+        *lines, rest = text.split("\n")
+        for at, line in enumerate(lines, 1):
             if self._closing.fullmatch(line):
                 self._partial = ""
-                return True, text[at:]
+                return True, "\n".join([*lines[at:], rest])
             self._lines.append(self._without_indent(line))
-        rest = text[at:]
         self._partial = "" if not rest.strip(f" {self._markup[0]}") else self._without_indent(rest)
         return False, rest
 
     def lines(self, width: int, height: int) -> tuple[list[Text], list[Text]]:
         """Return the lines that leave at the top, and those that stay."""
         room = height - len(self._opening)
-        source = [*self._lines, *([self._partial] if self._partial else [])]
+        source = [*self._lines, *filter(None, [self._partial])]
         leaving, rows = len(source), 0
         while leaving and rows < room:
             leaving -= 1
@@ -201,11 +180,7 @@ class _OpenCode:
         """Return the remaining lines and the closing fence, also of a text that ended too early."""
         if self._partial:
             self._lines.append(self._partial)
-        return [
-            *self._opening,
-            *(self._highlighter.highlight(self._lines) if self._lines else []),
-            fence_line(self._markup),
-        ]
+        return [*self._opening, *self._highlighter.highlight(self._lines), fence_line(self._markup)]
 
     def _without_indent(self, line: str) -> str:
         """Remove the indentation of the code block from a line; a tab may be cut in two."""

@@ -6,24 +6,32 @@ Nothing is left out: HTML, addresses of links and unknown languages are shown as
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, cast
 
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
-from rich.cells import cell_len
+from pygments.lexer import ExtendedRegexLexer, LexerContext, RegexLexer  # type: ignore[import-untyped]
+from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
+from pygments.util import ClassNotFound  # type: ignore[import-untyped]
+from rich.cells import cell_len, chop_cells
 from rich.style import Style
+from rich.syntax import Syntax
 from rich.text import Text
 
-from hermes_cli.chat.terminal.highlight import CodeHighlighter, expand_tabs
 from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
 
 MAX_NESTING = 20  # levels; markdown-it-py leaves out what is deeper
+THEME = "ansi_dark"  # the terminal's own colours, so that it reads on any background
+TAB = 4  # columns
+_MAX_CONTEXT = 20_000  # characters: a longer comment or string may lose its colour where it is scrolled
 MIN_WIDTH = 8  # columns: deeply nested text does not get narrower
 
 _DIM = Style(dim=True)
@@ -33,12 +41,6 @@ _LINK = Style(underline=True)
 _HEADING = Style(bold=True)
 _FIRST_HEADING = Style(bold=True, underline=True)
 _BULLETS = "•◦▪"
-_SIDES: dict[str, Literal["left", "center", "right"]] = {
-    "": "left",
-    "text-align:left": "left",
-    "text-align:center": "center",
-    "text-align:right": "right",
-}
 
 
 @cache
@@ -54,22 +56,17 @@ def parse_blocks(source: str) -> list[SyntaxTreeNode]:
 
 
 class BlockRenderer:
-    """Renders blocks of one text."""
+    """Renders blocks of one text, `source`; those that cannot be rendered are shown as it has them."""
 
     def __init__(self, console: Console, source: str, width: int) -> None:
-        """Store what rendering needs.
-
-        Args:
-            console: knows how wide characters are.
-            source: text that was parsed; blocks that cannot be rendered are shown as it has them.
-            width: columns.
-        """
         self._console, self._source, self._width = console, source.split("\n"), width
 
     def block(self, node: SyntaxTreeNode, first: int | None = None) -> list[Text]:
         """Return the lines of a block. `first` is the number of its first item if it continues a list."""
         if node.type in {"bullet_list", "ordered_list"}:
             return self.items(node.children, first_number(node) if first is None else first)
+        if node.type == "fence":
+            return code_lines(node)  # as the terminal wraps them, so that they can be copied
         return self._as_written(node) if _deep(node) else list(self._block(node, self._width))
 
     def items(self, nodes: Sequence[SyntaxTreeNode], first: int | None) -> list[Text]:
@@ -82,12 +79,11 @@ class BlockRenderer:
 
     def _block(self, node: SyntaxTreeNode, width: int, depth: int = 0) -> Iterator[Text]:
         width = max(width, MIN_WIDTH)
-        if node.type == "paragraph":
-            yield from self._wrapped(_inline(node), width)
-        elif node.type == "heading":
+        if node.type in {"paragraph", "heading"}:
             text = _inline(node)
-            text.stylize_before(_FIRST_HEADING if node.tag == "h1" else _HEADING)
-            yield from self._wrapped(text, width)
+            if node.type == "heading":
+                text.stylize_before(_FIRST_HEADING if node.tag == "h1" else _HEADING)
+            yield from text.wrap(self._console, width, overflow="fold")
         elif node.type in {"bullet_list", "ordered_list"}:
             yield from self._items(node.children, first_number(node), width, depth)
         elif node.type == "blockquote":
@@ -124,8 +120,8 @@ class BlockRenderer:
             return
         table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False, header_style="bold")
         for cell in rows[0]:
-            side = _SIDES[str(cell.attrs.get("style", ""))]
-            table.add_column(_inline(cell), justify=side, overflow="fold")
+            side = str(cell.attrs.get("style", "text-align:left")).removeprefix("text-align:")
+            table.add_column(_inline(cell), justify=cast("JustifyMethod", side), overflow="fold")
         for row in rows[1:]:
             table.add_row(*map(_inline, row))
         options = self._console.options.update(width=width, height=None)
@@ -137,12 +133,6 @@ class BlockRenderer:
     def _as_written(self, node: SyntaxTreeNode) -> list[Text]:
         start, end = node.map or (0, len(self._source))
         return [piece for line in self._source[start:end] for piece in wrap_columns(expand_tabs(line), self._width)]
-
-    def _wrapped(self, text: Text, width: int) -> Iterator[Text]:
-        if cell_len(text.plain) <= width and "\n" not in text.plain:
-            yield text
-        else:
-            yield from text.wrap(self._console, width, overflow="fold")
 
 
 def _deep(node: SyntaxTreeNode) -> bool:
@@ -160,7 +150,7 @@ def code_lines(node: SyntaxTreeNode) -> list[Text]:
     lines = node.content.removesuffix("\n").split("\n") if node.content else []
     return [
         fence_line(node.markup, node.info),
-        *CodeHighlighter(language(node.info)).highlight(lines),
+        *CodeHighlighter(node.info).highlight(lines),
         fence_line(node.markup),
     ]
 
@@ -170,23 +160,12 @@ def fence_line(markup: str, info: str = "") -> Text:
     return Text(f"{markup}{info.strip()}".translate(CONTROL), _DIM)
 
 
-def language(info: str) -> str:
-    """Return the language in the info string of a code block."""
-    return info.split(maxsplit=1)[0].lower() if info.strip() else ""
-
-
 def wrap_columns(line: Text, width: int) -> list[Text]:
     """Return a line broken where a terminal of that width is full."""
     if cell_len(line.plain) <= width:
         return [line]
-    cuts, filled = [], 0
-    for at, character in enumerate(line.plain):
-        columns = cell_len(character)
-        if filled + columns > width:
-            cuts.append(at)
-            filled = 0
-        filled += columns
-    return list(line.divide(cuts))
+    *ends, _ = accumulate(map(len, chop_cells(line.plain, width)))
+    return list(line.divide(ends))
 
 
 def _with_margin(mark: Text, lines: Sequence[Text] | Iterator[Text], below: Text) -> Iterator[Text]:
@@ -209,8 +188,16 @@ def _append_inline(node: SyntaxTreeNode, style: Style, text: Text) -> None:
         text.append(node.content, style + _CODE)
     elif node.type in {"softbreak", "hardbreak"}:
         text.append("\n")
-    elif node.type == "link":
-        _append_link(node, style, text)
+    elif node.type == "link":  # its address is never hidden
+        start, address = len(text), str(node.attrs.get("href", "")).translate(CONTROL)
+        for child in node.children:
+            _append_inline(child, style, text)
+        if text.plain[start:] == address:
+            text.stylize(_LINK, start)
+        else:
+            text.append(" (", style)
+            text.append(address, style + _LINK)
+            text.append(")", style)
     elif node.type == "image":
         text.append(f"[{node.content}] ({node.attrs.get('src', '')})".translate(CONTROL), style)
     elif node.children:
@@ -221,14 +208,63 @@ def _append_inline(node: SyntaxTreeNode, style: Style, text: Text) -> None:
         text.append(node.content.translate(CONTROL), style)
 
 
-def _append_link(node: SyntaxTreeNode, style: Style, text: Text) -> None:
-    """Append the text of a link and its address, which is never hidden."""
-    start, address = len(text), str(node.attrs.get("href", "")).translate(CONTROL)
-    for child in node.children:
-        _append_inline(child, style, text)
-    if text.plain[start:] == address:
-        text.stylize(_LINK, start)
-    else:
-        text.append(" (", style)
-        text.append(address, style + _LINK)
-        text.append(")", style)
+class CodeHighlighter:
+    """Highlights code that is still being generated: lines leave at the top and come at the bottom.
+
+    Pygments reads a text from its start. Here it goes on from the last token that began before the lines still to be
+    shown, in the state of its lexer there, so that the cost is linear in the code, however often it is redrawn.
+    """
+
+    def __init__(self, info: str) -> None:
+        """Begin with no code; a language that Pygments does not know is not highlighted.
+
+        Args:
+            info: info string of the code block, which begins with the language.
+        """
+        self._context, self._stack = "", ["root"]
+        self._theme = Syntax.get_theme(THEME)
+        self._lexer: Any = None
+        with suppress(ClassNotFound):
+            self._lexer = get_lexer_by_name(info.split(maxsplit=1)[0]) if info.strip() else None
+
+    def highlight(self, lines: Sequence[str], leaving: int = 0) -> list[Text]:
+        """Return the lines highlighted; the next call is without the first `leaving` of them."""
+        if self._lexer is None or not lines:
+            return [expand_tabs(line) for line in lines]
+        start = len(self._context)
+        code = self._context + "".join(f"{line}\n" for line in lines)
+        edge = start + sum(len(line) + 1 for line in lines[:leaving])
+        text, kept, stack = Text("\n".join(lines)), 0, self._stack
+        for at, kind, value, state in self._tokens(code):
+            if at <= edge and state is not None:
+                kept, stack = at, state
+            if (end := at + len(value)) > start:
+                text.stylize(self._theme.get_style_for_token(kind), max(at - start, 0), end - start)
+        if leaving:
+            self._stack, self._context = stack, code[kept:edge] if edge - kept <= _MAX_CONTEXT else ""
+        return [expand_tabs(line) for line in text.split("\n", allow_blank=True)]
+
+    def _tokens(self, code: str) -> Iterator[tuple[int, Any, str, list[str] | None]]:
+        """Yield the start, kind and text of each token, and the lexer's state before it where that is known."""
+        end = 0
+        state: list[str] | None = ["root"]
+        if isinstance(self._lexer, RegexLexer):
+            context, state = LexerContext(code, 0, [*self._stack]), None
+            with suppress(TypeError, AttributeError):  # rules of this lexer do not work with such a context
+                for at, kind, value in ExtendedRegexLexer.get_tokens_unprocessed(self._lexer, context=context):
+                    if value and at < end:  # nor do these: they make no progress
+                        break
+                    if value:
+                        yield at, kind, value, [*context.stack] if at == context.pos else None
+                        end = at + len(value)
+                else:
+                    return
+        for at, kind, value in self._lexer.get_tokens_unprocessed(code[end:]):
+            yield at + end, kind, value, state
+
+
+def expand_tabs(line: str | Text) -> Text:
+    """Return a line with blanks for tabs."""
+    text = Text(line) if isinstance(line, str) else line
+    text.expand_tabs(TAB)
+    return text

@@ -13,18 +13,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console as RichConsole
+from rich.spinner import Spinner
+from rich.style import Style
 from rich.text import Text
 
 from hermes_cli.chat.conversation import TurnUsage
-from hermes_cli.chat.terminal.live import (
-    REASONING_STYLE,
-    LiveRegion,
-    ReasoningText,
-    WaitSpinner,
-    folded_reasoning,
-    wrapped_rows,
-)
-from hermes_cli.chat.terminal.tty import TerminalEcho
+from hermes_cli.chat.terminal.tty import LiveRegion, TerminalEcho
 from hermes_cli.chat.tools.toolbox import printable
 from hermes_cli.chat.view import SHOWN_CHARACTERS, tokens_per_second
 from hermes_cli.console import CONTROL
@@ -40,6 +34,7 @@ if TYPE_CHECKING:
 
 SHOWN_LINES = 15  # of a tool's result
 HISTORY_MESSAGES, HISTORY_CHARACTERS = 6, 2_000  # of a resumed conversation; characters of each of the user's
+REASONING_STYLE = Style(dim=True, italic=True)
 REDRAWS_PER_SECOND = 15
 REDRAW_COST = 10  # a redraw waits this many times its duration, so that it takes at most a tenth of the time
 _STOPPED = Text("stopped before its end", "yellow")
@@ -57,7 +52,7 @@ class TerminalView:
         self._region = LiveRegion(self._rich, console.out)
         self._echo = TerminalEcho()
         self._spinner: Live | None = None
-        self._part: ReasoningText | MarkdownStream | None = None
+        self._part: _ReasoningText | MarkdownStream | None = None
         self._call_names: list[str] = []
         self._asked_at = self._first_at = self._thinking_since = self._thought_at = 0.0
         self._next_redraw = 0.0
@@ -65,7 +60,7 @@ class TerminalView:
 
     def waiting(self) -> None:
         """Show a spinner with seconds."""
-        self._echo.off()
+        self._echo.switch(on=False)
         self._call_names = []
         self._asked_at, self._first_at = time.monotonic(), 0.0
         self._start_spinner("")
@@ -73,9 +68,9 @@ class TerminalView:
     def reasoning(self, text: str) -> None:
         """Show a piece of reasoning, dim."""
         now = self._received()
-        if not isinstance(self._part, ReasoningText):
+        if not isinstance(self._part, _ReasoningText):
             self._finish_part()
-            self._part, self._thinking_since = ReasoningText(), now
+            self._part, self._thinking_since = _ReasoningText(self._rich), now
             if self._hide_thinking:
                 self._start_spinner("thinking ")
         self._thought_at = now
@@ -86,7 +81,7 @@ class TerminalView:
     def content(self, text: str) -> None:
         """Show a piece of the answer as Markdown."""
         self._received()
-        if self._part is None or isinstance(self._part, ReasoningText):
+        if self._part is None or isinstance(self._part, _ReasoningText):
             if not text.strip():
                 return
             self._finish_part()
@@ -113,7 +108,7 @@ class TerminalView:
             lines += self._ending(turn.done, has_calls=bool(turn.calls))
         self._region.paint(lines)
         self._last_reasoning = turn.reasoning.strip() or self._last_reasoning
-        self._echo.on()
+        self._echo.switch(on=True)
 
     def result(self, call: ToolCall, result: ToolResult) -> None:
         """Show the beginning of a result, how much is left out, and its seconds."""
@@ -124,8 +119,8 @@ class TerminalView:
         if not self._last_reasoning:
             self._console.note("there was no reasoning yet")
             return
-        text = self._last_reasoning.translate(CONTROL).expandtabs(4)
-        self._region.paint([Text(row.rstrip(), REASONING_STYLE) for row in wrapped_rows(text, self._region.width)])
+        text = self._last_reasoning.translate(CONTROL)
+        self._region.paint(_wrapped_reasoning(text, self._rich, self._region.width))
 
     def history(self, conversation: Conversation) -> None:
         """Show the last messages of a resumed conversation."""
@@ -144,7 +139,7 @@ class TerminalView:
             return [_result_line(message.name or "", text, 0, 0.0, failed=False)]
         lines: list[Text] = []
         if message.reasoning:
-            lines.append(folded_reasoning(usage.reasoning_seconds, usage.reasoning_tokens))
+            lines.append(_folded_reasoning(usage.reasoning_seconds, usage.reasoning_tokens))
             self._last_reasoning = message.reasoning.strip()
         markdown = self._new_markdown()
         markdown.feed(text)
@@ -160,7 +155,7 @@ class TerminalView:
         """Stop the spinner, as something came; return the time."""
         now = time.monotonic()
         self._first_at = self._first_at or now
-        if not (self._hide_thinking and isinstance(self._part, ReasoningText)):
+        if not (self._hide_thinking and isinstance(self._part, _ReasoningText)):
             self._stop_spinner()
         return now
 
@@ -180,10 +175,10 @@ class TerminalView:
         part, self._part = self._part, None
         self._next_redraw = 0.0
         region = self._region
-        if isinstance(part, ReasoningText):
+        if isinstance(part, _ReasoningText):
             leaving, left = part.lines(region.width, region.height)
             is_folded = self._hide_thinking or (region.can_redraw and not part.overflowed)
-            line = folded_reasoning(self._thought_at - self._thinking_since)
+            line = _folded_reasoning(self._thought_at - self._thinking_since)
             region.paint([line] if is_folded else [*leaving, *left, line])
         elif part is not None:
             region.paint(part.finish(region.width))
@@ -212,8 +207,14 @@ class TerminalView:
             return
         from rich.live import Live  # noqa: PLC0415 - with a thread, only where something moves
 
+        since, spinner = time.monotonic(), Spinner("dots", style="dim")
+
+        def frame() -> Spinner:
+            spinner.update(text=Text(f"{label}{time.monotonic() - since:.0f} s", "dim"))
+            return spinner
+
         self._spinner = Live(
-            WaitSpinner(label), console=self._rich, transient=True, redirect_stdout=False, redirect_stderr=False
+            get_renderable=frame, console=self._rich, transient=True, redirect_stdout=False, redirect_stderr=False
         )
         self._spinner.start(refresh=True)
 
@@ -222,6 +223,45 @@ class TerminalView:
         if spinner:
             with suppress(OSError):  # the terminal went away
                 spinner.stop()
+
+
+class _ReasoningText:
+    """Reasoning as it is generated: plain, dim. Once it fills the screen, its complete lines are final."""
+
+    def __init__(self, console: RichConsole) -> None:
+        self._console = console
+        self._text = ""  # of the lines that can be redrawn
+        self._pieces: list[str] = []
+        self.overflowed = False
+
+    def feed(self, piece: str) -> None:
+        """Add a piece."""
+        self._pieces.append(piece.translate(CONTROL))
+
+    def lines(self, width: int, height: int) -> tuple[list[Text], list[Text]]:
+        """Return new final lines, and those of the rest."""
+        self._text += "".join(self._pieces)
+        self._pieces.clear()
+        if not self.overflowed:
+            self._text = self._text.lstrip("\n")
+        text = self._text.rstrip()
+        rows = _wrapped_reasoning(text, self._console, width)
+        if len(rows) <= height:
+            return [], rows
+        self.overflowed = True
+        complete, _, rest = text.rpartition("\n")
+        self._text = rest + self._text[len(text) :]
+        return _wrapped_reasoning(complete, self._console, width), _wrapped_reasoning(rest, self._console, width)
+
+
+def _wrapped_reasoning(text: str, console: RichConsole, width: int) -> list[Text]:
+    return list(Text(text, REASONING_STYLE).wrap(console, width, overflow="fold", tab_size=4)) if text else []
+
+
+def _folded_reasoning(seconds: float, tokens: int = 0) -> Text:
+    """Return the line that replaces finished reasoning."""
+    count = f" ({tokens:,} tokens)" if tokens else ""
+    return Text(f"∴ thought for {seconds:.1f} s{count}", "dim")
 
 
 def _call_line(text: str) -> Text:

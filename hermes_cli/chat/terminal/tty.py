@@ -1,17 +1,78 @@
-"""The terminal itself: its echo, keys typed ahead, and the clipboard."""
+"""The terminal itself: the live region at its bottom, the echo of what is typed, and the clipboard."""
 
 from __future__ import annotations
 
 import base64
+import os
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.text import Text
 
 from hermes_cli.errors import HermesError
 
-PROMPT = "> "
-HOW_TO_LEAVE = "Ctrl-D or /bye leaves"
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
 MAX_OSC52 = 74_994  # bytes that terminals take at once (xterm's limit of 100,000 bytes of base64)
+_BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # synchronized output: a terminal that knows it shows all at once
+_NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"  # a line that is too long is cut, so that rows can be counted
+
+
+class LiveRegion:
+    """Prints final lines, and redraws the lines below them until they are final.
+
+    `can_redraw` tells whether the terminal can move its cursor; without it only final lines are shown.
+    """
+
+    def __init__(self, console: Console, out: TextIO) -> None:
+        """Begin with nothing drawn, the cursor at the beginning of a line."""
+        self._console, self._out = console, out
+        is_dumb = os.environ.get("TERM") in {"dumb", "unknown"}
+        self.can_redraw = out.isatty() and not is_dumb and not console.legacy_windows
+        self._drawn = ""
+        self._rows = 0
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal now."""
+        return max(self._console.width, 1)
+
+    @property
+    def height(self) -> int:
+        """Rows that can be redrawn: one less than the terminal has."""
+        return max(self._console.height - 1, 1)
+
+    def paint(self, final: Sequence[Text], live: Sequence[Text] = ()) -> None:
+        """Print final lines in place of what was drawn, and draw live ones below."""
+        live = live[-self.height :] if self.can_redraw else ()
+        drawn = self._encoded(live)
+        if not final and drawn == self._drawn and len(live) == self._rows:
+            return
+        text = ""
+        if self._rows:
+            up = f"\x1b[{self._rows - 1}A" if self._rows > 1 else ""
+            text = f"\r{up}\x1b[J"  # back to the first row, and erase
+        if final:
+            text += f"{self._encoded(final)}\n"
+        if live:
+            text += f"{_NO_WRAP}{drawn}{_WRAP}"
+        if self.can_redraw:
+            text = f"{_BEGIN}{text}{_END}"
+        encoding = self._out.encoding or "utf-8"
+        self._out.write(text.encode(encoding, "replace").decode(encoding))
+        self._out.flush()
+        self._drawn, self._rows = drawn, len(live)
+
+    def _encoded(self, lines: Sequence[Text]) -> str:
+        if not lines:
+            return ""
+        with self._console.capture() as capture:
+            self._console.print(Text("\n").join(lines), end="", soft_wrap=True)
+        return capture.get()
 
 
 class TerminalEcho:
@@ -20,51 +81,27 @@ class TerminalEcho:
     def __init__(self) -> None:
         self._before: list[Any] | None = None
 
-    def off(self) -> None:
-        """Show nothing of what is typed; it is kept for the next line, and Ctrl-C still works."""
-        if sys.platform == "win32" or self._before is not None:
+    def switch(self, *, on: bool) -> None:
+        """Switch it off, or on as it was. What is typed meanwhile is kept for the next line; Ctrl-C still works."""
+        if sys.platform == "win32" or on == (self._before is None):
             return  # Windows echoes only what is read
         import termios  # noqa: PLC0415 - not on Windows
 
+        before, self._before = self._before, None
         with suppress(OSError, ValueError, AttributeError, termios.error):  # no terminal
             descriptor = sys.stdin.fileno()
+            if before is not None:
+                termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+                return
             before = termios.tcgetattr(descriptor)
             quiet = [*before]
-            quiet[3] = before[3] & ~termios.ECHO
+            quiet[3] &= ~termios.ECHO
             termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
             self._before = before
 
-    def on(self) -> None:
-        """Restore the echo."""
-        if sys.platform == "win32" or self._before is None:
-            return
-        import termios  # noqa: PLC0415 - not on Windows
-
-        with suppress(OSError, ValueError, AttributeError, termios.error):
-            termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._before)
-        self._before = None
-
-
-def drop_typed_ahead() -> None:
-    """Drop what was typed before a question was seen: it is no answer to it."""
-    if sys.platform == "win32":
-        import msvcrt  # noqa: PLC0415 - Windows only
-
-        while msvcrt.kbhit():
-            msvcrt.getwch()
-        return
-    import termios  # noqa: PLC0415 - not on Windows
-
-    with suppress(OSError, ValueError, AttributeError, termios.error):
-        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
-
 
 def copy_to_clipboard(text: str) -> str:
-    """Copy a text to the system's clipboard, else by the terminal (OSC 52, also over ssh); say which it was.
-
-    Raises:
-        HermesError: there is no clipboard that it fits into.
-    """
+    """Copy a text to the system's clipboard, else by the terminal (OSC 52, also over ssh); say which it was."""
     import pyperclip  # noqa: PLC0415 - it looks for programs, and few conversations copy
 
     try:

@@ -87,11 +87,7 @@ class ChatFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_chat_file(path: Path | None = None) -> ChatFile:
-    """Read chat.yaml; return an empty one if it does not exist.
-
-    Raises:
-        UsageError: not YAML, or an unknown or invalid field.
-    """
+    """Read chat.yaml; return an empty one if it does not exist, and raise UsageError if it is invalid."""
     path = path or paths.config_dir() / FILE
     if not path.exists():
         return ChatFile()
@@ -112,12 +108,7 @@ def read_chat_file(path: Path | None = None) -> ChatFile:
 
 
 def chosen_servers(texts: Sequence[str], headers: Sequence[str], chat_file: ChatFile) -> list[McpServer]:
-    """Return the servers that `--mcp` asks for.
-
-    Args:
-        texts: each the name of a server in the file, an address, or a command line.
-        headers: `Name: value`, for the one address among them.
-        chat_file: contents of chat.yaml.
+    """Return the servers that `--mcp` asks for: by a name in the file, an address, or a command line each.
 
     Raises:
         UsageError: none of these, an invalid header or one without a clear address, or a variable that is not set.
@@ -146,13 +137,24 @@ def _server(text: str, headers: Mapping[str, str], chat_file: ChatFile) -> McpSe
     if text in chat_file.mcp_servers:
         return _from_entry(text, chat_file.mcp_servers[text])
     if _is_address(text):
-        return McpAddress(_as_name(_host(text)), text, headers)
+        try:
+            host = urlsplit(text).hostname
+        except ValueError:
+            host = None
+        if not host:
+            raise UsageError(f"--mcp {text} is no address.", hint=f"write it like this: {EXAMPLE}")
+        return McpAddress(_as_name(host), text, headers)
     words = _split_command(text)
     if len(words) == 1 and shutil.which(words[0]) is None:
         close = difflib.get_close_matches(text, chat_file.mcp_servers, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(close)}?" if close else f"write it like this: {EXAMPLE}"
         raise UsageError(f"--mcp {text} is neither a server in {FILE}, nor an address or a program.", hint=hint)
-    return McpCommand(_as_name(_program(words)), tuple(words))
+    # The name of the program without its launcher.
+    first, *rest = [Path(word).name for word in words if not word.startswith("-")] or [""]
+    while rest and (_LAUNCHERS.fullmatch(first) or first in _LAUNCHER_WORDS):
+        first, *rest = rest
+    program = first.partition("@")[0].removesuffix(".py").removesuffix(".js")
+    return McpCommand(_as_name(program), tuple(words))
 
 
 def _from_entry(name: str, entry: McpServerEntry) -> McpServer:
@@ -188,24 +190,6 @@ def _split_command(line: str) -> list[str]:
 
 def _expanded(word: str) -> str:
     return str(Path(word).expanduser()) if word == "~" or word.startswith("~/") else word
-
-
-def _program(words: Sequence[str]) -> str:
-    """Return the name of the program among the words of a command, without its launcher."""
-    first, *rest = [Path(word).name for word in words if not word.startswith("-")] or [""]
-    while rest and (_LAUNCHERS.fullmatch(first) or first in _LAUNCHER_WORDS):
-        first, *rest = rest
-    return first.partition("@")[0].removesuffix(".py").removesuffix(".js")
-
-
-def _host(url: str) -> str:
-    try:
-        host = urlsplit(url).hostname
-    except ValueError:
-        host = None
-    if not host:
-        raise UsageError(f"--mcp {url} is no address.", hint=f"write it like this: {EXAMPLE}")
-    return host
 
 
 def _is_address(text: str) -> bool:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from types import ModuleType
 
     from hermes_cli.prompting.messages import ToolCall
@@ -38,24 +38,15 @@ _POLL = 0.1  # seconds: Windows delivers Ctrl-C only between waits
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool.
+    """A tool: `name` as the model calls it, `schema` in OpenAI's shape, `origin` such as "tools.py" or "mcp: files".
 
-    Attributes:
-        name: as the model calls it.
-        schema: declaration in OpenAI's shape, under that name.
-        origin: "tools.py", "mcp: files".
-        call: takes arguments by name and a timeout in seconds, and returns the result as text; raises ToolFailedError.
+    `call` takes arguments by name and a timeout in seconds, and returns text; it raises ToolFailedError.
     """
 
     name: str
     schema: dict[str, Any]
     origin: str
     call: Callable[[Mapping[str, Any], float], str]
-
-    @property
-    def description(self) -> str:
-        """Description in the declaration; may be empty."""
-        return str(self.schema["function"].get("description") or "")
 
 
 class ToolFailedError(HermesError):
@@ -74,30 +65,25 @@ def load_tools(path: Path) -> dict[str, Tool]:
     """
     if not path.is_file():
         raise NotFoundError(f"there is no tools file {path}.", hint="give --tools the path of a Python file.")
+    tools: dict[str, Tool] = {}
     module = _import_file(path)
-    tools = {function.__name__: _tool_of(function, path) for function in _public_functions(module)}
+    for name, value in vars(module).items():
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_"):
+            tools[value.__name__] = _tool_of(value, path)
     if not tools:
         raise UsageError(f"{path} defines no public function, so there is no tool in it.", hint=EXAMPLE)
     return tools
 
 
 def run_tool(tools: Mapping[str, Tool], call: ToolCall, timeout: float = TIMEOUT) -> str:
-    """Run a call and return its result as the text that the model reads.
-
-    Raises:
-        ToolFailedError: no such tool, wrong arguments, a timeout, or it failed.
-    """
+    """Run a call and return its result as the text that the model reads, or raise ToolFailedError."""
     if call.name not in tools:
         raise ToolFailedError(f"there is no tool {call.name}; there is {', '.join(tools)}")
     return tools[call.name].call(call.arguments, timeout)
 
 
 def wait_for(future: futures.Future[T], timeout: float) -> T:
-    """Return the result of another thread's work. Ctrl-C ends the wait at once, and cancels the work.
-
-    Raises:
-        TimeoutError: it took longer; it is cancelled then, too.
-    """
+    """Return the result of another thread's work. After the timeout, and after Ctrl-C at once, it is cancelled."""
     end = time.monotonic() + timeout
     try:
         while not future.done() and (remaining := end - time.monotonic()) > 0:
@@ -162,12 +148,6 @@ def _import_file(path: Path) -> ModuleType:
             hint=f"run it by itself to see more: python {path}",
         ) from error
     return module
-
-
-def _public_functions(module: ModuleType) -> Iterator[Callable[..., object]]:
-    for name, value in vars(module).items():
-        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_"):
-            yield value
 
 
 def _tool_of(function: Callable[..., object], path: Path) -> Tool:

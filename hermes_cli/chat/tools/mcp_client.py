@@ -251,9 +251,7 @@ class McpConnection:
     async def call(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
         """Call a tool; return its result as text, and whether the server marks it as an error.
 
-        Raises:
-            ToolFailedError: the server refuses the call.
-            HermesError: the server does not answer any more.
+        ToolFailedError means that the server refuses the call, another HermesError that it does not answer any more.
         """
         self._refusal = None
         try:
@@ -265,11 +263,7 @@ class McpConnection:
         return _text_of(result), bool(result.is_error)
 
     async def list_again(self) -> None:
-        """Read the list of tools again, if the server is connected. One that does not answer is ended.
-
-        Raises:
-            HermesError: the server does not list its tools.
-        """
+        """Read the list of tools again, if the server is connected. One that does not answer is ended."""
         self.changed = False
         if self._client is None:
             return

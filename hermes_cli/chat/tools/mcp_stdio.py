@@ -78,11 +78,7 @@ class McpProcess:
 
     @asynccontextmanager
     async def transport(self) -> AsyncGenerator[TransportStreams, None]:
-        """Start the process, and exchange messages with it; it has ended when this ends.
-
-        Raises:
-            OSError: it cannot be started.
-        """
+        """Start the process, and exchange messages with it; it has ended when this ends. It may raise OSError."""
         self._process = process = await self._start()
         # No await from here until the `try` that ends the process.
         incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)

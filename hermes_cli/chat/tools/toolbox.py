@@ -17,7 +17,7 @@ from hermes_cli.chat.view import ToolResult
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from hermes_cli.chat.tools.config import McpServer
     from hermes_cli.chat.tools.mcp_client import McpServers, McpStatus
@@ -46,10 +46,8 @@ class Consent:
     ) -> None:
         """Store the rules.
 
-        Args:
-            ask: shows a question and returns the typed line; raises OSError where nobody can type.
-            allow: patterns of names that need no question, `*` for any characters.
-            everything: no tool needs a question.
+        `ask` shows a question, returns the typed line, and raises OSError where nobody can type. `allow` has patterns
+        of names that need no question, `*` for any characters.
         """
         self._ask, self._allow, self._everything = ask, tuple(allow), everything
         self._always: dict[tuple[str, str], dict[str, Any]] = {}
@@ -63,15 +61,19 @@ class Consent:
         )
 
     def refusal(self, tool: Tool, call: ToolCall) -> str | None:
-        """Ask if needed; return the reason for the model why the call must not be run, or None if it may.
-
-        Raises:
-            UsageError: nobody can be asked.
-        """
+        """Ask if needed; return the reason for the model why the call must not be run, or None if it may."""
         if self.allows(tool):
             return None
         question = f"Run {printable(call)} ({tool.origin})?\n[y]es, [a]lways in this chat, [n]o, or why not: "
-        answer = self._answer(question).strip()
+        try:
+            if self._ask is None:
+                raise OSError("nobody can be asked")  # noqa: TRY301 - handled like a terminal that is gone
+            answer = self._ask(question).strip()
+        except OSError:
+            raise UsageError(
+                f"the model wants a tool run ({question.splitlines()[0]}), and there is no terminal to ask on.",
+                hint="add --allow NAME to run that tool without asking, or --yes for all of them.",
+            ) from None
         word, _, rest = answer.partition(" ")
         word = word.strip(",.:;!").lower()
         if word in {"y", "yes", "a", "always"} and not rest:
@@ -80,17 +82,6 @@ class Consent:
             return None
         reason = rest.strip() if word in {"n", "no"} else answer
         return f"{REFUSED}: {reason}" if reason else REFUSED
-
-    def _answer(self, question: str) -> str:
-        try:
-            if self._ask is not None:
-                return self._ask(question)
-        except OSError:
-            pass
-        raise UsageError(
-            f"the model wants a tool run ({question.splitlines()[0]}), and there is no terminal to ask on.",
-            hint="add --allow NAME to run that tool without asking, or --yes for all of them.",
-        )
 
 
 def printable(call: ToolCall) -> str:
@@ -112,14 +103,7 @@ class Toolbox:
         timeout: float = TIMEOUT,
         max_result: int = MAX_RESULT,
     ) -> None:
-        """Begin without tools.
-
-        Args:
-            consent: decides about each call.
-            warn: called with tools of servers that are left out, and why.
-            timeout: seconds of a call.
-            max_result: characters of a result that the model reads.
-        """
+        """Begin without tools; `warn` is called with tools of servers that are left out, and why."""
         self._consent, self._warn, self._timeout, self._max_result = consent, warn, timeout, max_result
         self._functions: dict[str, Tool] = {}
         self._servers: McpServers | None = None
@@ -127,11 +111,7 @@ class Toolbox:
         self._warned: set[str] = set()
 
     def add(self, tools: Mapping[str, Tool]) -> None:
-        """Add Python functions. Those of a file replace what the same file had before.
-
-        Raises:
-            UsageError: another file has a tool of the same name.
-        """
+        """Add Python functions, in place of those that the same file had; UsageError if another file has the name."""
         for name, tool in tools.items():
             if name in self._functions and self._functions[name].origin != tool.origin:
                 raise UsageError(
@@ -191,7 +171,7 @@ class Toolbox:
             ToolListing(
                 tool.name,
                 tool.origin,
-                tool.description.strip().partition("\n")[0],
+                str(tool.schema["function"].get("description") or "").strip().partition("\n")[0],
                 "allowed" if self._consent.allows(tool) else "asks",
             )
             for tool in self._tools.values()
@@ -217,33 +197,31 @@ class Toolbox:
         except ToolFailedError as error:
             text, failed = error.message, True
         seconds = time.monotonic() - began
-        shortened, cut = _shortened(text, self._max_result)
+        cut = max(len(text) - self._max_result, 0)
+        if cut:
+            head = self._max_result * 3 // 4
+            text = f"{text[:head]}\n[… {cut:,} characters left out here]\n{text[head + cut :]}"
         if failed:
-            shortened = json.dumps({"error": shortened}, ensure_ascii=False)
-        return ToolResult(shortened, failed, cut, seconds)
+            text = json.dumps({"error": text}, ensure_ascii=False)
+        return ToolResult(text, failed, cut, seconds)
 
     def _collect(self) -> None:
         """Name all tools; those of Python files keep their names."""
         tools = dict(self._functions)
-        for tool in self._enforceable(self._servers.tools() if self._servers else ()):
-            named = _with_free_name(tool, tools)
-            tools[named.name] = named
-        self._tools = tools
-
-    def _enforceable(self, tools: Iterable[Tool]) -> Iterable[Tool]:
-        """Yield the tools whose arguments a grammar can hold, and warn once of each other one."""
-        for tool in tools:
+        for tool in self._servers.tools() if self._servers else ():
             from hermes_cli.prompting.structured_output import tool_calls  # noqa: PLC0415 - only where there are servers
 
             try:
                 tool_calls([tool.schema], notes=[])
-            except UsageError as error:
+            except UsageError as error:  # no grammar can hold its arguments
                 warning = f"{tool.name} ({tool.origin}) is left out: {error.message}"
                 if warning not in self._warned:
                     self._warned.add(warning)
                     self._warn(warning)
             else:
-                yield tool
+                named = _with_free_name(tool, tools)
+                tools[named.name] = named
+        self._tools = tools
 
 
 def open_toolbox(
@@ -285,12 +263,3 @@ def _with_free_name(tool: Tool, taken: Mapping[str, Tool]) -> Tool:
     names = (plain, f"{server}_{plain}", *(f"{number}_{server}_{plain}" for number in range(2, len(taken) + 3)))
     name = next(short for name in names if (short := name[:MAX_NAME]) not in taken)
     return replace(tool, name=name, schema={**tool.schema, "function": {**tool.schema["function"], "name": name}})
-
-
-def _shortened(text: str, limit: int) -> tuple[str, int]:
-    """Return the beginning and the end of a text that is too long, and the number of characters left out."""
-    cut = len(text) - limit
-    if cut <= 0:
-        return text, 0
-    head = limit * 3 // 4
-    return f"{text[:head]}\n[… {cut:,} characters left out here]\n{text[head + cut :]}", cut

@@ -15,11 +15,11 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
 from hermes_cli.engine.embedded.worker_session import WorkerSession
-from hermes_cli.engine.protocol import Done, EngineStats, ModelInfo
+from hermes_cli.engine.protocol import EngineStats, ModelInfo, TextEvent
 from hermes_cli.errors import EngineError, HermesError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.engine.embedded.child import Child
-    from hermes_cli.engine.protocol import Event
+    from hermes_cli.engine.protocol import Done, Event
     from hermes_cli.engine.request import GenerationRequest
     from hermes_cli.planning.load_plan import LoadPlan
 
@@ -102,14 +102,14 @@ class EmbeddedEngine:
         try:
             with self._use(last=True):
                 session, _ = await self._ready()
-                number, stream = session.generate(request)
+                number, events = session.send("generate", request)
                 try:
-                    while not isinstance(event := await stream.next(), Done):
+                    while isinstance(event := await events.next(), TextEvent):
                         yield event
                 finally:
                     session.cancel(number)
             outcome = "answered"
-            yield event
+            yield cast("Done", event)
         except HermesError:
             outcome = "failed"
             raise

@@ -58,17 +58,12 @@ class Grammars:
 
     Attributes:
         vocabulary: of a model that stays open as long as this is used.
-        tags: those of the texts asked for that are one token, and so no ordinary text.
+        tags: those of the given texts that are one token, and so no ordinary text.
         others: all other tokens that are no text, without those that end a generation.
     """
 
     def __init__(self, vocabulary: Vocabulary, tags: Iterable[str] = ()) -> None:
-        """Look for special tokens; the rest of the vocabulary is read for the first grammar, or by `tokenizer`.
-
-        Args:
-            vocabulary: of the model.
-            tags: texts that are no ordinary text if they are one token, such as `<tool_call>`.
-        """
+        """Look for special tokens, such as `<tool_call>` in `tags`; `tokenizer` reads the rest of the vocabulary."""
         tokenized = ((tag, vocabulary.tokenize(tag, special=True)) for tag in tags)
         self.vocabulary = vocabulary
         self.tags = {tag: tokens[0] for tag, tokens in tokenized if len(tokens) == 1}
@@ -149,13 +144,7 @@ class Matcher:
     """
 
     def __init__(self, matcher: LLMatcher, long: Container[int], spoiled: Callable[[], None]) -> None:
-        """Use `Grammars.start`.
-
-        Args:
-            matcher: to be used by nobody else.
-            long: tokens that are checked before they are accepted.
-            spoiled: is called when llguidance gives up.
-        """
+        """Use `Grammars.start`; `long` are tokens to check before, `spoiled` is called when llguidance gives up."""
         self._matcher, self._long, self._spoiled = matcher, long, spoiled
         self._credit = CREDIT
 

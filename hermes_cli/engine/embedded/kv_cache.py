@@ -178,11 +178,6 @@ class KVCache:
             self._evict(min(tails, key=self._last_use), count - self.free)
         return True
 
-    def clear(self) -> None:
-        """Free all cells."""
-        for sequence in list(self._tails):
-            self._forget(sequence)
-
     def cached(self) -> Iterator[tuple[int, list[int]]]:
         """Yield the cached sequences and their tokens, the last used first."""
         for sequence in sorted(self._cached(), key=self._last_use, reverse=True):
@@ -229,8 +224,9 @@ class KVCache:
         tail = self._tails[sequence]
         length = max(tail.start, tail.end - max(count, EVICTED_AT_ONCE))
         # The rest is of no use without cells, or if another sequence has them.
-        useless = not length or (tail.parent is not None and length == tail.start and tail.parent.cached > 1)
-        if useless or not self._memory.forget(sequence, length):
+        parent = tail.parent
+        shared = parent is not None and length == tail.start and len(parent.sequences) - parent.active > 1
+        if not length or shared or not self._memory.forget(sequence, length):
             self._forget(sequence)
         else:
             self._shorten(sequence, length)
@@ -299,17 +295,12 @@ class RadixNode:
         self.tokens = tokens or []
         self.sequences: set[int] = set()
         self.active = self.used = 0
-        self._attach()
+        self.attach()
 
     @property
     def end(self) -> int:
         """The position behind its last cell."""
         return self.start + len(self.tokens)
-
-    @property
-    def cached(self) -> int:
-        """The number of its sequences that are not active."""
-        return len(self.sequences) - self.active
 
     def path(self) -> Iterator[RadixNode]:
         """Yield this node, its parent, and so on up to the root, which is left out."""
@@ -350,7 +341,7 @@ class RadixNode:
         first = RadixNode(self.parent, self.tokens[: position - self.start])
         first.sequences, first.active, first.used = set(self.sequences), self.active, self.used
         self.parent, self.start, self.tokens = first, position, self.tokens[position - self.start :]
-        self._attach()
+        self.attach()
         return first
 
     def detach(self) -> None:
@@ -361,7 +352,8 @@ class RadixNode:
             if not siblings:
                 del self.parent.children[self.tokens[0]]
 
-    def _attach(self) -> None:
+    def attach(self) -> None:
+        """Add the node to its parent's children."""
         if self.parent:
             self.parent.children.setdefault(self.tokens[0], []).append(self)
 

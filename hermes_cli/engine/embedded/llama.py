@@ -170,11 +170,7 @@ class Batch:
         self.count = self.outputs = self.raw.n_tokens = 0
 
     def add(self, tokens: Sequence[int], position: int, sequence: int, outputs: int = 0) -> int:
-        """Append consecutive tokens of one sequence, of which the last `outputs` get logits.
-
-        Returns:
-            The number of the first of those among all outputs of this batch.
-        """
+        """Append consecutive tokens of one sequence, the last `outputs` with logits; return the row of the first."""
         start, end = self.count, self.count + len(tokens)
         if end > self.capacity:
             raise EngineError(
@@ -200,14 +196,7 @@ class LlamaContext(Owned):
     _free = staticmethod(llama_cpp.llama_free)
 
     def __init__(self, model: LlamaModel, settings: ContextSettings, *, threads: int) -> None:
-        """Allocate a context.
-
-        Args:
-            model: stays alive as long as the context.
-            settings: tokens that fit, conversations at once, types of the KV cache. Flash attention, if it is on, is
-                left out by llama.cpp where the backend has no code for it.
-            threads: for prefill and decode.
-        """
+        """Allocate a context. llama.cpp leaves out flash attention where the backend has no code for it."""
         LOG.install()
         self.model = model
         params = llama_cpp.llama_context_default_params()

@@ -69,9 +69,7 @@ class ModelRuntime:
 def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntime:
     """Load weights, context, adapters and draft model; decode once; set the number of threads.
 
-    Args:
-        request: the file, the plan and the options.
-        progress: gets the part of the weights (0 to 1) that has been read.
+    `progress` gets the part of the weights (0 to 1) that has been read.
 
     Raises:
         IntegrityError: llama.cpp refused a file.
@@ -116,11 +114,7 @@ def decode_once(context: LlamaContext) -> None:
 def fastest(planned: int, seconds: Callable[[int], float]) -> int:
     """Return the number of threads that decode one token fastest; fewer than planned only if clearly faster.
 
-    Memory feeds only so many cores, and each thread more has to be waited for.
-
-    Args:
-        planned: number of threads.
-        seconds: measures a decode with a number of threads.
+    Memory feeds only so many cores, and each thread more has to be waited for. `seconds` measures a decode.
     """
     limit = seconds(planned) * WORTH_CHANGING
     times = {count: seconds(count) for count in (planned * 3 // 4, planned // 2)}
@@ -129,13 +123,7 @@ def fastest(planned: int, seconds: Callable[[int], float]) -> int:
 
 
 def decode_seconds(context: LlamaContext, prefill: int, decode: int) -> float:
-    """Return the seconds of the shortest of a few decodes of one token.
-
-    Args:
-        context: has an empty KV cache.
-        prefill: threads for more than one token.
-        decode: threads for one.
-    """
+    """Return the seconds of the shortest of a few decodes of one token, in an empty KV cache, with so many threads."""
     context.use_threads(decode, prefill)
     times = []
     for _ in range(TRIES):

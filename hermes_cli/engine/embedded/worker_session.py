@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hermes_cli.child_process import Frame, pack, protocol_error
 from hermes_cli.engine.embedded.child import Child
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.engine.protocol import Done, Event, TokenLogprobs
-    from hermes_cli.engine.request import GenerationRequest
 
 SAVING_SECONDS = 20.0  # seconds in which a child may write caches of prompts before it ends
 
@@ -43,15 +42,7 @@ class WorkerSession:
         on_end: Callable[[WorkerSession], None],
         child: Child | None = None,
     ) -> None:
-        """Start a child, after `delay` seconds, unless one was started earlier.
-
-        Args:
-            request: what it is to load.
-            progress: is called with the part of the weights (0 to 1) that has been read.
-            delay: seconds.
-            on_end: is called first at the end.
-            child: the one that was started earlier.
-        """
+        """Start a child after `delay` seconds, or take one that was started earlier; call `on_end` first at its end."""
         self._request, self._progress = request, progress
         self._delay, self._on_end, self._given_child = delay, on_end, child
         self.loaded: asyncio.Future[ModelInfo | HermesError] = asyncio.get_running_loop().create_future()
@@ -60,7 +51,6 @@ class WorkerSession:
         self._child: Child | None = None
         self._stop_error: HermesError | None = None  # for the requests that are running at the end
         self._streams: dict[int, EventQueue] = {}
-        self._calls: dict[int, asyncio.Future[Frame | HermesError]] = {}
         self._numbers = itertools.count(1)
         self._since = time.monotonic()
         self._task = asyncio.ensure_future(self._run())
@@ -100,35 +90,27 @@ class WorkerSession:
         """Wait for the end."""
         await asyncio.wait({self._task})
 
-    def generate(self, request: GenerationRequest) -> tuple[int, EventQueue]:
+    def send(self, kind: str, payload: object = None) -> tuple[int, EventQueue]:
         """Send a request; return its number, for `cancel`, and its events."""
         number = next(self._numbers)
-        self._send("generate", number, request)
-        stream = self._streams[number] = EventQueue()
-        return number, stream
+        self._send(pack(kind, number, payload))
+        events = self._streams[number] = EventQueue()
+        return number, events
 
     def cancel(self, number: int) -> None:
-        """Cancel a request."""
-        stream = self._streams.pop(number, None)
-        if stream and not stream.end:
-            self._send("cancel", number)
+        """Cancel a request if it has not ended."""
+        if not self._streams.pop(number).end:
+            self._send(pack("cancel", number))
 
     async def call(self, kind: str, payload: object = None) -> Frame:
         """Send a request that is answered by one frame; return that."""
-        number = next(self._numbers)
-        future: asyncio.Future[Frame | HermesError] = asyncio.get_running_loop().create_future()
-        self._calls[number] = future
+        number, events = self.send(kind, payload)
         try:
-            self._send(kind, number, payload)
-            reply = await future
+            return cast("Frame", await events.next())
         finally:
-            del self._calls[number]
-        if isinstance(reply, HermesError):
-            raise reply
-        return reply
+            del self._streams[number]
 
-    def _send(self, kind: str, number: int, payload: object = None) -> None:
-        frame = pack(kind, number, payload)
+    def _send(self, frame: bytes) -> None:
         if self._child:
             self._child.send(frame)
 
@@ -171,22 +153,18 @@ class WorkerSession:
         self._on_end(self)
         if not self.loaded.done():
             self.loaded.set_result(error)
-        for stream in self._streams.values():
-            stream.put(copy(error))
-        for future in self._calls.values():
-            if not future.done():
-                future.set_result(copy(error))
+        for events in self._streams.values():
+            events.put(copy(error))
 
     def _receive(self, frame: Frame) -> None:
         """Take a frame of the child; one that makes no sense is an EngineError."""
         if frame.kind == "events":
             for number, event in read_events(frame):
-                if stream := self._streams.get(number):
-                    stream.put(event)
+                if events := self._streams.get(number):
+                    events.put(event)
         elif frame.number:
-            future = self._calls.get(frame.number)
-            if future and not future.done():
-                future.set_result(frame.error() if frame.kind == "failed" else frame)
+            if events := self._streams.get(frame.number):
+                events.put(frame.error() if frame.kind == "failed" else frame)
         else:
             self._receive_own(frame)
 
@@ -226,11 +204,11 @@ class EventQueue:
         self._texts: list[str] = []
         self._tokens = 0
         self._logprobs: list[TokenLogprobs] = []
-        self.end: Done | HermesError | None = None  # the last event
+        self.end: Done | Frame | HermesError | None = None  # the last event
         self._changed = asyncio.Event()
 
-    def put(self, event: Event | HermesError) -> None:
-        """Append an event, an error as the last."""
+    def put(self, event: Event | Frame | HermesError) -> None:
+        """Append an event; whatever is no text is the last."""
         if isinstance(event, TextEvent):
             self._texts.append(event.text)
             self._tokens += event.tokens
@@ -241,7 +219,7 @@ class EventQueue:
             self.end = event
         self._changed.set()
 
-    async def next(self) -> Event:
+    async def next(self) -> Event | Frame:
         """Wait for the next event; raise it if it is an error."""
         while not self._texts:
             if isinstance(self.end, HermesError):

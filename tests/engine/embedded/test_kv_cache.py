@@ -204,8 +204,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def clear(self) -> None:
-        self.cells.clear()
+        for sequence in self.active:
+            self.cells.discard(sequence)
         self.active.clear()
+        assert self.cells.ensure_free(self.cache.capacity)
         assert self.cells.used == 0
         assert not self.cache.cells
 
@@ -568,10 +570,12 @@ class Llama:
         return texts
 
     def fresh(self, prompt: list[int]) -> list[int]:
-        self.cells.clear()
+        assert self.cells.ensure_free(self.context.length)
         sequence, reused, token = self.begin(prompt)
         assert reused == 0
-        return self.go_on({sequence: token})[sequence]
+        text = self.go_on({sequence: token})[sequence]
+        self.cells.discard(sequence)
+        return text
 
 
 QUESTIONS = ["Who are you?", "What is GGUF?", "What is a context length?", "Tell me about quantization."]
@@ -586,7 +590,7 @@ def prompts(model: LlamaModel) -> list[list[int]]:
 def test_a_shared_prefix_gives_what_a_fresh_one_gives(demo_model: LlamaModel) -> None:
     llama = Llama(demo_model)
     fresh = [llama.fresh(prompt) for prompt in prompts(demo_model)]
-    llama.cells.clear()
+    assert llama.cells.ensure_free(llama.context.length)
     opened = [llama.begin(prompt) for prompt in prompts(demo_model)]
     assert [reused > 10 for _, reused, _ in opened] == [False, True, True, True]
     texts = llama.go_on({sequence: token for sequence, _, token in opened})
@@ -604,7 +608,7 @@ def test_rejected_drafts_leave_no_trace(demo_model: LlamaModel) -> None:
     llama = Llama(demo_model)
     prompt = prompts(demo_model)[0]
     fresh = llama.fresh(prompt)
-    llama.cells.clear()
+    assert llama.cells.ensure_free(llama.context.length)
     sequence, _, token = llama.begin(prompt)
     llama.next({sequence: [token, 50, 51, 52]})
     llama.cells.truncate(sequence, len(prompt) + 1)
