@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import ChatOptions
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
 from hermes_cli.generation import Content, Message
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hermes_cli.console import Console
-    from hermes_cli.server.settings import Given
+    from hermes_cli.server.settings import SettingValue
 
 # What only this command knows; everything else that is typed is a setting.
 _OWN = {"config", "print_config", "json", "quiet", "no_color", "verbose"}
@@ -164,9 +164,9 @@ def command(
         raise typer.Exit(ExitCode.INTERRUPTED)
 
 
-def _typed(call: typer.Context) -> Mapping[str, Given]:
+def _typed(call: typer.Context) -> Mapping[str, SettingValue]:
     """Return the settings from flags and the environment."""
-    from hermes_cli.server.settings import Given
+    from hermes_cli.server.settings import SettingValue
 
     given = {}
     for parameter in call.command.params:
@@ -176,5 +176,5 @@ def _typed(call: typer.Context) -> Mapping[str, Given]:
             continue
         said_by = parameter.envvar if source.name == "ENVIRONMENT" else max(parameter.opts, key=len)
         shown = "the command line" if said_by == "names" else str(said_by)
-        given[_SETTINGS.get(name, name)] = Given(call.params[name], shown)
+        given[_SETTINGS.get(name, name)] = SettingValue(call.params[name], shown)
     return given

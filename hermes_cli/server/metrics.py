@@ -45,14 +45,16 @@ _GAUGES = {
 }
 
 
-class Metrics:
+class Metrics(Collector):
     """Counters of the server, exposed together with those of the engines."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which tells nothing
+        self._stats: Mapping[str, EngineStats] = {}
+        self._models: tuple[ModelObject, ...] = ()
+        self._evictions = 0
         self._registry = CollectorRegistry()
-        self._engines = _Engines()
-        self._registry.register(self._engines)
+        self._registry.register(self)
         self._http = Counter(
             "hermes_http_requests",
             "Requests by the status of their reply.",
@@ -90,41 +92,25 @@ class Metrics:
 
     def exposition(self, stats: Mapping[str, EngineStats], models: Iterable[ModelObject], evictions: int) -> bytes:
         """Return all metrics as text."""
-        self._engines.stats, self._engines.models, self._engines.evictions = stats, tuple(models), evictions
+        self._stats, self._models, self._evictions = stats, tuple(models), evictions
         return generate_latest(self._registry)
 
-
-class _Engines(Collector):
-    """The counters of the engines, as of the last exposition."""
-
-    def __init__(self) -> None:
-        self.stats: Mapping[str, EngineStats] = {}
-        self.models: tuple[ModelObject, ...] = ()
-        self.evictions = 0
-
     def collect(self) -> Iterable[Metric]:
-        """Yield all metrics."""
-        for field, (name, text) in _COUNTERS.items():
-            yield self._family(CounterMetricFamily(f"hermes_{name}", text, labels=("model",)), field)
-        for field, (name, text) in _GAUGES.items():
-            yield self._family(GaugeMetricFamily(f"hermes_{name}", text, labels=("model",)), field)
+        """Yield the metrics of the engines, as of the last exposition."""
+        kind: type[CounterMetricFamily | GaugeMetricFamily]
+        for kind, metrics in ((CounterMetricFamily, _COUNTERS), (GaugeMetricFamily, _GAUGES)):
+            for field, (name, text) in metrics.items():
+                family = kind(f"hermes_{name}", text, labels=("model",))
+                for model, stats in self._stats.items():
+                    family.add_metric([model], getattr(stats, field))
+                yield family
         running = GaugeMetricFamily("hermes_requests_running", "Generations at work.", labels=("model",))
-        for model, stats in self.stats.items():
+        for model, stats in self._stats.items():
             running.add_metric([model], len(stats.running))
         yield running
         loaded = GaugeMetricFamily("hermes_model_loaded", "1 if the model is in memory.", labels=("model",))
-        for served in self.models:
+        for served in self._models:
             loaded.add_metric([served.id], served.state == "ready")
         yield loaded
-        evicted = CounterMetricFamily(
-            "hermes_evictions", "Times that a model was unloaded to make room for another one."
-        )
-        evicted.add_metric([], self.evictions)
-        yield evicted
-
-    def _family(
-        self, family: CounterMetricFamily | GaugeMetricFamily, field: str
-    ) -> CounterMetricFamily | GaugeMetricFamily:
-        for model, stats in self.stats.items():
-            family.add_metric([model], getattr(stats, field))
-        return family
+        text = "Times that a model was unloaded to make room for another one."
+        yield CounterMetricFamily("hermes_evictions", text, self._evictions)

@@ -142,11 +142,7 @@ def is_downloading(repo: str, partial: Path) -> bool:
 
 
 def link_blob(blob: Path, name: Path) -> None:
-    """Give a blob its name, at once or not at all: by a relative link, or by moving it where there are no links.
-
-    Raises:
-        OSError: neither can be done.
-    """
+    """Give a blob its name, at once or not at all: by a relative link, or by moving it where there are no links."""
     name.parent.mkdir(parents=True, exist_ok=True)
     if os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper() in {"1", "ON", "YES", "TRUE"}:
         blob.replace(name)  # huggingface_hub's switch for file systems that only claim to have links

@@ -39,21 +39,13 @@ _UNSAFE = re.compile(r"[^\w.+@=-]+")
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model outside the library.
+    """A model outside the library."""
 
-    Attributes:
-        files: all its shards, in order; links are followed.
-        names: file names for them in the library, safe on every disk.
-        labels: names by its surroundings: tags in Ollama, its folder.
-        repo: owner and repository, where it lies in a folder of LM Studio's kind.
-        header: of the first file.
-    """
-
-    files: tuple[Path, ...]
-    names: tuple[str, ...]
-    labels: tuple[str, ...]
-    repo: str
-    header: GGUFHeader
+    files: tuple[Path, ...]  # all its shards, in order; links are followed
+    names: tuple[str, ...]  # file names for them in the library, safe on every disk
+    labels: tuple[str, ...]  # names by its surroundings: tags in Ollama, its folder
+    repo: str  # owner and repository, where it lies in a folder of LM Studio's kind
+    header: GGUFHeader  # of the first file
 
     @property
     def bytes(self) -> int:
@@ -180,11 +172,7 @@ def _read_model(path: Path, name: str, labels: tuple[str, ...], *, strict: bool 
 
 
 def _shards(path: Path, header: GGUFHeader) -> tuple[Path, ...]:
-    """Return all shards of a model, given one of them.
-
-    Raises:
-        IntegrityError: a shard is missing, or belongs to another model.
-    """
+    """Return all shards of a model, given one of them."""
     if header.split is None:
         return (path,)
     count = header.split.count

@@ -49,11 +49,7 @@ def available() -> bool:
 def stream(
     file: RemoteFile, xet_hash: str, headers: dict[str, str], start: int, stop: int
 ) -> Generator[tuple[int, bytes]]:
-    """Yield offset and bytes of each piece from `start` to `stop`; `xet_hash` is Xet's own hash of the file.
-
-    Raises:
-        XetError: nothing came for a while, or the storage cannot be read now.
-    """
+    """Yield offset and bytes of each piece from `start` to `stop`; `xet_hash` is Xet's own hash of the file."""
     reader = _Reader(file, xet_hash, headers, start, stop)
     reader.start()
     try:

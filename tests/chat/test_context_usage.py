@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hermes_cli.chat.context_usage import INSTRUCTION, KEPT_QUESTIONS, compactable, context_usage, summarize
-from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import ChatOptions, Conversation
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.prompting.messages import Message, ToolCall
