@@ -164,8 +164,9 @@ class Parser:
         self._at = block.read(self._text, self._at)
         if last and block.state is State.OPEN and block.finish(self._text[self._at :]):
             self._at = len(self._text)
-        if block.early and (events := block.early.take()):
-            self._output.add(*events)
+        if block.early and block.early.events:
+            self._output.add(*block.early.events)
+            block.early.events.clear()
         if block.state is State.OPEN:
             return False
         self._open = None
