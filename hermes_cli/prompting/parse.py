@@ -33,10 +33,7 @@ _END_THINK = "</think>"
 _THOUGHTS = {"<think>": _END_THINK, "<scratch_pad>": "</scratch_pad>"}
 
 # Tags that count: in text, and in a thought by the tag that ends it.
-_TAGS = {
-    "": (*_THOUGHTS, *_THOUGHTS.values(), END_CALL),
-    **{end: (begin, end) for begin, end in _THOUGHTS.items()},
-}
+_TAGS = {"": (*_THOUGHTS, *_THOUGHTS.values(), END_CALL), **{end: (begin, end) for begin, end in _THOUGHTS.items()}}
 _TAGS_AND_CALLS = {where: (*tags, CALL) for where, tags in _TAGS.items()}
 _PATTERNS = {tags: re.compile("|".join(tags)) for tags in (*_TAGS.values(), *_TAGS_AND_CALLS.values())}
 

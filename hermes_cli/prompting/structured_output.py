@@ -78,11 +78,7 @@ def gbnf(grammar: str) -> AnswerGrammar:
 
 
 def tool_calls(
-    tools: Sequence[Any],
-    tool_choice: object = "auto",
-    *,
-    parallel: bool = True,
-    notes: list[str] | None = None,
+    tools: Sequence[Any], tool_choice: object = "auto", *, parallel: bool = True, notes: list[str] | None = None
 ) -> ToolGrammar | None:
     """Return the grammar of the calls that are possible, each with arguments that conform to its tool's parameters.
 
