@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Protocol
 
 from hermes_cli import paths
-from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import ChatOptions, Conversation
 from hermes_cli.models.loader import ModelLoader
 
 if TYPE_CHECKING:

@@ -39,13 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model that is ready to be loaded.
-
-    Attributes:
-        resolved: its file and settings.
-        fitted: the plan, and the memory that it needs.
-        options: of its engine.
-    """
+    """A model that is ready to be loaded."""
 
     resolved: ResolvedModel
     fitted: FittedPlan
@@ -69,12 +63,9 @@ class PlannedModel:
     def engine(
         self, *, verbose: bool = False, progress: Callable[[float], None] = lambda _: None, child: Child | None = None
     ) -> Engine:
-        """Make the engine; it loads the model when it is asked to.
+        """Make the engine; it loads the model when it is asked to, in a `child` that is ready or a new one.
 
-        Args:
-            verbose: show llama.cpp's log on standard error.
-            progress: gets the part that is loaded, from 0 to 1.
-            child: a child process that is ready to load; by default the engine starts one.
+        `verbose` shows llama.cpp's log on standard error; `progress` gets the part that is loaded, from 0 to 1.
         """
         from hermes_cli.engine.embedded.engine import EmbeddedEngine  # noqa: PLC0415 - asyncio's subprocesses
 
@@ -89,15 +80,7 @@ def planned(
     note: Callable[[str], None],
     options: EngineOptions | None = None,
 ) -> PlannedModel:
-    """Add the draft model and the engine's options to a plan.
-
-    Args:
-        resolved: the model.
-        fitted: its plan.
-        catalogue: where draft models are looked up.
-        note: is told why `auto` finds no draft model.
-        options: of its engine; tags, adapters, draft model and prefixes are put in.
-    """
+    """Add the draft model and the engine's options to a plan; `note` is told why `auto` finds no draft model."""
     request = resolved.request
     options = replace(
         options or EngineOptions(),

@@ -49,11 +49,9 @@ class RawTurnCache:
         self._lock = Lock()
 
     def remember(self, message: Message, text: str) -> None:
-        """Keep a turn.
+        """Keep a turn, with all text that the model generated in it, but for the token that ended it.
 
-        Args:
-            message: as it was given to the client; turns without calls have no id and are not kept.
-            text: all that the model generated in it, tags and reasoning included, without the token that ended it.
+        Turns without calls have no id and are not kept.
         """
         if not message.tool_calls or len(text) > self._most_characters:
             return
@@ -150,12 +148,7 @@ class PromptInput:
 
 
 def system_prompt(conversation: PromptInput, *, thinking: bool) -> str | None:
-    """Return the system message behind the words for thinking and JSON mode; None if all of them are missing.
-
-    Args:
-        conversation: its system message and schema are used.
-        thinking: put the words for thinking there.
-    """
+    """Return the system message behind the words for thinking and JSON mode; None if all of them are missing."""
     own, schema = conversation.system, conversation.options.schema
     parts: list[str] = []
     if thinking and THINKING_PROMPT not in (own or ""):
@@ -218,10 +211,7 @@ def _result_turns(results: Sequence[Message], conversation: PromptInput, family:
 def assistant_text(message: Message, conversation: PromptInput, *, removed_thought: str = "") -> str:
     """Return a turn of the model, as it wrote it where that is known.
 
-    Args:
-        message: the turn.
-        conversation: its options say whether reasoning stays; its cache remembers what the model wrote.
-        removed_thought: text in the place of reasoning that is taken out.
+    `removed_thought` stands in the place of reasoning that is taken out.
     """
     raw = conversation.raw_turns.recall(message)
     if conversation.options.keep_reasoning:

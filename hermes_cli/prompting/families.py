@@ -91,10 +91,8 @@ STOPS: dict[Markup, tuple[str, ...]] = {
 def write_turns(markup: Markup, turns: Iterable[Mapping[str, str]], bos: str = "") -> str:
     """Return the prompt for turns, up to where the model is to go on.
 
-    Args:
-        markup: how turns are set apart.
-        turns: each with `role` and `content`; in Llama 3's markup `gap` may replace the empty line behind the header.
-        bos: the begin-of-text token, where the markup spells it.
+    Each has `role` and `content`; in Llama 3's markup `gap` may replace the empty line behind the header. `bos` is the
+    begin-of-text token, where the markup spells it.
     """
     match markup:
         case "alpaca":

@@ -85,11 +85,7 @@ def with_options(schema: Mapping[str, Json]) -> str:
 
 
 def rules_fault(grammars: Mapping[str, str]) -> str | None:
-    """Return why the engine refuses grammars in Lark's syntax or has too much work with them, None if it takes them.
-
-    Args:
-        grammars: by the names that they have for each other.
-    """
+    """Return why the engine refuses grammars in Lark's syntax (by name) or has too much work, None if it takes them."""
     for rules in grammars.values():
         bare = _QUOTED.sub("", rules)
         count = bare.count("&") + bare.count("~")
@@ -108,13 +104,7 @@ def _is_all_of(text: str) -> bool:
 
 
 def enforceable(schema: Json, about: str, *, closed: bool = False, notes: list[str] | None = None) -> str:
-    """Return a schema, checked and compiled, as Lark's `%json` takes it.
-
-    Args:
-        schema: as from `json.loads`.
-        about: what it is the schema of, for messages.
-        closed: see schema.py's `Checker`.
-        notes: the same.
+    """Return a schema, checked and compiled, as Lark's `%json` takes it; see schema.py's `Checker` for the arguments.
 
     Raises:
         UsageError: it cannot be enforced; the message says what of it, and where.

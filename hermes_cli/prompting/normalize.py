@@ -19,12 +19,20 @@ from hermes_cli.prompting.messages import Message, ToolCall
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from hermes_cli.prompting.messages import Role
+
 MOST_CHARACTERS = 16_000_000  # in one request: more than the longest context (524,288 tokens) can hold
 DEEPEST = 100  # levels of nesting in JSON
 LONGEST_NAME = 256  # of a tool; OpenAI allows 64 letters, servers for tools give longer ones
 
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
-_ROLES["function"] = "tool"
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _THINK, _END_THINK = "<think>", "</think>"
 _HINT = "see the description of messages in OpenAI's Chat Completions API."
@@ -48,14 +56,14 @@ def tools(given: object) -> list[dict[str, Any]]:
     if not isinstance(given, list):
         raise _refused("tools", "must be a list")
     check(given, "tools")
-    tools_read = [_tool(item, f"tools[{index}]") for index, item in enumerate(given)]
-    names: set[str] = set()
-    for index, item in enumerate(tools_read):
-        name = item["function"]["name"]
-        if name in names:
+    tools_by_name: dict[str, dict[str, Any]] = {}
+    for index, item in enumerate(given):
+        tool = _tool(item, f"tools[{index}]")
+        name = tool["function"]["name"]
+        if name in tools_by_name:
             raise _refused(f"tools[{index}]", f"there is a tool named {name} already")
-        names.add(name)
-    return tools_read
+        tools_by_name[name] = tool
+    return list(tools_by_name.values())
 
 
 def check(given: object, where: str) -> None:
@@ -134,7 +142,7 @@ class _Conversation:
             self._add_answer(given, where)
         else:
             content = _content(given.get("content"), f"{where}.content")
-            self._messages.append(Message("system" if role == "system" else "user", content))
+            self._messages.append(Message(role, content))
 
     def finished(self) -> list[Message]:
         """Return all messages."""

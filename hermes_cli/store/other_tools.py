@@ -39,21 +39,13 @@ _UNSAFE = re.compile(r"[^\w.+@=-]+")
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model outside the library.
+    """A model outside the library."""
 
-    Attributes:
-        files: all its shards, in order; links are followed.
-        names: file names for them in the library, safe on every disk.
-        labels: names by its surroundings: tags in Ollama, its folder.
-        repo: owner and repository, where it lies in a folder of LM Studio's kind.
-        header: of the first file.
-    """
-
-    files: tuple[Path, ...]
-    names: tuple[str, ...]
-    labels: tuple[str, ...]
-    repo: str
-    header: GGUFHeader
+    files: tuple[Path, ...]  # all its shards, in order; links are followed
+    names: tuple[str, ...]  # file names for them in the library, safe on every disk
+    labels: tuple[str, ...]  # names by its surroundings: tags in Ollama, its folder
+    repo: str  # owner and repository, where it lies in a folder of LM Studio's kind
+    header: GGUFHeader  # of the first file
 
     @property
     def bytes(self) -> int:
