@@ -59,12 +59,7 @@ def pull_target(
 ) -> PullTarget:
     """Return the files of a name. Without a quantization it is the one that fits this machine best.
 
-    Args:
-        reference: the parsed name.
-        catalogue: to look up models.
-        machine: to fit the model to.
-        quant: `--quant`, which must not contradict the name.
-        revision: branch, tag or commit; None for that of the catalogue or `main`.
+    `quant` is that of `--quant`; `revision` a branch, tag or commit, or None for that of the catalogue or `main`.
 
     Raises:
         UsageError: it is not something that can be fetched, or `--quant` contradicts it.

@@ -206,8 +206,10 @@ class _Planner:
         return (SHORTEST,) if wanted > SHORTEST else ()
 
     def _placed(self, plan: LoadPlan) -> Placement | None:
-        a, table = self.facts.architecture, self.facts.weights
-        return place_layers(a, table, plan.settings, self.machine, plan.gpu_layers) if a else None
+        architecture, table = self.facts.architecture, self.facts.weights
+        if architecture is None:
+            return None
+        return place_layers(architecture, table, plan.settings, self.machine, plan.gpu_layers)
 
     def _plan(self, overrides: LoadOverrides, context: int, gpu_layers: int) -> LoadPlan:
         kv_type = overrides.kv_type or "f16"
@@ -295,7 +297,7 @@ class FittedPlan:
 
     @property
     def total(self) -> MemoryBreakdown:
-        """Of all places together."""
+        """Memory of all places together."""
         return sum((place.part for place in self.places), MemoryBreakdown())
 
 
