@@ -89,7 +89,12 @@ def find_models(path: Path) -> Iterator[FoundModel | SkippedFile]:
     """
     if path.is_dir():
         tree = next((folder for folder in (path, path / "models") if (folder / "manifests").is_dir()), None)
-        yield from _in_ollama(tree) if tree else _in_folder(path)
+        if tree:
+            yield from _in_ollama(tree)
+            return
+        files = (str(file) for file in files_below(path) if file.suffix.lower() == ".gguf")
+        for first, *_ in sorted(group_files(files)):
+            yield _read_model(Path(first), Path(first).name, ())
     elif path.is_file():
         found = _read_model(path, path.name, (), strict=True)
         if isinstance(found, SkippedFile):
@@ -99,12 +104,6 @@ def find_models(path: Path) -> Iterator[FoundModel | SkippedFile]:
         raise NotFoundError(
             f"there is nothing at {path}.", hint="give the path of a file or folder, or say ollama or lmstudio."
         )
-
-
-def _in_folder(folder: Path) -> Iterator[FoundModel | SkippedFile]:
-    models = (str(path) for path in files_below(folder) if path.suffix.lower() == ".gguf")
-    for first, *_ in sorted(group_files(models)):
-        yield _read_model(Path(first), Path(first).name, ())
 
 
 def _in_ollama(tree: Path) -> Iterator[FoundModel | SkippedFile]:
