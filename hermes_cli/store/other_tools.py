@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 LARGEST_MANIFEST = 1 << 20  # bytes; real ones have about 1 kB
 MODEL_LAYER = "application/vnd.ollama.image.model"
-HUB_HOSTS = ("hf.co", "huggingface.co")
 NOT_MODELS = {"mmproj", "adapter", "imatrix", "projector"}  # values of `general.type` that cannot be loaded alone
 
 _DIGEST = re.compile(r"^sha256[:-]([0-9a-f]{64})$")
@@ -136,12 +135,15 @@ def _in_ollama(tree: Path) -> Iterator[FoundModel | SkippedFile]:
 
 def _tag(parts: tuple[str, ...]) -> str | None:
     """Return the tag of a manifest: `registry.ollama.ai/library/hermes3/8b` -> `hermes3:8b`; of the Hub `hf.co/…`."""
-    if len(parts) != 4:  # noqa: PLR2004 - host, owner, model, tag
-        return None
-    host, owner, model, tag = parts
-    if host in HUB_HOSTS:
-        return f"hf.co/{owner}/{model}:{tag}"
-    return f"{model}:{tag}" if owner == "library" else f"{owner}/{model}:{tag}"
+    match parts:
+        case (("hf.co" | "huggingface.co"), owner, model, tag):
+            return f"hf.co/{owner}/{model}:{tag}"
+        case (_, "library", model, tag):
+            return f"{model}:{tag}"
+        case (_, owner, model, tag):
+            return f"{owner}/{model}:{tag}"
+        case _:
+            return None
 
 
 def _read_model(path: Path, name: str, labels: tuple[str, ...], *, strict: bool = False) -> FoundModel | SkippedFile:
