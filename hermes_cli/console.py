@@ -189,19 +189,6 @@ class Console:
             yield lambda changed: status.update(Text(changed.translate(CONTROL)))
 
     @contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
-        """A bar on standard error; what it yields is called with each step's name. Nothing without a terminal."""
-        if not self.animates:
-            yield lambda _: None
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415 - as above
-
-        columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[step]}"))
-        with Progress(*columns, console=self._rich, transient=True) as bar:
-            task = bar.add_task(label, total=total, step="")
-            yield lambda step: bar.update(task, advance=1, step=step)
-
-    @contextmanager
     def transfer(self) -> Iterator[Progress]:
         """Rich's progress bars for bytes that arrive, on standard error: size, speed and time left."""
         from rich.progress import (  # noqa: PLC0415 - as above

@@ -239,12 +239,8 @@ def command(
 def model_and_prompt(words: Sequence[str], *, named: bool, console: Console) -> tuple[str | None, str]:
     """Return the model, if the first word is one, and the prompt; an empty prompt starts a conversation.
 
-    The first word is the model unless an option names one, or it holds several words, as only a prompt in quotes does.
-
-    Args:
-        words: of the command line.
-        named: the model or an endpoint is named by an option.
-        console: where the answer will be shown.
+    The first word is the model unless it holds several words, as only a prompt in quotes does, or an option has `named`
+    the model or an endpoint. The console is where the answer will be shown.
 
     Raises:
         UsageError: there is no prompt and nobody to talk with, or what was piped in is not text.

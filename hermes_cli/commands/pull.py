@@ -256,15 +256,8 @@ def default_model(
 ) -> ModelRequest:
     """Return a request for the best model where none was named: one that is installed, else one that is fetched first.
 
-    The KV cache and YaRN that were counted on are taken where the user says nothing else.
-
-    Args:
-        program: the command that is to run it, for hints.
-        request: its name is not looked at.
-        options: the purpose of the model.
-        catalogue: all models.
-        machine: where the model is to run, with the memory that is free now.
-        console: asks and tells.
+    The KV cache and YaRN that were counted on are taken where the user says nothing else. `program` is the command that
+    is to run the model, for hints; the name in `request` is not looked at.
 
     Raises:
         NotFoundError: none fits, or none is installed and nobody can be asked.

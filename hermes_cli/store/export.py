@@ -31,19 +31,12 @@ _OTHER = re.compile(r"[^a-z0-9._-]+")
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A model to export.
+    """A model to export."""
 
-    Attributes:
-        name: on the command line.
-        files: all its shards, in order.
-        repo: its repository on the Hub, None if it has none.
-        model: of the catalogue, None if it is not listed there.
-    """
-
-    name: str
-    files: tuple[Path, ...]
-    repo: str | None
-    model: CatalogModel | None
+    name: str  # on the command line
+    files: tuple[Path, ...]  # all its shards, in order
+    repo: str | None  # its repository on the Hub, None if it has none
+    model: CatalogModel | None  # of the catalogue, None if it is not listed there
 
 
 @dataclass(frozen=True)

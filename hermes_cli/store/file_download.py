@@ -43,17 +43,11 @@ MAX_ZEROS = 64 << 20
 
 @dataclass(frozen=True)
 class DownloadTarget:
-    """A file to be downloaded, as it will be on this disk: one file of the Hub, or raw parts that are joined into one.
+    """A file to be downloaded, as it will be on this disk: a file of the Hub, or raw parts that are joined into one."""
 
-    Attributes:
-        name: its path in the repository.
-        parts: the files of the Hub that it consists of, in order: itself, or several raw parts.
-        as_blob: it gets no name in the snapshot, because it is a raw part on its way into the joined file.
-    """
-
-    name: str
-    parts: tuple[RemoteFile, ...]
-    as_blob: bool = False
+    name: str  # its path in the repository
+    parts: tuple[RemoteFile, ...]  # the files of the Hub that it consists of, in order: itself, or several raw parts
+    as_blob: bool = False  # it gets no name in the snapshot, because it is a raw part on its way into the joined file
 
     @property
     def repo(self) -> str:
@@ -88,8 +82,8 @@ class DownloadTarget:
 
     @property
     def partial(self) -> Path:
-        """Return the path of its unfinished download."""
-        return layout.partial_path(self.repo, self.etag)
+        """Return the path of its unfinished download. Newer huggingface_hub uses a new random suffix for each."""
+        return self.blob.with_name(f"{self.etag}.incomplete")
 
     def part_targets(self) -> list[tuple[int, DownloadTarget]]:
         """Return the raw parts as downloads of their own, each with its offset in the joined file."""

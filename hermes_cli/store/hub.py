@@ -47,27 +47,16 @@ _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a repository at one commit, as the Hub states it.
+    """One file of a repository at one commit, as the Hub states it."""
 
-    Attributes:
-        repo: the repository as it was requested; names the folder in the cache.
-        current_repo: its name on the Hub today, another one if it was renamed.
-        revision: the commit, 40 hexadecimal digits.
-        ref: the requested branch or tag, None for a commit.
-        path: within the repository.
-        size: bytes.
-        etag: name of its blob in the cache: its SHA-256, or git's hash of a small file; empty if the Hub states none.
-        sha256: None for small files, which lie in git itself.
-    """
-
-    repo: str
-    current_repo: str
-    revision: str
-    ref: str | None
-    path: str
-    size: int
-    etag: str
-    sha256: str | None
+    repo: str  # the repository as it was requested; names the folder in the cache
+    current_repo: str  # its name on the Hub today, another one if it was renamed
+    revision: str  # the commit, 40 hexadecimal digits
+    ref: str | None  # the requested branch or tag, None for a commit
+    path: str  # within the repository
+    size: int  # bytes
+    etag: str  # name of its blob in the cache: its SHA-256, or git's hash of a small file; empty if the Hub states none
+    sha256: str | None  # None for small files, which lie in git itself
 
     @property
     def url(self) -> str:
@@ -123,7 +112,7 @@ def choose_files(repo: str, listed: Iterable[str], wanted: str | None, names: fr
         repo: for messages.
         listed: all its files.
         wanted: a quantization as typed; None for the only model that there is.
-        names: the quantizations that a file name may state.
+        names: the quantizations of the catalogue.
 
     Raises:
         NotFoundError: there is no such model.

@@ -279,6 +279,7 @@ class LlamaContext(Owned):
 
     def apply_adapters(self, adapters: Sequence[tuple[LoraAdapter, float]]) -> None:
         """Apply LoRA adapters, each with its scale, to all later decodes."""
+        self._adapters = adapters  # they have to stay as long
         count = len(adapters)
         handles = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*(adapter.handle for adapter, _ in adapters))
         scales = (ctypes.c_float * count)(*(scale for _, scale in adapters))

@@ -63,7 +63,7 @@ class Scheduler:
         """
         self._model, self._context, self._emit = model, context, emit
         self._slots, self._lookup, self._draft, self._saved = slots, lookup, draft, saved
-        self.kv_cache = KVCache(context, context.length, slots)
+        self.kv_cache = KVCache(context, slots)
         self._batch = Batch(context.batch_tokens)
         self._pieces = TokenPieces(model.vocabulary)
         self._step_cost = StepCostModel()
