@@ -68,11 +68,10 @@ def _compact(context: ReplContext, argument: str) -> None:
 
 @slash_command("/context", "", "what fills the context")
 def _context(context: ReplContext, _argument: str) -> None:
-    usage = context.event_loop.run(context_usage(context.backend, context.conversation, context.agent.schemas))
-    rows, length = list(usage.parts.items()), usage.context_length
-    if length:
-        rows.append(("free", length - usage.total))
-    whole = length or max(usage.total, 1)
+    parts = context.event_loop.run(context_usage(context.backend, context.conversation, context.agent.schemas))
+    used, length = sum(parts.values()), context.backend.context_length
+    rows = [*parts.items(), *([("free", length - used)] if length else [])]
+    whole = length or max(used, 1)
     context.console.table(
         ["part", "tokens", "share", ""],
         [
@@ -82,7 +81,7 @@ def _context(context: ReplContext, _argument: str) -> None:
         right=["tokens", "share"],
     )
     size = f" of {length:,}" if length else ""
-    context.console.note(f"{usage.total:,}{size} tokens, counted by {context.backend.name}'s own tokenizer")
+    context.console.note(f"{used:,}{size} tokens, counted by {context.backend.name}'s own tokenizer")
 
 
 @slash_command("/stats", "", "tokens and speeds of this conversation")

@@ -250,7 +250,7 @@ class CodeHighlighter:
         state: list[str] | None = ["root"]
         if isinstance(self._lexer, RegexLexer):
             context, state = LexerContext(code, 0, [*self._stack]), None
-            with suppress(TypeError, AttributeError):  # rules of this lexer do not work with such a context
+            with suppress(Exception):  # rules of some lexers, as those of YAML, do not work with such a context
                 for at, kind, value in ExtendedRegexLexer.get_tokens_unprocessed(self._lexer, context=context):
                     if value and at < end:  # nor do these: they make no progress
                         break
