@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.chat.conversation import ChatOptions
@@ -28,19 +28,10 @@ _PARTS = (("user", "your messages"), ("assistant", "answers and calls"), ("tool"
 _AUTHORS = {"user": "User", "assistant": "Assistant", "tool": "Result of a tool", "system": "System"}
 
 
-@dataclass(frozen=True)
-class ContextUsage:
-    """Tokens of the next prompt: by part, and in total. `context_length` is None if unknown."""
-
-    parts: dict[str, int]
-    total: int
-    context_length: int | None
-
-
 async def context_usage(
     backend: ChatBackend, conversation: Conversation, tools: Sequence[dict[str, Any]]
-) -> ContextUsage:
-    """Count the tokens of each part of the prompt, without the next message.
+) -> dict[str, int]:
+    """Return the tokens of each part of the prompt, without the next message. Their sum is that of the prompt.
 
     A part has as many tokens as the prompt becomes shorter by without it; the rest is the template's markup.
 
@@ -74,7 +65,7 @@ async def context_usage(
         if blank != messages:
             parts[name] = total - await count(blank, tools, with_summary)
     parts["markup of the template"] = total - sum(parts.values())
-    return ContextUsage({name: tokens for name, tokens in parts.items() if tokens}, total, backend.context_length)
+    return {name: tokens for name, tokens in parts.items() if tokens}
 
 
 def _blank(message: Message) -> Message:

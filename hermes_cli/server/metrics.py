@@ -42,6 +42,7 @@ _GAUGES = {
     "cache_used": ("kv_cache_used_tokens", "Tokens that the KV cache holds."),
     "cache_reusable": ("kv_cache_reusable_tokens", "Of those, kept from earlier requests only."),
     "rss_bytes": ("engine_resident_bytes", "Bytes of RAM of the engine's process."),
+    "running": ("requests_running", "Generations at work."),
 }
 
 
@@ -102,12 +103,9 @@ class Metrics(Collector):
             for field, (name, text) in metrics.items():
                 family = kind(f"hermes_{name}", text, labels=("model",))
                 for model, stats in self._stats.items():
-                    family.add_metric([model], getattr(stats, field))
+                    value = getattr(stats, field)
+                    family.add_metric([model], len(value) if field == "running" else value)
                 yield family
-        running = GaugeMetricFamily("hermes_requests_running", "Generations at work.", labels=("model",))
-        for model, stats in self._stats.items():
-            running.add_metric([model], len(stats.running))
-        yield running
         loaded = GaugeMetricFamily("hermes_model_loaded", "1 if the model is in memory.", labels=("model",))
         for served in self._models:
             loaded.add_metric([served.id], served.state == "ready")

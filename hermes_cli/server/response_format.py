@@ -71,17 +71,16 @@ def _allowed_tools(choice: object, tools: Sequence[dict[str, Any]]) -> tuple[Any
     if mode not in ("auto", "required") or not isinstance(listed, list) or not listed:
         raise UsageError("needs a mode (auto or required) and tools.", field=field, hint="name some of the tools.")
     known = {tool["function"]["name"]: tool for tool in tools}
-    names = [_tool_name(tool) for tool in listed]
-    if missing := [name for name in names if name not in known]:
-        hint = f"offered are: {', '.join(known) or 'none'}."
-        raise UsageError(f"names {missing[0]}.", field=f"{field}.tools", hint=hint)
+    names: list[str] = []
+    for tool in listed:
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str) or name not in known:
+            shown = name if isinstance(name, str) else json.dumps(tool, default=str)[:80]
+            hint = f"offered are: {', '.join(known) or 'none'}."
+            raise UsageError(f"names {shown}.", field=f"{field}.tools", hint=hint)
+        names.append(name)
     return mode, [known[name] for name in dict.fromkeys(names)]
-
-
-def _tool_name(tool: object) -> str:
-    function = tool.get("function", tool) if isinstance(tool, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    return name if isinstance(name, str) else json.dumps(tool, default=str)[:80]
 
 
 def _response_format(field: str, value: dict[str, Any]) -> ResponseFormat:

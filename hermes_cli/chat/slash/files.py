@@ -63,8 +63,8 @@ def _list(context: ReplContext, _argument: str) -> None:
 
 
 def _complete_export(_context: ReplContext, typed: str) -> list[str]:
-    form, blank, path = typed.partition(" ")
-    return [f"{form} {file}" for file in complete_path(path)] if blank else ["md", "json"]
+    form, space, path = typed.partition(" ")
+    return [f"{form} {file}" for file in complete_path(path)] if space else ["md", "json"]
 
 
 @slash_command("/export", "md|json [FILE]", "write this conversation to a file, or show it", _complete_export)

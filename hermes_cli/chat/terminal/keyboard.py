@@ -220,8 +220,8 @@ class SlashCompleter(Completer):
         line = document.text_before_cursor
         if not line.startswith("/") or "\n" in line:
             return
-        name, blank, argument = line.partition(" ")
-        if not blank:
+        name, space, argument = line.partition(" ")
+        if not space:
             typed, candidates = name, {command.name: command.summary for command in COMMANDS.values()}
         else:
             typed, candidates = argument, {}

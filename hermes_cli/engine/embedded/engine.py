@@ -137,8 +137,8 @@ class EmbeddedEngine:
                 session.stats = (await asyncio.wait_for(session.call("stats"), STATS_SECONDS)).read(EngineStats)
         rss = 0
         with suppress(psutil.Error, OSError):  # on Windows some calls for an ended process raise the bare OSError
-            if self._session and self._session.pid:
-                rss = int(psutil.Process(self._session.pid).memory_info().rss)
+            if self._session and self._session.child:
+                rss = int(psutil.Process(self._session.child.pid).memory_info().rss)
         now = _sum(self._session.stats if self._session else EngineStats(), self._past)
         return replace(
             now,
@@ -164,7 +164,7 @@ class EmbeddedEngine:
         """Return a session that takes requests, and the facts about its model."""
         while not self._closed:
             session = self._session or self._start_session()
-            if not session.stopping:
+            if not session.stop_error:
                 loaded = await asyncio.shield(session.loaded)
                 if isinstance(loaded, HermesError):
                     raise copy(loaded)
@@ -198,7 +198,7 @@ class EmbeddedEngine:
     def _state(self) -> EngineState:
         if self._closed:
             return "closed"
-        if not self._session or self._session.stopping:
+        if not self._session or self._session.stop_error:
             return "dead" if self._dead else "unloaded"
         return "ready" if self._session.ready else "loading"
 

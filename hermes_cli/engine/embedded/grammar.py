@@ -69,11 +69,12 @@ class Grammars:
         self.tags = {tag: tokens[0] for tag, tokens in tokenized if len(tokens) == 1}
         self._ends = sorted(vocabulary.ends)
         known = {*self._ends, *self.tags.values()}
-        self.others = tuple(
-            token
-            for token, kind in vocabulary.marked.items()
-            if token not in known and _is_no_text(vocabulary, token, kind)
-        )
+        others = []
+        for token, kind in vocabulary.marked.items():
+            is_tag = kind & llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED and _BRACKETED.fullmatch(vocabulary.piece(token))
+            if (kind & _NO_TEXT or is_tag) and token not in known:
+                others.append(token)
+        self.others = tuple(others)
         self._tokenizer: LLTokenizer | None = None
         self._long: frozenset[int] = frozenset()
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
@@ -213,13 +214,6 @@ def apply_mask(mask: bytes, logits: NDArray[np.float32]) -> None:
 
     allowed = np.unpackbits(np.frombuffer(mask, np.uint8), count=logits.size, bitorder="little")
     logits[allowed == 0] = -np.inf
-
-
-def _is_no_text(vocabulary: Vocabulary, token: int, kind: int) -> bool:
-    """Return whether a token is none that a text may have, given llama.cpp's attributes of it."""
-    if kind & llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED and _BRACKETED.fullmatch(vocabulary.piece(token)):
-        return True
-    return bool(kind & _NO_TEXT)
 
 
 def _pieces(vocabulary: Vocabulary, special: set[int]) -> list[bytes]:

@@ -160,11 +160,6 @@ class Batch:
         self.raw.seq_id = _as(self._pointers, ctypes.POINTER(llama_cpp.llama_seq_id))
         self.raw.logits = _as(self._logits, ctypes.c_int8)
 
-    @property
-    def room(self) -> int:
-        """The number of tokens that can still be added."""
-        return self.capacity - self.count
-
     def clear(self) -> None:
         """Remove all tokens."""
         self.count = self.outputs = self.raw.n_tokens = 0
@@ -279,6 +274,7 @@ class LlamaContext(Owned):
 
     def apply_adapters(self, adapters: Sequence[tuple[LoraAdapter, float]]) -> None:
         """Apply LoRA adapters, each with its scale, to all later decodes."""
+        self._adapters = adapters  # they have to stay as long
         count = len(adapters)
         handles = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*(adapter.handle for adapter, _ in adapters))
         scales = (ctypes.c_float * count)(*(scale for _, scale in adapters))

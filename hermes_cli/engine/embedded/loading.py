@@ -34,11 +34,10 @@ TEMPLATES = {"default": None, "tool_use": "tool_use"}  # names here, and in llam
 
 @dataclass
 class ModelRuntime:
-    """A loaded model with all that works on it. `adapters` have to stay as long as it is used."""
+    """A loaded model with all that works on it."""
 
     model: LlamaModel
     context: LlamaContext
-    adapters: list[LoraAdapter]
     grammars: Grammars
     draft: DraftModel | None
     prefixes: SavedPrefixes | None
@@ -82,10 +81,8 @@ def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntim
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(Grammars, model.vocabulary, options.tags)
         context = LlamaContext(model, plan.settings, threads=plan.threads)
-        adapters = [LoraAdapter(model, file.path) for file in options.adapters]
-        if adapters:
-            scales = [file.scale for file in options.adapters]
-            context.apply_adapters(list(zip(adapters, scales, strict=True)))
+        if options.adapters:
+            context.apply_adapters([(LoraAdapter(model, file.path), file.scale) for file in options.adapters])
         decode_once(context)
         draft = DraftModel(options.draft.path, options.draft.plan, model.vocabulary) if options.draft else None
         grammars = reading.result()
@@ -94,7 +91,6 @@ def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntim
     return ModelRuntime(
         model,
         context,
-        adapters,
         grammars,
         draft,
         _saved_prefixes(request, context),

@@ -32,6 +32,8 @@ class WorkerSession:
         loaded: facts about the model, or the error of loading.
         stats: the last that the child sent.
         died: the child ended without being asked to.
+        child: the process; None while there is none.
+        stop_error: for the requests that are running at the end; not None once it is to end.
     """
 
     def __init__(
@@ -48,8 +50,8 @@ class WorkerSession:
         self.loaded: asyncio.Future[ModelInfo | HermesError] = asyncio.get_running_loop().create_future()
         self.stats = EngineStats()
         self.died = False
-        self._child: Child | None = None
-        self._stop_error: HermesError | None = None  # for the requests that are running at the end
+        self.child: Child | None = None
+        self.stop_error: HermesError | None = None
         self._streams: dict[int, EventQueue] = {}
         self._numbers = itertools.count(1)
         self._since = time.monotonic()
@@ -59,17 +61,7 @@ class WorkerSession:
     @property
     def ready(self) -> bool:
         """True if it takes requests."""
-        return self.loaded.done() and not self._stop_error and not self._task.done()
-
-    @property
-    def stopping(self) -> bool:
-        """True if it is to end."""
-        return self._stop_error is not None
-
-    @property
-    def pid(self) -> int | None:
-        """The process id; None while there is none."""
-        return self._child.pid if self._child else None
+        return self.loaded.done() and not self.stop_error and not self._task.done()
 
     @property
     def age(self) -> float:
@@ -78,11 +70,11 @@ class WorkerSession:
 
     def stop(self, error: HermesError) -> None:
         """End the child soon; running requests get this error."""
-        if self._stop_error:
+        if self.stop_error:
             return
-        self._stop_error = error
-        if self._child:
-            self._child.end()
+        self.stop_error = error
+        if self.child:
+            self.child.end()
         else:
             self._task.cancel()
 
@@ -111,8 +103,8 @@ class WorkerSession:
             del self._streams[number]
 
     def _send(self, frame: bytes) -> None:
-        if self._child:
-            self._child.send(frame)
+        if self.child:
+            self.child.send(frame)
 
     async def _run(self) -> HermesError:
         await asyncio.sleep(self._delay)
@@ -125,7 +117,7 @@ class WorkerSession:
         """Run the child from start to end; return the error for its requests."""
         self._since = time.monotonic()
         request, identity = self._request, _identity(self._request.path)
-        child = self._child = self._given_child or await Child.start(verbose=request.options.verbose)
+        child = self.child = self._given_child or await Child.start(verbose=request.options.verbose)
         child.receive = self._receive
         try:
             child.send(pack("load", 0, request))
@@ -133,8 +125,8 @@ class WorkerSession:
         finally:
             child.kill()
             await child.gone()
-        if self._stop_error:
-            return self._stop_error
+        if self.stop_error:
+            return self.stop_error
         self.died = True
         if child.protocol_error:
             return EngineDiedError(child.protocol_error.message, hint=child.protocol_error.hint)
@@ -143,8 +135,8 @@ class WorkerSession:
 
     def _end(self, task: asyncio.Task[HermesError]) -> None:
         """Give the error to all requests."""
-        self._child = None
-        error = self._stop_error
+        self.child = None
+        error = self.stop_error
         if not error and task.cancelled():
             error = EngineError("the engine was interrupted.", hint="ask again.")
         elif not error and (problem := task.exception()):
@@ -178,8 +170,8 @@ class WorkerSession:
             self._since = time.monotonic()
         elif frame.kind == "failed":
             self.stop(frame.error())
-        elif frame.kind == "saving" and self._child:
-            self._child.kill_after(SAVING_SECONDS)
+        elif frame.kind == "saving" and self.child:
+            self.child.kill_after(SAVING_SECONDS)
         elif frame.kind == "stats":
             self.stats = frame.read(EngineStats)
         else:
