@@ -5,9 +5,10 @@ A session on disk is that list (sessions/format.py), so undoing loses nothing an
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -73,6 +74,23 @@ class TitleChanged(msgspec.Struct, frozen=True, tag="named"):
 
 
 Change = MessageAdded | TurnsDropped | SummaryAdded | SummaryRemoved | OptionsChanged | TitleChanged
+
+
+def openai_message(message: Message) -> dict[str, Any]:
+    """Return a message in the shape of OpenAI's Chat Completions, without its reasoning."""
+    document: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        document["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        document["tool_call_id"] = message.tool_call_id
+    return document
 
 
 class Conversation:
