@@ -157,9 +157,8 @@ class McpServers:
         try:
             self._portal.start_task_soon(_fill, future, function, arguments)
             return wait_for(future, timeout)
-        except BaseException:
-            future.cancel()
-            raise
+        finally:
+            future.cancel()  # changes nothing if it is done
 
     def _tool(self, connection: McpConnection, tool: mcp_types.Tool) -> Tool:
         description = cleandoc(tool.description or "")  # servers in Python send docstrings as they are indented
