@@ -121,11 +121,11 @@ class Console:
         width = max(len(label) for label, _ in labels_and_texts)
         self.text("".join(f"{indent}{label:{width}}  {text}\n" for label, text in labels_and_texts))
 
-    def document(self, value: dict[str, Any]) -> None:
-        """The result in JSON; nothing in the other voices."""
+    def document(self, value: dict[str, Any], *, indent: int | None = 2) -> None:
+        """The result in JSON; nothing in the other voices. One line without `indent`, as for events."""
         if self.voice is Voice.JSON:
             escape = not (self.out.encoding or "utf-8").lower().startswith("utf")  # an escape loses no character
-            self.out.write(json.dumps(value, ensure_ascii=escape, indent=2) + "\n")
+            self.out.write(json.dumps(value, ensure_ascii=escape, indent=indent) + "\n")
             self.out.flush()
 
     def note(self, message: str, *, style: str = "dim") -> None:
@@ -169,32 +169,24 @@ class Console:
             return None
         return answer in {"y", "yes"} or (default and not answer)
 
+    @property
+    def animates(self) -> bool:
+        """Spinners and bars are shown: to people, on a terminal."""
+        return self.voice is Voice.HUMAN and sys.stderr.isatty()
+
     @contextmanager
     def working(self, message: str) -> Iterator[Callable[[str], None]]:
         """A spinner on standard error while something slow runs; still without a terminal.
 
         What it yields changes the message.
         """
-        if self.voice is not Voice.HUMAN or not sys.stderr.isatty():
+        if not self.animates:
             yield lambda _: None
             return
         from rich.text import Text  # noqa: PLC0415 - as rich above
 
         with self._rich.status(Text(message.translate(CONTROL)), spinner="dots") as status:
             yield lambda changed: status.update(Text(changed.translate(CONTROL)))
-
-    @contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Callable[[str], None]]:
-        """A bar on standard error; what it yields is called with each step's name. Nothing without a terminal."""
-        if self.voice is not Voice.HUMAN or not sys.stderr.isatty():
-            yield lambda _: None
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415 - as above
-
-        columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[step]}"))
-        with Progress(*columns, console=self._rich, transient=True) as bar:
-            task = bar.add_task(label, total=total, step="")
-            yield lambda step: bar.update(task, advance=1, step=step)
 
     @contextmanager
     def transfer(self) -> Iterator[Progress]:
@@ -214,7 +206,7 @@ class Console:
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[said]}", markup=False),
+            TextColumn("{task.fields[remark]}", markup=False),
         )
         with Progress(*columns, console=self._rich, speed_estimate_period=15) as bars:
             yield bars

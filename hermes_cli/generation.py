@@ -100,7 +100,7 @@ class ChatModel:
         """Choose the prompt format.
 
         Args:
-            engine: what continues prompts.
+            engine: continues prompts.
             loaded: its description of the model; made with `EngineOptions(tags=TAGS)`, so that grammars know the tags.
             known: the model in the catalogue, if it is there.
             template: `file`, `model` or a path, to override the choice of the prompt format (prompting/choose.py).
@@ -148,8 +148,7 @@ class ChatModel:
                     continue
                 # A turn that is cancelled is not remembered: nobody saw all that the model wrote in it.
                 rest, done = reader.finish(event)
-                if reader.whole:
-                    self._raw_turns.remember(reader.message, reader.text)
+                reader.remember(self._raw_turns)
                 for parsed in rest:
                     yield parsed
                 yield done
@@ -168,11 +167,7 @@ class ChatModel:
         return await asyncio.to_thread(self.choice.format.render, conversation)
 
     async def count(self, turn: TurnRequest) -> int:
-        """Return the number of tokens in a turn's prompt, without the BOS token that the engine puts before it.
-
-        Raises:
-            HermesError: as `prompt`, or the engine failed.
-        """
+        """Return the number of tokens in a turn's prompt, without the BOS token that the engine puts before it."""
         return await self._count((await self.prompt(turn)).text)
 
     def recommended_sampling(self) -> SamplingOptions:
@@ -241,17 +236,7 @@ class _Reader:
         self._text = [prompt.opening]
         self._content: list[str] = []
         self._calls: list[ToolCall] = []
-        self.whole = True  # no call was given out that was cut off later
-
-    @property
-    def message(self) -> Message:
-        """Return the turn as a client gets it."""
-        return Message("assistant", "".join(self._content) or None, tuple(self._calls))
-
-    @property
-    def text(self) -> str:
-        """Return the turn as the model wrote it, with the tag that the prompt opened."""
-        return "".join(self._text)
+        self._whole = True  # no call was given out that was cut off later
 
     def read(self, piece: TextEvent) -> list[Parsed]:
         """Return the events that a piece makes certain."""
@@ -267,12 +252,18 @@ class _Reader:
             stop=done.stop if done.stop in self._stops else None,
         )
 
+    def remember(self, cache: RawTurnCache) -> None:
+        """Keep the turn as the model wrote it, with the tag that the prompt opened."""
+        if self._whole:
+            message = Message("assistant", "".join(self._content) or None, tuple(self._calls))
+            cache.remember(message, "".join(self._text))
+
     def _noted(self, events: list[Parsed]) -> list[Parsed]:
         for event in events:
             if isinstance(event, Content):
                 self._content.append(event.text)
             elif isinstance(event, CallFinished):
-                self.whole = self.whole and event.complete
+                self._whole = self._whole and event.complete
                 self._calls += [event.call] if event.complete else []
         return events
 

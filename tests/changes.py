@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from hermes_cli.chat.conversation import (
+    ChatOptions,
     MessageAdded,
     OptionsChanged,
     SummaryAdded,
@@ -13,7 +14,6 @@ from hermes_cli.chat.conversation import (
     TurnsDropped,
     TurnUsage,
 )
-from hermes_cli.chat.options import ChatOptions
 from hermes_cli.prompting.messages import Message, ToolCall
 
 # Halves of characters, as a broken program may return them, and what means something in JSON and in lines.
@@ -25,7 +25,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=5,
 )
-CALLS = st.builds(ToolCall, TEXT, st.dictionaries(TEXT, JSON, max_size=3), TEXT, SOME_TEXT)
+CALLS = st.builds(ToolCall, TEXT, st.dictionaries(TEXT, JSON, max_size=3), TEXT)
 MESSAGES = st.builds(
     Message,
     st.sampled_from(["system", "user", "assistant", "tool"]),

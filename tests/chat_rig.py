@@ -14,8 +14,7 @@ from fake_engine import LOADED, FakeEngine, Script
 
 from hermes_cli.chat.agent_loop import AgentLoop
 from hermes_cli.chat.backend import LocalBackend
-from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import ChatOptions, Conversation
 from hermes_cli.chat.view import ToolResult, TurnResult
 from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.event_loop import EventLoop

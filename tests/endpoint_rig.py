@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Literal
 
 from conftest import HANG
 
+from hermes_cli.chat.conversation import ChatOptions
 from hermes_cli.chat.endpoint.address import read_address
 from hermes_cli.chat.endpoint.endpoint_backend import connect
-from hermes_cli.chat.options import ChatOptions
 from hermes_cli.engine.protocol import Done
 from hermes_cli.errors import HermesError
 from hermes_cli.generation import Event

@@ -15,7 +15,7 @@ _PRELUDE = """
 import json, os, signal, sys, time
 sys.path[:] = json.loads(sys.argv[1])
 from hermes_cli.child_process import pack, read_frames, write_frame
-from hermes_cli.engine.embedded.messages import LoadRequest
+from hermes_cli.engine.embedded.messages import LoadRequest, pack_events
 from hermes_cli.engine.protocol import Done, EngineStats, ModelInfo, TextEvent
 from hermes_cli.errors import *
 from hermes_cli.engine.request import GenerationRequest
@@ -27,7 +27,7 @@ def send(kind, number=0, payload=None):
 def prompt(frame):
     return frame.read(GenerationRequest).prompt
 def events(number, *events):
-    send("events", 0, [(number, 0 if isinstance(e, TextEvent) else 1 if isinstance(e, Done) else 2, e) for e in events])
+    write_frame(1, pack_events([(number, event) for event in events]))
 LOADED = ModelInfo(1024, 4, 1024, 10, 20, 300)
 DONE = Done("stop", 3, 0, 2, 0.1, 0.2)
 def loaded():

@@ -127,50 +127,32 @@ class WeightRepositories(CatalogEntry, frozen=True):
 
 
 class GgufFile(CatalogEntry, frozen=True):
-    """One quantization in a repository.
+    """One quantization in a repository."""
 
-    Attributes:
-        file: name, where the repository's pattern does not give it.
-        spelled: how the name spells the quantization, where it differs.
-        bytes: exact size, stated by a source.
-        listed_gb: size in GB (10^9 bytes) as the Hub's listing rounds it.
-        sha256: of the whole file.
-        shards: number of files made by gguf-split; llama.cpp opens the first.
-        parts: number of raw pieces to be joined before use.
-        folder: sub-folder of the repository that holds the files.
-        inferred: the name follows the publisher's habit, but no listing showed it.
-        old_mix: made by an older llama.cpp whose mix of tensor types was another; `listed_gb` is nearer than the
-            computed size.
-    """
-
-    file: FileName | None = None
-    spelled: str | None = None
-    bytes: Count | None = None
-    listed_gb: Annotated[float, Meta(gt=0)] | None = None
-    sha256: Sha256 | None = None
+    file: FileName | None = None  # name, where the repository's pattern does not give it
+    spelled: str | None = None  # how the name spells the quantization, where it differs
+    bytes: Count | None = None  # exact size, stated by a source
+    listed_gb: Annotated[float, Meta(gt=0)] | None = None  # size in GB (10^9 bytes) as the Hub's listing rounds it
+    sha256: Sha256 | None = None  # of the whole file
     md5: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")] | None = None
+    # number of files made by gguf-split; llama.cpp opens the first
     shards: Annotated[int, Meta(ge=2, le=999)] | None = None
-    parts: Annotated[int, Meta(ge=2, le=26)] | None = None
-    folder: FileName | None = None
-    inferred: bool = False
+    parts: Annotated[int, Meta(ge=2, le=26)] | None = None  # number of raw pieces to be joined before use
+    folder: FileName | None = None  # sub-folder of the repository that holds the files
+    inferred: bool = False  # the name follows the publisher's habit, but no listing showed it
+    # made by an older llama.cpp whose mix of tensor types was another; `listed_gb` is nearer than the computed size
     old_mix: bool = False
     note: str = ""
 
 
 class Repository(CatalogEntry, frozen=True):
-    """GGUF files of one publisher, by quantization. `files` is the pattern of their names.
-
-    Attributes:
-        imatrix: quantized with an importance matrix, which changes the mix of some quantizations.
-        revision: the commit that sizes and hashes belong to.
-        complete: the listing was seen whole; otherwise there may be more files.
-    """
+    """GGUF files of one publisher, by quantization. `files` is the pattern of their names."""
 
     repo: RepoId
     by: Literal["official", "community"]
-    imatrix: bool = False
-    revision: Revision | None = None
-    complete: bool = False
+    imatrix: bool = False  # quantized with an importance matrix, which changes the mix of some quantizations
+    revision: Revision | None = None  # the commit that sizes and hashes belong to
+    complete: bool = False  # the listing was seen whole; otherwise there may be more files
     files: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.+ {}-]*\{quantization\}[\w.+-]*\.gguf$")] | None = None
     quantizations: dict[str, GgufFile] = {}
     note: str = ""
@@ -226,19 +208,12 @@ class CatalogModel(CatalogEntry, frozen=True):
 
 
 class Quantization(CatalogEntry, frozen=True):
-    """The quality that a quantization loses, measured on Llama 3 8B.
+    """The quality that a quantization loses, measured on Llama 3 8B."""
 
-    Attributes:
-        bits: bits per weight of its main tensor type.
-        kl: mean Kullback-Leibler divergence from F16, in nats, without importance matrix.
-        kl_imatrix: the same with an importance matrix.
-        same_as: the quantization whose figures stand for this one.
-    """
-
-    bits: float
-    kl: float | None = None
-    kl_imatrix: float | None = None
-    same_as: str | None = None
+    bits: float  # bits per weight of its main tensor type
+    kl: float | None = None  # mean Kullback-Leibler divergence from F16, in nats, without importance matrix
+    kl_imatrix: float | None = None  # the same with an importance matrix
+    same_as: str | None = None  # the quantization whose figures stand for this one
     note: str = ""
 
 

@@ -12,7 +12,7 @@ from hermes_cli.generation import Constraints, Message, PromptOptions, TurnReque
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
-    from hermes_cli.chat.options import ChatOptions
+    from hermes_cli.chat.conversation import ChatOptions
     from hermes_cli.generation import ChatModel, Event
 
 

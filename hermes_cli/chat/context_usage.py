@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import ChatOptions
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
 from hermes_cli.generation import Content, Message
 
@@ -28,19 +28,10 @@ _PARTS = (("user", "your messages"), ("assistant", "answers and calls"), ("tool"
 _AUTHORS = {"user": "User", "assistant": "Assistant", "tool": "Result of a tool", "system": "System"}
 
 
-@dataclass(frozen=True)
-class ContextUsage:
-    """Tokens of the next prompt: by part, and in total. `context_length` is None if unknown."""
-
-    parts: dict[str, int]
-    total: int
-    context_length: int | None
-
-
 async def context_usage(
     backend: ChatBackend, conversation: Conversation, tools: Sequence[dict[str, Any]]
-) -> ContextUsage:
-    """Count the tokens of each part of the prompt, without the next message.
+) -> dict[str, int]:
+    """Return the tokens of each part of the prompt, without the next message. Their sum is that of the prompt.
 
     A part has as many tokens as the prompt becomes shorter by without it; the rest is the template's markup.
 
@@ -74,29 +65,25 @@ async def context_usage(
         if blank != messages:
             parts[name] = total - await count(blank, tools, with_summary)
     parts["markup of the template"] = total - sum(parts.values())
-    return ContextUsage({name: tokens for name, tokens in parts.items() if tokens}, total, backend.context_length)
+    return {name: tokens for name, tokens in parts.items() if tokens}
 
 
 def _blank(message: Message) -> Message:
     """Return a message without its text. Results need their calls, so those stay, without arguments."""
-    calls = tuple(replace(call, arguments={}, written=None) for call in message.tool_calls)
+    calls = tuple(replace(call, arguments={}) for call in message.tool_calls)
     return replace(message, content="", tool_calls=calls, reasoning=None)
 
 
-def compactable(conversation: Conversation, kept: int = KEPT_QUESTIONS) -> int:
-    """Return how many messages a summary can replace: those before the user's last questions.
-
-    Raises:
-        UsageError: there are too few.
-    """
+def compactable(conversation: Conversation) -> int:
+    """Return how many messages a summary can replace, those before the last questions; raise UsageError if none."""
     questions = [at for at, entry in enumerate(conversation.entries) if entry.message.role == "user"]
     replaced = conversation.summary.count if conversation.summary else 0
-    if len(questions) <= kept or questions[-kept] <= replaced:
+    if len(questions) <= KEPT_QUESTIONS or questions[-KEPT_QUESTIONS] <= replaced:
         raise UsageError(
-            f"there is nothing to sum up yet: the last {kept} questions stay as they are.",
+            f"there is nothing to sum up yet: the last {KEPT_QUESTIONS} questions stay as they are.",
             hint="go on; /context shows what fills the context.",
         )
-    return questions[-kept]
+    return questions[-KEPT_QUESTIONS]
 
 
 async def summarize(backend: ChatBackend, conversation: Conversation, count: int) -> str:
@@ -124,7 +111,10 @@ async def _summarize(backend: ChatBackend, earlier: str, messages: Sequence[Mess
 
 async def _generate_summary(backend: ChatBackend, earlier: str, messages: Sequence[Message]) -> str:
     parts = [f"Summary of what was before:\n{earlier}"] if earlier else []
-    prompt = "\n\n".join([*parts, *map(_transcript, messages), INSTRUCTION])
+    for message in messages:
+        calls = [f"(calls {call})" for call in message.tool_calls]
+        parts.append(f"{_AUTHORS[message.role]}: " + "\n".join(filter(None, [message.content, *calls])))
+    prompt = "\n\n".join([*parts, INSTRUCTION])
     share = (backend.context_length or MAX_SUMMARY * SUMMARY_SHARE) // SUMMARY_SHARE
     options = ChatOptions(
         think=False if backend.supports_reasoning else None, max_tokens=min(max(share, MIN_SUMMARY), MAX_SUMMARY)
@@ -134,8 +124,3 @@ async def _generate_summary(backend: ChatBackend, earlier: str, messages: Sequen
     if not summary:
         raise HermesError("the model wrote no summary.", hint="try /compact again, or /undo what is not needed.")
     return summary
-
-
-def _transcript(message: Message) -> str:
-    calls = [f"(calls {call})" for call in message.tool_calls]
-    return f"{_AUTHORS[message.role]}: " + "\n".join(filter(None, [message.content, *calls]))

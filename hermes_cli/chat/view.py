@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from hermes_cli.chat.backend import ChatBackend
-    from hermes_cli.chat.options import ChatOptions
+    from hermes_cli.chat.conversation import ChatOptions
     from hermes_cli.console import Console
     from hermes_cli.generation import Done, ToolCall
 

@@ -91,14 +91,15 @@ def _ask(repos: list[str], console: Console) -> tuple[Overlay, list[str]]:
 
     learned: Overlay = {}
     missing: list[str] = []
-    with console.progress("asking the Hub", len(repos)) as step, ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
-        asked = {pool.submit(list_gguf_files, repo): repo for repo in repos}
-        for done in as_completed(asked):
-            step(asked[done])
+    with console.working("asking the Hub") as show, ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
+        repo_of = {pool.submit(list_gguf_files, repo): repo for repo in repos}
+        for number, answered in enumerate(as_completed(repo_of), 1):
+            repo = repo_of[answered]
+            show(f"asking the Hub: {number} of {len(repos)}, {repo}")
             try:
-                learned[asked[done]] = done.result()
+                learned[repo] = answered.result()
             except NotFoundError as error:
-                missing.append(asked[done])
+                missing.append(repo)
                 console.warn(error.message)
             except NetworkError:
                 pool.shutdown(cancel_futures=True)

@@ -5,23 +5,25 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.chat.options import ChatOptions
-from hermes_cli.commands.options import VerboseOption, kv_type_named, with_console
+from hermes_cli.chat.conversation import ChatOptions
+from hermes_cli.commands.options import KvTypeOption, VerboseOption, kv_type_named, setting, with_console
 from hermes_cli.console import Voice, stdin_is_terminal
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.load_plan import LoadOverrides
-from hermes_cli.planning.memory import KV_TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from typing import TextIO
 
     from hermes_cli.console import Console
     from hermes_cli.engine.embedded.messages import LoraFile
+
+PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | hermes chat demo explain"
+LORA_EXAMPLE = "for example: --lora adapter.gguf or --lora adapter.gguf:0.5"
 
 
 @with_console
@@ -38,20 +40,20 @@ def command(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
+        setting(
+            "HERMES_LLM_MODEL",
+            "The model, in place of the first word. Default: the best that is installed.",
             "--model",
             "-m",
             metavar="MODEL",
-            help="The model, in place of the first word. Default: the best that is installed.",
-            envvar="HERMES_LLM_MODEL",
         ),
     ] = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(
+        setting(
+            "HERMES_LLM_ENDPOINT",
+            "Talk to a model behind an OpenAI-compatible server. Its key comes from the environment.",
             metavar="URL",
-            help="Talk to a model behind an OpenAI-compatible server. Its key comes from the environment.",
-            envvar="HERMES_LLM_ENDPOINT",
         ),
     ] = None,
     go_on: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the latest conversation.")] = False,
@@ -61,7 +63,7 @@ def command(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep the conversation on this disk. Default: kept, if you stay.")
     ] = True,
-    system: Annotated[str | None, typer.Option(help="System prompt.", envvar="HERMES_LLM_SYSTEM")] = None,
+    system: Annotated[str | None, setting("HERMES_LLM_SYSTEM", "System prompt.")] = None,
     tools: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,7 +82,8 @@ def command(
         typer.Option(metavar="'NAME: VALUE'", help="Header for MCP servers that are named by a URL on this line."),
     ] = None,
     allow: Annotated[
-        list[str] | None, typer.Option(metavar="TOOL", help="Run this tool without asking; * stands for any letters.")
+        list[str] | None,
+        typer.Option(metavar="TOOL", help="Run this tool without asking; * stands for any text."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Run all tools without asking.")] = False,
     think: Annotated[
@@ -105,11 +108,12 @@ def command(
         typer.Option(min=0.0, max=5.0, help="0 always takes the most likely token. Default: as the model recommends."),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(min=0, max=2**31 - 1, help="Draw among so many likeliest tokens; 0 is all.")
+        int | None,
+        typer.Option(min=0, max=2**31 - 1, help="Draw among this many likeliest tokens; 0 means all."),
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Draw among the likeliest tokens that have this probability together."),
+        typer.Option(min=0.0, max=1.0, help="Draw among the likeliest tokens whose probabilities add up to this."),
     ] = None,
     min_p: Annotated[
         float | None,
@@ -117,7 +121,7 @@ def command(
     ] = None,
     repeat_penalty: Annotated[
         float | None,
-        typer.Option(min=0.01, max=100.0, help="More than 1 makes tokens less likely that were there already."),
+        typer.Option(min=0.01, max=100.0, help="More than 1 makes tokens that occurred already less likely."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 2, help="Same seed, same answer.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
@@ -127,11 +131,7 @@ def command(
     ] = None,
     context: Annotated[
         int | None,
-        typer.Option(
-            min=64,
-            help="Context length in tokens. Default: the longest that fits, up to 16384.",
-            envvar="HERMES_LLM_CONTEXT",
-        ),
+        setting("HERMES_LLM_CONTEXT", "Context length in tokens. Default: the longest that fits, up to 16384.", min=64),
     ] = None,
     context_shift: Annotated[
         bool,
@@ -141,29 +141,21 @@ def command(
     ] = False,
     gpu_layers: Annotated[
         int | None,
-        typer.Option(
-            min=-1,
-            help="Layers to put on the GPU; -1 is all. Default: as many as fit.",
-            envvar="HERMES_LLM_GPU_LAYERS",
-        ),
+        setting("HERMES_LLM_GPU_LAYERS", "Layers to put on the GPU; -1 is all. Default: as many as fit.", min=-1),
     ] = None,
-    kv_type: Annotated[
-        str | None,
-        typer.Option(help=f"Type of the KV cache: {', '.join(KV_TYPES)}. Default: f16.", envvar="HERMES_LLM_KV_TYPE"),
-    ] = None,
+    kv_type: KvTypeOption = None,
     threads: Annotated[
-        int | None,
-        typer.Option(min=1, max=512, help="CPU threads. Default: physical cores.", envvar="HERMES_LLM_THREADS"),
+        int | None, setting("HERMES_LLM_THREADS", "CPU threads. Default: physical cores.", min=1, max=512)
     ] = None,
     yarn: Annotated[
         bool, typer.Option("--yarn", help="Stretch the context as the base model documents it (Hermes 4 14B).")
     ] = False,
     draft: Annotated[
         str,
-        typer.Option(
+        setting(
+            "HERMES_LLM_DRAFT",
+            "Draft model for speculative decoding, with the same vocabulary; auto takes one that is installed.",
             metavar="NAME|auto|off",
-            help="Draft model for speculative decoding, with the same vocabulary; auto takes one that is installed.",
-            envvar="HERMES_LLM_DRAFT",
         ),
     ] = "off",
     lora: Annotated[
@@ -198,15 +190,11 @@ def command(
 
     with Prewarm(engine=not endpoint, verbose=verbose) as prewarm:
         from hermes_cli import paths
-        from hermes_cli.chat.options import read_schema
-        from hermes_cli.commands.run_chat import (
-            ChatArguments,
-            run_interactive,
-            run_oneshot,
-        )
+        from hermes_cli.chat.conversation import read_schema
+        from hermes_cli.commands.run_chat import ChatArguments, run_interactive, run_oneshot
         from hermes_cli.models.resolve import ModelRequest
 
-        numbers: dict[str, Any] = {
+        sampling = {
             "temperature": temperature,
             "top_k": top_k,
             "top_p": top_p,
@@ -219,7 +207,7 @@ def command(
             think=think,
             think_budget=think_budget,
             schema=None if schema is None else read_schema(schema),
-            sampling={name: value for name, value in numbers.items() if value is not None},
+            sampling={name: value for name, value in sampling.items() if value is not None},
             max_tokens=max_tokens,
             stops=tuple(stop or ()),
             shift=context_shift,
@@ -227,7 +215,7 @@ def command(
         kind = None if kv_type is None else kv_type_named(kv_type)
         overrides = LoadOverrides(context, gpu_layers, kind, threads, force=force)
         prefixes = paths.cache_dir() / "prefixes" if save else None
-        settings = ModelRequest("", overrides, yarn, draft, lora_files(lora or []), template, prefixes)
+        settings = ModelRequest("", overrides, yarn, draft, tuple(map(lora_file, lora or ())), template, prefixes)
         arguments = ChatArguments(
             model=model or typed,
             endpoint=endpoint,
@@ -248,97 +236,61 @@ def command(
             run_interactive(arguments, settings, console, prewarm)
 
 
-OWN_PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | hermes chat demo explain"
-LORA_EXAMPLE = "for example: --lora adapter.gguf or --lora adapter.gguf:0.5"
-
-
 def model_and_prompt(words: Sequence[str], *, named: bool, console: Console) -> tuple[str | None, str]:
-    """Return the model, if one of the words is it, and the prompt; an empty prompt starts a conversation.
+    """Return the model, if the first word is one, and the prompt; an empty prompt starts a conversation.
 
-    Args:
-        words: of the command line.
-        named: the model or an endpoint is named by an option.
-        console: where the answer will be shown.
+    The first word is the model unless it holds several words, as only a prompt in quotes does, or an option has `named`
+    the model or an endpoint. The console is where the answer will be shown.
 
     Raises:
         UsageError: there is no prompt and nobody to talk with, or what was piped in is not text.
     """
-    model, rest = _model_and_words(words, named=named)
-    text = _with_piped(rest)
-    if not text and not _on_terminal(console):
-        raise UsageError("there is no prompt.", hint=OWN_PROMPT_HINT)
-    return model, text
-
-
-def _on_terminal(console: Console) -> bool:
-    """Return whether a conversation is possible here."""
-    return console.voice is Voice.HUMAN and console.out.isatty() and stdin_is_terminal()
-
-
-def _model_and_words(words: Sequence[str], *, named: bool) -> tuple[str | None, Sequence[str]]:
-    """The first word is a model, unless there is one, or it holds several words, as only a prompt in quotes does."""
-    if named or not words:
-        return None, words
-    first, *rest = words
-    if not first.strip() or (len(first.split()) > 1 and not Path(first).exists()):
-        return None, words
-    return first, rest
-
-
-def _with_piped(words: Sequence[str]) -> str:
-    """Return the words, with the text that was piped in below them.
-
-    Raises:
-        UsageError: what was piped in is not text.
-    """
-    parts = [" ".join(words).strip()]
+    model, prompt = None, list(words)
+    if words and not named and words[0].strip() and (len(words[0].split()) == 1 or Path(words[0]).exists()):
+        model, *prompt = words
+    text = " ".join(prompt).strip()
     stdin: TextIO | None = sys.stdin  # None when it was closed (`<&-`)
     if stdin is not None and not stdin.isatty():
         try:
-            parts.append(stdin.buffer.read().decode("utf-8").strip())
+            piped = stdin.buffer.read().decode("utf-8").strip()
         except UnicodeDecodeError as error:
             raise UsageError(
                 f"standard input is not text (byte {error.start:,} is not UTF-8).", hint="pipe text, not a binary file."
             ) from None
-    return "\n\n".join(part for part in parts if part)
+        text = "\n\n".join(part for part in (text, piped) if part)
+    can_talk = console.voice is Voice.HUMAN and console.out.isatty() and stdin_is_terminal()
+    if not text and not can_talk:
+        raise UsageError("there is no prompt.", hint=PROMPT_HINT)
+    return model, text
 
 
-def lora_files(given: Iterable[str]) -> tuple[LoraFile, ...]:
-    """Return the adapters given as `PATH` or `PATH:SCALE`.
+def lora_file(typed: str) -> LoraFile:
+    """Return the adapter given as `PATH` or `PATH:SCALE`.
 
     Raises:
         NotFoundError: there is no such file.
-        UsageError: a scale is not a number.
+        UsageError: the scale is not a number.
     """
-    return tuple(map(_lora, given))
-
-
-def _lora(given: str) -> LoraFile:
     from hermes_cli.engine.embedded.messages import LoraFile
 
-    if whole := _lora_path(given):  # a name may have a colon in it
+    if whole := _existing_file(typed):  # a name may have a colon in it
         return LoraFile(whole)
-    path, colon, scale = given.rpartition(":")
-    file = _lora_path(path) if colon else None
+    path, colon, scale = typed.rpartition(":")
+    file = _existing_file(path) if colon else None
     if file is None:
-        raise NotFoundError(f"--lora {given}: there is no such file.", hint=LORA_EXAMPLE)
-    number = _scale(scale)
-    if number is None:
-        raise UsageError(f"--lora {given}: the scale {scale!r} is no number.", hint=LORA_EXAMPLE)
+        raise NotFoundError(f"--lora {typed}: there is no such file.", hint=LORA_EXAMPLE)
+    try:
+        number = float(scale)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"--lora {typed}: the scale {scale!r} is no number.", hint=LORA_EXAMPLE)
     return LoraFile(file, number)
 
 
-def _lora_path(given: str) -> Path | None:
+def _existing_file(typed: str) -> Path | None:
     try:
-        path = Path(given).expanduser()
+        path = Path(typed).expanduser()
         return path if path.is_file() else None
     except (OSError, RuntimeError):  # names that are too long, the home of nobody
         return None
-
-
-def _scale(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

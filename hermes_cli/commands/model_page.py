@@ -27,6 +27,8 @@ NUMBERS = ("SIZE", "BITS/WEIGHT", "LOSS")
 
 def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> None:
     """Print the page: each quantization from its preferred repository, or what was asked for by name."""
+    from hermes_cli.prompting.choose import policy  # Jinja
+
     model = wanted.model
     named = matching_variants(model, quantization=wanted.quantization, repository=wanted.repository)
     offered = named if wanted.repository or wanted.quantization else preferred_variants(model)
@@ -54,7 +56,12 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> 
         quantizations = ", ".join(repository.quantizations) or "no files known"
         remarks = (repository.by, "imatrix" * repository.imatrix, repository.note)
         console.text(f"  {'; '.join([f'{repository.repo}: {quantizations}', *filter(None, remarks)])}\n")
-    _show_prompt(model, console)
+    stops = f", stops at {' or '.join(model.prompt.stop)}" if model.prompt.stop else ""
+    prompt_format = _noted(f"{model.prompt.format}{stops}", model.prompt.note) + _cited(model, "prompt")
+    template, example = policy(model), _example(model)
+    console.text(f"\nPrompt format: {prompt_format}\nTemplate: {template}\n")
+    if example:
+        console.text(textwrap.indent(example, "  ").rstrip("\n") + "\n")
     console.text("\nSources\n")
     cited = dict.fromkeys(key for keys in model.sources.values() for key in keys)
     console.facts([(key, catalogue.sources[key]) for key in cited], indent="  ")
@@ -67,8 +74,8 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> 
             **model_summary(model),
             "facts": msgspec.to_builtins(model),
             "variants": [variant_document(variant, catalogue) for variant in offered],
-            "template": _template(model),
-            "prompt_example": _example(model),
+            "template": template,
+            "prompt_example": example,
         }
     )
 
@@ -149,22 +156,6 @@ def _sampling(model: CatalogModel) -> str:
         if (value := getattr(model.sampling, name)) is not None
     }
     return ", ".join(f"{name} {value:g}" for name, value in values.items())
-
-
-def _show_prompt(model: CatalogModel, console: Console) -> None:
-    stops = f", stops at {' or '.join(model.prompt.stop)}" if model.prompt.stop else ""
-    described = _noted(f"{model.prompt.format}{stops}", model.prompt.note)
-    console.text(f"\nPrompt format: {described}{_cited(model, 'prompt')}\n")
-    console.text(f"Template: {_template(model)}\n")
-    if example := _example(model):
-        console.text(textwrap.indent(example, "  ").rstrip("\n") + "\n")
-
-
-def _template(model: CatalogModel) -> str:
-    """Return the chat template that its files get, and why."""
-    from hermes_cli.prompting.choose import policy
-
-    return policy(model)
 
 
 def _example(model: CatalogModel) -> str | None:

@@ -32,6 +32,10 @@ NoColorOption = Annotated[
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", envvar="HERMES_LLM_VERBOSE", help="Show llama.cpp's own log.")
 ]
+KvTypeOption = Annotated[
+    str | None,
+    typer.Option(help=f"Type of the KV cache: {', '.join(KV_TYPES)}. Default: f16.", envvar="HERMES_LLM_KV_TYPE"),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 GpuOption = Annotated[
     list[str] | None,

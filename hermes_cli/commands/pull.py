@@ -1,14 +1,12 @@
-"""`hermes pull`: fetch models from the Hub."""
+"""`hermes pull`: fetch models from the Hub, and the model of `chat` and `serve` where none is named."""
 
 from __future__ import annotations
 
-import json
-import json as jsonlib
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,10 +14,11 @@ from hermes_cli.commands.options import YesOption, with_console
 from hermes_cli.console import Voice
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.store.progress import Phase
-from hermes_cli.units import gigabytes
+from hermes_cli.units import gibibytes, gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
@@ -29,12 +28,22 @@ if TYPE_CHECKING:
     from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.models.resolve import ModelRequest
-    from hermes_cli.planning.recommend import Recommendation, RecommendOptions
+    from hermes_cli.planning.recommend import RecommendOptions
     from hermes_cli.store.download import FileState, SpaceNeeded
     from hermes_cli.store.hub import RemoteFile
     from hermes_cli.store.progress import DownloadProgress
 
-TITLES = ("FILE", "SIZE", "HERE", "FROM")
+LINE_INTERVAL = 10.0  # seconds between two lines of the same file where there is no terminal
+PHASE_TEXTS = {
+    Phase.HASHING: "hashing the bytes that are here",
+    Phase.SKIPPING: "the server sends bytes again that are here",
+    Phase.VERIFYING: "checking the hash",
+    Phase.REPAIRING: "the hash is wrong: fetching again",
+    Phase.WAITING: "another process fetches it; waiting",
+    Phase.RESUMING: "going on",
+    Phase.DOWNLOADING: "",
+    Phase.DONE: "done",
+}
 
 
 @with_console
@@ -77,9 +86,8 @@ def command(
         parser = ModelNames(catalogue)
         targets = [pull_target(parser.parse(name), catalogue, machine, quant, revision) for name in names]
     elif quant or revision:
-        raise UsageError(
-            "--quant and --revision need a name.", hint="for example: hermes pull hermes-3:8b --quant Q4_K_M"
-        )
+        hint = "for example: hermes pull hermes-3:8b --quant Q4_K_M"
+        raise UsageError("--quant and --revision need a name.", hint=hint)
     else:
         targets = [recommended_target(catalogue, machine)]
     with console.working("asking the Hub"):
@@ -92,17 +100,15 @@ def command(
     for target in targets:
         _show_fit(target, machine, write, console)
     if dry_run:
-        _write_document(console, "plan", targets, states, [])
+        console.document(_document("plan", targets, states, []), indent=None)
         return
     if not force:
         space.check()
     if not names and not yes and space.needed:
-        _confirm(space, console)
-    from hermes_cli.commands.pull import show_progress
-
+        _confirm(gigabytes(space.needed), console)
     with show_progress(states, console) as on_progress:
         paths = fetch(files, on_progress, verify=verify, force=force)
-    _write_document(console, "done", targets, states, [str(path) for path in paths])
+    console.document(_document("done", targets, states, paths), indent=None)
     for path in paths:
         console.text(f"{path}\n")
     for target in targets:
@@ -134,7 +140,6 @@ def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None]
     if target.variant is None or not target.variant.computed_bytes:
         return
     from hermes_cli.commands.pull_target import fit_for_chat
-    from hermes_cli.units import gibibytes
 
     settings, placement = fit_for_chat(target.variant, machine)
     if placement.fits:
@@ -148,28 +153,19 @@ def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None]
     )
 
 
-def _confirm(space: SpaceNeeded, console: Console) -> None:
-    """Ask whether to download.
-
-    Raises:
-        UsageError: there is nobody to ask.
-        HermesError: the answer was no.
-    """
-    wanted = gigabytes(space.needed)
-    answer = console.confirm(f"Fetch {wanted}?", default=True)
+def _confirm(size: str, console: Console) -> None:
+    answer = console.confirm(f"Fetch {size}?", default=True)
     if answer is None:
-        raise UsageError(f"{wanted} would be fetched, and nobody can be asked.", hint="say it is meant: --yes")
+        raise UsageError(f"{size} would be fetched, and nobody can be asked.", hint="say it is meant: --yes")
     if not answer:
         raise HermesError("nothing was fetched.", hint="name another model: hermes pull NAME, or see them: hermes list")
 
 
-def _write_document(
-    console: Console, event: str, targets: Sequence[PullTarget], states: Sequence[FileState], paths: list[str]
-) -> None:
-    """Write the last line of --json."""
-    if console.voice is not Voice.JSON:
-        return
-    document = {
+def _document(
+    event: str, targets: Sequence[PullTarget], states: Sequence[FileState], paths: Sequence[Path]
+) -> dict[str, Any]:
+    """Return the last line of --json."""
+    return {
         "event": event,
         "models": [{"name": target.name, "repository": target.repo} for target in targets],
         "files": [
@@ -182,30 +178,15 @@ def _write_document(
             }
             for state in states
         ],
-        "paths": paths,
+        "paths": [str(path) for path in paths],
     }
-    console.out.write(jsonlib.dumps(document) + "\n")
-    console.out.flush()
-
-
-LINE_INTERVAL = 10.0  # seconds between two lines of the same file where there is no terminal
-PHASE_TEXTS = {
-    Phase.HASHING: "hashing the bytes that are here",
-    Phase.SKIPPING: "the server sends bytes again that are here",
-    Phase.VERIFYING: "checking the hash",
-    Phase.REPAIRING: "the hash is wrong: fetching again",
-    Phase.WAITING: "another process fetches it; waiting",
-    Phase.RESUMING: "going on",
-    Phase.DOWNLOADING: "",
-    Phase.DONE: "done",
-}
 
 
 @contextmanager
 def show_progress(states: list[FileState], console: Console) -> Iterator[Callable[[DownloadProgress], None]]:
-    """Yield the callback that shows the events of the download of these files."""
+    """Yield the callback that shows a download: bars on a terminal, lines elsewhere, a line of JSON for each event."""
     if console.voice is Voice.JSON:
-        yield lambda event: _write(console, event)
+        yield lambda event: console.document({"event": "progress", **asdict(event)}, indent=None)
     elif console.voice is Voice.QUIET:
         yield lambda _: None
     elif sys.stderr.isatty():
@@ -213,12 +194,6 @@ def show_progress(states: list[FileState], console: Console) -> Iterator[Callabl
             yield _Bars(bars, states).show
     else:
         yield _Lines(console).show
-
-
-def _write(console: Console, event: DownloadProgress) -> None:
-    line = json.dumps({"event": "progress", **asdict(event), "phase": event.phase.value})
-    console.out.write(f"{line}\n")
-    console.out.flush()
 
 
 class _Bars:
@@ -233,8 +208,7 @@ class _Bars:
             self._total = self._add("all", sum(state.size for state in states), sum(self._here.values()))
 
     def _add(self, label: str, size: int, here: int) -> TaskID:
-        name = label.rpartition("/")[2]
-        return self._bars.add_task(name, total=size, completed=here, said="")
+        return self._bars.add_task(label.rpartition("/")[2], total=size, completed=here, remark="")
 
     def show(self, event: DownloadProgress) -> None:
         text = _phase_text(event)
@@ -245,7 +219,7 @@ class _Bars:
             self._bars.update(self._tasks[event.file], completed=event.done)
             if self._total is not None:
                 self._bars.update(self._total, completed=sum(self._here.values()))
-        self._bars.update(self._tasks[event.file], said=text)
+        self._bars.update(self._tasks[event.file], remark=text)
 
 
 class _Lines:
@@ -257,14 +231,10 @@ class _Lines:
         self._when = 0.0
 
     def show(self, event: DownloadProgress) -> None:
-        now = time.monotonic()
-        if (
-            (event.file, event.phase) == self._last
-            and now - self._when < LINE_INTERVAL
-            and event.phase is not Phase.RETRYING
-        ):
+        now, current = time.monotonic(), (event.file, event.phase)
+        if current == self._last and now - self._when < LINE_INTERVAL and event.phase is not Phase.RETRYING:
             return
-        self._last, self._when = (event.file, event.phase), now
+        self._last, self._when = current, now
         text = _phase_text(event)
         amount = f"{gigabytes(event.done)} of {gigabytes(event.size)}"
         self._console.note(f"{event.file}: {amount}{f', {text}' if text else ''}")
@@ -277,53 +247,44 @@ def _phase_text(event: DownloadProgress) -> str:
 
 
 def default_model(
-    command: str,
-    settings: ModelRequest,
+    program: str,
+    request: ModelRequest,
     options: RecommendOptions,
     catalogue: Catalogue,
     machine: Machine,
     console: Console,
 ) -> ModelRequest:
-    """Return the settings with the best model that is installed; else with the best there is, once it is fetched.
+    """Return a request for the best model where none was named: one that is installed, else one that is fetched first.
 
-    Args:
-        command: that is to run it, for hints.
-        settings: of its loading.
-        options: the purpose of the model.
-        catalogue: all models.
-        machine: where the model is to run, with the memory that is free now.
-        console: asks and tells.
+    The KV cache and YaRN that were counted on are taken where the user says nothing else. `program` is the command that
+    is to run the model, for hints; the name in `request` is not looked at.
 
     Raises:
-        NotFoundError: none is installed, and nobody can be asked.
+        NotFoundError: none fits, or none is installed and nobody can be asked.
         HermesError: the answer was no.
     """
-    from hermes_cli.models.resolve import recommended
+    from hermes_cli.planning.recommend import recommendations
+    from hermes_cli.store.library import installed_quantizations
 
-    hint = f"try the one that ships with hermes: hermes {command} demo"
-    fetched = False
-
-    def fetch(best: Recommendation | None) -> None:
-        nonlocal fetched
-        if best is None:
-            raise NotFoundError("no model was named, and no Hermes model fits this machine.", hint=hint)
-        _fetch(best, hint, console)
-        fetched = True
-
-    request = recommended(settings, options, catalogue, machine, fetch)
-    if not fetched:
-        console.note(f"{request.name}, the best that is installed (hermes recommend)")
-    return request
-
-
-def _fetch(best: Recommendation, hint: str, console: Console) -> None:
-    name, size = best.variant.name, gigabytes(best.variant.bytes)
-    question = f"No model is here. Fetch {name}, {size}, the best that fits?"
-    answer = console.confirm(question, default=True) if console.voice is Voice.HUMAN else None
-    if answer is None:
-        raise NotFoundError(
-            "no model was named, and no Hermes model that fits is here.", hint=f"hermes pull {name} ({size}). {hint}"
-        )
-    if not answer:
-        raise HermesError("nothing was fetched.", hint=hint)
-    command([name], yes=True)
+    demo_hint = f"try the one that ships with hermes: hermes {program} demo"
+    fitting = recommendations(catalogue, machine, options)
+    installed = (best for best in fitting if best.variant.quantization in installed_quantizations(best.variant.model))
+    if best := next(installed, None):
+        console.note(f"{best.variant.name}, the best that is installed (hermes recommend)")
+    elif fitting:
+        best = fitting[0]
+        name, size = best.variant.name, gigabytes(best.variant.bytes)
+        question = f"No model is here. Fetch {name}, {size}, the best that fits?"
+        answer = console.confirm(question, default=True) if console.voice is Voice.HUMAN else None
+        if answer is None:
+            problem = "no model was named, and no Hermes model that fits is here."
+            raise NotFoundError(problem, hint=f"hermes pull {name} ({size}). {demo_hint}")
+        if not answer:
+            raise HermesError("nothing was fetched.", hint=demo_hint)
+        command([name], yes=True)
+    else:
+        raise NotFoundError("no model was named, and no Hermes model fits this machine.", hint=demo_hint)
+    overrides = request.overrides
+    if best.settings.k_type != "f16" and overrides.kv_type is None:
+        overrides = replace(overrides, kv_type=best.settings.k_type)
+    return replace(request, name=best.variant.name, overrides=overrides, yarn=request.yarn or best.by_yarn)

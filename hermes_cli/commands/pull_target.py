@@ -10,19 +10,17 @@ from hermes_cli.catalog.variants import (
     Variant,
     default_variant,
     find_quantization,
-    normalize_name,
+    group_files,
     preferred_variants,
     quantization_in_file_name,
 )
-from hermes_cli.errors import NotFoundError, UsageError
-from hermes_cli.planning.memory import ContextSettings
+from hermes_cli.errors import UsageError
+from hermes_cli.planning.memory import ContextSettings, weights
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations
 from hermes_cli.store.library import known_variants
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.catalog.names import ModelReference
     from hermes_cli.hardware.machine import Machine
@@ -48,12 +46,12 @@ def recommended_target(catalogue: Catalogue, machine: Machine) -> PullTarget:
     Raises:
         DoesNotFitError: nothing fits; the hint says what would.
     """
-    found = recommendations(catalogue, machine, RecommendOptions())
-    if not found:
+    fitting = recommendations(catalogue, machine, RecommendOptions())
+    if not fitting:
         from hermes_cli.commands.recommend import nothing_fits
 
         raise nothing_fits(catalogue, machine, RecommendOptions())
-    return _of_variant(found[0].variant, None)
+    return _of_variant(fitting[0].variant, None)
 
 
 def pull_target(
@@ -61,12 +59,7 @@ def pull_target(
 ) -> PullTarget:
     """Return the files of a name. Without a quantization it is the one that fits this machine best.
 
-    Args:
-        reference: the parsed name.
-        catalogue: to look up models.
-        machine: to fit the model to.
-        quant: `--quant`, which must not contradict the name.
-        revision: branch, tag or commit; None for that of the catalogue or `main`.
+    `quant` is that of `--quant`; `revision` a branch, tag or commit, or None for that of the catalogue or `main`.
 
     Raises:
         UsageError: it is not something that can be fetched, or `--quant` contradicts it.
@@ -75,9 +68,8 @@ def pull_target(
     """
     match reference:
         case DemoReference():
-            raise UsageError(
-                "the demo ships with hermes; there is nothing to fetch.", hint='try it: hermes chat demo "Hi"'
-            )
+            hint = 'try it: hermes chat demo "Hi"'
+            raise UsageError("the demo ships with hermes; there is nothing to fetch.", hint=hint)
         case FileReference(path):
             raise UsageError(f"{path} is a path on this disk.", hint=f"adopt a file that is here: hermes import {path}")
         case CatalogueReference(model, named, repository):
@@ -91,10 +83,10 @@ def fit_for_chat(variant: Variant, machine: Machine) -> tuple[ContextSettings, P
     """Return settings and placement for a chat: the longest context that fits, or the shortest if none does."""
     usable = variant.model.context.usable
     context = min(NEEDS["chat"].wanted, usable)
+    table = weights(variant.model.architecture, variant.quantization, imatrix=variant.repository.imatrix)
     while True:
         settings = ContextSettings(context)
-        imatrix = variant.repository.imatrix
-        placement = place(variant.model.architecture, variant.quantization, settings, machine, imatrix=imatrix)
+        placement = place(variant.model.architecture, table, settings, machine)
         if placement.fits or context <= SHORTEST_CONTEXT:
             return settings, placement
         context //= 2
@@ -129,39 +121,13 @@ def _of_variant(variant: Variant, revision: str | None) -> PullTarget:
 
 
 def _of_hub(name: HubReference, quant: str | None, revision: str | None, names: frozenset[str]) -> PullTarget:
-    from hermes_cli.store.hub import list_files
+    from hermes_cli.store.hub import choose_files, list_files
 
-    listed = [file.path for file in list_files(name.repo, revision) if file.path.lower().endswith(".gguf")]
+    listed = [file.path for file in list_files(name.repo, revision)]
     if name.file:
-        files = _with_shards(name.file, listed) or (name.file,)
+        files = next((group for group in group_files(listed) if name.file in group), (name.file,))
         return PullTarget(f"{name.repo}/{name.file}", name.repo, revision, files)
-
-    def quantization_of(path: str) -> str | None:
-        return quantization_in_file_name(path.rpartition("/")[2], names)
-
-    wanted = quant or name.quantization
-    firsts = [path for path in listed if "-of-" not in path or "-00001-of-" in path]
-    if wanted:
-        firsts = [path for path in firsts if normalize_name(quantization_of(path) or "") == normalize_name(wanted)]
-    if not listed:
-        raise NotFoundError(f"{name.repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
-    if not firsts:
-        offered = dict.fromkeys(quantization_of(path) or path for path in listed)
-        raise NotFoundError(f"{name.repo} has no {wanted}.", hint=f"it has {', '.join(offered)}")
-    if len(firsts) > 1:
-        example = quantization_of(firsts[0]) or firsts[0]
-        raise UsageError(
-            f"{name.repo} has {len(firsts)} models: {', '.join(firsts[:8])}{' …' if len(firsts) > 8 else ''}.",  # noqa: PLR2004 - a line
-            hint=f"say which: hermes pull {name.repo} --quant {example}",
-        )
-    quantization = quantization_of(firsts[0])
-    label = f"{name.repo}:{quantization}" if quantization else f"{name.repo}/{firsts[0]}"
-    return PullTarget(label, name.repo, revision, _with_shards(firsts[0], listed))
-
-
-def _with_shards(first: str, listed: Sequence[str]) -> tuple[str, ...]:
-    """Return the file and the other shards of the same model; none if it is not listed."""
-    stem, separator, rest = first.partition("-00001-of-")
-    if not separator:
-        return (first,) if first in listed else ()
-    return tuple(sorted(path for path in listed if path.startswith(f"{stem}-") and path.endswith(f"-of-{rest}")))
+    files = choose_files(name.repo, listed, quant or name.quantization, names)
+    quantization = quantization_in_file_name(files[0], names)
+    label = f"{name.repo}:{quantization}" if quantization else f"{name.repo}/{files[0]}"
+    return PullTarget(label, name.repo, revision, files)

@@ -88,7 +88,17 @@ def command(
     listed = [Alternative("", candidate) for candidate in fitting[1:]] if every else others
     if listed:
         console.text("\n")
-        rows = [_row(alternative) for alternative in (Alternative("pick", fitting[0]), *listed)]
+        rows = [
+            (
+                alternative.label,
+                alternative.candidate.variant.name,
+                f"{alternative.candidate.settings.context:,}",
+                gibibytes(alternative.candidate.placement.total.total),
+                _two_digits(alternative.candidate.speed.expected),
+                f"{alternative.candidate.quality.points:.1f}",
+            )
+            for alternative in (Alternative("pick", fitting[0]), *listed)
+        ]
         console.table(TITLES, rows, right=TITLES[2:])
     if explain:
         _explain(fitting[0], options, console)
@@ -97,9 +107,13 @@ def command(
 def _show_pick(pick: Recommendation, console: Console) -> None:
     model, kv_type = pick.variant.model, pick.settings.k_type
     kv_note = "" if kv_type == "f16" else f" (KV cache in {kv_type})"
-    memory = gibibytes(pick.placement.total.total)
+    memory, gpu_layers = gibibytes(pick.placement.total.total), pick.placement.gpu_layers
+    where = "on the CPU" if not gpu_layers else "all on the GPU"
+    if 0 < gpu_layers <= model.architecture.layers:
+        where = f"{gpu_layers} of {model.architecture.layers + 1} layers on the GPU, the rest on the CPU"
+    bits = f"{pick.variant.bits_per_weight:.1f} bits per weight"
     console.text(
-        f"{pick.variant.name}: {_why(pick)}\n"
+        f"{pick.variant.name}: the best that fits, {model.name} at {bits}, {where}\n"
         f"  {_bar(pick)}\n"
         f"  {pick.settings.context:,} tokens of context{kv_note}, {memory} of memory, computed\n"
         f"  decode {_speed(pick.speed)}, prefill {_speed(pick.prefill)} (docs/speed.md)\n"
@@ -137,14 +151,6 @@ def _next(pick: Recommendation) -> str:
     return " ".join(["hermes chat", pick.variant.name, *flags])
 
 
-def _why(pick: Recommendation) -> str:
-    model = pick.variant.model
-    where = "on the CPU" if not pick.placement.gpu_layers else "all on the GPU"
-    if 0 < pick.placement.gpu_layers <= model.architecture.layers:
-        where = f"{pick.placement.gpu_layers} of {model.architecture.layers + 1} layers on the GPU, the rest on the CPU"
-    return f"the best that fits, {model.name} at {pick.variant.bits_per_weight:.1f} bits per weight, {where}"
-
-
 def _bar(pick: Recommendation) -> str:
     """Describe the memory by part, on the device that holds most of the model."""
     share = max(pick.placement.shares, key=lambda share: share.part.weights)
@@ -161,18 +167,6 @@ def _bar(pick: Recommendation) -> str:
         filled += size
         drawn += mark * (round(BAR * filled / room) - len(drawn))
     return f"{drawn} " + ", ".join(f"{mark} {label} {gibibytes(size)}" for label, size, mark in pieces)
-
-
-def _row(alternative: Alternative) -> tuple[str, ...]:
-    candidate = alternative.candidate
-    return (
-        alternative.label,
-        candidate.variant.name,
-        f"{candidate.settings.context:,}",
-        gibibytes(candidate.placement.total.total),
-        _two_digits(candidate.speed.expected),
-        f"{candidate.quality.points:.1f}",
-    )
 
 
 def _explain(pick: Recommendation, options: RecommendOptions, console: Console) -> None:

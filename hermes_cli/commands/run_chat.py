@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Protocol
 
 from hermes_cli import paths
-from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import ChatOptions, Conversation
 from hermes_cli.models.loader import ModelLoader
 
 if TYPE_CHECKING:
@@ -18,100 +17,14 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue
     from hermes_cli.chat.agent_loop import AgentLoop
     from hermes_cli.chat.backend import ChatBackend, LocalBackend
-    from hermes_cli.chat.repl import ReplContext
     from hermes_cli.chat.sessions.store import CurrentSession
     from hermes_cli.chat.terminal.terminal_view import TerminalView
     from hermes_cli.chat.tools.toolbox import Toolbox
-    from hermes_cli.chat.view import View
     from hermes_cli.console import Console
-    from hermes_cli.event_loop import EventLoop
-    from hermes_cli.models.loader import LoadedModel, Prewarm
+    from hermes_cli.models.loader import Prewarm
     from hermes_cli.models.resolve import ModelRequest
 
 HISTORY = "chat-history"  # of lines that were typed, in the data folder
-
-
-def run_oneshot(
-    text: str, arguments: ChatArguments, settings: ModelRequest, console: Console, prewarm: Prewarm
-) -> None:
-    """Answer one question; with `--json` the turns that it led to are one document.
-
-    Args:
-        text: the question.
-        arguments: of the command line.
-        settings: of loading the model.
-        console: shows the answer.
-        prewarm: the event loop, and the engine's child.
-
-    Raises:
-        HermesError: anything that went wrong.
-    """
-
-    def view(backend: ChatBackend) -> View:
-        from hermes_cli.chat.view import PlainView
-
-        return PlainView(console, backend, arguments.options, hide_thinking=arguments.hide_thinking)
-
-    with ExitStack() as stack:
-        agent = open_chat(arguments, settings, console, prewarm, stack, view, interactive=False).agent
-        document = agent.ask(text).as_document(tools=bool(agent.schemas))
-        console.document({"model": agent.backend.name, **document, **agent.backend.details})
-
-
-def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: Console, prewarm: Prewarm) -> None:
-    """Talk until the user leaves; arguments are those of `run_oneshot`.
-
-    Raises:
-        HermesError: there is no model to talk with, or a session, tool or server is not there.
-    """
-    views: list[TerminalView] = []
-
-    def view(_: ChatBackend) -> TerminalView:
-        from hermes_cli.chat.terminal.terminal_view import TerminalView
-
-        views.append(TerminalView(console, hide_thinking=arguments.hide_thinking))
-        return views[0]
-
-    with ExitStack() as stack:
-        chat = open_chat(arguments, settings, console, prewarm, stack, view, interactive=True, meanwhile=_import)
-        if chat.toolbox is None or chat.session is None:
-            raise TypeError("a conversation has tools and a session")
-        from hermes_cli.chat.repl import ReplContext, run_repl, status_line
-        from hermes_cli.chat.terminal.keyboard import Keyboard
-
-        context = ReplContext(
-            chat.agent,
-            views[0],
-            console,
-            chat.event_loop,
-            chat.toolbox,
-            chat.session,
-            chat.source.open,
-            chat.source.names,
-        )
-        keyboard = Keyboard(paths.data_dir() / HISTORY, lambda: status_line(context), context)
-        chat.asker.ask = keyboard.ask
-        _greet(context)
-        run_repl(context, keyboard)
-        if name := chat.session.name:
-            console.note(f"saved as {name}; hermes chat --resume {name} goes on")
-
-
-def _import() -> None:
-    """Import the modules of a conversation while other processes get ready: 0.2 s."""
-    import hermes_cli.chat.repl
-    import hermes_cli.chat.terminal.keyboard
-    import hermes_cli.chat.terminal.terminal_view  # noqa: F401
-
-
-def _greet(context: ReplContext) -> None:
-    """Show the model, and the last messages of a resumed conversation."""
-    length = context.backend.context_length
-    size = f", {length:,} tokens of context" if length else ""
-    context.console.note(f"{context.backend.name}{size}. /help lists commands, Ctrl-D leaves.")
-    if context.conversation.entries:
-        context.view.history(context.conversation)
-        context.count_tokens()
 
 
 @dataclass(frozen=True)
@@ -124,12 +37,9 @@ class ChatArguments:
         resume: the session to go on with.
         go_on: go on with the latest session.
         save: keep the conversation.
-        options: of the conversation.
         tools: files with tools.
         servers, headers: of MCP.
-        allowed: names of tools that run without a question.
-        yes: all tools do.
-        hide_thinking: reasoning is not shown.
+        allowed: names of tools that run without a question; with `yes` all do.
     """
 
     model: str | None = None
@@ -149,6 +59,179 @@ class ChatArguments:
     def resumes(self) -> bool:
         """An earlier conversation goes on."""
         return self.go_on or self.resume is not None
+
+
+def run_oneshot(
+    text: str, arguments: ChatArguments, settings: ModelRequest, console: Console, prewarm: Prewarm
+) -> None:
+    """Answer one question; with `--json` the turns that it led to are one document.
+
+    Args:
+        text: the question.
+        arguments: of the command line.
+        settings: of loading the model.
+        console: shows the answer.
+        prewarm: the event loop, and the engine's child.
+
+    Raises:
+        HermesError: a session, a model or an endpoint, a tool or a server is not there, or not as it should be.
+    """
+    with ExitStack() as stack:
+        agent = _open_chat(arguments, settings, console, prewarm, stack, interactive=False).agent
+        document = agent.ask(text).as_document(tools=bool(agent.schemas))
+        console.document({"model": agent.backend.name, **document, **agent.backend.details})
+
+
+def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: Console, prewarm: Prewarm) -> None:
+    """Talk until the user leaves; arguments and errors are those of `run_oneshot`."""
+    with ExitStack() as stack:
+        chat = _open_chat(arguments, settings, console, prewarm, stack, interactive=True)
+        if chat.terminal is None or chat.toolbox is None or chat.session is None:
+            raise TypeError("a conversation on a terminal has its view, tools and a session")
+        from hermes_cli.chat.repl import ReplContext, run_repl, status_line
+        from hermes_cli.chat.terminal.keyboard import Keyboard
+
+        source = chat.source
+        context = ReplContext(
+            chat.agent,
+            chat.terminal,
+            console,
+            prewarm.event_loop,
+            chat.toolbox,
+            chat.session,
+            open_backend=source.open,
+            model_names=source.names,
+        )
+        keyboard = Keyboard(paths.data_dir() / HISTORY, lambda: status_line(context), context)
+        chat.asker.ask = keyboard.ask
+        length = context.backend.context_length
+        size = f", {length:,} tokens of context" if length else ""
+        console.note(f"{context.backend.name}{size}. /help lists commands, Ctrl-D leaves.")
+        if context.conversation.entries:
+            context.view.history(context.conversation)
+            context.count_tokens()
+        run_repl(context, keyboard)
+        if name := chat.session.name:
+            console.note(f"saved as {name}; hermes chat --resume {name} goes on")
+
+
+class Asker:
+    """Asks the user, through the keyboard once there is one."""
+
+    def __init__(self, ask: Callable[[str], str]) -> None:
+        self.ask = ask
+
+    def __call__(self, question: str) -> str:
+        """Return the answer."""
+        return self.ask(question)
+
+
+@dataclass(frozen=True)
+class OpenChat:
+    """An open conversation.
+
+    Attributes:
+        agent: the conversation; its backend is closed in the end.
+        source: opens other backends.
+        asker: for consent to tool calls.
+        terminal: the view of an interactive conversation.
+        toolbox: None where nothing can be called.
+        session: None where nothing has to be read or written.
+    """
+
+    agent: AgentLoop
+    source: BackendSource
+    asker: Asker
+    terminal: TerminalView | None
+    toolbox: Toolbox | None
+    session: CurrentSession | None
+
+
+def _open_chat(
+    arguments: ChatArguments,
+    settings: ModelRequest,
+    console: Console,
+    prewarm: Prewarm,
+    stack: ExitStack,
+    *,
+    interactive: bool,
+) -> OpenChat:
+    """Open the session, the tools and the backend; `stack` closes them. Import what else is needed meanwhile."""
+    keeps = arguments.save and (interactive or arguments.resumes)
+    conversation, session, model = Conversation(arguments.options), None, arguments.model
+    if interactive or arguments.resumes:
+        from hermes_cli.chat.sessions.store import CurrentSession
+
+        session = CurrentSession(paths.chats_dir(), console.warn)
+        stack.callback(session.close)
+        if arguments.resumes:
+            conversation = session.load(arguments.resume)
+            conversation.set_options(_changed(conversation.options, arguments.options))
+            model = model or (None if arguments.endpoint else session.model or None)
+    source = _source(arguments.endpoint, settings if keeps else replace(settings, prefixes=None), console, prewarm)
+    asker = Asker(console.ask)
+    with source.opening(model) as finish:
+        calls = interactive or arguments.tools or arguments.servers
+        toolbox = _toolbox(arguments, asker, console, stack) if calls else None
+        terminal = _terminal_view(arguments, console) if interactive else None
+        backend = finish()
+    from hermes_cli.chat.agent_loop import AgentLoop
+    from hermes_cli.chat.view import PlainView
+
+    view = terminal or PlainView(console, backend, arguments.options, hide_thinking=arguments.hide_thinking)
+    agent = AgentLoop(conversation, backend, toolbox, view, prewarm.event_loop)
+
+    def close() -> None:
+        with console.working(f"closing {agent.backend.name}"):  # KV caches of prompts may be written to disk
+            prewarm.event_loop.run(agent.backend.close())
+
+    stack.callback(close)
+    if toolbox and toolbox.servers():
+        with console.working("waiting for MCP servers"):
+            toolbox.ready()
+    if session and keeps and not arguments.resumes:
+        session.create(conversation, backend.name)
+    return OpenChat(agent, source, asker, terminal, toolbox, session)
+
+
+def _changed(saved: ChatOptions, typed: ChatOptions) -> ChatOptions:
+    """Return the options of a session with those that this command line changes."""
+    default = ChatOptions()
+    changes = {
+        option.name: value
+        for option in fields(ChatOptions)
+        if (value := getattr(typed, option.name)) != getattr(default, option.name) and option.name != "sampling"
+    }
+    return replace(saved, **changes, sampling={**saved.sampling, **typed.sampling})
+
+
+def _source(endpoint: str | None, settings: ModelRequest, console: Console, prewarm: Prewarm) -> BackendSource:
+    if not endpoint:
+        return LocalModels(settings, console, prewarm)
+    from hermes_cli.chat.endpoint.endpoint_backend import Endpoint
+
+    return Endpoint(endpoint, prewarm.event_loop, console.note, console.warn)
+
+
+def _toolbox(arguments: ChatArguments, asker: Asker, console: Console, stack: ExitStack) -> Toolbox:
+    """Open the tools that were asked for; MCP servers may still be starting."""
+    from hermes_cli.chat.tools.toolbox import open_toolbox
+
+    tools, servers, headers = arguments.tools, arguments.servers, arguments.headers
+    toolbox = open_toolbox(
+        tools, servers, headers, allowed=arguments.allowed, yes=arguments.yes, ask=asker, warn=console.warn
+    )
+    stack.callback(toolbox.close)
+    return toolbox
+
+
+def _terminal_view(arguments: ChatArguments, console: Console) -> TerminalView:
+    """Make the view, and import the other modules of a conversation: 0.2 s."""
+    import hermes_cli.chat.repl
+    import hermes_cli.chat.terminal.keyboard  # noqa: F401
+    from hermes_cli.chat.terminal.terminal_view import TerminalView
+
+    return TerminalView(console, hide_thinking=arguments.hide_thinking)
 
 
 class BackendSource(Protocol):
@@ -181,24 +264,22 @@ class LocalModels:
         return [DEMO, *sorted({model.name for model in models if model.present == model.count})]
 
     def open(self, name: str | None) -> LocalBackend:
-        """Load a model, to be closed by the caller.
-
-        Raises:
-            HermesError: as `opening` and the function that it yields.
-        """
+        """Load a model, to be closed by the caller; arguments and errors are those of `ModelLoader.begin`."""
         with self.opening(name) as finish:
             return finish()
 
     @contextmanager
     def opening(self, name: str | None) -> Iterator[Callable[[], LocalBackend]]:
-        """Begin to load a model; arguments and errors are those of `ModelLoader.begin`."""
+        """Begin to load a model, as `open`."""
         with self._loader.begin(name) as finish:
-            yield lambda: self._backend(finish())
 
-    def _backend(self, loaded: LoadedModel) -> LocalBackend:
-        from hermes_cli.chat.backend import LocalBackend
+            def backend() -> LocalBackend:
+                loaded = finish()
+                from hermes_cli.chat.backend import LocalBackend  # imported while the engine loads
 
-        return LocalBackend(loaded.model, loaded.planned.name, loaded.details, self._console.warn)
+                return LocalBackend(loaded.model, loaded.planned.name, loaded.details, self._console.warn)
+
+            yield backend
 
     def _recommend(self, settings: ModelRequest, catalogue: Catalogue) -> ModelRequest:
         from hermes_cli.commands.pull import default_model
@@ -207,149 +288,3 @@ class LocalModels:
 
         machine = probe(measure=False)
         return default_model("chat", settings, RecommendOptions(), catalogue, machine, self._console)
-
-
-class Asker:
-    """Asks the user, through the keyboard once there is one."""
-
-    def __init__(self, ask: Callable[[str], str]) -> None:
-        self.ask = ask
-
-    def __call__(self, question: str) -> str:
-        """Return the answer."""
-        return self.ask(question)
-
-
-@dataclass(frozen=True)
-class OpenChat:
-    """An open conversation.
-
-    Attributes:
-        agent: the conversation; its backend is closed in the end.
-        source: opens other backends.
-        toolbox: None where nothing can be called.
-        session: None where nothing has to be read or written.
-        asker: for consent.
-    """
-
-    agent: AgentLoop
-    event_loop: EventLoop
-    source: BackendSource
-    toolbox: Toolbox | None
-    session: CurrentSession | None
-    asker: Asker
-
-
-def open_chat(
-    arguments: ChatArguments,
-    settings: ModelRequest,
-    console: Console,
-    prewarm: Prewarm,
-    stack: ExitStack,
-    view: Callable[[ChatBackend], View],
-    *,
-    interactive: bool,
-    meanwhile: Callable[[], object] = lambda: None,
-) -> OpenChat:
-    """Open everything.
-
-    Args:
-        arguments: of the command line.
-        settings: of loading models.
-        console: asks and warns.
-        prewarm: the event loop, and the engine's child.
-        stack: closes what was opened.
-        view: makes the view of a conversation with a backend.
-        interactive: it is a conversation and not a single question.
-        meanwhile: is called while other processes work.
-
-    Raises:
-        HermesError: a session, a model or an endpoint, a tool or a server is not there, or not as it should be.
-    """
-    keeps = arguments.save and (interactive or arguments.resumes)
-    conversation, session, model = Conversation(arguments.options), None, arguments.model
-    if interactive or arguments.resumes:
-        session = _session(console, stack)
-        if arguments.resumes:
-            conversation = session.load(arguments.resume)
-            conversation.set_options(_changed(conversation.options, arguments.options))
-            model = model or (None if arguments.endpoint else session.model or None)
-    source = _source(arguments.endpoint, settings if keeps else replace(settings, prefixes=None), console, prewarm)
-    asker = Asker(console.ask)
-    with source.opening(model) as finish:
-        calls = interactive or arguments.tools or arguments.servers
-        toolbox = _toolbox(arguments, asker, console, stack) if calls else None
-        meanwhile()
-        backend = finish()
-    agent = _agent(conversation, backend, toolbox, view, prewarm.event_loop, console, stack)
-    if toolbox and toolbox.servers():
-        with console.working("waiting for MCP servers"):
-            toolbox.ready()
-    if session and keeps and not arguments.resumes:
-        session.create(conversation, backend.name)
-    return OpenChat(agent, prewarm.event_loop, source, toolbox, session, asker)
-
-
-def _session(console: Console, stack: ExitStack) -> CurrentSession:
-    from hermes_cli.chat.sessions.store import CurrentSession
-
-    session = CurrentSession(paths.chats_dir(), console.warn)
-    stack.callback(session.close)
-    return session
-
-
-def _source(endpoint: str | None, settings: ModelRequest, console: Console, prewarm: Prewarm) -> BackendSource:
-    if not endpoint:
-        return LocalModels(settings, console, prewarm)
-    from hermes_cli.chat.endpoint.endpoint_backend import Endpoint
-
-    return Endpoint(endpoint, prewarm.event_loop, console.note, console.warn)
-
-
-def _toolbox(arguments: ChatArguments, asker: Asker, console: Console, stack: ExitStack) -> Toolbox:
-    """Open the tools that were asked for; MCP servers may still be starting."""
-    from hermes_cli.chat.tools.toolbox import open_toolbox
-
-    toolbox = open_toolbox(
-        arguments.tools,
-        arguments.servers,
-        arguments.headers,
-        allowed=arguments.allowed,
-        yes=arguments.yes,
-        ask=asker,
-        warn=console.warn,
-    )
-    stack.callback(toolbox.close)
-    return toolbox
-
-
-def _agent(
-    conversation: Conversation,
-    backend: ChatBackend,
-    toolbox: Toolbox | None,
-    view: Callable[[ChatBackend], View],
-    event_loop: EventLoop,
-    console: Console,
-    stack: ExitStack,
-) -> AgentLoop:
-    from hermes_cli.chat.agent_loop import AgentLoop
-
-    agent = AgentLoop(conversation, backend, toolbox, view(backend), event_loop)
-
-    def close() -> None:
-        with console.working(f"closing {agent.backend.name}"):  # KV caches of prompts may be written to disk
-            event_loop.run(agent.backend.close())
-
-    stack.callback(close)
-    return agent
-
-
-def _changed(saved: ChatOptions, typed: ChatOptions) -> ChatOptions:
-    """Return the options of a session with those that this command line changes."""
-    default = ChatOptions()
-    changes = {
-        option.name: value
-        for option in fields(ChatOptions)
-        if (value := getattr(typed, option.name)) != getattr(default, option.name) and option.name != "sampling"
-    }
-    return replace(saved, **changes, sampling={**saved.sampling, **typed.sampling})

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.commands.options import VerboseOption, with_console
+from hermes_cli.commands.options import KvTypeOption, VerboseOption, setting, with_console
 from hermes_cli.errors import ExitCode
-from hermes_cli.planning.memory import KV_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hermes_cli.console import Console
-    from hermes_cli.server.settings import Given
+    from hermes_cli.server.settings import SettingValue
 
 # What only this command knows; everything else that is typed is a setting.
 _OWN = {"config", "print_config", "json", "quiet", "no_color", "verbose"}
@@ -38,148 +37,106 @@ def command(
     ] = None,
     host: Annotated[
         str | None,
-        typer.Option(
-            help="Address to listen on. Default: 127.0.0.1, this machine alone; others need a key.",
-            envvar="HERMES_LLM_HOST",
-        ),
+        setting("HERMES_LLM_HOST", "Address to listen on. Default: 127.0.0.1, this machine alone; others need a key."),
     ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Default: 8080; 0 takes any that is free.", envvar="HERMES_LLM_PORT")
-    ] = None,
+    port: Annotated[int | None, setting("HERMES_LLM_PORT", "Default: 8080; 0 takes any that is free.")] = None,
     context: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens that each request can use. Default: the longest that fits.", envvar="HERMES_LLM_CONTEXT"
-        ),
+        int | None, setting("HERMES_LLM_CONTEXT", "Tokens that each request can use. Default: the longest that fits.")
     ] = None,
     for_agent: Annotated[
         bool | None,
-        typer.Option(
-            "--for-agent",
-            help="At least 65,536 tokens of context, as agents need, or a refusal.",
-            envvar="HERMES_LLM_FOR_AGENT",
+        setting(
+            "HERMES_LLM_FOR_AGENT", "At least 65,536 tokens of context, as agents need, or a refusal.", "--for-agent"
         ),
     ] = None,
     slots: Annotated[
-        int | None,
-        typer.Option(help="Requests at once; they share the context. Default: 4.", envvar="HERMES_LLM_SLOTS"),
+        int | None, setting("HERMES_LLM_SLOTS", "Requests at once; they share the context. Default: 4.")
     ] = None,
-    kv_type: Annotated[
-        str | None,
-        typer.Option(help=f"Type of the KV cache: {', '.join(KV_TYPES)}. Default: f16.", envvar="HERMES_LLM_KV_TYPE"),
-    ] = None,
+    kv_type: KvTypeOption = None,
     gpu_layers: Annotated[
-        int | None,
-        typer.Option(
-            help="Layers to put on the GPU; -1 is all. Default: as many as fit.", envvar="HERMES_LLM_GPU_LAYERS"
-        ),
+        int | None, setting("HERMES_LLM_GPU_LAYERS", "Layers to put on the GPU; -1 is all. Default: as many as fit.")
     ] = None,
     tensor_split: Annotated[
         str | None,
-        typer.Option(
-            metavar="N,N", help="In which proportion several GPUs share them.", envvar="HERMES_LLM_TENSOR_SPLIT"
-        ),
+        setting("HERMES_LLM_TENSOR_SPLIT", "Proportions in which GPUs share the layers.", metavar="N,N"),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads. Default: physical cores.", envvar="HERMES_LLM_THREADS")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Tokens in one pass. Default: 512.", envvar="HERMES_LLM_BATCH")
-    ] = None,
+    threads: Annotated[int | None, setting("HERMES_LLM_THREADS", "CPU threads. Default: physical cores.")] = None,
+    batch: Annotated[int | None, setting("HERMES_LLM_BATCH", "Tokens in one pass. Default: 512.")] = None,
     draft: Annotated[
         str | None,
-        typer.Option(
+        setting(
+            "HERMES_LLM_DRAFT",
+            "Draft model for speculative decoding, with the same vocabulary; auto takes one that is installed.",
             metavar="NAME|auto|off",
-            help="Draft model for speculative decoding, with the same vocabulary; auto takes one that is installed.",
-            envvar="HERMES_LLM_DRAFT",
         ),
     ] = None,
     yarn: Annotated[
-        bool | None,
-        typer.Option("--yarn", help="Stretch the context as the base model documents it.", envvar="HERMES_LLM_YARN"),
+        bool | None, setting("HERMES_LLM_YARN", "Stretch the context as the base model documents it.", "--yarn")
     ] = None,
     think: Annotated[
         bool | None,
-        typer.Option(
-            "--think/--no-think",
-            help="Reason before answering, or not, where a request does not say.",
-            envvar="HERMES_LLM_THINK",
+        setting(
+            "HERMES_LLM_THINK", "Reason before answering, or not; a request may say otherwise.", "--think/--no-think"
         ),
     ] = None,
     template: Annotated[
         str | None,
-        typer.Option(
+        setting(
+            "HERMES_LLM_TEMPLATE",
+            "Prompt format: the file's, hermes' own for the model, or yours.",
             metavar="file|model|PATH",
-            help="Prompt format: the file's, hermes' own for the model, or yours.",
-            envvar="HERMES_LLM_TEMPLATE",
         ),
     ] = None,
     api_key: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY", help="Clients need one of these. May be given often.", envvar="HERMES_LLM_API_KEY"),
+        setting("HERMES_LLM_API_KEY", "Clients need one of these. May be repeated.", metavar="KEY"),
     ] = None,
     api_key_file: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Keys, one on each line.", envvar="HERMES_LLM_API_KEY_FILE"),
+        str | None, setting("HERMES_LLM_API_KEY_FILE", "Keys, one on each line.", metavar="FILE")
     ] = None,
     insecure: Annotated[
-        bool | None,
-        typer.Option("--insecure", help="Listen beyond this machine without a key.", envvar="HERMES_LLM_INSECURE"),
+        bool | None, setting("HERMES_LLM_INSECURE", "Listen beyond this machine without a key.", "--insecure")
     ] = None,
     allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Another name that the server answers to.", envvar="HERMES_LLM_ALLOWED_HOST"),
+        list[str] | None, setting("HERMES_LLM_ALLOWED_HOST", "Another name that the server answers to.", metavar="NAME")
     ] = None,
     cors: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ORIGIN", help="Web pages of this origin may use it.", envvar="HERMES_LLM_CORS"),
+        list[str] | None, setting("HERMES_LLM_CORS", "Web pages of this origin may use it.", metavar="ORIGIN")
     ] = None,
     keep_alive: Annotated[
         str | None,
-        typer.Option(
+        setting(
+            "HERMES_LLM_KEEP_ALIVE",
+            "How long an idle model stays in memory: 300, 5m, never. Default: never leaves by itself.",
             metavar="TIME",
-            help="How long an idle model stays in memory: 300, 5m, never. Default: never leaves by itself.",
-            envvar="HERMES_LLM_KEEP_ALIVE",
         ),
     ] = None,
-    max_queue: Annotated[
-        int | None, typer.Option(help="Requests that may wait. Default: 256.", envvar="HERMES_LLM_MAX_QUEUE")
-    ] = None,
-    max_body: Annotated[
-        float | None, typer.Option(help="Largest request, in MiB. Default: 32.", envvar="HERMES_LLM_MAX_BODY")
-    ] = None,
+    max_queue: Annotated[int | None, setting("HERMES_LLM_MAX_QUEUE", "Requests that may wait. Default: 256.")] = None,
+    max_body: Annotated[float | None, setting("HERMES_LLM_MAX_BODY", "Largest request, in MiB. Default: 32.")] = None,
     timeout: Annotated[
-        float | None,
-        typer.Option(help="Seconds that a request may take. Default: 3600.", envvar="HERMES_LLM_TIMEOUT"),
+        float | None, setting("HERMES_LLM_TIMEOUT", "Seconds that a request may take. Default: 3600.")
     ] = None,
     grace: Annotated[
         float | None,
-        typer.Option(
-            help="Seconds that running requests have to finish when it is stopped. Default: 30.",
-            envvar="HERMES_LLM_GRACE",
-        ),
+        setting("HERMES_LLM_GRACE", "Seconds that running requests have to finish when it is stopped. Default: 30."),
     ] = None,
-    log_json: Annotated[
-        bool | None, typer.Option("--log-json", help="Access log as JSON.", envvar="HERMES_LLM_LOG_JSON")
-    ] = None,
+    log_json: Annotated[bool | None, setting("HERMES_LLM_LOG_JSON", "Access log as JSON.", "--log-json")] = None,
     log_prompts: Annotated[
-        bool | None,
-        typer.Option("--log-prompts", help="What clients send in the log, too.", envvar="HERMES_LLM_LOG_PROMPTS"),
+        bool | None, setting("HERMES_LLM_LOG_PROMPTS", "Log the bodies of requests, too.", "--log-prompts")
     ] = None,
     config: Annotated[
         str | None,
-        typer.Option(
+        setting(
+            "HERMES_LLM_SERVE_CONFIG",
+            "Settings in YAML. Default: serve.yaml in the folder that `hermes paths` shows.",
             metavar="FILE",
-            help="Settings in YAML. Default: serve.yaml in the folder that `hermes paths` shows.",
-            envvar="HERMES_LLM_SERVE_CONFIG",
         ),
     ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show the settings and where each is from; serve nothing.")
     ] = False,
     force: Annotated[
-        bool | None,
-        typer.Option("--force", help="Load it even if there is too little memory.", envvar="HERMES_LLM_FORCE"),
+        bool | None, setting("HERMES_LLM_FORCE", "Load it even if there is too little memory.", "--force")
     ] = None,
     verbose: VerboseOption = False,
 ) -> None:
@@ -207,9 +164,9 @@ def command(
         raise typer.Exit(ExitCode.INTERRUPTED)
 
 
-def _typed(call: typer.Context) -> Mapping[str, Given]:
+def _typed(call: typer.Context) -> Mapping[str, SettingValue]:
     """Return the settings from flags and the environment."""
-    from hermes_cli.server.settings import Given
+    from hermes_cli.server.settings import SettingValue
 
     given = {}
     for parameter in call.command.params:
@@ -219,5 +176,5 @@ def _typed(call: typer.Context) -> Mapping[str, Given]:
             continue
         said_by = parameter.envvar if source.name == "ENVIRONMENT" else max(parameter.opts, key=len)
         shown = "the command line" if said_by == "names" else str(said_by)
-        given[_SETTINGS.get(name, name)] = Given(call.params[name], shown)
+        given[_SETTINGS.get(name, name)] = SettingValue(call.params[name], shown)
     return given

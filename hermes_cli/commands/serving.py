@@ -38,17 +38,19 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
     Raises:
         HermesError: the port is in use, or a model is not here, does not fit or cannot be loaded.
     """
-    waiting = _Waiting(console)
+    waiting = ExitStack()  # holds the progress line until the server is ready
+    show: Callable[[str], None] = _nothing
 
     def models() -> tuple[ServedModel, ...]:
+        nonlocal show
         catalogue, machine = load_catalogue(), probe(measure=False)
         entries = settings.models or (default_entry(settings, catalogue, machine, console),)
-        waiting.begin("looking how the models fit")
+        show = waiting.enter_context(console.working("looking how the models fit"))
         return plan_models(msgspec.structs.replace(settings, models=entries), catalogue, machine, console.note)
 
     def engine(served: ServedModel) -> Engine:
         def progress(part: float) -> None:
-            waiting.show(f"loading {served.name}: {part:.0%}")
+            show(f"loading {served.name}: {part:.0%}")
 
         return served.model.engine(verbose=verbose, progress=progress)
 
@@ -56,35 +58,18 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
         return await asyncio.to_thread(memory_fault, served.model)
 
     def started(info: ServerInfo) -> None:
-        waiting.end()
-        _say_started(info, console)
+        nonlocal show
+        show = _nothing
+        waiting.close()
+        _show_banner(info, console)
 
     log = console.log if settings.log_json or console.voice is Voice.HUMAN else _nothing
-    try:
+    with waiting:
         return serve(settings, ServerParts(models, engine, check_room, started, log, console.note))
-    finally:
-        waiting.end()
-
-
-class _Waiting:
-    """A progress line until the server is ready."""
-
-    def __init__(self, console: Console) -> None:
-        self._console, self._shown = console, ExitStack()
-        self.show: Callable[[str], None] = _nothing
-
-    def begin(self, message: str) -> None:
-        """Show a message from now on."""
-        self.show = self._shown.enter_context(self._console.working(message))
-
-    def end(self) -> None:
-        """Show nothing any more."""
-        self.show = _nothing
-        self._shown.close()
 
 
 def _nothing(_: str) -> None:
-    """Say nothing."""
+    pass
 
 
 def default_entry(settings: ServerSettings, catalogue: Catalogue, machine: Machine, console: Console) -> ModelEntry:
@@ -99,19 +84,22 @@ def default_entry(settings: ServerSettings, catalogue: Catalogue, machine: Machi
     return msgspec.structs.replace(entry, model=best.name, kv_type=best.overrides.kv_type, yarn=best.yarn or entry.yarn)
 
 
-def _say_started(info: ServerInfo, console: Console) -> None:
-    """Show the banner: models, memory, address, and lines to paste into a client."""
+def _show_banner(info: ServerInfo, console: Console) -> None:
+    """Show models, memory, address, and lines to paste into a client."""
     settings = info.settings
-    address = f"http://{_host(settings.host)}:{info.port}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{'127.0.0.1' if settings.host in EVERYWHERE else host}:{info.port}"
     key = settings.keys[0].secret if settings.own_key else None
-    console.document(_document(info, address, key))
+    models = [_model_document(served) for served in info.models]
+    console.document({"address": f"{address}/v1", "api_key": key, "models": models})
     if console.voice is Voice.QUIET:
         console.text("".join(f"{line}\n" for line in (f"{address}/v1", key) if line))
         return
     everywhere = " and every other address of this machine" if settings.host in EVERYWHERE else ""
     console.text(f"hermes serves {address}/v1{everywhere}\n\n")
     for number, served in enumerate(info.models):
-        console.text(f"  {served.name}{_other_names(served)}\n")
+        aliases = f", also called {', '.join(served.aliases)}" if served.aliases else ""
+        console.text(f"  {served.name}{aliases}\n")
         slots = served.model.fitted.plan.settings.slots
         console.text(f"    {served.model.context:,} tokens of context for each request, {slots} at once\n")
         when = "" if number == 0 else ", loaded when it is asked for"
@@ -128,17 +116,6 @@ def _say_started(info: ServerInfo, console: Console) -> None:
     console.note("Ctrl-C stops it.")
 
 
-def _host(host: str) -> str:
-    """Return the host that a client on this machine types."""
-    if host in EVERYWHERE:
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
-
-
-def _other_names(served: ServedModel) -> str:
-    return f", also called {', '.join(served.aliases)}" if served.aliases else ""
-
-
 def _memory(served: ServedModel) -> str:
     """Describe the memory that a model takes of what was free, place by place."""
     places = [place for place in served.model.fitted.places if place.part.total]
@@ -147,15 +124,7 @@ def _memory(served: ServedModel) -> str:
     return ", ".join(parts + ([f"{gibibytes(draft.bytes)} for {draft.path.stem}, the draft model"] if draft else []))
 
 
-def _document(info: ServerInfo, address: str, key: str | None) -> dict[str, Any]:
-    return {
-        "address": f"{address}/v1",
-        "api_key": key,
-        "models": [_model(served) for served in info.models],
-    }
-
-
-def _model(served: ServedModel) -> dict[str, Any]:
+def _model_document(served: ServedModel) -> dict[str, Any]:
     plan = served.model.fitted.plan
     return {
         "name": served.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_cli.commands.options import with_console
-from hermes_cli.errors import HermesError, IntegrityError, NetworkError
+from hermes_cli.console import Console, Voice, stdin_is_terminal
+from hermes_cli.errors import HermesError, IntegrityError, NetworkError, NotFoundError
+from hermes_cli.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from hermes_cli.console import Console
     from hermes_cli.store.inventory import InstalledModel
     from hermes_cli.store.verification import FileCheck
 
@@ -67,51 +67,49 @@ def _report(results: Sequence[FileCheck], console: Console) -> None:
         console.note("there is nothing to verify")
     if any(check.outcome == "unknown" for check in results):
         console.note("unknown: only header and length were checked · learn the Hub's hashes: hermes catalog refresh")
-    console.document({"files": [_document(check) for check in results]})
+    console.document(
+        {
+            "files": [
+                {
+                    "name": check.model.name,
+                    "repository": check.model.repo,
+                    "file": check.file.repo_path,
+                    "path": str(check.file.path),
+                    "outcome": check.outcome,
+                    "stated_sha256": check.published,
+                    "sha256": check.found,
+                    "note": check.note,
+                }
+                for check in results
+            ]
+        }
+    )
     wrong = [check for check in results if check.is_wrong]
     if wrong:
         names = list(dict.fromkeys(check.model.name for check in wrong))
         fetchable = list(dict.fromkeys(check.model.name for check in wrong if check.model.repo))
-        count = f"{len(wrong)} of {len(results)} files are" if len(wrong) > 1 else f"1 of {len(results)} files is"
-        raise IntegrityError(
-            f"{count} not as it should be: {', '.join(names)}.",
-            hint=f"fetch damaged files again: {shlex.join(['hermes', 'verify', '--repair', *fetchable])}"
-            if fetchable
-            else f"remove damaged files and import a good copy: {shlex.join(['hermes', 'rm', *names])}",
-        )
-
-
-def _document(check: FileCheck) -> dict[str, object]:
-    return {
-        "name": check.model.name,
-        "repository": check.model.repo,
-        "file": check.file.repo_path,
-        "path": str(check.file.path),
-        "outcome": check.outcome,
-        "stated_sha256": check.published,
-        "sha256": check.found,
-        "note": check.note,
-    }
+        if fetchable:
+            hint = f"fetch damaged files again: {shlex.join(['hermes', 'verify', '--repair', *fetchable])}"
+        else:
+            hint = f"remove damaged files and import a good copy: {shlex.join(['hermes', 'rm', *names])}"
+        wrong_of_all = f"{len(wrong)} of {counted(len(results), 'file')} {'is' if len(wrong) == 1 else 'are'}"
+        raise IntegrityError(f"{wrong_of_all} not as it should be: {', '.join(names)}.", hint=hint)
 
 
 @contextmanager
 def _progress(models: Sequence[InstalledModel], console: Console) -> Iterator[Callable[[str, int], None]]:
     """Show a bar over all bytes on a terminal; yield the callback that takes a file's name and the bytes hashed."""
-    from hermes_cli.console import Voice
-
-    if console.voice is not Voice.HUMAN or not sys.stderr.isatty():
+    if not console.animates:
         yield lambda _name, _count: None
         return
     with console.transfer() as bars:
-        task = bars.add_task("hashing", total=sum(model.bytes for model in models), said="")
-        yield lambda name, count: bars.update(task, advance=count, said=name.rpartition("/")[2])
+        task = bars.add_task("hashing", total=sum(model.bytes for model in models), remark="")
+        yield lambda name, count: bars.update(task, advance=count, remark=name.rpartition("/")[2])
 
 
 def _wants_repair(wrong: Sequence[FileCheck], console: Console) -> bool:
     """Ask on a terminal whether damaged files shall be fetched again."""
-    from hermes_cli.console import Voice, stdin_is_terminal
-
-    fetchable = [check for check in wrong if check.model.repo]
+    fetchable = any(check.model.repo for check in wrong)
     if console.voice is not Voice.HUMAN or not fetchable or not stdin_is_terminal():
         return False
     for check in wrong:
@@ -133,7 +131,6 @@ def _refetch(repo: str, revision: str, path: str, console: Console) -> None:
     """Fetch one file of a repository again, by its raw parts if the repository has only these."""
     from hermes_cli.catalog.variants import joined_name
     from hermes_cli.commands.pull import show_progress
-    from hermes_cli.console import Console, Voice
     from hermes_cli.store.download import fetch, file_states, resolve
     from hermes_cli.store.hub import list_files
 
@@ -147,7 +144,6 @@ def _refetch(repo: str, revision: str, path: str, console: Console) -> None:
 
 def _published_hashes(repo: str, revision: str, console: Console) -> dict[str, str]:
     """Return the SHA-256 of a repository's files by path; none if the Hub cannot be asked."""
-    from hermes_cli.errors import NotFoundError
     from hermes_cli.store.hub import list_files
 
     try:

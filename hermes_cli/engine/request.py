@@ -98,11 +98,7 @@ class SamplingOptions:
     seed: int | None = _number(None, 0, MAX_SEED)
 
     def __post_init__(self) -> None:
-        """Check every value.
-
-        Raises:
-            UsageError: one is no number or not in its range; the message names it.
-        """
+        """Check every value; UsageError names one that is no number or not in its range."""
         for name, parameter in PARAMETERS.items():
             value = getattr(self, name)
             if not parameter.accepts(value) and not (name == "seed" and value is None):
@@ -197,11 +193,7 @@ class GenerationRequest:
     speculate: bool = True
 
     def __post_init__(self) -> None:
-        """Check what does not depend on the model.
-
-        Raises:
-            UsageError: a value makes no sense; the message names it.
-        """
+        """Check what does not depend on the model; UsageError names a value that makes no sense."""
         if not any(self.prompt) and not (self.prompt and isinstance(self.prompt[0], int)):
             raise UsageError("the prompt is empty.", hint="type a prompt after the model's name, or pipe one in.")
         if self.max_tokens is not None and self.max_tokens < 0:
@@ -220,11 +212,9 @@ class GenerationRequest:
 
 
 def encode(pieces: Sequence[str], tokenize: Tokenize) -> list[int]:
-    """Return the tokens of a prompt.
+    """Return the tokens of a prompt's pieces, tokenized one by one, so that no token reaches across.
 
-    Args:
-        pieces: texts that are tokenized one by one, so that no token reaches across.
-        tokenize: text to tokens, control tokens parsed, nothing added at either end.
+    `tokenize` parses control tokens, and adds nothing at either end.
     """
     if not pieces:
         return []

@@ -235,13 +235,13 @@ def simd(root: Path, sysctl: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def windows_simd(present: Callable[[int], bool]) -> tuple[str, ...]:
-    """The same from Windows' IsProcessorFeaturePresent, which knows fewer; F16C, FMA and BMI2 came with AVX2."""
+    """`simd` by Windows' IsProcessorFeaturePresent, which knows fewer; F16C, FMA and BMI2 came with AVX2."""
     names = [name for feature, name in WINDOWS_FEATURES.items() if present(feature)]
     return tuple(names + (["F16C", "FMA", "BMI2"] if "AVX2" in names else []))
 
 
 def os_text(root: Path) -> str:
-    """For people: "Ubuntu 24.04.3 LTS, Linux 6.8.0-60-generic, x86_64"."""
+    """The operating system: "Ubuntu 24.04.3 LTS, Linux 6.8.0-60-generic, x86_64"."""
     system, machine, release = platform.system(), platform.machine(), platform.release()
     if system == "Darwin":
         return f"macOS {platform.mac_ver()[0]}, {machine}"

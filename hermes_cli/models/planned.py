@@ -2,7 +2,8 @@
 
 Several models are planned so that all of them fit beside each other, if they can: those after the first are content
 with the context of a chat, and the first gets the memory that is left. If they cannot, each is planned as if it were
-alone, and they take turns.
+alone, and they take turns. DoesNotFitError says that one does not fit, even alone, or that a draft model does not that
+is named; other HermesErrors that a file is not here or cannot be read, or that llama.cpp refuses it.
 """
 
 from __future__ import annotations
@@ -38,13 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model that is ready to be loaded.
-
-    Attributes:
-        resolved: its file and settings.
-        fitted: the plan, and the memory that it needs.
-        options: of its engine.
-    """
+    """A model that is ready to be loaded."""
 
     resolved: ResolvedModel
     fitted: FittedPlan
@@ -68,12 +63,9 @@ class PlannedModel:
     def engine(
         self, *, verbose: bool = False, progress: Callable[[float], None] = lambda _: None, child: Child | None = None
     ) -> Engine:
-        """Make the engine; it loads the model when it is asked to.
+        """Make the engine; it loads the model when it is asked to, in a `child` that is ready or a new one.
 
-        Args:
-            verbose: show llama.cpp's log on standard error.
-            progress: gets the part that is loaded, from 0 to 1.
-            child: a child process that is ready to load; by default the engine starts one.
+        `verbose` shows llama.cpp's log on standard error; `progress` gets the part that is loaded, from 0 to 1.
         """
         from hermes_cli.engine.embedded.engine import EmbeddedEngine  # noqa: PLC0415 - asyncio's subprocesses
 
@@ -88,18 +80,7 @@ def planned(
     note: Callable[[str], None],
     options: EngineOptions | None = None,
 ) -> PlannedModel:
-    """Add the draft model and the engine's options to a plan.
-
-    Args:
-        resolved: the model.
-        fitted: its plan.
-        catalogue: where draft models are looked up.
-        note: is told why `auto` finds no draft model.
-        options: of its engine; tags, adapters, draft model and prefixes are put in.
-
-    Raises:
-        HermesError: the draft model that is named is not here, cannot be read or does not fit.
-    """
+    """Add the draft model and the engine's options to a plan; `note` is told why `auto` finds no draft model."""
     request = resolved.request
     options = replace(
         options or EngineOptions(),
@@ -112,12 +93,7 @@ def planned(
 
 
 def fit_all(models: Sequence[ResolvedModel], machine: Machine, note: Callable[[str], None]) -> list[FittedPlan]:
-    """Return a plan for each model, such that all fit beside each other; else each as if it were alone.
-
-    Raises:
-        DoesNotFitError: one does not fit, even alone.
-        HermesError: a file cannot be read, or llama.cpp refuses it.
-    """
+    """Return a plan for each model, such that all fit beside each other; else each as if it were alone."""
     first, *others = models
     if others:
         fitted: list[FittedPlan] = []
@@ -162,11 +138,7 @@ def memory_fault(model: PlannedModel) -> HermesError | None:
 def draft_plan(
     resolved: ResolvedModel, fitted: FittedPlan, catalogue: Catalogue, note: Callable[[str], None]
 ) -> DraftPlan | None:
-    """Return the draft model of a request, planned for the memory that the large model leaves; None for none.
-
-    Raises:
-        HermesError: the one that is named is not here, cannot be read or does not fit.
-    """
+    """Return the draft model of a request, planned for the memory that the large model leaves; None for none."""
     wanted = resolved.request.draft
     if wanted == DRAFT_OFF:
         return None

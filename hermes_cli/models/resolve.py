@@ -12,12 +12,8 @@ from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.store.library import find
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.engine.embedded.messages import LoraFile
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.recommend import Recommendation, RecommendOptions
     from hermes_cli.store.library import ModelFile
 
 DRAFT_OFF, DRAFT_AUTO = "off", "auto"
@@ -81,38 +77,3 @@ def resolve(request: ModelRequest, catalogue: Catalogue) -> ResolvedModel:
     if request.yarn and yarn is None:
         raise UsageError(f"no source documents YaRN for {file.name}.", hint="leave --yarn out.")
     return ResolvedModel(request, file, known, replace(request.overrides, yarn=yarn))
-
-
-def recommended(
-    request: ModelRequest,
-    options: RecommendOptions,
-    catalogue: Catalogue,
-    machine: Machine,
-    fetch: Callable[[Recommendation | None], None],
-) -> ModelRequest:
-    """Return a request for the best model where none was named: the best that is installed, else the best that fits.
-
-    The KV cache and YaRN that were counted on are taken where the user says nothing else.
-
-    Args:
-        request: its name is not looked at.
-        options: the purpose of the model.
-        catalogue: all models.
-        machine: where the model is to run, with the memory that is free now.
-        fetch: downloads the best model where none that fits is installed, and raises HermesError if the user does not
-            want that; gets None where none fits.
-    """
-    from hermes_cli.planning.recommend import recommendations  # noqa: PLC0415 - only where no model is named
-    from hermes_cli.store.library import installed_quantizations  # noqa: PLC0415
-
-    fitting = recommendations(catalogue, machine, options)
-    for best in fitting:
-        if best.variant.quantization in installed_quantizations(best.variant.model):
-            break
-    else:
-        fetch(fitting[0] if fitting else None)
-        best = fitting[0]
-    overrides = request.overrides
-    if best.settings.k_type != "f16" and overrides.kv_type is None:
-        overrides = replace(overrides, kv_type=best.settings.k_type)
-    return replace(request, name=best.variant.name, overrides=overrides, yarn=request.yarn or best.by_yarn)

@@ -9,7 +9,7 @@ and on which holes are left, so no formula of sizes alone gives it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -207,10 +207,10 @@ class GraphTensor:
     is_output: bool = False
     is_external: bool = False
     # What ggml keeps in `struct hash_node`.
-    children: int = field(default=0, init=False)
-    views: int = field(default=0, init=False)
-    owned: bool = field(default=False, init=False)
-    offset: int = field(default=0, init=False)
+    children: int = 0
+    views: int = 0
+    owned: bool = False
+    offset: int = 0
 
 
 class Graph:

@@ -19,7 +19,7 @@ from hermes_cli.planning.compute import F16, F32, compute_bytes
 from hermes_cli.planning.tensor_types import layer_classes, layer_facts, part_of, type_of_part, type_of_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from hermes_cli.gguf.header import GGUFHeader
     from hermes_cli.planning.tensor_types import LayerClass
@@ -114,22 +114,6 @@ class Weights:
     output: int
     tied: bool = False
 
-    @classmethod
-    def of(cls, sizes: Iterable[tuple[str, int]]) -> Weights:
-        """From names and bytes of tensors, as a file's tensor table has them."""
-        layers: Counter[int] = Counter()
-        embedding = output = 0
-        tied = True
-        for name, size in sizes:
-            if layer := _LAYER.match(name):
-                layers[int(layer[1])] += size
-            elif name.startswith("token_embd."):
-                embedding += size
-            else:
-                output += size
-                tied = tied and name != "output.weight"
-        return cls(embedding, tuple(layers[number] for number in range(max(layers, default=-1) + 1)), output, tied)
-
     @property
     def head(self) -> int:
         """Bytes on the device that computes the logits: it gets a copy of a tied embedding table."""
@@ -159,9 +143,18 @@ class FileFacts:
 def facts_of(headers: Sequence[GGUFHeader]) -> FileFacts:
     """From the headers of a file, or of all its shards; the first has the metadata."""
     tensors = {tensor.name: tensor for header in headers for tensor in header.tensors}
-    table = Weights.of((name, tensor.size) for name, tensor in tensors.items())
-    embedding = tensors.get("token_embd.weight")
-    vocabulary = embedding.shape[-1] if embedding else 0
+    layers: Counter[int] = Counter()
+    embedding = output = 0
+    for name, tensor in tensors.items():
+        if layer := _LAYER.match(name):
+            layers[int(layer[1])] += tensor.size
+        elif name.startswith("token_embd."):
+            embedding += tensor.size
+        else:
+            output += tensor.size
+    of_layers = tuple(layers[number] for number in range(max(layers, default=-1) + 1))
+    table = Weights(embedding, of_layers, output, tied="output.weight" not in tensors)
+    vocabulary = tensors["token_embd.weight"].shape[-1] if "token_embd.weight" in tensors else 0
     trained = headers[0].number("context_length") or 0
     return FileFacts(table, max(trained, 0), _architecture(headers[0], table, vocabulary))
 

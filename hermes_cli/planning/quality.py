@@ -41,9 +41,6 @@ GENERATION: dict[str, tuple[float, float]] = {
     "OpenHermes": (-7.0, -7.0),
     "Hermes 1": (-13.0, -13.0),
 }
-NEEDS_REASONING = {"reasoning"}
-NEEDS_TOOLS = {"agent"}
-NEEDS_JSON = {"json"}
 
 
 @dataclass(frozen=True)
@@ -61,11 +58,11 @@ class QualityScore:
 
 def supports_purpose(model: CatalogModel, purpose: Purpose) -> bool:
     """Return whether the model was trained for a purpose."""
-    if purpose in NEEDS_REASONING:
+    if purpose == "reasoning":
         return model.reasoning is not None
-    if purpose in NEEDS_TOOLS:
+    if purpose == "agent":
         return model.tools
-    return model.json_mode or purpose not in NEEDS_JSON
+    return model.json_mode or purpose != "json"
 
 
 def quality_score(model: CatalogModel, divergence: float | None, purpose: Purpose) -> QualityScore:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from hermes_cli.prompting.json_reader import Reader, strict_object
+from hermes_cli.prompting.json_reader import Reader, skip, strict_object
 from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, ToolCall
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hermes_cli.prompting.messages import Event
 
 CALL, END_CALL = "<tool_call>", "</tool_call>"
-_BLANK = re.compile(r"\s*")
+BLANK = re.compile(r"\s*")
 _FENCE = "```"
 _LANGUAGE = re.compile(r"[A-Za-z]{0,10}")
 
@@ -79,8 +79,7 @@ class Block:
 
     def _between(self, text: str, at: int) -> int:
         """Read what stands before, between and after values."""
-        blank = _BLANK.match(text, at)
-        at = blank.end() if blank else at
+        at = skip(BLANK, text, at)
         if at == len(text):
             self._waiting = True
             return at
@@ -123,8 +122,7 @@ class Block:
         if self._values:
             self._fences = 2
             return at
-        language = _LANGUAGE.match(text, at)
-        end = language.end() if language else at
+        end = skip(_LANGUAGE, text, at)
         if end == len(text):
             self._waiting = True
             return at - len(_FENCE)
@@ -222,19 +220,14 @@ def _object(text: str) -> str | None:
 
 def _values(text: str) -> Iterator[tuple[Any, str]]:
     """Yield the values of an object or array as they are written, those of an object with their keys."""
-    key, at = None, _after(text, 1)
+    key, at = None, skip(_BETWEEN, text, 1)
     while text[at] not in "}]":
         if text[0] == "{":
             key, at = _decode(text, at)
-            at = _after(text, at)
+            at = skip(_BETWEEN, text, at)
         _, end = _decode(text, at)
         yield key, text[at:end]
-        at = _after(text, end)
-
-
-def _after(text: str, at: int) -> int:
-    match = _BETWEEN.match(text, at)
-    return match.end() if match else at
+        at = skip(_BETWEEN, text, end)
 
 
 _HEAD = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
@@ -248,14 +241,9 @@ class EarlyCall:
         self._over = False
         self._index = index
         self._call = ToolCall("", {})
-        self._events: list[Event] = []
+        self.events: list[Event] = []  # the parser takes them out
         self._written: list[str] = []
         self._next = 0  # of the reader's pieces
-
-    def take(self) -> list[Event]:
-        """Return all events since the last time."""
-        events, self._events = self._events, []
-        return events
 
     def follow(self, reader: Reader) -> None:
         """Give out what the reader has read."""
@@ -269,7 +257,7 @@ class EarlyCall:
                 return
             self.started, self._next = True, reader.inner_from
             self._call = replace(self._call, name=name)
-            self._events.append(CallStarted(self._index, self._call.id, self._call.name))
+            self.events.append(CallStarted(self._index, self._call.id, self._call.name))
         self._give(reader.pieces[self._next : reader.inner_to])
         if reader.closed:
             self._finish(complete=True)
@@ -284,7 +272,7 @@ class EarlyCall:
         self._next += len(pieces)
         if text := "".join(pieces):
             self._written.append(text)
-            self._events.append(CallArguments(self._index, text))
+            self.events.append(CallArguments(self._index, text))
 
     def _finish(self, *, complete: bool) -> None:
         self._over = True
@@ -292,4 +280,4 @@ class EarlyCall:
             call = replace(self._call, arguments=json.loads("".join(self._written)))
         except (ValueError, RecursionError):  # Python was told to convert fewer digits or to recurse less than usual
             call, complete = self._call, False
-        self._events.append(CallFinished(self._index, call, complete=complete))
+        self.events.append(CallFinished(self._index, call, complete=complete))

@@ -63,10 +63,7 @@ class TemplateChoice:
 def choose(carried: FileTemplates, model: CatalogModel | None = None, wanted: str | None = None) -> TemplateChoice:
     """Return the format for a model.
 
-    Args:
-        carried: what its file says.
-        model: what it is in the catalogue, if it is there.
-        wanted: `file` or `model` for one of the two, or the path of a template; None decides by what is certain.
+    `wanted` is `file` or `model` for one of the two, or the path of a template; None decides by what is certain.
 
     Raises:
         UsageError: the template that is wanted is not there or broken.
@@ -92,12 +89,9 @@ def policy(model: CatalogModel) -> str:
 
 
 def identify(names: Iterable[str], number: Callable[[str], int | None], catalogue: Catalogue) -> CatalogModel | None:
-    """Return the model of the catalogue that a file holds, by what it calls itself; its shape must be the same, too.
+    """Return the model of the catalogue that a file holds, by its `names`: `general.name`, the name of the file.
 
-    Args:
-        names: what it may be called: `general.name`, the name of the file.
-        number: a number of its architecture by GGUF key, `block_count` and the like.
-        catalogue: all models.
+    Its shape must be the same, too: `number` returns one by its GGUF key, `block_count` and the like.
     """
     from hermes_cli.catalog.names import CatalogueReference, ModelNames  # noqa: PLC0415 - only for files given by path
 

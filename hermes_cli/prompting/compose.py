@@ -11,13 +11,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.prompting.families import (
-    THINKING_PROMPT,
-    canonical,
-    declaration,
-    json_prompt,
-    tools_prompt,
-)
+from hermes_cli.prompting.families import THINKING_PROMPT, canonical, declaration, json_prompt, tools_prompt
 from hermes_cli.prompting.markers import SpecialTexts
 
 if TYPE_CHECKING:
@@ -49,11 +43,9 @@ class RawTurnCache:
         self._lock = Lock()
 
     def remember(self, message: Message, text: str) -> None:
-        """Keep a turn.
+        """Keep a turn, with all text that the model generated in it, but for the token that ended it.
 
-        Args:
-            message: as it was given to the client; turns without calls have no id and are not kept.
-            text: all that the model generated in it, tags and reasoning included, without the token that ended it.
+        Turns without calls have no id and are not kept.
         """
         if not message.tool_calls or len(text) > self._most_characters:
             return
@@ -150,12 +142,7 @@ class PromptInput:
 
 
 def system_prompt(conversation: PromptInput, *, thinking: bool) -> str | None:
-    """Return the system message behind the words for thinking and JSON mode; None if all of them are missing.
-
-    Args:
-        conversation: its system message and schema are used.
-        thinking: put the words for thinking there.
-    """
+    """Return the system message behind the words for thinking and JSON mode; None if all of them are missing."""
     own, schema = conversation.system, conversation.options.schema
     parts: list[str] = []
     if thinking and THINKING_PROMPT not in (own or ""):
@@ -218,10 +205,7 @@ def _result_turns(results: Sequence[Message], conversation: PromptInput, family:
 def assistant_text(message: Message, conversation: PromptInput, *, removed_thought: str = "") -> str:
     """Return a turn of the model, as it wrote it where that is known.
 
-    Args:
-        message: the turn.
-        conversation: its options say whether reasoning stays; its cache remembers what the model wrote.
-        removed_thought: text in the place of reasoning that is taken out.
+    `removed_thought` stands in the place of reasoning that is taken out.
     """
     raw = conversation.raw_turns.recall(message)
     if conversation.options.keep_reasoning:
@@ -237,7 +221,7 @@ def assistant_text(message: Message, conversation: PromptInput, *, removed_thoug
         body = conversation.tagged(raw)
     else:
         content = [conversation.guarded(message)] if message.content else []
-        body = "\n".join([*content, *(_call(call, conversation) for call in message.tool_calls)])
+        body = "\n".join([*content, *(_call_block(call, conversation) for call in message.tool_calls)])
     return f"{removed_thought}\n{body}" if removed_thought and body else removed_thought + body
 
 
@@ -246,8 +230,6 @@ def thought(reasoning: str | None, conversation: PromptInput) -> str:
     return f"{_THINK}\n{conversation.specials.guard(reasoning or '')}\n{_END_THINK}"
 
 
-def _call(call: ToolCall, conversation: PromptInput) -> str:
-    if call.written is not None:
-        return conversation.tagged(call.written)
+def _call_block(call: ToolCall, conversation: PromptInput) -> str:
     inside = f'{{"name": {canonical(call.name)}, "arguments": {canonical(call.arguments)}}}'
     return f"<tool_call>\n{conversation.specials.guard(inside)}\n</tool_call>"

@@ -91,10 +91,8 @@ STOPS: dict[Markup, tuple[str, ...]] = {
 def write_turns(markup: Markup, turns: Iterable[Mapping[str, str]], bos: str = "") -> str:
     """Return the prompt for turns, up to where the model is to go on.
 
-    Args:
-        markup: how turns are set apart.
-        turns: each with `role` and `content`; in Llama 3's markup `gap` may replace the empty line behind the header.
-        bos: the begin-of-text token, where the markup spells it.
+    Each has `role` and `content`; in Llama 3's markup `gap` may replace the empty line behind the header. `bos` is the
+    begin-of-text token, where the markup spells it.
     """
     match markup:
         case "alpaca":
@@ -148,12 +146,7 @@ HERMES_2_PRO = Family("Hermes 2 Pro", "chatml", proven=True, spells_bos=True, to
 HERMES_3 = Family("Hermes 3", "chatml", proven=True, spells_bos=True, identity=HERMES_3_IDENTITY, tools=3)
 DEEPHERMES_3 = Family("DeepHermes 3", "llama-3", spells_bos=True, tools=3, reasoning="system-prompt")
 HERMES_4 = Family(
-    "Hermes 4 (Llama 3 turns)",
-    "llama-3",
-    spells_bos=True,
-    identity=HERMES_4_IDENTITY,
-    tools=4,
-    reasoning="thinking",
+    "Hermes 4 (Llama 3 turns)", "llama-3", spells_bos=True, identity=HERMES_4_IDENTITY, tools=4, reasoning="thinking"
 )
 HERMES_4_QWEN = Family("Hermes 4 (ChatML)", "chatml", identity=HERMES_4_IDENTITY, tools=4, reasoning="thinking")
 

@@ -84,17 +84,16 @@ def with_options(schema: Mapping[str, Json]) -> str:
     return json.dumps({**schema, "x-guidance": _WRITING}, ensure_ascii=False)
 
 
-def complaint(grammar: dict[str, Json]) -> str | None:
-    """Return why the engine refuses a grammar (in its JSON form) or has too much work with it, None if it takes it."""
-    for part in grammar["grammars"]:
-        rules = part.get("lark_grammar", "")
+def rules_fault(grammars: Mapping[str, str]) -> str | None:
+    """Return why the engine refuses grammars in Lark's syntax (by name) or has too much work, None if it takes them."""
+    for rules in grammars.values():
         bare = _QUOTED.sub("", rules)
         count = bare.count("&") + bare.count("~")
         if count > MOST_AT_ONCE:
             return f"it has {count:,} times `&` and `~`; at most {MOST_AT_ONCE} are taken"
         if "%json" in bare and any(map(_is_all_of, _QUOTED.findall(rules))):
             return "`allOf` in `%json` is not taken; send it as a JSON schema"
-    fault = grammar_fault(grammar)
+    fault = grammar_fault({"grammars": [{"name": name, "lark_grammar": rules} for name, rules in grammars.items()]})
     return "nothing can meet it" if fault and fault.startswith("NoExtension") else fault
 
 
@@ -105,13 +104,7 @@ def _is_all_of(text: str) -> bool:
 
 
 def enforceable(schema: Json, about: str, *, closed: bool = False, notes: list[str] | None = None) -> str:
-    """Return a schema, checked and compiled, as Lark's `%json` takes it.
-
-    Args:
-        schema: as from `json.loads`.
-        about: what it is the schema of, for messages.
-        closed: see schema.py's `Checker`.
-        notes: the same.
+    """Return a schema, checked and compiled, as Lark's `%json` takes it; see schema.py's `Checker` for the arguments.
 
     Raises:
         UsageError: it cannot be enforced; the message says what of it, and where.
@@ -136,7 +129,7 @@ def _enforceable(text: str, about: str, *, closed: bool, relaxed: bool) -> tuple
     except RecursionError:
         raise UsageError(f"{about}: its references lead through too many others.", hint="make it simpler.") from None
     until = time.monotonic() + _SECONDS_TO_RELAX
-    while fault := _schema_complaint(made):
+    while fault := _schema_fault(made):
         if fault == TOO_MUCH or time.monotonic() > until:
             raise UsageError(f"{about}: {TOO_MUCH}.", hint="make it smaller.")
         part, fault = _blamed(made, fault)
@@ -176,26 +169,18 @@ def _at_once(schema: Json, definitions: Mapping[str, Json], known: dict[int, int
     if not isinstance(schema, dict):  # or a property has the name of a word
         return 0
     if id(schema) not in known:
-        inner = {
-            word: [_at_once(part, definitions, known) for part in parts]
-            for word in ("allOf", "anyOf", "oneOf")
-            if isinstance(parts := schema.get(word), list)
-        }
-        target = schema.get("$ref")
-        referred = definitions.get(target.removeprefix(DEFINITIONS)) if isinstance(target, str) else None
-        known[id(schema)] = (
-            ("pattern" in schema)
-            + ("format" in schema)
-            + bool({"minLength", "maxLength"} & schema.keys())
-            + sum(inner.get("allOf", ()))
-            + sum(max(inner.get(word, ()), default=0) for word in ("anyOf", "oneOf"))
-            + _at_once(referred, definitions, known)
-        )
+        count = ("pattern" in schema) + ("format" in schema) + bool({"minLength", "maxLength"} & schema.keys())
+        for word, add in (("allOf", sum), ("anyOf", max), ("oneOf", max)):
+            if isinstance(parts := schema.get(word), list) and parts:
+                count += add(_at_once(part, definitions, known) for part in parts)
+        if isinstance(target := schema.get("$ref"), str):
+            count += _at_once(definitions.get(target.removeprefix(DEFINITIONS)), definitions, known)
+        known[id(schema)] = count
     return known[id(schema)]
 
 
-def _schema_complaint(schema: Json) -> str | None:
-    return complaint({"grammars": [{"json_schema": {**schema, "x-guidance": _WRITING}}]})
+def _schema_fault(schema: Json) -> str | None:
+    return grammar_fault({"grammars": [{"json_schema": {**schema, "x-guidance": _WRITING}}]})
 
 
 def _blamed(schema: dict[str, Json], fault: str) -> tuple[dict[str, Json], str]:
@@ -208,7 +193,7 @@ def _blamed(schema: dict[str, Json], fault: str) -> tuple[dict[str, Json], str]:
         if any(part is other for other in seen):
             continue
         seen.append(part)
-        inner_fault = _schema_complaint({**part, "$defs": definitions})
+        inner_fault = _schema_fault({**part, "$defs": definitions})
         # A part that nothing meets is no fault by itself: it may be optional.
         if inner_fault and ("Unsatisfiable" in fault or "Unsatisfiable" not in inner_fault):
             schema, fault, inner = part, inner_fault, _parts(part, definitions)

@@ -101,9 +101,9 @@ class Reader:
 
     def _token(self, text: str, at: int) -> int:
         character, expect = text[at], self._expect
-        if expect in _MAY_CLOSE and character == self._stack[-1]:
+        if self._stack and character == self._stack[-1] and expect in _MAY_CLOSE:
             self._close()
-        elif expect in {_Expect.VALUE, _Expect.ITEM}:
+        elif expect is _Expect.VALUE or expect is _Expect.ITEM:
             return self._value(character, text, at)
         elif expect is _Expect.KEY and character in _PLAIN:
             self._in_key = True
@@ -212,6 +212,12 @@ def strict_object(text: str) -> str | None:
     reader = Reader()
     whole = text.startswith("{") and reader.read(text, 0) == len(text) and reader.closed
     return "".join(reader.pieces) if whole else None
+
+
+def skip(separator: re.Pattern[str], text: str, at: int) -> int:
+    """Return where an expression that may match nothing ends."""
+    match = separator.match(text, at)
+    return match.end() if match else at
 
 
 def _escaped(character: str) -> str:

@@ -16,15 +16,11 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A function the model asks to run. Ids never reach the model: Hermes matches calls and results by position.
-
-    `written` is the block as the model wrote it, tags included, where that is known.
-    """
+    """A function the model asks to run. Ids never reach the model: Hermes matches calls and results by position."""
 
     name: str
     arguments: dict[str, Any]
     id: str = field(default_factory=lambda: f"call_{secrets.token_hex(12)}", compare=False)
-    written: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         """Return the call as Python: `get_weather(city="Tokyo")`."""

@@ -19,12 +19,20 @@ from hermes_cli.prompting.messages import Message, ToolCall
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from hermes_cli.prompting.messages import Role
+
 MOST_CHARACTERS = 16_000_000  # in one request: more than the longest context (524,288 tokens) can hold
 DEEPEST = 100  # levels of nesting in JSON
 LONGEST_NAME = 256  # of a tool; OpenAI allows 64 letters, servers for tools give longer ones
 
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
-_ROLES["function"] = "tool"
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _THINK, _END_THINK = "<think>", "</think>"
 _HINT = "see the description of messages in OpenAI's Chat Completions API."
@@ -48,14 +56,14 @@ def tools(given: object) -> list[dict[str, Any]]:
     if not isinstance(given, list):
         raise _refused("tools", "must be a list")
     check(given, "tools")
-    tools_read = [_tool(item, f"tools[{index}]") for index, item in enumerate(given)]
-    names: set[str] = set()
-    for index, item in enumerate(tools_read):
-        name = item["function"]["name"]
-        if name in names:
+    tools_by_name: dict[str, dict[str, Any]] = {}
+    for index, item in enumerate(given):
+        tool = _tool(item, f"tools[{index}]")
+        name = tool["function"]["name"]
+        if name in tools_by_name:
             raise _refused(f"tools[{index}]", f"there is a tool named {name} already")
-        names.add(name)
-    return tools_read
+        tools_by_name[name] = tool
+    return list(tools_by_name.values())
 
 
 def check(given: object, where: str) -> None:
@@ -134,7 +142,7 @@ class _Conversation:
             self._add_answer(given, where)
         else:
             content = _content(given.get("content"), f"{where}.content")
-            self._messages.append(Message("system" if role == "system" else "user", content))
+            self._messages.append(Message(role, content))
 
     def finished(self) -> list[Message]:
         """Return all messages."""
@@ -154,28 +162,25 @@ class _Conversation:
         self._messages.append(Message("assistant", content or None, tuple(self._calls), thought or None))
 
     def _add_result(self, given: Mapping[str, Any], where: str) -> None:
-        index = self._answered(given, where)
-        if index in self._results:
-            raise _refused(where, f"is a second result of the call {self._calls[index].name}")
-        call = self._calls[index]
-        content = _result(given.get("content"), f"{where}.content")
-        self._results[index] = Message("tool", content, tool_call_id=call.id, name=call.name)
-
-    def _answered(self, given: Mapping[str, Any], where: str) -> int:
-        """Return which call of the last turn a tool message answers: by id, else by function, else by place."""
+        """Match a result to a call of the last turn: by id, else by function, else by place."""
         if not self._calls:
             raise _refused(where, "is the result of a tool, but no call stands before it")
-        wanted, name = given.get("tool_call_id"), given.get("name")
+        wanted = given.get("tool_call_id")
+        ids = [call.id for call in self._calls]
+        left = [index for index in range(len(ids)) if index not in self._results]
         if isinstance(wanted, str):
-            ids = [call.id for call in self._calls]
             if wanted not in ids:
                 raise _refused(f"{where}.tool_call_id", f"is {wanted}; the calls before it are {', '.join(ids)}")
-            return ids.index(wanted)
-        left = [index for index in range(len(self._calls)) if index not in self._results]
-        named = [index for index in left if self._calls[index].name == name]
-        if not left:
-            raise _refused(where, f"is one result more than there were calls ({len(self._calls)})")
-        return (named or left)[0]
+            index = ids.index(wanted)
+        elif left:
+            index = next((index for index in left if self._calls[index].name == given.get("name")), left[0])
+        else:
+            raise _refused(where, f"is one result more than there were calls ({len(ids)})")
+        call = self._calls[index]
+        if index in self._results:
+            raise _refused(where, f"is a second result of the call {call.name}")
+        content = _result(given.get("content"), f"{where}.content")
+        self._results[index] = Message("tool", content, tool_call_id=call.id, name=call.name)
 
     def _end_results(self) -> None:
         # The model matches results to calls by their order: ids never reach it.
@@ -209,12 +214,8 @@ def _part(given: object, where: str) -> str:
 
 def _result(given: object, where: str) -> str:
     """Return the result of a tool as text, from text, parts of text, or any JSON."""
-    parts = given if isinstance(given, list) else ()
-    if (
-        given is None
-        or isinstance(given, str)
-        or (parts and all(isinstance(part, dict) and "type" in part for part in parts))
-    ):
+    is_parts = isinstance(given, list) and given and all(isinstance(item, dict) and "type" in item for item in given)
+    if given is None or isinstance(given, str) or is_parts:
         return _content(given, where)
     return canonical(_repaired_value(given))
 

@@ -20,7 +20,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hermes_cli.prompting.call_block import CALL, END_CALL, Block, EarlyCall, State
+from hermes_cli.prompting.call_block import BLANK, CALL, END_CALL, Block, EarlyCall, State
+from hermes_cli.prompting.json_reader import skip
 from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, Content, Event, Reasoning
 
 if TYPE_CHECKING:
@@ -30,13 +31,9 @@ if TYPE_CHECKING:
 
 _END_THINK = "</think>"
 _THOUGHTS = {"<think>": _END_THINK, "<scratch_pad>": "</scratch_pad>"}
-_BLANK = re.compile(r"\s*")
 
 # Tags that count: in text, and in a thought by the tag that ends it.
-_TAGS = {
-    "": (*_THOUGHTS, *_THOUGHTS.values(), END_CALL),
-    **{end: (begin, end) for begin, end in _THOUGHTS.items()},
-}
+_TAGS = {"": (*_THOUGHTS, *_THOUGHTS.values(), END_CALL), **{end: (begin, end) for begin, end in _THOUGHTS.items()}}
 _TAGS_AND_CALLS = {where: (*tags, CALL) for where, tags in _TAGS.items()}
 _PATTERNS = {tags: re.compile("|".join(tags)) for tags in (*_TAGS.values(), *_TAGS_AND_CALLS.values())}
 
@@ -55,12 +52,7 @@ class _Open:
     opening: list[str]
     start: int  # in the parser's text: what was not yet put aside
     block: Block
-    earlier: list[str] = field(default_factory=list)
-
-    def put_aside(self, text: str, at: int) -> None:
-        """Keep the block's text before `at`, which the parser drops."""
-        self.earlier.append(text[self.start : at])
-        self.start = 0
+    earlier: list[str] = field(default_factory=list)  # what the parser dropped of it
 
     def text(self, text: str, at: int) -> str:
         """Return all of the block up to `at`, without what opened it."""
@@ -118,7 +110,8 @@ class Parser:
 
     def _go_on(self, text: str, *, last: bool) -> None:
         if self._open:
-            self._open.put_aside(self._text, self._at)
+            self._open.earlier.append(self._text[self._open.start : self._at])
+            self._open.start = 0
         self._text, self._at = self._text[self._at :] + text, 0
         while self._step(last=last):
             pass
@@ -168,8 +161,9 @@ class Parser:
         self._at = block.read(self._text, self._at)
         if last and block.state is State.OPEN and block.finish(self._text[self._at :]):
             self._at = len(self._text)
-        if block.early and (events := block.early.take()):
-            self._output.add(*events)
+        if block.early and block.early.events:
+            self._output.add(*block.early.events)
+            block.early.events.clear()
         if block.state is State.OPEN:
             return False
         self._open = None
@@ -219,7 +213,6 @@ class Parser:
             self._text, self._at = text[size:] + self._text[self._at :], 0
 
     def _as_written(self, text: str) -> None:
-        """Give out a block that is no call."""
         if self._thought:
             self._output.think("".join(self._ending.text) if self._ending else "")
             self._output.think(text)
@@ -229,9 +222,7 @@ class Parser:
 
     def _after_call_in_thought(self, ending: _Ending, *, last: bool) -> bool:
         """Read on after a call in an open thought: only the end of the turn or another call makes it one."""
-        start = self._at
-        blank = _BLANK.match(self._text, start)
-        self._at = blank.end() if blank else start
+        start, self._at = self._at, skip(BLANK, self._text, self._at)
         ending.text.append(self._text[start : self._at])
         rest = self._text[self._at : self._at + len(END_CALL)]
         if not rest and last:
@@ -274,8 +265,7 @@ class WithoutEnd:
         text, self._tail = self._tail + text, ""
         at = 0
         if self._held:
-            more = _END_MORE.match(text)
-            at = more.end() if more else 0
+            at = skip(_END_MORE, text, 0)
             self._held.append(text[:at])
         end = beginning_of(_ENDS, text, at)
         if at == end:
@@ -311,7 +301,7 @@ class _Trimmed:
         self.blank = True  # this part, so far
 
     def push(self, text: str) -> str:
-        """Add text to the part; returns what can be given out now."""
+        """Add text to the part; return what can be given out now."""
         body = text.strip()
         if not body:
             self._space.append(text)
@@ -358,12 +348,8 @@ class Output:
 
     def call(self, written: WrittenCall) -> None:
         """Add a whole call."""
-        index, call = self.calls, written.call
-        self.add(
-            CallStarted(index, call.id, call.name),
-            CallArguments(index, written.arguments),
-            CallFinished(index, call),
-        )
+        index, call, arguments = self.calls, written.call, written.arguments
+        self.add(CallStarted(index, call.id, call.name), CallArguments(index, arguments), CallFinished(index, call))
 
     def add(self, *events: Event) -> None:
         """Add events of calls."""

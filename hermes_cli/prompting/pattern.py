@@ -13,20 +13,14 @@ import re
 _SPACE = r"\t\n\v\f\r \x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{feff}"
 _LINE_ENDS = r"\n\r\x{2028}\x{2029}"
 _DIGIT, _WORD = "0-9", "0-9A-Za-z_"
-_SETS = {
-    "d": _DIGIT,
-    "w": _WORD,
-    "s": _SPACE,
-    "D": f"[^{_DIGIT}]",
-    "W": f"[^{_WORD}]",
-    "S": f"[^{_SPACE}]",
-}
+_SETS = {"d": _DIGIT, "w": _WORD, "s": _SPACE, "D": f"[^{_DIGIT}]", "W": f"[^{_WORD}]", "S": f"[^{_SPACE}]"}
 _CONTROLS = {"t": "\t", "n": "\n", "v": "\v", "f": "\f", "r": "\r", "b": "\b", "0": "\0"}
 
 _HEX = re.compile(r"x([0-9a-fA-F]{2})|u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})(?:\\u([dD][c-fC-F][0-9a-fA-F]{2}))?")
 _PROPERTY = re.compile(r"[pP]\{\w+(?:=\w+)?\}", re.ASCII)
 _COUNT = re.compile(r"\{(\d+)(,(\d*))?\}", re.ASCII)
-_NAME = re.compile(r"\?P?<([A-Za-z_$][\w$]*)>", re.ASCII)
+_CONTROL = re.compile(r"c([A-Za-z])")
+_GROUP = re.compile(r"\?:|\?P?<[A-Za-z_$][\w$]*>", re.ASCII)
 
 LONGEST = 4_000  # characters of an expression
 MOST_REPEATS = 10_000  # in `{n,m}`: more make a state machine too large to build for every request
@@ -37,7 +31,7 @@ class PatternError(ValueError):
 
 
 def to_rust(pattern: str) -> str:
-    """The expression in Rust's dialect, anchors as they are; it contains neither `/` nor line breaks.
+    """Return an expression in Rust's dialect, anchors as they are; it contains neither `/` nor line breaks.
 
     Raises:
         PatternError: it is no expression, or one with a feature that cannot be enforced.
@@ -72,17 +66,10 @@ class _Reader:
                 repeatable = False
                 continue
             repeatable = letter not in "(|^$"
-            if letter == "(":
-                depth += 1
-                self._group()
-                done.append("(?:")
-            elif letter == ")":
-                depth -= 1
-                done.append(")")
-            else:
-                done.append(self._atom(letter))
+            depth += {"(": 1, ")": -1}.get(letter, 0)
             if depth < 0:
                 break
+            done.append(self._atom(letter))
         if depth:
             raise PatternError("its parentheses do not match")
         return "".join(done)
@@ -99,13 +86,6 @@ class _Reader:
             self._at = match.end()
         return match
 
-    def _group(self) -> None:
-        if not self._text.startswith("?", self._at) or self._match(_NAME):
-            return
-        if not self._text.startswith("?:", self._at):
-            raise PatternError(f"`({self._text[self._at : self._at + 2]}` (look-around, flags) is not supported")
-        self._at += 2
-
     def _quantifier(self, letter: str) -> str:
         text = ""
         if letter == "{":
@@ -119,7 +99,11 @@ class _Reader:
         return text or letter
 
     def _atom(self, letter: str) -> str:
-        if letter in "|^$":
+        if letter == "(":
+            if self._text.startswith("?", self._at) and not self._match(_GROUP):
+                raise PatternError(f"`({self._text[self._at : self._at + 2]}` (look-around, flags) is not supported")
+            return "(?:"
+        if letter in ")|^$":
             return letter
         if letter == "{" and self._text.startswith(",", self._at):
             raise PatternError("`{,n}` means different things to different readers; write `{0,n}`")
@@ -138,23 +122,15 @@ class _Reader:
             return f"\\{property_name[0]}", True
         if number := self._match(_HEX):
             return _literal(_decoded(number)), False
+        if control := self._match(_CONTROL):
+            return _literal(chr(ord(control[1]) % 32)), False
         letter = self._next()
         if letter in _SETS:
             return _SETS[letter], True
-        return _literal(self._control(letter, in_set=in_set)), False
-
-    def _control(self, letter: str, *, in_set: bool) -> str:
-        """The one letter that an escaped one stands for."""
-        follows = self._text[self._at : self._at + 1]
-        if letter == "c" and follows.isascii() and follows.isalpha():
-            return chr(ord(self._next()) % 32)
-        if (letter == "b" and not in_set) or (letter == "0" and follows.isdigit()):
-            raise PatternError(f"`\\{letter}{follows if letter == '0' else ''}` is not supported")
-        if letter in _CONTROLS:
-            return _CONTROLS[letter]
-        if letter.isalnum():
-            raise PatternError(f"`\\{letter}` is not supported")
-        return letter
+        follows = self._text[self._at : self._at + 1] if letter == "0" else ""
+        if follows.isdigit() or (letter == "b" and not in_set) or (letter.isalnum() and letter not in _CONTROLS):
+            raise PatternError(f"`\\{letter}{follows}` is not supported")
+        return _literal(_CONTROLS.get(letter, letter)), False
 
     def _set(self) -> str:
         """Read a set behind its `[`."""
@@ -162,9 +138,11 @@ class _Reader:
         self._at += negated
         parts: list[str] = []
         while (letter := self._next()) != "]":
-            part, is_set = self._escape(in_set=True) if letter == "\\" else (_literal(letter), False)
+            part, is_set = self._member(letter)
             if not is_set and re.match(r"-[^\]]", self._text[self._at :]):
-                part, is_set = self._range(part)
+                self._at += 1
+                last, is_set = self._member(self._next())
+                part += (_literal("-") if is_set else "-") + last  # [a-\d]: the hyphen is one of the letters
             parts.append(part)
         if not parts:
             if negated:
@@ -172,13 +150,8 @@ class _Reader:
             raise PatternError("`[]` matches nothing")
         return f"[{'^' if negated else ''}{''.join(parts)}]"
 
-    def _range(self, first: str) -> tuple[str, bool]:
-        self._at += 1
-        letter = self._next()
-        last, is_set = self._escape(in_set=True) if letter == "\\" else (_literal(letter), False)
-        if is_set:  # [a-\d]: the hyphen is one of the letters
-            return first + _literal("-") + last, True
-        return f"{first}-{last}", False
+    def _member(self, letter: str) -> tuple[str, bool]:
+        return self._escape(in_set=True) if letter == "\\" else (_literal(letter), False)
 
 
 def _decoded(number: re.Match[str]) -> str:

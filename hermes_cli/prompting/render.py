@@ -83,15 +83,11 @@ class OurFormat:
         return " ".join(TURN_TOKENS[self.family.markup])
 
     def render(self, conversation: PromptInput) -> Prompt:
-        """Return the prompt.
-
-        Raises:
-            UsageError: tools or reasoning are asked of models that have none.
-        """
+        """Return the prompt; raise UsageError if tools or reasoning are asked of models that have none."""
         if conversation.tools and not self.takes_tools:
-            raise _no_tools(f"{self.family.title} models")
+            raise UsageError(f"{self.family.title} models take no tools.", hint=_NO_TOOLS_HINT)
         if conversation.options.think and not self.reasons:
-            raise _no_reasoning(f"{self.family.title} models have no reasoning mode.")
+            raise UsageError(f"{self.family.title} models have no reasoning mode.", hint=_NO_REASONING_HINT)
         bos = self.bos if self.family.spells_bos else ""
         text = write_turns(self.family.markup, turns(conversation, self.family), bos)
         # Not what cards say of Alpaca's stop, "###": a heading in an answer would end it.
@@ -147,7 +143,7 @@ class FileFormat:
             HermesError: the template failed or does too much.
         """
         if conversation.tools and not self.takes_tools:
-            raise _no_tools("this model's chat template")
+            raise UsageError("this model's chat template takes no tools.", hint=_NO_TOOLS_HINT)
         template = (self.tool_use or self.template) if conversation.tools else self.template
         abilities = self.with_tools if conversation.tools else self.plain
         system = system_prompt(conversation, thinking=self._prompts_thinking(conversation, abilities))
@@ -168,11 +164,7 @@ class FileFormat:
         return Prompt(text, conversation.thinks, self.stop)
 
     def _prompts_thinking(self, conversation: PromptInput, abilities: Abilities) -> bool:
-        """Return whether the system prompt has to ask for thinking, because the template does not do it by itself.
-
-        Raises:
-            UsageError: thinking is asked for, or not wanted, and there is nothing that switches it.
-        """
+        """Return whether the system prompt has to ask for thinking, because the template does not do it by itself."""
         think = conversation.options.think
         if abilities.thinking == "always":
             return False
@@ -182,7 +174,7 @@ class FileFormat:
         if think is not None and not self.prompted_reasoning:
             fault = "has no switch for reasoning" if _OPEN in self.source else "has no reasoning mode"
             if think or _OPEN in self.source:
-                raise _no_reasoning(f"this model {fault}.")
+                raise UsageError(f"this model {fault}.", hint=_NO_REASONING_HINT)
         return conversation.thinks and self.prompted_reasoning
 
 
@@ -213,16 +205,11 @@ class _MessageWriter:
             if raw is not None and self._removes_thoughts and _CLOSED in raw:
                 written["content"] = conversation.tagged(raw)
         elif message.tool_calls:
-            written["tool_calls"] = [
-                {
-                    "id": call.id,
-                    "type": "function",
-                    "function": conversation.specials.guard_all(
-                        {"name": call.name, "arguments": arguments_as(abilities.calls, call.arguments)}
-                    ),
-                }
-                for call in message.tool_calls
-            ]
+            written["tool_calls"] = []
+            for call in message.tool_calls:
+                function = {"name": call.name, "arguments": arguments_as(abilities.calls, call.arguments)}
+                guarded = conversation.specials.guard_all(function)
+                written["tool_calls"].append({"id": call.id, "type": "function", "function": guarded})
         if _CLOSED not in written["content"]:
             self._add_thought(written, message)
         return written
@@ -239,15 +226,6 @@ class _MessageWriter:
             written["content"] = f"{reasoning}\n{content}" if content else reasoning
         elif message.reasoning and self.abilities.reads_reasoning:
             written["reasoning_content"] = self.conversation.specials.guard(message.reasoning)
-
-
-def _no_tools(who: str) -> UsageError:
-    verb = "take" if who.endswith("models") else "takes"
-    return UsageError(f"{who} {verb} no tools.", hint=_NO_TOOLS_HINT)
-
-
-def _no_reasoning(message: str) -> UsageError:
-    return UsageError(message, hint=_NO_REASONING_HINT)
 
 
 Format = OurFormat | FileFormat

@@ -38,12 +38,7 @@ class Sandbox:
     """Calls functions of one module in a process of its own; threads take turns."""
 
     def __init__(self, module: str, platform: str = sys.platform) -> None:
-        """Start nothing yet.
-
-        Args:
-            module: name of the module whose functions are called.
-            platform: as `sys.platform` says it.
-        """
+        """Start nothing yet; `module` is the name of the module whose functions are called."""
         self._module, self._platform = module, platform
         self._lock = Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,13 +46,9 @@ class Sandbox:
         atexit.register(self.close)
 
     def call(self, function: str, *arguments: object, seconds: float, new_bytes: int) -> Any:  # noqa: ANN401 - JSON
-        """Return the result of a function, None if it takes too much.
+        """Return the result of a function (JSON in, JSON out), None if it takes too much.
 
-        Args:
-            function: its name in the module.
-            arguments: JSON values.
-            seconds: of processor time.
-            new_bytes: of memory beside what the process has.
+        `seconds` are of processor time, `new_bytes` of memory beside what the process has.
 
         Raises:
             EngineError: the process cannot be started.
@@ -101,24 +92,19 @@ class Sandbox:
         """Kill the process when it takes too long, or more than its system can keep it from taking."""
         deadline = time.monotonic() + PATIENCE + seconds
         if self._platform != "linux":
-            self._measure(process, over, deadline, seconds, new_bytes)
+            import psutil  # noqa: PLC0415 - not on Linux
+
+            with suppress(psutil.Error, OSError):  # it has ended; on Windows that can be the bare OSError
+                child = psutil.Process(process.pid)
+                before = sum(child.cpu_times()[:2])
+                while not over.wait(LOOK_EVERY) and time.monotonic() < deadline:
+                    # Twice the time: the start of the process is among it.
+                    self._out_of_time = sum(child.cpu_times()[:2]) - before > 2 * seconds
+                    if self._out_of_time or child.memory_info().rss > RESIDENT_BYTES + new_bytes:
+                        process.kill()
+                        return
         if not over.wait(max(deadline - time.monotonic(), 0)):
             process.kill()
-
-    def _measure(
-        self, process: subprocess.Popen[bytes], over: Event, deadline: float, seconds: float, new_bytes: int
-    ) -> None:
-        import psutil  # noqa: PLC0415 - not on Linux
-
-        with suppress(psutil.Error, OSError):  # it has ended; on Windows that can be the bare OSError
-            child = psutil.Process(process.pid)
-            before = sum(child.cpu_times()[:2])
-            while not over.wait(LOOK_EVERY) and time.monotonic() < deadline:
-                # Twice the time: the start of the process is among it.
-                self._out_of_time = sum(child.cpu_times()[:2]) - before > 2 * seconds
-                if self._out_of_time or child.memory_info().rss > RESIDENT_BYTES + new_bytes:
-                    process.kill()
-                    return
 
     def _end(self) -> None:
         if self._process:

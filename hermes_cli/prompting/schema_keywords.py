@@ -31,8 +31,7 @@ MOST_COUNTED = 1_000_000  # letters, items or properties; upper limits above it 
 MOST_SYMBOLS = 50_000  # of the grammar that is made of it (llguidance's max_grammar_size)
 LARGEST_NUMBER = 10**18  # of bounds, and of integers that have none: they fit into 64 bits everywhere
 
-IN_PLACE = ("allOf", "anyOf", "oneOf", "$ref")
-"""Words whose schemas apply to the same value."""
+IN_PLACE = ("allOf", "anyOf", "oneOf", "$ref")  # words whose schemas apply to the same value
 
 
 def _words(text: str) -> frozenset[str]:
@@ -55,7 +54,7 @@ UNSUPPORTED = _words(
 WITHOUT_EFFECT = {"uniqueItems": False, "unevaluatedItems": True, "unevaluatedProperties": True, "dependencies": {}}
 """Unsupported words that constrain nothing when they have this value."""
 
-NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 LENGTHS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 KINDS = ("null", "boolean", "integer", "number", "string", "array", "object")
 KIND_OF = {
@@ -63,9 +62,8 @@ KIND_OF = {
     **dict.fromkeys(("minProperties", "maxProperties"), "object"),
     **dict.fromkeys(("items", "prefixItems", "minItems", "maxItems"), "array"),
     **dict.fromkeys(("pattern", "minLength", "maxLength"), "string"),
-    **dict.fromkeys(NUMBERS, "number"),
-}
-"""What a schema without `type` is about, if it has one of these """
+    **dict.fromkeys((*BOUNDS, "multipleOf"), "number"),
+}  # what a schema without `type` is about, if it has one of these
 
 _LEAP = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)-02-29"
 _DATE = (
@@ -87,8 +85,7 @@ PATTERN_FORMATS = {
 }
 """RFC 3339 (the engine's own allows 29 February in every year), RFC 6901, base64 (OpenAPI), RFC 9562 (pydantic)."""
 
-FORMATS = frozenset({"duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
-"""The engine's own."""
+FORMATS = frozenset({"duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})  # the engine's own
 
 INT_FORMATS = {
     "int32": (-(2**31), 2**31 - 1),
@@ -96,8 +93,8 @@ INT_FORMATS = {
     "int64": (-LARGEST_NUMBER, LARGEST_NUMBER),
     "uint64": (0, LARGEST_NUMBER),
 }
+# Formats of OpenAPI and pydantic that say nothing about how a value is written.
 FREE_FORMATS = frozenset({"password", "binary", "float", "double", "path", "file-path", "directory-path"})
-"""Formats of OpenAPI and pydantic that say nothing about how a value is written."""
 
 
 def pattern(checker: Checker, place: Place, word: str, value: Json) -> str | None:
@@ -169,26 +166,20 @@ def _multiple(checker: Checker, node: Node, word: str, value: Json) -> None:
         return
     if value <= 0:
         checker.wrong(node.place, "`multipleOf` is not above 0")
-    parts = _decimal(value)
-    if parts:
-        checker.multiples.add(parts)
-    finest = max((places for _, places in checker.multiples), default=0)
-    # The engine multiplies those that apply together; in 32 bits.
-    product = math.prod(digits * 10 ** (finest - places) for digits, places in checker.multiples)
-    if parts is None or product >= _UINT32:
-        checker.refuse(f"{word}: {_short(value)}", node.place, "has too many digits to be enforced")
-    else:
-        node.made[word] = value
-
-
-def _decimal(value: float) -> tuple[int, int] | None:
-    """Digits and decimal places, None where the engine's way to find them (times ten until whole) goes wrong."""
     scaled, places = float(value), 0
     while not scaled.is_integer():
         scaled, places = scaled * 10, places + 1
-    if scaled >= _UINT32 or Decimal(str(value)).scaleb(places) != int(scaled):
-        return None
-    return int(scaled), places
+    # The engine finds digits so, too: times ten until whole.
+    is_exact = scaled < _UINT32 and Decimal(str(value)).scaleb(places) == int(scaled)
+    if is_exact:
+        checker.multiples.add((int(scaled), places))
+    finest = max((places for _, places in checker.multiples), default=0)
+    # It multiplies those that apply together; in 32 bits.
+    product = math.prod(digits * 10 ** (finest - places) for digits, places in checker.multiples)
+    if not is_exact or product >= _UINT32:
+        checker.refuse(f"{word}: {_short(value)}", node.place, "has too many digits to be enforced")
+    else:
+        node.made[word] = value
 
 
 def _length(checker: Checker, node: Node, word: str, value: Json) -> None:
@@ -239,7 +230,7 @@ READERS: Mapping[str, Callable[[Checker, Node, str, Json], None]] = {
     "type": _type,
     "enum": _constant,
     "const": _constant,
-    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _bound),
+    **dict.fromkeys(BOUNDS, _bound),
     "multipleOf": _multiple,
     **dict.fromkeys(LENGTHS, _length),
     "pattern": _pattern,

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     Json = Any
-    Follow = Callable[[Json], Json]
-    """Replaces a schema that is nothing but a reference by what it points to."""
+    Follow = Callable[[Json], Json]  # replaces a schema that is nothing but a reference by what it points to
 
 DEFINITIONS = "#/$defs/"
+MOST_COMPARED = 100  # schemas of one `oneOf`; all pairs are looked at
+_DEEPEST = 4  # properties in properties
 
 
 class LostReferenceError(ValueError):
@@ -119,10 +120,6 @@ def _object_can_end(schema: Mapping[str, Any], without_end: set[str]) -> bool:
         _can_end(named[name], without_end) if name in named else any(_can_end(part, without_end) for part in others)
         for name in required
     )
-
-
-MOST_COMPARED = 100  # schemas of one `oneOf`; all pairs are looked at
-_DEEPEST = 4  # properties in properties
 
 
 def all_apart(schemas: Sequence[Json], follow: Follow) -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LONGEST_TEMPLATE = 50_000  # characters; the longest of 70 published ones (llama.cpp's models/templates) has 17,000
 LONGEST_REASON = 500  # characters of a template's own message
+TOO_MUCH = "was stopped: it takes too much time or memory"
 ANOTHER = "take hermes' own with --template model, or another file of this model."
 
 # Limits of one rendering. A conversation of 10 million characters takes 0.2 s and 150 MB.
@@ -42,11 +43,7 @@ class ChatTemplate:
     """A compiled chat template with the special tokens that it may spell."""
 
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
-        """Compile.
-
-        Raises:
-            UsageError: the source is not a valid template.
-        """
+        """Compile; raise UsageError if the source is not a valid template."""
         self.source = source
         self._tokens = {"bos_token": bos, "eos_token": eos}
         self._trusted = hashlib.sha256(source.encode("utf-8", "replace")).hexdigest() in TRUSTED
@@ -75,8 +72,9 @@ class ChatTemplate:
             seconds=SECONDS + SECONDS_PER_CHARACTER * size,
             new_bytes=BYTES + BYTES_PER_CHARACTER * size,
         )
-        too_much = "was stopped: it takes too much time or memory"
-        return result if result is not None else f": it {too_much}" if function is compile_fault else ("", too_much)
+        if result is None:
+            return f": it {TOO_MUCH}" if function is compile_fault else ("", TOO_MUCH)
+        return result
 
 
 def read_template(path: Path) -> str:
@@ -117,7 +115,7 @@ def render(source: str, variables: dict[str, Any]) -> tuple[str, str]:
     try:
         text = _compiled(source).render(**variables)
     except MemoryError:
-        return "", "was stopped: it takes too much time or memory"
+        return "", TOO_MUCH
     except Exception as error:  # noqa: BLE001 - a template is a program from a stranger and can raise anything
         return "", f"failed: {str(error)[:LONGEST_REASON].rstrip('.') or type(error).__name__}"
     if len(text) > CHARACTERS + CHARACTERS_PER_CHARACTER * _characters(variables):
@@ -137,6 +135,7 @@ def _environment() -> jinja2.Environment:
     """Return Jinja as transformers sets it up (utils/chat_template_utils.py), without what no chat template needs."""
     from datetime import datetime  # noqa: PLC0415 - as above
 
+    import jinja2  # noqa: PLC0415
     from jinja2.ext import Extension, loopcontrols  # noqa: PLC0415
     from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
 
@@ -150,26 +149,25 @@ def _environment() -> jinja2.Environment:
             nodes: list[Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes
 
+    def raise_exception(message: str) -> NoReturn:
+        raise jinja2.TemplateError(message)
+
+    def printable(value: object) -> object:
+        if value is None or isinstance(value, (str, int, float, list, tuple, dict, jinja2.Undefined)):
+            return value
+        raise jinja2.TemplateError(f"it prints a {type(value).__name__}")  # a function, loop or namespace
+
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation], finalize=_printable, cache_size=0
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation], finalize=printable, cache_size=0
     )
     for name in ("lipsum", "cycler", "joiner"):
         del environment.globals[name]
     environment.globals |= {
-        "raise_exception": _raise_exception,
+        "raise_exception": raise_exception,
         "strftime_now": lambda layout: datetime.now().astimezone().strftime(layout),
     }
     environment.filters |= {"tojson": _to_json, "from_json": json.loads}
     return environment
-
-
-def _printable(value: object) -> object:
-    """Refuse what has no written form: functions, loops, namespaces."""
-    import jinja2  # noqa: PLC0415 - as above
-
-    if value is None or isinstance(value, (str, int, float, list, tuple, dict, jinja2.Undefined)):
-        return value
-    raise jinja2.TemplateError(f"it prints a {type(value).__name__}")
 
 
 def _to_json(
@@ -181,12 +179,6 @@ def _to_json(
 ) -> str:
     # Not Jinja's own: that one escapes for HTML, and models were trained on plain JSON.
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    import jinja2  # noqa: PLC0415 - as above
-
-    raise jinja2.TemplateError(message)
 
 
 def _characters(value: object) -> int:

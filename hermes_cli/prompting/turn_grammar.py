@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 THOUGHTS = (("<think>", "</think>"), ("<scratch_pad>", "</scratch_pad>"))
 TAGS = (CALL, END_CALL, *(tag for pair in THOUGHTS for tag in pair))
 
+# Whether a bound turn may begin with a thought; `inside`: the prompt ended in an open `<think>`.
 Thinking = Literal["no", "may", "inside"]
-"""Whether a bound turn may begin with a thought; `inside`: the prompt ended in an open `<think>`."""
 
+# Texts that end at the start of a line, after what ended there and after what did not.
 _TO_LINE_START = {"l0": r"((?s:.*)\n)?\s*", "m0": r"(?s:.*)\n\s*"}
-"""Texts that end at the start of a line, after what ended there and after what did not."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,10 @@ class ToolGrammar:
 def turn_grammar(
     answer: AnswerGrammar | None, calls: ToolGrammar | None, *, thinking: Thinking = "no", tokens: SpecialTokens
 ) -> str | None:
-    """The grammar of a turn, None where nothing is constrained.
+    """Return the grammar of a turn, None where nothing is constrained.
 
-    Args:
-        answer: what the answer must be if there is one; None is any text.
-        calls: None if there are no tools.
-        thinking: for bound turns; in free ones a thought may stand anywhere.
-        tokens: what the vocabulary has.
+    Without an `answer` it is any text, without `calls` there are no tools. `thinking` is for bound turns; in free ones
+    a thought may stand anywhere.
     """
     if not answer and not calls:
         return None
@@ -80,15 +77,13 @@ def turn_grammar(
         writer.bound(answer, possible, thinking)
     else:
         writer.free(possible, inside=thinking == "inside")
-    named = answer.named if answer else ()
-    grammars = [("turn", "\n".join(writer.lines)), *named]
-    return json.dumps(
-        {"grammars": [{"name": name, "lark_grammar": text} for name, text in grammars]}, ensure_ascii=False
-    )
+    named = [("turn", "\n".join(writer.lines)), *(answer.named if answer else ())]
+    grammars = [{"name": name, "lark_grammar": text} for name, text in named]
+    return json.dumps({"grammars": grammars}, ensure_ascii=False)
 
 
 def quoted(text: str) -> str:
-    """A text as a literal of Lark."""
+    """Return a text as a literal of Lark."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -97,7 +92,7 @@ def _ids(ids: Iterable[int]) -> str:
 
 
 def _without(*starts: str) -> str:
-    """Texts that begin with none of these regular expressions."""
+    """Return a rule for texts that begin with none of these regular expressions."""
     return " & ".join(["/(?s:.*)/", *(f"~/{start}(?s:.*)/" for start in starts)])
 
 
@@ -116,7 +111,7 @@ class _Writer:
         self._forbidden = [f"(?s:.*){_escaped(CALL)}"] if no_calls else []
 
     def bound(self, answer: AnswerGrammar | None, calls: ToolGrammar | None, thinking: Thinking) -> None:
-        """At once what is wanted, after a thought if the model may think."""
+        """Write rules for what is wanted at once, after a thought if the model may think."""
         wanted = ["calls"] if calls else []
         if answer and not (calls and calls.required):
             wanted.append("answer")
@@ -133,7 +128,7 @@ class _Writer:
             self._called(calls)
 
     def free(self, calls: ToolGrammar | None, *, inside: bool) -> None:
-        """Text with thoughts and calls in it."""
+        """Write rules for text with thoughts and calls in it."""
         self._thoughts()
         self._texts()
         begins = [begin for begin, _ in THOUGHTS]
@@ -169,7 +164,7 @@ class _Writer:
         self.lines.append(calls.rules)
 
     def _thoughts(self) -> None:
-        """`closed0`: what follows `<think>`, with its end; `open0`: without."""
+        """Write rules for what follows `<think>`: `closed0` with its end, `open0` without."""
         for at, (_, end) in enumerate(THOUGHTS):
             inner = self._special - {self._tags.get(end)}
             self._rule(f"ANY{at}", [_without(f"(?s:.*){_escaped(end)}", *self._forbidden)])
@@ -183,7 +178,7 @@ class _Writer:
                 self._rule(f"closed{at}", [f"inner{at} CLOSED{at}"])
 
     def _texts(self) -> None:
-        """Lexemes for text: `TEXT_M0_L` is one after `m0` that ends at the start of a line."""
+        """Write lexemes for text: `TEXT_M0_L` is one after `m0` that ends at the start of a line."""
         spelled = [_escaped(begin) for begin, _ in THOUGHTS if begin not in self._tags]
         for before, to_line in _TO_LINE_START.items():
             name = before.upper()
@@ -192,7 +187,7 @@ class _Writer:
             self._rule(f"TEXT_{name}_M", [f"CLEAN_{name} & ~/{to_line}/ & /(?s:.+)/"])
 
     def _up_to(self, tag: str, end: Literal["l", "m"]) -> list[str]:
-        """All up to and with a tag that stands where `end` says."""
+        """Return rules for all up to and with a tag that stands where `end` says."""
         if tag in self._tags:
             return [f"{end} {self._tag(tag)}"]
         heads = []

@@ -46,7 +46,7 @@ ROUTES: list[ApiRoute] = [
 
 
 def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Callable[[str], None]) -> Starlette:
-    """Return the application; its state has `settings`, `pool`, `metrics`, `keys`, `traffic` and `responses`.
+    """Return the application; its state has `pool`, `metrics`, `keys`, `traffic` and `responses`.
 
     The pool is closed with it, and its engines count into the same metrics; `write` takes a line of the access log.
     """
@@ -57,9 +57,8 @@ def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Call
         exception_handlers=HANDLERS,
         lifespan=_lifespan,
     )
-    app.state.settings, app.state.pool, app.state.metrics = settings, pool, metrics
-    app.state.keys, app.state.traffic = Keys(settings.keys), traffic
-    app.state.responses = ResponseStore()
+    app.state.pool, app.state.metrics, app.state.traffic = pool, metrics, traffic
+    app.state.keys, app.state.responses = Keys(settings.keys), ResponseStore()
     return app
 
 

@@ -49,7 +49,6 @@ _ANTHROPIC = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-_BUG = "this is a bug in hermes; the server's log has more."
 
 ErrorShape = Literal["openai", "anthropic"]
 
@@ -162,30 +161,21 @@ def _too_long(error: ContextFullError, shape: ErrorShape, max_tokens: int | None
     )
 
 
-async def on_hermes_error(request: Request, error: Exception) -> Response:
-    """Answer with an error of ours."""
-    known = error if isinstance(error, HermesError) else HermesError(str(error), hint=_BUG)
-    return problem(known).response(shape_of(request.scope["path"]))
-
-
-async def on_http_error(request: Request, error: Exception) -> Response:
-    """Answer where there is no such route or method, or the request was refused."""
-    if isinstance(error, RefusedError):
-        refused = error.problem
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answer with an error of ours, of routing, or any other; the text of that is for the log: it may hold secrets."""
+    if isinstance(error, HermesError):
+        answer = problem(error)
+    elif isinstance(error, RefusedError):
+        answer = error.problem
     elif isinstance(error, HTTPException):
         method, path = request.scope["method"][:20], ascii(request.scope["path"])[1:-1][:200]
         message = f"{HTTPStatus(error.status_code).phrase}: {method} {path}."
-        refused = Problem(error.status_code, message, headers=error.headers)
+        answer = Problem(error.status_code, message, headers=error.headers)
     else:
-        return await on_bug(request, error)
-    return refused.response(shape_of(request.scope["path"]))
+        message = "something went wrong; this is a bug in hermes; the server's log has more."
+        answer = Problem(500, message, None, "internal_error")
+    return answer.response(shape_of(request.scope["path"]))
 
 
-async def on_bug(request: Request, _: Exception) -> Response:
-    """Answer to anything else; its text is for the log alone, since it may hold secrets."""
-    bug = Problem(500, f"something went wrong; {_BUG}", None, "internal_error")
-    return bug.response(shape_of(request.scope["path"]))
-
-
-HANDLERS: dict[Any, Any] = {HermesError: on_hermes_error, HTTPException: on_http_error, Exception: on_bug}
+HANDLERS: dict[Any, Any] = dict.fromkeys((HermesError, HTTPException, Exception), on_error)
 """For `Starlette(exception_handlers=…)`."""

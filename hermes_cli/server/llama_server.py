@@ -101,11 +101,11 @@ async def health(request: Request) -> Response:
     Needs no key.
     """
     state = request.app.state
-    if state.traffic.stopping:
-        return _unavailable("Stopping")
-    if not state.pool.begun:
-        return _unavailable("Loading model")
-    return json_reply({"status": "ok"})
+    if state.pool.begun and not state.traffic.stopping:
+        return json_reply({"status": "ok"})
+    message = "Stopping" if state.traffic.stopping else "Loading model"
+    body = {"error": {"code": 503, "message": message, "type": "unavailable_error"}}  # as llama.cpp's server has it
+    return JSONResponse(body, 503, {"Retry-After": str(RETRY_AFTER)})
 
 
 async def props(request: Request, query: ModelQuery) -> Response:
@@ -205,12 +205,6 @@ async def metrics(request: Request) -> Response:
     state = request.app.state
     text = state.metrics.exposition(await state.pool.stats(), state.pool.describe_all(), state.pool.evictions)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
-
-
-def _unavailable(message: str) -> Response:
-    """Return an error in the shape of llama.cpp's server."""
-    body = {"error": {"code": 503, "message": message, "type": "unavailable_error"}}
-    return JSONResponse(body, 503, {"Retry-After": str(RETRY_AFTER)})
 
 
 def _piece(raw: bytes) -> str | list[int]:

@@ -42,17 +42,20 @@ _GAUGES = {
     "cache_used": ("kv_cache_used_tokens", "Tokens that the KV cache holds."),
     "cache_reusable": ("kv_cache_reusable_tokens", "Of those, kept from earlier requests only."),
     "rss_bytes": ("engine_resident_bytes", "Bytes of RAM of the engine's process."),
+    "running": ("requests_running", "Generations at work."),
 }
 
 
-class Metrics:
+class Metrics(Collector):
     """Counters of the server, exposed together with those of the engines."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which tells nothing
+        self._stats: Mapping[str, EngineStats] = {}
+        self._models: tuple[ModelObject, ...] = ()
+        self._evictions = 0
         self._registry = CollectorRegistry()
-        self._engines = _Engines()
-        self._registry.register(self._engines)
+        self._registry.register(self)
         self._http = Counter(
             "hermes_http_requests",
             "Requests by the status of their reply.",
@@ -90,41 +93,22 @@ class Metrics:
 
     def exposition(self, stats: Mapping[str, EngineStats], models: Iterable[ModelObject], evictions: int) -> bytes:
         """Return all metrics as text."""
-        self._engines.stats, self._engines.models, self._engines.evictions = stats, tuple(models), evictions
+        self._stats, self._models, self._evictions = stats, tuple(models), evictions
         return generate_latest(self._registry)
 
-
-class _Engines(Collector):
-    """The counters of the engines, as of the last exposition."""
-
-    def __init__(self) -> None:
-        self.stats: Mapping[str, EngineStats] = {}
-        self.models: tuple[ModelObject, ...] = ()
-        self.evictions = 0
-
     def collect(self) -> Iterable[Metric]:
-        """Yield all metrics."""
-        for field, (name, text) in _COUNTERS.items():
-            yield self._family(CounterMetricFamily(f"hermes_{name}", text, labels=("model",)), field)
-        for field, (name, text) in _GAUGES.items():
-            yield self._family(GaugeMetricFamily(f"hermes_{name}", text, labels=("model",)), field)
-        running = GaugeMetricFamily("hermes_requests_running", "Generations at work.", labels=("model",))
-        for model, stats in self.stats.items():
-            running.add_metric([model], len(stats.running))
-        yield running
+        """Yield the metrics of the engines, as of the last exposition."""
+        kind: type[CounterMetricFamily | GaugeMetricFamily]
+        for kind, metrics in ((CounterMetricFamily, _COUNTERS), (GaugeMetricFamily, _GAUGES)):
+            for field, (name, text) in metrics.items():
+                family = kind(f"hermes_{name}", text, labels=("model",))
+                for model, stats in self._stats.items():
+                    value = getattr(stats, field)
+                    family.add_metric([model], len(value) if field == "running" else value)
+                yield family
         loaded = GaugeMetricFamily("hermes_model_loaded", "1 if the model is in memory.", labels=("model",))
-        for served in self.models:
+        for served in self._models:
             loaded.add_metric([served.id], served.state == "ready")
         yield loaded
-        evicted = CounterMetricFamily(
-            "hermes_evictions", "Times that a model was unloaded to make room for another one."
-        )
-        evicted.add_metric([], self.evictions)
-        yield evicted
-
-    def _family(
-        self, family: CounterMetricFamily | GaugeMetricFamily, field: str
-    ) -> CounterMetricFamily | GaugeMetricFamily:
-        for model, stats in self.stats.items():
-            family.add_metric([model], getattr(stats, field))
-        return family
+        text = "Times that a model was unloaded to make room for another one."
+        yield CounterMetricFamily("hermes_evictions", text, self._evictions)

@@ -249,22 +249,22 @@ def _readable_call(call: Any) -> Any:  # noqa: ANN401 - as it was sent
 
 
 def _sampling(body: SharedFields) -> dict[str, Any]:
-    given = {option: value for name, option in _SAMPLING.items() if (value := getattr(body, name)) is not None}
+    options = {option: value for name, option in _SAMPLING.items() if (value := getattr(body, name)) is not None}
     if body.dry_sequence_breakers is not None:
-        given["dry_breakers"] = tuple(map(normalize.repaired, body.dry_sequence_breakers))
+        options["dry_breakers"] = tuple(map(normalize.repaired, body.dry_sequence_breakers))
     for token in body.logit_bias or ():
         if not re.fullmatch("[0-9]{1,9}", token):  # more than any vocabulary has
             hint = "POST /tokenize tells ids."
             raise UsageError(f"has {token[:40]!r}, which is no token id.", field="logit_bias", hint=hint)
     if body.logit_bias:
-        given["logit_bias"] = tuple((int(token), bias) for token, bias in body.logit_bias.items())
+        options["logit_bias"] = tuple((int(token), bias) for token, bias in body.logit_bias.items())
     if body.seed is not None and body.seed >= 0:
-        given["seed"] = body.seed % (MAX_SEED + 1)
+        options["seed"] = body.seed % (MAX_SEED + 1)
     try:
-        SamplingOptions(**given)
+        SamplingOptions(**options)
     except UsageError as error:
         names = [
             name for name, option in _SAMPLING.items() if option == error.field and getattr(body, name) is not None
         ]
         raise UsageError(error.reason, field=names[-1] if names else error.field, hint=error.hint) from None
-    return given
+    return options

@@ -41,16 +41,16 @@ class ResponseFormat:
 
 async def parse(body: SharedFields) -> ResponseFormat | None:
     """Return the format that a request asks for, None for any text."""
-    given = []
+    asked = []
     for name in _PARSERS:
         value = getattr(body, name)
         if value is not None and not (isinstance(value, dict) and value.get("type") == "text"):
-            given.append((name, value))
-    if not given:
+            asked.append((name, value))
+    if not asked:
         return None
-    name, value = given[0]
-    if len(given) > 1:
-        raise UsageError(f"cannot go together with {name}.", field=given[1][0], hint=_ONE)
+    name, value = asked[0]
+    if len(asked) > 1:
+        raise UsageError(f"cannot go together with {name}.", field=asked[1][0], hint=_ONE)
     return await _in_thread(lambda: _PARSERS[name](name, value))
 
 
@@ -71,27 +71,26 @@ def _allowed_tools(choice: object, tools: Sequence[dict[str, Any]]) -> tuple[Any
     if mode not in ("auto", "required") or not isinstance(listed, list) or not listed:
         raise UsageError("needs a mode (auto or required) and tools.", field=field, hint="name some of the tools.")
     known = {tool["function"]["name"]: tool for tool in tools}
-    names = [_tool_name(tool) for tool in listed]
-    if missing := [name for name in names if name not in known]:
-        hint = f"offered are: {', '.join(known) or 'none'}."
-        raise UsageError(f"names {missing[0]}.", field=f"{field}.tools", hint=hint)
+    names: list[str] = []
+    for tool in listed:
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str) or name not in known:
+            shown = name if isinstance(name, str) else json.dumps(tool, default=str)[:80]
+            hint = f"offered are: {', '.join(known) or 'none'}."
+            raise UsageError(f"names {shown}.", field=f"{field}.tools", hint=hint)
+        names.append(name)
     return mode, [known[name] for name in dict.fromkeys(names)]
 
 
-def _tool_name(tool: object) -> str:
-    function = tool.get("function", tool) if isinstance(tool, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    return name if isinstance(name, str) else json.dumps(tool, default=str)[:80]
-
-
-def _response_format(field: str, given: dict[str, Any]) -> ResponseFormat:
-    kind = given.get("type")
+def _response_format(field: str, value: dict[str, Any]) -> ResponseFormat:
+    kind = value.get("type")
     if kind == "json_object":
-        schema = given.get("schema")  # as llama.cpp's server and others have it
+        schema = value.get("schema")  # as llama.cpp's server and others have it
         return _json(f"{field}.schema", schema) if schema is not None else _any_object()
     if kind != "json_schema":
         raise UsageError(f"is {json.dumps(kind, default=str)[:40]}.", field=f"{field}.type", hint=_FORMATS)
-    inner = given.get("json_schema", given)
+    inner = value.get("json_schema", value)
     if not isinstance(inner, dict):
         raise UsageError("must be an object.", field=f"{field}.json_schema", hint=_FORMATS)
     if inner.get("schema") is None:
@@ -99,7 +98,7 @@ def _response_format(field: str, given: dict[str, Any]) -> ResponseFormat:
     strict = inner.get("strict")
     if not isinstance(strict, bool | None):
         raise UsageError("must be true or false.", field=f"{field}.json_schema.strict", hint="leave it out.")
-    path = f"{field}.json_schema.schema" if inner is not given else f"{field}.schema"
+    path = f"{field}.json_schema.schema" if inner is not value else f"{field}.schema"
     return _json(path, inner["schema"], strict=bool(strict))
 
 
@@ -144,19 +143,19 @@ def _grammar(field: str, grammar: Any) -> ResponseFormat:  # noqa: ANN401 - as i
     return ResponseFormat(_enforced(field, lambda: compile_grammar(text)))
 
 
-def _structured(field: str, given: dict[str, Any]) -> ResponseFormat:
-    if given.get("json_object") is True:
+def _structured(field: str, value: dict[str, Any]) -> ResponseFormat:
+    if value.get("json_object") is True:
         return _any_object()
-    wanted = [name for name in _STRUCTURED if given.get(name) is not None]
-    if len(wanted) != 1:
+    names = [name for name in _STRUCTURED if value.get(name) is not None]
+    if len(names) != 1:
         raise UsageError(f"must have one of {', '.join(_STRUCTURED)}.", field=field, hint=_ONE)
-    return _STRUCTURED[wanted[0]](f"{field}.{wanted[0]}", given[wanted[0]])
+    return _STRUCTURED[names[0]](f"{field}.{names[0]}", value[names[0]])
 
 
-def _text(field: str, given: object) -> str:
-    if not isinstance(given, str):
+def _text(field: str, value: object) -> str:
+    if not isinstance(value, str):
         raise UsageError("must be a text.", field=field, hint="see docs/constraints.md.")
-    return given
+    return value
 
 
 def _enforced(field: str, compile_it: Callable[[], T]) -> T:

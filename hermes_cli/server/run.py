@@ -83,7 +83,7 @@ def serve(settings: ServerSettings, parts: ServerParts) -> bool:
             made = Key("made", f"sk-{secrets.token_urlsafe(32)}")
             settings = msgspec.structs.replace(settings, keys=(made,), own_key=True)
         info = ServerInfo(port_of(sockets), local, settings, parts.models())
-        return asyncio.run(_ServerRun(info, parts).run(sockets))
+        return asyncio.run(_run(info, parts, sockets))
     finally:
         for listening in sockets:
             listening.close()
@@ -98,60 +98,44 @@ class UvicornServer(uvicorn.Server):
         yield
 
 
-class _ServerRun:
-    """One run of a server, in one event loop."""
-
-    def __init__(self, info: ServerInfo, parts: ServerParts) -> None:
-        self._info, self._parts, self._settings = info, parts, info.settings
-        self._signals = 0
-        self._signalled = asyncio.Event()
-        self._hurried = asyncio.Event()
-
-    async def run(self, sockets: Sequence[socket.socket]) -> bool:
-        """Serve until a signal comes, or something goes wrong."""
-        settings, metrics = self._settings, Metrics()
-        pool = Pool(
-            self._info.models,
-            lambda model: CountedEngine(self._parts.engine(model), model.name, metrics),
-            self._parts.check_room,
-            load_timeout=settings.load_timeout,
-        )
-        app = make_app(settings, pool, metrics, self._parts.log)
-        server = UvicornServer(uvicorn_config(app, settings))
-        with _signals(self._signal):
-            serving = asyncio.ensure_future(server.serve(sockets=list(sockets)))
-            loading = asyncio.ensure_future(pool.start())
-            signalled = asyncio.ensure_future(self._signalled.wait())
-            try:
-                await asyncio.wait({serving, loading, signalled}, return_when=asyncio.FIRST_COMPLETED)
-                if loading.done():
-                    loading.result()
-                    self._parts.started(self._info)
-                    await asyncio.wait({serving, signalled}, return_when=asyncio.FIRST_COMPLETED)
-                return await self._finish(app)
-            finally:
-                await pool.close()
-                server.should_exit = True
-                await cancel(loading, signalled)
-                await serving
-
-    async def _finish(self, app: Starlette) -> bool:
-        """Let running requests finish, as long as the grace lasts or until the next signal."""
-        traffic = app.state.traffic
-        traffic.stopping = True
-        if traffic.running:
-            self._parts.note(f"stopping: {traffic.running} requests may finish within {self._settings.grace:g} seconds")
-        quiet = asyncio.ensure_future(traffic.quiet(self._settings.grace))
-        hurried = asyncio.ensure_future(self._hurried.wait())
-        await asyncio.wait({quiet, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        await cancel(quiet, hurried)
-        return not self._hurried.is_set()
-
-    def _signal(self) -> None:
-        self._signals += 1
-        self._signalled.set()
-        if self._signals > 1:
-            self._hurried.set()
+async def _run(info: ServerInfo, parts: ServerParts, sockets: Sequence[socket.socket]) -> bool:
+    """Serve until a signal comes, or something goes wrong."""
+    settings, metrics = info.settings, Metrics()
+    pool = Pool(
+        info.models,
+        lambda model: CountedEngine(parts.engine(model), model.name, metrics),
+        parts.check_room,
+        load_timeout=settings.load_timeout,
+    )
+    app = make_app(settings, pool, metrics, parts.log)
+    server = UvicornServer(uvicorn_config(app, settings))
+    signals: asyncio.Queue[None] = asyncio.Queue()
+    with _signals(lambda: signals.put_nowait(None)):
+        serving = asyncio.ensure_future(server.serve(sockets=list(sockets)))
+        loading = asyncio.ensure_future(pool.start())
+        signalled = asyncio.ensure_future(signals.get())
+        try:
+            await asyncio.wait({serving, loading, signalled}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()
+                parts.started(info)
+                await asyncio.wait({serving, signalled}, return_when=asyncio.FIRST_COMPLETED)
+            # Running requests may finish, as long as the grace lasts or until the next signal.
+            traffic = app.state.traffic
+            traffic.stopping = True
+            if traffic.running:
+                parts.note(f"stopping: {traffic.running} requests may finish within {settings.grace:g} seconds")
+            quiet = asyncio.ensure_future(traffic.quiet(settings.grace))
+            hurried = asyncio.ensure_future(signals.get())
+            await asyncio.wait({quiet, hurried}, return_when=asyncio.FIRST_COMPLETED)
+            could_finish = not hurried.done()
+            await cancel(quiet, hurried)
+            return could_finish
+        finally:
+            await pool.close()
+            server.should_exit = True
+            await cancel(loading, signalled)
+            await serving
 
 
 @contextmanager

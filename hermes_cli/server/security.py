@@ -52,9 +52,9 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def holder(self, given: bytes) -> str | None:
+    def holder(self, key: bytes) -> str | None:
         """Return the name of a key, or None; it takes as long for every key, right or wrong."""
-        digest, holder = _digest(given), None
+        digest, holder = _digest(key), None
         for name, known in self._digests:
             if hmac.compare_digest(digest, known):
                 holder = name
@@ -72,11 +72,11 @@ def authenticate(request: Request) -> str:
     if not keys:
         return request.client.host if request.client else ""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    given = [token.strip()] if scheme.lower() == "bearer" else []
-    given += request.headers.getlist("x-api-key")  # as Anthropic's clients send it
-    holders = [holder for key in given if (holder := keys.holder(key.encode("latin-1")))]
+    sent = [token.strip()] if scheme.lower() == "bearer" else []
+    sent += request.headers.getlist("x-api-key")  # as Anthropic's clients send it
+    holders = [holder for key in sent if (holder := keys.holder(key.encode("latin-1")))]
     if not holders:
-        reason = "the key is wrong" if given else "a key is needed"
+        reason = "the key is wrong" if sent else "a key is needed"
         raise RefusedError(
             401,
             f"{reason}: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.",

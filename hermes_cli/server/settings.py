@@ -118,14 +118,14 @@ class ServerSettings(ServerKeys, frozen=True):
         return int(self.max_body * 2**20)
 
 
-def seconds(given: float | str) -> float | None:
+def seconds(value: float | str) -> float | None:
     """Parse a duration: seconds, "5m", "1h30m"; negative or "never" is None.
 
     Raises:
         UsageError: it is no duration.
     """
-    if isinstance(given, str):
-        text = given.strip().lower()
+    if isinstance(value, str):
+        text = value.strip().lower()
         if text == NEVER:
             return None
         negative, text = text.startswith("-"), text.removeprefix("-")
@@ -136,10 +136,10 @@ def seconds(given: float | str) -> float | None:
                 number = float(text)
             except ValueError:
                 number = math.nan
-        given = -number if negative else number
-    if isinstance(given, float) and math.isnan(given):
+        value = -number if negative else number
+    if isinstance(value, float) and math.isnan(value):
         raise UsageError("that is no duration.", hint="give seconds, or like this: 30s, 5m, 1h30m, never")
-    return None if given < 0 or given > sys.float_info.max else float(given)
+    return None if value < 0 or value > sys.float_info.max else float(value)
 
 
 def _unreadable(name: str, error: OSError | UnicodeDecodeError, flag: str) -> UsageError:
@@ -176,7 +176,7 @@ _TYPES = {
 
 
 @dataclass(frozen=True)
-class Given:
+class SettingValue:
     """A value and its source: "--port", "HERMES_LLM_PORT", "serve.yaml"."""
 
     value: Any
@@ -191,7 +191,7 @@ class Resolved:
     sources: dict[str, str]
 
 
-def read_file(path: Path | None) -> dict[str, Given]:
+def read_file(path: Path | None) -> dict[str, SettingValue]:
     """Read a file of settings, or the default one: nothing if that does not exist.
 
     Raises:
@@ -222,21 +222,21 @@ def read_file(path: Path | None) -> dict[str, Given]:
             near = difflib.get_close_matches(str(key), _TYPES, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_TYPES)}"
             raise UsageError(f"{place}: there is no setting {key}.", hint=hint)
-    return {key: Given(value, str(place)) for key, value in document.items()}
+    return {key: SettingValue(value, str(place)) for key, value in document.items()}
 
 
-def resolve(typed: Mapping[str, Given], file: Mapping[str, Given]) -> Resolved:
+def resolve(typed: Mapping[str, SettingValue], file: Mapping[str, SettingValue]) -> Resolved:
     """Merge what was typed, as flags or in the environment, and what is in the file.
 
     Raises:
         UsageError: a value makes no sense, or two contradict each other.
     """
-    given = {**file, **typed}
-    values = {name: _checked(name, value) for name, value in given.items()}
-    if "keep_alive" in given:
-        _duration(values["keep_alive"], given["keep_alive"].source)
-    values |= {"models": _entries(values, typed, file), "keys": _keys(values, given)}
-    return Resolved(ServerSettings(**values), {name: value.source for name, value in given.items()})
+    merged = {**file, **typed}
+    values = {name: _checked(name, value) for name, value in merged.items()}
+    if "keep_alive" in merged:
+        _duration(values["keep_alive"], merged["keep_alive"].source)
+    values |= {"models": _entries(values, typed, file), "keys": _keys(values, merged)}
+    return Resolved(ServerSettings(**values), {name: value.source for name, value in merged.items()})
 
 
 def document(resolved: Resolved) -> dict[str, Any]:
@@ -269,9 +269,9 @@ def as_yaml(resolved: Resolved) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _checked(name: str, given: Given) -> Any:  # noqa: ANN401 - whatever the setting is
+def _checked(name: str, setting: SettingValue) -> Any:  # noqa: ANN401 - whatever the setting is
     """Return a value as the type of its setting; an error names the source, the value and what it should be."""
-    value = given.value
+    value = setting.value
     if name == "kv_type" and isinstance(value, str):
         value = value.lower()
     if name == "tensor_split" and isinstance(value, str):
@@ -280,8 +280,8 @@ def _checked(name: str, given: Given) -> Any:  # noqa: ANN401 - whatever the set
         return msgspec.convert(value, _TYPES[name], strict=False)
     except msgspec.ValidationError as error:
         reason = str(error).replace("`", "").replace(" - at $", " at ").rstrip(".")
-        shown = "" if name in _SECRET or name == "models" else f" {given.value!r}"
-        where = given.source if given.source.startswith("--") else f"{given.source}: {name}"
+        shown = "" if name in _SECRET or name == "models" else f" {setting.value!r}"
+        where = setting.source if setting.source.startswith("--") else f"{setting.source}: {name}"
         hint = "see what there can be: hermes serve --help"
         raise UsageError(f"{where}{shown}: {reason[:1].lower()}{reason[1:]}.", hint=hint) from None
 
@@ -294,7 +294,7 @@ def _duration(value: float | str, source: str) -> None:
 
 
 def _entries(
-    values: Mapping[str, Any], typed: Mapping[str, Given], file: Mapping[str, Given]
+    values: Mapping[str, Any], typed: Mapping[str, SettingValue], file: Mapping[str, SettingValue]
 ) -> tuple[ModelEntry, ...]:
     """Return the models with all their settings: typed, else of their entry, else of the file."""
     listed = [
@@ -320,10 +320,10 @@ def _entries(
     return tuple(entries)
 
 
-def _keys(values: Mapping[str, Any], sources: Mapping[str, Given]) -> tuple[Key, ...]:
+def _keys(values: Mapping[str, Any], sources: Mapping[str, SettingValue]) -> tuple[Key, ...]:
     """Return the keys that were given, and those of the file of keys."""
-    given = values.get("api_keys", ())
-    pairs = given.items() if isinstance(given, dict) else ((f"key-{n}", key) for n, key in enumerate(given, 1))
+    api_keys = values.get("api_keys", ())
+    pairs = api_keys.items() if isinstance(api_keys, dict) else ((f"key-{n}", key) for n, key in enumerate(api_keys, 1))
     keys = [Key(name, secret) for name, secret in pairs]
     if path := values.get("api_key_file"):
         from pathlib import Path  # noqa: PLC0415 - only here

@@ -15,14 +15,14 @@ import msgspec
 from starlette.responses import Response
 
 from hermes_cli.errors import HermesError
-from hermes_cli.server.errors import problem
+from hermes_cli.server.errors import problem, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from starlette.types import Receive, Scope, Send
 
-    from hermes_cli.server.errors import ErrorShape, Problem
+    from hermes_cli.server.errors import Problem
 
     Work = Callable[["StreamingReply"], Awaitable[None]]
 
@@ -78,7 +78,6 @@ class StreamingReply(Response):
         work: Work,
         *,
         stream: bool,
-        shape: ErrorShape = "openai",  # of errors before the first byte
         problem: Callable[[HermesError], Problem] = problem,
         error_event: Callable[[Problem], bytes] = openai_error_event,  # of errors after the first byte
         ping: bytes = PING,
@@ -87,7 +86,7 @@ class StreamingReply(Response):
         """Describe the reply; `work` generates and writes it, and is cancelled when the client leaves."""
         super().__init__()
         self._work, self.stream = work, stream
-        self._shape, self._problem, self._error_event = shape, problem, error_event
+        self._problem, self._error_event = problem, error_event
         self._ping, self._silence = ping, silence
         self._send: Send
         self._starting = asyncio.Lock()
@@ -133,7 +132,7 @@ class StreamingReply(Response):
             await self._work(self)
         except HermesError as error:
             if not self._started:
-                await self._problem(error).response(self._shape)(scope, receive, self._send)
+                await self._problem(error).response(shape_of(scope["path"]))(scope, receive, self._send)
                 return
             await self.write(self._error_event(self._problem(error)))
         if self.stream:

@@ -38,9 +38,9 @@ class ThinkingChoice:
 
 def parse(body: ChatRequest) -> ThinkingChoice:
     """Parse the fields of a request. Of two that contradict each other, the one that OpenAI documents counts."""
-    given = list(_given(body))
-    field, think = next(((field, think) for field, think, _ in given if think is not None), ("", None))
-    budget = next((budget for _, _, budget in given if budget is not None), None)
+    asked = list(_reasoning_fields(body))
+    field, think = next(((field, think) for field, think, _ in asked if think is not None), ("", None))
+    budget = next((budget for _, _, budget in asked if budget is not None), None)
     hidden = body.include_reasoning is False or _flag(body.reasoning, "exclude", "reasoning") is True
     return ThinkingChoice(
         think,
@@ -51,7 +51,7 @@ def parse(body: ChatRequest) -> ThinkingChoice:
     )
 
 
-def _given(body: ChatRequest) -> Iterator[tuple[str, bool | None, int | None]]:
+def _reasoning_fields(body: ChatRequest) -> Iterator[tuple[str, bool | None, int | None]]:
     """Yield field, whether to think, and the budget."""
     if body.reasoning_effort is not None:
         yield "reasoning_effort", *_level(body.reasoning_effort, "reasoning_effort")
@@ -81,26 +81,26 @@ def _given(body: ChatRequest) -> Iterator[tuple[str, bool | None, int | None]]:
     yield "thinking_budget_tokens", *_tokens(body.thinking_budget_tokens, "thinking_budget_tokens")
 
 
-def _level(given: object, field: str) -> tuple[bool, int | None]:
+def _level(effort: object, field: str) -> tuple[bool, int | None]:
     """Return whether to think, and the budget."""
-    if given == "none":
+    if effort == "none":
         return False, None
-    if not isinstance(given, str) or given not in BUDGETS:
-        raise UsageError(f"is {str(given)[:40]!r}.", field=field, hint=f"{_LEVELS}.")
-    return True, BUDGETS[given]
+    if not isinstance(effort, str) or effort not in BUDGETS:
+        raise UsageError(f"is {str(effort)[:40]!r}.", field=field, hint=f"{_LEVELS}.")
+    return True, BUDGETS[effort]
 
 
-def _tokens(given: object, field: str) -> tuple[bool | None, int | None]:
+def _tokens(count: object, field: str) -> tuple[bool | None, int | None]:
     """Return whether to think, and the budget: 0 is no thinking, and a negative number is no limit."""
-    if given is None:
+    if count is None:
         return None, None
-    if not isinstance(given, int) or isinstance(given, bool):
+    if not isinstance(count, int) or isinstance(count, bool):
         raise UsageError("must be a number of tokens.", field=field, hint="give a whole number, or leave it out.")
-    return (None, None) if given < 0 else (False if given == 0 else None, given)
+    return (None, None) if count < 0 else (False if count == 0 else None, count)
 
 
-def _flag(given: dict[str, Any] | None, name: str, of: str) -> bool | None:
-    value = (given or {}).get(name)
+def _flag(options: dict[str, Any] | None, name: str, of: str) -> bool | None:
+    value = (options or {}).get(name)
     if value is not None and not isinstance(value, bool):
         raise UsageError("must be true or false.", field=f"{of}.{name}", hint="leave it out for the default.")
     return value

@@ -112,11 +112,7 @@ def disk_errors(path: Path, missing: int = 0) -> Iterator[None]:
 
 
 def read_blocks(path: Path, start: int, stop: int) -> Iterator[bytes]:
-    """Yield the bytes of a file from `start` to `stop`, or to its end.
-
-    Raises:
-        HermesError: the file cannot be read.
-    """
+    """Yield the bytes of a file from `start` to `stop`, or to its end."""
     with disk_errors(path):
         file = path.open("rb")
     with file:

@@ -18,10 +18,9 @@ from hermes_cli import paths
 from hermes_cli.errors import DoesNotFitError, NetworkError, NotFoundError, UsageError
 from hermes_cli.store import layout
 from hermes_cli.store.disk import disk_space
-from hermes_cli.store.file_download import FileDownload
+from hermes_cli.store.file_download import FileDownload, download_targets
 from hermes_cli.store.hub import endpoint, is_safe, list_files, quiet_hub_log
 from hermes_cli.store.progress import Phase, ProgressMeter
-from hermes_cli.store.target import download_targets
 from hermes_cli.store.transfer import RetryPolicy
 from hermes_cli.units import gigabytes
 
@@ -37,22 +36,14 @@ MAX_NAMES = 12  # file names in a message
 
 @dataclass(frozen=True)
 class FileState:
-    """The part of a file that is here before anything is fetched.
+    """The part of a file that is here before anything is fetched."""
 
-    Attributes:
-        file: its path in the repository; for raw parts, of the file that they are joined into.
-        path: of the file on this disk, now or in the end.
-        size: bytes in the end.
-        here: bytes that need not be fetched.
-        verified: it was hashed, and is what the Hub states; if not, `fetch` hashes it first.
-    """
-
-    file: str
-    path: Path
-    size: int
-    here: int
+    file: str  # its path in the repository; for raw parts, of the file that they are joined into
+    path: Path  # of the file on this disk, now or in the end
+    size: int  # bytes in the end
+    here: int  # bytes that need not be fetched
     complete: bool
-    verified: bool
+    verified: bool  # it was hashed, and is what the Hub states; if not, `fetch` hashes it first
 
 
 @dataclass(frozen=True)
@@ -142,14 +133,14 @@ def fetch(
     if not force:
         space_needed(files).check()
     layout.write_cachedir_tag()
-    found = []
+    done = []
     with quiet_hub_log():
         for target in targets:
             meter = ProgressMeter(target.name, target.size, on_progress)
-            found.append(FileDownload(target, meter, policy or RetryPolicy(), verify=verify).run())
+            done.append(FileDownload(target, meter, policy or RetryPolicy(), verify=verify).run())
             meter.report(Phase.DONE, target.size)
     for repo, ref, revision in {(file.repo, file.ref, file.revision) for file in files}:
         if ref:
             with suppress(OSError):  # a cache that can only be read is good enough
                 layout.write_ref(repo, ref, revision)
-    return found
+    return done

@@ -31,19 +31,12 @@ _OTHER = re.compile(r"[^a-z0-9._-]+")
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A model to export.
+    """A model to export."""
 
-    Attributes:
-        name: on the command line.
-        files: all its shards, in order.
-        repo: its repository on the Hub, None if it has none.
-        model: of the catalogue, None if it is not listed there.
-    """
-
-    name: str
-    files: tuple[Path, ...]
-    repo: str | None
-    model: CatalogModel | None
+    name: str  # on the command line
+    files: tuple[Path, ...]  # all its shards, in order
+    repo: str | None  # its repository on the Hub, None if it has none
+    model: CatalogModel | None  # of the catalogue, None if it is not listed there
 
 
 @dataclass(frozen=True)
@@ -76,33 +69,21 @@ def shards(path: Path) -> tuple[Path, ...]:
 
 
 def to_folder(source: ExportSource, folder: Path, *, copy: bool) -> Exported:
-    """Link all files into a folder, under their own names.
-
-    Raises:
-        HermesError: another file of such a name is there, or it cannot be written.
-    """
+    """Link all files into a folder, under their own names."""
     targets = [folder / path.name for path in source.files]
     kinds = [link_file(path, target, copy=copy) for path, target in zip(source.files, targets, strict=True)]
     return Exported(folder, tuple(zip(targets, kinds, strict=True)))
 
 
 def to_lm_studio(source: ExportSource, models: Path | None, *, copy: bool) -> Exported:
-    """Link all files into LM Studio's folder of models, or into another one of its layout: OWNER/REPOSITORY/FILE.
-
-    Raises:
-        HermesError: as `to_folder`.
-    """
+    """Link all files into LM Studio's folder of models, or into another one of its layout: OWNER/REPOSITORY/FILE."""
     match = source.repo and _REPO.match(source.repo)
     owner, name = (match[1], match[2]) if match else (IMPORTED, plain_name(source.files[0].stem))
     return to_folder(source, (models or lm_studio_models()) / owner / name, copy=copy)
 
 
 def to_ollama(source: ExportSource, folder: Path, context: int | None, *, copy: bool) -> Exported:
-    """Link all files into a folder and write the Modelfile that `ollama create` reads.
-
-    Raises:
-        HermesError: as `to_folder`; or there is another Modelfile.
-    """
+    """Link all files into a folder and write the Modelfile that `ollama create` reads."""
     target = folder / MODELFILE
     text = modelfile([path.name for path in source.files], source.model, context)
     with link_errors(target):

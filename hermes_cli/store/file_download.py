@@ -7,13 +7,18 @@ states, and each is a good start for the next run.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # re-exported without saying so
 
-from hermes_cli.errors import IntegrityError
+from hermes_cli.catalog.variants import PART, joined_name, piece_count, sibling_names
+from hermes_cli.errors import IntegrityError, NotFoundError
 from hermes_cli.store import layout
 from hermes_cli.store.disk import BLOCK, disk_errors, read_blocks, rename_durably, size_of
 from hermes_cli.store.hashing import BackgroundHasher, hash_for, known_sha256, remember_sha256, sha256_of
@@ -21,13 +26,12 @@ from hermes_cli.store.progress import Phase
 from hermes_cli.store.transfer import receive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import Self
 
     from hermes_cli.store.hub import RemoteFile
     from hermes_cli.store.progress import ProgressMeter
-    from hermes_cli.store.target import DownloadTarget
     from hermes_cli.store.transfer import RetryPolicy
 
 LOCK_POLL = 0.5  # seconds between two looks at a lock that another process holds
@@ -35,6 +39,113 @@ LOCK_POLL = 0.5  # seconds between two looks at a lock that another process hold
 # After a loss of power a file system may show zeros where data never reached the disk. They are at the end, and no
 # more than it keeps in memory between two writes; models hardly ever hold so many, so nothing much is lost with them.
 MAX_ZEROS = 64 << 20
+
+
+@dataclass(frozen=True)
+class DownloadTarget:
+    """A file to be downloaded, as it will be on this disk: a file of the Hub, or raw parts that are joined into one."""
+
+    name: str  # its path in the repository
+    parts: tuple[RemoteFile, ...]  # the files of the Hub that it consists of, in order: itself, or several raw parts
+    as_blob: bool = False  # it gets no name in the snapshot, because it is a raw part on its way into the joined file
+
+    @property
+    def repo(self) -> str:
+        """Return its repository."""
+        return self.parts[0].repo
+
+    @property
+    def is_joined(self) -> bool:
+        """Return whether it is joined from raw parts."""
+        return len(self.parts) > 1
+
+    @cached_property
+    def size(self) -> int:
+        """Return its bytes in the end."""
+        return sum(part.size for part in self.parts)
+
+    @cached_property
+    def etag(self) -> str:
+        """Return the name of its lock and partial file: its ETag; for a joined file, the hash of its parts' ETags."""
+        tags = [part.etag for part in self.parts]
+        return hashlib.sha256("\n".join(tags).encode()).hexdigest() if self.is_joined else tags[0]
+
+    @property
+    def blob(self) -> Path:
+        """Return the path of its content. The blob of a joined file has its SHA-256 for a name, known in the end."""
+        return layout.blob_path(self.repo, self.etag)
+
+    @property
+    def path(self) -> Path:
+        """Return the path to open it by."""
+        return self.blob if self.as_blob else layout.snapshot_path(self.repo, self.parts[0].revision, self.name)
+
+    @property
+    def partial(self) -> Path:
+        """Return the path of its unfinished download. Newer huggingface_hub uses a new random suffix for each."""
+        return self.blob.with_name(f"{self.etag}.incomplete")
+
+    def part_targets(self) -> list[tuple[int, DownloadTarget]]:
+        """Return the raw parts as downloads of their own, each with its offset in the joined file."""
+        offsets = accumulate((part.size for part in self.parts), initial=0)
+        parts = (DownloadTarget(part.path, (part,), as_blob=True) for part in self.parts)
+        return list(zip(offsets, parts, strict=False))
+
+    def bytes_here(self) -> int:
+        """Return how many bytes of it unfinished runs have left."""
+        size = size_of(self.partial) or 0
+        if not self.is_joined:
+            return size if size <= self.size else 0
+        return sum(
+            part.size if offset + part.size <= size or part.is_complete() else part.bytes_here()
+            for offset, part in self.part_targets()
+        )
+
+    def is_complete(self) -> bool:
+        """Return whether all of it is here, under whatever name, as far as the size tells."""
+        return any(size_of(path) == self.size for path in (self.path, *self.other_copies()))
+
+    def other_copies(self) -> Iterator[Path]:
+        """Yield where its content may be under another name: as a blob, in another repository or commit."""
+        if not self.is_joined:
+            yield self.blob
+            yield from layout.same_blobs(self.repo, self.etag)
+        for snapshot in layout.snapshots(self.repo):
+            other = snapshot.joinpath(*self.name.split("/"))
+            # A link to another blob than ours is another file; but a joined file's blob is not named by our ETag.
+            if other != self.path and (self.is_joined or not other.is_symlink()):
+                yield other
+
+    def is_verified(self, path: Path) -> bool:
+        """Return whether a file was hashed before and is this one; without reading it."""
+        sha256 = known_sha256(path)
+        if self.is_joined:
+            return sha256 is not None and path == self.path  # it was joined here, from these very parts
+        return sha256 is not None and sha256 == self.parts[0].sha256
+
+
+def download_targets(files: Sequence[RemoteFile]) -> list[DownloadTarget]:
+    """Return the files that these become on this disk, in their order.
+
+    Raises:
+        NotFoundError: a raw part is missing.
+    """
+    groups: dict[tuple[str, str, str], dict[str, RemoteFile]] = {}
+    for file in files:
+        groups.setdefault((file.repo, file.revision, joined_name(file.path)), {})[file.path] = file
+    targets = []
+    for (_, _, name), by_path in groups.items():
+        part = next(filter(PART.search, by_path), None)
+        paths = sibling_names(part, piece_count(part)) if part else list(by_path)
+        missing = [path for path in paths if path not in by_path]
+        if missing:
+            number = paths.index(missing[0]) + 1
+            raise NotFoundError(
+                f"{name} comes in {len(paths)} parts, but part {number} is not among the files.",
+                hint="name all of them.",
+            )
+        targets.append(DownloadTarget(name, tuple(by_path[path] for path in paths)))
+    return targets
 
 
 class PartialFile:
@@ -59,11 +170,7 @@ class PartialFile:
         self._file.close()
 
     def write(self, offset: int, data: bytes | bytearray) -> None:
-        """Write data at an offset.
-
-        Raises:
-            DoesNotFitError: the disk is full; what fitted is kept.
-        """
+        """Write data at an offset."""
         view = memoryview(data)
         self._file.seek(offset)
         while view:
@@ -108,11 +215,7 @@ class FileDownload:
         self._mismatched: set[tuple[int, int, int]] = set()  # identities of files that were hashed already
 
     def run(self) -> Path:
-        """Return the path of the file, complete and verified.
-
-        Raises:
-            HermesError: it cannot be fetched or written, or it is not what the Hub states; what is good of it is kept.
-        """
+        """Return the path of the file, complete and verified."""
         path = self._target.path
         if not self._matches(path):
             with self._lock():
@@ -245,11 +348,7 @@ class FileDownload:
             yield data
 
     def _repair(self, partial: PartialFile, here: int) -> None:
-        """Fetch once more what may be wrong: first what an earlier run had left, then what came in this one.
-
-        Raises:
-            IntegrityError: the hash is wrong again; the file is thrown away.
-        """
+        """Fetch once more what may be wrong: first what an earlier run had left, then what came in this one."""
         file, sha256 = self._target.parts[0], ""
         for start, stop in ((0, here), (here, file.size)):
             if start == stop:

@@ -27,11 +27,12 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff  # type: ignore[attr-defined]  # re-exported without saying so
 
 from hermes_cli.catalog.load import HubFile, HubRepository
-from hermes_cli.errors import HermesError, NetworkError, NotFoundError
+from hermes_cli.catalog.variants import group_files, quantization_in_file_name, with_quantization
+from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 from hermes_cli.gguf.header import GGUFHeader, read_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from huggingface_hub import ModelInfo
 
@@ -46,27 +47,16 @@ _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a repository at one commit, as the Hub states it.
+    """One file of a repository at one commit, as the Hub states it."""
 
-    Attributes:
-        repo: the repository as it was requested; names the folder in the cache.
-        current_repo: its name on the Hub today, another one if it was renamed.
-        revision: the commit, 40 hexadecimal digits.
-        ref: the requested branch or tag, None for a commit.
-        path: within the repository.
-        size: bytes.
-        etag: name of its blob in the cache: its SHA-256, or git's hash of a small file; empty if the Hub states none.
-        sha256: None for small files, which lie in git itself.
-    """
-
-    repo: str
-    current_repo: str
-    revision: str
-    ref: str | None
-    path: str
-    size: int
-    etag: str
-    sha256: str | None
+    repo: str  # the repository as it was requested; names the folder in the cache
+    current_repo: str  # its name on the Hub today, another one if it was renamed
+    revision: str  # the commit, 40 hexadecimal digits
+    ref: str | None  # the requested branch or tag, None for a commit
+    path: str  # within the repository
+    size: int  # bytes
+    etag: str  # name of its blob in the cache: its SHA-256, or git's hash of a small file; empty if the Hub states none
+    sha256: str | None  # None for small files, which lie in git itself
 
     @property
     def url(self) -> str:
@@ -115,6 +105,35 @@ def list_files(repo: str, revision: str | None = None) -> tuple[RemoteFile, ...]
     return tuple(files)
 
 
+def choose_files(repo: str, listed: Iterable[str], wanted: str | None, names: frozenset[str]) -> tuple[str, ...]:
+    """Return the files of the model to fetch, all its shards, from the paths that a repository lists.
+
+    Args:
+        repo: for messages.
+        listed: all its files.
+        wanted: a quantization as typed; None for the only model that there is.
+        names: the quantizations of the catalogue.
+
+    Raises:
+        NotFoundError: there is no such model.
+        UsageError: there are several.
+    """
+    models = group_files(path for path in listed if path.lower().endswith(".gguf"))
+    if not models:
+        raise NotFoundError(f"{repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
+    by_first = {files[0]: files for files in models}
+    firsts = with_quantization(by_first, wanted, names) if wanted else list(by_first)
+    if not firsts:
+        offered = dict.fromkeys(quantization_in_file_name(path, names) or path for path in by_first)
+        raise NotFoundError(f"{repo} has no {wanted}.", hint=f"it has {', '.join(offered)}")
+    if len(firsts) > 1:
+        raise UsageError(
+            f"{repo} has {len(firsts)} models: {', '.join(firsts[:8])}{' …' if len(firsts) > 8 else ''}.",  # noqa: PLR2004 - a line
+            hint=f"say which: hermes pull {repo} --quant {quantization_in_file_name(firsts[0], names) or firsts[0]}",
+        )
+    return by_first[firsts[0]]
+
+
 def _info(repo: str, revision: str | None) -> ModelInfo:
     with hub_errors(repo), quiet_hub_log():
         try:
@@ -139,13 +158,7 @@ def is_safe(path: str) -> bool:
 
 
 def read_remote_header(repo: str, file: HubFile, revision: str) -> tuple[GGUFHeader, int]:
-    """Return the header of a GGUF file on the Hub, and how many bytes were fetched to read it.
-
-    Raises:
-        NotFoundError: no such repository, revision or file.
-        NetworkError: the Hub cannot be reached, or serves no ranges.
-        InvalidGGUFError: the file is no GGUF, or a damaged one.
-    """
+    """Return the header of a GGUF file on the Hub, and how many bytes were fetched to read it."""
     with hub_errors(repo):
         source = _RangeSource(hf_hub_url(repo, file.path, revision=revision), file.bytes)
         return read_source(source, f"{repo}/{file.path}"), source.fetched

@@ -179,11 +179,7 @@ class ImportedModel:
 
 
 def import_model(found: FoundModel, identity: Identity, *, copy: bool = False, dry_run: bool = False) -> ImportedModel:
-    """Link or copy a model into the library; with `dry_run` only say where it would go.
-
-    Raises:
-        HermesError: another file has that name already, or it can neither be linked nor copied.
-    """
+    """Link or copy a model into the library; with `dry_run` only say where it would go."""
     model, quantization = identity.model, identity.quantization
     name = f"{model.short}:{quantization}" if model and quantization else found.names[0]
     kinds: list[LinkKind] = []

@@ -57,19 +57,13 @@ class KnownFile:
 
 @dataclass(frozen=True)
 class LocalFile:
-    """One file of a model.
+    """One file of a model."""
 
-    Attributes:
-        paths: in the revisions of its repository, the preferred one first; or its path among the imported files.
-        blob: the content that these paths link to; the path itself where there are no links.
-        repo_path: its path within the repository, or its name.
-        sha256: by the Hub, None if unknown.
-    """
-
+    # in the revisions of its repository, the preferred one first; or its path among the imported files
     paths: tuple[Path, ...]
-    blob: Path
-    repo_path: str
-    sha256: str | None = None
+    blob: Path  # the content that these paths link to; the path itself where there are no links
+    repo_path: str  # its path within the repository, or its name
+    sha256: str | None = None  # by the Hub, None if unknown
 
     @property
     def path(self) -> Path:
@@ -87,25 +81,15 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A model on this disk with all its shards or raw parts.
+    """A model on this disk with all its shards or raw parts."""
 
-    Attributes:
-        name: a name that a user can type; unique, but for the same file in other revisions.
-        files: those that are here, in order.
-        count: number of files that belong to it.
-        repo: its repository on the Hub, None if it was imported.
-        revisions: the commits of the repository that have it.
-        model: of the catalogue, None if it is not listed there.
-        quantization: by its file name.
-    """
-
-    name: str
-    files: tuple[LocalFile, ...]
-    count: int
-    repo: str | None
-    revisions: tuple[str, ...]
-    model: CatalogModel | None
-    quantization: str | None
+    name: str  # a name that a user can type; unique, but for the same file in other revisions
+    files: tuple[LocalFile, ...]  # those that are here, in order
+    count: int  # number of files that belong to it
+    repo: str | None  # its repository on the Hub, None if it was imported
+    revisions: tuple[str, ...]  # the commits of the repository that have it
+    model: CatalogModel | None  # of the catalogue, None if it is not listed there
+    quantization: str | None  # by its file name
 
     @property
     def file(self) -> str:
@@ -244,11 +228,9 @@ def _possible_names(model: InstalledModel) -> list[str]:
 
 @dataclass(frozen=True)
 class ModelUsage:
-    """Usage of one model.
+    """Bytes of one model on the disk, but for files that another one in the list counts already.
 
-    Attributes:
-        bytes: on the disk, without files that another model in the list counts already.
-        used_elsewhere: its files have names outside the library, so that removing it may free nothing.
+    If `used_elsewhere`, its files have names outside the library, so that removing it may free nothing.
     """
 
     model: InstalledModel

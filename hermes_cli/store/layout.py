@@ -44,11 +44,6 @@ def blob_path(repo: str, etag: str) -> Path:
     return repo_folder(repo) / "blobs" / etag
 
 
-def partial_path(repo: str, etag: str) -> Path:
-    """Return the path of an unfinished download. Newer huggingface_hub uses a new random suffix for each."""
-    return repo_folder(repo) / "blobs" / f"{etag}.incomplete"
-
-
 def lock_path(repo: str, etag: str) -> Path:
     """Return the path of the lock that a process holds while it downloads a file; `hf download` uses the same."""
     return paths.models_dir() / ".locks" / repo_folder(repo).name / f"{etag}.lock"
@@ -142,11 +137,7 @@ def is_downloading(repo: str, partial: Path) -> bool:
 
 
 def link_blob(blob: Path, name: Path) -> None:
-    """Give a blob its name, at once or not at all: by a relative link, or by moving it where there are no links.
-
-    Raises:
-        OSError: neither can be done.
-    """
+    """Give a blob its name, at once or not at all: by a relative link, or by moving it where there are no links."""
     name.parent.mkdir(parents=True, exist_ok=True)
     if os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper() in {"1", "ON", "YES", "TRUE"}:
         blob.replace(name)  # huggingface_hub's switch for file systems that only claim to have links

@@ -84,11 +84,7 @@ def installed_quantizations(model: CatalogModel) -> set[str]:
 
 
 def known_variants(model: CatalogModel, quantization: str | None, repository: str | None) -> list[Variant]:
-    """Return the variants of a model with this quantization and from this repository, in order of preference.
-
-    Raises:
-        NotFoundError: there are none; the hint names the quantizations that there are.
-    """
+    """Return the variants of a model with this quantization and from this repository, in order of preference."""
     fitting = matching_variants(model, quantization=quantization, repository=repository)
     offered = dict.fromkeys(variant.quantization for variant in matching_variants(model, repository=repository))
     if not offered:
@@ -142,12 +138,7 @@ def select(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) ->
 
 
 def select_one(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) -> list[InstalledModel]:
-    """Return those that a name means, if they are all the same file, in whatever revisions.
-
-    Raises:
-        NotFoundError: none of them.
-        UsageError: they are several; the hint lists their names.
-    """
+    """Return those that a name means, if they are all the same file, in whatever revisions."""
     selected = select(text, catalogue, models)
     names = list(dict.fromkeys(entry.name for entry in selected))
     if len(names) > 1:
@@ -202,11 +193,7 @@ def _is_loadable(model: InstalledModel) -> bool:
 
 
 def _check(file: ModelFile) -> ModelFile:
-    """Return the file, unless it was hashed and found to be damaged.
-
-    Raises:
-        IntegrityError: it is damaged, or no GGUF at all.
-    """
+    """Return the file, unless it was hashed and found to be damaged."""
     read_header(file.path)
     published, found = layout.published_sha256(layout.blob_of(file.path)), known_sha256(file.path)
     if published and found and published != found:

@@ -29,25 +29,15 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class DownloadProgress:
-    """One event.
+    """One event."""
 
-    Attributes:
-        file: path of the file in its repository; for raw parts, of the file that they are joined into.
-        phase: the current work.
-        done: bytes of the file that are here; in the phases `hashing` and `repairing`, bytes processed.
-        size: bytes of the whole file.
-        fetched: bytes of it that came over the network in this run.
-        reason: why it waits or tries again.
-        wait: seconds until the next attempt.
-    """
-
-    file: str
-    phase: Phase
-    done: int
-    size: int
-    fetched: int
-    reason: str = ""
-    wait: float = 0.0
+    file: str  # path of the file in its repository; for raw parts, of the file that they are joined into
+    phase: Phase  # the current work
+    done: int  # bytes of the file that are here; in the phases `hashing` and `repairing`, bytes processed
+    size: int  # bytes of the whole file
+    fetched: int  # bytes of it that came over the network in this run
+    reason: str = ""  # why it waits or tries again
+    wait: float = 0.0  # seconds until the next attempt
 
 
 class ProgressMeter:

@@ -44,21 +44,13 @@ class KeptFile:
 
 @dataclass(frozen=True)
 class Removal:
-    """The plan of a removal.
+    """The plan of a removal."""
 
-    Attributes:
-        names: in snapshots and among the imported files.
-        blobs: behind them, that nothing else in the cache uses.
-        partials: unfinished downloads.
-        frees: bytes that the disk gets back.
-        kept: files that still take their space.
-    """
-
-    names: tuple[Path, ...] = ()
-    blobs: tuple[Path, ...] = ()
-    partials: tuple[Path, ...] = ()
-    frees: int = 0
-    kept: tuple[KeptFile, ...] = ()
+    names: tuple[Path, ...] = ()  # in snapshots and among the imported files
+    blobs: tuple[Path, ...] = ()  # behind them, that nothing else in the cache uses
+    partials: tuple[Path, ...] = ()  # unfinished downloads
+    frees: int = 0  # bytes that the disk gets back
+    kept: tuple[KeptFile, ...] = ()  # files that still take their space
 
 
 def plan_removal(models: Sequence[InstalledModel]) -> Removal:

@@ -25,6 +25,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # re-exported
     http_stream_backoff,
     parse_ratelimit_headers,
 )
+from huggingface_hub.utils._runtime import is_xet_available
 
 from hermes_cli.errors import IntegrityError, NetworkError
 from hermes_cli.store import xet
@@ -46,27 +47,17 @@ _RETRYABLE = {408, 425, 429}  # refused for now; so is 500 and above
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """The limits.
+    """When a download tries again, and when it gives up."""
 
-    Attributes:
-        max_attempts: connections in a row without progress before it gives up; with the pauses, about eight minutes.
-        delay: seconds before the second attempt, doubled for each one after.
-        max_delay: seconds.
-        max_retry_after: seconds that the server may ask to wait (Retry-After).
-        min_progress: bytes that make a connection count as progress.
-        read_timeout: seconds without a byte; None for HF_HUB_DOWNLOAD_TIMEOUT (10 unless set).
-        min_speed: bytes per second; a connection below it for `speed_window` seconds is replaced by a new one.
-        speed_window: seconds.
-    """
-
+    # connections in a row without progress before it gives up; with the pauses, about eight minutes
     max_attempts: int = 12
-    delay: float = 1.0
-    max_delay: float = 60.0
-    max_retry_after: float = 600.0
-    min_progress: int = 1 << 20
-    read_timeout: float | None = None
-    min_speed: int = 1024
-    speed_window: float = 30.0
+    delay: float = 1.0  # seconds before the second attempt, doubled for each one after
+    max_delay: float = 60.0  # seconds
+    max_retry_after: float = 600.0  # seconds that the server may ask to wait (Retry-After)
+    min_progress: int = 1 << 20  # bytes that make a connection count as progress
+    read_timeout: float | None = None  # seconds without a byte; None for HF_HUB_DOWNLOAD_TIMEOUT (10 unless set)
+    min_speed: int = 1024  # bytes per second; a connection below it for `speed_window` seconds is replaced by a new one
+    speed_window: float = 30.0  # seconds
 
     def delay_after(self, attempts: int) -> float:
         """Return the seconds to pause after this many attempts without progress."""
@@ -100,15 +91,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def receive(
     file: RemoteFile, start: int, stop: int, meter: ProgressMeter, policy: RetryPolicy
 ) -> Iterator[bytes | bytearray]:
-    """Yield the bytes from `start` to `stop` in order, in blocks; in smaller ones on a slow connection.
-
-    Raises:
-        NetworkError: the server refuses, or no connection brings anything any more.
-        NotFoundError: the Hub does not have the file, or not for this user.
-        IntegrityError: the Hub has another file under this name.
-    """
+    """Yield the bytes from `start` to `stop` in order, in blocks; in smaller ones on a slow connection."""
     failures = 0
-    by_xet = xet.available()
+    by_xet = is_xet_available()
     while start < stop:
         first = start
         try:
@@ -121,7 +106,7 @@ def receive(
         except Interrupted as interruption:
             progress = start - first >= policy.min_progress
             failures = 1 if progress else failures + 1
-            by_xet = xet.available() and by_xet is progress  # after a failure the other way is tried
+            by_xet = is_xet_available() and by_xet is progress  # after a failure the other way is tried
             _pause(file, interruption, failures, meter, policy)
 
 
@@ -217,11 +202,7 @@ def _http(
 def _request(
     method: Literal["GET", "HEAD"], file: RemoteFile, headers: dict[str, str], timeout: float
 ) -> Iterator[httpx2.Response]:
-    """Make a request for a file; only GET follows redirects.
-
-    Raises:
-        IntegrityError: the hash that the Hub states with its response or redirect is not the one that it listed.
-    """
+    """Make a request for a file; only GET follows redirects."""
     with http_stream_backoff(
         method,
         file.url,

@@ -23,23 +23,17 @@ Outcome = Literal["verified", "damaged", "unknown", "missing", "unreadable", "re
 
 @dataclass(frozen=True)
 class FileCheck:
-    """The outcome for one file.
-
-    Attributes:
-        outcome: `verified`: it has the published hash; `damaged`: it has another one, or is no GGUF; `unknown`: no hash
-            is published to compare with, but header and length are those of a GGUF; `missing`: its name leads nowhere;
-            `unreadable`: it cannot be read, or changed while it was; `repaired`: fetched again, and verified.
-        published: SHA-256 by the Hub.
-        found: SHA-256 of the file.
-        note: the problem, for people.
-    """
+    """The outcome for one file."""
 
     model: InstalledModel
     file: LocalFile
+    # `verified`: it has the published hash; `damaged`: it has another one, or is no GGUF; `unknown`: no hash is
+    # published to compare with, but header and length are those of a GGUF; `missing`: its name leads nowhere;
+    # `unreadable`: it cannot be read, or changed while it was; `repaired`: fetched again, and verified
     outcome: Outcome
-    published: str | None = None
-    found: str | None = None
-    note: str = ""
+    published: str | None = None  # SHA-256 by the Hub
+    found: str | None = None  # SHA-256 of the file
+    note: str = ""  # the problem, for people
 
     @property
     def is_wrong(self) -> bool:

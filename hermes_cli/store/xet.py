@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import constants
-from huggingface_hub.utils._runtime import is_xet_available
 from huggingface_hub.utils._xet import (
     XetFileData,
     XetTokenType,
@@ -41,19 +40,10 @@ class XetError(Exception):
     """The bytes stopped coming; another connection may bring them."""
 
 
-def available() -> bool:
-    """Return whether hf_xet is installed and not switched off (HF_HUB_DISABLE_XET)."""
-    return is_xet_available()
-
-
 def stream(
     file: RemoteFile, xet_hash: str, headers: dict[str, str], start: int, stop: int
 ) -> Generator[tuple[int, bytes]]:
-    """Yield offset and bytes of each piece from `start` to `stop`; `xet_hash` is Xet's own hash of the file.
-
-    Raises:
-        XetError: nothing came for a while, or the storage cannot be read now.
-    """
+    """Yield offset and bytes of each piece from `start` to `stop`; `xet_hash` is Xet's own hash of the file."""
     reader = _Reader(file, xet_hash, headers, start, stop)
     reader.start()
     try:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.conversation import SUMMARY_HEADING, Change, Conversation
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import SUMMARY_HEADING, Change, ChatOptions, Conversation
 from hermes_cli.prompting.messages import Message
 
 

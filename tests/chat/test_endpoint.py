@@ -27,10 +27,10 @@ from endpoint_rig import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hermes_cli.chat.conversation import ChatOptions
 from hermes_cli.chat.endpoint import http_client
 from hermes_cli.chat.endpoint.chat_completions import CompletionReader
 from hermes_cli.chat.endpoint.http_client import EndpointError
-from hermes_cli.chat.options import ChatOptions
 from hermes_cli.engine.protocol import Done
 from hermes_cli.generation import Event, LogprobsEvent
 from hermes_cli.prompting.messages import CallFinished, CallStarted

@@ -30,11 +30,10 @@ from endpoint_rig import (
 
 from hermes_cli.chat.agent_loop import AgentLoop
 from hermes_cli.chat.backend import ChatBackend
-from hermes_cli.chat.conversation import Conversation
+from hermes_cli.chat.conversation import ChatOptions, Conversation
 from hermes_cli.chat.endpoint import http_client
 from hermes_cli.chat.endpoint.address import read_address
 from hermes_cli.chat.endpoint.endpoint_backend import EndpointBackend, connect
-from hermes_cli.chat.options import ChatOptions
 from hermes_cli.chat.view import PlainView
 from hermes_cli.console import Console
 from hermes_cli.errors import ContextFullError, NetworkError

@@ -11,9 +11,9 @@ from endpoint_rig import HI, STOP, TOOL, Endpoint, Reply, ask, delta, endpoint, 
 from server_rig import hermes_serve
 
 from hermes_cli.chat.backend import ChatBackend
+from hermes_cli.chat.conversation import ChatOptions
 from hermes_cli.chat.endpoint.endpoint_backend import Endpoint as EndpointSource
 from hermes_cli.chat.endpoint.endpoint_backend import EndpointBackend
-from hermes_cli.chat.options import ChatOptions
 from hermes_cli.errors import ContextFullError, NotFoundError, UsageError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.prompting.messages import Message, ToolCall

@@ -156,6 +156,13 @@ def test_however_deep_something_is_it_is_shown(depth: int) -> None:
         assert "treasure" in "".join(rows(mark * depth + "treasure\n", (40, 10))).replace(" ", "")
 
 
+@pytest.mark.parametrize("language", ["yaml", "bibtex", "json", "html+php", "console", "ruby", "no-such-language"])
+def test_code_of_any_language_is_shown(language: str) -> None:
+    code = ["a:", "  - b: {c: 1}", "@book{x, title = {y}}", "$ ls <<E", "<?php echo 1; ?>", "E"]
+    text = f"```{language}\n" + "\n".join(code) + "\n```\n"
+    assert draw(text, list(range(0, len(text), 3)), (40, 4)).shown.everything == text.splitlines()
+
+
 def test_code_has_the_colours_of_its_whole_however_long_it_is() -> None:
     text = "```python\n" + PYTHON * 40 + "```\n"
     cuts = list(range(0, len(text), 17))

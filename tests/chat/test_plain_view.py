@@ -9,8 +9,7 @@ from chat_rig import Functions, calling, scripted_backend
 from fake_engine import Script
 
 from hermes_cli.chat.agent_loop import AgentLoop
-from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import ChatOptions, Conversation
 from hermes_cli.chat.view import SHOWN_CHARACTERS, PlainView
 from hermes_cli.console import Console
 from hermes_cli.engine.protocol import Done

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from hermes_cli.chat.conversation import Conversation
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import ChatOptions, Conversation
 from hermes_cli.chat.sessions.export import as_document, as_json, as_lines, as_markdown, title_of
 from hermes_cli.prompting import normalize
 from hermes_cli.prompting.messages import Message, ToolCall

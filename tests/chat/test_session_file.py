@@ -19,8 +19,7 @@ from changes import CHANGES, TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.conversation import Change, Conversation, MessageAdded
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import Change, ChatOptions, Conversation, MessageAdded
 from hermes_cli.chat.sessions.format import checked_name, decode, name_from_question
 from hermes_cli.chat.sessions.session_file import SessionFile
 from hermes_cli.errors import HermesError, IntegrityError, UsageError

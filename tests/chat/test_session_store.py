@@ -12,8 +12,7 @@ from changes import CHANGES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.conversation import Change, Conversation, TurnsDropped
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import Change, ChatOptions, Conversation, TurnsDropped
 from hermes_cli.chat.sessions.export import title_of
 from hermes_cli.chat.sessions.session_file import SessionFile
 from hermes_cli.chat.sessions.store import find_session, latest_session, list_sessions, read_session, remove_sessions

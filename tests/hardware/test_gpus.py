@@ -1,10 +1,16 @@
+"""The table of GPUs, and finding one by its name."""
+
 from __future__ import annotations
 
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hermes_cli.hardware.gpus import GB, GPUS, Gpu
+from hermes_cli.errors import UsageError
+from hermes_cli.hardware.gpus import GB, GPUS, Gpu, find_gpu, gpu_reported_as, gpus_named, typical_bandwidth
+from hermes_cli.hardware.machine import Vendor
 from hermes_cli.units import GIB
 
 BY_NAME = {gpu.name: gpu for gpu in GPUS}
@@ -143,3 +149,269 @@ def test_bandwidth_is_bus_width_times_data_rate(name: str, bits: int, gigabits: 
 )
 def test_speed_is_dense_with_fp32_accumulation(name: str, tflops: float) -> None:
     assert BY_NAME[name].tflops == pytest.approx(tflops, rel=0.005)
+
+
+MIB = 2**20
+VENDORS: dict[Vendor, str] = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel", "apple": "Apple"}
+
+
+def outcome(text: str) -> Gpu | UsageError:
+    try:
+        return find_gpu(text)
+    except UsageError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("RTX 4090", "GeForce RTX 4090"),
+        ("rtx4090", "GeForce RTX 4090"),
+        ("  NVIDIA   GeForce RTX 4090 ", "GeForce RTX 4090"),
+        ("4090", "GeForce RTX 4090"),
+        ("rtx-4090-24gb", "GeForce RTX 4090"),
+        ("4090D", "GeForce RTX 4090 D"),
+        ("RTX 3060 12GB", "GeForce RTX 3060 12GB"),
+        ("rtx 3060 8gb", "GeForce RTX 3060 8GB"),
+        ("3060", "GeForce RTX 3060 12GB"),
+        ("RTX 4060 Ti 16G", "GeForce RTX 4060 Ti 16GB"),
+        ("4070 Ti Super", "GeForce RTX 4070 Ti SUPER"),
+        ("4090 laptop", "GeForce RTX 4090 Laptop GPU"),
+        ("RTX 4090 Mobile", "GeForce RTX 4090 Laptop GPU"),
+        ("H100", "H100 SXM"),
+        ("2080ti", "GeForce RTX 2080 Ti"),
+        ("H100 PCIe", "H100 PCIe"),
+        ("H100 NVL", "H100 NVL"),
+        ("A100", "A100 80GB SXM"),
+        ("A100 40GB", "A100 40GB"),
+        ("A100 80GB PCIe", "A100 80GB PCIe"),
+        ("A6000", "RTX A6000"),
+        ("RTX 6000 Ada", "RTX 6000 Ada Generation"),
+        ("RTX PRO 6000", "RTX PRO 6000 Blackwell Workstation Edition"),
+        ("Quadro RTX 6000", "Quadro RTX 6000"),
+        ("DGX Spark", "GB10"),
+        ("V100 32GB", "Tesla V100 32GB"),
+        ("7900 XTX", "Radeon RX 7900 XTX"),
+        ("AMD Radeon RX 7900 XTX", "Radeon RX 7900 XTX"),
+        ("W7900", "Radeon PRO W7900"),
+        ("MI300X", "Instinct MI300X"),
+        ("Ryzen AI Max+ 395", "Radeon 8060S"),
+        ("Intel(R) Arc(TM) A770 Graphics", "Arc A770 16GB"),
+        ("B580", "Arc B580"),
+        ("M1", "M1"),
+        ("Apple M4 Pro", "M4 Pro"),
+        ("M4 Max 64GB", "M4 Max 40-core"),
+        ("M4 Max 36 GB", "M4 Max 32-core"),
+        ("m3max96g", "M3 Max 30-core"),
+    ],
+)
+def test_names_that_people_type(text: str, name: str) -> None:
+    assert find_gpu(text).name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("A10", "A10"),
+        ("A100", "A100 80GB SXM"),
+        ("A1000", "RTX A1000"),
+        ("A2", "A2"),
+        ("T4", "Tesla T4"),
+        ("L4", "L4"),
+        ("L40", "L40"),
+        ("RTX 5070", "GeForce RTX 5070"),
+        ("RTX 5070 Laptop", "GeForce RTX 5070 Laptop GPU"),
+        ("5070 Laptop", "GeForce RTX 5070 Laptop GPU"),
+        ("RTX 5070 Ti", "GeForce RTX 5070 Ti"),
+        ("RX 7900 XT", "Radeon RX 7900 XT"),
+        ("M4", "M4"),
+    ],
+)
+def test_a_name_is_never_found_inside_another(text: str, name: str) -> None:
+    assert find_gpu(text).name == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "T400",
+        "A1",
+        "90",
+        "RTX 40",
+        "RTX",
+        "GeForce",
+        "RTX 4090 Ti",
+        "RTX 4090 12GB",
+        "GTX 4090",
+        "AMD RTX 4090",
+        "Intel A40",
+        "NVIDIA Radeon RX 7900 XTX",
+        "my RTX 4090",
+        "RTX 4090 \u8d85",
+        "RTX 4000 Ada Laptop",
+        "M4 Max 96GB",
+    ],
+)
+def test_what_is_no_gpu(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_gpu(text)
+    assert text in caught.value.message
+    assert "--vram" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("RTX 4091", "GeForce RTX 4090"),
+        ("GTX 4090", "GeForce RTX 4090"),
+        ("RX 7900 XTZ", "Radeon RX 7900 XTX"),
+        ("Arc B58", "Arc B580"),
+        ("M4 Ultra", "M3 Ultra"),
+    ],
+)
+def test_the_nearest_names_are_told(text: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=text) as caught:
+        find_gpu(text)
+    named = caught.value.hint.partition(";")[0].removeprefix("the nearest names: ").split(", ")
+    assert hint in named
+    assert len(named) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("RTX 4060 Ti", "say which: GeForce RTX 4060 Ti 8GB, GeForce RTX 4060 Ti 16GB"),
+        ("RTX 6000", "say which: Quadro RTX 6000, RTX 6000 Ada Generation"),
+        ("V100", "say which: Tesla V100 16GB, Tesla V100 32GB"),
+        ("M4 Max", "say which: M4 Max 32-core, M4 Max 40-core"),
+        ("A100 PCIe", "say which: A100 40GB, A100 80GB PCIe"),
+    ],
+)
+def test_a_name_of_several_is_asked_back(text: str, hint: str) -> None:
+    with pytest.raises(UsageError, match="is the name of 2 GPUs") as caught:
+        find_gpu(text)
+    assert caught.value.hint == hint
+
+
+def test_every_candidate_can_be_had() -> None:
+    assert [gpu.name for gpu in gpus_named("H100")] == ["H100 SXM", "H100 PCIe", "H100 NVL"]
+    assert [gpu.name for gpu in gpus_named("RTX 4090")] == ["GeForce RTX 4090"]
+
+
+@pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
+def test_what_is_shown_can_be_typed(gpu: Gpu) -> None:
+    assert find_gpu(gpu.name) is gpu
+    assert find_gpu(f"{VENDORS[gpu.vendor]} {gpu.name}") is gpu
+
+
+@given(st.sampled_from(GPUS), st.data())
+def test_case_and_punctuation_do_not_matter(gpu: Gpu, data: st.DataObject) -> None:
+    separator = st.sampled_from(["", " ", "-", "_", ".", "/"])
+    typed = "".join(
+        data.draw(st.sampled_from([letter.lower(), letter.upper()])) + data.draw(separator)
+        for letter in gpu.name
+        if letter.isalnum()
+    )
+    assert find_gpu(typed) is gpu
+
+
+@given(st.one_of(st.text(max_size=120), st.text("RTXAMGBi 0123456789()-", max_size=20)))
+def test_any_text_is_a_gpu_or_an_error_with_a_hint(text: str) -> None:
+    found = outcome(text)
+    assert found in GPUS if isinstance(found, Gpu) else found.hint and len(found.message) < 200
+
+
+@given(st.sampled_from(GPUS), st.text("0123456789abcxyz", min_size=1, max_size=3))
+def test_what_stands_behind_a_name_counts(gpu: Gpu, behind: str) -> None:
+    """A longer name is that of another GPU or of none, never of the one that it starts with."""
+    if gpu.name + behind not in gpu.also and outcome(gpu.name + behind) is gpu:
+        assert behind.rstrip("gb") in {str(size) for size in gpu.sizes}
+
+
+@pytest.mark.parametrize(
+    ("vendor", "name", "mebibytes", "expected"),
+    [
+        ("nvidia", "NVIDIA GeForce RTX 4090", 24564, "GeForce RTX 4090"),
+        ("nvidia", "GeForce RTX 3060", 12288, "GeForce RTX 3060 12GB"),
+        ("nvidia", "NVIDIA GeForce RTX 3060", 8192, "GeForce RTX 3060 8GB"),
+        ("nvidia", "NVIDIA GeForce RTX 3080", 12288, "GeForce RTX 3080 12GB"),
+        ("nvidia", "NVIDIA GeForce RTX 4060 Ti", 16380, "GeForce RTX 4060 Ti 16GB"),
+        ("nvidia", "NVIDIA GeForce RTX 5070 Laptop GPU", 8151, "GeForce RTX 5070 Laptop GPU"),
+        ("nvidia", "NVIDIA GeForce RTX 3080 Laptop GPU", 16384, "GeForce RTX 3080 Laptop GPU 16GB"),
+        ("nvidia", "NVIDIA A100-SXM4-80GB", 81920, "A100 80GB SXM"),
+        ("nvidia", "NVIDIA A100 80GB PCIe", 81920, "A100 80GB PCIe"),
+        ("nvidia", "NVIDIA A100-PCIE-40GB", 40536, "A100 40GB"),
+        ("nvidia", "NVIDIA H100 80GB HBM3", 81559, "H100 SXM"),
+        ("nvidia", "NVIDIA H100 PCIe", 81559, "H100 PCIe"),
+        ("nvidia", "NVIDIA H100 NVL", 95830, "H100 NVL"),
+        ("nvidia", "NVIDIA H200", 143771, "H200"),
+        ("nvidia", "NVIDIA B200", 183359, "B200"),
+        ("nvidia", "NVIDIA GH200 480GB", 97871, "GH200 96GB"),
+        ("nvidia", "Tesla T4", 15360, "Tesla T4"),
+        ("nvidia", "Tesla V100-SXM2-32GB", 32510, "Tesla V100 32GB"),
+        ("nvidia", "NVIDIA A10G", 23028, "A10G"),
+        ("nvidia", "NVIDIA L40S", 46068, "L40S"),
+        ("nvidia", "NVIDIA RTX A2000 12GB", 12282, "RTX A2000 12GB"),
+        ("nvidia", "NVIDIA RTX A2000", 6138, "RTX A2000 6GB"),
+        ("nvidia", "NVIDIA T1000", 4096, "T1000"),
+        ("nvidia", "NVIDIA T1000 8GB", 8192, "T1000 8GB"),
+        ("nvidia", "NVIDIA RTX 6000 Ada Generation", 49140, "RTX 6000 Ada Generation"),
+        ("nvidia", "NVIDIA GB10", 122_000, "GB10"),
+        ("amd", "AMD Radeon RX 7900 XTX", 24560, "Radeon RX 7900 XTX"),
+        ("amd", "AMD Radeon RX 9060 XT", 16304, "Radeon RX 9060 XT 16GB"),
+        ("amd", "AMD Instinct MI250X / MI250", 65520, "Instinct MI250X"),
+        ("amd", "AMD Radeon 8060S Graphics", 98304, "Radeon 8060S"),
+        ("intel", "Intel(R) Arc(TM) A770 Graphics", 16225, "Arc A770 16GB"),
+        ("intel", "Intel(R) Arc(TM) B580 Graphics", 12216, "Arc B580"),
+        ("apple", "Apple M4 Max", 65536, "M4 Max 40-core"),
+        ("apple", "Apple M4 Max", 36864, "M4 Max 32-core"),
+        ("apple", "Apple M3 Max", 98304, "M3 Max 30-core"),
+        ("apple", "Apple M1", 8192, "M1"),
+        # Not in the table, a slice of a GPU, a rebuilt card, or somebody else's name.
+        ("nvidia", "NVIDIA RTX 4000 Ada Generation Laptop GPU", 12282, None),
+        ("nvidia", "NVIDIA RTX A2000 Laptop GPU", 4096, None),
+        ("nvidia", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", 4864, None),
+        ("nvidia", "NVIDIA A100-SXM4-40GB", 4864, None),
+        ("nvidia", "NVIDIA GeForce RTX 4090", 49140, None),
+        ("nvidia", "NVIDIA T400 4GB", 4096, None),
+        ("nvidia", "", 4096, None),
+        ("amd", "AMD Radeon Graphics", 512, None),
+        ("amd", "NVIDIA GeForce RTX 4090", 24564, None),
+        ("nvidia", "Radeon RX 7900 XTX", 24560, None),
+        ("intel", "Intel(R) UHD Graphics 770", 16384, None),
+    ],
+)
+def test_names_that_drivers_report(vendor: Vendor, name: str, mebibytes: int, expected: str | None) -> None:
+    found = gpu_reported_as(vendor, name, mebibytes * MIB)
+    assert (found and found.name) == expected
+
+
+def test_an_open_name_without_memory_stays_open() -> None:
+    assert gpu_reported_as("nvidia", "NVIDIA GeForce RTX 3060", None) is None
+    assert gpu_reported_as("nvidia", "NVIDIA GeForce RTX 4090", None) is not None
+
+
+@given(st.sampled_from(list(VENDORS)), st.text(max_size=120), st.integers(0, 2**50))
+def test_no_driver_can_break_it(vendor: Vendor, name: str, memory: int) -> None:
+    found = gpu_reported_as(vendor, name, memory)
+    assert found is None or found.vendor == vendor
+
+
+@given(st.sampled_from(GPUS))
+def test_every_gpu_is_found_as_its_driver_would_name_it(gpu: Gpu) -> None:
+    reported = gpu.sizes[0] * GIB if gpu.unified else int(0.95 * gpu.memory)
+    assert gpu_reported_as(gpu.vendor, f"{VENDORS[gpu.vendor]} {gpu.name}", reported) is gpu
+
+
+@pytest.mark.parametrize(
+    ("vendor", "gib", "least", "most"),
+    [("nvidia", 4, 100, 200), ("nvidia", 24, 400, 1000), ("nvidia", 23.5, 400, 1000), ("apple", 64, 300, 900)],
+)
+def test_a_typical_bandwidth_is_one_of_cards_of_that_size(vendor: Vendor, gib: float, least: int, most: int) -> None:
+    found = typical_bandwidth(vendor, int(gib * GIB)) / 1e9
+    assert least <= found <= most
+    assert any(gpu.gb_per_s == found for gpu in GPUS if gpu.vendor == vendor)
+
+
+def test_beyond_every_card_the_largest_are_typical() -> None:
+    assert typical_bandwidth("nvidia", 10_000 * GIB) >= typical_bandwidth("nvidia", 100 * GIB)

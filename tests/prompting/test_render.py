@@ -134,12 +134,6 @@ def test_the_model_reads_what_it_wrote(family: Family) -> None:
     assert "I looked.\n<tool_call>" in prompt({**sent, "content": "I looked."})
 
 
-def test_the_model_reads_a_single_block_as_it_wrote_it() -> None:
-    block = '<tool_call>{"name":"f","arguments":{}}</tool_call>'
-    request = PromptInput([Message("user", "Hi"), Message("assistant", None, (ToolCall("f", {}, written=block),))])
-    assert f"<|im_start|>assistant\n{block}<|im_end|>" in OurFormat(HERMES_3).render(request).text
-
-
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_thought_that_was_remembered(*, keep: bool) -> None:
     call = ToolCall("clock", {}, "c1")

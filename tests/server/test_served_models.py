@@ -19,7 +19,7 @@ from hermes_cli.models.planned import memory_fault
 from hermes_cli.planning.load_plan import RAM, FittedPlan, MemoryUse, remaining_machine
 from hermes_cli.planning.memory import MemoryBreakdown
 from hermes_cli.server.served_models import ServedModel, plan_models
-from hermes_cli.server.settings import Given, resolve
+from hermes_cli.server.settings import SettingValue, resolve
 
 MIB = 1 << 20
 CATALOGUE = shipped_catalogue()
@@ -37,7 +37,7 @@ def machine(ram: float = 64 * 1024, *gpus: float) -> Machine:
 def lined_up(*models: Any, on: Machine | None = None, **settings: Any) -> tuple[tuple[ServedModel, ...], list[str]]:  # noqa: ANN401 - as the file has them
     said: list[str] = []
     told = {"models": list(models), **settings}
-    resolved = resolve({}, {name: Given(value, "serve.yaml") for name, value in told.items()}).settings
+    resolved = resolve({}, {name: SettingValue(value, "serve.yaml") for name, value in told.items()}).settings
     return plan_models(resolved, CATALOGUE, on or machine(), said.append), said
 
 

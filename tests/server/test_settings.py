@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.server.settings import (
-    Given,
     ModelEntry,
     ServerKeys,
     ServerSettings,
+    SettingValue,
     as_yaml,
     document,
     read_file,
@@ -27,11 +27,11 @@ from hermes_cli.server.settings import (
 )
 
 
-def typed(**values: Any) -> dict[str, Given]:  # noqa: ANN401 - whatever a flag holds
-    return {name: Given(value, f"--{name.replace('_', '-')}") for name, value in values.items()}
+def typed(**values: Any) -> dict[str, SettingValue]:  # noqa: ANN401 - whatever a flag holds
+    return {name: SettingValue(value, f"--{name.replace('_', '-')}") for name, value in values.items()}
 
 
-def in_file(tmp_path: Path, text: str) -> dict[str, Given]:
+def in_file(tmp_path: Path, text: str) -> dict[str, SettingValue]:
     path = tmp_path / "serve.yaml"
     path.write_text(text)
     return read_file(path)

@@ -59,7 +59,7 @@ def reasons(outcome: dict[str, list[dict[str, str]]]) -> list[str]:
         ([Fault(claim=-1_000_000)], "ended the file too early"),
         ([Fault(stall=2_000_000)], "nothing came for 0.3 s"),
         ([Fault(stall=0)], "nothing came for 0.3 s"),
-        ([Fault(drip=20)], "bytes came in 0.4"),
+        ([Fault(drip=20)], "bytes came in"),
         ([Fault(status=500), Fault(status=502), Fault(status=503)], "answers with status 503"),
         ([Fault(status=503, at="hub")], "the Hub (http://127.0.0.1"),
         ([Fault(status=429, headers={"Retry-After": "0"})], "answers with status 429"),

@@ -19,8 +19,8 @@ from hermes_cli.prompting.normalize import repaired
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from hermes_cli.chat.conversation import ChatOptions
     from hermes_cli.chat.endpoint.address import ServerKind
-    from hermes_cli.chat.options import ChatOptions
     from hermes_cli.prompting.messages import Event, Message
     from hermes_cli.prompting.parse import Parser
 

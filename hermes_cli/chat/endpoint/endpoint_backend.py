@@ -17,8 +17,8 @@ from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageErr
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 
+    from hermes_cli.chat.conversation import ChatOptions
     from hermes_cli.chat.endpoint.address import EndpointAddress, ServerKind
-    from hermes_cli.chat.options import ChatOptions
     from hermes_cli.event_loop import EventLoop
     from hermes_cli.generation import Event, Message
 

@@ -13,8 +13,7 @@ from copy import copy
 from io import FileIO
 from typing import TYPE_CHECKING
 
-from hermes_cli.chat.conversation import MessageAdded, OptionsChanged, SummaryAdded, TitleChanged
-from hermes_cli.chat.options import ChatOptions
+from hermes_cli.chat.conversation import ChatOptions, MessageAdded, OptionsChanged, SummaryAdded, TitleChanged
 from hermes_cli.chat.sessions.format import (
     SessionHeader,
     checked_name,

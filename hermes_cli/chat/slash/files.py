@@ -63,8 +63,8 @@ def _list(context: ReplContext, _argument: str) -> None:
 
 
 def _complete_export(_context: ReplContext, typed: str) -> list[str]:
-    form, blank, path = typed.partition(" ")
-    return [f"{form} {file}" for file in complete_path(path)] if blank else ["md", "json"]
+    form, space, path = typed.partition(" ")
+    return [f"{form} {file}" for file in complete_path(path)] if space else ["md", "json"]
 
 
 @slash_command("/export", "md|json [FILE]", "write this conversation to a file, or show it", _complete_export)
@@ -72,20 +72,22 @@ def _export(context: ReplContext, argument: str) -> None:
     from hermes_cli.chat.sessions.export import as_json, as_markdown  # noqa: PLC0415 - few conversations are exported
 
     form, _, path_text = argument.partition(" ")
+    path_text = path_text.strip()
     if form not in {"md", "json"}:
         raise UsageError("/export needs a format: md or json.", hint="/export md conversation.md")
     text = (as_markdown if form == "md" else as_json)(context.conversation, context.backend.name)
-    if not path_text.strip():
+    if not path_text:
         context.print(text.rstrip("\n"))
         return
-    path = Path(path_text.strip()).expanduser()
     try:
+        path = Path(path_text).expanduser()
         with path.open("x", encoding="utf-8", errors="replace") as file:
             file.write(text)
     except FileExistsError:
-        raise UsageError(f"{path} is there already.", hint="choose another name; nothing is overwritten.") from None
-    except OSError as error:
-        raise HermesError(f"{path} cannot be written: {error.strerror}.", hint="choose another place.") from None
+        raise UsageError(f"{path_text} is there already.", hint="choose another name.") from None
+    except (OSError, RuntimeError, ValueError) as error:  # also no such user, or a name that cannot be
+        reason = getattr(error, "strerror", None) or error
+        raise HermesError(f"{path_text} cannot be written: {reason}.", hint="choose another place.") from None
     context.console.note(f"written to {path}")
 
 
@@ -101,12 +103,7 @@ class Attachment:
 
 
 def read_attachment(path_text: str) -> Attachment:
-    """Read a text file.
-
-    Raises:
-        NotFoundError: no such file, or it cannot be read.
-        UsageError: not text, or too large for any context.
-    """
+    """Read a text file; raise NotFoundError or UsageError if there is none that fits any context."""
     try:
         path = Path(path_text).expanduser()
         if not path.is_file():

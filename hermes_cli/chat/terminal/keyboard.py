@@ -19,7 +19,7 @@ from prompt_toolkit.input.vt100_parser import Vt100Parser
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.output.color_depth import ColorDepth
 from prompt_toolkit.styles import Style
-from prompt_toolkit.utils import get_cwidth
+from rich.text import Text
 
 from hermes_cli.chat.slash.command import COMMANDS, is_open_quote, unquoted
 from hermes_cli.console import CONTROL
@@ -105,7 +105,7 @@ class Keyboard:
             prompt_continuation=" " * len(PROMPT),
             history=LineHistory(self._history_path, self._pastes.has_placeholder),
             completer=SlashCompleter(self._context),
-            complete_while_typing=Condition(_is_command_line),
+            complete_while_typing=Condition(lambda: get_app().current_buffer.text.startswith("/")),
             complete_in_thread=True,
             enable_open_in_editor=True,
             tempfile_suffix=".md",
@@ -116,13 +116,9 @@ class Keyboard:
         )
 
     def _toolbar(self) -> str:
-        columns = get_app().output.get_size().columns
-        status = self._status().translate(CONTROL).replace("\n", " ")
-        if get_cwidth(status) < columns:
-            return status
-        while status and get_cwidth(status) >= columns - 1:
-            status = status[:-1]
-        return f"{status}…"
+        status = Text(self._status().translate(CONTROL).replace("\n", " "))
+        status.truncate(get_app().output.get_size().columns - 1, overflow="ellipsis")
+        return status.plain
 
     def _bindings(self) -> KeyBindings:
         bindings = KeyBindings()
@@ -130,7 +126,7 @@ class Keyboard:
             ("enter",): _send,
             ("escape", "enter"): lambda event: event.current_buffer.insert_text("\n"),
             ("c-j",): lambda event: event.current_buffer.insert_text("\n"),
-            ("c-c",): _clear,
+            ("c-c",): _clear_or_tell,
             ("c-g",): lambda event: event.current_buffer.open_in_editor(),
             ("tab",): _complete,
             ("<bracketed-paste>",): self._paste,
@@ -175,11 +171,6 @@ def _drop_typed_ahead() -> None:
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
 
 
-def _is_command_line() -> bool:
-    text = get_app().current_buffer.text
-    return text.startswith("/") and "\n" not in text
-
-
 def _send(event: KeyPressEvent) -> None:
     buffer = event.current_buffer
     if is_open_quote(buffer.text):
@@ -188,7 +179,7 @@ def _send(event: KeyPressEvent) -> None:
         buffer.validate_and_handle()
 
 
-def _clear(event: KeyPressEvent) -> None:
+def _clear_or_tell(event: KeyPressEvent) -> None:
     if event.current_buffer.text:
         event.current_buffer.reset()
     else:
@@ -229,8 +220,8 @@ class SlashCompleter(Completer):
         line = document.text_before_cursor
         if not line.startswith("/") or "\n" in line:
             return
-        name, blank, argument = line.partition(" ")
-        if not blank:
+        name, space, argument = line.partition(" ")
+        if not space:
             typed, candidates = name, {command.name: command.summary for command in COMMANDS.values()}
         else:
             typed, candidates = argument, {}

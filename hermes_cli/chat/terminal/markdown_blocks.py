@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, JustifyMethod
 
+LISTS = {"bullet_list", "ordered_list"}
 MAX_NESTING = 20  # levels; markdown-it-py leaves out what is deeper
 THEME = "ansi_dark"  # the terminal's own colours, so that it reads on any background
 TAB = 4  # columns
@@ -56,21 +57,14 @@ def parse_blocks(source: str) -> list[SyntaxTreeNode]:
 
 
 class BlockRenderer:
-    """Renders blocks of one text."""
+    """Renders blocks of one text, `source`; those that cannot be rendered are shown as it has them."""
 
     def __init__(self, console: Console, source: str, width: int) -> None:
-        """Store what rendering needs.
-
-        Args:
-            console: knows how wide characters are.
-            source: text that was parsed; blocks that cannot be rendered are shown as it has them.
-            width: columns.
-        """
         self._console, self._source, self._width = console, source.split("\n"), width
 
     def block(self, node: SyntaxTreeNode, first: int | None = None) -> list[Text]:
         """Return the lines of a block. `first` is the number of its first item if it continues a list."""
-        if node.type in {"bullet_list", "ordered_list"}:
+        if node.type in LISTS:
             return self.items(node.children, first_number(node) if first is None else first)
         if node.type == "fence":
             return code_lines(node)  # as the terminal wraps them, so that they can be copied
@@ -91,7 +85,7 @@ class BlockRenderer:
             if node.type == "heading":
                 text.stylize_before(_FIRST_HEADING if node.tag == "h1" else _HEADING)
             yield from text.wrap(self._console, width, overflow="fold")
-        elif node.type in {"bullet_list", "ordered_list"}:
+        elif node.type in LISTS:
             yield from self._items(node.children, first_number(node), width, depth)
         elif node.type == "blockquote":
             yield from _with_margin(Text("▌ ", _DIM), self._blocks(node.children, width - 2, depth), Text("▌ ", _DIM))
@@ -257,7 +251,7 @@ class CodeHighlighter:
         state: list[str] | None = ["root"]
         if isinstance(self._lexer, RegexLexer):
             context, state = LexerContext(code, 0, [*self._stack]), None
-            with suppress(TypeError, AttributeError):  # rules of this lexer do not work with such a context
+            with suppress(Exception):  # rules of some lexers, as those of YAML, do not work with such a context
                 for at, kind, value in ExtendedRegexLexer.get_tokens_unprocessed(self._lexer, context=context):
                     if value and at < end:  # nor do these: they make no progress
                         break

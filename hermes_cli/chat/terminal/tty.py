@@ -81,37 +81,27 @@ class TerminalEcho:
     def __init__(self) -> None:
         self._before: list[Any] | None = None
 
-    def off(self) -> None:
-        """Show nothing of what is typed; it is kept for the next line, and Ctrl-C still works."""
-        if sys.platform == "win32" or self._before is not None:
+    def switch(self, *, on: bool) -> None:
+        """Switch it off, or on as it was. What is typed meanwhile is kept for the next line; Ctrl-C still works."""
+        if sys.platform == "win32" or on == (self._before is None):
             return  # Windows echoes only what is read
         import termios  # noqa: PLC0415 - not on Windows
 
+        before, self._before = self._before, None
         with suppress(OSError, ValueError, AttributeError, termios.error):  # no terminal
             descriptor = sys.stdin.fileno()
+            if before is not None:
+                termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+                return
             before = termios.tcgetattr(descriptor)
             quiet = [*before]
-            quiet[3] = before[3] & ~termios.ECHO
+            quiet[3] &= ~termios.ECHO
             termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
             self._before = before
 
-    def on(self) -> None:
-        """Restore the echo."""
-        if sys.platform == "win32" or self._before is None:
-            return
-        import termios  # noqa: PLC0415 - not on Windows
-
-        with suppress(OSError, ValueError, AttributeError, termios.error):
-            termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._before)
-        self._before = None
-
 
 def copy_to_clipboard(text: str) -> str:
-    """Copy a text to the system's clipboard, else by the terminal (OSC 52, also over ssh); say which it was.
-
-    Raises:
-        HermesError: there is no clipboard that it fits into.
-    """
+    """Copy a text to the system's clipboard, else by the terminal (OSC 52, also over ssh); say which it was."""
     import pyperclip  # noqa: PLC0415 - it looks for programs, and few conversations copy
 
     try:

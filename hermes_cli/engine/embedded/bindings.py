@@ -50,14 +50,10 @@ KEPT_LINES = 20
 
 
 class Log:
-    """Receives every line that llama.cpp writes. There is one for the whole process, as llama.cpp has one log.
-
-    Attributes:
-        verbose: show them on standard error.
-    """
+    """Receives every line that llama.cpp writes. There is one for the whole process, as llama.cpp has one log."""
 
     def __init__(self) -> None:
-        self.verbose = False
+        self.verbose = False  # True shows the lines on standard error
         self._captured: list[str] | None = None
         self._errors: deque[str] = deque(maxlen=KEPT_LINES)
         self._level = 0

@@ -59,16 +59,6 @@ AMX_HINT = (
 )
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of the child.
-
-    Where llama.cpp gives up it must not start a debugger. Threads that wait for each other sleep soon, unless the user
-    decided otherwise. NumPy needs no threads here: nothing multiplies matrices with it.
-    """
-    spins = {} if os.environ.keys() & _SPIN_VARIABLES else {"GOMP_SPINCOUNT": SPIN_COUNT}
-    return {**os.environ, **spins, "GGML_NO_BACKTRACE": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
 class Child(asyncio.SubprocessProtocol):
     """A process that owns a model. All methods belong to one event loop.
 
@@ -94,9 +84,13 @@ class Child(asyncio.SubprocessProtocol):
     async def start(cls, *, verbose: bool = False) -> Child:
         """Start a process; `verbose` copies its standard error to this process's."""
         loop = asyncio.get_running_loop()
+        # Where llama.cpp gives up it must not start a debugger. NumPy needs no threads: it multiplies no matrices here.
+        environment = {**os.environ, "GGML_NO_BACKTRACE": "1", "OPENBLAS_NUM_THREADS": "1"}
+        if not os.environ.keys() & _SPIN_VARIABLES:  # the user did not decide when threads that wait sleep
+            environment["GOMP_SPINCOUNT"] = SPIN_COUNT
         program = (*COMMAND, json.dumps(sys.path), str(os.getpid()))
         try:
-            _, child = await loop.subprocess_exec(lambda: cls(verbose=verbose), *program, env=environment())
+            _, child = await loop.subprocess_exec(lambda: cls(verbose=verbose), *program, env=environment)
         except OSError as error:
             raise EngineError(
                 f"no process can be started for the engine: {error.strerror or error}.",
@@ -214,13 +208,7 @@ class LlamaExit(ExitReport):
         )
 
     def while_running(self, path: Path, *, changed: bool, cpuinfo: Path = CPUINFO) -> EngineDiedError:
-        """Return the error for the requests that it worked on.
-
-        Args:
-            path: the model's file.
-            changed: the file is not the same any more as when it was loaded.
-            cpuinfo: Linux's description of the processor.
-        """
+        """Return the error for its requests; `changed` if the model's file is not the same any more as when loaded."""
         name = next((number.name for number in signal.Signals if number == -self.code), "")
         predicate, hint = _SIGNALS.get(name) or (f"{self.how}: {self.assertion or self.last_line}", _RETRY_HINT)
         with suppress(OSError):  # not Linux, or without /proc

@@ -57,7 +57,7 @@ class DryRunner:
         try:
             with LOG.capture() as lines:
                 LlamaContext(self._model, plan.settings, threads=plan.threads).close()
-            return DryRunResult(allocation(self._log, "".join(lines), request.weights), devices(self._log))
+            return read_logs(self._log, "".join(lines), request.weights)
         except EngineError as error:
             return DryRunResult(refusal=error.message)
 
@@ -68,24 +68,16 @@ class DryRunner:
         self._model = self._placement = None
 
 
-def devices(log: str) -> tuple[LoggedDevice, ...]:
-    """Return the GPUs that a model is loaded on, in llama.cpp's order."""
-    return tuple(LoggedDevice(name, int(free) * MIB) for name, free in _DEVICE.findall(log))
+def read_logs(model_log: str, context_log: str, weights: Weights) -> DryRunResult:
+    """Return the bytes in RAM and on each device, without what backends take for themselves.
 
-
-def allocation(model_log: str, context_log: str, weights: Weights) -> tuple[MemoryBreakdown, ...]:
-    """Return the bytes in RAM, then on each device, without what backends take for themselves.
-
-    Args:
-        model_log: llama.cpp's log while the model was loaded.
-        context_log: its log while the context was made.
-        weights: bytes of the file's tensors.
+    The logs are llama.cpp's while the model was loaded, and while the context was made.
     """
-    names = [device.name for device in devices(model_log)]
+    devices = tuple(LoggedDevice(name, int(free) * MIB) for name, free in _DEVICE.findall(model_log))
 
     def place(name: str) -> int:
         """Return where a buffer or layer is: CUDA1 and CUDA1_Split are CUDA1's, CUDA_Host is in RAM."""
-        owners = (index for index, device in enumerate(names) if re.match(rf"{re.escape(device)}(?!\d)", name))
+        owners = (index for index, device in enumerate(devices) if re.match(rf"{re.escape(device.name)}(?!\d)", name))
         return next(owners, HOST)
 
     loaded = _weights([(int(layer), place(name)) for layer, name in _LAYER.findall(model_log)], weights)
@@ -107,7 +99,8 @@ def allocation(model_log: str, context_log: str, weights: Weights) -> tuple[Memo
             "llama.cpp's log does not say what it would allocate.",
             hint="this llama-cpp-python is newer than hermes knows: pip install llama-cpp-python==0.3.36",
         )
-    return tuple(MemoryBreakdown(*(part[where] for part in parts)) for where in (HOST, *range(len(names))))
+    places = (HOST, *range(len(devices)))
+    return DryRunResult(tuple(MemoryBreakdown(*(part[where] for part in parts)) for where in places), devices)
 
 
 def _weights(layers: Sequence[tuple[int, int]], weights: Weights) -> Counter[int]:

@@ -15,11 +15,11 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
 from hermes_cli.engine.embedded.worker_session import WorkerSession
-from hermes_cli.engine.protocol import Done, EngineStats, ModelInfo
+from hermes_cli.engine.protocol import EngineStats, ModelInfo, TextEvent
 from hermes_cli.errors import EngineError, HermesError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.engine.embedded.child import Child
-    from hermes_cli.engine.protocol import Event
+    from hermes_cli.engine.protocol import Done, Event
     from hermes_cli.engine.request import GenerationRequest
     from hermes_cli.planning.load_plan import LoadPlan
 
@@ -102,14 +102,14 @@ class EmbeddedEngine:
         try:
             with self._use(last=True):
                 session, _ = await self._ready()
-                number, stream = session.generate(request)
+                number, events = session.send("generate", request)
                 try:
-                    while not isinstance(event := await stream.next(), Done):
+                    while isinstance(event := await events.next(), TextEvent):
                         yield event
                 finally:
                     session.cancel(number)
             outcome = "answered"
-            yield event
+            yield cast("Done", event)
         except HermesError:
             outcome = "failed"
             raise
@@ -137,8 +137,8 @@ class EmbeddedEngine:
                 session.stats = (await asyncio.wait_for(session.call("stats"), STATS_SECONDS)).read(EngineStats)
         rss = 0
         with suppress(psutil.Error, OSError):  # on Windows some calls for an ended process raise the bare OSError
-            if self._session and self._session.pid:
-                rss = int(psutil.Process(self._session.pid).memory_info().rss)
+            if self._session and self._session.child:
+                rss = int(psutil.Process(self._session.child.pid).memory_info().rss)
         now = _sum(self._session.stats if self._session else EngineStats(), self._past)
         return replace(
             now,
@@ -164,7 +164,7 @@ class EmbeddedEngine:
         """Return a session that takes requests, and the facts about its model."""
         while not self._closed:
             session = self._session or self._start_session()
-            if not session.stopping:
+            if not session.stop_error:
                 loaded = await asyncio.shield(session.loaded)
                 if isinstance(loaded, HermesError):
                     raise copy(loaded)
@@ -198,7 +198,7 @@ class EmbeddedEngine:
     def _state(self) -> EngineState:
         if self._closed:
             return "closed"
-        if not self._session or self._session.stopping:
+        if not self._session or self._session.stop_error:
             return "dead" if self._dead else "unloaded"
         return "ready" if self._session.ready else "loading"
 

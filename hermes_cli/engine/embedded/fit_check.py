@@ -56,10 +56,6 @@ class FitCheck:
             overrides: the settings that the user insists on.
             machine: where the model is to run; None looks at this one.
             limit: seconds that `result` waits.
-
-        Raises:
-            UsageError: a longer context is asked for than the model was trained for.
-            IntegrityError: a file cannot be read, or is none.
         """
         self._child, self._path, self._overrides, self._limit = child, path, overrides, limit
         self._facts = facts_of(_headers(path))

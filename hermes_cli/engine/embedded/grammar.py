@@ -58,27 +58,23 @@ class Grammars:
 
     Attributes:
         vocabulary: of a model that stays open as long as this is used.
-        tags: those of the texts asked for that are one token, and so no ordinary text.
+        tags: those of the given texts that are one token, and so no ordinary text.
         others: all other tokens that are no text, without those that end a generation.
     """
 
     def __init__(self, vocabulary: Vocabulary, tags: Iterable[str] = ()) -> None:
-        """Look for special tokens; the rest of the vocabulary is read for the first grammar, or by `tokenizer`.
-
-        Args:
-            vocabulary: of the model.
-            tags: texts that are no ordinary text if they are one token, such as `<tool_call>`.
-        """
+        """Look for special tokens, such as `<tool_call>` in `tags`; `tokenizer` reads the rest of the vocabulary."""
         tokenized = ((tag, vocabulary.tokenize(tag, special=True)) for tag in tags)
         self.vocabulary = vocabulary
         self.tags = {tag: tokens[0] for tag, tokens in tokenized if len(tokens) == 1}
         self._ends = sorted(vocabulary.ends)
         known = {*self._ends, *self.tags.values()}
-        self.others = tuple(
-            token
-            for token, kind in vocabulary.marked.items()
-            if token not in known and _is_no_text(vocabulary, token, kind)
-        )
+        others = []
+        for token, kind in vocabulary.marked.items():
+            is_tag = kind & llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED and _BRACKETED.fullmatch(vocabulary.piece(token))
+            if (kind & _NO_TEXT or is_tag) and token not in known:
+                others.append(token)
+        self.others = tuple(others)
         self._tokenizer: LLTokenizer | None = None
         self._long: frozenset[int] = frozenset()
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
@@ -149,13 +145,7 @@ class Matcher:
     """
 
     def __init__(self, matcher: LLMatcher, long: Container[int], spoiled: Callable[[], None]) -> None:
-        """Use `Grammars.start`.
-
-        Args:
-            matcher: to be used by nobody else.
-            long: tokens that are checked before they are accepted.
-            spoiled: is called when llguidance gives up.
-        """
+        """Use `Grammars.start`; `long` are tokens to check before, `spoiled` is called when llguidance gives up."""
         self._matcher, self._long, self._spoiled = matcher, long, spoiled
         self._credit = CREDIT
 
@@ -224,13 +214,6 @@ def apply_mask(mask: bytes, logits: NDArray[np.float32]) -> None:
 
     allowed = np.unpackbits(np.frombuffer(mask, np.uint8), count=logits.size, bitorder="little")
     logits[allowed == 0] = -np.inf
-
-
-def _is_no_text(vocabulary: Vocabulary, token: int, kind: int) -> bool:
-    """Return whether a token is none that a text may have, given llama.cpp's attributes of it."""
-    if kind & llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED and _BRACKETED.fullmatch(vocabulary.piece(token)):
-        return True
-    return bool(kind & _NO_TEXT)
 
 
 def _pieces(vocabulary: Vocabulary, special: set[int]) -> list[bytes]:

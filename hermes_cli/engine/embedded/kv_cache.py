@@ -20,32 +20,18 @@ A sequence that is not active where it has to be is an EngineError everywhere.
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from hermes_cli.engine.embedded.llama import LlamaContext
+
 SEQUENCES = 256  # ids that llama.cpp has (LLAMA_MAX_SEQ, src/llama-cparams.h)
 BLOCK = 256  # tokens that are compared at once
 EVICTED_AT_ONCE = 256  # cells, if what is evicted has so many: llama.cpp looks at every cell each time
-
-
-class SequenceMemory(Protocol):
-    """The KV cache itself, as `llama.LlamaContext` has it."""
-
-    def share(self, source: int, target: int, end: int) -> None:
-        """Add `target` to the cells of `source` before position `end`."""
-
-    def forget(self, sequence: int, start: int = 0) -> bool:
-        """Take a sequence out of its cells from position `start` on; return False where that cannot be."""
-
-    def covers(self, sequence: int, end: int) -> bool:
-        """Return whether all is there that a token at position `end` of this sequence looks at.
-
-        Models with sliding windows lose cells that only one sequence held, once they are out of its window.
-        """
 
 
 class KVCache:
@@ -56,9 +42,9 @@ class KVCache:
             with them nothing is reused, and `truncate` removes everything.
     """
 
-    def __init__(self, memory: SequenceMemory, capacity: int, slots: int) -> None:
-        """Start with an empty cache of `capacity` cells; the first `slots` ids are those of active sequences."""
-        self._memory, self._capacity, self._slots = memory, capacity, slots
+    def __init__(self, context: LlamaContext, slots: int) -> None:
+        """Start with an empty cache; the first `slots` ids are those of active sequences."""
+        self._context, self._slots = context, slots
         self._root = RadixNode()
         self._tails: dict[int, RadixNode] = {}  # where each sequence ends
         self._free_slots = list(reversed(range(slots)))
@@ -67,35 +53,32 @@ class KVCache:
         self.reusable = 0  # of those, cells that only cached sequences hold: `ensure_free` can free all of them
         self._clock = 0
         # A recurrent cache has no other ids than those that can be decoded and says so; all others accept any.
-        self.can_truncate = bool(self._free_cache_ids) and memory.forget(self._free_cache_ids[-1])
+        self.can_truncate = bool(self._free_cache_ids) and context.forget(self._free_cache_ids[-1])
 
     @property
     def free(self) -> int:
         """The number of empty cells."""
-        return self._capacity - self.used
+        return self._context.length - self.used
 
     def length(self, sequence: int) -> int:
         """Return the number of tokens of an active sequence."""
         return self._tail(sequence).end
 
-    def match(self, tokens: Sequence[int]) -> int:
+    def match(self, tokens: list[int]) -> int:
         """Return how many of the leading tokens `start` would share now."""
         return self._longest(self._matches(tokens))[0]
 
-    def start(self, tokens: Sequence[int]) -> tuple[int, int]:
-        """Start an active sequence that shares as many of the leading tokens as are in the cache.
+    def start(self, tokens: list[int]) -> tuple[int, int]:
+        """Start an active sequence that shares the leading tokens in the cache; return it and how many tokens it has.
 
         A token whose output is wanted has to be decoded, so leave out the last one of a prompt.
-
-        Returns:
-            The sequence, and how many tokens it has.
         """
         if not self._free_slots:
             raise _bug(f"more than {self._slots} sequences were started")
         sequence = self._free_slots.pop()
         length, source, node = self._longest(self._matches(tokens))
         if length:
-            self._memory.share(source, sequence, length)
+            self._context.share(source, sequence, length)
             if length < node.end:
                 node = node.split(length)
             for part in node.path():
@@ -124,8 +107,8 @@ class KVCache:
         """
         if length >= self._tail(sequence).end:
             return
-        if not length or not self._memory.forget(sequence, length):
-            self._memory.forget(sequence)
+        if not length or not self._context.forget(sequence, length):
+            self._context.forget(sequence)
             length = 0
         self._shorten(sequence, length)
 
@@ -146,12 +129,12 @@ class KVCache:
         within = {node for length, node in matches if length == node.end}
         for other in [other for other in self._cached() if self._tails[other] in within]:
             length = self._tails[other].end
-            if self._memory.covers(sequence, length) or not self._memory.covers(other, length):
+            if self._context.covers(sequence, length) or not self._context.covers(other, length):
                 self._forget(other)
         if not self._free_cache_ids:
             self._forget(min(self._cached(), key=self._last_use))
         target = self._free_cache_ids.pop()
-        self._memory.share(sequence, target, tail.end)
+        self._context.share(sequence, target, tail.end)
         self._tails[target] = tail
         for part in tail.path():
             self._join(part, target)
@@ -174,14 +157,19 @@ class KVCache:
         if count > self.free + self.reusable:
             return False
         while self.free < count:
-            tails = (cached for cached in self._cached() if len(self._tails[cached].sequences) == 1)
-            self._evict(min(tails, key=self._last_use), count - self.free)
+            alone = (cached for cached in self._cached() if len(self._tails[cached].sequences) == 1)
+            sequence = min(alone, key=self._last_use)
+            tail = self._tails[sequence]
+            # So many cells at the end, some more to do it rarely, or all of the last node.
+            length = max(tail.start, tail.end - max(count - self.free, EVICTED_AT_ONCE))
+            # The rest is of no use without cells, or if another sequence has them.
+            parent = tail.parent
+            shared = parent is not None and length == tail.start and len(parent.sequences) - parent.active > 1
+            if not length or shared or not self._context.forget(sequence, length):
+                self._forget(sequence)
+            else:
+                self._shorten(sequence, length)
         return True
-
-    def clear(self) -> None:
-        """Free all cells."""
-        for sequence in list(self._tails):
-            self._forget(sequence)
 
     def cached(self) -> Iterator[tuple[int, list[int]]]:
         """Yield the cached sequences and their tokens, the last used first."""
@@ -205,9 +193,20 @@ class KVCache:
         for part in node.path():
             part.used = self._clock
 
-    def _matches(self, tokens: Sequence[int]) -> list[tuple[int, RadixNode]]:
-        """Return where the leading tokens are, as `RadixNode.matches` does; nothing if nothing can be shared."""
-        return self._root.matches(tokens if isinstance(tokens, list) else list(tokens)) if self.can_truncate else []
+    def _matches(self, tokens: list[int]) -> list[tuple[int, RadixNode]]:
+        """Return the nodes that `tokens` lead through or end in, each with the number of leading tokens up to there."""
+        matches: list[tuple[int, RadixNode]] = []
+        pending = [self._root] if self.can_truncate else []  # else nothing can be shared
+        while pending:
+            node = pending.pop()
+            if node.end == len(tokens):
+                continue
+            for child in node.children.get(tokens[node.end], ()):
+                shared = common_prefix(child.tokens, tokens[child.start : child.end])
+                matches.append((child.start + shared, child))
+                if shared == len(child.tokens):
+                    pending.append(child)
+        return matches
 
     def _longest(self, matches: list[tuple[int, RadixNode]], first: int = 0) -> tuple[int, int, RadixNode]:
         """Return the longest match that a sequence with this id or a higher one has: length, sequence, last node.
@@ -219,24 +218,13 @@ class KVCache:
             for holder in node.sequences:
                 if holder < first or holder in failed:
                     continue
-                if self._memory.covers(holder, length):
+                if self._context.covers(holder, length):
                     return length, holder, node
                 failed.add(holder)
         return 0, 0, self._root
 
-    def _evict(self, sequence: int, count: int) -> None:
-        """Free so many cells at the end of a cached sequence, some more to do it rarely, or all of its last node."""
-        tail = self._tails[sequence]
-        length = max(tail.start, tail.end - max(count, EVICTED_AT_ONCE))
-        # The rest is of no use without cells, or if another sequence has them.
-        useless = not length or (tail.parent is not None and length == tail.start and tail.parent.cached > 1)
-        if useless or not self._memory.forget(sequence, length):
-            self._forget(sequence)
-        else:
-            self._shorten(sequence, length)
-
     def _forget(self, sequence: int) -> None:
-        self._memory.forget(sequence)
+        self._context.forget(sequence)
         self._shorten(sequence, 0)
         del self._tails[sequence]
         (self._free_slots if sequence < self._slots else self._free_cache_ids).append(sequence)
@@ -299,17 +287,12 @@ class RadixNode:
         self.tokens = tokens or []
         self.sequences: set[int] = set()
         self.active = self.used = 0
-        self._attach()
+        self.attach()
 
     @property
     def end(self) -> int:
         """The position behind its last cell."""
         return self.start + len(self.tokens)
-
-    @property
-    def cached(self) -> int:
-        """The number of its sequences that are not active."""
-        return len(self.sequences) - self.active
 
     def path(self) -> Iterator[RadixNode]:
         """Yield this node, its parent, and so on up to the root, which is left out."""
@@ -325,32 +308,13 @@ class RadixNode:
             tokens += node.tokens
         return tokens
 
-    def matches(self, tokens: list[int]) -> list[tuple[int, RadixNode]]:
-        """Return the nodes below this one that `tokens` lead through or end in.
-
-        Returns:
-            Each with the number of leading tokens that are equal up to there, which ends within the node or at its end.
-        """
-        matches: list[tuple[int, RadixNode]] = []
-        pending = [self]
-        while pending:
-            node = pending.pop()
-            if node.end == len(tokens):
-                continue
-            for child in node.children.get(tokens[node.end], ()):
-                shared = common_prefix(child.tokens, tokens[child.start : child.end])
-                matches.append((child.start + shared, child))
-                if shared == len(child.tokens):
-                    pending.append(child)
-        return matches
-
     def split(self, position: int) -> RadixNode:
         """Split the node at a position; return the new first half. This one becomes the second half."""
         self.detach()
         first = RadixNode(self.parent, self.tokens[: position - self.start])
         first.sequences, first.active, first.used = set(self.sequences), self.active, self.used
         self.parent, self.start, self.tokens = first, position, self.tokens[position - self.start :]
-        self._attach()
+        self.attach()
         return first
 
     def detach(self) -> None:
@@ -361,7 +325,8 @@ class RadixNode:
             if not siblings:
                 del self.parent.children[self.tokens[0]]
 
-    def _attach(self) -> None:
+    def attach(self) -> None:
+        """Add the node to its parent's children."""
         if self.parent:
             self.parent.children.setdefault(self.tokens[0], []).append(self)
 

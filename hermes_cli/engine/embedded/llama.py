@@ -160,21 +160,12 @@ class Batch:
         self.raw.seq_id = _as(self._pointers, ctypes.POINTER(llama_cpp.llama_seq_id))
         self.raw.logits = _as(self._logits, ctypes.c_int8)
 
-    @property
-    def room(self) -> int:
-        """The number of tokens that can still be added."""
-        return self.capacity - self.count
-
     def clear(self) -> None:
         """Remove all tokens."""
         self.count = self.outputs = self.raw.n_tokens = 0
 
     def add(self, tokens: Sequence[int], position: int, sequence: int, outputs: int = 0) -> int:
-        """Append consecutive tokens of one sequence, of which the last `outputs` get logits.
-
-        Returns:
-            The number of the first of those among all outputs of this batch.
-        """
+        """Append consecutive tokens of one sequence, the last `outputs` with logits; return the row of the first."""
         start, end = self.count, self.count + len(tokens)
         if end > self.capacity:
             raise EngineError(
@@ -200,14 +191,7 @@ class LlamaContext(Owned):
     _free = staticmethod(llama_cpp.llama_free)
 
     def __init__(self, model: LlamaModel, settings: ContextSettings, *, threads: int) -> None:
-        """Allocate a context.
-
-        Args:
-            model: stays alive as long as the context.
-            settings: tokens that fit, conversations at once, types of the KV cache. Flash attention, if it is on, is
-                left out by llama.cpp where the backend has no code for it.
-            threads: for prefill and decode.
-        """
+        """Allocate a context. llama.cpp leaves out flash attention where the backend has no code for it."""
         LOG.install()
         self.model = model
         params = llama_cpp.llama_context_default_params()
@@ -290,6 +274,7 @@ class LlamaContext(Owned):
 
     def apply_adapters(self, adapters: Sequence[tuple[LoraAdapter, float]]) -> None:
         """Apply LoRA adapters, each with its scale, to all later decodes."""
+        self._adapters = adapters  # they have to stay as long
         count = len(adapters)
         handles = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*(adapter.handle for adapter, _ in adapters))
         scales = (ctypes.c_float * count)(*(scale for _, scale in adapters))

@@ -34,11 +34,10 @@ TEMPLATES = {"default": None, "tool_use": "tool_use"}  # names here, and in llam
 
 @dataclass
 class ModelRuntime:
-    """A loaded model with all that works on it. `adapters` have to stay as long as it is used."""
+    """A loaded model with all that works on it."""
 
     model: LlamaModel
     context: LlamaContext
-    adapters: list[LoraAdapter]
     grammars: Grammars
     draft: DraftModel | None
     prefixes: SavedPrefixes | None
@@ -69,9 +68,7 @@ class ModelRuntime:
 def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntime:
     """Load weights, context, adapters and draft model; decode once; set the number of threads.
 
-    Args:
-        request: the file, the plan and the options.
-        progress: gets the part of the weights (0 to 1) that has been read.
+    `progress` gets the part of the weights (0 to 1) that has been read.
 
     Raises:
         IntegrityError: llama.cpp refused a file.
@@ -84,10 +81,8 @@ def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntim
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(Grammars, model.vocabulary, options.tags)
         context = LlamaContext(model, plan.settings, threads=plan.threads)
-        adapters = [LoraAdapter(model, file.path) for file in options.adapters]
-        if adapters:
-            scales = [file.scale for file in options.adapters]
-            context.apply_adapters(list(zip(adapters, scales, strict=True)))
+        if options.adapters:
+            context.apply_adapters([(LoraAdapter(model, file.path), file.scale) for file in options.adapters])
         decode_once(context)
         draft = DraftModel(options.draft.path, options.draft.plan, model.vocabulary) if options.draft else None
         grammars = reading.result()
@@ -96,7 +91,6 @@ def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntim
     return ModelRuntime(
         model,
         context,
-        adapters,
         grammars,
         draft,
         _saved_prefixes(request, context),
@@ -116,11 +110,7 @@ def decode_once(context: LlamaContext) -> None:
 def fastest(planned: int, seconds: Callable[[int], float]) -> int:
     """Return the number of threads that decode one token fastest; fewer than planned only if clearly faster.
 
-    Memory feeds only so many cores, and each thread more has to be waited for.
-
-    Args:
-        planned: number of threads.
-        seconds: measures a decode with a number of threads.
+    Memory feeds only so many cores, and each thread more has to be waited for. `seconds` measures a decode.
     """
     limit = seconds(planned) * WORTH_CHANGING
     times = {count: seconds(count) for count in (planned * 3 // 4, planned // 2)}
@@ -129,13 +119,7 @@ def fastest(planned: int, seconds: Callable[[int], float]) -> int:
 
 
 def decode_seconds(context: LlamaContext, prefill: int, decode: int) -> float:
-    """Return the seconds of the shortest of a few decodes of one token.
-
-    Args:
-        context: has an empty KV cache.
-        prefill: threads for more than one token.
-        decode: threads for one.
-    """
+    """Return the seconds of the shortest of a few decodes of one token, in an empty KV cache, with so many threads."""
     context.use_threads(decode, prefill)
     times = []
     for _ in range(TRIES):

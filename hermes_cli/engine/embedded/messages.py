@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 REINSTALL_HINT = "install it again: pip install --force-reinstall --no-cache-dir llama-cpp-python"
 
-_TEXT, _DONE, _ERROR = range(3)
+_EVENTS: dict[str, type[Event]] = {"TextEvent": TextEvent, "Done": Done}  # all others are errors
 
 
 @dataclass(frozen=True)
@@ -117,19 +117,12 @@ class DryRunResult:
 
 def pack_events(events: Iterable[tuple[int, Event | HermesError]]) -> bytes:
     """Return one frame with the events of one step, each with the number of its request."""
-    return pack("events", 0, [(number, _tag(event), event) for number, event in events])
+    return pack("events", 0, [(number, type(event).__name__, event) for number, event in events])
 
 
 def read_events(frame: Frame) -> list[tuple[int, Event | HermesError]]:
     """Return the events of a frame, each with the number of its request."""
-    return [(number, _event(tag, body)) for number, tag, body in frame.read(list[tuple[int, int, msgspec.Raw]])]
-
-
-def _tag(event: Event | HermesError) -> int:
-    return _TEXT if isinstance(event, TextEvent) else _DONE if isinstance(event, Done) else _ERROR
-
-
-def _event(tag: int, body: msgspec.Raw) -> Event | HermesError:
-    if tag == _TEXT:
-        return decode(body, TextEvent)
-    return decode(body, Done) if tag == _DONE else read_error(body)
+    return [
+        (number, decode(body, _EVENTS[name]) if name in _EVENTS else read_error(body))
+        for number, name, body in frame.read(list[tuple[int, str, msgspec.Raw]])
+    ]

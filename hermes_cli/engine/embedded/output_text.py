@@ -12,16 +12,12 @@ if TYPE_CHECKING:
 
 
 class StopTexts:
-    """Finds stop texts wherever tokens cut them, and holds back text that may become one.
-
-    Attributes:
-        matched: the stop text that ended the completion; None until then.
-    """
+    """Finds stop texts wherever tokens cut them, and holds back text that may become one."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._texts = tuple(text for text in texts if text)
         self._held = ""
-        self.matched: str | None = None
+        self.matched: str | None = None  # the stop text that ended the completion
 
     def feed(self, text: str) -> str:
         """Return the text that can be shown now."""
@@ -56,19 +52,11 @@ class ReasoningTracker:
     Reasoning opens at the start of a line, white space aside: that is where prompting reads it, too. All tokens behind
     the one that completes the opening tag are counted, with those of the closing tag; what the prompt opened counts
     from the first token.
-
-    Attributes:
-        tokens: of reasoning so far.
     """
 
     def __init__(self, options: ReasoningOptions, forced: Mapping[str, Sequence[int]]) -> None:
-        """Start before the first token.
-
-        Args:
-            options: of the request.
-            forced: by closing tag, the tokens that end the reasoning where the budget is used up.
-        """
-        self.tokens = 0
+        """Start before the first token; `forced` has, by closing tag, the tokens that end used-up reasoning."""
+        self.tokens = 0  # of reasoning so far
         self._options, self._forced = options, forced
         self._closing = options.tags[0][1] if options.inside else ""  # the tag that ends the reasoning; empty outside
         self._line_start = True
@@ -80,43 +68,34 @@ class ReasoningTracker:
         """Count a generated token with this text."""
         self.tokens += bool(self._closing)
         self._text += text
-        while self._step():
-            pass
+        while True:  # up to the next change of state
+            if self._closing:
+                _, found, rest = self._text.partition(self._closing)
+                if not found:
+                    self._keep(len(self._closing) - 1)
+                    return
+                self._text, self._closing, self._line_start = rest, "", True
+            elif self._line_start:
+                self._text = self._text.lstrip()
+                opened = [pair for pair in self._options.tags if self._text.startswith(pair[0])]
+                if opened:
+                    opening, self._closing = opened[0]
+                    self._text = self._text[len(opening) :]
+                elif any(opening.startswith(self._text) for opening, _ in self._options.tags):
+                    return
+                else:
+                    self._line_start = False
+            elif end := self._line_end.search(self._text):
+                self._text, self._line_start = self._text[end.end() :], True
+            else:
+                self._keep(self._overlap)
+                return
 
     def due(self) -> Sequence[int]:
         """Return the tokens that have to come next if the budget is used up, else none."""
         budget = self._options.budget
         used_up = self._closing and budget is not None and self.tokens >= budget
         return self._forced[self._closing] if used_up else ()
-
-    def _step(self) -> bool:
-        """Read up to the next change of state. Returns whether there is more to read."""
-        if self._closing:
-            return self._inside()
-        if self._line_start:
-            return self._at_line_start()
-        if end := self._line_end.search(self._text):
-            self._text, self._line_start = self._text[end.end() :], True
-            return True
-        self._keep(self._overlap)
-        return False
-
-    def _inside(self) -> bool:
-        _, closing, rest = self._text.partition(self._closing)
-        if closing:
-            self._text, self._closing, self._line_start = rest, "", True
-            return True
-        self._keep(len(self._closing) - 1)
-        return False
-
-    def _at_line_start(self) -> bool:
-        self._text = self._text.lstrip()
-        for opening, closing in self._options.tags:
-            if self._text.startswith(opening):
-                self._text, self._closing = self._text[len(opening) :], closing
-                return True
-        self._line_start = any(opening.startswith(self._text) for opening, _ in self._options.tags)
-        return not self._line_start
 
     def _keep(self, characters: int) -> None:
         """Drop all but the last characters, which may be the beginning of a tag."""

@@ -56,15 +56,15 @@ class Sampler(Owned):
     ) -> None:
         """Build the chain: 0.1 ms, but 70 ms for the first request with new settings of DRY.
 
-        Args:
-            sampling: what to do.
-            vocabulary: of the model.
-            trained_context: tokens that "the whole context" stands for in the reach of penalties.
-            prompt: the tokens before the first output.
+        `trained_context` is the number of tokens that "the whole context" stands for in the reach of penalties.
         """
         self._bias = _biases(sampling, vocabulary)
         self._greedy = sampling.temperature < COLDEST
-        repeats, dry = _windows(sampling, trained_context)
+        # How many of the last tokens penalties look at, and DRY; 0 where they are off, as in llama.cpp.
+        penalized = sampling.repeat_penalty != 1 or sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
+        repeats = sampling.penalty_last_n if penalized else 0
+        dry = sampling.dry_penalty_last_n if sampling.dry_multiplier > 0 and sampling.dry_base >= 1 else 0
+        repeats, dry = (trained_context if window < 0 else window for window in (repeats, dry))
         self._history = _History(max(repeats, dry), prompt) if repeats or dry else None
         self._table = np.empty(0, _CANDIDATE)
         self._pointer: Any = None  # to the table, for C
@@ -84,10 +84,9 @@ class Sampler(Owned):
             logits[tokens] += values
 
     def draw(self, logits: NDArray[np.float32]) -> int:
-        """Sample a token without accepting it. For mirostat this counts as accepted.
+        """Sample a token without accepting it; for mirostat this counts as accepted.
 
-        Args:
-            logits: of one output; writable, and the same afterwards.
+        The logits of one output have to be writable, and are the same afterwards.
 
         Raises:
             EngineError: no token is possible, or the model computed no numbers.
@@ -199,13 +198,9 @@ def _dry_template(
 
 
 def token_logprobs(logits: NDArray[np.float32], token: int, top: int, vocabulary: Vocabulary) -> TokenLogprobs:
-    """Return log-probabilities (base e, temperature 1) of a token and of the likeliest ones, the best first.
+    """Return log-probabilities (base e, temperature 1) of a token and of the `top` likeliest ones, the best first.
 
-    Args:
-        logits: as the model computed them, before biases and masks.
-        token: that was chosen.
-        top: the number of the likeliest tokens.
-        vocabulary: of the model.
+    The logits are those of the model, before biases and masks.
     """
     highest = float(logits.max())
     powers = logits - np.float32(highest)
@@ -280,17 +275,6 @@ def _biases(sampling: SamplingOptions, vocabulary: Vocabulary) -> tuple[NDArray[
     if not added:
         return None
     return np.fromiter(added, np.intp, len(added)), np.fromiter(added.values(), np.float32, len(added))
-
-
-def _windows(sampling: SamplingOptions, trained_context: int) -> tuple[int, int]:
-    """Return how many of the last tokens penalties look at, and DRY; 0 where they are off, as in llama.cpp."""
-
-    def reach(last: int) -> int:
-        return trained_context if last < 0 else last
-
-    penalized = sampling.repeat_penalty != 1 or sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
-    dry = sampling.dry_multiplier > 0 and sampling.dry_base >= 1
-    return reach(sampling.penalty_last_n) if penalized else 0, reach(sampling.dry_penalty_last_n) if dry else 0
 
 
 def _depth(sampling: SamplingOptions) -> float:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from hermes_cli.engine.embedded.kv_cache import common_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from hermes_cli.engine.embedded.kv_cache import KVCache
@@ -48,11 +47,11 @@ class SavedPrefixes:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._saved = [saved for path in self._files() if (saved := _read(path))]
 
-    def restore(self, tokens: Sequence[int], kv_cache: KVCache) -> None:
+    def restore(self, tokens: list[int], kv_cache: KVCache) -> None:
         """Restore the cache that a prompt begins with, if that is much more than the KV cache has of it."""
         cached = kv_cache.match(tokens)
-        best = max(self._saved, key=lambda saved: common_prefix(saved.tokens, list(tokens)), default=None)
-        if best is None or common_prefix(best.tokens, list(tokens)) < cached + MIN_TOKENS:
+        best = max(self._saved, key=lambda saved: common_prefix(saved.tokens, tokens), default=None)
+        if best is None or common_prefix(best.tokens, tokens) < cached + MIN_TOKENS:
             return
         try:
             whole = _digest(best.path) == best.digest

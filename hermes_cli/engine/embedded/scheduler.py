@@ -11,12 +11,12 @@ All is driven by `step`, in one thread. It brings together the KV cache (kv_cach
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.kv_cache import KVCache, common_prefix
 from hermes_cli.engine.embedded.llama import Batch
-from hermes_cli.engine.embedded.sequence import ActiveSequence
+from hermes_cli.engine.embedded.sequence import NO_SEQUENCE, ActiveSequence
 from hermes_cli.engine.embedded.step_cost import StepCostModel
 from hermes_cli.engine.embedded.vocabulary import TokenPieces
 from hermes_cli.engine.protocol import EngineStats, SequenceState
@@ -57,21 +57,13 @@ class Scheduler:
         draft: DraftModel | None = None,
         saved: SavedPrefixes | None = None,
     ) -> None:
-        """Start with an empty KV cache.
+        """Start with an empty context, made for so many `slots`.
 
-        Args:
-            model: stays open as long as this is used.
-            context: of the model, empty.
-            emit: is called with the id of a request and an event; an error is its last.
-            slots: the number of active requests, as the context was made for.
-            lookup: draft by prompt lookup.
-            max_queue: the most waiting requests.
-            draft: the draft model.
-            saved: prompt caches on disk.
+        `emit` is called with the id of a request and an event; an error is its last. `lookup` drafts by prompt lookup.
         """
         self._model, self._context, self._emit = model, context, emit
         self._slots, self._lookup, self._draft, self._saved = slots, lookup, draft, saved
-        self.kv_cache = KVCache(context, context.length, slots)
+        self.kv_cache = KVCache(context, slots)
         self._batch = Batch(context.batch_tokens)
         self._pieces = TokenPieces(model.vocabulary)
         self._step_cost = StepCostModel()
@@ -79,8 +71,7 @@ class Scheduler:
         self._running: list[ActiveSequence] = []  # the oldest first
         self._requests: dict[int, ActiveSequence] = {}
         self._blocked = False  # the next request has no room, and none has ended since
-        self._counts: Counter[str] = Counter()
-        self._decode_seconds = self._step_seconds = 0.0
+        self._counts: dict[str, float] = defaultdict(int)
         self._planned = 0  # tokens of the step that is being prepared
 
     @property
@@ -124,8 +115,8 @@ class Scheduler:
         for request in batched:
             self._advance(request, outputs)
         self._counts["steps"] += 1
-        self._decode_seconds += seconds
-        self._step_seconds += time.perf_counter() - started
+        self._counts["decode_seconds"] += seconds
+        self._counts["step_seconds"] += time.perf_counter() - started
 
     def stats(self) -> EngineStats:
         """Return the counters and the state of active requests."""
@@ -144,8 +135,6 @@ class Scheduler:
             cache_cells=self._context.length,
             cache_used=self.kv_cache.used,
             cache_reusable=self.kv_cache.reusable,
-            decode_seconds=self._decode_seconds,
-            step_seconds=self._step_seconds,
             **self._counts,  # type: ignore[arg-type]  # its keys are fields that count
         )
 
@@ -173,7 +162,7 @@ class Scheduler:
 
     def _waits_for_prefix(self, request: ActiveSequence) -> bool:
         """Return whether another request is computing the beginning of this one's prompt."""
-        if request.leader and request.leader.sequence is not None and request.leader.cached < request.shared:
+        if request.leader and request.leader.sequence != NO_SEQUENCE and request.leader.cached < request.shared:
             return True
         request.leader = None
         cached_here = self.kv_cache.match(request.tokens)
@@ -210,11 +199,11 @@ class Scheduler:
     def _release(self, request: ActiveSequence, *, invalid: bool = False) -> None:
         """End the sequence of a request; its tokens stay cached unless they are `invalid`."""
         if invalid:
-            self.kv_cache.discard(request.sequence_id)
+            self.kv_cache.discard(request.sequence)
         else:
-            self.kv_cache.finish(request.sequence_id)
+            self.kv_cache.finish(request.sequence)
         if self._draft:
-            self._draft.forget(request.sequence_id)
+            self._draft.forget(request.sequence)
         request.release()  # requests that wait for its prompt need not any more
         self._running.remove(request)
         self._blocked = False
@@ -240,12 +229,12 @@ class Scheduler:
             end = request.cached + request.scheduled
             # Outputs only where a token is to be sampled.
             outputs = 1 + len(request.drafts) if end == len(request.tokens) else 0
-            request.outputs = self._batch.add(request.in_batch(), request.cached, request.sequence_id, outputs)
+            request.outputs = self._batch.add(request.in_batch(), request.cached, request.sequence, outputs)
         return batched
 
     def _plan(self, request: ActiveSequence, count: int, batched: list[ActiveSequence]) -> None:
         """Take the next tokens of a request, preempting the newest requests, maybe this one, where KV cells lack."""
-        while request.sequence is not None:
+        while request.sequence != NO_SEQUENCE:
             if self.kv_cache.ensure_free(self._planned + count):
                 request.scheduled = count
                 self._planned += count
@@ -274,14 +263,14 @@ class Scheduler:
                     request.acceptance.acceptance_rate, self._planned, limit, draft_seconds
                 )
                 if length:
-                    wanted[request.sequence_id] = request.tokens, length
+                    wanted[request.sequence] = request.tokens, length
                     free -= length
                 else:
                     request.acceptance.pause()
             free -= len(request.drafts)
         drafted = self._draft.draft(wanted) if self._draft and wanted else {}
         for request in decoding_sequences:
-            if drafts := drafted.get(request.sequence_id):
+            if drafts := drafted.get(request.sequence):
                 request.use_drafts(drafts)
         self._planned += sum(len(request.drafts) for request in decoding_sequences)
 
@@ -306,7 +295,7 @@ class Scheduler:
         """Sample the next tokens of a request from the outputs of this step."""
         drafts = len(request.drafts)
         reading = request.cached < len(request.job.prompt)
-        self.kv_cache.extend(request.sequence_id, request.in_batch())
+        self.kv_cache.extend(request.sequence, request.in_batch())
         request.cached += request.scheduled
         if reading:
             self._counts["prompt_tokens"] += request.scheduled
@@ -316,7 +305,7 @@ class Scheduler:
         try:
             accepted = request.advance(outputs[request.outputs : request.outputs + 1 + drafts])
         except HermesError as error:
-            self.kv_cache.truncate(request.sequence_id, request.cached)
+            self.kv_cache.truncate(request.sequence, request.cached)
             self._fail(request, error)
             return
         self._counts["completion_tokens"] += request.generated - generated_before
@@ -324,8 +313,8 @@ class Scheduler:
             self._counts["drafted_tokens"] += drafts
             self._counts["accepted_tokens"] += accepted
             if accepted < drafts:
-                self.kv_cache.truncate(request.sequence_id, request.cached)
-                request.cached = self.kv_cache.length(request.sequence_id)  # 0 where a cache cannot be cut
+                self.kv_cache.truncate(request.sequence, request.cached)
+                request.cached = self.kv_cache.length(request.sequence)  # 0 where a cache cannot be cut
         if text := request.take_text(last=request.ended is not None):
             self._emit(request.job.id, text)
         if request.ended:
@@ -351,7 +340,7 @@ class Scheduler:
     def _remove(self, request: ActiveSequence, *, invalid: bool = False) -> None:
         """Remove a request; its tokens stay cached unless they are `invalid`."""
         del self._requests[request.job.id]
-        if request.sequence is None:
+        if request.sequence == NO_SEQUENCE:
             self._queue.remove(request)
             self._blocked = False
         else:

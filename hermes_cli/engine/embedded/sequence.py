@@ -13,7 +13,6 @@ from hermes_cli.engine.embedded.output_text import ReasoningTracker, StopTexts
 from hermes_cli.engine.embedded.sampler import Sampler, token_logprobs
 from hermes_cli.engine.embedded.speculation import DraftAcceptance, PromptLookup
 from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
-from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,20 +26,16 @@ if TYPE_CHECKING:
     from hermes_cli.engine.protocol import FinishReason
     from hermes_cli.engine.request import GenerationRequest
 
+NO_SEQUENCE = -1
 FORCED_AT_ONCE = 64  # tokens that a running request may feed in one step beside the one that was drawn
 INDEXED_AT_ONCE = 8192  # tokens that the lookup learns in one step, 5 ms
 
 
 @dataclass(frozen=True)
 class Job:
-    """A request with its tokens, ready for the scheduler.
+    """A request with its tokens and the state of its grammar, ready for the scheduler; `id` is its number in events.
 
-    Attributes:
-        id: its number in events.
-        request: as it came from the client.
-        prompt: its tokens.
-        matcher: its grammar at the beginning, None if there is none.
-        closing: by closing tag, the tokens that end reasoning whose budget is used up.
+    `closing` has, by closing tag, the tokens that end reasoning whose budget is used up.
     """
 
     id: int
@@ -54,9 +49,8 @@ class ActiveSequence:
     """A request from its admission to its end; it may be preempted in between.
 
     Attributes:
-        job: the request with its tokens.
         tokens: prompt and completion so far.
-        sequence: its id in the KV cache, None while it waits.
+        sequence: its id in the KV cache, `NO_SEQUENCE` while it waits.
         cached: how many of `tokens` are in the KV cache.
         drafts: draft tokens behind `tokens` in the current batch.
         scheduled: how many of `tokens` behind the cached ones the current batch has.
@@ -68,7 +62,7 @@ class ActiveSequence:
     def __init__(self, job: Job, model: LlamaModel, pieces: TokenPieces, context: int, *, lookup: bool) -> None:
         self.job = job
         self.tokens = list(job.prompt)
-        self.sequence: int | None = None
+        self.sequence = NO_SEQUENCE
         self.cached = 0
         self.drafts: list[int] = []
         self.scheduled = self.outputs = 0
@@ -97,13 +91,6 @@ class ActiveSequence:
         self._indexed = 0  # tokens that the lookup knows
 
     @property
-    def sequence_id(self) -> int:
-        """The id of its sequence in the KV cache."""
-        if self.sequence is None:
-            raise EngineError("a waiting request was decoded.", hint="this is a bug in hermes; please report it.")
-        return self.sequence
-
-    @property
     def pending(self) -> int:
         """The number of tokens that are not in the KV cache yet; the last one gives the next output."""
         return len(self.tokens) - self.cached
@@ -128,7 +115,7 @@ class ActiveSequence:
 
     def release(self) -> None:
         """Record that it has lost its sequence."""
-        self.sequence, self.cached, self.drafts = None, 0, []
+        self.sequence, self.cached, self.drafts = NO_SEQUENCE, 0, []
 
     def in_batch(self) -> list[int]:
         """Return its tokens in the current batch, drafts included."""
@@ -156,13 +143,9 @@ class ActiveSequence:
         return drafts[: self._matcher.acceptable(drafts)] if self._matcher and drafts else drafts
 
     def advance(self, outputs: NDArray[np.float32]) -> int:
-        """Sample at one output after the other, as long as drafts are accepted.
+        """Sample at one output after the other (the last of `tokens` and each draft), as long as drafts are accepted.
 
-        Args:
-            outputs: a row of logits for the last of `tokens` and for each draft.
-
-        Returns:
-            The number of accepted drafts; the KV cache has to be truncated behind them.
+        Return the number of accepted drafts; the KV cache has to be truncated behind them.
         """
         drafts, accepted = self.drafts, 0
         self._first_output = self._first_output or time.perf_counter()

@@ -44,15 +44,10 @@ class DraftModel:
     """A loaded draft model, with a KV cache for each sequence. Sequence ids are the target model's."""
 
     def __init__(self, path: Path, plan: LoadPlan, target: Vocabulary) -> None:
-        """Load the draft model.
-
-        Args:
-            path: the file, or its first shard.
-            plan: how it is loaded; context length and slots have to be the large model's.
-            target: the large model's vocabulary.
+        """Load the draft model, with the context length and the slots of the large one.
 
         Raises:
-            UsageError: the vocabularies differ.
+            UsageError: `target`, the vocabulary of the large model, is another one.
         """
         self._model = LlamaModel(path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split)
         self._vocabulary = self._model.vocabulary
@@ -73,14 +68,10 @@ class DraftModel:
         self._failed = False
 
     def draft(self, wanted: Mapping[int, tuple[Sequence[int], int]]) -> dict[int, list[int]]:
-        """Return the likely next tokens of each sequence.
+        """Return the likely next tokens of each sequence, given all its tokens so far and the most drafts.
 
-        Args:
-            wanted: by sequence, all its tokens so far, and the most drafts.
-
-        Returns:
-            The drafts; none for a sequence whose prefill is not done or that has no room in the cache, nor
-            ever again after llama.cpp failed.
+        There are none for a sequence whose prefill is not done or that has no room in the cache, nor ever again after
+        llama.cpp failed.
         """
         drafts: dict[int, list[int]] = {sequence: [] for sequence in wanted}
         if self._failed:
@@ -157,7 +148,7 @@ class DraftModel:
         self._batch.clear()
         ready, prefill_tokens = [], 0
         for sequence in sorted(pending, key=pending.__getitem__):
-            count = min(pending[sequence], self._batch.room)
+            count = min(pending[sequence], self._batch.capacity - self._batch.count)
             if pending[sequence] > MAX_PENDING:
                 count = min(count, chunk - prefill_tokens)
                 prefill_tokens += count

@@ -35,18 +35,13 @@ class CostCurve:
         self._typical: dict[int, float] = {0: 0.0} if from_zero else {}
         self._last_record: dict[int, int] = {}  # when each size came up last, in notes
         self._records = 0
-        self._sizes: list[int] = []
+        self.sizes: list[int] = []  # the numbers of tokens that were measured, in order
         self._seconds: list[float] = []
 
     @property
     def known(self) -> bool:
         """True once a sample was recorded."""
         return bool(self._samples)
-
-    @property
-    def largest(self) -> int:
-        """The most tokens that were measured."""
-        return self._sizes[-1] if self._sizes else 0
 
     def record(self, tokens: int, seconds: float) -> bool:
         """Record the seconds of a batch; return whether that changes the curve."""
@@ -57,42 +52,37 @@ class CostCurve:
         self._last_record[size] = self._records
         # Other processes only ever make a step longer: the quickest fourth counts, and of that what took longest.
         typical = sorted(samples)[(len(samples) - 1) // 4]
-        stale = self._forget() if self._records % STALE_STEPS == 0 else False
+        stale = []
+        if self._records % STALE_STEPS == 0:
+            stale = [size for size, recorded in self._last_record.items() if recorded <= self._records - STALE_STEPS]
+        for old in stale:
+            del self._last_record[old], self._samples[old], self._typical[old]
         if not stale and abs(typical - self._typical.get(size, 0.0)) <= MIN_CHANGE * typical:
             return False
         self._typical[size] = typical
-        self._sizes = sorted(self._typical)
+        self.sizes = sorted(self._typical)
         # A smaller batch that seems to take longer than a larger one was disturbed, or is one that could be filled up.
-        self._seconds = [*accumulate((self._typical[size] for size in reversed(self._sizes)), min)][::-1]
+        self._seconds = [*accumulate((self._typical[size] for size in reversed(self.sizes)), min)][::-1]
         return True
 
     def at(self, tokens: int) -> float:
         """Return the seconds for so many tokens; relative to one token if nothing was measured."""
-        sizes, seconds = self._sizes, self._seconds
+        sizes, seconds = self.sizes, self._seconds
         if not sizes:
             return 1.0 + SLOPE * (tokens - 1)
         index = bisect_left(sizes, tokens)
         if index == len(sizes):
-            return seconds[-1] + self._slope * (tokens - sizes[-1])
+            if len(sizes) == 1:
+                slope = seconds[0] * SLOPE / (1.0 + SLOPE * (sizes[0] - 1))
+            else:
+                slope = (seconds[-1] - seconds[0]) / (sizes[-1] - sizes[0])
+            return seconds[-1] + slope * (tokens - sizes[-1])
         if sizes[index] == tokens:
             return seconds[index]
         if index == 0:  # as little as possible, so that it is tried and measured
             return seconds[0] * tokens / sizes[0]
         low, high = sizes[index - 1], sizes[index]
         return seconds[index - 1] + (seconds[index] - seconds[index - 1]) * (tokens - low) / (high - low)
-
-    @property
-    def _slope(self) -> float:
-        """The seconds for each token beyond the largest batch."""
-        if len(self._sizes) == 1:
-            return self._seconds[0] * SLOPE / (1.0 + SLOPE * (self._sizes[0] - 1))
-        return (self._seconds[-1] - self._seconds[0]) / (self._sizes[-1] - self._sizes[0])
-
-    def _forget(self) -> bool:
-        stale = [size for size, recorded in self._last_record.items() if recorded <= self._records - STALE_STEPS]
-        for size in stale:
-            del self._last_record[size], self._samples[size], self._typical[size]
-        return bool(stale)
 
 
 class StepCostModel:
@@ -104,13 +94,7 @@ class StepCostModel:
         self._lengths: dict[tuple[int, int, int, float], int] = {}
 
     def record(self, decode_tokens: int, prefill_tokens: int, seconds: float) -> None:
-        """Record the seconds of a step.
-
-        Args:
-            decode_tokens: of its batch, those that have outputs: of decoding requests, drafts included.
-            prefill_tokens: those of prompts.
-            seconds: from the call of llama.cpp until the outputs were there.
-        """
+        """Record the seconds of a batch with tokens of decoding requests, drafts included, and of prompts."""
         if prefill_tokens:
             without = self._decode_costs.at(max(decode_tokens, 1)) if self._decode_costs.known else 0.0
             self._prefill_costs.record(prefill_tokens, max(seconds - without, seconds / 10))
@@ -122,17 +106,11 @@ class StepCostModel:
         return self._decode_costs.at(decode_tokens) if self._decode_costs.known else 0.0
 
     def chunk(self, decode_tokens: int, prompts: int, capacity: int) -> int:
-        """Return the number of prompt tokens for the next step.
+        """Return the number of prompt tokens for the next step, which has `decode_tokens` of decoding requests already.
 
-        Args:
-            decode_tokens: tokens in it already, of decoding requests; without any, nobody is delayed.
-            prompts: the number of prompts to prefill.
-            capacity: the most that have room.
-
-        Returns:
-            As many as keep the step within `PREFILL_SHARE` times its time without them (more if `prompts` is larger
-            than `decode_tokens`) or within `SMOOTH_SECONDS`, whichever is longer; at least `SMALLEST_CHUNK`, never more
-            than `capacity`.
+        As many as keep the step within `PREFILL_SHARE` times its time without them (more if there are more `prompts`
+        to prefill than `decode_tokens`) or within `SMOOTH_SECONDS`, whichever is longer; at least `SMALLEST_CHUNK`,
+        never more than `capacity`, and that if nobody is delayed.
         """
         if decode_tokens <= 0 or capacity <= SMALLEST_CHUNK:
             return max(capacity, 0)
@@ -171,18 +149,16 @@ class StepCostModel:
         """
         percent = round(min(max(acceptance_rate, 0.0), 1.0) * 100)
         key = percent, batch_tokens, limit, round(draft_seconds, 5)
-        if key not in self._lengths:
-            self._lengths[key] = self._best_length(percent / 100, batch_tokens, limit, draft_seconds)
-        return self._lengths[key]
-
-    def _best_length(self, acceptance_rate: float, batch_tokens: int, limit: int, draft_seconds: float) -> int:
+        if key in self._lengths:
+            return self._lengths[key]
         cost = self._decode_costs.at
-        reach = 2 * max(self._decode_costs.largest, batch_tokens) + 2 - batch_tokens
+        reach = 2 * max([*self._decode_costs.sizes, batch_tokens]) + 2 - batch_tokens
         tokens, probability, length = float(batch_tokens), 1.0, 0
         best = tokens / cost(batch_tokens)
         for count in range(1, min(limit, reach) + 1):
-            probability *= acceptance_rate
+            probability *= percent / 100
             tokens += probability
             if (rate := tokens / (cost(batch_tokens + count) + draft_seconds * count)) > best:
                 best, length = rate, count
+        self._lengths[key] = length
         return length

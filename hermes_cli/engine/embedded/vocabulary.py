@@ -31,6 +31,9 @@ class Vocabulary:
         self._model = model
         self._vocab = llama_cpp.llama_model_get_vocab(model.handle)
         self.size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self.bos: int = llama_cpp.llama_vocab_bos(self._vocab)  # the tokens that begin and end a text, or -1
+        self.eos: int = llama_cpp.llama_vocab_eos(self._vocab)
+        self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))  # prompts begin with BOS
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
@@ -93,23 +96,6 @@ class Vocabulary:
         named = ("eos", "eot", "fim_pad", "fim_rep", "fim_sep")
         stated = {getattr(llama_cpp, f"llama_vocab_{name}")(self._vocab) for name in named} - {-1}
         return {token for token in {*self.marked, *stated} if self.ends_generation(token)}
-
-    @property
-    def bos(self) -> int:
-        """The token that begins a text, or -1."""
-        token: int = llama_cpp.llama_vocab_bos(self._vocab)
-        return token
-
-    @property
-    def eos(self) -> int:
-        """The token that ends a text, or -1."""
-        token: int = llama_cpp.llama_vocab_eos(self._vocab)
-        return token
-
-    @property
-    def adds_bos(self) -> bool:
-        """True if prompts begin with BOS."""
-        return bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
 
     def ends_generation(self, token: int) -> bool:
         """Return whether a token ends a generation: end of turn, end of text, and their kin."""

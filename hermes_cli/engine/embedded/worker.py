@@ -28,7 +28,6 @@ from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import EngineError, HermesError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import NoReturn
 
     from hermes_cli.engine.embedded.dry_run import DryRunner
@@ -51,12 +50,7 @@ class Worker:
     """One model, from the first frame to the last."""
 
     def __init__(self, requests: int, replies: int) -> None:
-        """Start the reader thread.
-
-        Args:
-            requests: file descriptor that frames come from.
-            replies: file descriptor that frames go to.
-        """
+        """Start the reader thread, given the file descriptors that frames come from and go to."""
         self._requests, self._replies = requests, replies
         self._writing = Lock()
         self._inbox: SimpleQueue[Frame | Job] = SimpleQueue()
@@ -107,7 +101,15 @@ class Worker:
             self._dry_runner.close()
         from hermes_cli.engine.embedded.loading import load  # noqa: PLC0415 - imported when it is needed
 
-        runtime = self._runtime = load(request, self._progress())
+        sent = 0.0
+
+        def send_progress(part: float) -> None:
+            nonlocal sent
+            if part - sent >= PROGRESS_EVERY or part >= 1:
+                sent = part
+                self._send(pack("progress", 0, part))
+
+        runtime = self._runtime = load(request, send_progress)
         scheduler = runtime.scheduler(lambda number, event: self._events.append((number, event)))
         self._send(pack("loaded", 0, runtime.info))
         if request.options.constraints:
@@ -212,25 +214,6 @@ class Worker:
         with self._writing:
             write_frame(self._replies, frame)
 
-    def _progress(self) -> Callable[[float], None]:
-        sent = 0.0
-
-        def send(part: float) -> None:
-            nonlocal sent
-            if part - sent >= PROGRESS_EVERY or part >= 1:
-                sent = part
-                self._send(pack("progress", 0, part))
-
-        return send
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent ends, even if no thread of it can run then."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before
-            os._exit(0)
-
 
 def _exit_with_traceback() -> NoReturn:
     traceback.print_exc()
@@ -240,7 +223,10 @@ def _exit_with_traceback() -> NoReturn:
 
 def main() -> None:
     """Run the worker. Whatever else writes to standard output, such as a driver, is led to standard error."""
-    _die_with(int(sys.argv[2]))
+    if sys.platform == "linux":  # the kernel is to end this process with its parent, even if no thread can run then
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(sys.argv[2]):  # it ended before
+            os._exit(0)
     sys.setswitchinterval(SWITCH_SECONDS)
     stack_size(STACK)
     replies = os.dup(1)

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hermes_cli.child_process import Frame, pack, protocol_error
 from hermes_cli.engine.embedded.child import Child
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.engine.protocol import Done, Event, TokenLogprobs
-    from hermes_cli.engine.request import GenerationRequest
 
 SAVING_SECONDS = 20.0  # seconds in which a child may write caches of prompts before it ends
 
@@ -33,6 +32,8 @@ class WorkerSession:
         loaded: facts about the model, or the error of loading.
         stats: the last that the child sent.
         died: the child ended without being asked to.
+        child: the process; None while there is none.
+        stop_error: for the requests that are running at the end; not None once it is to end.
     """
 
     def __init__(
@@ -43,24 +44,15 @@ class WorkerSession:
         on_end: Callable[[WorkerSession], None],
         child: Child | None = None,
     ) -> None:
-        """Start a child, after `delay` seconds, unless one was started earlier.
-
-        Args:
-            request: what it is to load.
-            progress: is called with the part of the weights (0 to 1) that has been read.
-            delay: seconds.
-            on_end: is called first at the end.
-            child: the one that was started earlier.
-        """
+        """Start a child after `delay` seconds, or take one that was started earlier; call `on_end` first at its end."""
         self._request, self._progress = request, progress
         self._delay, self._on_end, self._given_child = delay, on_end, child
         self.loaded: asyncio.Future[ModelInfo | HermesError] = asyncio.get_running_loop().create_future()
         self.stats = EngineStats()
         self.died = False
-        self._child: Child | None = None
-        self._stop_error: HermesError | None = None  # for the requests that are running at the end
+        self.child: Child | None = None
+        self.stop_error: HermesError | None = None
         self._streams: dict[int, EventQueue] = {}
-        self._calls: dict[int, asyncio.Future[Frame | HermesError]] = {}
         self._numbers = itertools.count(1)
         self._since = time.monotonic()
         self._task = asyncio.ensure_future(self._run())
@@ -69,17 +61,7 @@ class WorkerSession:
     @property
     def ready(self) -> bool:
         """True if it takes requests."""
-        return self.loaded.done() and not self._stop_error and not self._task.done()
-
-    @property
-    def stopping(self) -> bool:
-        """True if it is to end."""
-        return self._stop_error is not None
-
-    @property
-    def pid(self) -> int | None:
-        """The process id; None while there is none."""
-        return self._child.pid if self._child else None
+        return self.loaded.done() and not self.stop_error and not self._task.done()
 
     @property
     def age(self) -> float:
@@ -88,11 +70,11 @@ class WorkerSession:
 
     def stop(self, error: HermesError) -> None:
         """End the child soon; running requests get this error."""
-        if self._stop_error:
+        if self.stop_error:
             return
-        self._stop_error = error
-        if self._child:
-            self._child.end()
+        self.stop_error = error
+        if self.child:
+            self.child.end()
         else:
             self._task.cancel()
 
@@ -100,37 +82,29 @@ class WorkerSession:
         """Wait for the end."""
         await asyncio.wait({self._task})
 
-    def generate(self, request: GenerationRequest) -> tuple[int, EventQueue]:
+    def send(self, kind: str, payload: object = None) -> tuple[int, EventQueue]:
         """Send a request; return its number, for `cancel`, and its events."""
         number = next(self._numbers)
-        self._send("generate", number, request)
-        stream = self._streams[number] = EventQueue()
-        return number, stream
+        self._send(pack(kind, number, payload))
+        events = self._streams[number] = EventQueue()
+        return number, events
 
     def cancel(self, number: int) -> None:
-        """Cancel a request."""
-        stream = self._streams.pop(number, None)
-        if stream and not stream.end:
-            self._send("cancel", number)
+        """Cancel a request if it has not ended."""
+        if not self._streams.pop(number).end:
+            self._send(pack("cancel", number))
 
     async def call(self, kind: str, payload: object = None) -> Frame:
         """Send a request that is answered by one frame; return that."""
-        number = next(self._numbers)
-        future: asyncio.Future[Frame | HermesError] = asyncio.get_running_loop().create_future()
-        self._calls[number] = future
+        number, events = self.send(kind, payload)
         try:
-            self._send(kind, number, payload)
-            reply = await future
+            return cast("Frame", await events.next())
         finally:
-            del self._calls[number]
-        if isinstance(reply, HermesError):
-            raise reply
-        return reply
+            del self._streams[number]
 
-    def _send(self, kind: str, number: int, payload: object = None) -> None:
-        frame = pack(kind, number, payload)
-        if self._child:
-            self._child.send(frame)
+    def _send(self, frame: bytes) -> None:
+        if self.child:
+            self.child.send(frame)
 
     async def _run(self) -> HermesError:
         await asyncio.sleep(self._delay)
@@ -143,7 +117,7 @@ class WorkerSession:
         """Run the child from start to end; return the error for its requests."""
         self._since = time.monotonic()
         request, identity = self._request, _identity(self._request.path)
-        child = self._child = self._given_child or await Child.start(verbose=request.options.verbose)
+        child = self.child = self._given_child or await Child.start(verbose=request.options.verbose)
         child.receive = self._receive
         try:
             child.send(pack("load", 0, request))
@@ -151,8 +125,8 @@ class WorkerSession:
         finally:
             child.kill()
             await child.gone()
-        if self._stop_error:
-            return self._stop_error
+        if self.stop_error:
+            return self.stop_error
         self.died = True
         if child.protocol_error:
             return EngineDiedError(child.protocol_error.message, hint=child.protocol_error.hint)
@@ -161,8 +135,8 @@ class WorkerSession:
 
     def _end(self, task: asyncio.Task[HermesError]) -> None:
         """Give the error to all requests."""
-        self._child = None
-        error = self._stop_error
+        self.child = None
+        error = self.stop_error
         if not error and task.cancelled():
             error = EngineError("the engine was interrupted.", hint="ask again.")
         elif not error and (problem := task.exception()):
@@ -171,22 +145,18 @@ class WorkerSession:
         self._on_end(self)
         if not self.loaded.done():
             self.loaded.set_result(error)
-        for stream in self._streams.values():
-            stream.put(copy(error))
-        for future in self._calls.values():
-            if not future.done():
-                future.set_result(copy(error))
+        for events in self._streams.values():
+            events.put(copy(error))
 
     def _receive(self, frame: Frame) -> None:
         """Take a frame of the child; one that makes no sense is an EngineError."""
         if frame.kind == "events":
             for number, event in read_events(frame):
-                if stream := self._streams.get(number):
-                    stream.put(event)
+                if events := self._streams.get(number):
+                    events.put(event)
         elif frame.number:
-            future = self._calls.get(frame.number)
-            if future and not future.done():
-                future.set_result(frame.error() if frame.kind == "failed" else frame)
+            if events := self._streams.get(frame.number):
+                events.put(frame.error() if frame.kind == "failed" else frame)
         else:
             self._receive_own(frame)
 
@@ -200,8 +170,8 @@ class WorkerSession:
             self._since = time.monotonic()
         elif frame.kind == "failed":
             self.stop(frame.error())
-        elif frame.kind == "saving" and self._child:
-            self._child.kill_after(SAVING_SECONDS)
+        elif frame.kind == "saving" and self.child:
+            self.child.kill_after(SAVING_SECONDS)
         elif frame.kind == "stats":
             self.stats = frame.read(EngineStats)
         else:
@@ -226,11 +196,11 @@ class EventQueue:
         self._texts: list[str] = []
         self._tokens = 0
         self._logprobs: list[TokenLogprobs] = []
-        self.end: Done | HermesError | None = None  # the last event
+        self.end: Done | Frame | HermesError | None = None  # the last event
         self._changed = asyncio.Event()
 
-    def put(self, event: Event | HermesError) -> None:
-        """Append an event, an error as the last."""
+    def put(self, event: Event | Frame | HermesError) -> None:
+        """Append an event; whatever is no text is the last."""
         if isinstance(event, TextEvent):
             self._texts.append(event.text)
             self._tokens += event.tokens
@@ -241,7 +211,7 @@ class EventQueue:
             self.end = event
         self._changed.set()
 
-    async def next(self) -> Event:
+    async def next(self) -> Event | Frame:
         """Wait for the next event; raise it if it is an error."""
         while not self._texts:
             if isinstance(self.end, HermesError):

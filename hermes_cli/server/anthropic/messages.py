@@ -62,7 +62,6 @@ async def create_message(request: Request, body: MessageRequest) -> Response:
     return StreamingReply(
         partial(_generate, request.app.state.pool, parsed),
         stream=parsed.stream,
-        shape="anthropic",
         problem=parsed.problem,
         error_event=_error_event,
         ping=PING,
@@ -113,21 +112,21 @@ async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
     return await parse_chat(chat, client, FieldNames(names, "Anthropic's Messages", "anthropic"))
 
 
-def _tool(given: object, field: str) -> dict[str, Any]:
-    if not isinstance(given, dict):
+def _tool(tool: object, field: str) -> dict[str, Any]:
+    if not isinstance(tool, dict):
         raise UsageError("must be an object.", field=field, hint="give it a name and an input_schema.")
-    if given.get("type") not in (None, "custom"):
-        reason = f"is {str(given['type'])[:60]}, which is not supported."
+    if tool.get("type") not in (None, "custom"):
+        reason = f"is {str(tool['type'])[:60]}, which is not supported."
         raise UsageError(reason, field=f"{field}.type", hint="describe the tool by its input_schema.")
-    schema = given.get("input_schema")
-    function = {"name": given.get("name"), "description": given.get("description"), "parameters": schema}
+    schema = tool.get("input_schema")
+    function = {"name": tool.get("name"), "description": tool.get("description"), "parameters": schema}
     return {"type": "function", "function": function}
 
 
-def _tool_choice(given: Mapping[str, Any]) -> object:
-    kind = given.get("type", "auto")
+def _tool_choice(choice: Mapping[str, Any]) -> object:
+    kind = choice.get("type", "auto")
     if kind == "tool":
-        return {"type": "function", "function": {"name": given.get("name")}}
+        return {"type": "function", "function": {"name": choice.get("name")}}
     if not isinstance(kind, str) or kind not in _CHOICES:
         raise UsageError(f"is {str(kind)[:40]}.", field="tool_choice.type", hint="there are auto, any, tool and none.")
     return _CHOICES[kind]
@@ -136,11 +135,11 @@ def _tool_choice(given: Mapping[str, Any]) -> object:
 def _response_format(body: CountRequest) -> tuple[str, dict[str, Any] | None]:
     """Return the field that has the schema of the answer, and its value."""
     config = body.output_config or {}
-    for field, given in (("output_config.format", config.get("format")), ("output_format", body.output_format)):
-        if given is not None:
-            if not isinstance(given, dict) or given.get("type") != "json_schema":
+    for field, value in (("output_config.format", config.get("format")), ("output_format", body.output_format)):
+        if value is not None:
+            if not isinstance(value, dict) or value.get("type") != "json_schema":
                 raise UsageError("must be of type json_schema.", field=field, hint=_FORMAT)
-            return field, given
+            return field, value
     return "output_config.format", None
 
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from hermes_cli.generation import CallArguments, CallStarted, Done, Reasoning
 from hermes_cli.server.choice_stream import ContentDelta, stream_turn
@@ -36,13 +36,11 @@ from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, toget
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from msgspec import UnsetType
     from starlette.requests import Request
     from starlette.responses import Response
 
     from hermes_cli.generation import TurnRequest
     from hermes_cli.server.choice_stream import Delta
-    from hermes_cli.server.openai.objects import CompletionUsage, Timings
     from hermes_cli.server.parsed_request import ParsedRequest
     from hermes_cli.server.pool import Pool, ReadyModel
 
@@ -64,8 +62,14 @@ class _Chat:
 
     def __init__(self, pool: Pool, parsed: ParsedRequest) -> None:
         self._pool, self._parsed = pool, parsed
-        self._id, self._created, self._model = f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), ""
         self._dones: list[Done] = []
+        self._chunk = ChatChunk(
+            id=f"chatcmpl-{secrets.token_hex(12)}",
+            created=int(time.time()),
+            model="",  # known when the pool has lent it
+            choices=[],
+            usage=None if parsed.include_usage else UNSET,  # until the last chunk
+        )
 
     async def stream(self, reply: StreamingReply) -> None:
         begun: set[int] = set()
@@ -73,17 +77,20 @@ class _Chat:
         async def take(index: int, delta: Delta | Done) -> None:
             if isinstance(delta, Done):  # with its timings where no chunk with the usage follows
                 times = UNSET if self._parsed.include_usage else timings([[delta]])
-                data = self._event(ChunkChoice(index, ChunkDelta(), None, delta.reason), timings=times)
+                choice = ChunkChoice(index, ChunkDelta(), None, delta.reason)
+                data = event(structs.replace(self._chunk, choices=[choice], timings=times))
             else:
-                data = self._event(_chunk_choice(index, delta))
+                data = event(structs.replace(self._chunk, choices=[_chunk_choice(index, delta)]))
             if index not in begun:
                 begun.add(index)
-                data = self._event(ChunkChoice(index, ChunkDelta(role="assistant", content=""))) + data
+                first = ChunkChoice(index, ChunkDelta(role="assistant", content=""))
+                data = event(structs.replace(self._chunk, choices=[first])) + data
             await reply.write(data)
 
         await self._generate(take)
         if self._parsed.include_usage:
-            await reply.write(self._event(None, usage=usage([self._dones]), timings=timings([self._dones])))
+            dones = [self._dones]
+            await reply.write(event(structs.replace(self._chunk, usage=usage(dones), timings=timings(dones))))
         await reply.write(DONE)
 
     async def whole(self, reply: StreamingReply) -> None:
@@ -94,9 +101,9 @@ class _Chat:
 
         await self._generate(take)
         completion = ChatCompletion(
-            id=self._id,
-            created=self._created,
-            model=self._model,
+            id=self._chunk.id,
+            created=self._chunk.created,
+            model=self._chunk.model,
             choices=[_whole_choice(index, deltas) for index, deltas in enumerate(choices)],
             usage=usage([self._dones]),
             timings=timings([self._dones]),
@@ -115,29 +122,8 @@ class _Chat:
                     await take(index, delta)
 
         async with self._pool.use(self._parsed.model, keep_alive=self._parsed.keep_alive) as model:
-            self._model = model.name
+            self._chunk = structs.replace(self._chunk, model=model.name)
             await together([generate(index, model, turn) for index, turn in enumerate(self._parsed.turns(model))])
-
-    def _event(
-        self,
-        choice: ChunkChoice | None,
-        *,
-        usage: CompletionUsage | UnsetType | None = UNSET,
-        timings: Timings | UnsetType = UNSET,
-    ) -> bytes:
-        if choice and self._parsed.include_usage:
-            usage = None  # until the last one
-        choices = [choice] if choice else []
-        return event(
-            ChatChunk(
-                id=self._id,
-                created=self._created,
-                model=self._model,
-                choices=choices,
-                usage=usage,
-                timings=timings,
-            )
-        )
 
 
 def _chunk_choice(index: int, delta: Delta) -> ChunkChoice:

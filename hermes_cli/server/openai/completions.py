@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from hermes_cli.engine.protocol import Done, TextEvent
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
@@ -28,12 +28,11 @@ from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, toget
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from msgspec import UnsetType
     from starlette.requests import Request
     from starlette.responses import Response
 
     from hermes_cli.engine.protocol import Engine
-    from hermes_cli.server.openai.objects import CompletionUsage, TextFinishReason, Timings
+    from hermes_cli.server.openai.objects import TextFinishReason
     from hermes_cli.server.parsed_request import ParsedRequest, RawPrompt
     from hermes_cli.server.pool import Pool, ReadyModel
 
@@ -141,19 +140,23 @@ class _Completion:
 
     def __init__(self, pool: Pool, parsed: ParsedRequest) -> None:
         self._pool, self._parsed = pool, parsed
-        self._id, self._created, self._model = f"cmpl-{secrets.token_hex(12)}", int(time.time()), ""
+        self._reply = Completion(
+            id=f"cmpl-{secrets.token_hex(12)}",
+            created=int(time.time()),
+            model="",  # known when the pool has lent it
+            choices=[],
+            usage=None if parsed.include_usage else UNSET,  # until the last chunk
+        )
 
     async def stream(self, reply: StreamingReply) -> None:
-        include_usage = self._parsed.include_usage
-
         async def take(choice: _TextChoice, text: str, done: Done | None) -> None:
             if piece := choice.take(text, done):
-                times = timings([[done]]) if done and not include_usage else UNSET
-                await reply.write(event(self._completion([piece], None if include_usage else UNSET, times)))
+                times = timings([[done]]) if done and not self._parsed.include_usage else UNSET
+                await reply.write(event(structs.replace(self._reply, choices=[piece], timings=times)))
 
         prompts = await self._generate(take)
-        if include_usage:
-            await reply.write(event(self._completion([], usage(prompts), timings(prompts))))
+        if self._parsed.include_usage:
+            await reply.write(event(structs.replace(self._reply, usage=usage(prompts), timings=timings(prompts))))
         await reply.write(DONE)
 
     async def whole(self, reply: StreamingReply) -> None:
@@ -167,39 +170,33 @@ class _Completion:
 
         prompts = await self._generate(take)
         choices.sort(key=lambda choice: choice.index)
-        await reply.whole(self._completion(choices, usage(prompts), timings(prompts)))
+        completion = structs.replace(self._reply, choices=choices, usage=usage(prompts), timings=timings(prompts))
+        await reply.whole(completion)
 
     async def _generate(self, take: Take) -> list[list[Done]]:
         """Generate all choices of all prompts at once; return how they ended, by prompt."""
         parsed, count = self._parsed, self._parsed.choices
         dones: dict[int, Done] = {}
         async with self._pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
-            self._model = model.name
+            self._reply = structs.replace(self._reply, model=model.name)
             engine = model.chat_model.engine
 
             async def generate(index: int, echo: str, request: GenerationRequest) -> None:
                 choice = _TextChoice(index, echo, request.top_logprobs)
                 async with aclosing(engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
-                    async for happened in events:
-                        if isinstance(happened, TextEvent):
-                            choice.tokens.add(happened.logprobs)
-                            await take(choice, happened.text, None)
+                    async for engine_event in events:
+                        if isinstance(engine_event, TextEvent):
+                            choice.tokens.add(engine_event.logprobs)
+                            await take(choice, engine_event.text, None)
                         else:
-                            dones[index] = happened
-                            await take(choice, "", happened)
+                            dones[index] = engine_event
+                            await take(choice, "", engine_event)
 
             requests = _generation_requests(parsed, model)
             echoes = [await _as_text(engine, prompt) if parsed.echo else "" for prompt in parsed.prompts]
             await together([generate(at, echoes[at // count], request) for at, request in enumerate(requests)])
         ordered = [dones[index] for index in sorted(dones)]
         return [ordered[at : at + count] for at in range(0, len(ordered), count)]
-
-    def _completion(
-        self, choices: list[CompletionChoice], used: CompletionUsage | UnsetType | None, times: Timings | UnsetType
-    ) -> Completion:
-        return Completion(
-            id=self._id, created=self._created, model=self._model, choices=choices, usage=used, timings=times
-        )
 
 
 async def _as_text(engine: Engine, prompt: RawPrompt) -> str:

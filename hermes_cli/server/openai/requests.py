@@ -64,7 +64,7 @@ def _kinds(described: str, *kinds: type) -> AfterValidator:
     return AfterValidator(check)
 
 
-def stated(name: str) -> WithJsonSchema:
+def range_schema(name: str) -> WithJsonSchema:
     """Describe a number that `SamplingOptions` checks, for the OpenAPI document."""
     number = PARAMETERS[name]
     kind = "integer" if number.whole else "number"
@@ -119,11 +119,11 @@ class GenerationFields(LenientModel):
     model: Text | None = Field(None, description="A served name or alias; empty is the server's first model.")
     stream: Flag | None = None
     seed: Whole | None = Field(None, description="Of the draw; negative picks one. Choice `i` of several has seed + i.")
-    temperature: Annotated[Number, stated("temperature")] | None = None
-    top_p: Annotated[Number, stated("top_p")] | None = None
-    top_k: Annotated[Whole, stated("top_k")] | None = None
-    min_p: Annotated[Number, stated("min_p")] | None = None
-    repeat_penalty: Annotated[Number, stated("repeat_penalty")] | None = None
+    temperature: Annotated[Number, range_schema("temperature")] | None = None
+    top_p: Annotated[Number, range_schema("top_p")] | None = None
+    top_k: Annotated[Whole, range_schema("top_k")] | None = None
+    min_p: Annotated[Number, range_schema("min_p")] | None = None
+    repeat_penalty: Annotated[Number, range_schema("repeat_penalty")] | None = None
     keep_alive: Duration = Field(
         None, description="How long the model stays in memory afterwards: seconds, `5m`; negative is for ever."
     )
@@ -133,8 +133,8 @@ class OpenAIFields(GenerationFields):
     """Fields of all requests to OpenAI's APIs."""
 
     stop: Texts | None = None
-    presence_penalty: Annotated[Number, stated("presence_penalty")] | None = None
-    frequency_penalty: Annotated[Number, stated("frequency_penalty")] | None = None
+    presence_penalty: Annotated[Number, range_schema("presence_penalty")] | None = None
+    frequency_penalty: Annotated[Number, range_schema("frequency_penalty")] | None = None
 
 
 class SharedFields(OpenAIFields):
@@ -149,21 +149,21 @@ class SharedFields(OpenAIFields):
     logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = Field(
         None, description="By token id, what is added to its logit; -100 forbids it."
     )
-    typical_p: Annotated[Number, stated("typical_p")] | None = None
-    repetition_penalty: Annotated[Number, stated("repeat_penalty")] | None = Field(
+    typical_p: Annotated[Number, range_schema("typical_p")] | None = None
+    repetition_penalty: Annotated[Number, range_schema("repeat_penalty")] | None = Field(
         None, description="Another name of `repeat_penalty`."
     )
-    repeat_last_n: Annotated[Whole, stated("penalty_last_n")] | None = Field(
+    repeat_last_n: Annotated[Whole, range_schema("penalty_last_n")] | None = Field(
         None, description="How many tokens all three penalties look at; -1 is all."
     )
-    dry_multiplier: Annotated[Number, stated("dry_multiplier")] | None = None
-    dry_base: Annotated[Number, stated("dry_base")] | None = None
-    dry_allowed_length: Annotated[Whole, stated("dry_allowed_length")] | None = None
-    dry_penalty_last_n: Annotated[Whole, stated("dry_penalty_last_n")] | None = None
+    dry_multiplier: Annotated[Number, range_schema("dry_multiplier")] | None = None
+    dry_base: Annotated[Number, range_schema("dry_base")] | None = None
+    dry_allowed_length: Annotated[Whole, range_schema("dry_allowed_length")] | None = None
+    dry_penalty_last_n: Annotated[Whole, range_schema("dry_penalty_last_n")] | None = None
     dry_sequence_breakers: Texts | None = None
-    mirostat: Annotated[Whole, stated("mirostat")] | None = None
-    mirostat_tau: Annotated[Number, stated("mirostat_tau")] | None = None
-    mirostat_eta: Annotated[Number, stated("mirostat_eta")] | None = None
+    mirostat: Annotated[Whole, range_schema("mirostat")] | None = None
+    mirostat_tau: Annotated[Number, range_schema("mirostat_tau")] | None = None
+    mirostat_eta: Annotated[Number, range_schema("mirostat_eta")] | None = None
     ignore_eos: Flag | None = Field(None, description="No token ends the answer.")
     min_tokens: Whole | None = Field(None, description="Only together with `ignore_eos`.")
     response_format: Object | None = Field(None, description="text, json_object, or json_schema.")

@@ -21,14 +21,14 @@ _TEXT_PARTS = ("output_text", "input_text", "text", "refusal")
 _KINDS = "there are message, reasoning, function_call and function_call_output."
 
 
-def input_items(given: object, find: Callable[[str], Item | None]) -> list[Item]:
+def input_items(value: object, find: Callable[[str], Item | None]) -> list[Item]:
     """Return the input as items; those that are only named by their id are looked up with `find`."""
-    if isinstance(given, str):
-        return [{"type": "message", "role": "user", "content": given}]
-    if not isinstance(given, list) or not 0 < len(given) <= MOST_MESSAGES:
+    if isinstance(value, str):
+        return [{"type": "message", "role": "user", "content": value}]
+    if not isinstance(value, list) or not 0 < len(value) <= MOST_MESSAGES:
         raise UsageError(f"must be a text, or a list of 1 to {MOST_MESSAGES:,} items.", field="input", hint=_KINDS)
     items: list[Item] = []
-    for index, item in enumerate(given):
+    for index, item in enumerate(value):
         if not isinstance(item, dict):
             raise UsageError("must be an object.", field=f"input[{index}]", hint=_KINDS)
         if _kind(item) == "item_reference":

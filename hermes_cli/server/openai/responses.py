@@ -118,7 +118,6 @@ async def parse_response(
         conversation.add(item, "previous_response_id")
     for index, item in enumerate(new):
         conversation.add(item, f"input[{index}]")
-    _wants_summary(body)
     fields = FieldNames({**_NAMES, **conversation.paths}, "OpenAI's Responses")
     return await parse_chat(_chat_request(body, conversation.messages), client, fields), [*earlier, *new]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hermes_cli.engine.embedded.dry_run import allocation, devices
+from hermes_cli.engine.embedded.dry_run import read_logs
 from hermes_cli.engine.embedded.messages import LoggedDevice
 from hermes_cli.errors import EngineError
 from hermes_cli.planning.memory import MemoryBreakdown, Weights
@@ -45,13 +45,13 @@ def buffers_log(**sizes: float) -> str:
 
 def test_all_on_the_cpu() -> None:
     log = cache_log(64, *["CPU"] * 4) + buffers_log(CPU=5.5)
-    found = allocation(model_log(on="-----"), log, WEIGHTS)
+    found = read_logs(model_log(on="-----"), log, WEIGHTS).parts
     assert found == (MemoryBreakdown(1115, 64 * MIB, int(5.5 * MIB), MIB // 2),)
 
 
 def test_two_cards_and_a_pinned_host_buffer() -> None:
     log = cache_log(64, "CPU", "CUDA0", "CUDA0", "CUDA1") + buffers_log(CUDA0=100, CUDA1=50, CUDA_Host=8)
-    found = allocation(model_log("CUDA0", "CUDA1", on="-0011"), log, WEIGHTS)
+    found = read_logs(model_log("CUDA0", "CUDA1", on="-0011"), log, WEIGHTS).parts
     assert found == (
         MemoryBreakdown(1001, 16 * MIB, 8 * MIB, MIB // 2),
         MemoryBreakdown(2 + 4, 32 * MIB, 100 * MIB),
@@ -60,9 +60,10 @@ def test_two_cards_and_a_pinned_host_buffer() -> None:
 
 
 def test_devices_come_in_llama_cpp_s_order_with_what_is_free() -> None:
-    found = devices(model_log("CUDA0", "CUDA1", on="00000"))
+    log = cache_log(64, *["CPU"] * 4) + buffers_log(CPU=5.5)
+    found = read_logs(model_log("CUDA0", "CUDA1", on="00000"), log, WEIGHTS).devices
     assert found == (LoggedDevice("CUDA0", 11_091 * MIB), LoggedDevice("CUDA1", 11_191 * MIB))
-    assert devices(model_log(on="-----")) == ()
+    assert read_logs(model_log(on="-----"), log, WEIGHTS).devices == ()
 
 
 @pytest.mark.parametrize(
@@ -80,23 +81,23 @@ def test_devices_come_in_llama_cpp_s_order_with_what_is_free() -> None:
 )
 def test_whose_a_buffer_is(device: str, buffer: str, *, is_its: bool) -> None:
     log = cache_log(4, *[device] * 4) + buffers_log(**{buffer: 7})
-    _, held = allocation(model_log(device, on="00000"), log, WEIGHTS)
+    _, held = read_logs(model_log(device, on="00000"), log, WEIGHTS).parts
     assert held.compute == (7 * MIB if is_its else 0)
 
 
 def test_a_tied_embedding_table_is_copied_to_the_device() -> None:
     tied = Weights(embedding=1000, layers=(1, 2, 4, 8), output=100, tied=True)
     log = cache_log(4, *["CUDA0"] * 4) + buffers_log(CUDA0=1)
-    ram, card = allocation(model_log("CUDA0", on="00000"), log, tied)
+    ram, card = read_logs(model_log("CUDA0", on="00000"), log, tied).parts
     assert (ram.weights, card.weights) == (1000, 15 + 1100)
-    (alone,) = allocation(model_log(on="-----"), log, tied)
+    (alone,) = read_logs(model_log(on="-----"), log, tied).parts
     assert alone.weights == 1115
 
 
 def test_two_caches_count_both() -> None:
     """Models with a sliding window have a short and a long one."""
     log = cache_log(10, "CPU", "CUDA0") + cache_log(40, "CUDA0", "CUDA0") + buffers_log(CPU=1)
-    ram, card = allocation(model_log("CUDA0", on="-0000"), log, WEIGHTS)
+    ram, card = read_logs(model_log("CUDA0", on="-0000"), log, WEIGHTS).parts
     assert (ram.kv_cache, card.kv_cache) == (5 * MIB, 45 * MIB)
 
 
@@ -111,4 +112,4 @@ def test_two_caches_count_both() -> None:
 )
 def test_a_log_that_says_too_little_is_an_error(model: str, context: str) -> None:
     with pytest.raises(EngineError, match="does not say"):
-        allocation(model, context, WEIGHTS)
+        read_logs(model, context, WEIGHTS)

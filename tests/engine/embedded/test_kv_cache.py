@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 from hypothesis import settings
@@ -32,7 +33,7 @@ class Cache:
     With a `window`, `slide` loses what only that window keeps: cells before a position, for one sequence.
     """
 
-    capacity: int
+    length: int
     slots: int = SLOTS
     window: int = 1000
     cells: list[Cell] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Cache:
 
     def decode(self, sequence: int, tokens: list[int]) -> None:
         assert sequence < self.slots, "only the first ids can be decoded"
-        assert len(self.cells) + len(tokens) <= self.capacity, "more than there are cells"
+        assert len(self.cells) + len(tokens) <= self.length, "more than there are cells"
         behind = len(self.held(sequence))
         self.cells += [Cell(behind + number, token, {sequence}) for number, token in enumerate(tokens)]
 
@@ -83,6 +84,10 @@ class Cache:
         """The longest prefix that a sequence has with all that is looked at behind it."""
         shared = {sequence: same(self.tokens(sequence), tokens) for sequence in self.sequences()}
         return max((length for sequence, length in shared.items() if self.covers(sequence, length)), default=0)
+
+
+def cells_of(cache: Cache) -> KVCache:
+    return KVCache(cast(LlamaContext, cache), cache.slots)
 
 
 def same(left: list[int], right: list[int]) -> int:
@@ -111,7 +116,7 @@ class Machine(RuleBasedStateMachine):
         self.patch.setattr(module, "SEQUENCES", SLOTS + ids)
         self.at_once, self.ids = at_once, ids
         self.cache = Cache(capacity, window=3)
-        self.cells = KVCache(self.cache, capacity, SLOTS)
+        self.cells = cells_of(self.cache)
 
     def teardown(self) -> None:
         self.patch.undo()
@@ -204,8 +209,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def clear(self) -> None:
-        self.cells.clear()
+        for sequence in self.active:
+            self.cells.discard(sequence)
         self.active.clear()
+        assert self.cells.ensure_free(self.cache.length)
         assert self.cells.used == 0
         assert not self.cache.cells
 
@@ -213,7 +220,7 @@ class Machine(RuleBasedStateMachine):
     def counts_are_true(self) -> None:
         sequences = [cell.sequences for cell in self.cache.cells]
         assert self.cells.used == len(sequences)
-        assert self.cells.free == self.cache.capacity - len(sequences)
+        assert self.cells.free == self.cache.length - len(sequences)
         assert self.cells.reusable == sum(min(held) >= SLOTS for held in sequences)
 
     @invariant()
@@ -249,7 +256,7 @@ class Desk:
 
     def __init__(self, capacity: int = 10_000, slots: int = 4) -> None:
         self.cache = Cache(capacity, slots)
-        self.cells = KVCache(self.cache, capacity, slots)
+        self.cells = cells_of(self.cache)
 
     def read(self, tokens: list[int]) -> tuple[int, int]:
         """Open and decode what is missing; the sequence, and what was there."""
@@ -464,7 +471,7 @@ def test_restored_caches_are_adopted() -> None:
 
 def test_who_lost_its_window_is_not_shared() -> None:
     cache = Cache(100, window=4)
-    cells = KVCache(cache, 100, SLOTS)
+    cells = cells_of(cache)
     for tail in ([1, 1, 1], [2, 2, 2]):
         sequence, reused = cells.start([*range(10, 20), *tail])
         cache.decode(sequence, [*range(10, 20), *tail][reused:])
@@ -481,7 +488,7 @@ def test_who_lost_its_window_is_not_shared() -> None:
 
 def test_the_turn_before_stays_if_the_next_one_lost_its_window() -> None:
     cache = Cache(100, window=4)
-    cells = KVCache(cache, 100, SLOTS)
+    cells = cells_of(cache)
     for end in (10, 20):
         sequence, reused = cells.start(list(range(end)))
         cache.decode(sequence, list(range(reused, end)))
@@ -520,7 +527,7 @@ class Recurrent(Cache):
 
 def test_recurrent_models_reuse_nothing_and_are_cut_whole() -> None:
     cache = Recurrent(100)
-    cells = KVCache(cache, 100, SLOTS)
+    cells = cells_of(cache)
     assert not cells.can_truncate
     sequence, _ = cells.start(SYSTEM)
     cache.decode(sequence, SYSTEM)
@@ -541,7 +548,7 @@ class Llama:
 
     def __init__(self, model: LlamaModel) -> None:
         self.context = LlamaContext(model, ContextSettings(1024, slots=4), threads=1)
-        self.cells = KVCache(self.context, self.context.length, 4)
+        self.cells = KVCache(self.context, 4)
         self.batch = Batch(self.context.batch_tokens)
 
     def begin(self, prompt: list[int]) -> tuple[int, int, int]:
@@ -568,10 +575,12 @@ class Llama:
         return texts
 
     def fresh(self, prompt: list[int]) -> list[int]:
-        self.cells.clear()
+        assert self.cells.ensure_free(self.context.length)
         sequence, reused, token = self.begin(prompt)
         assert reused == 0
-        return self.go_on({sequence: token})[sequence]
+        text = self.go_on({sequence: token})[sequence]
+        self.cells.discard(sequence)
+        return text
 
 
 QUESTIONS = ["Who are you?", "What is GGUF?", "What is a context length?", "Tell me about quantization."]
@@ -586,7 +595,7 @@ def prompts(model: LlamaModel) -> list[list[int]]:
 def test_a_shared_prefix_gives_what_a_fresh_one_gives(demo_model: LlamaModel) -> None:
     llama = Llama(demo_model)
     fresh = [llama.fresh(prompt) for prompt in prompts(demo_model)]
-    llama.cells.clear()
+    assert llama.cells.ensure_free(llama.context.length)
     opened = [llama.begin(prompt) for prompt in prompts(demo_model)]
     assert [reused > 10 for _, reused, _ in opened] == [False, True, True, True]
     texts = llama.go_on({sequence: token for sequence, _, token in opened})
@@ -604,7 +613,7 @@ def test_rejected_drafts_leave_no_trace(demo_model: LlamaModel) -> None:
     llama = Llama(demo_model)
     prompt = prompts(demo_model)[0]
     fresh = llama.fresh(prompt)
-    llama.cells.clear()
+    assert llama.cells.ensure_free(llama.context.length)
     sequence, _, token = llama.begin(prompt)
     llama.next({sequence: [token, 50, 51, 52]})
     llama.cells.truncate(sequence, len(prompt) + 1)

@@ -246,7 +246,7 @@ def test_frames_may_come_byte_by_byte(script: Script) -> None:
             if frame.kind == "load":
                 loaded()
             elif frame.kind == "generate":
-                for byte in pack("events", 0, [(frame.number, 0, TextEvent("slow")), (frame.number, 1, DONE)]):
+                for byte in pack_events([(frame.number, TextEvent("slow")), (frame.number, DONE)]):
                     os.write(1, bytes([byte]))
     """)
 
