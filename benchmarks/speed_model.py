@@ -21,7 +21,7 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.simulate import simulate
-from hermes_cli.planning.memory import ContextSettings
+from hermes_cli.planning.memory import ContextSettings, weights
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.speed import decode_speed, prefill_speed
 
@@ -58,8 +58,9 @@ def main() -> None:
     print(f"{options.model} on {machine.cores} cores of {machine.cpu}, RAM at {bandwidth}")
     for quantization in options.quantizations:
         a, settings = model.architecture, ContextSettings(2 * PROMPT)
-        placement = place(a, quantization, settings, machine)
-        expected = decode_speed(a, quantization, settings, placement, machine, imatrix=False).expected
+        table = weights(a, quantization, imatrix=False)
+        placement = place(a, table, settings, machine)
+        expected = decode_speed(a, quantization, table, settings, placement, machine).expected
         read = prefill_speed(a, placement, machine).expected
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "skeleton.gguf"

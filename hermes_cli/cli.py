@@ -86,7 +86,7 @@ def _not_imported() -> None:
 
 
 def build_app(wanted: str | None) -> typer.Typer:
-    """The application with the one command that is `wanted` imported; the others only have their line of help."""
+    """Return the application with the command that is `wanted` imported; the others only have their line of help."""
     app = typer.Typer(
         name="hermes",
         no_args_is_help=True,
@@ -106,7 +106,7 @@ def build_app(wanted: str | None) -> typer.Typer:
 
 
 def typed_command(arguments: Sequence[str]) -> str | None:
-    """The command among what was typed; when the shell asks for completions, among what is being typed."""
+    """Return the command among what was typed; when the shell asks for completions, among what is being typed."""
     # bash sets the first, zsh and fish the second (Typer's completion scripts).
     if completing := os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS"):
         arguments = completing.split()[1:]

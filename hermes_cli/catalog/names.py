@@ -102,7 +102,8 @@ class ModelNames:
             return FileReference(Path(os.path.expanduser(text)))  # noqa: PTH111 - Path.expanduser raises for unknown users
         if "/" not in text and (known := self._in_catalogue(text)):
             return known
-        if _is_file(text):
+        is_address = "://" in text or _HUB_HOST.match(text)
+        if not is_address and (text.lower().endswith(".gguf") or os.path.exists(text)):  # noqa: PTH110 - Path.exists raises on odd names
             return FileReference(Path(text))
         if address := _hub_address(text):
             return self._listed(address) or address
@@ -165,13 +166,6 @@ def spellings(model: CatalogModel) -> dict[str, str]:
     tags = [tag for tag in model.ollama if not tag.endswith("*")]
     written = [model.short, model.id, model.name, model.weights.original.partition("/")[2], *tags]
     return {normalize_name(name): name for name in reversed(written)}
-
-
-def _is_file(text: str) -> bool:
-    """Return whether a name outside the catalogue is a path: it ends in .gguf, or there is such a file."""
-    if "://" in text or _HUB_HOST.match(text):
-        return False
-    return text.lower().endswith(".gguf") or os.path.exists(text)  # noqa: PTH110 - Path.exists raises on odd names
 
 
 def _hub_address(text: str) -> HubReference | None:

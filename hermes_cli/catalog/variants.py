@@ -35,10 +35,10 @@ def find_quantization(text: str, names: frozenset[str]) -> str | None:
 def quantization_in_file_name(path: str, names: frozenset[str]) -> str | None:
     """Return the last quantization in the name of a file, between dots, dashes or underscores, or None."""
     stem = path.rpartition("/")[2].removesuffix(".gguf")
-    found = _pattern(names).findall(stem)
-    if not found:
+    matches = _pattern(names).findall(stem)
+    if not matches:
         return None
-    word = normalize_name(found[-1])
+    word = normalize_name(matches[-1])
     return _typed(names).get(word) or BITS_IN_FILE_NAMES.get(word)
 
 
@@ -187,7 +187,7 @@ def matching_variants(
 def default_variant(model: CatalogModel) -> Variant | None:
     """Return the Q4_K_M variant, else the smallest one; None if no files are known."""
     offered = preferred_variants(model)
-    return next((one for one in offered if one.quantization == "Q4_K_M"), offered[-1] if offered else None)
+    return next((variant for variant in offered if variant.quantization == "Q4_K_M"), offered[-1] if offered else None)
 
 
 def preferred_variants(model: CatalogModel) -> list[Variant]:

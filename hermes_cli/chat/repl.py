@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from hermes_cli.chat.view import tokens_per_second
 from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from hermes_cli.chat.agent_loop import AgentLoop
     from hermes_cli.chat.backend import ChatBackend
@@ -92,8 +92,9 @@ class ReplContext:
 
 
 def run_repl(context: ReplContext, keyboard: Keyboard) -> None:
-    """Read and handle lines until the user leaves."""
-    with _sigint_as_exception():
+    """Read and handle lines until the user leaves. Ctrl-C ends what is going on, and not the program."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # raises KeyboardInterrupt
+    try:
         while not context.is_over:
             draft, context.draft = context.draft, ""
             line = keyboard.read(draft)
@@ -101,6 +102,8 @@ def run_repl(context: ReplContext, keyboard: Keyboard) -> None:
                 return
             if line.strip():
                 handle_line(context, line)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def handle_line(context: ReplContext, line: str) -> None:
@@ -170,13 +173,3 @@ def _warn_if_nearly_full(context: ReplContext) -> None:
             f"{used:,} of {length:,} tokens of context are used ({used / length:.0%}): "
             f"/compact sums up older turns{shift}."
         )
-
-
-@contextmanager
-def _sigint_as_exception() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt, which ends what is going on and not the program."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

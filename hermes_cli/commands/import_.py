@@ -97,25 +97,23 @@ def _show(imported: list[ImportedModel], skipped: list[SkippedFile], console: Co
         console.note("a symbolic link needs its original: if that goes, so does the model here")
     console.document(
         {
-            "imported": [_document(model) for model in imported],
+            "imported": [
+                {
+                    "name": model.name,
+                    "model": model.identity.model.short if model.identity.model else None,
+                    "quantization": model.identity.quantization,
+                    "identified_by": model.identity.evidence,
+                    "repository": model.identity.known[0].repo if model.identity.known else None,
+                    "how": model.how,
+                    "bytes": model.bytes,
+                    "originals": [str(path) for path in model.originals],
+                    "paths": [str(path) for path in model.paths],
+                }
+                for model in imported
+            ],
             "skipped": [{"path": str(file.path), "reason": file.reason} for file in skipped],
             "dry_run": dry_run,
         }
     )
     if not imported:
         raise NotFoundError("nothing was imported.", hint="give the path of a model in GGUF format.")
-
-
-def _document(model: ImportedModel) -> dict[str, object]:
-    identity = model.identity
-    return {
-        "name": model.name,
-        "model": identity.model.short if identity.model else None,
-        "quantization": identity.quantization,
-        "identified_by": identity.evidence,
-        "repository": identity.known[0].repo if identity.known else None,
-        "how": model.how,
-        "bytes": model.bytes,
-        "originals": [str(path) for path in model.originals],
-        "paths": [str(path) for path in model.paths],
-    }

@@ -22,7 +22,7 @@ from hermes_cli.commands.options import (
     with_console,
 )
 from hermes_cli.errors import NotFoundError, UsageError
-from hermes_cli.planning.memory import KV_TYPES, ContextSettings
+from hermes_cli.planning.memory import KV_TYPES, ContextSettings, weights
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.recommend import NEEDS
 from hermes_cli.units import gibibytes
@@ -62,8 +62,8 @@ def command(
     variant = _variant(name)
     settings = _settings(variant, context, kv_type, slots, ubatch, flash_attention=flash_attention, yarn=yarn)
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
-    imatrix = variant.repository.imatrix
-    placement = place(variant.model.architecture, variant.quantization, settings, machine, imatrix=imatrix)
+    table = weights(variant.model.architecture, variant.quantization, imatrix=variant.repository.imatrix)
+    placement = place(variant.model.architecture, table, settings, machine)
     _show(variant, settings, placement, machine, console)
     console.document(_document(variant, settings, placement, machine))
 

@@ -15,7 +15,7 @@ from hermes_cli.catalog.variants import (
     quantization_in_file_name,
 )
 from hermes_cli.errors import UsageError
-from hermes_cli.planning.memory import ContextSettings
+from hermes_cli.planning.memory import ContextSettings, weights
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations
 from hermes_cli.store.library import known_variants
@@ -83,10 +83,10 @@ def fit_for_chat(variant: Variant, machine: Machine) -> tuple[ContextSettings, P
     """Return settings and placement for a chat: the longest context that fits, or the shortest if none does."""
     usable = variant.model.context.usable
     context = min(NEEDS["chat"].wanted, usable)
+    table = weights(variant.model.architecture, variant.quantization, imatrix=variant.repository.imatrix)
     while True:
         settings = ContextSettings(context)
-        imatrix = variant.repository.imatrix
-        placement = place(variant.model.architecture, variant.quantization, settings, machine, imatrix=imatrix)
+        placement = place(variant.model.architecture, table, settings, machine)
         if placement.fits or context <= SHORTEST_CONTEXT:
             return settings, placement
         context //= 2

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.errors import DoesNotFitError, EngineError, UsageError
 from hermes_cli.planning.memory import ContextSettings, MemoryBreakdown
-from hermes_cli.planning.placement import place_layers, place_weights, reserved_bytes
+from hermes_cli.planning.placement import place, place_layers, reserved_bytes
 from hermes_cli.planning.recommend import NEEDS
 from hermes_cli.units import GIB, gibibytes
 
@@ -231,7 +231,7 @@ class _Planner:
         """The most layers that the GPUs have room for, with at least one left to the CPU."""
         table = self.facts.weights
         if self.facts.architecture:
-            placement = place_weights(self.facts.architecture, table, settings, self.machine)
+            placement = place(self.facts.architecture, table, settings, self.machine)
             return min(placement.gpu_layers, self.all_layers - 1)
         room, count = self.device_room - table.head, 0
         for size in reversed(table.layers):

@@ -9,15 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hermes_cli.planning.memory import (
-    MemoryBreakdown,
-    Weights,
-    beside_devices,
-    kv_bytes_per_layer,
-    on_cpu,
-    on_device,
-    weights,
-)
+from hermes_cli.planning.memory import MemoryBreakdown, Weights, beside_devices, kv_bytes_per_layer, on_cpu, on_device
 from hermes_cli.units import GIB, MIB
 
 if TYPE_CHECKING:
@@ -91,18 +83,11 @@ def reserved_bytes(device: Device) -> int:
     return min(max(device.total * 3 // 100, 128 * MIB), GIB)
 
 
-def place(
-    architecture: Architecture, quantization: str, settings: ContextSettings, machine: Machine, *, imatrix: bool = False
-) -> Placement:
-    """The best placement of a quantization: all on devices, else as many layers as fit there, else all on the CPU.
+def place(architecture: Architecture, table: Weights, settings: ContextSettings, machine: Machine) -> Placement:
+    """The best placement of a model: all on devices, else as many layers as fit there, else all on the CPU.
 
     It is returned even if it does not fit, so that its numbers can be shown.
     """
-    return place_weights(architecture, weights(architecture, quantization, imatrix=imatrix), settings, machine)
-
-
-def place_weights(architecture: Architecture, table: Weights, settings: ContextSettings, machine: Machine) -> Placement:
-    """`place` for tensors of known size, as those of a file."""
     if not machine.usable_devices:
         return _all_on_cpu(architecture, table, settings, machine)
     full = _on_devices(architecture, table, settings, machine, 0)

@@ -197,9 +197,10 @@ def _evaluate(
     variant: Variant, catalogue: Catalogue, machine: Machine, settings: ContextSettings, options: RecommendOptions
 ) -> Recommendation:
     """Place a variant with these settings and count what they cost; docs/quality.md has the scale."""
-    architecture, imatrix = variant.model.architecture, variant.repository.imatrix
-    placement = place(architecture, variant.quantization, settings, machine, imatrix=imatrix)
-    speed = decode_speed(architecture, variant.quantization, settings, placement, machine, imatrix=imatrix)
+    architecture = variant.model.architecture
+    table = weights(architecture, variant.quantization, imatrix=variant.repository.imatrix)
+    placement = place(architecture, table, settings, machine)
+    speed = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
     need = NEEDS[options.purpose]
     leaves_gpu = machine.usable_devices and placement.gpu_layers <= architecture.layers
     # the part of its room that the fullest place has left

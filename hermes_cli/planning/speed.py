@@ -14,13 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from hermes_cli.planning.memory import kv_bytes_per_layer, weights
+from hermes_cli.planning.memory import kv_bytes_per_layer
 from hermes_cli.planning.tensor_types import LARGE
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Architecture
     from hermes_cli.hardware.machine import Device, Machine
-    from hermes_cli.planning.memory import ContextSettings
+    from hermes_cli.planning.memory import ContextSettings, Weights
     from hermes_cli.planning.placement import Placement
 
 # Share of the bandwidth that F16 reaches.
@@ -86,14 +86,12 @@ class Speed:
 def decode_speed(
     architecture: Architecture,
     quantization: str,
+    table: Weights,
     settings: ContextSettings,
     placement: Placement,
     machine: Machine,
-    *,
-    imatrix: bool,
 ) -> Speed:
     """Return the decode speed of one sequence with half of the context filled."""
-    table = weights(architecture, quantization, imatrix=imatrix)
     of_f16 = OF_F16.get(LARGE.get(quantization, quantization), 0.6)
     seconds, known = 0.0, True
     for share in placement.shares:

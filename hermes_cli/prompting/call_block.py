@@ -241,14 +241,9 @@ class EarlyCall:
         self._over = False
         self._index = index
         self._call = ToolCall("", {})
-        self._events: list[Event] = []
+        self.events: list[Event] = []  # the parser takes them out
         self._written: list[str] = []
         self._next = 0  # of the reader's pieces
-
-    def take(self) -> list[Event]:
-        """Return all events since the last time."""
-        events, self._events = self._events, []
-        return events
 
     def follow(self, reader: Reader) -> None:
         """Give out what the reader has read."""
@@ -262,7 +257,7 @@ class EarlyCall:
                 return
             self.started, self._next = True, reader.inner_from
             self._call = replace(self._call, name=name)
-            self._events.append(CallStarted(self._index, self._call.id, self._call.name))
+            self.events.append(CallStarted(self._index, self._call.id, self._call.name))
         self._give(reader.pieces[self._next : reader.inner_to])
         if reader.closed:
             self._finish(complete=True)
@@ -277,7 +272,7 @@ class EarlyCall:
         self._next += len(pieces)
         if text := "".join(pieces):
             self._written.append(text)
-            self._events.append(CallArguments(self._index, text))
+            self.events.append(CallArguments(self._index, text))
 
     def _finish(self, *, complete: bool) -> None:
         self._over = True
@@ -285,4 +280,4 @@ class EarlyCall:
             call = replace(self._call, arguments=json.loads("".join(self._written)))
         except (ValueError, RecursionError):  # Python was told to convert fewer digits or to recurse less than usual
             call, complete = self._call, False
-        self._events.append(CallFinished(self._index, call, complete=complete))
+        self.events.append(CallFinished(self._index, call, complete=complete))

@@ -11,13 +11,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.prompting.families import (
-    THINKING_PROMPT,
-    canonical,
-    declaration,
-    json_prompt,
-    tools_prompt,
-)
+from hermes_cli.prompting.families import THINKING_PROMPT, canonical, declaration, json_prompt, tools_prompt
 from hermes_cli.prompting.markers import SpecialTexts
 
 if TYPE_CHECKING:

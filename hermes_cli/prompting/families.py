@@ -146,12 +146,7 @@ HERMES_2_PRO = Family("Hermes 2 Pro", "chatml", proven=True, spells_bos=True, to
 HERMES_3 = Family("Hermes 3", "chatml", proven=True, spells_bos=True, identity=HERMES_3_IDENTITY, tools=3)
 DEEPHERMES_3 = Family("DeepHermes 3", "llama-3", spells_bos=True, tools=3, reasoning="system-prompt")
 HERMES_4 = Family(
-    "Hermes 4 (Llama 3 turns)",
-    "llama-3",
-    spells_bos=True,
-    identity=HERMES_4_IDENTITY,
-    tools=4,
-    reasoning="thinking",
+    "Hermes 4 (Llama 3 turns)", "llama-3", spells_bos=True, identity=HERMES_4_IDENTITY, tools=4, reasoning="thinking"
 )
 HERMES_4_QWEN = Family("Hermes 4 (ChatML)", "chatml", identity=HERMES_4_IDENTITY, tools=4, reasoning="thinking")
 

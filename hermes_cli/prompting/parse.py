@@ -33,10 +33,7 @@ _END_THINK = "</think>"
 _THOUGHTS = {"<think>": _END_THINK, "<scratch_pad>": "</scratch_pad>"}
 
 # Tags that count: in text, and in a thought by the tag that ends it.
-_TAGS = {
-    "": (*_THOUGHTS, *_THOUGHTS.values(), END_CALL),
-    **{end: (begin, end) for begin, end in _THOUGHTS.items()},
-}
+_TAGS = {"": (*_THOUGHTS, *_THOUGHTS.values(), END_CALL), **{end: (begin, end) for begin, end in _THOUGHTS.items()}}
 _TAGS_AND_CALLS = {where: (*tags, CALL) for where, tags in _TAGS.items()}
 _PATTERNS = {tags: re.compile("|".join(tags)) for tags in (*_TAGS.values(), *_TAGS_AND_CALLS.values())}
 
@@ -164,8 +161,9 @@ class Parser:
         self._at = block.read(self._text, self._at)
         if last and block.state is State.OPEN and block.finish(self._text[self._at :]):
             self._at = len(self._text)
-        if block.early and (events := block.early.take()):
-            self._output.add(*events)
+        if block.early and block.early.events:
+            self._output.add(*block.early.events)
+            block.early.events.clear()
         if block.state is State.OPEN:
             return False
         self._open = None

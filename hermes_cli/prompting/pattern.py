@@ -13,14 +13,7 @@ import re
 _SPACE = r"\t\n\v\f\r \x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{feff}"
 _LINE_ENDS = r"\n\r\x{2028}\x{2029}"
 _DIGIT, _WORD = "0-9", "0-9A-Za-z_"
-_SETS = {
-    "d": _DIGIT,
-    "w": _WORD,
-    "s": _SPACE,
-    "D": f"[^{_DIGIT}]",
-    "W": f"[^{_WORD}]",
-    "S": f"[^{_SPACE}]",
-}
+_SETS = {"d": _DIGIT, "w": _WORD, "s": _SPACE, "D": f"[^{_DIGIT}]", "W": f"[^{_WORD}]", "S": f"[^{_SPACE}]"}
 _CONTROLS = {"t": "\t", "n": "\n", "v": "\v", "f": "\f", "r": "\r", "b": "\b", "0": "\0"}
 
 _HEX = re.compile(r"x([0-9a-fA-F]{2})|u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})(?:\\u([dD][c-fC-F][0-9a-fA-F]{2}))?")

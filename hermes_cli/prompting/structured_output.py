@@ -78,11 +78,7 @@ def gbnf(grammar: str) -> AnswerGrammar:
 
 
 def tool_calls(
-    tools: Sequence[Any],
-    tool_choice: object = "auto",
-    *,
-    parallel: bool = True,
-    notes: list[str] | None = None,
+    tools: Sequence[Any], tool_choice: object = "auto", *, parallel: bool = True, notes: list[str] | None = None
 ) -> ToolGrammar | None:
     """Return the grammar of the calls that are possible, each with arguments that conform to its tool's parameters.
 
@@ -105,9 +101,8 @@ def tool_calls(
         offered[name] = arguments
     required = tool_choice not in ("auto", "none")
     if tool_choice == "required" and not offered:
-        raise UsageError(
-            "is `required`, and there are no tools.", field="tool_choice", hint="offer tools, or say `auto`."
-        )
+        hint = "offer tools, or say `auto`."
+        raise UsageError("is `required`, and there are no tools.", field="tool_choice", hint=hint)
     if required and tool_choice != "required":
         name = _named(tool_choice, offered)
         offered = {name: offered[name]}
@@ -127,10 +122,8 @@ def _tool(tool: Any, notes: list[str] | None) -> tuple[str, str]:  # noqa: ANN40
     function = function if isinstance(function, dict) else {}
     name = function.get("name")
     if not is_name(name):
-        raise UsageError(
-            f"a tool has no name: {json.dumps(tool, default=str)[:80]}.",
-            hint='write tools like this: {"type": "function", "function": {"name": "f", "parameters": {…}}}.',
-        )
+        hint = 'write tools like this: {"type": "function", "function": {"name": "f", "parameters": {…}}}.'
+        raise UsageError(f"a tool has no name: {json.dumps(tool, default=str)[:80]}.", hint=hint)
     strict = function.get("strict") is True
     about = f"the parameters of tool {name}"
     schema = _of_object(function.get("parameters"), about)
@@ -156,17 +149,11 @@ def _named(tool_choice: object, offered: Mapping[str, str]) -> str:
     function = tool_choice.get("function", tool_choice) if isinstance(tool_choice, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
-        raise UsageError(
-            f"is {json.dumps(tool_choice, default=str)[:80]}.",
-            field="tool_choice",
-            hint='say "auto", "none", "required" or {"type": "function", "function": {"name": …}}.',
-        )
+        hint = 'say "auto", "none", "required" or {"type": "function", "function": {"name": …}}.'
+        raise UsageError(f"is {json.dumps(tool_choice, default=str)[:80]}.", field="tool_choice", hint=hint)
     if name not in offered:
-        raise UsageError(
-            f"names {name}; offered are: {', '.join(offered) or 'none'}.",
-            field="tool_choice",
-            hint="offer it, or name another one.",
-        )
+        text = f"names {name}; offered are: {', '.join(offered) or 'none'}."
+        raise UsageError(text, field="tool_choice", hint="offer it, or name another one.")
     return name
 
 

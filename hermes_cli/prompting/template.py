@@ -135,6 +135,7 @@ def _environment() -> jinja2.Environment:
     """Return Jinja as transformers sets it up (utils/chat_template_utils.py), without what no chat template needs."""
     from datetime import datetime  # noqa: PLC0415 - as above
 
+    import jinja2  # noqa: PLC0415
     from jinja2.ext import Extension, loopcontrols  # noqa: PLC0415
     from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
 
@@ -148,26 +149,25 @@ def _environment() -> jinja2.Environment:
             nodes: list[Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes
 
+    def raise_exception(message: str) -> NoReturn:
+        raise jinja2.TemplateError(message)
+
+    def printable(value: object) -> object:
+        if value is None or isinstance(value, (str, int, float, list, tuple, dict, jinja2.Undefined)):
+            return value
+        raise jinja2.TemplateError(f"it prints a {type(value).__name__}")  # a function, loop or namespace
+
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation], finalize=_printable, cache_size=0
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation], finalize=printable, cache_size=0
     )
     for name in ("lipsum", "cycler", "joiner"):
         del environment.globals[name]
     environment.globals |= {
-        "raise_exception": _raise_exception,
+        "raise_exception": raise_exception,
         "strftime_now": lambda layout: datetime.now().astimezone().strftime(layout),
     }
     environment.filters |= {"tojson": _to_json, "from_json": json.loads}
     return environment
-
-
-def _printable(value: object) -> object:
-    """Refuse what has no written form: functions, loops, namespaces."""
-    import jinja2  # noqa: PLC0415 - as above
-
-    if value is None or isinstance(value, (str, int, float, list, tuple, dict, jinja2.Undefined)):
-        return value
-    raise jinja2.TemplateError(f"it prints a {type(value).__name__}")
 
 
 def _to_json(
@@ -179,12 +179,6 @@ def _to_json(
 ) -> str:
     # Not Jinja's own: that one escapes for HTML, and models were trained on plain JSON.
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    import jinja2  # noqa: PLC0415 - as above
-
-    raise jinja2.TemplateError(message)
 
 
 def _characters(value: object) -> int:

@@ -133,14 +133,14 @@ def fetch(
     if not force:
         space_needed(files).check()
     layout.write_cachedir_tag()
-    found = []
+    done = []
     with quiet_hub_log():
         for target in targets:
             meter = ProgressMeter(target.name, target.size, on_progress)
-            found.append(FileDownload(target, meter, policy or RetryPolicy(), verify=verify).run())
+            done.append(FileDownload(target, meter, policy or RetryPolicy(), verify=verify).run())
             meter.report(Phase.DONE, target.size)
     for repo, ref, revision in {(file.repo, file.ref, file.revision) for file in files}:
         if ref:
             with suppress(OSError):  # a cache that can only be read is good enough
                 layout.write_ref(repo, ref, revision)
-    return found
+    return done

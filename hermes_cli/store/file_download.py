@@ -82,8 +82,8 @@ class DownloadTarget:
 
     @property
     def partial(self) -> Path:
-        """Return the path of its unfinished download."""
-        return layout.partial_path(self.repo, self.etag)
+        """Return the path of its unfinished download. Newer huggingface_hub uses a new random suffix for each."""
+        return self.blob.with_name(f"{self.etag}.incomplete")
 
     def part_targets(self) -> list[tuple[int, DownloadTarget]]:
         """Return the raw parts as downloads of their own, each with its offset in the joined file."""

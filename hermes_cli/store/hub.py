@@ -112,7 +112,7 @@ def choose_files(repo: str, listed: Iterable[str], wanted: str | None, names: fr
         repo: for messages.
         listed: all its files.
         wanted: a quantization as typed; None for the only model that there is.
-        names: the quantizations that a file name may state.
+        names: the quantizations of the catalogue.
 
     Raises:
         NotFoundError: there is no such model.

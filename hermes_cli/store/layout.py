@@ -44,11 +44,6 @@ def blob_path(repo: str, etag: str) -> Path:
     return repo_folder(repo) / "blobs" / etag
 
 
-def partial_path(repo: str, etag: str) -> Path:
-    """Return the path of an unfinished download. Newer huggingface_hub uses a new random suffix for each."""
-    return repo_folder(repo) / "blobs" / f"{etag}.incomplete"
-
-
 def lock_path(repo: str, etag: str) -> Path:
     """Return the path of the lock that a process holds while it downloads a file; `hf download` uses the same."""
     return paths.models_dir() / ".locks" / repo_folder(repo).name / f"{etag}.lock"

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 LARGEST_MANIFEST = 1 << 20  # bytes; real ones have about 1 kB
 MODEL_LAYER = "application/vnd.ollama.image.model"
-HUB_HOSTS = ("hf.co", "huggingface.co")
 NOT_MODELS = {"mmproj", "adapter", "imatrix", "projector"}  # values of `general.type` that cannot be loaded alone
 
 _DIGEST = re.compile(r"^sha256[:-]([0-9a-f]{64})$")
@@ -90,7 +89,12 @@ def find_models(path: Path) -> Iterator[FoundModel | SkippedFile]:
     """
     if path.is_dir():
         tree = next((folder for folder in (path, path / "models") if (folder / "manifests").is_dir()), None)
-        yield from _in_ollama(tree) if tree else _in_folder(path)
+        if tree:
+            yield from _in_ollama(tree)
+            return
+        files = (str(file) for file in files_below(path) if file.suffix.lower() == ".gguf")
+        for first, *_ in sorted(group_files(files)):
+            yield _read_model(Path(first), Path(first).name, ())
     elif path.is_file():
         found = _read_model(path, path.name, (), strict=True)
         if isinstance(found, SkippedFile):
@@ -100,12 +104,6 @@ def find_models(path: Path) -> Iterator[FoundModel | SkippedFile]:
         raise NotFoundError(
             f"there is nothing at {path}.", hint="give the path of a file or folder, or say ollama or lmstudio."
         )
-
-
-def _in_folder(folder: Path) -> Iterator[FoundModel | SkippedFile]:
-    models = (str(path) for path in files_below(folder) if path.suffix.lower() == ".gguf")
-    for first, *_ in sorted(group_files(models)):
-        yield _read_model(Path(first), Path(first).name, ())
 
 
 def _in_ollama(tree: Path) -> Iterator[FoundModel | SkippedFile]:
@@ -136,12 +134,15 @@ def _in_ollama(tree: Path) -> Iterator[FoundModel | SkippedFile]:
 
 def _tag(parts: tuple[str, ...]) -> str | None:
     """Return the tag of a manifest: `registry.ollama.ai/library/hermes3/8b` -> `hermes3:8b`; of the Hub `hf.co/…`."""
-    if len(parts) != 4:  # noqa: PLR2004 - host, owner, model, tag
-        return None
-    host, owner, model, tag = parts
-    if host in HUB_HOSTS:
-        return f"hf.co/{owner}/{model}:{tag}"
-    return f"{model}:{tag}" if owner == "library" else f"{owner}/{model}:{tag}"
+    match parts:
+        case (("hf.co" | "huggingface.co"), owner, model, tag):
+            return f"hf.co/{owner}/{model}:{tag}"
+        case (_, "library", model, tag):
+            return f"{model}:{tag}"
+        case (_, owner, model, tag):
+            return f"{owner}/{model}:{tag}"
+        case _:
+            return None
 
 
 def _read_model(path: Path, name: str, labels: tuple[str, ...], *, strict: bool = False) -> FoundModel | SkippedFile:

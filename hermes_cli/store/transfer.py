@@ -25,6 +25,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # re-exported
     http_stream_backoff,
     parse_ratelimit_headers,
 )
+from huggingface_hub.utils._runtime import is_xet_available
 
 from hermes_cli.errors import IntegrityError, NetworkError
 from hermes_cli.store import xet
@@ -92,7 +93,7 @@ def receive(
 ) -> Iterator[bytes | bytearray]:
     """Yield the bytes from `start` to `stop` in order, in blocks; in smaller ones on a slow connection."""
     failures = 0
-    by_xet = xet.available()
+    by_xet = is_xet_available()
     while start < stop:
         first = start
         try:
@@ -105,7 +106,7 @@ def receive(
         except Interrupted as interruption:
             progress = start - first >= policy.min_progress
             failures = 1 if progress else failures + 1
-            by_xet = xet.available() and by_xet is progress  # after a failure the other way is tried
+            by_xet = is_xet_available() and by_xet is progress  # after a failure the other way is tried
             _pause(file, interruption, failures, meter, policy)
 
 

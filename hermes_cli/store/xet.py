@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import constants
-from huggingface_hub.utils._runtime import is_xet_available
 from huggingface_hub.utils._xet import (
     XetFileData,
     XetTokenType,
@@ -39,11 +38,6 @@ _URL = re.compile(r"\w+://\S+")  # may be signed: not for messages
 
 class XetError(Exception):
     """The bytes stopped coming; another connection may bring them."""
-
-
-def available() -> bool:
-    """Return whether hf_xet is installed and not switched off (HF_HUB_DISABLE_XET)."""
-    return is_xet_available()
 
 
 def stream(

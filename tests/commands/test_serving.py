@@ -38,13 +38,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubCache:
 
 
 def variant(name: str) -> Variant:
-    return next(one for model in CATALOGUE.models for one in variants(model) if one.name == name)
+    return next(variant for model in CATALOGUE.models for variant in variants(model) if variant.name == name)
 
 
 def put(cache: HubCache, *names: str) -> None:
-    for one in map(variant, names):
-        for file in one.files:
-            cache.put(one.repository.repo, file, one.name.encode())
+    for wanted in map(variant, names):
+        for file in wanted.files:
+            cache.put(wanted.repository.repo, file, wanted.name.encode())
 
 
 def chosen(ram: float, **settings: Any) -> ModelEntry:  # noqa: ANN401 - any setting
@@ -55,7 +55,7 @@ def chosen(ram: float, **settings: Any) -> ModelEntry:  # noqa: ANN401 - any set
 def test_the_best_that_is_installed_and_fits(cache: HubCache, ram: float) -> None:
     here = {"hermes-3:3b:Q4_K_M", "hermes-3:8b:Q4_K_M", "hermes-4:70b:Q4_K_M"}
     put(cache, *here)
-    ranked = [one.variant.name for one in recommendations(CATALOGUE, machine(ram), RecommendOptions())]
+    ranked = [best.variant.name for best in recommendations(CATALOGUE, machine(ram), RecommendOptions())]
     assert chosen(ram).model == next(name for name in ranked if name in here)
 
 

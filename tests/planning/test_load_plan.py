@@ -28,7 +28,7 @@ from hermes_cli.planning.load_plan import (
     plans_for,
 )
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings, FileFacts, MemoryBreakdown, facts_of, weights
-from hermes_cli.planning.placement import place_layers, place_weights
+from hermes_cli.planning.placement import place, place_layers
 from hermes_cli.planning.recommend import NEEDS
 
 MODELS = {model.short: model for model in shipped_catalogue().models}
@@ -89,7 +89,7 @@ def test_a_model_larger_than_the_gpu_keeps_its_context_and_shares_its_layers() -
     assert wanted.gpu_layers == 81
     assert chosen.settings.context == USUAL
     assert file.architecture
-    assert chosen.gpu_layers == place_weights(file.architecture, file.weights, chosen.settings, on).gpu_layers
+    assert chosen.gpu_layers == place(file.architecture, file.weights, chosen.settings, on).gpu_layers
     assert [plan.gpu_layers for plan in rest[:2]] == [chosen.gpu_layers - 1, chosen.gpu_layers - 2]
 
 

@@ -28,7 +28,8 @@ def machine(*gpus: float, ram: float = 64, bandwidth: float = 900e9, unified: bo
 
 
 def placed(name: str, quantization: str, context: int, on: Machine) -> Placement:
-    return place(MODELS[name].architecture, quantization, ContextSettings(context), on)
+    a = MODELS[name].architecture
+    return place(a, weights(a, quantization, imatrix=False), ContextSettings(context), on)
 
 
 @pytest.mark.parametrize(
@@ -100,12 +101,13 @@ def test_nothing_is_lost_and_fitting_is_true(
     name: str, quantization: str, gpus: list[int], ram: int, context: int
 ) -> None:
     a = MODELS[name].architecture
-    found = place(a, quantization, ContextSettings(context), machine(*gpus, ram=ram))
+    table = weights(a, quantization, imatrix=False)
+    found = place(a, table, ContextSettings(context), machine(*gpus, ram=ram))
     covered = [layer for share in found.shares for layer in range(share.first, share.last)]
     assert covered == list(range(a.layers))
     assert sum(share.output for share in found.shares) == 1
-    alone = on_cpu(a, weights(a, quantization, imatrix=False), ContextSettings(context))
-    copied = weights(a, quantization, imatrix=False).embedding if a.tied_embeddings else 0
+    alone = on_cpu(a, table, ContextSettings(context))
+    copied = table.embedding if a.tied_embeddings else 0
     assert alone.weights <= found.total.weights <= alone.weights + copied
     assert found.total.kv_cache == alone.kv_cache
     if found.fits:
@@ -160,9 +162,8 @@ def test_speed_follows_bandwidth_and_size() -> None:
     slow, fast = machine(24, bandwidth=300e9), machine(24, bandwidth=900e9)
 
     def speed(quantization: str, on: Machine) -> float:
-        settings = ContextSettings(8192)
-        found = place(a, quantization, settings, on)
-        return decode_speed(a, quantization, settings, found, on, imatrix=False).expected
+        settings, table = ContextSettings(8192), weights(a, quantization, imatrix=False)
+        return decode_speed(a, quantization, table, settings, place(a, table, settings, on), on).expected
 
     assert speed("Q4_K_M", fast) == pytest.approx(3 * speed("Q4_K_M", slow))
     assert speed("Q4_K_M", fast) > speed("Q8_0", fast) > speed("F16", fast)
@@ -173,10 +174,10 @@ def test_a_mixture_reads_only_its_active_experts() -> None:
     on = machine(48)
     mixture, dense = MODELS["hermes-2:8x7b"].architecture, MODELS["hermes-2:34b"].architecture
     settings = ContextSettings(4096)
-    speeds = [
-        decode_speed(a, "Q4_K_M", settings, place(a, "Q4_K_M", settings, on), on, imatrix=False).expected
-        for a in (mixture, dense)
-    ]
+    speeds = []
+    for a in (mixture, dense):
+        table = weights(a, "Q4_K_M", imatrix=False)
+        speeds.append(decode_speed(a, "Q4_K_M", table, settings, place(a, table, settings, on), on).expected)
     assert speeds[0] > 1.3 * speeds[1]
 
 

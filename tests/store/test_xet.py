@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from download_rig import FILE, REPO, environment, fetched, incomplete, phases
 from hub_server import Fault, HubProcess
+from huggingface_hub.utils._runtime import is_xet_available
 from pull_client import Client, unsound
-
-from hermes_cli.store import xet
 
 SIZE = 8_000_000
 PUT = """
@@ -24,7 +23,7 @@ with hf_xet.XetSession().new_upload_commit(endpoint="local://" + sys.argv[1]) as
 print(upload.result().xet_info.hash)
 """
 
-pytestmark = pytest.mark.skipif(not xet.available(), reason="hf_xet is not installed or switched off")
+pytestmark = pytest.mark.skipif(not is_xet_available(), reason="hf_xet is not installed or switched off")
 
 
 @pytest.fixture(scope="module")

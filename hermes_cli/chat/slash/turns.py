@@ -44,6 +44,24 @@ def _take_back(context: ReplContext) -> str:
     return text
 
 
+@slash_command("/context", "", "what fills the context")
+def _context(context: ReplContext, _argument: str) -> None:
+    parts = context.event_loop.run(context_usage(context.backend, context.conversation, context.agent.schemas))
+    used, length = sum(parts.values()), context.backend.context_length
+    rows = [*parts.items(), *([("free", length - used)] if length else [])]
+    whole = length or max(used, 1)
+    context.console.table(
+        ["part", "tokens", "share", ""],
+        [
+            [name, f"{tokens:,}", f"{tokens / whole:.0%}", "█" * round(_BAR_WIDTH * max(tokens, 0) / whole)]
+            for name, tokens in rows
+        ],
+        right=["tokens", "share"],
+    )
+    size = f" of {length:,}" if length else ""
+    context.console.note(f"{used:,}{size} tokens, counted by {context.backend.name}'s own tokenizer")
+
+
 @slash_command(
     "/compact", "[undo]", "replace older turns in the prompt by a summary, or undo that", lambda *_: ("undo",)
 )
@@ -64,24 +82,6 @@ def _compact(context: ReplContext, argument: str) -> None:
     context.console.note(
         f"replaces the first {count:,} messages in the prompt from now on; /compact undo brings them back"
     )
-
-
-@slash_command("/context", "", "what fills the context")
-def _context(context: ReplContext, _argument: str) -> None:
-    parts = context.event_loop.run(context_usage(context.backend, context.conversation, context.agent.schemas))
-    used, length = sum(parts.values()), context.backend.context_length
-    rows = [*parts.items(), *([("free", length - used)] if length else [])]
-    whole = length or max(used, 1)
-    context.console.table(
-        ["part", "tokens", "share", ""],
-        [
-            [name, f"{tokens:,}", f"{tokens / whole:.0%}", "█" * round(_BAR_WIDTH * max(tokens, 0) / whole)]
-            for name, tokens in rows
-        ],
-        right=["tokens", "share"],
-    )
-    size = f" of {length:,}" if length else ""
-    context.console.note(f"{used:,}{size} tokens, counted by {context.backend.name}'s own tokenizer")
 
 
 @slash_command("/stats", "", "tokens and speeds of this conversation")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from hermes_cli.chat.terminal.markdown_blocks import (
+    LISTS,
     BlockRenderer,
     CodeHighlighter,
     expand_tabs,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from markdown_it.tree import SyntaxTreeNode
     from rich.console import Console
 
-_LISTS = {"bullet_list", "ordered_list"}
 TAB_STOP = 4  # columns, as CommonMark says
 _MARKS = re.compile(r"\d{1,9}[.)]?|[\s\-=#*+>`~|:_]*")  # a line whose meaning the next character may change
 
@@ -98,11 +98,14 @@ class MarkdownStream:
             if closed_blocks:
                 final += self._rendered(closed_blocks, self._tail, width)
                 self._has_output, self._in_list = True, False
-            if last.type == "fence":
-                self._open_code(last, final)
-            else:
+            if last.type != "fence":
                 self._tail = self._tail.split("\n", self._split_list(last, final, width))[-1]
                 return final
+            if self._has_output:
+                final.append(Text())
+            self._has_output, self._in_list = True, False
+            opening, self._tail = self._tail.split("\n", _start(last) + 1)[-2:]
+            self._code = _OpenCode(last, indent=len(opening) - len(opening.lstrip(" ")))
 
     def _rendered(self, blocks: list[SyntaxTreeNode], source: str, width: int) -> list[Text]:
         """Return the lines of blocks from the beginning of the tail."""
@@ -115,17 +118,9 @@ class MarkdownStream:
             lines += renderer.block(node, self._number if continues_list else None)
         return lines
 
-    def _open_code(self, node: SyntaxTreeNode, final: list[Text]) -> None:
-        """Treat all lines as code until it is closed; nothing has to parse them."""
-        if self._has_output:
-            final.append(Text())
-        self._has_output, self._in_list = True, False
-        opening, self._tail = self._tail.split("\n", _start(node) + 1)[-2:]
-        self._code = _OpenCode(node, indent=len(opening) - len(opening.lstrip(" ")))
-
     def _split_list(self, node: SyntaxTreeNode, final: list[Text], width: int) -> int:
         """Render all items of a list but its last one; return the line in which the rest of the block begins."""
-        if node.type not in _LISTS or len(node.children) == 1:
+        if node.type not in LISTS or len(node.children) == 1:
             return _start(node)
         *complete, last = node.children
         first = self._number if self._in_list else first_number(node)
@@ -138,7 +133,7 @@ class MarkdownStream:
 
 
 class _OpenCode:
-    """A top-level code block whose end was not seen yet."""
+    """A top-level code block whose end was not seen yet: nothing has to parse its lines."""
 
     def __init__(self, node: SyntaxTreeNode, indent: int) -> None:
         self._markup, self._indent = node.markup, indent

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, JustifyMethod
 
+LISTS = {"bullet_list", "ordered_list"}
 MAX_NESTING = 20  # levels; markdown-it-py leaves out what is deeper
 THEME = "ansi_dark"  # the terminal's own colours, so that it reads on any background
 TAB = 4  # columns
@@ -63,7 +64,7 @@ class BlockRenderer:
 
     def block(self, node: SyntaxTreeNode, first: int | None = None) -> list[Text]:
         """Return the lines of a block. `first` is the number of its first item if it continues a list."""
-        if node.type in {"bullet_list", "ordered_list"}:
+        if node.type in LISTS:
             return self.items(node.children, first_number(node) if first is None else first)
         if node.type == "fence":
             return code_lines(node)  # as the terminal wraps them, so that they can be copied
@@ -84,7 +85,7 @@ class BlockRenderer:
             if node.type == "heading":
                 text.stylize_before(_FIRST_HEADING if node.tag == "h1" else _HEADING)
             yield from text.wrap(self._console, width, overflow="fold")
-        elif node.type in {"bullet_list", "ordered_list"}:
+        elif node.type in LISTS:
             yield from self._items(node.children, first_number(node), width, depth)
         elif node.type == "blockquote":
             yield from _with_margin(Text("▌ ", _DIM), self._blocks(node.children, width - 2, depth), Text("▌ ", _DIM))

@@ -20,7 +20,7 @@ from rich.text import Text
 from hermes_cli.chat.conversation import TurnUsage
 from hermes_cli.chat.terminal.tty import LiveRegion, TerminalEcho
 from hermes_cli.chat.tools.toolbox import printable
-from hermes_cli.chat.view import SHOWN_CHARACTERS, tokens_per_second
+from hermes_cli.chat.view import SHOWN_CHARACTERS, ToolResult, tokens_per_second
 from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from hermes_cli.chat.conversation import Conversation, MessageAdded
     from hermes_cli.chat.terminal.markdown import MarkdownStream
-    from hermes_cli.chat.view import ToolResult, TurnResult
+    from hermes_cli.chat.view import TurnResult
     from hermes_cli.console import Console
     from hermes_cli.generation import Done, ToolCall
 
@@ -112,7 +112,7 @@ class TerminalView:
 
     def result(self, call: ToolCall, result: ToolResult) -> None:
         """Show the beginning of a result, how much is left out, and its seconds."""
-        self._region.paint([_result_line(call.name, result.text, result.cut, result.seconds, failed=result.failed)])
+        self._region.paint([_result_line(call.name, result)])
 
     def show_reasoning(self) -> None:
         """Show the last reasoning in full."""
@@ -136,7 +136,7 @@ class TerminalView:
         if message.role == "user":
             return [Text(), Text(f"> {_beginning(text, HISTORY_CHARACTERS)}", "bold")]
         if message.role == "tool":
-            return [_result_line(message.name or "", text, 0, 0.0, failed=False)]
+            return [_result_line(message.name or "", ToolResult(text))]
         lines: list[Text] = []
         if message.reasoning:
             lines.append(_folded_reasoning(usage.reasoning_seconds, usage.reasoning_tokens))
@@ -268,10 +268,10 @@ def _call_line(text: str) -> Text:
     return Text(f"→ {text}".translate(CONTROL), "cyan")
 
 
-def _result_line(name: str, text: str, cut: int, seconds: float, *, failed: bool) -> Text:
-    duration = f", {seconds:.1f} s" if seconds else ""
-    beginning = _beginning(text, SHOWN_CHARACTERS, SHOWN_LINES, cut)
-    return Text(f"← {name}{duration}: ".translate(CONTROL) + beginning, "red" if failed else "green")
+def _result_line(name: str, result: ToolResult) -> Text:
+    duration = f", {result.seconds:.1f} s" if result.seconds else ""
+    beginning = _beginning(result.text, SHOWN_CHARACTERS, SHOWN_LINES, result.cut)
+    return Text(f"← {name}{duration}: ".translate(CONTROL) + beginning, "red" if result.failed else "green")
 
 
 def _beginning(text: str, characters: int, lines: int | None = None, cut: int = 0) -> str:

@@ -69,12 +69,9 @@ class KVCache:
         return self._longest(self._matches(tokens))[0]
 
     def start(self, tokens: list[int]) -> tuple[int, int]:
-        """Start an active sequence that shares as many of the leading tokens as are in the cache.
+        """Start an active sequence that shares the leading tokens in the cache; return it and how many tokens it has.
 
         A token whose output is wanted has to be decoded, so leave out the last one of a prompt.
-
-        Returns:
-            The sequence, and how many tokens it has.
         """
         if not self._free_slots:
             raise _bug(f"more than {self._slots} sequences were started")

@@ -160,11 +160,6 @@ class Batch:
         self.raw.seq_id = _as(self._pointers, ctypes.POINTER(llama_cpp.llama_seq_id))
         self.raw.logits = _as(self._logits, ctypes.c_int8)
 
-    @property
-    def room(self) -> int:
-        """The number of tokens that can still be added."""
-        return self.capacity - self.count
-
     def clear(self) -> None:
         """Remove all tokens."""
         self.count = self.outputs = self.raw.n_tokens = 0

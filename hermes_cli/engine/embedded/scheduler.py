@@ -11,7 +11,7 @@ All is driven by `step`, in one thread. It brings together the KV cache (kv_cach
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.kv_cache import KVCache, common_prefix
@@ -71,8 +71,7 @@ class Scheduler:
         self._running: list[ActiveSequence] = []  # the oldest first
         self._requests: dict[int, ActiveSequence] = {}
         self._blocked = False  # the next request has no room, and none has ended since
-        self._counts: Counter[str] = Counter()
-        self._decode_seconds = self._step_seconds = 0.0
+        self._counts: dict[str, float] = defaultdict(int)
         self._planned = 0  # tokens of the step that is being prepared
 
     @property
@@ -116,8 +115,8 @@ class Scheduler:
         for request in batched:
             self._advance(request, outputs)
         self._counts["steps"] += 1
-        self._decode_seconds += seconds
-        self._step_seconds += time.perf_counter() - started
+        self._counts["decode_seconds"] += seconds
+        self._counts["step_seconds"] += time.perf_counter() - started
 
     def stats(self) -> EngineStats:
         """Return the counters and the state of active requests."""
@@ -136,8 +135,6 @@ class Scheduler:
             cache_cells=self._context.length,
             cache_used=self.kv_cache.used,
             cache_reusable=self.kv_cache.reusable,
-            decode_seconds=self._decode_seconds,
-            step_seconds=self._step_seconds,
             **self._counts,  # type: ignore[arg-type]  # its keys are fields that count
         )
 

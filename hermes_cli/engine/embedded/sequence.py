@@ -145,8 +145,7 @@ class ActiveSequence:
     def advance(self, outputs: NDArray[np.float32]) -> int:
         """Sample at one output after the other (the last of `tokens` and each draft), as long as drafts are accepted.
 
-        Returns:
-            The number of accepted drafts; the KV cache has to be truncated behind them.
+        Return the number of accepted drafts; the KV cache has to be truncated behind them.
         """
         drafts, accepted = self.drafts, 0
         self._first_output = self._first_output or time.perf_counter()

@@ -148,7 +148,7 @@ class DraftModel:
         self._batch.clear()
         ready, prefill_tokens = [], 0
         for sequence in sorted(pending, key=pending.__getitem__):
-            count = min(pending[sequence], self._batch.room)
+            count = min(pending[sequence], self._batch.capacity - self._batch.count)
             if pending[sequence] > MAX_PENDING:
                 count = min(count, chunk - prefill_tokens)
                 prefill_tokens += count

@@ -35,18 +35,13 @@ class CostCurve:
         self._typical: dict[int, float] = {0: 0.0} if from_zero else {}
         self._last_record: dict[int, int] = {}  # when each size came up last, in notes
         self._records = 0
-        self._sizes: list[int] = []
+        self.sizes: list[int] = []  # the numbers of tokens that were measured, in order
         self._seconds: list[float] = []
 
     @property
     def known(self) -> bool:
         """True once a sample was recorded."""
         return bool(self._samples)
-
-    @property
-    def largest(self) -> int:
-        """The most tokens that were measured."""
-        return self._sizes[-1] if self._sizes else 0
 
     def record(self, tokens: int, seconds: float) -> bool:
         """Record the seconds of a batch; return whether that changes the curve."""
@@ -65,14 +60,14 @@ class CostCurve:
         if not stale and abs(typical - self._typical.get(size, 0.0)) <= MIN_CHANGE * typical:
             return False
         self._typical[size] = typical
-        self._sizes = sorted(self._typical)
+        self.sizes = sorted(self._typical)
         # A smaller batch that seems to take longer than a larger one was disturbed, or is one that could be filled up.
-        self._seconds = [*accumulate((self._typical[size] for size in reversed(self._sizes)), min)][::-1]
+        self._seconds = [*accumulate((self._typical[size] for size in reversed(self.sizes)), min)][::-1]
         return True
 
     def at(self, tokens: int) -> float:
         """Return the seconds for so many tokens; relative to one token if nothing was measured."""
-        sizes, seconds = self._sizes, self._seconds
+        sizes, seconds = self.sizes, self._seconds
         if not sizes:
             return 1.0 + SLOPE * (tokens - 1)
         index = bisect_left(sizes, tokens)
@@ -157,7 +152,7 @@ class StepCostModel:
         if key in self._lengths:
             return self._lengths[key]
         cost = self._decode_costs.at
-        reach = 2 * max(self._decode_costs.largest, batch_tokens) + 2 - batch_tokens
+        reach = 2 * max([*self._decode_costs.sizes, batch_tokens]) + 2 - batch_tokens
         tokens, probability, length = float(batch_tokens), 1.0, 0
         best = tokens / cost(batch_tokens)
         for count in range(1, min(limit, reach) + 1):
