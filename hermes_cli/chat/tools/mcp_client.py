@@ -157,9 +157,8 @@ class McpServers:
         try:
             self._portal.start_task_soon(_fill, future, function, arguments)
             return wait_for(future, timeout)
-        except BaseException:
-            future.cancel()
-            raise
+        finally:
+            future.cancel()  # changes nothing if it is done
 
     def _tool(self, connection: McpConnection, tool: mcp_types.Tool) -> Tool:
         description = cleandoc(tool.description or "")  # servers in Python send docstrings as they are indented
@@ -204,6 +203,7 @@ class McpConnection:
         self._start_scope: anyio.CancelScope | None = None
         self._lock = anyio.Lock()
         self._end = anyio.Event()
+        self._ended_for_good = False
         self._refusal: httpx2.Response | None = None  # last error response over HTTP
 
     @property
@@ -217,6 +217,8 @@ class McpConnection:
         `started` gets None as soon as the tools are known, or the HermesError that says why they are not.
         """
         async with self._lock:
+            if self._ended_for_good:
+                return
             self._end, self._refusal = anyio.Event(), None
             try:
                 with anyio.fail_after(self._start_timeout) as self._start_scope:
@@ -237,7 +239,8 @@ class McpConnection:
                 self._client = None
 
     def end(self) -> None:
-        """End `run`, whether it is connected or about to be."""
+        """End `run` for good, whether it is connected, about to be, or has not begun."""
+        self._ended_for_good = True
         if self.is_up:
             self._end.set()
         elif self._start_scope:
