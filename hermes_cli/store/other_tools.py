@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli import paths
-from hermes_cli.catalog.variants import SHARD, group_files, sibling_names
+from hermes_cli.catalog.file_names import SHARD, group_files, sibling_names
 from hermes_cli.errors import HermesError, IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.store import layout
