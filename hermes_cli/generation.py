@@ -106,12 +106,12 @@ class ChatModel:
             template: `file`, `model` or a path, to override the choice of the prompt format (prompting/choose.py).
 
         Raises:
-            UsageError: the template that is wanted is not there or broken.
+            UsageError: the template that is asked for is not there or broken.
         """
         self.engine, self.loaded = engine, loaded
         single = {*loaded.control, *loaded.added, *loaded.tags}
-        carried = FileTemplates(loaded.templates, single.__contains__, loaded.bos, loaded.eos)
-        self.choice: TemplateChoice = choose(carried, known, template)
+        file = FileTemplates(loaded.templates, single.__contains__, loaded.bos, loaded.eos)
+        self.choice: TemplateChoice = choose(file, known, template)
         self._known = known
         self._raw_turns = RawTurnCache()
 

@@ -60,22 +60,22 @@ class TemplateChoice:
     why: str
 
 
-def choose(carried: FileTemplates, model: CatalogModel | None = None, wanted: str | None = None) -> TemplateChoice:
+def choose(file: FileTemplates, model: CatalogModel | None = None, override: str | None = None) -> TemplateChoice:
     """Return the format for a model.
 
-    `wanted` is `file` or `model` for one of the two, or the path of a template; None decides by what is certain.
+    `override` is `file` or `model` for one of the two, or the path of a template; None decides by what is certain.
 
     Raises:
-        UsageError: the template that is wanted is not there or broken.
+        UsageError: the template that is asked for is not there or broken.
     """
-    chooser = _Chooser(carried, model)
-    if wanted is None:
+    chooser = _Chooser(file, model)
+    if override is None:
         return chooser.by_itself()
-    if wanted == "file":
+    if override == "file":
         return chooser.of_file("as --template asks for")
-    if wanted == "model":
+    if override == "model":
         return chooser.ours(chooser.family or chooser.by_vocabulary(), "as --template asks for")
-    return TemplateChoice(chooser.file_format(read_template(Path(wanted))), f"{wanted}: as --template asks for")
+    return TemplateChoice(chooser.file_format(read_template(Path(override))), f"{override}: as --template asks for")
 
 
 def policy(model: CatalogModel) -> str:
@@ -111,7 +111,7 @@ def identify(names: Iterable[str], number: Callable[[str], int | None], catalogu
 
 @dataclass(frozen=True)
 class _Chooser:
-    carried: FileTemplates
+    file: FileTemplates
     model: CatalogModel | None
 
     @property
@@ -127,7 +127,7 @@ class _Chooser:
             if fault := next(self._faults(family), None):
                 return self.ours(family, fault)
             return self.of_file(f"the published template of {family.title} is known only in part")
-        if DEFAULT not in self.carried.templates:
+        if DEFAULT not in self.file.templates:
             return self.ours(self.by_vocabulary(), "the file carries none; this goes by its vocabulary")
         if foreign := self._foreign():
             return self.ours(self.by_vocabulary(), foreign)
@@ -135,13 +135,13 @@ class _Chooser:
 
     def ours(self, family: Family, why: str) -> TemplateChoice:
         """Return our format for a family."""
-        return TemplateChoice(OurFormat(family, self.carried.bos), f"hermes' own for {family.title}: {why}")
+        return TemplateChoice(OurFormat(family, self.file.bos), f"hermes' own for {family.title}: {why}")
 
     def of_file(self, why: str) -> TemplateChoice:
         """Return the templates that the file carries."""
-        if DEFAULT not in self.carried.templates:
+        if DEFAULT not in self.file.templates:
             raise UsageError("this file carries no chat template.", hint="take hermes' own: --template model")
-        more = " and `tool_use`" if TOOL_USE in self.carried.templates else ""
+        more = " and `tool_use`" if TOOL_USE in self.file.templates else ""
         return TemplateChoice(self.file_format(), f"the file's own{more}: {why}")
 
     def by_vocabulary(self) -> Family:
@@ -149,13 +149,13 @@ class _Chooser:
         if self._reads("chatml"):
             return CHATML
         if self._reads("llama-3"):
-            is_hermes_4 = HERMES_4_IDENTITY in self.carried.templates.get(DEFAULT, "")
+            is_hermes_4 = HERMES_4_IDENTITY in self.file.templates.get(DEFAULT, "")
             return HERMES_4 if is_hermes_4 else LLAMA_3
         return ALPACA
 
     def _faults(self, family: Family) -> Iterator[str]:
         """Yield the reasons why the file's template is not for a model of this family."""
-        source = self.carried.templates.get(DEFAULT)
+        source = self.file.templates.get(DEFAULT)
         if source is None:
             yield "the file carries none"
             return
@@ -165,31 +165,31 @@ class _Chooser:
         if foreign := self._foreign():
             yield foreign
         try:
-            carried = self.file_format()
+            template = self.file_format()
         except UsageError:
             yield "the file's is broken"
             return
-        if family.tools and not carried.takes_tools:
+        if family.tools and not template.takes_tools:
             yield "the file's takes no tools"
-        if family.reasoning == "thinking" and carried.plain.thinking is None:
+        if family.reasoning == "thinking" and template.plain.thinking is None:
             yield "the file's has no switch for reasoning"
 
     def _foreign(self) -> str:
         """Return the reason if the file's template writes turns that its vocabulary does not know, else nothing."""
-        markup = _markup(self.carried.templates.get(DEFAULT, ""))
+        markup = _markup(self.file.templates.get(DEFAULT, ""))
         others = [other for other in TURN_TOKENS if other not in {markup, "alpaca"} and self._reads(other)]
         if markup is None or self._reads(markup) or not others:
             return ""
         return f"the file's is another model's, {TURN_TOKENS[markup][0]} is no token of its vocabulary"
 
     def _reads(self, markup: Markup) -> bool:
-        return all(map(self.carried.knows, TURN_TOKENS[markup]))
+        return all(map(self.file.knows, TURN_TOKENS[markup]))
 
     def file_format(self, source: str | None = None) -> FileFormat:
         """Return a template as a format: one from the user, or those that the file carries."""
-        sources = self.carried.templates if source is None else {DEFAULT: source}
+        sources = self.file.templates if source is None else {DEFAULT: source}
         compiled = {
-            name: ChatTemplate(sources[name], bos=self.carried.bos, eos=self.carried.eos)
+            name: ChatTemplate(sources[name], bos=self.file.bos, eos=self.file.eos)
             for name in (DEFAULT, TOOL_USE)
             if name in sources
         }

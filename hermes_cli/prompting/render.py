@@ -42,7 +42,7 @@ class Prompt:
 
     @property
     def plain(self) -> str:
-        """The text as the model reads it."""
+        """Return the text as the model reads it."""
         return plain(self.text)
 
     @property

@@ -65,7 +65,7 @@ def endless(definitions: dict[str, Any]) -> str | None:
     They come from schema.py: every `$ref` in them names one of them.
     """
     try:
-        TopologicalSorter({name: set(_applied(schema)) for name, schema in definitions.items()}).prepare()
+        TopologicalSorter({name: _applied(schema) for name, schema in definitions.items()}).prepare()
     except CycleError as error:
         return str(error.args[1][0])
     without_end = set(definitions)
