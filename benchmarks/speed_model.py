@@ -22,7 +22,7 @@ from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.simulate import simulate
 from hermes_cli.planning.memory import ContextSettings, weights
-from hermes_cli.planning.placement import place
+from hermes_cli.planning.recommend import best_placement
 from hermes_cli.planning.speed import decode_speed, prefill_speed
 
 PROMPT, WRITTEN = 256, 16
@@ -59,7 +59,7 @@ def main() -> None:
     for quantization in options.quantizations:
         a, settings = model.architecture, ContextSettings(2 * PROMPT)
         table = weights(a, quantization, imatrix=False)
-        placement = place(a, table, settings, machine)
+        placement = best_placement(a, quantization, table, settings, machine)
         expected = decode_speed(a, quantization, table, settings, placement, machine).expected
         read = prefill_speed(a, placement, machine).expected
         with tempfile.TemporaryDirectory() as folder:

@@ -26,8 +26,7 @@ from hermes_cli.commands.options import (
 from hermes_cli.commands.speeds import first_token_after, range_of
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings, weights
-from hermes_cli.planning.placement import place
-from hermes_cli.planning.recommend import NEEDS
+from hermes_cli.planning.recommend import NEEDS, best_placement
 from hermes_cli.planning.speed import PROMPTS, decode_speed, first_token_seconds, prefill_speed
 from hermes_cli.units import gibibytes
 
@@ -68,7 +67,7 @@ def command(
     settings = _settings(variant, context, kv_type, slots, ubatch, flash_attention=flash_attention, yarn=yarn)
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
     table = weights(variant.model.architecture, variant.quantization, imatrix=variant.repository.imatrix)
-    placement = place(variant.model.architecture, table, settings, machine)
+    placement = best_placement(variant.model.architecture, variant.quantization, table, settings, machine)
     architecture = variant.model.architecture
     prefill = prefill_speed(architecture, placement, machine)
     decode = decode_speed(architecture, variant.quantization, table, settings, placement, machine)

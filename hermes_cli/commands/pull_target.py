@@ -17,8 +17,7 @@ from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileRefe
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, preferred_variants
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import ContextSettings, weights
-from hermes_cli.planning.placement import place
-from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations
+from hermes_cli.planning.recommend import NEEDS, RecommendOptions, best_placement, recommendations
 from hermes_cli.store.library import known_variants
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def fit_for_chat(variant: Variant, machine: Machine) -> tuple[ContextSettings, P
     table = weights(variant.model.architecture, variant.quantization, imatrix=variant.repository.imatrix)
     while True:
         settings = ContextSettings(context)
-        placement = place(variant.model.architecture, table, settings, machine)
+        placement = best_placement(variant.model.architecture, variant.quantization, table, settings, machine)
         if placement.fits or context <= SHORTEST_CONTEXT:
             return settings, placement
         context //= 2

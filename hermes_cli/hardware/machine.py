@@ -50,6 +50,8 @@ class Device:
         unified: it shares the machine's RAM.
         users: other programs that hold its memory now, with how much of it ("python 3.20 GiB").
         operations: dense FP16 operations per second by its data sheet, None if it has none.
+        left_out: by what the user leaves it out ("--devices"); empty if nothing does.
+        reserve: bytes of it that the user wants to stay free; None leaves it to planning/placement.py.
     """
 
     vendor: Vendor
@@ -67,6 +69,8 @@ class Device:
     driver: str = ""
     users: tuple[str, ...] = ()
     operations: float | None = None
+    left_out: str = ""
+    reserve: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,5 +106,5 @@ class Machine:
 
     @property
     def usable_devices(self) -> tuple[Device, ...]:
-        """The GPUs that llama.cpp, as it is installed here, will use."""
-        return tuple(device for device in self.devices if device.usable)
+        """The GPUs that llama.cpp, as it is installed here, will use, without those that the user leaves out."""
+        return tuple(device for device in self.devices if device.usable and not device.left_out)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from hermes_cli.catalog.variants import preferred_variants
 from hermes_cli.hardware.machine import MOST_DEVICES
 from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
-from hermes_cli.planning.placement import place
+from hermes_cli.planning.placement import ROOMY, place_on_all, placements
 from hermes_cli.planning.quality import quality_score, supports_purpose
 from hermes_cli.planning.speed import PROMPTS, active_elements, decode_speed, first_token_seconds, prefill_speed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
+    from hermes_cli.catalog.models import Architecture, CatalogModel, Catalogue
     from hermes_cli.catalog.variants import Variant
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.memory import KvType
+    from hermes_cli.planning.memory import KvType, Weights
     from hermes_cli.planning.placement import Placement
     from hermes_cli.planning.quality import Purpose, QualityScore
     from hermes_cli.planning.speed import FirstToken, Speed
@@ -54,9 +54,12 @@ NEEDS: dict[Purpose, PurposeNeeds] = {
 # What slowness costs for each time that a comfortable speed is halved, and more from the second time on.
 POINTS_PER_HALVED_SPEED, POINTS_BELOW_HALF = 4.0, 3.0
 # Leaving the GPU makes the speed fall off a cliff that no estimate gets quite right.
-POINTS_FOR_LEAVING_GPU = 9.0
-# A plan that fills its room to the last byte depends on overheads that are assumed (placement.OVERHEAD).
-ROOM_TO_SPARE, POINTS_FOR_NO_ROOM = 0.08, 1.0
+POINTS_FOR_LEAVING_GPU = 10.0
+# A second GPU adds traffic and heat, and it has other uses; four cost as much again, and so on.
+POINTS_PER_DOUBLED_GPUS = 1.0
+# A plan that fills its room to the last byte depends on overheads that are assumed (placement.OVERHEAD). With layers
+# on the CPU the GPUs are always full, and one layer less is a way out.
+ROOM_TO_SPARE, POINTS_FOR_NO_ROOM = 1 - ROOMY, 1.0
 POINTS_FOR_KV_Q8_0 = 0.2  # assumed; weights of 8 bits cost 0.03
 # Q4_K_M is what most people run and what is published most; a finer one must be better by more than this.
 USUAL, POINTS_FOR_UNUSUAL = "Q4_K_M", 0.45
@@ -71,18 +74,24 @@ class Costs:
     kv_type: float
     speed: float
     leaving_gpu: float
+    more_gpus: float
     no_room: float
     unusual: float
 
     @property
     def total(self) -> float:
         """The sum."""
-        return self.context + self.kv_type + self.speed + self.leaving_gpu + self.no_room + self.unusual
+        return self.context + self.kv_type + self.unusual + self.of_machine
 
     @property
-    def avoidable(self) -> bool:
+    def of_machine(self) -> float:
+        """Those that depend on where the model lies."""
+        return self.speed + self.leaving_gpu + self.more_gpus + self.no_room
+
+    def avoidable(self, machine: Machine) -> bool:
         """A shorter context or a smaller KV cache may lower them."""
-        return self.leaving_gpu > 0 or self.no_room > 0
+        several = len(machine.usable_devices) > 1
+        return self.no_room > 0 or bool(machine.usable_devices and (self.leaving_gpu or (several and self.of_machine)))
 
 
 @dataclass(frozen=True)
@@ -174,11 +183,11 @@ def _best_settings(
     for context, kv_type in product(_contexts(variant.model, options), kv_types):
         settings = ContextSettings(context, k_type=kv_type, v_type=kv_type)
         candidate = _evaluate(variant, catalogue, machine, settings, options)
-        if not candidate.placement.fits or candidate.speed.expected < (options.min_speed or 0):
+        if candidate is None:
             continue
         if best is None or candidate.score > best.score:
             best = candidate
-        if not candidate.costs.avoidable:
+        if not candidate.costs.avoidable(machine):
             break
     return best
 
@@ -196,36 +205,112 @@ def _contexts(model: CatalogModel, options: RecommendOptions) -> list[int]:
 
 def _evaluate(
     variant: Variant, catalogue: Catalogue, machine: Machine, settings: ContextSettings, options: RecommendOptions
-) -> Recommendation:
-    """Place a variant with these settings and count what they cost; docs/quality.md has the scale."""
+) -> Recommendation | None:
+    """Place a variant with these settings and count what they cost; docs/quality.md has the scale. None: no room."""
     architecture = variant.model.architecture
     table = weights(architecture, variant.quantization, imatrix=variant.repository.imatrix)
-    placement = place(architecture, table, settings, machine)
-    speed = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
+    model = (architecture, variant.quantization, table)
+    placed = _best_placed(model, settings, machine, options)
+    if placed is None:
+        return None
+    placement, costs = placed
     prefill = prefill_speed(architecture, placement, machine)
-    need = NEEDS[options.purpose]
-    leaves_gpu = machine.usable_devices and placement.gpu_layers <= architecture.layers
-    # the part of its room that the fullest place has left
-    spare = min((share.room - share.part.total) / max(share.room, 1) for share in placement.shares if share.part.total)
-    halvings = max(math.log2(need.comfortable / speed.expected), 0)
-    costs = Costs(
-        context=need.points_per_halving * max(math.log2(options.wanted / settings.context), 0),
-        kv_type=0 if settings.k_type == "f16" else POINTS_FOR_KV_Q8_0,
-        speed=POINTS_PER_HALVED_SPEED * halvings + POINTS_BELOW_HALF * max(halvings - 1, 0) ** 2,
-        leaving_gpu=POINTS_FOR_LEAVING_GPU if leaves_gpu else 0,
-        no_room=POINTS_FOR_NO_ROOM * max(1 - spare / ROOM_TO_SPARE, 0),
-        unusual=0 if variant.quantization == USUAL else POINTS_FOR_UNUSUAL,
-    )
     return Recommendation(
         variant,
         settings,
         placement,
-        speed,
+        decode_speed(*model, settings, placement, machine),
         prefill,
         first_token_seconds(PROMPTS[options.purpose], prefill, architecture, settings.context),
         quality_score(variant.model, variant.loss(catalogue), options.purpose),
         costs,
     )
+
+
+def best_placement(
+    architecture: Architecture,
+    quantization: str,
+    table: Weights,
+    settings: ContextSettings,
+    machine: Machine,
+    gpu_layers: int | None = None,
+) -> Placement:
+    """Return the placement that costs a chat least; where nothing fits, one whose numbers tell that.
+
+    With `gpu_layers`, counted as llama.cpp's `n_gpu_layers`, so many are on GPUs.
+    """
+    best = _best_placed((architecture, quantization, table), settings, machine, RecommendOptions(), gpu_layers)
+    if best:
+        return best[0]
+    layers = architecture.layers + 1 if gpu_layers is None else gpu_layers
+    return place_on_all(architecture, table, settings, machine, layers)
+
+
+def _best_placed(
+    model: tuple[Architecture, str, Weights],
+    settings: ContextSettings,
+    machine: Machine,
+    options: RecommendOptions,
+    gpu_layers: int | None = None,
+) -> tuple[Placement, Costs] | None:
+    """Return the placement that costs least, of equal ones the fastest on the fewest devices; None if none fits.
+
+    A machine's further devices add to the choice and change none of the costs: more hardware never makes it worse.
+    """
+    architecture, _, table = model
+    best: tuple[tuple[float, float], float, Placement, Costs] | None = None
+    for placement in placements(architecture, table, settings, machine, gpu_layers):
+        unavoidable = _costs_of_devices(placement, architecture)
+        if best and best[1] < sum(unavoidable) >= best[3].of_machine:
+            break  # those that follow cost no less
+        costs, speed = _costs(model, settings, placement, machine, options)
+        if speed < (options.min_speed or 0):
+            continue
+        key = (costs.of_machine, -speed)
+        if best is None or key < best[0]:
+            best = key, sum(unavoidable), placement, costs
+    return best and best[2:]
+
+
+def _costs_of_devices(placement: Placement, architecture: Architecture) -> tuple[float, float]:
+    """Points for layers on the CPU, and for more than one GPU."""
+    leaving = POINTS_FOR_LEAVING_GPU if placement.gpu_layers <= architecture.layers else 0
+    return leaving, POINTS_PER_DOUBLED_GPUS * math.log2(max(len(placement.devices), 1))
+
+
+def _costs(
+    model: tuple[Architecture, str, Weights],
+    settings: ContextSettings,
+    placement: Placement,
+    machine: Machine,
+    options: RecommendOptions,
+) -> tuple[Costs, float]:
+    """Return what settings and a placement cost, and the tokens per second with these settings."""
+    architecture, quantization, table = model
+    need = NEEDS[options.purpose]
+    speed = decode_speed(architecture, quantization, table, settings, placement, machine).expected
+    # A shorter context is not faster for it: what counts is the same number of tokens in the cache.
+    usual = ContextSettings(options.wanted)
+    compared = (
+        speed
+        if settings == usual
+        else decode_speed(architecture, quantization, table, usual, placement, machine).expected
+    )
+    halvings = max(math.log2(need.comfortable / compared), 0)
+    leaving_gpu, more_gpus = _costs_of_devices(placement, architecture)
+    # the part of its room that the fullest place has left; GPUs beside layers on the CPU are always full
+    counted = placement.shares[:1] if leaving_gpu else placement.shares
+    spare = min((share.room - share.part.total) / max(share.room, 1) for share in counted)
+    costs = Costs(
+        context=need.points_per_halving * max(math.log2(options.wanted / settings.context), 0),
+        kv_type=0 if settings.k_type == "f16" else POINTS_FOR_KV_Q8_0,
+        speed=POINTS_PER_HALVED_SPEED * halvings + POINTS_BELOW_HALF * max(halvings - 1, 0) ** 2,
+        leaving_gpu=leaving_gpu,
+        more_gpus=more_gpus,
+        no_room=POINTS_FOR_NO_ROOM * max(1 - spare / ROOM_TO_SPARE, 0),
+        unusual=0 if quantization == USUAL else POINTS_FOR_UNUSUAL,
+    )
+    return costs, speed
 
 
 FASTER = 1.5  # times the pick's speed, below which the difference is hardly felt

@@ -18,7 +18,9 @@ from hermes_cli.errors import EngineError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.gguf.shards import read_model
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.load_plan import RAM, DryRun, MemoryUse, alternatives_to, choose_plan, plans_for
+from hermes_cli.hardware.selection import select_devices
+from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
+from hermes_cli.planning.load_plan import alternatives_to, plans_for
 from hermes_cli.planning.memory import facts_of
 from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
 
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
     from hermes_cli.child_process import Frame
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides, LoadPlan, Tried
+    from hermes_cli.planning.fitted_plan import FittedPlan, Tried
+    from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
 
 TIME_LIMIT = 120.0  # seconds for all plans; drivers and network file systems may take a few
 VERBOSE_HINT = "`-v` shows llama.cpp's log."
@@ -57,7 +60,8 @@ class FitCheck:
         """
         self._child, self._path, self._overrides, self._limit = child, path, overrides, limit
         self._facts = facts_of(read_model(path)[1])
-        self._machine = machine or probe(measure=False)
+        self._machine = select_devices(machine or probe(measure=False), overrides.devices, overrides.reserve)
+        self._listed = 0  # GPUs that llama.cpp finds
         self._plans = plans_for(self._facts, self._machine, overrides)
         self._reply: asyncio.Queue[Frame] = asyncio.Queue()
         child.receive = self._reply.put_nowait
@@ -93,7 +97,8 @@ class FitCheck:
         """Return a note if llama.cpp finds fewer GPUs than there are, or than the user counts on."""
         if not fitted.places:  # the plan was refused before that was known
             return ""
-        known, usable = len(self._machine.usable_devices), len(fitted.places) - 1
+        known = sum(device.usable for device in self._machine.devices)
+        usable = max(self._listed, len(fitted.places) - 1)
         if usable < known:
             return f"llama.cpp finds {usable} of {known} GPUs; hermes hardware may tell why"
         if not usable and self._overrides.gpu_layers:
@@ -106,7 +111,7 @@ class FitCheck:
         for plan in plans:
             if len(tried) >= sent:
                 self._send(plan)
-            tried.append((plan, self._dry_run(await self._receive())))
+            tried.append((plan, self._dry_run(plan, await self._receive())))
             if tried[-1][1].fits:
                 break
         return tried
@@ -139,20 +144,24 @@ class FitCheck:
             raise protocol_error(f"a frame of kind {frame.kind!r}")
         return frame.read(DryRunResult)
 
-    def _dry_run(self, result: DryRunResult) -> DryRun:
+    def _dry_run(self, plan: LoadPlan, result: DryRunResult) -> DryRun:
         """Return a result together with the memory that is free and what backends take for themselves."""
         if result.refusal:
             return DryRun(refusal=result.refusal)
         ram, *on_devices = result.parts
+        self._listed = result.listed
         places = []
-        known = chain(self._machine.usable_devices, repeat(None))
-        for device, logged, part in zip(known, result.devices, on_devices, strict=False):
+        listed = [device for device in self._machine.devices if device.usable]
+        chosen = range(len(listed)) if plan.devices is None or len(plan.devices) != len(on_devices) else plan.devices
+        known = chain(((index, listed[index]) for index in chosen), repeat((None, None)))
+        for (index, device), logged, part in zip(known, result.devices, on_devices, strict=False):
             if device:
                 free, overhead = max(device.free - reserved_bytes(device), 0), OVERHEAD[device.backend]
             else:  # only llama.cpp knows it
                 free, overhead = logged.free, max(OVERHEAD.values())
             used = replace(part, overhead=overhead) if part.total else part
-            places.append(MemoryUse(device.name if device else logged.name, used, free))
+            users = device.users if device else ()
+            places.append(MemoryUse(device.name if device else logged.name, used, free, index, users))
         free = self._machine.ram_available
         if any(device.unified for device in self._machine.usable_devices):
             free -= sum(place.part.total for place in places)

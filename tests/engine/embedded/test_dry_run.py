@@ -32,7 +32,8 @@ from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, IntegrityError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides
+from hermes_cli.planning.fitted_plan import FittedPlan
+from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import ContextSettings, KvType, on_cpu, weights
 from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
 
