@@ -191,6 +191,11 @@ def test_cards_that_llama_cpp_does_not_find_count_for_nothing(demo_path: Path) -
     found = check_fit(demo_path, LoadOverrides(), machine(1, 24, 24))
     assert [place.name for place in found.places] == ["RAM"]
     assert found.note == "llama.cpp finds 0 of 2 GPUs; hermes hardware may tell why"
+    here = replace(machine(1, 24), backends=("cpu", "cuda"))
+    missing, _, advised = check_fit(demo_path, LoadOverrides(), here).note.partition("; hermes hardware may tell why")
+    assert missing == "llama.cpp finds 0 of 1 GPUs"
+    expected = advice_at("CUDA finds no GPU")
+    assert advised == (f"; {expected.text}: {expected.fix}" if expected.fix else "")
 
 
 def test_a_kv_type_that_does_not_suit_the_model_is_llama_cpp_s_refusal(tmp_path: Path) -> None:
