@@ -202,7 +202,7 @@ def _evaluate(
     table = weights(architecture, variant.quantization, imatrix=variant.repository.imatrix)
     placement = place(architecture, table, settings, machine)
     speed = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
-    prefill = prefill_speed(architecture, placement, machine)
+    prefill = prefill_speed(architecture, table, settings, placement, machine)
     need = NEEDS[options.purpose]
     leaves_gpu = machine.usable_devices and placement.gpu_layers <= architecture.layers
     # the part of its room that the fullest place has left
@@ -222,7 +222,7 @@ def _evaluate(
         placement,
         speed,
         prefill,
-        first_token_seconds(PROMPTS[options.purpose], prefill, architecture, settings.context),
+        first_token_seconds(PROMPTS[options.purpose], prefill, settings.context),
         quality_score(variant.model, variant.loss(catalogue), options.purpose),
         costs,
     )
