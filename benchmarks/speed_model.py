@@ -36,9 +36,6 @@ MODELS = {model.short: model for model in shipped_catalogue().models}
 PROMPT, WRITTEN = 256, 16
 GIB = 1 << 30
 SHORT = ContextSettings(512)
-DEMANDED = 0.9  # share of the measurements that the ranges must hold
-# Of cards that gpus.csv lacks: vendor, bytes/s, whether they share the RAM.
-UNLISTED = {"Radeon 780M": ("amd", 102.4e9, True), "Arc Pro B70": ("intel", 608e9, False)}
 
 
 @dataclass(frozen=True)
@@ -96,10 +93,6 @@ def machine_named(hardware: str, backend: str) -> Machine:
     if backend == "cpu":
         _, cores, _, simd, bandwidth = hardware.split()
         return replace(bare, cores=int(cores), simd=(simd,), ram_bandwidth=float(bandwidth) * 1e9)
-    if hardware in UNLISTED:
-        vendor, bandwidth, unified = UNLISTED[hardware]
-        device = Device(vendor, hardware, GIB, GIB, bandwidth, "table", backend, unified=unified)  # type: ignore[arg-type]
-        return replace(bare, devices=(device,))
     try:
         made = simulate(bare, gpu=[hardware], vram=None, ram=None, apple=None, cpu_only=False)
     except UsageError:  # a Mac's chip
@@ -124,13 +117,13 @@ def print_published() -> None:
         )
     print()
     for speed in ("decode", "prefill"):
-        for name, half in (("chosen for", True), ("check", False)):
+        for label, half in (("chosen for", True), ("check", False)):
             part = [row for row in rows if row.speed == speed and row.chosen_for == half]
             ratios = [row.measured / row.estimated.expected for row in part]
             error = statistics.median(abs(ratio - 1) for ratio in ratios)
             share = sum(row.inside for row in part) / len(part)
             print(
-                f"{speed}, {name}: {len(part)} rows, {share:.0%} inside the range, median error {error:.0%}, "
+                f"{speed}, {label}: {len(part)} rows, {share:.0%} inside the range, median error {error:.0%}, "
                 f"median ratio {statistics.median(ratios):.2f}"
             )
     for speed, kind in sorted({(row.speed, row.kind) for row in rows}):
