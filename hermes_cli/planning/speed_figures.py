@@ -53,7 +53,7 @@ class DeviceFigures:
     unpacking: float = 1.0
 
 
-CPU = DeviceFigures(0.8, 0.0, 1.0, 0.0)
+CPU = DeviceFigures(0.75, 0.0, 1.0, 0.0)
 PASCAL = DeviceFigures(0.6, 0.10e-3, 0.68, 32, 0.5)
 HBM = DeviceFigures(0.62, 0.09e-3, 0.68, 12, 0.5)
 GEFORCE = DeviceFigures(0.9, 0.075e-3, 0.68, 60, 0.5)
