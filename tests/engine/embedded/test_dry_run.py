@@ -30,6 +30,7 @@ from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.fit_check import FitCheck, check_fit
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, IntegrityError, UsageError
+from hermes_cli.hardware.advice import advice_at
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides
