@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from hermes_cli.catalog.file_names import group_files, joined_name, models_in
+from hermes_cli.catalog.load import HubFile
 from hermes_cli.catalog.models import (
     CatalogModel,
     ComputedSizes,
@@ -26,7 +28,7 @@ from hermes_cli.catalog.models import (
     WeightRepositories,
 )
 from hermes_cli.catalog.names import HubReference
-from hermes_cli.catalog.variants import Variant, group_files, with_quantization
+from hermes_cli.catalog.variants import Variant
 from hermes_cli.errors import EngineError, HermesError, NotFoundError
 from hermes_cli.gguf.shards import check_chats, read_model
 from hermes_cli.planning.file_architecture import DryRunPoint, FileArchitecture
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from hermes_cli.planning.memory import ContextSettings, FileFacts
 
 UNLISTED = ""  # the generation of models that are none of the catalogue's
-USUAL = "Q4_K_M"
 UNKNOWN_CONTEXT = 4096  # tokens, of a file that does not say
 
 
@@ -71,15 +72,20 @@ def memory_source(variant: Variant) -> Literal["rules", "dry run"]:
     return "dry run" if isinstance(architecture, FileArchitecture) and not architecture.has_rules else "rules"
 
 
-def open_variant(reference: ModelReference, typed: str, catalogue: Catalogue) -> FileVariant:
+def open_variant(reference: ModelReference, typed: str, catalogue: Catalogue, room: int | None = None) -> FileVariant:
     """Return the model of a file or repository; its memory may have to be asked with `measured`.
+
+    What is on this disk is read here, without the Hub. `room` are the bytes that a file may have which is not named.
 
     Raises:
         HermesError: it is not there, cannot be read, or is no model to chat with.
     """
-    if isinstance(reference, HubReference):
-        return _on_hub(reference, catalogue)
-    file = find(reference, catalogue)
+    try:
+        file = find(reference, catalogue)
+    except NotFoundError:
+        if isinstance(reference, HubReference):
+            return _on_hub(reference, room)
+        raise
     paths, headers = read_model(file.path)
     size = sum(path.stat().st_size for path in paths)
     return _variant(headers, str(file.path.parent), typed, (file.path.name, len(paths)), size, file.path)
@@ -222,31 +228,35 @@ def _architecture(headers: Sequence[GGUFHeader], facts: FileFacts, quantization:
     )
 
 
-def _on_hub(name: HubReference, catalogue: Catalogue) -> FileVariant:
-    """Return the model of a repository: the file that is named, or the one that is usual."""
+def _on_hub(name: HubReference, room: int | None) -> FileVariant:
+    """Return the model of a repository: the file that is named, or the usual one of those that fit into `room`."""
     from hermes_cli.store import hub  # noqa: PLC0415 - HTTP
 
     listing = hub.list_gguf_files(name.repo)
     files = {file.path: file for file in listing.files}
-    chosen = _chosen(name, tuple(files), frozenset(catalogue.quantizations))
+    chosen, label = _chosen(name, {path: file.bytes for path, file in files.items()}, room)
+    size = sum(files[path].bytes for path in chosen)
+    if joined_name(chosen[0]) != chosen[0]:  # raw parts: the first has the header of the whole
+        chosen = chosen[:1]
+        files[chosen[0]] = HubFile(path=chosen[0], bytes=size)
     folder = tempfile.TemporaryDirectory(prefix="hermes-plan-")
     headers, skeletons = [], []
     for path in chosen:
         skeletons.append(Path(folder.name) / path.rpartition("/")[2])
         headers.append(hub.read_remote_header(name.repo, files[path], listing.revision, skeletons[-1])[0])
-    size = sum(files[path].bytes for path in chosen)
-    label = f"{name.repo}/{chosen[0]}" if name.file or not name.quantization else f"{name.repo}:{name.quantization}"
     return _variant(headers, name.repo, label, (chosen[0], len(chosen)), size, skeletons[0], folder)
 
 
-def _chosen(name: HubReference, files: tuple[str, ...], names: frozenset[str]) -> tuple[str, ...]:
-    """Return the files of the model that a name means, in order."""
+def _chosen(name: HubReference, sizes: dict[str, int], room: int | None) -> tuple[tuple[str, ...], str]:
+    """Return the files of the model that a name means, in order, and the name to type for it."""
     from hermes_cli.store.hub import choose_files  # noqa: PLC0415 - HTTP
 
     if name.file:
-        group = next((group for group in group_files(files) if name.file in group), None)
+        group = next((group for group in group_files(sizes) if name.file in group), None)
         if group is None:
             raise NotFoundError(f"{name.repo} has no {name.file}.", hint=f"see what it has: hermes show {name.repo}")
-        return group
-    usual = None if name.quantization or not with_quantization(files, USUAL, names) else USUAL
-    return choose_files(name.repo, files, name.quantization or usual, names)
+        return group, f"{name.repo}/{group[0]}"
+    choice = choose_files(name.repo, sizes, name.quantization, room)
+    alone = sum(model.quantization == choice.quantization for model in models_in(sizes)[0]) == 1
+    label = f"{name.repo}:{choice.quantization}" if choice.quantization and alone else f"{name.repo}/{choice.files[0]}"
+    return choice.files, label
