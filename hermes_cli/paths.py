@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.errors import AccessError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +82,7 @@ def readable(path: Path) -> Path:
     """Return the path, if the folders above it can be entered and it can be read, or is not there.
 
     Raises:
-        HermesError: it may not be read; the hint says what to do.
+        AccessError: it may not be read; the hint says what to do.
     """
     try:
         if stat.S_ISDIR(path.stat().st_mode):
@@ -96,7 +96,7 @@ def readable(path: Path) -> Path:
     return path
 
 
-def access_error(path: Path | str, error: OSError) -> HermesError:
+def access_error(path: Path | str, error: OSError) -> AccessError:
     """Return our error for a path that the system refuses: the folder or file that is closed, and what opens it."""
     path = Path(path)
     places = {"HF_HOME": hub_home(), "HF_HUB_CACHE": models_dir()}
@@ -105,22 +105,24 @@ def access_error(path: Path | str, error: OSError) -> HermesError:
     other_place = f", or choose another folder with {variable}" if variable else ""
     if not isinstance(error, PermissionError):
         message = f"cannot use {name}: {error.strerror or error}."
-        return HermesError(message, hint=f"check the path and its disk{other_place}.")
+        return AccessError(message, hint=f"check the path and its disk{other_place}.")
     verb, closed = _closed_part(path)
     try:
         info = closed.stat()
     except OSError:
-        return HermesError(f"cannot {verb} {name}: {error.strerror}.", hint=f"check its owner{other_place}.")
+        return AccessError(f"cannot {verb} {name}: {error.strerror}.", hint=f"check its owner{other_place}.")
     owner, group, user = _owners(info)
+    whose = "it" if closed == path else str(closed)
     needed = stat.S_IXGRP if stat.S_ISDIR(info.st_mode) else stat.S_IRGRP
-    what = "it" if closed == path else str(closed)
-    if verb == "read" and info.st_gid and info.st_mode & needed:
+    if owner == user:
+        hint = f"it is yours, so open it: chmod u+rwX {closed}"
+    elif verb == "read" and info.st_gid and info.st_mode & needed:
         hint = f"add yourself to the group {group}, then log in again: sudo usermod -aG {group} {user}"
     elif variable:
         hint = f"make it yours: sudo chown -R {user} {closed}{other_place}."
     else:
-        hint = f"ask {owner} for access, or copy the file to a folder of yours: sudo may."
-    return HermesError(f"cannot {verb} {name}: {what} belongs to {owner} and is closed to you.", hint=hint)
+        hint = "ask its owner for access, or copy it with sudo to a folder of yours."
+    return AccessError(f"cannot {verb} {name}: {whose} belongs to {owner} and is closed to you.", hint=hint)
 
 
 def _closed_part(path: Path) -> tuple[str, Path]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from hermes_cli.errors import IntegrityError, InvalidGGUFError
 from hermes_cli.gguf.reader import BadHeaderError, FileSource, HeaderReader, Value
 from hermes_cli.gguf.types import FILE_TYPES, TENSOR_TYPES
+from hermes_cli.paths import access_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -107,10 +108,13 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> GGUFHeader:
     Raises:
         InvalidGGUFError: not GGUF, damaged, or tensors reach past the end of the file.
         IntegrityError: the file cannot be read.
+        AccessError: it may not be read.
     """
     try:
         with path.open("rb") as file:
             return read_source(FileSource(file), str(path), arrays)
+    except PermissionError as error:
+        raise access_error(path, error) from None
     except OSError as error:
         raise IntegrityError(
             f"{path} cannot be read: {error.strerror or error}.",

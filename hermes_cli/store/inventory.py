@@ -145,7 +145,12 @@ def known_files(catalogue: Catalogue) -> Iterator[KnownFile]:
 
 
 def inventory(catalogue: Catalogue) -> list[InstalledModel]:
-    """Return every model on this disk, sorted by name."""
+    """Return every model on this disk, sorted by name.
+
+    Raises:
+        AccessError: the Hub's cache may not be read.
+    """
+    paths.readable(paths.models_dir())
     quantizations = frozenset(catalogue.quantizations)
     files = list(known_files(catalogue))
     by_path = {
