@@ -244,6 +244,7 @@ def hub_errors(repo: str) -> Iterator[None]:
         status = error.response.status_code
         message, hint = {
             401: (f"the Hub refuses access to {repo} (status 401).", LOG_IN_AGAIN),
+            407: ("the proxy wants a name and password (status 407).", "say them: http://NAME:PASSWORD@HOST:PORT"),
             403: (f"the Hub refuses access to {repo} (status 403).", LOG_IN_AGAIN),
             429: ("the Hub has had too many requests from here.", "try again in a few minutes."),
         }.get(status, (f"the Hub answered with status {status} for {repo}.", "try again later."))
