@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hermes_cli.catalog.file_names import matching_models, models_in, quantization_in_file_name
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
-from hermes_cli.catalog.variants import quantization_in_file_name, with_quantization
 from hermes_cli.commands import model_page
 from hermes_cli.commands.options import with_console
-from hermes_cli.errors import NotFoundError, UsageError
+from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
+from hermes_cli.gguf.shards import read_model, why_no_chat
 from hermes_cli.store.library import find
 from hermes_cli.units import billions, gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from hermes_cli.catalog.load import HubFile
-    from hermes_cli.catalog.models import Catalogue
     from hermes_cli.console import Console
     from hermes_cli.gguf.header import GGUFHeader
 
@@ -51,26 +52,38 @@ def command(
     if isinstance(reference, CatalogueReference):
         model_page.show(reference, catalogue, console)
     elif isinstance(reference, HubReference):
-        _show_repository(reference, catalogue, console)
+        _show_repository(reference, console)
     else:
         file = find(reference, catalogue)
-        header = read_header(file.path, ("tokenizer.ggml.tokens",))  # by which a template of another model is noticed
+        # by its tokens a template of another model is noticed
+        header = read_header(file.path, ("tokenizer.ggml.tokens",))
         _show_header(file.name, header, console)
-        console.document({"name": file.name, "path": str(file.path), **_document(header)})
+        problem = _shard_problem(file.path)
+        if problem:
+            console.warn(problem)
+        console.document({"name": file.name, "path": str(file.path), **_document(header), "problem": problem})
 
 
-def _show_repository(wanted: HubReference, catalogue: Catalogue, console: Console) -> None:
+def _shard_problem(path: Path) -> str | None:
+    """Return what is wrong with the shards of a file, and what to do about it; None if nothing is."""
+    try:
+        read_model(path)
+    except HermesError as error:
+        return f"{error.message} {error.hint}"
+    return None
+
+
+def _show_repository(wanted: HubReference, console: Console) -> None:
     """Show the files of a repository that is not in the catalogue, and the header of one of them."""
-    names = frozenset(catalogue.quantizations)
     with console.working(f"asking the Hub about {wanted.repo}"):
         from hermes_cli.store import hub
 
         listing = hub.list_gguf_files(wanted.repo)
-        shown = _choose_file(wanted, {file.path: file for file in listing.files}, names)
+        shown = _choose_file(wanted, {file.path: file for file in listing.files})
         header, fetched = hub.read_remote_header(wanted.repo, shown, listing.revision)
     _show_header(f"{wanted.repo}/{shown.path}", header, console)
     console.text(f"\nFiles at revision {listing.revision}\n")
-    files = [(file, quantization_in_file_name(file.path, names)) for file in listing.files]
+    files = [(file, quantization_in_file_name(file.path)) for file in listing.files]
     rows = [(f"  {file.path}", gigabytes(file.bytes), quantization or "") for file, quantization in files]
     console.table(("  FILE", "SIZE", "QUANTIZATION"), rows, right=("SIZE",))
     console.note(f"read {fetched:,} bytes of its header; nothing else was fetched")
@@ -88,18 +101,19 @@ def _show_repository(wanted: HubReference, catalogue: Catalogue, console: Consol
     )
 
 
-def _choose_file(wanted: HubReference, files: dict[str, HubFile], names: frozenset[str]) -> HubFile:
+def _choose_file(wanted: HubReference, files: dict[str, HubFile]) -> HubFile:
     """Return the file whose header is shown: the named one, or Q4_K_M, or the first."""
     if not files:
         raise NotFoundError(f"{wanted.repo} has no GGUF files.", hint="look for a repository whose name ends in -GGUF.")
+    models, _ = models_in(files)
     if wanted.file:
         matching = [path for path in files if path == wanted.file]
     else:
-        matching = with_quantization(files, wanted.quantization or "Q4_K_M", names)
+        matching = [model.first for model in matching_models(models, wanted.quantization or "Q4_K_M")]
     if not matching and (wanted.file or wanted.quantization):
         known = ", ".join(list(files)[:8])
         raise NotFoundError(f"{wanted.repo} has no {wanted.file or wanted.quantization}.", hint=f"it has: {known}")
-    return files[next(iter(matching or files))]
+    return files[next(iter(matching or [model.first for model in models] or files))]
 
 
 def _show_header(name: str, header: GGUFHeader, console: Console) -> None:
@@ -120,6 +134,7 @@ def _document(header: GGUFHeader) -> dict[str, Any]:
         "layers": header.number("block_count"),
         "license": header.text("general.license"),
         "chat_templates": list(_templates(header)),
+        "not_to_chat_with": why_no_chat(header),
         "shard": [header.split.number, header.split.count] if header.split else None,
         "gguf_version": header.version,
         "tensor_types": _tensor_types(header),
@@ -131,6 +146,8 @@ def _facts(header: GGUFHeader, name: str) -> Iterator[tuple[str, str]]:
     bits = f", {_bits(header):.2f} bits per weight" if header.tensors else ""
     yield "title", header.text("general.name") or "not stated"
     yield "size", f"{gigabytes(header.file_size)} ({header.file_size:,} bytes){bits}"
+    if why := why_no_chat(header):
+        yield "not to chat with", why
     if header.split:
         yield "shard", f"{header.split.number} of {header.split.count}; the others hold the rest"
     yield "format", f"GGUF version {header.version}, {len(header.tensors)} tensors"
@@ -143,7 +160,8 @@ def _facts(header: GGUFHeader, name: str) -> Iterator[tuple[str, str]]:
     context = header.number("context_length")
     yield "context", f"{context:,} tokens" if context else "not stated"
     yield "tokenizer", header.text("tokenizer.ggml.model") or "not stated"
-    yield "chat template", _template(header, name)
+    if not why_no_chat(header):
+        yield "chat template", _template(header, name)
     yield "licence", header.text("general.license") or "not stated"
 
 
