@@ -36,19 +36,12 @@ DEFAULT, TOOL_USE = "default", "tool_use"  # how GGUF calls `tokenizer.chat_temp
 
 @dataclass(frozen=True)
 class FileTemplates:
-    """Chat templates and special tokens of a model file.
+    """Chat templates and special tokens of a model file."""
 
-    Attributes:
-        templates: sources of its chat templates by name; `default` is the unnamed one.
-        knows: whether a text is one token of its vocabulary; without a vocabulary everything is taken to be.
-        bos: how it spells the token that begins a text.
-        eos: how it spells the one that ends a text.
-    """
-
-    templates: Mapping[str, str] = field(default_factory=dict)
-    knows: Callable[[str], bool] = lambda _: True
-    bos: str = ""
-    eos: str = ""
+    templates: Mapping[str, str] = field(default_factory=dict)  # sources by name; `default` is the unnamed one
+    knows: Callable[[str], bool] = lambda _: True  # whether a text is one token of the vocabulary
+    bos: str = ""  # how it spells the token that begins a text
+    eos: str = ""  # how it spells the one that ends a text
 
 
 @dataclass(frozen=True)

@@ -248,19 +248,12 @@ _OBJECT_WORDS = frozenset({"properties", "patternProperties", "additionalPropert
 
 @dataclass(frozen=True)
 class Place:
-    """Location of a schema.
+    """Location of a schema."""
 
-    Attributes:
-        pointer: the JSON pointer to it.
-        level: schemas above it.
-        shared: others apply to the same value.
-        exact: it is to mean what is written and nothing less.
-    """
-
-    pointer: str = "#"
-    level: int = 0
-    shared: bool = False
-    exact: bool = False
+    pointer: str = "#"  # the JSON pointer to it
+    level: int = 0  # schemas above it
+    shared: bool = False  # others apply to the same value
+    exact: bool = False  # it is to mean what is written and nothing less
 
     def below(self, *steps: str | int, shared: bool = False, exact: bool = False) -> Place:
         """Return the place of a schema in this one."""

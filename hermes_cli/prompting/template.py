@@ -207,25 +207,15 @@ Form = Literal["objects", "text"]
 
 @dataclass(frozen=True)
 class Abilities:
-    """Abilities of a chat template.
+    """Abilities of a chat template."""
 
-    Attributes:
-        system: it writes system messages.
-        tools: it writes tools, and "bare" ones without description and parameters.
-        calls: it writes the calls of earlier turns, with their arguments given as objects or as JSON text.
-        text_beside_calls: it writes what was said beside calls.
-        thinking: what its switch for thinking changes: every prompt, only those without a system message, or none.
-        needs_thought: with thinking on it fails on earlier turns that did not think.
-        reads_reasoning: it writes `reasoning_content` of the turn before a tool's result.
-    """
-
-    system: bool = False
-    tools: Literal["any", "bare"] | None = None
-    calls: Form | None = None
-    text_beside_calls: bool = False
-    thinking: Literal["always", "alone"] | None = None
-    needs_thought: bool = False
-    reads_reasoning: bool = False
+    system: bool = False  # it writes system messages
+    tools: Literal["any", "bare"] | None = None  # it writes tools, and "bare" ones without description and parameters
+    calls: Form | None = None  # it writes calls of earlier turns, whose arguments it wants in this form
+    text_beside_calls: bool = False  # it writes what was said beside calls
+    thinking: Literal["always", "alone"] | None = None  # its switch changes all prompts, or those without system
+    needs_thought: bool = False  # with thinking on it fails on earlier turns that did not think
+    reads_reasoning: bool = False  # it writes `reasoning_content` of the turn before a tool's result
 
 
 def examine(template: ChatTemplate, *, for_tools: bool = False) -> Abilities:

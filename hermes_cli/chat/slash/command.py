@@ -34,21 +34,13 @@ KEYS = (
 
 @dataclass(frozen=True)
 class SlashCommand:
-    """A command.
+    """A command."""
 
-    Attributes:
-        name: with its slash.
-        usage: its argument, as /help shows it; empty if it takes none.
-        summary: what it does, in one line.
-        run: takes the argument without blanks around it.
-        complete: returns what an argument that is being typed can become.
-    """
-
-    name: str
-    usage: str
-    summary: str
-    run: Run
-    complete: Complete
+    name: str  # with its slash
+    usage: str  # its argument, as /help shows it; empty if it takes none
+    summary: str  # what it does, in one line
+    run: Run  # takes the argument without blanks around it
+    complete: Complete  # returns what an argument that is being typed can become
 
 
 COMMANDS: dict[str, SlashCommand] = {}

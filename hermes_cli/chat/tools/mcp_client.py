@@ -185,17 +185,13 @@ class McpServers:
 
 
 class McpConnection:
-    """A server, its tools as it listed them last, and whether they are to be listed again.
-
-    Attributes:
-        starting: is done as soon as the server has started or failed; None if nobody waits for that.
-    """
+    """A server, its tools as it listed them last, and whether they are to be listed again."""
 
     def __init__(self, server: McpServer, start_timeout: float) -> None:
         self.server = server
         self.tools: list[mcp_types.Tool] = []
         self.changed = False
-        self.starting: Future[None] | None = None
+        self.starting: Future[None] | None = None  # done as soon as the server has started or failed
         self._start_timeout = start_timeout
         self._client: Client | None = None
         self._process: McpProcess | None = None
