@@ -53,12 +53,9 @@ class TemplateChoice:
 
 
 def choose(file: FileTemplates, model: CatalogModel | None = None, override: str | None = None) -> TemplateChoice:
-    """Return the format for a model.
+    """Return the format for a model; raise UsageError if the template that is asked for is not there or broken.
 
     `override` is `file` or `model` for one of the two, or the path of a template; None decides by what is certain.
-
-    Raises:
-        UsageError: the template that is asked for is not there or broken.
     """
     chooser = _Chooser(file, model)
     if override is None:

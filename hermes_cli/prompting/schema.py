@@ -48,8 +48,7 @@ class Checker:
     def result(self) -> dict[str, Json]:
         """Return the schema as the grammar engine is to read it.
 
-        Raises:
-            UsageError: it is no schema, too large, without end, or has a word that cannot be enforced.
+        Raise UsageError if it is no schema, too large, without end, or has a word that cannot be enforced.
         """
         made = self._schema(self._document, Place())
         definitions: dict[str, Json] = {}

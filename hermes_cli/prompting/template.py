@@ -52,8 +52,7 @@ class ChatTemplate:
     def write(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], **variables: object) -> str:
         """Return the prompt for messages and tools in OpenAI's shape, whose content is guarded (markers.py).
 
-        Raises:
-            HermesError: the template refused these messages, failed, tried something forbidden, or does too much.
+        Raise HermesError if the template refused the messages, failed, tried something forbidden, or does too much.
         """
         given = {"messages": messages, "tools": tools or None, "documents": None, "add_generation_prompt": True}
         text, fault = self._run(render, self.source, {**given, **self._tokens, **variables})
@@ -77,11 +76,7 @@ class ChatTemplate:
 
 
 def read_template(path: Path) -> str:
-    """Return the source of a template in a file.
-
-    Raises:
-        UsageError: it cannot be read, or is no text.
-    """
+    """Return the source of a template in a file; raise UsageError if it cannot be read, or is no text."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

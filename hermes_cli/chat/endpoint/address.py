@@ -65,11 +65,7 @@ class EndpointAddress:
 
 
 def read_address(text: str, environ: Mapping[str, str]) -> EndpointAddress:
-    """Parse an address: with or without scheme and `/v1`, or that of a route.
-
-    Raises:
-        UsageError: not an address, it holds a key, or the key in the environment cannot be one.
-    """
+    """Parse an address: with or without scheme and `/v1`, or that of a route; raise UsageError if it is none."""
     text = text.strip()
     scheme = _SCHEME.match(text)
     parts = _split(text if scheme else f"//{text}", text)

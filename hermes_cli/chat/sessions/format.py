@@ -73,11 +73,7 @@ def encode(line: SessionHeader | Change) -> bytes:
 
 
 def decode(data: bytes, name: str) -> SavedSession:
-    """Parse the whole file of a session.
-
-    Raises:
-        IntegrityError: not a session, or one of a newer version.
-    """
+    """Parse the whole file of a session; raise IntegrityError if it is none, or one of a newer version."""
     header, damaged_line, changes, size, number = None, None, list[Change](), 0, 0
     while size < len(data):
         number += 1

@@ -73,12 +73,7 @@ def _print_columns(context: ReplContext, rows: Sequence[tuple[str, str]]) -> Non
 
 
 def run_command(context: ReplContext, line: str) -> None:
-    """Run the command of a line.
-
-    Raises:
-        UsageError: no such command, or an invalid argument.
-        HermesError: it failed.
-    """
+    """Run the command of a line; raise UsageError if there is no such command, or its argument is invalid."""
     name, _, argument = line.strip().partition(" ")
     argument = argument.strip()
     command = COMMANDS.get(name.lower())
