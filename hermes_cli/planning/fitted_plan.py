@@ -129,14 +129,16 @@ def remaining_machine(machine: Machine, taken: FittedPlan) -> Machine:
     """Return the machine with the memory that a loaded plan leaves."""
     in_ram = sum(place.part.total for place in taken.places if place.name == RAM)
     on_devices = {place.device: place.part.total for place in taken.places if place.name != RAM}
-    if any(device.unified for device in machine.usable_devices):
-        in_ram += sum(place.part.total for place in taken.places if place.name != RAM)
-    usable = [index for index, device in enumerate(machine.devices) if device.usable]
-    devices = tuple(
-        replace(device, free=max(device.free - on_devices.get(usable.index(index), 0), 0)) if device.usable else device
-        for index, device in enumerate(machine.devices)
-    )
-    return replace(machine, devices=devices, ram_available=max(machine.ram_available - in_ram, 0))
+    listed = [index for index, device in enumerate(machine.devices) if device.usable]
+    devices = list(machine.devices)
+    for position, size in on_devices.items():
+        if position is not None and position < len(listed):
+            device = devices[listed[position]]
+            in_ram += device.ram_taken(size)
+            devices[listed[position]] = replace(
+                device, free=max(device.free - size, 0), carve_out=max(device.carve_out - size, 0)
+            )
+    return replace(machine, devices=tuple(devices), ram_available=max(machine.ram_available - in_ram, 0))
 
 
 def _needs(places: Iterable[MemoryUse]) -> str:

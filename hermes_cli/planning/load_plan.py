@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import ContextSettings
-from hermes_cli.planning.placement import device_sets, place_on_all, place_split, room_on
+from hermes_cli.planning.placement import device_sets, fastest_first, place_layers, place_split, room_on
 from hermes_cli.planning.recommend import NEEDS, best_placement
 from hermes_cli.units import GIB
 
@@ -234,7 +234,7 @@ class _Planner:
         if not every:
             yield plan
         elif not gpu_layers:
-            yield replace(plan, devices=(self.positions[device_sets(self.machine.usable_devices)[0][0]],))
+            yield replace(plan, devices=(self.positions[fastest_first(self.machine.usable_devices)[0]],))
             yield replace(plan, devices=())
         elif overrides.tensor_split:
             yield replace(plan, tensor_split=overrides.tensor_split, devices=tuple(self.positions))
@@ -264,7 +264,7 @@ class _Planner:
         """How all devices share so many layers in proportion to their room."""
         if self.facts.architecture:
             args = (self.facts.architecture, self.facts.weights, settings, self.machine, gpu_layers)
-            placement = place_on_all(*args)
+            placement = place_layers(*args)
             by_device = dict(zip(placement.devices, placement.tensor_split, strict=True))
             return tuple(by_device.get(index, 0) for index in range(len(self.rooms)))
         return tuple(round(room / GIB, 2) for room in self.rooms)

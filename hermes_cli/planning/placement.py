@@ -12,8 +12,15 @@ from functools import lru_cache
 from itertools import accumulate, chain, pairwise, product
 from typing import TYPE_CHECKING
 
-from hermes_cli.planning.compute import compute_bytes
-from hermes_cli.planning.memory import MemoryBreakdown, Weights, beside_devices, kv_bytes_per_layer, on_cpu, on_device
+from hermes_cli.planning.memory import (
+    MemoryBreakdown,
+    Weights,
+    beside_devices,
+    compute_bytes,
+    kv_bytes_per_layer,
+    on_cpu,
+    on_device,
+)
 from hermes_cli.units import GIB, MIB
 
 if TYPE_CHECKING:
@@ -127,7 +134,7 @@ def placements(
         yield alone
 
 
-def place_on_all(
+def place_layers(
     architecture: Architecture, table: Weights, settings: ContextSettings, machine: Machine, gpu_layers: int
 ) -> Placement:
     """So many layers on all devices together, in proportion to their room; it may not fit."""
@@ -168,7 +175,7 @@ def device_sets(devices: tuple[Device, ...]) -> tuple[tuple[int, ...], ...]:
     Of devices that are alike only their number matters. Where more than `MOST_KINDS` differ, a set leaves out none
     that is faster than its last.
     """
-    order = sorted(range(len(devices)), key=lambda index: _slowness(devices[index]))
+    order = fastest_first(devices)
     kinds: dict[tuple[object, ...], list[int]] = {}
     for rank, index in enumerate(order):
         device = devices[index]
@@ -178,6 +185,11 @@ def device_sets(devices: tuple[Device, ...]) -> tuple[tuple[int, ...], ...]:
     numbers = product(*(range(len(alike), -1, -1) for alike in kinds.values()))
     sets = (chain(*(alike[:number] for alike, number in zip(kinds.values(), some, strict=True))) for some in numbers)
     return tuple(tuple(order[rank] for rank in sorted(ranks)) for ranks in sorted(map(tuple, sets), key=len) if ranks)
+
+
+def fastest_first(devices: Sequence[Device]) -> list[int]:
+    """The indexes of devices in the order in which they decode, the fastest first."""
+    return sorted(range(len(devices)), key=lambda index: _slowness(devices[index]))
 
 
 def _slowness(device: Device) -> tuple[float, float]:
@@ -237,7 +249,7 @@ class _Planner:
                 part = replace(part, overhead=OVERHEAD[self.devices[index].backend])
                 shares.append(DeviceShare(index, first, last, output, part, self.rooms[index]))
         host = replace(beside_devices(architecture, table, settings, cuts[0]), overhead=OVERHEAD["cpu"])
-        shared = sum(share.part.total for share in shares) if any(device.unified for device in self.devices) else 0
+        shared = sum(self.devices[share.device or 0].ram_taken(share.part.total) for share in shares)
         room = self.machine.ram_available - shared
         return Placement((DeviceShare(None, 0, cuts[0], output=False, part=host, room=room), *shares))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hermes_cli.catalog.variants import preferred_variants
 from hermes_cli.hardware.machine import MOST_DEVICES
 from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
-from hermes_cli.planning.placement import ROOMY, place_on_all, placements
+from hermes_cli.planning.placement import ROOMY, place_layers, placements
 from hermes_cli.planning.quality import quality_score, supports_purpose
 from hermes_cli.planning.speed import PROMPTS, active_elements, decode_speed, first_token_seconds, prefill_speed
 
@@ -139,12 +139,10 @@ class RecommendOptions:
 
 def recommendations(catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> list[Recommendation]:
     """Return every variant that fits, with its best settings, best first; those that need YaRN come last."""
-    unified = any(device.unified for device in machine.usable_devices)
-    memory = machine.ram_available + (0 if unified else sum(device.free for device in machine.usable_devices))
     fitting = [
         best
         for variant in _suitable_variants(catalogue, options)
-        if (variant.bytes or 0) <= memory  # a larger file needs no exact computation
+        if (variant.bytes or 0) <= machine.memory_free  # a larger file needs no exact computation
         if (best := _best_settings(variant, catalogue, machine, options))
     ]
     return sorted(fitting, key=lambda candidate: (candidate.by_yarn, -candidate.score))
@@ -214,14 +212,14 @@ def _evaluate(
     if placed is None:
         return None
     placement, costs = placed
-    prefill = prefill_speed(architecture, placement, machine)
+    prefill = prefill_speed(architecture, table, settings, placement, machine)
     return Recommendation(
         variant,
         settings,
         placement,
         decode_speed(*model, settings, placement, machine),
         prefill,
-        first_token_seconds(PROMPTS[options.purpose], prefill, architecture, settings.context),
+        first_token_seconds(PROMPTS[options.purpose], prefill, settings.context),
         quality_score(variant.model, variant.loss(catalogue), options.purpose),
         costs,
     )
@@ -243,7 +241,7 @@ def best_placement(
     if best:
         return best[0]
     layers = architecture.layers + 1 if gpu_layers is None else gpu_layers
-    return place_on_all(architecture, table, settings, machine, layers)
+    return place_layers(architecture, table, settings, machine, layers)
 
 
 def _best_placed(
