@@ -7,6 +7,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -139,13 +140,17 @@ class Terminal:
     def paste(self, text: str) -> None:
         """Paste as terminals do that mark it, however much it is."""
         left = memoryview(b"\x1b[200~" + text.encode() + b"\x1b[201~")
+        terminal = self._child.child_fd
         self._pasting = True
+        os.set_blocking(terminal, False)  # or both sides wait: we to write, the program to have its output read
         end = time.monotonic() + HANG
         while left:
             assert time.monotonic() < end, f"{len(left):,} bytes are not read\n{self.screen()}"
-            if select.select([], [self._child.child_fd], [], 0.01)[1]:
-                left = left[os.write(self._child.child_fd, left[:1_024]) :]
+            with suppress(BlockingIOError):
+                if select.select([], [terminal], [], 0.01)[1]:
+                    left = left[os.write(terminal, left[:1_024]) :]
             self._take(0)
+        os.set_blocking(terminal, True)
         self._pasting = False
         for reply in self._replies:
             self.send(reply)

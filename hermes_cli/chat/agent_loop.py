@@ -57,17 +57,8 @@ class AgentResult:
         if not tools:
             calls = [{"name": call.name, "arguments": call.arguments} for call in self.turns[-1].calls]
         done = [turn.done for turn in self.turns if turn.done]
-        usage = {
-            name: sum(getattr(turn, name) for turn in done)
-            for name in (
-                "prompt_tokens",
-                "cached_tokens",
-                "completion_tokens",
-                "reasoning_tokens",
-                "drafted_tokens",
-                "accepted_tokens",
-            )
-        }
+        counted = ("prompt", "cached", "completion", "reasoning", "drafted", "accepted")
+        usage = {f"{name}_tokens": sum(getattr(turn, f"{name}_tokens") for turn in done) for name in counted}
         prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
         prompt_seconds = sum(turn.prompt_seconds for turn in done)
         seconds = sum(turn.completion_seconds for turn in done)

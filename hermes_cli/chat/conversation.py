@@ -121,6 +121,23 @@ class TitleChanged(msgspec.Struct, frozen=True, tag="named"):
 Change = MessageAdded | TurnsDropped | SummaryAdded | SummaryRemoved | OptionsChanged | TitleChanged
 
 
+def openai_message(message: Message) -> dict[str, Any]:
+    """Return a message in the shape of OpenAI's Chat Completions, without its reasoning."""
+    document: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        document["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        document["tool_call_id"] = message.tool_call_id
+    return document
+
+
 class Conversation:
     """All messages in order, with times and usage; options as the user set them; a title, which may be empty."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_args, get_type_hints
 
 import typer
 
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import KV_TYPES
+from hermes_cli.planning.quality import Purpose
 from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from hermes_cli.planning.memory import KvType
 
 P = ParamSpec("P")
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 JsonOption = Annotated[
     bool, typer.Option("--json", envvar="HERMES_LLM_JSON", help="Print one JSON document and nothing else.")
 ]
@@ -41,6 +43,7 @@ GpuOption = Annotated[
     list[str] | None,
     typer.Option("--gpu", metavar="NAME", help="Plan for another GPU: 'RTX 4090', 2xH100; may be given several times."),
 ]
+PurposeOption = Annotated[str, typer.Option("--for", help=f"What for: {', '.join(PURPOSES)}.")]
 VramOption = Annotated[
     str | None, typer.Option("--vram", metavar="SIZE", help="Plan for a GPU with this much memory: 24G, or 24G,24G.")
 ]
@@ -98,6 +101,18 @@ def kv_type_named(name: str) -> KvType:
     if kind is None:
         raise UsageError(f"there is no KV cache type {name}.", hint=f"choose one of: {', '.join(KV_TYPES)}")
     return kind
+
+
+def purpose_named(name: str) -> Purpose:
+    """Return the purpose with a name.
+
+    Raises:
+        UsageError: there is no such purpose.
+    """
+    purpose = next((purpose for purpose in PURPOSES if purpose == name.lower()), None)
+    if purpose is None:
+        raise UsageError(f"--for {name} is unknown.", hint=f"choose one of: {', '.join(PURPOSES)}")
+    return purpose
 
 
 def machine_for(

@@ -14,17 +14,21 @@ from hermes_cli.commands.options import (
     AppleOption,
     CpuOnlyOption,
     GpuOption,
+    PurposeOption,
     RamOption,
     VramOption,
     kv_type_named,
     machine_for,
     one_line,
+    purpose_named,
     with_console,
 )
+from hermes_cli.commands.speeds import first_token_after, range_of
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings, weights
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.recommend import NEEDS
+from hermes_cli.planning.speed import PROMPTS, decode_speed, first_token_seconds, prefill_speed
 from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
@@ -47,25 +51,38 @@ def command(
     slots: Annotated[int, typer.Option(min=1, max=256, help="Requests at once; they share the context.")] = 1,
     ubatch: Annotated[int, typer.Option(min=1, max=65536, help="Tokens in one pass (micro-batch).")] = 512,
     flash_attention: Annotated[bool, typer.Option(help="Fused attention, as llama.cpp does by default.")] = True,
+    purpose: PurposeOption = "chat",
     gpu: GpuOption = None,
     vram: VramOption = None,
     ram: RamOption = None,
     apple: AppleOption = None,
     cpu_only: CpuOnlyOption = False,
 ) -> None:
-    """Show the memory that a model takes, part by part, and where its layers go.
+    """Show the memory that a model takes, part by part, where its layers go, and how fast it is.
 
     Computed as llama.cpp allocates it; nothing is loaded or downloaded.
 
         hermes plan hermes-3:8b:Q4_K_M --context 32768 --gpu "RTX 3060 12GB"
     """
-    variant = _variant(name)
+    wanted_for, variant = purpose_named(purpose), _variant(name)
     settings = _settings(variant, context, kv_type, slots, ubatch, flash_attention=flash_attention, yarn=yarn)
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
     table = weights(variant.model.architecture, variant.quantization, imatrix=variant.repository.imatrix)
     placement = place(variant.model.architecture, table, settings, machine)
+    architecture = variant.model.architecture
+    prefill = prefill_speed(architecture, placement, machine)
+    decode = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
+    first_token = first_token_seconds(PROMPTS[wanted_for], prefill, architecture, settings.context)
     _show(variant, settings, placement, machine, console)
-    console.document(_document(variant, settings, placement, machine))
+    console.text(f"decode {range_of(decode)}, prefill {range_of(prefill)}\n{first_token_after(first_token)}\n")
+    console.document(
+        {
+            **_document(variant, settings, placement, machine),
+            "tokens_per_second": asdict(decode),
+            "prefill_tokens_per_second": asdict(prefill),
+            "first_token_seconds": asdict(first_token),
+        }
+    )
 
 
 def _variant(name: str) -> Variant:

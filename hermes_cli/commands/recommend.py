@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,14 +12,16 @@ from hermes_cli.commands.options import (
     AppleOption,
     CpuOnlyOption,
     GpuOption,
+    PurposeOption,
     RamOption,
     VramOption,
     machine_for,
     one_line,
+    purpose_named,
     with_console,
 )
-from hermes_cli.errors import DoesNotFitError, UsageError
-from hermes_cli.planning.quality import Purpose
+from hermes_cli.commands.speeds import first_token_after, per_second, range_of, two_digits
+from hermes_cli.errors import DoesNotFitError
 from hermes_cli.planning.recommend import (
     LOW_BITS,
     NEEDS,
@@ -36,9 +38,7 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue
     from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.speed import Speed
 
-PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 BAR = 40  # characters
 TITLES = ("", "VARIANT", "CONTEXT", "MEMORY", "TOKENS/S", "QUALITY")
 
@@ -46,7 +46,7 @@ TITLES = ("", "VARIANT", "CONTEXT", "MEMORY", "TOKENS/S", "QUALITY")
 @with_console
 def command(
     console: Console,
-    purpose: Annotated[str, typer.Option("--for", help=f"What for: {', '.join(PURPOSES)}.")] = "chat",
+    purpose: PurposeOption = "chat",
     context: Annotated[int | None, typer.Option(min=64, help="Context length that it must have, in tokens.")] = None,
     min_speed: Annotated[float | None, typer.Option(min=0.0, help="Tokens per second that it must reach.")] = None,
     every: Annotated[bool, typer.Option("--all", "-a", help="Everything that fits, not only a few.")] = False,
@@ -63,12 +63,9 @@ def command(
 
     hermes recommend --for agent --gpu 2x"RTX 3090"
     """
-    known = next((name for name in PURPOSES if name == purpose.lower()), None)
-    if known is None:
-        raise UsageError(f"--for {purpose} is unknown.", hint=f"choose one of: {', '.join(PURPOSES)}")
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
     catalogue = load_catalogue()
-    options = RecommendOptions(known, context, min_speed)
+    options = RecommendOptions(purpose_named(purpose), context, min_speed)
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
     console.text(f"{one_line(machine)}\n\n")
@@ -94,7 +91,7 @@ def command(
                 alternative.candidate.variant.name,
                 f"{alternative.candidate.settings.context:,}",
                 gibibytes(alternative.candidate.placement.total.total),
-                _two_digits(alternative.candidate.speed.expected),
+                two_digits(alternative.candidate.speed.expected),
                 f"{alternative.candidate.quality.points:.1f}",
             )
             for alternative in (Alternative("pick", fitting[0]), *listed)
@@ -116,7 +113,8 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
         f"{pick.variant.name}: the best that fits, {model.name} at {bits}, {where}\n"
         f"  {_bar(pick)}\n"
         f"  {pick.settings.context:,} tokens of context{kv_note}, {memory} of memory, computed\n"
-        f"  decode {_speed(pick.speed)}, prefill {_speed(pick.prefill)} (docs/speed.md)\n"
+        f"  decode {range_of(pick.speed)}, prefill {range_of(pick.prefill)} (docs/speed.md)\n"
+        f"  {first_token_after(pick.first_token)}\n"
         f"  quality {pick.quality.points:.1f} points (docs/quality.md)\n"
     )
     if (pick.variant.bits_per_weight or LOW_BITS) < LOW_BITS:
@@ -127,18 +125,6 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
             "its base model documents and this model was never trained with."
         )
     console.text(f"  {_next(pick)}\n")
-
-
-def _speed(speed: Speed) -> str:
-    return f"{_per_second(speed.expected)} ({_two_digits(speed.low)} to {_two_digits(speed.high)}, {speed.source})"
-
-
-def _per_second(speed: float) -> str:
-    return f"{_two_digits(speed)} tokens/s"
-
-
-def _two_digits(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"  # noqa: PLR2004
 
 
 def _next(pick: Recommendation) -> str:
@@ -181,8 +167,8 @@ def _explain(pick: Recommendation, options: RecommendOptions, console: Console) 
         ("compute", gibibytes(part.compute), "llama.cpp's graph of one micro-batch, by the rules of its allocator"),
         ("output", gibibytes(part.output), "vocabulary x slots x 4 bytes"),
         ("overhead", gibibytes(part.overhead), "what backends usually take (assumed)"),
-        ("decode", _per_second(pick.speed.expected), "bytes read for a token over bandwidth (docs/speed.md)"),
-        ("prefill", _per_second(pick.prefill.expected), "operations of a token over operations per second"),
+        ("decode", per_second(pick.speed.expected), "bytes read for a token over bandwidth (docs/speed.md)"),
+        ("prefill", per_second(pick.prefill.expected), "operations of a token over operations per second"),
         ("model", f"{pick.quality.model:.1f} points", "published results, size and generation (docs/quality.md)"),
         ("quantization", _minus(pick.quality.loss), "KL divergence from F16 on Llama 3 8B, scaled to this size"),
         ("context", _minus(costs.context), f"{need.points_per_halving:g} for each halving of {options.wanted:,}"),
@@ -228,6 +214,7 @@ def _candidate(pick: Recommendation) -> dict[str, Any]:
         "gpu_layers": pick.placement.gpu_layers,
         "tokens_per_second": asdict(pick.speed),
         "prefill_tokens_per_second": asdict(pick.prefill),
+        "first_token_seconds": asdict(pick.first_token),
         "quality_points": pick.quality.points,
         "costs_points": asdict(pick.costs),
         "score_points": pick.score,

@@ -12,7 +12,7 @@ from hermes_cli.hardware.machine import MOST_DEVICES
 from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.quality import quality_score, supports_purpose
-from hermes_cli.planning.speed import active_elements, decode_speed, prefill_speed
+from hermes_cli.planning.speed import PROMPTS, active_elements, decode_speed, first_token_seconds, prefill_speed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hermes_cli.planning.memory import KvType
     from hermes_cli.planning.placement import Placement
     from hermes_cli.planning.quality import Purpose, QualityScore
-    from hermes_cli.planning.speed import Speed
+    from hermes_cli.planning.speed import FirstToken, Speed
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,7 @@ class Recommendation:
     placement: Placement
     speed: Speed
     prefill: Speed
+    first_token: FirstToken
     quality: QualityScore
     costs: Costs
 
@@ -201,6 +202,7 @@ def _evaluate(
     table = weights(architecture, variant.quantization, imatrix=variant.repository.imatrix)
     placement = place(architecture, table, settings, machine)
     speed = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
+    prefill = prefill_speed(architecture, placement, machine)
     need = NEEDS[options.purpose]
     leaves_gpu = machine.usable_devices and placement.gpu_layers <= architecture.layers
     # the part of its room that the fullest place has left
@@ -219,7 +221,8 @@ def _evaluate(
         settings,
         placement,
         speed,
-        prefill_speed(architecture, placement, machine),
+        prefill,
+        first_token_seconds(PROMPTS[options.purpose], prefill, architecture, settings.context),
         quality_score(variant.model, variant.loss(catalogue), options.purpose),
         costs,
     )

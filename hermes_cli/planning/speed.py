@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Device, Machine
     from hermes_cli.planning.memory import ContextSettings, Weights
     from hermes_cli.planning.placement import Placement
+    from hermes_cli.planning.quality import Purpose
 
 # Share of the bandwidth that F16 reaches.
 REACHED: dict[str, float] = {"cuda": 0.85, "rocm": 0.70, "metal": 0.75, "vulkan": 0.65, "sycl": 0.55, "cpu": 0.80}
@@ -81,6 +82,55 @@ class Speed:
     low: float
     high: float
     source: Literal["computed", "assumed"]
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """Tokens of the first prompt, and of each further turn, whose beginning is in the KV cache by then."""
+
+    first: int
+    turn: int
+
+
+# Agents send system prompt and tools first, tool results then; summaries are asked of a document once.
+PROMPTS: dict[Purpose, PromptTokens] = {
+    "chat": PromptTokens(1024, 256),
+    "agent": PromptTokens(16_384, 2048),
+    "reasoning": PromptTokens(1024, 256),
+    "json": PromptTokens(2048, 1024),
+    "long-context": PromptTokens(65_536, 512),
+}
+
+
+@dataclass(frozen=True)
+class FirstToken:
+    """Seconds from the prompt to the first token: of the first prompt as a range, and of a later turn."""
+
+    prompt_tokens: int
+    expected: float
+    low: float
+    high: float
+    turn_tokens: int
+    turn: float
+
+
+def first_token_seconds(prompt: PromptTokens, prefill: Speed, architecture: Architecture, context: int) -> FirstToken:
+    """Return the time to the first token of a prompt, as far as the context (tokens) goes.
+
+    A turn comes when the first prompt is in the KV cache. Attention meets every earlier token: 4 operations for each
+    element of a layer's queries, beside 2 for each weight.
+    """
+    tokens = min(prompt.first, context)
+    per_earlier = 2 * architecture.heads * architecture.head_length / active_elements(architecture)
+
+    def measure(first: int, last: int) -> float:  # prefill speed is that of 512 tokens, 256 of which are earlier ones
+        return (last - first) * (1 + per_earlier * (first + last) / 2) / (1 + per_earlier * 256)
+
+    work = measure(0, tokens)
+    turn = measure(tokens, tokens + prompt.turn)
+    return FirstToken(
+        tokens, work / prefill.expected, work / prefill.high, work / prefill.low, prompt.turn, turn / prefill.expected
+    )
 
 
 def decode_speed(

@@ -1,13 +1,4 @@
-"""Errors as HTTP clients know them: a status, and a body in OpenAI's shape or, under /v1/messages, in Anthropic's.
-
-UsageError          400    `param` is its field; a prompt that is too long is worded as the API's clients expect
-NotFoundError       404
-QueueFullError      429    with Retry-After
-NotReadyError,
-DoesNotFitError,
-EngineDiedError     503    with Retry-After: the same request may succeed later
-all others          500
-"""
+"""Errors as HTTP clients know them: a status, and a body in OpenAI's shape or, under /v1/messages, in Anthropic's."""
 
 from __future__ import annotations
 
@@ -38,6 +29,17 @@ if TYPE_CHECKING:
 
 RETRY_AFTER = 1  # seconds; the SDKs wait at least half of that, and longer with each try
 
+# Status and code of errors; the first class that fits counts. After 429 and 503, the same request may succeed later.
+_STATUSES: dict[type[HermesError], tuple[int, str]] = {
+    ContextFullError: (400, "context_length_exceeded"),
+    UsageError: (400, "invalid_value"),
+    NotFoundError: (404, "model_not_found"),
+    QueueFullError: (429, "queue_full"),
+    NotReadyError: (503, "not_ready"),
+    EngineDiedError: (503, "engine_died"),
+    DoesNotFitError: (503, "out_of_memory"),
+    HermesError: (500, "internal_error"),
+}
 _SERVER_FAULT = 500  # the first status that is the server's fault
 # OpenAI's names for what happened (`error.type`), and Anthropic's: docs.anthropic.com/en/api/errors.
 _OPENAI = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -129,21 +131,15 @@ def problem(
 
     Its field is `prompt_field`, and `max_tokens` were to be generated; None is any number.
     """
+    status, code = next(answer for kind, answer in _STATUSES.items() if isinstance(error, kind))
+    message, param = f"{error.message} {error.hint[:1].upper()}{error.hint[1:]}", None
     if isinstance(error, ContextFullError):
-        message = _too_long(error, shape, max_tokens)
-        return Problem(400, message, prompt_field, "context_length_exceeded")
-    message = f"{error.message} {error.hint[:1].upper()}{error.hint[1:]}"
-    if isinstance(error, UsageError):
-        return Problem(400, message, error.field or None, "invalid_value")
-    if isinstance(error, NotFoundError):
-        return Problem(404, message, "model", "model_not_found")
-    retry = {"Retry-After": str(RETRY_AFTER)}
-    if isinstance(error, QueueFullError):
-        return Problem(429, message, None, "queue_full", retry)
-    if isinstance(error, NotReadyError | EngineDiedError | DoesNotFitError):
-        code = {NotReadyError: "not_ready", EngineDiedError: "engine_died"}.get(type(error), "out_of_memory")
-        return Problem(503, message, None, code, retry)
-    return Problem(500, message, None, "internal_error")
+        message, param = _too_long(error, shape, max_tokens), prompt_field
+    elif isinstance(error, UsageError):
+        param = error.field or None
+    elif isinstance(error, NotFoundError):
+        param = "model"
+    return Problem(status, message, param, code, {"Retry-After": str(RETRY_AFTER)} if status in (429, 503) else None)
 
 
 def _too_long(error: ContextFullError, shape: ErrorShape, max_tokens: int | None) -> str:

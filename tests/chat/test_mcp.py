@@ -66,8 +66,16 @@ def names(toolbox: Toolbox) -> list[str]:
     return [schema["function"]["name"] for schema in toolbox.schemas]
 
 
+def tries_grammars(process: psutil.Process) -> bool:
+    try:
+        return "grammar_check" in " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return False
+
+
 def children() -> set[psutil.Process]:
-    return set(psutil.Process().children())
+    """Servers that run; the process that tries grammars stays, once there is one."""
+    return {child for child in psutil.Process().children() if not tries_grammars(child)}
 
 
 def ended(pid: int) -> bool:

@@ -20,6 +20,17 @@ def test_plan_adds_up(hermes: RunHermes) -> None:
         assert page[part] == sum(device[part] for device in page["devices"])
 
 
+def test_plan_and_recommend_tell_the_same_speeds(hermes: RunHermes) -> None:
+    machine = ("--gpu", "RTX 3060 12GB", "--for", "agent", "--json")
+    pick = json.loads(hermes("recommend", *machine).stdout)["pick"]
+    context, kv_type = str(pick["context_length"]), pick["kv_type"]
+    page = json.loads(hermes("plan", pick["name"], "--context", context, "--kv-type", kv_type, *machine).stdout)
+    for key in ("tokens_per_second", "prefill_tokens_per_second", "first_token_seconds"):
+        assert page[key] == pick[key]
+        assert page[key]["low"] < page[key]["expected"] < page[key]["high"]
+    assert page["first_token_seconds"]["prompt_tokens"] == 16_384
+
+
 def test_plan_shows_numbers_even_if_it_does_not_fit(hermes: RunHermes) -> None:
     done = hermes("plan", "hermes-4:405b", "--ram", "8G", "--cpu-only")
     assert done.returncode == 0
@@ -40,6 +51,7 @@ def test_kv_type_and_slots_count(hermes: RunHermes) -> None:
     ("arguments", "code", "says"),
     [
         (("plan", "hermes-3:8b", "--context", "200000"), 2, "longer than the 131,072 tokens"),
+        (("plan", "hermes-3:8b", "--for", "poetry"), 2, "--for poetry is unknown"),
         (("plan", "hermes-3:8b", "--kv-type", "q9"), 2, "no KV cache type q9"),
         (("plan", "hermes-3:8b", "--kv-type", "q8_0", "--no-flash-attention"), 2, "needs flash attention"),
         (("plan", "openhermes-1:7b"), 3, "no file of openhermes-1:7b is known"),

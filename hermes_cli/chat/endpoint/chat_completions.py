@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hermes_cli.chat.conversation import openai_message
 from hermes_cli.chat.endpoint.http_client import EndpointError, error_message
 from hermes_cli.engine.protocol import Done, FinishReason
 from hermes_cli.errors import UsageError
@@ -115,19 +116,11 @@ def _openai_messages(messages: Sequence[Message], system: str | None) -> Iterato
     if system:
         yield {"role": "system", "content": system}
     for message in messages:
-        fields: dict[str, Any] = {"role": message.role, "content": message.content or ""}
-        if message.tool_calls:
-            fields["content"] = message.content
-            fields["tool_calls"] = [
-                {
-                    "id": call.id,
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": canonical(call.arguments)},
-                }
-                for call in message.tool_calls
-            ]
+        fields = openai_message(message)
+        if not message.tool_calls:
+            fields["content"] = message.content or ""
         if message.role == "tool":
-            fields["tool_call_id"] = message.tool_call_id or ""
+            fields |= {"tool_call_id": message.tool_call_id or ""}
             fields |= {"name": message.name} if message.name else {}
         yield fields
 

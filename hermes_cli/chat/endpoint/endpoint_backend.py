@@ -181,7 +181,9 @@ async def _find_model(client: EndpointClient, name: str | None) -> EndpointModel
     kind: ServerKind = service.kind if service else _OWNERS.get(str(model.get("owned_by")), "other")
     if not name or (_has_similar_name(model, name) and not _has_name(model, name)):
         name = _model_id(model)
-    context_length = _context_length(model)
+    objects = [model, *(model[part] for part in ("meta", "top_provider") if isinstance(model.get(part), dict))]
+    numbers = (fields.get(field) for fields in objects for field in _CONTEXT_FIELDS)
+    context_length = next((number for number in numbers if type(number) is int and number > 0), None)
     if context_length is None and kind in {"llama.cpp", "other"}:
         context_length = await _props_context_length(client, name)
     return EndpointModel(name, kind, context_length, *_capabilities(model))
@@ -246,12 +248,6 @@ def _has_similar_name(model: dict[str, Any], name: str) -> bool:
 def _aliases(model: dict[str, Any]) -> list[Any]:
     aliases = model.get("aliases")
     return aliases if isinstance(aliases, list) else []
-
-
-def _context_length(model: dict[str, Any]) -> int | None:
-    objects = [model, *(model[part] for part in ("meta", "top_provider") if isinstance(model.get(part), dict))]
-    numbers = (fields.get(name) for fields in objects for name in _CONTEXT_FIELDS)
-    return next((number for number in numbers if type(number) is int and number > 0), None)
 
 
 async def _props_context_length(client: EndpointClient, name: str) -> int | None:

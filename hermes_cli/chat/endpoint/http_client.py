@@ -8,6 +8,7 @@ import os
 import re
 import ssl
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -59,31 +60,29 @@ _TOO_LONG = re.compile(
 _SHORTER = "go on with a shorter conversation, or have the server started with a longer context."
 
 
+@dataclass(eq=False)
 class EndpointError(Exception):
     """A failed request; `as_user_error` and `as_broken_answer` turn it into what the user gets.
 
     Attributes:
         status: HTTP status, or the one in an event of a stream; 0 if the connection failed.
-        message: the server's, on one line.
+        message: the server's; it is put on one line.
         body: JSON object of the response, or an empty one.
         retry_after: seconds after which the server wants to be asked again.
         location: target of a redirect.
         permanent: asking again would change nothing.
     """
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        body: dict[str, Any] | None = None,
-        *,
-        retry_after: float | None = None,
-        location: str = "",
-        permanent: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.message, self.body = status, " ".join(message.split())[:SHOWN_CHARACTERS], body or {}
-        self.retry_after, self.location, self.permanent = retry_after, location[:SHOWN_CHARACTERS], permanent
+    status: int
+    message: str
+    body: dict[str, Any] = field(default_factory=dict)
+    retry_after: float | None = None
+    location: str = ""
+    permanent: bool = False
+
+    def __post_init__(self) -> None:
+        self.message = " ".join(self.message.split())[:SHOWN_CHARACTERS]
+        self.location = self.location[:SHOWN_CHARACTERS]
 
     @property
     def is_loading(self) -> bool:
@@ -221,22 +220,20 @@ class Retries:
         is_busy = failure.status == HTTPStatus.TOO_MANY_REQUESTS
         if failure.permanent or (is_clients_fault and not is_busy) or isinstance(error, ContextFullError):
             raise error
-        seconds = self._seconds(failure, is_busy=is_busy)
-        if seconds is None:
+        if failure.retry_after is None and not is_busy and not failure.is_loading:
+            self._failures += 1
+            seconds = self._failures * PAUSE
+            may_try = self._failures < TRIES
+        else:
+            seconds = min(2.0**self._waits, LONGEST_WAIT) if failure.retry_after is None else failure.retry_after
+            self._waits += 1
+            self._waited += max(seconds, 1.0)
+            may_try = self._waited <= (FIRST_BYTE if failure.is_loading else TOTAL_WAIT)
+        if not may_try:
             raise error
         reason = failure.message if failure.status == 0 else f"status {failure.status}: {failure.message}"
         self._note(f"{self._address.host}: {reason}; asking again in {seconds:.0f} s.")
         await asyncio.sleep(seconds)
-
-    def _seconds(self, failure: EndpointError, *, is_busy: bool) -> float | None:
-        """Return the seconds until the next try; None if there is none."""
-        if failure.retry_after is None and not is_busy and not failure.is_loading:
-            self._failures += 1
-            return self._failures * PAUSE if self._failures < TRIES else None
-        seconds = min(2.0**self._waits, LONGEST_WAIT) if failure.retry_after is None else failure.retry_after
-        self._waits += 1
-        self._waited += max(seconds, 1.0)
-        return seconds if self._waited <= (FIRST_BYTE if failure.is_loading else TOTAL_WAIT) else None
 
 
 class EndpointClient:
@@ -389,7 +386,7 @@ async def _refusal(response: httpx2.Response) -> EndpointError:
     return EndpointError(
         response.status_code,
         error_message(body, text or response.reason_phrase or "no reason"),
-        body if isinstance(body, dict) else None,
+        body if isinstance(body, dict) else {},
         retry_after=parse_retry_after(response.headers.get("retry-after")),
         location=str(response.url.join(response.headers["location"])) if response.has_redirect_location else "",
     )

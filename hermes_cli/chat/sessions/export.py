@@ -10,6 +10,8 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from hermes_cli.chat.conversation import openai_message
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -40,7 +42,7 @@ def as_document(conversation: Conversation, model: str) -> dict[str, Any]:
     system, summary = conversation.options.system, conversation.summary
     first = [{"role": "system", "content": system}] if system else []
     return {
-        "messages": [*first, *(_openai_message(entry.message) for entry in conversation.entries)],
+        "messages": [*first, *(_with_reasoning(entry.message) for entry in conversation.entries)],
         "model": model or None,
         "created": iso_time(conversation.entries[0].at) if conversation.entries else None,
         "system": system,
@@ -91,22 +93,11 @@ def local_time(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M}"
 
 
-def _openai_message(message: Message) -> dict[str, Any]:
-    document: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.reasoning:
-        document["reasoning_content"] = message.reasoning
-    if message.tool_calls:
-        document["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id:
-        document["tool_call_id"] = message.tool_call_id
-    return document
+def _with_reasoning(message: Message) -> dict[str, Any]:
+    document = openai_message(message)
+    if not message.reasoning:
+        return document
+    return {"role": message.role, "content": message.content, "reasoning_content": message.reasoning, **document}
 
 
 def _markdown(entry: MessageAdded) -> Iterator[str]:

@@ -53,12 +53,7 @@ class SessionFile:
 
     @classmethod
     def create(
-        cls,
-        folder: Path,
-        conversation: Conversation,
-        model: str,
-        warn: Callable[[str], None],
-        name: str | None = None,
+        cls, folder: Path, conversation: Conversation, model: str, warn: Callable[[str], None], name: str | None = None
     ) -> SessionFile:
         """Save a conversation from now on, with what is in it. The file appears with its first message.
 

@@ -86,15 +86,13 @@ def wait_for(future: futures.Future[T], timeout: float) -> T:
     """Return the result of another thread's work. After the timeout, and after Ctrl-C at once, it is cancelled."""
     end = time.monotonic() + timeout
     try:
-        while not future.done() and (remaining := end - time.monotonic()) > 0:
+        while not future.done():
+            if (remaining := end - time.monotonic()) <= 0:
+                raise TimeoutError
             futures.wait([future], min(remaining, _POLL))
-    except BaseException:
-        future.cancel()
-        raise
-    if not future.done():
-        future.cancel()
-        raise TimeoutError
-    return future.result()
+        return future.result()
+    finally:
+        future.cancel()  # changes nothing if it is done
 
 
 def _call(function: Callable[..., object], arguments: Mapping[str, Any], timeout: float) -> str:

@@ -157,9 +157,8 @@ class McpServers:
         try:
             self._portal.start_task_soon(_fill, future, function, arguments)
             return wait_for(future, timeout)
-        except BaseException:
-            future.cancel()
-            raise
+        finally:
+            future.cancel()  # changes nothing if it is done
 
     def _tool(self, connection: McpConnection, tool: mcp_types.Tool) -> Tool:
         description = cleandoc(tool.description or "")  # servers in Python send docstrings as they are indented
@@ -204,6 +203,7 @@ class McpConnection:
         self._start_scope: anyio.CancelScope | None = None
         self._lock = anyio.Lock()
         self._end = anyio.Event()
+        self._ended_for_good = False
         self._refusal: httpx2.Response | None = None  # last error response over HTTP
 
     @property
@@ -217,6 +217,8 @@ class McpConnection:
         `started` gets None as soon as the tools are known, or the HermesError that says why they are not.
         """
         async with self._lock:
+            if self._ended_for_good:
+                return
             self._end, self._refusal = anyio.Event(), None
             try:
                 with anyio.fail_after(self._start_timeout) as self._start_scope:
@@ -237,7 +239,8 @@ class McpConnection:
                 self._client = None
 
     def end(self) -> None:
-        """End `run`, whether it is connected or about to be."""
+        """End `run` for good, whether it is connected, about to be, or has not begun."""
+        self._ended_for_good = True
         if self.is_up:
             self._end.set()
         elif self._start_scope:
@@ -260,7 +263,10 @@ class McpConnection:
             result = await self._client.call_tool(name, arguments)
         except Exception as error:
             raise await self._error_of(error) from error
-        return _text_of(result), bool(result.is_error)
+        has_text = any(isinstance(block, mcp_types.TextContent) for block in result.content)
+        if not has_text and result.structured_content is not None:
+            return json.dumps(result.structured_content, ensure_ascii=False), bool(result.is_error)
+        return "\n".join(map(_block_text, result.content)), bool(result.is_error)
 
     async def list_again(self) -> None:
         """Read the list of tools again, if the server is connected. One that does not answer is ended."""
@@ -364,8 +370,7 @@ class McpConnection:
             if not isinstance(error, TimeoutError):
                 reason = self._process.exit_reason or reason
         return HermesError(
-            f"the MCP server {server.name}: {reason}.{''.join(lines)}",
-            hint=f"run it by itself to see more: {server}",
+            f"the MCP server {server.name}: {reason}.{''.join(lines)}", hint=f"run it by itself to see more: {server}"
         )
 
 
@@ -408,15 +413,8 @@ def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _text_of(result: mcp_types.CallToolResult) -> str:
-    """Return a result as text, a line for each image and file; structured content as JSON if there is no text."""
-    has_text = any(isinstance(block, mcp_types.TextContent) for block in result.content)
-    if not has_text and result.structured_content is not None:
-        return json.dumps(result.structured_content, ensure_ascii=False)
-    return "\n".join(map(_block_text, result.content))
-
-
 def _block_text(block: mcp_types.ContentBlock) -> str:
+    """Return the text of a part of a result, a line in its place for an image or a file."""
     if isinstance(block, mcp_types.TextContent):
         return block.text
     if isinstance(block, mcp_types.ImageContent | mcp_types.AudioContent):

@@ -79,7 +79,8 @@ class McpProcess:
     @asynccontextmanager
     async def transport(self) -> AsyncGenerator[TransportStreams, None]:
         """Start the process, and exchange messages with it; it has ended when this ends. It may raise OSError."""
-        self._process = process = await self._start()
+        with anyio.CancelScope(shield=True):  # a start that is cancelled leaves a process that nobody waits for
+            self._process = process = await self._start()
         # No await from here until the `try` that ends the process.
         incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         # Sending never waits: the SDK gives the notice that a call is cancelled 5 s, then drops it. So a server that

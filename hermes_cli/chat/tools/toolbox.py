@@ -96,12 +96,7 @@ class Toolbox:
     """Runs the tool calls of a model (`agent_loop.ToolRunner`). It has to be closed."""
 
     def __init__(
-        self,
-        consent: Consent,
-        warn: Callable[[str], None],
-        *,
-        timeout: float = TIMEOUT,
-        max_result: int = MAX_RESULT,
+        self, consent: Consent, warn: Callable[[str], None], *, timeout: float = TIMEOUT, max_result: int = MAX_RESULT
     ) -> None:
         """Begin without tools; `warn` is called with tools of servers that are left out, and why."""
         self._consent, self._warn, self._timeout, self._max_result = consent, warn, timeout, max_result
