@@ -57,9 +57,9 @@ TESTS: dict[Purpose, tuple[PublishedTest, ...]] = {
 }
 
 # Points above the line of a test: (of those with thoughts, of those without). Hermes 4 405B without its thoughts is 31
-# to 70 points lower in tests that want them. Hermes 4.3 36B is 7.8 above Hermes 3 of its size in MMLU and IFEval, Hermes 4
-# 70B and 405B 9.3 and 2.2 in MMLU; half of their mean is kept, as above. DeepHermes is assumed to be half way; the steps
-# of older generations follow the published MMLU of their base models.
+# to 70 points lower in tests that want them. Hermes 4.3 36B is 7.8 above Hermes 3 of its size in MMLU and IFEval;
+# Hermes 4 70B and 405B are 9.3 and 2.2 above it in MMLU; half of their mean is kept, as above. DeepHermes is assumed to
+# be half way. The steps of older generations follow the published MMLU of their base models.
 GENERATION: dict[str, tuple[float, float]] = {
     "Hermes 4.3": (0.0, 3.2),
     "Hermes 4": (0.0, 3.2),
@@ -72,9 +72,9 @@ GENERATION: dict[str, tuple[float, float]] = {
     "Hermes 1": (-43.0, -13.0),
 }
 
-# A Q4_K_M of 8B loses 0.6 points, of 3B 2.5. Arguments of tool calls suffer first: on Hermes 4 14B Q4_K_M agrees with Q8_0
-# in 64 % of them, Q5_K_M and Q6_K in 79 % (docs/quality.md).
-POINTS_PER_NAT, POINTS_PER_NAT_OF_AGENTS = 20.0, 60.0
+# A Q4_K_M of 8B loses 0.9 points, of 3B 3.7. Arguments of tool calls suffer first: on Hermes 4 14B Q4_K_M agrees with
+# Q8_0 in 64 % of them, Q5_K_M and Q6_K in 79 % (docs/quality.md).
+POINTS_PER_NAT, POINTS_PER_NAT_OF_AGENTS = 30.0, 60.0
 SIZE_OF_MEASURED = 8.03e9  # parameters of the model whose divergence was measured
 LOSS_EXPONENT = 0.08  # Llama 2: perplexity rises by 1.42 % in Q4_K_M at 7B and by 1.20 % at 70B
 LOSS_EXPONENT_BELOW = 1.5  # Q4_K_M diverges by 0.031 at 8B, by 0.126 at 3.8B and by 0.138 at 3.3B
@@ -130,12 +130,12 @@ def quality_score(
 def _shrink(parameters: int) -> float:
     """Return how much a model of this size loses, as a share of what one of 8B does."""
     ratio = SIZE_OF_MEASURED / parameters
-    return ratio ** (LOSS_EXPONENT_BELOW if ratio > 1 else LOSS_EXPONENT)
+    return math.pow(ratio, LOSS_EXPONENT_BELOW if ratio > 1 else LOSS_EXPONENT)
 
 
 def _result(model: CatalogModel, test: PublishedTest, catalogue: Catalogue) -> TestResult:
     """Return the published result of a model in a test, or what the results of others let expect."""
-    expected = _on_line(math.log10(model.parameters), _line(test, catalogue))
+    expected = _on_line(_size(model), _line(test, catalogue))
     published = _published(model, test)
     if published is None:
         with_thoughts, without = GENERATION[model.generation]
@@ -145,6 +145,16 @@ def _result(model: CatalogModel, test: PublishedTest, catalogue: Catalogue) -> T
     return TestResult(test.name, published, published=True)
 
 
+def _size(model: CatalogModel) -> float:
+    """Return the logarithm of the parameters; of a mixture of experts, half way to those that a token meets."""
+    architecture = model.architecture
+    if not architecture.experts:
+        return math.log10(model.parameters)
+    idle = (architecture.experts - architecture.experts_used) * 3 * architecture.feed_forward_length
+    active = model.parameters - idle * architecture.embedding_length * architecture.layers
+    return math.log10(math.sqrt(model.parameters * active))
+
+
 def _published(model: CatalogModel, test: PublishedTest) -> float | None:
     return next((model.benchmarks[key] for key in test.keys if key in model.benchmarks), None)
 
@@ -152,7 +162,7 @@ def _published(model: CatalogModel, test: PublishedTest) -> float | None:
 def _line(test: PublishedTest, catalogue: Catalogue) -> list[tuple[float, float]]:
     """Return (logarithm of the parameters, result) of those who took the test, the smallest first."""
     return sorted(
-        (math.log10(model.parameters), result)
+        (_size(model), result)
         for model in catalogue.models
         if model.generation in test.of and (result := _published(model, test)) is not None
     )

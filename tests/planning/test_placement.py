@@ -152,8 +152,8 @@ def test_what_the_user_insists_on_holds() -> None:
 
 
 def test_a_larger_model_at_three_bits_beats_a_smaller_one_at_eight() -> None:
-    large = quality_score(MODELS["hermes-3:70b"], 0.102534, "chat").points
-    small = quality_score(MODELS["hermes-3:8b"], 0.001355, "chat").points
+    large = quality_score(MODELS["hermes-3:70b"], 0.102534, "chat", CATALOGUE).points
+    small = quality_score(MODELS["hermes-3:8b"], 0.001355, "chat", CATALOGUE).points
     assert large > small
 
 
