@@ -13,13 +13,15 @@ from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelName
 from hermes_cli.catalog.variants import quantization_in_file_name, with_quantization
 from hermes_cli.commands import model_page
 from hermes_cli.commands.options import with_console
-from hermes_cli.errors import NotFoundError, UsageError
+from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
+from hermes_cli.gguf.shards import read_model, why_no_chat
 from hermes_cli.store.library import find
 from hermes_cli.units import billions, gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from hermes_cli.catalog.load import HubFile
     from hermes_cli.catalog.models import Catalogue
@@ -54,9 +56,22 @@ def command(
         _show_repository(reference, catalogue, console)
     else:
         file = find(reference, catalogue)
-        header = read_header(file.path, ("tokenizer.ggml.tokens",))  # by which a template of another model is noticed
+        # by its tokens a template of another model is noticed
+        header = read_header(file.path, ("tokenizer.ggml.tokens",))
         _show_header(file.name, header, console)
-        console.document({"name": file.name, "path": str(file.path), **_document(header)})
+        problem = _shard_problem(file.path)
+        if problem:
+            console.warn(problem)
+        console.document({"name": file.name, "path": str(file.path), **_document(header), "problem": problem})
+
+
+def _shard_problem(path: Path) -> str | None:
+    """Return what is wrong with the shards of a file, and what to do about it; None if nothing is."""
+    try:
+        read_model(path)
+    except HermesError as error:
+        return f"{error.message} {error.hint}"
+    return None
 
 
 def _show_repository(wanted: HubReference, catalogue: Catalogue, console: Console) -> None:
@@ -120,6 +135,7 @@ def _document(header: GGUFHeader) -> dict[str, Any]:
         "layers": header.number("block_count"),
         "license": header.text("general.license"),
         "chat_templates": list(_templates(header)),
+        "not_to_chat_with": why_no_chat(header),
         "shard": [header.split.number, header.split.count] if header.split else None,
         "gguf_version": header.version,
         "tensor_types": _tensor_types(header),
@@ -131,6 +147,8 @@ def _facts(header: GGUFHeader, name: str) -> Iterator[tuple[str, str]]:
     bits = f", {_bits(header):.2f} bits per weight" if header.tensors else ""
     yield "title", header.text("general.name") or "not stated"
     yield "size", f"{gigabytes(header.file_size)} ({header.file_size:,} bytes){bits}"
+    if why := why_no_chat(header):
+        yield "not to chat with", why
     if header.split:
         yield "shard", f"{header.split.number} of {header.split.count}; the others hold the rest"
     yield "format", f"GGUF version {header.version}, {len(header.tensors)} tensors"
@@ -143,7 +161,8 @@ def _facts(header: GGUFHeader, name: str) -> Iterator[tuple[str, str]]:
     context = header.number("context_length")
     yield "context", f"{context:,} tokens" if context else "not stated"
     yield "tokenizer", header.text("tokenizer.ggml.model") or "not stated"
-    yield "chat template", _template(header, name)
+    if not why_no_chat(header):
+        yield "chat template", _template(header, name)
     yield "licence", header.text("general.license") or "not stated"
 
 

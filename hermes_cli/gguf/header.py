@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import IntegrityError, InvalidGGUFError
+from hermes_cli.gguf.other_formats import other_format
 from hermes_cli.gguf.reader import BadHeaderError, FileSource, HeaderReader, Value
-from hermes_cli.gguf.types import FILE_TYPES, TENSOR_TYPES
+from hermes_cli.gguf.types import FILE_TYPES, TENSOR_TYPES, UPGRADE, why_not_loadable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,25 +27,15 @@ if TYPE_CHECKING:
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
+NEWEST_VERSION = 99  # a larger number is no version
 DEFAULT_ALIGNMENT = 32
 MAX_ALIGNMENT = 1 << 20
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
 MAX_NAME = 63  # GGML_MAX_NAME without the closing zero: llama.cpp refuses longer names of tensors
 MAX_KEY = 65_535  # the format's own limit
 MAX_ENTRIES = 65_536  # of metadata, and of tensors; the largest known files have a few thousand
+MOST_PADDING = 1 << 16  # bytes behind the last tensor of a file, at most
 FETCH_AGAIN = "fetch the file again; its download may be incomplete."
-
-# What else ends up under the name of a model, by its first bytes.
-OTHER_FORMATS = {
-    b"tjgg": "a GGJT file of 2023, older than GGUF",
-    b"lmgg": "a GGML file of 2023, older than GGUF",
-    b"fmgg": "a GGMF file of 2023, older than GGUF",
-    b"PK\x03\x04": "a zip archive, perhaps PyTorch weights",
-    b"vers": "a Git LFS pointer, not the file itself",
-    b"<!do": "a web page",
-    b"<!DO": "a web page",
-    b"<htm": "a web page",
-}
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,7 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> GGUFHeader:
     """Read and check the header of a file; `arrays` names the metadata arrays to build as tuples.
 
     Raises:
-        InvalidGGUFError: not GGUF, damaged, or tensors reach past the end of the file.
+        InvalidGGUFError: not GGUF, damaged, or made for another program than llama.cpp.
         IntegrityError: the file cannot be read.
     """
     try:
@@ -120,18 +111,16 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> GGUFHeader:
 
 def read_source(source: ByteSource, name: str, arrays: Collection[str] = ()) -> GGUFHeader:
     """Read and check the header of any source, which messages call `name`; raises as `read_header`."""
-    start = source.read(0, 8)
+    start = source.read(0, 512)
     if start[:4] != MAGIC:
-        other = OTHER_FORMATS.get(start[:4])
-        what = f"it is {other}" if other else "it does not start with the letters GGUF"
-        raise InvalidGGUFError(
-            f"{name} is not a GGUF file: {what}.",
-            hint="give the path of a model in GGUF format; its name usually ends in .gguf.",
-        )
+        what, hint = other_format(start)
+        raise InvalidGGUFError(f"{name} is not a GGUF file: {what}.", hint=hint)
     try:
         return _parse(HeaderReader(source), arrays)
     except BadHeaderError as error:
-        raise InvalidGGUFError(f"{name} is damaged: {error}.", hint=error.hint or FETCH_AGAIN) from None
+        if error.hint:
+            raise InvalidGGUFError(f"llama.cpp cannot load {name}: {error}.", hint=error.hint) from None
+        raise InvalidGGUFError(f"{name} is damaged: {error}.", hint=FETCH_AGAIN) from None
 
 
 def _parse(reader: HeaderReader, arrays: Collection[str]) -> GGUFHeader:
@@ -150,7 +139,15 @@ def _parse(reader: HeaderReader, arrays: Collection[str]) -> GGUFHeader:
         raise BadHeaderError(f"its alignment {alignment!r} is not a power of two up to {MAX_ALIGNMENT:,}")
     data_offset = math.ceil(reader.position / alignment) * alignment
     _check_tensors(tensors, alignment, reader.size - data_offset)
-    return GGUFHeader(version, metadata, tensors, data_offset, reader.size)
+    header = GGUFHeader(version, metadata, tensors, data_offset, reader.size)
+    end = data_offset + max((tensor.offset + tensor.size for tensor in tensors), default=0)
+    if header.split and reader.size > end + MOST_PADDING:
+        raise BadHeaderError(
+            f"it is shard {header.split.number} of {header.split.count} with {reader.size - end:,} bytes more behind "
+            "it, as if shards had been joined with cat",
+            hint="give the first of the shards as they were, or merge them: llama-gguf-split --merge FIRST NEW.",
+        )
+    return header
 
 
 def _version(reader: HeaderReader) -> int:
@@ -167,7 +164,8 @@ def _version(reader: HeaderReader) -> int:
         raise BadHeaderError(
             "it is GGUF version 1, of August 2023, which llama.cpp no longer loads", hint="fetch a newer conversion."
         )
-    raise BadHeaderError(f"GGUF version {version} is unknown; versions {VERSIONS[0]} and {VERSIONS[1]} are supported")
+    problem = f"GGUF version {version} is unknown; versions {VERSIONS[0]} and {VERSIONS[1]} are supported"
+    raise BadHeaderError(problem, hint=f"{UPGRADE}." if VERSIONS[1] < version <= NEWEST_VERSION else "")
 
 
 def _count(reader: HeaderReader, what: str, least_bytes: int) -> int:
@@ -186,7 +184,8 @@ def _tensor(reader: HeaderReader, index: int) -> TensorInfo:
     *shape, kind, offset = layout.unpack(reader.take(layout.size, f"tensor {name}"))
     tensor_type = TENSOR_TYPES.get(kind)
     if tensor_type is None:
-        raise BadHeaderError(f"tensor {name} has the unknown type {kind}")
+        why, hint = why_not_loadable(kind) or ("which is unknown", "")
+        raise BadHeaderError(f"tensor {name} has the type {kind}, {why}", hint=hint)
     if min(shape) < 1 or shape[0] % tensor_type.block_elements:
         raise BadHeaderError(f"tensor {name} of type {tensor_type.name} cannot have the shape {tuple(shape)}")
     return TensorInfo(name, tuple(shape), tensor_type.name, offset, tensor_type.size(math.prod(shape)))

@@ -54,7 +54,7 @@ Value = Scalar | SkippedValue | tuple[Scalar, ...]
 
 
 class BadHeaderError(Exception):
-    """A fault in a header, without the file's name; `hint` replaces the default one."""
+    """A fault in a header, without the file's name. With a `hint` the file is not damaged, but cannot be loaded."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -131,10 +131,8 @@ class HeaderReader:
         return self.number(SCALARS[kind], what)
 
     def _decoded(self, length: int, what: str) -> str:
-        try:
-            return str(self.take(length, what), "utf-8")
-        except UnicodeDecodeError:
-            raise BadHeaderError(f"{what}, at byte {self.position - length:,}, is not UTF-8") from None
+        # llama.cpp does not look at the bytes; older tools wrote file names in Latin-1 into files.
+        return str(self.take(length, what), "utf-8", "replace")
 
     def _array(self, what: str, *, build: bool) -> SkippedValue | tuple[Scalar, ...]:
         kind = self.number("I", what)

@@ -53,6 +53,37 @@ TENSOR_TYPES: dict[int, TensorType] = {
     42: TensorType("Q2_0", 64, 18),
 }
 
+# Numbers that llama.cpp has given up: weights arranged for one kind of CPU. It arranges plain ones itself as it loads.
+REMOVED_TYPES: dict[int, str] = {
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
+UPGRADE = "pip install --upgrade hermes-llm llama-cpp-python"
+BITNET_TYPE = 36  # bitnet.cpp has taken this number for its I2_S
+IK_TYPES = range(96, 400)  # of ik_llama.cpp, a fork: IQ4_KS is 144
+
+
+def why_not_loadable(number: int) -> tuple[str, str] | None:
+    """Return why llama.cpp cannot load a type that is not in `TENSOR_TYPES`, and what to do; None if it is no type."""
+    if number in REMOVED_TYPES:
+        name = REMOVED_TYPES[number]
+        plain = "IQ4_NL" if name.startswith("IQ4") else "Q4_0"
+        bitnet = ", or I2_S of bitnet.cpp" if number == BITNET_TYPE else ""
+        return (
+            f"{name}, which llama.cpp has removed{bitnet}",
+            f"take {plain}, which llama.cpp arranges for the CPU as it loads.",
+        )
+    if number in IK_TYPES:
+        return "which only ik_llama.cpp knows", "it is made for ik_llama.cpp; take a quantization such as Q4_K_M."
+    if max(TENSOR_TYPES) < number < IK_TYPES.start:
+        return "which needs a newer llama.cpp", f"{UPGRADE}; or take a quantization such as Q4_K_M."
+    return None
+
+
 # By name in lower case, which is how llama.cpp's log and its options write most of them.
 TYPE_NUMBERS: dict[str, int] = {kind.name.lower(): number for number, kind in TENSOR_TYPES.items()}
 

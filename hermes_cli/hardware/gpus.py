@@ -49,6 +49,15 @@ _VENDORS: dict[str, Vendor] = {
 }
 # Words that people leave out. "RTX PRO 6000" is never called 6000: two others are.
 _SERIES = re.compile(r"ai(?=pro)|arc|gtx|instinct|pro(?=[bwr][0-9])|quadro|rtx|rx|tesla")
+# Words by which people know whose GPU it is, where they leave the vendor out; Ryzen and Jetson are GPUs in processors.
+_FAMILIES: dict[Vendor, re.Pattern[str]] = {
+    "nvidia": re.compile(
+        r"rtx|gtx|quadro|tesla|titan|jetson|orin|xavier|tegra|grid|dgx|[ahlbvt][0-9]+0[0-9]*|g[bh][0-9]"
+    ),
+    "amd": re.compile(r"rx|ryzen|vega|instinct|strix|firepro|mi[0-9]{2}|r9[0-9]|w[5-9][0-9]{3}|[0-9]{3}m$|80[0-9]0s"),
+    "intel": re.compile(r"arc|iris|uhd|battlemage|alchemist|max1[0-9]{3}"),
+    "apple": re.compile(r"m[1-9](?:$|pro|max|ultra)"),
+}
 _EXAMPLES = ("GeForce RTX 4090", "Radeon RX 7900 XTX", "Arc B580")
 _TRADEMARK = re.compile(r"\((?:r|tm|c)\)|[®™©]")
 _PUNCTUATION = re.compile(r"[\W_]+")
@@ -183,7 +192,10 @@ def typical_bandwidth(vendor: Vendor, memory: int) -> float:
     def distance(gpu: Gpu) -> float:
         return min(abs(math.log(size * GIB / memory)) for size in gpu.sizes)
 
-    of_vendor = [(distance(gpu), gpu.bandwidth) for gpu in GPUS if gpu.vendor == vendor]
+    # a module with a processor in it is no card
+    of_vendor = [
+        (distance(gpu), gpu.bandwidth) for gpu in GPUS if gpu.vendor == vendor and gpu.unified == (vendor == "apple")
+    ]
     nearest, _ = min(of_vendor)
     alike = sorted(bandwidth for away, bandwidth in of_vendor if away <= nearest + ALIKE)
     return alike[len(alike) // 2]
@@ -221,7 +233,7 @@ def _spellings(gpu: Gpu) -> Iterator[str]:
     names: set[str] = set()
     for official in (gpu.name, *gpu.also):
         for name in (official, _LAST_MEMORY_OR_CORES.sub("", official)):
-            short = name.replace(" GPU", "").removesuffix(" Generation").removesuffix(" Edition")
+            short = name.replace(" GPU", "").replace(" Generation", "").removesuffix(" Edition")
             names.update((name, short, short.replace(" Laptop", " Mobile")))
     for name in names:
         plain, _ = _plain_name(name)
@@ -235,19 +247,21 @@ def _spellings(gpu: Gpu) -> Iterator[str]:
 
 
 def _nearest(plain: str, vendors: set[Vendor]) -> list[str]:
-    """The names that look most like it; the series counts only as far as it was typed."""
+    """The vendor's names that look most like it; the series counts only as far as it was typed."""
     import difflib  # noqa: PLC0415 - some milliseconds, and only errors need it
 
     if not plain:
         return list(_EXAMPLES)
-    names: dict[str, str] = {}
+    vendors = vendors or {vendor for vendor, family in _FAMILIES.items() if family.match(plain)}
+    names: dict[str, Gpu] = {}
     for gpu in GPUS:
-        if vendors <= {gpu.vendor}:
-            name, _ = _plain_name(gpu.name)
+        for called in (gpu.name, *gpu.also) if not vendors or gpu.vendor in vendors else ():
+            name, _ = _plain_name(called)
             series = _SERIES.match(name)
             left_out = series is not None and not plain.startswith(series[0])
-            names.setdefault(name[series.end() :] if series and left_out else name, gpu.name)
-    return [names[name] for name in difflib.get_close_matches(plain, names, n=NEAREST, cutoff=0.0)]
+            names.setdefault(name[series.end() :] if series and left_out else name, gpu)
+    alike = [names[name] for name in difflib.get_close_matches(plain, names, n=len(names), cutoff=0.0)]
+    return list(dict.fromkeys(gpu.name for gpu in alike if gpu.vendor == alike[0].vendor))[:NEAREST]
 
 
 def _shown(text: str) -> str:

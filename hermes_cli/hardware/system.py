@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CPU_FOLDER = "sys/devices/system/cpu"
 DISPLAY = 0x03  # the PCI class of display controllers: the top byte of "0x030000"
+RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")  # of memory.stat
+FAST = 0.6  # of the fastest core's capacity; a core below makes the others wait at every step
 PCI_IDS = ("usr/share/hwdata/pci.ids", "usr/share/misc/pci.ids")  # Fedora and Arch; Debian and SUSE
 
 # What llama.cpp has code for (ggml/src/ggml-cpu/ggml-cpu.c), as Linux, macOS and Windows call it.
@@ -115,7 +117,8 @@ def within_limits(root: Path, host: SystemMemory) -> SystemMemory:
 def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
     """Bytes, of each group that limits this process: the limit, and what is used without what the kernel would drop.
 
-    Usage counts cached files; of those the inactive ones are dropped before anything else is refused.
+    Usage counts cached files, a model that was loaded once among them, and the kernel's caches of names (slab): all of
+    that is dropped before anything is refused, as LXCFS reckons, too. Version 1 doesn't tell its part of the slab.
     """
     folders, version = _cgroups(root, "memory")
     for folder in folders:
@@ -124,12 +127,13 @@ def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
             # its own, a number just below 2^63 if there is none; and the lowest of groups that a container cannot see
             own = read_number(folder / "memory.limit_in_bytes")
             limits = [own, int(statistics.get("hierarchical_memory_limit", 0))]
-            usage, reclaimable = "memory.usage_in_bytes", "total_inactive_file"
+            usage, prefix = "memory.usage_in_bytes", "total_"
         else:
             # where the kernel kills, and where it makes the process wait; "max" where it does neither
             limits = [read_number(folder / "memory.max"), read_number(folder / "memory.high")]
-            usage, reclaimable = "memory.current", "inactive_file"
-        used = (read_number(folder / usage) or 0) - int(statistics.get(reclaimable, 0))
+            usage, prefix = "memory.current", ""
+        reclaimable = sum(int(statistics.get(f"{prefix}{name}", 0)) for name in RECLAIMABLE)
+        used = (read_number(folder / usage) or 0) - reclaimable
         if limit := min((limit for limit in limits if limit), default=0):  # with 0 nothing would run
             yield limit, max(used, 0)
 
@@ -197,12 +201,14 @@ def allowed_cpus() -> set[int] | None:
 def cores(root: Path, sysctl: Mapping[str, str], allowed: Iterable[int] | None) -> int:
     """Physical cores this process may use: llama.cpp gains nothing from a second thread on a core.
 
-    On Apple silicon the fast ones only, as llama.cpp counts there. Of a quota of CPU time, whole cores: more threads
-    than that spend part of each period stopped, with the others waiting for them.
+    Of processors with fast and slow cores the fast ones only, as llama.cpp counts (common_cpu_get_num_math): threads go
+    in step, at the pace of the slowest. Of a quota of CPU time, whole cores: more threads than that spend part of each
+    period stopped, with the others waiting for them.
     """
     physical = int(sysctl.get("hw.perflevel0.physicalcpu") or sysctl.get("hw.physicalcpu") or 0)
     if not physical:
-        folders = [(cpu, root / CPU_FOLDER / f"cpu{cpu}/topology") for cpu in allowed or ()]
+        fast = _performance_cpus(root, set(allowed or ()))
+        folders = [(cpu, root / CPU_FOLDER / f"cpu{cpu}/topology") for cpu in fast]
         # a core is identified by the list of its logical CPUs ("0,16"); newer kernels first
         names = ("core_cpus_list", "thread_siblings_list")
         physical = len({read_text(at / names[0]) or read_text(at / names[1]) or str(cpu) for cpu, at in folders})
@@ -212,6 +218,29 @@ def cores(root: Path, sysctl: Mapping[str, str], allowed: Iterable[int] | None) 
         physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     quota = _cpu_quota(root)
     return max(physical if quota is None else min(physical, int(quota)), 1)
+
+
+def _performance_cpus(root: Path, allowed: set[int]) -> set[int]:
+    """The allowed logical CPUs on fast cores; all of them where cores are alike, or only slow ones are allowed.
+
+    Intel's kinds of cores have a counter each in /sys/devices ("0-15" in cpu_core/cpus); ARM's kernels tell the
+    capacity of every CPU, 1024 being that of the fastest.
+    """
+    listed = read_text(root / "sys/devices/cpu_core/cpus")
+    if listed:
+        ranges = [_range(part) for part in listed.split(",")]
+        fast = {cpu for cpu in allowed if any(cpu in numbers for numbers in ranges)}
+    else:
+        capacities = {cpu: read_number(root / CPU_FOLDER / f"cpu{cpu}/cpu_capacity") or 0 for cpu in allowed}
+        least = FAST * max(capacities.values(), default=0)
+        fast = {cpu for cpu, capacity in capacities.items() if capacity >= least}
+    return allowed & fast or allowed
+
+
+def _range(text: str) -> range:
+    """The numbers of "0-15" or "7"; none if it is neither."""
+    ends = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+    return range(int(ends[1]), int(ends[2] or ends[1]) + 1) if ends else range(0)
 
 
 def last_level_cache(root: Path) -> int:

@@ -58,9 +58,10 @@ def resolve(request: ModelRequest, catalogue: Catalogue) -> ResolvedModel:
     Raises:
         NotFoundError: it is not on this disk.
         UsageError: no source documents YaRN for it, or its template cannot be used.
-        IntegrityError: its header cannot be read.
+        IntegrityError: its header cannot be read, or it is no model to chat with.
     """
     from hermes_cli.gguf.header import read_header  # noqa: PLC0415 - the name is checked first
+    from hermes_cli.gguf.shards import check_chats  # noqa: PLC0415
     from hermes_cli.prompting.choose import identify  # noqa: PLC0415
     from hermes_cli.prompting.template import ChatTemplate, read_template  # noqa: PLC0415
 
@@ -70,6 +71,7 @@ def resolve(request: ModelRequest, catalogue: Catalogue) -> ResolvedModel:
         known: CatalogModel | None = reference.model
     else:
         header = read_header(file.path)
+        check_chats(header, str(file.path))
         known = identify((header.text("general.name") or "", file.path.stem), header.number, catalogue)
     if request.template not in {None, "file", "model"}:
         ChatTemplate(read_template(Path(request.template)))  # told now, not when the model is there

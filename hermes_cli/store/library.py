@@ -25,6 +25,7 @@ from hermes_cli.catalog.variants import (
 )
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
+from hermes_cli.gguf.shards import shard_paths
 from hermes_cli.store import layout
 from hermes_cli.store.hashing import known_sha256
 from hermes_cli.store.inventory import inventory
@@ -183,7 +184,7 @@ def _at_path(path: Path, catalogue: Catalogue) -> ModelFile:
         )
     split = read_header(path).split
     if split and split.number > 1:
-        first = path.with_name(path.name.replace(f"-{split.number:05}-of-", "-00001-of-"))
+        first = shard_paths(path, split)[0]
         raise UsageError(f"{path} is shard {split.number} of {split.count}.", hint=f"give the first one: {first}")
     return ModelFile(path.stem, path)
 

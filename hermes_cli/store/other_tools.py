@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli import paths
-from hermes_cli.catalog.variants import SHARD, group_files, sibling_names
-from hermes_cli.errors import HermesError, IntegrityError, NotFoundError, UsageError
-from hermes_cli.gguf.header import read_header
+from hermes_cli.catalog.variants import group_files
+from hermes_cli.errors import HermesError, NotFoundError, UsageError
+from hermes_cli.gguf.shards import read_model, why_no_chat
 from hermes_cli.store import layout
 from hermes_cli.store.disk import files_below
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 LARGEST_MANIFEST = 1 << 20  # bytes; real ones have about 1 kB
 MODEL_LAYER = "application/vnd.ollama.image.model"
-NOT_MODELS = {"mmproj", "adapter", "imatrix", "projector"}  # values of `general.type` that cannot be loaded alone
 
 _DIGEST = re.compile(r"^sha256[:-]([0-9a-f]{64})$")
 _UNSAFE = re.compile(r"[^\w.+@=-]+")
@@ -152,13 +151,9 @@ def _read_model(path: Path, name: str, labels: tuple[str, ...], *, strict: bool 
     if any(root.resolve() in path.resolve().parents for root in (paths.models_dir(), layout.imported_root())):
         return SkippedFile(path, f"{path} is in the library already.")
     try:
-        header = read_header(path)
-        kind = header.text("general.type")
-        if kind in NOT_MODELS or header.text("general.architecture") == "clip":
-            return SkippedFile(path, f"{path} is no model of its own but a part of one ({kind or 'projector'}).")
-        files = _shards(path, header)
-        if files[0] != path:
-            header = read_header(files[0])
+        files, (header, *_) = read_model(path)
+        if why := why_no_chat(header):
+            return SkippedFile(path, f"{path} is no model to chat with but {why}.")
     except HermesError as error:
         if strict:
             raise
@@ -170,31 +165,6 @@ def _read_model(path: Path, name: str, labels: tuple[str, ...], *, strict: bool 
         return SkippedFile(path, f"{path} has a name that cannot be used on every disk.")
     repo = f"{path.parent.parent.name}/{path.parent.name}"
     return FoundModel(tuple(file.resolve() for file in files), names, (*labels, repo), repo, header)
-
-
-def _shards(path: Path, header: GGUFHeader) -> tuple[Path, ...]:
-    """Return all shards of a model, given one of them."""
-    if header.split is None:
-        return (path,)
-    count = header.split.count
-    match = SHARD.search(path.name)
-    if match is None or (int(match[1]), int(match[2])) != (header.split.number, count):
-        raise IntegrityError(
-            f"{path} is shard {header.split.number} of {count}, but its name does not say so.",
-            hint="give it back the name it was downloaded under.",
-        )
-    files = tuple(path.with_name(name) for name in sibling_names(path.name, count))
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise IntegrityError(
-            f"{path} is one of {count} shards; missing are: {', '.join(missing)}.",
-            hint="put all shards into one folder.",
-        )
-    for file in files:
-        split = read_header(file).split
-        if split is None or split.count != count:
-            raise IntegrityError(f"{file} is no shard of {path}.", hint="put the right shards into one folder.")
-    return files
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -47,13 +47,13 @@ def test_nothing_else_is_in_it() -> None:
 @pytest.mark.parametrize(
     ("name", "prompt", "architecture", "released"),
     [
-        ("nous-hermes:13b", "alpaca", "llama", "unknown"),
+        ("nous-hermes:13b", "alpaca", "llama", "2023-06"),
         ("nous-hermes-llama2:13b", "alpaca", "llama", "2023-07-21"),
         ("openhermes-2.5:7b", "chatml", "llama", "2023-10-29"),
         ("hermes-2-pro:7b", "chatml", "llama", "2024-03-12"),
         ("hermes-3:8b", "chatml", "llama", "2024-08-15"),
         ("deephermes-3:8b", "llama-3", "llama", "2025-02"),
-        ("hermes-4:14b", "chatml", "qwen3", "2025-08"),
+        ("hermes-4:14b", "chatml", "qwen3", "2025-08-26"),
         ("hermes-4:70b", "llama-3", "llama", "2025-08-26"),
         ("hermes-4:405b", "llama-3", "llama", "2025-08-26"),
         ("hermes-4.3:36b", "llama-3", "seed_oss", "2025-12-03"),

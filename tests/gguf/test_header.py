@@ -16,7 +16,7 @@ from llama_cpp._ggml import libggml_base_path
 
 from hermes_cli.errors import IntegrityError, InvalidGGUFError
 from hermes_cli.gguf.header import GGUFHeader, Split, read_header, read_source
-from hermes_cli.gguf.reader import LONGEST_TEXT, SkippedValue
+from hermes_cli.gguf.reader import LONGEST_TEXT, SCALARS, SkippedValue
 from hermes_cli.gguf.types import TENSOR_TYPES
 
 
@@ -59,7 +59,14 @@ def test_every_truncation_is_refused(size: int) -> None:
         (b"PK\x03\x04" + bytes(40), "a zip archive"),
         (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
         (b"<!DOCTYPE html>", "a web page"),
-        (b"", "does not start with the letters GGUF"),
+        (b"", "it is empty"),
+        (bytes(4096), "begins with zeros"),
+        (b"Entry not found", "it is a text, perhaps the answer of a server: Entry not found"),
+        (b'{"error": "Invalid username or password."}', "it is JSON, perhaps the answer of a server"),
+        (b"\r\n<html><title>502</title>", "a web page"),
+        (struct.pack("<Q", 90) + b'{"__metadata__":{}}', "safetensors"),
+        (b"\x80\x02\x8a\n", "a Python pickle"),
+        (b"\x00\x01\xfe" * 9, "does not start with the letters GGUF"),
         (
             b"GGUF" + struct.pack("<IQQ", 3, 2**63, 0),
             "at byte 8 it claims 9,223,372,036,854,775,808 tensors, more than",
@@ -71,7 +78,6 @@ def test_every_truncation_is_refused(size: int) -> None:
         (gguf([entry("k", 9, struct.pack("<IQ", 9, 1))], []), "array of the unknown type 9"),
         (gguf([entry("k", 99, b"")], []), "unknown type 99"),
         (gguf([entry("k", 4, bytes(4)), entry("k", 4, bytes(4))], []), "'k' occurs twice"),
-        (gguf([entry("k", 8, struct.pack("<Q", 1) + b"\xff")], []), "not UTF-8"),
         (gguf([entry("general.alignment", 4, struct.pack("<I", 3))], []), "alignment 3 is not a power of two"),
         (gguf([entry("general.alignment", 10, struct.pack("<Q", 2**40))], []), "alignment 1099511627776 is not"),
         (gguf([entry("k" * 70_000, 4, bytes(4))], []), "has 70,000 bytes, more than the 65,535 allowed"),
@@ -79,7 +85,7 @@ def test_every_truncation_is_refused(size: int) -> None:
         (gguf([], [tensor("t", (1, 1, 1, 1, 1))], bytes(64)), "5 dimensions"),
         (gguf([], [tensor("t", (0,))], bytes(64)), "cannot have the shape (0,)"),
         (gguf([], [tensor("t", (31,), kind=8)], bytes(64)), "cannot have the shape (31,)"),
-        (gguf([], [tensor("t", (8,), kind=77)], bytes(64)), "unknown type 77"),
+        (gguf([], [tensor("t", (8,), kind=999)], bytes(64)), "the type 999, which is unknown"),
         (gguf([], [tensor("t", (8,), offset=4)], bytes(64)), "not aligned"),
         (gguf([], [tensor("t", (8,)), tensor("t", (8,))], bytes(64)), "tensor t occurs twice"),
         (
@@ -130,6 +136,46 @@ def test_arrays_too_large_to_build_are_refused() -> None:
     start = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + entry("k", 9, struct.pack("<IQ", 12, 2**30))
     with pytest.raises(InvalidGGUFError, match="1,073,741,824 entries, too many to read"):
         read_source(Sparse(start, 2**40), "it", ("k",))
+
+
+def test_bytes_that_are_no_utf_8_are_replaced_as_llama_cpp_does_not_look_at_them() -> None:
+    latin = "C:\\Mödelle\\im.dat".encode("latin-1")
+    header = parse_header(gguf([entry("quantize.imatrix.file", 8, struct.pack("<Q", len(latin)) + latin)], []))
+    assert header.metadata["quantize.imatrix.file"] == "C:\\M\ufffddelle\\im.dat"
+
+
+def test_every_valid_type_of_value_is_read() -> None:
+    whole = [entry(str(kind), kind, bytes(struct.calcsize(code))) for kind, code in SCALARS.items()]
+    arrays = [entry(f"a{kind}", 9, struct.pack("<IQ", kind, 0)) for kind in (*SCALARS, 8)]
+    assert len(parse_header(gguf([*whole, *arrays], [])).metadata) == 2 * len(SCALARS) + 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "says", "do"),
+    [
+        (31, "Q4_0_4_4, which llama.cpp has removed", "take Q4_0,"),
+        (33, "Q4_0_8_8, which llama.cpp has removed", "take Q4_0,"),
+        (38, "IQ4_NL_8_8, which llama.cpp has removed", "take IQ4_NL,"),
+        (36, "I2_S of bitnet.cpp", "take IQ4_NL,"),
+        (144, "only ik_llama.cpp knows", "made for ik_llama.cpp"),
+        (156, "only ik_llama.cpp knows", "made for ik_llama.cpp"),
+        (43, "needs a newer llama.cpp", "pip install --upgrade"),
+    ],
+)
+def test_a_type_that_llama_cpp_does_not_load_is_no_damage(kind: int, says: str, do: str) -> None:
+    with pytest.raises(InvalidGGUFError) as caught:
+        parse_header(gguf([], [tensor("t", (256,), kind=kind)], bytes(512)))
+    assert says in caught.value.message
+    assert do in caught.value.hint
+    assert "damaged" not in caught.value.message
+    assert "again" not in caught.value.hint
+
+
+def test_shards_joined_with_cat_are_no_model() -> None:
+    assert parse_header(SMALL_SHARD + bytes(64)).split, "a little padding is nothing"
+    with pytest.raises(InvalidGGUFError, match="shards had been joined with cat") as caught:
+        parse_header(SMALL_SHARD, file_size=3 << 20)
+    assert "llama-gguf-split --merge" in caught.value.hint
 
 
 def test_shards_are_recognised() -> None:

@@ -60,9 +60,36 @@ def test_a_container_with_version_2(tree: Tree) -> None:
         memory_max="8589934592\n",
         memory_high="max\n",
         memory_current=f"{3 * GIB}\n",
-        memory_stat=f"anon 12345\nfile {2 * GIB}\ninactive_file {GIB}\nactive_file {GIB}\n",
+        memory_stat=f"anon 12345\nfile {2 * GIB}\ninactive_file {GIB}\nactive_file {GIB // 2}\n",
     )
-    assert memory(tree, {"proc/self/cgroup": "0::/\n"} | files) == SystemMemory(8 * GIB, 6 * GIB)
+    assert memory(tree, {"proc/self/cgroup": "0::/\n"} | files) == SystemMemory(8 * GIB, 13 * GIB // 2)
+
+
+@pytest.mark.parametrize(
+    ("used", "stat", "available"),
+    [
+        (5.5, {"inactive_file": 0.25, "active_file": 5}, 7.75),  # a model was read more than once
+        (4, {"slab_reclaimable": 3, "slab_unreclaimable": 0.5}, 7),
+        (6, {"inactive_file": 2, "active_file": 2, "slab_reclaimable": 1}, 7),
+        (6, {"anon": 5, "shmem": 1, "file_dirty": 1}, 2),  # nothing of this can be dropped
+        (1, {"active_file": 2}, 8),  # counters lag behind each other
+    ],
+)
+def test_what_the_kernel_drops_before_it_refuses_is_free(
+    tree: Tree, used: float, stat: dict[str, float], available: float
+) -> None:
+    for prefix, usage, folder, group in (
+        ("", "memory.current", "sys/fs/cgroup", "0::/\n"),
+        ("total_", "memory.usage_in_bytes", "sys/fs/cgroup/memory", V1_DOCKER),
+    ):
+        files = {
+            "proc/self/cgroup": group,
+            f"{folder}/memory.max": f"{8 * GIB}\n",
+            f"{folder}/memory.limit_in_bytes": f"{8 * GIB}\n",
+            f"{folder}/{usage}": f"{int(used * GIB)}\n",
+            f"{folder}/memory.stat": "".join(f"{prefix}{name} {int(size * GIB)}\n" for name, size in stat.items()),
+        }
+        assert memory(tree, files) == SystemMemory(8 * GIB, int(available * GIB))
 
 
 def test_nested_limits_of_version_2(tree: Tree) -> None:
@@ -177,6 +204,46 @@ def test_older_kernels_name_the_file_otherwise(tree: Tree) -> None:
 
 def test_without_topology_every_cpu_is_a_core(tree: Tree) -> None:
     assert system.cores(tree({}), {}, {1, 2, 3}) == 3
+
+
+def alone(count: int, start: int = 0) -> dict[str, str]:
+    """Cores with one thread each."""
+    return {f"sys/devices/system/cpu/cpu{i}/topology/core_cpus_list": f"{i}\n" for i in range(start, start + count)}
+
+
+CORE_I9_13900K = (
+    topology([f"{2 * core}-{2 * core + 1}" for core in range(8) for _ in range(2)])
+    | alone(16, start=16)
+    | {"sys/devices/cpu_core/cpus": "0-15\n", "sys/devices/cpu_atom/cpus": "16-31\n"}
+)
+CORE_ULTRA_265K = alone(20) | {"sys/devices/cpu_core/cpus": "0-3,12-15\n", "sys/devices/cpu_atom/cpus": "4-11,16-19\n"}
+
+
+def capacities(*of: int) -> dict[str, str]:
+    folder = "sys/devices/system/cpu"
+    return alone(len(of)) | {f"{folder}/cpu{i}/cpu_capacity": f"{capacity}\n" for i, capacity in enumerate(of)}
+
+
+RK3588 = capacities(*[530] * 4, *[1024] * 4)
+SNAPDRAGON_8_GEN_3 = capacities(*[325] * 2, *[782] * 3, *[720] * 2, 1024)
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus", "cores"),
+    [
+        (CORE_I9_13900K, range(32), 8),
+        (CORE_I9_13900K, range(8, 32), 4),
+        (CORE_I9_13900K, range(16, 32), 16),  # only slow ones are left to it
+        (CORE_ULTRA_265K, range(20), 8),
+        (RK3588, range(8), 4),
+        (RK3588, range(4), 4),
+        (SNAPDRAGON_8_GEN_3, range(8), 6),
+        (capacities(1024, 1024, 1024, 1024), range(4), 4),
+        (alone(4) | {"sys/devices/cpu_core/cpus": "what\n"}, range(4), 4),
+    ],
+)
+def test_only_the_fast_cores_count(tree: Tree, files: dict[str, str], cpus: range, cores: int) -> None:
+    assert system.cores(tree(files), {}, cpus) == cores
 
 
 @pytest.mark.parametrize(

@@ -333,7 +333,7 @@ def test_shards_that_are_missing_or_misnamed(tmp_path: Path) -> None:
     (tmp_path / "c" / "x-00001-of-00002.gguf").rename(tmp_path / "c" / "x.gguf")
     reasons = [one.reason for one in find_models(tmp_path) if isinstance(one, SkippedFile)]
     assert len(reasons) == 4
-    assert "is one of 2 shards; missing are: Hermes-4-70B-Q8_0-00002-of-00002.gguf" in reasons[0]
+    assert "shard 2 of 2 is missing: Hermes-4-70B-Q8_0-00002-of-00002.gguf" in reasons[0]
     assert "is shard 1 of 2, but its name does not say so" in reasons[-1]
     with pytest.raises(IntegrityError):
         list(find_models(tmp_path / "a" / "Hermes-4-70B-Q8_0-00001-of-00002.gguf"))
@@ -445,7 +445,11 @@ def test_a_blob_that_is_not_what_its_name_says_is_not_taken_for_it(hub: HubCache
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("none.gguf", "there is nothing at"), ("bad.gguf", "not a GGUF file"), ("mmproj.gguf", "is no model of its own")],
+    [
+        ("none.gguf", "there is nothing at"),
+        ("bad.gguf", "not a GGUF file"),
+        ("mmproj.gguf", "is no model to chat with"),
+    ],
 )
 def test_paths_of_no_model(tmp_path: Path, name: str, says: str) -> None:
     put(tmp_path / "bad.gguf", b"nothing")

@@ -16,7 +16,7 @@ from hermes_cli.engine.embedded.child import Child
 from hermes_cli.engine.embedded.messages import DryRunRequest, DryRunResult
 from hermes_cli.errors import EngineError
 from hermes_cli.event_loop import EventLoop
-from hermes_cli.gguf.header import read_header
+from hermes_cli.gguf.shards import read_model
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.load_plan import RAM, DryRun, MemoryUse, alternatives_to, choose_plan, plans_for
 from hermes_cli.planning.memory import facts_of
@@ -27,12 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.child_process import Frame
-    from hermes_cli.gguf.header import GGUFHeader
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides, LoadPlan, Tried
 
 TIME_LIMIT = 120.0  # seconds for all plans; drivers and network file systems may take a few
-FIRST_SHARD, SHARD = "-00001-of-", "-{:05}-of-"
 VERBOSE_HINT = "`-v` shows llama.cpp's log."
 
 
@@ -58,7 +56,7 @@ class FitCheck:
             limit: seconds that `result` waits.
         """
         self._child, self._path, self._overrides, self._limit = child, path, overrides, limit
-        self._facts = facts_of(_headers(path))
+        self._facts = facts_of(read_model(path)[1])
         self._machine = machine or probe(measure=False)
         self._plans = plans_for(self._facts, self._machine, overrides)
         self._reply: asyncio.Queue[Frame] = asyncio.Queue()
@@ -176,12 +174,3 @@ def check_fit(path: Path, overrides: LoadOverrides, machine: Machine | None = No
         return asyncio.run(check())
     with EventLoop() as event_loop:  # Ctrl-C cancels there, and is not lost in a callback
         return event_loop.run(check())
-
-
-def _headers(path: Path) -> list[GGUFHeader]:
-    """Read the header of the file, or of all its shards."""
-    first = read_header(path)
-    if first.split is None or FIRST_SHARD not in path.name:
-        return [first]
-    names = (path.name.replace(FIRST_SHARD, SHARD.format(number)) for number in range(2, first.split.count + 1))
-    return [first, *(read_header(path.with_name(name)) for name in names)]

@@ -381,7 +381,7 @@ def test_shards_count_together(tmp_path: Path) -> None:
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     path, _ = write_shards(tmp_path)
     (tmp_path / "m-00002-of-00002.gguf").unlink()
-    with pytest.raises(IntegrityError, match=r"m-00002-of-00002\.gguf cannot be read"):
+    with pytest.raises(IntegrityError, match=r"shard 2 of 2 is missing: m-00002-of-00002\.gguf"):
         check_fit(path, LoadOverrides(), machine(1))
 
 

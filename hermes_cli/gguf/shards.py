@@ -1,0 +1,104 @@
+"""All files of a model, and whether it is one to chat with.
+
+llama.cpp finds the shards of a model by their names, NAME-00001-of-00003.gguf, and opens the first.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from hermes_cli.errors import IntegrityError
+from hermes_cli.gguf.header import read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from hermes_cli.gguf.header import GGUFHeader, Split
+
+ENDING = "-{:05}-of-{:05}.gguf"
+# Values of `general.type`, and architectures, that are no language models.
+PARTS = {
+    "mmproj": "a projector, which gives images or sound to another model (--mmproj of llama.cpp)",
+    "projector": "a projector, which gives images or sound to another model (--mmproj of llama.cpp)",
+    "clip": "a projector, which gives images or sound to another model (--mmproj of llama.cpp)",
+    "adapter": "a LoRA adapter for another model: hermes chat MODEL --lora FILE",
+    "imatrix": "an importance matrix, which llama-quantize uses",
+}
+ENCODERS = {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "neo-bert", "modern-bert"}
+EMBEDDERS = ENCODERS | {"gemma-embedding", "llama-embed", "eurobert", "t5encoder", "wavtokenizer-dec"}
+
+
+def why_no_chat(header: GGUFHeader) -> str | None:
+    """Return what a file is that is no model to chat with, None if it is one or a shard of one."""
+    kind = header.text("general.type") or ""
+    architecture = header.text("general.architecture") or ""
+    if part := PARTS.get(kind) or PARTS.get(architecture):
+        return part
+    if any(key.startswith("imatrix.") for key in header.metadata):
+        return PARTS["imatrix"]
+    if architecture in EMBEDDERS:
+        return "an encoder, such as those for embeddings: it writes no text"
+    if header.split is None:
+        if not header.tensors:
+            return "a vocabulary without weights" if "tokenizer.ggml.model" in header.metadata else "without weights"
+        if all(tensor.name.endswith((".lora_a", ".lora_b")) for tensor in header.tensors):
+            return PARTS["adapter"]
+    return None
+
+
+def check_chats(header: GGUFHeader, name: str) -> None:
+    """Raise IntegrityError if a file is no model to chat with; `name` is for the message."""
+    if why := why_no_chat(header):
+        raise IntegrityError(
+            f"{name} is no model to chat with: it is {why}.",
+            hint="give the model's own file; hermes show tells them apart.",
+        )
+
+
+def shard_paths(path: Path, split: Split) -> tuple[Path, ...]:
+    """Return the paths of all shards, given one of them, whether they are there or not.
+
+    Raises:
+        IntegrityError: its name does not say which shard it is, so that llama.cpp cannot find the others.
+    """
+    ending = ENDING.format(split.number, split.count)
+    if not path.name.endswith(ending):
+        raise IntegrityError(
+            f"{path} is shard {split.number} of {split.count}, but its name does not say so: without it the others "
+            "cannot be found.",
+            hint=f"give all of them the names that they were published under: NAME{ending} and so on, in one folder.",
+        )
+    name = path.name.removesuffix(ending)
+    numbers = range(1, split.count + 1)
+    return tuple(path.with_name(name + ENDING.format(number, split.count)) for number in numbers)
+
+
+def read_model(path: Path, arrays: Collection[str] = ()) -> tuple[tuple[Path, ...], list[GGUFHeader]]:
+    """Return the paths and headers of a file, or of all its shards, given one of them; `arrays` as in `read_header`.
+
+    Raises:
+        InvalidGGUFError: a file is damaged, empty, or cannot be loaded by llama.cpp.
+        IntegrityError: a shard is missing, or another one than its name says; or a file cannot be read.
+    """
+    header = read_header(path, arrays)
+    if header.split is None:
+        return (path,), [header]
+    paths, count = shard_paths(path, header.split), header.split.count
+    missing = [number for number, shard in enumerate(paths, 1) if not os.path.exists(shard)]  # noqa: PTH110 - Path.exists raises in folders that are closed
+    if missing:
+        numbers = ", ".join(map(str, missing))
+        which = f"shard {numbers} of {count} is" if len(missing) == 1 else f"shards {numbers} of {count} are"
+        raise IntegrityError(
+            f"{path}: {which} missing: {paths[missing[0] - 1].name}{' …' * (len(missing) > 1)}.",
+            hint=f"fetch what is missing, into the folder {path.parent}.",
+        )
+    headers = [header if shard == path else read_header(shard, arrays) for shard in paths]
+    for number, (shard, read) in enumerate(zip(paths, headers, strict=True), 1):
+        if read.split is None or (read.split.number, read.split.count) != (number, count):
+            raise IntegrityError(
+                f"{shard} is no shard {number} of {count}, though its name says so.",
+                hint="put the right shards into one folder.",
+            )
+    return paths, headers
