@@ -232,12 +232,12 @@ def nothing_fits(catalogue: Catalogue, machine: Machine, options: RecommendOptio
     would = smallest_variant(catalogue, options)
     least = options.least(would[0].model) if would else options.context or NEEDS[options.purpose].least
     asked = [f"{least:,} tokens of context"]
-    asked += [f"{options.min_speed:g} tokens/s"] if options.min_speed else []
-    asked += [f"a first token within {duration(options.max_wait)}"] if options.max_wait is not None else []
-    asked += ["all layers on the GPU"] if options.gpu_only else []
+    asked += [f"at {options.min_speed:g} tokens/s"] if options.min_speed else []
+    asked += [f"with a first token within {duration(options.max_wait)}"] if options.max_wait is not None else []
+    asked += ["with all layers on the GPU"] if options.gpu_only else []
     reach = f"{would[0].name} would, with {gibibytes(would[1])} of memory; " if would and len(asked) == 1 else ""
     return DoesNotFitError(
-        f"no Hermes model for {options.purpose} with {' and '.join(asked)} fits this machine ({one_line(machine)}).",
+        f"no Hermes model for {options.purpose} with {', '.join(asked)} fits this machine ({one_line(machine)}).",
         hint=f"{reach}ask for less (--context, --min-speed, --max-wait, no --gpu-only), or use a hosted one: "
         f"{', '.join(hosted)} at OpenRouter.",
     )
