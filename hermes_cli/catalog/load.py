@@ -20,11 +20,14 @@ import msgspec
 from msgspec.structs import replace
 
 from hermes_cli import paths
+from hermes_cli.catalog.file_names import SHARD, UNCOUNTED_PART, base_name, models_in, why_not_loaded
 from hermes_cli.catalog.models import CatalogEntry, Catalogue, GgufFile, Repository
-from hermes_cli.catalog.variants import SHARD, base_name, group_files, quantization_in_file_name
+from hermes_cli.catalog.variants import variants
 from hermes_cli.errors import HermesError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import yaml
 
 
@@ -161,37 +164,54 @@ def merged(catalogue: Catalogue, overlay: Overlay) -> Catalogue:
     """Return the catalogue with the Hub's files in place of its own for the same repositories."""
     if not overlay:
         return catalogue
-    names = frozenset(catalogue.quantizations)
 
     def refreshed(repository: Repository) -> Repository:
         hub = overlay.get(repository.repo)
         if hub is None:
             return repository
-        entries = _entries(hub, names)
+        entries = _entries(hub, listed.get(repository.repo, {}))
         return replace(repository, revision=hub.revision, complete=True, quantizations=entries, note="")
 
+    listed = {
+        repository.repo: {
+            variant.quantization: variant.files for variant in variants(model) if variant.repository is repository
+        }
+        for model in catalogue.models
+        for repository in model.gguf
+    }
     models = tuple(replace(model, gguf=tuple(map(refreshed, model.gguf))) for model in catalogue.models)
     return replace(catalogue, models=models)
 
 
-def _entries(hub: HubRepository, names: frozenset[str]) -> dict[str, GgufFile]:
-    """Return an entry for each model whose file name says its quantization; the rest is left out."""
+def _entries(hub: HubRepository, listed: Mapping[str, tuple[str, ...]]) -> dict[str, GgufFile]:
+    """Return an entry for each quantization that llama.cpp loads; files whose names say none are left out.
+
+    `listed` are the files that the catalogue names, by quantization: a name goes on to mean them while they are there,
+    and only files of the same model come beside them.
+    """
     by_path = {file.path: file for file in hub.files}
-    entries = {}
-    groups = {base_name(group[0]).rpartition("/"): group for group in group_files(by_path)}
-    for (folder, _, name), group in sorted(groups.items()):
-        quantization = quantization_in_file_name(name, names)
-        if quantization is None or not name.endswith(".gguf"):
-            continue
-        files = [by_path[path] for path in group]
-        count = len(files) if len(files) > 1 else None
-        is_split = SHARD.search(files[0].path) is not None
-        entries[quantization] = GgufFile(
-            file=name,
-            bytes=sum(file.bytes for file in files),
-            sha256=None if count else files[0].sha256,
-            shards=count if is_split else None,
-            parts=None if is_split else count,
-            folder=folder or None,
-        )
+    models = [model for model in models_in(by_path)[0] if model.quantization and model.is_complete]
+    models = [model for model in models if why_not_loaded(model.quantization) is None]
+    models = [model for model in models if not UNCOUNTED_PART.search(model.first)]
+    known = {path for paths in listed.values() for path in paths}
+    titles = {model.title for model in models if model.first in known}
+    entries: dict[str, GgufFile] = {}
+    for model in sorted(models, key=lambda model: (model.first not in known, base_name(model.first))):
+        quantization = next((name for name, paths in listed.items() if model.first in paths), model.quantization or "")
+        if not titles or model.title in titles or model.first in known:
+            entries.setdefault(quantization, _entry([by_path[path] for path in model.paths]))
     return entries
+
+
+def _entry(files: Sequence[HubFile]) -> GgufFile:
+    folder, _, name = base_name(files[0].path).rpartition("/")
+    count = len(files) if len(files) > 1 else None
+    is_split = SHARD.search(files[0].path) is not None
+    return GgufFile(
+        file=name,
+        bytes=sum(file.bytes for file in files),
+        sha256=None if count else files[0].sha256,
+        shards=count if is_split else None,
+        parts=None if is_split else count,
+        folder=folder or None,
+    )

@@ -4,6 +4,7 @@
     hermes-3:8b   hermes-3:8b:Q5_K_M   Hermes3 8B q5km     a model of the catalogue, by any of its names
     hermes3:8b-llama3.1-q4_K_M                             the same, as Ollama spells it
     NousResearch/Hermes-3-Llama-3.1-8B-GGUF:Q4_K_M         a repository on the Hub, or its URL
+    somebody/Some-GGUF/some.gguf                           a file of a repository, unless there is such a path
     ./model.gguf                                           a file
 
 Case and punctuation do not matter in names of the catalogue. This module reads names only; whether a file is there is
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from hermes_cli.catalog.variants import ALIASES, find_quantization, normalize_name
+from hermes_cli.catalog.file_names import ALIASES, normalize_name
 from hermes_cli.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ MOST_NAMED = 8  # models in a hint; longer lists do not help
 LONGEST_NAME = 4096  # what a path may be; nothing longer names anything
 
 _REPO = re.compile(r"^(?P<owner>[A-Za-z0-9][\w.-]*)/(?P<name>[A-Za-z0-9][\w.-]*?)(?::(?P<quantization>[\w.-]+))?$")
+_REPO_FILE = re.compile(r"^(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/(?P<file>.+\.gguf)$", re.IGNORECASE)
 _HUB_HOST = re.compile(r"^(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/|^hf://", re.IGNORECASE)
 _FILE_IN_URL = re.compile(r"^(?:resolve|blob|raw)/[^/]+/(?P<file>.+)$")
+_DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2013\u2014\u2212"), "-")  # what word processors make of hyphens
+_AROUND = " \t\r\n\u2018\u2019\u201c\u201d"  # and of quotes
 _WINDOWS_DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 
 
@@ -74,7 +78,6 @@ class ModelNames:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._models = catalogue.models
-        self._quantizations = frozenset(catalogue.quantizations)
         families: dict[str, list[CatalogModel]] = {}
         self._known: dict[str, CatalogModel] = {}
         for model in catalogue.models:
@@ -83,7 +86,10 @@ class ModelNames:
         for family, models in families.items():
             if len(models) == 1:  # a family with one model goes by the family's name, too
                 self._known.setdefault(normalize_name(family), models[0])
-        endings = ALIASES | {normalize_name(name): name for name in catalogue.quantizations}
+        refreshed = {
+            name for model in catalogue.models for repository in model.gguf for name in repository.quantizations
+        }
+        endings = ALIASES | {normalize_name(name): name for name in (*catalogue.quantizations, *refreshed)}
         self._endings = dict(sorted(endings.items(), key=lambda item: -len(item[0])))
 
     def parse(self, text: str) -> ModelReference:
@@ -93,7 +99,7 @@ class ModelNames:
             NotFoundError: it is no name; the hint holds the nearest ones.
             UsageError: it is empty, or the name of several models.
         """
-        text = text.strip()
+        text = text.strip(_AROUND)
         if not text or len(text) > LONGEST_NAME or "\0" in text:
             raise UsageError("that is no name of a model.", hint="list them: hermes list")
         if text.lower() == DEMO:
@@ -102,7 +108,7 @@ class ModelNames:
             return FileReference(Path(os.path.expanduser(text)))  # noqa: PTH111 - Path.expanduser raises for unknown users
         if "/" not in text and (known := self._in_catalogue(text)):
             return known
-        is_address = "://" in text or _HUB_HOST.match(text)
+        is_address = "://" in text or _HUB_HOST.match(text) or (_REPO_FILE.match(text) and not os.path.exists(text))  # noqa: PTH110 - as below
         if not is_address and (text.lower().endswith(".gguf") or os.path.exists(text)):  # noqa: PTH110 - Path.exists raises on odd names
             return FileReference(Path(text))
         if address := _hub_address(text):
@@ -127,7 +133,7 @@ class ModelNames:
         return None
 
     def _quantization(self, typed: str, model: CatalogModel) -> str:
-        name = find_quantization(typed, self._quantizations)
+        name = named_quantization(typed, model) or self._endings.get(normalize_name(typed))
         if name is None:
             offered = dict.fromkeys(name for repository in model.gguf for name in repository.quantizations)
             raise NotFoundError(
@@ -137,14 +143,18 @@ class ModelNames:
         return name
 
     def _listed(self, address: HubReference) -> CatalogueReference | None:
-        """Return the model whose repository this is, unless one of its files is named."""
+        """Return the model whose repository this is, unless a file is named, or a quantization not known of there."""
         if address.file is not None:
             return None
         wanted, typed = address.repo.lower(), address.quantization
         for model in self._models:
-            repo = next((listed.repo for listed in model.gguf if listed.repo.lower() == wanted), None)
-            if repo or model.weights.original.lower() == wanted:
-                return CatalogueReference(model, self._quantization(typed, model) if typed else None, repo)
+            listed = next((listed for listed in model.gguf if listed.repo.lower() == wanted), None)
+            if listed:
+                name = named_quantization(typed, model) if typed else None
+                known = typed is None or name in listed.quantizations
+                return CatalogueReference(model, name, listed.repo) if known else None
+            if model.weights.original.lower() == wanted:
+                return CatalogueReference(model, self._quantization(typed, model) if typed else None)
         return None
 
     def _unknown(self, text: str) -> NotFoundError | UsageError:
@@ -159,6 +169,16 @@ class ModelNames:
         near = several or list(dict.fromkeys(known[key] for key in difflib.get_close_matches(wanted, known, 4)))
         hint = f"did you mean {' or '.join(near)}? All of them: hermes list" if near else "list them: hermes list"
         return NotFoundError(f"there is no model named {text} and no such file.", hint=hint)
+
+
+def named_quantization(typed: str, model: CatalogModel) -> str | None:
+    """Return the quantization of a model's known files that a typed name means, or None."""
+    entries = {name: entry for repository in model.gguf for name, entry in repository.quantizations.items()}
+    word = normalize_name(typed)
+    if exact := next((name for name in entries if normalize_name(name) == word), None):
+        return exact
+    spelled = next((name for name, entry in entries.items() if normalize_name(entry.spelled or "") == word), None)
+    return spelled or next((name for name in entries if name == ALIASES.get(word)), None)
 
 
 def spellings(model: CatalogModel) -> dict[str, str]:
@@ -177,6 +197,11 @@ def _hub_address(text: str) -> HubReference | None:
         owner, _, rest = unquote(urlsplit(text[prefix.end() :]).path).strip("/").partition("/")
         name, _, inside = rest.partition("/")
         rest = f"{owner}/{name}"
-        file = match["file"] if (match := _FILE_IN_URL.match(inside)) else None
-    match = _REPO.match(rest)
+        if match := _FILE_IN_URL.match(inside):
+            file = match["file"]
+        elif inside.lower().endswith(".gguf"):
+            file = inside
+    elif match := _REPO_FILE.match(text):
+        rest, file = match["repo"], match["file"]
+    match = _REPO.match(rest.translate(_DASHES))
     return HubReference(f"{match['owner']}/{match['name']}", match["quantization"], file) if match else None

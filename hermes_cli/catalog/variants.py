@@ -1,98 +1,16 @@
-"""What file names say: quantizations, shards and raw parts; and variants: a model's files in one quantization."""
+"""Variants: a model of the catalogue in one quantization from one repository, with its files."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from hermes_cli.catalog.file_names import sibling_names
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from hermes_cli.catalog.models import CatalogModel, Catalogue, GgufFile, Repository, SizeSource
-
-# Names for the same thing, as listings and people write them (llama.cpp's own aliases, and `fp16`).
-ALIASES = {"fp32": "F32", "fp16": "F16", "q3k": "Q3_K_M", "q4k": "Q4_K_M", "q5k": "Q5_K_M"}
-# Bare bits in a file name: what DeepHermes' official files mean by them (their sizes fit).
-BITS_IN_FILE_NAMES = {"q4": "Q4_0", "q5": "Q5_0", "q6": "Q6_K", "q8": "Q8_0"}
-
-SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-PART = re.compile(r"\.gguf\.part(\d+)of(\d+)$")  # a raw piece, to be joined before use
-_NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
-
-
-def normalize_name(text: str) -> str:
-    """Return letters and digits only, in lower case: `Q4_K_M` and `q4-k-m` are the same."""
-    return _NOT_ALPHANUMERIC.sub("", text.lower())
-
-
-def find_quantization(text: str, names: frozenset[str]) -> str | None:
-    """Return the quantization that a typed name means, or None."""
-    return _typed(names).get(normalize_name(text))
-
-
-def quantization_in_file_name(path: str, names: frozenset[str]) -> str | None:
-    """Return the last quantization in the name of a file, between dots, dashes or underscores, or None."""
-    stem = path.rpartition("/")[2].removesuffix(".gguf")
-    matches = _pattern(names).findall(stem)
-    if not matches:
-        return None
-    word = normalize_name(matches[-1])
-    return _typed(names).get(word) or BITS_IN_FILE_NAMES.get(word)
-
-
-def with_quantization(paths: Iterable[str], quantization: str, names: frozenset[str]) -> list[str]:
-    """Return the paths whose file names have a quantization, which may be spelled in any way."""
-    typed = normalize_name(quantization)
-    return [path for path in paths if normalize_name(quantization_in_file_name(path, names) or "") == typed]
-
-
-@lru_cache(maxsize=4)
-def _typed(names: frozenset[str]) -> dict[str, str]:
-    return {**ALIASES, **{normalize_name(name): name for name in names}}
-
-
-@lru_cache(maxsize=4)
-def _pattern(names: frozenset[str]) -> re.Pattern[str]:
-    words = {*names, "fp32", "fp16", "Q3_K", "Q4_K", "Q5_K", *BITS_IN_FILE_NAMES}
-    longest_first = sorted(words, key=len, reverse=True)
-    # Overlapping matches are not wanted, but neighbouring ones share a separator: hence the look-ahead at the end.
-    inside = "|".join(re.escape(word).replace("_", "[_-]") for word in longest_first)
-    return re.compile(rf"(?:^|[-._])({inside})(?=$|[-._])", re.IGNORECASE)
-
-
-def joined_name(name: str) -> str:
-    """Return the name of the file that a raw part belongs to (`X.gguf.part1of2` -> `X.gguf`); other names stay."""
-    return PART.sub(".gguf", name)
-
-
-def base_name(name: str) -> str:
-    """Return a file name without the number of its shard or raw part."""
-    return joined_name(SHARD.sub(".gguf", name))
-
-
-def piece_count(name: str) -> int:
-    """Return the number of shards or raw parts that the name of one of them states, 1 for a whole file."""
-    match = SHARD.search(name) or PART.search(name)
-    return int(match[2]) if match else 1
-
-
-def sibling_names(name: str, count: int) -> list[str]:
-    """Return the names of all shards or raw parts of a model, given one of them."""
-    if SHARD.search(name):
-        return [SHARD.sub(f"-{number:05}-of-{count:05}.gguf", name) for number in range(1, count + 1)]
-    if PART.search(name):
-        return [PART.sub(f".gguf.part{number}of{count}", name) for number in range(1, count + 1)]
-    return [name]
-
-
-def group_files(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Group file names by model: the shards or raw parts of one together and in order, all other files alone."""
-    groups: dict[tuple[str, int], list[str]] = {}
-    for name in names:
-        groups.setdefault((base_name(name), piece_count(name)), []).append(name)
-    return [tuple(sorted(group, key=lambda name: (len(name), name))) for group in groups.values()]
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hermes_cli.generation import Constraints, Message, PromptOptions, TurnRequest
+from hermes_cli.generation import ChatModel, Constraints, Event, Message, PromptOptions, TurnRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-
     from hermes_cli.chat.conversation import ChatOptions
-    from hermes_cli.generation import ChatModel, Event
 
 
 class ChatBackend(Protocol):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.conversation import ChatOptions
+from hermes_cli.chat.conversation import ChatOptions, Conversation
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
 from hermes_cli.generation import Content, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hermes_cli.chat.backend import ChatBackend
-    from hermes_cli.chat.conversation import Conversation
 
 NEARLY_FULL = 0.8  # share of the context from which on the user is warned
 KEPT_QUESTIONS = 2  # the user's last ones stay as they are, with all that followed them

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping  # noqa: TC003 - msgspec reads it
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting.messages import Message  # noqa: TC001 - msgspec reads it
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+from hermes_cli.prompting.messages import Message
 
 _EXAMPLE = """a file, or like this: --schema '{"type": "object", "properties": {"name": {"type": "string"}}}'"""
 SUMMARY_HEADING = "Summary of the conversation so far:\n"

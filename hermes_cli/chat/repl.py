@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hermes_cli.chat.context_usage import NEARLY_FULL
+from hermes_cli.chat.conversation import Conversation, TurnUsage
 from hermes_cli.chat.slash.command import is_command, run_command, unescaped
-from hermes_cli.chat.slash.files import with_attachments
+from hermes_cli.chat.slash.files import Attachment, with_attachments
 from hermes_cli.chat.slash.settings import thinking_label
 from hermes_cli.chat.view import tokens_per_second
 from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from hermes_cli.chat.agent_loop import AgentLoop
     from hermes_cli.chat.backend import ChatBackend
-    from hermes_cli.chat.conversation import Conversation, TurnUsage
     from hermes_cli.chat.sessions.store import CurrentSession
-    from hermes_cli.chat.slash.files import Attachment
     from hermes_cli.chat.terminal.keyboard import Keyboard
     from hermes_cli.chat.terminal.terminal_view import TerminalView
     from hermes_cli.chat.tools.toolbox import Toolbox

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hermes_cli.catalog.file_names import normalize_name
 from hermes_cli.catalog.load import load_catalogue
-from hermes_cli.catalog.variants import Variant, normalize_name, preferred_variants, variants
+from hermes_cli.catalog.variants import Variant, preferred_variants, variants
 from hermes_cli.commands.options import with_console
 from hermes_cli.errors import UsageError
 from hermes_cli.store.disk import bytes_on_disk

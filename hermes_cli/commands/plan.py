@@ -23,7 +23,7 @@ from hermes_cli.commands.options import (
     purpose_named,
     with_console,
 )
-from hermes_cli.commands.speeds import first_token_after, range_of
+from hermes_cli.commands.speeds import first_token_after, range_of, speed_document
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings, weights
 from hermes_cli.planning.placement import place
@@ -70,16 +70,16 @@ def command(
     table = weights(variant.model.architecture, variant.quantization, imatrix=variant.repository.imatrix)
     placement = place(variant.model.architecture, table, settings, machine)
     architecture = variant.model.architecture
-    prefill = prefill_speed(architecture, placement, machine)
+    prefill = prefill_speed(architecture, table, settings, placement, machine)
     decode = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
-    first_token = first_token_seconds(PROMPTS[wanted_for], prefill, architecture, settings.context)
+    first_token = first_token_seconds(PROMPTS[wanted_for], prefill, settings.context)
     _show(variant, settings, placement, machine, console)
     console.text(f"decode {range_of(decode)}, prefill {range_of(prefill)}\n{first_token_after(first_token)}\n")
     console.document(
         {
             **_document(variant, settings, placement, machine),
-            "tokens_per_second": asdict(decode),
-            "prefill_tokens_per_second": asdict(prefill),
+            "tokens_per_second": speed_document(decode),
+            "prefill_tokens_per_second": speed_document(prefill),
             "first_token_seconds": asdict(first_token),
         }
     )

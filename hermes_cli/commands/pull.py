@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from contextlib import contextmanager
@@ -112,7 +113,8 @@ def command(
     for path in paths:
         console.text(f"{path}\n")
     for target in targets:
-        console.note(f"next: hermes chat {target.name}")
+        if target.runs:
+            console.note(f"next: hermes chat {shlex.quote(target.name)}")
 
 
 def _show_plan(
@@ -126,6 +128,8 @@ def _show_plan(
     for target in targets:
         revision = files[0].revision if len(targets) == 1 and files else ""
         write(f"{target.name} from {target.repo}{f' at {revision[:12]}' if revision else ''}")
+        for note in target.notes:
+            write(f"  {note}")
     for old, new in {(file.repo, file.current_repo) for file in files if file.renamed}:
         write(f"  {old} is called {new} today")
     for state in states:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference
-from hermes_cli.catalog.variants import (
-    Variant,
-    default_variant,
-    find_quantization,
+from hermes_cli.catalog.file_names import (
     group_files,
-    preferred_variants,
-    quantization_in_file_name,
+    joined_name,
+    models_in,
+    normalize_name,
+    read_quantization,
+    why_not_loaded,
 )
+from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, named_quantization
+from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, preferred_variants
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import ContextSettings, weights
 from hermes_cli.planning.placement import place
@@ -26,18 +27,24 @@ if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.placement import Placement
 
+BESIDE_WEIGHTS = 1 << 30  # bytes of KV cache, compute buffers and overhead
 SHORTEST_CONTEXT = 2048  # tokens; with less a model is of little use
 
 
 @dataclass(frozen=True)
 class PullTarget:
-    """Files to fetch from one repository; `variant` if the catalogue knows them."""
+    """Files to fetch from one repository; `variant` if the catalogue knows them.
+
+    `notes` say why these files, and what is peculiar about them; `runs` whether they are a model that llama.cpp loads.
+    """
 
     name: str
     repo: str
     revision: str | None
     files: tuple[str, ...]
     variant: Variant | None = None
+    notes: tuple[str, ...] = ()
+    runs: bool = True
 
 
 def recommended_target(catalogue: Catalogue, machine: Machine) -> PullTarget:
@@ -73,10 +80,16 @@ def pull_target(
         case FileReference(path):
             raise UsageError(f"{path} is a path on this disk.", hint=f"adopt a file that is here: hermes import {path}")
         case CatalogueReference(model, named, repository):
-            quantization = _quantization(named, quant, frozenset(catalogue.quantizations))
-            return _of_variant(_variant(model, quantization, repository, catalogue, machine), revision)
-        case HubReference():
-            return _of_hub(reference, quant, revision, frozenset(catalogue.quantizations))
+            quantization = _quantization(named, quant, model)
+            listed = {variant.quantization for variant in matching_variants(model, repository=repository)}
+            if repository and quantization and quantization not in listed:
+                return _of_hub(HubReference(repository, quantization), revision, machine)
+            variant, reason = _variant(model, quantization, repository, catalogue, machine)
+            return _of_variant(variant, revision, (f"took {variant.quantization}, {reason}",) if reason else ())
+        case HubReference(repo, named, file):
+            if quant and named and not _same(quant, named):
+                raise _contradiction(named, quant)
+            return _of_hub(HubReference(repo, quant or named, file), revision, machine)
 
 
 def fit_for_chat(variant: Variant, machine: Machine) -> tuple[ContextSettings, Placement]:
@@ -92,42 +105,63 @@ def fit_for_chat(variant: Variant, machine: Machine) -> tuple[ContextSettings, P
         context //= 2
 
 
-def _quantization(named: str | None, flag: str | None, names: frozenset[str]) -> str | None:
+def _quantization(named: str | None, flag: str | None, model: CatalogModel) -> str | None:
     if flag is None:
         return named
-    wanted = find_quantization(flag, names)
+    wanted = named_quantization(flag, model) or read_quantization(flag)
     if wanted is None:
-        raise UsageError(f"--quant {flag} is no quantization.", hint="see those of a model: hermes show NAME")
+        raise UsageError(f"--quant {flag} is no quantization.", hint=f"see what it has: hermes show {model.short}")
     if named not in {None, wanted}:
-        raise UsageError(f"the name says {named}, --quant says {wanted}.", hint="give one of them.")
+        raise _contradiction(named or "", wanted)
     return wanted
+
+
+def _same(first: str, second: str) -> bool:
+    return normalize_name(first) == normalize_name(second) or read_quantization(first) == read_quantization(second)
+
+
+def _contradiction(named: str, flag: str) -> UsageError:
+    return UsageError(f"the name says {named}, --quant says {flag}.", hint="give one of them.")
 
 
 def _variant(
     model: CatalogModel, quantization: str | None, repository: str | None, catalogue: Catalogue, machine: Machine
-) -> Variant:
+) -> tuple[Variant, str]:
+    """Return the variant to fetch, and why if it was not named."""
     if quantization is None and repository is None:
         ranked = (recommendation.variant for recommendation in recommendations(catalogue, machine, RecommendOptions()))
-        best = next((variant for variant in ranked if variant.model.id == model.id), None) or default_variant(model)
-        if best:
-            return best
+        if best := next((variant for variant in ranked if variant.model.id == model.id), None):
+            return best, "the best that fits this machine (hermes recommend)"
+        if usual := default_variant(model):
+            return usual, "what most people run; none is known to fit this machine"
     fitting = known_variants(model, quantization, repository)
     preferred = [variant for variant in preferred_variants(model) if variant in fitting]
-    return next((variant for variant in fitting if variant.quantization == "Q4_K_M"), (preferred or fitting)[0])
+    chosen = next((variant for variant in fitting if variant.quantization == "Q4_K_M"), (preferred or fitting)[0])
+    return chosen, "" if quantization else "the usual one of this repository"
 
 
-def _of_variant(variant: Variant, revision: str | None) -> PullTarget:
-    return PullTarget(variant.name, variant.repository.repo, revision, variant.files, variant)
+def _of_variant(variant: Variant, revision: str | None, notes: tuple[str, ...] = ()) -> PullTarget:
+    return PullTarget(variant.name, variant.repository.repo, revision, variant.files, variant, notes)
 
 
-def _of_hub(name: HubReference, quant: str | None, revision: str | None, names: frozenset[str]) -> PullTarget:
+def _of_hub(name: HubReference, revision: str | None, machine: Machine) -> PullTarget:
     from hermes_cli.store.hub import choose_files, list_files
 
-    listed = [file.path for file in list_files(name.repo, revision)]
+    sizes = {file.path: file.size for file in list_files(name.repo, revision)}
     if name.file:
-        files = next((group for group in group_files(listed) if name.file in group), (name.file,))
-        return PullTarget(f"{name.repo}/{name.file}", name.repo, revision, files)
-    files = choose_files(name.repo, listed, quant or name.quantization, names)
-    quantization = quantization_in_file_name(files[0], names)
-    label = f"{name.repo}:{quantization}" if quantization else f"{name.repo}/{files[0]}"
-    return PullTarget(label, name.repo, revision, files)
+        files = next((group for group in group_files(sizes) if name.file in group), (name.file,))
+        kind = models_in(sizes)[1].get(name.file)
+        notes = (f"{name.file} is {kind}, not a model to chat with",) if kind else ()
+        return PullTarget(f"{name.repo}/{files[0]}", name.repo, revision, files, notes=notes, runs=kind is None)
+    choice = choose_files(name.repo, sizes, name.quantization, _room(machine))
+    same = [model for model in models_in(sizes)[0] if model.quantization == choice.quantization]
+    by_quantization = choice.quantization and len(same) == 1
+    label = f"{name.repo}:{choice.quantization}" if by_quantization else f"{name.repo}/{joined_name(choice.files[0])}"
+    runs = why_not_loaded(choice.quantization) is None
+    return PullTarget(label, name.repo, revision, choice.files, notes=choice.notes, runs=runs)
+
+
+def _room(machine: Machine) -> int:
+    """Return the bytes that a model file may have here: free memory, less what a short context takes besides."""
+    devices = sum(device.free for device in machine.usable_devices if not device.unified)
+    return max(machine.ram_available + devices - BESIDE_WEIGHTS, 0)

@@ -20,7 +20,7 @@ from hermes_cli.commands.options import (
     purpose_named,
     with_console,
 )
-from hermes_cli.commands.speeds import duration, first_token_after, per_second, range_of, two_digits
+from hermes_cli.commands.speeds import duration, first_token_after, per_second, range_of, speed_document, two_digits
 from hermes_cli.errors import DoesNotFitError
 from hermes_cli.planning.recommend import (
     LOW_BITS,
@@ -255,8 +255,8 @@ def _candidate(pick: Recommendation) -> dict[str, Any]:
         "yarn": pick.by_yarn,
         "memory_bytes": total.total,
         "gpu_layers": pick.placement.gpu_layers,
-        "tokens_per_second": asdict(pick.speed),
-        "prefill_tokens_per_second": asdict(pick.prefill),
+        "tokens_per_second": speed_document(pick.speed),
+        "prefill_tokens_per_second": speed_document(pick.prefill),
         "first_token_seconds": asdict(pick.first_token),
         "quality_results": {result.test: round(result.percent, 2) for result in pick.quality.results},
         "quality_published": [result.test for result in pick.quality.results if result.published],

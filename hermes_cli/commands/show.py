@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hermes_cli.catalog.file_names import matching_models, models_in, quantization_in_file_name
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
-from hermes_cli.catalog.variants import quantization_in_file_name, with_quantization
 from hermes_cli.commands import model_page
 from hermes_cli.commands.options import with_console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.catalog.load import HubFile
-    from hermes_cli.catalog.models import Catalogue
     from hermes_cli.console import Console
     from hermes_cli.gguf.header import GGUFHeader
 
@@ -53,7 +52,7 @@ def command(
     if isinstance(reference, CatalogueReference):
         model_page.show(reference, catalogue, console)
     elif isinstance(reference, HubReference):
-        _show_repository(reference, catalogue, console)
+        _show_repository(reference, console)
     else:
         file = find(reference, catalogue)
         # by its tokens a template of another model is noticed
@@ -74,18 +73,17 @@ def _shard_problem(path: Path) -> str | None:
     return None
 
 
-def _show_repository(wanted: HubReference, catalogue: Catalogue, console: Console) -> None:
+def _show_repository(wanted: HubReference, console: Console) -> None:
     """Show the files of a repository that is not in the catalogue, and the header of one of them."""
-    names = frozenset(catalogue.quantizations)
     with console.working(f"asking the Hub about {wanted.repo}"):
         from hermes_cli.store import hub
 
         listing = hub.list_gguf_files(wanted.repo)
-        shown = _choose_file(wanted, {file.path: file for file in listing.files}, names)
+        shown = _choose_file(wanted, {file.path: file for file in listing.files})
         header, fetched = hub.read_remote_header(wanted.repo, shown, listing.revision)
     _show_header(f"{wanted.repo}/{shown.path}", header, console)
     console.text(f"\nFiles at revision {listing.revision}\n")
-    files = [(file, quantization_in_file_name(file.path, names)) for file in listing.files]
+    files = [(file, quantization_in_file_name(file.path)) for file in listing.files]
     rows = [(f"  {file.path}", gigabytes(file.bytes), quantization or "") for file, quantization in files]
     console.table(("  FILE", "SIZE", "QUANTIZATION"), rows, right=("SIZE",))
     console.note(f"read {fetched:,} bytes of its header; nothing else was fetched")
@@ -103,18 +101,19 @@ def _show_repository(wanted: HubReference, catalogue: Catalogue, console: Consol
     )
 
 
-def _choose_file(wanted: HubReference, files: dict[str, HubFile], names: frozenset[str]) -> HubFile:
+def _choose_file(wanted: HubReference, files: dict[str, HubFile]) -> HubFile:
     """Return the file whose header is shown: the named one, or Q4_K_M, or the first."""
     if not files:
         raise NotFoundError(f"{wanted.repo} has no GGUF files.", hint="look for a repository whose name ends in -GGUF.")
+    models, _ = models_in(files)
     if wanted.file:
         matching = [path for path in files if path == wanted.file]
     else:
-        matching = with_quantization(files, wanted.quantization or "Q4_K_M", names)
+        matching = [model.first for model in matching_models(models, wanted.quantization or "Q4_K_M")]
     if not matching and (wanted.file or wanted.quantization):
         known = ", ".join(list(files)[:8])
         raise NotFoundError(f"{wanted.repo} has no {wanted.file or wanted.quantization}.", hint=f"it has: {known}")
-    return files[next(iter(matching or files))]
+    return files[next(iter(matching or [model.first for model in models] or files))]
 
 
 def _show_header(name: str, header: GGUFHeader, console: Console) -> None:

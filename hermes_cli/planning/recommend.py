@@ -52,7 +52,7 @@ class PurposeNeeds:
 NEEDS: dict[Purpose, PurposeNeeds] = {
     "chat": PurposeNeeds(16_384, 4096, 1.5, 10, 3, 4, 60),
     "agent": PurposeNeeds(64_000, 64_000, 0.5, 20, 8, 30, 180),
-    "reasoning": PurposeNeeds(40_960, 32_768, 1.0, 15, 4, 8, 120),
+    "reasoning": PurposeNeeds(40_960, 32_768, 3.0, 15, 4, 8, 120),
     "json": PurposeNeeds(8192, 4096, 0.5, 10, 3, 8, 120),
     "long-context": PurposeNeeds(131_072, 32_768, 7.0, 10, 3, 60, 900),
 }
@@ -60,18 +60,18 @@ NEEDS: dict[Purpose, PurposeNeeds] = {
 WANTED_BY_SHORT_THOUGHTS, LEAST_OF_SHORT_THOUGHTS = 32_768, 16_384
 # Left over memory of a GPU's own may hold so many times the wanted context, where that costs nothing.
 MORE_CONTEXT = (2, 4)
-# What slowness costs for each halving of a comfortable speed, and for the cube of the halvings: 8 points at half of it,
-# 52 at a quarter.
-POINTS_PER_HALVED_SPEED, POINTS_PER_CUBED_HALVING = 2.0, 6.0
+# What slowness costs for each halving of a comfortable speed, and for the cube of the halvings: 12 points at half of it,
+# 72 at a quarter.
+POINTS_PER_HALVED_SPEED, POINTS_PER_CUBED_HALVING = 4.0, 8.0
 POINTS_PER_DOUBLED_WAIT = 1.5
 # Layers on the CPU make the speed fall off a cliff, steeper with every token of context, that no estimate gets quite
 # right. Without a GPU everything pays it, so that a GPU never makes anything worse.
-POINTS_FOR_LEAVING_GPU = 15.0
+POINTS_FOR_LEAVING_GPU = 20.0
 # A plan that fills its room to the last byte depends on overheads that are assumed (placement.OVERHEAD).
 ROOM_TO_SPARE, POINTS_FOR_NO_ROOM = 0.08, 1.0
 POINTS_FOR_KV_Q8_0 = 0.2  # assumed; weights of 8 bits cost 0.03
 # What most people run and what is published most; another must be better by more than this.
-USUAL, POINTS_FOR_UNUSUAL = frozenset({"Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0"}), 0.45
+USUAL, POINTS_FOR_UNUSUAL = frozenset({"Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0"}), 1.0
 LOW_BITS = 3.0  # bits per weight below which a warning is due
 
 
@@ -254,8 +254,8 @@ def _evaluate(
     table = weights(architecture, variant.quantization, imatrix=variant.repository.imatrix)
     placement = place(architecture, table, settings, machine)
     speed = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
-    prefill = prefill_speed(architecture, placement, machine)
-    first_token = first_token_seconds(PROMPTS[options.purpose], prefill, architecture, settings.context)
+    prefill = prefill_speed(architecture, table, settings, placement, machine)
+    first_token = first_token_seconds(PROMPTS[options.purpose], prefill, settings.context)
     need = NEEDS[options.purpose]
     # the part of its room that the fullest place has left
     spare = min((share.room - share.part.total) / max(share.room, 1) for share in placement.shares if share.part.total)

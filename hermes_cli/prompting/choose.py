@@ -8,6 +8,7 @@ turns, and many of its files carry the ChatML template of Hermes 4 14B.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +29,6 @@ from hermes_cli.prompting.render import FileFormat, Format, OurFormat
 from hermes_cli.prompting.template import ChatTemplate, read_template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
     from hermes_cli.catalog.models import CatalogModel, Catalogue
 
 DEFAULT, TOOL_USE = "default", "tool_use"  # how GGUF calls `tokenizer.chat_template` and `tokenizer.chat_template.X`

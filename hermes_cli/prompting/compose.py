@@ -7,17 +7,15 @@ Calls, results and reasoning become text here; `families.write_turns` then sets 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.prompting.families import THINKING_PROMPT, canonical, declaration, json_prompt, tools_prompt
+from hermes_cli.prompting.families import THINKING_PROMPT, Family, canonical, declaration, json_prompt, tools_prompt
 from hermes_cli.prompting.markers import SpecialTexts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from hermes_cli.prompting.families import Family
     from hermes_cli.prompting.messages import Message, ToolCall
 
 _THINK, _END_THINK = "<think>", "</think>"

@@ -6,12 +6,11 @@ Texts are those that the models were trained on, character for character; the so
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from hermes_cli.catalog.models import CatalogModel
 
 # The cards of DeepHermes 3 and Hermes 4; `thinking_prompt` in Hermes 4's template.

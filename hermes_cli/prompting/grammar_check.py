@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -25,14 +26,10 @@ from hermes_cli.errors import UsageError
 from hermes_cli.prompting.sandbox import Sandbox
 from hermes_cli.prompting.schema import Checker
 from hermes_cli.prompting.schema_keywords import IN_PLACE, MOST_SYMBOLS
-from hermes_cli.prompting.schema_relations import DEFINITIONS
+from hermes_cli.prompting.schema_relations import DEFINITIONS, Json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from llguidance import LLTokenizer
-
-    Json = Any
 
 # JSON as json.dumps writes it, and as the models were trained: `{"a": 1, "b": "é"}`. `\u` is left out because a name
 # that is written with it could repeat one of the schema's properties; so control characters without a letter of their

@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting import schema_keywords as keywords
 from hermes_cli.prompting.schema_keywords import pattern
-from hermes_cli.prompting.schema_relations import DEFINITIONS, LostReferenceError, all_apart, endless, find
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    Json = Any  # what json.loads returns
+from hermes_cli.prompting.schema_relations import DEFINITIONS, Json, LostReferenceError, all_apart, endless, find
 
 _HINT = "leave it out and say it in the description, which the model reads; docs/constraints.md lists what is enforced."
 

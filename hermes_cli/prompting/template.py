@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from pathlib import Path  # noqa: TC003 - typing of a public function
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.prompting.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import jinja2
     from jinja2.nodes import Node
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -17,16 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
+from hermes_cli.engine.protocol import Engine, EngineStats, ModelInfo
 from hermes_cli.errors import EngineError, HermesError, NotFoundError, NotReadyError
 from hermes_cli.generation import ChatModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-
-    from hermes_cli.engine.protocol import Engine, EngineStats, ModelInfo
     from hermes_cli.server.served_models import ServedModel
 
-    CheckRoom = Callable[[ServedModel], Awaitable[HermesError | None]]
+CheckRoom = Callable[["ServedModel"], Awaitable[HermesError | None]]
 
 ANY = "*"  # the alias that stands for every name that no model has
 SERVER_KEEP_ALIVE = -1.0  # as the server's settings say

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.engine.protocol import Done
+from hermes_cli.engine.protocol import Done, Engine, Event
 from hermes_cli.errors import NotReadyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
-
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from hermes_cli.engine.protocol import Engine, Event
     from hermes_cli.engine.request import GenerationRequest
     from hermes_cli.server.metrics import Metrics
 

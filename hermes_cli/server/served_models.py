@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.variants import quantization_in_file_name
+from hermes_cli.catalog.file_names import quantization_in_file_name
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.engine.embedded.messages import EngineOptions
-from hermes_cli.errors import DoesNotFitError, UsageError
+from hermes_cli.errors import DoesNotFitError, HermesError, UsageError
 from hermes_cli.gguf.header import read_header
-from hermes_cli.models.planned import fit_all, planned
+from hermes_cli.hardware.machine import Machine
+from hermes_cli.models.planned import PlannedModel, fit_all, planned
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
-from hermes_cli.server.settings import SLOTS
+from hermes_cli.server.settings import SLOTS, ModelEntry, ServerSettings
 from hermes_cli.store.library import installed
 from hermes_cli.units import GIB
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.errors import HermesError
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.models.planned import PlannedModel
-    from hermes_cli.server.settings import ModelEntry, ServerSettings
 
 AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["agent"]), and this is a common length
 
@@ -88,7 +81,7 @@ def plan_models(
         raise
     options = EngineOptions(constraints=True, max_queue=settings.max_queue)
     served_models = tuple(
-        _served(entry, planned(model, plan, catalogue, note, options), catalogue)
+        _served(entry, planned(model, plan, catalogue, note, options))
         for entry, model, plan in zip(settings.models, models, plans, strict=True)
     )
     owners: dict[str, ServedModel] = {}
@@ -103,12 +96,12 @@ def plan_models(
     return served_models
 
 
-def _served(entry: ModelEntry, model: PlannedModel, catalogue: Catalogue) -> ServedModel:
+def _served(entry: ModelEntry, model: PlannedModel) -> ServedModel:
     # What was typed is an alias, but for paths, which nobody types into clients.
     is_path = "/" in entry.model or "\\" in entry.model or entry.model.lower().endswith(".gguf")
     typed = (entry.model,) if entry.name is None and entry.model != model.name and not is_path else ()
     status = model.path.stat()
-    named = quantization_in_file_name(model.path.name, frozenset(catalogue.quantizations))
+    named = quantization_in_file_name(model.path.name)
     return ServedModel(
         name=entry.name or model.name,
         aliases=tuple(dict.fromkeys((*typed, *entry.aliases))),

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.variants import sibling_names
+from hermes_cli.catalog.file_names import sibling_names
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.prompting.families import THINKING_PROMPT, family_of, tools_prompt

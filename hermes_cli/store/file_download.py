@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # re-exported without saying so
 
-from hermes_cli.catalog.variants import PART, joined_name, piece_count, sibling_names
+from hermes_cli.catalog.file_names import PART, joined_name, piece_count, sibling_names
 from hermes_cli.errors import IntegrityError, NotFoundError
 from hermes_cli.store import layout
 from hermes_cli.store.disk import BLOCK, disk_errors, read_blocks, rename_durably, size_of

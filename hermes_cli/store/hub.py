@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,21 +27,34 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff  # type: ignore[attr-defined]  # re-exported without saying so
 
+from hermes_cli.catalog.file_names import (
+    base_name,
+    default_model,
+    matching_models,
+    models_in,
+    piece_count,
+    why_not_loaded,
+)
 from hermes_cli.catalog.load import HubFile, HubRepository
-from hermes_cli.catalog.variants import group_files, quantization_in_file_name, with_quantization
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 from hermes_cli.gguf.header import GGUFHeader, read_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from huggingface_hub import ModelInfo
+
+    from hermes_cli.catalog.file_names import ModelFiles
 
 TIMEOUT = 20.0  # seconds without an answer
 LOG_IN_AGAIN = "your token may have expired; log in again: hf auth login"
 
-# Names and hashes from the Hub become paths here: plain parts only, and none that Windows keeps for devices.
-_SAFE_PART = re.compile(r"^(?!(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[\w(][\w.+@=, ()\[\]-]*(?<![. ])$", re.IGNORECASE)
+MOST_NAMED = 8  # files in a message
+# Names and hashes from the Hub become paths here: no part that Windows cannot have or keeps for devices, and none that
+# begins as a hidden file, an option or a home folder.
+_SAFE_PART = re.compile(
+    r"^(?!(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[^-~. <>:\"/\\|?*][^<>:\"/\\|?*]*(?<![. ])$", re.IGNORECASE
+)
 _SHA1 = re.compile(r"^[0-9a-f]{40}\Z")
 _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 
@@ -82,7 +96,7 @@ def list_gguf_files(repo: str, revision: str | None = None) -> HubRepository:
 
 
 def list_files(repo: str, revision: str | None = None) -> tuple[RemoteFile, ...]:
-    """Return every file of a repository whose name can be a path here, with size and hash.
+    """Return every file of a repository with size and hash. Their names are as the Hub states them: see `is_safe`.
 
     Raises:
         NotFoundError: there is no such repository or revision, or it is private or gated.
@@ -97,41 +111,103 @@ def list_files(repo: str, revision: str | None = None) -> tuple[RemoteFile, ...]
     current_repo = info.id if is_safe(info.id) else repo
     files = []
     for file in info.siblings or ():
-        if is_safe(file.rfilename):
-            sha256 = file.lfs.sha256 if file.lfs and _SHA256.match(file.lfs.sha256) else None
-            git = file.blob_id if not file.lfs and file.blob_id and _SHA1.match(file.blob_id) else ""
-            path, size = file.rfilename, file.size or 0
-            files.append(RemoteFile(repo, current_repo, commit, ref, path, size, sha256 or git, sha256))
+        sha256 = file.lfs.sha256 if file.lfs and _SHA256.match(file.lfs.sha256) else None
+        git = file.blob_id if not file.lfs and file.blob_id and _SHA1.match(file.blob_id) else ""
+        path, size = file.rfilename, file.size or 0
+        files.append(RemoteFile(repo, current_repo, commit, ref, path, size, sha256 or git, sha256))
     return tuple(files)
 
 
-def choose_files(repo: str, listed: Iterable[str], wanted: str | None, names: frozenset[str]) -> tuple[str, ...]:
-    """Return the files of the model to fetch, all its shards, from the paths that a repository lists.
+@dataclass(frozen=True)
+class FileChoice:
+    """The files to fetch of a repository: a model with all its shards or raw parts."""
+
+    files: tuple[str, ...]
+    quantization: str | None  # None if the file name says none
+    notes: tuple[str, ...]  # for the user: why this one, and what is peculiar about it
+
+
+def choose_files(repo: str, sizes: Mapping[str, int], wanted: str | None, room: int | None = None) -> FileChoice:
+    """Return the model to fetch of a repository.
 
     Args:
         repo: for messages.
-        listed: all its files.
-        wanted: a quantization as typed; None for the only model that there is.
-        names: the quantizations of the catalogue.
+        sizes: bytes of all its files, by path.
+        wanted: a quantization as typed. None for the usual one of those whose files fit into memory.
+        room: bytes of memory for the files, None if unknown.
 
     Raises:
         NotFoundError: there is no such model.
         UsageError: there are several.
     """
-    models = group_files(path for path in listed if path.lower().endswith(".gguf"))
+    models, companions = models_in(filter(is_safe, sizes))
     if not models:
-        raise NotFoundError(f"{repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
-    by_first = {files[0]: files for files in models}
-    firsts = with_quantization(by_first, wanted, names) if wanted else list(by_first)
-    if not firsts:
-        offered = dict.fromkeys(quantization_in_file_name(path, names) or path for path in by_first)
-        raise NotFoundError(f"{repo} has no {wanted}.", hint=f"it has {', '.join(offered)}")
-    if len(firsts) > 1:
+        raise _no_models(repo, sizes, companions)
+    if wanted:
+        matching = matching_models(models, wanted)
+        if not matching:
+            parts = "; ".join(f"{path} is {kind}" for path, kind in list(companions.items())[:2])
+            offered = ", ".join(dict.fromkeys(_label(model) for model in models if not _refusal(model)))
+            raise NotFoundError(
+                f"{repo} has no {wanted}.",
+                hint=f"it has {offered or 'nothing that can be loaded'}{parts and f' ({parts})'}",
+            )
+    else:
+        matching = [model for model in models if not _refusal(model)] or models
+    if len(matching) > 1 and (wanted or len({model.title for model in matching}) > 1):
+        names = [model.first for model in matching]
+        files = f"{', '.join(names[:MOST_NAMED])}{' …' if len(names) > MOST_NAMED else ''}"
+        kinds = len({model.title for model in matching}) if not wanted else len(matching)
         raise UsageError(
-            f"{repo} has {len(firsts)} models: {', '.join(firsts[:8])}{' …' if len(firsts) > 8 else ''}.",  # noqa: PLR2004 - a line
-            hint=f"say which: hermes pull {repo} --quant {quantization_in_file_name(firsts[0], names) or firsts[0]}",
+            f"{repo} has {kinds} models{f' in {wanted}' if wanted else ''}: {files}.",
+            hint=f"say which file: hermes pull {shlex.quote(f'{repo}/{names[0]}')}",
         )
-    return by_first[firsts[0]]
+    chosen, reason = matching[0], ""
+    if len(matching) > 1:
+        weights = {model: sum(sizes[path] for path in model.paths) for model in matching}
+        chosen, reason = default_model(weights, room)
+        others = [_label(model) for model in sorted(weights, key=lambda model: -weights[model]) if model != chosen]
+        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        reason = f"took {_label(chosen)}, {reason}; it also has {', '.join(others[:MOST_NAMED])}{more}"
+    if not chosen.is_complete:
+        there = f"{len(chosen.paths)} of {piece_count(chosen.first)}"
+        raise NotFoundError(
+            f"{repo} has only {there} files of {base_name(chosen.first)}.", hint=f"see what it has: hermes show {repo}"
+        )
+    return FileChoice(chosen.paths, chosen.quantization, tuple(filter(None, (reason, *_peculiarities(chosen)))))
+
+
+def _label(model: ModelFiles) -> str:
+    return model.quantization or model.first
+
+
+def _refusal(model: ModelFiles) -> str | None:
+    """Return why a model is not taken unless it is named."""
+    return why_not_loaded(model.quantization) or (None if model.is_complete else "files are missing")
+
+
+def _peculiarities(model: ModelFiles) -> Iterator[str]:
+    if model.is_raw:
+        count, name = len(model.paths), base_name(model.first)
+        yield f"{name} comes in {count} raw parts; they are joined here, as `cat` would"
+    if reason := why_not_loaded(model.quantization):
+        yield f"llama.cpp does not load {model.quantization}: {reason}"
+
+
+def _no_models(repo: str, sizes: Iterable[str], companions: Mapping[str, str]) -> NotFoundError:
+    if companions:
+        path, kind = next(iter(companions.items()))
+        return NotFoundError(
+            f"{repo} has no model: {path} is {kind}.",
+            hint=f"fetch it all the same: hermes pull {shlex.quote(f'{repo}/{path}')}",
+        )
+    refused = [path for path in sizes if ".gguf" in path.lower() and not is_safe(path)]
+    if refused:
+        return NotFoundError(
+            f"{repo} has no GGUF files whose names can be kept here: {refused[0]!r} is not accepted.",
+            hint="look for another repository of the same model.",
+        )
+    return NotFoundError(f"{repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
 
 
 def _info(repo: str, revision: str | None) -> ModelInfo:
@@ -154,7 +230,7 @@ def endpoint() -> str:
 
 def is_safe(path: str) -> bool:
     """Return whether a path in a repository can be one on any disk: no `..`, drive, device or odd characters."""
-    return len(path) < 1000 and all(_SAFE_PART.match(part) for part in path.split("/"))  # noqa: PLR2004 - generous
+    return len(path) < 1000 and path.isprintable() and all(map(_SAFE_PART.match, path.split("/")))  # noqa: PLR2004 - generous
 
 
 def read_remote_header(repo: str, file: HubFile, revision: str) -> tuple[GGUFHeader, int]:

@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from hermes_cli.catalog.file_names import base_name, normalize_name
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
-from hermes_cli.catalog.variants import base_name, matching_variants, normalize_name
+from hermes_cli.catalog.variants import matching_variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.reader import SkippedValue
 from hermes_cli.store import layout

@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from hermes_cli import paths
-from hermes_cli.catalog.load import read_overlay
-from hermes_cli.catalog.variants import (
-    base_name,
+from hermes_cli.catalog.file_names import (
     group_files,
     joined_name,
     piece_count,
     quantization_in_file_name,
     sibling_names,
-    variants,
 )
+from hermes_cli.catalog.load import read_overlay
+from hermes_cli.catalog.variants import variants
 from hermes_cli.store import layout
 from hermes_cli.store.disk import DiskSpace, bytes_on_disk, disk_space, files_below
 from hermes_cli.store.hashing import known_sha256
@@ -146,7 +145,6 @@ def known_files(catalogue: Catalogue) -> Iterator[KnownFile]:
 
 def inventory(catalogue: Catalogue) -> list[InstalledModel]:
     """Return every model on this disk, sorted by name."""
-    quantizations = frozenset(catalogue.quantizations)
     files = list(known_files(catalogue))
     by_path = {
         (file.repo.lower(), name): file.variant for file in files for name in (file.path, joined_name(file.path))
@@ -163,7 +161,7 @@ def inventory(catalogue: Catalogue) -> list[InstalledModel]:
     ) -> None:
         name = group[0].repo_path
         count = max(piece_count(name), len(group))
-        quantization = quantization or quantization_in_file_name(base_name(name), quantizations)
+        quantization = quantization or quantization_in_file_name(name)
         found.append(InstalledModel("", group, count, repo, revisions, model, quantization))
 
     for repo in layout.repositories():

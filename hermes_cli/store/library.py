@@ -9,20 +9,14 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli import paths
+from hermes_cli.catalog.file_names import joined_name, matching_models, model_files, models_in
 from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, ModelNames
-from hermes_cli.catalog.variants import (
-    Variant,
-    default_variant,
-    joined_name,
-    matching_variants,
-    normalize_name,
-    quantization_loss,
-    variants,
-)
+from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, quantization_loss, variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.gguf.shards import shard_paths
@@ -155,8 +149,11 @@ def _by_repository(name: HubReference, models: Sequence[InstalledModel]) -> list
     of_repo = [entry for entry in models if entry.repo and entry.repo.lower() == name.repo.lower()]
     if name.file:
         return [entry for entry in of_repo if any(file.repo_path == name.file for file in entry.files)]
-    wanted = normalize_name(name.quantization or "")
-    return [entry for entry in of_repo if wanted in {"", normalize_name(entry.quantization or "")}]
+    if name.quantization is None:
+        return of_repo
+    by_first = {entry.file: model_files((entry.file,)) for entry in of_repo}
+    matching = {model.first for model in matching_models(by_first.values(), name.quantization)}
+    return [entry for entry in of_repo if entry.file in matching]
 
 
 def _demo(demo: DemoModel) -> ModelFile:
@@ -239,15 +236,20 @@ def _imported(model: CatalogModel) -> Iterator[tuple[str, Path]]:
 def _of_repository(name: HubReference, catalogue: Catalogue) -> ModelFile:
     """Return the only file that fits, in the first revision that has any; that of `main` comes first."""
     models = _by_repository(name, [entry for entry in inventory(catalogue) if _is_loadable(entry)])
+    if name.file is None:  # parts, such as the one that reads images, are meant only by their own names
+        whole = {model.first for model in models_in(entry.file for entry in models)[0]}
+        models = [entry for entry in models if entry.file in whole]
     for snapshot in layout.snapshots(models[0].repo or "") if models else ():
         fitting = [model for model in models if snapshot.name in model.revisions]
         if len(fitting) > 1:
             files = ", ".join(model.path.name for model in fitting)
-            raise UsageError(f"{name.repo} has several files here: {files}.", hint=f"say which: {name.repo}:Q4_K_M")
+            which = shlex.quote(f"{name.repo}/{fitting[0].file}")
+            raise UsageError(f"{name.repo} has several files here: {files}.", hint=f"say which: {which}")
         if fitting:
             return _check(ModelFile(fitting[0].path.stem, fitting[0].path))
     wanted = name.file or name.quantization
+    label = f"{name.repo}/{name.file}" if name.file else name.repo
     raise NotFoundError(
         f"{f'{wanted} of ' if wanted else ''}{name.repo} is not on this machine.",
-        hint=f"fetch it: hermes pull {name.repo}{f':{name.quantization}' if name.quantization else ''}",
+        hint=f"fetch it: hermes pull {shlex.quote(label)}{f':{name.quantization}' if name.quantization else ''}",
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli import paths
-from hermes_cli.catalog.variants import group_files
+from hermes_cli.catalog.file_names import group_files
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.gguf.shards import read_model, why_no_chat
 from hermes_cli.store import layout

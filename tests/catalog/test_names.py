@@ -17,7 +17,7 @@ from hermes_cli.catalog.names import (
     ModelNames,
     spellings,
 )
-from hermes_cli.catalog.variants import Variant, quantization_in_file_name, variants
+from hermes_cli.catalog.variants import Variant, variants
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 CATALOGUE = shipped_catalogue()
@@ -85,6 +85,12 @@ def test_names_of_the_catalogue(text: str, name: str, quantization: str | None, 
         ("~/x.gguf", FileReference(Path("~/x.gguf").expanduser())),
         ("somebody/Some-GGUF", HubReference("somebody/Some-GGUF")),
         ("somebody/Some-GGUF:q4_k_m", HubReference("somebody/Some-GGUF", "q4_k_m")),
+        ("\u201csomebody/Some\u2013GGUF:Q8_0\u201d", HubReference("somebody/Some-GGUF", "Q8_0")),
+        ("somebody/Some-GGUF/some.gguf", HubReference("somebody/Some-GGUF", None, "some.gguf")),
+        ("somebody/Some-GGUF/Q8_0/a b.gguf", HubReference("somebody/Some-GGUF", None, "Q8_0/a b.gguf")),
+        ("hf.co/somebody/Some-GGUF/some.gguf", HubReference("somebody/Some-GGUF", None, "some.gguf")),
+        # the Hub is asked for quantizations that the catalogue does not know of there
+        (f"{OFFICIAL}:UD-Q6_K_XL", HubReference(OFFICIAL, "UD-Q6_K_XL")),
         ("https://huggingface.co/a/b/resolve/main/x%20y.gguf?download=true", HubReference("a/b", None, "x y.gguf")),
         ("https://huggingface.co/a/b/blob/main/sub/x.gguf", HubReference("a/b", None, "sub/x.gguf")),
     ],
@@ -166,33 +172,3 @@ def test_what_is_shown_can_be_typed(variant: Variant) -> None:
     found = NAMES.parse(variant.name)
     assert isinstance(found, CatalogueReference)
     assert (found.model, found.quantization) == (variant.model, variant.quantization)
-
-
-@pytest.mark.parametrize(
-    ("file", "expected"),
-    [
-        ("Hermes-3-Llama-3.1-8B.Q4_K_M.gguf", "Q4_K_M"),
-        ("NousResearch_Hermes-4-14B-Q6_K_L.gguf", "Q6_K_L"),
-        ("Model.i1-IQ3_XXS.gguf", "IQ3_XXS"),
-        ("hermes-2-pro-llama-3-8b-q4_k_m.gguf", "Q4_K_M"),
-        ("Hermes-4-70B-UD-Q4_K_XL.gguf", "UD-Q4_K_XL"),
-        ("DeepHermes-3-Llama-3-8B-q4.gguf", "Q4_0"),
-        ("model-fp16.gguf", "F16"),
-        ("model.f32.gguf", "F32"),
-        ("model-bf16.gguf", "BF16"),
-        ("Q4_0-tuned-Q8_0.gguf", "Q8_0"),
-        ("ggml-model.gguf", None),
-        ("mmproj.gguf", None),
-        ("aq4_0b.gguf", None),
-    ],
-)
-def test_the_quantization_in_a_file_name(file: str, expected: str | None) -> None:
-    assert quantization_in_file_name(file, QUANTIZATIONS) == expected
-
-
-def test_every_file_name_of_the_catalogue_says_its_quantization() -> None:
-    for one in VARIANTS:
-        name = one.files[0].rpartition("/")[2].partition("-00001-of-")[0].partition(".gguf.part")[0]
-        assert quantization_in_file_name(name.removesuffix(".gguf") + ".gguf", QUANTIZATIONS) == one.quantization, (
-            one.files
-        )

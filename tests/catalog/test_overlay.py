@@ -32,7 +32,8 @@ def after(*files: HubFile) -> Repository:
 
 def test_the_hub_wins_where_it_speaks() -> None:
     repository = after(
-        HubFile(path="hermes-4_3_36b-Q4_K_M.gguf", bytes=5, sha256="b" * 64), HubFile(path="new-Q2_K.gguf", bytes=7)
+        HubFile(path="hermes-4_3_36b-Q4_K_M.gguf", bytes=5, sha256="b" * 64),
+        HubFile(path="hermes-4_3_36b-Q2_K.gguf", bytes=7),
     )
     assert repository.complete
     assert repository.revision == REVISION

@@ -128,7 +128,6 @@ def test_without_a_name_it_asks_first(environment: dict[str, str], pull: Pull, h
         (("--quant", "Q8_0"), 2, "need a name"),
         (("nous-hermes:13b:Q9",), 3, "Q9"),
         (("openhermes-1:7b",), 3, "no GGUF files"),
-        (("somebody/Model-GGUF",), 2, "has 2 models"),
         (("somebody/Model-GGUF", "--quant", "Q5_0"), 3, "it has Q4_K_M, Q8_0"),
         (("somebody/Empty",), 3, "has no GGUF files"),
         (("somebody/None",), 3, "there is no repository somebody/None"),

@@ -159,7 +159,7 @@ def test_speed_follows_bandwidth_and_size() -> None:
         settings, table = ContextSettings(8192), weights(a, quantization, imatrix=False)
         return decode_speed(a, quantization, table, settings, place(a, table, settings, on), on).expected
 
-    assert speed("Q4_K_M", fast) == pytest.approx(3 * speed("Q4_K_M", slow))
+    assert 2 * speed("Q4_K_M", slow) < speed("Q4_K_M", fast) < 3 * speed("Q4_K_M", slow)
     assert speed("Q4_K_M", fast) > speed("Q8_0", fast) > speed("F16", fast)
     assert 80 < speed("Q4_K_M", fast) < 160
 

@@ -47,7 +47,7 @@ def test_the_golden_table_is_what_is_recommended() -> None:
         ("any card 48G", "hermes-4:70b"),
         ("RTX A6000, 128 GB RAM", "hermes-4:70b"),
         ("2xRTX 3090, 128 GB RAM", "hermes-4:70b"),
-        ("4xH100, 1024 GB RAM", "hermes-4:405b"),
+        ("8xH200, 2048 GB RAM", "hermes-4:405b"),
     ],
 )
 def test_the_published_sizing_comes_out(machine: str, name: str) -> None:

@@ -7,8 +7,9 @@ import pytest
 from gguf_bytes import SMALL
 from hub_cache import OTHER_REVISION, REVISION, HubCache
 
+from hermes_cli.catalog.file_names import joined_name
 from hermes_cli.catalog.load import shipped_catalogue
-from hermes_cli.catalog.variants import joined_name, variants
+from hermes_cli.catalog.variants import variants
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.store import layout
 from hermes_cli.store.hashing import remember_sha256

@@ -8,9 +8,10 @@ import pytest
 from gguf_bytes import SMALL_SHARD
 
 from hermes_cli import paths
+from hermes_cli.catalog.file_names import joined_name
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
-from hermes_cli.catalog.variants import Variant, joined_name, variants
+from hermes_cli.catalog.variants import Variant, variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.store import layout
 from hermes_cli.store.hashing import remember_sha256

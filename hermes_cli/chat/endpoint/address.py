@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from hermes_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ServerKind = Literal["hermes", "llama.cpp", "vllm", "ollama", "openrouter", "openai", "other"]
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,8 +20,6 @@ from hermes_cli.errors import ContextFullError, HermesError, NetworkError, NotFo
 from hermes_cli.prompting.normalize import repaired
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-
     import httpx2
 
     from hermes_cli.chat.endpoint.address import EndpointAddress

@@ -12,19 +12,16 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 
 from hermes_cli.chat.conversation import Change, Conversation
 from hermes_cli.errors import IntegrityError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 VERSION = 1
 SUFFIX = ".jsonl"

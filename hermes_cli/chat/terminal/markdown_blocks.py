@@ -6,6 +6,7 @@ Nothing is left out: HTML, addresses of links and unknown languages are shown as
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import accumulate
@@ -24,8 +25,6 @@ from rich.text import Text
 from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from rich.console import Console, JustifyMethod
 
 LISTS = {"bullet_list", "ordered_list"}

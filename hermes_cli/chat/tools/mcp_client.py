@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
@@ -32,8 +33,6 @@ from hermes_cli.chat.tools.mcp_stdio import MAX_MESSAGE, McpProcess
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-
     from mcp.client._transport import TransportStreams
     from mcp.client.session import IncomingMessage
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hermes_cli import paths
-from hermes_cli.chat.tools.config import chosen_servers, read_chat_file
+from hermes_cli.chat.tools.config import McpServer, chosen_servers, read_chat_file
 from hermes_cli.chat.tools.functions import TIMEOUT, Tool, ToolFailedError, load_tools, run_tool
 from hermes_cli.chat.view import ToolResult
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from hermes_cli.chat.tools.config import McpServer
     from hermes_cli.chat.tools.mcp_client import McpServers, McpStatus
     from hermes_cli.prompting.messages import ToolCall
 
