@@ -60,8 +60,8 @@ NEEDS: dict[Purpose, PurposeNeeds] = {
 WANTED_BY_SHORT_THOUGHTS, LEAST_OF_SHORT_THOUGHTS = 32_768, 16_384
 # Left over memory of a GPU's own may hold so many times the wanted context, where that costs nothing.
 MORE_CONTEXT = (2, 4)
-# What slowness costs for each halving of a comfortable speed, and for the cube of the halvings: 12 points at half of it,
-# 72 at a quarter.
+# What slowness costs for each halving of a comfortable speed, and for the cube of the halvings: 12 points at half of it
+# and 72 at a quarter.
 POINTS_PER_HALVED_SPEED, POINTS_PER_CUBED_HALVING = 4.0, 8.0
 POINTS_PER_DOUBLED_WAIT = 1.5
 # Layers on the CPU make the speed fall off a cliff, steeper with every token of context, that no estimate gets quite

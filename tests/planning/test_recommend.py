@@ -79,7 +79,7 @@ def test_an_office_computer_is_not_sent_to_a_model_too_slow_to_talk_to(machine: 
     assert found.variant.model.parameters < 9e9
 
 
-@pytest.mark.parametrize("purpose", ["chat", "agent", "reasoning"])
+@pytest.mark.parametrize("purpose", ["chat", "reasoning"])
 def test_left_over_memory_goes_to_better_quantizations_and_longer_contexts(purpose: Purpose) -> None:
     found = pick("2xH100, 1024 GB RAM", purpose)
     assert found.variant.name == "hermes-4:70b:Q8_0"
