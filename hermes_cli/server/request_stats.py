@@ -10,16 +10,14 @@ from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hermes_cli.engine.protocol import Done, Engine, Event
+from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import NotReadyError
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from hermes_cli.engine.request import GenerationRequest
-    from hermes_cli.server.metrics import Metrics
+from hermes_cli.server.metrics import Metrics
 
 
 @dataclass

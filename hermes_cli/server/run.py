@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import uvicorn
+from starlette.applications import Starlette
 
 from hermes_cli.engine.protocol import Engine
 from hermes_cli.platforms import ending_signals
@@ -29,8 +30,6 @@ from hermes_cli.server.streaming_reply import cancel
 
 if TYPE_CHECKING:
     import socket
-
-    from starlette.applications import Starlette
 
     from hermes_cli.server.served_models import ServedModel
 
