@@ -67,7 +67,6 @@ async def _lifespan(app: Starlette) -> AsyncGenerator[None, None]:
 
 
 async def _openapi(_: Request) -> Response:
-    """Return the OpenAPI document."""
     return json_reply(_document())
 
 

@@ -91,7 +91,6 @@ class _Deadline:
             self._waiting = None
 
     def stop(self) -> None:
-        """Stop the timer."""
         if self._timer:
             self._timer.cancel()
 
@@ -230,7 +229,6 @@ class AccessLog:
 
 
 def _as_text(line: dict[str, Any]) -> str:
-    """Return the fields of a line as text for people."""
     clock = datetime.fromisoformat(line["time"]).astimezone().strftime("%H:%M:%S")
     path = line["route"] or line["path"]
     tokens = f", {line['prompt_tokens']}+{line['completion_tokens']} tokens" if "model" in line else ""

@@ -66,7 +66,6 @@ class ApiRoute(Route):
 
 
 async def _read_body(request: Request, kind: type[BaseModel]) -> BaseModel:
-    """Return the JSON object of a request."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = media_type == "application/json" or (media_type.startswith("application/") and media_type[-5:] == "+json")
     try:

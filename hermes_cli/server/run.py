@@ -89,7 +89,6 @@ class UvicornServer(uvicorn.Server):
 
 
 async def _run(info: ServerInfo, parts: ServerParts, sockets: Sequence[socket.socket]) -> bool:
-    """Serve until a signal comes, or something goes wrong."""
     settings, metrics = info.settings, Metrics()
     pool = Pool(
         info.models,

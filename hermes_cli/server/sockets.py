@@ -176,7 +176,6 @@ class LimitedConnection(H11Protocol):
 
     @property
     def _between_requests(self) -> bool:
-        """Return whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # None at first
 
     def _expect_head(self) -> None:
