@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.names import CatalogueReference, HubReference
-from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
+from hermes_cli.catalog.file_names import read_quantization
+from hermes_cli.catalog.names import CatalogueReference, HubReference, named_quantization
+from hermes_cli.catalog.variants import quantization_loss
+from hermes_cli.errors import IntegrityError
 from hermes_cli.store import layout
 from hermes_cli.store.hashing import known_sha256, sha256_of
 from hermes_cli.store.inventory import inventory
-from hermes_cli.store.library import find
+from hermes_cli.store.library import named_by
 from hermes_cli.store.progress import Phase, ProgressMeter
 
 if TYPE_CHECKING:
@@ -26,27 +29,37 @@ if TYPE_CHECKING:
 def find_complete(
     reference: ModelReference, quantization: str | None, revision: str | None, catalogue: Catalogue
 ) -> InstalledModel | None:
-    """Return the complete model that a name means, the one that `hermes chat` would take; None if there is none.
+    """Return the complete model that a name means; None if there is none, or several of a repository.
 
-    `quantization` replaces that of the name; `revision` is a branch, tag or commit that the model must be of.
+    `quantization` is one beside the name, as typed; `revision` is a branch, tag or commit that the model must be of. Of
+    several of the catalogue it is the one that loses least, as for `hermes chat`.
 
     Raises:
-        IntegrityError: it was hashed before, and is damaged.
         AccessError: the Hub's cache may not be read.
     """
-    if quantization and isinstance(reference, (CatalogueReference, HubReference)):
-        reference = replace(reference, quantization=quantization)
-    try:
-        path = find(reference, catalogue).path
-    except (NotFoundError, UsageError):
-        return None
+    match reference:
+        case CatalogueReference(model, named, _):
+            typed = quantization and (named_quantization(quantization, model) or read_quantization(quantization))
+            reference = replace(reference, quantization=typed or named)
+        case HubReference(_, named, _):
+            reference = replace(reference, quantization=quantization or named)
+        case _:
+            return None
     models = [model for model in inventory(catalogue) if model.present == model.count]
-    found = next((model for model in models if any(path in file.paths for file in model.files)), None)
-    if found is None or revision is None:
-        return found
-    commit = layout.commit_of(found.repo, revision) if found.repo else None
-    same = (model for model in models if (model.repo, model.file) == (found.repo, found.file))
-    return next((model for model in same if commit in model.revisions), None)
+    found = [model for model in named_by(reference, models) if revision is None or _is_of(model, revision)]
+    if isinstance(reference, HubReference) and len({model.file for model in found}) > 1:
+        return None
+
+    def rank(model: InstalledModel) -> tuple[float, int, bool]:
+        loss = quantization_loss(model.quantization or "", catalogue)
+        newest = layout.commit_of(model.repo, "main") if model.repo else None
+        return math.inf if loss is None else loss, model.bytes, newest not in model.revisions
+
+    return min(found, key=rank, default=None)
+
+
+def _is_of(model: InstalledModel, revision: str) -> bool:
+    return model.repo is not None and layout.commit_of(model.repo, revision) in model.revisions
 
 
 def check_hashes(model: InstalledModel, on_progress: Callable[[DownloadProgress], None]) -> None:
