@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,7 +95,7 @@ def _variant(name: str) -> Variant:
     preferred = [] if wanted.quantization or wanted.repository else [default_variant(wanted.model)]
     known = [variant for variant in (*preferred, *named) if variant and variant.computed_bytes]
     if not known:
-        hint = f"see what there is: hermes show {name}"
+        hint = f"see what there is: hermes show {shlex.quote(name)}"
         raise NotFoundError(f"no file of {name} is known whose memory can be computed.", hint=hint)
     return known[0]
 
