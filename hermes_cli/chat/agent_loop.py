@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hermes_cli.chat.conversation import TurnUsage
-from hermes_cli.chat.view import ToolResult, TurnResult
+from hermes_cli.chat.conversation import Conversation, TurnUsage
+from hermes_cli.chat.view import ToolResult, TurnResult, View
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
-from hermes_cli.generation import CallFinished, CallStarted, Content, Done, Message, Reasoning
+from hermes_cli.generation import CallFinished, CallStarted, Content, Done, Event, Message, Reasoning, ToolCall
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hermes_cli.chat.backend import ChatBackend
-    from hermes_cli.chat.conversation import Conversation
-    from hermes_cli.chat.view import View
     from hermes_cli.event_loop import EventLoop
-    from hermes_cli.generation import Event, ToolCall
 
 MAX_ROUNDS = 10
 STOPPED = "the user stopped this call"

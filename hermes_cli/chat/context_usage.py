@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.conversation import ChatOptions
+from hermes_cli.chat.conversation import ChatOptions, Conversation
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
 from hermes_cli.generation import Content, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hermes_cli.chat.backend import ChatBackend
-    from hermes_cli.chat.conversation import Conversation
 
 NEARLY_FULL = 0.8  # share of the context from which on the user is warned
 KEPT_QUESTIONS = 2  # the user's last ones stay as they are, with all that followed them
@@ -33,11 +31,8 @@ async def context_usage(
 ) -> dict[str, int]:
     """Return the tokens of each part of the prompt, without the next message. Their sum is that of the prompt.
 
-    A part has as many tokens as the prompt becomes shorter by without it; the rest is the template's markup.
-
-    Raises:
-        UsageError: the backend cannot count.
-        HermesError: the template refuses the messages, or the engine failed.
+    A part has as many tokens as the prompt becomes shorter by without it; the rest is the template's markup. Raise
+    UsageError if the backend cannot count.
     """
     messages = conversation.messages or [Message("user", "")]
 
@@ -89,10 +84,8 @@ def compactable(conversation: Conversation) -> int:
 async def summarize(backend: ChatBackend, conversation: Conversation, count: int) -> str:
     """Have the model summarize the first `count` messages, together with the summary so far.
 
-    What is longer than the context is summarized in parts, each with the summary of those before it.
-
-    Raises:
-        HermesError: the model cannot answer, writes nothing, or a single message is longer than its context.
+    What is longer than the context is summarized in parts, each with the summary of those before it. Raise HermesError
+    if the model cannot answer, writes nothing, or a single message is longer than its context.
     """
     summary = conversation.summary
     messages = [entry.message for entry in conversation.entries[summary.count if summary else 0 : count]]

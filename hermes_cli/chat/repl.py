@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hermes_cli.chat.context_usage import NEARLY_FULL
+from hermes_cli.chat.conversation import Conversation, TurnUsage
 from hermes_cli.chat.slash.command import is_command, run_command, unescaped
-from hermes_cli.chat.slash.files import with_attachments
+from hermes_cli.chat.slash.files import Attachment, with_attachments
 from hermes_cli.chat.slash.settings import thinking_label
 from hermes_cli.chat.view import tokens_per_second
 from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from hermes_cli.chat.agent_loop import AgentLoop
     from hermes_cli.chat.backend import ChatBackend
-    from hermes_cli.chat.conversation import Conversation, TurnUsage
     from hermes_cli.chat.sessions.store import CurrentSession
-    from hermes_cli.chat.slash.files import Attachment
     from hermes_cli.chat.terminal.keyboard import Keyboard
     from hermes_cli.chat.terminal.terminal_view import TerminalView
     from hermes_cli.chat.tools.toolbox import Toolbox
@@ -31,30 +29,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class ReplContext:
-    """The state of a conversation on a terminal, which slash commands read and change.
+    """The state of a conversation on a terminal, which slash commands read and change."""
 
-    Attributes:
-        agent: conversation, backend and tools.
-        open_backend: loads another model, by name.
-        model_names: returns the models that can be loaded.
-        attachments: files that are sent with the next message.
-        draft: text that the next line begins with.
-        used_tokens: tokens of the context that the conversation fills, as counted last.
-        is_over: the user leaves.
-    """
-
-    agent: AgentLoop
+    agent: AgentLoop  # conversation, backend and tools
     view: TerminalView
     console: Console
     event_loop: EventLoop
     toolbox: Toolbox
     session: CurrentSession
-    open_backend: Callable[[str], ChatBackend]
-    model_names: Callable[[], Sequence[str]]
-    attachments: list[Attachment] = field(default_factory=list)
-    draft: str = ""
-    used_tokens: int = 0
-    is_over: bool = False
+    open_backend: Callable[[str], ChatBackend]  # loads another model, by name
+    model_names: Callable[[], Sequence[str]]  # returns the models that can be loaded
+    attachments: list[Attachment] = field(default_factory=list)  # files that are sent with the next message
+    draft: str = ""  # text that the next line begins with
+    used_tokens: int = 0  # tokens of the context that the conversation fills, as counted last
+    is_over: bool = False  # the user leaves
 
     @property
     def conversation(self) -> Conversation:

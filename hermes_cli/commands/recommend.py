@@ -20,7 +20,7 @@ from hermes_cli.commands.options import (
     purpose_named,
     with_console,
 )
-from hermes_cli.commands.speeds import first_token_after, per_second, range_of, two_digits
+from hermes_cli.commands.speeds import first_token_after, per_second, range_of, speed_document, two_digits
 from hermes_cli.errors import DoesNotFitError
 from hermes_cli.planning.recommend import (
     LOW_BITS,
@@ -215,8 +215,8 @@ def _candidate(pick: Recommendation) -> dict[str, Any]:
         "yarn": pick.by_yarn,
         "memory_bytes": total.total,
         "gpu_layers": pick.placement.gpu_layers,
-        "tokens_per_second": asdict(pick.speed),
-        "prefill_tokens_per_second": asdict(pick.prefill),
+        "tokens_per_second": speed_document(pick.speed),
+        "prefill_tokens_per_second": speed_document(pick.prefill),
         "first_token_seconds": asdict(pick.first_token),
         "quality_points": pick.quality.points,
         "costs_points": asdict(pick.costs),

@@ -16,6 +16,11 @@ def range_of(speed: Speed) -> str:
     return f"{per_second(speed.expected)} ({two_digits(speed.low)} to {two_digits(speed.high)}, {speed.source})"
 
 
+def speed_document(speed: Speed) -> dict[str, float | str]:
+    """Return a speed as JSON documents hold it."""
+    return {"expected": speed.expected, "low": speed.low, "high": speed.high, "source": speed.source}
+
+
 def per_second(speed: float) -> str:
     """Return a speed with two digits at least."""
     return f"{two_digits(speed)} tokens/s"

@@ -54,7 +54,7 @@ NEEDS: dict[Purpose, PurposeNeeds] = {
 # What slowness costs for each time that a comfortable speed is halved, and more from the second time on.
 POINTS_PER_HALVED_SPEED, POINTS_BELOW_HALF = 4.0, 3.0
 # Leaving the GPU makes the speed fall off a cliff that no estimate gets quite right.
-POINTS_FOR_LEAVING_GPU = 9.0
+POINTS_FOR_LEAVING_GPU = 10.0
 # A plan that fills its room to the last byte depends on overheads that are assumed (placement.OVERHEAD).
 ROOM_TO_SPARE, POINTS_FOR_NO_ROOM = 0.08, 1.0
 POINTS_FOR_KV_Q8_0 = 0.2  # assumed; weights of 8 bits cost 0.03
@@ -130,12 +130,10 @@ class RecommendOptions:
 
 def recommendations(catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> list[Recommendation]:
     """Return every variant that fits, with its best settings, best first; those that need YaRN come last."""
-    unified = any(device.unified for device in machine.usable_devices)
-    memory = machine.ram_available + (0 if unified else sum(device.free for device in machine.usable_devices))
     fitting = [
         best
         for variant in _suitable_variants(catalogue, options)
-        if (variant.bytes or 0) <= memory  # a larger file needs no exact computation
+        if (variant.bytes or 0) <= machine.memory_free  # a larger file needs no exact computation
         if (best := _best_settings(variant, catalogue, machine, options))
     ]
     return sorted(fitting, key=lambda candidate: (candidate.by_yarn, -candidate.score))
@@ -202,7 +200,7 @@ def _evaluate(
     table = weights(architecture, variant.quantization, imatrix=variant.repository.imatrix)
     placement = place(architecture, table, settings, machine)
     speed = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
-    prefill = prefill_speed(architecture, placement, machine)
+    prefill = prefill_speed(architecture, table, settings, placement, machine)
     need = NEEDS[options.purpose]
     leaves_gpu = machine.usable_devices and placement.gpu_layers <= architecture.layers
     # the part of its room that the fullest place has left
@@ -222,7 +220,7 @@ def _evaluate(
         placement,
         speed,
         prefill,
-        first_token_seconds(PROMPTS[options.purpose], prefill, architecture, settings.context),
+        first_token_seconds(PROMPTS[options.purpose], prefill, settings.context),
         quality_score(variant.model, variant.loss(catalogue), options.purpose),
         costs,
     )

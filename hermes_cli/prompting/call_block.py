@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 from hermes_cli.prompting.json_reader import Reader, skip, strict_object
-from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, ToolCall
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hermes_cli.prompting.messages import Event
+from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, Event, ToolCall
 
 CALL, END_CALL = "<tool_call>", "</tool_call>"
 BLANK = re.compile(r"\s*")

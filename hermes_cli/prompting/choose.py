@@ -8,6 +8,7 @@ turns, and many of its files carry the ChatML template of Hermes 4 14B.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +29,6 @@ from hermes_cli.prompting.render import FileFormat, Format, OurFormat
 from hermes_cli.prompting.template import ChatTemplate, read_template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
     from hermes_cli.catalog.models import CatalogModel, Catalogue
 
 DEFAULT, TOOL_USE = "default", "tool_use"  # how GGUF calls `tokenizer.chat_template` and `tokenizer.chat_template.X`
@@ -37,19 +36,12 @@ DEFAULT, TOOL_USE = "default", "tool_use"  # how GGUF calls `tokenizer.chat_temp
 
 @dataclass(frozen=True)
 class FileTemplates:
-    """Chat templates and special tokens of a model file.
+    """Chat templates and special tokens of a model file."""
 
-    Attributes:
-        templates: sources of its chat templates by name; `default` is the unnamed one.
-        knows: whether a text is one token of its vocabulary; without a vocabulary everything is taken to be.
-        bos: how it spells the token that begins a text.
-        eos: how it spells the one that ends a text.
-    """
-
-    templates: Mapping[str, str] = field(default_factory=dict)
-    knows: Callable[[str], bool] = lambda _: True
-    bos: str = ""
-    eos: str = ""
+    templates: Mapping[str, str] = field(default_factory=dict)  # sources by name; `default` is the unnamed one
+    knows: Callable[[str], bool] = lambda _: True  # whether a text is one token of the vocabulary
+    bos: str = ""  # how it spells the token that begins a text
+    eos: str = ""  # how it spells the one that ends a text
 
 
 @dataclass(frozen=True)
@@ -61,12 +53,9 @@ class TemplateChoice:
 
 
 def choose(file: FileTemplates, model: CatalogModel | None = None, override: str | None = None) -> TemplateChoice:
-    """Return the format for a model.
+    """Return the format for a model; raise UsageError if the template that is asked for is not there or broken.
 
     `override` is `file` or `model` for one of the two, or the path of a template; None decides by what is certain.
-
-    Raises:
-        UsageError: the template that is asked for is not there or broken.
     """
     chooser = _Chooser(file, model)
     if override is None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -25,14 +26,10 @@ from hermes_cli.errors import UsageError
 from hermes_cli.prompting.sandbox import Sandbox
 from hermes_cli.prompting.schema import Checker
 from hermes_cli.prompting.schema_keywords import IN_PLACE, MOST_SYMBOLS
-from hermes_cli.prompting.schema_relations import DEFINITIONS
+from hermes_cli.prompting.schema_relations import DEFINITIONS, Json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from llguidance import LLTokenizer
-
-    Json = Any
 
 # JSON as json.dumps writes it, and as the models were trained: `{"a": 1, "b": "é"}`. `\u` is left out because a name
 # that is written with it could repeat one of the schema's properties; so control characters without a letter of their
@@ -106,8 +103,7 @@ def _is_all_of(text: str) -> bool:
 def enforceable(schema: Json, about: str, *, closed: bool = False, notes: list[str] | None = None) -> str:
     """Return a schema, checked and compiled, as Lark's `%json` takes it; see schema.py's `Checker` for the arguments.
 
-    Raises:
-        UsageError: it cannot be enforced; the message says what of it, and where.
+    Raise UsageError if it cannot be enforced; the message says what of it, and where.
     """
     try:
         text = json.dumps(schema)
@@ -218,8 +214,7 @@ def grammar_fault(grammar: Mapping[str, object]) -> str | None:
 def to_lark(grammar: str) -> str:
     """Return a GBNF grammar in Lark's syntax; `root` becomes `start`. The time grows with the square of the rules.
 
-    Raises:
-        ValueError: it is no such grammar, or takes too long; the message says where it goes wrong.
+    Raise ValueError if it is no such grammar, or takes too long; the message says where it goes wrong.
     """
     lark, fault = _sandbox.call("convert", grammar, **LIMITS) or ("", TOO_MUCH)
     if fault:

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterable
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Any
 
 # A noncharacter: no text that is meant for interchange contains it (Unicode 16, section 23.7).
 MARK = "\ufdd0"

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.families import canonical
-from hermes_cli.prompting.messages import Message, ToolCall
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from hermes_cli.prompting.messages import Role
+from hermes_cli.prompting.messages import Message, Role, ToolCall
 
 MOST_CHARACTERS = 16_000_000  # in one request: more than the longest context (524,288 tokens) can hold
 DEEPEST = 100  # levels of nesting in JSON

@@ -17,17 +17,12 @@ Wire form of all Hermes generations: `<think>…</think>` (Hermes 3: `<scratch_p
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from hermes_cli.prompting.call_block import BLANK, CALL, END_CALL, Block, EarlyCall, State
+from hermes_cli.prompting.call_block import BLANK, CALL, END_CALL, Block, EarlyCall, State, WrittenCall
 from hermes_cli.prompting.json_reader import skip
 from hermes_cli.prompting.messages import CallArguments, CallFinished, CallStarted, Content, Event, Reasoning
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from hermes_cli.prompting.call_block import WrittenCall
 
 _END_THINK = "</think>"
 _THOUGHTS = {"<think>": _END_THINK, "<scratch_pad>": "</scratch_pad>"}

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.compose import PromptInput, assistant_text, system_prompt, thought, turns
-from hermes_cli.prompting.families import STOPS, TURN_TOKENS, write_turns
+from hermes_cli.prompting.families import STOPS, TURN_TOKENS, Family, write_turns
 from hermes_cli.prompting.markers import plain
-from hermes_cli.prompting.template import ANOTHER, ChatTemplate, arguments_as, examine, switches
+from hermes_cli.prompting.template import ANOTHER, Abilities, ChatTemplate, arguments_as, examine, switches
 
 if TYPE_CHECKING:
-    from hermes_cli.prompting.families import Family
     from hermes_cli.prompting.messages import Message
-    from hermes_cli.prompting.template import Abilities
 
 _OPEN, _CLOSED = "<think>", "</think>"
 _NO_TOOLS_HINT = "leave tools out, or use a model trained for tool calls: hermes list"
@@ -28,17 +26,11 @@ _NO_REASONING_HINT = "leave reasoning out, or use Hermes 4 or DeepHermes 3: herm
 
 @dataclass(frozen=True)
 class Prompt:
-    """A rendered prompt.
+    """A rendered prompt."""
 
-    Attributes:
-        text: all of it, with marks: `SpecialTexts.cut` makes pieces of it that can be tokenized.
-        thinks: thinking is on.
-        stop: texts that end the turn, beside every end-of-generation token of the vocabulary.
-    """
-
-    text: str
-    thinks: bool
-    stop: tuple[str, ...]
+    text: str  # all of it, with marks: `SpecialTexts.cut` makes pieces of it that can be tokenized
+    thinks: bool  # thinking is on
+    stop: tuple[str, ...]  # texts that end the turn, beside every end-of-generation token of the vocabulary
 
     @property
     def plain(self) -> str:
@@ -96,19 +88,12 @@ class OurFormat:
 
 @dataclass(frozen=True)
 class FileFormat:
-    """Rendered by a template from a model file or from the user.
+    """Rendered by a template from a model file or from the user."""
 
-    Attributes:
-        template: the default one.
-        tool_use: a second one for conversations with tools.
-        prompted_reasoning: the model thinks when its system prompt says so, whatever the template can do.
-        stop: texts that end the turn.
-    """
-
-    template: ChatTemplate
-    tool_use: ChatTemplate | None = None
-    prompted_reasoning: bool = False
-    stop: tuple[str, ...] = ()
+    template: ChatTemplate  # the default one
+    tool_use: ChatTemplate | None = None  # a second one for conversations with tools
+    prompted_reasoning: bool = False  # the model thinks when its system prompt says so, whatever the template can do
+    stop: tuple[str, ...] = ()  # texts that end the turn
 
     @property
     def takes_tools(self) -> bool:

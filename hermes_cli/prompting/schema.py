@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting import schema_keywords as keywords
 from hermes_cli.prompting.schema_keywords import pattern
-from hermes_cli.prompting.schema_relations import DEFINITIONS, LostReferenceError, all_apart, endless, find
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    Json = Any  # what json.loads returns
+from hermes_cli.prompting.schema_relations import DEFINITIONS, Json, LostReferenceError, all_apart, endless, find
 
 _HINT = "leave it out and say it in the description, which the model reads; docs/constraints.md lists what is enforced."
 
@@ -52,8 +48,7 @@ class Checker:
     def result(self) -> dict[str, Json]:
         """Return the schema as the grammar engine is to read it.
 
-        Raises:
-            UsageError: it is no schema, too large, without end, or has a word that cannot be enforced.
+        Raise UsageError if it is no schema, too large, without end, or has a word that cannot be enforced.
         """
         made = self._schema(self._document, Place())
         definitions: dict[str, Json] = {}
@@ -252,19 +247,12 @@ _OBJECT_WORDS = frozenset({"properties", "patternProperties", "additionalPropert
 
 @dataclass(frozen=True)
 class Place:
-    """Location of a schema.
+    """Location of a schema."""
 
-    Attributes:
-        pointer: the JSON pointer to it.
-        level: schemas above it.
-        shared: others apply to the same value.
-        exact: it is to mean what is written and nothing less.
-    """
-
-    pointer: str = "#"
-    level: int = 0
-    shared: bool = False
-    exact: bool = False
+    pointer: str = "#"  # the JSON pointer to it
+    level: int = 0  # schemas above it
+    shared: bool = False  # others apply to the same value
+    exact: bool = False  # it is to mean what is written and nothing less
 
     def below(self, *steps: str | int, shared: bool = False, exact: bool = False) -> Place:
         """Return the place of a schema in this one."""

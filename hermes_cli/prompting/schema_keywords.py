@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hermes_cli.prompting.pattern import PatternError, to_rust
+from hermes_cli.prompting.schema_relations import Json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from hermes_cli.prompting.schema import Checker, Node, Place
-
-    Json = Any
 
 _UINT32 = 2**32
 

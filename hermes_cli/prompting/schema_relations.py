@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    Json = Any
-    Follow = Callable[[Json], Json]  # replaces a schema that is nothing but a reference by what it points to
+Json = Any  # what json.loads returns
+Follow = Callable[[Json], Json]  # replaces a schema that is nothing but a reference by what it points to
 
 DEFINITIONS = "#/$defs/"
 MOST_COMPARED = 100  # schemas of one `oneOf`; all pairs are looked at
@@ -23,11 +21,7 @@ class LostReferenceError(ValueError):
 
 
 def find(document: object, reference: str) -> tuple[str, Any]:
-    """Return the JSON pointer and the target of a reference in the document.
-
-    Raises:
-        LostReferenceError: it leaves the document or points to nothing.
-    """
+    """Return the JSON pointer and the target of a reference; raise LostReferenceError if it points to nothing here."""
     base, _, fragment = reference.partition("#")
     if base and not (isinstance(document, dict) and document.get("$id") == base):
         raise LostReferenceError("only references within the schema are followed")

@@ -8,7 +8,8 @@ all of these functions raise UsageError, whose message names what is wrong, and 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import is_name
@@ -16,9 +17,6 @@ from hermes_cli.prompting.grammar_check import enforceable, rules_fault, to_lark
 from hermes_cli.prompting.pattern import PatternError, to_rust
 from hermes_cli.prompting.schema_keywords import IN_PLACE
 from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar, quoted
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 MOST_CHARACTERS = 256 * 1024  # of a grammar or of all choices
 MOST_CHOICES = 10_000
@@ -29,12 +27,9 @@ _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": Fal
 
 
 def json_schema(schema: object, *, strict: bool = False, notes: list[str] | None = None) -> AnswerGrammar:
-    """Return the grammar of JSON that conforms to a schema.
+    """Return the grammar of JSON that conforms to a schema, as from `json.loads`; `notes` as of schema.py's `Checker`.
 
-    Args:
-        schema: as from `json.loads`.
-        strict: as OpenAI means it: objects have no properties but those that are named.
-        notes: see schema.py's `Checker`.
+    `strict` is OpenAI's: objects have no properties but those that are named.
     """
     return AnswerGrammar(f"answer: %json {enforceable(schema, 'the JSON schema', closed=strict, notes=notes)}")
 

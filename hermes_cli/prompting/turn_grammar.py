@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from hermes_cli.prompting.call_block import CALL, END_CALL
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 THOUGHTS = (("<think>", "</think>"), ("<scratch_pad>", "</scratch_pad>"))
 TAGS = (CALL, END_CALL, *(tag for pair in THOUGHTS for tag in pair))

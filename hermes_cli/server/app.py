@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,20 +17,18 @@ from hermes_cli.server.anthropic import messages
 from hermes_cli.server.errors import HANDLERS
 from hermes_cli.server.openai import chat, completions, models, responses
 from hermes_cli.server.openai.responses import ResponseStore
+from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import AccessLog, Traffic
 from hermes_cli.server.routing import ApiRoute, openapi
 from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, Keys, is_loopback
+from hermes_cli.server.settings import ServerSettings
 from hermes_cli.server.streaming_reply import json_reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
-
     from starlette.requests import Request
     from starlette.responses import Response
 
     from hermes_cli.server.metrics import Metrics
-    from hermes_cli.server.pool import Pool
-    from hermes_cli.server.settings import ServerSettings
 
 EVERYWHERE = {"0.0.0.0", "::", ""}  # noqa: S104 - recognized, not bound
 PREFLIGHT_SECONDS = 600  # that a browser may remember what it was allowed

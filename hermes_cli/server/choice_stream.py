@@ -7,27 +7,25 @@ does.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from hermes_cli.engine.protocol import TokenLogprobs
 from hermes_cli.generation import (
     TAGS,
     CallArguments,
     CallFinished,
     CallStarted,
+    ChatModel,
     Content,
     Done,
+    Event,
     LogprobsEvent,
     Reasoning,
+    TurnRequest,
 )
 from hermes_cli.prompting.normalize import repaired
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
-
-    from hermes_cli.engine.protocol import TokenLogprobs
-    from hermes_cli.generation import ChatModel, Event, TurnRequest
 
 _TAGS = frozenset(tag.encode() for tag in TAGS)
 _END_CALL = b"</tool_call>"

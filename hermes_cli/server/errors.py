@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,8 +24,6 @@ from hermes_cli.errors import (
 from hermes_cli.prompting.normalize import repaired
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from starlette.requests import Request
 
 RETRY_AFTER = 1  # seconds; the SDKs wait at least half of that, and longer with each try

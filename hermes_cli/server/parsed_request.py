@@ -8,30 +8,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hermes_cli.engine.request import MAX_SEED, PARAMETERS, SamplingOptions
-from hermes_cli.errors import UsageError
+from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.generation import Constraints, PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
 from hermes_cli.server import response_format, thinking
-from hermes_cli.server.errors import problem
-from hermes_cli.server.openai.requests import REFUSED, SharedFields
-from hermes_cli.server.pool import SERVER_KEEP_ALIVE
+from hermes_cli.server.errors import ErrorShape, Problem, problem
+from hermes_cli.server.openai.requests import REFUSED, ChatRequest, LenientModel, SharedFields
+from hermes_cli.server.pool import SERVER_KEEP_ALIVE, ReadyModel
 from hermes_cli.server.settings import seconds
 from hermes_cli.server.thinking import ThinkingChoice
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from hermes_cli.errors import HermesError
-    from hermes_cli.server.errors import ErrorShape, Problem
-    from hermes_cli.server.openai.requests import ChatRequest, LenientModel
-    from hermes_cli.server.pool import ReadyModel
-
-    RawPrompt = tuple[str] | tuple[int, ...]
+RawPrompt = tuple[str] | tuple[int, ...]
 
 # Fields of requests, and their names in `SamplingOptions`; of two with the same name, the later one counts.
 _SAMPLING = {name: option for option, number in PARAMETERS.items() for name in number.api if option != "seed"}
@@ -159,8 +152,7 @@ class ParsedRequest:
 async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_FIELDS) -> ParsedRequest:
     """Parse a chat request, or another API's as one; `fields` are the names that its fields had there.
 
-    Raises:
-        UsageError: a field makes no sense, or cannot be honoured.
+    Raise UsageError if a field makes no sense, or cannot be honoured.
     """
     with fields.renaming():
         messages = normalize.messages(_with_readable_calls(body.messages))

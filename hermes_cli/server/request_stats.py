@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.engine.protocol import Done
+from hermes_cli.engine.protocol import Done, Engine, Event
 from hermes_cli.errors import NotReadyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
-
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from hermes_cli.engine.protocol import Engine, Event
     from hermes_cli.engine.request import GenerationRequest
     from hermes_cli.server.metrics import Metrics
 
@@ -49,11 +47,7 @@ class CountedEngine:
         self.tokenize, self.detokenize = engine.tokenize, engine.detokenize
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """Generate, and count.
-
-        Raises:
-            NotReadyError: the request took longer than the server allows.
-        """
+        """Generate, and count; raise NotReadyError if the request took longer than the server allows."""
         stats = CURRENT.get() or RequestStats(float("inf"))
         stats.model = self._model
         began = time.monotonic()

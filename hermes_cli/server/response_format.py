@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting import structured_output
 from hermes_cli.prompting.normalize import check
+from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar
     from hermes_cli.server.openai.requests import SharedFields
 
 T = TypeVar("T")

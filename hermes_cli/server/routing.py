@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Match, Route
 
 from hermes_cli.server.errors import AnthropicErrorBody, ErrorBody, RefusedError, shape_of
 from hermes_cli.server.security import authenticate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
-
-    from pydantic import BaseModel
-    from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import Scope
 

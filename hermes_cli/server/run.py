@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,31 +17,22 @@ from typing import TYPE_CHECKING
 import msgspec
 import uvicorn
 
+from hermes_cli.engine.protocol import Engine
 from hermes_cli.platforms import ending_signals
 from hermes_cli.server.app import make_app
 from hermes_cli.server.metrics import Metrics
-from hermes_cli.server.pool import Pool
+from hermes_cli.server.pool import CheckRoom, Pool
 from hermes_cli.server.request_stats import CountedEngine
-from hermes_cli.server.settings import Key
-from hermes_cli.server.sockets import (
-    allow_files,
-    limited_connection,
-    listen,
-    only_loopback,
-    port_of,
-)
+from hermes_cli.server.settings import Key, ServerSettings
+from hermes_cli.server.sockets import allow_files, limited_connection, listen, only_loopback, port_of
 from hermes_cli.server.streaming_reply import cancel
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator, Sequence
 
     from starlette.applications import Starlette
 
-    from hermes_cli.engine.protocol import Engine
-    from hermes_cli.server.pool import CheckRoom
     from hermes_cli.server.served_models import ServedModel
-    from hermes_cli.server.settings import ServerSettings
 
 HEAD_BYTES = 64 << 10  # of a request's first line and headers together
 IDLE_SECONDS = 75  # that a connection is kept for the next request, longer than clients keep it
@@ -72,8 +64,7 @@ class ServerParts:
 def serve(settings: ServerSettings, parts: ServerParts) -> bool:
     """Serve until a signal comes; return whether running requests could finish.
 
-    Raises:
-        HermesError: the port is in use, a model does not fit or cannot be loaded.
+    Raise HermesError if the port is in use, or a model does not fit or cannot be loaded.
     """
     sockets = listen(settings.host, settings.port)
     allow_files(settings.max_connections)

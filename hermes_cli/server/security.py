@@ -15,14 +15,13 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.server.errors import Problem, RefusedError, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 

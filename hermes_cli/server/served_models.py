@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.file_names import quantization_in_file_name
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.engine.embedded.messages import EngineOptions
-from hermes_cli.errors import DoesNotFitError, UsageError
+from hermes_cli.errors import DoesNotFitError, HermesError, UsageError
 from hermes_cli.gguf.header import read_header
-from hermes_cli.models.planned import fit_all, planned
+from hermes_cli.hardware.machine import Machine
+from hermes_cli.models.planned import PlannedModel, fit_all, planned
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
-from hermes_cli.server.settings import SLOTS
+from hermes_cli.server.settings import SLOTS, ModelEntry, ServerSettings
 from hermes_cli.store.library import installed
 from hermes_cli.units import GIB
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.errors import HermesError
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.models.planned import PlannedModel
-    from hermes_cli.server.settings import ModelEntry, ServerSettings
 
 AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["agent"]), and this is a common length
 

@@ -11,19 +11,17 @@ import math
 import re
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
 from hermes_cli import paths
 from hermes_cli.errors import NotFoundError, UsageError
-from hermes_cli.planning.memory import KvType  # noqa: TC001 - msgspec reads it
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+from hermes_cli.planning.memory import KvType
 
 PORT = 8080
 SLOTS = 4  # as llama-server: an agent's next turn, its title, a sub-agent and an editor
@@ -119,11 +117,7 @@ class ServerSettings(ServerKeys, frozen=True):
 
 
 def seconds(value: float | str) -> float | None:
-    """Parse a duration: seconds, "5m", "1h30m"; negative or "never" is None.
-
-    Raises:
-        UsageError: it is no duration.
-    """
+    """Parse a duration: seconds, "5m", "1h30m"; negative or "never" is None. Raise UsageError if it is none."""
     if isinstance(value, str):
         text = value.strip().lower()
         if text == NEVER:
@@ -194,9 +188,7 @@ class Resolved:
 def read_file(path: Path | None) -> dict[str, SettingValue]:
     """Read a file of settings, or the default one: nothing if that does not exist.
 
-    Raises:
-        NotFoundError: there is no such file.
-        UsageError: it is no YAML, or has an unknown key.
+    Raise NotFoundError if there is no such file, UsageError if it is no YAML or has an unknown key.
     """
     import yaml  # noqa: PLC0415 - 20 ms, and most servers have no file
 
@@ -228,8 +220,7 @@ def read_file(path: Path | None) -> dict[str, SettingValue]:
 def resolve(typed: Mapping[str, SettingValue], file: Mapping[str, SettingValue]) -> Resolved:
     """Merge what was typed, as flags or in the environment, and what is in the file.
 
-    Raises:
-        UsageError: a value makes no sense, or two contradict each other.
+    Raise UsageError if a value makes no sense, or two contradict each other.
     """
     merged = {**file, **typed}
     values = {name: _checked(name, value) for name, value in merged.items()}

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,6 @@ from hermes_cli.server.security import is_loopback
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
 
     from hermes_cli.server.settings import ServerSettings
 

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.responses import Response
 
 from hermes_cli.errors import HermesError
-from hermes_cli.server.errors import problem, shape_of
+from hermes_cli.server.errors import Problem, problem, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
-
     from starlette.types import Receive, Scope, Send
-
-    from hermes_cli.server.errors import Problem
 
     Work = Callable[["StreamingReply"], Awaitable[None]]
 

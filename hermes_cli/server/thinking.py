@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hermes_cli.server.openai.requests import ChatRequest
 
 # Tokens of reasoning for OpenAI's levels, as Gemini's OpenAI-compatible API maps them

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.conversation import openai_message
+from hermes_cli.chat.conversation import ChatOptions, openai_message
 from hermes_cli.chat.endpoint.http_client import EndpointError, error_message
 from hermes_cli.engine.protocol import Done, FinishReason
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.families import canonical
-from hermes_cli.prompting.messages import CallFinished, CallStarted, Content, Reasoning, ToolCall
+from hermes_cli.prompting.messages import CallFinished, CallStarted, Content, Event, Message, Reasoning, ToolCall
 from hermes_cli.prompting.normalize import repaired
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from hermes_cli.chat.conversation import ChatOptions
     from hermes_cli.chat.endpoint.address import ServerKind
-    from hermes_cli.prompting.messages import Event, Message
     from hermes_cli.prompting.parse import Parser
 
 # Sampling fields with other names: llama.cpp's (tools/server/README.md), vLLM's and OpenRouter's.

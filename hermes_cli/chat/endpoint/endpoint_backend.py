@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from hermes_cli.chat.endpoint.address import SERVICES, read_address
+from hermes_cli.chat.conversation import ChatOptions
+from hermes_cli.chat.endpoint.address import SERVICES, EndpointAddress, ServerKind, read_address
 from hermes_cli.chat.endpoint.chat_completions import CompletionReader, EndpointModel, prompt_body, request_body
 from hermes_cli.chat.endpoint.http_client import EndpointClient, EndpointError, Retries
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-
-    from hermes_cli.chat.conversation import ChatOptions
-    from hermes_cli.chat.endpoint.address import EndpointAddress, ServerKind
     from hermes_cli.event_loop import EventLoop
     from hermes_cli.generation import Event, Message
 

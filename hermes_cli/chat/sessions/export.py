@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.chat.conversation import openai_message
+from hermes_cli.chat.conversation import Conversation, MessageAdded, openai_message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hermes_cli.chat.conversation import Conversation, MessageAdded
     from hermes_cli.generation import Message
 
 TITLE_CHARACTERS = 80

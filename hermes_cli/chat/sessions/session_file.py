@@ -8,12 +8,21 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
 from io import FileIO
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from hermes_cli.chat.conversation import ChatOptions, MessageAdded, OptionsChanged, SummaryAdded, TitleChanged
+from hermes_cli.chat.conversation import (
+    Change,
+    ChatOptions,
+    Conversation,
+    MessageAdded,
+    OptionsChanged,
+    SummaryAdded,
+    TitleChanged,
+)
 from hermes_cli.chat.sessions.format import (
     SessionHeader,
     checked_name,
@@ -27,12 +36,6 @@ from hermes_cli.chat.sessions.format import (
 )
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.units import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from hermes_cli.chat.conversation import Change, Conversation
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -120,12 +123,7 @@ class SessionFile:
         self._save()
 
     def rename(self, name: str) -> None:
-        """Give the session another name.
-
-        Raises:
-            UsageError: the name is not allowed, or another session has it.
-            HermesError: the file cannot be renamed.
-        """
+        """Give the session another name; raise UsageError if it is not allowed, or another session has it."""
         name = checked_name(name)
         target = path_of(self._folder, name)
         if self._lock is None:

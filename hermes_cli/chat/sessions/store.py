@@ -6,20 +6,15 @@ Links in the folder and other files are left alone.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.sessions.export import title_of
-from hermes_cli.chat.sessions.format import SUFFIX, decode, is_damaged, name_of, without_date
+from hermes_cli.chat.sessions.format import SUFFIX, SavedSession, decode, is_damaged, name_of, without_date
 from hermes_cli.chat.sessions.session_file import SessionFile, SessionLock, open_file, os_errors
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from hermes_cli.chat.conversation import Conversation
-    from hermes_cli.chat.sessions.format import SavedSession
 
 MAX_LISTED = 5  # names in an error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,6 @@ from typing import TYPE_CHECKING
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
     from hermes_cli.chat.repl import ReplContext
 
     Run = Callable[[ReplContext, str], None]
@@ -35,21 +34,13 @@ KEYS = (
 
 @dataclass(frozen=True)
 class SlashCommand:
-    """A command.
+    """A command."""
 
-    Attributes:
-        name: with its slash.
-        usage: its argument, as /help shows it; empty if it takes none.
-        summary: what it does, in one line.
-        run: takes the argument without blanks around it.
-        complete: returns what an argument that is being typed can become.
-    """
-
-    name: str
-    usage: str
-    summary: str
-    run: Run
-    complete: Complete
+    name: str  # with its slash
+    usage: str  # its argument, as /help shows it; empty if it takes none
+    summary: str  # what it does, in one line
+    run: Run  # takes the argument without blanks around it
+    complete: Complete  # returns what an argument that is being typed can become
 
 
 COMMANDS: dict[str, SlashCommand] = {}
@@ -82,12 +73,7 @@ def _print_columns(context: ReplContext, rows: Sequence[tuple[str, str]]) -> Non
 
 
 def run_command(context: ReplContext, line: str) -> None:
-    """Run the command of a line.
-
-    Raises:
-        UsageError: no such command, or an invalid argument.
-        HermesError: it failed.
-    """
+    """Run the command of a line; raise UsageError if there is no such command, or its argument is invalid."""
     name, _, argument = line.strip().partition(" ")
     argument = argument.strip()
     command = COMMANDS.get(name.lower())

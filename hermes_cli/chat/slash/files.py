@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,6 @@ from hermes_cli.chat.slash.command import complete_path, slash_command
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hermes_cli.chat.repl import ReplContext
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
@@ -13,10 +15,10 @@ from prompt_toolkit.application import get_app, run_in_terminal
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, get_common_complete_suffix
 from prompt_toolkit.filters import Condition, has_focus, is_searching
 from prompt_toolkit.history import DummyHistory, FileHistory
-from prompt_toolkit.input import create_input
+from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.input.vt100_parser import Vt100Parser
-from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.color_depth import ColorDepth
 from prompt_toolkit.styles import Style
 from rich.text import Text
@@ -25,12 +27,7 @@ from hermes_cli.chat.slash.command import COMMANDS, is_open_quote, unquoted
 from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
-
     from prompt_toolkit.document import Document
-    from prompt_toolkit.input import Input
-    from prompt_toolkit.key_binding import KeyPressEvent
     from prompt_toolkit.key_binding.key_processor import KeyPress
 
     from hermes_cli.chat.repl import ReplContext
@@ -59,10 +56,9 @@ class Keyboard:
         self._can_edit = is_terminal and os.environ.get("TERM") not in {"dumb", "unknown"}  # its cursor can move
 
     def read(self, default: str = "") -> str | None:
-        """Return the next message or command, None if the user leaves. Text in three quotes is never a command.
+        """Return the next message or command, None if the user leaves; its line begins with `default`.
 
-        Args:
-            default: text that the line begins with.
+        Text in three quotes is never a command.
         """
         if not self._can_edit:
             return _read_plainly(default)

@@ -6,6 +6,7 @@ Nothing is left out: HTML, addresses of links and unknown languages are shown as
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import accumulate
@@ -24,8 +25,6 @@ from rich.text import Text
 from hermes_cli.console import CONTROL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from rich.console import Console, JustifyMethod
 
 LISTS = {"bullet_list", "ordered_list"}
@@ -217,11 +216,7 @@ class CodeHighlighter:
     """
 
     def __init__(self, info: str) -> None:
-        """Begin with no code; a language that Pygments does not know is not highlighted.
-
-        Args:
-            info: info string of the code block, which begins with the language.
-        """
+        """Begin with no code; `info` is the info string of the code block. Unknown languages have no colours."""
         self._context, self._stack = "", ["root"]
         self._theme = Syntax.get_theme(THEME)
         self._lexer: Any = None

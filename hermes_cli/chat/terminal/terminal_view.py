@@ -17,19 +17,16 @@ from rich.spinner import Spinner
 from rich.style import Style
 from rich.text import Text
 
-from hermes_cli.chat.conversation import TurnUsage
+from hermes_cli.chat.conversation import Conversation, MessageAdded, TurnUsage
 from hermes_cli.chat.terminal.tty import LiveRegion, TerminalEcho
 from hermes_cli.chat.tools.toolbox import printable
-from hermes_cli.chat.view import SHOWN_CHARACTERS, ToolResult, tokens_per_second
-from hermes_cli.console import CONTROL
+from hermes_cli.chat.view import SHOWN_CHARACTERS, ToolResult, TurnResult, tokens_per_second
+from hermes_cli.console import CONTROL, Console
 
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from hermes_cli.chat.conversation import Conversation, MessageAdded
     from hermes_cli.chat.terminal.markdown import MarkdownStream
-    from hermes_cli.chat.view import TurnResult
-    from hermes_cli.console import Console
     from hermes_cli.generation import Done, ToolCall
 
 SHOWN_LINES = 15  # of a tool's result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -13,8 +14,6 @@ from rich.text import Text
 from hermes_cli.errors import HermesError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
 MAX_OSC52 = 74_994  # bytes that terminals take at once (xterm's limit of 100,000 bytes of base64)

@@ -16,18 +16,15 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 
 from hermes_cli import paths
 from hermes_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
 
 FILE = "chat.yaml"
 EXAMPLE = '--mcp "npx -y @modelcontextprotocol/server-filesystem ~/team" or --mcp https://host/mcp'
@@ -110,8 +107,7 @@ def read_chat_file(path: Path | None = None) -> ChatFile:
 def chosen_servers(texts: Sequence[str], headers: Sequence[str], chat_file: ChatFile) -> list[McpServer]:
     """Return the servers that `--mcp` asks for: by a name in the file, an address, or a command line each.
 
-    Raises:
-        UsageError: none of these, an invalid header or one without a clear address, or a variable that is not set.
+    Raise UsageError if a text is none of these, a header has no clear address, or a variable is not set.
     """
     addresses = [text for text in texts if _is_address(text)]
     if headers and len(addresses) != 1:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from types import ModuleType
 
     from hermes_cli.prompting.messages import ToolCall
@@ -57,11 +57,9 @@ class ToolFailedError(HermesError):
 
 
 def load_tools(path: Path) -> dict[str, Tool]:
-    """Return the public functions that a file defines, by name.
+    """Return the public functions that a file defines, by name; raise NotFoundError if there is no such file.
 
-    Raises:
-        NotFoundError: no such file.
-        UsageError: the file does not run, defines no function, or a function's types have no JSON schema.
+    Raise UsageError if it does not run, defines no function, or the types of one have no JSON schema.
     """
     if not path.is_file():
         raise NotFoundError(f"there is no tools file {path}.", hint="give --tools the path of a Python file.")

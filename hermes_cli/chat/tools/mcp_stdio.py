@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections import deque
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from anyio.abc import Process
 from mcp.client.stdio import get_default_environment
 from mcp.os.posix.utilities import terminate_posix_process_tree
 from mcp.os.win32.utilities import (
+    ServerProcess,
     close_process_job,
     create_windows_process,
     get_windows_executable_command,
@@ -29,11 +31,8 @@ from mcp.os.win32.utilities import (
 from mcp.shared.message import SessionMessage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
     from mcp.client._transport import TransportStreams
-    from mcp.os.win32.utilities import ServerProcess
 
     from hermes_cli.chat.tools.config import McpCommand
 

@@ -1,4 +1,3 @@
-# ruff: noqa: TC001, TC003 - msgspec reads the annotations of dataclasses
 """Options of the embedded engine, and the frames between it and its child process.
 
 to the child     dry_run (DryRunRequest) · load (LoadRequest) · generate (GenerationRequest) · cancel

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
+from hermes_cli.generation import TurnRequest
 from hermes_cli.server.anthropic.schemas import (
     CountRequest,
     MessageObject,
@@ -23,22 +25,17 @@ from hermes_cli.server.anthropic.schemas import (
     TokenCount,
 )
 from hermes_cli.server.choice_stream import stream_turn
+from hermes_cli.server.errors import Problem
 from hermes_cli.server.openai.requests import ChatRequest
-from hermes_cli.server.parsed_request import ChatMessages, FieldNames, check_fields, parse_chat
+from hermes_cli.server.parsed_request import ChatMessages, FieldNames, ParsedRequest, check_fields, parse_chat
+from hermes_cli.server.pool import Pool, ReadyModel
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, cancel, json_reply
 from hermes_cli.server.thinking import BUDGETS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from starlette.requests import Request
     from starlette.responses import Response
-
-    from hermes_cli.generation import TurnRequest
-    from hermes_cli.server.errors import Problem
-    from hermes_cli.server.parsed_request import ParsedRequest
-    from hermes_cli.server.pool import Pool, ReadyModel
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 EVENTS = "Events as Anthropic documents them: `message_start` first, and `message_stop` or `error` last."

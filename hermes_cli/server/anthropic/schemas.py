@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import structs
@@ -11,7 +11,7 @@ from pydantic import Field, WithJsonSchema
 from pydantic_core import from_json
 
 from hermes_cli.generation import CallArguments, CallStarted, Done, Reasoning
-from hermes_cli.server.choice_stream import ContentDelta, continues
+from hermes_cli.server.choice_stream import ContentDelta, Delta, continues
 from hermes_cli.server.openai.requests import (
     GenerationFields,
     LenientModel,
@@ -23,9 +23,6 @@ from hermes_cli.server.openai.requests import (
     messages_schema,
 )
 from hermes_cli.server.streaming_reply import named_event
-
-if TYPE_CHECKING:
-    from hermes_cli.server.choice_stream import Delta
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 AnyObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]

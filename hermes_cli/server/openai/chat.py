@@ -5,14 +5,15 @@ from __future__ import annotations
 import secrets
 import time
 from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET, structs
 
-from hermes_cli.generation import CallArguments, CallStarted, Done, Reasoning
-from hermes_cli.server.choice_stream import ContentDelta, stream_turn
+from hermes_cli.generation import CallArguments, CallStarted, Done, Reasoning, TurnRequest
+from hermes_cli.server.choice_stream import ContentDelta, Delta, stream_turn
 from hermes_cli.server.openai.objects import (
     ChatChoice,
     ChatChunk,
@@ -29,20 +30,14 @@ from hermes_cli.server.openai.objects import (
     usage,
 )
 from hermes_cli.server.openai.requests import ChatRequest
-from hermes_cli.server.parsed_request import parse_chat
+from hermes_cli.server.parsed_request import ParsedRequest, parse_chat
+from hermes_cli.server.pool import Pool, ReadyModel
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
     from starlette.requests import Request
     from starlette.responses import Response
-
-    from hermes_cli.generation import TurnRequest
-    from hermes_cli.server.choice_stream import Delta
-    from hermes_cli.server.parsed_request import ParsedRequest
-    from hermes_cli.server.pool import Pool, ReadyModel
 
     Take = Callable[[int, Delta | Done], Awaitable[None]]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 import time
 from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, structs
 
-from hermes_cli.engine.protocol import Done, TextEvent
+from hermes_cli.engine.protocol import Done, Engine, TextEvent
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import Constraints
@@ -19,22 +20,23 @@ from hermes_cli.prompting import normalize
 from hermes_cli.prompting.turn_grammar import SpecialTokens, turn_grammar
 from hermes_cli.server import response_format
 from hermes_cli.server.choice_stream import TokenAttribution
-from hermes_cli.server.openai.objects import Completion, CompletionChoice, completion_logprobs, timings, usage
+from hermes_cli.server.openai.objects import (
+    Completion,
+    CompletionChoice,
+    TextFinishReason,
+    completion_logprobs,
+    timings,
+    usage,
+)
 from hermes_cli.server.openai.requests import MOST_PROMPTS, MOST_TEXTS, CompletionRequest
-from hermes_cli.server.parsed_request import FieldNames, parse_shared
+from hermes_cli.server.parsed_request import FieldNames, ParsedRequest, RawPrompt, parse_shared
+from hermes_cli.server.pool import Pool, ReadyModel
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-
     from starlette.requests import Request
     from starlette.responses import Response
-
-    from hermes_cli.engine.protocol import Engine
-    from hermes_cli.server.openai.objects import TextFinishReason
-    from hermes_cli.server.parsed_request import ParsedRequest, RawPrompt
-    from hermes_cli.server.pool import Pool, ReadyModel
 
     Take = Callable[["_TextChoice", str, Done | None], Awaitable[None]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -9,8 +10,6 @@ import msgspec
 from hermes_cli import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from hermes_cli.engine.protocol import Done, Logprob, TokenLogprobs
 
 FINGERPRINT = f"hermes-{__version__}"

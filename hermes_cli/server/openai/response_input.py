@@ -6,14 +6,12 @@ message again, so that the model is shown what it wrote.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.server.openai.requests import MOST_MESSAGES
 from hermes_cli.server.parsed_request import ChatMessages
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Item = dict[str, Any]
 

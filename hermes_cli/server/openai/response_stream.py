@@ -8,20 +8,17 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import structs
 
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.generation import CallStarted, Done, Reasoning
-from hermes_cli.server.choice_stream import ContentDelta, continues
+from hermes_cli.server.choice_stream import ContentDelta, Delta, continues
+from hermes_cli.server.errors import Problem
 from hermes_cli.server.openai.objects import ChatLogprob, Timings, chat_logprobs, timings
 from hermes_cli.server.streaming_reply import named_event
-
-if TYPE_CHECKING:
-    from hermes_cli.server.choice_stream import Delta
-    from hermes_cli.server.errors import Problem
 
 Status = Literal["in_progress", "completed", "incomplete"]
 

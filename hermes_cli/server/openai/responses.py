@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -18,20 +19,15 @@ from hermes_cli.generation import Done
 from hermes_cli.server.choice_stream import stream_turn
 from hermes_cli.server.errors import Problem
 from hermes_cli.server.openai.requests import ChatRequest, ResponseRequest
-from hermes_cli.server.openai.response_input import ResponseMessages, input_items
+from hermes_cli.server.openai.response_input import Item, ResponseMessages, input_items
 from hermes_cli.server.openai.response_stream import DeletedResponse, ResponseObject, ResponseStream
-from hermes_cli.server.parsed_request import FieldNames, check_fields, parse_chat
+from hermes_cli.server.parsed_request import FieldNames, ParsedRequest, check_fields, parse_chat
+from hermes_cli.server.pool import Pool
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, encode, json_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from starlette.requests import Request
-
-    from hermes_cli.server.openai.response_input import Item
-    from hermes_cli.server.parsed_request import ParsedRequest
-    from hermes_cli.server.pool import Pool
 
 EVENTS = (
     "Events as OpenAI documents them, `response.created` first and `response.completed`, `response.incomplete` or "
