@@ -242,7 +242,9 @@ def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None]
 def _confirm(size: str, console: Console) -> None:
     answer = console.confirm(f"Fetch {size}?", default=True)
     if answer is None:
-        raise UsageError(f"{size} would be fetched, and nobody can be asked.", hint="say it is meant: --yes")
+        raise UsageError(
+            f"{size} would be fetched, and nobody can be asked.", hint="say that it is meant: hermes pull --yes"
+        )
     if not answer:
         raise HermesError("nothing was fetched.", hint="name another model: hermes pull NAME, or see them: hermes list")
 
@@ -372,7 +374,7 @@ def default_model(
         answer = console.confirm(question, default=True) if console.voice is Voice.HUMAN else None
         if answer is None:
             problem = "no model was named, and no Hermes model that fits is here."
-            raise NotFoundError(problem, hint=f"hermes pull {name} ({size}). {demo_hint}")
+            raise NotFoundError(problem, hint=f"fetch the best, {size}: hermes pull {name}, or {demo_hint}")
         if not answer:
             raise HermesError("nothing was fetched.", hint=demo_hint)
         command([name], yes=True)

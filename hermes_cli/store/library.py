@@ -205,7 +205,7 @@ def _check(file: ModelFile) -> ModelFile:
     if published and found and published != found:
         raise IntegrityError(
             f"{file.name} is damaged: its SHA-256 is not the Hub's.",
-            hint=f"fetch it again: hermes verify --repair {file.path.name}",
+            hint=f"fetch it again: hermes verify --repair {shlex.quote(file.path.name)}",
         )
     return file
 
