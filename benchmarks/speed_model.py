@@ -26,9 +26,9 @@ from hermes_cli.hardware.gpus import find_gpu
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.simulate import simulate
+from hermes_cli.planning.best_placement import best_placement
 from hermes_cli.planning.memory import ContextSettings, weights
 from hermes_cli.planning.placement import place_layers
-from hermes_cli.planning.recommend import best_placement
 from hermes_cli.planning.speed import Speed, decode_speed, prefill_speed
 from hermes_cli.planning.speed_figures import figures_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,8 +27,8 @@ from hermes_cli.commands.options import (
 from hermes_cli.commands.speeds import first_token_after, range_of, speed_document
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.models.any_model import measured, memory_source, open_variant
+from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings, weights
-from hermes_cli.planning.recommend import NEEDS, best_placement
 from hermes_cli.planning.speed import PROMPTS, decode_speed, first_token_seconds, prefill_speed
 from hermes_cli.units import gibibytes
 
@@ -100,7 +101,7 @@ def _variant(name: str) -> Variant:
     if not known and named:  # its mix follows from no rule: the header tells
         return open_variant(HubReference(named[0].repository.repo, file=named[0].files[0]), name, catalogue)
     if not known:
-        hint = f"see what there is: hermes show {name}"
+        hint = f"see what there is: hermes show {shlex.quote(name)}"
         raise NotFoundError(f"no file of {name} is known whose memory can be computed.", hint=hint)
     return known[0]
 

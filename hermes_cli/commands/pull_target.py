@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,9 @@ from hermes_cli.catalog.file_names import (
 from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, named_quantization
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, preferred_variants
 from hermes_cli.errors import UsageError
+from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.memory import ContextSettings, weights
-from hermes_cli.planning.recommend import NEEDS, RecommendOptions, best_placement, recommendations
+from hermes_cli.planning.recommend import RecommendOptions, recommendations
 from hermes_cli.store.library import known_variants
 
 if TYPE_CHECKING:
@@ -77,7 +79,8 @@ def pull_target(
             hint = 'try it: hermes chat demo "Hi"'
             raise UsageError("the demo ships with hermes; there is nothing to fetch.", hint=hint)
         case FileReference(path):
-            raise UsageError(f"{path} is a path on this disk.", hint=f"adopt a file that is here: hermes import {path}")
+            hint = f"adopt a file that is here: hermes import {shlex.quote(str(path))}"
+            raise UsageError(f"{path} is a path on this disk.", hint=hint)
         case CatalogueReference(model, named, repository):
             quantization = _quantization(named, quant, model)
             listed = {variant.quantization for variant in matching_variants(model, repository=repository)}

@@ -11,9 +11,9 @@ from itertools import combinations, islice
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
+from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.planning.placement import device_sets, fastest_first, place_layers, place_split, room_on
-from hermes_cli.planning.recommend import NEEDS, best_placement
 from hermes_cli.units import GIB
 
 if TYPE_CHECKING:

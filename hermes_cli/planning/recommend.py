@@ -5,107 +5,42 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.variants import preferred_variants
 from hermes_cli.hardware.machine import MOST_DEVICES
+from hermes_cli.planning.best_placement import NEEDS, PlacedModel, placed_best
 from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
-from hermes_cli.planning.placement import ROOMY, place_layers, placements
 from hermes_cli.planning.quality import quality_score, supports_purpose
-from hermes_cli.planning.speed import PROMPTS, active_elements, decode_speed, first_token_seconds, prefill_speed
+from hermes_cli.planning.speed import active_elements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from hermes_cli.catalog.models import Architecture, CatalogModel, Catalogue
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.catalog.variants import Variant
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.memory import KvType, Weights
-    from hermes_cli.planning.placement import Placement
+    from hermes_cli.planning.memory import KvType
     from hermes_cli.planning.quality import Purpose, QualityScore
-    from hermes_cli.planning.speed import FirstToken, Speed
 
 
-@dataclass(frozen=True)
-class PurposeNeeds:
-    """Requirements of a purpose.
-
-    Attributes:
-        wanted, least: context length in tokens that it should have, and can do with.
-        points_per_halving: what half of the wanted context costs.
-        comfortable: tokens per second below which slowness costs points.
-    """
-
-    wanted: int
-    least: int
-    points_per_halving: float
-    comfortable: float
-
-
-# An agent's 64,000 tokens are what Hermes Agent refuses to start without. Thoughts of 13,000 tokens (DeepHermes' card)
-# and their answer need 16,384; thinking and working in many steps should be faster than reading.
-NEEDS: dict[Purpose, PurposeNeeds] = {
-    "chat": PurposeNeeds(16_384, 4096, 0.5, 10),
-    "agent": PurposeNeeds(64_000, 64_000, 0.5, 20),
-    "reasoning": PurposeNeeds(32_768, 16_384, 0.5, 20),
-    "json": PurposeNeeds(8192, 4096, 0.5, 10),
-    "long-context": PurposeNeeds(131_072, 32_768, 6.0, 10),
-}
-# What slowness costs for each time that a comfortable speed is halved, and more from the second time on.
-POINTS_PER_HALVED_SPEED, POINTS_BELOW_HALF = 4.0, 3.0
-# Leaving the GPU makes the speed fall off a cliff that no estimate gets quite right.
-POINTS_FOR_LEAVING_GPU = 10.0
-# A second GPU adds traffic and heat, and it has other uses; four cost as much again, and so on.
-POINTS_PER_DOUBLED_GPUS = 1.0
-# A plan that fills its room to the last byte depends on overheads that are assumed (placement.OVERHEAD). With layers
-# on the CPU the GPUs are always full, and one layer less is a way out.
-ROOM_TO_SPARE, POINTS_FOR_NO_ROOM = 1 - ROOMY, 1.0
+# DeepHermes thinks for up to 13,000 tokens (its card).
+WANTED_BY_SHORT_THOUGHTS, LEAST_OF_SHORT_THOUGHTS = 32_768, 16_384
+# Left over memory of a GPU's own may hold so many times the wanted context, where that costs nothing.
+MORE_CONTEXT = (2, 4)
 POINTS_FOR_KV_Q8_0 = 0.2  # assumed; weights of 8 bits cost 0.03
-# Q4_K_M is what most people run and what is published most; a finer one must be better by more than this.
-USUAL, POINTS_FOR_UNUSUAL = "Q4_K_M", 0.45
+# What most people run and what is published most; another must be better by more than this.
+USUAL, POINTS_FOR_UNUSUAL = frozenset({"Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0"}), 1.0
 LOW_BITS = 3.0  # bits per weight below which a warning is due
 
 
-@dataclass(frozen=True)
-class Costs:
-    """Points that a variant loses on this machine."""
-
-    context: float
-    kv_type: float
-    speed: float
-    leaving_gpu: float
-    more_gpus: float
-    no_room: float
-    unusual: float
-
-    @property
-    def total(self) -> float:
-        """The sum."""
-        return self.context + self.kv_type + self.unusual + self.of_machine
-
-    @property
-    def of_machine(self) -> float:
-        """Those that depend on where the model lies."""
-        return self.speed + self.leaving_gpu + self.more_gpus + self.no_room
-
-    def avoidable(self, machine: Machine) -> bool:
-        """A shorter context or a smaller KV cache may lower them."""
-        several = len(machine.usable_devices) > 1
-        return self.no_room > 0 or bool(machine.usable_devices and (self.leaving_gpu or (several and self.of_machine)))
-
-
-@dataclass(frozen=True)
-class Recommendation:
+@dataclass(frozen=True, kw_only=True)
+class Recommendation(PlacedModel):
     """A variant with settings on a machine: where it goes, how fast and how good it is, and what that costs it."""
 
     variant: Variant
     settings: ContextSettings
-    placement: Placement
-    speed: Speed
-    prefill: Speed
-    first_token: FirstToken
     quality: QualityScore
-    costs: Costs
 
     @property
     def score(self) -> float:
@@ -120,21 +55,39 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class RecommendOptions:
-    """The purpose, and the context (tokens) and speed (tokens per second) that the user insists on."""
+    """The purpose, and what the user insists on.
+
+    Attributes:
+        context: tokens.
+        min_speed: tokens per second.
+        max_wait: seconds to the first token of the purpose's first prompt.
+        gpu_only: every layer on GPUs.
+    """
 
     purpose: Purpose = "chat"
     context: int | None = None
     min_speed: float | None = None
+    max_wait: float | None = None
+    gpu_only: bool = False
 
-    @property
-    def least(self) -> int:
-        """Context length that it must have, in tokens."""
-        return self.context or NEEDS[self.purpose].least
+    def wanted(self, model: CatalogModel) -> int:
+        """Context length that a model should have, in tokens."""
+        return self.context or (WANTED_BY_SHORT_THOUGHTS if self._short_thoughts(model) else NEEDS[self.purpose].wanted)
 
-    @property
-    def wanted(self) -> int:
-        """Context length that it should have, in tokens."""
-        return self.context or NEEDS[self.purpose].wanted
+    def least(self, model: CatalogModel) -> int:
+        """Context length that a model must have, in tokens."""
+        return self.context or (LEAST_OF_SHORT_THOUGHTS if self._short_thoughts(model) else NEEDS[self.purpose].least)
+
+    def _short_thoughts(self, model: CatalogModel) -> bool:
+        return self.purpose == "reasoning" and model.reasoning is not None and model.reasoning.switch == "system-prompt"
+
+    def met_by(self, candidate: PlacedModel) -> bool:
+        """Return whether a candidate is what the user insists on."""
+        return (
+            candidate.speed.expected >= (self.min_speed or 0)
+            and (self.max_wait is None or candidate.first_token.expected <= self.max_wait)
+            and not (self.gpu_only and candidate.leaves_gpu)
+        )
 
 
 def recommendations(catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> list[Recommendation]:
@@ -174,141 +127,108 @@ def _best_settings(
 ) -> Recommendation | None:
     """The variant with the settings that score best, or None if none fits.
 
-    The longest context is tried first, each with a KV cache of 16 and of 8 bits.
+    The smallest settings come first: no others fit more easily or are faster, which bounds what these can score. Then
+    the longest context is tried first, each with a KV cache of 16 and of 8 bits.
     """
+    own_memory = any(not device.unified for device in machine.usable_devices)
+    contexts = _contexts(variant.model, options, MORE_CONTEXT if own_memory else ())
+    if not contexts:
+        return None
+    quality = quality_score(variant.model, variant.loss(catalogue), options.purpose, catalogue)
+
+    def evaluate(context: int, kv_type: KvType) -> Recommendation | None:
+        return _evaluate(variant, quality, machine, ContextSettings(context, k_type=kv_type, v_type=kv_type), options)
+
+    best = smallest = evaluate(contexts[-1], "q8_0")
+    if best is None or smallest is None:
+        return None
+    ceiling = smallest.score + smallest.costs.context + smallest.costs.kv_type
     kv_types: tuple[KvType, ...] = ("f16", "q8_0")
-    best = None
-    for context, kv_type in product(_contexts(variant.model, options), kv_types):
-        settings = ContextSettings(context, k_type=kv_type, v_type=kv_type)
-        candidate = _evaluate(variant, catalogue, machine, settings, options)
-        if candidate is None:
-            continue
-        if best is None or candidate.score > best.score:
-            best = candidate
-        if not candidate.costs.avoidable(machine):
+    for context, kv_type in product(contexts, kv_types):
+        if best.score >= ceiling - _context_cost(variant.model, context, options):
             break
+        candidate = evaluate(context, kv_type)
+        if candidate and candidate.score > best.score:
+            best = candidate
     return best
 
 
-def _contexts(model: CatalogModel, options: RecommendOptions) -> list[int]:
-    """Context lengths that would do, longest first; beyond what was trained only if YaRN is documented."""
-    reach = model.context.usable
-    if reach < options.least and model.context.yarn:
-        reach = model.context.yarn.context
-    if reach < options.least and (options.context or options.purpose not in {"chat", "json"}):
+def _contexts(model: CatalogModel, options: RecommendOptions, more: tuple[int, ...] = ()) -> list[int]:
+    """Context lengths that would do, longest first, with so many times the wanted one if the model was trained for it.
+
+    Beyond what was trained they are only as long as they must be, and only if YaRN is documented.
+    """
+    wanted, least, usable = options.wanted(model), options.least(model), model.context.usable
+    yarn = model.context.yarn
+    reach = yarn.context if usable < least and yarn else usable
+    if reach < least and (options.context or options.purpose not in {"chat", "json"}):
         return []
-    longest = min(options.wanted, reach)
-    return [length for length in (longest >> halved for halved in range(8)) if length >= min(options.least, reach)]
+    longest = min(wanted, reach)
+    lengths = {least, *(longest >> halved for halved in range(8))}
+    if not options.context:
+        lengths |= {wanted * times for times in more if wanted * times <= usable}
+    return sorted((length for length in lengths if min(least, reach) <= length <= reach), reverse=True)
+
+
+def _context_cost(model: CatalogModel, context: int, options: RecommendOptions) -> float:
+    return NEEDS[options.purpose].points_per_halving * max(math.log2(options.wanted(model) / context), 0)
 
 
 def _evaluate(
-    variant: Variant, catalogue: Catalogue, machine: Machine, settings: ContextSettings, options: RecommendOptions
+    variant: Variant, quality: QualityScore, machine: Machine, settings: ContextSettings, options: RecommendOptions
 ) -> Recommendation | None:
-    """Place a variant with these settings and count what they cost; docs/quality.md has the scale. None: no room."""
+    """Place a variant with these settings and count what they cost; docs/quality.md has the scale.
+
+    None if it does not fit, or not as the user insists.
+    """
     architecture = variant.model.architecture
     table = weights(architecture, variant.quantization, imatrix=variant.repository.imatrix)
-    model = (architecture, variant.quantization, table)
-    placed = _best_placed(model, settings, machine, options)
+    placed = placed_best(
+        (architecture, variant.quantization, table), settings, machine, options.purpose, options.met_by
+    )
     if placed is None:
         return None
-    placement, costs = placed
-    prefill = prefill_speed(architecture, table, settings, placement, machine)
-    return Recommendation(
-        variant,
-        settings,
-        placement,
-        decode_speed(*model, settings, placement, machine),
-        prefill,
-        first_token_seconds(PROMPTS[options.purpose], prefill, settings.context),
-        quality_score(variant.model, variant.loss(catalogue), options.purpose),
-        costs,
-    )
-
-
-def best_placement(
-    architecture: Architecture,
-    quantization: str,
-    table: Weights,
-    settings: ContextSettings,
-    machine: Machine,
-    gpu_layers: int | None = None,
-) -> Placement:
-    """Return the placement that costs a chat least; where nothing fits, one whose numbers tell that.
-
-    With `gpu_layers`, counted as llama.cpp's `n_gpu_layers`, so many are on GPUs.
-    """
-    best = _best_placed((architecture, quantization, table), settings, machine, RecommendOptions(), gpu_layers)
-    if best:
-        return best[0]
-    layers = architecture.layers + 1 if gpu_layers is None else gpu_layers
-    return place_layers(architecture, table, settings, machine, layers)
-
-
-def _best_placed(
-    model: tuple[Architecture, str, Weights],
-    settings: ContextSettings,
-    machine: Machine,
-    options: RecommendOptions,
-    gpu_layers: int | None = None,
-) -> tuple[Placement, Costs] | None:
-    """Return the placement that costs least, of equal ones the fastest on the fewest devices; None if none fits.
-
-    A machine's further devices add to the choice and change none of the costs: more hardware never makes it worse.
-    """
-    architecture, _, table = model
-    best: tuple[tuple[float, float], float, Placement, Costs] | None = None
-    for placement in placements(architecture, table, settings, machine, gpu_layers):
-        unavoidable = _costs_of_devices(placement, architecture)
-        if best and best[1] < sum(unavoidable) >= best[3].of_machine:
-            break  # those that follow cost no less
-        costs, speed = _costs(model, settings, placement, machine, options)
-        if speed < (options.min_speed or 0):
-            continue
-        key = (costs.of_machine, -speed)
-        if best is None or key < best[0]:
-            best = key, sum(unavoidable), placement, costs
-    return best and best[2:]
-
-
-def _costs_of_devices(placement: Placement, architecture: Architecture) -> tuple[float, float]:
-    """Points for layers on the CPU, and for more than one GPU."""
-    leaving = POINTS_FOR_LEAVING_GPU if placement.gpu_layers <= architecture.layers else 0
-    return leaving, POINTS_PER_DOUBLED_GPUS * math.log2(max(len(placement.devices), 1))
-
-
-def _costs(
-    model: tuple[Architecture, str, Weights],
-    settings: ContextSettings,
-    placement: Placement,
-    machine: Machine,
-    options: RecommendOptions,
-) -> tuple[Costs, float]:
-    """Return what settings and a placement cost, and the tokens per second with these settings."""
-    architecture, quantization, table = model
-    need = NEEDS[options.purpose]
-    speed = decode_speed(architecture, quantization, table, settings, placement, machine).expected
-    # A shorter context is not faster for it: what counts is the same number of tokens in the cache.
-    usual = ContextSettings(options.wanted)
-    compared = (
-        speed
-        if settings == usual
-        else decode_speed(architecture, quantization, table, usual, placement, machine).expected
-    )
-    halvings = max(math.log2(need.comfortable / compared), 0)
-    leaving_gpu, more_gpus = _costs_of_devices(placement, architecture)
-    # the part of its room that the fullest place has left; GPUs beside layers on the CPU are always full
-    counted = placement.shares[:1] if leaving_gpu else placement.shares
-    spare = min((share.room - share.part.total) / max(share.room, 1) for share in counted)
-    costs = Costs(
-        context=need.points_per_halving * max(math.log2(options.wanted / settings.context), 0),
+    costs = replace(
+        placed.costs,
+        context=_context_cost(variant.model, settings.context, options),
         kv_type=0 if settings.k_type == "f16" else POINTS_FOR_KV_Q8_0,
-        speed=POINTS_PER_HALVED_SPEED * halvings + POINTS_BELOW_HALF * max(halvings - 1, 0) ** 2,
-        leaving_gpu=leaving_gpu,
-        more_gpus=more_gpus,
-        no_room=POINTS_FOR_NO_ROOM * max(1 - spare / ROOM_TO_SPARE, 0),
-        unusual=0 if quantization == USUAL else POINTS_FOR_UNUSUAL,
+        unusual=0 if variant.quantization in USUAL else POINTS_FOR_UNUSUAL,
     )
-    return costs, speed
+    return Recommendation(
+        placement=placed.placement,
+        speed=placed.speed,
+        prefill=placed.prefill,
+        first_token=placed.first_token,
+        costs=costs,
+        variant=variant,
+        settings=settings,
+        quality=quality,
+    )
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """A need of a purpose that even the best pick of a machine misses: what it has, and what it would need."""
+
+    need: Literal["speed", "wait", "gpu"]
+    has: float
+    needs: float
+
+
+def shortfalls(pick: Recommendation, purpose: Purpose) -> list[Shortfall]:
+    """Return the reasons for which the machine is not for the purpose; none if it is.
+
+    An agent needs all layers on the GPU, if there is one that holds any.
+    """
+    need, architecture = NEEDS[purpose], pick.variant.model.architecture
+    missed = []
+    if purpose == "agent" and 0 < pick.placement.gpu_layers <= architecture.layers:
+        missed.append(Shortfall("gpu", pick.placement.gpu_layers, architecture.layers + 1))
+    if pick.speed.expected < need.slowest:
+        missed.append(Shortfall("speed", pick.speed.expected, need.slowest))
+    if pick.first_token.expected > need.longest_wait:
+        missed.append(Shortfall("wait", pick.first_token.expected, need.longest_wait))
+    return missed
 
 
 FASTER = 1.5  # times the pick's speed, below which the difference is hardly felt
@@ -368,7 +288,10 @@ def _one_more_gpu(
     if not devices or devices[-1].unified or len(devices) == MOST_DEVICES:
         return None
     another = replace(devices[-1], free=devices[-1].total, users=())
-    best = recommendations(catalogue, replace(machine, devices=(*machine.devices, another)), options)[0]
+    ranked = recommendations(catalogue, replace(machine, devices=(*machine.devices, another)), options)
+    if not ranked:
+        return None
+    best = ranked[0]
     same = best.variant == pick.variant and best.settings == pick.settings
     return None if same and best.placement.gpu_layers == pick.placement.gpu_layers else best
 

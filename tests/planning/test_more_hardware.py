@@ -12,7 +12,8 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.hardware.gpus import GPUS
 from hermes_cli.hardware.machine import Device, Machine
-from hermes_cli.planning.recommend import NEEDS, Recommendation, RecommendOptions, recommendations
+from hermes_cli.planning.best_placement import NEEDS
+from hermes_cli.planning.recommend import Recommendation, RecommendOptions, recommendations
 
 GIB = 1 << 30
 CATALOGUE = shipped_catalogue()
