@@ -53,7 +53,11 @@ def test_all_is_well(hermes: RunHermes, hub: Hub, environment: dict[str, str]) -
 def test_what_fails_is_said_with_the_next_step_and_the_rest_goes_on(
     hermes: RunHermes, environment: dict[str, str]
 ) -> None:
-    lost = {**environment, "HF_ENDPOINT": LOST.replace("//", "//somebody:secret@"), "HTTPS_PROXY": "http://u:pw@proxy:1"}
+    lost = {
+        **environment,
+        "HF_ENDPOINT": LOST.replace("//", "//somebody:secret@"),
+        "HTTPS_PROXY": "http://u:pw@proxy:1",
+    }
     done = hermes("doctor", env=lost)
     assert done.returncode == 1
     assert "PROBLEM  Hub: " in done.stdout
