@@ -80,8 +80,10 @@ def command(
     from hermes_cli.catalog.names import ModelNames
     from hermes_cli.commands.pull_target import pull_target, recommended_target
     from hermes_cli.hardware.probe import probe
+    from hermes_cli.paths import models_dir, readable
     from hermes_cli.store.download import fetch, file_states, resolve, space_needed
 
+    readable(models_dir())
     catalogue, machine = load_catalogue(), probe()
     if names:
         parser = ModelNames(catalogue)
@@ -160,7 +162,9 @@ def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None]
 def _confirm(size: str, console: Console) -> None:
     answer = console.confirm(f"Fetch {size}?", default=True)
     if answer is None:
-        raise UsageError(f"{size} would be fetched, and nobody can be asked.", hint="say it is meant: --yes")
+        raise UsageError(
+            f"{size} would be fetched, and nobody can be asked.", hint="say that it is meant: hermes pull --yes"
+        )
     if not answer:
         raise HermesError("nothing was fetched.", hint="name another model: hermes pull NAME, or see them: hermes list")
 
@@ -282,7 +286,7 @@ def default_model(
         answer = console.confirm(question, default=True) if console.voice is Voice.HUMAN else None
         if answer is None:
             problem = "no model was named, and no Hermes model that fits is here."
-            raise NotFoundError(problem, hint=f"hermes pull {name} ({size}). {demo_hint}")
+            raise NotFoundError(problem, hint=f"fetch the best, {size}: hermes pull {name}, or {demo_hint}")
         if not answer:
             raise HermesError("nothing was fetched.", hint=demo_hint)
         command([name], yes=True)

@@ -32,6 +32,7 @@ from hermes_cli.planning.recommend import (
     recommendations,
     smallest_variant,
 )
+from hermes_cli.store.library import installed
 from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
             f"{model.name} was trained for {model.context.usable:,} tokens; beyond them it depends on YaRN, which "
             "its base model documents and this model was never trained with."
         )
+    if not installed(pick.variant):
+        console.text(f"  hermes pull {pick.variant.name}\n")
     console.text(f"  {_next(pick)}\n")
 
 
