@@ -72,7 +72,7 @@ def command(
     with console.working("looking at the installation") as show:
         checks += _installation()
         show("looking at the hardware")
-        checks += _hardware(probe())
+        checks += hardware_checks(probe())
         show("looking at the disk")
         catalogue = load_catalogue()
         checks += _disk(catalogue)
@@ -83,7 +83,7 @@ def command(
     checks = [Check(check.about, check.state, private(check.text), private(check.fix)) for check in checks]
     failed = sum(check.state == "problem" for check in checks)
     for check in checks:
-        _show(check, console)
+        show_check(check, console)
     console.note(f"{failed} of {len(checks)} checks failed." if failed else "Everything works.")
     console.document({"ok": not failed, "checks": [asdict(check) for check in checks]})
     if failed:
@@ -97,7 +97,7 @@ def private(text: str) -> str:
     return text.replace(home, "~") if len(home) > 1 else text
 
 
-def _show(check: Check, console: Console) -> None:
+def show_check(check: Check, console: Console) -> None:
     mark = {"ok": "ok     ", "warning": "warning", "problem": "PROBLEM"}[check.state]
     style = {"ok": "", "warning": "yellow", "problem": "bold red"}[check.state]
     width = min(shutil.get_terminal_size().columns, WIDEST) if console.out.isatty() else 10_000
@@ -119,7 +119,7 @@ def _installation() -> Iterator[Check]:
         yield Check("command", "ok", str(Path(sys.argv[0]).absolute()))
 
 
-def _hardware(machine: Machine) -> Iterator[Check]:
+def hardware_checks(machine: Machine) -> Iterator[Check]:
     speed = machine.ram_bandwidth
     bandwidth = f"{speed / 1e9:.0f} GB/s ({machine.ram_bandwidth_source})" if speed else "bandwidth unknown"
     cores = f"{machine.cpu}, {machine.cores} cores, {' '.join(machine.simd) or 'no SIMD known'}"

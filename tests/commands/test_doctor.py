@@ -92,11 +92,11 @@ def test_a_gpu_that_is_not_used_comes_with_what_helps() -> None:
     card = Device("nvidia", "GeForce RTX 4090", 24 << 30, 20 << 30, 1e12, "table", "cuda", usable=False)
     card = replace(card, reason="the installed llama-cpp-python was built without CUDA", fix="pip install …")
     machine = replace(probe(measure=False), devices=(card,), notes=(Note("ram", "Its cgroup is limited."),))
-    checks = {check.about: check for check in doctor._hardware(machine)}
+    checks = {check.about: check for check in doctor.hardware_checks(machine)}
     assert checks["GPU 0"].state == "warning"
     assert checks["GPU 0"].fix == "pip install …"
     assert "20.00 GiB of 24.00 GiB free" in checks["GPU 0"].text
     assert checks["hardware"].text == "Its cgroup is limited."
     out = io.StringIO()
-    doctor._show(checks["GPU 0"], Console(out=out))
+    doctor.show_check(checks["GPU 0"], Console(out=out))
     assert out.getvalue().splitlines()[1] == "         next: pip install …"
