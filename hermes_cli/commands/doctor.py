@@ -98,6 +98,7 @@ def private(text: str) -> str:
 
 
 def show_check(check: Check, console: Console) -> None:
+    """Print a check, wrapped at words on a terminal."""
     mark = {"ok": "ok     ", "warning": "warning", "problem": "PROBLEM"}[check.state]
     style = {"ok": "", "warning": "yellow", "problem": "bold red"}[check.state]
     width = min(shutil.get_terminal_size().columns, WIDEST) if console.out.isatty() else 10_000
@@ -120,6 +121,7 @@ def _installation() -> Iterator[Check]:
 
 
 def hardware_checks(machine: Machine) -> Iterator[Check]:
+    """Yield the checks of a probed machine: system, RAM, GPUs, the build of llama.cpp, and the probe's notes."""
     speed = machine.ram_bandwidth
     bandwidth = f"{speed / 1e9:.0f} GB/s ({machine.ram_bandwidth_source})" if speed else "bandwidth unknown"
     cores = f"{machine.cpu}, {machine.cores} cores, {' '.join(machine.simd) or 'no SIMD known'}"
