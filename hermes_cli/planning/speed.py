@@ -40,12 +40,12 @@ OFFLOADED = 32  # tokens of the smallest batch whose weights are copied to a GPU
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens per second: expected, low and high; `source` says whether what it is computed from is known."""
+    """Tokens per second: expected, low and high; `source` says whether it was measured here, computed, or assumed."""
 
     expected: float
     low: float
     high: float
-    source: Literal["computed", "assumed"]
+    source: Literal["computed", "assumed", "measured"]
 
 
 @dataclass(frozen=True)
