@@ -129,7 +129,14 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except OSError as error:
         if not is_broken_pipe(error):
-            raise
+            if error.filename is None:
+                raise
+            from hermes_cli.console import Console  # noqa: PLC0415 - as above
+            from hermes_cli.paths import access_error  # noqa: PLC0415
+
+            problem = access_error(os.fsdecode(error.filename), error)
+            Console().error(problem)
+            sys.exit(problem.exit_code)
         # The reader left (`hermes … | head`). Python would complain once more while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.FAILED)

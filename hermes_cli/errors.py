@@ -8,6 +8,7 @@
      ├── NetworkError           5    the Hub or a server could not be reached
      ├── IntegrityError         6    a file is not what it should be
      │    └── InvalidGGUFError       it is no GGUF file, or a damaged one
+     ├── AccessError            1    a file or folder may not be opened
      ├── QueueFullError         1    too many requests wait already
      ├── NotReadyError          1    a model is not loaded in time, or the server is about to stop
      └── EngineError            1    llama.cpp refused or failed
@@ -120,6 +121,10 @@ class IntegrityError(HermesError):
 
 class InvalidGGUFError(IntegrityError):
     """A file is no GGUF file, a damaged one, or of a kind that llama.cpp cannot load; the message says where."""
+
+
+class AccessError(HermesError):
+    """The system does not let this user open a file or folder; the hint says what would."""
 
 
 class EngineError(HermesError):

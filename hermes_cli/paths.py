@@ -7,13 +7,14 @@ Models live in the Hugging Face Hub's own cache, so that every tool that knows i
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+import stat
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
 
-from hermes_cli.errors import UsageError
+from hermes_cli.errors import AccessError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,12 +59,97 @@ def cache_dir() -> Path:
     return _ours("HERMES_LLM_CACHE_DIR", platformdirs.user_cache_path)
 
 
-def models_dir() -> Path:
-    """The Hub's cache, found as huggingface_hub finds it (its constants.py) without the cost of importing it."""
+def hub_home() -> Path:
+    """Return HF_HOME, found as huggingface_hub finds it (its constants.py) without the cost of importing it."""
     home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or str(Path(home) / "hub")
     with _home_needed("HF_HOME"):
-        return Path(os.path.expandvars(cache)).expanduser()
+        return Path(os.path.expandvars(home)).expanduser()
+
+
+def models_dir() -> Path:
+    """Return the Hub's cache, found as HF_HOME is."""
+    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    with _home_needed("HF_HOME"):
+        return Path(os.path.expandvars(cache)).expanduser() if cache else hub_home() / "hub"
+
+
+def is_dir(path: Path) -> bool:
+    """Return whether a folder is there; one that may not be seen counts as none, which Path.is_dir raises for."""
+    return os.path.isdir(path)  # noqa: PTH112 - see above
+
+
+def readable(path: Path) -> Path:
+    """Return the path, if the folders above it can be entered and it can be read, or is not there.
+
+    Raises:
+        AccessError: it may not be read; the hint says what to do.
+    """
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            os.scandir(path).close()
+        else:
+            path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise access_error(path, error) from None
+    return path
+
+
+def access_error(path: Path | str, error: OSError) -> AccessError:
+    """Return our error for a path that the system refuses: the folder or file that is closed, and what opens it."""
+    path = Path(path)
+    places = {"HF_HOME": hub_home(), "HF_HUB_CACHE": models_dir()}
+    variable = next((name for name, place in places.items() if place == path or place in path.parents), None)
+    name = f"{variable} ({path})" if variable else str(path)
+    other_place = f", or choose another folder with {variable}" if variable else ""
+    if not isinstance(error, PermissionError):
+        message = f"cannot use {name}: {error.strerror or error}."
+        return AccessError(message, hint=f"check the path and its disk{other_place}.")
+    verb, closed = _closed_part(path)
+    try:
+        info = closed.stat()
+    except OSError:
+        return AccessError(f"cannot {verb} {name}: {error.strerror}.", hint=f"check its owner{other_place}.")
+    owner, group, user = _owners(info)
+    whose = "it" if closed == path else str(closed)
+    needed = stat.S_IXGRP if stat.S_ISDIR(info.st_mode) else stat.S_IRGRP
+    if owner == user:
+        hint = f"it is yours, so open it: chmod u+rwX {closed}"
+    elif verb == "read" and info.st_gid and info.st_mode & needed:
+        hint = f"add yourself to the group {group}, then log in again: sudo usermod -aG {group} {user}"
+    elif variable:
+        hint = f"make it yours: sudo chown -R {user} {closed}{other_place}."
+    else:
+        hint = "ask its owner for access, or copy it with sudo to a folder of yours."
+    return AccessError(f"cannot {verb} {name}: {whose} belongs to {owner} and is closed to you.", hint=hint)
+
+
+def _closed_part(path: Path) -> tuple[str, Path]:
+    """Return what is not possible, `read` or `write`, and the folder or file on the way to a path that refuses it."""
+    effective = os.access in os.supports_effective_ids
+    for folder in reversed(path.absolute().parents):
+        if not os.access(folder, os.X_OK, effective_ids=effective):
+            return "read", folder
+    wanted = os.R_OK | os.X_OK if is_dir(path) else os.R_OK
+    if os.path.lexists(path):
+        return "write" if os.access(path, wanted, effective_ids=effective) else "read", path
+    return "write", path.absolute().parent
+
+
+def _owners(info: os.stat_result) -> tuple[str, str, str]:
+    """Return the names of a file's owner and group, and of the user; numbers where the system knows no names."""
+    owner, group, user = str(info.st_uid), str(info.st_gid), os.environ.get("USER", "$USER")
+    with suppress(ImportError, KeyError):
+        import pwd  # noqa: PLC0415 - not on Windows
+
+        owner = pwd.getpwuid(info.st_uid).pw_name
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    with suppress(ImportError, KeyError):
+        import grp  # noqa: PLC0415 - not on Windows
+
+        group = grp.getgrgid(info.st_gid).gr_name
+    return owner, group, user
 
 
 def existing(folder: Path) -> Path:

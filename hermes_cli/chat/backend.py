@@ -42,19 +42,13 @@ class ChatBackend(Protocol):
     ) -> AsyncGenerator[Event, None]:
         """Yield content, reasoning and calls of the next turn as they come, then `Done`. Closing it cancels.
 
-        Raises:
-            ContextFullError: the messages alone fill the context.
-            HermesError: the model cannot answer.
+        Raise ContextFullError if the messages alone fill the context, HermesError if the model cannot answer.
         """
 
     async def count_tokens(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
     ) -> int | None:
-        """Return the number of tokens in the prompt, with BOS; None if it cannot be counted.
-
-        Raises:
-            HermesError: as `generate`.
-        """
+        """Return the number of tokens in the prompt, with BOS; None if it cannot be counted. Raises as `generate`."""
 
     async def unload(self) -> None:
         """Free memory until the next turn."""

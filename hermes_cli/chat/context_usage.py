@@ -31,11 +31,8 @@ async def context_usage(
 ) -> dict[str, int]:
     """Return the tokens of each part of the prompt, without the next message. Their sum is that of the prompt.
 
-    A part has as many tokens as the prompt becomes shorter by without it; the rest is the template's markup.
-
-    Raises:
-        UsageError: the backend cannot count.
-        HermesError: the template refuses the messages, or the engine failed.
+    A part has as many tokens as the prompt becomes shorter by without it; the rest is the template's markup. Raise
+    UsageError if the backend cannot count.
     """
     messages = conversation.messages or [Message("user", "")]
 
@@ -87,10 +84,8 @@ def compactable(conversation: Conversation) -> int:
 async def summarize(backend: ChatBackend, conversation: Conversation, count: int) -> str:
     """Have the model summarize the first `count` messages, together with the summary so far.
 
-    What is longer than the context is summarized in parts, each with the summary of those before it.
-
-    Raises:
-        HermesError: the model cannot answer, writes nothing, or a single message is longer than its context.
+    What is longer than the context is summarized in parts, each with the summary of those before it. Raise HermesError
+    if the model cannot answer, writes nothing, or a single message is longer than its context.
     """
     summary = conversation.summary
     messages = [entry.message for entry in conversation.entries[summary.count if summary else 0 : count]]

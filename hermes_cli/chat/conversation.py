@@ -23,27 +23,16 @@ SUMMARY_HEADING = "Summary of the conversation so far:\n"
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """Options of every turn. Their names are part of the session format.
+    """Options of every turn. Their names are part of the session format."""
 
-    Attributes:
-        system: system prompt.
-        think: reason before answering or not; None is the model's default.
-        think_budget: most tokens of reasoning; None for no limit.
-        schema: JSON schema of the answer, or True for any JSON object; None for text.
-        sampling: fields of `engine.request.SamplingOptions` that the user sets; the others are as the model recommends.
-        max_tokens: most tokens of one turn; None for as many as fit.
-        stops: strings that end an answer.
-        shift: at the end of the context, drop its older half and go on.
-    """
-
-    system: str | None = None
-    think: bool | None = None
-    think_budget: int | None = None
-    schema: Mapping[str, Any] | bool | None = None
-    sampling: Mapping[str, float | int] = field(default_factory=dict)
-    max_tokens: int | None = None
-    stops: tuple[str, ...] = ()
-    shift: bool = False
+    system: str | None = None  # system prompt
+    think: bool | None = None  # reason before answering or not; None is the model's default
+    think_budget: int | None = None  # most tokens of reasoning; None for no limit
+    schema: Mapping[str, Any] | bool | None = None  # of the answer in JSON, or True for any JSON object; None for text
+    sampling: Mapping[str, float | int] = field(default_factory=dict)  # those that the user sets, by name
+    max_tokens: int | None = None  # most tokens of one turn; None for as many as fit
+    stops: tuple[str, ...] = ()  # strings that end an answer
+    shift: bool = False  # at the end of the context, drop its older half and go on
 
 
 def read_schema(text_or_path: str) -> Mapping[str, Any]:

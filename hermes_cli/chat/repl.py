@@ -29,30 +29,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class ReplContext:
-    """The state of a conversation on a terminal, which slash commands read and change.
+    """The state of a conversation on a terminal, which slash commands read and change."""
 
-    Attributes:
-        agent: conversation, backend and tools.
-        open_backend: loads another model, by name.
-        model_names: returns the models that can be loaded.
-        attachments: files that are sent with the next message.
-        draft: text that the next line begins with.
-        used_tokens: tokens of the context that the conversation fills, as counted last.
-        is_over: the user leaves.
-    """
-
-    agent: AgentLoop
+    agent: AgentLoop  # conversation, backend and tools
     view: TerminalView
     console: Console
     event_loop: EventLoop
     toolbox: Toolbox
     session: CurrentSession
-    open_backend: Callable[[str], ChatBackend]
-    model_names: Callable[[], Sequence[str]]
-    attachments: list[Attachment] = field(default_factory=list)
-    draft: str = ""
-    used_tokens: int = 0
-    is_over: bool = False
+    open_backend: Callable[[str], ChatBackend]  # loads another model, by name
+    model_names: Callable[[], Sequence[str]]  # returns the models that can be loaded
+    attachments: list[Attachment] = field(default_factory=list)  # files that are sent with the next message
+    draft: str = ""  # text that the next line begins with
+    used_tokens: int = 0  # tokens of the context that the conversation fills, as counted last
+    is_over: bool = False  # the user leaves
 
     @property
     def conversation(self) -> Conversation:

@@ -24,36 +24,23 @@ def tokens_per_second(tokens: float, seconds: float) -> str:
 
 @dataclass
 class TurnResult:
-    """One turn of the model, as far as it has come.
-
-    Attributes:
-        calls: complete tool calls.
-        reasoning_seconds: time between the first and the last piece of reasoning.
-        done: counts and finish reason; None if the turn has not ended.
-    """
+    """One turn of the model, as far as it has come."""
 
     content: str = ""
     reasoning: str = ""
-    calls: list[ToolCall] = field(default_factory=list)
-    reasoning_seconds: float = 0.0
-    done: Done | None = None
+    calls: list[ToolCall] = field(default_factory=list)  # complete tool calls
+    reasoning_seconds: float = 0.0  # time between the first and the last piece of reasoning
+    done: Done | None = None  # counts and finish reason; None if the turn has not ended
 
 
 @dataclass(frozen=True)
 class ToolResult:
-    """The result of a tool call.
+    """The result of a tool call."""
 
-    Attributes:
-        text: as the model reads it.
-        failed: an error, a refusal or a timeout.
-        cut: characters of the whole result that `text` leaves out.
-        seconds: measured duration.
-    """
-
-    text: str
-    failed: bool = False
-    cut: int = 0
-    seconds: float = 0.0
+    text: str  # as the model reads it
+    failed: bool = False  # an error, a refusal or a timeout
+    cut: int = 0  # characters of the whole result that `text` leaves out
+    seconds: float = 0.0  # measured duration
 
 
 class View(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -246,7 +247,8 @@ def model_and_prompt(words: Sequence[str], *, named: bool, console: Console) -> 
         UsageError: there is no prompt and nobody to talk with, or what was piped in is not text.
     """
     model, prompt = None, list(words)
-    if words and not named and words[0].strip() and (len(words[0].split()) == 1 or Path(words[0]).exists()):
+    # Path.exists raises on texts that are too long for a name.
+    if words and not named and words[0].strip() and (len(words[0].split()) == 1 or os.path.exists(words[0])):  # noqa: PTH110
         model, *prompt = words
     text = " ".join(prompt).strip()
     stdin: TextIO | None = sys.stdin  # None when it was closed (`<&-`)

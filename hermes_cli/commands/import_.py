@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hermes_cli.commands.options import with_console
-from hermes_cli.errors import HermesError, NotFoundError
+from hermes_cli.errors import AccessError, HermesError, NotFoundError
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue
@@ -37,15 +38,9 @@ def command(
     by their names in the catalogue if header and file name identify them, or else by their file names.
     """
     from hermes_cli.catalog.load import load_catalogue
-    from hermes_cli.store.other_tools import FoundModel, SkippedFile, find_models, lm_studio_models, ollama_models
+    from hermes_cli.store.other_tools import FoundModel, SkippedFile
 
-    folder = Path(path).expanduser()
-    programs = {"ollama": ollama_models, "lmstudio": lm_studio_models}
-    if path.lower() in programs and not folder.exists():
-        folder = programs[path.lower()]()
-    found = list(find_models(folder))
-    if not found:
-        raise NotFoundError(f"there is no GGUF file in {folder}.", hint="give the folder that holds the models.")
+    found = _find(path)
     catalogue = load_catalogue()
     imported: list[ImportedModel] = []
     skipped = [file for file in found if isinstance(file, SkippedFile)]
@@ -59,8 +54,38 @@ def command(
     _show(imported, skipped, console, dry_run=dry_run)
 
 
+def _find(path: str) -> list[FoundModel | SkippedFile]:
+    """Return the models in a file or folder, or in all folders of the program that `path` names.
+
+    Raises:
+        NotFoundError: there are none.
+        AccessError: they may not be read.
+    """
+    from hermes_cli.store.other_tools import SkippedFile, find_models, lm_studio_models, ollama_models
+
+    folders = [Path(path).expanduser()]
+    if not os.path.lexists(folders[0]):
+        if path.lower() == "ollama":
+            folders = ollama_models()
+        elif path.lower() == "lmstudio":
+            folders = [lm_studio_models()]
+    found: list[FoundModel | SkippedFile] = []
+    for folder in folders:
+        try:
+            found += find_models(folder)
+        except AccessError as error:
+            if len(folders) == 1:
+                raise
+            found.append(SkippedFile(folder, f"{error.message} {error.hint}"))
+    if not found:
+        searched = " or ".join(map(str, folders))
+        raise NotFoundError(f"there is no GGUF file in {searched}.", hint="give the folder that holds the models.")
+    return found
+
+
 def _import(found: FoundModel, catalogue: Catalogue, console: Console, *, copy: bool, dry_run: bool) -> ImportedModel:
     """Identify a model and import it."""
+    from hermes_cli.paths import access_error
     from hermes_cli.store.hashing import sha256_of
     from hermes_cli.store.importing import identify, import_model
     from hermes_cli.store.inventory import known_files
@@ -69,6 +94,8 @@ def _import(found: FoundModel, catalogue: Catalogue, console: Console, *, copy: 
         with console.working(f"reading {found.files[0].name}"):  # hashes take minutes
             identity = identify(found, catalogue, list(known_files(catalogue)), sha256_of)
         return import_model(found, identity, copy=copy, dry_run=dry_run)
+    except PermissionError as error:
+        raise access_error(error.filename or found.files[0], error) from None
     except OSError as error:
         raise HermesError(
             f"{found.files[0]} cannot be read: {error.strerror or error}.", hint="check who owns it."

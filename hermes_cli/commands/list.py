@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hermes_cli import paths
 from hermes_cli.catalog.file_names import normalize_name
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.variants import Variant, preferred_variants, variants
 from hermes_cli.commands.options import with_console
-from hermes_cli.errors import UsageError
+from hermes_cli.errors import AccessError, UsageError
 from hermes_cli.store.disk import bytes_on_disk
 from hermes_cli.store.inventory import InstalledModel, inventory
 from hermes_cli.store.library import installed, installed_quantizations
@@ -71,6 +72,11 @@ def command(
         console.table(MODEL_TITLES, rows, right=("PARAMETERS", "CONTEXT"))
         console.document({"models": [model_summary(model) for model in models]})
         console.note("all about one: hermes show NAME · every file: hermes list --all")
+    if not here:
+        try:
+            paths.readable(paths.models_dir())
+        except AccessError as error:
+            console.warn(f"{error.message} {error.hint}")
 
 
 def _of_generation(catalogue: Catalogue, wanted: str | None) -> list[CatalogModel]:

@@ -80,8 +80,10 @@ def command(
     from hermes_cli.catalog.names import ModelNames
     from hermes_cli.commands.pull_target import pull_target, recommended_target
     from hermes_cli.hardware.probe import probe
+    from hermes_cli.paths import models_dir, readable
     from hermes_cli.store.download import fetch, file_states, resolve, space_needed
 
+    readable(models_dir())
     catalogue, machine = load_catalogue(), probe()
     if names:
         parser = ModelNames(catalogue)

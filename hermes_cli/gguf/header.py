@@ -18,6 +18,7 @@ from hermes_cli.errors import IntegrityError, InvalidGGUFError
 from hermes_cli.gguf.other_formats import other_format
 from hermes_cli.gguf.reader import BadHeaderError, FileSource, HeaderReader, Value
 from hermes_cli.gguf.types import FILE_TYPES, TENSOR_TYPES, UPGRADE, why_not_loadable
+from hermes_cli.paths import access_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -98,10 +99,13 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> GGUFHeader:
     Raises:
         InvalidGGUFError: not GGUF, damaged, or made for another program than llama.cpp.
         IntegrityError: the file cannot be read.
+        AccessError: it may not be read.
     """
     try:
         with path.open("rb") as file:
             return read_source(FileSource(file), str(path), arrays)
+    except PermissionError as error:
+        raise access_error(path, error) from None
     except OSError as error:
         raise IntegrityError(
             f"{path} cannot be read: {error.strerror or error}.",

@@ -36,19 +36,12 @@ DEFAULT, TOOL_USE = "default", "tool_use"  # how GGUF calls `tokenizer.chat_temp
 
 @dataclass(frozen=True)
 class FileTemplates:
-    """Chat templates and special tokens of a model file.
+    """Chat templates and special tokens of a model file."""
 
-    Attributes:
-        templates: sources of its chat templates by name; `default` is the unnamed one.
-        knows: whether a text is one token of its vocabulary; without a vocabulary everything is taken to be.
-        bos: how it spells the token that begins a text.
-        eos: how it spells the one that ends a text.
-    """
-
-    templates: Mapping[str, str] = field(default_factory=dict)
-    knows: Callable[[str], bool] = lambda _: True
-    bos: str = ""
-    eos: str = ""
+    templates: Mapping[str, str] = field(default_factory=dict)  # sources by name; `default` is the unnamed one
+    knows: Callable[[str], bool] = lambda _: True  # whether a text is one token of the vocabulary
+    bos: str = ""  # how it spells the token that begins a text
+    eos: str = ""  # how it spells the one that ends a text
 
 
 @dataclass(frozen=True)
@@ -60,12 +53,9 @@ class TemplateChoice:
 
 
 def choose(file: FileTemplates, model: CatalogModel | None = None, override: str | None = None) -> TemplateChoice:
-    """Return the format for a model.
+    """Return the format for a model; raise UsageError if the template that is asked for is not there or broken.
 
     `override` is `file` or `model` for one of the two, or the path of a template; None decides by what is certain.
-
-    Raises:
-        UsageError: the template that is asked for is not there or broken.
     """
     chooser = _Chooser(file, model)
     if override is None:

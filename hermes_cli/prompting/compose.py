@@ -78,36 +78,22 @@ def _same(kept: Message, sent: Message) -> bool:
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """Options of a prompt.
+    """Options of a prompt."""
 
-    Attributes:
-        think: reason before the answer, or don't; None leaves it to the model's default.
-        keep_reasoning: keep the reasoning of earlier turns; models were trained without it.
-        schema: the JSON schema of the answer, or True for any JSON object.
-    """
-
-    think: bool | None = None
-    keep_reasoning: bool = False
-    schema: Mapping[str, Any] | bool = False
+    think: bool | None = None  # reason before the answer, or don't; None leaves it to the model's default
+    keep_reasoning: bool = False  # keep the reasoning of earlier turns; models were trained without it
+    schema: Mapping[str, Any] | bool = False  # the JSON schema of the answer, or True for any JSON object
 
 
 @dataclass(frozen=True)
 class PromptInput:
-    """Messages, the tools on offer, and the options of the prompt that is made of them.
+    """Messages, the tools on offer, and the options of the prompt that is made of them."""
 
-    Attributes:
-        messages: the system message first, if there is one.
-        tools: in OpenAI's shape.
-        options: of the prompt.
-        raw_turns: what the model wrote in earlier turns.
-        specials: special tokens of the vocabulary, which content must not spell.
-    """
-
-    messages: Sequence[Message]
-    tools: Sequence[dict[str, Any]] = ()
-    options: PromptOptions = field(default_factory=PromptOptions)
-    raw_turns: RawTurnCache = field(default_factory=lambda: RawTurnCache(0))
-    specials: SpecialTexts = field(default_factory=SpecialTexts)
+    messages: Sequence[Message]  # the system message first, if there is one
+    tools: Sequence[dict[str, Any]] = ()  # in OpenAI's shape
+    options: PromptOptions = field(default_factory=PromptOptions)  # of the prompt
+    raw_turns: RawTurnCache = field(default_factory=lambda: RawTurnCache(0))  # what the model wrote in earlier turns
+    specials: SpecialTexts = field(default_factory=SpecialTexts)  # special tokens, which content must not spell
 
     @property
     def thinks(self) -> bool:

@@ -117,25 +117,15 @@ def write_turns(markup: Markup, turns: Iterable[Mapping[str, str]], bos: str = "
 
 @dataclass(frozen=True)
 class Family:
-    """Models that read the same prompts.
+    """Models that read the same prompts."""
 
-    Attributes:
-        title: what to call it.
-        markup: how turns are set apart; the name of one of our templates.
-        proven: our text is equal to the published template's, character by character (tests/prompting/test_parity.py).
-        spells_bos: the published template writes the begin-of-text token; the others leave it to the tokenizer.
-        identity: the system prompt where none is given and no tools either.
-        tools: in the words of which generation tools are offered, None if the models were not trained for them.
-        reasoning: how thinking is switched on: by a system prompt, or by the template's `thinking` too.
-    """
-
-    title: str
-    markup: Markup
-    proven: bool = False
-    spells_bos: bool = False
-    identity: str | None = None
-    tools: Literal[3, 4] | None = None
-    reasoning: Literal["system-prompt", "thinking"] | None = None
+    title: str  # what to call it
+    markup: Markup  # how turns are set apart; the name of one of our templates
+    proven: bool = False  # our text equals the published template's (tests/prompting/test_parity.py)
+    spells_bos: bool = False  # the template writes the begin-of-text token, not the tokenizer
+    identity: str | None = None  # the system prompt where none is given and no tools either
+    tools: Literal[3, 4] | None = None  # generation whose words offer tools; None if not trained for them
+    reasoning: Literal["system-prompt", "thinking"] | None = None  # what switches thinking on
 
 
 ALPACA = Family("Alpaca", "alpaca", proven=True)

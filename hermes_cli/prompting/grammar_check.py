@@ -103,8 +103,7 @@ def _is_all_of(text: str) -> bool:
 def enforceable(schema: Json, about: str, *, closed: bool = False, notes: list[str] | None = None) -> str:
     """Return a schema, checked and compiled, as Lark's `%json` takes it; see schema.py's `Checker` for the arguments.
 
-    Raises:
-        UsageError: it cannot be enforced; the message says what of it, and where.
+    Raise UsageError if it cannot be enforced; the message says what of it, and where.
     """
     try:
         text = json.dumps(schema)
@@ -215,8 +214,7 @@ def grammar_fault(grammar: Mapping[str, object]) -> str | None:
 def to_lark(grammar: str) -> str:
     """Return a GBNF grammar in Lark's syntax; `root` becomes `start`. The time grows with the square of the rules.
 
-    Raises:
-        ValueError: it is no such grammar, or takes too long; the message says where it goes wrong.
+    Raise ValueError if it is no such grammar, or takes too long; the message says where it goes wrong.
     """
     lark, fault = _sandbox.call("convert", grammar, **LIMITS) or ("", TOO_MUCH)
     if fault:

@@ -30,22 +30,14 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Message:
-    """A message of a conversation.
-
-    Attributes:
-        content: what was said; of a tool message what the tool returned, as text.
-        tool_calls: what an assistant message asks to run, after its content.
-        reasoning: what the model thought before it answered, without tags.
-        tool_call_id: of a tool message, the call that it answers.
-        name: of a tool message, the function that was called.
-    """
+    """A message of a conversation."""
 
     role: Role
-    content: str | None
-    tool_calls: tuple[ToolCall, ...] = ()
-    reasoning: str | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
+    content: str | None  # what was said; of a tool message what the tool returned, as text
+    tool_calls: tuple[ToolCall, ...] = ()  # what an assistant message asks to run, after its content
+    reasoning: str | None = None  # what the model thought before it answered, without tags
+    tool_call_id: str | None = None  # of a tool message, the call that it answers
+    name: str | None = None  # of a tool message, the function that was called
 
 
 @dataclass(frozen=True)

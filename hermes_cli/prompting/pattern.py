@@ -33,8 +33,7 @@ class PatternError(ValueError):
 def to_rust(pattern: str) -> str:
     """Return an expression in Rust's dialect, anchors as they are; it contains neither `/` nor line breaks.
 
-    Raises:
-        PatternError: it is no expression, or one with a feature that cannot be enforced.
+    Raise PatternError if it is no expression, or one with a feature that cannot be enforced.
     """
     if len(pattern) > LONGEST:
         raise PatternError(f"it has {len(pattern):,} characters; at most {LONGEST:,} are taken")

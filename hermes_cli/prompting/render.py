@@ -26,17 +26,11 @@ _NO_REASONING_HINT = "leave reasoning out, or use Hermes 4 or DeepHermes 3: herm
 
 @dataclass(frozen=True)
 class Prompt:
-    """A rendered prompt.
+    """A rendered prompt."""
 
-    Attributes:
-        text: all of it, with marks: `SpecialTexts.cut` makes pieces of it that can be tokenized.
-        thinks: thinking is on.
-        stop: texts that end the turn, beside every end-of-generation token of the vocabulary.
-    """
-
-    text: str
-    thinks: bool
-    stop: tuple[str, ...]
+    text: str  # all of it, with marks: `SpecialTexts.cut` makes pieces of it that can be tokenized
+    thinks: bool  # thinking is on
+    stop: tuple[str, ...]  # texts that end the turn, beside every end-of-generation token of the vocabulary
 
     @property
     def plain(self) -> str:
@@ -94,19 +88,12 @@ class OurFormat:
 
 @dataclass(frozen=True)
 class FileFormat:
-    """Rendered by a template from a model file or from the user.
+    """Rendered by a template from a model file or from the user."""
 
-    Attributes:
-        template: the default one.
-        tool_use: a second one for conversations with tools.
-        prompted_reasoning: the model thinks when its system prompt says so, whatever the template can do.
-        stop: texts that end the turn.
-    """
-
-    template: ChatTemplate
-    tool_use: ChatTemplate | None = None
-    prompted_reasoning: bool = False
-    stop: tuple[str, ...] = ()
+    template: ChatTemplate  # the default one
+    tool_use: ChatTemplate | None = None  # a second one for conversations with tools
+    prompted_reasoning: bool = False  # the model thinks when its system prompt says so, whatever the template can do
+    stop: tuple[str, ...] = ()  # texts that end the turn
 
     @property
     def takes_tools(self) -> bool:

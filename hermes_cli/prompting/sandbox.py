@@ -48,10 +48,8 @@ class Sandbox:
     def call(self, function: str, *arguments: object, seconds: float, new_bytes: int) -> Any:  # noqa: ANN401 - JSON
         """Return the result of a function (JSON in, JSON out), None if it takes too much.
 
-        `seconds` are of processor time, `new_bytes` of memory beside what the process has.
-
-        Raises:
-            EngineError: the process cannot be started.
+        `seconds` are of processor time, `new_bytes` of memory beside what the process has. Raise EngineError if it
+        cannot be started.
         """
         # JSON within the frame: templates see lone surrogates and large numbers as they came
         frame = pack("call", 0, json.dumps([function, arguments, seconds, new_bytes]))

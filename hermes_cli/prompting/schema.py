@@ -48,8 +48,7 @@ class Checker:
     def result(self) -> dict[str, Json]:
         """Return the schema as the grammar engine is to read it.
 
-        Raises:
-            UsageError: it is no schema, too large, without end, or has a word that cannot be enforced.
+        Raise UsageError if it is no schema, too large, without end, or has a word that cannot be enforced.
         """
         made = self._schema(self._document, Place())
         definitions: dict[str, Json] = {}
@@ -248,19 +247,12 @@ _OBJECT_WORDS = frozenset({"properties", "patternProperties", "additionalPropert
 
 @dataclass(frozen=True)
 class Place:
-    """Location of a schema.
+    """Location of a schema."""
 
-    Attributes:
-        pointer: the JSON pointer to it.
-        level: schemas above it.
-        shared: others apply to the same value.
-        exact: it is to mean what is written and nothing less.
-    """
-
-    pointer: str = "#"
-    level: int = 0
-    shared: bool = False
-    exact: bool = False
+    pointer: str = "#"  # the JSON pointer to it
+    level: int = 0  # schemas above it
+    shared: bool = False  # others apply to the same value
+    exact: bool = False  # it is to mean what is written and nothing less
 
     def below(self, *steps: str | int, shared: bool = False, exact: bool = False) -> Place:
         """Return the place of a schema in this one."""

@@ -21,11 +21,7 @@ class LostReferenceError(ValueError):
 
 
 def find(document: object, reference: str) -> tuple[str, Any]:
-    """Return the JSON pointer and the target of a reference in the document.
-
-    Raises:
-        LostReferenceError: it leaves the document or points to nothing.
-    """
+    """Return the JSON pointer and the target of a reference; raise LostReferenceError if it points to nothing here."""
     base, _, fragment = reference.partition("#")
     if base and not (isinstance(document, dict) and document.get("$id") == base):
         raise LostReferenceError("only references within the schema are followed")

@@ -27,12 +27,9 @@ _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": Fal
 
 
 def json_schema(schema: object, *, strict: bool = False, notes: list[str] | None = None) -> AnswerGrammar:
-    """Return the grammar of JSON that conforms to a schema.
+    """Return the grammar of JSON that conforms to a schema, as from `json.loads`; `notes` as of schema.py's `Checker`.
 
-    Args:
-        schema: as from `json.loads`.
-        strict: as OpenAI means it: objects have no properties but those that are named.
-        notes: see schema.py's `Checker`.
+    `strict` is OpenAI's: objects have no properties but those that are named.
     """
     return AnswerGrammar(f"answer: %json {enforceable(schema, 'the JSON schema', closed=strict, notes=notes)}")
 

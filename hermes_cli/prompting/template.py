@@ -52,8 +52,7 @@ class ChatTemplate:
     def write(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], **variables: object) -> str:
         """Return the prompt for messages and tools in OpenAI's shape, whose content is guarded (markers.py).
 
-        Raises:
-            HermesError: the template refused these messages, failed, tried something forbidden, or does too much.
+        Raise HermesError if the template refused the messages, failed, tried something forbidden, or does too much.
         """
         given = {"messages": messages, "tools": tools or None, "documents": None, "add_generation_prompt": True}
         text, fault = self._run(render, self.source, {**given, **self._tokens, **variables})
@@ -77,11 +76,7 @@ class ChatTemplate:
 
 
 def read_template(path: Path) -> str:
-    """Return the source of a template in a file.
-
-    Raises:
-        UsageError: it cannot be read, or is no text.
-    """
+    """Return the source of a template in a file; raise UsageError if it cannot be read, or is no text."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -207,25 +202,15 @@ Form = Literal["objects", "text"]
 
 @dataclass(frozen=True)
 class Abilities:
-    """Abilities of a chat template.
+    """Abilities of a chat template."""
 
-    Attributes:
-        system: it writes system messages.
-        tools: it writes tools, and "bare" ones without description and parameters.
-        calls: it writes the calls of earlier turns, with their arguments given as objects or as JSON text.
-        text_beside_calls: it writes what was said beside calls.
-        thinking: what its switch for thinking changes: every prompt, only those without a system message, or none.
-        needs_thought: with thinking on it fails on earlier turns that did not think.
-        reads_reasoning: it writes `reasoning_content` of the turn before a tool's result.
-    """
-
-    system: bool = False
-    tools: Literal["any", "bare"] | None = None
-    calls: Form | None = None
-    text_beside_calls: bool = False
-    thinking: Literal["always", "alone"] | None = None
-    needs_thought: bool = False
-    reads_reasoning: bool = False
+    system: bool = False  # it writes system messages
+    tools: Literal["any", "bare"] | None = None  # it writes tools, and "bare" ones without description and parameters
+    calls: Form | None = None  # it writes calls of earlier turns, whose arguments it wants in this form
+    text_beside_calls: bool = False  # it writes what was said beside calls
+    thinking: Literal["always", "alone"] | None = None  # its switch changes all prompts, or those without system
+    needs_thought: bool = False  # with thinking on it fails on earlier turns that did not think
+    reads_reasoning: bool = False  # it writes `reasoning_content` of the turn before a tool's result
 
 
 def examine(template: ChatTemplate, *, for_tools: bool = False) -> Abilities:

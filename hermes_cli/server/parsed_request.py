@@ -152,8 +152,7 @@ class ParsedRequest:
 async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_FIELDS) -> ParsedRequest:
     """Parse a chat request, or another API's as one; `fields` are the names that its fields had there.
 
-    Raises:
-        UsageError: a field makes no sense, or cannot be honoured.
+    Raise UsageError if a field makes no sense, or cannot be honoured.
     """
     with fields.renaming():
         messages = normalize.messages(_with_readable_calls(body.messages))

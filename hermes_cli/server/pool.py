@@ -154,17 +154,12 @@ class Pool:
     @asynccontextmanager
     async def use(
         self,
-        name: str | None = None,
+        name: str | None = None,  # or an alias; None or empty is the default model
         *,
-        keep_alive: float | None = SERVER_KEEP_ALIVE,
-        load_timeout: float | None = None,
+        keep_alive: float | None = SERVER_KEEP_ALIVE,  # seconds in memory afterwards; None for ever, < 0 as set
+        load_timeout: float | None = None,  # seconds to wait for it; None is the server's setting
     ) -> AsyncGenerator[ReadyModel, None]:
         """Load a model and keep it loaded until the end of `async with`.
-
-        Args:
-            name: a name or an alias; None or empty is the default.
-            keep_alive: seconds that it stays in memory afterwards, None for ever; negative is the server's setting.
-            load_timeout: seconds to wait for it; None is the server's setting.
 
         Raises:
             NotFoundError: no model has this name.
@@ -294,9 +289,7 @@ class Pool:
     async def _make_room(self, model: _PooledModel) -> None:
         """Unload models, the least recently used first, until there is room; wait for one that is in use.
 
-        Raises:
-            HermesError: there is no room though no other model is loaded.
-            NotReadyError: no request wants it any more.
+        Raise HermesError if there is none without other models, NotReadyError if no request wants it any more.
         """
         if self._untouched:  # planned just before, when nothing was loaded
             self._untouched = False

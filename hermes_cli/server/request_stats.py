@@ -47,11 +47,7 @@ class CountedEngine:
         self.tokenize, self.detokenize = engine.tokenize, engine.detokenize
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """Generate, and count.
-
-        Raises:
-            NotReadyError: the request took longer than the server allows.
-        """
+        """Generate, and count; raise NotReadyError if the request took longer than the server allows."""
         stats = CURRENT.get() or RequestStats(float("inf"))
         stats.model = self._model
         began = time.monotonic()

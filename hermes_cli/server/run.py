@@ -64,8 +64,7 @@ class ServerParts:
 def serve(settings: ServerSettings, parts: ServerParts) -> bool:
     """Serve until a signal comes; return whether running requests could finish.
 
-    Raises:
-        HermesError: the port is in use, a model does not fit or cannot be loaded.
+    Raise HermesError if the port is in use, or a model does not fit or cannot be loaded.
     """
     sockets = listen(settings.host, settings.port)
     allow_files(settings.max_connections)

@@ -117,11 +117,7 @@ class ServerSettings(ServerKeys, frozen=True):
 
 
 def seconds(value: float | str) -> float | None:
-    """Parse a duration: seconds, "5m", "1h30m"; negative or "never" is None.
-
-    Raises:
-        UsageError: it is no duration.
-    """
+    """Parse a duration: seconds, "5m", "1h30m"; negative or "never" is None. Raise UsageError if it is none."""
     if isinstance(value, str):
         text = value.strip().lower()
         if text == NEVER:
@@ -192,9 +188,7 @@ class Resolved:
 def read_file(path: Path | None) -> dict[str, SettingValue]:
     """Read a file of settings, or the default one: nothing if that does not exist.
 
-    Raises:
-        NotFoundError: there is no such file.
-        UsageError: it is no YAML, or has an unknown key.
+    Raise NotFoundError if there is no such file, UsageError if it is no YAML or has an unknown key.
     """
     import yaml  # noqa: PLC0415 - 20 ms, and most servers have no file
 
@@ -226,8 +220,7 @@ def read_file(path: Path | None) -> dict[str, SettingValue]:
 def resolve(typed: Mapping[str, SettingValue], file: Mapping[str, SettingValue]) -> Resolved:
     """Merge what was typed, as flags or in the environment, and what is in the file.
 
-    Raises:
-        UsageError: a value makes no sense, or two contradict each other.
+    Raise UsageError if a value makes no sense, or two contradict each other.
     """
     merged = {**file, **typed}
     values = {name: _checked(name, value) for name, value in merged.items()}

@@ -15,7 +15,7 @@ from hermes_cli.errors import DoesNotFitError, HermesError
 from hermes_cli.units import gigabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 BLOCK = 1 << 20  # bytes that are read, written and hashed at once
 ALLOCATION_UNIT = 512  # bytes in a unit of `st_blocks`, on every system that has it (POSIX, <sys/stat.h>)
@@ -75,9 +75,27 @@ def bytes_on_disk(files: Iterable[Path], counted: set[Inode] | None = None) -> i
     return total
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yield every file and link below a folder, by name; what cannot be read or vanishes meanwhile is left out."""
-    for directory, folders, names in os.walk(folder):
+def files_below(
+    folder: Path, *, follow: bool = False, on_error: Callable[[OSError], None] | None = None
+) -> Iterator[Path]:
+    """Yield every file and link below a folder, by name; what vanishes meanwhile is left out.
+
+    Args:
+        folder: to be searched.
+        follow: into linked folders, too, each folder once, so that a circle of links has an end.
+        on_error: called for each folder that cannot be read, which is left out.
+    """
+    seen: set[Inode] = set()
+    for directory, folders, names in os.walk(folder, onerror=on_error, followlinks=follow):
+        if follow:
+            try:
+                identity = inode(Path(directory).stat())
+            except OSError:
+                continue
+            if identity in seen:
+                folders.clear()
+                continue
+            seen.add(identity)
         folders.sort()
         for name in sorted(names):
             yield Path(directory, name)
@@ -105,6 +123,8 @@ def disk_errors(path: Path, missing: int = 0) -> Iterator[None]:
                 f"{path.parent} takes no files of this size (as FAT takes none over 4 GB).",
                 hint="choose another disk with HF_HOME.",
             ) from None
+        if isinstance(error, PermissionError):
+            raise paths.access_error(os.fsdecode(error.filename or path), error) from None
         raise HermesError(
             f"{error.filename or path} cannot be read or written: {error.strerror or error}.",
             hint="check its owner and permissions, or choose another folder with HF_HOME.",
@@ -146,12 +166,12 @@ def link_file(source: Path, target: Path, *, copy: bool = False) -> LinkKind:
     Raises:
         HermesError: another file has that name, the disk is full, or no link can be made.
     """
-    real = source.resolve()
-    if target.exists():
-        if target.samefile(real):
-            return "already here"
-        raise HermesError(f"there is another file {target}.", hint="move or remove it, then try again.")
+    real = paths.readable(source.resolve())
     with link_errors(target):
+        if target.exists():
+            if target.samefile(real):
+                return "already here"
+            raise HermesError(f"there is another file {target}.", hint="move or remove it, then try again.")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)  # a link that leads nowhere
         if copy:

@@ -6,6 +6,7 @@ Every failure becomes one of our errors with the next step. Tokens go to the con
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ from hermes_cli.catalog.file_names import (
 from hermes_cli.catalog.load import HubFile, HubRepository
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 from hermes_cli.gguf.header import GGUFHeader, read_source
+from hermes_cli.paths import access_error
+from hermes_cli.store.connection import check_connection, proxy_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -287,6 +290,7 @@ def quiet_hub_log() -> Iterator[None]:
 def hub_errors(repo: str) -> Iterator[None]:
     """Turn the errors of a request to the Hub into our own."""
     try:
+        check_connection()
         yield
     except HermesError:
         raise
@@ -316,12 +320,23 @@ def hub_errors(repo: str) -> Iterator[None]:
         status = error.response.status_code
         message, hint = {
             401: (f"the Hub refuses access to {repo} (status 401).", LOG_IN_AGAIN),
+            407: ("the proxy wants a name and password (status 407).", "say them: http://NAME:PASSWORD@HOST:PORT"),
             403: (f"the Hub refuses access to {repo} (status 403).", LOG_IN_AGAIN),
             429: ("the Hub has had too many requests from here.", "try again in a few minutes."),
         }.get(status, (f"the Hub answered with status {status} for {repo}.", "try again later."))
         raise NetworkError(message, hint=hint) from None
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-        raise NetworkError(
-            f"the Hub ({endpoint()}) cannot be reached: {str(error) or type(error).__name__}.",
-            hint="check the network and HF_ENDPOINT; everything that is already here works without.",
-        ) from None
+        raise _unreachable(error) from None
+
+
+def _unreachable(error: Exception) -> HermesError:
+    """Return the error for a request that got no answer, or for a file of the Hub's that it needs."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return access_error(os.fsdecode(error.filename), error)
+    if fault := proxy_fault(error):
+        hint = f"check it, or unset {fault[1]}; everything that is already here works without."
+        return NetworkError(f"{fault[0]}.", hint=hint)
+    return NetworkError(
+        f"the Hub ({endpoint()}) cannot be reached: {str(error) or type(error).__name__}.",
+        hint="check the network and HF_ENDPOINT; everything that is already here works without.",
+    )

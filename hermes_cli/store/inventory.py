@@ -144,7 +144,12 @@ def known_files(catalogue: Catalogue) -> Iterator[KnownFile]:
 
 
 def inventory(catalogue: Catalogue) -> list[InstalledModel]:
-    """Return every model on this disk, sorted by name."""
+    """Return every model on this disk, sorted by name.
+
+    Raises:
+        AccessError: the Hub's cache may not be read.
+    """
+    paths.readable(paths.models_dir())
     files = list(known_files(catalogue))
     by_path = {
         (file.repo.lower(), name): file.variant for file in files for name in (file.path, joined_name(file.path))

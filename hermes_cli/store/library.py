@@ -50,6 +50,7 @@ def find(reference: ModelReference, catalogue: Catalogue) -> ModelFile:
         NotFoundError: it is not on this disk; the hint says how to get it.
         UsageError: it is a directory, or a repository with several files.
         IntegrityError: not a GGUF, a damaged one, or a shipped file that was altered.
+        AccessError: it, or the Hub's cache, may not be read.
     """
     match reference:
         case DemoReference():
@@ -67,7 +68,7 @@ def installed(variant: Variant) -> Path | None:
     names = dict.fromkeys(map(joined_name, variant.files))
     for snapshot in layout.snapshots(variant.repository.repo):
         files = [snapshot / name for name in names]
-        if all(path.is_file() for path in files):
+        if all(map(os.path.isfile, files)):  # a folder that may not be entered has none; Path.is_file raises
             return files[0]
     return None
 
@@ -168,7 +169,7 @@ def _demo(demo: DemoModel) -> ModelFile:
 
 def _at_path(path: Path, catalogue: Catalogue) -> ModelFile:
     """Return the file at a path, or else the installed file of this name."""
-    if path.is_dir():
+    if paths.is_dir(paths.readable(path)):
         files = sorted(path.glob("*.gguf"))
         hint = f"give a file: {files[0]}" if files else "give the path of a GGUF file; there is none in it."
         raise UsageError(f"{path} is a directory.", hint=hint)
@@ -219,6 +220,7 @@ def _of_catalogue(name: CatalogueReference, catalogue: Catalogue) -> ModelFile:
     if here:  # the one that loses least by its quantization; of equals the smaller
         _, _, label, path = min(here, key=lambda choice: (math.inf if choice[0] is None else choice[0], *choice[1:3]))
         return _check(ModelFile(label, path))
+    paths.readable(paths.models_dir())
     fitting = known_variants(model, name.quantization, name.repository)
     example = (None if name.quantization or name.repository else default_variant(model)) or fitting[0]
     label = f"{name.repository}:{example.quantization}" if name.repository else example.name

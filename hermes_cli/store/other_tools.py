@@ -1,9 +1,10 @@
 """Find GGUF files outside the library: in plain folders, in LM Studio's folder and in Ollama's blobs.
 
 Ollama: manifests/HOST/OWNER/MODEL/TAG are JSON, whose layer of the type `…image.model` names a blob by its digest
-(github.com/ollama/ollama, manifest/). LM Studio: models/OWNER/REPOSITORY/FILE, as on the Hub (lmstudio.ai/docs, and
-github.com/lmstudio-ai/lms, src/subcommands/importCmd.ts for where the folder is). Manifests and headers are not
-trusted: nothing in them becomes a path.
+(github.com/ollama/ollama, manifest/); other layers may be LoRA adapters, or a projector for images. LM Studio:
+models/OWNER/REPOSITORY/FILE, as on the Hub (lmstudio.ai/docs, and github.com/lmstudio-ai/lms,
+src/subcommands/importCmd.ts for where the folder is). Manifests and headers are not trusted: nothing in them becomes a
+path.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import group_files
-from hermes_cli.errors import HermesError, NotFoundError, UsageError
+from hermes_cli.errors import AccessError, HermesError, NotFoundError, UsageError
 from hermes_cli.gguf.shards import read_model, why_no_chat
 from hermes_cli.store import layout
 from hermes_cli.store.disk import files_below
@@ -29,7 +30,14 @@ if TYPE_CHECKING:
     from hermes_cli.gguf.header import GGUFHeader
 
 LARGEST_MANIFEST = 1 << 20  # bytes; real ones have about 1 kB
-MODEL_LAYER = "application/vnd.ollama.image.model"
+LAYER = "application/vnd.ollama.image."  # before `model`, `adapter`, `projector`
+# Where Ollama's services keep their models: that of its installer, those of distributions, and its snap.
+OLLAMA_SERVICES = (
+    Path("/usr/share/ollama/.ollama/models"),
+    Path("/var/lib/ollama/models"),
+    Path("/var/lib/ollama/.ollama/models"),
+    Path("/var/snap/ollama/common/models"),
+)
 
 _DIGEST = re.compile(r"^sha256[:-]([0-9a-f]{64})$")
 _UNSAFE = re.compile(r"[^\w.+@=-]+")
@@ -66,34 +74,47 @@ def lm_studio_models() -> Path:
     with suppress(OSError, ValueError):
         pointer = (home / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip().partition("\n")[0]
         folders[:0] = [Path(pointer)] if pointer else []
-    folder = next((folder for folder in folders if folder.is_dir()), home / ".lmstudio")
+    folder = next(filter(paths.is_dir, folders), home / ".lmstudio")
     downloads = _read_json(folder / "settings.json").get("downloadsFolder")
     return Path(downloads) if isinstance(downloads, str) and downloads else folder / "models"
 
 
-def ollama_models() -> Path:
-    """Return the folder of Ollama's manifests and blobs, whether it exists or not: the user's, or its service's."""
+def ollama_models() -> list[Path]:
+    """Return the folders of Ollama's manifests and blobs: the user's and its services', those that hold models.
+
+    One that may not be read is among them. If there is none, the user's is returned.
+    """
     if variable := os.environ.get("OLLAMA_MODELS"):
-        return Path(variable).expanduser()
-    own, service = Path.home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")
-    return service if not own.is_dir() and service.is_dir() else own
+        return [Path(variable).expanduser()]
+    own = Path.home() / ".ollama" / "models"
+    return [folder for folder in (own, *OLLAMA_SERVICES) if _may_hold_models(folder)] or [own]
+
+
+def _may_hold_models(tree: Path) -> bool:
+    try:
+        return any((tree / "manifests").iterdir())
+    except OSError as error:
+        return isinstance(error, PermissionError)
 
 
 def find_models(path: Path) -> Iterator[FoundModel | SkippedFile]:
-    """Yield every model in a file or folder.
+    """Yield every model in a file or folder, linked folders included.
 
     Raises:
         NotFoundError: there is nothing at that path.
-        HermesError: it is a single file, and no model that can be loaded.
+        HermesError: it may not be read, or it is a single file, and no model that can be loaded.
     """
-    if path.is_dir():
-        tree = next((folder for folder in (path, path / "models") if (folder / "manifests").is_dir()), None)
+    if paths.is_dir(paths.readable(path)):
+        tree = next((folder for folder in (path, path / "models") if paths.is_dir(folder / "manifests")), None)
         if tree:
             yield from _in_ollama(tree)
             return
-        files = (str(file) for file in files_below(path) if file.suffix.lower() == ".gguf")
+        closed: list[OSError] = []
+        below = files_below(path, follow=True, on_error=closed.append)
+        files = (str(file) for file in below if file.suffix.lower() == ".gguf")
         for first, *_ in sorted(group_files(files)):
             yield _read_model(Path(first), Path(first).name, ())
+        yield from map(_skipped_folder, closed)
     elif path.is_file():
         found = _read_model(path, path.name, (), strict=True)
         if isinstance(found, SkippedFile):
@@ -108,27 +129,62 @@ def find_models(path: Path) -> Iterator[FoundModel | SkippedFile]:
 def _in_ollama(tree: Path) -> Iterator[FoundModel | SkippedFile]:
     """Yield one model for each blob, however many tags it has, named by the longest."""
     tags: dict[str, list[str]] = {}
-    for manifest in files_below(tree / "manifests"):
-        layers = _read_json(manifest).get("layers")
-        models = [
-            str(layer.get("digest"))
-            for layer in (layers if isinstance(layers, list) else ())
-            if isinstance(layer, dict) and layer.get("mediaType") == MODEL_LAYER
-        ]
-        digests = [match[1] for digest in models if (match := _DIGEST.match(digest))]
-        tag = _tag(manifest.relative_to(tree / "manifests").parts)
-        if tag and len(digests) == 1:
-            tags.setdefault(digests[0], []).append(tag)
-        else:
+    closed: list[OSError] = []
+    for manifest in files_below(paths.readable(tree / "manifests"), follow=True, on_error=closed.append):
+        try:
+            layers = _layers(manifest)
+        except AccessError as error:
+            yield SkippedFile(manifest, f"{error.message} {error.hint}")
+            continue
+        tag, models = _tag(manifest.relative_to(tree / "manifests").parts), layers.get("model", [])
+        if not tag or len(models) != 1:
             yield SkippedFile(manifest, f"{manifest} names no GGUF file, or several.")
-    for digest, labels in tags.items():
-        blob = tree / "blobs" / f"sha256-{digest}"
-        longest = max(labels, key=len)
-        if blob.is_file():
-            name = _UNSAFE.sub("-", longest.removeprefix("hf.co/")).strip("-.") + ".gguf"
-            yield _read_model(blob, name, tuple(labels))
+        elif adapters := [str(_blob(tree, digest)) for digest in layers.get("adapter", ())]:
+            loras = " ".join(f"--lora {adapter}" for adapter in adapters)
+            reason = f"{tag} is a model with a LoRA adapter, which would be lost; hermes takes both as they are: "
+            yield SkippedFile(manifest, f"{reason}hermes chat {_blob(tree, models[0])} {loras}")
         else:
+            tags.setdefault(models[0], []).append(tag)
+            for digest in layers.get("projector", ()):
+                yield SkippedFile(
+                    _blob(tree, digest), f"the projector of {tag}, for images, which hermes does not take."
+                )
+    yield from map(_skipped_folder, closed)
+    for digest, labels in tags.items():
+        blob = _blob(tree, digest)
+        longest = max(labels, key=len)
+        try:
+            blob.stat()
+        except FileNotFoundError:
             yield SkippedFile(blob, f"{blob} is gone, though {longest} needs it.")
+            continue
+        except OSError:  # the header cannot be read either, which is told
+            pass
+        name = _UNSAFE.sub("-", longest.removeprefix("hf.co/")).strip("-.") + ".gguf"
+        yield _read_model(blob, name, tuple(labels))
+
+
+def _layers(manifest: Path) -> dict[str, list[str]]:
+    """Return the digests of a manifest's layers by their kind, `model` or `adapter` for instance.
+
+    Raises:
+        AccessError: it may not be read.
+    """
+    layers, found = _read_json(paths.readable(manifest)).get("layers"), dict[str, list[str]]()
+    for layer in layers if isinstance(layers, list) else ():
+        if isinstance(layer, dict) and (match := _DIGEST.match(str(layer.get("digest")))):
+            found.setdefault(str(layer.get("mediaType")).removeprefix(LAYER), []).append(match[1])
+    return found
+
+
+def _blob(tree: Path, digest: str) -> Path:
+    return tree / "blobs" / f"sha256-{digest}"
+
+
+def _skipped_folder(error: OSError) -> SkippedFile:
+    path = Path(os.fsdecode(error.filename))
+    problem = paths.access_error(path, error)
+    return SkippedFile(path, f"{problem.message} {problem.hint}")
 
 
 def _tag(parts: tuple[str, ...]) -> str | None:
@@ -157,7 +213,7 @@ def _read_model(path: Path, name: str, labels: tuple[str, ...], *, strict: bool 
     except HermesError as error:
         if strict:
             raise
-        return SkippedFile(path, error.message)
+        return SkippedFile(path, f"{error.message} {error.hint}" if isinstance(error, AccessError) else error.message)
     names = tuple(file.name for file in files) if len(files) > 1 else (name,)
     if not all(map(is_safe, names)):
         names = tuple(_UNSAFE.sub("_", name).lstrip(".-_") for name in names)

@@ -29,6 +29,7 @@ from huggingface_hub.utils._runtime import is_xet_available
 
 from hermes_cli.errors import IntegrityError, NetworkError
 from hermes_cli.store import xet
+from hermes_cli.store.connection import proxy_fault
 from hermes_cli.store.disk import BLOCK
 from hermes_cli.store.hub import endpoint, hub_errors
 from hermes_cli.store.progress import Phase
@@ -237,7 +238,10 @@ def _interruptions(timeout: float) -> Iterator[None]:
     except xet.XetError as error:
         raise Interrupted(str(error)) from None
     except (httpx2.NetworkError, httpx2.ProtocolError, httpx2.ProxyError, httpx2.DecodingError) as error:
-        raise Interrupted(f"the connection broke ({str(error) or type(error).__name__})") from None
+        fault = proxy_fault(error)
+        raise Interrupted(
+            fault[0] if fault else f"the connection broke ({str(error) or type(error).__name__})"
+        ) from None
     except HfHubHTTPError as error:
         response, status = error.response, error.response.status_code
         # The host without the path, which may be signed.

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import struct
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -369,22 +371,43 @@ def test_lm_studios_tree(hub: HubCache) -> None:
     assert [one.path.name for one in seen if isinstance(one, SkippedFile)] == ["broken.gguf", "mmproj-x.gguf"]
 
 
-def test_ollamas_folder(hub: HubCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ollama_models() in {hub.home / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")}
-    (hub.home / ".ollama" / "models").mkdir(parents=True)
-    assert ollama_models() == hub.home / ".ollama" / "models"
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege")
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    tree, disk = tmp_path / "models", tmp_path / "disk"
+    put(disk / "Repo-GGUF" / "one.gguf", SMALL)
+    put(tree / "other" / "Repo-GGUF" / "two.gguf", SMALL)
+    (tree / "pub").symlink_to(disk)
+    (tree / "pub-again").symlink_to(disk)
+    (disk / "Repo-GGUF" / "up").symlink_to(tree)
+    (tree / "nowhere").symlink_to(tmp_path / "gone")
+    found = list(find_models(tree))
+    assert [one.names for one in found if isinstance(one, FoundModel)] == [("two.gguf",), ("one.gguf",)]
+    assert [one.repo for one in found if isinstance(one, FoundModel)] == ["other/Repo-GGUF", "pub/Repo-GGUF"]
+
+
+def test_ollamas_folders(hub: HubCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, service, empty = hub.home / ".ollama" / "models", tmp_path / "service", tmp_path / "snap"
+    monkeypatch.setattr("hermes_cli.store.other_tools.OLLAMA_SERVICES", (service, empty))
+    (empty / "manifests").mkdir(parents=True)
+    assert ollama_models() == [own]
+    own.mkdir(parents=True)
+    pulled(service, "registry.ollama.ai/library/x/y", SMALL)
+    assert ollama_models() == [service], "an empty folder hides nothing"
+    pulled(own, "registry.ollama.ai/library/x/y", SMALL)
+    assert ollama_models() == [own, service]
     monkeypatch.setenv("OLLAMA_MODELS", "~/elsewhere")
-    assert ollama_models() == hub.home / "elsewhere"
+    assert ollama_models() == [hub.home / "elsewhere"]
 
 
-def pulled(tree: Path, tag: str, content: bytes, **layer: object) -> Path:
-    """A model as Ollama keeps it."""
+def pulled(tree: Path, tag: str, content: bytes, others: Sequence[str] = (), **layer: object) -> Path:
+    """A model as Ollama keeps it; `others` are the kinds of further layers."""
     digest = hashlib.sha256(content).hexdigest()
     manifest = {
         "schemaVersion": 2,
         "layers": [
             {"mediaType": "application/vnd.ollama.image.template", "digest": f"sha256:{'0' * 64}"},
             {"mediaType": MODEL_LAYER, "digest": f"sha256:{digest}", "size": len(content), **layer},
+            *({"mediaType": f"application/vnd.ollama.image.{kind}", "digest": f"sha256:{'a' * 64}"} for kind in others),
         ],
     }
     put(tree / "manifests" / tag, json.dumps(manifest).encode())
@@ -414,6 +437,24 @@ def test_ollamas_tree(hub: HubCache) -> None:
     assert import_model(hermes, identity).paths[0].stat().st_ino == blob.stat().st_ino
 
 
+def test_an_adapter_of_ollama_is_not_dropped_in_silence(hub: HubCache) -> None:
+    blob = pulled(hub.home, "registry.ollama.ai/library/tuned/8b", SMALL, others=["adapter"])
+    (one,) = find_models(hub.home)
+    assert isinstance(one, SkippedFile)
+    assert "tuned:8b is a model with a LoRA adapter, which would be lost" in one.reason
+    assert f"hermes chat {blob} --lora {blob.with_name('sha256-' + 'a' * 64)}" in one.reason
+    pulled(hub.home, "registry.ollama.ai/library/plain/8b", SMALL)
+    assert [found.names for found in find_models(hub.home) if isinstance(found, FoundModel)] == [("plain-8b.gguf",)]
+
+
+def test_a_projector_of_ollama_is_told(hub: HubCache) -> None:
+    pulled(hub.home, "registry.ollama.ai/library/seeing/8b", SMALL, others=["projector", "license"])
+    skipped, one = find_models(hub.home)
+    assert isinstance(one, FoundModel)
+    assert isinstance(skipped, SkippedFile)
+    assert "the projector of seeing:8b, for images" in skipped.reason
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -425,7 +466,7 @@ def test_ollamas_tree(hub: HubCache) -> None:
     ],
 )
 def test_manifests_are_not_trusted(hub: HubCache, layer: dict[str, object]) -> None:
-    pulled(hub.home / "models", "registry.ollama.ai/library/x/y", SMALL, **layer)
+    pulled(hub.home / "models", "registry.ollama.ai/library/x/y", SMALL, (), **layer)
     assert [type(one) for one in find_models(hub.home / "models")] == [SkippedFile]
 
 

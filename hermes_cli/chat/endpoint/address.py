@@ -40,21 +40,13 @@ SERVICES = {
 
 @dataclass(frozen=True)
 class EndpointAddress:
-    """The address of an API.
+    """The address of an API."""
 
-    Attributes:
-        base: URL before `/chat/completions`.
-        host: host name in lower case.
-        key: API key; None if there is none for this host.
-        variable: environment variable of the key, whether it is set or not.
-        scheme_guessed: the user named neither http nor https.
-    """
-
-    base: str
-    host: str
-    key: str | None = None
-    variable: str = OWN_KEY
-    scheme_guessed: bool = False
+    base: str  # URL before `/chat/completions`
+    host: str  # host name in lower case
+    key: str | None = None  # API key; None if there is none for this host
+    variable: str = OWN_KEY  # environment variable of the key, whether it is set or not
+    scheme_guessed: bool = False  # the user named neither http nor https
 
     @property
     def root(self) -> str:
@@ -73,11 +65,7 @@ class EndpointAddress:
 
 
 def read_address(text: str, environ: Mapping[str, str]) -> EndpointAddress:
-    """Parse an address: with or without scheme and `/v1`, or that of a route.
-
-    Raises:
-        UsageError: not an address, it holds a key, or the key in the environment cannot be one.
-    """
+    """Parse an address: with or without scheme and `/v1`, or that of a route; raise UsageError if it is none."""
     text = text.strip()
     scheme = _SCHEME.match(text)
     parts = _split(text if scheme else f"//{text}", text)

@@ -61,23 +61,14 @@ _SHORTER = "go on with a shorter conversation, or have the server started with a
 
 @dataclass(eq=False)
 class EndpointError(Exception):
-    """A failed request; `as_user_error` and `as_broken_answer` turn it into what the user gets.
+    """A failed request; `as_user_error` and `as_broken_answer` turn it into what the user gets."""
 
-    Attributes:
-        status: HTTP status, or the one in an event of a stream; 0 if the connection failed.
-        message: the server's; it is put on one line.
-        body: JSON object of the response, or an empty one.
-        retry_after: seconds after which the server wants to be asked again.
-        location: target of a redirect.
-        permanent: asking again would change nothing.
-    """
-
-    status: int
-    message: str
-    body: dict[str, Any] = field(default_factory=dict)
-    retry_after: float | None = None
-    location: str = ""
-    permanent: bool = False
+    status: int  # HTTP status, or the one in an event of a stream; 0 if the connection failed
+    message: str  # the server's; it is put on one line
+    body: dict[str, Any] = field(default_factory=dict)  # JSON object of the response, or an empty one
+    retry_after: float | None = None  # seconds after which the server wants to be asked again
+    location: str = ""  # target of a redirect
+    permanent: bool = False  # asking again would change nothing
 
     def __post_init__(self) -> None:
         self.message = " ".join(self.message.split())[:SHOWN_CHARACTERS]

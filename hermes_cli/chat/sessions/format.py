@@ -46,21 +46,14 @@ class SessionHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class SavedSession:
-    """The readable part of a session file.
-
-    Attributes:
-        header: None if the file ends within it.
-        changes: those before the first incomplete line; they make the `conversation`.
-        size: bytes of header and changes.
-        damaged_line: number of a line in the middle that is not a change; None if there is none.
-    """
+    """The readable part of a session file."""
 
     name: str
-    header: SessionHeader | None
-    changes: list[Change]
+    header: SessionHeader | None  # None if the file ends within it
+    changes: list[Change]  # those before the first incomplete line; they make the `conversation`
     conversation: Conversation
-    size: int
-    damaged_line: int | None
+    size: int  # bytes of header and changes
+    damaged_line: int | None  # number of a line in the middle that is not a change; None if there is none
 
     @property
     def model(self) -> str:
@@ -80,11 +73,7 @@ def encode(line: SessionHeader | Change) -> bytes:
 
 
 def decode(data: bytes, name: str) -> SavedSession:
-    """Parse the whole file of a session.
-
-    Raises:
-        IntegrityError: not a session, or one of a newer version.
-    """
+    """Parse the whole file of a session; raise IntegrityError if it is none, or one of a newer version."""
     header, damaged_line, changes, size, number = None, None, list[Change](), 0, 0
     while size < len(data):
         number += 1

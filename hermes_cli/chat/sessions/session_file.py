@@ -123,12 +123,7 @@ class SessionFile:
         self._save()
 
     def rename(self, name: str) -> None:
-        """Give the session another name.
-
-        Raises:
-            UsageError: the name is not allowed, or another session has it.
-            HermesError: the file cannot be renamed.
-        """
+        """Give the session another name; raise UsageError if it is not allowed, or another session has it."""
         name = checked_name(name)
         target = path_of(self._folder, name)
         if self._lock is None:

@@ -34,21 +34,13 @@ KEYS = (
 
 @dataclass(frozen=True)
 class SlashCommand:
-    """A command.
+    """A command."""
 
-    Attributes:
-        name: with its slash.
-        usage: its argument, as /help shows it; empty if it takes none.
-        summary: what it does, in one line.
-        run: takes the argument without blanks around it.
-        complete: returns what an argument that is being typed can become.
-    """
-
-    name: str
-    usage: str
-    summary: str
-    run: Run
-    complete: Complete
+    name: str  # with its slash
+    usage: str  # its argument, as /help shows it; empty if it takes none
+    summary: str  # what it does, in one line
+    run: Run  # takes the argument without blanks around it
+    complete: Complete  # returns what an argument that is being typed can become
 
 
 COMMANDS: dict[str, SlashCommand] = {}
@@ -81,12 +73,7 @@ def _print_columns(context: ReplContext, rows: Sequence[tuple[str, str]]) -> Non
 
 
 def run_command(context: ReplContext, line: str) -> None:
-    """Run the command of a line.
-
-    Raises:
-        UsageError: no such command, or an invalid argument.
-        HermesError: it failed.
-    """
+    """Run the command of a line; raise UsageError if there is no such command, or its argument is invalid."""
     name, _, argument = line.strip().partition(" ")
     argument = argument.strip()
     command = COMMANDS.get(name.lower())

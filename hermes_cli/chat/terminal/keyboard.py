@@ -56,10 +56,9 @@ class Keyboard:
         self._can_edit = is_terminal and os.environ.get("TERM") not in {"dumb", "unknown"}  # its cursor can move
 
     def read(self, default: str = "") -> str | None:
-        """Return the next message or command, None if the user leaves. Text in three quotes is never a command.
+        """Return the next message or command, None if the user leaves; its line begins with `default`.
 
-        Args:
-            default: text that the line begins with.
+        Text in three quotes is never a command.
         """
         if not self._can_edit:
             return _read_plainly(default)

@@ -216,11 +216,7 @@ class CodeHighlighter:
     """
 
     def __init__(self, info: str) -> None:
-        """Begin with no code; a language that Pygments does not know is not highlighted.
-
-        Args:
-            info: info string of the code block, which begins with the language.
-        """
+        """Begin with no code; `info` is the info string of the code block. Unknown languages have no colours."""
         self._context, self._stack = "", ["root"]
         self._theme = Syntax.get_theme(THEME)
         self._lexer: Any = None

@@ -107,8 +107,7 @@ def read_chat_file(path: Path | None = None) -> ChatFile:
 def chosen_servers(texts: Sequence[str], headers: Sequence[str], chat_file: ChatFile) -> list[McpServer]:
     """Return the servers that `--mcp` asks for: by a name in the file, an address, or a command line each.
 
-    Raises:
-        UsageError: none of these, an invalid header or one without a clear address, or a variable that is not set.
+    Raise UsageError if a text is none of these, a header has no clear address, or a variable is not set.
     """
     addresses = [text for text in texts if _is_address(text)]
     if headers and len(addresses) != 1:

@@ -57,11 +57,9 @@ class ToolFailedError(HermesError):
 
 
 def load_tools(path: Path) -> dict[str, Tool]:
-    """Return the public functions that a file defines, by name.
+    """Return the public functions that a file defines, by name; raise NotFoundError if there is no such file.
 
-    Raises:
-        NotFoundError: no such file.
-        UsageError: the file does not run, defines no function, or a function's types have no JSON schema.
+    Raise UsageError if it does not run, defines no function, or the types of one have no JSON schema.
     """
     if not path.is_file():
         raise NotFoundError(f"there is no tools file {path}.", hint="give --tools the path of a Python file.")

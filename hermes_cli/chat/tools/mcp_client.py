@@ -82,11 +82,7 @@ class McpServers:
             connection.starting = self._start(connection)
 
     def ready(self) -> None:
-        """Wait until all servers have started.
-
-        Raises:
-            HermesError: a server did not start; the message has its last output. It is removed.
-        """
+        """Wait until all servers have started; remove one that did not, and raise HermesError with its last output."""
         for connection in list(self._connections):
             if not connection.starting:
                 continue
@@ -134,8 +130,7 @@ class McpServers:
     def tools(self) -> list[Tool]:
         """Return all tools under their own names, which may repeat. Lists that changed are read again.
 
-        Raises:
-            HermesError: a server does not list its tools; next time it counts as unchanged.
+        Raise HermesError if a server does not list its tools; next time it counts as unchanged.
         """
         for connection in self._connections:
             if connection.changed:
@@ -185,17 +180,13 @@ class McpServers:
 
 
 class McpConnection:
-    """A server, its tools as it listed them last, and whether they are to be listed again.
-
-    Attributes:
-        starting: is done as soon as the server has started or failed; None if nobody waits for that.
-    """
+    """A server, its tools as it listed them last, and whether they are to be listed again."""
 
     def __init__(self, server: McpServer, start_timeout: float) -> None:
         self.server = server
         self.tools: list[mcp_types.Tool] = []
         self.changed = False
-        self.starting: Future[None] | None = None
+        self.starting: Future[None] | None = None  # done as soon as the server has started or failed
         self._start_timeout = start_timeout
         self._client: Client | None = None
         self._process: McpProcess | None = None

@@ -177,8 +177,7 @@ class Toolbox:
     def run(self, call: ToolCall) -> ToolResult:
         """Run a call if it is allowed. Its seconds are without those in which the user decided.
 
-        Raises:
-            UsageError: the user has to be asked, and cannot be.
+        Raise UsageError if the user has to be asked, and cannot be.
         """
         tool = self._tools.get(call.name)
         refusal = self._consent.refusal(tool, call) if tool else None
@@ -218,28 +217,18 @@ class Toolbox:
 
 
 def open_toolbox(
-    files: Sequence[str],
-    servers: Sequence[str],
-    headers: Sequence[str],
+    files: Sequence[str],  # of typed Python functions; `demo` is the one that ships with hermes
+    servers: Sequence[str],  # names in chat.yaml, addresses and command lines
+    headers: Sequence[str],  # `Name: value`, for the one address
     *,
-    allowed: Sequence[str],
-    yes: bool,
-    ask: Callable[[str], str] | None,
-    warn: Callable[[str], None],
+    allowed: Sequence[str],  # patterns of tools that run without a question, beside those of chat.yaml
+    yes: bool,  # all tools do
+    ask: Callable[[str], str] | None,  # shows a question and returns the typed line
+    warn: Callable[[str], None],  # called with tools that are left out
 ) -> Toolbox:
     """Return the toolbox that flags and chat.yaml ask for; close it. Its MCP servers are starting: see `ready`.
 
-    Args:
-        files: Python files with typed functions; `demo` is the one that ships with hermes.
-        servers: names in chat.yaml, addresses and command lines.
-        headers: `Name: value`, for the one address.
-        allowed: patterns of tools that run without a question, beside those of chat.yaml.
-        yes: all tools do.
-        ask: shows a question and returns the typed line.
-        warn: called with tools that are left out.
-
-    Raises:
-        HermesError: a file, a server, a header or chat.yaml is invalid.
+    Raise HermesError if a file, a server, a header or chat.yaml is invalid.
     """
     chat_file = read_chat_file()
     toolbox = Toolbox(Consent(ask, allow=[*chat_file.allow, *allowed], everything=yes), warn)
