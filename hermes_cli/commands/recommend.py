@@ -32,6 +32,7 @@ from hermes_cli.planning.recommend import (
     recommendations,
     smallest_variant,
 )
+from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def command(
     """
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
     catalogue = load_catalogue()
-    options = RecommendOptions(purpose_named(purpose), context, min_speed)
+    options = RecommendOptions(purpose_named(purpose), context, min_speed, speed_ratios(machine))
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
     console.text(f"{one_line(machine)}\n\n")

@@ -174,12 +174,13 @@ class _Estimates:
             filled = replace(settings, context=2 * test.depth + test.decode)  # half of it is read
             return decode_speed(architecture, self.quantization, table, filled, placement, self.machine)
         speed = prefill_speed(architecture, table, settings, placement, self.machine)
-        deeper = 1 / (1 + speed.expected * speed.growth * test.depth)
-        return Speed(speed.expected * deeper, speed.low * deeper, speed.high * deeper, speed.source)
+        return speed.times(1 / (1 + speed.expected * speed.growth * test.depth))
 
 
 def _result(speeds: BenchSpeeds, estimate: Speed | None) -> BenchmarkTest:
     test, runs = speeds.test, speeds.speeds
+    if estimate:
+        estimate = Speed(estimate.expected, estimate.low, estimate.high, estimate.source)
     deviation = statistics.stdev(runs) if len(runs) > 1 else 0.0
     kind: Literal["prefill", "decode"] = "prefill" if test.prefill else "decode"
     return BenchmarkTest(test.name, kind, test.depth, statistics.mean(runs), deviation, runs, estimate)

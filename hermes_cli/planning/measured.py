@@ -11,7 +11,10 @@ from hermes_cli.planning.speed import Speed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hermes_cli.planning.placement import Placement
+
 S = TypeVar("S", bound=Speed)
+SpeedKind = Literal["decode", "prefill"]
 
 MOST_CORRECTION = 2.0  # a factor; what is further away says something about that one model or run
 SPREAD = 0.1  # of a measured speed: other lengths of the context, other programs
@@ -19,37 +22,33 @@ SPREAD = 0.1  # of a measured speed: other lengths of the context, other program
 
 @dataclass(frozen=True)
 class SpeedRatio:
-    """Measured over estimated speed of a model that was loaded with so many layers on GPUs."""
+    """Measured over estimated speed of a model that was loaded with so many layers on GPUs, of so many in all."""
 
     model: str
-    kind: Literal["decode", "prefill"]
+    kind: SpeedKind
     gpu_layers: int
     all_layers: int
     ratio: float
 
-    @property
-    def place(self) -> Literal["cpu", "gpu", "both"]:
-        """Where its layers were."""
-        return _place(self.gpu_layers, self.all_layers)
 
-
-def corrected(speed: S, model: str, gpu_layers: int, all_layers: int, kind: str, ratios: Sequence[SpeedRatio]) -> S:
+def corrected(speed: S, kind: SpeedKind, model: str, placement: Placement, ratios: Sequence[SpeedRatio]) -> S:
     """Return an estimate corrected by what was measured.
 
-    The same model in the same place has its own ratio, and its speed counts as measured. Others get the median of all
-    that were measured in such a place, within bounds.
+    The same model with as many layers on GPUs has its own ratio, and its speed counts as measured. Others get the
+    median of all that were wholly on GPUs, wholly on the CPU or on both as they are, within bounds.
     """
+    layers, all_layers = placement.gpu_layers, max(share.last for share in placement.shares) + 1
     of_kind = [ratio for ratio in ratios if ratio.kind == kind]
-    own = [ratio.ratio for ratio in of_kind if (ratio.model, ratio.gpu_layers) == (model, gpu_layers)]
+    own = [ratio.ratio for ratio in of_kind if (ratio.model, ratio.gpu_layers) == (model, layers)]
     if own:
-        expected = speed.expected * own[-1]
-        low, high = expected * (1 - SPREAD), expected * (1 + SPREAD)
-        return replace(speed, expected=expected, low=low, high=high, source="measured")
-    alike = [ratio.ratio for ratio in of_kind if ratio.place == _place(gpu_layers, all_layers)]
+        measured = speed.times(own[-1])
+        expected = measured.expected
+        return replace(measured, low=expected * (1 - SPREAD), high=expected * (1 + SPREAD), source="measured")
+    place = _place(layers, all_layers)
+    alike = [ratio.ratio for ratio in of_kind if _place(ratio.gpu_layers, ratio.all_layers) == place]
     if not alike:
         return speed
-    factor = min(max(statistics.median(alike), 1 / MOST_CORRECTION), MOST_CORRECTION)
-    return replace(speed, expected=speed.expected * factor, low=speed.low * factor, high=speed.high * factor)
+    return speed.times(min(max(statistics.median(alike), 1 / MOST_CORRECTION), MOST_CORRECTION))
 
 
 def _place(gpu_layers: int, all_layers: int) -> Literal["cpu", "gpu", "both"]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
 
 MOST_KEPT = 500
+LEAST_BYTES = 256 << 20  # of a model that says something about others: small ones wait for threads, not for memory
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def speed_ratios(machine: Machine) -> tuple[SpeedRatio, ...]:
         )
         for result in benchmarks(machine)
         for test in result.tests
-        if test.estimate and not test.depth
+        if test.estimate and not test.depth and result.bytes >= LEAST_BYTES
     )
 
 
