@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hermes_cli.catalog.load import load_catalogue
-from hermes_cli.catalog.names import CatalogueReference, ModelNames
+from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants
 from hermes_cli.commands.options import (
     AppleOption,
@@ -25,6 +25,7 @@ from hermes_cli.commands.options import (
 )
 from hermes_cli.commands.speeds import first_token_after, range_of, speed_document
 from hermes_cli.errors import NotFoundError, UsageError
+from hermes_cli.models.any_model import measured, memory_source, open_variant
 from hermes_cli.planning.measured import corrected
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings, weights
 from hermes_cli.planning.placement import place
@@ -44,7 +45,7 @@ PARTS = ("weights", "kv_cache", "compute", "output", "overhead", "total")
 @with_console
 def command(
     console: Console,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of the catalogue, with a quantization or not.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model, a file.gguf, or owner/repository on the Hub.")],
     context: Annotated[
         int | None, typer.Option(min=64, help="Context length in tokens. Default: what chat takes, up to 16384.")
     ] = None,
@@ -62,21 +63,25 @@ def command(
 ) -> None:
     """Show the memory that a model takes, part by part, where its layers go, and how fast it is.
 
-    Computed as llama.cpp allocates it; nothing is loaded or downloaded.
+    Computed as llama.cpp allocates it; nothing is loaded. Of a repository that is not in the catalogue only the header
+    of a file is fetched, a few MB.
 
         hermes plan hermes-3:8b:Q4_K_M --context 32768 --gpu "RTX 3060 12GB"
     """
-    wanted_for, variant = purpose_named(purpose), _variant(name)
-    settings = _settings(variant, context, kv_type, slots, ubatch, flash_attention=flash_attention, yarn=yarn)
+    wanted_for = purpose_named(purpose)
+    with console.working(f"reading what {name} needs"):
+        variant = _variant(name)
+        settings = _settings(variant, context, kv_type, slots, ubatch, flash_attention=flash_attention, yarn=yarn)
+        variant = measured(variant, [settings])
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
     table = weights(variant.model.architecture, variant.quantization, imatrix=variant.repository.imatrix)
     placement = place(variant.model.architecture, table, settings, machine)
     architecture = variant.model.architecture
-    measured = speed_ratios(machine)
+    ratios = speed_ratios(machine)
     prefill = prefill_speed(architecture, table, settings, placement, machine)
-    prefill = corrected(prefill, "prefill", variant.name, placement, measured)
+    prefill = corrected(prefill, "prefill", variant.name, placement, ratios)
     decode = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
-    decode = corrected(decode, "decode", variant.name, placement, measured)
+    decode = corrected(decode, "decode", variant.name, placement, ratios)
     first_token = first_token_seconds(PROMPTS[wanted_for], prefill, settings.context)
     _show(variant, settings, placement, machine, console)
     console.text(f"decode {range_of(decode)}, prefill {range_of(prefill)}\n{first_token_after(first_token)}\n")
@@ -94,10 +99,12 @@ def _variant(name: str) -> Variant:
     catalogue = load_catalogue()
     wanted = ModelNames(catalogue).parse(name)
     if not isinstance(wanted, CatalogueReference):
-        raise UsageError(f"{name} is not in the catalogue.", hint="plan one of the models in: hermes list")
+        return open_variant(wanted, name, catalogue)
     named = matching_variants(wanted.model, quantization=wanted.quantization, repository=wanted.repository)
     preferred = [] if wanted.quantization or wanted.repository else [default_variant(wanted.model)]
     known = [variant for variant in (*preferred, *named) if variant and variant.computed_bytes]
+    if not known and named:  # its mix follows from no rule: the header tells
+        return open_variant(HubReference(named[0].repository.repo, file=named[0].files[0]), name, catalogue)
     if not known:
         hint = f"see what there is: hermes show {name}"
         raise NotFoundError(f"no file of {name} is known whose memory can be computed.", hint=hint)
@@ -144,7 +151,8 @@ def _show(
     titles = ("ON", "LAYERS", "WEIGHTS", "KV CACHE", "COMPUTE", "OUTPUT", "OVERHEAD", "TOTAL", "ROOM")
     console.table(titles, rows, right=titles[1:])
     if placement.fits:
-        console.note("it fits · computed as llama.cpp allocates it; overhead is what a backend usually takes")
+        how = "computed as llama.cpp allocates it" if memory_source(variant) == "rules" else "by llama.cpp's dry run"
+        console.note(f"it fits · {how}; overhead is what a backend usually takes")
     else:
         short = max(share.part.total - share.room for share in placement.shares)
         console.warn(f"it does not fit: {gibibytes(short)} are missing; what would: hermes recommend")
@@ -158,6 +166,7 @@ def _document(variant: Variant, settings: ContextSettings, placement: Placement,
     return {
         "name": variant.name,
         "repository": variant.repository.repo,
+        "memory_from": memory_source(variant),
         "settings": asdict(settings),
         "fits": placement.fits,
         "gpu_layers": placement.gpu_layers,

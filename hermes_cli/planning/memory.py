@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from hermes_cli.catalog.models import Architecture, TensorShape, layer_tensors, outer_tensors
 from hermes_cli.gguf.types import type_named
-from hermes_cli.planning.compute import F16, F32, compute_bytes
+from hermes_cli.planning import compute as graphs
+from hermes_cli.planning.compute import F16, F32
+from hermes_cli.planning.file_architecture import FileArchitecture
 from hermes_cli.planning.tensor_types import layer_classes, layer_facts, part_of, type_of_part, type_of_tensor
 
 if TYPE_CHECKING:
@@ -28,12 +30,19 @@ KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "
 KV_TYPES: tuple[KvType, ...] = get_args(KvType)
 CELLS = 256  # llama.cpp pads the context length to a multiple of it (src/llama-context.cpp)
 MICRO_BATCH = 512  # llama.cpp's default n_ubatch
-# What planning/compute.py knows the graph of, by `general.architecture`.
-KINDS: dict[str | None, Literal["llama", "qwen3", "seed_oss"]] = {
+Kind = Literal["llama", "qwen3", "seed_oss"]
+# The graph of planning/compute.py that an architecture has, by `general.architecture`; docs/memory.md lists them.
+KINDS: dict[str | None, Kind] = {
     "llama": "llama",
+    "internlm2": "llama",
     "qwen3": "qwen3",
+    "qwen3moe": "qwen3",
     "seed_oss": "seed_oss",
+    "qwen2": "seed_oss",
 }
+# Tensors of a layer that tell one graph from another, and those of each.
+TELLING = {"attn_q.bias", "attn_q_norm.weight", "attn_qkv.weight", "ffn_up_shexp.weight", "attn_output.bias"}
+TOLD: dict[Kind, set[str]] = {"llama": set(), "qwen3": {"attn_q_norm.weight"}, "seed_oss": {"attn_q.bias"}}
 MOST_EXPERTS = 1024  # more than any model has; a file may claim any number
 _LAYER = re.compile(r"blk\.([0-9]{1,4})\.")  # a file may claim any number; ten thousand layers are enough
 
@@ -156,10 +165,11 @@ def facts_of(headers: Sequence[GGUFHeader]) -> FileFacts:
     table = Weights(embedding, of_layers, output, tied="output.weight" not in tensors)
     vocabulary = tensors["token_embd.weight"].shape[-1] if "token_embd.weight" in tensors else 0
     trained = headers[0].number("context_length") or 0
-    return FileFacts(table, max(trained, 0), _architecture(headers[0], table, vocabulary))
+    telling = {part for part in TELLING if f"blk.0.{part}" in tensors}
+    return FileFacts(table, max(trained, 0), _architecture(headers[0], table, vocabulary, telling))
 
 
-def _architecture(header: GGUFHeader, table: Weights, vocabulary: int) -> Architecture | None:
+def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: set[str]) -> Architecture | None:
     """The figures that memory depends on. What it does not depend on (tokenizer, base of RoPE) is made up."""
     name = header.text("general.architecture")
     kind = KINDS.get(name)
@@ -172,6 +182,7 @@ def _architecture(header: GGUFHeader, table: Weights, vocabulary: int) -> Archit
     head_length = number("attention.key_length", width // heads if heads > 0 else 0)
     experts, used = number("expert_count"), number("expert_used_count")
     layers, inner = number("block_count"), number("feed_forward_length")
+    inner = number("expert_feed_forward_length", inner) if experts else inner
     kv_heads = number("attention.head_count_kv", heads)
     sound = (
         min(heads, kv_heads, width, head_length, inner, vocabulary) > 0
@@ -179,7 +190,7 @@ def _architecture(header: GGUFHeader, table: Weights, vocabulary: int) -> Archit
         and number("attention.value_length", head_length) == head_length
         and layers == len(table.layers)
     )
-    if kind is None or not sound:
+    if kind is None or not sound or telling != TOLD[kind]:
         return None
     return Architecture(
         kind=kind,
@@ -201,6 +212,8 @@ def _architecture(header: GGUFHeader, table: Weights, vocabulary: int) -> Archit
 @lru_cache(maxsize=2048)
 def weights(architecture: Architecture, quantization: str, *, imatrix: bool) -> Weights:
     """Bytes of the tensors in a quantization."""
+    if isinstance(architecture, FileArchitecture):
+        return architecture.table(quantization)
     parts = _layer_parts(architecture)
 
     def in_layer(layer: LayerClass) -> int:
@@ -232,7 +245,12 @@ def _layer_parts(architecture: Architecture) -> tuple[tuple[str, int, int], ...]
 
 @lru_cache(maxsize=4096)
 def kv_bytes_per_layer(architecture: Architecture, settings: ContextSettings) -> int:
-    """Bytes of one layer's keys and values: cells x KV heads x head length of each type (src/llama-kv-cache.cpp)."""
+    """Bytes of one layer's keys and values: cells x KV heads x head length of each type (src/llama-kv-cache.cpp).
+
+    A dry run tells all layers together; with a sliding window or recurrent layers this is their mean.
+    """
+    if isinstance(architecture, FileArchitecture) and (point := architecture.point(settings)):
+        return math.ceil(point.kv_cache / architecture.layers)
     elements = settings.all_cells * architecture.kv_heads * architecture.head_length
     return sum(type_named(kind).size(elements) for kind in (settings.k_type, settings.v_type))
 
@@ -240,6 +258,15 @@ def kv_bytes_per_layer(architecture: Architecture, settings: ContextSettings) ->
 def output_bytes(architecture: Architecture, settings: ContextSettings) -> int:
     """Bytes of the logits that are kept for the sampler: one row for each slot (`output_reserve`)."""
     return architecture.vocabulary * settings.slots * F32
+
+
+def compute_bytes(
+    architecture: Architecture, settings: ContextSettings, *, on_gpu: bool = False, with_output: bool = True
+) -> int:
+    """Bytes of the compute buffer on one device; where only a dry run knows it, that of the whole graph on the CPU."""
+    if isinstance(architecture, FileArchitecture) and (point := architecture.point(settings)):
+        return point.compute
+    return graphs.compute_bytes(architecture, settings, on_gpu=on_gpu, with_output=with_output)
 
 
 def on_cpu(architecture: Architecture, table: Weights, settings: ContextSettings) -> MemoryBreakdown:

@@ -133,12 +133,10 @@ class RecommendOptions:
 
 def recommendations(catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> list[Recommendation]:
     """Return every variant that fits, with its best settings, best first; those that need YaRN come last."""
-    unified = any(device.unified for device in machine.usable_devices)
-    memory = machine.ram_available + (0 if unified else sum(device.free for device in machine.usable_devices))
     fitting = [
         best
         for variant in _suitable_variants(catalogue, options)
-        if (variant.bytes or 0) <= memory  # a larger file needs no exact computation
+        if (variant.bytes or 0) <= machine.memory_free  # a larger file needs no exact computation
         if (best := _best_settings(variant, catalogue, machine, options))
     ]
     return sorted(fitting, key=lambda candidate: (candidate.by_yarn, -candidate.score))

@@ -44,6 +44,7 @@ from hermes_cli.store.connection import check_connection, proxy_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from huggingface_hub import ModelInfo
 
@@ -236,11 +237,21 @@ def is_safe(path: str) -> bool:
     return len(path) < 1000 and path.isprintable() and all(map(_SAFE_PART.match, path.split("/")))  # noqa: PLR2004 - generous
 
 
-def read_remote_header(repo: str, file: HubFile, revision: str) -> tuple[GGUFHeader, int]:
-    """Return the header of a GGUF file on the Hub, and how many bytes were fetched to read it."""
+def read_remote_header(repo: str, file: HubFile, revision: str, skeleton: Path | None = None) -> tuple[GGUFHeader, int]:
+    """Return the header of a GGUF file on the Hub, and how many bytes were fetched to read it.
+
+    At the path `skeleton` a file is made that has the header and a hole in place of the weights: llama.cpp tells of it
+    what memory the model takes.
+    """
     with hub_errors(repo):
         source = _RangeSource(hf_hub_url(repo, file.path, revision=revision), file.bytes)
-        return read_source(source, f"{repo}/{file.path}"), source.fetched
+        header = read_source(source, f"{repo}/{file.path}")
+        if skeleton:
+            start = source.read(0, header.data_offset)
+            with skeleton.open("wb") as made:
+                made.write(start)
+                made.truncate(file.bytes)
+        return header, source.fetched
 
 
 class _RangeSource:

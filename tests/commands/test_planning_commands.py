@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from architectures import write_family
 from conftest import RunHermes
+from gguf_bytes import entry, gguf, string, tensor
+
+from hermes_cli.gguf.header import read_header
 
 PARTS = ("weights", "kv_cache", "compute", "output", "overhead")
 
@@ -55,7 +60,7 @@ def test_kv_type_and_slots_count(hermes: RunHermes) -> None:
         (("plan", "hermes-3:8b", "--kv-type", "q9"), 2, "no KV cache type q9"),
         (("plan", "hermes-3:8b", "--kv-type", "q8_0", "--no-flash-attention"), 2, "needs flash attention"),
         (("plan", "openhermes-1:7b"), 3, "no file of openhermes-1:7b is known"),
-        (("plan", "demo"), 2, "demo is not in the catalogue"),
+        (("plan", "./nowhere.gguf"), 3, "there is no file nowhere.gguf"),
         (("plan", "hermes-3:8b", "--gpu", "RTX 9999"), 2, "RTX 9999"),
         (("plan", "hermes-3:8b", "--vram", "lots"), 2, "lots"),
         (("plan", "hermes-3:8b", "--ram", "0"), 2, "0"),
@@ -71,6 +76,31 @@ def test_bad_input_is_one_clear_error(hermes: RunHermes, arguments: tuple[str, .
     assert says in done.stderr
     assert "next: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma3"])
+def test_plan_of_a_file(hermes: RunHermes, tmp_path: Path, family: str) -> None:
+    path = write_family(tmp_path / "some.gguf", family)
+    done = hermes("plan", "./some.gguf", "--cpu-only", "--ram", "8G", "--context", "4096", "--json")
+    assert done.returncode == 0, done.stderr
+    page = json.loads(done.stdout)
+    assert page["name"] == "./some.gguf"
+    assert page["weights"] == sum(tensor.size for tensor in read_header(path).tensors)
+    assert page["kv_cache"] == 6 << 20
+    assert page["compute"] / 2**20 == pytest.approx({"qwen2": 8.51, "gemma3": 12.52}[family], abs=0.01)
+    assert page["memory_from"] == {"qwen2": "rules", "gemma3": "dry run"}[family]
+    assert "RTX 3060" in hermes("plan", "./some.gguf", "--gpu", "RTX 3060").stdout
+    assert "longer than the 8,192 tokens" in hermes("plan", "./some.gguf", "--context", "9000").stderr
+
+
+def test_plan_of_what_llama_cpp_does_not_know(hermes: RunHermes, tmp_path: Path) -> None:
+    (tmp_path / "odd.gguf").write_bytes(
+        gguf([entry("general.architecture", 8, string("perceptron"))], [tensor("blk.0.w", (32,))], bytes(128))
+    )
+    done = hermes("plan", "./odd.gguf")
+    assert done.returncode == 6
+    assert "llama.cpp cannot load ./odd.gguf" in done.stderr
+    assert "unknown model architecture: 'perceptron'" in done.stderr
 
 
 def test_recommend_says_what_to_type(hermes: RunHermes) -> None:

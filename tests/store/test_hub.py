@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from architectures import write_family
 from conftest import RunHermes
 from hub_server import REVISION, Hub, serving
 from hypothesis import given
@@ -188,3 +189,19 @@ def test_the_hub_is_not_imported_without_need() -> None:
     program = "import sys, hermes_cli.commands.list, hermes_cli.commands.show; print('huggingface_hub' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_plan_reads_the_header_of_a_repository(hermes: RunHermes, tmp_path: Path) -> None:
+    """A dry run needs no more than the header."""
+    large = write_family(tmp_path / "large.gguf", "gemma3").read_bytes() + bytes(4_000_000)
+    files = {"some-Q8_0.gguf": large, "some-Q4_K_M.gguf": large, "mmproj-some-F16.gguf": b"GGUF"}
+    with serving(Hub({REPO: files})) as hub:
+        done = hermes("plan", REPO, "--cpu-only", "--ram", "8G", "--context", "4096", "--json", env=hub.environment)
+    assert done.returncode == 0, done.stderr
+    page = json.loads(done.stdout)
+    assert page["name"] == f"{REPO}:Q4_K_M"
+    assert page["memory_from"] == "dry run"
+    assert page["kv_cache"] == 6 << 20
+    ranges = [asked for _, path, asked in hub.requests if "/resolve/" in path]
+    assert ranges
+    assert all(ranges)

@@ -17,18 +17,20 @@ from hermes_cli.engine.embedded.messages import DryRunRequest, DryRunResult
 from hermes_cli.errors import EngineError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.gguf.shards import read_model
+from hermes_cli.hardware.advice import advice_at
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.load_plan import RAM, DryRun, MemoryUse, alternatives_to, choose_plan, plans_for
+from hermes_cli.planning.load_plan import RAM, DryRun, LoadPlan, MemoryUse, alternatives_to, choose_plan, plans_for
 from hermes_cli.planning.memory import facts_of
 from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from hermes_cli.child_process import Frame
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides, LoadPlan, Tried
+    from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides, Tried
+    from hermes_cli.planning.memory import ContextSettings, Weights
 
 TIME_LIMIT = 120.0  # seconds for all plans; drivers and network file systems may take a few
 VERBOSE_HINT = "`-v` shows llama.cpp's log."
@@ -95,7 +97,9 @@ class FitCheck:
             return ""
         known, usable = len(self._machine.usable_devices), len(fitted.places) - 1
         if usable < known:
-            return f"llama.cpp finds {usable} of {known} GPUs; hermes hardware may tell why"
+            missing = f"llama.cpp finds {usable} of {known} GPUs; hermes hardware may tell why"
+            advised = advice_at("CUDA finds no GPU") if "cuda" in self._machine.backends else None
+            return f"{missing}; {advised.text}: {advised.fix}" if advised and advised.fix else missing
         if not usable and self._overrides.gpu_layers:
             return "--gpu-layers does nothing here, llama.cpp finds no GPU; hermes hardware may tell why"
         return ""
@@ -106,7 +110,7 @@ class FitCheck:
         for plan in plans:
             if len(tried) >= sent:
                 self._send(plan)
-            tried.append((plan, self._dry_run(await self._receive())))
+            tried.append((plan, self._dry_run(await _receive(self._child, self._reply, self._path))))
             if tried[-1][1].fits:
                 break
         return tried
@@ -114,49 +118,79 @@ class FitCheck:
     def _send(self, plan: LoadPlan) -> None:
         self._child.send(pack("dry_run", 0, DryRunRequest(self._path, self._facts.weights, plan, self._child.verbose)))
 
-    async def _receive(self) -> DryRunResult:
-        """Wait for the child's answer; raise the error that it failed or ended with."""
-        reply, end = asyncio.ensure_future(self._reply.get()), asyncio.ensure_future(self._child.gone())
-        try:
-            await asyncio.wait((reply, end), return_when=asyncio.FIRST_COMPLETED)
-            if not reply.done():
-                report = end.result()
-                raise (
-                    self._child.protocol_error
-                    or report.while_reading(self._path)
-                    or EngineError(
-                        f"the process that tried {self._path} {report.how}: {report.last_line}.",
-                        hint=f"if memory ran out, close other programs. {VERBOSE_HINT}",
-                    )
-                )
-        finally:
-            reply.cancel()
-            end.cancel()
-        frame = reply.result()
-        if frame.kind == "failed":
-            raise frame.error()
-        if frame.kind != "fit":
-            raise protocol_error(f"a frame of kind {frame.kind!r}")
-        return frame.read(DryRunResult)
-
     def _dry_run(self, result: DryRunResult) -> DryRun:
         """Return a result together with the memory that is free and what backends take for themselves."""
         if result.refusal:
             return DryRun(refusal=result.refusal)
-        ram, *on_devices = result.parts
+        ram, *parts = result.parts
         places = []
         known = chain(self._machine.usable_devices, repeat(None))
-        for device, logged, part in zip(known, result.devices, on_devices, strict=False):
+        for device, logged, part in zip(known, result.devices, parts, strict=False):
             if device:
                 free, overhead = max(device.free - reserved_bytes(device), 0), OVERHEAD[device.backend]
             else:  # only llama.cpp knows it
                 free, overhead = logged.free, max(OVERHEAD.values())
             used = replace(part, overhead=overhead) if part.total else part
             places.append(MemoryUse(device.name if device else logged.name, used, free))
-        free = self._machine.ram_available
-        if any(device.unified for device in self._machine.usable_devices):
-            free -= sum(place.part.total for place in places)
+        on_devices = zip(self._machine.usable_devices, places, strict=False)
+        free = self._machine.ram_available - sum(device.ram_taken(place.part.total) for device, place in on_devices)
         return DryRun((MemoryUse(RAM, replace(ram, overhead=OVERHEAD["cpu"]), free), *places))
+
+
+async def _receive(child: Child, replies: asyncio.Queue[Frame], path: Path) -> DryRunResult:
+    """Wait for the child's answer; raise the error that it failed or ended with."""
+    reply, end = asyncio.ensure_future(replies.get()), asyncio.ensure_future(child.gone())
+    try:
+        await asyncio.wait((reply, end), return_when=asyncio.FIRST_COMPLETED)
+        if not reply.done():
+            report = end.result()
+            raise (
+                child.protocol_error
+                or report.while_reading(path)
+                or EngineError(
+                    f"the process that tried {path} {report.how}: {report.last_line}.",
+                    hint=f"if memory ran out, close other programs. {VERBOSE_HINT}",
+                )
+            )
+    finally:
+        reply.cancel()
+        end.cancel()
+    frame = reply.result()
+    if frame.kind == "failed":
+        raise frame.error()
+    if frame.kind != "fit":
+        raise protocol_error(f"a frame of kind {frame.kind!r}")
+    return frame.read(DryRunResult)
+
+
+def dry_runs(path: Path, weights: Weights, every: Sequence[ContextSettings]) -> list[DryRunResult]:
+    """Return what llama.cpp would allocate for a file on the CPU with each of the settings; outside of event loops.
+
+    Raises:
+        IntegrityError: llama.cpp refused the file, or gave up over it.
+        EngineError: it did not answer.
+    """
+
+    async def run() -> list[DryRunResult]:
+        child, results = await Child.start(), list[DryRunResult]()
+        replies: asyncio.Queue[Frame] = asyncio.Queue()
+        child.receive = replies.put_nowait
+        try:
+            async with asyncio.timeout(TIME_LIMIT):
+                for settings in every:
+                    child.send(pack("dry_run", 0, DryRunRequest(path, weights, LoadPlan(settings), child.verbose)))
+                    results.append(await _receive(child, replies, path))
+        except TimeoutError:
+            raise EngineError(
+                f"llama.cpp did not say within {TIME_LIMIT:g} seconds what {path} needs.", hint="try again later."
+            ) from None
+        finally:
+            child.kill()
+            await child.gone()
+        return results
+
+    with EventLoop() as event_loop:
+        return event_loop.run(run())
 
 
 def check_fit(path: Path, overrides: LoadOverrides, machine: Machine | None = None) -> FittedPlan:
