@@ -33,6 +33,7 @@ from hermes_cli.planning.recommend import (
     shortfalls,
     smallest_variant,
 )
+from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.store.library import installed
 from hermes_cli.units import GIB, gibibytes
 
@@ -74,7 +75,8 @@ def command(
     """
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
     catalogue = load_catalogue()
-    options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only)
+    ratios = speed_ratios(machine)
+    options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only, ratios)
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
     console.text(f"{one_line(machine)}\n\n")

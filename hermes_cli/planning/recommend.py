@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.variants import preferred_variants
 from hermes_cli.hardware.machine import MOST_DEVICES
+from hermes_cli.planning.measured import corrected
 from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.quality import quality_score, supports_purpose
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.catalog.variants import Variant
     from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.measured import SpeedRatio
     from hermes_cli.planning.memory import KvType
     from hermes_cli.planning.placement import Placement
     from hermes_cli.planning.quality import Purpose, QualityScore
@@ -138,6 +140,7 @@ class RecommendOptions:
     min_speed: float | None = None
     max_wait: float | None = None
     gpu_only: bool = False
+    measured: tuple[SpeedRatio, ...] = ()  # by `hermes bench`, on the machine that is planned for
 
     def wanted(self, model: CatalogModel) -> int:
         """Context length that a model should have, in tokens."""
@@ -273,8 +276,10 @@ def _evaluate(
     architecture = variant.model.architecture
     table = weights(architecture, variant.quantization, imatrix=variant.repository.imatrix)
     placement = place(architecture, table, settings, machine)
-    speed = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
+    decode = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
+    speed = corrected(decode, "decode", variant.name, placement, options.measured)
     prefill = prefill_speed(architecture, table, settings, placement, machine)
+    prefill = corrected(prefill, "prefill", variant.name, placement, options.measured)
     first_token = first_token_seconds(PROMPTS[options.purpose], prefill, settings.context)
     need = NEEDS[options.purpose]
     # the part of its room that the fullest place has left
