@@ -367,10 +367,11 @@ def default_model(
         HermesError: the answer was no.
     """
     from hermes_cli.planning.recommend import recommendations
+    from hermes_cli.store.benchmarks import speed_ratios
     from hermes_cli.store.library import installed_quantizations
 
     demo_hint = f"try the one that ships with hermes: hermes {program} demo"
-    fitting = recommendations(catalogue, machine, options)
+    fitting = recommendations(catalogue, machine, replace(options, measured=speed_ratios(machine)))
     installed = (best for best in fitting if best.variant.quantization in installed_quantizations(best.variant.model))
     if best := next(installed, None):
         console.note(f"{best.variant.name}, the best that is installed (hermes recommend)")

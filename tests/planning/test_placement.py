@@ -8,7 +8,7 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.planning.memory import ContextSettings, MemoryBreakdown, on_cpu, weights
 from hermes_cli.planning.placement import Placement, place, place_layers
-from hermes_cli.planning.quality import quality_score, supports_purpose
+from hermes_cli.planning.quality import supports_purpose
 from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations
 from hermes_cli.planning.speed import decode_speed
 
@@ -149,12 +149,6 @@ def test_what_the_user_insists_on_holds() -> None:
     fast = recommendations(CATALOGUE, machine(24), RecommendOptions(min_speed=60))
     assert fast
     assert all(one.speed.expected >= 60 for one in fast)
-
-
-def test_a_larger_model_at_three_bits_beats_a_smaller_one_at_eight() -> None:
-    large = quality_score(MODELS["hermes-3:70b"], 0.102534, "chat").points
-    small = quality_score(MODELS["hermes-3:8b"], 0.001355, "chat").points
-    assert large > small
 
 
 def test_speed_follows_bandwidth_and_size() -> None:
