@@ -60,12 +60,8 @@ class SessionFile:
     ) -> SessionFile:
         """Save a conversation from now on, with what is in it. The file appears with its first message.
 
-        Args:
-            folder: where sessions are; made when needed.
-            conversation: its `on_change` is set to this session.
-            model: name of the model, for the header.
-            warn: called with problems of the file.
-            name: name of the session; None for the date and the first question. Errors as of `rename`.
+        `model` is for the header, `warn` is called with problems of the file. Without a name the session is called by
+        the date and the first question; errors as of `rename`.
         """
         session = cls(folder, warn)
         session.model = model
