@@ -53,6 +53,7 @@ class Device:
         operations: dense FP16 operations per second by its data sheet, None if it has none.
         left_out: by what the user leaves it out ("--devices"); empty if nothing does.
         reserve: bytes of it that the user wants to stay free; None leaves it to planning/placement.py.
+        memory_source: where its memory is from.
     """
 
     vendor: Vendor
@@ -73,6 +74,7 @@ class Device:
     operations: float | None = None
     left_out: str = ""
     reserve: int | None = None
+    memory_source: ValueSource = "probed"
 
     def ram_taken(self, size: int) -> int:
         """Return how many of so many bytes on this device are the machine's RAM."""
@@ -85,7 +87,7 @@ class Machine:
 
     Attributes:
         devices: GPUs in llama.cpp's order.
-        ram_total, ram_available: bytes, within the limits of a container (cgroup).
+        ram_total, ram_available: bytes, within the limits of a container (cgroup); `ram_source` says where from.
         ram_bandwidth: bytes per second that all cores together read, None if unknown.
         cores: physical ones this process may use.
         simd: the instruction sets that llama.cpp has code for ("AVX2", "NEON" …).
@@ -109,6 +111,7 @@ class Machine:
     backends: tuple[Backend, ...]
     simulated: bool = False
     notes: tuple[Note, ...] = ()
+    ram_source: ValueSource = "probed"
 
     @property
     def usable_devices(self) -> tuple[Device, ...]:

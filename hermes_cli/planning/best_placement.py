@@ -9,14 +9,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hermes_cli.planning.measured import corrected
 from hermes_cli.planning.placement import ROOMY, place_layers, placements
 from hermes_cli.planning.speed import PROMPTS, decode_speed, first_token_seconds, prefill_speed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hermes_cli.catalog.models import Architecture
     from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.measured import SpeedRatio
     from hermes_cli.planning.memory import ContextSettings, Weights
     from hermes_cli.planning.placement import Placement
     from hermes_cli.planning.quality import Purpose
@@ -132,11 +134,23 @@ def placed_best(
     machine: Machine,
     purpose: Purpose = "chat",
     allows: Callable[[PlacedModel], bool] = lambda _: True,
+    name: str = "",
+    measured: Sequence[SpeedRatio] = (),
     gpu_layers: int | None = None,
 ) -> PlacedModel | None:
     """Return a model where it costs least, of equal places the fastest on the fewest GPUs; None if none is allowed.
 
     A machine's further GPUs add to the choice and change none of the costs: more hardware never makes it worse.
+
+    Args:
+        model: its architecture, quantization and weights.
+        settings: with which it is loaded.
+        machine: where.
+        purpose: whose needs count.
+        allows: tells whether the user allows a place.
+        name: of the variant, for its own measured speeds.
+        measured: by `hermes bench`, on this machine.
+        gpu_layers: as many as are to be on GPUs; None is free.
     """
     architecture, quantization, table = model
     need = NEEDS[purpose]
@@ -146,8 +160,10 @@ def placed_best(
         more_gpus = POINTS_PER_DOUBLED_GPUS * math.log2(max(len(placement.devices), 1))
         if best and best_unavoidable < leaving + more_gpus >= best.costs.of_machine:
             break  # those that follow cost no less
-        speed = decode_speed(architecture, quantization, table, settings, placement, machine)
+        decode = decode_speed(architecture, quantization, table, settings, placement, machine)
+        speed = corrected(decode, "decode", name, placement, measured)
         prefill = prefill_speed(architecture, table, settings, placement, machine)
+        prefill = corrected(prefill, "prefill", name, placement, measured)
         first_token = first_token_seconds(PROMPTS[purpose], prefill, settings.context)
         # the part of its room that the fullest place has left
         counted = placement.shares[:1] if leaving else placement.shares

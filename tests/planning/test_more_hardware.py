@@ -25,12 +25,14 @@ STEPS, ROUNDING = 5, 0.01  # points: placement.EXACT of a device's room
 
 def few_models() -> Catalogue:
     def kept(model: CatalogModel) -> CatalogModel:
+        if model.short not in KEPT:  # its published results are part of the scale
+            return replace_struct(model, gguf=())
         wanted = set(KEPT[model.short])
         repository = next(repository for repository in model.gguf if wanted <= set(repository.quantizations))
         entries = {name: repository.quantizations[name] for name in wanted}
         return replace_struct(model, gguf=(replace_struct(repository, quantizations=entries),))
 
-    return replace_struct(CATALOGUE, models=tuple(kept(model) for model in CATALOGUE.models if model.short in KEPT))
+    return replace_struct(CATALOGUE, models=tuple(map(kept, CATALOGUE.models)))
 
 
 def card(some: random.Random) -> Device:

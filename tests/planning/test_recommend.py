@@ -81,9 +81,9 @@ def test_an_office_computer_is_not_sent_to_a_model_too_slow_to_talk_to(machine: 
 
 @pytest.mark.parametrize("purpose", ["chat", "reasoning"])
 def test_left_over_memory_goes_to_better_quantizations_and_longer_contexts(purpose: Purpose) -> None:
-    found = pick("2xH100, 1024 GB RAM", purpose)
-    assert found.variant.name == "hermes-4:70b:Q8_0"
-    assert found.settings.context > NEEDS[purpose].wanted
+    found = pick("H100, 1024 GB RAM", purpose)
+    assert found.variant.name == "hermes-4:70b:Q6_K"
+    assert found.settings.context >= NEEDS[purpose].wanted * (2 if purpose == "chat" else 1)
     assert found.speed.expected > NEEDS[purpose].comfortable
 
 
@@ -163,6 +163,14 @@ def test_alternatives_are_what_their_labels_say(machine: str) -> None:
                 assert other.by_yarn
             case label:
                 assert label == ""
+
+
+def test_one_more_gpu_is_what_that_machine_would_be_recommended() -> None:
+    machine = MACHINES["any card 12G"]
+    options = RecommendOptions()
+    others = alternatives(golden.ranked("any card 12G", "chat"), CATALOGUE, machine, options)
+    more = next(one.candidate for one in others if one.label == "one more GPU")
+    assert more == recommendations(CATALOGUE, replace(machine, devices=machine.devices * 2), options)[0]
 
 
 def test_what_would_reach_an_agent_s_context_is_named() -> None:
