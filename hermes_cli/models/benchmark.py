@@ -18,6 +18,7 @@ from hermes_cli.errors import UsageError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.gguf.shards import read_model
 from hermes_cli.planning.memory import facts_of
+from hermes_cli.planning.placement import place_split
 from hermes_cli.planning.speed import PREFILL_TOKENS, Speed, decode_speed, prefill_speed
 from hermes_cli.store.benchmarks import Benchmark, BenchmarkTest, machine_key
 
