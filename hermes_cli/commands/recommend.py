@@ -30,6 +30,8 @@ from hermes_cli.planning.recommend import (
     RecommendOptions,
     alternatives,
     recommendations,
+    room_for_files,
+    settings_to_try,
     smallest_variant,
 )
 from hermes_cli.units import gibibytes
@@ -46,6 +48,10 @@ TITLES = ("", "VARIANT", "CONTEXT", "MEMORY", "TOKENS/S", "QUALITY")
 @with_console
 def command(
     console: Console,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Only this model, file.gguf, or owner/repository on the Hub."),
+    ] = None,
     purpose: PurposeOption = "chat",
     context: Annotated[int | None, typer.Option(min=64, help="Context length that it must have, in tokens.")] = None,
     min_speed: Annotated[float | None, typer.Option(min=0.0, help="Tokens per second that it must reach.")] = None,
@@ -62,10 +68,15 @@ def command(
     hermes recommend
 
     hermes recommend --for agent --gpu 2x"RTX 3090"
+
+    hermes recommend hermes-4:14b --vram 12G
     """
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
     catalogue = load_catalogue()
     options = RecommendOptions(purpose_named(purpose), context, min_speed)
+    if name:
+        with console.working(f"reading what {name} needs"):
+            catalogue = _only(name, catalogue, machine, options)
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
     console.text(f"{one_line(machine)}\n\n")
@@ -80,7 +91,7 @@ def command(
         }
     )
     if not fitting:
-        raise nothing_fits(catalogue, machine, options)
+        raise nothing_fits(catalogue, machine, options, name)
     _show_pick(fitting[0], console)
     listed = [Alternative("", candidate) for candidate in fitting[1:]] if every else others
     if listed:
@@ -92,13 +103,40 @@ def command(
                 f"{alternative.candidate.settings.context:,}",
                 gibibytes(alternative.candidate.placement.total.total),
                 two_digits(alternative.candidate.speed.expected),
-                f"{alternative.candidate.quality.points:.1f}",
+                f"{alternative.candidate.quality.points:.1f}" if alternative.candidate.variant.model.generation else "",
             )
             for alternative in (Alternative("pick", fitting[0]), *listed)
         ]
         console.table(TITLES, rows, right=TITLES[2:])
     if explain:
         _explain(fitting[0], options, console)
+
+
+def _only(name: str, catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> Catalogue:
+    """Return a catalogue with nothing but the model that a name means, in the quantization that it says."""
+    import msgspec
+
+    from hermes_cli.catalog.names import CatalogueReference, ModelNames
+
+    wanted = ModelNames(catalogue).parse(name)
+    if not isinstance(wanted, CatalogueReference):
+        from hermes_cli.models.any_model import measured, open_variant
+
+        variant = open_variant(wanted, name, catalogue, room_for_files(machine))
+        return msgspec.structs.replace(catalogue, models=(measured(variant, settings_to_try(variant, options)).model,))
+    kept = [
+        msgspec.structs.replace(
+            repository,
+            quantizations={
+                quantization: entry
+                for quantization, entry in repository.quantizations.items()
+                if wanted.quantization in {None, quantization}
+            },
+        )
+        for repository in wanted.model.gguf
+        if wanted.repository in {None, repository.repo}
+    ]
+    return msgspec.structs.replace(catalogue, models=(msgspec.structs.replace(wanted.model, gguf=tuple(kept)),))
 
 
 def _show_pick(pick: Recommendation, console: Console) -> None:
@@ -115,8 +153,9 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
         f"  {pick.settings.context:,} tokens of context{kv_note}, {memory} of memory, computed\n"
         f"  decode {range_of(pick.speed)}, prefill {range_of(pick.prefill)} (docs/speed.md)\n"
         f"  {first_token_after(pick.first_token)}\n"
-        f"  quality {pick.quality.points:.1f} points (docs/quality.md)\n"
     )
+    if model.generation:
+        console.text(f"  quality {pick.quality.points:.1f} points (docs/quality.md)\n")
     if (pick.variant.bits_per_weight or LOW_BITS) < LOW_BITS:
         console.warn("below 3 bits per weight answers suffer visibly; a smaller model may serve better.")
     if pick.by_yarn:
@@ -157,8 +196,10 @@ def _bar(pick: Recommendation) -> str:
 
 def _explain(pick: Recommendation, options: RecommendOptions, console: Console) -> None:
     part, costs, need = pick.placement.total, pick.costs, NEEDS[options.purpose]
+    listed = bool(pick.variant.model.generation)
+    mix = f"llama.cpp's mix of {pick.variant.quantization}" if listed else "its header"
     lines = (
-        ("weights", gibibytes(part.weights), f"tensors of the file, by llama.cpp's mix of {pick.variant.quantization}"),
+        ("weights", gibibytes(part.weights), f"tensors of the file, by {mix}"),
         (
             "KV cache",
             gibibytes(part.kv_cache),
@@ -180,22 +221,25 @@ def _explain(pick: Recommendation, options: RecommendOptions, console: Console) 
         ("score", f"{pick.score:.1f} points", "decides the order; only differences mean something"),
     )
     console.text("\n")
-    console.table(("PART", "VALUE", "FROM"), lines, right=("VALUE",))
+    shown = [line for line in lines if listed or line[0] != "model"]
+    console.table(("PART", "VALUE", "FROM"), shown, right=("VALUE",))
 
 
 def _minus(points: float) -> str:
     return f"-{points:.1f} points" if points else "0 points"
 
 
-def nothing_fits(catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> DoesNotFitError:
-    """Return the error that nothing fits, with what would and who hosts these models."""
+def nothing_fits(
+    catalogue: Catalogue, machine: Machine, options: RecommendOptions, name: str | None = None
+) -> DoesNotFitError:
+    """Return the error that nothing fits, or not the model that was named, with what would and who hosts it."""
     hosted = [model.cloud.openrouter for model in catalogue.models if model.cloud.openrouter]
     speed = f" at {options.min_speed:g} tokens/s" if options.min_speed else ""
     would = smallest_variant(catalogue, options)
     reach = f"{would[0].name} would, with {gibibytes(would[1])} of memory; " if would and not options.min_speed else ""
     return DoesNotFitError(
-        f"no Hermes model for {options.purpose} with {options.least:,} tokens of context{speed} fits this machine "
-        f"({one_line(machine)}).",
+        f"no {name or 'Hermes model'} for {options.purpose} with {options.least:,} tokens of context{speed} fits this "
+        f"machine ({one_line(machine)}).",
         hint=f"{reach}ask for less (--context, --min-speed), or use a hosted one: {', '.join(hosted)} at OpenRouter.",
     )
 

@@ -40,6 +40,7 @@ GENERATION: dict[str, tuple[float, float]] = {
     "Hermes 2": (-5.0, -5.0),
     "OpenHermes": (-7.0, -7.0),
     "Hermes 1": (-13.0, -13.0),
+    "": (0.0, 0.0),  # any other model; its points are not shown
 }
 
 

@@ -60,6 +60,7 @@ ROOM_TO_SPARE, POINTS_FOR_NO_ROOM = 0.08, 1.0
 POINTS_FOR_KV_Q8_0 = 0.2  # assumed; weights of 8 bits cost 0.03
 # Q4_K_M is what most people run and what is published most; a finer one must be better by more than this.
 USUAL, POINTS_FOR_UNUSUAL = "Q4_K_M", 0.45
+KV_TYPES_TRIED: tuple[KvType, ...] = ("f16", "q8_0")
 LOW_BITS = 3.0  # bits per weight below which a warning is due
 
 
@@ -169,9 +170,8 @@ def _best_settings(
 
     The longest context is tried first, each with a KV cache of 16 and of 8 bits.
     """
-    kv_types: tuple[KvType, ...] = ("f16", "q8_0")
     best = None
-    for context, kv_type in product(_contexts(variant.model, options), kv_types):
+    for context, kv_type in product(_contexts(variant.model, options), KV_TYPES_TRIED):
         settings = ContextSettings(context, k_type=kv_type, v_type=kv_type)
         candidate = _evaluate(variant, catalogue, machine, settings, options)
         if not candidate.placement.fits or candidate.speed.expected < (options.min_speed or 0):
@@ -181,6 +181,13 @@ def _best_settings(
         if not candidate.costs.avoidable:
             break
     return best
+
+
+def settings_to_try(variant: Variant, options: RecommendOptions) -> list[ContextSettings]:
+    """Return all settings that may be looked at for a variant: contexts of the purpose and twice as long, KV types."""
+    longest = [min(length, variant.model.context.usable) for length in (options.wanted, 2 * options.wanted)]
+    contexts = sorted({length >> halved for length in longest for halved in range(8) if length >> halved})
+    return [ContextSettings(context, k_type=kind, v_type=kind) for context in contexts for kind in KV_TYPES_TRIED]
 
 
 def _contexts(model: CatalogModel, options: RecommendOptions) -> list[int]:
@@ -226,6 +233,15 @@ def _evaluate(
         quality_score(variant.model, variant.loss(catalogue), options.purpose),
         costs,
     )
+
+
+BESIDE_WEIGHTS = 1 << 30  # bytes of KV cache, compute buffers and overhead
+
+
+def room_for_files(machine: Machine) -> int:
+    """Return the bytes that a model file may have here: free memory, less what a short context takes besides."""
+    devices = sum(device.free for device in machine.usable_devices if not device.unified)
+    return max(machine.ram_available + devices - BESIDE_WEIGHTS, 0)
 
 
 FASTER = 1.5  # times the pick's speed, below which the difference is hardly felt
