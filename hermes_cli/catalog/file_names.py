@@ -41,9 +41,11 @@ _REMOVED = re.compile(r"_[48]_[48]$|^Q4_[23]$")  # Q4_0_4_4, IQ4_NL_4_4, Q4_2 an
 _IK_LLAMA = re.compile(r"^IQ\d_(K|KS|KSS|KL|KT|BN)(_|$)|_R(4|8|16)$|^Q8_KV")
 
 _GGUF = re.compile(r"\.gguf$|\.gguf\.part\d+of\d+$|\.gguf-split-[a-z]$", re.IGNORECASE)
-_PROJECTOR = r"mmproj"
+_PROJECTOR, _CHUNK = r"mmproj", r"-chunk-\d+-of-\d+$"
+_AT_ANY_PRECISION = {_PROJECTOR, _CHUNK}
 _COMPANIONS = {  # words in the folder and the plain name of files that are no model
     _PROJECTOR: "the part that reads images or sound (mmproj)",
+    _CHUNK: "a raw piece of a file: join all of them with cat",
     r"^imatrix/|/imatrix(?![a-z0-9])|(?<![a-z0-9])imatrix$": "data for quantizing (imatrix)",
     r"^loras?/|/(?:ggml-)?(?:lora|adapter)(?![a-z0-9])(?!.*merged)|(?<![a-z0-9])(?:lora|adapter)$": "an adapter (LoRA)",
     r"/(?:ggml-)?vocab(?![a-z0-9])|(?<![a-z0-9])vocab(?:-only)?$": "a vocabulary",
@@ -199,7 +201,7 @@ def _companion(group: ModelFiles) -> str | None:
     plain, is_precise = _plain_name(group.first), group.quantization in {None, "F16", "BF16", "F32", "Q8_0"}
     for words, kind in _COMPANIONS.items():
         # A quantized file with such a word is a model that was made with it: `X-imatrix-Q4_K_M`, `X-lora-Q4_K_M`.
-        if re.search(words, plain) and (is_precise or words == _PROJECTOR):
+        if re.search(words, plain) and (is_precise or words in _AT_ANY_PRECISION):
             return kind
     return None
 
@@ -242,7 +244,13 @@ def default_model(sizes: Mapping[ModelFiles, int], room: int | None) -> tuple[Mo
         room: bytes of memory for it, None if unknown.
     """
     rank = {name: number for number, name in enumerate(USUAL_ORDER)}
-    ordered = sorted(sizes, key=lambda model: (rank.get(model.quantization or "", len(rank)), -sizes[model]))
+
+    def order(model: ModelFiles) -> tuple[int, bool, int]:
+        name = model.quantization or ""
+        static = name.removeprefix("UD-")
+        return rank.get(name, rank.get(static, len(rank))), name != static, -sizes[model]
+
+    ordered = sorted(sizes, key=order)
     usual = ordered[0]
     if room is None or sizes[usual] <= room:
         is_usual = usual.quantization == USUAL_ORDER[0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -83,7 +84,8 @@ def shipped_catalogue() -> Catalogue:
         catalogue = read_yaml(raw.decode("utf-8"))
     except (ValueError, msgspec.ValidationError) as error:
         raise HermesError(
-            f"the catalogue {path} is faulty: {error}.", hint=f"see every fault by line: hermes catalog check {path}"
+            f"the catalogue {path} is faulty: {error}.",
+            hint=f"see every fault by line: hermes catalog check {shlex.quote(str(path))}",
         ) from None
     _keep(compiled, msgspec.json.encode(catalogue))
     return catalogue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,7 +102,7 @@ def _variant(name: str) -> Variant:
     if not known and named:  # its mix follows from no rule: the header tells
         return open_variant(HubReference(named[0].repository.repo, file=named[0].files[0]), name, catalogue)
     if not known:
-        hint = f"see what there is: hermes show {name}"
+        hint = f"see what there is: hermes show {shlex.quote(name)}"
         raise NotFoundError(f"no file of {name} is known whose memory can be computed.", hint=hint)
     return known[0]
 

@@ -6,14 +6,14 @@ import shlex
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hermes_cli.commands.options import YesOption, with_console
 from hermes_cli.console import Voice
-from hermes_cli.errors import HermesError, NotFoundError, UsageError
+from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 from hermes_cli.store.progress import Phase
 from hermes_cli.units import gibibytes, gigabytes
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hermes_cli.planning.recommend import RecommendOptions
     from hermes_cli.store.download import FileState, SpaceNeeded
     from hermes_cli.store.hub import RemoteFile
+    from hermes_cli.store.inventory import InstalledModel
     from hermes_cli.store.progress import DownloadProgress
 
 LINE_INTERVAL = 10.0  # seconds between two lines of the same file where there is no terminal
@@ -77,46 +78,125 @@ def command(
         hermes pull somebody/Some-GGUF --quant Q5_K_M
     """
     from hermes_cli.catalog.load import load_catalogue
-    from hermes_cli.catalog.names import ModelNames
-    from hermes_cli.commands.pull_target import pull_target, recommended_target
+    from hermes_cli.commands.pull_target import recommended_target
     from hermes_cli.hardware.probe import probe
     from hermes_cli.paths import models_dir, readable
-    from hermes_cli.store.download import fetch, file_states, resolve, space_needed
+    from hermes_cli.store.download import file_states, space_needed
 
-    readable(models_dir())
-    catalogue, machine = load_catalogue(), probe()
-    if names:
-        parser = ModelNames(catalogue)
-        targets = [pull_target(parser.parse(name), catalogue, machine, quant, revision) for name in names]
-    elif quant or revision:
+    if (quant or revision) and not names:
         hint = "for example: hermes pull hermes-3:8b --quant Q4_K_M"
         raise UsageError("--quant and --revision need a name.", hint=hint)
-    else:
-        targets = [recommended_target(catalogue, machine)]
-    with console.working("asking the Hub"):
-        files = [file for target in targets for file in resolve(target.repo, target.revision, target.files)]
-    files = list(dict.fromkeys(files))
+    readable(models_dir())
+    catalogue, machine = load_catalogue(), probe()
+    wanted = names or [recommended_target(catalogue, machine).name]
+    targets, files, here = _ask_hub(wanted, catalogue, machine, quant, revision, console)
     states, space = file_states(files), space_needed(files)
     # The plan is the data of a dry run; before a download it is a note.
     write = (lambda line: console.text(f"{line}\n")) if dry_run else console.note
-    _show_plan(targets, files, states, space, write)
+    if targets:
+        _show_plan(targets, files, states, space, write)
     for target in targets:
         _show_fit(target, machine, write, console)
+    for found in here:
+        _show_here(found, write)
+        states += found.states()
     if dry_run:
-        console.document(_document("plan", targets, states, []), indent=None)
+        console.document(_document("plan", targets, here, states, []), indent=None)
         return
     if not force:
         space.check()
     if not names and not yes and space.needed:
         _confirm(gigabytes(space.needed), console)
     with show_progress(states, console) as on_progress:
-        paths = fetch(files, on_progress, verify=verify, force=force)
-    console.document(_document("done", targets, states, paths), indent=None)
-    for path in paths:
-        console.text(f"{path}\n")
-    for target in targets:
-        if target.runs:
-            console.note(f"next: hermes chat {shlex.quote(target.name)}")
+        paths = _fetch(files, here, on_progress, verify=verify, force=force)
+    console.document(_document("done", targets, here, states, paths), indent=None)
+    console.text("".join(f"{path}\n" for path in paths))
+    for name in (*(target.name for target in targets if target.runs), *(found.model.name for found in here)):
+        console.note(f"next: hermes chat {shlex.quote(name)}")
+
+
+def _fetch(
+    files: Sequence[RemoteFile],
+    here: Sequence[FoundHere],
+    on_progress: Callable[[DownloadProgress], None],
+    *,
+    verify: bool,
+    force: bool,
+) -> list[Path]:
+    """Fetch files, hash those models that are here, and return the paths of all."""
+    from hermes_cli.store.download import fetch
+    from hermes_cli.store.offline import check_hashes
+
+    paths = fetch(files, on_progress, verify=verify, force=force) if files else []
+    for found in here:
+        if verify:
+            check_hashes(found.model, on_progress)
+        paths += [file.path for file in found.model.files]
+    return paths
+
+
+@dataclass(frozen=True)
+class FoundHere:
+    """A model that is complete on this disk, and why the Hub could not be asked about it."""
+
+    model: InstalledModel
+    reason: str
+
+    def states(self) -> list[FileState]:
+        """Return its files as the Hub's are shown."""
+        from hermes_cli.store.download import FileState
+
+        return [
+            FileState(file.repo_path, file.path, file.bytes or 0, file.bytes or 0, True, self.model.state == "verified")  # noqa: FBT003 - complete
+            for file in self.model.files
+        ]
+
+
+def _ask_hub(
+    names: Sequence[str],
+    catalogue: Catalogue,
+    machine: Machine,
+    quant: str | None,
+    revision: str | None,
+    console: Console,
+) -> tuple[list[PullTarget], list[RemoteFile], list[FoundHere]]:
+    """Return the targets of all names, their files on the Hub, and the models that are here if the Hub cannot be asked.
+
+    Raises:
+        NetworkError: the Hub cannot be asked, and a model is not complete on this disk.
+    """
+    from hermes_cli.catalog.names import ModelNames
+    from hermes_cli.commands.pull_target import pull_target
+    from hermes_cli.store.download import resolve
+    from hermes_cli.store.offline import find_complete
+
+    targets: list[PullTarget] = []
+    files: dict[RemoteFile, None] = {}
+    here = []
+    parser = ModelNames(catalogue)
+    for reference in map(parser.parse, names):
+        try:
+            with console.working("asking the Hub"):
+                target = pull_target(reference, catalogue, machine, quant, revision)
+                files |= dict.fromkeys(resolve(target.repo, target.revision, target.files))
+            targets.append(target)
+        except NetworkError as error:
+            model = find_complete(reference, quant, revision, catalogue)
+            if model is None:
+                raise
+            here.append(FoundHere(model, error.message))
+    return targets, list(files), here
+
+
+def _show_here(found: FoundHere, write: Callable[[str], None]) -> None:
+    """Write the files of a model that is here, and what could not be checked."""
+    model = found.model
+    write(f"{model.name}{f' from {model.repo} at {model.revisions[0][:12]}' if model.repo else ', imported'}")
+    for file in model.files:
+        write(f"  {file.repo_path}  {gigabytes(file.bytes)}  here already")
+        if file.sha256 is None:
+            write("  no published hash of it is known here, so its content cannot be checked")
+    write(f"not checked whether there is a newer revision: {found.reason}")
 
 
 def _show_plan(
@@ -162,18 +242,28 @@ def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None]
 def _confirm(size: str, console: Console) -> None:
     answer = console.confirm(f"Fetch {size}?", default=True)
     if answer is None:
-        raise UsageError(f"{size} would be fetched, and nobody can be asked.", hint="say it is meant: --yes")
+        raise UsageError(
+            f"{size} would be fetched, and nobody can be asked.", hint="say that it is meant: hermes pull --yes"
+        )
     if not answer:
         raise HermesError("nothing was fetched.", hint="name another model: hermes pull NAME, or see them: hermes list")
 
 
 def _document(
-    event: str, targets: Sequence[PullTarget], states: Sequence[FileState], paths: Sequence[Path]
+    event: str,
+    targets: Sequence[PullTarget],
+    here: Sequence[FoundHere],
+    states: Sequence[FileState],
+    paths: Sequence[Path],
 ) -> dict[str, Any]:
     """Return the last line of --json."""
     return {
         "event": event,
-        "models": [{"name": target.name, "repository": target.repo} for target in targets],
+        "models": [
+            *({"name": target.name, "repository": target.repo} for target in targets),
+            *({"name": found.model.name, "repository": found.model.repo} for found in here),
+        ],
+        "hub_error": here[0].reason if here else None,
         "files": [
             {
                 "file": state.file,
@@ -284,7 +374,7 @@ def default_model(
         answer = console.confirm(question, default=True) if console.voice is Voice.HUMAN else None
         if answer is None:
             problem = "no model was named, and no Hermes model that fits is here."
-            raise NotFoundError(problem, hint=f"hermes pull {name} ({size}). {demo_hint}")
+            raise NotFoundError(problem, hint=f"fetch the best, {size}: hermes pull {name}, or {demo_hint}")
         if not answer:
             raise HermesError("nothing was fetched.", hint=demo_hint)
         command([name], yes=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,8 @@ def pull_target(
             hint = 'try it: hermes chat demo "Hi"'
             raise UsageError("the demo ships with hermes; there is nothing to fetch.", hint=hint)
         case FileReference(path):
-            raise UsageError(f"{path} is a path on this disk.", hint=f"adopt a file that is here: hermes import {path}")
+            hint = f"adopt a file that is here: hermes import {shlex.quote(str(path))}"
+            raise UsageError(f"{path} is a path on this disk.", hint=hint)
         case CatalogueReference(model, named, repository):
             quantization = _quantization(named, quant, model)
             listed = {variant.quantization for variant in matching_variants(model, repository=repository)}

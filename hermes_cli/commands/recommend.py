@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ from hermes_cli.commands.options import (
     purpose_named,
     with_console,
 )
-from hermes_cli.commands.speeds import first_token_after, per_second, range_of, speed_document, two_digits
+from hermes_cli.commands.speeds import duration, first_token_after, per_second, range_of, speed_document, two_digits
 from hermes_cli.errors import DoesNotFitError
 from hermes_cli.planning.recommend import (
     LOW_BITS,
@@ -32,17 +33,21 @@ from hermes_cli.planning.recommend import (
     recommendations,
     room_for_files,
     settings_to_try,
+    shortfalls,
     smallest_variant,
 )
+from hermes_cli.store.library import installed
 from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Catalogue
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.quality import Purpose
 
 BAR = 40  # characters
-TITLES = ("", "VARIANT", "CONTEXT", "MEMORY", "TOKENS/S", "QUALITY")
+TITLES = ("", "VARIANT", "CONTEXT", "MEMORY", "TOKENS/S", "WAIT", "QUALITY")
+PLURAL: dict[Purpose, str] = {"agent": "agents", "json": "JSON", "long-context": "long contexts"}
 
 
 @with_console
@@ -55,6 +60,11 @@ def command(
     purpose: PurposeOption = "chat",
     context: Annotated[int | None, typer.Option(min=64, help="Context length that it must have, in tokens.")] = None,
     min_speed: Annotated[float | None, typer.Option(min=0.0, help="Tokens per second that it must reach.")] = None,
+    max_wait: Annotated[
+        float | None,
+        typer.Option(min=0.0, metavar="SECONDS", help="Time to the first token of a first prompt, at most."),
+    ] = None,
+    gpu_only: Annotated[bool, typer.Option("--gpu-only", help="Only what fits on the GPUs as a whole.")] = False,
     every: Annotated[bool, typer.Option("--all", "-a", help="Everything that fits, not only a few.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Every number with its formula and source.")] = False,
     gpu: GpuOption = None,
@@ -73,10 +83,10 @@ def command(
     """
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
     catalogue = load_catalogue()
-    options = RecommendOptions(purpose_named(purpose), context, min_speed)
+    options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only)
     if name:
         with console.working(f"reading what {name} needs"):
-            catalogue = _only(name, catalogue, machine, options)
+            options = replace(options, only=_model(name, catalogue, machine, options))
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
     console.text(f"{one_line(machine)}\n\n")
@@ -86,6 +96,9 @@ def command(
             "simulated": machine.simulated,
             "purpose": options.purpose,
             "pick": _candidate(fitting[0]) if fitting else None,
+            "shortfalls": [asdict(shortfall) for shortfall in shortfalls(fitting[0], options.purpose)]
+            if fitting
+            else [],
             "alternatives": [{"label": other.label or "other", **_candidate(other.candidate)} for other in others],
             "candidates": [_candidate(candidate) for candidate in fitting],
         }
@@ -93,6 +106,7 @@ def command(
     if not fitting:
         raise nothing_fits(catalogue, machine, options, name)
     _show_pick(fitting[0], console)
+    _show_shortfalls(fitting[0], options.purpose, console)
     listed = [Alternative("", candidate) for candidate in fitting[1:]] if every else others
     if listed:
         console.text("\n")
@@ -103,6 +117,7 @@ def command(
                 f"{alternative.candidate.settings.context:,}",
                 gibibytes(alternative.candidate.placement.total.total),
                 two_digits(alternative.candidate.speed.expected),
+                duration(alternative.candidate.first_token.expected),
                 f"{alternative.candidate.quality.points:.1f}" if alternative.candidate.variant.model.generation else "",
             )
             for alternative in (Alternative("pick", fitting[0]), *listed)
@@ -112,8 +127,8 @@ def command(
         _explain(fitting[0], options, console)
 
 
-def _only(name: str, catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> Catalogue:
-    """Return a catalogue with nothing but the model that a name means, in the quantization that it says."""
+def _model(name: str, catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> CatalogModel:
+    """Return the model that a name means, with no files but those that it says."""
     import msgspec
 
     from hermes_cli.catalog.names import CatalogueReference, ModelNames
@@ -123,7 +138,7 @@ def _only(name: str, catalogue: Catalogue, machine: Machine, options: RecommendO
         from hermes_cli.models.any_model import measured, open_variant
 
         variant = open_variant(wanted, name, catalogue, room_for_files(machine))
-        return msgspec.structs.replace(catalogue, models=(measured(variant, settings_to_try(variant, options)).model,))
+        return measured(variant, settings_to_try(variant, options)).model
     kept = [
         msgspec.structs.replace(
             repository,
@@ -136,7 +151,7 @@ def _only(name: str, catalogue: Catalogue, machine: Machine, options: RecommendO
         for repository in wanted.model.gguf
         if wanted.repository in {None, repository.repo}
     ]
-    return msgspec.structs.replace(catalogue, models=(msgspec.structs.replace(wanted.model, gguf=tuple(kept)),))
+    return msgspec.structs.replace(wanted.model, gguf=tuple(kept))
 
 
 def _show_pick(pick: Recommendation, console: Console) -> None:
@@ -163,7 +178,25 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
             f"{model.name} was trained for {model.context.usable:,} tokens; beyond them it depends on YaRN, which "
             "its base model documents and this model was never trained with."
         )
+    if not installed(pick.variant) and not Path(pick.variant.repository.repo, pick.variant.files[0]).is_file():
+        console.text(f"  hermes pull {pick.variant.name}\n")
     console.text(f"  {_next(pick)}\n")
+
+
+def _show_shortfalls(pick: Recommendation, purpose: Purpose, console: Console) -> None:
+    """Say that the machine is not for the purpose, and why, if even its best pick misses what that needs."""
+    reasons = []
+    for shortfall in shortfalls(pick, purpose):
+        has, needs = shortfall.has, shortfall.needs
+        match shortfall.need:
+            case "gpu":
+                reasons.append(f"{has:.0f} of {needs:.0f} layers fit on the GPU")
+            case "speed":
+                reasons.append(f"{per_second(has)} where {two_digits(needs)} are needed")
+            case "wait":
+                reasons.append(f"{duration(has)} to the first token where {duration(needs)} are the most")
+    if reasons:
+        console.warn(f"this machine is not for {PLURAL.get(purpose, purpose)}: {'; '.join(reasons)}.")
 
 
 def _next(pick: Recommendation) -> str:
@@ -196,6 +229,7 @@ def _bar(pick: Recommendation) -> str:
 
 def _explain(pick: Recommendation, options: RecommendOptions, console: Console) -> None:
     part, costs, need = pick.placement.total, pick.costs, NEEDS[options.purpose]
+    wanted = options.wanted(pick.variant.model)
     listed = bool(pick.variant.model.generation)
     mix = f"llama.cpp's mix of {pick.variant.quantization}" if listed else "its header"
     lines = (
@@ -210,18 +244,29 @@ def _explain(pick: Recommendation, options: RecommendOptions, console: Console) 
         ("overhead", gibibytes(part.overhead), "what backends usually take (assumed)"),
         ("decode", per_second(pick.speed.expected), "bytes read for a token over bandwidth (docs/speed.md)"),
         ("prefill", per_second(pick.prefill.expected), "operations of a token over operations per second"),
-        ("model", f"{pick.quality.model:.1f} points", "published results, size and generation (docs/quality.md)"),
+        ("model", f"{pick.quality.model:.1f} points", "mean of the tests (docs/quality.md)"),
+        *(
+            (
+                f"  {result.test}",
+                f"{result.percent:.1f}",
+                "published" if result.published else "estimated: not published",
+            )
+            for result in pick.quality.results
+        ),
         ("quantization", _minus(pick.quality.loss), "KL divergence from F16 on Llama 3 8B, scaled to this size"),
-        ("context", _minus(costs.context), f"{need.points_per_halving:g} for each halving of {options.wanted:,}"),
+        ("context", _minus(costs.context), f"{need.points_per_halving:g} for each halving of {wanted:,}"),
         ("KV type", _minus(costs.kv_type), "8 bits instead of 16 (assumed)"),
         ("slowness", _minus(costs.speed), f"below {need.comfortable:g} tokens/s"),
+        ("waiting", _minus(costs.wait), f"more than {need.wait:g} s to the first token"),
         ("leaving the GPU", _minus(costs.leaving_gpu), "layers that stay on the CPU"),
         ("no room", _minus(costs.no_room), "less than 8 % of the fullest place left free"),
-        ("unusual", _minus(costs.unusual), "another quantization than Q4_K_M, which most people run"),
+        ("unusual", _minus(costs.unusual), "another quantization than those that most people run"),
         ("score", f"{pick.score:.1f} points", "decides the order; only differences mean something"),
     )
     console.text("\n")
-    shown = [line for line in lines if listed or line[0] != "model"]
+    # of a model that is not in the catalogue nothing is known of its quality
+    of_quality = {"model", "quantization", "score", *(f"  {result.test}" for result in pick.quality.results)}
+    shown = [line for line in lines if listed or line[0] not in of_quality]
     console.table(("PART", "VALUE", "FROM"), shown, right=("VALUE",))
 
 
@@ -233,14 +278,20 @@ def nothing_fits(
     catalogue: Catalogue, machine: Machine, options: RecommendOptions, name: str | None = None
 ) -> DoesNotFitError:
     """Return the error that nothing fits, or not the model that was named, with what would and who hosts it."""
-    hosted = [model.cloud.openrouter for model in catalogue.models if model.cloud.openrouter]
-    speed = f" at {options.min_speed:g} tokens/s" if options.min_speed else ""
+    asked_for = (options.only,) if options.only else catalogue.models
+    hosted = [model.cloud.openrouter for model in asked_for if model.cloud.openrouter]
+    elsewhere = f", or use a hosted one: {', '.join(hosted)} at OpenRouter" if hosted else ""
     would = smallest_variant(catalogue, options)
-    reach = f"{would[0].name} would, with {gibibytes(would[1])} of memory; " if would and not options.min_speed else ""
+    least = options.least(would[0].model) if would else options.context or NEEDS[options.purpose].least
+    asked = [f"{least:,} tokens of context"]
+    asked += [f"at {options.min_speed:g} tokens/s"] if options.min_speed else []
+    asked += [f"with a first token within {duration(options.max_wait)}"] if options.max_wait is not None else []
+    asked += ["with all layers on the GPU"] if options.gpu_only else []
+    reach = f"{would[0].name} would, with {gibibytes(would[1])} of memory; " if would and len(asked) == 1 else ""
     return DoesNotFitError(
-        f"no {name or 'Hermes model'} for {options.purpose} with {options.least:,} tokens of context{speed} fits this "
-        f"machine ({one_line(machine)}).",
-        hint=f"{reach}ask for less (--context, --min-speed), or use a hosted one: {', '.join(hosted)} at OpenRouter.",
+        f"no {name or 'Hermes model'} for {options.purpose} with {', '.join(asked)} fits this machine "
+        f"({one_line(machine)}).",
+        hint=f"{reach}ask for less (--context, --min-speed, --max-wait, no --gpu-only){elsewhere}.",
     )
 
 
@@ -259,6 +310,8 @@ def _candidate(pick: Recommendation) -> dict[str, Any]:
         "tokens_per_second": speed_document(pick.speed),
         "prefill_tokens_per_second": speed_document(pick.prefill),
         "first_token_seconds": asdict(pick.first_token),
+        "quality_results": {result.test: round(result.percent, 2) for result in pick.quality.results},
+        "quality_published": [result.test for result in pick.quality.results if result.published],
         "quality_points": pick.quality.points,
         "costs_points": asdict(pick.costs),
         "score_points": pick.score,

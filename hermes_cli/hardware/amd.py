@@ -10,9 +10,10 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from hermes_cli.hardware.advice import access_problem, advice, advice_at
 from hermes_cli.hardware.machine import Device, Note
 from hermes_cli.hardware.nvidia import visible_devices
-from hermes_cli.hardware.system import Card, access_problem, graphics_cards, pci_name, read_number, read_text
+from hermes_cli.hardware.system import Card, graphics_cards, pci_name, read_number, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,7 +56,8 @@ def devices(
     Args:
         root: of the file system.
         ram: what a GPU inside the processor shares.
-        environ: where ROCR_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES are looked up.
+        environ: where ROCR_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES, CUDA_VISIBLE_DEVICES and HSA_OVERRIDE_GFX_VERSION are
+            looked up.
         notes: what cannot be found out is added here.
         smi: gives the module amdsmi; called only if there is a card.
         through_vulkan: they are used with Vulkan, which neither minds ROCm's variables nor needs its device file.
@@ -66,12 +68,16 @@ def devices(
             cards.append(card)
         else:
             other = f"The AMD GPU at {card.address} has no driver that helps here: {card.driver or 'none'}, not amdgpu."
-            notes.append(Note("devices", other, fix="" if card.driver else "sudo modprobe amdgpu"))
+            missing = advice_at("amdgpu is not loaded", root)
+            text = f"{other} {missing.text}." if missing.text and not card.driver else other
+            notes.append(Note("devices", text, fix="" if card.driver else missing.fix))
     if not through_vulkan:
         cards = _visible(cards, environ, notes)
     bandwidths = _bandwidths(cards, smi, notes) if cards else {}
+    override = environ.get("HSA_OVERRIDE_GFX_VERSION", "")
     return [
-        _device(root, card, ram, bandwidths.get(card.address), notes, through_vulkan=through_vulkan) for card in cards
+        _device(root, card, ram, bandwidths.get(card.address), notes, override, through_vulkan=through_vulkan)
+        for card in cards
     ]
 
 
@@ -92,13 +98,22 @@ def _visible(cards: list[Card], environ: Mapping[str, str], notes: list[Note]) -
 
 
 def _device(
-    root: Path, card: Card, ram: SystemMemory, bandwidth: float | None, notes: list[Note], *, through_vulkan: bool
+    root: Path,
+    card: Card,
+    ram: SystemMemory,
+    bandwidth: float | None,
+    notes: list[Note],
+    override: str,
+    *,
+    through_vulkan: bool,
 ) -> Device:
     name, target = _name(root, card), _target(root, card)
-    total, free, unified = _memory(card, ram)
+    total, free, carve_out, unified = _memory(card, ram)
     if not total:
         notes.append(Note("devices", f"amdgpu does not tell the memory of {name}."))
-    reason, fix = access_problem(root, card, *(["dev/kfd"] if target and not through_vulkan else []))
+    taken_for = _overridden(override) or target if target else "unknown"
+    backend = advice("build for AMD", taken_for).backend or "vulkan"
+    reason, fix = access_problem(root, card, *(["dev/kfd"] if backend == "rocm" and not through_vulkan else []))
     return Device(
         vendor="amd",
         name=name,
@@ -107,11 +122,12 @@ def _device(
         bandwidth=bandwidth,
         bandwidth_source="assumed" if bandwidth is None else "probed",
         # a GPU that is not in KFD's topology is none to ROCm; Vulkan takes all
-        backend="rocm" if target else "vulkan",
+        backend=backend,
         usable=not reason,
         fix=fix,
         reason=reason,
         unified=unified,
+        carve_out=carve_out,
         compute_capability=target,
         driver=f"amdgpu {read_text(root / 'sys/module/amdgpu/version')}".strip(),
     )
@@ -126,8 +142,8 @@ def _name(root: Path, card: Card) -> str:
     return name.strip().removeprefix("AMD ") or f"GPU {card.product:04x}"
 
 
-def _memory(card: Card, ram: SystemMemory) -> tuple[int, int, bool]:
-    """Total and free bytes, and whether they are the machine's RAM.
+def _memory(card: Card, ram: SystemMemory) -> tuple[int, int, int, bool]:
+    """Total and free bytes, how many of the free ones are no RAM, and whether the others are.
 
     A GPU inside the processor has a carve-out that the system does not count as RAM ("VRAM") and may take more from
     RAM, up to the size of its translation table ("GTT").
@@ -144,8 +160,8 @@ def _memory(card: Card, ram: SystemMemory) -> tuple[int, int, bool]:
         in_processor = vram_total <= SMALL_CARVE_OUT
     free = vram_total - vram_used
     if not in_processor:
-        return vram_total, free, False
-    return vram_total + gtt_total, free + min(max(gtt_total - gtt_used, 0), ram.available), True
+        return vram_total, free, 0, False
+    return vram_total + gtt_total, free + min(max(gtt_total - gtt_used, 0), ram.available), max(free, 0), True
 
 
 def _target(root: Path, card: Card) -> str:
@@ -164,6 +180,12 @@ def _target(root: Path, card: Card) -> str:
         if version and at == (domain, bus << 8 | slot << 3 | function):
             return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
     return ""
+
+
+def _overridden(version: str) -> str:
+    """Return the architecture that HSA_OVERRIDE_GFX_VERSION makes ROCm take GPUs for: "10.3.0" is gfx1030."""
+    parts = re.fullmatch(r"(\d{1,2})\.(\d{1,2})\.(\d{1,2})", version.strip())
+    return f"gfx{parts[1]}{int(parts[2]):x}{int(parts[3]):x}" if parts else ""
 
 
 def _bandwidths(cards: list[Card], smi: Callable[[], ModuleType | None], notes: list[Note]) -> dict[str, float]:

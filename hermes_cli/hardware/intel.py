@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from hermes_cli.hardware.advice import access_problem
 from hermes_cli.hardware.machine import Device, Note
-from hermes_cli.hardware.system import Card, access_problem, graphics_cards, pci_name, read_number, read_text
+from hermes_cli.hardware.system import Card, graphics_cards, pci_name, read_number, read_text
 from hermes_cli.units import GIB
 
 if TYPE_CHECKING:

@@ -48,8 +48,10 @@ class Device:
         fix: the one command that would make it usable, empty if there is none.
         reason: why it is not usable, to go on after "is not used: "; empty if it is.
         unified: it shares the machine's RAM.
+        carve_out: of `free`, the bytes that firmware sets aside for a GPU inside the processor and that are not RAM.
         users: other programs that hold its memory now, with how much of it ("python 3.20 GiB").
         operations: dense FP16 operations per second by its data sheet, None if it has none.
+        left_out: by what the user leaves it out ("--devices"); empty if nothing does.
     """
 
     vendor: Vendor
@@ -63,10 +65,16 @@ class Device:
     fix: str = ""
     reason: str = ""
     unified: bool = False
+    carve_out: int = 0
     compute_capability: str = ""
     driver: str = ""
     users: tuple[str, ...] = ()
     operations: float | None = None
+    left_out: str = ""
+
+    def ram_taken(self, size: int) -> int:
+        """Return how many of so many bytes on this device are the machine's RAM."""
+        return max(size - self.carve_out, 0) if self.unified else 0
 
 
 @dataclass(frozen=True)
@@ -102,5 +110,12 @@ class Machine:
 
     @property
     def usable_devices(self) -> tuple[Device, ...]:
-        """The GPUs that llama.cpp, as it is installed here, will use."""
-        return tuple(device for device in self.devices if device.usable)
+        """The GPUs that llama.cpp, as it is installed here, will use, without those that the user leaves out."""
+        return tuple(device for device in self.devices if device.usable and not device.left_out)
+
+    @property
+    def memory_free(self) -> int:
+        """Bytes of RAM and GPUs together, those that they share counted once."""
+        return self.ram_available + sum(
+            device.carve_out if device.unified else device.free for device in self.usable_devices
+        )

@@ -7,12 +7,14 @@ leave out different ones) is unknown without taking the others along. Names and 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hermes_cli.hardware.advice import advice_at
 from hermes_cli.hardware.machine import Device, Note
-from hermes_cli.hardware.system import container_engine, on_pci
+from hermes_cli.hardware.system import in_container, jetson_model, on_pci
 from hermes_cli.units import MIB, gibibytes
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
+    from hermes_cli.hardware.advice import Problem
     from hermes_cli.hardware.system import SystemMemory
 
 VENDOR = 0x10DE  # NVIDIA at PCI-SIG
@@ -28,7 +31,11 @@ TRANSFERS_PER_CLOCK = 2  # NVML tells the clock of the data lines: 10501 MHz on 
 MEMORY_SLICES = 8  # MIG divides memory into eighths of the card (MIG User Guide, "Partitioning"); A30 uses every other
 NOT_TOLD = 2**64 - 1  # NVML_VALUE_NOT_AVAILABLE, which some versions of pynvml pass on
 MOST_DIGITS = 9  # of an index; Python refuses to read numbers of some thousand
-CONTAINERS = {"docker": "docker run --gpus all …", "podman": "podman run --device nvidia.com/gpu=all …"}
+# GPUs inside a processor share its RAM, whatever NVML answers: GB10, and the Jetsons by all their names ("Orin
+# (nvgpu)") or by CUDA's list of compute capabilities, where Thor was 10.1 at first.
+UNIFIED = re.compile(r"(?i)\bGB10\b|\bThor\b|\bOrin\b|xavier|tegra|jetson|nvgpu")
+UNIFIED_CAPABILITIES = {(5, 3), (6, 2), (7, 2), (8, 7), (10, 1), (11, 0), (12, 1)}
+JETSONS_FILES = ("dev/nvmap", "dev/nvhost-gpu", "dev/nvgpu")  # one of them is there where CUDA can run
 
 
 def load(root: Path, notes: list[Note]) -> ModuleType | None:
@@ -39,7 +46,8 @@ def load(root: Path, notes: list[Note]) -> ModuleType | None:
     try:
         import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415 - as above
     except ImportError as error:
-        notes.append(Note("devices", f"NVIDIA's driver cannot be asked: {error}.", fix="pip install nvidia-ml-py"))
+        if not jetson_model(root):
+            notes.append(Note("devices", f"NVIDIA's driver cannot be asked: {error}.", fix="pip install nvidia-ml-py"))
         return None
     module: ModuleType = pynvml
     return module
@@ -47,47 +55,80 @@ def load(root: Path, notes: list[Note]) -> ModuleType | None:
 
 def _card_seen(root: Path) -> bool:
     """A card on the bus counts even without device files: NVML makes those on its first call after a boot."""
-    return (root / "dev/nvidiactl").exists() or on_pci(root, VENDOR)
+    return (root / "dev/nvidiactl").exists() or on_pci(root, VENDOR) or bool(jetson_model(root))
 
 
 def devices(
-    nvml: ModuleType, root: Path, ram: SystemMemory, environ: Mapping[str, str], notes: list[Note]
+    nvml: ModuleType | None, root: Path, ram: SystemMemory, environ: Mapping[str, str], notes: list[Note]
 ) -> list[Device]:
     """The GPUs that CUDA programs started now would see, in their order.
 
     Args:
-        nvml: the module pynvml, or one that answers like it.
+        nvml: the module pynvml, or one that answers like it; None if there is none.
         root: of the file system.
         ram: what a GPU without memory of its own shares.
         environ: where CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER are looked up.
         notes: what cannot be found out is added here.
     """
+    if nvml is None:
+        return _jetson(root, ram, environ, notes)
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
+        if jetson_model(root):  # JetPack before 6 has no NVML
+            return _jetson(root, ram, environ, notes)
         if _card_seen(root) or not isinstance(error, nvml.NVMLError_LibraryNotFound):
-            fix = _fix_for_driver(nvml, error, root)
-            notes.append(Note("devices", f"NVIDIA's driver does not answer: {error}.", fix))
+            _note(notes, root, _problem(nvml, error), f"NVIDIA's driver does not answer: {error}.")
         return []
-    cards = _Cards(nvml, ram, notes)
+    cards = _Cards(nvml, root, ram, notes)
     try:
+        if not cards.count and jetson_model(root):
+            return _jetson(root, ram, environ, notes)
         if not cards.count and _card_seen(root):
-            notes.append(Note("devices", "NVIDIA's driver answers, but it finds no GPU.", fix="nvidia-smi"))
+            _note(notes, root, "NVIDIA's driver finds no GPU", "NVIDIA's driver answers, but it finds no GPU.")
         return cards.devices(environ)
     finally:
         cards.ask("nvmlShutdown")
 
 
-def _fix_for_driver(nvml: ModuleType, error: Exception, root: Path) -> str:
-    """The one command that makes the driver answer, else the one that says more."""
+def _problem(nvml: ModuleType, error: Exception) -> Problem:
     if isinstance(error, nvml.NVMLError_LibRmVersionMismatch):  # it was updated while it was in use
-        return "sudo reboot"
+        return "NVIDIA's driver was replaced"
     if isinstance(error, nvml.NVMLError_DriverNotLoaded):
-        return "sudo modprobe nvidia"
-    if isinstance(error, nvml.NVMLError_LibraryNotFound):
-        ubuntu = "sudo ubuntu-drivers install" if (root / "usr/bin/ubuntu-drivers").exists() else ""
-        return CONTAINERS.get(container_engine(root), ubuntu)
-    return "nvidia-smi"
+        return "NVIDIA's driver is not loaded"
+    return "NVML is missing" if isinstance(error, nvml.NVMLError_LibraryNotFound) else "NVIDIA's driver fails"
+
+
+def _note(notes: list[Note], root: Path, problem: Problem, text: str) -> None:
+    """Note a problem, with what the table of advice says to it."""
+    known = advice_at(problem, root)
+    notes.append(Note("devices", f"{text} {known.text}." if known.text else text, known.fix))
+
+
+def _jetson(root: Path, ram: SystemMemory, environ: Mapping[str, str], notes: list[Note]) -> list[Device]:
+    """The GPU of a Jetson, which CUDA finds without NVML; none on other machines."""
+    name = jetson_model(root)
+    if not name:
+        return []
+    if not visible_devices(environ.get(VARIABLE), [name]):
+        notes.append(Note("devices", f'{VARIABLE}="{environ[VARIABLE]}" hides the GPU.', fix=f"unset {VARIABLE}"))
+        return []
+    shut = in_container(root) and not any((root / file).exists() for file in JETSONS_FILES)
+    return [
+        Device(
+            vendor="nvidia",
+            name=name,
+            total=ram.total,
+            free=ram.available,
+            bandwidth=None,
+            bandwidth_source="assumed",
+            backend="cuda",
+            usable=not shut,
+            reason="no access to its device files" if shut else "",
+            fix=advice_at("a Jetson's device files are absent", root).fix if shut else "",
+            unified=True,
+        )
+    ]
 
 
 @dataclass(frozen=True)
@@ -106,8 +147,9 @@ class _Unit:
 class _Cards:
     """All that NVML tells of this machine's cards."""
 
-    def __init__(self, nvml: ModuleType, ram: SystemMemory, notes: list[Note]) -> None:
+    def __init__(self, nvml: ModuleType, root: Path, ram: SystemMemory, notes: list[Note]) -> None:
         self._nvml = nvml
+        self._root = root
         # some calls that a driver older than pynvml lacks raise this class, which is no NVMLError
         self._mismatch: type[Exception] = getattr(nvml, "NVMLLibraryMismatchError", nvml.NVMLError)
         self._ram = ram
@@ -123,15 +165,13 @@ class _Cards:
             return None
         return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer  # old versions of pynvml
 
-    def _note(self, text: str, fix: str = "") -> None:
-        self._notes.append(Note("devices", text, fix))
-
     def devices(self, environ: Mapping[str, str]) -> list[Device]:
         cards = []
         for index in range(self.count):
             handle = self.ask("nvmlDeviceGetHandleByIndex", index)
             if handle is None:  # fallen off the bus, or kept from this container
-                self._note(f"NVIDIA GPU {index} is there, but the driver gives no access to it.", fix="nvidia-smi")
+                lost = f"NVIDIA GPU {index} is there, but the driver gives no access to it."
+                _note(self._notes, self._root, "NVIDIA's driver fails", lost)
             else:
                 cards.append(_Unit(handle, handle, self.ask("nvmlDeviceGetUUID", handle) or f"card {index}"))
         # NVML goes by PCI address, CUDA by speed unless told otherwise (CUDA_DEVICE_ORDER in CUDA's guide). CUDA does
@@ -170,7 +210,7 @@ class _Cards:
         everything = [usable for card in cards for usable in instances.get(card.uuid, [card])]
         if hidden := len({unit.uuid for unit in everything} - {unit.uuid for unit in chosen}):
             hides = f'{VARIABLE}="{choice}" hides {hidden} of {len(everything)} NVIDIA devices.'
-            self._note(hides, fix=f"unset {VARIABLE}")
+            self._notes.append(Note("devices", hides, fix=f"unset {VARIABLE}"))
         return chosen
 
     def _older_name(self, unit: _Unit) -> str:
@@ -190,18 +230,18 @@ class _Cards:
                 uuid = self.ask("nvmlDeviceGetUUID", handle) or f"instance {index} of {card.uuid}"
                 yield _Unit(handle, card.handle, uuid)
         if not found:
-            self._note(
-                f"{self._name(card)} is in MIG mode but has no instance, so CUDA cannot use it.",
-                fix=f"sudo nvidia-smi mig -i {card.uuid} -cgi 0 -C",  # one instance of the whole card
-            )
+            empty = f"{self._name(card)} is in MIG mode but has no instance, so CUDA cannot use it."
+            # one instance of the whole card
+            self._notes.append(Note("devices", empty, fix=f"sudo nvidia-smi mig -i {card.uuid} -cgi 0 -C"))
 
     def _device(self, unit: _Unit) -> Device:
-        total, free, unified = self._memory(unit)
         capability = self.ask("nvmlDeviceGetCudaComputeCapability", unit.card)
-        bandwidth = self._bandwidth(unit)
+        bandwidth, name = self._bandwidth(unit), self._name(unit)
+        unified = bool(UNIFIED.search(name)) or tuple(capability or ()) in UNIFIED_CAPABILITIES
+        total, free = self._ram if unified else self._memory(unit)
         return Device(
             vendor="nvidia",
-            name=self._name(unit),
+            name=(jetson_model(self._root) or name) if unified else name,
             total=total,
             free=free,
             bandwidth=bandwidth,
@@ -218,19 +258,13 @@ class _Cards:
         name = self.ask("nvmlDeviceGetName", unit.handle) or self.ask("nvmlDeviceGetName", unit.card) or "GPU"
         return str(name).removeprefix("NVIDIA ")
 
-    def _memory(self, unit: _Unit) -> tuple[int, int, bool]:
-        """Total and free bytes, and whether they are the machine's RAM."""
+    def _memory(self, unit: _Unit) -> tuple[int, int]:
+        """Total and free bytes of a card; some virtual GPUs do not tell."""
         memory = self.ask("nvmlDeviceGetMemoryInfo", unit.handle)
         if memory is not None and memory.total:
-            return int(memory.total), int(memory.free), False
-        try:
-            self._nvml.nvmlDeviceGetMemoryInfo(unit.handle)
-        except self._nvml.NVMLError_NotSupported:  # it has no memory of its own (DGX Spark, Jetson)
-            return self._ram.total, self._ram.available, True
-        except self._nvml.NVMLError:
-            pass
-        self._note(f"NVIDIA's driver does not tell the memory of {self._name(unit)}.")
-        return 0, 0, False
+            return int(memory.total), int(memory.free)
+        self._notes.append(Note("devices", f"NVIDIA's driver does not tell the memory of {self._name(unit)}."))
+        return 0, 0
 
     def _bandwidth(self, unit: _Unit) -> float | None:
         """Bytes per second: bus width in bits x transfers per second / 8, and of that an instance's part."""

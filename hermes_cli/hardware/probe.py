@@ -6,16 +6,19 @@ the installed llama-cpp-python are read off its files, because an import takes 0
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hermes_cli import paths
 from hermes_cli.hardware import amd, apple, bandwidth, intel, nvidia, system
+from hermes_cli.hardware.advice import BEFORE_CUDA_12, BEFORE_CUDA_13, BUILDS, Advice, advice, install_command
 from hermes_cli.hardware.machine import SERVED_BY, Backend, Device, Machine, Note
 from hermes_cli.units import gibibytes
 
@@ -31,24 +34,9 @@ LARGEST_MEMORY = 1 << 46  # bytes; no device has 64 TiB
 SLOWEST_MEMORY, FASTEST_MEMORY = 1e9, 1e14  # bytes per second; no GPU's memory is slower or faster
 
 
-class Build(NamedTuple):
-    """A build of llama.cpp for a backend: the backend's title, the name of its library, and CMake's flags."""
-
-    title: str
-    library: str
-    flags: str
-
-
-BUILDS: dict[Backend, Build] = {
-    "cuda": Build("CUDA", "cuda", "-DGGML_CUDA=on"),
-    "rocm": Build("ROCm", "hip", "-DGGML_HIP=on"),
-    "metal": Build("Metal", "metal", "-DGGML_METAL=on"),
-    "vulkan": Build("Vulkan", "vulkan", "-DGGML_VULKAN=on"),
-    "sycl": Build("SYCL", "sycl", "-DGGML_SYCL=on -DCMAKE_C_COMPILER=icx -DCMAKE_CXX_COMPILER=icpx"),
-}
 # ggml builds every backend as a library of its own, libggml-cuda.so or ggml-cuda.dll (ggml/src/CMakeLists.txt).
 LIBRARY = re.compile(r"(?:lib)?ggml-(\w+)\.(?:so|dylib|dll)(?:\.[\d.]+)?")
-REBUILD = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+CUDA_RUNTIME = re.compile(rb"(?:libcudart\.so\.|cudart64_)(\d+)")  # what a library built with CUDA loads
 
 
 def library_folder() -> Path | None:
@@ -67,15 +55,17 @@ def built_backends(folder: Path | None) -> tuple[Backend, ...]:
     return ("cpu", *(backend for backend, build in BUILDS.items() if build.library in libraries))
 
 
-def install_command(backend: Backend, *, windows: bool = sys.platform == "win32") -> str:
-    """Return the command that installs a llama-cpp-python with this backend.
-
-    Windows' shells do not set a variable for one command, so there pip hands the flags to the build.
-    """
-    flags = BUILDS[backend].flags
-    if windows:
-        return f'{REBUILD} -C cmake.args="{flags.replace(" ", ";")}"'
-    return f'CMAKE_ARGS="{flags}" {REBUILD}'
+def cuda_release(folder: Path | None) -> int:
+    """Return the release of CUDA that llama.cpp was built with, 12 or 13; 0 if its library does not tell."""
+    for name in ("libggml-cuda.so", "ggml-cuda.dll"):
+        with (
+            suppress(OSError, ValueError),
+            (folder or Path()).joinpath(name).open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            release = CUDA_RUNTIME.search(content)
+            return int(release[1]) if release else 0
+    return 0
 
 
 @dataclass(frozen=True)
@@ -122,7 +112,10 @@ def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machi
     cache = system.last_level_cache(root)
     ram_bandwidth = bandwidth.ram_bandwidth(cpu, cores, ram, cache=cache, measured=measure)
     backends = built_backends(sources.libraries())
-    devices = _cards_first(assign_backends(_devices(sources, sysctl, ram, backends, notes), backends))
+    found = _devices(sources, sysctl, ram, backends, notes)
+    old = "cuda" in backends and any(device.compute_capability in BEFORE_CUDA_13.split() for device in found)
+    release = cuda_release(sources.libraries()) if old else 0
+    devices = _cards_first(assign_backends(found, backends, release))
     disk = paths.models_dir()
     return Machine(
         devices=tuple(_with_speed(_plausible(device), host.total, ram_bandwidth, notes) for device in devices),
@@ -151,7 +144,7 @@ def _devices(
         nvml = sources.nvml(root, notes)
         # Vulkan does not mind CUDA's variables
         minded = {} if _driving_backend("nvidia", built) == "vulkan" else environ
-        return nvidia.devices(nvml, root, ram, minded, notes) if nvml else []
+        return nvidia.devices(nvml, root, ram, minded, notes)
 
     def of_amd() -> list[Device]:
         through_vulkan = _driving_backend("amd", built) == "vulkan"
@@ -183,25 +176,53 @@ def _driving_backend(vendor: Vendor, built: Collection[Backend]) -> Backend | No
     return next((backend for backend in SERVED_BY[vendor] if backend in built), None)
 
 
-def assign_backends(devices: Sequence[Device], built: tuple[Backend, ...]) -> list[Device]:
+def assign_backends(devices: Sequence[Device], built: tuple[Backend, ...], cuda_release: int = 0) -> list[Device]:
     """The devices with the backend that will drive them; without one they are not usable, and `fix` says what helps.
 
     Cards of several vendors are used together with Vulkan only: no build has more of their own backends than one.
+
+    Args:
+        devices: as their vendors' modules found them.
+        built: the backends of the installed llama.cpp.
+        cuda_release: the release of CUDA that it was built with, 0 if unknown.
     """
     mixed = len({device.vendor for device in devices if not device.unified}) > 1
     assigned = []
     for device in devices:
-        unknown_to_rocm = device.vendor == "amd" and device.backend == "vulkan"
-        backend = _driving_backend(device.vendor, {*built} - {"rocm"} if unknown_to_rocm else built)
+        without_code = _without_code(device, cuda_release)
+        backend = _driving_backend(device.vendor, {*built} - without_code)
         if backend:
             assigned.append(replace(device, backend=backend))
         elif device.usable:
-            wanted = "vulkan" if mixed else device.backend
+            known = _advised_build(device)
+            wanted = "vulkan" if mixed else known.backend or device.backend
             reason = f"the installed llama-cpp-python was built without {BUILDS[wanted].title}"
-            assigned.append(replace(device, usable=False, reason=reason, fix=install_command(wanted)))
+            if "cuda" in without_code & {*built}:
+                reason = f"CUDA {cuda_release} has no code for compute capability {device.compute_capability}"
+            elif known.text:
+                reason = f"{reason}, and {known.text}"
+            fix = install_command("vulkan") if mixed else known.fix
+            assigned.append(replace(device, backend=wanted, usable=False, reason=reason, fix=fix))
         else:  # what keeps it from being used at all comes first
             assigned.append(device)
     return assigned
+
+
+def _without_code(device: Device, cuda_release: int) -> set[Backend]:
+    """Backends that have no code for a device, whatever was built."""
+    if device.vendor == "amd" and device.backend == "vulkan":
+        return {"rocm"}
+    old = {12: BEFORE_CUDA_12, 13: f"{BEFORE_CUDA_12} {BEFORE_CUDA_13}"}.get(cuda_release, "")
+    return {"cuda"} if device.vendor == "nvidia" and device.compute_capability in old.split() else set()
+
+
+def _advised_build(device: Device) -> Advice:
+    """The row of the table of advice for a device that the installed llama.cpp does not serve."""
+    if device.vendor == "nvidia":
+        return advice("build for NVIDIA", *["unified"] * device.unified, device.compute_capability)
+    if device.vendor == "amd" and device.backend == "vulkan":
+        return advice("build for AMD", device.compute_capability or "unknown")
+    return Advice("build for AMD", "", fix=install_command(device.backend), backend=device.backend)
 
 
 def _cards_first(devices: list[Device]) -> list[Device]:

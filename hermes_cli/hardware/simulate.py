@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
+from hermes_cli.hardware.advice import advice
 from hermes_cli.hardware.apple import gpu_limit
 from hermes_cli.hardware.gpus import find_gpu, gpus_named, typical_bandwidth
 from hermes_cli.hardware.machine import MOST_DEVICES, SERVED_BY, Device, Machine, Note
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hermes_cli.hardware.gpus import Gpu
-    from hermes_cli.hardware.machine import NoteSubject, Vendor
+    from hermes_cli.hardware.machine import Backend, NoteSubject, Vendor
 
 LARGEST_SIZE = 100 * 2**40
 AVAILABLE = 0.9  # of the RAM, when nothing but the system runs
@@ -198,11 +199,19 @@ def _named(gpu: Gpu, ram: int) -> Device:
         free=total,
         bandwidth=gpu.bandwidth,
         bandwidth_source="table",
-        backend=SERVED_BY[gpu.vendor][0],
+        backend=_backend(gpu),
         operations=gpu.operations,
         unified=gpu.unified,
         compute_capability=gpu.compute_capability,
     )
+
+
+def _backend(gpu: Gpu) -> Backend:
+    """The vendor's own backend, or Vulkan where that has no code for the GPU."""
+    if gpu.vendor in {"nvidia", "amd"}:
+        row = advice("build for AMD" if gpu.vendor == "amd" else "build for NVIDIA", gpu.compute_capability)
+        return row.backend or "vulkan"
+    return SERVED_BY[gpu.vendor][0]
 
 
 def _unnamed(size: int) -> Device:

@@ -25,6 +25,7 @@ CPU_FOLDER = "sys/devices/system/cpu"
 DISPLAY = 0x03  # the PCI class of display controllers: the top byte of "0x030000"
 RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")  # of memory.stat
 FAST = 0.6  # of the fastest core's capacity; a core below makes the others wait at every step
+JETSON = re.compile(r"(?i)jetson|tegra|nvidia .*(?:orin|xavier|thor)")  # models
 PCI_IDS = ("usr/share/hwdata/pci.ids", "usr/share/misc/pci.ids")  # Fedora and Arch; Debian and SUSE
 
 # What llama.cpp has code for (ggml/src/ggml-cpu/ggml-cpu.c), as Linux, macOS and Windows call it.
@@ -331,31 +332,31 @@ def on_pci(root: Path, vendor: int) -> bool:
     )
 
 
-def access_problem(root: Path, card: Card, *others: str) -> tuple[str, str]:
-    """Return why this process cannot use the card, and the command that changes it; both empty if it can.
-
-    /sys is the same in a container and outside, so a card may be seen that cannot be used.
-
-    Args:
-        root: of the file system.
-        card: which is used through its render nodes.
-        others: more device files that it is used through ("dev/kfd").
-    """
-    nodes = [*(f"dev/dri/{node.name}" for node in (card.device / "drm").glob("renderD*")), *others]
-    closed = [node for node in sorted(nodes) if not os.access(root / node, os.R_OK | os.W_OK)]
-    if not closed:
-        return "", ""
-    engine = container_engine(root)
-    fix = f"{engine} run {' '.join(f'--device /{node}' for node in closed)} …" if engine else ""
-    if any((root / node).exists() for node in closed):
-        fix = "sudo usermod -aG render,video $USER"  # takes effect at the next login
-    return f"no access to {', '.join(f'/{node}' for node in closed)}", fix
-
-
 def container_engine(root: Path) -> str:
     """The program that runs the container we are in, by the file it leaves there; empty outside and in others'."""
     marks = {".dockerenv": "docker", "run/.containerenv": "podman"}
     return next((engine for mark, engine in marks.items() if (root / mark).exists()), "")
+
+
+def in_container(root: Path) -> bool:
+    """Return whether this is a container: Docker's, Podman's, Kubernetes', LXC's or systemd's. WSL is none."""
+    kubernetes = (root / "run/secrets/kubernetes.io").exists() or (root / "var/run/secrets/kubernetes.io").exists()
+    manager = read_text(root / "run/systemd/container")  # "lxc", "systemd-nspawn"; "wsl" under WSL
+    return bool(container_engine(root)) or kubernetes or manager not in {"", "wsl"}
+
+
+def is_wsl(root: Path) -> bool:
+    """Return whether this is Windows' Subsystem for Linux."""
+    return (root / "dev/dxg").exists() or "microsoft" in read_text(root / "proc/sys/kernel/osrelease").lower()
+
+
+def jetson_model(root: Path) -> str:
+    """The name of a Jetson by the firmware's device tree ("Jetson Orin Nano"); empty for other machines."""
+    model = read_text(root / "proc/device-tree/model")
+    if "nvidia,tegra" not in read_text(root / "proc/device-tree/compatible") and not JETSON.search(model):
+        return ""
+    module = re.split(r"(?i) (?:engineering|developer|reference)", model.removeprefix("NVIDIA "))[0].strip()
+    return module if module.startswith("Jetson") else f"Jetson {module}".strip()
 
 
 def pci_name(root: Path, vendor: int, product: int) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from hermes_cli.catalog.models import Yarn
-    from hermes_cli.hardware.machine import Machine
+    from hermes_cli.hardware.machine import Device, Machine
     from hermes_cli.planning.memory import FileFacts, KvType
     from hermes_cli.planning.placement import Placement
 
@@ -343,14 +343,14 @@ def remaining_machine(machine: Machine, taken: FittedPlan) -> Machine:
     """Return the machine with the memory that a loaded plan leaves."""
     in_ram = sum(place.part.total for place in taken.places if place.name == RAM)
     on_devices = [place.part.total for place in taken.places if place.name != RAM]
-    if any(device.unified for device in machine.usable_devices):
-        in_ram += sum(on_devices)
+    in_ram += sum(device.ram_taken(size) for device, size in zip(machine.usable_devices, on_devices, strict=False))
     each = iter(on_devices)
-    devices = tuple(
-        replace(device, free=max(device.free - next(each, 0), 0)) if device.usable else device
-        for device in machine.devices
-    )
+    devices = tuple(_with_less(device, next(each, 0)) if device.usable else device for device in machine.devices)
     return replace(machine, devices=devices, ram_available=max(machine.ram_available - in_ram, 0))
+
+
+def _with_less(device: Device, taken: int) -> Device:
+    return replace(device, free=max(device.free - taken, 0), carve_out=max(device.carve_out - taken, 0))
 
 
 def _needs(places: Iterable[MemoryUse]) -> str:

@@ -139,7 +139,7 @@ def _on_devices(
             part = replace(part, overhead=OVERHEAD[device.backend])
         shares.append(DeviceShare(number, first, last, has_output, part, room))
     host = replace(beside_devices(architecture, table, settings, on_host), overhead=OVERHEAD["cpu"])
-    shared = sum(share.part.total for share in shares) if any(device.unified for device in devices) else 0
+    shared = sum(device.ram_taken(share.part.total) for device, share in zip(devices, shares, strict=True))
     room = machine.ram_available - shared
     return Placement((DeviceShare(None, 0, on_host, output=False, part=host, room=room), *shares))
 

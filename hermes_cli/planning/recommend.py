@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.variants import preferred_variants
 from hermes_cli.hardware.machine import MOST_DEVICES
@@ -33,34 +33,47 @@ class PurposeNeeds:
     Attributes:
         wanted, least: context length in tokens that it should have, and can do with.
         points_per_halving: what half of the wanted context costs.
-        comfortable: tokens per second below which slowness costs points.
+        comfortable, slowest: tokens per second below which slowness costs points, and below which a machine is not
+            for it.
+        wait, longest_wait: seconds to the first token of the first prompt (speed.PROMPTS), likewise.
     """
 
     wanted: int
     least: int
     points_per_halving: float
     comfortable: float
+    slowest: float
+    wait: float
+    longest_wait: float
 
 
-# An agent's 64,000 tokens are what Hermes Agent refuses to start without. Thoughts of 13,000 tokens (DeepHermes' card)
-# and their answer need 16,384; thinking and working in many steps should be faster than reading.
+# An agent's 64,000 tokens are what Hermes Agent refuses to start without. Hermes 4 was taught to close its thought at
+# 30,000 tokens and evaluated with 40,960. Thinking and working in many steps should be faster than reading.
 NEEDS: dict[Purpose, PurposeNeeds] = {
-    "chat": PurposeNeeds(16_384, 4096, 0.5, 10),
-    "agent": PurposeNeeds(64_000, 64_000, 0.5, 20),
-    "reasoning": PurposeNeeds(32_768, 16_384, 0.5, 20),
-    "json": PurposeNeeds(8192, 4096, 0.5, 10),
-    "long-context": PurposeNeeds(131_072, 32_768, 6.0, 10),
+    "chat": PurposeNeeds(16_384, 4096, 1.5, 10, 3, 4, 60),
+    "agent": PurposeNeeds(64_000, 64_000, 0.5, 20, 8, 30, 180),
+    "reasoning": PurposeNeeds(40_960, 32_768, 3.0, 15, 4, 8, 120),
+    "json": PurposeNeeds(8192, 4096, 0.5, 10, 3, 8, 120),
+    "long-context": PurposeNeeds(131_072, 32_768, 7.0, 10, 3, 60, 900),
 }
-# What slowness costs for each time that a comfortable speed is halved, and more from the second time on.
-POINTS_PER_HALVED_SPEED, POINTS_BELOW_HALF = 4.0, 3.0
-# Leaving the GPU makes the speed fall off a cliff that no estimate gets quite right.
-POINTS_FOR_LEAVING_GPU = 10.0
+# DeepHermes thinks for up to 13,000 tokens (its card).
+WANTED_BY_SHORT_THOUGHTS, LEAST_OF_SHORT_THOUGHTS = 32_768, 16_384
+# Left over memory of a GPU's own may hold so many times the wanted context, where that costs nothing.
+MORE_CONTEXT = (2, 4)
+# What slowness costs for each halving of a comfortable speed, and for the cube of the halvings: 12 points at half of it
+# and 72 at a quarter.
+POINTS_PER_HALVED_SPEED, POINTS_PER_CUBED_HALVING = 4.0, 8.0
+POINTS_PER_DOUBLED_WAIT = 1.5
+# Layers on the CPU make the speed fall off a cliff, steeper with every token of context, that no estimate gets quite
+# right. Without a GPU everything pays it, so that a GPU never makes anything worse.
+POINTS_FOR_LEAVING_GPU = 20.0
 # A plan that fills its room to the last byte depends on overheads that are assumed (placement.OVERHEAD).
 ROOM_TO_SPARE, POINTS_FOR_NO_ROOM = 0.08, 1.0
 POINTS_FOR_KV_Q8_0 = 0.2  # assumed; weights of 8 bits cost 0.03
-# Q4_K_M is what most people run and what is published most; a finer one must be better by more than this.
-USUAL, POINTS_FOR_UNUSUAL = "Q4_K_M", 0.45
+# What most people run and what is published most; another must be better by more than this.
+USUAL, POINTS_FOR_UNUSUAL = frozenset({"Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0"}), 1.0
 KV_TYPES_TRIED: tuple[KvType, ...] = ("f16", "q8_0")
+BESIDE_WEIGHTS = 1 << 30  # bytes of KV cache, compute buffers and overhead
 LOW_BITS = 3.0  # bits per weight below which a warning is due
 
 
@@ -71,6 +84,7 @@ class Costs:
     context: float
     kv_type: float
     speed: float
+    wait: float
     leaving_gpu: float
     no_room: float
     unusual: float
@@ -78,12 +92,7 @@ class Costs:
     @property
     def total(self) -> float:
         """The sum."""
-        return self.context + self.kv_type + self.speed + self.leaving_gpu + self.no_room + self.unusual
-
-    @property
-    def avoidable(self) -> bool:
-        """A shorter context or a smaller KV cache may lower them."""
-        return self.leaving_gpu > 0 or self.no_room > 0
+        return self.context + self.kv_type + self.speed + self.wait + self.leaving_gpu + self.no_room + self.unusual
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,11 @@ class Recommendation:
         return self.quality.points - self.costs.total
 
     @property
+    def leaves_gpu(self) -> bool:
+        """Some layers stay on the CPU."""
+        return self.placement.gpu_layers <= self.variant.model.architecture.layers
+
+    @property
     def by_yarn(self) -> bool:
         """The context is longer than the model was trained for and needs YaRN."""
         return self.settings.context > self.variant.model.context.usable
@@ -112,31 +126,50 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class RecommendOptions:
-    """The purpose, and the context (tokens) and speed (tokens per second) that the user insists on."""
+    """The purpose, and what the user insists on.
+
+    Attributes:
+        context: tokens.
+        min_speed: tokens per second.
+        max_wait: seconds to the first token of the purpose's first prompt.
+        gpu_only: every layer on GPUs.
+        only: no model but this one.
+    """
 
     purpose: Purpose = "chat"
     context: int | None = None
     min_speed: float | None = None
+    max_wait: float | None = None
+    gpu_only: bool = False
+    only: CatalogModel | None = None
 
-    @property
-    def least(self) -> int:
-        """Context length that it must have, in tokens."""
-        return self.context or NEEDS[self.purpose].least
+    def wanted(self, model: CatalogModel) -> int:
+        """Context length that a model should have, in tokens."""
+        return self.context or (WANTED_BY_SHORT_THOUGHTS if self._short_thoughts(model) else NEEDS[self.purpose].wanted)
 
-    @property
-    def wanted(self) -> int:
-        """Context length that it should have, in tokens."""
-        return self.context or NEEDS[self.purpose].wanted
+    def least(self, model: CatalogModel) -> int:
+        """Context length that a model must have, in tokens."""
+        return self.context or (LEAST_OF_SHORT_THOUGHTS if self._short_thoughts(model) else NEEDS[self.purpose].least)
+
+    def _short_thoughts(self, model: CatalogModel) -> bool:
+        return self.purpose == "reasoning" and model.reasoning is not None and model.reasoning.switch == "system-prompt"
+
+    def met_by(self, candidate: Recommendation) -> bool:
+        """Return whether a candidate fits and is what the user insists on."""
+        return (
+            candidate.placement.fits
+            and candidate.speed.expected >= (self.min_speed or 0)
+            and (self.max_wait is None or candidate.first_token.expected <= self.max_wait)
+            and not (self.gpu_only and candidate.leaves_gpu)
+        )
 
 
 def recommendations(catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> list[Recommendation]:
     """Return every variant that fits, with its best settings, best first; those that need YaRN come last."""
-    unified = any(device.unified for device in machine.usable_devices)
-    memory = machine.ram_available + (0 if unified else sum(device.free for device in machine.usable_devices))
     fitting = [
         best
         for variant in _suitable_variants(catalogue, options)
-        if (variant.bytes or 0) <= memory  # a larger file needs no exact computation
+        if (variant.bytes or 0) <= machine.memory_free  # a larger file needs no exact computation
         if (best := _best_settings(variant, catalogue, machine, options))
     ]
     return sorted(fitting, key=lambda candidate: (candidate.by_yarn, -candidate.score))
@@ -156,7 +189,7 @@ def smallest_variant(catalogue: Catalogue, options: RecommendOptions) -> tuple[V
 
 def _suitable_variants(catalogue: Catalogue, options: RecommendOptions) -> Iterator[Variant]:
     """Variants that serve the purpose, are of known size, and can be loaded as they are."""
-    for model in catalogue.models:
+    for model in (options.only,) if options.only else catalogue.models:
         if supports_purpose(model, options.purpose):
             for variant in preferred_variants(model):
                 if variant.bytes and variant.computed_bytes and not variant.entry.parts:
@@ -168,41 +201,67 @@ def _best_settings(
 ) -> Recommendation | None:
     """The variant with the settings that score best, or None if none fits.
 
-    The longest context is tried first, each with a KV cache of 16 and of 8 bits.
+    The smallest settings come first: no others fit more easily or are faster, which bounds what these can score. Then
+    the longest context is tried first, each with a KV cache of 16 and of 8 bits.
     """
-    best = None
-    for context, kv_type in product(_contexts(variant.model, options), KV_TYPES_TRIED):
-        settings = ContextSettings(context, k_type=kv_type, v_type=kv_type)
-        candidate = _evaluate(variant, catalogue, machine, settings, options)
-        if not candidate.placement.fits or candidate.speed.expected < (options.min_speed or 0):
-            continue
-        if best is None or candidate.score > best.score:
-            best = candidate
-        if not candidate.costs.avoidable:
+    own_memory = any(not device.unified for device in machine.usable_devices)
+    contexts = _contexts(variant.model, options, MORE_CONTEXT if own_memory else ())
+    if not contexts:
+        return None
+    quality = quality_score(variant.model, variant.loss(catalogue), options.purpose, catalogue)
+
+    def evaluate(context: int, kv_type: KvType) -> Recommendation:
+        return _evaluate(variant, quality, machine, ContextSettings(context, k_type=kv_type, v_type=kv_type), options)
+
+    best = smallest = evaluate(contexts[-1], "q8_0")
+    if not options.met_by(smallest):
+        return None
+    ceiling = smallest.score + smallest.costs.context + smallest.costs.kv_type
+    for context, kv_type in product(contexts, KV_TYPES_TRIED):
+        if best.score >= ceiling - _context_cost(variant.model, context, options):
             break
+        candidate = evaluate(context, kv_type)
+        if options.met_by(candidate) and candidate.score > best.score:
+            best = candidate
     return best
 
 
 def settings_to_try(variant: Variant, options: RecommendOptions) -> list[ContextSettings]:
-    """Return all settings that may be looked at for a variant: contexts of the purpose and twice as long, KV types."""
-    longest = [min(length, variant.model.context.usable) for length in (options.wanted, 2 * options.wanted)]
-    contexts = sorted({length >> halved for length in longest for halved in range(8) if length >> halved})
-    return [ContextSettings(context, k_type=kind, v_type=kind) for context in contexts for kind in KV_TYPES_TRIED]
+    """Return all settings with which a variant may be looked at, and some for twice the context."""
+    contexts = _contexts(variant.model, options, MORE_CONTEXT)
+    longer = (2 * context for context in contexts if 2 * context <= variant.model.context.usable)
+    tried = sorted({*contexts, *longer})
+    return [ContextSettings(context, k_type=kind, v_type=kind) for context in tried for kind in KV_TYPES_TRIED]
 
 
-def _contexts(model: CatalogModel, options: RecommendOptions) -> list[int]:
-    """Context lengths that would do, longest first; beyond what was trained only if YaRN is documented."""
-    reach = model.context.usable
-    if reach < options.least and model.context.yarn:
-        reach = model.context.yarn.context
-    if reach < options.least and (options.context or options.purpose not in {"chat", "json"}):
+def room_for_files(machine: Machine) -> int:
+    """Return the bytes that a model file may have: free memory, less what a short context takes besides."""
+    return max(machine.memory_free - BESIDE_WEIGHTS, 0)
+
+
+def _contexts(model: CatalogModel, options: RecommendOptions, more: tuple[int, ...] = ()) -> list[int]:
+    """Context lengths that would do, longest first, with so many times the wanted one if the model was trained for it.
+
+    Beyond what was trained they are only as long as they must be, and only if YaRN is documented.
+    """
+    wanted, least, usable = options.wanted(model), options.least(model), model.context.usable
+    yarn = model.context.yarn
+    reach = yarn.context if usable < least and yarn else usable
+    if reach < least and (options.context or options.purpose not in {"chat", "json"}):
         return []
-    longest = min(options.wanted, reach)
-    return [length for length in (longest >> halved for halved in range(8)) if length >= min(options.least, reach)]
+    longest = min(wanted, reach)
+    lengths = {least, *(longest >> halved for halved in range(8))}
+    if not options.context:
+        lengths |= {wanted * times for times in more if wanted * times <= usable}
+    return sorted((length for length in lengths if min(least, reach) <= length <= reach), reverse=True)
+
+
+def _context_cost(model: CatalogModel, context: int, options: RecommendOptions) -> float:
+    return NEEDS[options.purpose].points_per_halving * max(math.log2(options.wanted(model) / context), 0)
 
 
 def _evaluate(
-    variant: Variant, catalogue: Catalogue, machine: Machine, settings: ContextSettings, options: RecommendOptions
+    variant: Variant, quality: QualityScore, machine: Machine, settings: ContextSettings, options: RecommendOptions
 ) -> Recommendation:
     """Place a variant with these settings and count what they cost; docs/quality.md has the scale."""
     architecture = variant.model.architecture
@@ -210,38 +269,46 @@ def _evaluate(
     placement = place(architecture, table, settings, machine)
     speed = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
     prefill = prefill_speed(architecture, table, settings, placement, machine)
+    first_token = first_token_seconds(PROMPTS[options.purpose], prefill, settings.context)
     need = NEEDS[options.purpose]
-    leaves_gpu = machine.usable_devices and placement.gpu_layers <= architecture.layers
     # the part of its room that the fullest place has left
     spare = min((share.room - share.part.total) / max(share.room, 1) for share in placement.shares if share.part.total)
     halvings = max(math.log2(need.comfortable / speed.expected), 0)
     costs = Costs(
-        context=need.points_per_halving * max(math.log2(options.wanted / settings.context), 0),
+        context=_context_cost(variant.model, settings.context, options),
         kv_type=0 if settings.k_type == "f16" else POINTS_FOR_KV_Q8_0,
-        speed=POINTS_PER_HALVED_SPEED * halvings + POINTS_BELOW_HALF * max(halvings - 1, 0) ** 2,
-        leaving_gpu=POINTS_FOR_LEAVING_GPU if leaves_gpu else 0,
+        speed=POINTS_PER_HALVED_SPEED * halvings + POINTS_PER_CUBED_HALVING * halvings**3,
+        wait=POINTS_PER_DOUBLED_WAIT * max(math.log2(first_token.expected / need.wait), 0),
+        leaving_gpu=POINTS_FOR_LEAVING_GPU if placement.gpu_layers <= architecture.layers else 0,
         no_room=POINTS_FOR_NO_ROOM * max(1 - spare / ROOM_TO_SPARE, 0),
-        unusual=0 if variant.quantization == USUAL else POINTS_FOR_UNUSUAL,
+        unusual=0 if variant.quantization in USUAL else POINTS_FOR_UNUSUAL,
     )
-    return Recommendation(
-        variant,
-        settings,
-        placement,
-        speed,
-        prefill,
-        first_token_seconds(PROMPTS[options.purpose], prefill, settings.context),
-        quality_score(variant.model, variant.loss(catalogue), options.purpose),
-        costs,
-    )
+    return Recommendation(variant, settings, placement, speed, prefill, first_token, quality, costs)
 
 
-BESIDE_WEIGHTS = 1 << 30  # bytes of KV cache, compute buffers and overhead
+@dataclass(frozen=True)
+class Shortfall:
+    """A need of a purpose that even the best pick of a machine misses: what it has, and what it would need."""
+
+    need: Literal["speed", "wait", "gpu"]
+    has: float
+    needs: float
 
 
-def room_for_files(machine: Machine) -> int:
-    """Return the bytes that a model file may have here: free memory, less what a short context takes besides."""
-    devices = sum(device.free for device in machine.usable_devices if not device.unified)
-    return max(machine.ram_available + devices - BESIDE_WEIGHTS, 0)
+def shortfalls(pick: Recommendation, purpose: Purpose) -> list[Shortfall]:
+    """Return the reasons for which the machine is not for the purpose; none if it is.
+
+    An agent needs all layers on the GPU, if there is one that holds any.
+    """
+    need, architecture = NEEDS[purpose], pick.variant.model.architecture
+    missed = []
+    if purpose == "agent" and 0 < pick.placement.gpu_layers <= architecture.layers:
+        missed.append(Shortfall("gpu", pick.placement.gpu_layers, architecture.layers + 1))
+    if pick.speed.expected < need.slowest:
+        missed.append(Shortfall("speed", pick.speed.expected, need.slowest))
+    if pick.first_token.expected > need.longest_wait:
+        missed.append(Shortfall("wait", pick.first_token.expected, need.longest_wait))
+    return missed
 
 
 FASTER = 1.5  # times the pick's speed, below which the difference is hardly felt
@@ -301,7 +368,10 @@ def _one_more_gpu(
     if not devices or devices[-1].unified or len(devices) == MOST_DEVICES:
         return None
     another = replace(devices[-1], free=devices[-1].total, users=())
-    best = recommendations(catalogue, replace(machine, devices=(*machine.devices, another)), options)[0]
+    ranked = recommendations(catalogue, replace(machine, devices=(*machine.devices, another)), options)
+    if not ranked:
+        return None
+    best = ranked[0]
     same = best.variant == pick.variant and best.settings == pick.settings
     return None if same and best.placement.gpu_layers == pick.placement.gpu_layers else best
 

@@ -35,13 +35,12 @@ class State(Enum):
 class Block:
     """Reads a block piece by piece, from after its opening tag."""
 
-    def __init__(self, most: int | None = None, early: EarlyCall | None = None) -> None:
-        """Take at most `most` calls, and give one out while it is written if there is an `early` one."""
+    def __init__(self, early: EarlyCall | None = None) -> None:
+        """Read a block; if there is an `early` call, it is given out while it is written."""
         self.state = State.OPEN
         self.calls: list[WrittenCall] = []
         self.readable = True  # as calls; a block of other JSON is still read to its end
         self.early = early
-        self._most = most
         self._reader: Reader | None = None
         self._values = 0
         self._waiting = False
@@ -150,7 +149,7 @@ class Block:
             if not self.given_out:
                 calls = read_calls("".join(reader.pieces).strip())
                 self.calls += calls or []
-                self.readable &= calls is not None and (self._most is None or len(self.calls) <= self._most)
+                self.readable &= calls is not None
         return at
 
 

@@ -108,7 +108,6 @@ class _Chooser:
         return family_of(self.model) if self.model else None
 
     def by_itself(self) -> TemplateChoice:
-        """Return what is certain to be right."""
         family = self.family
         if family and family.proven and self._reads(family.markup):
             return self.ours(family, "equal to the published one")
@@ -123,11 +122,9 @@ class _Chooser:
         return self.of_file("no other is known for this model")
 
     def ours(self, family: Family, why: str) -> TemplateChoice:
-        """Return our format for a family."""
         return TemplateChoice(OurFormat(family, self.file.bos), f"hermes' own for {family.title}: {why}")
 
     def of_file(self, why: str) -> TemplateChoice:
-        """Return the templates that the file carries."""
         if DEFAULT not in self.file.templates:
             raise UsageError("this file carries no chat template.", hint="take hermes' own: --template model")
         more = " and `tool_use`" if TOOL_USE in self.file.templates else ""
@@ -188,6 +185,5 @@ class _Chooser:
 
 
 def _markup(source: str) -> Markup | None:
-    """Return the markup that a template writes."""
     markups = [markup for markup, tokens in TURN_TOKENS.items() if tokens and all(token in source for token in tokens)]
     return markups[0] if len(markups) == 1 else None

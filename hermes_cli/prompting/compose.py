@@ -10,13 +10,11 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hermes_cli.prompting.families import THINKING_PROMPT, Family, canonical, declaration, json_prompt, tools_prompt
 from hermes_cli.prompting.markers import SpecialTexts
-
-if TYPE_CHECKING:
-    from hermes_cli.prompting.messages import Message, ToolCall
+from hermes_cli.prompting.messages import Message, ToolCall
 
 _THINK, _END_THINK = "<think>", "</think>"
 # Hermes 4's template leaves this of a thought in an earlier turn, while thinking is on.

@@ -81,7 +81,6 @@ def check(given: object, where: str) -> None:
 
 
 def _walk(given: object, where: str) -> Iterator[tuple[str, object]]:
-    """Yield every value with its place."""
     waiting: list[tuple[str, object, int]] = [(where, given, 0)]
     while waiting:
         place, value, depth = waiting.pop()
@@ -124,7 +123,6 @@ class _Conversation:
         self._results: dict[int, Message] = {}
 
     def add(self, given: object, where: str) -> None:
-        """Read one more message."""
         if not isinstance(given, dict):
             raise _refused(where, "must be an object")
         role = _ROLES.get(given["role"]) if isinstance(given.get("role"), str) else None
@@ -141,7 +139,6 @@ class _Conversation:
             self._messages.append(Message(role, content))
 
     def finished(self) -> list[Message]:
-        """Return all messages."""
         self._end_results()
         return self._messages
 

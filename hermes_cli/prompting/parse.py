@@ -70,7 +70,6 @@ class Parser:
         *,
         tools: Collection[str] | None = None,
         prompt_opens_think: bool = False,
-        parallel: bool = True,
         early: bool = False,
     ) -> None:
         """Expect the turn that follows a prompt.
@@ -78,12 +77,10 @@ class Parser:
         tools: the names offered; None if unknown. If none are offered, nothing is a call. A call of another name is
             given out like any: who runs the calls answers it with an error, which the model can learn from.
         prompt_opens_think: the prompt ended with `<think>`.
-        parallel: take more than one call; otherwise all but the first are content.
         early: give a call out while it is written. Only for text that a grammar holds to the wire form: what is given
             out cannot be taken back, so a call that is cut off ends as a call that is not `complete`.
         """
         self._takes_calls = tools is None or len(tools) > 0
-        self._parallel = parallel
         self._early = early
         self._end = WithoutEnd()
         self._output = Output()
@@ -117,7 +114,7 @@ class Parser:
             return self._in_block(self._open, last=last)
         if self._ending:
             return self._after_call_in_thought(self._ending, last=last)
-        tags = (_TAGS_AND_CALLS if self._may_call() else _TAGS)[self._thought]
+        tags = (_TAGS_AND_CALLS if self._takes_calls else _TAGS)[self._thought]
         start = self._at
         match = _PATTERNS[tags].search(self._text, start)
         if match:
@@ -144,12 +141,9 @@ class Parser:
         elif not self._output.reasoning.blank:
             self._output.think(tag)  # at the beginning it repeats the one that opened the thought
 
-    def _may_call(self) -> bool:
-        return self._takes_calls and (self._parallel or not (self._output.calls or self._ending))
-
     def _open_block(self, opening: list[str]) -> None:
         early = EarlyCall(self._output.calls) if self._early and not self._thought else None
-        self._open = _Open(opening, self._at, Block(most=None if self._parallel else 1, early=early))
+        self._open = _Open(opening, self._at, Block(early))
 
     def _in_block(self, opened: _Open, *, last: bool) -> bool:
         block = opened.block
@@ -224,7 +218,7 @@ class Parser:
             self._ending = None
             for call in ending.calls:
                 self._output.call(call)
-        elif rest.startswith(CALL) and self._may_call():
+        elif rest.startswith(CALL) and self._takes_calls:
             self._at += len(CALL)
             self._open_block([CALL])
         elif rest == END_CALL:

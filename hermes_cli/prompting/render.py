@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.compose import PromptInput, assistant_text, system_prompt, thought, turns
 from hermes_cli.prompting.families import STOPS, TURN_TOKENS, Family, write_turns
 from hermes_cli.prompting.markers import plain
+from hermes_cli.prompting.messages import Message
 from hermes_cli.prompting.template import ANOTHER, Abilities, ChatTemplate, arguments_as, examine, switches
-
-if TYPE_CHECKING:
-    from hermes_cli.prompting.messages import Message
 
 _OPEN, _CLOSED = "<think>", "</think>"
 _NO_TOOLS_HINT = "leave tools out, or use a model trained for tool calls: hermes list"

@@ -140,7 +140,6 @@ def _of_object(parameters: object, about: str) -> dict[str, Any]:
 
 
 def _named(tool_choice: object, offered: Mapping[str, str]) -> str:
-    """Return the name of the tool that is chosen."""
     function = tool_choice.get("function", tool_choice) if isinstance(tool_choice, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):

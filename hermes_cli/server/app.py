@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
 
 import hermes_cli
 from hermes_cli.server import llama_server
 from hermes_cli.server.anthropic import messages
 from hermes_cli.server.errors import HANDLERS
+from hermes_cli.server.metrics import Metrics
 from hermes_cli.server.openai import chat, completions, models, responses
 from hermes_cli.server.openai.responses import ResponseStore
 from hermes_cli.server.pool import Pool
@@ -23,12 +26,6 @@ from hermes_cli.server.routing import ApiRoute, openapi
 from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, Keys, is_loopback
 from hermes_cli.server.settings import ServerSettings
 from hermes_cli.server.streaming_reply import json_reply
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from hermes_cli.server.metrics import Metrics
 
 EVERYWHERE = {"0.0.0.0", "::", ""}  # noqa: S104 - recognized, not bound
 PREFLIGHT_SECONDS = 600  # that a browser may remember what it was allowed
@@ -70,7 +67,6 @@ async def _lifespan(app: Starlette) -> AsyncGenerator[None, None]:
 
 
 async def _openapi(_: Request) -> Response:
-    """Return the OpenAPI document."""
     return json_reply(_document())
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from hermes_cli.errors import (
@@ -22,9 +23,6 @@ from hermes_cli.errors import (
     UsageError,
 )
 from hermes_cli.prompting.normalize import repaired
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 RETRY_AFTER = 1  # seconds; the SDKs wait at least half of that, and longer with each try
 

@@ -6,11 +6,12 @@ Only /tokenize, /detokenize and /apply-template load a model. No reply has the p
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 import hermes_cli
@@ -19,13 +20,9 @@ from hermes_cli.errors import NotReadyError
 from hermes_cli.generation import PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
 from hermes_cli.server.errors import RETRY_AFTER
+from hermes_cli.server.pool import Pool
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import json_reply
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from hermes_cli.server.pool import Pool
 
 MOST_TOKENS = 4_000_000  # in one request to /detokenize; no context is longer
 ModelName = Annotated[str | None, Field(max_length=200, description="The model; the default one if it is left out.")]

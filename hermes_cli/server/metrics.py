@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from hermes_cli.engine.protocol import Done, EngineStats
+from hermes_cli.server.pool import ModelObject
+
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
-
-    from hermes_cli.engine.protocol import Done, EngineStats
-    from hermes_cli.server.pool import ModelObject
 
 # Seconds: from a cached prompt on a GPU to a long one on a CPU.
 _WAITS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)

@@ -90,7 +90,6 @@ class _PooledModel:
 
     @property
     def idle(self) -> bool:
-        """Return whether it is loaded and no request wants it."""
         return self.loaded is not None and not (self.working or self.waiting or self.loading)
 
     def describe(self) -> ModelObject:
@@ -114,7 +113,6 @@ class _PooledModel:
         )
 
     def stop_timer(self) -> None:
-        """Keep it: a request wants it."""
         if self.timer:
             self.timer.cancel()
             self.timer = None

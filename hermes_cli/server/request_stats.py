@@ -10,16 +10,14 @@ from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hermes_cli.engine.protocol import Done, Engine, Event
+from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import NotReadyError
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from hermes_cli.engine.request import GenerationRequest
-    from hermes_cli.server.metrics import Metrics
+from hermes_cli.server.metrics import Metrics
 
 
 @dataclass
@@ -93,7 +91,6 @@ class _Deadline:
             self._waiting = None
 
     def stop(self) -> None:
-        """Stop the timer."""
         if self._timer:
             self._timer.cancel()
 
@@ -232,7 +229,6 @@ class AccessLog:
 
 
 def _as_text(line: dict[str, Any]) -> str:
-    """Return the fields of a line as text for people."""
     clock = datetime.fromisoformat(line["time"]).astimezone().strftime("%H:%M:%S")
     path = line["route"] or line["path"]
     tokens = f", {line['prompt_tokens']}+{line['completion_tokens']} tokens" if "model" in line else ""

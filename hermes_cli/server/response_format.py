@@ -12,15 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting import structured_output
 from hermes_cli.prompting.normalize import check
 from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar
-
-if TYPE_CHECKING:
-    from hermes_cli.server.openai.requests import SharedFields
+from hermes_cli.server.openai.requests import SharedFields
 
 T = TypeVar("T")
 

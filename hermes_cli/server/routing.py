@@ -5,20 +5,18 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from hermes_cli.server.errors import AnthropicErrorBody, ErrorBody, RefusedError, shape_of
 from hermes_cli.server.security import authenticate
-
-if TYPE_CHECKING:
-    from starlette.responses import Response
-    from starlette.types import Scope
 
 _NO_JSON = "send a JSON object, with the header `Content-Type: application/json`."
 
@@ -68,7 +66,6 @@ class ApiRoute(Route):
 
 
 async def _read_body(request: Request, kind: type[BaseModel]) -> BaseModel:
-    """Return the JSON object of a request."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = media_type == "application/json" or (media_type.startswith("application/") and media_type[-5:] == "+json")
     try:

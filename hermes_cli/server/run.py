@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import uvicorn
+from starlette.applications import Starlette
 
 from hermes_cli.engine.protocol import Engine
 from hermes_cli.platforms import ending_signals
@@ -29,8 +30,6 @@ from hermes_cli.server.streaming_reply import cancel
 
 if TYPE_CHECKING:
     import socket
-
-    from starlette.applications import Starlette
 
     from hermes_cli.server.served_models import ServedModel
 
@@ -90,7 +89,6 @@ class UvicornServer(uvicorn.Server):
 
 
 async def _run(info: ServerInfo, parts: ServerParts, sockets: Sequence[socket.socket]) -> bool:
-    """Serve until a signal comes, or something goes wrong."""
     settings, metrics = info.settings, Metrics()
     pool = Pool(
         info.models,

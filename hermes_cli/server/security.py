@@ -17,15 +17,12 @@ import hmac
 import ipaddress
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hermes_cli.server.errors import Problem, RefusedError, shape_of
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from hermes_cli.server.settings import Key
+from hermes_cli.server.settings import Key
 
 _CLOSE = {"Connection": "close"}  # what else is on the way belongs to the same attempt
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")

@@ -128,5 +128,6 @@ def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> Doe
     kv_type = "" if best.settings.k_type == "f16" else f" --kv-type {best.settings.k_type}"
     yarn = " --yarn" if best.by_yarn else ""
     name = best.variant.name
-    fetch = "" if installed(best.variant) else f", after hermes pull {name}"
-    return DoesNotFitError(error.message, hint=f"this has it: hermes serve {name} --for-agent{kv_type}{yarn}{fetch}")
+    serve = f"hermes serve {name} --for-agent{kv_type}{yarn}"
+    first = "" if installed(best.variant) else f"hermes pull {name}, then: "
+    return DoesNotFitError(error.message, hint=f"this has it: {first}{serve}")

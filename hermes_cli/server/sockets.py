@@ -18,11 +18,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.server.security import is_loopback
+from hermes_cli.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     import asyncio
-
-    from hermes_cli.server.settings import ServerSettings
 
 OTHER_FILES = 256  # engines, logs, what Python opens
 WAITING = 2048  # connections that may wait to be accepted; the kernel allows fewer
@@ -177,7 +176,6 @@ class LimitedConnection(H11Protocol):
 
     @property
     def _between_requests(self) -> bool:
-        """Return whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # None at first
 
     def _expect_head(self) -> None:

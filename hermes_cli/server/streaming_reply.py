@@ -10,18 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from hermes_cli.errors import HermesError
 from hermes_cli.server.errors import Problem, problem, shape_of
 
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
-    Work = Callable[["StreamingReply"], Awaitable[None]]
+Work = Callable[["StreamingReply"], Awaitable[None]]
 
 SILENCE = 15.0  # seconds without a byte; proxies close connections after 30 and more
 PING = b": keep-alive\n\n"

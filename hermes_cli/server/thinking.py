@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hermes_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from hermes_cli.server.openai.requests import ChatRequest
+from hermes_cli.server.openai.requests import ChatRequest
 
 # Tokens of reasoning for OpenAI's levels, as Gemini's OpenAI-compatible API maps them
 # (ai.google.dev/gemini-api/docs/openai); beyond them there is no limit but the context.

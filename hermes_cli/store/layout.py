@@ -83,6 +83,14 @@ def snapshots(repo: str) -> list[Path]:
     return sorted(folders, key=lambda path: (path.name != main, -modified(path)))
 
 
+def commit_of(repo: str, revision: str) -> str | None:
+    """Return the commit that a branch or tag pointed to when it was last fetched, or that begins with `revision`."""
+    try:
+        return (repo_folder(repo) / "refs").joinpath(*revision.split("/")).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return next((folder.name for folder in snapshots(repo) if folder.name.startswith(revision)), None)
+
+
 def blob_of(path: Path) -> Path:
     """Return the blob that a name in a snapshot links to, or the name itself where it is a plain file.
 

@@ -117,17 +117,8 @@ def select(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]) ->
                 for entry in models
                 if any(wanted in map(_absolute, (*file.paths, file.blob)) for file in entry.files)
             ]
-        case CatalogueReference(model, quantization, repository):
-            selected = [
-                entry
-                for entry in models
-                if entry.model
-                and entry.model.id == model.id
-                and quantization in {None, entry.quantization}
-                and repository in {None, entry.repo}
-            ]
         case _:
-            selected = _by_repository(reference, models)
+            selected = named_by(reference, models)
     if not selected:
         raise NotFoundError(problem, hint=LIST_HINT)
     return selected
@@ -144,6 +135,22 @@ def select_one(text: str, catalogue: Catalogue, models: Sequence[InstalledModel]
 
 def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - not resolved: a link is what may be meant
+
+
+def named_by(reference: CatalogueReference | HubReference, models: Sequence[InstalledModel]) -> list[InstalledModel]:
+    """Return those of the installed models that are of a model of the catalogue, or of a repository."""
+    match reference:
+        case CatalogueReference(model, quantization, repository):
+            return [
+                entry
+                for entry in models
+                if entry.model
+                and entry.model.id == model.id
+                and quantization in {None, entry.quantization}
+                and repository in {None, entry.repo}
+            ]
+        case _:
+            return _by_repository(reference, models)
 
 
 def _by_repository(name: HubReference, models: Sequence[InstalledModel]) -> list[InstalledModel]:
@@ -198,7 +205,7 @@ def _check(file: ModelFile) -> ModelFile:
     if published and found and published != found:
         raise IntegrityError(
             f"{file.name} is damaged: its SHA-256 is not the Hub's.",
-            hint=f"fetch it again: hermes verify --repair {file.path.name}",
+            hint=f"fetch it again: hermes verify --repair {shlex.quote(file.path.name)}",
         )
     return file
 

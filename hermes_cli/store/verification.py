@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -78,7 +79,7 @@ def repair(wrong: FileCheck, refetch: Refetch) -> FileCheck:
     if not model.repo:
         raise HermesError(
             f"{file.repo_path} was imported, so it cannot be fetched again.",
-            hint=f"remove it and import a good copy: hermes rm {model.name}",
+            hint=f"remove it and import a good copy: hermes rm {shlex.quote(model.name)}",
         )
     try:
         file.blob.unlink(missing_ok=True)

@@ -16,8 +16,9 @@ from conftest import RunHermes
 
 from hermes_cli.commands.hardware import show
 from hermes_cli.console import Console, Voice
+from hermes_cli.hardware.advice import install_command
 from hermes_cli.hardware.machine import Machine
-from hermes_cli.hardware.probe import ProbeSources, install_command, probe
+from hermes_cli.hardware.probe import ProbeSources, probe
 from hermes_cli.hardware.system import SystemMemory
 
 Tree = Callable[[Mapping[str, str | bytes]], Path]

@@ -146,9 +146,27 @@ def test_recommend_explains(hermes: RunHermes) -> None:
         "model",
         "quantization",
         "slowness",
+        "waiting",
         "score",
     ):
         assert f"\n{part}" in done.stdout
+
+
+def test_recommend_says_that_a_machine_is_not_for_agents(hermes: RunHermes) -> None:
+    machine = ("--gpu", "GTX 1650", "--ram", "16G")
+    done = hermes("recommend", "--for", "agent", *machine)
+    assert done.returncode == 0
+    assert "not for agents" in done.stderr
+    assert "layers fit on the GPU" in done.stderr
+    assert json.loads(hermes("recommend", "--for", "agent", "--json", *machine).stdout)["shortfalls"]
+    assert "not for" not in hermes("recommend", *machine).stderr
+
+
+def test_what_the_user_insists_on_is_named_where_nothing_meets_it(hermes: RunHermes) -> None:
+    done = hermes("recommend", "--vram", "4G", "--for", "agent", "--max-wait", "0.1", "--gpu-only")
+    assert done.returncode == 4
+    for words in ("0.1 s", "all layers on the GPU", "--max-wait", "--gpu-only"):
+        assert words in done.stderr
 
 
 def test_recommend_in_json(hermes: RunHermes) -> None:

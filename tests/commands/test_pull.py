@@ -162,3 +162,71 @@ def test_too_large_a_model_is_said_before_the_download(pull: Pull, hub: Hub) -> 
     assert done.returncode == 0, done.stderr
     assert "does not fit this machine" in done.stderr
     assert "hermes recommend" in done.stderr
+
+
+Away = Callable[[Hub, dict[str, str]], dict[str, str]]
+
+
+def busy(status: int) -> Away:
+    def away(hub: Hub, environment: dict[str, str]) -> dict[str, str]:
+        hub.status = status
+        return environment
+
+    return away
+
+
+@pytest.mark.parametrize(
+    ("away", "says"),
+    [
+        (lambda _hub, environment: {**environment, "HF_HUB_OFFLINE": "1"}, "offline mode is on (HF_HUB_OFFLINE)"),
+        (lambda _hub, environment: {**environment, "HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot be reached"),
+        (lambda _hub, environment: {**environment, "HTTP_PROXY": "http://127.0.0.1:9"}, "the proxy in HTTP_PROXY"),
+        (busy(429), "too many requests"),
+        (busy(503), "status 503"),
+        (busy(401), "refuses access"),
+    ],
+    ids=["offline", "away", "proxy", "429", "503", "401"],
+)
+def test_what_is_complete_needs_no_hub(
+    pull: Pull, hermes: RunHermes, environment: dict[str, str], hub: Hub, away: Away, says: str
+) -> None:
+    names = ("hermes-3:3b:Q4_K_M", "somebody/Model-GGUF:Q8_0")
+    fetched = pull(*names).stdout
+    without = away(hub, environment)
+    done = hermes("pull", *names, env=without)
+    assert (done.returncode, done.stdout) == (0, fetched), done.stderr
+    assert done.stderr.count("here already") == 4
+    assert f"not checked whether there is a newer revision: {'the Hub' * (says[0] == 's')}" in done.stderr
+    assert says in done.stderr
+    assert "next: hermes chat hermes-3:3b:Q4_K_M" in done.stderr
+    last = json.loads(hermes("pull", "hermes-3:3b", "--json", env=without).stdout.splitlines()[-1])
+    assert (last["event"], [file["verified"] for file in last["files"]]) == ("done", [True])
+    assert says in last["hub_error"]
+    for more in (("--quant", "Q8_0"), ("--revision", "other")):
+        assert hermes("pull", "hermes-3:3b", *more, env=without).returncode == 5
+    assert hermes("pull", "hermes-3:3b", "--revision", "main", "--dry-run", env=without).returncode == 0
+
+
+def test_what_is_not_complete_does_need_it(
+    pull: Pull, hermes: RunHermes, environment: dict[str, str], tmp_path: Path
+) -> None:
+    pull("somebody/Model-GGUF:Q8_0")
+    next(tmp_path.glob(f"hub/**/{SHARDS[1]}")).unlink()
+    done = hermes("pull", "somebody/Model-GGUF:Q8_0", env={**environment, "HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 5
+
+
+def test_without_the_hub_content_is_checked_by_the_hash_that_is_known(
+    pull: Pull, hermes: RunHermes, environment: dict[str, str], tmp_path: Path
+) -> None:
+    path = Path(pull("hermes-3:3b:Q4_K_M").stdout.strip()).resolve()
+    (tmp_path / "cache" / "verified.json").unlink()
+    offline = {**environment, "HF_HUB_OFFLINE": "1"}
+    assert "hashing the bytes that are here" in hermes("pull", "hermes-3:3b", env=offline).stderr
+    assert "hashing" not in hermes("pull", "hermes-3:3b", env=offline).stderr
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    damaged = hermes("pull", "hermes-3:3b", env=offline)
+    assert damaged.returncode == 6
+    assert "is damaged: its SHA-256 is not the Hub's, which cannot be asked now" in damaged.stderr
+    assert path.exists(), "nothing is lost"

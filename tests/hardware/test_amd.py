@@ -198,6 +198,7 @@ def test_a_gpu_in_the_processor_shares_the_ram(tree: Tree) -> None:
     assert device.unified
     assert device.total == 110 * GIB + GIB // 2
     assert device.free == 100 * GIB + GIB // 4  # of its table 108 GiB are free, of RAM 100
+    assert device.carve_out == GIB // 4
 
 
 @pytest.mark.parametrize(("carve_out", "unified"), [(GIB // 2, True), (8 * GIB, False)])
@@ -213,9 +214,15 @@ def test_gpu_metrics_tell_what_is_in_the_processor(tree: Tree, format_revision: 
     assert look(tree(strix_halo() | {"sys/class/drm/card0/device/gpu_metrics": header}))[0].unified is unified
 
 
-def test_a_large_carve_out_is_still_unified(tree: Tree) -> None:
-    root = tree(strix_halo() | {"sys/class/drm/card0/device/mem_info_vram_total": str(96 * GIB)})
-    assert look(root)[0].unified
+def test_only_what_exceeds_a_carve_out_is_ram(tree: Tree) -> None:
+    """The system sees 32 GiB of 128; 96 GiB are set aside for the GPU."""
+    sizes = {"vram_total": 96 * GIB, "vram_used": GIB, "gtt_total": 16 * GIB, "gtt_used": 0}
+    files = {f"sys/class/drm/card0/device/mem_info_{name}": str(size) for name, size in sizes.items()}
+    ram = SystemMemory(31 * GIB, 25 * GIB)
+    (device,) = amd.devices(tree(strix_halo() | files), ram, {}, [], lambda: None)
+    assert (device.total, device.free, device.carve_out) == (112 * GIB, 111 * GIB, 95 * GIB)
+    assert device.unified
+    assert (device.ram_taken(40 * GIB), device.ram_taken(95 * GIB), device.ram_taken(100 * GIB)) == (0, 0, 5 * GIB)
 
 
 def two_cards(tree: Tree) -> Path:
@@ -281,6 +288,28 @@ def test_a_card_that_rocm_does_not_know_is_for_vulkan(tree: Tree) -> None:
     assert (device.name, device.backend, device.compute_capability) == ("GPU 67df", "vulkan", "")
 
 
+@pytest.mark.parametrize(
+    ("version", "override", "backend"),
+    [
+        ("80003", "", "vulkan"),  # RX 580
+        ("90000", "", "vulkan"),  # Vega 56
+        ("100100", "", "vulkan"),  # RX 5700 XT
+        ("100302", "", "vulkan"),  # RX 6600
+        ("100302", "10.3.0", "rocm"),
+        ("100302", "what", "vulkan"),
+        ("110003", "", "vulkan"),  # Radeon 780M
+        ("110003", "11.0.2", "rocm"),
+        ("110000", "", "rocm"),
+    ],
+)
+def test_rocm_serves_what_it_has_code_for(tree: Tree, version: str, override: str, backend: str) -> None:
+    root = tree(rx_7900_xtx(gfx_target_version=version))
+    (root / "dev/kfd").unlink()
+    (device,) = look(root, environ={"HSA_OVERRIDE_GFX_VERSION": override})
+    assert device.backend == backend
+    assert device.usable == (backend == "vulkan")  # which does without /dev/kfd
+
+
 def test_a_container_without_the_device_files(tree: Tree) -> None:
     root = tree(rx_7900_xtx())
     (root / "dev/kfd").unlink()
@@ -330,6 +359,9 @@ def test_a_card_without_a_driver_wants_its_module(tree: Tree) -> None:
     notes: list[Note] = []
     assert look(root, notes) == []
     assert [note.fix for note in notes] == ["sudo modprobe amdgpu"]
+    (root / ".dockerenv").touch()
+    look(root, notes)
+    assert (notes[1].fix, notes[1].text.endswith("Only the host can load it.")) == ("", True)
 
 
 def test_more_used_than_there_is_leaves_nothing_of_the_table(tree: Tree) -> None:

@@ -271,9 +271,92 @@ def test_memory_of_zero_is_not_told() -> None:
     assert texts(notes) == ["NVIDIA's driver does not tell the memory of GeForce RTX 4090."]
 
 
-def test_a_gpu_without_memory_of_its_own_shares_the_ram() -> None:
-    (card,) = look(nvml(Card(Name="NVIDIA GB10", UUID="GPU-1", MemoryInfo=NOT_SUPPORTED)))
-    assert (card.total, card.free, card.unified) == (*RAM, True)
+@pytest.mark.parametrize(
+    "card",
+    [
+        Card(Name="NVIDIA GB10", MemoryInfo=NOT_SUPPORTED, CudaComputeCapability=(12, 1)),
+        Card(Name="NVIDIA GB10", MemoryInfo=memory(122_000, 121_000), CudaComputeCapability=(12, 1)),  # newer drivers
+        Card(Name="NVIDIA GB10", MemoryInfo=NO_PERMISSION),
+        Card(Name="NVIDIA something new", MemoryInfo=memory(60_000, 50_000), CudaComputeCapability=(12, 1)),
+        Card(Name="NVIDIA Thor", MemoryInfo=memory(125_000, 120_000), CudaComputeCapability=(11, 0)),
+        Card(Name="Orin (nvgpu)", MemoryInfo=NOT_SUPPORTED, CudaComputeCapability=(8, 7)),
+    ],
+)
+def test_a_gpu_without_memory_of_its_own_shares_the_ram_whatever_nvml_says(card: Card) -> None:
+    (device,) = look(nvml(Card(card | {"UUID": "GPU-1"})))
+    assert (device.total, device.free, device.unified) == (*RAM, True)
+
+
+@pytest.mark.parametrize("name", ["GRID A40-8Q", "NVIDIA L40S-12Q", "NVIDIA GeForce RTX 4090"])
+def test_a_virtual_gpu_that_tells_no_memory_is_not_the_ram(name: str) -> None:
+    notes: list[Note] = []
+    (device,) = look(nvml(Card(Name=name, UUID="GPU-1", MemoryInfo=NOT_SUPPORTED)), notes)
+    assert (device.total, device.free, device.unified) == (0, 0, False)
+    assert texts(notes) == [f"NVIDIA's driver does not tell the memory of {device.name}."]
+
+
+ORIN_NANO = {
+    "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
+    "usr/bin/ubuntu-drivers": "",
+    "dev/nvmap": "",
+}
+
+
+@pytest.mark.parametrize("driver", ["none", "no library", "not loaded", "no GPU"])
+def test_a_jetson_is_a_gpu_without_nvml(tree: Tree, driver: str) -> None:
+    """JetPack before 6 has no NVML and no /dev/nvidiactl."""
+    root, notes = tree(ORIN_NANO), list[Note]()
+    modules = {
+        "none": None,
+        "no library": failing(pynvml.NVMLError_LibraryNotFound),
+        "not loaded": failing(pynvml.NVMLError_DriverNotLoaded),
+        "no GPU": nvml(),
+    }
+    (device,) = nvidia.devices(modules[driver], root, RAM, {}, notes)
+    assert (device.name, device.backend, device.usable) == ("Jetson Orin Nano", "cuda", True)
+    assert (device.total, device.free, device.unified) == (*RAM, True)
+    assert notes == []
+
+
+def test_nvml_is_asked_on_a_jetson_too(tree: Tree) -> None:
+    root = tree(ORIN_NANO)
+    assert nvidia.load(root, []) is pynvml
+    (device,) = look(nvml(Card(Name="Orin (nvgpu)", UUID="GPU-1", CudaComputeCapability=(8, 7))), root=root)
+    assert (device.name, device.total, device.compute_capability) == ("Jetson Orin Nano", RAM.total, "8.7")
+
+
+@pytest.mark.parametrize(
+    ("model", "compatible", "name"),
+    [
+        ("NVIDIA Jetson Orin Nano", "", "Jetson Orin Nano"),
+        ("NVIDIA Jetson AGX Orin Developer Kit", "nvidia,tegra234", "Jetson AGX Orin"),
+        ("NVIDIA Orin NX Developer Kit", "nvidia,p3768-0000+p3767-0000\0nvidia,tegra234", "Jetson Orin NX"),
+        ("NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super", "", "Jetson Orin Nano"),
+        ("NVIDIA Jetson AGX Thor Developer Kit", "nvidia,tegra264", "Jetson AGX Thor"),
+        ("Jetson-AGX", "nvidia,tegra194", "Jetson-AGX"),
+        ("quill", "nvidia,tegra186", "Jetson quill"),
+        ("Raspberry Pi 5 Model B Rev 1.0", "raspberrypi,5-model-b\0brcm,bcm2712", ""),
+        ("", "", ""),
+    ],
+)
+def test_jetsons_by_their_device_tree(tree: Tree, model: str, compatible: str, name: str) -> None:
+    files = {"proc/device-tree/model": f"{model}\0", "proc/device-tree/compatible": f"{compatible}\0"}
+    assert [device.name for device in nvidia.devices(None, tree(files), RAM, {}, [])] == [name] * bool(name)
+
+
+def test_a_container_on_a_jetson_needs_its_files(tree: Tree) -> None:
+    root = tree(ORIN_NANO | {".dockerenv": ""})
+    assert nvidia.devices(None, root, RAM, {}, [])[0].usable
+    (root / "dev/nvmap").unlink()
+    (device,) = nvidia.devices(None, root, RAM, {}, [])
+    assert (device.usable, device.fix) == (False, "docker run --runtime nvidia …")
+    assert device.reason == "no access to its device files"
+
+
+def test_cudas_variable_hides_a_jetsons_gpu(tree: Tree) -> None:
+    notes: list[Note] = []
+    assert nvidia.devices(None, tree(ORIN_NANO), RAM, {"CUDA_VISIBLE_DEVICES": "-1"}, notes) == []
+    assert [note.fix for note in notes] == ["unset CUDA_VISIBLE_DEVICES"]
 
 
 def test_functions_that_pynvml_lacks_are_unknown() -> None:
@@ -346,6 +429,21 @@ def test_a_driver_that_does_not_answer(tree: Tree, error: type[Exception], says:
 def test_a_card_without_a_driver(tree: Tree, file: str, fix: str) -> None:
     notes: list[Note] = []
     look(failing(pynvml.NVMLError_LibraryNotFound), notes, tree(CARD_ON_THE_BUS | {file: ""}))
+    assert [note.fix for note in notes] == [fix]
+
+
+@pytest.mark.parametrize(
+    ("error", "file", "fix"),
+    [
+        (pynvml.NVMLError_Unknown, ".dockerenv", "docker restart …"),
+        (pynvml.NVMLError_DriverNotLoaded, "dev/dxg", "wsl.exe --shutdown"),
+        (pynvml.NVMLError_DriverNotLoaded, ".dockerenv", "docker run --gpus all …"),
+        (pynvml.NVMLError_LibRmVersionMismatch, "run/.containerenv", "podman restart …"),
+    ],
+)
+def test_the_advice_is_for_the_place(tree: Tree, error: type[Exception], file: str, fix: str) -> None:
+    notes: list[Note] = []
+    look(failing(error), notes, tree(CARD_ON_THE_BUS | {file: ""}))
     assert [note.fix for note in notes] == [fix]
 
 

@@ -12,13 +12,13 @@ from types import ModuleType, SimpleNamespace
 import pynvml  # type: ignore[import-untyped]
 import pytest
 
+from hermes_cli.hardware.advice import BUILDS, CUDA_12_WHEEL, install_command
 from hermes_cli.hardware.machine import Backend, Device, Machine, Note, Vendor
 from hermes_cli.hardware.probe import (
-    BUILDS,
     ProbeSources,
     assign_backends,
     built_backends,
-    install_command,
+    cuda_release,
     library_folder,
     probe,
 )
@@ -413,6 +413,68 @@ def test_devices_without_a_backend_say_what_helps(
     (one,) = assign_backends([device(vendor, advised)], backends)
     assert (one.backend, one.usable, one.fix) == (advised, False, install_command(advised))
     assert one.reason == f"the installed llama-cpp-python was built without {BUILDS[advised].title}"
+
+
+@pytest.mark.parametrize(
+    ("target", "built", "says", "fix"),
+    [
+        ("gfx1032", ("cpu",), "ROCm has no code for it (HSA_OVERRIDE_GFX_VERSION=10.3.0", "vulkan"),
+        ("gfx1032", ("cpu", "rocm"), "built without Vulkan, and ROCm has no code for it", "vulkan"),
+        ("gfx1010", ("cpu", "rocm"), "built without Vulkan, and ROCm has no code for it", "vulkan"),
+        ("gfx803", ("cpu", "rocm"), "built without Vulkan, and ROCm has no code for it", "vulkan"),
+        ("", ("cpu", "rocm"), "the installed llama-cpp-python was built without Vulkan", "vulkan"),
+    ],
+)
+def test_a_card_without_code_of_rocms_is_told_vulkan(
+    target: str, built: tuple[Backend, ...], says: str, fix: Backend
+) -> None:
+    (one,) = assign_backends([replace(device("amd", "vulkan"), compute_capability=target)], built)
+    assert (one.usable, one.fix) == (False, install_command(fix))
+    assert says in one.reason
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "release", "reason"),
+    [
+        ("6.1", ("cpu", "cuda"), 13, "CUDA 13 has no code for compute capability 6.1"),
+        ("7.0", ("cpu", "cuda"), 13, "CUDA 13 has no code for compute capability 7.0"),
+        ("7.5", ("cpu", "cuda"), 13, ""),
+        ("6.1", ("cpu", "cuda"), 12, ""),
+        ("6.1", ("cpu", "cuda"), 0, ""),
+        ("3.7", ("cpu", "cuda"), 12, "CUDA 12 has no code for compute capability 3.7"),
+        ("6.1", ("cpu",), 0, "was built without CUDA, and CUDA 13 has no code for it, CUDA 12 has"),
+    ],
+)
+def test_an_old_card_needs_an_old_cuda(capability: str, built: tuple[Backend, ...], release: int, reason: str) -> None:
+    (one,) = assign_backends([replace(device("nvidia", "cuda"), compute_capability=capability)], built, release)
+    assert one.usable == (not reason)
+    assert reason in one.reason
+    assert bool(one.fix) == bool(reason)
+    assert "cu124" in one.fix or not reason or capability == "3.7"
+
+
+@pytest.mark.parametrize("name", ["libggml-cuda.so", "ggml-cuda.dll"])
+@pytest.mark.parametrize(
+    ("content", "release"),
+    [(b"\x7fELF.\0libcudart.so.13\0", 13), (b"MZ\0cudart64_12.dll\0", 12), (b"static", 0), (b"", 0)],
+)
+def test_the_release_of_cuda_that_llama_cpp_was_built_with(
+    tmp_path: Path, name: str, content: bytes, release: int
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert cuda_release(tmp_path) == release
+    assert cuda_release(tmp_path / "nowhere") == cuda_release(None) == 0
+
+
+def test_a_pascal_card_with_a_wheel_for_cuda_13(tree: Tree, libraries: Path) -> None:
+    (libraries / "libggml-vulkan.so").unlink()
+    (libraries / "libggml-cuda.so").write_bytes(b"\0libcudart.so.13\0")
+    card = nvidia_card("Tesla P40", 24576, CudaComputeCapability=(6, 1))
+    machine = probe(measure=False, sources=replace(sources(tree({}), libraries), nvml=lambda _, __: card))
+    assert [(one.usable, one.fix) for one in machine.devices] == [(False, CUDA_12_WHEEL)]
+    (libraries / "libggml-cuda.so").write_bytes(b"\0libcudart.so.12\0")
+    machine = probe(measure=False, sources=replace(sources(tree({}), libraries), nvml=lambda _, __: card))
+    assert [(one.usable, one.fix) for one in machine.devices] == [(True, "")]
 
 
 def test_cards_of_two_vendors_need_one_build_for_both() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import golden
 import pytest
 
@@ -9,11 +11,13 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.planning.quality import Purpose
 from hermes_cli.planning.recommend import (
+    NEEDS,
     Recommendation,
     RecommendOptions,
     alternatives,
     draft_candidates,
     recommendations,
+    shortfalls,
     smallest_variant,
 )
 
@@ -34,19 +38,87 @@ def test_the_golden_table_is_what_is_recommended() -> None:
 @pytest.mark.parametrize(
     ("machine", "name"),
     [
-        ("any card 4G", "hermes-3:3b:Q4_K_M"),
-        ("any card 6G", "hermes-3:8b:Q4_K_M"),
-        ("any card 8G", "hermes-3:8b:Q4_K_M"),
-        ("any card 48G", "hermes-4:70b:Q4_K_M"),
-        ("RTX A6000, 128 GB RAM", "hermes-4:70b:Q4_K_M"),
-        ("2xRTX 3090, 128 GB RAM", "hermes-4:70b:Q4_K_M"),
-        ("4xH100, 1024 GB RAM", "hermes-4:405b:Q4_K_M"),
+        ("any card 4G", "hermes-3:3b"),
+        ("any card 6G", "hermes-3:8b"),
+        ("any card 8G", "hermes-3:8b"),
+        ("any card 12G", "hermes-4:14b"),
+        ("any card 16G", "hermes-4:14b"),
+        ("any card 24G", "hermes-4.3:36b"),
+        ("any card 48G", "hermes-4:70b"),
+        ("RTX A6000, 128 GB RAM", "hermes-4:70b"),
+        ("2xRTX 3090, 128 GB RAM", "hermes-4:70b"),
+        ("8xH200, 2048 GB RAM", "hermes-4:405b"),
     ],
 )
 def test_the_published_sizing_comes_out(machine: str, name: str) -> None:
     found = pick(machine)
-    assert found.variant.name == name
-    assert found.placement.gpu_layers == found.variant.model.architecture.layers + 1
+    assert found.variant.model.short == name
+    assert not found.leaves_gpu
+    assert (found.variant.bits_per_weight or 0) > 4
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_hermes_4_has_room_for_its_thoughts(machine: str) -> None:
+    found = pick(machine, "reasoning")
+    if found.variant.model.generation in {"Hermes 4", "Hermes 4.3"}:
+        assert found.settings.context >= 32_768
+    assert found.settings.context >= 16_384
+
+
+@pytest.mark.parametrize("machine", ["RTX 3090, 64 GB RAM", "RTX 4090, 64 GB RAM", "RX 7900 XTX, 64 GB RAM"])
+def test_an_agent_stays_on_a_gpu_that_can_hold_one(machine: str) -> None:
+    found = pick(machine, "agent")
+    assert not found.leaves_gpu
+    assert not shortfalls(found, "agent")
+
+
+@pytest.mark.parametrize("machine", ["CPU only, 16 GB RAM at 45 GB/s", "CPU only, 32 GB RAM at 50 GB/s"])
+def test_an_office_computer_is_not_sent_to_a_model_too_slow_to_talk_to(machine: str) -> None:
+    found = pick(machine)
+    assert found.speed.expected > 5
+    assert found.variant.model.parameters < 9e9
+
+
+@pytest.mark.parametrize("purpose", ["chat", "reasoning"])
+def test_left_over_memory_goes_to_better_quantizations_and_longer_contexts(purpose: Purpose) -> None:
+    found = pick("2xH100, 1024 GB RAM", purpose)
+    assert found.variant.name == "hermes-4:70b:Q8_0"
+    assert found.settings.context > NEEDS[purpose].wanted
+    assert found.speed.expected > NEEDS[purpose].comfortable
+
+
+def test_a_machine_is_told_what_it_is_not_for() -> None:
+    assert {missed.need for missed in shortfalls(pick("any card 4G", "agent"), "agent")} >= {"gpu"}
+    slow = pick("CPU only, 32 GB RAM at 50 GB/s", "agent")
+    assert {missed.need for missed in shortfalls(slow, "agent")} >= {"wait"}
+    assert shortfalls(pick("any card 8G"), "chat") == []
+
+
+def test_what_the_user_will_not_wait_for_is_left_out() -> None:
+    machine = MACHINES["RTX 3090, 64 GB RAM"]
+    fast = recommendations(CATALOGUE, machine, RecommendOptions("agent", max_wait=5))
+    assert fast
+    assert all(one.first_token.expected <= 5 for one in fast)
+    assert len(fast) < len(golden.ranked("RTX 3090, 64 GB RAM", "agent"))
+
+
+def test_gpu_only_keeps_to_what_fits_there() -> None:
+    machine = MACHINES["any card 8G"]
+    whole = recommendations(CATALOGUE, machine, RecommendOptions(gpu_only=True))
+    assert whole
+    assert not any(one.leaves_gpu for one in whole)
+    assert not recommendations(CATALOGUE, MACHINES["CPU only, 64 GB RAM at 60 GB/s"], RecommendOptions(gpu_only=True))
+
+
+@pytest.mark.parametrize("purpose", NEEDS)
+def test_a_gpu_never_makes_it_worse(purpose: Purpose) -> None:
+    without = MACHINES["CPU only, 32 GB RAM at 50 GB/s"]
+    score = golden.ranked("CPU only, 32 GB RAM at 50 GB/s", purpose)[0].score
+    for size in (2, 4, 8):
+        cards = replace(MACHINES["any card 4G"].devices[0], total=size << 30, free=size << 30)
+        found = recommendations(CATALOGUE, replace(without, devices=(cards,)), RecommendOptions(purpose))
+        assert found[0].score >= score
+        score = found[0].score
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -246,8 +246,8 @@ def test_notes_for_tools_that_are_not_strict() -> None:
         tool_calls([loose], notes=notes)
 
 
-def calls_in(text: str, **options: Json) -> list[tuple[str, Json]]:
-    parser = Parser(tools=["get_weather", "a.b-c/ä", "now"], **options)
+def calls_in(text: str) -> list[tuple[str, Json]]:
+    parser = Parser(tools=["get_weather", "a.b-c/ä", "now"])
     events = [*parser.feed(text), *parser.finish()]
     return [(event.call.name, event.call.arguments) for event in events if isinstance(event, CallFinished)]
 
@@ -257,7 +257,8 @@ SCHEMAS = {one["function"]["name"]: {**one["function"]["parameters"], "additiona
 
 def check_calls(text: str, *, parallel: bool) -> int:
     """The calls that the parser finds are of offered tools, with arguments that conform; how many there are."""
-    found = calls_in(text, parallel=parallel)
+    found = calls_in(text)
+    assert parallel or len(found) <= 1
     assert all(Validator(SCHEMAS[name]).is_valid(arguments) for name, arguments in found)
     return len(found)
 

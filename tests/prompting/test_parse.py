@@ -23,11 +23,7 @@ CALL = ToolCall("ferry_times", {"port": "Kiel"})
 
 
 def _parser(case: dict[str, Any]) -> Parser:
-    return Parser(
-        tools=case.get("tools"),
-        prompt_opens_think=case.get("prompt_opens_think", False),
-        parallel=case.get("parallel", True),
-    )
+    return Parser(tools=case.get("tools"), prompt_opens_think=case.get("prompt_opens_think", False))
 
 
 @pytest.mark.slow
@@ -60,16 +56,15 @@ FRAGMENTS = [
 TEXTS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3), max_size=14).map("".join)
 
 
-@given(TEXTS, st.booleans(), st.booleans(), st.booleans(), st.data())
+@given(TEXTS, st.booleans(), st.booleans(), st.data())
 def test_how_the_text_is_cut_never_matters(
     text: str,
     prompt_opens_think: bool,  # noqa: FBT001 - drawn
-    parallel: bool,  # noqa: FBT001 - drawn
     early: bool,  # noqa: FBT001 - drawn
     data: st.DataObject,
 ) -> None:
     def parser() -> Parser:
-        return Parser(prompt_opens_think=prompt_opens_think, parallel=parallel, early=early)
+        return Parser(prompt_opens_think=prompt_opens_think, early=early)
 
     cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=6))
     whole = turn_of([text], parser())

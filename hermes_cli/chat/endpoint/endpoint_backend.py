@@ -78,10 +78,7 @@ async def connect(
 ) -> EndpointBackend:
     """Return the model behind an address; None takes the only one there is.
 
-    Raises:
-        UsageError: the key is not accepted, or there are several models and none was named.
-        NotFoundError: no such model, or no API.
-        NetworkError: the server cannot be reached.
+    Raise UsageError if the key is refused or a name is needed, NotFoundError if there is no such model or no API.
     """
     client = EndpointClient(address, note)
     try:

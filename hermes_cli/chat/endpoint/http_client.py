@@ -267,11 +267,8 @@ class EndpointClient:
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the JSON objects of a stream, or the single one that came in its place; `[DONE]` is an empty one.
 
-        `is_finished` tells whether the answer is complete, so that little is waited for.
-
-        Raises:
-            EndpointError: the server refused, or the connection failed.
-            HermesError: the response is not JSON.
+        `is_finished` tells whether the answer is complete, so that little is waited for. Raise EndpointError if the
+        server refused or the connection failed, HermesError if the response is not JSON.
         """
         async with self._request(url, body, FIRST_BYTE) as response:
             content_type = response.headers.get("content-type", "")

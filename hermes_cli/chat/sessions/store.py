@@ -53,10 +53,7 @@ def list_sessions(folder: Path) -> list[SessionInfo]:
 def find_session(folder: Path, name: str) -> SessionInfo:
     """Return the session of a name, or the only one whose name begins so, with or without its date.
 
-    Raises:
-        NotFoundError: there is none.
-        UsageError: there are several.
-        HermesError: the folder cannot be read.
+    Raise NotFoundError if there is none, UsageError if there are several.
     """
     existing = {name_of(path): (path, stat) for path, stat in _files(folder)}
     if name in existing:
@@ -135,13 +132,7 @@ class CurrentSession:
         self._file = created
 
     def load(self, name: str | None) -> Conversation:
-        """Go on with a session; None is the latest.
-
-        Raises:
-            NotFoundError: no such session, or none at all.
-            UsageError: open already, here or in another chat.
-            HermesError: it cannot be read.
-        """
+        """Go on with a session; None is the latest. Raise UsageError if it is open already, here or elsewhere."""
         info = latest_session(self._folder) if name is None else find_session(self._folder, name)
         if self._file and self._file.path == info.path:
             raise UsageError(f"{self.name} is the session that you are in.", hint="/list shows the others.")
@@ -153,9 +144,7 @@ class CurrentSession:
     def save(self, name: str | None, conversation: Conversation, model: str) -> str:
         """Name the session, or create one where nothing was saved so far; return its name.
 
-        Raises:
-            UsageError: the name is not allowed, or another session has it.
-            HermesError: the conversation is empty, or the disk refuses.
+        Raise UsageError if the name is not allowed or taken, HermesError if there is nothing to save.
         """
         if not conversation.entries:
             raise HermesError("there is nothing to save yet.", hint="what you say is saved as you say it.")

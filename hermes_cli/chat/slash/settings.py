@@ -116,7 +116,6 @@ def _set(context: ReplContext, argument: str) -> None:
 
 
 def _sampling(options: ChatOptions, name: str, value: str) -> dict[str, float | int]:
-    """Return the sampling options with one changed."""
     others = {key: number for key, number in options.sampling.items() if key != name}
     if value == DEFAULT:
         return others
@@ -169,7 +168,6 @@ def _json(context: ReplContext, argument: str) -> None:
     lambda _, typed: ["on", "off", "demo", *(path for path in complete_path(typed) if path.endswith((".py", "/")))],
 )
 def _tools(context: ReplContext, argument: str) -> None:
-    """List tools, add those of a file, or switch all of them on or off."""
     if argument in {"on", "off"}:
         context.agent.offers_tools = argument == "on"
     elif argument:
@@ -184,7 +182,6 @@ def _tools(context: ReplContext, argument: str) -> None:
 
 @slash_command("/mcp", "[COMMAND|URL|NAME]", "MCP servers, or one more", lambda *_: list(read_chat_file().mcp_servers))
 def _mcp(context: ReplContext, argument: str) -> None:
-    """List MCP servers, or connect to one more."""
     if argument:
         with context.console.working(f"connecting to {argument}"):
             context.toolbox.add_server(argument)

@@ -201,7 +201,6 @@ def _complete(event: KeyPressEvent) -> None:
 
 
 def _print_above(message: str) -> None:
-    """Print a line above the prompt."""
     run_in_terminal(lambda: print(message))  # noqa: T201 - where it is typed
 
 
@@ -293,7 +292,6 @@ class _PasteParser(Vt100Parser):
         self._tail = ""  # the end mark may come in parts
 
     def feed(self, data: str) -> None:
-        """Parse some more input."""
         if self._in_bracketed_paste:
             end = "\x1b[201~"
             data += self._read(_PASTE_CHUNK)

@@ -232,7 +232,6 @@ class _ReasoningText:
         self.overflowed = False
 
     def feed(self, piece: str) -> None:
-        """Add a piece."""
         self._pieces.append(piece.translate(CONTROL))
 
     def lines(self, width: int, height: int) -> tuple[list[Text], list[Text]]:

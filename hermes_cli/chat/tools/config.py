@@ -46,7 +46,6 @@ class McpCommand:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
-        """Return the command line as it would be typed."""
         return shlex.join(self.words)
 
 

@@ -17,6 +17,7 @@ from hermes_cli.engine.embedded.messages import DryRunRequest, DryRunResult
 from hermes_cli.errors import EngineError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.gguf.shards import read_model
+from hermes_cli.hardware.advice import advice_at
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.load_plan import RAM, DryRun, LoadPlan, MemoryUse, alternatives_to, choose_plan, plans_for
 from hermes_cli.planning.memory import facts_of
@@ -96,7 +97,9 @@ class FitCheck:
             return ""
         known, usable = len(self._machine.usable_devices), len(fitted.places) - 1
         if usable < known:
-            return f"llama.cpp finds {usable} of {known} GPUs; hermes hardware may tell why"
+            missing = f"llama.cpp finds {usable} of {known} GPUs; hermes hardware may tell why"
+            advised = advice_at("CUDA finds no GPU") if "cuda" in self._machine.backends else None
+            return f"{missing}; {advised.text}: {advised.fix}" if advised and advised.fix else missing
         if not usable and self._overrides.gpu_layers:
             return "--gpu-layers does nothing here, llama.cpp finds no GPU; hermes hardware may tell why"
         return ""
@@ -119,19 +122,18 @@ class FitCheck:
         """Return a result together with the memory that is free and what backends take for themselves."""
         if result.refusal:
             return DryRun(refusal=result.refusal)
-        ram, *on_devices = result.parts
+        ram, *parts = result.parts
         places = []
         known = chain(self._machine.usable_devices, repeat(None))
-        for device, logged, part in zip(known, result.devices, on_devices, strict=False):
+        for device, logged, part in zip(known, result.devices, parts, strict=False):
             if device:
                 free, overhead = max(device.free - reserved_bytes(device), 0), OVERHEAD[device.backend]
             else:  # only llama.cpp knows it
                 free, overhead = logged.free, max(OVERHEAD.values())
             used = replace(part, overhead=overhead) if part.total else part
             places.append(MemoryUse(device.name if device else logged.name, used, free))
-        free = self._machine.ram_available
-        if any(device.unified for device in self._machine.usable_devices):
-            free -= sum(place.part.total for place in places)
+        on_devices = zip(self._machine.usable_devices, places, strict=False)
+        free = self._machine.ram_available - sum(device.ram_taken(place.part.total) for device, place in on_devices)
         return DryRun((MemoryUse(RAM, replace(ram, overhead=OVERHEAD["cpu"]), free), *places))
 
 

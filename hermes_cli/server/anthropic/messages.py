@@ -12,7 +12,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import TurnRequest
@@ -32,10 +35,6 @@ from hermes_cli.server.pool import Pool, ReadyModel
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, cancel, json_reply
 from hermes_cli.server.thinking import BUDGETS
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 EVENTS = "Events as Anthropic documents them: `message_start` first, and `message_stop` or `error` last."

@@ -153,7 +153,6 @@ class MessageStream:
         return data + self._event("content_block_delta", delta={"type": kind, field: delta.text})
 
     def _close(self) -> bytes:
-        """End the block that is open."""
         if self._first is None:
             return b""
         block, data = _block(self._first, "".join(self._texts)), b""

@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from msgspec import UNSET, structs
+from starlette.requests import Request
+from starlette.responses import Response
 
 from hermes_cli.generation import CallArguments, CallStarted, Done, Reasoning, TurnRequest
 from hermes_cli.server.choice_stream import ContentDelta, Delta, stream_turn
@@ -35,11 +36,7 @@ from hermes_cli.server.pool import Pool, ReadyModel
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    Take = Callable[[int, Delta | Done], Awaitable[None]]
+Take = Callable[[int, Delta | Done], Awaitable[None]]
 
 
 async def chat_completions(request: Request, body: ChatRequest) -> Response:

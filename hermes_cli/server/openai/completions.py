@@ -8,9 +8,11 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import UNSET, structs
+from starlette.requests import Request
+from starlette.responses import Response
 
 from hermes_cli.engine.protocol import Done, Engine, TextEvent
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
@@ -34,11 +36,7 @@ from hermes_cli.server.pool import Pool, ReadyModel
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    Take = Callable[["_TextChoice", str, Done | None], Awaitable[None]]
+Take = Callable[["_TextChoice", str, Done | None], Awaitable[None]]
 
 DEFAULT_TOKENS = 16  # as OpenAI documents `max_tokens` of this API
 

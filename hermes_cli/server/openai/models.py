@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 
 from hermes_cli.server.pool import ModelObject
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import json_reply
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
 
 
 class ModelList(msgspec.Struct, frozen=True):

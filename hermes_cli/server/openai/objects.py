@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
 from hermes_cli import __version__
-
-if TYPE_CHECKING:
-    from hermes_cli.engine.protocol import Done, Logprob, TokenLogprobs
+from hermes_cli.engine.protocol import Done, Logprob, TokenLogprobs
 
 FINGERPRINT = f"hermes-{__version__}"
 LEAST = -9999.0  # as OpenAI writes an impossible token's log-probability: JSON has no infinity

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 
 from hermes_cli.errors import UsageError
@@ -25,9 +26,6 @@ from hermes_cli.server.parsed_request import FieldNames, ParsedRequest, check_fi
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, encode, json_reply
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 EVENTS = (
     "Events as OpenAI documents them, `response.created` first and `response.completed`, `response.incomplete` or "

@@ -30,6 +30,7 @@ from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.fit_check import FitCheck, check_fit
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, IntegrityError, UsageError
+from hermes_cli.hardware.advice import advice_at
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides
@@ -191,6 +192,11 @@ def test_cards_that_llama_cpp_does_not_find_count_for_nothing(demo_path: Path) -
     found = check_fit(demo_path, LoadOverrides(), machine(1, 24, 24))
     assert [place.name for place in found.places] == ["RAM"]
     assert found.note == "llama.cpp finds 0 of 2 GPUs; hermes hardware may tell why"
+    here = replace(machine(1, 24), backends=("cpu", "cuda"))
+    missing, _, advised = check_fit(demo_path, LoadOverrides(), here).note.partition("; hermes hardware may tell why")
+    assert missing == "llama.cpp finds 0 of 1 GPUs"
+    expected = advice_at("CUDA finds no GPU")
+    assert advised == (f"; {expected.text}: {expected.fix}" if expected.fix else "")
 
 
 def test_a_kv_type_that_does_not_suit_the_model_is_llama_cpp_s_refusal(tmp_path: Path) -> None:

@@ -341,8 +341,8 @@ def texts(
     assert ended >= len(RUNS) // 2
 
 
-def calls_in(text: str, *, parallel: bool = True, opened: bool = False) -> list[tuple[str, Json]]:
-    parser = Parser(tools=PARAMETERS, parallel=parallel, prompt_opens_think=opened)
+def calls_in(text: str, *, opened: bool = False) -> list[tuple[str, Json]]:
+    parser = Parser(tools=PARAMETERS, prompt_opens_think=opened)
     events = [*parser.feed(text), *parser.finish()]
     return [(event.call.name, event.call.arguments) for event in events if isinstance(event, CallFinished)]
 

@@ -1,0 +1,91 @@
+"""Models that are complete on this disk, for `hermes pull` when the Hub cannot be asked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hermes_cli.catalog.file_names import read_quantization
+from hermes_cli.catalog.names import CatalogueReference, HubReference, named_quantization
+from hermes_cli.catalog.variants import quantization_loss
+from hermes_cli.errors import IntegrityError
+from hermes_cli.store import layout
+from hermes_cli.store.hashing import known_sha256, sha256_of
+from hermes_cli.store.inventory import inventory
+from hermes_cli.store.library import named_by
+from hermes_cli.store.progress import Phase, ProgressMeter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hermes_cli.catalog.models import Catalogue
+    from hermes_cli.catalog.names import ModelReference
+    from hermes_cli.store.inventory import InstalledModel
+    from hermes_cli.store.progress import DownloadProgress
+
+
+def find_complete(
+    reference: ModelReference, quantization: str | None, revision: str | None, catalogue: Catalogue
+) -> InstalledModel | None:
+    """Return the complete model that a name means; None if there is none, or several of a repository.
+
+    `quantization` is one beside the name, as typed; `revision` is a branch, tag or commit that the model must be of. Of
+    several of the catalogue it is the one that loses least, as for `hermes chat`.
+
+    Raises:
+        AccessError: the Hub's cache may not be read.
+    """
+    match reference:
+        case CatalogueReference(model, named, _):
+            typed = quantization and (named_quantization(quantization, model) or read_quantization(quantization))
+            reference = replace(reference, quantization=typed or named)
+        case HubReference(_, named, _):
+            reference = replace(reference, quantization=quantization or named)
+        case _:
+            return None
+    models = [model for model in inventory(catalogue) if model.present == model.count]
+    found = [model for model in named_by(reference, models) if revision is None or _is_of(model, revision)]
+    if isinstance(reference, HubReference) and len({model.file for model in found}) > 1:
+        return None
+
+    def rank(model: InstalledModel) -> tuple[float, int, bool]:
+        loss = quantization_loss(model.quantization or "", catalogue)
+        newest = layout.commit_of(model.repo, "main") if model.repo else None
+        return math.inf if loss is None else loss, model.bytes, newest not in model.revisions
+
+    return min(found, key=rank, default=None)
+
+
+def _is_of(model: InstalledModel, revision: str) -> bool:
+    return model.repo is not None and layout.commit_of(model.repo, revision) in model.revisions
+
+
+def check_hashes(model: InstalledModel, on_progress: Callable[[DownloadProgress], None]) -> None:
+    """Hash those files of a model that were not hashed since they last changed.
+
+    Raises:
+        IntegrityError: one has another hash than the Hub published.
+        OSError: one cannot be read.
+    """
+    for file in model.files:
+        found = known_sha256(file.path) or _hash(file.path, file.repo_path, on_progress)
+        if file.sha256 and found != file.sha256:
+            raise IntegrityError(
+                f"{file.path} is damaged: its SHA-256 is not the Hub's, which cannot be asked now.",
+                hint=f"fetch it again when it can: hermes verify --repair {model.name}",
+            )
+
+
+def _hash(path: Path, name: str, on_progress: Callable[[DownloadProgress], None]) -> str:
+    meter, done = ProgressMeter(name, path.stat().st_size, on_progress), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        meter.advance(Phase.HASHING, done)
+
+    sha256 = sha256_of(path, advance)
+    meter.report(Phase.DONE, done)
+    return sha256

@@ -1,0 +1,145 @@
+"""The file that a pull takes of a repository, for the file lists of real ones (repositories.yaml)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hermes_cli.catalog.file_names import models_in, read_quantization
+from hermes_cli.catalog.load import HubFile, HubRepository, merged, shipped_catalogue
+from hermes_cli.catalog.names import CatalogueReference, ModelNames
+from hermes_cli.catalog.variants import variants
+from hermes_cli.errors import HermesError, NotFoundError, UsageError
+from hermes_cli.store.hub import choose_files
+
+REPOSITORIES = yaml.safe_load(Path(__file__).with_name("repositories.yaml").read_text(encoding="utf-8"))
+SHIPPED = shipped_catalogue()
+REVISION = "a" * 40
+GB = 10**9
+
+
+class Listing:
+    """One entry of repositories.yaml."""
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        self.repo: str = entry["repo"]
+        self.models = {name: (entry["files"].replace("{}", name),) for name in entry["quantizations"]}
+        self.models |= {name: tuple(files) for name, files in entry.get("more", {}).items()}
+        self.parts: list[str] = entry.get("parts", [])
+        paths = [path for files in self.models.values() for path in files]
+        self.sizes = dict.fromkeys([*paths, *self.parts, *entry.get("others", [])], 1)
+        self.takes: str = entry["takes"]
+        self.typed: dict[str, str | list[str]] = entry.get("typed", {})
+        self.missing: list[str] = entry.get("no", [])
+        self.refused: list[str] = entry.get("refused", [])
+
+    @property
+    def hub(self) -> HubRepository:
+        files = tuple(HubFile(path=path, bytes=size) for path, size in self.sizes.items() if ".gguf" in path)
+        return HubRepository(revision=REVISION, fetched="2026-11-30", files=files)
+
+
+LISTINGS = [Listing(entry) for entry in REPOSITORIES]
+every_listing = pytest.mark.parametrize("listing", LISTINGS, ids=lambda listing: listing.repo)
+
+
+@every_listing
+def test_without_a_quantization(listing: Listing) -> None:
+    choice = choose_files(listing.repo, listing.sizes, None)
+    assert choice.files == listing.models[listing.takes]
+    if len(listing.models) > 1:
+        assert choice.notes[0].startswith("took ")
+
+
+@every_listing
+def test_each_quantization_is_taken_as_typed(listing: Listing) -> None:
+    for name, files in listing.models.items():
+        for typed in (name, name.lower(), name.upper(), f" {name}\n"):
+            choice = choose_files(listing.repo, listing.sizes, typed)
+            assert choice.files == files
+            assert any("does not load" in note for note in choice.notes) is (name in listing.refused)
+            assert any("raw parts" in note for note in choice.notes) is (".gguf" not in files[0][-5:])
+
+
+@every_listing
+def test_what_else_people_type(listing: Listing) -> None:
+    for typed, expected in listing.typed.items():
+        if isinstance(expected, list):
+            with pytest.raises(UsageError, match=f"has {len(expected)} models in {typed}"):
+                choose_files(listing.repo, listing.sizes, typed)
+        else:
+            assert choose_files(listing.repo, listing.sizes, typed).files == listing.models[expected]
+    for typed in listing.missing:
+        with pytest.raises(NotFoundError, match=f"has no {typed}") as caught:
+            choose_files(listing.repo, listing.sizes, typed)
+        assert "it has " in caught.value.hint
+
+
+@every_listing
+def test_parts_are_no_models(listing: Listing) -> None:
+    models, companions = models_in(listing.sizes)
+    assert {model.paths for model in models} == set(listing.models.values())
+    assert set(companions) == set(listing.parts)
+    assert len({model.title for model in models}) == 1
+
+
+@every_listing
+def test_a_refresh_changes_no_name(listing: Listing) -> None:
+    known = {
+        variant.name: variant.files
+        for model in SHIPPED.models
+        for variant in variants(model)
+        if variant.repository.repo == listing.repo
+    }
+    refreshed = merged(SHIPPED, {listing.repo: listing.hub})
+    names = ModelNames(refreshed)
+    here = [
+        variant for model in refreshed.models for variant in variants(model) if variant.repository.repo == listing.repo
+    ]
+    for variant in here:
+        assert known.get(variant.name, variant.files) == variant.files
+        reference = names.parse(variant.name)
+        assert isinstance(reference, CatalogueReference)
+        assert reference.quantization == variant.quantization
+    if known:
+        offered = {variant.files for variant in here}
+        assert offered == {files for name, files in listing.models.items() if name not in listing.refused}
+    if known and not listing.refused:
+        assert {variant.quantization for variant in here} >= {
+            read_quantization(name) or "Q4_0" for name in listing.models
+        }
+
+
+def test_the_largest_that_fits() -> None:
+    sizes = {"x-Q2_K.gguf": 3 * GB, "x-Q3_K_M.gguf": 4 * GB, "x-Q4_K_M.gguf": 5 * GB, "x-Q8_0.gguf": 9 * GB}
+    rooms = {20: "x-Q4_K_M.gguf", 5: "x-Q4_K_M.gguf", 4: "x-Q3_K_M.gguf", 3: "x-Q2_K.gguf", 1: "x-Q2_K.gguf"}
+    for room, file in rooms.items():
+        assert choose_files("a/b", sizes, None, room * GB).files == (file,)
+    assert "larger than the free memory" in choose_files("a/b", sizes, None, GB).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted", "says", "hint"),
+    [
+        (["README.md"], None, "has no GGUF files", "-GGUF"),
+        (
+            ["mmproj-F16.gguf"],
+            None,
+            "has no model: mmproj-F16.gguf is the part that",
+            "hermes pull a/b/mmproj-F16.gguf",
+        ),
+        (["a:b-Q4_0.gguf"], None, "'a:b-Q4_0.gguf' is not accepted", "another repository"),
+        (["A-Q4_0.gguf", "B-Q4_0.gguf"], None, "has 2 models: A-Q4_0.gguf, B-Q4_0.gguf", "hermes pull a/b/A-Q4_0.gguf"),
+        (["A x-Q4_0.gguf", "B-Q4_0.gguf"], "q4_0", "has 2 models in q4_0", "hermes pull 'a/b/A x-Q4_0.gguf'"),
+        (["x-Q8_0-00001-of-00002.gguf"], None, "only 1 of 2 files of x-Q8_0.gguf", "hermes show a/b"),
+        (["x-chunk-001-of-002.gguf", "x-chunk-002-of-002.gguf"], None, "a raw piece of a file", "hermes pull"),
+    ],
+)
+def test_what_cannot_be_taken(files: list[str], wanted: str | None, says: str, hint: str) -> None:
+    with pytest.raises(HermesError) as caught:
+        choose_files("a/b", dict.fromkeys(files, 1), wanted)
+    assert says in caught.value.message
+    assert hint in caught.value.hint
