@@ -30,6 +30,8 @@ COMMANDS = {
     "show": ("show", "Show everything about one model, a file or a repository."),
     "recommend": ("recommend", "Recommend what fits this machine, or another one."),
     "plan": ("plan", "Show the memory that a model takes, before any download."),
+    "bench": ("bench", "Measure how fast a model is on this machine."),
+    "search": ("search", "Search the Hub for GGUF files."),
     "pull": ("pull", "Fetch models from the Hub."),
     "import": ("import_", "Import models that are on this disk already, without copying."),
     "export": ("export", "Give a model to Ollama, LM Studio or a folder, without copying."),
@@ -37,6 +39,7 @@ COMMANDS = {
     "du": ("du", "Show the disk usage of models."),
     "rm": ("rm", "Remove models from this machine."),
     "hardware": ("hardware", "Show what this machine has and what hermes can use of it."),
+    "doctor": ("doctor", "Check this installation, and say what mends each problem."),
     "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
     "paths": ("paths", "Show the folders of hermes."),
 }

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 # Who answers for a vendor's devices, and what else a number may be from.
 ANSWERS: dict[Vendor, str] = {"nvidia": "NVML", "amd": "amdgpu driver", "intel": "kernel driver", "apple": "sysctl"}
-FROM: dict[ValueSource, str] = {"measured": "measured", "table": "data sheet", "given": "given", "assumed": "assumed"}
+FROM: dict[ValueSource, str] = {
+    "measured": "measured",
+    "table": "data sheet",
+    "given": "hardware.yaml",
+    "assumed": "assumed",
+}
 SYSTEM = "operating system"
 MOST_USERS = 4
 
@@ -36,7 +41,7 @@ def show(machine: Machine, console: Console) -> None:
     console.facts(list(_rows(machine)))
     unused: dict[tuple[str, str], list[int]] = {}
     for number, device in enumerate(machine.devices):
-        if not device.usable:
+        if not device.usable and not device.left_out:
             unused.setdefault((device.reason, device.fix), []).append(number)
     for (reason, fix), numbers in unused.items():
         names = ", ".join(f"GPU {number} ({machine.devices[number].name})" for number in numbers)
@@ -52,13 +57,15 @@ def show(machine: Machine, console: Console) -> None:
 
 def _rows(machine: Machine) -> Iterator[tuple[str, str]]:
     for number, device in enumerate(machine.devices):
-        yield f"GPU {number}", f"{device.name}, {f'used with {device.backend}' if device.usable else 'not used'}"
+        used = f"used with {device.backend}" if device.usable else "not used"
+        yield f"GPU {number}", f"{device.name}, {f'left out by {device.left_out}' if device.left_out else used}"
         yield from _device(device)
     if not machine.devices:
         yield "GPU", "none found"
     yield "CPU", f"{machine.cpu}, {machine.cores} cores ({SYSTEM})"
     yield "  SIMD", f"{' '.join(machine.simd) or 'none known'} ({SYSTEM})"
-    yield "RAM", f"{gibibytes(machine.ram_available)} of {gibibytes(machine.ram_total)} available ({SYSTEM})"
+    ram = f"{gibibytes(machine.ram_available)} of {gibibytes(machine.ram_total)} available"
+    yield "RAM", f"{ram} ({FROM.get(machine.ram_source, SYSTEM)})"
     yield "  bandwidth", _bandwidth(machine.ram_bandwidth, FROM.get(machine.ram_bandwidth_source, SYSTEM))
     yield "disk", f"{gibibytes(machine.disk_free)} free in {machine.disk_path} ({SYSTEM})"
     yield "system", machine.os
@@ -67,9 +74,11 @@ def _rows(machine: Machine) -> Iterator[tuple[str, str]]:
 
 def _device(device: Device) -> Iterator[tuple[str, str]]:
     source = ANSWERS[device.vendor]
-    shared = " of the RAM" if device.unified else ""
-    memory = f"{gibibytes(device.free)} of {gibibytes(device.total)}{shared} free ({source})"
-    yield "  memory", memory if device.total else "unknown"
+    shared = " of the RAM" if device.unified and not device.carve_out else ""
+    memory = f"{gibibytes(device.free)} of {gibibytes(device.total)}{shared} free"
+    yield "  memory", f"{memory} ({FROM.get(device.memory_source, source)})" if device.total else "unknown"
+    if device.carve_out:
+        yield "  carve-out", f"{gibibytes(device.carve_out)} of these are no RAM ({source})"
     yield "  bandwidth", _bandwidth(device.bandwidth, FROM.get(device.bandwidth_source, source))
     capability = f"compute capability {device.compute_capability}" if device.compute_capability else ""
     if device.driver or capability:

@@ -27,10 +27,12 @@ from hermes_cli.commands.options import (
 from hermes_cli.commands.speeds import first_token_after, range_of, speed_document
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.models.any_model import measured, memory_source, open_variant
+from hermes_cli.planning.measured import corrected
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings, weights
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.recommend import NEEDS
 from hermes_cli.planning.speed import PROMPTS, decode_speed, first_token_seconds, prefill_speed
+from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
@@ -76,8 +78,11 @@ def command(
     table = weights(variant.model.architecture, variant.quantization, imatrix=variant.repository.imatrix)
     placement = place(variant.model.architecture, table, settings, machine)
     architecture = variant.model.architecture
+    ratios = speed_ratios(machine)
     prefill = prefill_speed(architecture, table, settings, placement, machine)
+    prefill = corrected(prefill, "prefill", variant.name, placement, ratios)
     decode = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
+    decode = corrected(decode, "decode", variant.name, placement, ratios)
     first_token = first_token_seconds(PROMPTS[wanted_for], prefill, settings.context)
     _show(variant, settings, placement, machine, console)
     console.text(f"decode {range_of(decode)}, prefill {range_of(prefill)}\n{first_token_after(first_token)}\n")

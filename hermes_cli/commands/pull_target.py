@@ -20,6 +20,7 @@ from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import ContextSettings, weights
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations, room_for_files
+from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.store.library import known_variants
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def recommended_target(catalogue: Catalogue, machine: Machine) -> PullTarget:
     Raises:
         DoesNotFitError: nothing fits; the hint says what would.
     """
-    fitting = recommendations(catalogue, machine, RecommendOptions())
+    fitting = recommendations(catalogue, machine, RecommendOptions(measured=speed_ratios(machine)))
     if not fitting:
         from hermes_cli.commands.recommend import nothing_fits
 
@@ -130,7 +131,8 @@ def _variant(
 ) -> tuple[Variant, str]:
     """Return the variant to fetch, and why if it was not named."""
     if quantization is None and repository is None:
-        ranked = (recommendation.variant for recommendation in recommendations(catalogue, machine, RecommendOptions()))
+        options = RecommendOptions(measured=speed_ratios(machine))
+        ranked = (recommendation.variant for recommendation in recommendations(catalogue, machine, options))
         if best := next((variant for variant in ranked if variant.model.id == model.id), None):
             return best, "the best that fits this machine (hermes recommend)"
         if usual := default_variant(model):

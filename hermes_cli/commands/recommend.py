@@ -36,8 +36,9 @@ from hermes_cli.planning.recommend import (
     shortfalls,
     smallest_variant,
 )
+from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.store.library import installed
-from hermes_cli.units import gibibytes
+from hermes_cli.units import GIB, gibibytes
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel, Catalogue
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from hermes_cli.planning.quality import Purpose
 
 BAR = 40  # characters
-TITLES = ("", "VARIANT", "CONTEXT", "MEMORY", "TOKENS/S", "WAIT", "QUALITY")
+TITLES = ("", "VARIANT", "CONTEXT", "GIB", "TOK/S", "WAIT", "POINTS")
 PLURAL: dict[Purpose, str] = {"agent": "agents", "json": "JSON", "long-context": "long contexts"}
 
 
@@ -83,7 +84,8 @@ def command(
     """
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
     catalogue = load_catalogue()
-    options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only)
+    ratios = speed_ratios(machine)
+    options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only, ratios)
     if name:
         with console.working(f"reading what {name} needs"):
             options = replace(options, only=_model(name, catalogue, machine, options))
@@ -115,7 +117,7 @@ def command(
                 alternative.label,
                 alternative.candidate.variant.name,
                 f"{alternative.candidate.settings.context:,}",
-                gibibytes(alternative.candidate.placement.total.total),
+                f"{alternative.candidate.placement.total.total / GIB:.1f}",
                 two_digits(alternative.candidate.speed.expected),
                 duration(alternative.candidate.first_token.expected),
                 f"{alternative.candidate.quality.points:.1f}" if alternative.candidate.variant.model.generation else "",
@@ -171,6 +173,9 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
     )
     if model.generation:
         console.text(f"  quality {pick.quality.points:.1f} points (docs/quality.md)\n")
+    gpus = sum(share.device is not None and share.part.total > 0 for share in pick.placement.shares)
+    if gpus > 1:
+        console.note(f"  its {gpus} GPUs take turns in llama.cpp; vLLM's tensor parallelism uses them at once.")
     if (pick.variant.bits_per_weight or LOW_BITS) < LOW_BITS:
         console.warn("below 3 bits per weight answers suffer visibly; a smaller model may serve better.")
     if pick.by_yarn:

@@ -52,6 +52,7 @@ class Device:
         users: other programs that hold its memory now, with how much of it ("python 3.20 GiB").
         operations: dense FP16 operations per second by its data sheet, None if it has none.
         left_out: by what the user leaves it out ("--devices"); empty if nothing does.
+        memory_source: where its memory is from.
     """
 
     vendor: Vendor
@@ -71,6 +72,7 @@ class Device:
     users: tuple[str, ...] = ()
     operations: float | None = None
     left_out: str = ""
+    memory_source: ValueSource = "probed"
 
     def ram_taken(self, size: int) -> int:
         """Return how many of so many bytes on this device are the machine's RAM."""
@@ -83,7 +85,7 @@ class Machine:
 
     Attributes:
         devices: GPUs in llama.cpp's order.
-        ram_total, ram_available: bytes, within the limits of a container (cgroup).
+        ram_total, ram_available: bytes, within the limits of a container (cgroup); `ram_source` says where from.
         ram_bandwidth: bytes per second that all cores together read, None if unknown.
         cores: physical ones this process may use.
         simd: the instruction sets that llama.cpp has code for ("AVX2", "NEON" …).
@@ -107,6 +109,7 @@ class Machine:
     backends: tuple[Backend, ...]
     simulated: bool = False
     notes: tuple[Note, ...] = ()
+    ram_source: ValueSource = "probed"
 
     @property
     def usable_devices(self) -> tuple[Device, ...]:

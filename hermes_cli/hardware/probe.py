@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hermes_cli import paths
 from hermes_cli.hardware import amd, apple, bandwidth, intel, nvidia, system
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from types import ModuleType
 
-    from hermes_cli.hardware.machine import Vendor
+    from hermes_cli.hardware.corrections import Corrections
+    from hermes_cli.hardware.machine import ValueSource, Vendor
     from hermes_cli.hardware.system import SystemMemory
 
 VULKANS_CHOICE = "GGML_VK_VISIBLE_DEVICES"  # indexes among Vulkan's devices
@@ -68,6 +69,12 @@ def cuda_release(folder: Path | None) -> int:
     return 0
 
 
+def _read_adapters() -> list[Mapping[str, Any]]:
+    from hermes_cli.hardware import windows  # noqa: PLC0415 - Windows only, and it reads the table of GPUs
+
+    return windows.read_adapters()
+
+
 @dataclass(frozen=True)
 class ProbeSources:
     """Sources of the probe. The defaults are this machine; tests give recorded ones.
@@ -81,6 +88,8 @@ class ProbeSources:
         host_memory: the whole machine's RAM.
         allowed_cpus: logical CPUs this process may run on.
         libraries: the folder of llama.cpp's libraries.
+        registry: gives Windows' display adapters; None where that is not Windows.
+        corrections: the file in which a person corrects what is found (corrections.py).
     """
 
     root: Path = Path("/")
@@ -91,6 +100,8 @@ class ProbeSources:
     host_memory: Callable[[], SystemMemory] = system.host_memory
     allowed_cpus: Callable[[], set[int] | None] = system.allowed_cpus
     libraries: Callable[[], Path | None] = library_folder
+    registry: Callable[[], list[Mapping[str, Any]]] | None = _read_adapters if sys.platform == "win32" else None
+    corrections: Callable[[], Path] = lambda: paths.config_dir() / "hardware.yaml"
 
 
 def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machine:
@@ -99,6 +110,9 @@ def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machi
     Args:
         measure: whether to measure RAM's bandwidth if that is due.
         sources: where to look instead of at this machine.
+
+    Raises:
+        UsageError: hardware.yaml is no good.
     """
     sources = sources or ProbeSources()
     notes: list[Note] = []
@@ -108,21 +122,29 @@ def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machi
     if ram.total < host.total:
         limited = f"Of the machine's {gibibytes(host.total)} of RAM, {gibibytes(ram.total)} may be used here"
         notes.append(Note("ram", f"{limited}: its cgroup (a container or a service) is limited."))
+    corrections = _corrections(sources.corrections())
+    ram = corrections.corrected_ram(ram) if corrections else ram
+    given_bandwidth = corrections.ram_bandwidth if corrections else None
     cpu, cores = system.cpu_name(root, sysctl), system.cores(root, sysctl, sources.allowed_cpus())
     cache = system.last_level_cache(root)
-    ram_bandwidth = bandwidth.ram_bandwidth(cpu, cores, ram, cache=cache, measured=measure)
+    ram_bandwidth = given_bandwidth or bandwidth.ram_bandwidth(cpu, cores, ram, cache=cache, measured=measure)
+    bandwidth_source: ValueSource = "given" if given_bandwidth else "measured" if ram_bandwidth else "assumed"
     backends = built_backends(sources.libraries())
     found = _devices(sources, sysctl, ram, backends, notes)
     old = "cuda" in backends and any(device.compute_capability in BEFORE_CUDA_13.split() for device in found)
     release = cuda_release(sources.libraries()) if old else 0
-    devices = _cards_first(assign_backends(found, backends, release))
+    reported = [_plausible(device) for device in _cards_first(assign_backends(found, backends, release))]
+    devices = corrections.corrected_devices(reported, ram, notes) if corrections else reported
     disk = paths.models_dir()
     return Machine(
-        devices=tuple(_with_speed(_plausible(device), host.total, ram_bandwidth, notes) for device in devices),
+        devices=tuple(
+            _with_speed(device, host.total if one.unified else one.total, (ram_bandwidth, bandwidth_source), notes)
+            for device, one in zip(devices, reported, strict=True)
+        ),
         ram_total=ram.total,
         ram_available=ram.available,
         ram_bandwidth=ram_bandwidth,
-        ram_bandwidth_source="assumed" if ram_bandwidth is None else "measured",
+        ram_bandwidth_source=bandwidth_source,
         cpu=cpu,
         cores=cores,
         simd=system.simd(root, sysctl),
@@ -131,7 +153,17 @@ def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machi
         disk_free=system.disk_free(disk),
         backends=backends,
         notes=tuple(dict.fromkeys(notes)),
+        ram_source="given" if corrections and corrections.ram.memory else "probed",
     )
+
+
+def _corrections(file: Path) -> Corrections | None:
+    """What hardware.yaml says; importing what reads it takes 50 ms that machines without the file can save."""
+    if not file.exists():
+        return None
+    from hermes_cli.hardware.corrections import read_corrections  # noqa: PLC0415 - as above
+
+    return read_corrections(file)
 
 
 def _devices(
@@ -150,8 +182,16 @@ def _devices(
         through_vulkan = _driving_backend("amd", built) == "vulkan"
         return amd.devices(root, ram, environ, notes, sources.amdsmi, through_vulkan=through_vulkan)
 
+    def of_windows() -> list[Device]:
+        if sources.registry is None:
+            return []
+        from hermes_cli.hardware import windows  # noqa: PLC0415 - as above
+
+        return windows.devices(sources.registry(), ram, built, notes)
+
     vendors: dict[str, Callable[[], list[Device]]] = {
         "NVIDIA": of_nvidia,
+        "AMD and Intel": of_windows,
         "AMD": of_amd,
         "Apple": lambda: apple.devices(sysctl, ram, notes),
         "Intel": lambda: intel.devices(root, ram, notes),
@@ -163,8 +203,6 @@ def _devices(
         except Exception as error:  # noqa: BLE001 - a driver's surprise must not keep people from their CPU
             failure = f"{type(error).__name__}: {error}"
             notes.append(Note("devices", f"{vendor}'s GPUs could not be looked at ({failure})."))
-    if sys.platform == "win32":
-        notes.append(Note("devices", "On Windows only NVIDIA's GPUs are looked for."))
     if "vulkan" in built and VULKANS_CHOICE in environ:
         some = f'{VULKANS_CHOICE}="{environ[VULKANS_CHOICE]}" lets llama.cpp use some GPUs only; which, Vulkan decides.'
         notes.append(Note("devices", some, fix=f"unset {VULKANS_CHOICE}"))
@@ -220,8 +258,10 @@ def _advised_build(device: Device) -> Advice:
     """The row of the table of advice for a device that the installed llama.cpp does not serve."""
     if device.vendor == "nvidia":
         return advice("build for NVIDIA", *["unified"] * device.unified, device.compute_capability)
-    if device.vendor == "amd" and device.backend == "vulkan":
-        return advice("build for AMD", device.compute_capability or "unknown")
+    if device.vendor == "amd":
+        row = advice("build for AMD", device.compute_capability or "unknown")
+        if row.backend == device.backend:
+            return row
     return Advice("build for AMD", "", fix=install_command(device.backend), backend=device.backend)
 
 
@@ -253,25 +293,25 @@ def _plausible(device: Device) -> Device:
     return replace(device, bandwidth=None, bandwidth_source="assumed")
 
 
-def _with_speed(device: Device, ram: int, ram_bandwidth: float | None, notes: list[Note]) -> Device:
+def _with_speed(device: Device, memory: int, of_ram: tuple[float | None, ValueSource], notes: list[Note]) -> Device:
     """The device with everything that can be known of how fast it is.
 
     Args:
-        device: as the vendor's module found it.
-        ram: bytes of the whole machine's RAM, by which chips that share it are told apart.
-        ram_bandwidth: bytes per second that were measured, None if nobody did.
+        device: as the vendor's module found it, or a person corrected it.
+        memory: bytes that the driver reports, or of the whole machine's RAM if it shares that: they tell models apart.
+        of_ram: the RAM's bandwidth, None if unknown, and where that is from.
         notes: what stays unknown is added here.
     """
     from hermes_cli.hardware.gpus import gpu_reported_as  # noqa: PLC0415 - 10 ms, only where there is a GPU
 
-    listed = gpu_reported_as(device.vendor, device.name, (ram if device.unified else device.total) or None)
+    listed = gpu_reported_as(device.vendor, device.name, memory or None)
     device = replace(device, operations=listed.operations if listed else None)
     if device.bandwidth is not None:
         return device
     if listed:
         return replace(device, bandwidth=listed.bandwidth, bandwidth_source="table")
-    if device.unified and device.vendor != "apple" and ram_bandwidth:
-        return replace(device, bandwidth=ram_bandwidth, bandwidth_source="measured")
+    if device.unified and device.vendor != "apple" and of_ram[0]:
+        return replace(device, bandwidth=of_ram[0], bandwidth_source=of_ram[1])
     if device.usable or device.fix:  # of one that will not be used nobody needs it
         unknown = f"The memory bandwidth of {device.name} is unknown: neither its driver nor the table of GPUs tells it"
         amdsmi = "; amdsmi, which comes with ROCm, may" if device.vendor == "amd" else ""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
 from hermes_cli.hardware.advice import advice
-from hermes_cli.hardware.apple import gpu_limit
+from hermes_cli.hardware.apple import gpu_limit, usually_free
 from hermes_cli.hardware.gpus import find_gpu, gpus_named, typical_bandwidth
 from hermes_cli.hardware.machine import MOST_DEVICES, SERVED_BY, Device, Machine, Note
 from hermes_cli.units import GIB, MIB
@@ -39,6 +39,7 @@ _FACTOR = {"M": MIB, "G": GIB, "T": 2**40}
 _COUNTED = re.compile(r"([0-9]{1,3})\s*[x\u00d7*]\s*(\S.*)", re.IGNORECASE | re.ASCII)
 _CHIP_AND_SIZE = re.compile(r"(?:(?P<chip>.*\S)\s+)?(?P<size>[0-9.]+\s*[a-z]+)", re.IGNORECASE | re.ASCII)
 
+MACS_FREE = Note("devices", "Of a simulated Mac's memory counts as free what macOS and a few programs leave.")
 ALL_FREE = Note("devices", "The memory of simulated GPUs counts as free, all of it.")
 REST_IS_HERE = Note("simulation", "Processor, disk and what no flag mentions are those of this machine.")
 MAC_REST_IS_HERE = Note("simulation", "Cores and disk are those of this machine.")
@@ -120,11 +121,15 @@ def _replaced(machine: Machine, *subjects: NoteSubject, notes: Sequence[Note] = 
 
 def _with_ram(here: Machine, ram: int) -> Machine:
     """The machine with other memory modules; GPUs that share the RAM get as large a part of it as before."""
-    devices, notes = [], [REST_IS_HERE]
+    devices, notes, available = [], [REST_IS_HERE], int(ram * AVAILABLE)
     for device in here.devices:
-        if device.unified:
-            part = ram * device.total // max(here.ram_total, 1)
-            total = gpu_limit(ram) if device.vendor == "apple" else part
+        if device.vendor == "apple":
+            total, available = gpu_limit(ram), usually_free(ram)
+            devices.append(replace(device, total=total, free=min(total, available), users=()))
+            notes = [MACS_FREE, REST_IS_HERE]
+        elif device.unified:
+            shared = device.total - device.carve_out
+            total = device.carve_out + ram * shared // max(here.ram_total, 1)
             devices.append(replace(device, total=total, free=total, users=()))
             notes = [ALL_FREE, REST_IS_HERE]
         else:
@@ -133,7 +138,7 @@ def _with_ram(here: Machine, ram: int) -> Machine:
         _replaced(here, "ram", notes=notes),
         devices=tuple(devices),
         ram_total=ram,
-        ram_available=int(ram * AVAILABLE),
+        ram_available=available,
         ram_bandwidth_source="assumed",
     )
 
@@ -239,12 +244,12 @@ def _mac(here: Machine, text: str) -> Machine:
         )
     ram = parse_size(match["size"], "--apple")
     chip = _chip(match["chip"], ram) if match["chip"] else None
-    limit = gpu_limit(ram)
+    limit, available = gpu_limit(ram), usually_free(ram)
     device = Device(
         vendor="apple",
         name=chip.name if chip else "GPU of an unnamed chip",
         total=limit,
-        free=limit,
+        free=min(limit, available),
         bandwidth=chip.bandwidth if chip else typical_bandwidth("apple", ram),
         bandwidth_source="table" if chip else "assumed",
         backend="metal",
@@ -252,11 +257,11 @@ def _mac(here: Machine, text: str) -> Machine:
         unified=True,
     )
     return replace(
-        _replaced(here, "devices", "ram", notes=[ALL_FREE, MAC_REST_IS_HERE]),
+        _replaced(here, "devices", "ram", notes=[MACS_FREE, MAC_REST_IS_HERE]),
         devices=(device,),
         backends=("cpu", "metal"),
         ram_total=ram,
-        ram_available=int(ram * AVAILABLE),
+        ram_available=available,
         ram_bandwidth=device.bandwidth,
         ram_bandwidth_source=device.bandwidth_source,
         cpu=f"Apple {chip.name}" if chip else "Apple silicon",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.variants import preferred_variants
 from hermes_cli.hardware.machine import MOST_DEVICES
+from hermes_cli.planning.measured import corrected
 from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
 from hermes_cli.planning.placement import place
 from hermes_cli.planning.quality import quality_score, supports_purpose
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.catalog.variants import Variant
     from hermes_cli.hardware.machine import Machine
+    from hermes_cli.planning.measured import SpeedRatio
     from hermes_cli.planning.memory import KvType
     from hermes_cli.planning.placement import Placement
     from hermes_cli.planning.quality import Purpose, QualityScore
@@ -141,6 +143,7 @@ class RecommendOptions:
     min_speed: float | None = None
     max_wait: float | None = None
     gpu_only: bool = False
+    measured: tuple[SpeedRatio, ...] = ()  # by `hermes bench`, on the machine that is planned for
     only: CatalogModel | None = None
 
     def wanted(self, model: CatalogModel) -> int:
@@ -168,11 +171,34 @@ def recommendations(catalogue: Catalogue, machine: Machine, options: RecommendOp
     """Return every variant that fits, with its best settings, best first; those that need YaRN come last."""
     fitting = [
         best
-        for variant in _suitable_variants(catalogue, options)
-        if (variant.bytes or 0) <= machine.memory_free  # a larger file needs no exact computation
-        if (best := _best_settings(variant, catalogue, machine, options))
+        for variant, quality in _rated_variants(catalogue, machine, options)
+        if (best := _best_settings(variant, quality, machine, options))
     ]
     return sorted(fitting, key=lambda candidate: (candidate.by_yarn, -candidate.score))
+
+
+def _best_recommendation(catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> Recommendation | None:
+    """The first of `recommendations`, without a look at those that cannot be it; None if only YaRN would do."""
+    best: Recommendation | None = None
+    rated = sorted(_rated_variants(catalogue, machine, options), key=lambda pair: -pair[1].points)
+    for variant, quality in rated:
+        if best and best.score >= quality.points:
+            break
+        candidate = _best_settings(variant, quality, machine, options)
+        if candidate and not candidate.by_yarn and (best is None or candidate.score > best.score):
+            best = candidate
+    return best
+
+
+def _rated_variants(
+    catalogue: Catalogue, machine: Machine, options: RecommendOptions
+) -> Iterator[tuple[Variant, QualityScore]]:
+    """Variants that serve the purpose and whose file is no larger than the memory, with their quality."""
+    unified = any(device.unified for device in machine.usable_devices)
+    memory = machine.ram_available + (0 if unified else sum(device.free for device in machine.usable_devices))
+    for variant in _suitable_variants(catalogue, options):
+        if (variant.bytes or 0) <= memory:
+            yield variant, quality_score(variant.model, variant.loss(catalogue), options.purpose, catalogue)
 
 
 def smallest_variant(catalogue: Catalogue, options: RecommendOptions) -> tuple[Variant, int] | None:
@@ -197,7 +223,7 @@ def _suitable_variants(catalogue: Catalogue, options: RecommendOptions) -> Itera
 
 
 def _best_settings(
-    variant: Variant, catalogue: Catalogue, machine: Machine, options: RecommendOptions
+    variant: Variant, quality: QualityScore, machine: Machine, options: RecommendOptions
 ) -> Recommendation | None:
     """The variant with the settings that score best, or None if none fits.
 
@@ -208,7 +234,6 @@ def _best_settings(
     contexts = _contexts(variant.model, options, MORE_CONTEXT if own_memory else ())
     if not contexts:
         return None
-    quality = quality_score(variant.model, variant.loss(catalogue), options.purpose, catalogue)
 
     def evaluate(context: int, kv_type: KvType) -> Recommendation:
         return _evaluate(variant, quality, machine, ContextSettings(context, k_type=kv_type, v_type=kv_type), options)
@@ -267,8 +292,10 @@ def _evaluate(
     architecture = variant.model.architecture
     table = weights(architecture, variant.quantization, imatrix=variant.repository.imatrix)
     placement = place(architecture, table, settings, machine)
-    speed = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
+    decode = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
+    speed = corrected(decode, "decode", variant.name, placement, options.measured)
     prefill = prefill_speed(architecture, table, settings, placement, machine)
+    prefill = corrected(prefill, "prefill", variant.name, placement, options.measured)
     first_token = first_token_seconds(PROMPTS[options.purpose], prefill, settings.context)
     need = NEEDS[options.purpose]
     # the part of its room that the fullest place has left
@@ -356,8 +383,7 @@ def _longer(
     """The best with twice the pick's context, unless the user said how long it is to be."""
     if options.context:
         return None
-    longer = recommendations(catalogue, machine, replace(options, context=2 * pick.settings.context))
-    return next((candidate for candidate in longer if not candidate.by_yarn), None)
+    return _best_recommendation(catalogue, machine, replace(options, context=2 * pick.settings.context))
 
 
 def _one_more_gpu(
@@ -368,12 +394,10 @@ def _one_more_gpu(
     if not devices or devices[-1].unified or len(devices) == MOST_DEVICES:
         return None
     another = replace(devices[-1], free=devices[-1].total, users=())
-    ranked = recommendations(catalogue, replace(machine, devices=(*machine.devices, another)), options)
-    if not ranked:
-        return None
-    best = ranked[0]
-    same = best.variant == pick.variant and best.settings == pick.settings
-    return None if same and best.placement.gpu_layers == pick.placement.gpu_layers else best
+    best = _best_recommendation(catalogue, replace(machine, devices=(*machine.devices, another)), options)
+    if best and best.variant == pick.variant and best.settings == pick.settings:
+        return best if best.placement.gpu_layers != pick.placement.gpu_layers else None
+    return best
 
 
 # Share of the large model's work for a token. With four of five drafted tokens accepted and verification for free, a

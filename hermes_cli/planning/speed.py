@@ -9,7 +9,7 @@ stays on the CPU, where their KV cache is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.planning.memory import kv_bytes_per_layer
@@ -26,6 +26,8 @@ from hermes_cli.planning.speed_figures import (
 from hermes_cli.planning.tensor_types import LARGE
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from hermes_cli.catalog.models import Architecture
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.memory import ContextSettings, Weights
@@ -40,12 +42,16 @@ OFFLOADED = 32  # tokens of the smallest batch whose weights are copied to a GPU
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens per second: expected, low and high; `source` says whether what it is computed from is known."""
+    """Tokens per second: expected, low and high; `source` says whether it was measured here, computed, or assumed."""
 
     expected: float
     low: float
     high: float
-    source: Literal["computed", "assumed"]
+    source: Literal["computed", "assumed", "measured"]
+
+    def times(self, factor: float) -> Self:
+        """Return a speed so many times as high."""
+        return replace(self, expected=self.expected * factor, low=self.low * factor, high=self.high * factor)
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,10 @@ class PrefillSpeed(Speed):
     """The speed of the first 512 tokens; each earlier token makes one take `growth` seconds more."""
 
     growth: float
+
+    def times(self, factor: float) -> Self:
+        """Return a speed so many times as high."""
+        return replace(super().times(factor), growth=self.growth / factor)
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,7 @@ def test_what_a_server_offers(rig: Toolbox) -> None:
             },
         },
     }
-    first = rig.listing()[0]
-    assert (first.origin, first.does) == ("mcp: rig", "Say it back.")
+    assert rig.listing()[0][1:3] == ["mcp: rig", "Say it back."]
 
 
 def test_results_are_text(rig: Toolbox) -> None:
@@ -224,9 +223,9 @@ def test_a_server_that_crashes_is_told_and_started_again(rig: Toolbox) -> None:
     error = json.loads(result.text)["error"]
     assert "the MCP server rig: it ended with exit code 3" in error
     assert "out of cheese" in error
-    assert rig.servers()[0].state.startswith("gone: ")
+    assert rig.servers()[0][1].startswith("gone: ")
     assert rig.run(ToolCall("echo", {"text": "back"})).text == "back"
-    assert rig.servers()[0].state == f"connected: {RIG}"
+    assert rig.servers()[0][1] == f"connected: {RIG}"
 
 
 def test_a_server_that_is_killed_in_a_call(rig: Toolbox, tmp_path: Path) -> None:
@@ -286,8 +285,7 @@ def test_names_are_made_to_fit_and_unusable_tools_left_out() -> None:
         assert why.startswith("bad (mcp: a) is left out: the parameters of tool bad")
         content = [{"type": "text", "text": "hi"}]
         assert toolbox.run(ToolCall("b_files_read", {"content": content})).text == "hi"
-        described = toolbox.listing()[2]
-        assert (described.name, described.origin, described.does) == ("b_files_read", "mcp: b", "second")
+        assert toolbox.listing()[2][:3] == ["b_files_read", "mcp: b", "second"]
         assert len(toolbox.schemas) == 4
         assert len(warned) == 1
 
@@ -299,7 +297,7 @@ def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPat
         assert "it sent a message of more than 10,000 bytes" in json.loads(result.text)["error"]
         for _ in range(2):  # at once, while the process of before has still to be ended
             assert toolbox.run(ToolCall("one", {"content": [{"type": "text", "text": "hi"}]})).text == "hi"
-        assert toolbox.servers()[0].state.startswith("connected: ")
+        assert toolbox.servers()[0][1].startswith("connected: ")
 
 
 def test_over_http_with_a_key(web: str) -> None:
@@ -356,7 +354,7 @@ def test_a_server_that_does_not_start_is_one_error(server: McpServer, error: typ
         with pytest.raises(error) as caught:
             servers.ready()
         assert caught.value.message.startswith(f"the MCP server {says}")
-        assert [status.name for status in servers.statuses] == ["fine"]
+        assert [name for name, *_ in servers.statuses] == ["fine"]
     finally:
         servers.close()
     assert children() == before
@@ -447,7 +445,7 @@ def test_servers_come_later_and_come_back() -> None:
             toolbox.begin([server])
             toolbox.ready()
         assert names(toolbox) == ["one", "two"]
-        assert [(status.name, status.tools) for status in toolbox.servers()] == [("one", "1"), ("two", "1")]
+        assert [(name, tools) for name, _, tools in toolbox.servers()] == [("one", "1"), ("two", "1")]
 
 
 CHAT = """
@@ -493,7 +491,7 @@ def test_a_command_line_is_what_is_started(tmp_path: Path) -> None:
     line = shlex.join([sys.executable, str(copy), '[[{"name": "one", "inputSchema": {"type": "object"}}]]'])
     with connected(*chosen_servers([line], [], ChatFile())) as toolbox:
         assert names(toolbox) == ["one"]
-        assert toolbox.servers()[0].name == "server"
+        assert toolbox.servers()[0][0] == "server"
 
 
 def test_the_guide_is_what_happens(tmp_path: Path, hermes: RunHermes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hermes_cli.chat.tools.functions import Tool, ToolFailedError
-from hermes_cli.chat.tools.toolbox import MAX_RESULT, REFUSED, Consent, Toolbox, ToolListing, open_toolbox
+from hermes_cli.chat.tools.toolbox import MAX_RESULT, REFUSED, Consent, Toolbox, open_toolbox
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.messages import ToolCall
 
@@ -30,8 +30,8 @@ def fails() -> str:
 def test_what_there_is() -> None:
     toolbox = box(str, Consent(None, allow=["o*"]))
     assert [schema["function"]["name"] for schema in toolbox.schemas] == ["one"]
-    assert toolbox.listing() == [ToolListing("one", "tools.py", "First.", "allowed")]
-    assert box(str, Consent(None)).listing()[0].run == "asks"
+    assert toolbox.listing() == [["one", "tools.py", "First.", "allowed"]]
+    assert box(str, Consent(None)).listing()[0][3] == "asks"
 
 
 def test_files_are_added_and_replaced(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_files_are_added_and_replaced(tmp_path: Path) -> None:
     toolbox.add_file(str(file))
     file.write_text("def f() -> str: return 'new'")
     toolbox.add_file(str(file))
-    assert [tool.name for tool in toolbox.listing()] == ["get_weather", "get_time", "f"]
+    assert [name for name, *_ in toolbox.listing()] == ["get_weather", "get_time", "f"]
     assert toolbox.run(ToolCall("f", {})).text == "new"
     other.write_text("def f() -> str: return ''")
     with pytest.raises(UsageError, match=r"yours.py and mine.py both have a tool f"):
@@ -54,7 +54,7 @@ def test_what_flags_and_the_file_ask_for(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("HERMES_LLM_CONFIG_DIR", str(tmp_path))
     (tmp_path / "chat.yaml").write_text("allow: [get_t*]")
     toolbox = open_toolbox(["demo"], [], [], allowed=["get_weather"], yes=False, ask=None, warn=pytest.fail)
-    assert [tool.run for tool in toolbox.listing()] == ["allowed", "allowed"]
+    assert [consent for *_, consent in toolbox.listing()] == ["allowed", "allowed"]
     assert json.loads(toolbox.run(ToolCall("get_time", {"city": "Oslo"})).text)["city"] == "Oslo"
     toolbox.close()
     with pytest.raises(UsageError, match="--mcp nowhere-at-all"):

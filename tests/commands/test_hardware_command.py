@@ -45,6 +45,7 @@ ARC: dict[str, str | bytes] = {
 @pytest.fixture(autouse=True)
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HERMES_LLM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("HERMES_LLM_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
@@ -131,6 +132,37 @@ def test_the_table_is_named_where_a_number_is_from_it(capsys: Capture) -> None:
     assert out[0].endswith("M1 Max, used with metal")
     assert "  memory     20.00 GiB of 21.33 GiB of the RAM free (sysctl)" in out
     assert "  bandwidth  400 GB/s (data sheet)" in out
+
+
+def test_what_hardware_yaml_gives_is_shown_as_such(tree: Tree, capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/hardware.yaml").write_text(
+        "ram: {memory: 48G, bandwidth: 80}\ngpus:\n  0: {memory: 20G, bandwidth: 900}\n  1: {use: no}\n  B580: {}\n"
+    )
+    out, err = said(machine(tree(CPU), "cuda", cards=nvml(2)), capsys)
+    assert out[:3] == [
+        "GPU 0        GeForce RTX 4090, used with cuda",
+        "  memory     18.00 GiB of 20.00 GiB free (hardware.yaml)",
+        "  bandwidth  900 GB/s (hardware.yaml)",
+    ]
+    assert "GPU 1        GeForce RTX 4090, left out by hardware.yaml" in out
+    assert "RAM          36.00 GiB of 48.00 GiB available (hardware.yaml)" in out
+    assert "  bandwidth  80 GB/s (hardware.yaml)" in out
+    there = "0 (GeForce RTX 4090), 1 (GeForce RTX 4090)"
+    assert err == [f"hardware.yaml names a GPU that is not here: B580. There is: {there}."]
+
+
+def test_a_carve_out_is_told(tree: Tree, capsys: Capture) -> None:
+    folder = "sys/class/drm/card0/device"
+    apu: dict[str, str | bytes] = {
+        f"{folder}/mem_info_vram_total": str(96 * GIB),
+        f"{folder}/mem_info_gtt_total": str(16 * GIB),
+        f"{folder}/gpu_metrics": bytes([0x08, 0x01, 3, 0]),
+        "dev/dri/renderD128": "",
+    }
+    out, _ = said(machine(tree(CPU | RADEON | apu), "vulkan"), capsys)
+    assert "  memory     112.00 GiB of 112.00 GiB free (amdgpu driver)" in out
+    assert "  carve-out  96.00 GiB of these are no RAM (amdgpu driver)" in out
 
 
 def probe_of_mac(printed: str) -> Machine:
@@ -229,6 +261,15 @@ def test_quiet_keeps_what_something_can_be_done_about(tree: Tree, capsys: Captur
     out, err = said(machine(tree(CPU), cards=nvml(1)), capsys, Voice.QUIET)
     assert out[0] == "GPU 0        GeForce RTX 4090, not used"
     assert err[1] == f"  next: {install_command('cuda')}"
+
+
+def test_a_bad_hardware_yaml_is_one_clear_error(hermes: RunHermes, tmp_path: Path) -> None:
+    (tmp_path / "hardware.yaml").write_text("gpus:\n  0: {bandwith: 9}\n")
+    for command in (["hardware"], ["recommend"], ["plan", "hermes-3:8b"]):
+        done = hermes(*command, env={"HERMES_LLM_CONFIG_DIR": str(tmp_path)})
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "hardware.yaml: Object contains unknown field `bandwith` - at `$.gpus[...]`" in done.stderr
+        assert "docs/planning.md" in done.stderr
 
 
 def test_the_command_itself(hermes: RunHermes, tmp_path: Path) -> None:

@@ -162,6 +162,11 @@ def test_recommend_says_that_a_machine_is_not_for_agents(hermes: RunHermes) -> N
     assert "not for" not in hermes("recommend", *machine).stderr
 
 
+def test_several_gpus_that_take_turns_are_told(hermes: RunHermes) -> None:
+    assert "2 GPUs take turns" in hermes("recommend", "--gpu", "2xH100").stderr
+    assert "take turns" not in hermes("recommend", "--gpu", "H100").stderr
+
+
 def test_what_the_user_insists_on_is_named_where_nothing_meets_it(hermes: RunHermes) -> None:
     done = hermes("recommend", "--vram", "4G", "--for", "agent", "--max-wait", "0.1", "--gpu-only")
     assert done.returncode == 4

@@ -48,6 +48,7 @@ CARD: dict[str, str | bytes] = {
 @pytest.fixture(autouse=True)
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HERMES_LLM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("HERMES_LLM_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
 
 

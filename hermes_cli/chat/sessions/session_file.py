@@ -60,12 +60,8 @@ class SessionFile:
     ) -> SessionFile:
         """Save a conversation from now on, with what is in it. The file appears with its first message.
 
-        Args:
-            folder: where sessions are; made when needed.
-            conversation: its `on_change` is set to this session.
-            model: name of the model, for the header.
-            warn: called with problems of the file.
-            name: name of the session; None for the date and the first question. Errors as of `rename`.
+        `model` is for the header, `warn` is called with problems of the file. Without a name the session is called by
+        the date and the first question; errors as of `rename`.
         """
         session = cls(folder, warn)
         session.model = model
@@ -78,15 +74,10 @@ class SessionFile:
 
     @classmethod
     def open(cls, path: Path, warn: Callable[[str], None]) -> tuple[SessionFile, Conversation]:
-        """Open a session to go on with it.
+        """Open a session to go on with it; raise UsageError if it is open in another chat, or was kept aside.
 
         An incomplete last line is cut off. A damaged file is kept aside, and a new one begins with what could be read
         of it. Both are warned of.
-
-        Raises:
-            UsageError: open in another chat, or a damaged one that was kept aside.
-            IntegrityError: not a session, or one of a newer version.
-            HermesError: the file cannot be read or written.
         """
         name = name_of(path)
         if is_damaged(name):

@@ -172,7 +172,7 @@ def _tools(context: ReplContext, argument: str) -> None:
         context.agent.offers_tools = argument == "on"
     elif argument:
         context.toolbox.add_file(argument)
-    rows = [list(row) for row in context.toolbox.listing()]
+    rows = context.toolbox.listing()
     if not rows:
         raise UsageError("there are no tools.", hint="/tools FILE.py adds typed functions, /mcp COMMAND a server's.")
     context.console.table(["tool", "from", "does", "run"], rows)
@@ -185,7 +185,7 @@ def _mcp(context: ReplContext, argument: str) -> None:
     if argument:
         with context.console.working(f"connecting to {argument}"):
             context.toolbox.add_server(argument)
-    rows = [list(row) for row in context.toolbox.servers()]
+    rows = context.toolbox.servers()
     if not rows:
         raise UsageError("no MCP server is connected.", hint="/mcp COMMAND, /mcp https://… or a name from chat.yaml")
     context.console.table(["server", "is", "tools"], rows)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from inspect import cleandoc
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import httpx2
@@ -47,14 +47,6 @@ _EXIT_SEEN_WITHIN = 1.0  # seconds
 
 for _name in ("mcp", "client"):  # the SDK's loggers; without a handler, warnings end up on the screen
     logging.getLogger(_name).addHandler(logging.NullHandler())
-
-
-class McpStatus(NamedTuple):
-    """A row of /mcp: a server, whether it is connected, and the number of its tools."""
-
-    name: str
-    state: str
-    tools: str
 
 
 class McpServers:
@@ -111,16 +103,10 @@ class McpServers:
                 task.cancel()
 
     @property
-    def statuses(self) -> list[McpStatus]:
-        """Rows in the order in which the servers were added."""
-        return [
-            McpStatus(
-                connection.server.name,
-                f"{'connected' if connection.is_up else 'gone'}: {connection.server}",
-                str(len(connection.tools)),
-            )
-            for connection in self._connections
-        ]
+    def statuses(self) -> list[list[str]]:
+        """Rows for /mcp, in the order in which the servers were added: name, connection, number of tools."""
+        states = ((each, "connected" if each.is_up else "gone") for each in self._connections)
+        return [[each.server.name, f"{state}: {each.server}", str(len(each.tools))] for each, state in states]
 
     @property
     def changed(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hermes_cli import paths
 from hermes_cli.chat.tools.config import McpServer, chosen_servers, read_chat_file
@@ -18,22 +18,13 @@ from hermes_cli.chat.view import ToolResult
 from hermes_cli.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.tools.mcp_client import McpServers, McpStatus
+    from hermes_cli.chat.tools.mcp_client import McpServers
     from hermes_cli.prompting.messages import ToolCall
 
 MAX_RESULT = 16_000  # characters of a result that the model reads: about 4,000 tokens of English
 MAX_NAME = 64  # characters of a tool's name, as in OpenAI's API
 MAX_SHOWN = 2_000  # characters of a call that is asked for
 REFUSED = "the user did not allow this call"
-
-
-class ToolListing(NamedTuple):
-    """A row of /tools: the first line of the description, and whether calls are asked for."""
-
-    name: str
-    origin: str
-    does: str
-    run: Literal["allowed", "asks"]
 
 
 class Consent:
@@ -158,20 +149,16 @@ class Toolbox:
                 self._warn(f"the tools of an MCP server cannot be read again: {error}")
         return [tool.schema for tool in self._tools.values()]
 
-    def listing(self) -> list[ToolListing]:
-        """Return a row for each tool."""
-        return [
-            ToolListing(
-                tool.name,
-                tool.origin,
-                str(tool.schema["function"].get("description") or "").strip().partition("\n")[0],
-                "allowed" if self._consent.allows(tool) else "asks",
-            )
-            for tool in self._tools.values()
-        ]
+    def listing(self) -> list[list[str]]:
+        """Return a row of /tools for each tool: name, origin, the first line of its description, consent."""
+        rows = []
+        for tool in self._tools.values():
+            summary = str(tool.schema["function"].get("description") or "").strip().partition("\n")[0]
+            rows.append([tool.name, tool.origin, summary, "allowed" if self._consent.allows(tool) else "asks"])
+        return rows
 
-    def servers(self) -> list[McpStatus]:
-        """Return a row for each MCP server."""
+    def servers(self) -> list[list[str]]:
+        """Return a row of /mcp for each server, see `McpServers.statuses`."""
         return self._servers.statuses if self._servers else []
 
     def run(self, call: ToolCall) -> ToolResult:

@@ -1,8 +1,9 @@
 """Options of the embedded engine, and the frames between it and its child process.
 
-to the child     dry_run (DryRunRequest) · load (LoadRequest) · generate (GenerationRequest) · cancel
-· tokenize (text, special) · detokenize (tokens) · stats · close
+to the child     dry_run (DryRunRequest) · bench (BenchRequest) · load (LoadRequest) · generate (GenerationRequest)
+· cancel · tokenize (text, special) · detokenize (tokens) · stats · close
 to the engine    fit (DryRunResult) · progress (0 to 1) · loaded (ModelInfo)
+· speeds (BenchSpeeds, one frame for each test)
 · events (of several requests, from one step) · answer (to tokenize and detokenize)
 · failed (error; number 0: a dry run or loading)
 · stats (asked for, or with number 0 about once a second while there is work)
@@ -112,6 +113,46 @@ class DryRunResult:
     parts: tuple[MemoryBreakdown, ...] = ()
     devices: tuple[LoggedDevice, ...] = ()
     refusal: str = ""
+
+
+@dataclass(frozen=True)
+class BenchTest:
+    """Tokens to prefill at once, or to decode one by one, after `depth` tokens in the KV cache."""
+
+    prefill: int
+    decode: int
+    depth: int
+
+    @property
+    def name(self) -> str:
+        """The name that llama-bench gives it."""
+        kind = f"pp{self.prefill}" if self.prefill else f"tg{self.decode}"
+        return f"{kind} @ d{self.depth}" if self.depth else kind
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """A plan to load a file with, and the tests to run on it, each so many times at most.
+
+    A test that has taken `seconds` is not repeated any more (but once); one whose depth would take longer to fill is
+    left out, unless `patient`.
+    """
+
+    path: Path
+    plan: LoadPlan
+    tests: tuple[BenchTest, ...]
+    runs: int
+    seconds: float = 60.0
+    patient: bool = False
+    verbose: bool = False
+
+
+@dataclass(frozen=True)
+class BenchSpeeds:
+    """Tokens per second of each run of a test; none if it was left out."""
+
+    test: BenchTest
+    speeds: tuple[float, ...]
 
 
 def pack_events(events: Iterable[tuple[int, Event | HermesError]]) -> bytes:

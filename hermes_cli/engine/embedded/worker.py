@@ -23,7 +23,7 @@ from threading import Lock, Thread, stack_size
 from typing import TYPE_CHECKING
 
 from hermes_cli.child_process import Frame, pack, protocol_error, read_frames, write_frame
-from hermes_cli.engine.embedded.messages import DryRunRequest, LoadRequest, pack_events
+from hermes_cli.engine.embedded.messages import BenchRequest, DryRunRequest, LoadRequest, pack_events
 from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import EngineError, HermesError
 
@@ -86,9 +86,12 @@ class Worker:
             except Empty:
                 import_module(imports.pop(0))
                 continue
-            if not isinstance(frame, Frame) or frame.kind != "dry_run":
+            if not isinstance(frame, Frame) or frame.kind not in {"dry_run", "bench"}:
                 return frame  # type: ignore[return-value] # there are no jobs before anything is loaded
             try:
+                if frame.kind == "bench":
+                    self._bench(frame.read(BenchRequest))
+                    continue
                 from hermes_cli.engine.embedded.dry_run import DryRunner  # noqa: PLC0415 - imported when it is needed
 
                 self._dry_runner = self._dry_runner or DryRunner()
@@ -96,9 +99,21 @@ class Worker:
             except HermesError as error:
                 self._send(pack("failed", 0, error))
 
+    def _bench(self, request: BenchRequest) -> None:
+        """Run speed tests on a model of their own."""
+        self._close_dry_runner()
+        from hermes_cli.engine.embedded.bench import bench  # noqa: PLC0415 - imported when it is needed
+
+        for speeds in bench(request, lambda part: self._send(pack("progress", 0, part))):
+            self._send(pack("speeds", 0, speeds))
+
+    def _close_dry_runner(self) -> None:
+        runner, self._dry_runner = self._dry_runner, None
+        if runner:
+            runner.close()
+
     def _load(self, request: LoadRequest) -> Scheduler:
-        if self._dry_runner:
-            self._dry_runner.close()
+        self._close_dry_runner()
         from hermes_cli.engine.embedded.loading import load  # noqa: PLC0415 - imported when it is needed
 
         sent = 0.0
@@ -163,7 +178,7 @@ class Worker:
             self._pool.submit(self._work, frame)
         elif frame.kind == "close" and self._runtime is None:
             os._exit(0)
-        elif frame.kind in {"dry_run", "load", "cancel", "stats", "close"}:
+        elif frame.kind in {"dry_run", "bench", "load", "cancel", "stats", "close"}:
             self._preparing.discard(frame.number)
             self._inbox.put(frame)
         else:

@@ -1,0 +1,110 @@
+"""`hermes bench`: prefill and decode speed of an installed model on this machine, next to the estimate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hermes_cli.commands.options import KvTypeOption, VerboseOption, kv_type_named, setting, with_console
+from hermes_cli.commands.speeds import two_digits
+
+if TYPE_CHECKING:
+    from hermes_cli.catalog.models import Catalogue
+    from hermes_cli.console import Console
+    from hermes_cli.hardware.machine import Machine
+    from hermes_cli.models.resolve import ModelRequest
+    from hermes_cli.store.benchmarks import Benchmark
+
+DEPTHS = (0, 4096)  # tokens
+
+
+@with_console
+def command(
+    console: Console,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="As `hermes list` shows it, or a path. Default: the best that is installed."
+        ),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, max=100, help="Runs of each test.")] = 3,
+    depth: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Tokens in the KV cache before a test; may be given several times. Default: 0, 4096."),
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Show the last result of this model, too.")] = False,
+    gpu_layers: Annotated[
+        int | None,
+        setting("HERMES_LLM_GPU_LAYERS", "Layers to put on the GPU; -1 is all. Default: as many as fit.", min=-1),
+    ] = None,
+    kv_type: KvTypeOption = None,
+    threads: Annotated[
+        int | None, setting("HERMES_LLM_THREADS", "CPU threads. Default: physical cores.", min=1, max=512)
+    ] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Measure how fast a model reads and writes here: prefill of 512 tokens, decoding of 128, as llama-bench does.
+
+    The result is kept: `recommend` and `plan` use it for this model, and correct their estimates of others by it.
+
+    hermes bench hermes-3:8b --compare
+    """
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.hardware.probe import probe
+    from hermes_cli.models.benchmark import BenchOptions, benchmark
+    from hermes_cli.models.resolve import ModelRequest, resolve
+    from hermes_cli.planning.load_plan import LoadOverrides
+    from hermes_cli.store.benchmarks import benchmarks, keep
+
+    kind = None if kv_type is None else kv_type_named(kv_type)
+    request = ModelRequest(name or "", LoadOverrides(gpu_layers=gpu_layers, kv_type=kind, threads=threads))
+    catalogue, machine = load_catalogue(), probe()
+    resolved = resolve(request if name else _best_installed(request, catalogue, machine, console), catalogue)
+    before = [result for result in benchmarks(machine) if result.model == resolved.file.name]
+    options = BenchOptions(tuple(sorted(set(depth or DEPTHS))), runs, patient=bool(depth), verbose=verbose)
+    with console.working(f"loading {resolved.file.name}") as show:
+        result = benchmark(resolved, machine, options, lambda text: show(f"{resolved.file.name}: {text}"), console.note)
+    keep(result)
+    earlier = before[-1] if compare and before else None
+    _show(result, earlier, console)
+    if compare and not before:
+        console.note("there is no earlier result of this model on this machine")
+    console.document({**_document(result), "compared_with": _document(earlier) if earlier else None})
+
+
+def _best_installed(request: ModelRequest, catalogue: Catalogue, machine: Machine, console: Console) -> ModelRequest:
+    from hermes_cli.commands.pull import default_model
+    from hermes_cli.planning.recommend import RecommendOptions
+
+    return default_model("bench", request, RecommendOptions(), catalogue, machine, console)
+
+
+def _show(result: Benchmark, earlier: Benchmark | None, console: Console) -> None:
+    where = "on the CPU" if not result.gpu_layers else f"{result.gpu_layers} of {result.all_layers} layers on the GPU"
+    console.text(f"{result.model}, {where}, {result.threads} threads, KV cache in {result.kv_type}\n\n")
+    titles = ["TEST", "TOKENS/S", "SPREAD", "ESTIMATE", "RANGE"]
+    before = {test.name: test.tokens_per_second for test in earlier.tests} if earlier else {}
+    rows = []
+    for test in result.tests:
+        estimate = test.estimate
+        row = [test.name, two_digits(test.tokens_per_second), f"± {two_digits(test.deviation)}"]
+        row += (
+            [two_digits(estimate.expected), f"{two_digits(estimate.low)} to {two_digits(estimate.high)}"]
+            if (estimate)
+            else ["", ""]
+        )
+        if earlier:
+            speed = before.get(test.name)
+            row += [two_digits(speed), f"{test.tokens_per_second / speed - 1:+.0%}"] if speed else ["", ""]
+        rows.append(row)
+    if earlier:
+        titles += ["BEFORE", "CHANGE"]
+    console.table(titles, rows, right=titles[1:])
+    if earlier:
+        console.note(f"before: {earlier.at}, {earlier.llama_cpp}")
+
+
+def _document(result: Benchmark) -> dict[str, Any]:
+    return asdict(result)
