@@ -167,5 +167,4 @@ def _of_hub(name: HubReference, revision: str | None, machine: Machine) -> PullT
 
 def _room(machine: Machine) -> int:
     """Return the bytes that a model file may have here: free memory, less what a short context takes besides."""
-    devices = sum(device.free for device in machine.usable_devices if not device.unified)
-    return max(machine.ram_available + devices - BESIDE_WEIGHTS, 0)
+    return max(machine.memory_free - BESIDE_WEIGHTS, 0)
