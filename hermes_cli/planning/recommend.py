@@ -194,8 +194,7 @@ def _rated_variants(
     catalogue: Catalogue, machine: Machine, options: RecommendOptions
 ) -> Iterator[tuple[Variant, QualityScore]]:
     """Variants that serve the purpose and whose file is no larger than the memory, with their quality."""
-    unified = any(device.unified for device in machine.usable_devices)
-    memory = machine.ram_available + (0 if unified else sum(device.free for device in machine.usable_devices))
+    memory = machine.memory_free
     for variant in _suitable_variants(catalogue, options):
         if (variant.bytes or 0) <= memory:
             yield variant, quality_score(variant.model, variant.loss(catalogue), options.purpose, catalogue)
