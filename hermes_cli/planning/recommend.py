@@ -123,8 +123,9 @@ def _rated_variants(
     catalogue: Catalogue, machine: Machine, options: RecommendOptions
 ) -> Iterator[tuple[Variant, QualityScore]]:
     """Variants that serve the purpose and whose file is no larger than the memory, with their quality."""
+    memory = machine.memory_free
     for variant in _suitable_variants(catalogue, options):
-        if (variant.bytes or 0) <= machine.memory_free:
+        if (variant.bytes or 0) <= memory:
             yield variant, quality_score(variant.model, variant.loss(catalogue), options.purpose, catalogue)
 
 
