@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HERE = "✓"
 MODEL_TITLES = ("NAME", "PARAMETERS", "CONTEXT", "TOOLS", "THINKS", "FILES", "HERE")
 VARIANT_TITLES = ("NAME", "SIZE", "BITS/WEIGHT", "LOSS", "HERE", "REPOSITORY")
-UPDATE_TITLES = ("NAME", "SIZE", "REVISION", "UPDATE")
+UPDATE_TITLES = ("NAME", "UPDATE", "SIZE", "REVISION")
 INSTALLED_TITLES = ("NAME", "SIZE", "STATE", "REVISION", "FILE")
 
 
@@ -142,9 +142,9 @@ def _show_updates(entries: list[InstalledModel], console: Console) -> None:
             "unknown": "imported" if update.model.repo is None else "unknown",
         }
         revisions = ", ".join(revision[:7] for revision in update.model.revisions)
-        rows.append((update.model.name, gigabytes(update.model.bytes), revisions, texts[update.state]))
+        rows.append((update.model.name, texts[update.state], gigabytes(update.model.bytes), revisions))
     if rows:
-        console.table(UPDATE_TITLES, rows, right=("SIZE",))
+        console.table(UPDATE_TITLES, rows, right=("SIZE",), drop=True)
     else:
         console.note("nothing is here yet; fetch a model: hermes pull")
     outdated = list(dict.fromkeys(update.model.name for update in updates if update.state == "outdated"))

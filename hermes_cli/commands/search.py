@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_cli.commands.options import with_console
-from hermes_cli.errors import NotFoundError
+from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.units import billions
 
 if TYPE_CHECKING:
     from hermes_cli.console import Console
 
-TITLES = ("NAME", "PARAMETERS", "QUANTIZATIONS", "DOWNLOADS", "UPDATED", "LICENSE")
+TITLES = ("NAME", "PARAMETERS", "DOWNLOADS", "LICENSE", "QUANTIZATIONS", "UPDATED")
 
 
 @with_console
@@ -30,7 +30,9 @@ def command(
 
         hermes search hermes 4 14b
     """
-    text = " ".join(words)
+    text = " ".join(words).strip()
+    if not text:
+        raise UsageError("there is no word to search for.", hint="for example: hermes search hermes 4")
     with console.working("asking the Hub"):
         from hermes_cli.store.hub import search_repositories
 
@@ -44,13 +46,13 @@ def command(
         (
             repository.repo,
             billions(repository.parameters) if repository.parameters else "",
-            str(len(repository.quantizations) or ""),
             "" if repository.downloads is None else f"{repository.downloads:,}",
-            repository.updated or "",
             f"{repository.license or ''}{' (gated)' if repository.gated else ''}".strip(),
+            str(len(repository.quantizations) or ""),
+            repository.updated or "",
         )
         for repository in found
     ]
-    console.table(TITLES, rows, right=("PARAMETERS", "QUANTIZATIONS", "DOWNLOADS"))
+    console.table(TITLES, rows, right=("PARAMETERS", "QUANTIZATIONS", "DOWNLOADS"), drop=True)
     first = shlex.quote(found[0].repo)
     console.note(f"fetch one: hermes pull {first} · its files: hermes show {first}")

@@ -101,6 +101,7 @@ def test_plan_of_what_llama_cpp_does_not_know(hermes: RunHermes, tmp_path: Path)
     assert done.returncode == 6
     assert "llama.cpp cannot load ./odd.gguf" in done.stderr
     assert "unknown model architecture: 'perceptron'" in done.stderr
+    assert "newer llama.cpp" in done.stderr
 
 
 def test_recommend_says_what_to_type(hermes: RunHermes) -> None:
@@ -109,6 +110,28 @@ def test_recommend_says_what_to_type(hermes: RunHermes) -> None:
     assert "hermes chat hermes-4" in done.stdout
     assert "tokens of context" in done.stdout
     assert "weights" in done.stdout
+
+
+def test_recommend_one_model(hermes: RunHermes) -> None:
+    page = json.loads(hermes("recommend", "hermes-4:14b", "--vram", "12G", "--json").stdout)
+    assert {candidate["name"].rpartition(":")[0] for candidate in page["candidates"]} == {"hermes-4:14b"}
+    named = json.loads(hermes("recommend", "hermes-4:14b:Q5_K_M", "--vram", "24G", "--json").stdout)
+    assert [candidate["name"] for candidate in named["candidates"]] == ["hermes-4:14b:Q5_K_M"]
+    refused = hermes("recommend", "hermes-4:405b", "--cpu-only", "--ram", "16G")
+    assert refused.returncode == 4
+    assert "no hermes-4:405b for chat" in refused.stderr
+    assert "would, with" in refused.stderr
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma3"])
+def test_recommend_settings_of_a_file(hermes: RunHermes, tmp_path: Path, family: str) -> None:
+    write_family(tmp_path / "some.gguf", family)
+    done = hermes("recommend", "./some.gguf", "--vram", "8G")
+    assert "hermes chat ./some.gguf --context 8192" in done.stdout, done.stderr
+    assert "quality" not in done.stdout, "nothing is known of that"
+    page = json.loads(hermes("recommend", "./some.gguf", "--vram", "8G", "--json").stdout)
+    planned = json.loads(hermes("plan", "./some.gguf", "--vram", "8G", "--json").stdout)
+    assert page["pick"]["memory_bytes"] == planned["total"]
 
 
 def test_recommend_explains(hermes: RunHermes) -> None:

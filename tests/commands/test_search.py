@@ -53,10 +53,10 @@ def test_a_search_is_a_table(run: Run) -> None:
     done = run("search", "hermes")
     assert done.returncode == 0, done.stderr
     titles, first, second = done.stdout.splitlines()
-    assert titles.split() == ["NAME", "PARAMETERS", "QUANTIZATIONS", "DOWNLOADS", "UPDATED", "LICENSE"]
+    assert titles.split() == ["NAME", "PARAMETERS", "DOWNLOADS", "LICENSE", "QUANTIZATIONS", "UPDATED"]
     name = "bartowski/Some-Hermes-4-14B-GGUF"
-    assert first.split() == [name, "14.8", "B", "2", "12,345", "2025-09-02", "apache-2.0", "(gated)"]
-    assert second.split() == ["small/hermes-GGUF", "1", "7", "llama3.1"]
+    assert first.split() == [name, "14.8", "B", "12,345", "apache-2.0", "(gated)", "2", "2025-09-02"]
+    assert second.split() == ["small/hermes-GGUF", "7", "llama3.1", "1"]
     assert f"hermes pull {name}" in done.stderr
 
 
@@ -117,7 +117,7 @@ def test_updates(run: Run, hub: Hub) -> None:
     expected = dict(zip(listed, ("current", "outdated", "removed", "unknown"), strict=True))
     assert states(run("list", "--updates", "--json")) == expected
     done = run("list", "--updates")
-    assert done.stdout.splitlines()[0].split() == ["NAME", "SIZE", "REVISION", "UPDATE"]
+    assert done.stdout.splitlines()[0].split() == ["NAME", "UPDATE", "SIZE", "REVISION"]
     assert f"newer at {NEWER[:7]}" in done.stdout
     assert f"fetch what is newer: hermes pull {some}:Q8_0\n" in done.stderr
     assert f"there is no repository {other}" in done.stderr

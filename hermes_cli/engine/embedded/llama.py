@@ -14,7 +14,7 @@ from weakref import WeakSet
 from hermes_cli.engine.embedded.bindings import LOG, llama_cpp
 from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.errors import ContextFullError, EngineError, IntegrityError
-from hermes_cli.gguf.types import TENSOR_TYPES
+from hermes_cli.gguf.types import TENSOR_TYPES, UPGRADE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,9 +109,11 @@ class LlamaModel(Owned):
             params.progress_callback = self._progress
         self._handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if self._handle is None:
+            reason = LOG.take_errors()
+            newer = f"it may need a newer llama.cpp: {UPGRADE}" if "unknown model architecture" in reason else ""
             raise IntegrityError(
-                f"llama.cpp cannot load {path}: {LOG.take_errors()}.",
-                hint="check that it is a whole, recent GGUF of a text model; `-v` shows llama.cpp's log.",
+                f"llama.cpp cannot load {path}: {reason}.",
+                hint=newer or "check that it is a whole, recent GGUF of a text model; `-v` shows llama.cpp's log.",
             )
         self.trained_context = int(llama_cpp.llama_model_n_ctx_train(self._handle))  # tokens
         self.parameters = int(llama_cpp.llama_model_n_params(self._handle))
