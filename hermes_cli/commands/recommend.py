@@ -12,11 +12,14 @@ from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.commands.options import (
     AppleOption,
     CpuOnlyOption,
+    DevicesOption,
     GpuOption,
     PurposeOption,
     RamOption,
+    ReserveOption,
     VramOption,
     machine_for,
+    memory_in_use,
     one_line,
     purpose_named,
     with_console,
@@ -73,6 +76,8 @@ def command(
     ram: RamOption = None,
     apple: AppleOption = None,
     cpu_only: CpuOnlyOption = False,
+    devices: DevicesOption = None,
+    reserve: ReserveOption = None,
 ) -> None:
     """Recommend a model, quantization and context for this machine, or for another one.
 
@@ -82,7 +87,7 @@ def command(
 
     hermes recommend hermes-4:14b --vram 12G
     """
-    machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
+    machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only, devices=devices, reserve=reserve)
     catalogue = load_catalogue()
     ratios = speed_ratios(machine)
     options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only, ratios)
@@ -92,6 +97,8 @@ def command(
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
     console.text(f"{one_line(machine)}\n\n")
+    for note in memory_in_use(machine):
+        console.note(note)
     console.document(
         {
             "machine": one_line(machine),
