@@ -22,7 +22,7 @@ from hermes_cli.commands.options import (
     with_console,
 )
 from hermes_cli.commands.speeds import duration, first_token_after, per_second, range_of, speed_document, two_digits
-from hermes_cli.errors import DoesNotFitError
+from hermes_cli.errors import DoesNotFitError, NotFoundError
 from hermes_cli.planning.recommend import (
     LOW_BITS,
     NEEDS,
@@ -86,7 +86,7 @@ def command(
     catalogue = load_catalogue()
     ratios = speed_ratios(machine)
     options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only, ratios)
-    if name:
+    if name is not None:
         with console.working(f"reading what {name} needs"):
             options = replace(options, only=_model(name, catalogue, machine, options))
     fitting = recommendations(catalogue, machine, options)
@@ -134,6 +134,7 @@ def _model(name: str, catalogue: Catalogue, machine: Machine, options: Recommend
     import msgspec
 
     from hermes_cli.catalog.names import CatalogueReference, ModelNames
+    from hermes_cli.catalog.variants import matching_variants
 
     wanted = ModelNames(catalogue).parse(name)
     if not isinstance(wanted, CatalogueReference):
@@ -141,6 +142,9 @@ def _model(name: str, catalogue: Catalogue, machine: Machine, options: Recommend
 
         variant = open_variant(wanted, name, catalogue, room_for_files(machine))
         return measured(variant, settings_to_try(variant, options)).model
+    if wanted.quantization and not matching_variants(wanted.model, quantization=wanted.quantization):
+        hint = f"see what there is: hermes show {wanted.model.short}"
+        raise NotFoundError(f"no {wanted.quantization} of {wanted.model.short} is known.", hint=hint)
     kept = [
         msgspec.structs.replace(
             repository,
