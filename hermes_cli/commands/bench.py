@@ -64,8 +64,16 @@ def command(
     resolved = resolve(request if name else _best_installed(request, catalogue, machine, console), catalogue)
     before = [result for result in benchmarks(machine) if result.model == resolved.file.name]
     options = BenchOptions(tuple(sorted(set(depth or DEPTHS))), runs, patient=bool(depth), verbose=verbose)
-    with console.working(f"loading {resolved.file.name}") as show:
-        result = benchmark(resolved, machine, options, lambda text: show(f"{resolved.file.name}: {text}"), console.note)
+    label = resolved.file.name
+    with console.working(f"loading {label}") as show:
+
+        def progress(text: str) -> None:
+            if console.animates:
+                show(f"{label}: {text}")
+            elif not text.endswith("%"):
+                console.note(f"{label}: {text}")
+
+        result = benchmark(resolved, machine, options, progress, console.note)
     keep(result)
     earlier = before[-1] if compare and before else None
     _show(result, earlier, console)
