@@ -31,6 +31,7 @@ COMMANDS = {
     "recommend": ("recommend", "Recommend what fits this machine, or another one."),
     "plan": ("plan", "Show the memory that a model takes, before any download."),
     "bench": ("bench", "Measure how fast a model is on this machine."),
+    "search": ("search", "Search the Hub for GGUF files."),
     "pull": ("pull", "Fetch models from the Hub."),
     "import": ("import_", "Import models that are on this disk already, without copying."),
     "export": ("export", "Give a model to Ollama, LM Studio or a folder, without copying."),

@@ -13,6 +13,7 @@ import sys
 from contextlib import contextmanager
 from enum import Enum
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -81,22 +82,30 @@ class Console:
         if self._line_open:
             self.text("\n")
 
-    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    def table(
+        self, titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), drop: bool = False
+    ) -> None:
         """A table on standard output; titles named in `right` align to the right. Quiet leaves the titles out.
 
-        Without a terminal no cell is cut or wrapped, however wide the table gets.
+        Without a terminal no cell is cut or wrapped, however wide the table gets. With `drop` a narrow terminal leaves
+        out the last columns, so that the first ones stay whole.
         """
         if self.voice is Voice.JSON:
             return
-        from rich.table import Table  # noqa: PLC0415 - as rich above
+        from rich.cells import cell_len  # noqa: PLC0415 - as rich above
+        from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
+        console = self._rich_on(stderr=False)
+        if drop and self.out.isatty():
+            widths = [max(map(cell_len, column)) for column in zip(titles, *rows, strict=True)]
+            ends = list(accumulate(widths, lambda end, width: end + 2 + width))
+            titles = titles[: max(sum(end <= console.width for end in ends), 1)]
         table = Table(box=None, pad_edge=False, show_header=self.voice is Voice.HUMAN, header_style="bold")
         for title in titles:
             table.add_column(title, justify="right" if title in right else "left", no_wrap=True)
         for row in rows:
-            table.add_row(*(Text(cell.translate(CONTROL)) for cell in row))
-        console = self._rich_on(stderr=False)
+            table.add_row(*(Text(cell.translate(CONTROL)) for cell in row[: len(titles)]))
         if not self.out.isatty():
             console.width = 10_000  # wider than any table of ours: a pipe has no edge
             with console.capture() as capture:

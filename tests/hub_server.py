@@ -26,7 +26,7 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, Self
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 BLOCK = 1 << 16
@@ -77,6 +77,7 @@ class Hub:
         storage: files lie on another server, as they do on the Hub.
         portal: a page for every request, as a network does that wants a login first.
         stated: what it says of every file instead of the truth.
+        described: repository -> what a search says of it besides its files.
         pace: bytes per second of each body, 0 for as fast as it goes.
         xet: file -> what Xet calls it; `cas` is Xet's address.
         requests: method, path and range of what was asked of the Hub; `log` has both servers and more.
@@ -91,6 +92,7 @@ class Hub:
     storage: bool = False
     portal: bool = False
     stated: dict[str, Any] = field(default_factory=dict)
+    described: dict[str, dict[str, Any]] = field(default_factory=dict)
     pace: int = 0
     revision: str = REVISION
     xet: dict[str, str] = field(default_factory=dict)
@@ -178,6 +180,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, b"<html>Welcome! Please log in.</html>", {"Content-Type": "text/html"})
         elif self.hub.token and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             self._answer(401, b"{}", {"X-Error-Message": "Invalid credentials in Authorization header"})
+        elif path == "/api/models":
+            self._search(parse_qs(urlsplit(self.path).query))
         elif match := re.match(r"^/api/models/([^/]+/[^/]+)/xet-read-token/[^/]+$", path):
             access = {"X-Xet-Cas-Url": self.hub.cas, "X-Xet-Access-Token": "x"}
             self._answer(200, b"{}", {**access, "X-Xet-Token-Expiration": str(int(time.time()) + 3600)})
@@ -187,6 +191,16 @@ class Handler(BaseHTTPRequestHandler):
             self._file(match[1], match[2])
         else:
             self._answer(404, b"{}")
+
+    def _search(self, query: dict[str, list[str]]) -> None:
+        words, limit = query["search"][0].lower().split(), int(query["limit"][0])
+        found = [
+            {"id": repo, "siblings": [{"rfilename": name} for name in files], **self.hub.described.get(repo, {})}
+            for repo, files in self.hub.repositories.items()
+            if all(word in repo.lower() for word in words) and any(name.endswith(".gguf") for name in files)
+        ]
+        found.sort(key=lambda info: -info.get("downloads", 0))
+        self._answer(200, json.dumps(found[:limit]).encode())
 
     def _info(self, repo: str, revision: str | None) -> None:
         if repo in self.hub.renamed:

@@ -204,4 +204,8 @@ def _hub_address(text: str) -> HubReference | None:
     elif match := _REPO_FILE.match(text):
         rest, file = match["repo"], match["file"]
     match = _REPO.match(rest.translate(_DASHES))
-    return HubReference(f"{match['owner']}/{match['name']}", match["quantization"], file) if match else None
+    if match is None:
+        return None
+    tag = match["quantization"]
+    # `latest` is the tag that Ollama puts where none is typed.
+    return HubReference(f"{match['owner']}/{match['name']}", None if tag == "latest" else tag, file)

@@ -24,8 +24,8 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """Return the name on the command line, such as `hermes-3:8b:Q4_K_M`."""
-        return f"{self.model.short}:{self.quantization}"
+        """Return the name on the command line, such as `hermes-3:8b:Q4_K_M`; of a file that is not listed, its own."""
+        return f"{self.model.short}:{self.quantization}" if self.model.generation else self.model.short
 
     @property
     def files(self) -> tuple[str, ...]:

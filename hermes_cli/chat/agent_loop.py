@@ -98,14 +98,10 @@ class AgentLoop:
         return self.tools.schemas if self.tools and self.offers_tools else ()
 
     def ask(self, text: str) -> AgentResult:
-        """Add a message of the user, and have it answered.
+        """Add a message of the user, and have it answered; raise HermesError if it cannot be.
 
-        If it is interrupted, the conversation holds what came until then, and every call in it has a result.
-
-        Raises:
-            ContextFullError: the conversation is too long.
-            UsageError: the request is refused. In both cases the message is removed again if nothing came of it.
-            HermesError: the model cannot answer, or its calls never end.
+        If it is interrupted, the conversation holds what came until then, and every call in it has a result. After
+        ContextFullError and UsageError the message is removed again if nothing came of it.
         """
         conversation = self.conversation
         before = len(conversation.entries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 HERE = "✓"
 MODEL_TITLES = ("NAME", "PARAMETERS", "CONTEXT", "TOOLS", "THINKS", "FILES", "HERE")
 VARIANT_TITLES = ("NAME", "SIZE", "BITS/WEIGHT", "LOSS", "HERE", "REPOSITORY")
+UPDATE_TITLES = ("NAME", "UPDATE", "SIZE", "REVISION")
 INSTALLED_TITLES = ("NAME", "SIZE", "STATE", "REVISION", "FILE")
 
 
@@ -37,11 +39,15 @@ def command(
     tools: Annotated[bool, typer.Option("--tools", help="Only models trained for tool calls.")] = False,
     reasoning: Annotated[bool, typer.Option("--reasoning", help="Only models that can think first.")] = False,
     here: Annotated[bool, typer.Option("--installed", help="The files on this machine.")] = False,
+    newer: Annotated[
+        bool, typer.Option("--updates", help="The files on this machine, and which the Hub has newer ones of.")
+    ] = False,
 ) -> None:
     """List the Hermes models, newest generation first.
 
     Sizes are those of the smallest and the largest file; a check mark stands where a file is on this machine. With
-    --installed: every model file in the Hub's cache, whoever fetched it, and all imported ones.
+    --installed: every model file in the Hub's cache, whoever fetched it, and all imported ones. With --updates: the
+    same, compared with what their repositories hold today; without a network it says that this is not known.
     """
     catalogue = load_catalogue()
     models = [
@@ -49,11 +55,14 @@ def command(
         for model in _of_generation(catalogue, generation)
         if (model.tools or not tools) and (model.reasoning or not reasoning)
     ]
-    if here:
+    if here or newer:
         entries, ids = inventory(catalogue), {model.id for model in models}
         if len(models) < len(catalogue.models):
             entries = [entry for entry in entries if entry.model and entry.model.id in ids]
-        _show_installed(entries, console)
+        if newer:
+            _show_updates(entries, console)
+        else:
+            _show_installed(entries, console)
     elif every:
         offered = [variant for model in models for variant in variants(model)]
         table = [
@@ -112,6 +121,43 @@ def _show_installed(entries: list[InstalledModel], console: Console) -> None:
     else:
         console.note("nothing is here yet; fetch a model: hermes pull · the demo is always here: hermes chat demo")
     console.document({"models": [_installed_document(entry) for entry in entries]})
+
+
+def _show_updates(entries: list[InstalledModel], console: Console) -> None:
+    from hermes_cli.store.updates import find_updates
+
+    with console.working("asking the Hub"):
+        warnings: list[str] = []
+        updates = find_updates(entries, warnings.append)
+    for warning in warnings:
+        console.warn(warning)
+    rows = []
+    for update in updates:
+        newest = (update.revision or "")[:7]
+        texts = {
+            "current": "none",
+            "outdated": f"newer at {newest}",
+            "superseded": f"the newer one of {newest} is here, too",
+            "removed": f"no longer there at {newest}",
+            "unknown": "imported" if update.model.repo is None else "unknown",
+        }
+        revisions = ", ".join(revision[:7] for revision in update.model.revisions)
+        rows.append((update.model.name, texts[update.state], gigabytes(update.model.bytes), revisions))
+    if rows:
+        console.table(UPDATE_TITLES, rows, right=("SIZE",), drop=True)
+    else:
+        console.note("nothing is here yet; fetch a model: hermes pull")
+    outdated = list(dict.fromkeys(update.model.name for update in updates if update.state == "outdated"))
+    if outdated:
+        console.note(f"fetch what is newer: hermes pull {shlex.join(outdated)}")
+    console.document(
+        {
+            "models": [
+                {**_installed_document(update.model), "update": update.state, "newest_revision": update.revision}
+                for update in updates
+            ]
+        }
+    )
 
 
 def _installed_document(entry: InstalledModel) -> dict[str, Any]:

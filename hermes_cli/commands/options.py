@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_args, get_type_hints
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from hermes_cli.planning.memory import KvType
 
 P = ParamSpec("P")
+_SPEED = re.compile(r"([0-9]+(?:[.,][0-9]+)?|[.,][0-9]+)\s*(?:([kmg]?)(i?)b?(?:/s)?)?", re.IGNORECASE)
+SLOWEST = 1000  # bytes per second; with less, no model ever arrives
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 JsonOption = Annotated[
     bool, typer.Option("--json", envvar="HERMES_LLM_JSON", help="Print one JSON document and nothing else.")
@@ -89,6 +92,23 @@ def console_for(*, json: bool, quiet: bool, no_color: bool) -> Console:
         raise UsageError("--json and --quiet exclude each other.", hint="--json alone is already quiet.")
     voice = Voice.JSON if json else Voice.QUIET if quiet else Voice.HUMAN
     return Console(voice, color=False if no_color else None)
+
+
+def bytes_per_second(text: str) -> float:
+    """Return the speed that `--limit-rate` gives: in MB/s, or with a unit, as in `500k`, `2.5M` and `1 GB/s`.
+
+    Raises:
+        UsageError: it is no speed, or less than 1 kB/s.
+    """
+    match = _SPEED.fullmatch(text.strip())
+    example = "for example: --limit-rate 5 for 5 MB/s, or 500k, or 2.5M; bytes, not bits"
+    if match is None:
+        raise UsageError(f"--limit-rate {text} is no speed.", hint=example)
+    base = 1024 if match[3] else 1000
+    speed = float(match[1].replace(",", ".")) * float(base ** ("kmg".index((match[2] or "m").lower()) + 1))
+    if speed < SLOWEST:
+        raise UsageError(f"--limit-rate {text} is less than 1 kB/s.", hint=f"{example}. Without it there is no limit.")
+    return speed
 
 
 def kv_type_named(name: str) -> KvType:

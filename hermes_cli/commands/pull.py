@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hermes_cli.commands.options import YesOption, with_console
+from hermes_cli.commands.options import YesOption, bytes_per_second, with_console
 from hermes_cli.console import Voice
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 from hermes_cli.store.progress import Phase
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hermes_cli.store.hub import RemoteFile
     from hermes_cli.store.inventory import InstalledModel
     from hermes_cli.store.progress import DownloadProgress
+    from hermes_cli.store.transfer import RetryPolicy
 
 LINE_INTERVAL = 10.0  # seconds between two lines of the same file where there is no terminal
 PHASE_TEXTS = {
@@ -64,6 +65,9 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the files that would be fetched.")] = False,
     verify: Annotated[bool, typer.Option(help="Check the SHA-256 of every file.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Try even if the disk seems to be too small.")] = False,
+    limit_rate: Annotated[
+        str | None, typer.Option(metavar="MB/S", help="Fetch at most so many MB/s: 5, 500k, 2.5M.", show_default=False)
+    ] = None,
     yes: YesOption = False,
 ) -> None:
     """Fetch models, into the cache that all tools of Hugging Face share.
@@ -82,10 +86,12 @@ def command(
     from hermes_cli.hardware.probe import probe
     from hermes_cli.paths import models_dir, readable
     from hermes_cli.store.download import file_states, space_needed
+    from hermes_cli.store.transfer import RetryPolicy
 
     if (quant or revision) and not names:
         hint = "for example: hermes pull hermes-3:8b --quant Q4_K_M"
         raise UsageError("--quant and --revision need a name.", hint=hint)
+    policy = RetryPolicy(max_speed=None if limit_rate is None else bytes_per_second(limit_rate))
     readable(models_dir())
     catalogue, machine = load_catalogue(), probe()
     wanted = names or [recommended_target(catalogue, machine).name]
@@ -108,7 +114,7 @@ def command(
     if not names and not yes and space.needed:
         _confirm(gigabytes(space.needed), console)
     with show_progress(states, console) as on_progress:
-        paths = _fetch(files, here, on_progress, verify=verify, force=force)
+        paths = _fetch(files, here, on_progress, policy, verify=verify, force=force)
     console.document(_document("done", targets, here, states, paths), indent=None)
     console.text("".join(f"{path}\n" for path in paths))
     for name in (*(target.name for target in targets if target.runs), *(found.model.name for found in here)):
@@ -119,6 +125,7 @@ def _fetch(
     files: Sequence[RemoteFile],
     here: Sequence[FoundHere],
     on_progress: Callable[[DownloadProgress], None],
+    policy: RetryPolicy,
     *,
     verify: bool,
     force: bool,
@@ -127,7 +134,7 @@ def _fetch(
     from hermes_cli.store.download import fetch
     from hermes_cli.store.offline import check_hashes
 
-    paths = fetch(files, on_progress, verify=verify, force=force) if files else []
+    paths = fetch(files, on_progress, verify=verify, force=force, policy=policy) if files else []
     for found in here:
         if verify:
             check_hashes(found.model, on_progress)

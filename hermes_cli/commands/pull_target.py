@@ -19,7 +19,7 @@ from hermes_cli.catalog.variants import Variant, default_variant, matching_varia
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import ContextSettings, weights
 from hermes_cli.planning.placement import place
-from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations
+from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations, room_for_files
 from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.store.library import known_variants
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.placement import Placement
 
-BESIDE_WEIGHTS = 1 << 30  # bytes of KV cache, compute buffers and overhead
 SHORTEST_CONTEXT = 2048  # tokens; with less a model is of little use
 
 
@@ -157,15 +156,9 @@ def _of_hub(name: HubReference, revision: str | None, machine: Machine) -> PullT
         kind = models_in(sizes)[1].get(name.file)
         notes = (f"{name.file} is {kind}, not a model to chat with",) if kind else ()
         return PullTarget(f"{name.repo}/{files[0]}", name.repo, revision, files, notes=notes, runs=kind is None)
-    choice = choose_files(name.repo, sizes, name.quantization, _room(machine))
+    choice = choose_files(name.repo, sizes, name.quantization, room_for_files(machine))
     same = [model for model in models_in(sizes)[0] if model.quantization == choice.quantization]
     by_quantization = choice.quantization and len(same) == 1
     label = f"{name.repo}:{choice.quantization}" if by_quantization else f"{name.repo}/{joined_name(choice.files[0])}"
     runs = why_not_loaded(choice.quantization) is None
     return PullTarget(label, name.repo, revision, choice.files, notes=choice.notes, runs=runs)
-
-
-def _room(machine: Machine) -> int:
-    """Return the bytes that a model file may have here: free memory, less what a short context takes besides."""
-    devices = sum(device.free for device in machine.usable_devices if not device.unified)
-    return max(machine.ram_available + devices - BESIDE_WEIGHTS, 0)

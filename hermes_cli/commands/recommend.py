@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,27 +31,33 @@ from hermes_cli.planning.recommend import (
     RecommendOptions,
     alternatives,
     recommendations,
+    room_for_files,
+    settings_to_try,
     shortfalls,
     smallest_variant,
 )
 from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.store.library import installed
-from hermes_cli.units import gibibytes
+from hermes_cli.units import GIB, gibibytes
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Catalogue
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.quality import Purpose
 
 BAR = 40  # characters
-TITLES = ("", "VARIANT", "CONTEXT", "MEMORY", "TOKENS/S", "WAIT", "QUALITY")
+TITLES = ("", "VARIANT", "CONTEXT", "GIB", "TOK/S", "WAIT", "POINTS")
 PLURAL: dict[Purpose, str] = {"agent": "agents", "json": "JSON", "long-context": "long contexts"}
 
 
 @with_console
 def command(
     console: Console,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Only this model, file.gguf, or owner/repository on the Hub."),
+    ] = None,
     purpose: PurposeOption = "chat",
     context: Annotated[int | None, typer.Option(min=64, help="Context length that it must have, in tokens.")] = None,
     min_speed: Annotated[float | None, typer.Option(min=0.0, help="Tokens per second that it must reach.")] = None,
@@ -72,11 +79,16 @@ def command(
     hermes recommend
 
     hermes recommend --for agent --gpu 2x"RTX 3090"
+
+    hermes recommend hermes-4:14b --vram 12G
     """
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
     catalogue = load_catalogue()
     ratios = speed_ratios(machine)
     options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only, ratios)
+    if name:
+        with console.working(f"reading what {name} needs"):
+            options = replace(options, only=_model(name, catalogue, machine, options))
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
     console.text(f"{one_line(machine)}\n\n")
@@ -94,7 +106,7 @@ def command(
         }
     )
     if not fitting:
-        raise nothing_fits(catalogue, machine, options)
+        raise nothing_fits(catalogue, machine, options, name)
     _show_pick(fitting[0], console)
     _show_shortfalls(fitting[0], options.purpose, console)
     listed = [Alternative("", candidate) for candidate in fitting[1:]] if every else others
@@ -105,16 +117,43 @@ def command(
                 alternative.label,
                 alternative.candidate.variant.name,
                 f"{alternative.candidate.settings.context:,}",
-                gibibytes(alternative.candidate.placement.total.total),
+                f"{alternative.candidate.placement.total.total / GIB:.1f}",
                 two_digits(alternative.candidate.speed.expected),
                 duration(alternative.candidate.first_token.expected),
-                f"{alternative.candidate.quality.points:.1f}",
+                f"{alternative.candidate.quality.points:.1f}" if alternative.candidate.variant.model.generation else "",
             )
             for alternative in (Alternative("pick", fitting[0]), *listed)
         ]
         console.table(TITLES, rows, right=TITLES[2:])
     if explain:
         _explain(fitting[0], options, console)
+
+
+def _model(name: str, catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> CatalogModel:
+    """Return the model that a name means, with no files but those that it says."""
+    import msgspec
+
+    from hermes_cli.catalog.names import CatalogueReference, ModelNames
+
+    wanted = ModelNames(catalogue).parse(name)
+    if not isinstance(wanted, CatalogueReference):
+        from hermes_cli.models.any_model import measured, open_variant
+
+        variant = open_variant(wanted, name, catalogue, room_for_files(machine))
+        return measured(variant, settings_to_try(variant, options)).model
+    kept = [
+        msgspec.structs.replace(
+            repository,
+            quantizations={
+                quantization: entry
+                for quantization, entry in repository.quantizations.items()
+                if wanted.quantization in {None, quantization}
+            },
+        )
+        for repository in wanted.model.gguf
+        if wanted.repository in {None, repository.repo}
+    ]
+    return msgspec.structs.replace(wanted.model, gguf=tuple(kept))
 
 
 def _show_pick(pick: Recommendation, console: Console) -> None:
@@ -132,8 +171,12 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
         f"  decode {range_of(pick.speed)} (docs/speed.md)\n"
         f"  prefill {range_of(pick.prefill)}\n"
         f"  {first_token_after(pick.first_token)}\n"
-        f"  quality {pick.quality.points:.1f} points (docs/quality.md)\n"
     )
+    if model.generation:
+        console.text(f"  quality {pick.quality.points:.1f} points (docs/quality.md)\n")
+    gpus = sum(share.device is not None and share.part.total > 0 for share in pick.placement.shares)
+    if gpus > 1:
+        console.note(f"  its {gpus} GPUs take turns in llama.cpp; vLLM's tensor parallelism uses them at once.")
     if (pick.variant.bits_per_weight or LOW_BITS) < LOW_BITS:
         console.warn("below 3 bits per weight answers suffer visibly; a smaller model may serve better.")
     if pick.by_yarn:
@@ -141,7 +184,7 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
             f"{model.name} was trained for {model.context.usable:,} tokens; beyond them it depends on YaRN, which "
             "its base model documents and this model was never trained with."
         )
-    if not installed(pick.variant):
+    if not installed(pick.variant) and not Path(pick.variant.repository.repo, pick.variant.files[0]).is_file():
         console.text(f"  hermes pull {pick.variant.name}\n")
     console.text(f"  {_next(pick)}\n")
 
@@ -193,8 +236,10 @@ def _bar(pick: Recommendation) -> str:
 def _explain(pick: Recommendation, options: RecommendOptions, console: Console) -> None:
     part, costs, need = pick.placement.total, pick.costs, NEEDS[options.purpose]
     wanted = options.wanted(pick.variant.model)
+    listed = bool(pick.variant.model.generation)
+    mix = f"llama.cpp's mix of {pick.variant.quantization}" if listed else "its header"
     lines = (
-        ("weights", gibibytes(part.weights), f"tensors of the file, by llama.cpp's mix of {pick.variant.quantization}"),
+        ("weights", gibibytes(part.weights), f"tensors of the file, by {mix}"),
         (
             "KV cache",
             gibibytes(part.kv_cache),
@@ -225,16 +270,23 @@ def _explain(pick: Recommendation, options: RecommendOptions, console: Console) 
         ("score", f"{pick.score:.1f} points", "decides the order; only differences mean something"),
     )
     console.text("\n")
-    console.table(("PART", "VALUE", "FROM"), lines, right=("VALUE",))
+    # of a model that is not in the catalogue nothing is known of its quality
+    of_quality = {"model", "quantization", "score", *(f"  {result.test}" for result in pick.quality.results)}
+    shown = [line for line in lines if listed or line[0] not in of_quality]
+    console.table(("PART", "VALUE", "FROM"), shown, right=("VALUE",))
 
 
 def _minus(points: float) -> str:
     return f"-{points:.1f} points" if points else "0 points"
 
 
-def nothing_fits(catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> DoesNotFitError:
-    """Return the error that nothing fits, with what would and who hosts these models."""
-    hosted = [model.cloud.openrouter for model in catalogue.models if model.cloud.openrouter]
+def nothing_fits(
+    catalogue: Catalogue, machine: Machine, options: RecommendOptions, name: str | None = None
+) -> DoesNotFitError:
+    """Return the error that nothing fits, or not the model that was named, with what would and who hosts it."""
+    asked_for = (options.only,) if options.only else catalogue.models
+    hosted = [model.cloud.openrouter for model in asked_for if model.cloud.openrouter]
+    elsewhere = f", or use a hosted one: {', '.join(hosted)} at OpenRouter" if hosted else ""
     would = smallest_variant(catalogue, options)
     least = options.least(would[0].model) if would else options.context or NEEDS[options.purpose].least
     asked = [f"{least:,} tokens of context"]
@@ -243,9 +295,9 @@ def nothing_fits(catalogue: Catalogue, machine: Machine, options: RecommendOptio
     asked += ["with all layers on the GPU"] if options.gpu_only else []
     reach = f"{would[0].name} would, with {gibibytes(would[1])} of memory; " if would and len(asked) == 1 else ""
     return DoesNotFitError(
-        f"no Hermes model for {options.purpose} with {', '.join(asked)} fits this machine ({one_line(machine)}).",
-        hint=f"{reach}ask for less (--context, --min-speed, --max-wait, no --gpu-only), or use a hosted one: "
-        f"{', '.join(hosted)} at OpenRouter.",
+        f"no {name or 'Hermes model'} for {options.purpose} with {', '.join(asked)} fits this machine "
+        f"({one_line(machine)}).",
+        hint=f"{reach}ask for less (--context, --min-speed, --max-wait, no --gpu-only){elsewhere}.",
     )
 
 

@@ -68,7 +68,7 @@ class Corrections(msgspec.Struct, forbid_unknown_fields=True):
             chosen = _named(str(name), devices)
             if not chosen:
                 there = ", ".join(f"{index} ({device.name})" for index, device in enumerate(devices)) or "none"
-                notes.append(Note("devices", f"{FILE} names a GPU that is not here: {name}. There is: {there}."))
+                notes.append(Note("devices", f"{FILE} names a GPU that is not here: {name}. Found: {there}."))
             for index in chosen:
                 result[index] = _corrected(result[index], correction, ram)
         return tuple(result)

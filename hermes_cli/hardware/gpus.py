@@ -215,7 +215,7 @@ def _plain_name(text: str) -> tuple[str, set[Vendor]]:
     while word := next((word for word in _VENDORS if plain.startswith(word)), None):
         vendors.add(_VENDORS[word])
         plain = plain.removeprefix(word)
-    return plain.removesuffix("graphics"), vendors
+    return plain.removesuffix("graphics").removesuffix("series"), vendors
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hermes_cli import paths
 from hermes_cli.hardware import amd, apple, bandwidth, intel, nvidia, system
@@ -69,6 +69,12 @@ def cuda_release(folder: Path | None) -> int:
     return 0
 
 
+def _read_adapters() -> list[Mapping[str, Any]]:
+    from hermes_cli.hardware import windows  # noqa: PLC0415 - Windows only, and it reads the table of GPUs
+
+    return windows.read_adapters()
+
+
 @dataclass(frozen=True)
 class ProbeSources:
     """Sources of the probe. The defaults are this machine; tests give recorded ones.
@@ -82,6 +88,7 @@ class ProbeSources:
         host_memory: the whole machine's RAM.
         allowed_cpus: logical CPUs this process may run on.
         libraries: the folder of llama.cpp's libraries.
+        registry: gives Windows' display adapters; None where that is not Windows.
         corrections: the file in which a person corrects what is found (corrections.py).
     """
 
@@ -93,6 +100,7 @@ class ProbeSources:
     host_memory: Callable[[], SystemMemory] = system.host_memory
     allowed_cpus: Callable[[], set[int] | None] = system.allowed_cpus
     libraries: Callable[[], Path | None] = library_folder
+    registry: Callable[[], list[Mapping[str, Any]]] | None = _read_adapters if sys.platform == "win32" else None
     corrections: Callable[[], Path] = lambda: paths.config_dir() / "hardware.yaml"
 
 
@@ -174,8 +182,16 @@ def _devices(
         through_vulkan = _driving_backend("amd", built) == "vulkan"
         return amd.devices(root, ram, environ, notes, sources.amdsmi, through_vulkan=through_vulkan)
 
+    def of_windows() -> list[Device]:
+        if sources.registry is None:
+            return []
+        from hermes_cli.hardware import windows  # noqa: PLC0415 - as above
+
+        return windows.devices(sources.registry(), ram, built, notes)
+
     vendors: dict[str, Callable[[], list[Device]]] = {
         "NVIDIA": of_nvidia,
+        "AMD and Intel": of_windows,
         "AMD": of_amd,
         "Apple": lambda: apple.devices(sysctl, ram, notes),
         "Intel": lambda: intel.devices(root, ram, notes),
@@ -187,8 +203,6 @@ def _devices(
         except Exception as error:  # noqa: BLE001 - a driver's surprise must not keep people from their CPU
             failure = f"{type(error).__name__}: {error}"
             notes.append(Note("devices", f"{vendor}'s GPUs could not be looked at ({failure})."))
-    if sys.platform == "win32":
-        notes.append(Note("devices", "On Windows only NVIDIA's GPUs are looked for."))
     if "vulkan" in built and VULKANS_CHOICE in environ:
         some = f'{VULKANS_CHOICE}="{environ[VULKANS_CHOICE]}" lets llama.cpp use some GPUs only; which, Vulkan decides.'
         notes.append(Note("devices", some, fix=f"unset {VULKANS_CHOICE}"))
@@ -244,8 +258,10 @@ def _advised_build(device: Device) -> Advice:
     """The row of the table of advice for a device that the installed llama.cpp does not serve."""
     if device.vendor == "nvidia":
         return advice("build for NVIDIA", *["unified"] * device.unified, device.compute_capability)
-    if device.vendor == "amd" and device.backend == "vulkan":
-        return advice("build for AMD", device.compute_capability or "unknown")
+    if device.vendor == "amd":
+        row = advice("build for AMD", device.compute_capability or "unknown")
+        if row.backend == device.backend:
+            return row
     return Advice("build for AMD", "", fix=install_command(device.backend), backend=device.backend)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from hermes_cli.catalog.file_names import group_files, joined_name, models_in
+from hermes_cli.catalog.file_names import base_name, group_files, joined_name, models_in, quantization_in_file_name
 from hermes_cli.catalog.load import HubFile
 from hermes_cli.catalog.models import (
     CatalogModel,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from hermes_cli.gguf.header import GGUFHeader
     from hermes_cli.planning.memory import ContextSettings, FileFacts
 
-UNLISTED = ""  # the generation of models that are none of the catalogue's
 UNKNOWN_CONTEXT = 4096  # tokens, of a file that does not say
 
 
@@ -51,19 +50,8 @@ UNKNOWN_CONTEXT = 4096  # tokens, of a file that does not say
 class FileVariant(Variant):
     """A model of a file: `path` is the file, or its header with a hole for the weights in `folder`."""
 
-    label: str
     path: Path
     folder: object = field(default=None, compare=False)
-
-    @property
-    def name(self) -> str:
-        """Return the name on the command line."""
-        return self.label
-
-
-def is_unlisted(variant: Variant) -> bool:
-    """Return whether nothing is known of a model but what its file says."""
-    return variant.model.generation == UNLISTED
 
 
 def memory_source(variant: Variant) -> Literal["rules", "dry run"]:
@@ -144,18 +132,18 @@ def _variant(
     """
     header, facts = headers[0], facts_of(headers)
     check_chats(header, label)
-    quantization = header.file_type or "GGUF"
+    quantization = quantization_in_file_name(first_file[0]) or header.file_type or "GGUF"
     template = header.text("tokenizer.chat_template") or ""
     parameters = sum(math.prod(tensor.shape) for one in headers for tensor in one.tensors)
     name, shards = first_file
-    entry = GgufFile(file=name, bytes=size, shards=shards if shards > 1 else None)
+    entry = GgufFile(file=base_name(name), bytes=size, shards=shards if shards > 1 else None)
     repository = Repository(repo=source, by="community", quantizations={quantization: entry})
     context = facts.trained_context or UNKNOWN_CONTEXT
     model = CatalogModel(
         id=label,
         short=label,
         name=header.text("general.name") or name,
-        generation=UNLISTED,
+        generation="",  # none of the catalogue's
         released="unknown",
         base_model="unknown",
         license=License(header.text("general.license") or "unknown"),
@@ -172,7 +160,7 @@ def _variant(
         reasoning=ReasoningSupport("system-prompt") if "think" in template else None,
         gguf=(repository,),
     )
-    return FileVariant(model, quantization, repository, entry, label, path, folder)
+    return FileVariant(model, quantization, repository, entry, path, folder)
 
 
 def _architecture(headers: Sequence[GGUFHeader], facts: FileFacts, quantization: str) -> FileArchitecture:

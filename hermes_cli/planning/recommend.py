@@ -74,6 +74,8 @@ ROOM_TO_SPARE, POINTS_FOR_NO_ROOM = 0.08, 1.0
 POINTS_FOR_KV_Q8_0 = 0.2  # assumed; weights of 8 bits cost 0.03
 # What most people run and what is published most; another must be better by more than this.
 USUAL, POINTS_FOR_UNUSUAL = frozenset({"Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0"}), 1.0
+KV_TYPES_TRIED: tuple[KvType, ...] = ("f16", "q8_0")
+BESIDE_WEIGHTS = 1 << 30  # bytes of KV cache, compute buffers and overhead
 LOW_BITS = 3.0  # bits per weight below which a warning is due
 
 
@@ -133,6 +135,7 @@ class RecommendOptions:
         min_speed: tokens per second.
         max_wait: seconds to the first token of the purpose's first prompt.
         gpu_only: every layer on GPUs.
+        only: no model but this one.
     """
 
     purpose: Purpose = "chat"
@@ -141,6 +144,7 @@ class RecommendOptions:
     max_wait: float | None = None
     gpu_only: bool = False
     measured: tuple[SpeedRatio, ...] = ()  # by `hermes bench`, on the machine that is planned for
+    only: CatalogModel | None = None
 
     def wanted(self, model: CatalogModel) -> int:
         """Context length that a model should have, in tokens."""
@@ -167,11 +171,33 @@ def recommendations(catalogue: Catalogue, machine: Machine, options: RecommendOp
     """Return every variant that fits, with its best settings, best first; those that need YaRN come last."""
     fitting = [
         best
-        for variant in _suitable_variants(catalogue, options)
-        if (variant.bytes or 0) <= machine.memory_free  # a larger file needs no exact computation
-        if (best := _best_settings(variant, catalogue, machine, options))
+        for variant, quality in _rated_variants(catalogue, machine, options)
+        if (best := _best_settings(variant, quality, machine, options))
     ]
     return sorted(fitting, key=lambda candidate: (candidate.by_yarn, -candidate.score))
+
+
+def _best_recommendation(catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> Recommendation | None:
+    """The first of `recommendations`, without a look at those that cannot be it; None if only YaRN would do."""
+    best: Recommendation | None = None
+    rated = sorted(_rated_variants(catalogue, machine, options), key=lambda pair: -pair[1].points)
+    for variant, quality in rated:
+        if best and best.score >= quality.points:
+            break
+        candidate = _best_settings(variant, quality, machine, options)
+        if candidate and not candidate.by_yarn and (best is None or candidate.score > best.score):
+            best = candidate
+    return best
+
+
+def _rated_variants(
+    catalogue: Catalogue, machine: Machine, options: RecommendOptions
+) -> Iterator[tuple[Variant, QualityScore]]:
+    """Variants that serve the purpose and whose file is no larger than the memory, with their quality."""
+    memory = machine.memory_free
+    for variant in _suitable_variants(catalogue, options):
+        if (variant.bytes or 0) <= memory:
+            yield variant, quality_score(variant.model, variant.loss(catalogue), options.purpose, catalogue)
 
 
 def smallest_variant(catalogue: Catalogue, options: RecommendOptions) -> tuple[Variant, int] | None:
@@ -188,7 +214,7 @@ def smallest_variant(catalogue: Catalogue, options: RecommendOptions) -> tuple[V
 
 def _suitable_variants(catalogue: Catalogue, options: RecommendOptions) -> Iterator[Variant]:
     """Variants that serve the purpose, are of known size, and can be loaded as they are."""
-    for model in catalogue.models:
+    for model in (options.only,) if options.only else catalogue.models:
         if supports_purpose(model, options.purpose):
             for variant in preferred_variants(model):
                 if variant.bytes and variant.computed_bytes and not variant.entry.parts:
@@ -196,7 +222,7 @@ def _suitable_variants(catalogue: Catalogue, options: RecommendOptions) -> Itera
 
 
 def _best_settings(
-    variant: Variant, catalogue: Catalogue, machine: Machine, options: RecommendOptions
+    variant: Variant, quality: QualityScore, machine: Machine, options: RecommendOptions
 ) -> Recommendation | None:
     """The variant with the settings that score best, or None if none fits.
 
@@ -207,7 +233,6 @@ def _best_settings(
     contexts = _contexts(variant.model, options, MORE_CONTEXT if own_memory else ())
     if not contexts:
         return None
-    quality = quality_score(variant.model, variant.loss(catalogue), options.purpose, catalogue)
 
     def evaluate(context: int, kv_type: KvType) -> Recommendation:
         return _evaluate(variant, quality, machine, ContextSettings(context, k_type=kv_type, v_type=kv_type), options)
@@ -216,14 +241,26 @@ def _best_settings(
     if not options.met_by(smallest):
         return None
     ceiling = smallest.score + smallest.costs.context + smallest.costs.kv_type
-    kv_types: tuple[KvType, ...] = ("f16", "q8_0")
-    for context, kv_type in product(contexts, kv_types):
+    for context, kv_type in product(contexts, KV_TYPES_TRIED):
         if best.score >= ceiling - _context_cost(variant.model, context, options):
             break
         candidate = evaluate(context, kv_type)
         if options.met_by(candidate) and candidate.score > best.score:
             best = candidate
     return best
+
+
+def settings_to_try(variant: Variant, options: RecommendOptions) -> list[ContextSettings]:
+    """Return all settings with which a variant may be looked at, and some for twice the context."""
+    contexts = _contexts(variant.model, options, MORE_CONTEXT)
+    longer = (2 * context for context in contexts if 2 * context <= variant.model.context.usable)
+    tried = sorted({*contexts, *longer})
+    return [ContextSettings(context, k_type=kind, v_type=kind) for context in tried for kind in KV_TYPES_TRIED]
+
+
+def room_for_files(machine: Machine) -> int:
+    """Return the bytes that a model file may have: free memory, less what a short context takes besides."""
+    return max(machine.memory_free - BESIDE_WEIGHTS, 0)
 
 
 def _contexts(model: CatalogModel, options: RecommendOptions, more: tuple[int, ...] = ()) -> list[int]:
@@ -345,8 +382,7 @@ def _longer(
     """The best with twice the pick's context, unless the user said how long it is to be."""
     if options.context:
         return None
-    longer = recommendations(catalogue, machine, replace(options, context=2 * pick.settings.context))
-    return next((candidate for candidate in longer if not candidate.by_yarn), None)
+    return _best_recommendation(catalogue, machine, replace(options, context=2 * pick.settings.context))
 
 
 def _one_more_gpu(
@@ -357,12 +393,10 @@ def _one_more_gpu(
     if not devices or devices[-1].unified or len(devices) == MOST_DEVICES:
         return None
     another = replace(devices[-1], free=devices[-1].total, users=())
-    ranked = recommendations(catalogue, replace(machine, devices=(*machine.devices, another)), options)
-    if not ranked:
-        return None
-    best = ranked[0]
-    same = best.variant == pick.variant and best.settings == pick.settings
-    return None if same and best.placement.gpu_layers == pick.placement.gpu_layers else best
+    best = _best_recommendation(catalogue, replace(machine, devices=(*machine.devices, another)), options)
+    if best and best.variant == pick.variant and best.settings == pick.settings:
+        return best if best.placement.gpu_layers != pick.placement.gpu_layers else None
+    return best
 
 
 # Share of the large model's work for a token. With four of five drafted tokens accepted and verification for free, a

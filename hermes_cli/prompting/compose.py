@@ -14,7 +14,7 @@ from typing import Any
 
 from hermes_cli.prompting.families import THINKING_PROMPT, Family, canonical, declaration, json_prompt, tools_prompt
 from hermes_cli.prompting.markers import SpecialTexts
-from hermes_cli.prompting.messages import Message, ToolCall
+from hermes_cli.prompting.messages import Message
 
 _THINK, _END_THINK = "<think>", "</think>"
 # Hermes 4's template leaves this of a thought in an earlier turn, while thinking is on.
@@ -203,15 +203,14 @@ def assistant_text(message: Message, conversation: PromptInput, *, removed_thoug
         body = conversation.tagged(raw)
     else:
         content = [conversation.guarded(message)] if message.content else []
-        body = "\n".join([*content, *(_call_block(call, conversation) for call in message.tool_calls)])
+        calls = (
+            conversation.specials.guard(f'{{"name": {canonical(call.name)}, "arguments": {canonical(call.arguments)}}}')
+            for call in message.tool_calls
+        )
+        body = "\n".join([*content, *(f"<tool_call>\n{call}\n</tool_call>" for call in calls)])
     return f"{removed_thought}\n{body}" if removed_thought and body else removed_thought + body
 
 
 def thought(reasoning: str | None, conversation: PromptInput) -> str:
     """Return reasoning between its tags."""
     return f"{_THINK}\n{conversation.specials.guard(reasoning or '')}\n{_END_THINK}"
-
-
-def _call_block(call: ToolCall, conversation: PromptInput) -> str:
-    inside = f'{{"name": {canonical(call.name)}, "arguments": {canonical(call.arguments)}}}'
-    return f"<tool_call>\n{conversation.specials.guard(inside)}\n</tool_call>"

@@ -181,11 +181,13 @@ class _MessageWriter:
             written["name"] = conversation.specials.guard(message.name or "", alone=False)
         if message.role != "assistant":
             return written
+        # Hermes 4's template cuts the thought out of every earlier turn, and fails where there is none.
+        removes_thoughts = abilities.needs_thought and conversation.thinks
         raw = conversation.raw_turns.recall(message)
         lost = abilities.calls is None or (message.content and not abilities.text_beside_calls)
         if raw is not None or (message.tool_calls and lost and self.hermes_calls):
             written["content"] = assistant_text(message, conversation)
-            if raw is not None and self._removes_thoughts and _CLOSED in raw:
+            if raw is not None and removes_thoughts and _CLOSED in raw:
                 written["content"] = conversation.tagged(raw)
         elif message.tool_calls:
             written["tool_calls"] = []
@@ -193,22 +195,15 @@ class _MessageWriter:
                 function = {"name": call.name, "arguments": arguments_as(abilities.calls, call.arguments)}
                 guarded = conversation.specials.guard_all(function)
                 written["tool_calls"].append({"id": call.id, "type": "function", "function": guarded})
-        if _CLOSED not in written["content"]:
-            self._add_thought(written, message)
-        return written
-
-    @property
-    def _removes_thoughts(self) -> bool:
-        """Return whether the template cuts the thought out of every earlier turn, or fails, as Hermes 4's does."""
-        return self.abilities.needs_thought and self.conversation.thinks
-
-    def _add_thought(self, written: dict[str, Any], message: Message) -> None:
-        keeps, content = self.conversation.options.keep_reasoning, written["content"]
-        if (keeps and message.reasoning) or (self._removes_thoughts and not keeps):
-            reasoning = thought(message.reasoning, self.conversation)
+        keeps, content = conversation.options.keep_reasoning, written["content"]
+        if _CLOSED in content:
+            return written
+        if (keeps and message.reasoning) or (removes_thoughts and not keeps):
+            reasoning = thought(message.reasoning, conversation)
             written["content"] = f"{reasoning}\n{content}" if content else reasoning
-        elif message.reasoning and self.abilities.reads_reasoning:
-            written["reasoning_content"] = self.conversation.specials.guard(message.reasoning)
+        elif message.reasoning and abilities.reads_reasoning:
+            written["reasoning_content"] = conversation.specials.guard(message.reasoning)
+        return written
 
 
 Format = OurFormat | FileFormat

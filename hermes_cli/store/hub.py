@@ -12,7 +12,7 @@ import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 from huggingface_hub import HfApi, constants, hf_hub_url
@@ -214,17 +214,66 @@ def _no_models(repo: str, sizes: Iterable[str], companions: Mapping[str, str]) -
     return NotFoundError(f"{repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
 
 
+@dataclass(frozen=True)
+class FoundRepository:
+    """A repository with GGUF files that a search found; what the Hub does not say is None."""
+
+    repo: str
+    quantizations: tuple[str, ...]  # of its complete models that llama.cpp loads, by their file names
+    parameters: int | None
+    architecture: str | None
+    license: str | None
+    downloads: int | None  # in the last 30 days
+    updated: str | None  # YYYY-MM-DD
+    gated: bool  # its terms must be accepted first
+
+
+def search_repositories(words: str, limit: int) -> list[FoundRepository]:
+    """Return the repositories with GGUF files whose names have some words, the most downloaded first.
+
+    Raises:
+        NetworkError: the Hub cannot be reached, or refuses to answer.
+    """
+    facts: list[Any] = ["cardData", "downloads", "gated", "gguf", "lastModified", "siblings"]
+    with hub_errors("a search"), quiet_hub_log(), _hub_answers():
+        found = list(HfApi().list_models(search=words, filter="gguf", sort="downloads", limit=limit, expand=facts))
+        return [_found(info) for info in found]
+
+
+def _found(info: ModelInfo) -> FoundRepository:
+    gguf, card = info.gguf or {}, info.card_data
+    models = models_in(file.rfilename for file in info.siblings or ())[0]
+    quantizations = dict.fromkeys(model.quantization for model in models if model.quantization and not _refusal(model))
+    license_name = card.get("license_name") or card.get("license") if card else None
+    return FoundRepository(
+        repo=info.id,
+        quantizations=tuple(quantizations),
+        parameters=gguf.get("total") if isinstance(gguf.get("total"), int) else None,
+        architecture=gguf.get("architecture"),
+        license=str(license_name) if license_name else None,
+        downloads=info.downloads,
+        updated=info.last_modified.date().isoformat() if info.last_modified else None,
+        gated=bool(info.gated),
+    )
+
+
 def _info(repo: str, revision: str | None) -> ModelInfo:
-    with hub_errors(repo), quiet_hub_log():
-        try:
-            return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
-        except HFValidationError:
-            raise
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise NetworkError(
-                f"what answers at {endpoint()} does not speak the Hub's API.",
-                hint="check HF_ENDPOINT, and whether this network wants you to log in first.",
-            ) from None
+    with hub_errors(repo), quiet_hub_log(), _hub_answers():
+        return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
+
+
+@contextmanager
+def _hub_answers() -> Iterator[None]:
+    """Turn what huggingface_hub makes of an answer that is not the Hub's into our error."""
+    try:
+        yield
+    except HFValidationError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise NetworkError(
+            f"what answers at {endpoint()} does not speak the Hub's API.",
+            hint="check HF_ENDPOINT, and whether this network wants you to log in first.",
+        ) from None
 
 
 def endpoint() -> str:

@@ -8,6 +8,7 @@ The token goes to the configured endpoint only: httpx2 drops it when a redirect 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from contextlib import closing, contextmanager
@@ -59,6 +60,7 @@ class RetryPolicy:
     read_timeout: float | None = None  # seconds without a byte; None for HF_HUB_DOWNLOAD_TIMEOUT (10 unless set)
     min_speed: int = 1024  # bytes per second; a connection below it for `speed_window` seconds is replaced by a new one
     speed_window: float = 30.0  # seconds
+    max_speed: float | None = None  # bytes per second over all connections; hf_xet has no limit, so it is not used then
 
     def delay_after(self, attempts: int) -> float:
         """Return the seconds to pause after this many attempts without progress."""
@@ -94,12 +96,13 @@ def receive(
 ) -> Iterator[bytes | bytearray]:
     """Yield the bytes from `start` to `stop` in order, in blocks; in smaller ones on a slow connection."""
     failures = 0
-    by_xet = is_xet_available()
+    may_use_xet = is_xet_available() and policy.max_speed is None
+    by_xet, pace = may_use_xet, _Pace(policy.max_speed or math.inf)
     while start < stop:
         first = start
         try:
             with hub_errors(file.repo):
-                for block in _blocks(_connection(file, start, stop, meter, policy, by_xet=by_xet)):
+                for block in _blocks(_connection(file, start, stop, meter, policy, pace, by_xet=by_xet)):
                     start += len(block)
                     yield block
             if start < stop:
@@ -107,8 +110,23 @@ def receive(
         except Interrupted as interruption:
             progress = start - first >= policy.min_progress
             failures = 1 if progress else failures + 1
-            by_xet = is_xet_available() and by_xet is progress  # after a failure the other way is tried
+            by_xet = may_use_xet and by_xet is progress  # after a failure the other way is tried
             _pause(file, interruption, failures, meter, policy)
+
+
+class _Pace:
+    """Waits after what came, so that it stays below `speed` bytes per second; one second's worth may be made up for."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._due = time.monotonic()
+
+    def wait(self, count: int) -> None:
+        """Wait as long as `count` bytes may take."""
+        now = time.monotonic()
+        self._due = max(self._due, now - 1) + count / self._speed
+        if self._due > now:
+            time.sleep(self._due - now)
 
 
 def _blocks(pieces: Iterator[bytes]) -> Iterator[bytes | bytearray]:
@@ -146,10 +164,11 @@ def _pause(
 
 
 def _connection(
-    file: RemoteFile, start: int, stop: int, meter: ProgressMeter, policy: RetryPolicy, *, by_xet: bool
+    file: RemoteFile, start: int, stop: int, meter: ProgressMeter, policy: RetryPolicy, pace: _Pace, *, by_xet: bool
 ) -> Iterator[bytes]:
     """Yield the bytes that one connection brings, without those before `start` or after `stop`."""
     timeout = policy.read_timeout or constants.HF_HUB_DOWNLOAD_TIMEOUT
+    min_speed = min(policy.min_speed, (policy.max_speed or math.inf) / 2)
     since, received = time.monotonic(), 0
     with _interruptions(timeout):
         headers = build_hf_headers()
@@ -164,9 +183,10 @@ def _connection(
         with closing(source):
             for at, piece in source:
                 received += len(piece)
+                pace.wait(len(piece))
                 elapsed = time.monotonic() - since
                 if elapsed >= policy.speed_window:
-                    if received < policy.min_speed * elapsed:
+                    if received < min_speed * elapsed:
                         raise Interrupted(f"only {received} bytes came in {elapsed:.3g} s")
                     since, received = time.monotonic(), 0
                 wanted = piece[max(0, start - at) : max(0, stop - at)]

@@ -149,7 +149,7 @@ def test_what_hardware_yaml_gives_is_shown_as_such(tree: Tree, capsys: Capture, 
     assert "RAM          36.00 GiB of 48.00 GiB available (hardware.yaml)" in out
     assert "  bandwidth  80 GB/s (hardware.yaml)" in out
     there = "0 (GeForce RTX 4090), 1 (GeForce RTX 4090)"
-    assert err == [f"hardware.yaml names a GPU that is not here: B580. There is: {there}."]
+    assert err == [f"hardware.yaml names a GPU that is not here: B580. Found: {there}."]
 
 
 def test_a_carve_out_is_told(tree: Tree, capsys: Capture) -> None:

@@ -111,6 +111,28 @@ def test_recommend_says_what_to_type(hermes: RunHermes) -> None:
     assert "weights" in done.stdout
 
 
+def test_recommend_one_model(hermes: RunHermes) -> None:
+    page = json.loads(hermes("recommend", "hermes-4:14b", "--vram", "12G", "--json").stdout)
+    assert {candidate["name"].rpartition(":")[0] for candidate in page["candidates"]} == {"hermes-4:14b"}
+    named = json.loads(hermes("recommend", "hermes-4:14b:Q5_K_M", "--vram", "24G", "--json").stdout)
+    assert [candidate["name"] for candidate in named["candidates"]] == ["hermes-4:14b:Q5_K_M"]
+    refused = hermes("recommend", "hermes-4:405b", "--cpu-only", "--ram", "16G")
+    assert refused.returncode == 4
+    assert "no hermes-4:405b for chat" in refused.stderr
+    assert "would, with" in refused.stderr
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma3"])
+def test_recommend_settings_of_a_file(hermes: RunHermes, tmp_path: Path, family: str) -> None:
+    write_family(tmp_path / "some.gguf", family)
+    done = hermes("recommend", "./some.gguf", "--vram", "8G")
+    assert "hermes chat ./some.gguf --context 8192" in done.stdout, done.stderr
+    assert "quality" not in done.stdout, "nothing is known of that"
+    page = json.loads(hermes("recommend", "./some.gguf", "--vram", "8G", "--json").stdout)
+    planned = json.loads(hermes("plan", "./some.gguf", "--vram", "8G", "--json").stdout)
+    assert page["pick"]["memory_bytes"] == planned["total"]
+
+
 def test_recommend_explains(hermes: RunHermes) -> None:
     done = hermes("recommend", "--gpu", "2x RTX 3090", "--explain", "--for", "agent")
     for part in (
@@ -138,6 +160,11 @@ def test_recommend_says_that_a_machine_is_not_for_agents(hermes: RunHermes) -> N
     assert "layers fit on the GPU" in done.stderr
     assert json.loads(hermes("recommend", "--for", "agent", "--json", *machine).stdout)["shortfalls"]
     assert "not for" not in hermes("recommend", *machine).stderr
+
+
+def test_several_gpus_that_take_turns_are_told(hermes: RunHermes) -> None:
+    assert "2 GPUs take turns" in hermes("recommend", "--gpu", "2xH100").stderr
+    assert "take turns" not in hermes("recommend", "--gpu", "H100").stderr
 
 
 def test_what_the_user_insists_on_is_named_where_nothing_meets_it(hermes: RunHermes) -> None:

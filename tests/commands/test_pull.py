@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hub_server import Hub, serving
 from hermes_cli import paths
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.variants import preferred_variants
+from hermes_cli.commands.options import bytes_per_second
 
 REPO, FILE = "NousResearch/Hermes-3-Llama-3.2-3B-GGUF", "Hermes-3-Llama-3.2-3B.Q4_K_M.gguf"
 SHARDS = tuple(f"Model-Q8_0-{number:05}-of-00003.gguf" for number in (1, 2, 3))
@@ -84,6 +86,31 @@ def test_quiet_says_only_the_path(pull: Pull) -> None:
     done = pull("somebody/Model-GGUF:Q4_K_M", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip().endswith("Model-Q4_K_M.gguf")
+
+
+@pytest.mark.parametrize(
+    ("text", "speed"),
+    [
+        *(("5", 5e6), ("2.5", 2.5e6), ("500k", 5e5), ("500kB/s", 5e5), ("1,5M", 1.5e6), ("1 GB/s", 1e9)),
+        *(("10 MB/s", 1e7), ("4MiB", 4 << 20), (".5", 5e5), ("1k", 1000)),
+    ],
+)
+def test_speeds_as_people_write_them(text: str, speed: float) -> None:
+    assert bytes_per_second(text) == speed
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "fast", "5 Mbit", "5Mbps", "0.5k", "5 5", "1e3", "nan", "5/s/s"])
+def test_what_is_no_speed(text: str, pull: Pull, hub: Hub) -> None:
+    done = pull("hermes-3:3b:Q4_K_M", "--limit-rate", text)
+    assert (done.returncode, hub.sent) == (2, 0)
+    assert f"--limit-rate {text} is " in done.stderr
+    assert "bytes, not bits" in done.stderr
+
+
+def test_a_limit_of_speed(pull: Pull) -> None:
+    start = time.monotonic()
+    assert pull("hermes-3:3b:Q4_K_M", "--limit-rate", "20").returncode == 0
+    assert time.monotonic() - start >= 4_085_152 / 20e6
 
 
 def test_several_names_at_once(pull: Pull) -> None:

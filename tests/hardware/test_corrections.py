@@ -92,7 +92,7 @@ def test_all_gpus_of_a_name(read: Read) -> None:
 def test_a_gpu_that_is_not_here_is_noted(read: Read) -> None:
     notes: list[Note] = []
     assert read("gpus: {B580: {use: no}, 7: {}}").corrected_devices([CARD], RAM, notes) == (CARD,)
-    there = "There is: 0 (GeForce RTX 4090)."
+    there = "Found: 0 (GeForce RTX 4090)."
     texts = [f"{FILE} names a GPU that is not here: {name}. {there}" for name in ("B580", "7")]
     assert [note.text for note in notes] == texts
 

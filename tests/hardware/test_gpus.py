@@ -431,6 +431,7 @@ def test_what_stands_behind_a_name_counts(gpu: Gpu, behind: str) -> None:
         ("nvidia", "NVIDIA B300 SXM6 AC", 275_040, "B300"),
         ("nvidia", "NVIDIA Jetson Orin Nano", 7_620, "Jetson Orin Nano 8GB"),
         ("nvidia", "NVIDIA Thor", 125_000, "Jetson AGX Thor"),
+        ("amd", "Radeon RX 580 Series", 8192, "Radeon RX 580 8GB"),
         ("amd", "AMD Radeon 780M Graphics", 31_000, "Radeon 780M"),
         ("amd", "AMD Radeon RX 7900 XTX", 24560, "Radeon RX 7900 XTX"),
         ("amd", "AMD Radeon RX 9060 XT", 16304, "Radeon RX 9060 XT 16GB"),

@@ -242,6 +242,8 @@ def test_only_what_exceeds_a_carve_out_costs_ram() -> None:
 
 
 def test_a_carve_out_counts_for_the_pick() -> None:
-    best = recommendations(CATALOGUE, strix_halo(), RecommendOptions("agent"))[0]
-    assert best.variant.model.short in {"hermes-4.3:36b", "hermes-4:70b"}
-    assert best.settings.context >= 64_000
+    """The 36B and the 70B are larger than the RAM; what an agent waits for may still speak for a smaller one."""
+    found = recommendations(CATALOGUE, strix_halo(), RecommendOptions("agent"))
+    fitting = {one.variant.model.short for one in found if one.settings.context >= 64_000 and not one.leaves_gpu}
+    assert {"hermes-4.3:36b", "hermes-4:70b"} <= fitting
+    assert recommendations(CATALOGUE, strix_halo(), RecommendOptions("chat"))[0].variant.model.short == "hermes-4.3:36b"

@@ -165,6 +165,14 @@ def test_alternatives_are_what_their_labels_say(machine: str) -> None:
                 assert label == ""
 
 
+def test_one_more_gpu_is_what_that_machine_would_be_recommended() -> None:
+    machine = MACHINES["any card 12G"]
+    options = RecommendOptions()
+    others = alternatives(golden.ranked("any card 12G", "chat"), CATALOGUE, machine, options)
+    more = next(one.candidate for one in others if one.label == "one more GPU")
+    assert more == recommendations(CATALOGUE, replace(machine, devices=machine.devices * 2), options)[0]
+
+
 def test_what_would_reach_an_agent_s_context_is_named() -> None:
     found = smallest_variant(CATALOGUE, RecommendOptions("agent"))
     assert found is not None

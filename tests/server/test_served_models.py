@@ -135,7 +135,7 @@ def test_for_an_agent_there_is_enough_context_or_a_refusal(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("ram", "hint"), [(24 * 1024, "this has it: hermes serve "), (2 * 1024, "no Hermes model has 65,536")]
+    ("ram", "hint"), [(24 * 1024, "this has it: hermes pull deephermes"), (2 * 1024, "no Hermes model has 65,536")]
 )
 def test_a_model_that_was_trained_for_less_is_no_agent_s(ram: float, hint: str) -> None:
     with pytest.raises(DoesNotFitError) as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from conftest import RunHermes
+from hub_server import Hub, serving
 
-from hermes_cli.catalog.file_names import models_in, read_quantization
+from hermes_cli.catalog.file_names import models_in, read_quantization, why_not_loaded
 from hermes_cli.catalog.load import HubFile, HubRepository, merged, shipped_catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.catalog.variants import variants
@@ -111,6 +114,31 @@ def test_a_refresh_changes_no_name(listing: Listing) -> None:
         assert {variant.quantization for variant in here} >= {
             read_quantization(name) or "Q4_0" for name in listing.models
         }
+
+
+def test_known_names_after_a_refresh(hermes: RunHermes, tmp_path: Path) -> None:
+    """b2-092: Q4_0 meant Q4_0_8_8, which llama.cpp cannot load, and Q8_0 another size."""
+    hub = Hub({listing.repo: dict.fromkeys(listing.sizes, b"x") for listing in LISTINGS})
+    ours = {f"HERMES_LLM_{name}_DIR": str(tmp_path / name) for name in ("DATA", "CACHE")}
+    with serving(hub):
+        environment = {**hub.environment, **ours, "HF_HUB_CACHE": str(tmp_path / "hub")}
+        assert hermes("catalog", "refresh", env=environment).returncode == 0
+        for name, files in {
+            "hermes-3:8b:Q4_0": ["Hermes-3-Llama-3.1-8B-Q4_0.gguf"],
+            "hermes-3:8b:Q6_K_L": ["Hermes-3-Llama-3.1-8B-Q6_K_L.gguf"],
+            "hermes-4:70b:Q8_0": [f"Hermes-4-70B-Q8_0-0000{number}-of-00002.gguf" for number in (1, 2)],
+            "hermes-4:70b:UD-Q6_K_XL": None,
+            "hermes-4:70b:UD-Q3_K_XL": ["Hermes-4-70B-UD-Q3_K_XL.gguf"],
+            "hermes-4:70b:UD-Q4_K_XL": ["Hermes-4-70B-UD-Q4_K_XL.gguf"],
+            "hermes-3:8b:Q4_0_8_8": None,
+        }.items():
+            done = hermes("pull", name, "--dry-run", "--json", env=environment)
+            found = [file["file"] for file in json.loads(done.stdout)["files"]] if done.returncode == 0 else None
+            assert found == files, (name, done.stderr)
+        done = hermes("list", "--all", "--json", env=environment)
+        offered = {variant["quantization"] for variant in json.loads(done.stdout)["variants"]}
+    assert "UD-Q8_K_XL" in offered
+    assert not [name for name in offered if why_not_loaded(name)]
 
 
 def test_the_largest_that_fits() -> None:

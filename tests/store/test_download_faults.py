@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -76,6 +77,23 @@ def test_one_run_gets_over_it(client: Client, hub: HubProcess, library: Path, fa
     assert fetched(done) == SIZE  # nothing came twice
     assert done["after"][0]["verified"]
     assert not incomplete(library)
+
+
+@pytest.mark.parametrize("faults", [[], [Fault(cut=at) for at in (100_000, 200_000, 300_000, 400_000)]])
+def test_a_limit_of_speed_holds_over_all_connections(
+    client: Client, hub: HubProcess, library: Path, faults: list[Fault]
+) -> None:
+    hub.tell(faults=faults)
+    start = time.monotonic()
+    done = client.fetch(library, REPO, FILE, policy={"max_speed": 10 * SIZE, "max_attempts": 9})
+    assert time.monotonic() - start >= 0.1  # no clock can run faster than the limit
+    assert len(reasons(done)) == len(faults)
+    assert (fetched(done), done["after"][0]["verified"]) == (SIZE, True)
+
+
+def test_a_limit_below_what_counts_as_dripping(client: Client, library: Path) -> None:
+    policy = {"max_speed": 500_000, "min_speed": 10_000_000, "speed_window": 0.1}
+    assert reasons(client.fetch(library, REPO, "README.md", "same.gguf", policy=policy)) == []
 
 
 def test_more_than_the_file_is_cut_off(client: Client, hub: HubProcess, library: Path) -> None:

@@ -99,6 +99,12 @@ def test_what_xet_does_not_give_comes_by_plain_http(
     assert asked_of_storage(hub) == [None]
 
 
+def test_a_limit_of_speed_is_kept_by_plain_http(client: Client, hub: HubProcess, library: Path) -> None:
+    done = client.fetch(library, REPO, FILE, policy={"max_speed": 10 * SIZE})
+    assert done["after"][0]["verified"]
+    assert asked_of_storage(hub) == [None]
+
+
 def test_a_log_that_cannot_be_written_is_not_on_standard_output(hub: HubProcess, library: Path, content: Path) -> None:
     with Client(environment(hub, HF_HUB_DISABLE_XET="0", HF_HOME=str(content / "no-folder"))) as client:
         done = client.fetch(library, REPO, FILE)  # reads JSON from standard output

@@ -74,15 +74,10 @@ class SessionFile:
 
     @classmethod
     def open(cls, path: Path, warn: Callable[[str], None]) -> tuple[SessionFile, Conversation]:
-        """Open a session to go on with it.
+        """Open a session to go on with it; raise UsageError if it is open in another chat, or was kept aside.
 
         An incomplete last line is cut off. A damaged file is kept aside, and a new one begins with what could be read
         of it. Both are warned of.
-
-        Raises:
-            UsageError: open in another chat, or a damaged one that was kept aside.
-            IntegrityError: not a session, or one of a newer version.
-            HermesError: the file cannot be read or written.
         """
         name = name_of(path)
         if is_damaged(name):

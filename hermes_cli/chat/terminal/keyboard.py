@@ -41,13 +41,7 @@ _PASTE_CHUNK = 65_536  # bytes that are read at once
 
 
 class Keyboard:
-    """Reads messages and commands.
-
-    Args:
-        history_path: file of earlier lines.
-        status: returns the line below the prompt.
-        context: tells the completions of commands.
-    """
+    """Reads messages and commands; `status` returns the line below the prompt."""
 
     def __init__(self, history_path: Path, status: Callable[[], str], context: ReplContext) -> None:
         self._history_path, self._status, self._context = history_path, status, context

@@ -64,18 +64,22 @@ class BlockRenderer:
     def block(self, node: SyntaxTreeNode, first: int | None = None) -> list[Text]:
         """Return the lines of a block. `first` is the number of its first item if it continues a list."""
         if node.type in LISTS:
-            return self.items(node.children, first_number(node) if first is None else first)
+            return list(self.items(node.children, first_number(node) if first is None else first))
         if node.type == "fence":
             return code_lines(node)  # as the terminal wraps them, so that they can be copied
         return self._as_written(node) if _deep(node) else list(self._block(node, self._width))
 
-    def items(self, nodes: Sequence[SyntaxTreeNode], first: int | None) -> list[Text]:
-        """Return the lines of list items, the first of them with this number; None if the list is not numbered."""
-        lines: list[Text] = []
-        for at, node in enumerate(nodes):
-            number = None if first is None else first + at
-            lines += self._as_written(node) if _deep(node) else self._items([node], number, self._width, 0)
-        return lines
+    def items(
+        self, nodes: Sequence[SyntaxTreeNode], first: int | None, width: int | None = None, depth: int = 0
+    ) -> Iterator[Text]:
+        """Yield the lines of list items, the first of them with this number; None if the list is not numbered."""
+        for at, item in enumerate(nodes):
+            if depth == 0 and _deep(item):
+                yield from self._as_written(item)
+                continue
+            mark = f"{_BULLETS[min(depth, 2)]:>2} " if first is None else f"{first + at:>2}{item.markup} "
+            lines = list(self._blocks(item.children, (width or self._width) - len(mark), depth + 1))
+            yield from _with_margin(Text(mark, _DIM), lines or [Text()], Text(" " * len(mark)))
 
     def _block(self, node: SyntaxTreeNode, width: int, depth: int = 0) -> Iterator[Text]:
         width = max(width, MIN_WIDTH)
@@ -85,7 +89,7 @@ class BlockRenderer:
                 text.stylize_before(_FIRST_HEADING if node.tag == "h1" else _HEADING)
             yield from text.wrap(self._console, width, overflow="fold")
         elif node.type in LISTS:
-            yield from self._items(node.children, first_number(node), width, depth)
+            yield from self.items(node.children, first_number(node), width, depth)
         elif node.type == "blockquote":
             yield from _with_margin(Text("▌ ", _DIM), self._blocks(node.children, width - 2, depth), Text("▌ ", _DIM))
         elif node.type == "fence":
@@ -103,12 +107,6 @@ class BlockRenderer:
             if at and not (depth and node.type.endswith("_list") and nodes[at - 1].type == "paragraph"):
                 yield Text()
             yield from self._block(node, width, depth)
-
-    def _items(self, nodes: Sequence[SyntaxTreeNode], first: int | None, width: int, depth: int) -> Iterator[Text]:
-        for at, item in enumerate(nodes):
-            mark = f"{_BULLETS[min(depth, 2)]:>2} " if first is None else f"{first + at:>2}{item.markup} "
-            lines = list(self._blocks(item.children, width - len(mark), depth + 1))
-            yield from _with_margin(Text(mark, _DIM), lines or [Text()], Text(" " * len(mark)))
 
     def _table(self, node: SyntaxTreeNode, width: int) -> Iterator[Text]:
         from rich import box  # noqa: PLC0415 - few answers have tables
