@@ -26,8 +26,9 @@ from hermes_cli.hardware.gpus import find_gpu
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.simulate import simulate
+from hermes_cli.planning.best_placement import best_placement
 from hermes_cli.planning.memory import ContextSettings, weights
-from hermes_cli.planning.placement import place, place_layers
+from hermes_cli.planning.placement import place_layers
 from hermes_cli.planning.speed import Speed, decode_speed, prefill_speed
 from hermes_cli.planning.speed_figures import figures_of
 
@@ -162,7 +163,7 @@ def print_here(name: str, quantizations: list[str]) -> None:
     for quantization in quantizations:
         a, settings = MODELS[name].architecture, ContextSettings(2 * PROMPT)
         table = weights(a, quantization, imatrix=False)
-        placement = place(a, table, settings, machine)
+        placement = best_placement(a, quantization, table, settings, machine)
         decode = decode_speed(a, quantization, table, settings, placement, machine).expected
         prefill = prefill_speed(a, table, settings, placement, machine).expected
         with tempfile.TemporaryDirectory() as folder:

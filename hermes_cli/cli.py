@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from hermes_cli import __version__
 from hermes_cli.errors import ExitCode, HermesError
-from hermes_cli.platforms import is_broken_pipe, prepare_streams
+from hermes_cli.platforms import foreign_hermes, is_broken_pipe, prepare_streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +41,6 @@ COMMANDS = {
     "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
     "paths": ("paths", "Show the folders of hermes."),
 }
-ENTRY_POINT = b"hermes_cli.cli"  # stands in every script that pip, pipx or uv make for us; Hermes Agent's says .main
 EPILOG = "Try it now, without any download: hermes chat demo 'What can you do?'"
 
 
@@ -53,14 +50,6 @@ class _InterruptedError(BaseException):
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise _InterruptedError
-
-
-def foreign_hermes(search_path: str | None = None) -> Path | None:
-    """Return the program that typing `hermes` starts, if it is not this one (Nous' Hermes Agent, for instance)."""
-    program = shutil.which("hermes", path=search_path)
-    if program is None or ENTRY_POINT in Path(program).read_bytes():
-        return None
-    return Path(program)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so

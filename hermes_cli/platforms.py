@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import sys
 from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+ENTRY_POINT = b"hermes_cli.cli"  # stands in every script that pip, pipx or uv make for us; Hermes Agent's says .main
 
 
 def child_python(platform: str = sys.platform) -> str:
@@ -49,3 +54,11 @@ def is_broken_pipe(error: OSError, platform: str = sys.platform) -> bool:
     if isinstance(error, BrokenPipeError):
         return True
     return platform == "win32" and error.errno == errno.EINVAL and error.filename is None
+
+
+def foreign_hermes(search_path: str | None = None) -> Path | None:
+    """Return the program that typing `hermes` starts, if it is not this one (Nous' Hermes Agent, for instance)."""
+    program = shutil.which("hermes", path=search_path)
+    if program is None or ENTRY_POINT in Path(program).read_bytes():
+        return None
+    return Path(program)

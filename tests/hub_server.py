@@ -78,6 +78,7 @@ class Hub:
         portal: a page for every request, as a network does that wants a login first.
         stated: what it says of every file instead of the truth.
         described: repository -> what a search says of it besides its files.
+        plain: files come without the Hub's own headers, as from a mirror that only passes on bodies.
         pace: bytes per second of each body, 0 for as fast as it goes.
         xet: file -> what Xet calls it; `cas` is Xet's address.
         requests: method, path and range of what was asked of the Hub; `log` has both servers and more.
@@ -93,6 +94,7 @@ class Hub:
     portal: bool = False
     stated: dict[str, Any] = field(default_factory=dict)
     described: dict[str, dict[str, Any]] = field(default_factory=dict)
+    plain: bool = False
     pace: int = 0
     revision: str = REVISION
     xet: dict[str, str] = field(default_factory=dict)
@@ -248,6 +250,8 @@ class Handler(BaseHTTPRequestHandler):
         if name in self.hub.xet:
             headers["X-Xet-Hash"] = self.hub.xet[name]
             headers["X-Xet-Refresh-Route"] = f"{self.hub.url}/api/models/{repo}/xet-read-token/{self.hub.revision}"
+        if self.hub.plain:
+            headers = {}
         if self.hub.storage and _is_large(name):
             place = f"{self.hub.storage_url}/{repo}/{quote(name)}?signature=not-for-messages"
             fault = self.hub.fault("hub", body=False) if self.command == "GET" else Fault()

@@ -28,7 +28,8 @@ from hermes_cli.errors import HermesError
 from hermes_cli.generation import TAGS
 from hermes_cli.models.planned import PlannedModel
 from hermes_cli.models.resolve import ModelRequest, ResolvedModel
-from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides, LoadPlan
+from hermes_cli.planning.fitted_plan import FittedPlan
+from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
 from hermes_cli.planning.memory import ContextSettings
 from hermes_cli.server.app import make_app
 from hermes_cli.server.metrics import Metrics

@@ -10,8 +10,9 @@ from conftest import REPOSITORY, RunHermes, clean_environment
 
 import hermes_cli
 from hermes_cli import errors
-from hermes_cli.cli import COMMANDS, build_app, foreign_hermes, typed_command
+from hermes_cli.cli import COMMANDS, build_app, typed_command
 from hermes_cli.errors import ExitCode, HermesError
+from hermes_cli.platforms import foreign_hermes
 
 HEAVY = {"llama_cpp", "numpy", "huggingface_hub", "httpx", "jinja2", "pydantic", "yaml", "rich", "psutil", "asyncio"}
 TYPER_TAKES = {"pydantic"}  # Typer imports it, where installed, to read the types of a command's parameters

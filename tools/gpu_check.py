@@ -31,7 +31,8 @@ from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.errors import EngineDiedError
 from hermes_cli.gguf.shards import read_model
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.load_plan import RAM, FittedPlan, LoadOverrides
+from hermes_cli.planning.fitted_plan import RAM, FittedPlan
+from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import facts_of
 
 PROMPT = ("The three largest cities of Japan, with a sentence on each:",)

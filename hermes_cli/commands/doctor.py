@@ -20,6 +20,7 @@ from hermes_cli import __version__, paths
 from hermes_cli.commands.options import with_console
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import ExitCode, HermesError, NotFoundError
+from hermes_cli.platforms import foreign_hermes
 from hermes_cli.units import gibibytes, gigabytes
 
 if TYPE_CHECKING:
@@ -109,8 +110,6 @@ def show_check(check: Check, console: Console) -> None:
 
 
 def _installation() -> Iterator[Check]:
-    from hermes_cli.cli import foreign_hermes
-
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     python = f"{platform.python_implementation()} {platform.python_version()}"
     yield Check("versions", "ok", f"hermes-llm {__version__}, {python} on {platform.system()}, {packages}")

@@ -27,10 +27,9 @@ from hermes_cli.commands.options import (
 from hermes_cli.commands.speeds import first_token_after, range_of, speed_document
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.models.any_model import measured, memory_source, open_variant
+from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.measured import corrected
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings, weights
-from hermes_cli.planning.placement import place
-from hermes_cli.planning.recommend import NEEDS
 from hermes_cli.planning.speed import PROMPTS, decode_speed, first_token_seconds, prefill_speed
 from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.units import gibibytes
@@ -76,7 +75,7 @@ def command(
         variant = measured(variant, [settings])
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
     table = weights(variant.model.architecture, variant.quantization, imatrix=variant.repository.imatrix)
-    placement = place(variant.model.architecture, table, settings, machine)
+    placement = best_placement(variant.model.architecture, variant.quantization, table, settings, machine)
     architecture = variant.model.architecture
     ratios = speed_ratios(machine)
     prefill = prefill_speed(architecture, table, settings, placement, machine)

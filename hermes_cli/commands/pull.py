@@ -175,6 +175,7 @@ def _ask_hub(
     from hermes_cli.catalog.names import ModelNames
     from hermes_cli.commands.pull_target import pull_target
     from hermes_cli.store.download import resolve
+    from hermes_cli.store.hub import endpoint
     from hermes_cli.store.offline import find_complete
 
     targets: list[PullTarget] = []
@@ -185,7 +186,11 @@ def _ask_hub(
         try:
             with console.working("asking the Hub"):
                 target = pull_target(reference, catalogue, machine, quant, revision)
-                files |= dict.fromkeys(resolve(target.repo, target.revision, target.files))
+                listed = resolve(target.repo, target.revision, target.files)
+            files |= dict.fromkeys(listed)
+            for file in listed:
+                if not file.etag:
+                    console.warn(f"{endpoint()} states no hash of {file.path}, so its content cannot be checked")
             targets.append(target)
         except NetworkError as error:
             model = find_complete(reference, quant, revision, catalogue)

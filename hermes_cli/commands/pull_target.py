@@ -17,9 +17,9 @@ from hermes_cli.catalog.file_names import (
 from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, named_quantization
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, preferred_variants
 from hermes_cli.errors import UsageError
+from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.memory import ContextSettings, weights
-from hermes_cli.planning.placement import place
-from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations, room_for_files
+from hermes_cli.planning.recommend import RecommendOptions, recommendations, room_for_files
 from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.store.library import known_variants
 
@@ -101,7 +101,7 @@ def fit_for_chat(variant: Variant, machine: Machine) -> tuple[ContextSettings, P
     table = weights(variant.model.architecture, variant.quantization, imatrix=variant.repository.imatrix)
     while True:
         settings = ContextSettings(context)
-        placement = place(variant.model.architecture, table, settings, machine)
+        placement = best_placement(variant.model.architecture, variant.quantization, table, settings, machine)
         if placement.fits or context <= SHORTEST_CONTEXT:
             return settings, placement
         context //= 2

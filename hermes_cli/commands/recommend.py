@@ -23,9 +23,9 @@ from hermes_cli.commands.options import (
 )
 from hermes_cli.commands.speeds import duration, first_token_after, per_second, range_of, speed_document, two_digits
 from hermes_cli.errors import DoesNotFitError
+from hermes_cli.planning.best_placement import NEEDS
 from hermes_cli.planning.recommend import (
     LOW_BITS,
-    NEEDS,
     Alternative,
     Recommendation,
     RecommendOptions,
@@ -264,7 +264,8 @@ def _explain(pick: Recommendation, options: RecommendOptions, console: Console) 
         ("KV type", _minus(costs.kv_type), "8 bits instead of 16 (assumed)"),
         ("slowness", _minus(costs.speed), f"below {need.comfortable:g} tokens/s"),
         ("waiting", _minus(costs.wait), f"more than {need.wait:g} s to the first token"),
-        ("leaving the GPU", _minus(costs.leaving_gpu), "layers that stay on the CPU"),
+        ("leaving the GPU", _minus(costs.leaving_gpu), "layers on the CPU"),
+        ("more GPUs", _minus(costs.more_gpus), "more than one GPU"),
         ("no room", _minus(costs.no_room), "less than 8 % of the fullest place left free"),
         ("unusual", _minus(costs.unusual), "another quantization than those that most people run"),
         ("score", f"{pick.score:.1f} points", "decides the order; only differences mean something"),

@@ -35,7 +35,7 @@ MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
 MAX_NAME = 63  # GGML_MAX_NAME without the closing zero: llama.cpp refuses longer names of tensors
 MAX_KEY = 65_535  # the format's own limit
 MAX_ENTRIES = 65_536  # of metadata, and of tensors; the largest known files have a few thousand
-MOST_PADDING = 1 << 16  # bytes behind the last tensor of a file, at most
+MOST_PADDING = 1 << 20  # bytes behind the last tensor of a file, at most
 FETCH_AGAIN = "fetch the file again; its download may be incomplete."
 
 
@@ -145,13 +145,19 @@ def _parse(reader: HeaderReader, arrays: Collection[str]) -> GGUFHeader:
     _check_tensors(tensors, alignment, reader.size - data_offset)
     header = GGUFHeader(version, metadata, tensors, data_offset, reader.size)
     end = data_offset + max((tensor.offset + tensor.size for tensor in tensors), default=0)
-    if header.split and reader.size > end + MOST_PADDING:
+    if header.split and _goes_on(reader, end, alignment):
         raise BadHeaderError(
             f"it is shard {header.split.number} of {header.split.count} with {reader.size - end:,} bytes more behind "
             "it, as if shards had been joined with cat",
             hint="give the first of the shards as they were, or merge them: llama-gguf-split --merge FIRST NEW.",
         )
     return header
+
+
+def _goes_on(reader: HeaderReader, end: int, alignment: int) -> bool:
+    """Return whether behind the tensors, and padding perhaps, there is another GGUF, or too much to be padding."""
+    starts = {end, math.ceil(end / alignment) * alignment}
+    return reader.size > end + MOST_PADDING or any(reader.peek(start, len(MAGIC)) == MAGIC for start in starts)
 
 
 def _version(reader: HeaderReader) -> int:

@@ -86,6 +86,10 @@ class HeaderReader:
         self._at += size
         return piece
 
+    def peek(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from anywhere, or fewer at the end of the file, without moving."""
+        return self._source.read(offset, size) if offset < self.size else b""
+
     def skip(self, size: int, what: str) -> None:
         """Step over `size` bytes without reading them."""
         if size > self.size - self.position:

@@ -52,6 +52,7 @@ class Device:
         users: other programs that hold its memory now, with how much of it ("python 3.20 GiB").
         operations: dense FP16 operations per second by its data sheet, None if it has none.
         left_out: by what the user leaves it out ("--devices"); empty if nothing does.
+        reserve: bytes of it that the user wants to stay free; None leaves it to planning/placement.py.
         memory_source: where its memory is from.
     """
 
@@ -72,6 +73,7 @@ class Device:
     users: tuple[str, ...] = ()
     operations: float | None = None
     left_out: str = ""
+    reserve: int | None = None
     memory_source: ValueSource = "probed"
 
     def ram_taken(self, size: int) -> int:

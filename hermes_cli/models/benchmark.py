@@ -18,7 +18,7 @@ from hermes_cli.errors import UsageError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.gguf.shards import read_model
 from hermes_cli.planning.memory import facts_of
-from hermes_cli.planning.placement import place_layers
+from hermes_cli.planning.placement import place_split
 from hermes_cli.planning.speed import PREFILL_TOKENS, Speed, decode_speed, prefill_speed
 from hermes_cli.store.benchmarks import Benchmark, BenchmarkTest, machine_key
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hermes_cli.child_process import Frame
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.models.resolve import ResolvedModel
-    from hermes_cli.planning.load_plan import FittedPlan
+    from hermes_cli.planning.fitted_plan import FittedPlan
     from hermes_cli.planning.memory import FileFacts
 
 PREFILL, DECODE = PREFILL_TOKENS, 128  # tokens, llama-bench's defaults
@@ -169,7 +169,11 @@ class _Estimates:
         architecture, table, settings = self.facts.architecture, self.facts.weights, self.fitted.plan.settings
         if architecture is None:
             return None
-        placement = place_layers(architecture, table, settings, self.machine, self.fitted.gpu_layers)
+        plan, every = self.fitted.plan, range(len(self.machine.usable_devices))
+        devices = every if plan.devices is None else [index for index in plan.devices if index in every]
+        split = plan.tensor_split or [1] * len(devices)
+        layers = self.fitted.gpu_layers
+        placement = place_split(architecture, table, settings, self.machine, layers, devices, split)
         if test.decode:
             filled = replace(settings, context=2 * test.depth + test.decode)  # half of it is read
             return decode_speed(architecture, self.quantization, table, filled, placement, self.machine)

@@ -18,7 +18,8 @@ from hermes_cli.engine.embedded.messages import DraftPlan, EngineOptions
 from hermes_cli.errors import DoesNotFitError, EngineError, NotFoundError, UsageError
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.resolve import DRAFT_AUTO, DRAFT_OFF
-from hermes_cli.planning.load_plan import LoadOverrides, remaining_machine
+from hermes_cli.planning.fitted_plan import remaining_machine
+from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.prompting.turn_grammar import TAGS
 from hermes_cli.store.library import find
 from hermes_cli.units import GIB
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from hermes_cli.errors import HermesError
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.models.resolve import ResolvedModel
-    from hermes_cli.planning.load_plan import FittedPlan
+    from hermes_cli.planning.fitted_plan import FittedPlan
     from hermes_cli.store.library import ModelFile
 
 

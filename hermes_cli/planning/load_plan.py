@@ -1,4 +1,4 @@
-"""Load plans for a file in order of preference, and the choice of one by its dry run (engine/embedded/fit_check.py).
+"""Load plans for a file in order of preference; one is chosen by its dry run (fitted_plan.py).
 
 What a user insists on stays. The rest is chosen: the longest of the usual context lengths with which everything is on
 GPUs; else the longest with which it fits at all, with as many layers on GPUs as have room.
@@ -10,28 +10,23 @@ from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from typing import TYPE_CHECKING
 
-from hermes_cli.errors import DoesNotFitError, EngineError, UsageError
-from hermes_cli.planning.memory import ContextSettings, MemoryBreakdown
-from hermes_cli.planning.placement import place, place_layers, reserved_bytes
-from hermes_cli.planning.recommend import NEEDS
-from hermes_cli.units import GIB, gibibytes
+from hermes_cli.errors import UsageError
+from hermes_cli.planning.best_placement import NEEDS, best_placement
+from hermes_cli.planning.memory import ContextSettings
+from hermes_cli.planning.placement import device_sets, fastest_first, place_layers, place_split, room_on
+from hermes_cli.units import GIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from hermes_cli.catalog.models import Yarn
-    from hermes_cli.hardware.machine import Device, Machine
+    from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.memory import FileFacts, KvType
-    from hermes_cli.planning.placement import Placement
 
 SHORTEST = 512  # tokens; shorter contexts are of no use, unless the model was trained for less
 STEP = 1024  # tokens; how exactly the longest context that fits is looked for
 MOST_PLANS, MOST_ALTERNATIVES = 16, 16
 SMALLER_KV_TYPE: dict[KvType, KvType] = {"f32": "q8_0", "f16": "q8_0", "bf16": "q8_0", "q8_0": "q4_0"}
-
-RAM = "RAM"
-NOTHING_FITS = "take a smaller quantization or model: hermes recommend"
-FORCE_HINT = "--force loads it all the same."
 
 
 @dataclass(frozen=True)
@@ -43,12 +38,15 @@ class LoadPlan:
         gpu_layers: layers on GPUs, the output matrix counted as one.
         tensor_split: of several GPUs, in which proportion they share those; else empty.
         threads: of the CPU.
+        devices: the GPUs to use, as positions in llama.cpp's list, which are those of the machine's usable devices with
+            the ones that the user leaves out; None leaves it to llama.cpp.
     """
 
     settings: ContextSettings
     gpu_layers: int = 0
     tensor_split: tuple[float, ...] = ()
     threads: int = 1
+    devices: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,8 @@ class LoadOverrides:
         least: tokens of context that it must have, where `context` is free.
         tensor_split: of several GPUs, in which proportion they share the layers; empty is free.
         micro_batch: tokens in one pass; None is as many as usual.
+        devices: the GPUs that may be used, by number or name (hardware/selection.py); empty is all.
+        reserve: bytes to leave free on each GPU; None leaves it to planning/placement.py.
     """
 
     context: int | None = None
@@ -80,6 +80,8 @@ class LoadOverrides:
     least: int = 0
     tensor_split: tuple[float, ...] = ()
     micro_batch: int | None = None
+    devices: tuple[str, ...] = ()
+    reserve: int | None = None
 
 
 def plans_for(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> tuple[LoadPlan, ...]:
@@ -164,33 +166,40 @@ class _Planner:
         self.facts = facts
         self.machine = machine
         self.all_layers = len(facts.weights.layers) + 1
-        self.device_rooms = [device.free - reserved_bytes(device) for device in machine.usable_devices]
-        self.device_room = sum(max(room, 0) for room in self.device_rooms)
+        self.rooms = [room_on(device) for device in machine.usable_devices]
+        usable = [device for device in machine.devices if device.usable]
+        self.positions = [index for index, device in enumerate(usable) if not device.left_out]  # in llama.cpp's list
 
     def preferred(self, overrides: LoadOverrides, contexts: Sequence[int]) -> Iterator[LoadPlan]:
         """Every plan, the one wanted most first."""
-        if overrides.gpu_layers is not None or not self.machine.usable_devices:
+        if overrides.gpu_layers is not None or not self.rooms:
             asked = overrides.gpu_layers or 0
             layers = self.all_layers if asked < 0 else min(asked, self.all_layers)
-            yield from (self._plan(overrides, context, layers) for context in contexts)
+            for context in contexts:
+                yield from self._plans(overrides, context, layers)
             return
         long = [context for context in contexts if context >= NEEDS["chat"].least] or contexts[:1]
         for group in (long, contexts[len(long) :]):
-            yield from (self._plan(overrides, context, self.all_layers) for context in group)
+            for context in group:
+                yield from self._plans(overrides, context, self.all_layers)
             for context in group:
                 # GPUs that cannot take all get the most layers that have room, and less in case that is wrong
-                most = self._most_layers(self._plan(overrides, context, 0).settings)
+                most = self._most_layers(self._settings(overrides, context))
                 for layers in dict.fromkeys((most, most - 1, most - 2, most * 3 // 4, most // 2, most // 4, 0)):
                     if 0 <= layers < self.all_layers:
-                        yield self._plan(overrides, context, layers)
+                        yield from self._plans(overrides, context, layers)
 
     def fits(self, plan: LoadPlan) -> bool:
         """Return whether the plan fits; without an architecture only the weights are counted."""
-        if placement := self._placed(plan):
-            return placement.fits
-        table, layers = self.facts.weights, plan.gpu_layers
-        on_gpus = sum(table.layers[max(self.all_layers - layers, 0) :]) + table.head if layers else 0
-        return on_gpus <= self.device_room and table.total - on_gpus <= self.machine.ram_available
+        architecture, table, layers = self.facts.architecture, self.facts.weights, plan.gpu_layers
+        devices = [index for index, position in enumerate(self.positions) if position in (plan.devices or ())]
+        devices.sort(key=lambda index: (plan.devices or ()).index(self.positions[index]))
+        if architecture:
+            split = plan.tensor_split or (1,)
+            return place_split(architecture, table, plan.settings, self.machine, layers, devices, split).fits
+        on_gpus = self._weights_on_gpus(layers)
+        room = sum(self.rooms[index] for index in devices)
+        return on_gpus <= room and table.total - on_gpus <= self.machine.ram_available
 
     def shorter(self, overrides: LoadOverrides, wanted: int) -> Sequence[int]:
         """The longest context that fits and is shorter than what is wanted, then halves of it."""
@@ -205,185 +214,75 @@ class _Planner:
             return tuple(_halved(low * STEP))
         return (SHORTEST,) if wanted > SHORTEST else ()
 
-    def _placed(self, plan: LoadPlan) -> Placement | None:
-        architecture, table = self.facts.architecture, self.facts.weights
-        if architecture is None:
-            return None
-        return place_layers(architecture, table, plan.settings, self.machine, plan.gpu_layers)
-
-    def _plan(self, overrides: LoadOverrides, context: int, gpu_layers: int) -> LoadPlan:
+    def _settings(self, overrides: LoadOverrides, context: int) -> ContextSettings:
         kv_type = overrides.kv_type or "f16"
         settings = ContextSettings(context, overrides.slots, k_type=kv_type, v_type=kv_type)
         if overrides.micro_batch:
             settings = replace(settings, micro_batch=overrides.micro_batch)
         if overrides.yarn and context > self.facts.trained_context:
             settings = replace(settings, yarn_factor=overrides.yarn.factor, yarn_original=overrides.yarn.original)
+        return settings
+
+    def _plans(self, overrides: LoadOverrides, context: int, gpu_layers: int) -> Iterator[LoadPlan]:
+        """Plans with so many layers on GPUs, on those that do best, and then on all in case that does not fit.
+
+        With none, one GPU still helps to read prompts, if it has room for that.
+        """
+        settings = self._settings(overrides, context)
         plan = LoadPlan(settings, gpu_layers, threads=overrides.threads or self.machine.cores)
-        if overrides.tensor_split and gpu_layers:
-            return replace(plan, tensor_split=overrides.tensor_split)
-        if not gpu_layers or len(self.device_rooms) == 1:
-            return plan
-        placement = self._placed(plan)
-        rooms = tuple(round(room / GIB, 2) for room in self.device_rooms)
-        return replace(plan, tensor_split=placement.tensor_split if placement else rooms)
+        every = tuple(range(len(self.rooms)))
+        if not every:
+            yield plan
+        elif not gpu_layers:
+            yield replace(plan, devices=(self.positions[fastest_first(self.machine.usable_devices)[0]],))
+            yield replace(plan, devices=())
+        elif overrides.tensor_split:
+            yield replace(plan, tensor_split=overrides.tensor_split, devices=tuple(self.positions))
+        else:
+            some, split = self._best_devices(settings, gpu_layers)
+            yield self._on(plan, some, split)
+            if some != every:
+                yield self._on(plan, every, self._split_by_room(settings, gpu_layers))
+
+    def _on(self, plan: LoadPlan, devices: Sequence[int], split: tuple[float, ...]) -> LoadPlan:
+        positions = tuple(self.positions[index] for index in devices)
+        return replace(plan, devices=positions, tensor_split=split if len(positions) > 1 else ())
+
+    def _best_devices(self, settings: ContextSettings, gpu_layers: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """The devices that do best with so many layers, and how they share them."""
+        architecture, table = self.facts.architecture, self.facts.weights
+        if architecture:
+            placement = best_placement(architecture, "", table, settings, self.machine, gpu_layers)
+            return placement.devices, placement.tensor_split
+        needed = self._weights_on_gpus(gpu_layers)
+        sets = device_sets(self.machine.usable_devices)
+        enough = (some for some in sets if sum(self.rooms[index] for index in some) >= needed)
+        chosen = next(enough, sets[-1])
+        return chosen, tuple(round(self.rooms[index] / GIB, 2) for index in chosen)
+
+    def _split_by_room(self, settings: ContextSettings, gpu_layers: int) -> tuple[float, ...]:
+        """How all devices share so many layers in proportion to their room."""
+        if self.facts.architecture:
+            args = (self.facts.architecture, self.facts.weights, settings, self.machine, gpu_layers)
+            placement = place_layers(*args)
+            by_device = dict(zip(placement.devices, placement.tensor_split, strict=True))
+            return tuple(by_device.get(index, 0) for index in range(len(self.rooms)))
+        return tuple(round(room / GIB, 2) for room in self.rooms)
+
+    def _weights_on_gpus(self, gpu_layers: int) -> int:
+        table = self.facts.weights
+        return sum(table.layers[max(self.all_layers - gpu_layers, 0) :]) + table.head if gpu_layers else 0
 
     def _most_layers(self, settings: ContextSettings) -> int:
         """The most layers that the GPUs have room for, with at least one left to the CPU."""
         table = self.facts.weights
         if self.facts.architecture:
-            placement = place(self.facts.architecture, table, settings, self.machine)
+            placement = best_placement(self.facts.architecture, "", table, settings, self.machine)
             return min(placement.gpu_layers, self.all_layers - 1)
-        room, count = self.device_room - table.head, 0
+        room, count = sum(self.rooms) - table.head, 0
         for size in reversed(table.layers):
             room -= size
             if room < 0:
                 break
             count += 1
         return count
-
-
-@dataclass(frozen=True)
-class MemoryUse:
-    """RAM or a GPU: what a plan needs there, and the bytes that are free for it."""
-
-    name: str
-    part: MemoryBreakdown
-    room: int
-
-    @property
-    def where(self) -> str:
-        """For sentences: "in RAM", "on GeForce RTX 4090"."""
-        return f"{'in' if self.name == RAM else 'on'} {self.name}"
-
-    @property
-    def missing(self) -> int:
-        """Bytes that it is short of; 0 if the plan fits."""
-        return max(self.part.total - self.room, 0)
-
-
-@dataclass(frozen=True)
-class DryRun:
-    """The result of a dry run in llama.cpp: memory in RAM and on each GPU, or the reason for a refusal."""
-
-    places: tuple[MemoryUse, ...] = ()
-    refusal: str = ""
-
-    @property
-    def missing(self) -> int:
-        """Bytes that it is short of, where it is short of most."""
-        return max((place.missing for place in self.places), default=0)
-
-    @property
-    def fits(self) -> bool:
-        """The plan can be loaded."""
-        return not self.refusal and not self.missing
-
-
-Tried = tuple[LoadPlan, DryRun]
-
-
-@dataclass(frozen=True)
-class FittedPlan:
-    """A plan to load, what it needs, and what was given up for it (empty if nothing was)."""
-
-    plan: LoadPlan
-    places: tuple[MemoryUse, ...]
-    note: str = ""
-
-    @property
-    def gpu_layers(self) -> int:
-        """Layers on GPUs; none if llama.cpp finds no GPU, whatever the plan says."""
-        return self.plan.gpu_layers if len(self.places) > 1 else 0
-
-    @property
-    def total(self) -> MemoryBreakdown:
-        """Memory of all places together."""
-        return sum((place.part for place in self.places), MemoryBreakdown())
-
-
-def choose_plan(
-    name: str, overrides: LoadOverrides, plans: Sequence[Tried], alternatives: Sequence[Tried]
-) -> FittedPlan:
-    """Return the first plan that fits.
-
-    Args:
-        name: of the file, for messages.
-        overrides: what the user insists on.
-        plans: how the plans did, the one wanted most first.
-        alternatives: the same of plans that are not what the user insists on.
-
-    Raises:
-        DoesNotFitError: none of the plans fits; the hint names the nearest that would.
-        EngineError: llama.cpp refused them all.
-    """
-    wanted, first = plans[0]
-    for plan, result in plans:
-        if result.fits:
-            return FittedPlan(plan, result.places, _note(plan, wanted, first))
-    if overrides.force:
-        reason = first.refusal or f"it {_needs(first.places)}"
-        return FittedPlan(wanted, first.places, f"loaded because of --force: {reason}")
-    short = [(plan, result) for plan, result in plans if not result.refusal]
-    if not short:
-        raise EngineError(
-            f"llama.cpp cannot load {name} like this: {first.refusal}",
-            hint=f"leave out --kv-type and --context if they are given; `-v` shows llama.cpp's log. {FORCE_HINT}",
-        )
-    nearest, result = min(short, key=lambda tried: tried[1].missing)
-    fitting = next((plan for plan, alternative in alternatives if alternative.fits), None)
-    flags = f"this would fit: {_flags(overrides, wanted, fitting)}" if fitting else ""
-    raise DoesNotFitError(
-        f"{name} does not fit: with {nearest.settings.context:,} tokens of context it {_needs(result.places)}.",
-        hint=f"{flags or NOTHING_FITS}. {FORCE_HINT}",
-        alternative=flags,
-    )
-
-
-def remaining_machine(machine: Machine, taken: FittedPlan) -> Machine:
-    """Return the machine with the memory that a loaded plan leaves."""
-    in_ram = sum(place.part.total for place in taken.places if place.name == RAM)
-    on_devices = [place.part.total for place in taken.places if place.name != RAM]
-    in_ram += sum(device.ram_taken(size) for device, size in zip(machine.usable_devices, on_devices, strict=False))
-    each = iter(on_devices)
-    devices = tuple(_with_less(device, next(each, 0)) if device.usable else device for device in machine.devices)
-    return replace(machine, devices=devices, ram_available=max(machine.ram_available - in_ram, 0))
-
-
-def _with_less(device: Device, taken: int) -> Device:
-    return replace(device, free=max(device.free - taken, 0), carve_out=max(device.carve_out - taken, 0))
-
-
-def _needs(places: Iterable[MemoryUse]) -> str:
-    """Both numbers for each place, those first where it is short."""
-    ordered = sorted((place for place in places if place.part.total), key=lambda place: -place.missing)
-    sizes = (
-        f"{gibibytes(place.part.total)} {place.where}, where {gibibytes(place.room)} are free" for place in ordered
-    )
-    return f"needs {', and '.join(sizes)}"
-
-
-def _note(plan: LoadPlan, wanted: LoadPlan, result: DryRun) -> str:
-    """Return what the plan gives up against the preferred one, and why; empty if nothing."""
-    given_up = []
-    if plan.settings.context < wanted.settings.context:
-        given_up.append(f"context {plan.settings.context:,} instead of {wanted.settings.context:,} tokens")
-    if plan.gpu_layers < wanted.gpu_layers:
-        given_up.append(f"{plan.gpu_layers} of {wanted.gpu_layers} layers on the GPU, the rest on the CPU")
-    if not given_up:
-        return ""
-    if result.refusal:
-        return f"{', '.join(given_up)}: llama.cpp refused more ({result.refusal})"
-    worst = max(result.places, key=lambda place: place.missing)
-    return f"{', '.join(given_up)}: what was wanted {_needs([worst])}"
-
-
-def _flags(overrides: LoadOverrides, wanted: LoadPlan, plan: LoadPlan) -> str:
-    """Return the flags that ask for this plan."""
-    flags = []
-    if overrides.context is not None and plan.settings.context != wanted.settings.context:
-        flags.append(f"--context {plan.settings.context}")
-    if plan.settings.k_type != wanted.settings.k_type:
-        flags.append(f"--kv-type {plan.settings.k_type}")
-    if overrides.gpu_layers is not None and plan.gpu_layers != wanted.gpu_layers:
-        flags.append(f"--gpu-layers {plan.gpu_layers}")
-    return " ".join(flags)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.variants import preferred_variants
 from hermes_cli.hardware.machine import MOST_DEVICES
-from hermes_cli.planning.measured import corrected
+from hermes_cli.planning.best_placement import NEEDS, PlacedModel, placed_best
 from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
-from hermes_cli.planning.placement import place
 from hermes_cli.planning.quality import quality_score, supports_purpose
-from hermes_cli.planning.speed import PROMPTS, active_elements, decode_speed, first_token_seconds, prefill_speed
+from hermes_cli.planning.speed import active_elements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,54 +22,13 @@ if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.measured import SpeedRatio
     from hermes_cli.planning.memory import KvType
-    from hermes_cli.planning.placement import Placement
     from hermes_cli.planning.quality import Purpose, QualityScore
-    from hermes_cli.planning.speed import FirstToken, Speed
 
 
-@dataclass(frozen=True)
-class PurposeNeeds:
-    """Requirements of a purpose.
-
-    Attributes:
-        wanted, least: context length in tokens that it should have, and can do with.
-        points_per_halving: what half of the wanted context costs.
-        comfortable, slowest: tokens per second below which slowness costs points, and below which a machine is not
-            for it.
-        wait, longest_wait: seconds to the first token of the first prompt (speed.PROMPTS), likewise.
-    """
-
-    wanted: int
-    least: int
-    points_per_halving: float
-    comfortable: float
-    slowest: float
-    wait: float
-    longest_wait: float
-
-
-# An agent's 64,000 tokens are what Hermes Agent refuses to start without. Hermes 4 was taught to close its thought at
-# 30,000 tokens and evaluated with 40,960. Thinking and working in many steps should be faster than reading.
-NEEDS: dict[Purpose, PurposeNeeds] = {
-    "chat": PurposeNeeds(16_384, 4096, 1.5, 10, 3, 4, 60),
-    "agent": PurposeNeeds(64_000, 64_000, 0.5, 20, 8, 30, 180),
-    "reasoning": PurposeNeeds(40_960, 32_768, 3.0, 15, 4, 8, 120),
-    "json": PurposeNeeds(8192, 4096, 0.5, 10, 3, 8, 120),
-    "long-context": PurposeNeeds(131_072, 32_768, 7.0, 10, 3, 60, 900),
-}
 # DeepHermes thinks for up to 13,000 tokens (its card).
 WANTED_BY_SHORT_THOUGHTS, LEAST_OF_SHORT_THOUGHTS = 32_768, 16_384
 # Left over memory of a GPU's own may hold so many times the wanted context, where that costs nothing.
 MORE_CONTEXT = (2, 4)
-# What slowness costs for each halving of a comfortable speed, and for the cube of the halvings: 12 points at half of it
-# and 72 at a quarter.
-POINTS_PER_HALVED_SPEED, POINTS_PER_CUBED_HALVING = 4.0, 8.0
-POINTS_PER_DOUBLED_WAIT = 1.5
-# Layers on the CPU make the speed fall off a cliff, steeper with every token of context, that no estimate gets quite
-# right. Without a GPU everything pays it, so that a GPU never makes anything worse.
-POINTS_FOR_LEAVING_GPU = 20.0
-# A plan that fills its room to the last byte depends on overheads that are assumed (placement.OVERHEAD).
-ROOM_TO_SPARE, POINTS_FOR_NO_ROOM = 0.08, 1.0
 POINTS_FOR_KV_Q8_0 = 0.2  # assumed; weights of 8 bits cost 0.03
 # What most people run and what is published most; another must be better by more than this.
 USUAL, POINTS_FOR_UNUSUAL = frozenset({"Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0"}), 1.0
@@ -79,46 +37,18 @@ BESIDE_WEIGHTS = 1 << 30  # bytes of KV cache, compute buffers and overhead
 LOW_BITS = 3.0  # bits per weight below which a warning is due
 
 
-@dataclass(frozen=True)
-class Costs:
-    """Points that a variant loses on this machine."""
-
-    context: float
-    kv_type: float
-    speed: float
-    wait: float
-    leaving_gpu: float
-    no_room: float
-    unusual: float
-
-    @property
-    def total(self) -> float:
-        """The sum."""
-        return self.context + self.kv_type + self.speed + self.wait + self.leaving_gpu + self.no_room + self.unusual
-
-
-@dataclass(frozen=True)
-class Recommendation:
+@dataclass(frozen=True, kw_only=True)
+class Recommendation(PlacedModel):
     """A variant with settings on a machine: where it goes, how fast and how good it is, and what that costs it."""
 
     variant: Variant
     settings: ContextSettings
-    placement: Placement
-    speed: Speed
-    prefill: Speed
-    first_token: FirstToken
     quality: QualityScore
-    costs: Costs
 
     @property
     def score(self) -> float:
         """Points: of the model and its quantization, less what the machine costs."""
         return self.quality.points - self.costs.total
-
-    @property
-    def leaves_gpu(self) -> bool:
-        """Some layers stay on the CPU."""
-        return self.placement.gpu_layers <= self.variant.model.architecture.layers
 
     @property
     def by_yarn(self) -> bool:
@@ -157,11 +87,10 @@ class RecommendOptions:
     def _short_thoughts(self, model: CatalogModel) -> bool:
         return self.purpose == "reasoning" and model.reasoning is not None and model.reasoning.switch == "system-prompt"
 
-    def met_by(self, candidate: Recommendation) -> bool:
-        """Return whether a candidate fits and is what the user insists on."""
+    def met_by(self, candidate: PlacedModel) -> bool:
+        """Return whether a candidate is what the user insists on."""
         return (
-            candidate.placement.fits
-            and candidate.speed.expected >= (self.min_speed or 0)
+            candidate.speed.expected >= (self.min_speed or 0)
             and (self.max_wait is None or candidate.first_token.expected <= self.max_wait)
             and not (self.gpu_only and candidate.leaves_gpu)
         )
@@ -234,18 +163,18 @@ def _best_settings(
     if not contexts:
         return None
 
-    def evaluate(context: int, kv_type: KvType) -> Recommendation:
+    def evaluate(context: int, kv_type: KvType) -> Recommendation | None:
         return _evaluate(variant, quality, machine, ContextSettings(context, k_type=kv_type, v_type=kv_type), options)
 
     best = smallest = evaluate(contexts[-1], "q8_0")
-    if not options.met_by(smallest):
+    if best is None or smallest is None:
         return None
     ceiling = smallest.score + smallest.costs.context + smallest.costs.kv_type
     for context, kv_type in product(contexts, KV_TYPES_TRIED):
         if best.score >= ceiling - _context_cost(variant.model, context, options):
             break
         candidate = evaluate(context, kv_type)
-        if options.met_by(candidate) and candidate.score > best.score:
+        if candidate and candidate.score > best.score:
             best = candidate
     return best
 
@@ -286,30 +215,40 @@ def _context_cost(model: CatalogModel, context: int, options: RecommendOptions) 
 
 def _evaluate(
     variant: Variant, quality: QualityScore, machine: Machine, settings: ContextSettings, options: RecommendOptions
-) -> Recommendation:
-    """Place a variant with these settings and count what they cost; docs/quality.md has the scale."""
+) -> Recommendation | None:
+    """Place a variant with these settings and count what they cost; docs/quality.md has the scale.
+
+    None if it does not fit, or not as the user insists.
+    """
     architecture = variant.model.architecture
     table = weights(architecture, variant.quantization, imatrix=variant.repository.imatrix)
-    placement = place(architecture, table, settings, machine)
-    decode = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
-    speed = corrected(decode, "decode", variant.name, placement, options.measured)
-    prefill = prefill_speed(architecture, table, settings, placement, machine)
-    prefill = corrected(prefill, "prefill", variant.name, placement, options.measured)
-    first_token = first_token_seconds(PROMPTS[options.purpose], prefill, settings.context)
-    need = NEEDS[options.purpose]
-    # the part of its room that the fullest place has left
-    spare = min((share.room - share.part.total) / max(share.room, 1) for share in placement.shares if share.part.total)
-    halvings = max(math.log2(need.comfortable / speed.expected), 0)
-    costs = Costs(
+    placed = placed_best(
+        (architecture, variant.quantization, table),
+        settings,
+        machine,
+        options.purpose,
+        options.met_by,
+        variant.name,
+        options.measured,
+    )
+    if placed is None:
+        return None
+    costs = replace(
+        placed.costs,
         context=_context_cost(variant.model, settings.context, options),
         kv_type=0 if settings.k_type == "f16" else POINTS_FOR_KV_Q8_0,
-        speed=POINTS_PER_HALVED_SPEED * halvings + POINTS_PER_CUBED_HALVING * halvings**3,
-        wait=POINTS_PER_DOUBLED_WAIT * max(math.log2(first_token.expected / need.wait), 0),
-        leaving_gpu=POINTS_FOR_LEAVING_GPU if placement.gpu_layers <= architecture.layers else 0,
-        no_room=POINTS_FOR_NO_ROOM * max(1 - spare / ROOM_TO_SPARE, 0),
         unusual=0 if variant.quantization in USUAL else POINTS_FOR_UNUSUAL,
     )
-    return Recommendation(variant, settings, placement, speed, prefill, first_token, quality, costs)
+    return Recommendation(
+        placement=placed.placement,
+        speed=placed.speed,
+        prefill=placed.prefill,
+        first_token=placed.first_token,
+        costs=costs,
+        variant=variant,
+        settings=settings,
+        quality=quality,
+    )
 
 
 @dataclass(frozen=True)

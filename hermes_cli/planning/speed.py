@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.planning.memory import kv_bytes_per_layer
+from hermes_cli.planning.placement import fastest_first
 from hermes_cli.planning.speed_figures import (
     COPY_BANDWIDTH,
     CPU_ATTENTION,
@@ -149,8 +150,9 @@ def prefill_speed(
     elements = active_elements(architecture)
     attention = 4 * architecture.heads * architecture.head_length  # operations of a layer for each earlier token
     batch = settings.batch_tokens
-    gpus = [device for device in machine.usable_devices if not device.unified] if batch >= OFFLOADED else []
-    helper = max(gpus, key=lambda device: operations_of(device, machine)[0], default=None)
+    # llama.cpp lets the first device of a plan help; without layers there that is the fastest one (load_plan.py)
+    first = (placement.devices or fastest_first(machine.usable_devices))[:1] if batch >= OFFLOADED else ()
+    helper = next((machine.usable_devices[index] for index in first if not machine.usable_devices[index].unified), None)
     seconds, growth, known = 0.0, 0.0, True
     for share in placement.shares:
         layers = share.last - share.first

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli import paths
+from hermes_cli.catalog.file_names import joined_name
 from hermes_cli.errors import DoesNotFitError, NetworkError, NotFoundError, UsageError
 from hermes_cli.store import layout
 from hermes_cli.store.disk import disk_space
 from hermes_cli.store.file_download import FileDownload, download_targets
 from hermes_cli.store.hub import endpoint, is_safe, list_files, quiet_hub_log
 from hermes_cli.store.progress import Phase, ProgressMeter
-from hermes_cli.store.transfer import RetryPolicy
+from hermes_cli.store.transfer import RetryPolicy, ask_headers
 from hermes_cli.units import gigabytes
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def resolve(repo: str, revision: str | None, files: Sequence[str]) -> list[Remot
     Raises:
         UsageError: a name that cannot be a path here.
         NotFoundError: no such repository, revision or file; the hint names the files that there are.
-        NetworkError: the Hub cannot be reached, refuses, or states no hash.
+        NetworkError: the Hub cannot be reached, refuses, or states no size.
     """
     for name in files:
         if not is_safe(name):
@@ -83,11 +84,19 @@ def resolve(repo: str, revision: str | None, files: Sequence[str]) -> list[Remot
             hint = f"it has {', '.join(models[:MAX_NAMES])}{more}"
             empty = f"it has no files; choose another repository than {repo}."
             raise NotFoundError(f"{place} has no file {name}.", hint=hint if models else empty)
-        if not listed[name].etag:
-            raise NetworkError(
-                f"{endpoint()} states no hash of {name}, so it could not be checked.", hint="check HF_ENDPOINT."
-            )
-    return [listed[name] for name in files]
+    return [_completed(listed[name]) for name in files]
+
+
+def _completed(file: RemoteFile) -> RemoteFile:
+    """Return a file with size and hash, asked for anew if a mirror lists none; some state no hash at all."""
+    if not file.etag or (not file.size and ".gguf" in file.path.lower()):
+        file = ask_headers(file)
+    if not file.etag and joined_name(file.path) != file.path:
+        raise NetworkError(
+            f"{endpoint()} states no hash of {file.path}, without which raw parts are not joined.",
+            hint="choose another mirror with HF_ENDPOINT.",
+        )
+    return file
 
 
 def file_states(files: Sequence[RemoteFile]) -> list[FileState]:

@@ -66,7 +66,14 @@ class DownloadTarget:
 
     @cached_property
     def etag(self) -> str:
-        """Return the name of its lock and partial file: its ETag; for a joined file, the hash of its parts' ETags."""
+        """Return the name of its lock and partial file: its ETag; for a joined file, the hash of its parts' ETags.
+
+        Where the Hub states no ETag it is made of the file's name, so that nobody takes it for a hash.
+        """
+        if not self.parts[0].etag:
+            file = self.parts[0]
+            place = f"{file.repo}/{file.revision}/{file.path}"
+            return f"unchecked-{hashlib.sha256(place.encode()).hexdigest()}"
         tags = [part.etag for part in self.parts]
         return hashlib.sha256("\n".join(tags).encode()).hexdigest() if self.is_joined else tags[0]
 
@@ -110,6 +117,8 @@ class DownloadTarget:
         if not self.is_joined:
             yield self.blob
             yield from layout.same_blobs(self.repo, self.etag)
+        if not self.parts[0].etag:
+            return  # the size alone does not make another file the same
         for snapshot in layout.snapshots(self.repo):
             other = snapshot.joinpath(*self.name.split("/"))
             # A link to another blob than ours is another file; but a joined file's blob is not named by our ETag.
@@ -246,7 +255,7 @@ class FileDownload:
         """Return how many bytes at the beginning of a file are whole parts of the target, with the right hashes."""
         size, end = size_of(path) or 0, 0
         for part in self._target.parts:
-            if end + part.size > size or (self._verify and self._hash(path, end, part) != part.etag):
+            if end + part.size > size or (self._verify and part.etag and self._hash(path, end, part) != part.etag):
                 break
             end += part.size
         return end
@@ -331,7 +340,7 @@ class FileDownload:
                     if self._verify:
                         hasher.update(data)
                 self._meter.report(Phase.VERIFYING)
-                matches = not self._verify or hasher.hexdigest() == file.etag
+                matches = not self._verify or not file.etag or hasher.hexdigest() == file.etag
             if not matches:
                 self._repair(partial, here)
             partial.flush()

@@ -12,7 +12,7 @@ import math
 import re
 import time
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Literal
@@ -32,7 +32,7 @@ from hermes_cli.errors import IntegrityError, NetworkError
 from hermes_cli.store import xet
 from hermes_cli.store.connection import proxy_fault
 from hermes_cli.store.disk import BLOCK
-from hermes_cli.store.hub import endpoint, hub_errors
+from hermes_cli.store.hub import endpoint, hub_errors, quiet_hub_log
 from hermes_cli.store.progress import Phase
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from hermes_cli.store.progress import ProgressMeter
 
 MAX_AGE = 0.5  # seconds that bytes wait to be written
+SHA256_DIGITS = 64
+_TOTAL = re.compile(r"^(?:bytes [0-9]+-[0-9]+/)?([0-9]+)$")
 _RANGE = re.compile(r"^bytes (\d+)-")
 _HASH = re.compile(r'^(?:W/)?"?([0-9a-f]{40}|[0-9a-f]{64})"?\Z')
 _RETRYABLE = {408, 425, 429}  # refused for now; so is 500 and above
@@ -89,6 +91,30 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return max(0.0, (moment - datetime.now(UTC)).total_seconds()) if moment.tzinfo else None
+
+
+def ask_headers(file: RemoteFile) -> RemoteFile:
+    """Return a file with the size and hash that the headers of its own response state, for a mirror that lists neither.
+
+    Raises:
+        NetworkError: it cannot be reached, or does not say the size.
+    """
+    size, etag = file.size, file.etag
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity", "Range": "bytes=0-0"}
+    request = _request("GET", file, headers, constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    with hub_errors(file.repo), quiet_hub_log(), request as response:
+        whole = response.status_code != httpx2.codes.PARTIAL_CONTENT
+        sizes = [hop.headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_SIZE) for hop in response.history]
+        sizes.append(response.headers.get("Content-Length" if whole else "Content-Range"))
+        size = size or next((int(match[1]) for text in sizes if text and (match := _TOTAL.search(text))), 0)
+        for hop in (*response.history, response):
+            match = _HASH.match(_stated_etag(hop) or "")
+            etag = etag or (match[1] if match else "")
+    if not size:
+        raise NetworkError(
+            f"{endpoint()} does not say the size of {file.path}.", hint="choose another mirror with HF_ENDPOINT."
+        )
+    return replace(file, size=size, etag=etag, sha256=etag if len(etag) == SHA256_DIGITS else None)
 
 
 def receive(
@@ -219,6 +245,14 @@ def _http(
             at += len(piece)
 
 
+def _stated_etag(response: httpx2.Response) -> str | None:
+    """Return the hash of the file by the Hub; an ETag of anybody else may be anything."""
+    stated: str | None = response.headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG)
+    if not stated and constants.HUGGINGFACE_HEADER_X_REPO_COMMIT in response.headers:
+        stated = response.headers.get("ETag")
+    return stated
+
+
 @contextmanager
 def _request(
     method: Literal["GET", "HEAD"], file: RemoteFile, headers: dict[str, str], timeout: float
@@ -235,10 +269,7 @@ def _request(
     ) as response:
         hf_raise_for_status(response)
         for hop in (*response.history, response):
-            stated = hop.headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG)
-            if not stated and constants.HUGGINGFACE_HEADER_X_REPO_COMMIT in hop.headers:
-                stated = hop.headers.get("ETag")
-            match = _HASH.match(stated or "")
+            match = _HASH.match(_stated_etag(hop) or "")
             if match and len(match[1]) == len(file.etag) and match[1] != file.etag:
                 raise IntegrityError(
                     f"{file.path} of {file.repo} has changed on the server: its hash is {match[1]}, "

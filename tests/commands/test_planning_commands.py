@@ -101,6 +101,7 @@ def test_plan_of_what_llama_cpp_does_not_know(hermes: RunHermes, tmp_path: Path)
     assert done.returncode == 6
     assert "llama.cpp cannot load ./odd.gguf" in done.stderr
     assert "unknown model architecture: 'perceptron'" in done.stderr
+    assert "newer llama.cpp" in done.stderr
 
 
 def test_recommend_says_what_to_type(hermes: RunHermes) -> None:

@@ -257,3 +257,33 @@ def test_without_the_hub_content_is_checked_by_the_hash_that_is_known(
     assert damaged.returncode == 6
     assert "is damaged: its SHA-256 is not the Hub's, which cannot be asked now" in damaged.stderr
     assert path.exists(), "nothing is lost"
+
+
+def test_a_mirror_that_lists_no_size_and_no_hash(pull: Pull, hub: Hub) -> None:
+    hub.stated = {"size": None, "lfs": None, "blobId": None}
+    done = pull("hermes-3:3b:Q4_K_M", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "states no hash" not in done.stderr, "the headers of the file state both"
+    assert pull("hermes-3:3b:Q4_K_M", "--json").stdout.count('"verified": true') == 1
+
+
+def test_a_mirror_that_states_no_hash_at_all(
+    pull: Pull, hermes: RunHermes, environment: dict[str, str], hub: Hub
+) -> None:
+    hub.stated, hub.plain = {"size": None, "lfs": None, "blobId": None}, True
+    done = pull("somebody/Model-GGUF:Q4_K_M")
+    assert done.returncode == 0, done.stderr
+    assert f"{hub.url} states no hash of Model-Q4_K_M.gguf, so its content cannot be checked" in done.stderr
+    assert Path(done.stdout.strip()).read_bytes() == paths.asset("demo.gguf").read_bytes()
+    again = pull("somebody/Model-GGUF:Q4_K_M")
+    assert "0 B to fetch" in again.stderr
+    assert "cannot be checked" in again.stderr
+    listed = hermes("list", "--installed", "--json", env=environment).stdout
+    assert [model["state"] for model in json.loads(listed)["models"]] == ["unverified"]
+    offline = hermes("pull", "somebody/Model-GGUF:Q4_K_M", env={**environment, "HF_HUB_OFFLINE": "1"})
+    assert "no published hash of it is known here" in offline.stderr
+    hub.stated, hub.plain = {}, False  # the Hub itself, which does state one
+    better = pull("somebody/Model-GGUF:Q4_K_M", "--json")
+    assert json.loads(better.stdout.splitlines()[-1])["paths"] == [done.stdout.strip()]
+    checked = hermes("verify", "--json", env=environment)
+    assert [one["outcome"] for one in json.loads(checked.stdout)["files"]] == ["verified"]

@@ -173,6 +173,8 @@ def test_a_type_that_llama_cpp_does_not_load_is_no_damage(kind: int, says: str, 
 
 def test_shards_joined_with_cat_are_no_model() -> None:
     assert parse_header(SMALL_SHARD + bytes(64)).split, "a little padding is nothing"
+    with pytest.raises(InvalidGGUFError, match="shards had been joined with cat"):
+        parse_header(SMALL_SHARD + SMALL_SHARD)
     with pytest.raises(InvalidGGUFError, match="shards had been joined with cat") as caught:
         parse_header(SMALL_SHARD, file_size=3 << 20)
     assert "llama-gguf-split --merge" in caught.value.hint

@@ -251,7 +251,7 @@ def test_a_context_larger_than_the_machine_is_refused_with_what_would_fit(hermes
         (["empty.gguf", "Hi"], ExitCode.INTEGRITY, "not a GGUF file"),
         (["cut.gguf", "Hi"], ExitCode.INTEGRITY, "truncated"),
         (["header.gguf", "Hi"], ExitCode.INTEGRITY, "header.gguf is damaged: "),
-        (["nothing.gguf", "Hi"], ExitCode.INTEGRITY, "llama.cpp cannot load nothing.gguf: "),
+        (["nothing.gguf", "Hi"], ExitCode.INTEGRITY, "nothing.gguf is no model to chat with: it is without weights."),
         (["demo"], ExitCode.USAGE, "there is no prompt"),
         (["demo", "   "], ExitCode.USAGE, "there is no prompt"),
         (["demo", "word " * 3000], ExitCode.DOES_NOT_FIT, "the context length is 1,024 tokens"),

@@ -18,7 +18,8 @@ from hermes_cli.engine.embedded.messages import DraftPlan
 from hermes_cli.errors import DoesNotFitError, ExitCode
 from hermes_cli.models.planned import draft_plan
 from hermes_cli.models.resolve import ModelRequest, ResolvedModel
-from hermes_cli.planning.load_plan import RAM, FittedPlan, LoadOverrides
+from hermes_cli.planning.fitted_plan import RAM, FittedPlan
+from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.store.library import ModelFile
 
 WHO = "Who are you?"

@@ -17,19 +17,12 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.errors import DoesNotFitError, EngineError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.machine import Device, Machine
-from hermes_cli.planning.load_plan import (
-    RAM,
-    DryRun,
-    LoadOverrides,
-    LoadPlan,
-    MemoryUse,
-    alternatives_to,
-    choose_plan,
-    plans_for,
-)
+from hermes_cli.hardware.selection import select_devices
+from hermes_cli.planning.best_placement import NEEDS, best_placement
+from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
+from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan, alternatives_to, plans_for
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings, FileFacts, MemoryBreakdown, facts_of, weights
-from hermes_cli.planning.placement import place, place_layers
-from hermes_cli.planning.recommend import NEEDS
+from hermes_cli.planning.placement import place_split
 
 MODELS = {model.short: model for model in shipped_catalogue().models}
 ONE_OF_EACH_KIND = ["hermes-4.3:36b", "hermes-4:14b", "hermes-3:8b", "hermes-3:3b", "hermes-2:8x7b"]
@@ -57,7 +50,9 @@ def unknown(name: str) -> FileFacts:
 
 def fits(file: FileFacts, plan: LoadPlan, on: Machine) -> bool:
     assert file.architecture
-    return place_layers(file.architecture, file.weights, plan.settings, on, plan.gpu_layers).fits
+    split = plan.tensor_split or (1,)
+    table, devices = file.weights, plan.devices or ()
+    return place_split(file.architecture, table, plan.settings, on, plan.gpu_layers, devices, split).fits
 
 
 def lengths(plans: tuple[LoadPlan, ...]) -> list[int]:
@@ -89,15 +84,32 @@ def test_a_model_larger_than_the_gpu_keeps_its_context_and_shares_its_layers() -
     assert wanted.gpu_layers == 81
     assert chosen.settings.context == USUAL
     assert file.architecture
-    assert chosen.gpu_layers == place(file.architecture, file.weights, chosen.settings, on).gpu_layers
+    best = best_placement(file.architecture, "", file.weights, chosen.settings, on)
+    assert (chosen.gpu_layers, chosen.devices) == (best.gpu_layers, best.devices)
     assert [plan.gpu_layers for plan in rest[:2]] == [chosen.gpu_layers - 1, chosen.gpu_layers - 2]
 
 
 def test_several_gpus_get_llama_cpp_s_split() -> None:
-    first = plans_for(facts("hermes-4:70b"), machine(24, 48), LoadOverrides())[0]
+    first = plans_for(facts("hermes-4:70b"), machine(20, 40), LoadOverrides())[0]
     small, large = first.tensor_split
     assert small + large == first.gpu_layers == 81
+    assert first.devices == (0, 1)
     assert 1.8 < large / small < 2.5
+
+
+def test_gpus_that_are_not_needed_or_left_out_get_nothing() -> None:
+    on = machine(2, 24, 24)
+    assert plans_for(facts("hermes-3:8b"), on, LoadOverrides())[0].devices == (1,)
+    assert plans_for(facts("hermes-4:70b"), on, LoadOverrides())[0].devices == (1, 2)
+    for names, devices in ((["2"], (2,)), (["Card 2 "], (0,)), (["card 24"], (1,))):
+        chosen = select_devices(on, names)
+        assert plans_for(facts("hermes-3:3b", "Q2_K"), chosen, LoadOverrides(context=512))[0].devices == devices
+
+
+def test_without_layers_the_fastest_gpu_reads_prompts_or_none_does() -> None:
+    plans = plans_for(facts("hermes-3:8b"), machine(8, 24), LoadOverrides(gpu_layers=0))
+    assert [plan.devices for plan in plans[:2]] == [(0,), ()]
+    assert {plan.gpu_layers for plan in plans} == {0}
 
 
 def test_what_is_too_large_for_anything_has_its_numbers_asked_for() -> None:
@@ -157,7 +169,9 @@ def test_every_row_of_plans_keeps_its_promises(name: str, gpus: list[int], ram: 
         assert plan.settings.context == (loading.context or plan.settings.context)
         assert plan.settings.k_type == plan.settings.v_type == (loading.kv_type or "f16")
         assert loading.gpu_layers is None or plan.gpu_layers == first.gpu_layers
-        assert plan.gpu_layers == 0 or len(plan.tensor_split) == (len(gpus) if len(gpus) != 1 else 0)
+        used = len(plan.devices or ())
+        assert plan.gpu_layers == 0 or not gpus or len(plan.tensor_split) == (used if used != 1 else 0)
+        assert used <= len(gpus)
     some_fit = any(fits(file, plan, on) for plan in plans)
     assert all(fits(file, plan, on) for plan in others) or not some_fit
     alternatives = list(islice(alternatives_to(file, on, loading), 2))

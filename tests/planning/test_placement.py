@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.hardware.machine import Device, Machine
+from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.memory import ContextSettings, MemoryBreakdown, on_cpu, weights
-from hermes_cli.planning.placement import Placement, place, place_layers
+from hermes_cli.planning.placement import Placement, place_layers, place_split
 from hermes_cli.planning.quality import supports_purpose
-from hermes_cli.planning.recommend import NEEDS, RecommendOptions, recommendations
+from hermes_cli.planning.recommend import RecommendOptions, recommendations
 from hermes_cli.planning.speed import decode_speed
 
 CATALOGUE = shipped_catalogue()
@@ -29,7 +30,7 @@ def machine(*gpus: float, ram: float = 64, bandwidth: float = 900e9, unified: bo
 
 def placed(name: str, quantization: str, context: int, on: Machine) -> Placement:
     a = MODELS[name].architecture
-    return place(a, weights(a, quantization, imatrix=False), ContextSettings(context), on)
+    return best_placement(a, quantization, weights(a, quantization, imatrix=False), ContextSettings(context), on)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_nothing_is_lost_and_fitting_is_true(
 ) -> None:
     a = MODELS[name].architecture
     table = weights(a, quantization, imatrix=False)
-    found = place(a, table, ContextSettings(context), machine(*gpus, ram=ram))
+    found = best_placement(a, quantization, table, ContextSettings(context), machine(*gpus, ram=ram))
     covered = [layer for share in found.shares for layer in range(share.first, share.last)]
     assert covered == list(range(a.layers))
     assert sum(share.output for share in found.shares) == 1
@@ -157,7 +158,8 @@ def test_speed_follows_bandwidth_and_size() -> None:
 
     def speed(quantization: str, on: Machine) -> float:
         settings, table = ContextSettings(8192), weights(a, quantization, imatrix=False)
-        return decode_speed(a, quantization, table, settings, place(a, table, settings, on), on).expected
+        placement = best_placement(a, quantization, table, settings, on)
+        return decode_speed(a, quantization, table, settings, placement, on).expected
 
     assert 2 * speed("Q4_K_M", slow) < speed("Q4_K_M", fast) < 3 * speed("Q4_K_M", slow)
     assert speed("Q4_K_M", fast) > speed("Q8_0", fast) > speed("F16", fast)
@@ -171,7 +173,8 @@ def test_a_mixture_reads_only_its_active_experts() -> None:
     speeds = []
     for a in (mixture, dense):
         table = weights(a, "Q4_K_M", imatrix=False)
-        speeds.append(decode_speed(a, "Q4_K_M", table, settings, place(a, table, settings, on), on).expected)
+        placement = best_placement(a, "Q4_K_M", table, settings, on)
+        speeds.append(decode_speed(a, "Q4_K_M", table, settings, placement, on).expected)
     assert speeds[0] > 1.3 * speeds[1]
 
 
@@ -195,7 +198,8 @@ def test_a_split_between_ram_and_a_device_is_llama_cpp_s(
 ) -> None:
     """MiB of weights, KV cache and compute of F16 files with 8,192 tokens, as llama.cpp logged them on one device."""
     a = MODELS[name].architecture
-    found = place_layers(a, weights(a, "F16", imatrix=False), ContextSettings(8192), machine(1000, ram=1000), layers)
+    table = weights(a, "F16", imatrix=False)
+    found = place_split(a, table, ContextSettings(8192), machine(1000, ram=1000), layers, [0], [1])
     assert found.gpu_layers == layers
     for share, said in zip(found.shares, (ram, card), strict=True):
         planned = (share.part.weights, share.part.kv_cache, share.part.compute)

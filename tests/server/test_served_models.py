@@ -16,7 +16,7 @@ from hermes_cli.engine.embedded.messages import DraftPlan, EngineOptions
 from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.models.planned import memory_fault
-from hermes_cli.planning.load_plan import RAM, FittedPlan, MemoryUse, remaining_machine
+from hermes_cli.planning.fitted_plan import RAM, FittedPlan, MemoryUse, remaining_machine
 from hermes_cli.planning.memory import MemoryBreakdown
 from hermes_cli.server.served_models import ServedModel, plan_models
 from hermes_cli.server.settings import SettingValue, resolve
@@ -181,7 +181,10 @@ def test_what_cannot_be_served_is_told_before_anything_is_loaded(
 def test_what_is_left_of_a_machine() -> None:
     taken = FittedPlan(
         offer().model.fitted.plan,
-        (MemoryUse(RAM, MemoryBreakdown(weights=3 * MIB), 0), MemoryUse("Card", MemoryBreakdown(kv_cache=5 * MIB), 0)),
+        (
+            MemoryUse(RAM, MemoryBreakdown(weights=3 * MIB), 0),
+            MemoryUse("Card", MemoryBreakdown(kv_cache=5 * MIB), 0, 0),
+        ),
     )
     left = remaining_machine(machine(10, 20), taken)
     assert (left.ram_available, left.devices[0].free) == (7 * MIB, 15 * MIB)

@@ -39,6 +39,7 @@ from hermes_cli.store.disk import disk_space
 from hermes_cli.store.download import SpaceNeeded
 from hermes_cli.store.file_download import PartialFile
 from hermes_cli.store.hashing import BackgroundHasher
+from hermes_cli.store.layout import published_sha256
 
 # --- What comes out
 
@@ -315,8 +316,6 @@ def test_a_page_of_the_network_is_not_taken_for_the_hub(client: Client, library:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"stated": {"lfs": {"sha256": "../../../x", "size": 1, "pointerSize": 1}}}, f"states no hash of {FILE}"),
-        ({"stated": {"lfs": None, "blobId": "a/b"}}, f"states no hash of {FILE}"),
         ({"stated": {"lfs": {"sha": 1}}}, "does not speak the Hub's API"),
         ({"revision": "../../x"}, f"states no commit of {REPO}"),
     ],
@@ -329,6 +328,18 @@ def test_what_a_server_says_becomes_no_path_unchecked(
     assert done["exit"] == 5
     assert says in done["message"]
     assert not library.exists()
+
+
+@pytest.mark.parametrize(
+    "stated", [{"lfs": {"sha256": "../../../x", "size": 1, "pointerSize": 1}}, {"lfs": None, "blobId": "a/b"}]
+)
+def test_a_hash_that_is_none_is_asked_of_the_file(
+    client: Client, library: Path, hub: HubProcess, stated: dict[str, object]
+) -> None:
+    hub.tell(stated=stated)
+    done = client.fetch(library, REPO, FILE)
+    assert done["after"][0]["verified"]
+    assert published_sha256(Path(done["paths"][0]).resolve())
 
 
 def test_a_renamed_repository_is_followed_and_kept_under_its_old_name(client: Client, library: Path) -> None:

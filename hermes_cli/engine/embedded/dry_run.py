@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.bindings import LOG
+from hermes_cli.engine.embedded.devices import listed_gpus
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.messages import DryRunResult, LoggedDevice
 from hermes_cli.errors import EngineError
@@ -46,18 +48,23 @@ class DryRunner:
     def run(self, request: DryRunRequest) -> DryRunResult:
         """Return the bytes that a plan needs, or the reason why llama.cpp refuses it."""
         plan, LOG.verbose = request.plan, request.verbose
-        placement = (request.path, plan.gpu_layers, plan.tensor_split)
+        placement = (request.path, plan.gpu_layers, plan.tensor_split, plan.devices)
         if self._model is None or self._placement != placement:
             self.close()
             with LOG.capture() as lines:
                 self._model = LlamaModel(
-                    request.path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split, no_alloc=True
+                    request.path,
+                    gpu_layers=plan.gpu_layers,
+                    tensor_split=plan.tensor_split,
+                    devices=plan.devices,
+                    no_alloc=True,
                 )
             self._placement, self._log = placement, "".join(lines)
         try:
             with LOG.capture() as lines:
                 LlamaContext(self._model, plan.settings, threads=plan.threads).close()
-            return read_logs(self._log, "".join(lines), request.weights)
+            result = read_logs(self._log, "".join(lines), request.weights)
+            return replace(result, listed=len(listed_gpus()))
         except EngineError as error:
             return DryRunResult(refusal=error.message)
 

@@ -19,7 +19,9 @@ from hermes_cli.event_loop import EventLoop
 from hermes_cli.gguf.shards import read_model
 from hermes_cli.hardware.advice import advice_at
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.load_plan import RAM, DryRun, LoadPlan, MemoryUse, alternatives_to, choose_plan, plans_for
+from hermes_cli.hardware.selection import select_devices
+from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
+from hermes_cli.planning.load_plan import LoadPlan, alternatives_to, plans_for
 from hermes_cli.planning.memory import facts_of
 from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
 
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 
     from hermes_cli.child_process import Frame
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides, Tried
+    from hermes_cli.planning.fitted_plan import FittedPlan, Tried
+    from hermes_cli.planning.load_plan import LoadOverrides
     from hermes_cli.planning.memory import ContextSettings, Weights
 
 TIME_LIMIT = 120.0  # seconds for all plans; drivers and network file systems may take a few
@@ -59,7 +62,8 @@ class FitCheck:
         """
         self._child, self._path, self._overrides, self._limit = child, path, overrides, limit
         self._facts = facts_of(read_model(path)[1])
-        self._machine = machine or probe(measure=False)
+        self._machine = select_devices(machine or probe(measure=False), overrides.devices, overrides.reserve)
+        self._listed = 0  # GPUs that llama.cpp finds
         self._plans = plans_for(self._facts, self._machine, overrides)
         self._reply: asyncio.Queue[Frame] = asyncio.Queue()
         child.receive = self._reply.put_nowait
@@ -95,7 +99,8 @@ class FitCheck:
         """Return a note if llama.cpp finds fewer GPUs than there are, or than the user counts on."""
         if not fitted.places:  # the plan was refused before that was known
             return ""
-        known, usable = len(self._machine.usable_devices), len(fitted.places) - 1
+        known = sum(device.usable for device in self._machine.devices)
+        usable = max(self._listed, len(fitted.places) - 1)
         if usable < known:
             missing = f"llama.cpp finds {usable} of {known} GPUs; hermes hardware may tell why"
             advised = advice_at("CUDA finds no GPU") if "cuda" in self._machine.backends else None
@@ -110,7 +115,7 @@ class FitCheck:
         for plan in plans:
             if len(tried) >= sent:
                 self._send(plan)
-            tried.append((plan, self._dry_run(await _receive(self._child, self._reply, self._path))))
+            tried.append((plan, self._dry_run(plan, await _receive(self._child, self._reply, self._path))))
             if tried[-1][1].fits:
                 break
         return tried
@@ -118,22 +123,26 @@ class FitCheck:
     def _send(self, plan: LoadPlan) -> None:
         self._child.send(pack("dry_run", 0, DryRunRequest(self._path, self._facts.weights, plan, self._child.verbose)))
 
-    def _dry_run(self, result: DryRunResult) -> DryRun:
+    def _dry_run(self, plan: LoadPlan, result: DryRunResult) -> DryRun:
         """Return a result together with the memory that is free and what backends take for themselves."""
         if result.refusal:
             return DryRun(refusal=result.refusal)
         ram, *parts = result.parts
-        places = []
-        known = chain(self._machine.usable_devices, repeat(None))
-        for device, logged, part in zip(known, result.devices, parts, strict=False):
+        self._listed = result.listed
+        places, in_ram = [], 0
+        listed = [device for device in self._machine.devices if device.usable]
+        chosen = range(len(listed)) if plan.devices is None or len(plan.devices) != len(parts) else plan.devices
+        known = chain(((index, listed[index]) for index in chosen), repeat((None, None)))
+        for (index, device), logged, part in zip(known, result.devices, parts, strict=False):
             if device:
                 free, overhead = max(device.free - reserved_bytes(device), 0), OVERHEAD[device.backend]
             else:  # only llama.cpp knows it
                 free, overhead = logged.free, max(OVERHEAD.values())
             used = replace(part, overhead=overhead) if part.total else part
-            places.append(MemoryUse(device.name if device else logged.name, used, free))
-        on_devices = zip(self._machine.usable_devices, places, strict=False)
-        free = self._machine.ram_available - sum(device.ram_taken(place.part.total) for device, place in on_devices)
+            users = device.users if device else ()
+            places.append(MemoryUse(device.name if device else logged.name, used, free, index, users))
+            in_ram += device.ram_taken(used.total) if device else 0
+        free = self._machine.ram_available - in_ram
         return DryRun((MemoryUse(RAM, replace(ram, overhead=OVERHEAD["cpu"]), free), *places))
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from hermes_cli.engine.embedded.bindings import LOG, llama_cpp
+from hermes_cli.engine.embedded.devices import device_array
 from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.errors import ContextFullError, EngineError, IntegrityError
-from hermes_cli.gguf.types import TENSOR_TYPES
+from hermes_cli.gguf.types import TENSOR_TYPES, UPGRADE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,6 +77,7 @@ class LlamaModel(Owned):
         *,
         gpu_layers: int = -1,
         tensor_split: Sequence[float] = (),
+        devices: Sequence[int] | None = None,
         no_alloc: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> None:
@@ -86,6 +88,8 @@ class LlamaModel(Owned):
             gpu_layers: layers to put on GPUs, the output matrix counted as one; -1 is all. Ignored by builds without a
                 GPU backend.
             tensor_split: in which proportion the GPUs share them; empty leaves it to llama.cpp.
+            devices: the GPUs to use, as positions in llama.cpp's list (devices.py); None is all. If it lists fewer, all
+                are used, and llama.cpp shares the layers out.
             no_alloc: read everything but the weights, and let contexts log what they would allocate.
             progress: is called with the part of the weights (0 to 1) that has been read.
         """
@@ -93,7 +97,10 @@ class LlamaModel(Owned):
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
-        if tensor_split:
+        self._devices = None if devices is None else device_array(devices)
+        if self._devices is not None:
+            params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
+        if tensor_split and (devices is None or self._devices is not None):
             shares = [*tensor_split, *[0.0] * llama_cpp.llama_max_devices()]  # llama.cpp reads one for each device
             self._split = (ctypes.c_float * len(shares))(*shares)  # the model keeps a bare pointer to it
             params.tensor_split = self._split
@@ -109,9 +116,11 @@ class LlamaModel(Owned):
             params.progress_callback = self._progress
         self._handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if self._handle is None:
+            reason = LOG.take_errors()
+            newer = f"it may need a newer llama.cpp: {UPGRADE}" if "unknown model architecture" in reason else ""
             raise IntegrityError(
-                f"llama.cpp cannot load {path}: {LOG.take_errors()}.",
-                hint="check that it is a whole, recent GGUF of a text model; `-v` shows llama.cpp's log.",
+                f"llama.cpp cannot load {path}: {reason}.",
+                hint=newer or "check that it is a whole, recent GGUF of a text model; `-v` shows llama.cpp's log.",
             )
         self.trained_context = int(llama_cpp.llama_model_n_ctx_train(self._handle))  # tokens
         self.parameters = int(llama_cpp.llama_model_n_params(self._handle))

@@ -77,7 +77,9 @@ def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntim
     """
     path, plan, options = request.path, request.plan, request.options
     LOG.verbose = options.verbose
-    model = LlamaModel(path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split, progress=progress)
+    model = LlamaModel(
+        path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split, devices=plan.devices, progress=progress
+    )
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(Grammars, model.vocabulary, options.tags)
         context = LlamaContext(model, plan.settings, threads=plan.threads)

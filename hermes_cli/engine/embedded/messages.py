@@ -108,10 +108,14 @@ class LoggedDevice:
 
 @dataclass(frozen=True)
 class DryRunResult:
-    """Bytes in RAM and then on each device; or why llama.cpp refuses the plan."""
+    """Bytes in RAM and then on each device of the plan; or why llama.cpp refuses it.
+
+    `listed` is the number of all GPUs that llama.cpp finds, 0 if that cannot be asked.
+    """
 
     parts: tuple[MemoryBreakdown, ...] = ()
     devices: tuple[LoggedDevice, ...] = ()
+    listed: int = 0
     refusal: str = ""
 
 

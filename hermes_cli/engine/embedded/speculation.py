@@ -49,7 +49,7 @@ class DraftModel:
         Raises:
             UsageError: `target`, the vocabulary of the large model, is another one.
         """
-        self._model = LlamaModel(path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split)
+        self._model = LlamaModel(path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split, devices=plan.devices)
         self._vocabulary = self._model.vocabulary
         try:
             if difference := _difference(self._vocabulary, target):

@@ -33,7 +33,8 @@ from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, Integri
 from hermes_cli.hardware.advice import advice_at
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.hardware.probe import probe
-from hermes_cli.planning.load_plan import FittedPlan, LoadOverrides
+from hermes_cli.planning.fitted_plan import FittedPlan
+from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import ContextSettings, KvType, on_cpu, weights
 from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
 

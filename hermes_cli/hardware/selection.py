@@ -1,0 +1,66 @@
+"""The GPUs that the user lets hermes use (`--devices`), and the memory to leave free on each (`--reserve`)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hermes_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hermes_cli.hardware.machine import Device, Machine
+
+FLAG = "--devices"
+
+
+def select_devices(machine: Machine, names: Sequence[str], reserve: int | None = None) -> Machine:
+    """Return the machine with only these GPUs to be used.
+
+    Args:
+        machine: the one at hand, or a simulated one.
+        names: numbers as `hermes hardware` shows them, or names or parts of them, which stand for every GPU
+            that has them; none is all GPUs.
+        reserve: bytes to leave free on each; None leaves that to the planner.
+
+    Raises:
+        UsageError: there is no such GPU, or it cannot be used.
+    """
+    devices = machine.devices
+    if names:
+        chosen = {index for name in names for index in _named(name, devices)}
+        devices = tuple(
+            device if index in chosen else replace(device, left_out=FLAG) for index, device in enumerate(devices)
+        )
+    if reserve is not None:
+        devices = tuple(replace(device, reserve=reserve) for device in devices)
+    return machine if devices == machine.devices else replace(machine, devices=devices)
+
+
+def _named(name: str, devices: Sequence[Device]) -> list[int]:
+    plain = _plain(name)
+    if name.strip().isdecimal():
+        found = [index for index in range(len(devices)) if index == int(name)]
+    else:
+        alike = [index for index, device in enumerate(devices) if plain and plain in _plain(device.name)]
+        found = [index for index in alike if _plain(devices[index].name) == plain] or alike
+    if not found:
+        there = ", ".join(f"{index} ({device.name})" for index, device in enumerate(devices))
+        raise UsageError(
+            f"{FLAG} {name.strip()}: there is no such GPU.",
+            hint=f"choose among: {there}" if there else "no GPU is found here: hermes hardware",
+        )
+    usable = [index for index in found if devices[index].usable]
+    if not usable:
+        device = devices[found[0]]
+        raise UsageError(
+            f"{FLAG} {name.strip()}: {device.name} is not used: {device.reason}.",
+            hint=device.fix or "hermes hardware says more.",
+        )
+    return usable
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "", text.lower())
