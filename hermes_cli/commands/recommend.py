@@ -172,7 +172,8 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
         f"{pick.variant.name}: the best that fits, {model.name} at {bits}, {where}\n"
         f"  {_bar(pick)}\n"
         f"  {pick.settings.context:,} tokens of context{kv_note}, {memory} of memory, computed\n"
-        f"  decode {range_of(pick.speed)}, prefill {range_of(pick.prefill)} (docs/speed.md)\n"
+        f"  decode {range_of(pick.speed)} (docs/speed.md)\n"
+        f"  prefill {range_of(pick.prefill)}\n"
         f"  {first_token_after(pick.first_token)}\n"
     )
     if model.generation:
