@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hermes_cli.commands.options import KvTypeOption, VerboseOption, kv_type_named, setting, with_console
 from hermes_cli.commands.speeds import two_digits
+from hermes_cli.units import counted
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue
@@ -64,14 +65,22 @@ def command(
     resolved = resolve(request if name else _best_installed(request, catalogue, machine, console), catalogue)
     before = [result for result in benchmarks(machine) if result.model == resolved.file.name]
     options = BenchOptions(tuple(sorted(set(depth or DEPTHS))), runs, patient=bool(depth), verbose=verbose)
-    with console.working(f"loading {resolved.file.name}") as show:
-        result = benchmark(resolved, machine, options, lambda text: show(f"{resolved.file.name}: {text}"), console.note)
+    label = resolved.file.name
+    with console.working(f"loading {label}") as show:
+
+        def progress(text: str) -> None:
+            if console.animates:
+                show(f"{label}: {text}")
+            elif not text.endswith("%"):
+                console.note(f"{label}: {text}")
+
+        result = benchmark(resolved, machine, options, progress, console.note)
     keep(result)
     earlier = before[-1] if compare and before else None
     _show(result, earlier, console)
     if compare and not before:
         console.note("there is no earlier result of this model on this machine")
-    console.document({**_document(result), "compared_with": _document(earlier) if earlier else None})
+    console.document({**asdict(result), "compared_with": asdict(earlier) if earlier else None})
 
 
 def _best_installed(request: ModelRequest, catalogue: Catalogue, machine: Machine, console: Console) -> ModelRequest:
@@ -83,28 +92,20 @@ def _best_installed(request: ModelRequest, catalogue: Catalogue, machine: Machin
 
 def _show(result: Benchmark, earlier: Benchmark | None, console: Console) -> None:
     where = "on the CPU" if not result.gpu_layers else f"{result.gpu_layers} of {result.all_layers} layers on the GPU"
-    console.text(f"{result.model}, {where}, {result.threads} threads, KV cache in {result.kv_type}\n\n")
-    titles = ["TEST", "TOKENS/S", "SPREAD", "ESTIMATE", "RANGE"]
+    threads = counted(result.threads, "thread")
+    console.text(f"{result.model}, {where}, {threads}, KV cache in {result.kv_type}\n\n")
+    titles = ["TEST", "TOKENS/S", "SPREAD", "ESTIMATE", *(["BEFORE", "CHANGE"] if earlier else ["RANGE"])]
     before = {test.name: test.tokens_per_second for test in earlier.tests} if earlier else {}
     rows = []
     for test in result.tests:
-        estimate = test.estimate
-        row = [test.name, two_digits(test.tokens_per_second), f"± {two_digits(test.deviation)}"]
-        row += (
-            [two_digits(estimate.expected), f"{two_digits(estimate.low)} to {two_digits(estimate.high)}"]
-            if (estimate)
-            else ["", ""]
-        )
+        estimate, last = test.estimate, before.get(test.name)
+        spread = f"± {two_digits(test.deviation)}" if len(test.runs) > 1 else ""
+        row = [test.name, two_digits(test.tokens_per_second), spread, two_digits(estimate.expected) if estimate else ""]
         if earlier:
-            speed = before.get(test.name)
-            row += [two_digits(speed), f"{test.tokens_per_second / speed - 1:+.0%}"] if speed else ["", ""]
+            row += [two_digits(last), f"{test.tokens_per_second / last - 1:+.0%}"] if last else ["", ""]
+        else:
+            row.append(f"{two_digits(estimate.low)} to {two_digits(estimate.high)}" if estimate else "")
         rows.append(row)
-    if earlier:
-        titles += ["BEFORE", "CHANGE"]
     console.table(titles, rows, right=titles[1:])
     if earlier:
         console.note(f"before: {earlier.at}, {earlier.llama_cpp}")
-
-
-def _document(result: Benchmark) -> dict[str, Any]:
-    return asdict(result)

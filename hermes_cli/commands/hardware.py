@@ -28,7 +28,10 @@ MOST_USERS = 4
 
 @with_console
 def command(console: Console) -> None:
-    """Show what this machine has: GPUs, memory, bandwidth, disk, and what hermes can use of it."""
+    """Show what this machine has: GPUs, memory, bandwidth, disk, and what hermes can use of it.
+
+    What is wrong there can be corrected in hardware.yaml (docs/planning.md).
+    """
     from hermes_cli.hardware.probe import probe
 
     with console.working("measuring memory bandwidth"):

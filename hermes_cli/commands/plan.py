@@ -89,7 +89,7 @@ def command(
     decode = corrected(decode, "decode", variant.name, placement, ratios)
     first_token = first_token_seconds(PROMPTS[wanted_for], prefill, settings.context)
     _show(variant, settings, placement, machine, console)
-    console.text(f"decode {range_of(decode)}, prefill {range_of(prefill)}\n{first_token_after(first_token)}\n")
+    console.text(f"\ndecode {range_of(decode)}\nprefill {range_of(prefill)}\n{first_token_after(first_token)}\n")
     console.document(
         {
             **_document(variant, settings, placement, machine),

@@ -25,7 +25,7 @@ from hermes_cli.commands.options import (
     with_console,
 )
 from hermes_cli.commands.speeds import duration, first_token_after, per_second, range_of, speed_document, two_digits
-from hermes_cli.errors import DoesNotFitError
+from hermes_cli.errors import DoesNotFitError, NotFoundError
 from hermes_cli.planning.best_placement import NEEDS
 from hermes_cli.planning.recommend import (
     LOW_BITS,
@@ -91,7 +91,7 @@ def command(
     catalogue = load_catalogue()
     ratios = speed_ratios(machine)
     options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only, ratios)
-    if name:
+    if name is not None:
         with console.working(f"reading what {name} needs"):
             options = replace(options, only=_model(name, catalogue, machine, options))
     fitting = recommendations(catalogue, machine, options)
@@ -141,6 +141,7 @@ def _model(name: str, catalogue: Catalogue, machine: Machine, options: Recommend
     import msgspec
 
     from hermes_cli.catalog.names import CatalogueReference, ModelNames
+    from hermes_cli.catalog.variants import matching_variants
 
     wanted = ModelNames(catalogue).parse(name)
     if not isinstance(wanted, CatalogueReference):
@@ -148,6 +149,9 @@ def _model(name: str, catalogue: Catalogue, machine: Machine, options: Recommend
 
         variant = open_variant(wanted, name, catalogue, room_for_files(machine))
         return measured(variant, settings_to_try(variant, options)).model
+    if wanted.quantization and not matching_variants(wanted.model, quantization=wanted.quantization):
+        hint = f"see what there is: hermes show {wanted.model.short}"
+        raise NotFoundError(f"no {wanted.quantization} of {wanted.model.short} is known.", hint=hint)
     kept = [
         msgspec.structs.replace(
             repository,
@@ -175,7 +179,8 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
         f"{pick.variant.name}: the best that fits, {model.name} at {bits}, {where}\n"
         f"  {_bar(pick)}\n"
         f"  {pick.settings.context:,} tokens of context{kv_note}, {memory} of memory, computed\n"
-        f"  decode {range_of(pick.speed)}, prefill {range_of(pick.prefill)} (docs/speed.md)\n"
+        f"  decode {range_of(pick.speed)} (docs/speed.md)\n"
+        f"  prefill {range_of(pick.prefill)}\n"
         f"  {first_token_after(pick.first_token)}\n"
     )
     if model.generation:

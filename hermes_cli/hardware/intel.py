@@ -45,6 +45,9 @@ MODELS = {
     0x56A2: CardModel("Arc A580", 8),
     0x56A5: CardModel("Arc A380", 6),
     0x56A6: CardModel("Arc A310", 4),
+    0x56B3: CardModel("Arc Pro A60", 12),
+    0xE211: CardModel("Arc Pro B60", 24),
+    0xE212: CardModel("Arc Pro B50", 16),
     0xE20B: CardModel("Arc B580", 12),
     0xE20C: CardModel("Arc B570", 10),
 }

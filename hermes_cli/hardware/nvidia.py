@@ -263,7 +263,10 @@ class _Cards:
         memory = self.ask("nvmlDeviceGetMemoryInfo", unit.handle)
         if memory is not None and memory.total:
             return int(memory.total), int(memory.free)
-        self._notes.append(Note("devices", f"NVIDIA's driver does not tell the memory of {self._name(unit)}."))
+        untold = (
+            f"NVIDIA's driver does not tell the memory of {self._name(unit)}; hardware.yaml can (docs/planning.md)."
+        )
+        self._notes.append(Note("devices", untold))
         return 0, 0
 
     def _bandwidth(self, unit: _Unit) -> float | None:

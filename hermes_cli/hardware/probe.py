@@ -315,5 +315,5 @@ def _with_speed(device: Device, memory: int, of_ram: tuple[float | None, ValueSo
     if device.usable or device.fix:  # of one that will not be used nobody needs it
         unknown = f"The memory bandwidth of {device.name} is unknown: neither its driver nor the table of GPUs tells it"
         amdsmi = "; amdsmi, which comes with ROCm, may" if device.vendor == "amd" else ""
-        notes.append(Note("devices", f"{unknown}{amdsmi}."))
+        notes.append(Note("devices", f"{unknown}{amdsmi}; hardware.yaml can (docs/planning.md)."))
     return device

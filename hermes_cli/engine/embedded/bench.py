@@ -1,7 +1,7 @@
 """Speed tests as llama-bench makes them (llama.cpp's tools/llama-bench): llama.cpp alone, random tokens, no sampler.
 
 Prefill is one prompt in batches as large as a micro-batch; decoding is one token after the other. Both start after
-`depth` tokens in the KV cache. A first run of each test is not counted.
+`depth` tokens in the KV cache. A part of each test is run before it counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from hermes_cli.engine.embedded.messages import BenchRequest, BenchTest
 
-WARM_UP = 8  # tokens decoded before the first run counts
+WARM_UP = 64, 8  # tokens prefilled, and decoded, before the first run counts
 
 
 def bench(request: BenchRequest, progress: Callable[[float], None]) -> Iterator[BenchSpeeds]:
@@ -47,9 +47,7 @@ def bench(request: BenchRequest, progress: Callable[[float], None]) -> Iterator[
             runner.fill(test.depth)
             runner.warm_up(test)
             began, speeds = time.perf_counter(), [runner.run(test)]
-            while len(speeds) < request.runs and (
-                len(speeds) == 1 or time.perf_counter() - began < request.seconds * (1 - 1 / len(speeds))
-            ):
+            while len(speeds) < request.runs and time.perf_counter() - began < request.seconds:
                 speeds.append(runner.run(test))
             yield BenchSpeeds(test, tuple(speeds))
 
@@ -73,10 +71,11 @@ class _TestRunner:
 
     def warm_up(self, test: BenchTest) -> None:
         """Run a part of a test, so that kernels are compiled and caches warm."""
+        prefill, decode = WARM_UP
         if test.prefill:
-            self._prefill(min(test.prefill, self._batch.capacity))
+            self._prefill(min(prefill, test.prefill))
         else:
-            self._decode(WARM_UP)
+            self._decode(min(decode, test.decode))
         self._context.forget(0, self._depth)
 
     def run(self, test: BenchTest) -> float:

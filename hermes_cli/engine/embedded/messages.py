@@ -138,8 +138,8 @@ class BenchTest:
 class BenchRequest:
     """A plan to load a file with, and the tests to run on it, each so many times at most.
 
-    A test that has taken `seconds` is not repeated any more (but once); one whose depth would take longer to fill is
-    left out, unless `patient`.
+    A test that has taken `seconds` is not repeated any more; one whose depth would take longer to fill is left out,
+    unless `patient`.
     """
 
     path: Path
