@@ -19,6 +19,7 @@ from hermes_cli.console import Console, Voice
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.planning.recommend import RecommendOptions, recommendations
+from hermes_cli.server.served_models import AGENT_CONTEXT
 from hermes_cli.server.settings import ModelEntry, ServerSettings
 
 CATALOGUE = shipped_catalogue()
@@ -67,8 +68,13 @@ def test_what_was_said_for_all_counts_for_it(cache: HubCache) -> None:
 
 def test_for_an_agent_it_gets_the_settings_that_were_counted_on(cache: HubCache) -> None:
     put(cache, "hermes-3:8b:Q4_K_M")
-    assert chosen(64, for_agent=True).kv_type is None
-    assert chosen(11, for_agent=True).kv_type == "q8_0"
+
+    def counted_on(ram: float) -> str:
+        ranked = recommendations(CATALOGUE, machine(ram), RecommendOptions("agent", AGENT_CONTEXT))
+        return next(best.settings.k_type for best in ranked if best.variant.name == "hermes-3:8b:Q4_K_M")
+
+    assert (chosen(64, for_agent=True).kv_type or "f16") == counted_on(64)
+    assert chosen(11, for_agent=True).kv_type == counted_on(11) == "q8_0"  # nothing else fits
     put(cache, "hermes-4:14b:Q4_K_M")
     assert chosen(64, for_agent=True).yarn is None
 
