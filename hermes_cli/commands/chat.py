@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_cli.chat.conversation import ChatOptions
-from hermes_cli.commands.options import KvTypeOption, VerboseOption, kv_type_named, setting, with_console
+from hermes_cli.commands.options import (
+    DevicesOption,
+    KvTypeOption,
+    ReserveOption,
+    VerboseOption,
+    kv_type_named,
+    setting,
+    with_console,
+)
 from hermes_cli.console import Voice, stdin_is_terminal
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.load_plan import LoadOverrides
@@ -144,6 +152,8 @@ def command(
         int | None,
         setting("HERMES_LLM_GPU_LAYERS", "Layers to put on the GPU; -1 is all. Default: as many as fit.", min=-1),
     ] = None,
+    devices: DevicesOption = None,
+    reserve: ReserveOption = None,
     kv_type: KvTypeOption = None,
     threads: Annotated[
         int | None, setting("HERMES_LLM_THREADS", "CPU threads. Default: physical cores.", min=1, max=512)
@@ -193,6 +203,7 @@ def command(
         from hermes_cli import paths
         from hermes_cli.chat.conversation import read_schema
         from hermes_cli.commands.run_chat import ChatArguments, run_interactive, run_oneshot
+        from hermes_cli.hardware.selection import device_names, reserve_bytes
         from hermes_cli.models.resolve import ModelRequest
 
         sampling = {
@@ -214,7 +225,8 @@ def command(
             shift=context_shift,
         )
         kind = None if kv_type is None else kv_type_named(kv_type)
-        overrides = LoadOverrides(context, gpu_layers, kind, threads, force=force)
+        allowed, left_free = device_names(devices), reserve_bytes(reserve)
+        overrides = LoadOverrides(context, gpu_layers, kind, threads, force=force, devices=allowed, reserve=left_free)
         prefixes = paths.cache_dir() / "prefixes" if save else None
         settings = ModelRequest("", overrides, yarn, draft, tuple(map(lora_file, lora or ())), template, prefixes)
         arguments = ChatArguments(

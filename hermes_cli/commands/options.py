@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hermes_cli.planning.memory import KvType
 
 P = ParamSpec("P")
+MUCH_USED = 0.15  # of a GPU's memory; a desktop takes less
 _SPEED = re.compile(r"([0-9]+(?:[.,][0-9]+)?|[.,][0-9]+)\s*(?:([kmg]?)(i?)b?(?:/s)?)?", re.IGNORECASE)
 SLOWEST = 1000  # bytes per second; with less, no model ever arrives
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
@@ -53,6 +54,24 @@ VramOption = Annotated[
 RamOption = Annotated[str | None, typer.Option("--ram", metavar="SIZE", help="Plan for this much RAM: 64G.")]
 AppleOption = Annotated[
     str | None, typer.Option("--apple", metavar="SIZE", help="Plan for Apple silicon: 64G, or 'M4 Max 64G'.")
+]
+DevicesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="GPU,GPU",
+        help="GPUs that may be used: numbers as in `hermes hardware`, or names. Default: all.",
+        envvar="HERMES_LLM_DEVICES",
+    ),
+]
+ReserveOption = Annotated[
+    str | None,
+    typer.Option(
+        "--reserve",
+        metavar="SIZE",
+        help="Memory to leave free on each GPU: 2G. Default: 3 %, at most 1G.",
+        envvar="HERMES_LLM_RESERVE",
+    ),
 ]
 CpuOnlyOption = Annotated[bool, typer.Option("--cpu-only", help="Plan without any GPU.")]
 
@@ -136,28 +155,48 @@ def purpose_named(name: str) -> Purpose:
 
 
 def machine_for(
-    gpu: list[str] | None, vram: str | None, ram: str | None, apple: str | None, *, cpu_only: bool
+    gpu: list[str] | None,
+    vram: str | None,
+    ram: str | None,
+    apple: str | None,
+    *,
+    cpu_only: bool,
+    devices: str | None = None,
+    reserve: str | None = None,
 ) -> Machine:
-    """Probe the machine at hand, or simulate the one that the flags describe.
+    """Probe the machine at hand, or simulate the one that the flags describe; with the GPUs that may be used.
 
     Raises:
         UsageError: nonsense sizes, unknown GPUs, or flags that exclude each other.
     """
     from hermes_cli.hardware.probe import probe
+    from hermes_cli.hardware.selection import device_names, reserve_bytes, select_devices
 
-    here = probe()
-    if not gpu and not cpu_only and vram is ram is apple is None:
-        return here
-    from hermes_cli.hardware.simulate import simulate
+    machine = probe()
+    if gpu or cpu_only or not vram is ram is apple is None:
+        from hermes_cli.hardware.simulate import simulate
 
-    return simulate(here, gpu=gpu or [], vram=vram, ram=ram, apple=apple, cpu_only=cpu_only)
+        machine = simulate(machine, gpu=gpu or [], vram=vram, ram=ram, apple=apple, cpu_only=cpu_only)
+    return select_devices(machine, device_names(devices), reserve_bytes(reserve))
+
+
+def memory_in_use(machine: Machine) -> list[str]:
+    """Return who holds the memory of each GPU that has much less free than it could have."""
+    notes = []
+    for device in machine.usable_devices:
+        used = device.total - device.free
+        if not device.unified and used > MUCH_USED * device.total:
+            users = ", ".join(device.users) or "programs that its driver does not name"
+            notes.append(f"{gibibytes(used)} of {device.name} are in use: {users}")
+    return notes
 
 
 def one_line(machine: Machine) -> str:
     """Return the machine in one line."""
     parts = []
     for device in machine.devices:
-        unusable = "" if device.usable else ", not used: hermes hardware says why"
+        unusable = f", left out by {device.left_out}" if device.left_out else ""
+        unusable = unusable if device.usable else ", not used: hermes hardware says why"
         parts.append(f"{device.name} ({gibibytes(device.free)} of {gibibytes(device.total)} free{unusable})")
     parts.append(f"{gibibytes(machine.ram_available)} of {gibibytes(machine.ram_total)} RAM free")
     return ("simulated: " if machine.simulated else "") + ", ".join([*parts, f"{machine.cores} cores"])

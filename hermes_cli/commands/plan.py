@@ -14,12 +14,15 @@ from hermes_cli.catalog.variants import Variant, default_variant, matching_varia
 from hermes_cli.commands.options import (
     AppleOption,
     CpuOnlyOption,
+    DevicesOption,
     GpuOption,
     PurposeOption,
     RamOption,
+    ReserveOption,
     VramOption,
     kv_type_named,
     machine_for,
+    memory_in_use,
     one_line,
     purpose_named,
     with_console,
@@ -60,6 +63,8 @@ def command(
     ram: RamOption = None,
     apple: AppleOption = None,
     cpu_only: CpuOnlyOption = False,
+    devices: DevicesOption = None,
+    reserve: ReserveOption = None,
 ) -> None:
     """Show the memory that a model takes, part by part, where its layers go, and how fast it is.
 
@@ -73,7 +78,7 @@ def command(
         variant = _variant(name)
         settings = _settings(variant, context, kv_type, slots, ubatch, flash_attention=flash_attention, yarn=yarn)
         variant = measured(variant, [settings])
-    machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
+    machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only, devices=devices, reserve=reserve)
     table = weights(variant.model.architecture, variant.quantization, imatrix=variant.repository.imatrix)
     placement = best_placement(variant.model.architecture, variant.quantization, table, settings, machine)
     architecture = variant.model.architecture
@@ -150,6 +155,8 @@ def _show(
     rows.append(("all", "", *(gibibytes(getattr(placement.total, part)) for part in PARTS), ""))
     titles = ("ON", "LAYERS", "WEIGHTS", "KV CACHE", "COMPUTE", "OUTPUT", "OVERHEAD", "TOTAL", "ROOM")
     console.table(titles, rows, right=titles[1:])
+    for note in memory_in_use(machine):
+        console.note(note)
     if placement.fits:
         how = "computed as llama.cpp allocates it" if memory_source(variant) == "rules" else "by llama.cpp's dry run"
         console.note(f"it fits · {how}; overhead is what a backend usually takes")

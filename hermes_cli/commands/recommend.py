@@ -12,17 +12,20 @@ from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.commands.options import (
     AppleOption,
     CpuOnlyOption,
+    DevicesOption,
     GpuOption,
     PurposeOption,
     RamOption,
+    ReserveOption,
     VramOption,
     machine_for,
+    memory_in_use,
     one_line,
     purpose_named,
     with_console,
 )
 from hermes_cli.commands.speeds import duration, first_token_after, per_second, range_of, speed_document, two_digits
-from hermes_cli.errors import DoesNotFitError
+from hermes_cli.errors import DoesNotFitError, NotFoundError
 from hermes_cli.planning.best_placement import NEEDS
 from hermes_cli.planning.recommend import (
     LOW_BITS,
@@ -73,6 +76,8 @@ def command(
     ram: RamOption = None,
     apple: AppleOption = None,
     cpu_only: CpuOnlyOption = False,
+    devices: DevicesOption = None,
+    reserve: ReserveOption = None,
 ) -> None:
     """Recommend a model, quantization and context for this machine, or for another one.
 
@@ -82,16 +87,18 @@ def command(
 
     hermes recommend hermes-4:14b --vram 12G
     """
-    machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only)
+    machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only, devices=devices, reserve=reserve)
     catalogue = load_catalogue()
     ratios = speed_ratios(machine)
     options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only, ratios)
-    if name:
+    if name is not None:
         with console.working(f"reading what {name} needs"):
             options = replace(options, only=_model(name, catalogue, machine, options))
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
     console.text(f"{one_line(machine)}\n\n")
+    for note in memory_in_use(machine):
+        console.note(note)
     console.document(
         {
             "machine": one_line(machine),
@@ -134,6 +141,7 @@ def _model(name: str, catalogue: Catalogue, machine: Machine, options: Recommend
     import msgspec
 
     from hermes_cli.catalog.names import CatalogueReference, ModelNames
+    from hermes_cli.catalog.variants import matching_variants
 
     wanted = ModelNames(catalogue).parse(name)
     if not isinstance(wanted, CatalogueReference):
@@ -141,6 +149,9 @@ def _model(name: str, catalogue: Catalogue, machine: Machine, options: Recommend
 
         variant = open_variant(wanted, name, catalogue, room_for_files(machine))
         return measured(variant, settings_to_try(variant, options)).model
+    if wanted.quantization and not matching_variants(wanted.model, quantization=wanted.quantization):
+        hint = f"see what there is: hermes show {wanted.model.short}"
+        raise NotFoundError(f"no {wanted.quantization} of {wanted.model.short} is known.", hint=hint)
     kept = [
         msgspec.structs.replace(
             repository,

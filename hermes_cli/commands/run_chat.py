@@ -284,7 +284,9 @@ class LocalModels:
     def _recommend(self, settings: ModelRequest, catalogue: Catalogue) -> ModelRequest:
         from hermes_cli.commands.pull import default_model
         from hermes_cli.hardware.probe import probe
+        from hermes_cli.hardware.selection import select_devices
         from hermes_cli.planning.recommend import RecommendOptions
 
-        machine = probe(measure=False)
+        overrides = settings.overrides
+        machine = select_devices(probe(measure=False), overrides.devices, overrides.reserve)
         return default_model("chat", settings, RecommendOptions(), catalogue, machine, self._console)

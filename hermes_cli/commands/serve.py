@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.commands.options import KvTypeOption, VerboseOption, setting, with_console
+from hermes_cli.commands.options import DevicesOption, KvTypeOption, ReserveOption, VerboseOption, setting, with_console
 from hermes_cli.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def command(
         str | None,
         setting("HERMES_LLM_TENSOR_SPLIT", "Proportions in which GPUs share the layers.", metavar="N,N"),
     ] = None,
+    devices: DevicesOption = None,
+    reserve: ReserveOption = None,
     threads: Annotated[int | None, setting("HERMES_LLM_THREADS", "CPU threads. Default: physical cores.")] = None,
     batch: Annotated[int | None, setting("HERMES_LLM_BATCH", "Tokens in one pass. Default: 512.")] = None,
     draft: Annotated[

@@ -13,6 +13,7 @@ from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.commands.pull import default_model
 from hermes_cli.console import Voice
 from hermes_cli.hardware.probe import probe
+from hermes_cli.hardware.selection import device_names, reserve_bytes, select_devices
 from hermes_cli.models.planned import memory_fault
 from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.server.app import EVERYWHERE
@@ -80,6 +81,7 @@ def default_entry(settings: ServerSettings, catalogue: Catalogue, machine: Machi
     """
     options = RecommendOptions("agent", AGENT_CONTEXT) if settings.for_agent else RecommendOptions()
     entry = settings.entry("")
+    machine = select_devices(machine, device_names(entry.devices), reserve_bytes(entry.reserve))
     best = default_model("serve", model_request(entry), options, catalogue, machine, console)
     return msgspec.structs.replace(entry, model=best.name, kv_type=best.overrides.kv_type, yarn=best.yarn or entry.yarn)
 

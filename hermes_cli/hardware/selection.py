@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Device, Machine
 
 FLAG = "--devices"
+SHORTEST_NAME = 2  # digits; fewer are a number
 
 
 def select_devices(machine: Machine, names: Sequence[str], reserve: int | None = None) -> Machine:
@@ -39,11 +40,28 @@ def select_devices(machine: Machine, names: Sequence[str], reserve: int | None =
     return machine if devices == machine.devices else replace(machine, devices=devices)
 
 
+def device_names(text: str | None) -> tuple[str, ...]:
+    """Return the numbers and names of `--devices`, which commas separate."""
+    return tuple(filter(None, (name.strip() for name in (text or "").split(","))))
+
+
+def reserve_bytes(text: str | None) -> int | None:
+    """Return the bytes of `--reserve`; None if it is not given.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    if text is None:
+        return None
+    from hermes_cli.hardware.simulate import parse_size  # noqa: PLC0415 - with the table of GPUs, 10 ms
+
+    return 0 if text.strip() == "0" else parse_size(text, "--reserve")
+
+
 def _named(name: str, devices: Sequence[Device]) -> list[int]:
     plain = _plain(name)
-    if name.strip().isdecimal():
-        found = [index for index in range(len(devices)) if index == int(name)]
-    else:
+    found = [index for index in range(len(devices)) if str(index) == name.strip()]
+    if not found and (len(plain) > SHORTEST_NAME or not plain.isdecimal()):  # 4090 is a name
         alike = [index for index, device in enumerate(devices) if plain and plain in _plain(device.name)]
         found = [index for index in alike if _plain(devices[index].name) == plain] or alike
     if not found:

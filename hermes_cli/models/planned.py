@@ -125,6 +125,7 @@ def memory_fault(model: PlannedModel) -> HermesError | None:
         exact = LoadOverrides(
             settings.context, draft.plan.gpu_layers, settings.k_type, draft.plan.threads, settings.slots, force=True
         )
+        exact = replace(exact, devices=overrides.devices, reserve=overrides.reserve)
         places += check_fit(draft.path, exact, remaining_machine(machine, fitted)).places
     short = max(places, key=lambda place: place.missing)
     if not short.missing:

@@ -11,6 +11,7 @@ from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.errors import DoesNotFitError, HermesError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.machine import Machine
+from hermes_cli.hardware.selection import device_names, reserve_bytes
 from hermes_cli.models.planned import PlannedModel, fit_all, planned
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
 from hermes_cli.planning.load_plan import LoadOverrides
@@ -54,6 +55,8 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
         least=least_context,
         tensor_split=entry.tensor_split or (),
         micro_batch=entry.batch,
+        devices=device_names(entry.devices),
+        reserve=reserve_bytes(entry.reserve),
     )
     return ModelRequest(entry.model, overrides, bool(entry.yarn), entry.draft or DRAFT_OFF, template=entry.template)
 

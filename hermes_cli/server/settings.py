@@ -43,6 +43,8 @@ class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     gpu_layers: Annotated[int, Meta(ge=-1)] | None = None  # layers on GPUs; -1 is all
     # The proportion in which several GPUs share the layers.
     tensor_split: tuple[Annotated[float, Meta(ge=0)], ...] | None = None
+    devices: str | None = None  # GPUs that may be used, by number or name, with commas between them
+    reserve: str | None = None  # memory to leave free on each GPU: 2G
     threads: Annotated[int, Meta(ge=1, le=512)] | None = None  # of the CPU
     batch: Annotated[int, Meta(ge=32, le=65_536)] | None = None  # tokens in one decode
     yarn: bool | None = None  # stretch the context as the base model documents it
