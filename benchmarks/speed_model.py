@@ -3,7 +3,7 @@
     python benchmarks/speed_model.py                                  against published_speeds.csv
     python benchmarks/speed_model.py hermes-3:3b Q4_K_M Q8_0 F16      against llama.cpp on this machine's CPU
 
-The figures of planning/speed_figures.py were chosen for the even rows of each kind of device; the odd ones check them.
+Errors are shown for both halves, the even and the odd rows of each kind of device (docs/speed.md).
 
 On this machine the files are skeletons: real shapes and types, all weights zero, which take as long to read and
 multiply as any others. Nothing else may run meanwhile: llama.cpp's threads wait for each other.
@@ -41,7 +41,7 @@ SHORT = ContextSettings(512)
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: of which speed, what was estimated, and whether the figures were chosen for it."""
+    """One measurement: of which speed, what was estimated, and whether it is in the first half."""
 
     hardware: str
     kind: str
@@ -49,7 +49,7 @@ class Row:
     speed: str
     measured: float
     estimated: Speed
-    chosen_for: bool
+    first_half: bool
     source: str
 
     @property
@@ -118,8 +118,8 @@ def print_published() -> None:
         )
     print()
     for speed in ("decode", "prefill"):
-        for label, half in (("chosen for", True), ("check", False)):
-            part = [row for row in rows if row.speed == speed and row.chosen_for == half]
+        for label, half in (("first half", True), ("second half", False)):
+            part = [row for row in rows if row.speed == speed and row.first_half == half]
             ratios = [row.measured / row.estimated.expected for row in part]
             error = statistics.median(abs(ratio - 1) for ratio in ratios)
             share = sum(row.inside for row in part) / len(part)

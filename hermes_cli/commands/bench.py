@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hermes_cli.store.benchmarks import Benchmark
 
 DEPTHS = (0, 4096)  # tokens
+BUSY = 0.5  # programs that want to run, per core
 
 
 @with_console
@@ -65,6 +67,8 @@ def command(
     resolved = resolve(request if name else _best_installed(request, catalogue, machine, console), catalogue)
     before = [result for result in benchmarks(machine) if result.model == resolved.file.name]
     options = BenchOptions(tuple(sorted(set(depth or DEPTHS))), runs, patient=bool(depth), verbose=verbose)
+    if (load := _load()) > machine.cores * BUSY:
+        console.warn(f"other programs keep this machine busy (load {load:.1f}): speeds will be lower than it can do.")
     label = resolved.file.name
     with console.working(f"loading {label}") as show:
 
@@ -81,6 +85,14 @@ def command(
     if compare and not before:
         console.note("there is no earlier result of this model on this machine")
     console.document({**asdict(result), "compared_with": asdict(earlier) if earlier else None})
+
+
+def _load() -> float:
+    """Return how many programs wanted to run in the last minute; 0 where the system does not tell."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return 0.0
 
 
 def _best_installed(request: ModelRequest, catalogue: Catalogue, machine: Machine, console: Console) -> ModelRequest:

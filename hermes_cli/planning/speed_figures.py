@@ -1,7 +1,7 @@
 """How much of a device's bandwidth and arithmetic llama.cpp reaches, by backend and kind of chip.
 
-The figures are fitted to half of benchmarks/published_speeds.csv, which names the source of each measurement, and
-checked on the other half (python benchmarks/speed_model.py; docs/speed.md has the result).
+The figures are rounded by hand from benchmarks/published_speeds.csv, which names the source of each measurement. A fit
+to half of them finds nearly the same (docs/speed.md; python benchmarks/speed_model.py prints the errors).
 """
 
 from __future__ import annotations
