@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,8 +93,6 @@ def shipped_catalogue() -> Catalogue:
 
 def _keep(path: Path, content: bytes) -> None:
     """Write the compiled catalogue whole or not at all; a cache that cannot be written is no reason to fail."""
-    import tempfile  # noqa: PLC0415 - 4 ms, and most runs find the catalogue compiled
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob("catalog-*.json"):

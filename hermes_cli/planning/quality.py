@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -98,7 +99,7 @@ class QualityScore:
     results: tuple[TestResult, ...]
     loss: float
 
-    @property
+    @cached_property
     def model(self) -> float:
         """Points of the unquantized model: the mean of its results."""
         return sum(result.percent for result in self.results) / len(self.results)
