@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection
+from pathlib import Path
 
 from hermes_cli.gguf.header import GGUFHeader, read_source
 
@@ -26,6 +27,18 @@ def gguf(
 ) -> bytes:
     head = magic + struct.pack("<IQQ", version, len(tensors), len(entries)) + b"".join(entries + tensors)
     return head + bytes(-len(head) % 32) + data
+
+
+def write_shards(folder: Path, count: int = 3) -> list[Path]:
+    """Write m-00001-of-0000N.gguf and so on, with a tensor each."""
+    made = [folder / f"m-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]
+    for number, path in enumerate(made):
+        entries = [
+            entry("split.no", 2, struct.pack("<H", number)),
+            entry("split.count", 2, struct.pack("<H", count)),
+        ]
+        path.write_bytes(gguf(entries, [tensor(f"t{number}", (8,))], bytes(32)))
+    return made
 
 
 SMALL = gguf(

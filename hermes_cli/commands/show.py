@@ -57,19 +57,18 @@ def command(
         file = find(reference, catalogue)
         # by its tokens a template of another model is noticed
         header = read_header(file.path, ("tokenizer.ggml.tokens",))
-        _show_header(file.name, header, console)
         problem = _shard_problem(file.path)
-        if problem:
-            console.warn(problem)
-        console.document({"name": file.name, "path": str(file.path), **_document(header), "problem": problem})
+        _show_header(file.name, header, console, problem)
+        text = f"{problem.message} Next: {problem.hint}" if problem else None
+        console.document({"name": file.name, "path": str(file.path), **_document(header), "problem": text})
 
 
-def _shard_problem(path: Path) -> str | None:
-    """Return what is wrong with the shards of a file, and what to do about it; None if nothing is."""
+def _shard_problem(path: Path) -> HermesError | None:
+    """Return what is wrong with the shards of a file; None if nothing is."""
     try:
         read_model(path)
     except HermesError as error:
-        return f"{error.message} {error.hint}"
+        return error
     return None
 
 
@@ -116,9 +115,10 @@ def _choose_file(wanted: HubReference, files: dict[str, HubFile]) -> HubFile:
     return files[next(iter(matching or [model.first for model in models] or files))]
 
 
-def _show_header(name: str, header: GGUFHeader, console: Console) -> None:
+def _show_header(name: str, header: GGUFHeader, console: Console, problem: HermesError | None = None) -> None:
     console.text(f"{name}\n\n")
-    console.facts(list(_facts(header, name)), indent="  ")
+    rows = [("PROBLEM", problem.message), ("next", problem.hint)] if problem else []
+    console.facts([*rows, *_facts(header, name)], indent="  ")
 
 
 def _document(header: GGUFHeader) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def read_model(path: Path, arrays: Collection[str] = ()) -> tuple[tuple[Path, ..
         which = f"shard {numbers} of {count} is" if len(missing) == 1 else f"shards {numbers} of {count} are"
         raise IntegrityError(
             f"{path}: {which} missing: {paths[missing[0] - 1].name}{' …' * (len(missing) > 1)}.",
-            hint=f"fetch what is missing, into the folder {path.parent}.",
+            hint="fetch what is missing, into the same folder.",
         )
     headers = [header if shard == path else read_header(shard, arrays) for shard in paths]
     for number, (shard, read) in enumerate(zip(paths, headers, strict=True), 1):

@@ -53,8 +53,10 @@ TENSOR_TYPES: dict[int, TensorType] = {
     42: TensorType("Q2_0", 64, 18),
 }
 
-# Numbers that llama.cpp has given up: weights arranged for one kind of CPU. It arranges plain ones itself as it loads.
+# Numbers that llama.cpp has given up: two of 2023, and weights arranged for one kind of CPU, as it does itself by now.
 REMOVED_TYPES: dict[int, str] = {
+    4: "Q4_2",
+    5: "Q4_3",
     31: "Q4_0_4_4",
     32: "Q4_0_4_8",
     33: "Q4_0_8_8",
@@ -71,6 +73,8 @@ def why_not_loadable(number: int) -> tuple[str, str] | None:
     """Return why llama.cpp cannot load a type that is not in `TENSOR_TYPES`, and what to do; None if it is no type."""
     if number in REMOVED_TYPES:
         name = REMOVED_TYPES[number]
+        if name in {"Q4_2", "Q4_3"}:
+            return f"{name}, which llama.cpp removed in 2023", "fetch a newer conversion, such as Q4_K_M."
         plain = "IQ4_NL" if name.startswith("IQ4") else "Q4_0"
         bitnet = ", or I2_S of bitnet.cpp" if number == BITNET_TYPE else ""
         return (

@@ -90,7 +90,7 @@ RELOAD_TEXT = "after a suspend CUDA fails (error 999) until its module is loaded
 NO_ROCM = "ROCm has no code for it"
 OVERRIDE = f"{NO_ROCM} (HSA_OVERRIDE_GFX_VERSION={{}} makes it take that of a GPU like it)"
 # CUDA's release notes: 13.0 removed Maxwell, Pascal and Volta; 12.0 removed Kepler.
-BEFORE_CUDA_12 = "3.0 3.5 3.7"
+BEFORE_CUDA_12 = "3.0 3.2 3.5 3.7"
 BEFORE_CUDA_13 = "5.0 5.2 5.3 6.0 6.1 6.2 7.0 7.2"
 # What rocBLAS has kernels for (ROCm's compatibility matrix; gfx1150 and gfx1151 since 7.0).
 ROCM_TARGETS = "gfx906 gfx908 gfx90a gfx942 gfx950 gfx1030 gfx1100 gfx1101 gfx1102 gfx1150 gfx1151 gfx1200 gfx1201"
@@ -144,7 +144,13 @@ TABLE = (
     Advice("device files are closed", "", fix="sudo usermod -aG render,video $USER"),  # from the next login on
     # JetPack has its own CUDA, and nobody has wheels for it
     Advice("build for NVIDIA", "unified", fix=install_command("cuda"), backend="cuda"),
-    Advice("build for NVIDIA", BEFORE_CUDA_12, "CUDA 12 has no code for it", install_command("vulkan"), "vulkan"),
+    Advice(
+        "build for NVIDIA",
+        BEFORE_CUDA_12,
+        "CUDA 12 has no code for it, Vulkan and CUDA 11 have",
+        install_command("vulkan"),
+        "vulkan",
+    ),
     Advice("build for NVIDIA", BEFORE_CUDA_13, "CUDA 13 has no code for it, CUDA 12 has", CUDA_12_WHEEL, "cuda"),
     Advice("build for NVIDIA", "", fix=install_command("cuda"), backend="cuda"),
     Advice("build for AMD", ROCM_TARGETS, fix=install_command("rocm"), backend="rocm"),

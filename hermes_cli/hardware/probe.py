@@ -131,7 +131,8 @@ def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machi
     bandwidth_source: ValueSource = "given" if given_bandwidth else "measured" if ram_bandwidth else "assumed"
     backends = built_backends(sources.libraries())
     found = _devices(sources, sysctl, ram, backends, notes)
-    old = "cuda" in backends and any(device.compute_capability in BEFORE_CUDA_13.split() for device in found)
+    before = f"{BEFORE_CUDA_12} {BEFORE_CUDA_13}".split()
+    old = "cuda" in backends and any(device.compute_capability in before for device in found)
     release = cuda_release(sources.libraries()) if old else 0
     reported = [_plausible(device) for device in _cards_first(assign_backends(found, backends, release))]
     devices = corrections.corrected_devices(reported, ram, notes) if corrections else reported
@@ -237,6 +238,7 @@ def assign_backends(devices: Sequence[Device], built: tuple[Backend, ...], cuda_
             reason = f"the installed llama-cpp-python was built without {BUILDS[wanted].title}"
             if "cuda" in without_code & {*built}:
                 reason = f"CUDA {cuda_release} has no code for compute capability {device.compute_capability}"
+                reason += ", Vulkan and CUDA 11 have" * (device.compute_capability in BEFORE_CUDA_12.split())
             elif known.text:
                 reason = f"{reason}, and {known.text}"
             fix = install_command("vulkan") if mixed else known.fix

@@ -1,6 +1,6 @@
 """Simulated machines, such as one to buy: this machine, changed as the flags say.
 
-    --gpu "RTX 4090"    --gpu 2xH100    --gpu "RTX 4090" --gpu "RTX 3060 12GB"
+    --gpu "RTX 4090"    --gpu 2xH100    --gpu "AGX Orin 32GB"    --gpu "RTX 4090" --gpu "RTX 3060 12GB"
     --vram 24G          --vram 24G,12G        cards of any kind with that much memory; their bandwidth is unknown
     --apple 64G         --apple "M4 Max 64G"  a Mac; the chip tells the bandwidth
     --ram 64G           --cpu-only
@@ -37,6 +37,8 @@ _SHARE: dict[Vendor, float] = {"amd": 0.75, "nvidia": AVAILABLE}
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([MGT])(?:I?B)?", re.IGNORECASE | re.ASCII)
 _FACTOR = {"M": MIB, "G": GIB, "T": 2**40}
 _COUNTED = re.compile(r"([0-9]{1,3})\s*[x\u00d7*]\s*(\S.*)", re.IGNORECASE | re.ASCII)
+_COUNTED_BEHIND = re.compile(r"(\S.+[0-9\s])[x\u00d7*]\s*([0-9]{1,2})", re.IGNORECASE | re.ASCII)
+_SIZE_IN_NAME = re.compile(r"(.*\S)[\s-]*\b([0-9]{1,3})\s*GB?", re.IGNORECASE | re.ASCII)
 _CHIP_AND_SIZE = re.compile(r"(?:(?P<chip>.*\S)\s+)?(?P<size>[0-9.]+\s*[a-z]+)", re.IGNORECASE | re.ASCII)
 
 MACS_FREE = Note("devices", "Of a simulated Mac's memory counts as free what macOS and a few programs leave.")
@@ -152,7 +154,7 @@ def _with_gpus(machine: Machine, names: Sequence[str], *, ram_given: bool) -> Ma
             f"{shared[0].name} and {shared[1].name} share the RAM of a whole machine each: that is two machines.",
             hint="plan one machine at a time",
         )
-    if shared:  # with the RAM that such a chip is sold with: the most, unless a size was given
+    if shared:  # with the RAM that such a chip is sold with: the most, unless a size was given, in its name or as RAM
         ram = machine.ram_total if ram_given else shared[0].memory
         machine = replace(
             _replaced(machine, "ram"),
@@ -165,18 +167,38 @@ def _with_gpus(machine: Machine, names: Sequence[str], *, ram_given: bool) -> Ma
 
 
 def _counted(entry: str) -> list[Gpu]:
-    """The GPUs of one entry: `RTX 4090`, `2xH100`, `2 x RTX 3090`."""
-    match = _COUNTED.fullmatch(entry.strip())
-    count, name = (int(match[1]), match[2]) if match else (1, entry)
+    """The GPUs of one entry: `RTX 4090`, `2xH100`, `2 x RTX 3090`, `RTX 4090 x2`."""
+    count, name = 1, entry
+    if match := _COUNTED_BEHIND.fullmatch(entry.strip()):
+        count, name = int(match[2]), match[1]
+    elif match := _COUNTED.fullmatch(entry.strip()):
+        count, name = int(match[1]), match[2]
     if not 1 <= count <= MOST_DEVICES:
         raise UsageError(
             f"--gpu: {count} GPUs cannot be planned.",
             hint=f"1 to {MOST_DEVICES}, as many as llama.cpp uses: --gpu 2xH100",
         )
-    gpu = find_gpu(name)
+    gpu = _of_size(name)
     if gpu.vendor == "apple":
         raise UsageError(f"--gpu: {gpu.name} is a Mac's chip.", hint=f'say its memory, too: --apple "{_as_sold(gpu)}"')
     return [gpu] * count
+
+
+def _of_size(name: str) -> Gpu:
+    """The GPU of that name; of one that shares the RAM with the memory in the name, at most the largest on sale."""
+    match = _SIZE_IN_NAME.fullmatch(name.strip())
+    if not match:
+        return find_gpu(name)
+    size = int(match[2])
+    try:
+        gpu = find_gpu(name)
+    except UsageError:
+        with suppress(UsageError):
+            gpu = find_gpu(match[1])
+            if gpu.unified and gpu.vendor != "apple" and 0 < size < gpu.gib:
+                return replace(gpu, gib=size)
+        raise
+    return replace(gpu, gib=size) if gpu.unified and size in gpu.sizes else gpu
 
 
 def _with_devices(machine: Machine, devices: list[Device]) -> Machine:

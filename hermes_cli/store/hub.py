@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx2
-from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub import HfApi, ModelInfo, constants, get_session, hf_hub_url
 from huggingface_hub.errors import (
     DisabledRepoError,
     EntryNotFoundError,
@@ -45,8 +45,6 @@ from hermes_cli.store.connection import check_connection, proxy_fault
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
-
-    from huggingface_hub import ModelInfo
 
     from hermes_cli.catalog.file_names import ModelFiles
 
@@ -234,10 +232,14 @@ def search_repositories(words: str, limit: int) -> list[FoundRepository]:
     Raises:
         NetworkError: the Hub cannot be reached, or refuses to answer.
     """
-    facts: list[Any] = ["cardData", "downloads", "gated", "gguf", "lastModified", "siblings"]
+    facts = ["cardData", "downloads", "gated", "gguf", "lastModified", "siblings"]
+    params: dict[str, Any] = {"search": words, "filter": "gguf", "sort": "downloads", "limit": limit, "expand": facts}
     with hub_errors("a search"), quiet_hub_log(), _hub_answers():
-        found = list(HfApi().list_models(search=words, filter="gguf", sort="downloads", limit=limit, expand=facts))
-        return [_found(info) for info in found]
+        # Not by HfApi.list_models, which tries for 25 seconds before it says that nobody answers.
+        url = f"{endpoint()}/api/models"
+        answer = get_session().get(url, params=params, headers=build_hf_headers(), timeout=TIMEOUT)
+        hf_raise_for_status(answer)
+        return [_found(ModelInfo(**info)) for info in answer.json()]  # type: ignore[no-untyped-call]
 
 
 def _found(info: ModelInfo) -> FoundRepository:

@@ -166,7 +166,7 @@ def test_recommend_says_that_a_machine_is_not_for_agents(hermes: RunHermes) -> N
 
 
 def test_several_gpus_that_take_turns_are_told(hermes: RunHermes) -> None:
-    assert "2 GPUs take turns" in hermes("recommend", "--gpu", "2xH100").stderr
+    assert "2 GPUs take turns" in hermes("recommend", "--gpu", "2xRTX 3090", "--for", "reasoning").stderr
     assert "take turns" not in hermes("recommend", "--gpu", "H100").stderr
 
 

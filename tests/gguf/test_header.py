@@ -153,6 +153,8 @@ def test_every_valid_type_of_value_is_read() -> None:
 @pytest.mark.parametrize(
     ("kind", "says", "do"),
     [
+        (4, "Q4_2, which llama.cpp removed in 2023", "a newer conversion"),
+        (5, "Q4_3, which llama.cpp removed in 2023", "a newer conversion"),
         (31, "Q4_0_4_4, which llama.cpp has removed", "take Q4_0,"),
         (33, "Q4_0_8_8, which llama.cpp has removed", "take Q4_0,"),
         (38, "IQ4_NL_8_8, which llama.cpp has removed", "take IQ4_NL,"),

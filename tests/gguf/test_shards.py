@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import pytest
-from gguf_bytes import entry, gguf, parse_header, string, tensor
+from gguf_bytes import entry, gguf, parse_header, string, tensor, write_shards
 
 from hermes_cli.errors import IntegrityError
 from hermes_cli.gguf.shards import read_model, why_no_chat
-
-
-def write_shards(folder: Path, count: int = 3) -> list[Path]:
-    made = [folder / f"m-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]
-    for number, path in enumerate(made):
-        entries = [
-            entry("split.no", 2, struct.pack("<H", number)),
-            entry("split.count", 2, struct.pack("<H", count)),
-        ]
-        path.write_bytes(gguf(entries, [tensor(f"t{number}", (8,))], bytes(32)))
-    return made
 
 
 def test_any_shard_leads_to_all(tmp_path: Path) -> None:

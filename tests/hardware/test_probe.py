@@ -444,6 +444,7 @@ def test_a_card_without_code_of_rocms_is_told_vulkan(
         ("6.1", ("cpu", "cuda"), 12, ""),
         ("6.1", ("cpu", "cuda"), 0, ""),
         ("3.7", ("cpu", "cuda"), 12, "CUDA 12 has no code for compute capability 3.7"),
+        ("3.5", ("cpu", "cuda"), 13, "CUDA 13 has no code for compute capability 3.5, Vulkan and CUDA 11 have"),
         ("6.1", ("cpu",), 0, "was built without CUDA, and CUDA 13 has no code for it, CUDA 12 has"),
     ],
 )
@@ -452,7 +453,22 @@ def test_an_old_card_needs_an_old_cuda(capability: str, built: tuple[Backend, ..
     assert one.usable == (not reason)
     assert reason in one.reason
     assert bool(one.fix) == bool(reason)
-    assert "cu124" in one.fix or not reason or capability == "3.7"
+    assert "cu124" in one.fix or not reason or capability[0] == "3"
+
+
+@pytest.mark.parametrize("release", [12, 13])
+@pytest.mark.parametrize(
+    ("name", "mebibytes", "capability"), [("Tesla K80", 11441, (3, 7)), ("GeForce GT 710", 2002, (3, 5))]
+)
+def test_kepler_is_not_used_by_a_build_with_a_later_cuda(
+    tree: Tree, tmp_path: Path, release: int, name: str, mebibytes: int, capability: tuple[int, int]
+) -> None:
+    (tmp_path / "libggml-cuda.so").write_bytes(f"\x7fELF.\0libcudart.so.{release}\0".encode())
+    module = nvidia_card(name, mebibytes, CudaComputeCapability=capability)
+    here = replace(sources(tree({}), tmp_path), nvml=lambda _, __: module)
+    (card,) = probe(measure=False, sources=here).devices
+    assert (card.usable, card.backend, card.fix) == (False, "vulkan", install_command("vulkan"))
+    assert f"CUDA {release} has no code" in card.reason
 
 
 @pytest.mark.parametrize("name", ["libggml-cuda.so", "ggml-cuda.dll"])

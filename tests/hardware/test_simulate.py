@@ -92,6 +92,10 @@ def test_a_named_card_takes_the_place_of_mine() -> None:
         (["3X RTX 3090"], ["GeForce RTX 3090"] * 3),
         (["2\u00d74090"], ["GeForce RTX 4090"] * 2),
         (["2*4090"], ["GeForce RTX 4090"] * 2),
+        (["RTX 4090x2"], ["GeForce RTX 4090"] * 2),
+        (["RTX 3090 x 3"], ["GeForce RTX 3090"] * 3),
+        (["7900 XTX \u00d72"], ["Radeon RX 7900 XTX"] * 2),
+        (["RX580"], ["Radeon RX 580 8GB"]),
         (["1xT4"], ["Tesla T4"]),
         (["16xA100"], ["A100 80GB SXM"] * 16),
         (["RTX 4090", "RTX 3060 12GB"], ["GeForce RTX 4090", "GeForce RTX 3060 12GB"]),
@@ -130,6 +134,14 @@ def test_the_vendor_decides_the_backend(gpu: list[str], backends: tuple[str, ...
         ("DGX Spark", None, 128 * GIB, int(115.2 * GIB)),
         ("Ryzen AI Max+ 395", None, 128 * GIB, 96 * GIB),
         ("Ryzen AI Max+ 395", "64G", 64 * GIB, 48 * GIB),
+        ("Ryzen AI Max+ 395 64GB", None, 64 * GIB, 48 * GIB),
+        ("Jetson AGX Orin", None, 64 * GIB, int(57.6 * GIB)),
+        ("Jetson AGX Orin 32GB", None, 32 * GIB, int(28.8 * GIB)),
+        ("AGX Orin 32 GB", None, 32 * GIB, int(28.8 * GIB)),
+        ("Orin NX 8GB", None, 8 * GIB, int(7.2 * GIB)),
+        ("Xavier NX 8G", None, 8 * GIB, int(7.2 * GIB)),
+        ("Jetson Nano 2GB", None, 2 * GIB, int(1.8 * GIB)),  # not in the table
+        ("Orin NX 8GB", "16G", 16 * GIB, int(14.4 * GIB)),
     ],
 )
 def test_chips_that_share_the_ram(gpu: str, ram: str | None, ram_total: int, total: int) -> None:
