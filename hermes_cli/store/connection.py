@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from urllib.parse import urlsplit
@@ -73,6 +74,11 @@ def _proxy_address(variable: str, address: str) -> str:
     if not known:
         shown = f"{scheme}://{rest.rpartition('@')[2]}"  # without a password
         raise NetworkError(f"the proxy in {variable}, {shown}, is not understood.", hint=PROXY_HINT)
+    if scheme.lower().startswith("socks") and importlib.util.find_spec("socksio") is None:
+        raise NetworkError(
+            f"the proxy in {variable} speaks SOCKS, and the package for that, socksio, is not installed.",
+            hint="install it: pip install 'httpx2[socks]'",
+        )
     return f"{scheme}://{rest}"
 
 

@@ -43,7 +43,7 @@ from hermes_cli.paths import access_error
 from hermes_cli.store.connection import check_connection, proxy_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from hermes_cli.catalog.file_names import ModelFiles
@@ -155,7 +155,9 @@ def choose_files(repo: str, sizes: Mapping[str, int], wanted: str | None, room: 
                 hint=f"it has {offered or 'nothing that can be loaded'}{parts and f' ({parts})'}",
             )
     else:
-        matching = [model for model in models if not _refusal(model)] or models
+        matching = [model for model in models if not _refusal(model)]
+        if not matching:
+            raise _nothing_loads(repo, models)
     if len(matching) > 1 and (wanted or len({model.title for model in matching}) > 1):
         names = [model.first for model in matching]
         files = f"{', '.join(names[:MOST_NAMED])}{' …' if len(names) > MOST_NAMED else ''}"
@@ -172,10 +174,7 @@ def choose_files(repo: str, sizes: Mapping[str, int], wanted: str | None, room: 
         more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
         reason = f"took {_label(chosen)}, {reason}; it also has {', '.join(others[:MOST_NAMED])}{more}"
     if not chosen.is_complete:
-        there = f"{len(chosen.paths)} of {piece_count(chosen.first)}"
-        raise NotFoundError(
-            f"{repo} has only {there} files of {base_name(chosen.first)}.", hint=f"see what it has: hermes show {repo}"
-        )
+        raise _incomplete(repo, chosen)
     return FileChoice(chosen.paths, chosen.quantization, tuple(filter(None, (reason, *_peculiarities(chosen)))))
 
 
@@ -186,6 +185,27 @@ def _label(model: ModelFiles) -> str:
 def _refusal(model: ModelFiles) -> str | None:
     """Return why a model is not taken unless it is named."""
     return why_not_loaded(model.quantization) or (None if model.is_complete else "files are missing")
+
+
+def _nothing_loads(repo: str, models: Sequence[ModelFiles]) -> NotFoundError:
+    """Return the error for a repository whose models are incomplete, or made for other programs."""
+    model = next((model for model in models if model.is_complete), models[0])
+    if not model.is_complete:
+        return _incomplete(repo, model)
+    quantization = model.quantization or ""
+    same = [other for other in models if other.quantization == quantization]
+    name = f"{repo}:{quantization}" if len(same) == 1 else f"{repo}/{model.first}"
+    return NotFoundError(
+        f"{repo} has nothing that llama.cpp loads: {quantization}: {why_not_loaded(quantization)}.",
+        hint=f"look for another repository, or fetch it all the same: hermes pull {shlex.quote(name)}",
+    )
+
+
+def _incomplete(repo: str, model: ModelFiles) -> NotFoundError:
+    there = f"{len(model.paths)} of {piece_count(model.first)}"
+    return NotFoundError(
+        f"{repo} has only {there} files of {base_name(model.first)}.", hint=f"see what it has: hermes show {repo}"
+    )
 
 
 def _peculiarities(model: ModelFiles) -> Iterator[str]:

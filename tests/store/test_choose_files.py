@@ -163,6 +163,13 @@ def test_the_largest_that_fits() -> None:
         (["A-Q4_0.gguf", "B-Q4_0.gguf"], None, "has 2 models: A-Q4_0.gguf, B-Q4_0.gguf", "hermes pull a/b/A-Q4_0.gguf"),
         (["A x-Q4_0.gguf", "B-Q4_0.gguf"], "q4_0", "has 2 models in q4_0", "hermes pull 'a/b/A x-Q4_0.gguf'"),
         (["x-Q8_0-00001-of-00002.gguf"], None, "only 1 of 2 files of x-Q8_0.gguf", "hermes show a/b"),
+        (
+            ["x-IQ3_KS.gguf"],
+            None,
+            "nothing that llama.cpp loads: IQ3_KS: it is made for ik_llama",
+            "hermes pull a/b:IQ3_KS",
+        ),
+        (["x-Q4_0_8_8.gguf", "x-Q4_0_4_4.gguf"], None, "Q4_0_8_8: it was removed", "hermes pull a/b:Q4_0_8_8"),
         (["x-chunk-001-of-002.gguf", "x-chunk-002-of-002.gguf"], None, "a raw piece of a file", "hermes pull"),
     ],
 )
@@ -171,3 +178,9 @@ def test_what_cannot_be_taken(files: list[str], wanted: str | None, says: str, h
         choose_files("a/b", dict.fromkeys(files, 1), wanted)
     assert says in caught.value.message
     assert hint in caught.value.hint
+
+
+def test_what_llama_cpp_does_not_load_is_taken_if_it_is_named() -> None:
+    choice = choose_files("a/b", {"x-IQ3_KS.gguf": 1}, "IQ3_KS")
+    assert choice.files == ("x-IQ3_KS.gguf",)
+    assert choice.notes == ("llama.cpp does not load IQ3_KS: it is made for ik_llama.cpp",)
