@@ -13,6 +13,8 @@ import pytest
 from conftest import RunHermes
 from hub_server import Hub, serving
 
+from hermes_cli.chat.endpoint.address import read_address
+from hermes_cli.chat.endpoint.http_client import EndpointClient
 from hermes_cli.errors import NetworkError
 from hermes_cli.store.connection import check_connection
 
@@ -117,6 +119,13 @@ def test_socks_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NetworkError, match="the proxy in ALL_PROXY speaks SOCKS") as caught:
         check_connection()
     assert "pip install 'httpx2[socks]'" in caught.value.hint
+
+
+def test_an_endpoint_behind_socks_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(NetworkError, match="speaks SOCKS"):
+        EndpointClient(read_address("https://somewhere.example/v1", {}), print)
 
 
 def test_what_needs_no_proxy_is_not_blamed_on_it(hermes: RunHermes) -> None:

@@ -236,12 +236,18 @@ class EndpointClient:
         if address.key:
             headers["Authorization"] = f"Bearer {address.key}"
         self.address, self.note = address, note
-        self._client = httpx2.AsyncClient(
-            headers=headers,
-            follow_redirects=False,  # neither the key nor the conversation goes where the user did not send it
-            verify=not (address.is_local and address.base.startswith("http:")),  # certificates take 50 ms to read
-            trust_env=not address.is_local,  # no proxy of the environment reaches this machine
-        )
+        try:
+            self._client = httpx2.AsyncClient(
+                headers=headers,
+                follow_redirects=False,  # neither the key nor the conversation goes where the user did not send it
+                verify=not (address.is_local and address.base.startswith("http:")),  # certificates take 50 ms to read
+                trust_env=not address.is_local,  # no proxy of the environment reaches this machine
+            )
+        except ImportError:
+            raise NetworkError(
+                "a proxy of the environment speaks SOCKS, and the package for that, socksio, is not installed.",
+                hint="install it: pip install 'httpx2[socks]'",
+            ) from None
 
     async def close(self) -> None:
         """Close all connections."""
