@@ -40,17 +40,29 @@ _IN_NAME = re.compile(rf"(?<![a-z0-9])(?:{_FORMS}|q[4568])(?![a-z0-9])", re.VERB
 _REMOVED = re.compile(r"_[48]_[48]$|^Q4_[23]$")  # Q4_0_4_4, IQ4_NL_4_4, Q4_2 and their kin
 _IK_LLAMA = re.compile(r"^IQ\d_(K|KS|KSS|KL|KT|BN)(_|$)|_R(4|8|16)$|^Q8_KV")
 
-_GGUF = re.compile(r"\.gguf$|\.gguf\.part\d+of\d+$|\.gguf-split-[a-z]$", re.IGNORECASE)
-_PROJECTOR, _CHUNK = r"mmproj", r"-chunk-\d+-of-\d+$"
-_AT_ANY_PRECISION = {_PROJECTOR, _CHUNK}
+# Pieces in ways of naming that do not say how to join them, such as X.part01.gguf, X.gguf.00, X.gguf.partaa.
+_PIECE = re.compile(
+    r"[._-](?:part|chunk)[._-]?\d+(?:[._-]?of[._-]?\d+)?\.gguf$"
+    r"|\.gguf[._-]?(?:(?:part|split|chunk)[._-]?(?:\d+|[a-z]{1,2})|\d{1,5}|a[a-z])$",
+    re.IGNORECASE,
+)
+_GGUF = re.compile(rf"\.gguf$|{PART.pattern}|{UNCOUNTED_PART.pattern}|{_PIECE.pattern}", re.IGNORECASE)
+PIECE_KIND = "a raw piece of a file: join all of them with cat"
+_PROJECTOR = r"mmproj|projector|(?<![a-z0-9])clip(?![a-z0-9])"
+_VOCODER, _CONTROL_VECTOR = r"vocoder|wavtokenizer", r"(?<![a-z0-9])control[-_]?vectors?(?![a-z0-9])"
+_AT_ANY_PRECISION = {_PROJECTOR, _VOCODER, _CONTROL_VECTOR}
 _COMPANIONS = {  # words in the folder and the plain name of files that are no model
     _PROJECTOR: "the part that reads images or sound (mmproj)",
-    _CHUNK: "a raw piece of a file: join all of them with cat",
+    _VOCODER: "the part that makes sound (vocoder)",
+    _CONTROL_VECTOR: "a control vector for another model",
     r"^imatrix/|/imatrix(?![a-z0-9])|(?<![a-z0-9])imatrix$": "data for quantizing (imatrix)",
     r"^loras?/|/(?:ggml-)?(?:lora|adapter)(?![a-z0-9])(?!.*merged)|(?<![a-z0-9])(?:lora|adapter)$": "an adapter (LoRA)",
-    r"/(?:ggml-)?vocab(?![a-z0-9])|(?<![a-z0-9])vocab(?:-only)?$": "a vocabulary",
+    r"/(?:ggml-)?vocab(?![a-z0-9])|(?<![a-z0-9])(?:vocab(?:-only)?|tokenizer)$": "a vocabulary",
 }
-_DRAFT = re.compile(r"^mtp/|/mtp(?![a-z0-9])|(?<![a-z0-9])mtp$")
+_DRAFTS = {  # they are whole models if a repository has nothing else
+    re.compile(r"^mtp/|/mtp(?![a-z0-9])|(?<![a-z0-9])mtp$"): "layers for guessing ahead (MTP)",
+    re.compile(r"(?<![a-z0-9])(?:draft(?:er)?|eagle-?3)(?![a-z0-9])"): "a draft model, which guesses ahead for another",
+}
 
 # The order in which a quantization is taken if none is named: what most people run, then what is nearest to it.
 USUAL_ORDER = (
@@ -180,14 +192,21 @@ class ModelFiles:
         return normalize_name(re.sub(r"[-._](i1|imat|imatrix)(?=$|[-._])", "", name, flags=re.IGNORECASE))
 
 
+def refusal(model: ModelFiles) -> str | None:
+    """Return why a model is not taken unless it is named."""
+    return why_not_loaded(model.quantization) or (None if model.is_complete else "files are missing")
+
+
 def models_in(paths: Iterable[str]) -> tuple[list[ModelFiles], dict[str, str]]:
     """Return the models among the files of a repository, and for each other GGUF file what it is instead."""
     groups = [model_files(group) for group in group_files(filter(_GGUF.search, paths))]
     kinds = {group: kind for group in groups if (kind := _companion(group))}
     models = [group for group in groups if group not in kinds]
-    drafts = {group for group in models if _DRAFT.search(_plain_name(group.first))}
+    drafts = {
+        group: kind for group in models for words, kind in _DRAFTS.items() if words.search(_plain_name(group.first))
+    }
     if len(drafts) < len(models):  # if all are called so, they are whole models that can do this besides
-        kinds |= dict.fromkeys(drafts, "layers for guessing ahead (MTP)")
+        kinds |= drafts
     companions = {path: kind for group, kind in kinds.items() for path in group.paths}
     return [group for group in models if group not in kinds], companions
 
@@ -198,6 +217,8 @@ def model_files(paths: tuple[str, ...]) -> ModelFiles:
 
 
 def _companion(group: ModelFiles) -> str | None:
+    if _PIECE.search(group.first) and not group.is_raw and not SHARD.search(group.first):
+        return PIECE_KIND
     plain, is_precise = _plain_name(group.first), group.quantization in {None, "F16", "BF16", "F32", "Q8_0"}
     for words, kind in _COMPANIONS.items():
         # A quantized file with such a word is a model that was made with it: `X-imatrix-Q4_K_M`, `X-lora-Q4_K_M`.

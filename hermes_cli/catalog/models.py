@@ -40,7 +40,7 @@ class RopeScaling(CatalogEntry, frozen=True):
     high_frequency_factor: float = 4.0
 
 
-class Architecture(CatalogEntry, frozen=True):
+class Architecture(CatalogEntry, frozen=True, cache_hash=True):
     """The figures that decide size, memory and speed, named as in GGUF metadata where it has a name.
 
     `unconfirmed` lists fields that no source states for this fine-tune: they are the base model's.

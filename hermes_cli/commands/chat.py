@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hermes_cli.engine.embedded.messages import LoraFile
 
 PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | hermes chat demo explain"
+LONGEST_SPOKEN_NAME = 80  # letters of a name with blanks: "Hermes 3 8B Q5_K_M"; longer texts are prompts
 LORA_EXAMPLE = "for example: --lora adapter.gguf or --lora adapter.gguf:0.5"
 
 
@@ -252,15 +253,14 @@ def command(
 def model_and_prompt(words: Sequence[str], *, named: bool, console: Console) -> tuple[str | None, str]:
     """Return the model, if the first word is one, and the prompt; an empty prompt starts a conversation.
 
-    The first word is the model unless it holds several words, as only a prompt in quotes does, or an option has `named`
-    the model or an endpoint. The console is where the answer will be shown.
+    The first word is the model, unless an option has `named` the model or an endpoint, or it is a prompt in quotes: it
+    has blanks, and is neither a file nor a model's name. The console is where the answer will be shown.
 
     Raises:
         UsageError: there is no prompt and nobody to talk with, or what was piped in is not text.
     """
     model, prompt = None, list(words)
-    # Path.exists raises on texts that are too long for a name.
-    if words and not named and words[0].strip() and (len(words[0].split()) == 1 or os.path.exists(words[0])):  # noqa: PTH110
+    if words and not named and _names_model(words[0]):
         model, *prompt = words
     text = " ".join(prompt).strip()
     stdin: TextIO | None = sys.stdin  # None when it was closed (`<&-`)
@@ -276,6 +276,24 @@ def model_and_prompt(words: Sequence[str], *, named: bool, console: Console) -> 
     if not text and not can_talk:
         raise UsageError("there is no prompt.", hint=PROMPT_HINT)
     return model, text
+
+
+def _names_model(word: str) -> bool:
+    """Return whether a word is meant as a model, not as a prompt; only those in quotes have blanks."""
+    count = len(word.split())
+    # Path.exists raises on texts that are too long for a name.
+    if count <= 1 or word.strip().lower().endswith(".gguf") or os.path.exists(word):  # noqa: PTH110
+        return count > 0
+    if len(word) > LONGEST_SPOKEN_NAME:
+        return False
+
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.catalog.names import CatalogueReference, ModelNames
+
+    try:
+        return isinstance(ModelNames(load_catalogue()).parse(word), CatalogueReference)
+    except (NotFoundError, UsageError):
+        return False
 
 
 def lora_file(typed: str) -> LoraFile:
@@ -306,5 +324,5 @@ def _existing_file(typed: str) -> Path | None:
     try:
         path = Path(typed).expanduser()
         return path if path.is_file() else None
-    except (OSError, RuntimeError):  # names that are too long, the home of nobody
+    except (OSError, RuntimeError, ValueError):  # names that are too long, the home of nobody, a zero byte
         return None

@@ -24,9 +24,8 @@ from hermes_cli.platforms import foreign_hermes
 from hermes_cli.units import counted, gibibytes, gigabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from hermes_cli.catalog.models import Catalogue
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.models.loader import LoadedModel
 
@@ -66,21 +65,20 @@ def command(
     Exits with 1 if something does not work. The report holds no token, no password, and not the name of the home
     folder.
     """
-    from hermes_cli.catalog.load import load_catalogue
     from hermes_cli.hardware.probe import probe
 
     checks: list[Check] = []
     with console.working("looking at the installation") as show:
-        checks += _installation()
+        checks += guarded("installation", _installation)
         show("looking at the hardware")
-        checks += hardware_checks(probe())
+        checks += guarded("hardware", lambda: hardware_checks(probe()))
         show("looking at the disk")
-        catalogue = load_catalogue()
-        checks += _disk(catalogue)
+        checks += guarded("models", _models)
+        checks += guarded("disk", _disk)
         show("asking the Hub")
-        checks += _hub(catalogue, offline=offline)
+        checks += guarded("Hub", lambda: _hub(offline=offline))
         show("asking the demo model")
-        checks.append(_demo())
+        checks += guarded("demo", _demo)
     checks = [Check(check.about, check.state, private(check.text), private(check.fix)) for check in checks]
     failed = sum(check.state == "problem" for check in checks)
     for check in checks:
@@ -89,6 +87,19 @@ def command(
     console.document({"ok": not failed, "checks": [asdict(check) for check in checks]})
     if failed:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def guarded(about: str, look: Callable[[], Iterable[Check]]) -> Iterator[Check]:
+    """Yield checks; the error that ends them, such as a file that may not be read, is a problem among them."""
+    try:
+        yield from look()
+    except HermesError as error:
+        yield Check(about, "problem", error.message, error.hint)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        problem = paths.access_error(os.fsdecode(error.filename), error)
+        yield Check(about, "problem", problem.message, problem.hint)
 
 
 def private(text: str) -> str:
@@ -142,17 +153,19 @@ def hardware_checks(machine: Machine) -> Iterator[Check]:
         yield Check("hardware", "warning", note.text, note.fix)
 
 
-def _disk(catalogue: Catalogue) -> Iterator[Check]:
-    from hermes_cli.store.disk import disk_space
+def _models() -> Iterator[Check]:
+    from hermes_cli.catalog.load import load_catalogue
     from hermes_cli.store.inventory import inventory
 
+    models = inventory(load_catalogue())
+    held = f"{len(models)} installed, {gigabytes(sum(model.bytes for model in models))}, in {paths.models_dir()}"
+    yield Check("models", "ok", held)
+
+
+def _disk() -> Iterator[Check]:
+    from hermes_cli.store.disk import disk_space
+
     folder = paths.models_dir()
-    try:
-        models = inventory(catalogue)
-        held = f"{len(models)} installed, {gigabytes(sum(model.bytes for model in models))}, in {folder}"
-        yield Check("models", "ok", held)
-    except HermesError as error:
-        yield Check("models", "problem", error.message, error.hint)
     if space := disk_space(folder):
         little = space.free < LITTLE_DISK
         text = f"{gigabytes(space.free)} of {gigabytes(space.total)} free where models are kept"
@@ -172,53 +185,57 @@ def _writable(folder: Path) -> bool:
         return False
 
 
-def _hub(catalogue: Catalogue, *, offline: bool) -> Iterator[Check]:
-    from huggingface_hub import constants, get_token
+def _hub(*, offline: bool) -> Iterator[Check]:
+    from huggingface_hub import constants
 
+    from hermes_cli.catalog.load import load_catalogue
+    from hermes_cli.store.connection import hub_token
     from hermes_cli.store.hub import endpoint, list_gguf_files
 
     proxies = {name: os.environ.get(name) or os.environ.get(name.lower()) for name in PROXIES}
     named = ", ".join(f"{name}={value}" for name, value in proxies.items() if value)
     yield Check("proxy", "ok", named or "none")
-    token = "a token is there" if get_token() else "no token, which public models do not need"
+    try:
+        login = "a token is there" if hub_token() else "no token, which public models do not need"
+    except HermesError as error:
+        login = "its token cannot be used"
+        yield Check("token", "problem", error.message, error.hint)
     if offline or constants.HF_HUB_OFFLINE:
         by = "--offline" if offline else "HF_HUB_OFFLINE"
-        yield Check("Hub", "ok", f"{endpoint()}, not asked ({by}); {token}")
+        yield Check("Hub", "ok", f"{endpoint()}, not asked ({by}); {login}")
         return
     try:
-        list_gguf_files(catalogue.models[0].gguf[0].repo)
+        list_gguf_files(load_catalogue().models[0].gguf[0].repo)
     except NotFoundError:  # a mirror that lacks it has answered, too
         pass
     except HermesError as error:
-        yield Check("Hub", "problem", f"{error.message} ({token})", error.hint)
+        yield Check("Hub", "problem", f"{error.message} ({login})", error.hint)
         return
-    yield Check("Hub", "ok", f"{endpoint()} answers; {token}")
+    yield Check("Hub", "ok", f"{endpoint()} answers; {login}")
 
 
-def _demo() -> Check:
+def _demo() -> Iterator[Check]:
     """Load the demo model and ask it a question, as `hermes chat demo` does."""
     from hermes_cli.models.loader import ModelLoader, Prewarm
     from hermes_cli.models.resolve import ModelRequest
 
     started = time.perf_counter()
-    try:
-        with Prewarm(engine=True, verbose=False) as prewarm:
-            loader = ModelLoader(ModelRequest("demo"), Console(Voice.QUIET), prewarm, lambda request, _: request)
-            with loader.begin("demo") as finish:
-                loaded = finish()
-            ready = time.perf_counter()
-            try:
-                answer = prewarm.event_loop.run(_answer(loaded))
-            finally:
-                prewarm.event_loop.run(loaded.model.engine.close())
-    except HermesError as error:
-        return Check("demo", "problem", error.message, error.hint)
+    with Prewarm(engine=True, verbose=False) as prewarm:
+        loader = ModelLoader(ModelRequest("demo"), Console(Voice.QUIET), prewarm, lambda request, _: request)
+        with loader.begin("demo") as finish:
+            loaded = finish()
+        ready = time.perf_counter()
+        try:
+            answer = prewarm.event_loop.run(_answer(loaded))
+        finally:
+            prewarm.event_loop.run(loaded.model.engine.close())
     if not answer.strip():
         fix = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
-        return Check("demo", "problem", "the demo model loads and says nothing.", fix)
+        yield Check("demo", "problem", "the demo model loads and says nothing.", fix)
+        return
     seconds = time.perf_counter() - ready
     text = f"loads in {ready - started:.1f} s and answers in {seconds:.1f} s: {answer.strip().splitlines()[0]}"
-    return Check("demo", "ok", text)
+    yield Check("demo", "ok", text)
 
 
 async def _answer(loaded: LoadedModel) -> str:

@@ -148,7 +148,8 @@ def _of_variant(variant: Variant, revision: str | None, notes: tuple[str, ...] =
 
 
 def _of_hub(name: HubReference, revision: str | None, machine: Machine) -> PullTarget:
-    from hermes_cli.store.hub import choose_files, list_files
+    from hermes_cli.store.choose_files import choose_files
+    from hermes_cli.store.hub import list_files
 
     sizes = {file.path: file.size for file in list_files(name.repo, revision)}
     if name.file:

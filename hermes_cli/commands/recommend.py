@@ -25,6 +25,7 @@ from hermes_cli.commands.options import (
     with_console,
 )
 from hermes_cli.commands.speeds import duration, first_token_after, per_second, range_of, speed_document, two_digits
+from hermes_cli.console import Voice
 from hermes_cli.errors import DoesNotFitError, NotFoundError
 from hermes_cli.planning.best_placement import NEEDS
 from hermes_cli.planning.recommend import (
@@ -40,7 +41,6 @@ from hermes_cli.planning.recommend import (
     smallest_variant,
 )
 from hermes_cli.store.benchmarks import speed_ratios
-from hermes_cli.store.library import installed
 from hermes_cli.units import GIB, gibibytes
 
 if TYPE_CHECKING:
@@ -195,8 +195,11 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
             f"{model.name} was trained for {model.context.usable:,} tokens; beyond them it depends on YaRN, which "
             "its base model documents and this model was never trained with."
         )
-    if not installed(pick.variant) and not Path(pick.variant.repository.repo, pick.variant.files[0]).is_file():
-        console.text(f"  hermes pull {pick.variant.name}\n")
+    if console.voice is not Voice.JSON:
+        from hermes_cli.store.library import installed
+
+        if not installed(pick.variant) and not Path(pick.variant.repository.repo, pick.variant.files[0]).is_file():
+            console.text(f"  hermes pull {pick.variant.name}\n")
     console.text(f"  {_next(pick)}\n")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 Vendor = Literal["nvidia", "amd", "intel", "apple"]
@@ -113,7 +114,7 @@ class Machine:
     notes: tuple[Note, ...] = ()
     ram_source: ValueSource = "probed"
 
-    @property
+    @cached_property
     def usable_devices(self) -> tuple[Device, ...]:
         """The GPUs that llama.cpp, as it is installed here, will use, without those that the user leaves out."""
         return tuple(device for device in self.devices if device.usable and not device.left_out)

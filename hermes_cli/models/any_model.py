@@ -237,7 +237,7 @@ def _on_hub(name: HubReference, room: int | None) -> FileVariant:
 
 def _chosen(name: HubReference, sizes: dict[str, int], room: int | None) -> tuple[tuple[str, ...], str]:
     """Return the files of the model that a name means, in order, and the name to type for it."""
-    from hermes_cli.store.hub import choose_files  # noqa: PLC0415 - HTTP
+    from hermes_cli.store.choose_files import choose_files  # noqa: PLC0415 - HTTP
 
     if name.file:
         group = next((group for group in group_files(sizes) if name.file in group), None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Architecture
@@ -26,7 +26,6 @@ ALIGNMENT = 32  # bytes; TENSOR_ALIGNMENT of ggml-impl.h
 ENDLESS = 1 << 62
 
 
-@lru_cache(maxsize=4096)
 def compute_bytes(
     architecture: Architecture, settings: ContextSettings, *, on_gpu: bool = False, with_output: bool = True
 ) -> int:
@@ -38,25 +37,79 @@ def compute_bytes(
         on_gpu: the embedding is looked up on the CPU, and its result is copied to the device.
         with_output: the device holds the output matrix, so the logits are computed there.
     """
-    return _GraphBuilder(architecture, settings).graph(on_gpu=on_gpu, with_output=with_output).peak()
+    without, with_all = _peaks(architecture, settings, on_gpu)
+    return with_all if with_output else without
+
+
+@lru_cache(maxsize=4096)
+def _peaks(architecture: Architecture, settings: ContextSettings, on_gpu: bool) -> tuple[int, int]:  # noqa: FBT001
+    return _peaks_of_shape(_shape(architecture, settings), on_gpu)
+
+
+class _GraphShape(NamedTuple):
+    """All that a graph depends on. Fine-tunes of one base model have the same, and so do many types of KV cache."""
+
+    kind: str
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_length: int
+    feed_forward_length: int
+    vocabulary: int
+    experts: int
+    experts_used: int
+    cells: int
+    rows: int
+    flash_attention: bool
+    rotate_k: bool
+    rotate_v: bool
+
+
+def _shape(architecture: Architecture, settings: ContextSettings) -> _GraphShape:
+    # quantized caches are rotated by a Hadamard matrix first
+    rotates = architecture.head_length % V_ROTATION_SIZE == 0
+    return _GraphShape(
+        kind=architecture.kind,
+        layers=min(architecture.layers, LAYERS),
+        width=architecture.embedding_length,
+        heads=architecture.heads,
+        kv_heads=architecture.kv_heads,
+        head_length=architecture.head_length,
+        feed_forward_length=architecture.feed_forward_length,
+        vocabulary=architecture.vocabulary,
+        experts=architecture.experts,
+        experts_used=architecture.experts_used,
+        cells=settings.cells,
+        rows=settings.batch_tokens,  # logits of all are wanted: llama.cpp reserves room for them
+        flash_attention=settings.flash_attention,
+        rotate_k=rotates and settings.k_type not in UNQUANTIZED,
+        rotate_v=rotates and settings.v_type not in UNQUANTIZED,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _peaks_of_shape(shape: _GraphShape, on_gpu: bool) -> tuple[int, int]:  # noqa: FBT001
+    """Bytes without the output matrix and with it: the graph with it begins with the same tensors."""
+    graph, before_output = _GraphBuilder(shape).graph(on_gpu=on_gpu)
+    peaks = graph.peaks()
+    return peaks[before_output], peaks[-1]
 
 
 class _GraphBuilder:
     """Builds the graph; methods are named after those of llama-graph.cpp."""
 
-    def __init__(self, architecture: Architecture, settings: ContextSettings) -> None:
-        self.architecture = architecture
-        self.width = architecture.embedding_length
-        self.head_length = architecture.head_length
-        self.flash_attention = settings.flash_attention
-        self.cells = settings.cells
-        self.rows = settings.batch_tokens  # logits of all are wanted: llama.cpp reserves room for them
-        # quantized caches are rotated by a Hadamard matrix first
-        rotates = self.head_length % V_ROTATION_SIZE == 0
-        self.rotate_k = rotates and settings.k_type not in UNQUANTIZED
-        self.rotate_v = rotates and settings.v_type not in UNQUANTIZED
+    def __init__(self, shape: _GraphShape) -> None:
+        self.shape = shape
+        self.width = shape.width
+        self.head_length = shape.head_length
+        self.flash_attention = shape.flash_attention
+        self.cells = shape.cells
+        self.rows = shape.rows
+        self.rotate_k = shape.rotate_k
+        self.rotate_v = shape.rotate_v
         self.g = Graph()
-        values = architecture.kv_heads * self.head_length
+        values = shape.kv_heads * self.head_length
         self.tokens = _input(self.rows * I32)
         self.embeddings = _input(self.rows * self.width * F32, (self.width, self.rows))
         self.positions = _input(self.rows * I32)
@@ -68,20 +121,21 @@ class _GraphBuilder:
         self.k_rotation = _input(rotation * rotation * F32)
         self.v_rotation = _input(V_ROTATION_SIZE * V_ROTATION_SIZE * F32)
 
-    def graph(self, *, on_gpu: bool, with_output: bool) -> Graph:
-        """The whole graph of one micro-batch."""
+    def graph(self, *, on_gpu: bool) -> tuple[Graph, int]:
+        """The whole graph of one micro-batch, and the position of the last tensor before the output matrix."""
         current = self.embeddings
         if not on_gpu:
             current = self.g.expand(_new(self.width, self.rows, sources=(self.tokens,)))
         self.g.expand(self.embeddings)
-        layers = min(self.architecture.layers, LAYERS)
+        layers = min(self.shape.layers, LAYERS)
         for layer in range(layers):
             current = self._layer(current, last=layer == layers - 1)
-        if with_output:
-            current = _new(self.architecture.vocabulary, self.rows, sources=(_norm(current),))
-            current.is_output = True
         self.g.expand(current)
-        return self.g
+        before_output = len(self.g.nodes) - 1
+        logits = _new(self.shape.vocabulary, self.rows, sources=(_norm(current),))
+        logits.is_output = True
+        self.g.expand(logits)
+        return self.g, before_output
 
     def _layer(self, start: GraphTensor, *, last: bool) -> GraphTensor:
         attended, kept = self._attention(_norm(start)), start
@@ -89,11 +143,11 @@ class _GraphBuilder:
             attended = _new(self.width, self.rows, sources=(attended, self.outputs))
             kept = _new(self.width, self.rows, sources=(kept, self.outputs))
         summed = _in_place(attended, kept)
-        feed_forward = self._experts if self.architecture.experts else self._feed_forward
+        feed_forward = self._experts if self.shape.experts else self._feed_forward
         return _in_place(feed_forward(_norm(summed)), summed)
 
     def _attention(self, normed: GraphTensor) -> GraphTensor:
-        heads, kv_heads, rows = self.architecture.heads, self.architecture.kv_heads, self.rows
+        heads, kv_heads, rows = self.shape.heads, self.shape.kv_heads, self.rows
         query = self._projected(normed, heads, norm=True, rope=True)
         key = self._projected(normed, kv_heads, norm=True, rope=True)
         value = self._projected(normed, kv_heads)
@@ -120,22 +174,22 @@ class _GraphBuilder:
 
     def _projected(self, normed: GraphTensor, heads: int, *, norm: bool = False, rope: bool = False) -> GraphTensor:
         flat = _new(heads * self.head_length, self.rows, sources=(normed,))
-        if self.architecture.kind == "seed_oss":
+        if self.shape.kind == "seed_oss":
             flat = _in_place(flat)
         shaped = _view(flat, (self.head_length, heads, self.rows))
-        if norm and self.architecture.kind == "qwen3":
+        if norm and self.shape.kind == "qwen3":
             shaped = _norm(shaped)
         return _in_place(shaped, self.positions) if rope else shaped
 
     def _feed_forward(self, normed: GraphTensor) -> GraphTensor:
-        inner = self.architecture.feed_forward_length
+        inner = self.shape.feed_forward_length
         up = _new(inner, self.rows, sources=(normed,))
         gate = _new(inner, self.rows, sources=(normed,))
         return _new(self.width, self.rows, sources=(_new(inner, self.rows, sources=(gate, up)),))
 
     def _experts(self, normed: GraphTensor) -> GraphTensor:
-        experts, used = self.architecture.experts, self.architecture.experts_used
-        inner, width, rows = self.architecture.feed_forward_length, self.width, self.rows
+        experts, used = self.shape.experts, self.shape.experts_used
+        inner, width, rows = self.shape.feed_forward_length, self.width, self.rows
         probabilities = _in_place(_new(experts, rows, sources=(normed,)))
         order = _new(experts, rows, sources=(probabilities,))
         chosen = _view(order, (used, rows))
@@ -183,7 +237,7 @@ def _view(tensor: GraphTensor, shape: tuple[int, ...] | None = None) -> GraphTen
     return GraphTensor(tensor.size, shape or tensor.shape, (tensor,), view_of=tensor.view_of or tensor)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class GraphTensor:
     """A tensor of a graph.
 
@@ -226,13 +280,18 @@ class Graph:
         if id(tensor) not in self._seen:
             self._seen.add(id(tensor))
             for source in tensor.sources:
-                self.expand(source)
+                if id(source) not in self._seen:
+                    self.expand(source)
             (self.leaves if tensor.is_input else self.nodes).append(tensor)
         return tensor
 
     def peak(self) -> int:
-        """Bytes of the buffer that the whole graph needs (`ggml_gallocr_alloc_graph_impl`)."""
-        buffer = _Buffer()
+        """Bytes of the buffer that the whole graph needs."""
+        return self.peaks()[-1]
+
+    def peaks(self) -> list[int]:
+        """Bytes of the buffer that the graph needs up to each node (`ggml_gallocr_alloc_graph_impl`)."""
+        buffer, peaks = _Buffer(), []
         for leaf in self.leaves:
             buffer.allocate(leaf)
         for node in self.nodes:
@@ -242,9 +301,10 @@ class Graph:
                 source.children += 1
         for node in self.nodes:
             buffer.allocate(node)
+            peaks.append(buffer.peak)
             for source in node.sources:
                 buffer.release(source)
-        return buffer.peak
+        return peaks
 
 
 class _Buffer:

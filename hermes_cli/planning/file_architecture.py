@@ -20,7 +20,7 @@ class DryRunPoint:
     compute: int
 
 
-class FileArchitecture(Architecture, frozen=True):
+class FileArchitecture(Architecture, frozen=True, cache_hash=True):
     """An architecture with the weights of each file by quantization.
 
     Where it `has_rules`, those of planning/compute.py and memory.py hold; else llama.cpp's dry runs, `points`, do.

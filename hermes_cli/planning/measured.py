@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -37,6 +36,8 @@ def corrected(speed: S, kind: SpeedKind, model: str, placement: Placement, ratio
     The same model with as many layers on GPUs has its own ratio, and its speed counts as measured. Others get the
     median of all that were wholly on GPUs, wholly on the CPU or on both as they are, within bounds.
     """
+    if not ratios:
+        return speed
     layers, all_layers = placement.gpu_layers, max(share.last for share in placement.shares) + 1
     of_kind = [ratio for ratio in ratios if ratio.kind == kind]
     own = [ratio.ratio for ratio in of_kind if (ratio.model, ratio.gpu_layers) == (model, layers)]
@@ -48,6 +49,8 @@ def corrected(speed: S, kind: SpeedKind, model: str, placement: Placement, ratio
     alike = [ratio.ratio for ratio in of_kind if _place(ratio.gpu_layers, ratio.all_layers) == place]
     if not alike:
         return speed
+    import statistics  # noqa: PLC0415 - 5 ms, and most machines have no benchmarks
+
     return speed.times(min(max(statistics.median(alike), 1 / MOST_CORRECTION), MOST_CORRECTION))
 
 

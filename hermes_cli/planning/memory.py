@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 from hermes_cli.catalog.models import Architecture, TensorShape, layer_tensors, outer_tensors
@@ -128,7 +128,7 @@ class Weights:
         """Bytes on the device that computes the logits: it gets a copy of a tied embedding table."""
         return self.output + (self.embedding if self.tied else 0)
 
-    @property
+    @cached_property
     def total(self) -> int:
         """All tensors of the file."""
         return self.embedding + sum(self.layers) + self.output
@@ -269,13 +269,14 @@ def compute_bytes(
     return graphs.compute_bytes(architecture, settings, on_gpu=on_gpu, with_output=with_output)
 
 
-def on_cpu(architecture: Architecture, table: Weights, settings: ContextSettings) -> MemoryBreakdown:
+def on_cpu(architecture: Architecture, table: Weights, settings: ContextSettings, overhead: int = 0) -> MemoryBreakdown:
     """Everything on the CPU."""
     return MemoryBreakdown(
         weights=table.total,
         kv_cache=kv_bytes_per_layer(architecture, settings) * architecture.layers,
         compute=compute_bytes(architecture, settings),
         output=output_bytes(architecture, settings),
+        overhead=overhead,
     )
 
 

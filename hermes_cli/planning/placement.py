@@ -214,7 +214,7 @@ class _Planner:
 
     def on_cpu(self) -> Placement:
         """Everything on the CPU."""
-        part = replace(on_cpu(self.architecture, self.table, self.settings), overhead=OVERHEAD["cpu"])
+        part = on_cpu(self.architecture, self.table, self.settings, OVERHEAD["cpu"])
         layers, room = self.architecture.layers, self.machine.ram_available
         return Placement((DeviceShare(None, 0, layers, output=True, part=part, room=room),))
 

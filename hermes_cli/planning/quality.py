@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -98,7 +99,7 @@ class QualityScore:
     results: tuple[TestResult, ...]
     loss: float
 
-    @property
+    @cached_property
     def model(self) -> float:
         """Points of the unquantized model: the mean of its results."""
         return sum(result.percent for result in self.results) / len(self.results)
@@ -122,10 +123,19 @@ def quality_score(
     model: CatalogModel, divergence: float | None, purpose: Purpose, catalogue: Catalogue
 ) -> QualityScore:
     """Return the figure of merit of a variant whose quantization diverges by so many nats on Llama 3 8B."""
+    return QualityScore(model_results(model, purpose, catalogue), quantization_cost(model, divergence, purpose))
+
+
+def model_results(model: CatalogModel, purpose: Purpose, catalogue: Catalogue) -> tuple[TestResult, ...]:
+    """Return what a model reaches in the tests that speak for a purpose."""
+    return tuple(_result(model, test, catalogue) for test in TESTS[purpose])
+
+
+def quantization_cost(model: CatalogModel, divergence: float | None, purpose: Purpose) -> float:
+    """Return the points that a model loses by a quantization that diverges by so many nats on Llama 3 8B."""
     nats = UNMEASURED_LOSS if divergence is None else divergence
     cost = POINTS_PER_NAT_OF_AGENTS if purpose == "agent" else POINTS_PER_NAT
-    results = tuple(_result(model, test, catalogue) for test in TESTS[purpose])
-    return QualityScore(results, cost * nats * _shrink(model.parameters))
+    return cost * nats * _shrink(model.parameters)
 
 
 def _shrink(parameters: int) -> float:

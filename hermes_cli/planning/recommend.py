@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import groupby, product
 from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.variants import preferred_variants
 from hermes_cli.hardware.machine import MOST_DEVICES
-from hermes_cli.planning.best_placement import NEEDS, PlacedModel, placed_best
+from hermes_cli.planning.best_placement import NEEDS, POINTS_FOR_LEAVING_GPU, PlacedModel, placed_best
 from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
-from hermes_cli.planning.quality import quality_score, supports_purpose
+from hermes_cli.planning.quality import QualityScore, model_results, quantization_cost, supports_purpose
 from hermes_cli.planning.speed import active_elements
 
 if TYPE_CHECKING:
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.measured import SpeedRatio
     from hermes_cli.planning.memory import KvType
-    from hermes_cli.planning.quality import Purpose, QualityScore
+    from hermes_cli.planning.quality import Purpose
 
 
 # DeepHermes thinks for up to 13,000 tokens (its card).
 WANTED_BY_SHORT_THOUGHTS, LEAST_OF_SHORT_THOUGHTS = 32_768, 16_384
 # Left over memory of a GPU's own may hold so many times the wanted context, where that costs nothing.
 MORE_CONTEXT = (2, 4)
-POINTS_FOR_KV_Q8_0 = 0.2  # assumed; weights of 8 bits cost 0.03
+# Points for the type of the KV cache, from the best on; assumed (weights of 8 bits cost 0.03).
+KV_TYPE_COSTS: dict[KvType, float] = {"f16": 0, "q8_0": 0.2}
 # What most people run and what is published most; another must be better by more than this.
 USUAL, POINTS_FOR_UNUSUAL = frozenset({"Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0"}), 1.0
-KV_TYPES_TRIED: tuple[KvType, ...] = ("f16", "q8_0")
 BESIDE_WEIGHTS = 1 << 30  # bytes of KV cache, compute buffers and overhead
 LOW_BITS = 3.0  # bits per weight below which a warning is due
 
@@ -109,9 +109,11 @@ def recommendations(catalogue: Catalogue, machine: Machine, options: RecommendOp
 def _best_recommendation(catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> Recommendation | None:
     """The first of `recommendations`, without a look at those that cannot be it; None if only YaRN would do."""
     best: Recommendation | None = None
+    # without a GPU every variant pays for that
+    unavoidable = 0.0 if machine.usable_devices else POINTS_FOR_LEAVING_GPU
     rated = sorted(_rated_variants(catalogue, machine, options), key=lambda pair: -pair[1].points)
     for variant, quality in rated:
-        if best and best.score >= quality.points:
+        if best and best.score >= quality.points - unavoidable:
             break
         candidate = _best_settings(variant, quality, machine, options)
         if candidate and not candidate.by_yarn and (best is None or candidate.score > best.score):
@@ -123,10 +125,12 @@ def _rated_variants(
     catalogue: Catalogue, machine: Machine, options: RecommendOptions
 ) -> Iterator[tuple[Variant, QualityScore]]:
     """Variants that serve the purpose and whose file is no larger than the memory, with their quality."""
-    memory = machine.memory_free
-    for variant in _suitable_variants(catalogue, options):
-        if (variant.bytes or 0) <= memory:
-            yield variant, quality_score(variant.model, variant.loss(catalogue), options.purpose, catalogue)
+    memory, purpose = machine.memory_free, options.purpose
+    for model, variants in groupby(_suitable_variants(catalogue, options), key=lambda variant: variant.model):
+        results = model_results(model, purpose, catalogue)
+        for variant in variants:
+            if (variant.bytes or 0) <= memory:
+                yield variant, QualityScore(results, quantization_cost(model, variant.loss(catalogue), purpose))
 
 
 def smallest_variant(catalogue: Catalogue, options: RecommendOptions) -> tuple[Variant, int] | None:
@@ -170,9 +174,9 @@ def _best_settings(
     if best is None or smallest is None:
         return None
     ceiling = smallest.score + smallest.costs.context + smallest.costs.kv_type
-    for context, kv_type in product(contexts, KV_TYPES_TRIED):
-        if best.score >= ceiling - _context_cost(variant.model, context, options):
-            break
+    for context, kv_type in product(contexts, KV_TYPE_COSTS):
+        if best.score >= ceiling - _context_cost(variant.model, context, options) - KV_TYPE_COSTS[kv_type]:
+            continue
         candidate = evaluate(context, kv_type)
         if candidate and candidate.score > best.score:
             best = candidate
@@ -184,7 +188,7 @@ def settings_to_try(variant: Variant, options: RecommendOptions) -> list[Context
     contexts = _contexts(variant.model, options, MORE_CONTEXT)
     longer = (2 * context for context in contexts if 2 * context <= variant.model.context.usable)
     tried = sorted({*contexts, *longer})
-    return [ContextSettings(context, k_type=kind, v_type=kind) for context in tried for kind in KV_TYPES_TRIED]
+    return [ContextSettings(context, k_type=kind, v_type=kind) for context in tried for kind in KV_TYPE_COSTS]
 
 
 def room_for_files(machine: Machine) -> int:
@@ -236,7 +240,7 @@ def _evaluate(
     costs = replace(
         placed.costs,
         context=_context_cost(variant.model, settings.context, options),
-        kv_type=0 if settings.k_type == "f16" else POINTS_FOR_KV_Q8_0,
+        kv_type=KV_TYPE_COSTS[settings.k_type],
         unusual=0 if variant.quantization in USUAL else POINTS_FOR_UNUSUAL,
     )
     return Recommendation(

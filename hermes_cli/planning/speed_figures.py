@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -125,10 +126,15 @@ def _cuda(capability: str) -> DeviceFigures:
     return GEFORCE if generation < _ADA else ADA if generation < _BLACKWELL else BLACKWELL
 
 
+@cache
+def _core_operations(simd: tuple[str, ...]) -> float:
+    return max((CORE_OPERATIONS.get(name, 0.0) for name in simd), default=0.0)
+
+
 def operations_of(device: Device | None, machine: Machine) -> tuple[float, bool]:
     """Operations per second that prefill reaches, and whether that is more than an assumption."""
     if device is None:
-        core = max((CORE_OPERATIONS.get(name, 0.0) for name in machine.simd), default=0.0)
+        core = _core_operations(machine.simd)
         return machine.cores * max(core, SLOWEST_CORE), core > SLOWEST_CORE
     figures = figures_of(device)
     if not device.operations:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,30 +27,20 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff  # type: ignore[attr-defined]  # re-exported without saying so
 
-from hermes_cli.catalog.file_names import (
-    base_name,
-    default_model,
-    matching_models,
-    models_in,
-    piece_count,
-    why_not_loaded,
-)
+from hermes_cli.catalog.file_names import models_in, refusal
 from hermes_cli.catalog.load import HubFile, HubRepository
-from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
+from hermes_cli.errors import HermesError, NetworkError, NotFoundError
 from hermes_cli.gguf.header import GGUFHeader, read_source
 from hermes_cli.paths import access_error
 from hermes_cli.store.connection import check_connection, proxy_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
-
-    from hermes_cli.catalog.file_names import ModelFiles
 
 TIMEOUT = 20.0  # seconds without an answer
 LOG_IN_AGAIN = "your token may have expired; log in again: hf auth login"
 
-MOST_NAMED = 8  # files in a message
 # Names and hashes from the Hub become paths here: no part that Windows cannot have or keeps for devices, and none that
 # begins as a hidden file, an option or a home folder.
 _SAFE_PART = re.compile(
@@ -121,98 +110,6 @@ def list_files(repo: str, revision: str | None = None) -> tuple[RemoteFile, ...]
 
 
 @dataclass(frozen=True)
-class FileChoice:
-    """The files to fetch of a repository: a model with all its shards or raw parts."""
-
-    files: tuple[str, ...]
-    quantization: str | None  # None if the file name says none
-    notes: tuple[str, ...]  # for the user: why this one, and what is peculiar about it
-
-
-def choose_files(repo: str, sizes: Mapping[str, int], wanted: str | None, room: int | None = None) -> FileChoice:
-    """Return the model to fetch of a repository.
-
-    Args:
-        repo: for messages.
-        sizes: bytes of all its files, by path.
-        wanted: a quantization as typed. None for the usual one of those whose files fit into memory.
-        room: bytes of memory for the files, None if unknown.
-
-    Raises:
-        NotFoundError: there is no such model.
-        UsageError: there are several.
-    """
-    models, companions = models_in(filter(is_safe, sizes))
-    if not models:
-        raise _no_models(repo, sizes, companions)
-    if wanted:
-        matching = matching_models(models, wanted)
-        if not matching:
-            parts = "; ".join(f"{path} is {kind}" for path, kind in list(companions.items())[:2])
-            offered = ", ".join(dict.fromkeys(_label(model) for model in models if not _refusal(model)))
-            raise NotFoundError(
-                f"{repo} has no {wanted}.",
-                hint=f"it has {offered or 'nothing that can be loaded'}{parts and f' ({parts})'}",
-            )
-    else:
-        matching = [model for model in models if not _refusal(model)] or models
-    if len(matching) > 1 and (wanted or len({model.title for model in matching}) > 1):
-        names = [model.first for model in matching]
-        files = f"{', '.join(names[:MOST_NAMED])}{' …' if len(names) > MOST_NAMED else ''}"
-        kinds = len({model.title for model in matching}) if not wanted else len(matching)
-        raise UsageError(
-            f"{repo} has {kinds} models{f' in {wanted}' if wanted else ''}: {files}.",
-            hint=f"say which file: hermes pull {shlex.quote(f'{repo}/{names[0]}')}",
-        )
-    chosen, reason = matching[0], ""
-    if len(matching) > 1:
-        weights = {model: sum(sizes[path] for path in model.paths) for model in matching}
-        chosen, reason = default_model(weights, room)
-        others = [_label(model) for model in sorted(weights, key=lambda model: -weights[model]) if model != chosen]
-        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-        reason = f"took {_label(chosen)}, {reason}; it also has {', '.join(others[:MOST_NAMED])}{more}"
-    if not chosen.is_complete:
-        there = f"{len(chosen.paths)} of {piece_count(chosen.first)}"
-        raise NotFoundError(
-            f"{repo} has only {there} files of {base_name(chosen.first)}.", hint=f"see what it has: hermes show {repo}"
-        )
-    return FileChoice(chosen.paths, chosen.quantization, tuple(filter(None, (reason, *_peculiarities(chosen)))))
-
-
-def _label(model: ModelFiles) -> str:
-    return model.quantization or model.first
-
-
-def _refusal(model: ModelFiles) -> str | None:
-    """Return why a model is not taken unless it is named."""
-    return why_not_loaded(model.quantization) or (None if model.is_complete else "files are missing")
-
-
-def _peculiarities(model: ModelFiles) -> Iterator[str]:
-    if model.is_raw:
-        count, name = len(model.paths), base_name(model.first)
-        yield f"{name} comes in {count} raw parts; they are joined here, as `cat` would"
-    if reason := why_not_loaded(model.quantization):
-        yield f"llama.cpp does not load {model.quantization}: {reason}"
-
-
-def _no_models(repo: str, sizes: Iterable[str], companions: Mapping[str, str]) -> NotFoundError:
-    if companions:
-        path, kind = next(iter(companions.items()))
-        return NotFoundError(
-            f"{repo} has no model: {path} is {kind}.",
-            hint=f"fetch it all the same: hermes pull {shlex.quote(f'{repo}/{path}')}",
-        )
-    refused = [path for path in sizes if ".gguf" in path.lower() and not is_safe(path)]
-    if refused:
-        return NotFoundError(
-            f"{repo} has no GGUF files whose names can be kept here: {refused[0]!r} is not accepted.",
-            hint="look for another repository of the same model.",
-        )
-    return NotFoundError(f"{repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
-
-
-@dataclass(frozen=True)
 class FoundRepository:
     """A repository with GGUF files that a search found; what the Hub does not say is None."""
 
@@ -245,7 +142,9 @@ def search_repositories(words: str, limit: int) -> list[FoundRepository]:
 def _found(info: ModelInfo) -> FoundRepository:
     gguf, card = info.gguf or {}, info.card_data
     models = models_in(file.rfilename for file in info.siblings or ())[0]
-    quantizations = dict.fromkeys(model.quantization for model in models if model.quantization and not _refusal(model))
+    quantizations = dict.fromkeys(
+        model.quantization for model in models if model.quantization and refusal(model) is None
+    )
     license_name = card.get("license_name") or card.get("license") if card else None
     return FoundRepository(
         repo=info.id,

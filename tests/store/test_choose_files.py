@@ -16,7 +16,7 @@ from hermes_cli.catalog.load import HubFile, HubRepository, merged, shipped_cata
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.catalog.variants import variants
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
-from hermes_cli.store.hub import choose_files
+from hermes_cli.store.choose_files import choose_files
 
 REPOSITORIES = yaml.safe_load(Path(__file__).with_name("repositories.yaml").read_text(encoding="utf-8"))
 SHIPPED = shipped_catalogue()
@@ -163,7 +163,31 @@ def test_the_largest_that_fits() -> None:
         (["A-Q4_0.gguf", "B-Q4_0.gguf"], None, "has 2 models: A-Q4_0.gguf, B-Q4_0.gguf", "hermes pull a/b/A-Q4_0.gguf"),
         (["A x-Q4_0.gguf", "B-Q4_0.gguf"], "q4_0", "has 2 models in q4_0", "hermes pull 'a/b/A x-Q4_0.gguf'"),
         (["x-Q8_0-00001-of-00002.gguf"], None, "only 1 of 2 files of x-Q8_0.gguf", "hermes show a/b"),
-        (["x-chunk-001-of-002.gguf", "x-chunk-002-of-002.gguf"], None, "a raw piece of a file", "hermes pull"),
+        (
+            ["x-IQ3_KS.gguf"],
+            None,
+            "nothing that llama.cpp loads: IQ3_KS: it is made for ik_llama",
+            "hermes pull a/b:IQ3_KS",
+        ),
+        (["x-Q4_0_8_8.gguf", "x-Q4_0_4_4.gguf"], None, "Q4_0_8_8: it was removed", "hermes pull a/b:Q4_0_8_8"),
+        (
+            ["x-chunk-001-of-002.gguf", "x-chunk-002-of-002.gguf"],
+            None,
+            "raw pieces that are not joined here: x-chunk-001-of-002.gguf, x-chunk-002",
+            "hf download a/b --include 'x-chunk-00*'",
+        ),
+        (
+            ["x-Q8_0.gguf", "x-Q4_K_M.gguf.00", "x-Q4_K_M.gguf.01"],
+            "q4_k_m",
+            "not joined here: x-Q4_K_M.gguf.00, x-Q4_K_M.gguf.01",
+            "--include 'x-Q4_K_M.gguf.0*'",
+        ),
+        (
+            ["A-Q4_K_M.gguf", "A-Q8_0.gguf", "B-Q4_K_M.gguf", "B-Q8_0.gguf"],
+            None,
+            "has 2 models: A-Q4_K_M.gguf, B-Q4_K_M.gguf.",
+            "hermes pull a/b/A-Q4_K_M.gguf",
+        ),
     ],
 )
 def test_what_cannot_be_taken(files: list[str], wanted: str | None, says: str, hint: str) -> None:
@@ -171,3 +195,51 @@ def test_what_cannot_be_taken(files: list[str], wanted: str | None, says: str, h
         choose_files("a/b", dict.fromkeys(files, 1), wanted)
     assert says in caught.value.message
     assert hint in caught.value.hint
+
+
+def test_what_llama_cpp_does_not_load_is_taken_if_it_is_named() -> None:
+    choice = choose_files("a/b", {"x-IQ3_KS.gguf": 1}, "IQ3_KS")
+    assert choice.files == ("x-IQ3_KS.gguf",)
+    assert choice.notes == ("llama.cpp does not load IQ3_KS: it is made for ik_llama.cpp",)
+
+
+@pytest.mark.parametrize(
+    "companion",
+    [
+        "x-draft-Q4_K_M.gguf",
+        "draft/x-0.5B-Q8_0.gguf",
+        "x-eagle3-Q4_0.gguf",
+        "EAGLE3-x-f16.gguf",
+        "control_vector-happy.gguf",
+        "controlvector_x.gguf",
+        "x-projector-Q8_0.gguf",
+        "clip-vit-f16.gguf",
+        "x-vocoder-Q4_0.gguf",
+        "tokenizer.gguf",
+        "x-Q4_K_M.part01.gguf",
+        "x-Q4_K_M.gguf.00",
+        "x-Q4_K_M.gguf.partaa",
+        "x-Q4_K_M.gguf.part1",
+    ],
+)
+def test_a_companion_is_no_model(companion: str) -> None:
+    models, companions = models_in(["x-Q8_0.gguf", companion])
+    assert [model.first for model in models] == ["x-Q8_0.gguf"]
+    assert list(companions) == [companion]
+
+
+def test_a_repository_of_draft_models_has_models() -> None:
+    assert choose_files("a/b", {"x-draft-Q4_K_M.gguf": 1}, None).files == ("x-draft-Q4_K_M.gguf",)
+
+
+def test_what_is_not_whole_is_named() -> None:
+    sizes = {"x-Q8_0.gguf": 1, "x-Q4_K_M-00001-of-00002.gguf": 1, "x-Q6_K.gguf.partaa": 1, "x-Q6_K.gguf.partab": 1}
+    choice = choose_files("a/b", sizes, None)
+    assert choice.files == ("x-Q8_0.gguf",)
+    left = "x-Q4_K_M.gguf (1 of 2 files are there), x-Q6_K.gguf.partaa (a raw piece), x-Q6_K.gguf.partab (a raw piece)"
+    assert choice.notes == (f"left out: {left}",)
+
+
+def test_two_files_of_one_quantization_go_by_their_names() -> None:
+    choice = choose_files("a/b", {"x-Q4_K_M.gguf": 2, "x.i1-Q4_K_M.gguf": 1}, None)
+    assert choice.notes == ("took x-Q4_K_M.gguf, what most people run; it also has x.i1-Q4_K_M.gguf",)

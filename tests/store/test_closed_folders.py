@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import HANG, Finished, clean_environment
 from hub_cache import HubCache
+from hub_server import Hub, serving
 
 Hermes = Callable[..., Finished]
 
@@ -145,10 +146,28 @@ def test_the_catalogue_is_listed_with_a_closed_cache(hermes: Hermes, tmp_path: P
     assert f"\ncannot read HF_HUB_CACHE ({tmp_path / 'hub'})" in done.stderr
 
 
-def test_a_closed_token_is_no_fault_of_the_network(hermes: Hermes, tmp_path: Path) -> None:
-    (tmp_path / "hf").mkdir()
-    (tmp_path / "hf" / "token").write_text("hf_secret")
-    (tmp_path / "hf" / "token").chmod(0)
-    done = hermes("show", "somebody/Some-GGUF", HF_HOME=str(tmp_path / "hf"))
-    assert done.stderr.startswith(f"error: cannot read HF_HOME ({tmp_path / 'hf' / 'token'})")
-    assert "hf_secret" not in done.stderr
+def test_a_closed_token_is_warned_of_and_public_files_come(hermes: Hermes, tmp_path: Path, demo_path: Path) -> None:
+    token = closed(tmp_path / "hf") / "token"
+    with serving(Hub({"somebody/Some-GGUF": {"some-Q8_0.gguf": demo_path}})) as hub:
+        done = hermes("pull", "somebody/Some-GGUF", **hub.environment, HF_TOKEN_PATH=str(token))
+        assert (done.returncode, done.stderr.count("cannot read")) == (0, 1), done.stderr
+        assert done.stderr.startswith(f"cannot read {token}: {tmp_path / 'hf'} belongs to")
+        assert "Going on without it" in done.stderr
+
+
+def test_doctor_goes_on_where_something_is_closed(hermes: Hermes, tmp_path: Path) -> None:
+    token = closed(tmp_path / "hf") / "token"
+    done = hermes("doctor", "--offline", HF_TOKEN_PATH=str(token), HF_HUB_CACHE=str(closed(tmp_path / "closed")))
+    assert done.returncode == 1
+    assert f"PROBLEM  token: cannot read {token}" in done.stdout
+    assert "PROBLEM  models: cannot read HF_HUB_CACHE" in done.stdout
+    assert "ok       Hub: " in done.stdout
+    assert "ok       demo: loads" in done.stdout
+    assert "cannot read" not in done.stderr
+
+
+def test_a_token_that_is_no_text(hermes: Hermes, tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"\xff\xfe")
+    done = hermes("show", "somebody/Some-GGUF", HF_TOKEN_PATH=str(tmp_path / "token"))
+    assert done.returncode == 5
+    assert done.stderr.startswith(f"error: the token in {tmp_path / 'token'} is not text.")

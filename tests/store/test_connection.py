@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import RunHermes
 from hub_server import Hub, serving
+
+from hermes_cli.errors import NetworkError
+from hermes_cli.store.connection import check_connection
 
 REPO = "somebody/Some-GGUF"
 Talk = Callable[[socket.socket], None]
@@ -105,6 +109,14 @@ def test_a_proxy_that_wants_a_password(hermes: RunHermes, endpoint: str, says: s
         done = hermes("show", REPO, env=variables)
     assert done.returncode == 5
     assert says in done.stderr
+
+
+def test_socks_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", "socks5://me:secret@127.0.0.1:9")
+    with pytest.raises(NetworkError, match="the proxy in ALL_PROXY speaks SOCKS") as caught:
+        check_connection()
+    assert "pip install 'httpx2[socks]'" in caught.value.hint
 
 
 def test_what_needs_no_proxy_is_not_blamed_on_it(hermes: RunHermes) -> None:
