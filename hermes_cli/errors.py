@@ -18,8 +18,11 @@
 The number is the exit code. Every error says what is wrong and where; its `hint` says what to type next.
 """
 
+import re
 from enum import IntEnum
 from typing import Any
+
+DOUBLED = re.compile(r"[^\s./\\]\.\.$")  # "..", alone or behind a slash, is a folder
 
 
 class ExitCode(IntEnum):
@@ -41,13 +44,17 @@ class HermesError(Exception):
     exit_code = ExitCode.FAILED
 
     def __init__(self, message: str, *, hint: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = map(_with_one_full_stop, (message, hint))
+        super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle with all attributes; exceptions keep only positional arguments otherwise."""
         return restore, (type(self), vars(self))
+
+
+def _with_one_full_stop(text: str) -> str:
+    """Return the text without a second full stop, as where a library's reason ends in one and ours follows."""
+    return text[:-1] if DOUBLED.search(text) else text
 
 
 def restore(kind: type[HermesError], attributes: dict[str, Any]) -> HermesError:

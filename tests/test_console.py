@@ -6,7 +6,7 @@ import json
 import pytest
 
 from hermes_cli.console import Console, Voice
-from hermes_cli.errors import NotFoundError
+from hermes_cli.errors import HermesError, NotFoundError
 
 ERROR = NotFoundError("there is no [bold]x[/bold].", hint="type y.")
 
@@ -88,3 +88,14 @@ def test_colour_can_be_forced_and_forbidden(
     monkeypatch.setenv("NO_COLOR", "1")
     Console().note("d", style="cyan")
     assert capsys.readouterr().err == "\x1b[36ma\x1b[0m\nb\nc\nd\n"
+
+
+def test_a_reason_that_ends_in_a_full_stop_gets_no_second() -> None:
+    error = HermesError("no server: it lacks a protocol..", hint="correct it..")
+    assert (error.message, error.hint, str(error)) == (
+        "no server: it lacks a protocol.",
+        "correct it.",
+        "no server: it lacks a protocol.",
+    )
+    for path in ("go on ...", "hermes import ..", "hermes import ../.."):
+        assert HermesError("failed.", hint=path).hint == path

@@ -21,7 +21,7 @@ from hermes_cli.commands.options import with_console
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import ExitCode, HermesError, NotFoundError
 from hermes_cli.platforms import foreign_hermes
-from hermes_cli.units import gibibytes, gigabytes
+from hermes_cli.units import counted, gibibytes, gigabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -134,7 +134,7 @@ def hardware_checks(machine: Machine) -> Iterator[Check]:
     """Yield the checks of a probed machine: system, RAM, GPUs, the build of llama.cpp, and the probe's notes."""
     speed = machine.ram_bandwidth
     bandwidth = f"{speed / 1e9:.0f} GB/s ({machine.ram_bandwidth_source})" if speed else "bandwidth unknown"
-    cores = f"{machine.cpu}, {machine.cores} cores, {' '.join(machine.simd) or 'no SIMD known'}"
+    cores = f"{machine.cpu}, {counted(machine.cores, 'core')}, {' '.join(machine.simd) or 'no SIMD known'}"
     yield Check("system", "ok", f"{machine.os}; {cores}")
     memory = f"{gibibytes(machine.ram_available)} of {gibibytes(machine.ram_total)} available"
     yield Check("RAM", "ok", f"{memory}, {bandwidth}")

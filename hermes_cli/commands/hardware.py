@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from hermes_cli.commands.options import with_console
-from hermes_cli.units import gibibytes
+from hermes_cli.units import counted, gibibytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ def _rows(machine: Machine) -> Iterator[tuple[str, str]]:
         yield from _device(device)
     if not machine.devices:
         yield "GPU", "none found"
-    yield "CPU", f"{machine.cpu}, {machine.cores} cores ({SYSTEM})"
+    yield "CPU", f"{machine.cpu}, {counted(machine.cores, 'core')} ({SYSTEM})"
     yield "  SIMD", f"{' '.join(machine.simd) or 'none known'} ({SYSTEM})"
     ram = f"{gibibytes(machine.ram_available)} of {gibibytes(machine.ram_total)} available"
     yield "RAM", f"{ram} ({FROM.get(machine.ram_source, SYSTEM)})"
@@ -79,7 +79,8 @@ def _device(device: Device) -> Iterator[tuple[str, str]]:
     source = ANSWERS[device.vendor]
     shared = " of the RAM" if device.unified and not device.carve_out else ""
     memory = f"{gibibytes(device.free)} of {gibibytes(device.total)}{shared} free"
-    yield "  memory", f"{memory} ({FROM.get(device.memory_source, source)})" if device.total else "unknown"
+    of_memory = SYSTEM if device.vendor == "nvidia" and device.unified else source  # NVML does not tell it
+    yield "  memory", f"{memory} ({FROM.get(device.memory_source, of_memory)})" if device.total else "unknown"
     if device.carve_out:
         yield "  carve-out", f"{gibibytes(device.carve_out)} of these are no RAM ({source})"
     yield "  bandwidth", _bandwidth(device.bandwidth, FROM.get(device.bandwidth_source, source))

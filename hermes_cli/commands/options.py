@@ -13,7 +13,7 @@ from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import KV_TYPES
 from hermes_cli.planning.quality import Purpose
-from hermes_cli.units import gibibytes
+from hermes_cli.units import counted, gibibytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,4 +199,4 @@ def one_line(machine: Machine) -> str:
         unusable = unusable if device.usable else ", not used: hermes hardware says why"
         parts.append(f"{device.name} ({gibibytes(device.free)} of {gibibytes(device.total)} free{unusable})")
     parts.append(f"{gibibytes(machine.ram_available)} of {gibibytes(machine.ram_total)} RAM free")
-    return ("simulated: " if machine.simulated else "") + ", ".join([*parts, f"{machine.cores} cores"])
+    return ("simulated: " if machine.simulated else "") + ", ".join([*parts, counted(machine.cores, "core")])

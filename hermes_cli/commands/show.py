@@ -152,7 +152,7 @@ def _facts(header: GGUFHeader, name: str) -> Iterator[tuple[str, str]]:
         yield "shard", f"{header.split.number} of {header.split.count}; the others hold the rest"
     yield "format", f"GGUF version {header.version}, {len(header.tensors)} tensors"
     types = ", ".join(f"{count} {kind}" for kind, count in _tensor_types(header).items())
-    yield "quantization", f"{header.file_type or 'not stated'} ({types})"
+    yield "quantization", (header.file_type or "not stated") + (f" ({types})" if types else "")
     yield "parameters", f"{billions(_parameters(header))} ({_parameters(header):,})"
     kind = header.text("general.architecture") or "not stated"
     stated = [f"{label} {value:,}" for label, key in DIMENSIONS.items() if (value := header.number(f"{kind}.{key}"))]

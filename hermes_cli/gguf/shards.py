@@ -24,6 +24,7 @@ PARTS = {
     "projector": "a projector, which gives images or sound to another model (--mmproj of llama.cpp)",
     "clip": "a projector, which gives images or sound to another model (--mmproj of llama.cpp)",
     "adapter": "a LoRA adapter for another model: hermes chat MODEL --lora FILE",
+    "controlvector": "a control vector for another model (--control-vector of llama.cpp)",
     "imatrix": "an importance matrix, which llama-quantize uses",
 }
 ENCODERS = {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "neo-bert", "modern-bert"}
@@ -40,11 +41,22 @@ def why_no_chat(header: GGUFHeader) -> str | None:
         return PARTS["imatrix"]
     if architecture in EMBEDDERS:
         return "an encoder, such as those for embeddings: it writes no text"
-    if header.split is None:
-        if not header.tensors:
-            return "a vocabulary without weights" if "tokenizer.ggml.model" in header.metadata else "without weights"
-        if all(tensor.name.endswith((".lora_a", ".lora_b")) for tensor in header.tensors):
-            return PARTS["adapter"]
+    return None if header.split else _why_no_chat_by_tensors(header, architecture)
+
+
+def _why_no_chat_by_tensors(header: GGUFHeader, architecture: str) -> str | None:
+    names = [tensor.name for tensor in header.tensors]
+    vocabulary = any(key.startswith("tokenizer.") for key in header.metadata)
+    if not names:
+        return "a vocabulary without weights" if vocabulary else "without weights"
+    if all(name.endswith((".lora_a", ".lora_b")) for name in names):
+        return PARTS["adapter"]
+    if all(name.startswith("direction.") for name in names):
+        return PARTS["controlvector"]
+    if not architecture:
+        return "a file that states no architecture, as those of stable-diffusion.cpp"
+    if not vocabulary and "token_embd.weight" not in names:
+        return f"a model ({architecture}) without a vocabulary, as those for images, video and sound are"
     return None
 
 

@@ -78,7 +78,7 @@ def devices(
         if jetson_model(root):  # JetPack before 6 has no NVML
             return _jetson(root, ram, environ, notes)
         if _card_seen(root) or not isinstance(error, nvml.NVMLError_LibraryNotFound):
-            _note(notes, root, _problem(nvml, error), f"NVIDIA's driver does not answer: {error}.")
+            _note(notes, root, _problem(nvml, error), f"NVIDIA's driver does not answer: {str(error).rstrip('.')}.")
         return []
     cards = _Cards(nvml, root, ram, notes)
     try:

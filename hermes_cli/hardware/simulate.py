@@ -32,7 +32,7 @@ LARGEST_SIZE = 100 * 2**40
 AVAILABLE = 0.9  # of the RAM, when nothing but the system runs
 
 # What a GPU may take of the RAM that it shares: AMD gives up to 96 of 128 GB, CUDA on GB10 whatever is free.
-_SHARE: dict[Vendor, float] = {"amd": 0.75, "nvidia": AVAILABLE}
+_SHARE: dict[Vendor, float] = {"amd": 0.75, "intel": 0.75, "nvidia": AVAILABLE}
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([MGT])(?:I?B)?", re.IGNORECASE | re.ASCII)
 _FACTOR = {"M": MIB, "G": GIB, "T": 2**40}

@@ -17,7 +17,7 @@ from conftest import RunHermes
 from hermes_cli.commands.hardware import show
 from hermes_cli.console import Console, Voice
 from hermes_cli.hardware.advice import install_command
-from hermes_cli.hardware.machine import Machine
+from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.hardware.probe import ProbeSources, probe
 from hermes_cli.hardware.system import SystemMemory
 
@@ -282,3 +282,11 @@ def test_the_command_itself(hermes: RunHermes, tmp_path: Path) -> None:
     again = hermes("hardware", env=own_cache)
     assert f"{page['cores']} cores (operating system)" in again.stdout
     assert "GB/s (measured)" in again.stdout
+
+
+def test_nvml_is_named_only_for_what_it_tells(tree: Tree, capsys: Capture) -> None:
+    board = Device("nvidia", "Jetson AGX Orin", 32 * GIB, 30 * GIB, None, "assumed", "cuda", unified=True)
+    out, _ = said(replace(machine(tree(CPU)), devices=(board,), cores=1), capsys)
+    assert "  memory     30.00 GiB of 32.00 GiB of the RAM free (operating system)" in out
+    assert not any("NVML" in line for line in out)
+    assert any(", 1 core (" in line for line in out)

@@ -97,7 +97,7 @@ def test_plan_of_a_file(hermes: RunHermes, tmp_path: Path, family: str) -> None:
 
 def test_plan_of_what_llama_cpp_does_not_know(hermes: RunHermes, tmp_path: Path) -> None:
     (tmp_path / "odd.gguf").write_bytes(
-        gguf([entry("general.architecture", 8, string("perceptron"))], [tensor("blk.0.w", (32,))], bytes(128))
+        gguf([entry("general.architecture", 8, string("perceptron"))], [tensor("token_embd.weight", (32,))], bytes(128))
     )
     done = hermes("plan", "./odd.gguf")
     assert done.returncode == 6

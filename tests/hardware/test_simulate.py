@@ -95,6 +95,8 @@ def test_a_named_card_takes_the_place_of_mine() -> None:
         (["RTX 4090x2"], ["GeForce RTX 4090"] * 2),
         (["RTX 3090 x 3"], ["GeForce RTX 3090"] * 3),
         (["7900 XTX \u00d72"], ["Radeon RX 7900 XTX"] * 2),
+        (["GTX 1060"], ["GeForce GTX 1060 6GB"]),
+        (["GTX 1060 3GB"], ["GeForce GTX 1060 3GB"]),
         (["RX580"], ["Radeon RX 580 8GB"]),
         (["1xT4"], ["Tesla T4"]),
         (["16xA100"], ["A100 80GB SXM"] * 16),
@@ -141,6 +143,8 @@ def test_the_vendor_decides_the_backend(gpu: list[str], backends: tuple[str, ...
         ("Orin NX 8GB", None, 8 * GIB, int(7.2 * GIB)),
         ("Xavier NX 8G", None, 8 * GIB, int(7.2 * GIB)),
         ("Jetson Nano 2GB", None, 2 * GIB, int(1.8 * GIB)),  # not in the table
+        ("Iris Xe 16GB", None, 16 * GIB, 12 * GIB),
+        ("Intel Arc 140V", None, 32 * GIB, 24 * GIB),
         ("Orin NX 8GB", "16G", 16 * GIB, int(14.4 * GIB)),
     ],
 )
