@@ -18,7 +18,7 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.simulate import simulate
 from hermes_cli.planning.quality import Purpose
-from hermes_cli.planning.recommend import Recommendation, RecommendOptions, recommendations
+from hermes_cli.planning.recommend import Recommendation, RecommendOptions, best_recommendation, recommendations
 
 FILE = Path(__file__).parent.parent / "tests" / "planning" / "golden.txt"
 GIB = 1 << 30
@@ -122,14 +122,17 @@ def ranked(machine: str, purpose: Purpose) -> tuple[Recommendation, ...]:
     return tuple(recommendations(shipped_catalogue(), machines()[machine], RecommendOptions(purpose)))
 
 
+def best(machine: str, purpose: Purpose) -> Recommendation | None:
+    """The first of `ranked`, in a third of the time."""
+    pick = best_recommendation(shipped_catalogue(), machines()[machine], RecommendOptions(purpose))
+    return pick or next(iter(ranked(machine, purpose)), None)
+
+
 def table() -> str:
     """The picks, a block for each machine."""
     lines = []
     for name in machines():
-        lines.append(name)
-        for purpose in PURPOSES:
-            found = ranked(name, purpose)
-            lines.append(_line(found[0] if found else None, purpose))
+        lines += [name, *(_line(best(name, purpose), purpose) for purpose in PURPOSES)]
     return "\n".join(lines) + "\n"
 
 

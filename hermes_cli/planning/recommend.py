@@ -106,7 +106,7 @@ def recommendations(catalogue: Catalogue, machine: Machine, options: RecommendOp
     return sorted(fitting, key=lambda candidate: (candidate.by_yarn, -candidate.score))
 
 
-def _best_recommendation(catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> Recommendation | None:
+def best_recommendation(catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> Recommendation | None:
     """The first of `recommendations`, without a look at those that cannot be it; None if only YaRN would do."""
     best: Recommendation | None = None
     # without a GPU every variant pays for that
@@ -325,7 +325,7 @@ def _longer(
     """The best with twice the pick's context, unless the user said how long it is to be."""
     if options.context:
         return None
-    return _best_recommendation(catalogue, machine, replace(options, context=2 * pick.settings.context))
+    return best_recommendation(catalogue, machine, replace(options, context=2 * pick.settings.context))
 
 
 def _one_more_gpu(
@@ -336,7 +336,7 @@ def _one_more_gpu(
     if not devices or devices[-1].unified or len(devices) == MOST_DEVICES:
         return None
     another = replace(devices[-1], free=devices[-1].total, users=())
-    best = _best_recommendation(catalogue, replace(machine, devices=(*machine.devices, another)), options)
+    best = best_recommendation(catalogue, replace(machine, devices=(*machine.devices, another)), options)
     if best and best.variant == pick.variant and best.settings == pick.settings:
         return best if best.placement.gpu_layers != pick.placement.gpu_layers else None
     return best

@@ -35,6 +35,12 @@ def test_the_golden_table_is_what_is_recommended() -> None:
     assert golden.table() == golden.FILE.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("machine", ["RTX 4060, 32 GB RAM", "2xRTX 3090, 128 GB RAM", "CPU only, 64 GB RAM at 60 GB/s"])
+def test_the_best_is_the_first_of_all(machine: str) -> None:
+    for purpose in golden.PURPOSES:
+        assert golden.best(machine, purpose) == golden.ranked(machine, purpose)[0]
+
+
 @pytest.mark.parametrize(
     ("machine", "name"),
     [
