@@ -127,7 +127,8 @@ def placements(
     if gpu_layers is None or gpu_layers > 0:
         on_host = 0 if gpu_layers is None else max(most - gpu_layers, 0)
         sets = device_sets(machine.usable_devices)
-        yield from filter(None, (planner.spread(devices, on_host) for devices in sets))
+        for devices in sets:
+            yield from filter(None, (planner.spread(devices, on_host), planner.packed(devices, on_host)))
         if gpu_layers is None:
             yield from filter(None, map(planner.fill, sets))
     if not gpu_layers and (alone := planner.on_cpu()).fits:
@@ -229,6 +230,12 @@ class _Planner:
         elif len(devices) > 1 and len({_slowness(self.devices[index]) for index in devices}) == 1:
             cuts = self._tightest(devices, on_host, ROOMY)
         return self._fitting(devices, cuts)
+
+    def packed(self, devices: tuple[int, ...], on_host: int) -> Placement | None:
+        """As `spread`, with the faster devices filled to the last byte; None for devices that are equally fast."""
+        if len({_slowness(self.devices[index]) for index in devices}) == 1:
+            return None
+        return self._fitting(devices, self._cuts(devices, on_host, 1.0))
 
     def fill(self, devices: tuple[int, ...]) -> Placement | None:
         """As many layers as these devices have room for; None if that is none, or one device is not needed."""
