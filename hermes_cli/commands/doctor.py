@@ -20,6 +20,7 @@ from hermes_cli import __version__, paths
 from hermes_cli.commands.options import with_console
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import ExitCode, HermesError, NotFoundError
+from hermes_cli.hardware.advice import REBUILD
 from hermes_cli.platforms import foreign_hermes
 from hermes_cli.units import counted, gibibytes, gigabytes
 
@@ -230,8 +231,7 @@ def _demo() -> Iterator[Check]:
         finally:
             prewarm.event_loop.run(loaded.model.engine.close())
     if not answer.strip():
-        fix = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
-        yield Check("demo", "problem", "the demo model loads and says nothing.", fix)
+        yield Check("demo", "problem", "the demo model loads and says nothing.", REBUILD)
         return
     seconds = time.perf_counter() - ready
     text = f"loads in {ready - started:.1f} s and answers in {seconds:.1f} s: {answer.strip().splitlines()[0]}"

@@ -105,9 +105,9 @@ def _facts(model: CatalogModel) -> Iterator[tuple[str, str, str]]:
     if model.benchmarks:
         scores = ", ".join(f"{name} {score:g}" for name, score in model.benchmarks.items())
         yield "benchmarks", _noted(scores, model.benchmarks_note), "benchmarks"
-    formats = {name: getattr(model.weights, name) for name in ("fp8", "awq", "nvfp4", "mlx", "other")}
-    named = [f"{', '.join(repos)} ({name.upper()})" for name, repos in formats.items() if repos]
-    yield "weights", ", ".join((model.weights.original, *named)).replace(" (OTHER)", ""), "weights"
+    formats = {name.upper(): getattr(model.weights, name) for name in ("fp8", "awq", "nvfp4", "mlx")}
+    converted = [f"{', '.join(repos)} ({name})" for name, repos in formats.items() if repos]
+    yield "weights", ", ".join((model.weights.original, *converted, *model.weights.other)), "weights"
     hosted = [f"{name} {value}" for name in ("openrouter", "nous_portal") if (value := getattr(model.cloud, name))]
     if hosted or model.cloud.retired:
         gone = [f"retired: {', '.join(model.cloud.retired)}"] if model.cloud.retired else []

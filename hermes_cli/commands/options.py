@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar, get_args, get_type_hints
 
 import typer
 
@@ -16,12 +16,13 @@ from hermes_cli.planning.quality import Purpose
 from hermes_cli.units import counted, gibibytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.memory import KvType
 
 P = ParamSpec("P")
+T = TypeVar("T", bound=str)
 MUCH_USED = 0.15  # of a GPU's memory; a desktop takes less
 _SPEED = re.compile(r"([0-9]+(?:[.,][0-9]+)?|[.,][0-9]+)\s*(?:([kmg]?)(i?)b?(?:/s)?)?", re.IGNORECASE)
 SLOWEST = 1000  # bytes per second; with less, no model ever arrives
@@ -131,27 +132,20 @@ def bytes_per_second(text: str) -> float:
 
 
 def kv_type_named(name: str) -> KvType:
-    """Return the type of the KV cache with a name.
-
-    Raises:
-        UsageError: there is no such type.
-    """
-    kind = next((kind for kind in KV_TYPES if kind == name.lower()), None)
-    if kind is None:
-        raise UsageError(f"there is no KV cache type {name}.", hint=f"choose one of: {', '.join(KV_TYPES)}")
-    return kind
+    """Return the type of the KV cache with a name; UsageError if there is no such type."""
+    return _named(name, KV_TYPES, f"there is no KV cache type {name}.")
 
 
 def purpose_named(name: str) -> Purpose:
-    """Return the purpose with a name.
+    """Return the purpose with a name; UsageError if there is no such purpose."""
+    return _named(name, PURPOSES, f"--for {name} is unknown.")
 
-    Raises:
-        UsageError: there is no such purpose.
-    """
-    purpose = next((purpose for purpose in PURPOSES if purpose == name.lower()), None)
-    if purpose is None:
-        raise UsageError(f"--for {name} is unknown.", hint=f"choose one of: {', '.join(PURPOSES)}")
-    return purpose
+
+def _named(text: str, known: Sequence[T], fault: str) -> T:
+    found = next((name for name in known if name == text.lower()), None)
+    if found is None:
+        raise UsageError(fault, hint=f"choose one of: {', '.join(known)}")
+    return found
 
 
 def machine_for(
