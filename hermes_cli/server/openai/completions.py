@@ -145,7 +145,6 @@ class _Completion:
             created=int(time.time()),
             model="",  # known when the pool has lent it
             choices=[],
-            usage=None if parsed.include_usage else UNSET,  # until the last chunk
         )
 
     async def stream(self, reply: StreamingReply) -> None:

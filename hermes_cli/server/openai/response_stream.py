@@ -131,6 +131,8 @@ class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int | None
     temperature: float
     top_p: float
+    presence_penalty: float
+    frequency_penalty: float
     top_logprobs: int
     text: dict[str, Any]
     reasoning: dict[str, Any]
@@ -138,6 +140,9 @@ class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: Any
     parallel_tool_calls: bool
     metadata: dict[str, str]
+    max_tool_calls: None = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
     background: Literal[False] = False
     truncation: Literal["disabled"] = "disabled"
     service_tier: Literal["default"] = "default"
@@ -185,8 +190,10 @@ class ResponseStream:
     def use_model(self, name: str, sampling: SamplingOptions | None) -> None:
         """Name the model that generates, and its sampling."""
         sampling = sampling or SamplingOptions()
-        changes = {"model": name, "temperature": sampling.temperature, "top_p": sampling.top_p}
-        self.response = structs.replace(self.response, **changes)
+        names = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+        self.response = structs.replace(
+            self.response, model=name, **{option: getattr(sampling, option) for option in names}
+        )
 
     def take(self, delta: Delta | Done) -> bytes:
         """Add a delta or the end; return the events that tell of it."""
