@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +19,7 @@ from hermes_cli.catalog.file_names import base_name, group_files, joined_name, m
 from hermes_cli.catalog.load import HubFile
 from hermes_cli.catalog.models import (
     CatalogModel,
+    Catalogue,
     ComputedSizes,
     ContextLength,
     GgufFile,
@@ -27,21 +29,14 @@ from hermes_cli.catalog.models import (
     Repository,
     WeightRepositories,
 )
-from hermes_cli.catalog.names import HubReference
+from hermes_cli.catalog.names import HubReference, ModelReference
 from hermes_cli.catalog.variants import Variant
 from hermes_cli.errors import EngineError, HermesError, NotFoundError
+from hermes_cli.gguf.header import GGUFHeader
 from hermes_cli.gguf.shards import check_chats, read_model
 from hermes_cli.planning.file_architecture import DryRunPoint, FileArchitecture
-from hermes_cli.planning.memory import facts_of
+from hermes_cli.planning.memory import ContextSettings, FileFacts, facts_of
 from hermes_cli.store.library import find
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.catalog.names import ModelReference
-    from hermes_cli.gguf.header import GGUFHeader
-    from hermes_cli.planning.memory import ContextSettings, FileFacts
 
 UNKNOWN_CONTEXT = 4096  # tokens, of a file that does not say
 
