@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.file_names import sibling_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hermes_cli.catalog.models import CatalogModel, Catalogue, GgufFile, Repository, SizeSource
 
 

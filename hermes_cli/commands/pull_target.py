@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.file_names import (
     group_files,
@@ -14,20 +13,24 @@ from hermes_cli.catalog.file_names import (
     read_quantization,
     why_not_loaded,
 )
-from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, named_quantization
+from hermes_cli.catalog.models import CatalogModel, Catalogue
+from hermes_cli.catalog.names import (
+    CatalogueReference,
+    DemoReference,
+    FileReference,
+    HubReference,
+    ModelReference,
+    named_quantization,
+)
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, preferred_variants
 from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.hardware.machine import Machine
 from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.memory import ContextSettings, weights
+from hermes_cli.planning.placement import Placement
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, room_for_files
 from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.store.library import known_variants
-
-if TYPE_CHECKING:
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.catalog.names import ModelReference
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.placement import Placement
 
 SHORTEST_CONTEXT = 2048  # tokens; with less a model is of little use
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.commands.options import (
     AppleOption,
     CpuOnlyOption,
@@ -25,9 +26,11 @@ from hermes_cli.commands.options import (
     with_console,
 )
 from hermes_cli.commands.speeds import duration, first_token_after, per_second, range_of, speed_document, two_digits
-from hermes_cli.console import Voice
+from hermes_cli.console import Console, Voice
 from hermes_cli.errors import DoesNotFitError, NotFoundError
+from hermes_cli.hardware.machine import Machine
 from hermes_cli.planning.best_placement import NEEDS
+from hermes_cli.planning.quality import Purpose
 from hermes_cli.planning.recommend import (
     LOW_BITS,
     Alternative,
@@ -40,12 +43,6 @@ from hermes_cli.planning.recommend import (
 )
 from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.units import GIB, gibibytes
-
-if TYPE_CHECKING:
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.console import Console
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.quality import Purpose
 
 BAR = 40  # characters
 TITLES = ("", "VARIANT", "CONTEXT", "GIB", "TOK/S", "WAIT", "POINTS")

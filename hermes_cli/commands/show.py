@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from hermes_cli.catalog.file_names import matching_models, models_in, quantization_in_file_name
-from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.load import HubFile, load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
 from hermes_cli.commands import model_page
 from hermes_cli.commands.options import with_console
+from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
-from hermes_cli.gguf.header import read_header
+from hermes_cli.gguf.header import GGUFHeader, read_header
 from hermes_cli.gguf.shards import read_model, why_no_chat
 from hermes_cli.store.library import find
 from hermes_cli.units import billions, gigabytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from hermes_cli.catalog.load import HubFile
-    from hermes_cli.console import Console
-    from hermes_cli.gguf.header import GGUFHeader
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 DIMENSIONS = {

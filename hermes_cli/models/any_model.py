@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from hermes_cli.catalog.file_names import base_name, group_files, joined_name, quantization_in_file_name
-from hermes_cli.catalog.load import HubFile
+from hermes_cli.catalog.file_names import (
+    ModelFiles,
+    base_name,
+    group_files,
+    joined_name,
+    quantization_in_file_name,
+)
+from hermes_cli.catalog.load import HubFile, HubRepository
 from hermes_cli.catalog.models import (
     CatalogModel,
+    Catalogue,
     ComputedSizes,
     ContextLength,
     GgufFile,
@@ -27,27 +35,19 @@ from hermes_cli.catalog.models import (
     Repository,
     WeightRepositories,
 )
-from hermes_cli.catalog.names import HubReference
+from hermes_cli.catalog.names import HubReference, ModelReference
 from hermes_cli.catalog.variants import Variant
 from hermes_cli.errors import EngineError, HermesError, NetworkError, NotFoundError
+from hermes_cli.gguf.header import GGUFHeader
 from hermes_cli.gguf.shards import check_chats, read_model
+from hermes_cli.hardware.machine import Machine
 from hermes_cli.planning.file_architecture import DryRunPoint, FileArchitecture
-from hermes_cli.planning.memory import Weights, facts_of
-from hermes_cli.planning.recommend import recommendations, room_for_files, settings_to_try
+from hermes_cli.planning.memory import ContextSettings, FileFacts, Weights, facts_of
+from hermes_cli.planning.recommend import RecommendOptions, recommendations, room_for_files, settings_to_try
 from hermes_cli.store.library import find
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hermes_cli.catalog.file_names import ModelFiles
-    from hermes_cli.catalog.load import HubRepository
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.catalog.names import ModelReference
-    from hermes_cli.gguf.header import GGUFHeader
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.memory import ContextSettings, FileFacts
-    from hermes_cli.planning.recommend import RecommendOptions
-    from hermes_cli.store.choose_files import FileChoice
+    from hermes_cli.store.choose_files import FileChoice  # HTTP
 
 UNKNOWN_CONTEXT = 4096  # tokens, of a file that does not say
 

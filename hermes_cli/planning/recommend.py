@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from hermes_cli.catalog.variants import preferred_variants
-from hermes_cli.hardware.machine import MOST_DEVICES
+from hermes_cli.catalog.models import CatalogModel, Catalogue
+from hermes_cli.catalog.variants import Variant, preferred_variants
+from hermes_cli.hardware.machine import MOST_DEVICES, Machine
 from hermes_cli.planning.best_placement import NEEDS, POINTS_FOR_LEAVING_GPU, PlacedModel, placed_best
-from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
-from hermes_cli.planning.quality import QualityScore, model_results, quantization_cost, supports_purpose
+from hermes_cli.planning.measured import SpeedRatio
+from hermes_cli.planning.memory import ContextSettings, KvType, on_cpu, weights
+from hermes_cli.planning.quality import Purpose, QualityScore, model_results, quantization_cost, supports_purpose
 from hermes_cli.planning.speed import active_elements
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.catalog.variants import Variant
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.measured import SpeedRatio
-    from hermes_cli.planning.memory import KvType
-    from hermes_cli.planning.quality import Purpose
-
 
 # DeepHermes thinks for up to 13,000 tokens (its card).
 WANTED_BY_SHORT_THOUGHTS, LEAST_OF_SHORT_THOUGHTS = 32_768, 16_384

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
-from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.file_names import (
     PIECE_KIND,
+    ModelFiles,
     base_name,
     default_model,
     joined_name,
@@ -23,11 +24,6 @@ from hermes_cli.catalog.file_names import (
 )
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.store.hub import is_safe
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from hermes_cli.catalog.file_names import ModelFiles
 
 MOST_NAMED = 8  # files in a message
 

@@ -10,29 +10,23 @@ us. The download of one file is in `file_download.py`, its connections in `trans
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import joined_name
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.errors import DoesNotFitError, NetworkError, NotFoundError, UsageError
 from hermes_cli.store import layout
 from hermes_cli.store.disk import disk_space
 from hermes_cli.store.file_download import FileDownload, download_targets
-from hermes_cli.store.hub import endpoint, is_safe, list_files, quiet_hub_log
+from hermes_cli.store.hub import RemoteFile, endpoint, is_safe, list_files, quiet_hub_log
 from hermes_cli.store.inventory import known_files
-from hermes_cli.store.progress import Phase, ProgressMeter
+from hermes_cli.store.progress import DownloadProgress, Phase, ProgressMeter
 from hermes_cli.store.transfer import RetryPolicy, ask_headers
 from hermes_cli.units import gigabytes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.store.hub import RemoteFile
-    from hermes_cli.store.progress import DownloadProgress
 
 MAX_NAMES = 12  # file names in a message
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import httpx2
 from huggingface_hub import HfApi, ModelInfo, constants, get_session, hf_hub_url
@@ -33,10 +35,6 @@ from hermes_cli.errors import HermesError, NetworkError, NotFoundError
 from hermes_cli.gguf.header import GGUFHeader, read_source
 from hermes_cli.paths import access_error
 from hermes_cli.store.connection import check_connection, proxy_fault
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 TIMEOUT = 20.0  # seconds without an answer
 LOG_IN_AGAIN = "your token may have expired; log in again: hf auth login"

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from hermes_cli.catalog.file_names import joined_name, read_quantization
-from hermes_cli.catalog.names import CatalogueReference, HubReference, named_quantization
+from hermes_cli.catalog.models import Catalogue
+from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelReference, named_quantization
 from hermes_cli.catalog.variants import quantization_loss
 from hermes_cli.errors import IntegrityError
 from hermes_cli.store import layout
 from hermes_cli.store.choose_files import choose_files
 from hermes_cli.store.hashing import known_sha256, sha256_of
-from hermes_cli.store.inventory import inventory
+from hermes_cli.store.inventory import InstalledModel, inventory
 from hermes_cli.store.library import named_by
-from hermes_cli.store.progress import Phase, ProgressMeter
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.catalog.names import ModelReference
-    from hermes_cli.store.inventory import InstalledModel
-    from hermes_cli.store.progress import DownloadProgress
+from hermes_cli.store.progress import DownloadProgress, Phase, ProgressMeter
 
 
 def find_complete(
