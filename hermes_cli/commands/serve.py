@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hermes_cli.commands.options import DevicesOption, KvTypeOption, ReserveOption, VerboseOption, setting, with_console
+from hermes_cli.console import Console
 from hermes_cli.errors import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from hermes_cli.console import Console
     from hermes_cli.server.settings import SettingValue
 
 # What only this command knows; everything else that is typed is a setting.

@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from hermes_cli.hardware.system import container_engine, in_container, is_wsl, jetson_model
+from hermes_cli.hardware.system import Card, container_engine, in_container, is_wsl, jetson_model
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Backend
-    from hermes_cli.hardware.system import Card
 
 Problem = Literal[
     "NVML is missing",

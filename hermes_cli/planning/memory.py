@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
@@ -18,13 +19,17 @@ from hermes_cli.gguf.types import type_named
 from hermes_cli.planning import compute as graphs
 from hermes_cli.planning.compute import F16, F32
 from hermes_cli.planning.file_architecture import FileArchitecture
-from hermes_cli.planning.tensor_types import layer_classes, layer_facts, part_of, type_of_part, type_of_tensor
+from hermes_cli.planning.tensor_types import (
+    LayerClass,
+    layer_classes,
+    layer_facts,
+    part_of,
+    type_of_part,
+    type_of_tensor,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hermes_cli.gguf.header import GGUFHeader
-    from hermes_cli.planning.tensor_types import LayerClass
 
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 KV_TYPES: tuple[KvType, ...] = get_args(KvType)

@@ -32,6 +32,7 @@ from hermes_cli.server.errors import Problem, RefusedError
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import ChatMessages, FieldNames, ParsedRequest, check_fields, parse_chat
 from hermes_cli.server.pool import Pool, ReadyModel
+from hermes_cli.server.request_stats import current_warnings
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, cancel, json_reply
 from hermes_cli.server.thinking import BUDGETS
@@ -154,7 +155,8 @@ async def _generate(pool: Pool, parsed: ParsedRequest, reply: StreamingReply) ->
     async with pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
         (turn,) = parsed.turns(model)
         message_id = f"msg_{secrets.token_hex(12)}"
-        message = MessageStream(MessageObject(id=message_id, model=model.name, usage=MessageUsage(0, 0, 0)))
+        start = MessageObject(id=message_id, model=model.name, usage=MessageUsage(0, 0, 0), warnings=current_warnings())
+        message = MessageStream(start)
         # Streams begin with the tokens of the prompt: they are counted while the engine decodes it.
         counting = asyncio.create_task(_prompt_tokens(model, turn)) if reply.stream else None
         try:

@@ -34,6 +34,7 @@ from hermes_cli.server.openai.objects import (
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import ParsedRequest, parse_chat
 from hermes_cli.server.pool import Pool, ReadyModel
+from hermes_cli.server.request_stats import current_warnings
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, json_reply, together
 
@@ -83,9 +84,10 @@ class _Chat:
 
         async def take(index: int, delta: Delta | Done) -> None:
             if isinstance(delta, Done):  # with its timings where no chunk with the usage follows
-                times = UNSET if self._parsed.include_usage else timings([[delta]])
-                choice = ChunkChoice(index, ChunkDelta(), None, delta.reason)
-                data = event(structs.replace(self._chunk, choices=[choice], timings=times))
+                chunk = structs.replace(self._chunk, choices=[ChunkChoice(index, ChunkDelta(), None, delta.reason)])
+                if not self._parsed.include_usage:
+                    chunk = structs.replace(chunk, timings=timings([[delta]]), warnings=current_warnings())
+                data = event(chunk)
             else:
                 data = event(structs.replace(self._chunk, choices=[_chunk_choice(index, delta)]))
             if index not in begun:
@@ -97,7 +99,8 @@ class _Chat:
         await self._generate(take)
         if self._parsed.include_usage:
             dones = [self._dones]
-            await reply.write(event(structs.replace(self._chunk, usage=usage(dones), timings=timings(dones))))
+            chunk = structs.replace(self._chunk, usage=usage(dones), timings=timings(dones))
+            await reply.write(event(structs.replace(chunk, warnings=current_warnings())))
         await reply.write(DONE)
 
     async def whole(self, reply: StreamingReply) -> None:
@@ -114,6 +117,7 @@ class _Chat:
             choices=[_whole_choice(index, deltas) for index, deltas in enumerate(choices)],
             usage=usage([self._dones]),
             timings=timings([self._dones]),
+            warnings=current_warnings(),
         )
         await reply.whole(completion)
 

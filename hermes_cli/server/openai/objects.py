@@ -126,7 +126,7 @@ class ChatChoice(msgspec.Struct, frozen=True):
 
 
 class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a chat. `created` in seconds since 1970."""
+    """The answer to a chat. `created` in seconds since 1970; `warnings` tell what was relaxed or left out."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -136,6 +136,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[ChatChoice]
     usage: CompletionUsage
     timings: Timings
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeltaFunction(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,7 +175,10 @@ class ChunkChoice(msgspec.Struct, frozen=True):
 
 
 class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
-    """An event of a stream. The last has no choices but the usage, if `stream_options.include_usage` asks for it."""
+    """An event of a stream. The last has no choices but the usage, if `stream_options.include_usage` asks for it.
+
+    `warnings` stand where `timings` do.
+    """
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
@@ -184,6 +188,7 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[ChunkChoice]
     usage: CompletionUsage | msgspec.UnsetType = msgspec.UNSET
     timings: Timings | msgspec.UnsetType = msgspec.UNSET
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class InputTokens(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,6 +218,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[CompletionChoice]
     usage: CompletionUsage | msgspec.UnsetType = msgspec.UNSET
     timings: Timings | msgspec.UnsetType = msgspec.UNSET
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 def usage(prompts: Sequence[Sequence[Done]]) -> CompletionUsage:

@@ -125,6 +125,7 @@ class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
     output: list[Item] = []
     usage: ResponseUsage | None = None
     timings: Timings | msgspec.UnsetType = msgspec.UNSET
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
     instructions: str | None
     previous_response_id: str | None
     store: bool
@@ -187,13 +188,14 @@ class ResponseStream:
         self._names = _MESSAGE
         self._position: dict[str, Any] = {}
 
-    def use_model(self, name: str, sampling: SamplingOptions | None) -> None:
-        """Name the model that generates, and its sampling."""
+    def use_model(
+        self, name: str, sampling: SamplingOptions | None, warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+    ) -> None:
+        """Name the model that generates, its sampling, and what was relaxed or left out for it."""
         sampling = sampling or SamplingOptions()
         names = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
-        self.response = structs.replace(
-            self.response, model=name, **{option: getattr(sampling, option) for option in names}
-        )
+        options = {option: getattr(sampling, option) for option in names}
+        self.response = structs.replace(self.response, model=name, warnings=warnings, **options)
 
     def take(self, delta: Delta | Done) -> bytes:
         """Add a delta or the end; return the events that tell of it."""

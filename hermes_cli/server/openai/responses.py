@@ -26,6 +26,7 @@ from hermes_cli.server.openai.response_input import Item, ResponseMessages, inpu
 from hermes_cli.server.openai.response_stream import DeletedResponse, ResponseObject, ResponseStream
 from hermes_cli.server.parsed_request import FieldNames, ParsedRequest, check_fields, parse_chat
 from hermes_cli.server.pool import Pool
+from hermes_cli.server.request_stats import current_warnings
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, encode, json_reply
 
@@ -173,7 +174,7 @@ async def _generate(
 ) -> None:
     async with pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
         (turn,) = parsed.turns(model)
-        response.use_model(model.name, turn.sampling)
+        response.use_model(model.name, turn.sampling, current_warnings())
         async with aclosing(stream_turn(model.chat_model, turn)) as deltas:
             async for delta in deltas:
                 data = response.take(delta)
