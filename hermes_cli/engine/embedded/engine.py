@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hermes_cli.engine.embedded.child import Child
-    from hermes_cli.engine.protocol import Done, Event
-    from hermes_cli.engine.request import GenerationRequest
+    from hermes_cli.engine.protocol import Done, Embeddings, Event
+    from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
     from hermes_cli.planning.load_plan import LoadPlan
 
 # Seconds from a child's death to the start of the next one, by how many have died in a row.
@@ -110,6 +110,26 @@ class EmbeddedEngine:
                     session.cancel(number)
             outcome = "answered"
             yield cast("Done", event)
+        except HermesError:
+            outcome = "failed"
+            raise
+        finally:
+            self._counts[outcome] += 1
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Return the embeddings of texts. Cancelling it cancels the request."""
+        self._counts["requests"] += 1
+        outcome = "cancelled"
+        try:
+            with self._use(last=True):
+                session, _ = await self._ready()
+                number, events = session.send("embed", request)
+                try:
+                    result = await events.next()
+                finally:
+                    session.cancel(number)
+            outcome = "answered"
+            return cast("Embeddings", result)
         except HermesError:
             outcome = "failed"
             raise
