@@ -37,7 +37,7 @@ CELLS = 256  # llama.cpp pads the context length to a multiple of it (src/llama-
 MICRO_BATCH = 512  # llama.cpp's default n_ubatch
 Kind = Literal["llama", "qwen3", "seed_oss"]
 # The graph of planning/compute.py that an architecture has, by `general.architecture`; docs/memory.md lists them.
-KINDS: dict[str | None, Kind] = {
+KINDS: dict[str, Kind] = {
     "llama": "llama",
     "internlm2": "llama",
     "qwen3": "qwen3",
@@ -151,7 +151,7 @@ class FileFacts:
 
     weights: Weights
     trained_context: int
-    architecture: Architecture | None
+    architecture: FileArchitecture | None
 
 
 def facts_of(headers: Sequence[GGUFHeader]) -> FileFacts:
@@ -174,9 +174,9 @@ def facts_of(headers: Sequence[GGUFHeader]) -> FileFacts:
     return FileFacts(table, max(trained, 0), _architecture(headers[0], table, vocabulary, telling))
 
 
-def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: set[str]) -> Architecture | None:
-    """The figures that memory depends on. What it does not depend on (tokenizer, base of RoPE) is made up."""
-    name = header.text("general.architecture")
+def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: set[str]) -> FileArchitecture | None:
+    """Return the figures that memory depends on; None where no rules are known."""
+    name = header.text("general.architecture") or ""
     kind = KINDS.get(name)
 
     def number(key: str, default: int = 0) -> int:
@@ -197,7 +197,7 @@ def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: 
     )
     if kind is None or not sound or telling != TOLD[kind]:
         return None
-    return Architecture(
+    return FileArchitecture(
         kind=kind,
         layers=layers,
         embedding_length=width,
@@ -206,11 +206,11 @@ def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: 
         head_length=head_length,
         feed_forward_length=inner,
         vocabulary=vocabulary,
-        tokenizer="llama",
-        rope_base=10_000.0,
         tied_embeddings=table.tied,
         experts=experts,
         experts_used=used,
+        name=name,
+        has_rules=True,
     )
 
 
