@@ -71,6 +71,14 @@ class Variant:
         """Return the mean KL divergence from F16 in nats, as measured on Llama 3 8B; None if not measured."""
         return quantization_loss(self.quantization, catalogue, imatrix=self.repository.imatrix)
 
+    def expected_loss(self, catalogue: Catalogue) -> float | None:
+        """Return the loss, or that of the nearest quantization: of UD-Q6_K_XL it is Q6_K_L's."""
+        static = self.quantization.removeprefix("UD-")
+        stem, bits = static.rpartition("_")[0], static.partition("_")[0]
+        names = (self.quantization, static, f"{stem}_L", f"{static}_M", f"{bits}_0")
+        known = next((name for name in names if name in catalogue.quantizations), self.quantization)
+        return quantization_loss(known, catalogue, imatrix=self.repository.imatrix)
+
 
 def quantization_loss(name: str, catalogue: Catalogue, *, imatrix: bool = False) -> float | None:
     """Return the loss of a quantization in nats, with an importance matrix or without; None if not measured."""

@@ -171,7 +171,8 @@ def _ask_hub(
     """
     from hermes_cli.catalog.names import ModelNames
     from hermes_cli.commands.pull_target import pull_target
-    from hermes_cli.store.download import resolve
+    from hermes_cli.planning.recommend import room_for_files
+    from hermes_cli.store.download import known_content, resolve
     from hermes_cli.store.hub import endpoint
     from hermes_cli.store.offline import find_complete
 
@@ -183,14 +184,17 @@ def _ask_hub(
         try:
             with console.working("asking the Hub"):
                 target = pull_target(reference, catalogue, machine, quant, revision)
-                listed = resolve(target.repo, target.revision, target.files)
+                listed = [
+                    file if file.etag else known_content(file, catalogue)
+                    for file in resolve(target.repo, target.revision, target.files)
+                ]
             files |= dict.fromkeys(listed)
             for file in listed:
                 if not file.etag:
                     console.warn(f"{endpoint()} states no hash of {file.path}, so its content cannot be checked")
             targets.append(target)
         except NetworkError as error:
-            model = find_complete(reference, quant, revision, catalogue)
+            model = find_complete(reference, quant, revision, catalogue, room_for_files(machine))
             if model is None:
                 raise
             here.append(FoundHere(model, error.message))

@@ -78,7 +78,7 @@ def _show_repository(wanted: HubReference, console: Console) -> None:
     _show_header(f"{wanted.repo}/{shown.path}", header, console)
     console.text(f"\nFiles at revision {listing.revision}\n")
     files = [(file, quantization_in_file_name(file.path)) for file in listing.files]
-    rows = [(f"  {file.path}", gigabytes(file.bytes), quantization or "") for file, quantization in files]
+    rows = [(f"  {file.path}", gigabytes(file.bytes or None), quantization or "") for file, quantization in files]
     console.table(("  FILE", "SIZE", "QUANTIZATION"), rows, right=("SIZE",))
     console.note(f"read {fetched:,} bytes of its header; nothing else was fetched")
     console.document(
@@ -86,7 +86,7 @@ def _show_repository(wanted: HubReference, console: Console) -> None:
             "name": wanted.repo,
             "revision": listing.revision,
             "files": [
-                {"path": file.path, "bytes": file.bytes, "sha256": file.sha256, "quantization": quantization}
+                {"path": file.path, "bytes": file.bytes or None, "sha256": file.sha256, "quantization": quantization}
                 for file, quantization in files
             ],
             "file": shown.path,

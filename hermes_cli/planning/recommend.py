@@ -57,7 +57,7 @@ class RecommendOptions:
         min_speed: tokens per second.
         max_wait: seconds to the first token of the purpose's first prompt.
         gpu_only: every layer on GPUs.
-        only: no model but this one.
+        only: no models but these.
     """
 
     purpose: Purpose = "chat"
@@ -66,7 +66,7 @@ class RecommendOptions:
     max_wait: float | None = None
     gpu_only: bool = False
     measured: tuple[SpeedRatio, ...] = ()  # by `hermes bench`, on the machine that is planned for
-    only: CatalogModel | None = None
+    only: tuple[CatalogModel, ...] = ()
 
     def wanted(self, model: CatalogModel) -> int:
         """Context length that a model should have, in tokens."""
@@ -122,7 +122,10 @@ def _rated_variants(
         results = model_results(model, purpose, catalogue)
         for variant in variants:
             if (variant.bytes or 0) <= memory:
-                yield variant, QualityScore(results, quantization_cost(model, variant.loss(catalogue), purpose))
+                yield (
+                    variant,
+                    QualityScore(results, quantization_cost(model, variant.expected_loss(catalogue), purpose)),
+                )
 
 
 def smallest_variant(catalogue: Catalogue, options: RecommendOptions) -> tuple[Variant, int] | None:
@@ -139,7 +142,7 @@ def smallest_variant(catalogue: Catalogue, options: RecommendOptions) -> tuple[V
 
 def _suitable_variants(catalogue: Catalogue, options: RecommendOptions) -> Iterator[Variant]:
     """Variants that serve the purpose, are of known size, and can be loaded as they are."""
-    for model in (options.only,) if options.only else catalogue.models:
+    for model in options.only or catalogue.models:
         if supports_purpose(model, options.purpose):
             for variant in preferred_variants(model):
                 if variant.bytes and variant.computed_bytes and not variant.entry.parts:

@@ -198,7 +198,7 @@ def read_remote_header(repo: str, file: HubFile, revision: str, skeleton: Path |
             start = source.read(0, header.data_offset)
             with skeleton.open("wb") as made:
                 made.write(start)
-                made.truncate(file.bytes)
+                made.truncate(source.size)
         return header, source.fetched
 
 
@@ -210,6 +210,8 @@ class _RangeSource:
         self._headers = build_hf_headers()
         self.size = size
         self.fetched = 0
+        if not size:  # a mirror does not list it
+            self.read(0, 1)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset` on; raises what `hub_errors` turns into our errors."""
@@ -219,7 +221,10 @@ class _RangeSource:
         ) as response:
             hf_raise_for_status(response)
             # A response with the whole file serves the beginning; reading stops after `length` bytes.
-            if not response.headers.get("Content-Range", "bytes 0-").startswith(f"bytes {offset}-"):
+            part = response.headers.get("Content-Range", f"bytes 0-/{response.headers.get('Content-Length', '')}")
+            total = part.rpartition("/")[2]
+            self.size = self.size or int(total if total.isdecimal() else 0)
+            if not part.startswith(f"bytes {offset}-"):
                 raise NetworkError(
                     "the server answers no range requests, so a header cannot be read without the whole file.",
                     hint="download the file and give its path.",
