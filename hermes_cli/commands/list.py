@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import normalize_name
 from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.variants import Variant, preferred_variants, variants
 from hermes_cli.commands.options import with_console
+from hermes_cli.console import Console
 from hermes_cli.errors import AccessError, UsageError
 from hermes_cli.store.disk import bytes_on_disk
 from hermes_cli.store.inventory import InstalledModel, inventory
 from hermes_cli.store.library import installed, installed_quantizations
 from hermes_cli.units import billions, gigabytes
-
-if TYPE_CHECKING:
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.console import Console
 
 HERE = "✓"
 MODEL_TITLES = ("NAME", "PARAMETERS", "CONTEXT", "TOOLS", "THINKS", "FILES", "HERE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar, get_args, get_type_hints
@@ -11,15 +12,12 @@ import typer
 
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
-from hermes_cli.planning.memory import KV_TYPES
+from hermes_cli.planning.memory import KV_TYPES, KvType
 from hermes_cli.planning.quality import Purpose
 from hermes_cli.units import counted, gibibytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.memory import KvType
 
 P = ParamSpec("P")
 T = TypeVar("T", bound=str)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 
 FinishReason = Literal["stop", "length", "tool_calls"]

@@ -6,16 +6,12 @@ llama.cpp finds the shards of a model by their names, NAME-00001-of-00003.gguf, 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal
 
 from hermes_cli.errors import IntegrityError
-from hermes_cli.gguf.header import read_header
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
-
-    from hermes_cli.gguf.header import GGUFHeader, Split
+from hermes_cli.gguf.header import GGUFHeader, Split, read_header
 
 ENDING = "-{:05}-of-{:05}.gguf"
 # Values of `general.type`, and architectures, that are no language models.

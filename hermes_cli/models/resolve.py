@@ -6,15 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.load_plan import LoadOverrides
-from hermes_cli.store.library import find
+from hermes_cli.store.library import ModelFile, find
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.engine.embedded.messages import LoraFile
-    from hermes_cli.store.library import ModelFile
 
 DRAFT_OFF, DRAFT_AUTO = "off", "auto"
 

@@ -6,22 +6,20 @@ GPUs; else the longest with which it fits at all, with as many layers on GPUs as
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from typing import TYPE_CHECKING
 
+from hermes_cli.catalog.models import Yarn
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.best_placement import NEEDS, best_placement
-from hermes_cli.planning.memory import MICRO_BATCH, ContextSettings
+from hermes_cli.planning.memory import MICRO_BATCH, ContextSettings, FileFacts, KvType, Pooling
 from hermes_cli.planning.placement import device_sets, fastest_first, place_layers, place_split, room_on
 from hermes_cli.units import GIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from hermes_cli.catalog.models import Yarn
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.memory import FileFacts, KvType, Pooling
 
 SHORTEST = 512  # tokens; shorter contexts are of no use, unless the model was trained for less
 LONGEST_EMBEDDED = 8192  # tokens of one text that are planned for unless more are asked for; memory grows with them

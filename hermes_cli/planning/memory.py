@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
@@ -18,13 +19,17 @@ from hermes_cli.gguf.types import type_named
 from hermes_cli.planning import compute as graphs
 from hermes_cli.planning.compute import F16, F32
 from hermes_cli.planning.file_architecture import FileArchitecture
-from hermes_cli.planning.tensor_types import layer_classes, layer_facts, part_of, type_of_part, type_of_tensor
+from hermes_cli.planning.tensor_types import (
+    LayerClass,
+    layer_classes,
+    layer_facts,
+    part_of,
+    type_of_part,
+    type_of_tensor,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hermes_cli.gguf.header import GGUFHeader
-    from hermes_cli.planning.tensor_types import LayerClass
 
 Pooling = Literal["mean", "cls", "last"]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
@@ -33,7 +38,7 @@ CELLS = 256  # llama.cpp pads the context length to a multiple of it (src/llama-
 MICRO_BATCH = 512  # llama.cpp's default n_ubatch
 Kind = Literal["llama", "qwen3", "seed_oss"]
 # The graph of planning/compute.py that an architecture has, by `general.architecture`; docs/memory.md lists them.
-KINDS: dict[str | None, Kind] = {
+KINDS: dict[str, Kind] = {
     "llama": "llama",
     "internlm2": "llama",
     "qwen3": "qwen3",
@@ -149,7 +154,7 @@ class FileFacts:
 
     weights: Weights
     trained_context: int
-    architecture: Architecture | None
+    architecture: FileArchitecture | None
 
 
 def facts_of(headers: Sequence[GGUFHeader]) -> FileFacts:
@@ -172,9 +177,9 @@ def facts_of(headers: Sequence[GGUFHeader]) -> FileFacts:
     return FileFacts(table, max(trained, 0), _architecture(headers[0], table, vocabulary, telling))
 
 
-def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: set[str]) -> Architecture | None:
-    """The figures that memory depends on. What it does not depend on (tokenizer, base of RoPE) is made up."""
-    name = header.text("general.architecture")
+def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: set[str]) -> FileArchitecture | None:
+    """Return the figures that memory depends on; None where no rules are known."""
+    name = header.text("general.architecture") or ""
     kind = KINDS.get(name)
 
     def number(key: str, default: int = 0) -> int:
@@ -195,7 +200,7 @@ def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: 
     )
     if kind is None or not sound or telling != TOLD[kind] or header.metadata.get(f"{name}.attention.causal") is False:
         return None
-    return Architecture(
+    return FileArchitecture(
         kind=kind,
         layers=layers,
         embedding_length=width,
@@ -204,11 +209,11 @@ def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: 
         head_length=head_length,
         feed_forward_length=inner,
         vocabulary=vocabulary,
-        tokenizer="llama",
-        rope_base=10_000.0,
         tied_embeddings=table.tied,
         experts=experts,
         experts_used=used,
+        name=name,
+        has_rules=True,
     )
 
 

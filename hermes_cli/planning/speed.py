@@ -10,10 +10,11 @@ stays on the CPU, where their KV cache is.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from hermes_cli.planning.memory import kv_bytes_per_layer
-from hermes_cli.planning.placement import fastest_first
+from hermes_cli.catalog.models import Architecture
+from hermes_cli.planning.memory import ContextSettings, Weights, kv_bytes_per_layer
+from hermes_cli.planning.placement import Placement, fastest_first
 from hermes_cli.planning.speed_figures import (
     COPY_BANDWIDTH,
     CPU_ATTENTION,
@@ -27,12 +28,7 @@ from hermes_cli.planning.speed_figures import (
 from hermes_cli.planning.tensor_types import LARGE
 
 if TYPE_CHECKING:
-    from typing import Self
-
-    from hermes_cli.catalog.models import Architecture
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.memory import ContextSettings, Weights
-    from hermes_cli.planning.placement import Placement
     from hermes_cli.planning.quality import Purpose
 
 SPREAD = (0.75, 1.3)  # low and high end of the range, as a factor

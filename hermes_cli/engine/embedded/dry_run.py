@@ -11,23 +11,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.devices import listed_gpus
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
-from hermes_cli.engine.embedded.messages import DryRunResult, LoggedDevice
+from hermes_cli.engine.embedded.messages import DryRunRequest, DryRunResult, LoggedDevice
 from hermes_cli.errors import EngineError
 from hermes_cli.planning.compute import F32
-from hermes_cli.planning.memory import MemoryBreakdown
+from hermes_cli.planning.memory import MemoryBreakdown, Weights
 from hermes_cli.units import MIB
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hermes_cli.engine.embedded.messages import DryRunRequest
-    from hermes_cli.planning.memory import Weights
 
 HOST = -1  # every buffer that is in RAM: CPU, CPU_REPACK, CUDA_Host ...
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from hermes_cli.engine.embedded.bindings import LOG, llama_cpp
@@ -16,16 +18,11 @@ from hermes_cli.engine.embedded.devices import device_array
 from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.errors import ContextFullError, EngineError, IntegrityError
 from hermes_cli.gguf.types import TENSOR_TYPES, UPGRADE
+from hermes_cli.planning.memory import ContextSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-    from typing import Self
-
     import numpy as np
     from numpy.typing import NDArray
-
-    from hermes_cli.planning.memory import ContextSettings
 
 GGML_TYPES = {kind.name.lower(): number for number, kind in TENSOR_TYPES.items()}
 

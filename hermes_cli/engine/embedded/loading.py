@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.embedder import EmbeddingRuntime
 from hermes_cli.engine.embedded.grammar import Grammars
 from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel, LoraAdapter
+from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
 from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes, key
-from hermes_cli.engine.embedded.scheduler import Scheduler
+from hermes_cli.engine.embedded.scheduler import Emit, Scheduler
 from hermes_cli.engine.embedded.sequence import Job
 from hermes_cli.engine.embedded.speculation import DraftModel
 from hermes_cli.engine.embedded.vocabulary import closing_tokens, prompt_tokens
 from hermes_cli.engine.protocol import ModelInfo
-from hermes_cli.engine.request import PARAMETERS, EmbeddingRequest
+from hermes_cli.engine.request import PARAMETERS, EmbeddingRequest, GenerationRequest
 from hermes_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
-    from hermes_cli.engine.embedded.scheduler import Emit
-    from hermes_cli.engine.request import GenerationRequest
 
 MANY_THREADS = 8  # from so many on it is measured whether fewer are faster
 WORTH_CHANGING = 0.95  # of the time with the planned number of threads

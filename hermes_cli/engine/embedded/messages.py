@@ -12,28 +12,22 @@ to the engine    fit (DryRunResult) · progress (0 to 1) · loaded (ModelInfo)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from hermes_cli.child_process import Frame, decode, pack, read_error
-from hermes_cli.engine.protocol import Done, Embeddings, TextEvent
+from hermes_cli.engine.protocol import Done, Embeddings, Event, TextEvent
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import MemoryBreakdown, Weights
+from hermes_cli.platforms import REINSTALL
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import TypeAlias
+REINSTALL_HINT = f"install it again: {REINSTALL} llama-cpp-python"
 
-    from hermes_cli.engine.protocol import Event
-
-    Output: TypeAlias = Event | Embeddings
-
-REINSTALL_HINT = "install it again: pip install --force-reinstall --no-cache-dir llama-cpp-python"
-
+Output = Event | Embeddings
 _EVENTS: dict[str, type[Output]] = {"TextEvent": TextEvent, "Done": Done, "Embeddings": Embeddings}  # or an error
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from hermes_cli.engine.embedded.bindings import llama_cpp
-from hermes_cli.engine.request import encode
+from hermes_cli.engine.request import ReasoningOptions, encode
 from hermes_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hermes_cli.engine.request import ReasoningOptions
 
 MARKED = (
     llama_cpp.LLAMA_TOKEN_ATTR_CONTROL

@@ -21,20 +21,17 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread, stack_size
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from hermes_cli.child_process import Frame, pack, protocol_error, read_frames, write_frame
-from hermes_cli.engine.embedded.messages import BenchRequest, DryRunRequest, LoadRequest, pack_events
+from hermes_cli.engine.embedded.messages import BenchRequest, DryRunRequest, LoadRequest, Output, pack_events
 from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 from hermes_cli.errors import EngineError, HermesError
 
 if TYPE_CHECKING:
-    from typing import NoReturn
-
     from hermes_cli.engine.embedded.dry_run import DryRunner
     from hermes_cli.engine.embedded.embedder import Embedder, EmbeddingJob, EmbeddingRuntime
     from hermes_cli.engine.embedded.loading import ModelRuntime
-    from hermes_cli.engine.embedded.messages import Output
     from hermes_cli.engine.embedded.scheduler import Scheduler
     from hermes_cli.engine.embedded.sequence import Job
 

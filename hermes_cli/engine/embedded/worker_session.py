@@ -5,23 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import cast
 
 from hermes_cli.child_process import Frame, pack, protocol_error
 from hermes_cli.engine.embedded.child import Child
-from hermes_cli.engine.embedded.messages import LoadRequest, read_events
-from hermes_cli.engine.protocol import EngineStats, ModelInfo, TextEvent
+from hermes_cli.engine.embedded.messages import LoadRequest, Output, read_events
+from hermes_cli.engine.protocol import EngineStats, ModelInfo, TextEvent, TokenLogprobs
 from hermes_cli.errors import EngineDiedError, EngineError, HermesError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from hermes_cli.engine.embedded.messages import Output
-    from hermes_cli.engine.protocol import TokenLogprobs
 
 SAVING_SECONDS = 20.0  # seconds in which a child may write caches of prompts before it ends
 
