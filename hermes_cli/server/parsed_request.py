@@ -187,7 +187,7 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
     if (body.min_tokens or 0) > 0 and not body.ignore_eos:
         hint = "set ignore_eos, and max_tokens."
         raise UsageError("is not supported without ignore_eos.", field="min_tokens", hint=hint)
-    limits = (getattr(body, "max_completion_tokens", None), body.max_tokens, body.n_predict)
+    limits = (body.max_completion_tokens if isinstance(body, ChatRequest) else None, body.max_tokens, body.n_predict)
     limit = next((given for given in limits if given is not None), default_limit)
     turn = TurnRequest(
         (),

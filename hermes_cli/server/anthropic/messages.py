@@ -28,7 +28,7 @@ from hermes_cli.server.anthropic.schemas import (
     TokenCount,
 )
 from hermes_cli.server.choice_stream import stream_turn
-from hermes_cli.server.errors import Problem
+from hermes_cli.server.errors import Problem, RefusedError
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import ChatMessages, FieldNames, ParsedRequest, check_fields, parse_chat
 from hermes_cli.server.pool import Pool, ReadyModel
@@ -79,6 +79,11 @@ async def count_tokens(request: Request, body: CountRequest) -> Response:
 
 async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
     """Parse a request; it has no `max_tokens` where it is only to be counted."""
+    if (body.model_extra or {}).get("thread") is not None:
+        # With this code the SDKs send the whole conversation instead, by themselves.
+        details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+        message = "thread is not supported: send all messages of the conversation."
+        raise RefusedError(400, message, "thread_unsupported_request", param="thread", details=details)
     check_fields(body, REFUSED, _JSON)
     conversation = MessagesInput(body.system, body.messages)
     tools = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or [])]
@@ -96,12 +101,12 @@ async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
         hint = f"there are {', '.join(BUDGETS)}."
         raise UsageError(f"is {str(effort)[:40]!r}.", field="output_config.effort", hint=hint)
     chat = ChatRequest.model_construct(
-        **{name: value for name in _SAME if (value := getattr(body, name, None)) is not None},
+        **{name: getattr(body, name) for name in _SAME & type(body).model_fields.keys()},
         messages=conversation.messages,
         tools=tools,
         tool_choice=_tool_choice(choice),
         parallel_tool_calls=choice.get("disable_parallel_tool_use") is not True,
-        stop=getattr(body, "stop_sequences", None),
+        stop=body.stop_sequences if isinstance(body, MessageRequest) else None,
         include_reasoning=(body.thinking or {}).get("display") != "omitted",
         thinking_budget_tokens=None if effort is None else BUDGETS[effort],
         response_format=response_format,

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from msgspec import UNSET, structs
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -146,7 +146,6 @@ class _Completion:
             created=int(time.time()),
             model="",  # known when the pool has lent it
             choices=[],
-            usage=None if parsed.include_usage else UNSET,  # until the last chunk
         )
 
     async def stream(self, reply: StreamingReply) -> None:
