@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from io import TextIOWrapper
 from pathlib import Path
 
+REINSTALL = "pip install --force-reinstall --no-cache-dir"  # has to be followed by what is to be built or fetched anew
 ENTRY_POINT = b"hermes_cli.cli"  # stands in every script that pip, pipx or uv make for us; Hermes Agent's says .main
 
 
