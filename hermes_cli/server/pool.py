@@ -128,6 +128,7 @@ class Pool:
         check_room: CheckRoom,
         *,
         load_timeout: float,  # seconds that `use` waits for a model
+        most_idle_seconds: float | None = None,  # that `keep_alive` may ask for; None is any time
     ) -> None:
         """Make a pool of models, the default first, without loading anything; each keeps its engine.
 
@@ -140,6 +141,7 @@ class Pool:
             for name in (*model.planned.aliases, model.planned.name)
         }
         self._check_room, self._load_timeout = check_room, load_timeout
+        self._most_idle_seconds = most_idle_seconds
         self._clock = itertools.count(1)
         self._one_at_a_time = asyncio.Lock()
         self._released = asyncio.Event()
@@ -170,8 +172,12 @@ class Pool:
         model.waiting.add(ticket)
         try:
             loaded = await self._ready(model, ticket, end)
-            server_setting = keep_alive is not None and keep_alive < 0
-            model.idle_seconds = model.planned.idle_seconds if server_setting else keep_alive
+            if keep_alive is not None and keep_alive < 0:
+                model.idle_seconds = model.planned.idle_seconds
+            elif self._most_idle_seconds is None:
+                model.idle_seconds = keep_alive
+            else:
+                model.idle_seconds = min(math.inf if keep_alive is None else keep_alive, self._most_idle_seconds)
             yield loaded
         finally:
             model.waiting.discard(ticket)
@@ -219,9 +225,8 @@ class Pool:
     def _find(self, name: str | None) -> _PooledModel:
         model = self._names.get((name or next(iter(self._models))).casefold()) or self._names.get(ANY)
         if model is None:
-            raise NotFoundError(
-                f"there is no model {name!r} here.", hint=f"there is {', '.join(self._models)}; see GET /v1/models"
-            )
+            hint = f"there is {', '.join(self._models)}; see GET /v1/models"
+            raise NotFoundError(f"there is no model {(name or '')[:200]!r} here.", hint=hint)
         return model
 
     async def _ready(self, model: _PooledModel, ticket: object, end: float) -> ReadyModel:

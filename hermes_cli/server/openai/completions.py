@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from msgspec import UNSET, structs
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -33,6 +33,7 @@ from hermes_cli.server.openai.objects import (
 from hermes_cli.server.openai.requests import MOST_PROMPTS, MOST_TEXTS, CompletionRequest
 from hermes_cli.server.parsed_request import FieldNames, ParsedRequest, RawPrompt, parse_shared
 from hermes_cli.server.pool import Pool, ReadyModel
+from hermes_cli.server.request_stats import current_warnings
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
 
@@ -145,18 +146,20 @@ class _Completion:
             created=int(time.time()),
             model="",  # known when the pool has lent it
             choices=[],
-            usage=None if parsed.include_usage else UNSET,  # until the last chunk
         )
 
     async def stream(self, reply: StreamingReply) -> None:
         async def take(choice: _TextChoice, text: str, done: Done | None) -> None:
             if piece := choice.take(text, done):
-                times = timings([[done]]) if done and not self._parsed.include_usage else UNSET
-                await reply.write(event(structs.replace(self._reply, choices=[piece], timings=times)))
+                chunk = structs.replace(self._reply, choices=[piece])
+                if done and not self._parsed.include_usage:
+                    chunk = structs.replace(chunk, timings=timings([[done]]), warnings=current_warnings())
+                await reply.write(event(chunk))
 
         prompts = await self._generate(take)
         if self._parsed.include_usage:
-            await reply.write(event(structs.replace(self._reply, usage=usage(prompts), timings=timings(prompts))))
+            chunk = structs.replace(self._reply, usage=usage(prompts), timings=timings(prompts))
+            await reply.write(event(structs.replace(chunk, warnings=current_warnings())))
         await reply.write(DONE)
 
     async def whole(self, reply: StreamingReply) -> None:
@@ -171,7 +174,7 @@ class _Completion:
         prompts = await self._generate(take)
         choices.sort(key=lambda choice: choice.index)
         completion = structs.replace(self._reply, choices=choices, usage=usage(prompts), timings=timings(prompts))
-        await reply.whole(completion)
+        await reply.whole(structs.replace(completion, warnings=current_warnings()))
 
     async def _generate(self, take: Take) -> list[list[Done]]:
         """Generate all choices of all prompts at once; return how they ended, by prompt."""

@@ -259,7 +259,6 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "top_n_sigma": (0, -1),
     "truncate_prompt_tokens": (),
     "use_beam_search": (False,),
-    "verbosity": ("medium",),
     "web_search_options": (),
     "xtc_probability": (0,),
 }

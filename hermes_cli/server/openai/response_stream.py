@@ -125,12 +125,15 @@ class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
     output: list[Item] = []
     usage: ResponseUsage | None = None
     timings: Timings | msgspec.UnsetType = msgspec.UNSET
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
     instructions: str | None
     previous_response_id: str | None
     store: bool
     max_output_tokens: int | None
     temperature: float
     top_p: float
+    presence_penalty: float
+    frequency_penalty: float
     top_logprobs: int
     text: dict[str, Any]
     reasoning: dict[str, Any]
@@ -138,6 +141,9 @@ class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: Any
     parallel_tool_calls: bool
     metadata: dict[str, str]
+    max_tool_calls: None = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
     background: Literal[False] = False
     truncation: Literal["disabled"] = "disabled"
     service_tier: Literal["default"] = "default"
@@ -182,11 +188,14 @@ class ResponseStream:
         self._names = _MESSAGE
         self._position: dict[str, Any] = {}
 
-    def use_model(self, name: str, sampling: SamplingOptions | None) -> None:
-        """Name the model that generates, and its sampling."""
+    def use_model(
+        self, name: str, sampling: SamplingOptions | None, warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+    ) -> None:
+        """Name the model that generates, its sampling, and what was relaxed or left out for it."""
         sampling = sampling or SamplingOptions()
-        changes = {"model": name, "temperature": sampling.temperature, "top_p": sampling.top_p}
-        self.response = structs.replace(self.response, **changes)
+        names = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+        options = {option: getattr(sampling, option) for option in names}
+        self.response = structs.replace(self.response, model=name, warnings=warnings, **options)
 
     def take(self, delta: Delta | Done) -> bytes:
         """Add a delta or the end; return the events that tell of it."""
