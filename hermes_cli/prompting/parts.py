@@ -23,6 +23,7 @@ _NAMES = ("title", "name", "filename", "tool_name", "tool_use_id", "file_id", "e
 _DATA = ("data", "file_data", "blob", "url", "uri", "image_url", "file_url", "audio_url", "video_url", "source")
 _INNER = ("source", "file", "resource", "input_audio", "image_url", "audio_url", "video_url")  # parts of parts
 _CONTENT = ("content", "text", "thinking", "reasoning", "summary", "stdout", "stderr", "output")
+_ARGUMENTS = ("input", "arguments", "action", "queries")
 _DATA_URL = re.compile(r"data:([^;,]*)[^,]{0,100},")
 
 
@@ -81,8 +82,8 @@ def _details(kind: str, fields: Mapping[str, Any]) -> tuple[list[str], list[str]
         file.append(text)
     elif data:
         details.append(f"{len(data) * 3 // 4 - data.count('=', -2):,} bytes")
-    if fields.get("input") is not None:  # of a tool that another server ran
-        details.append(canonical(fields["input"]))
+    # Of a tool that another server ran:
+    details += [canonical(fields[name]) for name in _ARGUMENTS if fields.get(name) is not None]
     return details, file
 
 
