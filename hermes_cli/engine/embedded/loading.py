@@ -18,9 +18,10 @@ from hermes_cli.engine.embedded.speculation import DraftModel
 from hermes_cli.engine.embedded.vocabulary import closing_tokens, prompt_tokens
 from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.engine.request import PARAMETERS
+from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
     from hermes_cli.engine.embedded.scheduler import Emit
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 MANY_THREADS = 8  # from so many on it is measured whether fewer are faster
 WORTH_CHANGING = 0.95  # of the time with the planned number of threads
 TRIES = 3
+MAX_TOKENIZED = 1 << 20  # tokens in one answer to `tokenize`, if the context is not longer
 TEMPLATES = {"default": None, "tool_use": "tool_use"}  # names here, and in llama.cpp
 
 
@@ -57,12 +59,28 @@ class ModelRuntime:
             saved=self.prefixes,
         )
 
-    def prepare(self, number: int, request: GenerationRequest) -> Job:
-        """Return a request with its tokens and its grammar."""
-        vocabulary = self.model.vocabulary
-        matcher = self.grammars.start(request.grammar) if request.grammar is not None else None
-        prompt, closing = prompt_tokens(vocabulary, request.prompt), closing_tokens(vocabulary, request.reasoning)
-        return Job(number, request, prompt, matcher, closing)
+    def prepare(self, number: int, request: GenerationRequest) -> Generator[None, None, Job]:
+        """Return a request with its tokens and its grammar; yield between the steps of the work.
+
+        Raise UsageError or ContextFullError if it makes no sense for this model.
+        """
+        vocabulary, length = self.model.vocabulary, self.context.length
+        prompt = yield from prompt_tokens(vocabulary, request.prompt, length)
+        matcher = None
+        if request.grammar is not None and len(prompt) < length:  # the scheduler refuses longer ones
+            matcher = self.grammars.start(request.grammar)
+        return Job(number, request, prompt, matcher, closing_tokens(vocabulary, request.reasoning))
+
+    def tokenize(self, text: str, *, special: bool) -> Generator[None, None, list[int]]:
+        """Return the tokens of a text; yield between its parts. Raise UsageError if there are too many."""
+        tokens: list[int] = []
+        most = max(MAX_TOKENIZED, self.context.length)
+        for part in self.model.vocabulary.tokenize_each([text], special=special):
+            tokens += part
+            if len(tokens) > most:
+                raise UsageError(f"the text has more than {most:,} tokens.", hint="send it in parts.")
+            yield
+        return tokens
 
 
 def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntime:

@@ -1,7 +1,7 @@
 """The child process that owns the model; `worker_session.py` is its other end.
 
 reader thread   takes frames; ends the process at once when the pipe ends, because then nobody needs it any more
-a few threads   tokenize, and compile grammars
+a few threads   tokenize, and compile grammars; requests take turns
 main thread     imports, answers dry runs, loads, then runs the scheduler: one step, one frame with all its events
 
 Little is imported at the top: the parent waits for the answer to the first dry run, for which llama.cpp is enough. The
@@ -16,18 +16,26 @@ import signal
 import sys
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread, stack_size
 from typing import TYPE_CHECKING
 
 from hermes_cli.child_process import Frame, pack, protocol_error, read_frames, write_frame
-from hermes_cli.engine.embedded.messages import BenchRequest, DryRunRequest, LoadRequest, pack_events
+from hermes_cli.engine.embedded.fair_pool import FairPool
+from hermes_cli.engine.embedded.messages import (
+    BenchRequest,
+    DryRunRequest,
+    LoadRequest,
+    RequestClient,
+    pack_events,
+)
 from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import EngineError, HermesError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import NoReturn
 
     from hermes_cli.engine.embedded.dry_run import DryRunner
@@ -54,8 +62,8 @@ class Worker:
         self._requests, self._replies = requests, replies
         self._writing = Lock()
         self._inbox: SimpleQueue[Frame | Job] = SimpleQueue()
-        self._pool = ThreadPoolExecutor(PREPARERS)
-        self._preparing: set[int] = set()  # requests on their way to the scheduler that nobody cancelled
+        self._pool = FairPool(PREPARERS)
+        self._preparing: set[int] = set()  # requests that are not answered, nor with the scheduler, nor cancelled
         self._events: list[tuple[int, Event | HermesError]] = []
         self._dry_runner: DryRunner | None = None
         self._runtime: ModelRuntime | None = None
@@ -128,7 +136,7 @@ class Worker:
         scheduler = runtime.scheduler(lambda number, event: self._events.append((number, event)))
         self._send(pack("loaded", 0, runtime.info))
         if request.options.constraints:
-            self._pool.submit(runtime.grammars.tokenizer)
+            self._pool.submit(_read_vocabulary(runtime))
         return scheduler
 
     def _take(self, scheduler: Scheduler) -> bool:
@@ -171,11 +179,10 @@ class Worker:
         os._exit(0)  # the parent is gone, and what the other threads do is of no use
 
     def _sort(self, frame: Frame) -> None:
-        if frame.kind == "generate":
+        if frame.kind in {"generate", "tokenize", "detokenize"}:
             self._preparing.add(frame.number)
-            self._pool.submit(self._work, frame)
-        elif frame.kind in {"tokenize", "detokenize"}:
-            self._pool.submit(self._work, frame)
+            client = frame.read(RequestClient).client if frame.kind == "generate" else ""
+            self._pool.submit(self._work(frame), client)
         elif frame.kind == "close" and self._runtime is None:
             os._exit(0)
         elif frame.kind in {"dry_run", "bench", "load", "cancel", "stats", "close"}:
@@ -186,21 +193,16 @@ class Worker:
 
     # In the pool's threads
 
-    def _work(self, frame: Frame) -> None:
-        """Prepare a request for the scheduler, or translate; whatever goes wrong is the error of this request only."""
-        runtime = self._runtime
-        if runtime is None:
-            self._fail(frame, protocol_error("a request before anything was loaded"))
-            return
-        vocabulary = runtime.model.vocabulary
+    def _work(self, frame: Frame) -> Iterator[None]:
+        """Prepare a request for the scheduler, or translate; end at the next step if nobody wants it any more.
+
+        Whatever goes wrong is the error of this request only.
+        """
         try:
-            if frame.kind == "tokenize":
-                text, special = frame.read(tuple[str, bool])
-                self._send(pack("answer", frame.number, vocabulary.tokenize(text, special=special)))
-            elif frame.kind == "detokenize":
-                self._send(pack("answer", frame.number, vocabulary.detokenize(frame.read(list[int]))))
-            elif frame.number in self._preparing:  # it was not cancelled meanwhile
-                self._inbox.put(runtime.prepare(frame.number, frame.read(GenerationRequest)))
+            for _ in self._steps(frame):
+                if frame.number not in self._preparing:
+                    return
+                yield
         except HermesError as error:
             self._fail(frame, error)
         except Exception as error:  # noqa: BLE001 - as above
@@ -209,11 +211,31 @@ class Worker:
                 frame, EngineError(f"the engine failed: {error!r}.", hint="this is a bug in hermes; please report it.")
             )
 
+    def _steps(self, frame: Frame) -> Iterator[None]:
+        if frame.number not in self._preparing:
+            return
+        runtime = self._runtime
+        if runtime is None:
+            raise protocol_error("a request before anything was loaded")
+        if frame.kind == "generate":
+            self._inbox.put((yield from runtime.prepare(frame.number, frame.read(GenerationRequest))))
+            return
+        answer: object
+        if frame.kind == "tokenize":
+            text, special = frame.read(tuple[str, bool])
+            answer = yield from runtime.tokenize(text, special=special)
+        else:
+            answer = runtime.model.vocabulary.detokenize(frame.read(list[int]))
+        if self._claim(frame.number):
+            self._send(pack("answer", frame.number, answer))
+
     def _fail(self, frame: Frame, error: HermesError) -> None:
-        if frame.kind != "generate":
-            self._send(pack("failed", frame.number, error))
-        elif self._claim(frame.number):
+        if not self._claim(frame.number):
+            return
+        if frame.kind == "generate":
             self._send(pack_events([(frame.number, error)]))
+        else:
+            self._send(pack("failed", frame.number, error))
 
     def _claim(self, number: int) -> bool:
         """Return whether a request is still wanted; it is only once."""
@@ -228,6 +250,12 @@ class Worker:
     def _send(self, frame: bytes) -> None:
         with self._writing:
             write_frame(self._replies, frame)
+
+
+def _read_vocabulary(runtime: ModelRuntime) -> Iterator[None]:
+    with suppress(HermesError):  # a request with a grammar gets this error
+        runtime.grammars.tokenizer()
+    yield
 
 
 def _exit_with_traceback() -> NoReturn:
