@@ -172,5 +172,6 @@ def _model_info(model: LlamaModel, context: LlamaContext, request: LoadRequest, 
         added=tuple(added),
         tags=grammars.tags,
         others=grammars.others,
+        fim=vocabulary.fim,
         draft=draft.path.name if draft else "",
     )
