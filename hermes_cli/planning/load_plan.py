@@ -15,7 +15,8 @@ from hermes_cli.catalog.models import Yarn
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.memory import MICRO_BATCH, ContextSettings, FileFacts, KvType, Pooling
-from hermes_cli.planning.placement import device_sets, fastest_first, place_layers, place_split, room_on
+from hermes_cli.planning.placement import device_sets, place_layers, place_split, room_on
+from hermes_cli.planning.speed import prompt_helpers
 from hermes_cli.units import GIB
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ class _Planner:
         if not every:
             yield plan
         elif not gpu_layers:
-            yield replace(plan, devices=(self.positions[fastest_first(self.machine.usable_devices)[0]],))
+            yield replace(plan, devices=tuple(self.positions[index] for index in prompt_helpers(self.machine)))
             yield replace(plan, devices=())
         elif overrides.tensor_split:
             yield replace(plan, tensor_split=overrides.tensor_split, devices=tuple(self.positions))

@@ -6,6 +6,7 @@ same reasons; `FieldNames` names a refused field as the client called it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from hermes_cli.server import response_format, thinking
 from hermes_cli.server.errors import ErrorShape, Problem, problem
 from hermes_cli.server.openai.requests import REFUSED, ChatRequest, LenientModel, SharedFields
 from hermes_cli.server.pool import SERVER_KEEP_ALIVE, ReadyModel
+from hermes_cli.server.request_stats import warn
 from hermes_cli.server.settings import seconds
 from hermes_cli.server.thinking import ThinkingChoice
 
@@ -156,7 +158,10 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
     Raise UsageError if a field makes no sense, or cannot be honoured.
     """
     with fields.renaming():
-        messages = normalize.messages(_with_readable_calls(body.messages))
+        notes: normalize.Notes = []
+        # In a thread: histories are long.
+        messages = await asyncio.to_thread(lambda: normalize.messages(_with_readable_calls(body.messages), notes))
+        warn(*(f"{fields.of(place)} {note}" for place, note in notes))
         tools = normalize.tools(body.tools)
         top_logprobs = body.top_logprobs or 0
         if top_logprobs and not body.logprobs:
