@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
     Tokenize = Callable[[str], Sequence[int]]
 
 MAX_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's LLAMA_DEFAULT_SEED, which stands for "pick one"
@@ -210,6 +209,24 @@ class GenerationRequest:
             )
         if self.keep < 0 or (self.reasoning and (self.reasoning.budget or 0) < 0):
             raise UsageError("a number of tokens is negative.", hint="give 0 or more.")
+
+
+@dataclass(frozen=True)
+class EmbeddingRequest:
+    """Texts to embed.
+
+    Attributes:
+        inputs: texts, in which control tokens count as such, or lists of token ids. A text gets the tokens at its ends
+            that the vocabulary adds; a list is taken as it is.
+        dimensions: numbers to keep of each embedding, which gets the length 1 again; None is all.
+        truncate: cut what is longer than the context length, instead of raising an error.
+        client: who asks; engines are fair among requests.
+    """
+
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+    truncate: bool = False
+    client: str = ""
 
 
 def encode(pieces: Iterable[str], tokenize: Tokenize) -> list[int]:

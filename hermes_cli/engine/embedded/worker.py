@@ -2,7 +2,8 @@
 
 reader thread   takes frames; ends the process at once when the pipe ends, because then nobody needs it any more
 a few threads   tokenize, and compile grammars; requests take turns
-main thread     imports, answers dry runs, loads, then runs the scheduler: one step, one frame with all its events
+main thread     imports, answers dry runs, loads, then runs the scheduler (for embeddings: the embedder): one step, one
+                frame with all its events
 
 Little is imported at the top: the parent waits for the answer to the first dry run, for which llama.cpp is enough. The
 rest follows while the parent works.
@@ -20,7 +21,7 @@ from contextlib import suppress
 from importlib import import_module
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread, stack_size
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from hermes_cli.child_process import Frame, pack, protocol_error, read_frames, write_frame
 from hermes_cli.engine.embedded.fair_pool import FairPool
@@ -28,25 +29,31 @@ from hermes_cli.engine.embedded.messages import (
     BenchRequest,
     DryRunRequest,
     LoadRequest,
+    Output,
     RequestClient,
     pack_events,
 )
-from hermes_cli.engine.request import GenerationRequest
-from hermes_cli.errors import EngineError, HermesError
+from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
+from hermes_cli.errors import EngineError, HermesError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import NoReturn
 
     from hermes_cli.engine.embedded.dry_run import DryRunner
+    from hermes_cli.engine.embedded.embedder import Embedder, EmbeddingJob, EmbeddingRuntime
     from hermes_cli.engine.embedded.loading import ModelRuntime
     from hermes_cli.engine.embedded.scheduler import Scheduler
     from hermes_cli.engine.embedded.sequence import Job
-    from hermes_cli.engine.protocol import Event
 
 # Imported one after the other while there is nothing else to do.
 IMPORTS = ("hermes_cli.engine.embedded.dry_run", "numpy", "hermes_cli.engine.embedded.loading")
+# Frames whose result is an event of the scheduler, or of the embedder, with their payload.
+REQUESTS: dict[str, type[GenerationRequest | EmbeddingRequest]] = {
+    "generate": GenerationRequest,
+    "embed": EmbeddingRequest,
+}
 PREPARERS = 4  # threads
+MAX_TOKENIZED = 1 << 20  # tokens in one answer to "tokenize", if the context is not longer
 STATS_EVERY = 1.0  # seconds; what was counted since is lost if this process is killed
 PROGRESS_EVERY = 0.01  # of the weights
 SWITCH_SECONDS = 0.0005  # that other threads may make the scheduler wait; Python's usual 5 ms are a token's time
@@ -61,12 +68,12 @@ class Worker:
         """Start the reader thread, given the file descriptors that frames come from and go to."""
         self._requests, self._replies = requests, replies
         self._writing = Lock()
-        self._inbox: SimpleQueue[Frame | Job] = SimpleQueue()
+        self._inbox: SimpleQueue[Frame | Job | EmbeddingJob] = SimpleQueue()
         self._pool = FairPool(PREPARERS)
         self._preparing: set[int] = set()  # requests that are not answered, nor with the scheduler, nor cancelled
-        self._events: list[tuple[int, Event | HermesError]] = []
+        self._events: list[tuple[int, Output | HermesError]] = []
         self._dry_runner: DryRunner | None = None
-        self._runtime: ModelRuntime | None = None
+        self._runtime: ModelRuntime | EmbeddingRuntime | None = None
         self._stats_sent = 0.0
         Thread(target=self._read, daemon=True).start()
 
@@ -120,7 +127,7 @@ class Worker:
         if runner:
             runner.close()
 
-    def _load(self, request: LoadRequest) -> Scheduler:
+    def _load(self, request: LoadRequest) -> Scheduler | Embedder:
         self._close_dry_runner()
         from hermes_cli.engine.embedded.loading import load  # noqa: PLC0415 - imported when it is needed
 
@@ -136,10 +143,10 @@ class Worker:
         scheduler = runtime.scheduler(lambda number, event: self._events.append((number, event)))
         self._send(pack("loaded", 0, runtime.info))
         if request.options.constraints:
-            self._pool.submit(_read_vocabulary(runtime))
+            self._pool.submit(_warm_up(runtime))
         return scheduler
 
-    def _take(self, scheduler: Scheduler) -> bool:
+    def _take(self, scheduler: Scheduler | Embedder) -> bool:
         """Pass on what came in; wait for it if there is nothing else to do. Returns False at the end."""
         while True:
             if not scheduler.busy:
@@ -150,7 +157,7 @@ class Worker:
                 return True
             if not isinstance(item, Frame):
                 if self._claim(item.id):
-                    scheduler.submit(item)
+                    scheduler.submit(item)  # type: ignore[arg-type]  # its own runtime prepared it
             elif item.kind == "cancel":
                 scheduler.cancel(item.number)
             elif item.kind == "stats":
@@ -158,7 +165,7 @@ class Worker:
             else:
                 return False
 
-    def _report(self, scheduler: Scheduler, every: float = 0.0) -> None:
+    def _report(self, scheduler: Scheduler | Embedder, every: float = 0.0) -> None:
         """Send the events of the last step, and the counters if so many seconds have passed."""
         if self._events:
             self._send(pack_events(self._events))
@@ -179,9 +186,9 @@ class Worker:
         os._exit(0)  # the parent is gone, and what the other threads do is of no use
 
     def _sort(self, frame: Frame) -> None:
-        if frame.kind in {"generate", "tokenize", "detokenize"}:
+        if frame.kind in REQUESTS or frame.kind in {"tokenize", "detokenize"}:
             self._preparing.add(frame.number)
-            client = frame.read(RequestClient).client if frame.kind == "generate" else ""
+            client = frame.read(RequestClient).client if frame.kind in REQUESTS else ""
             self._pool.submit(self._work(frame), client)
         elif frame.kind == "close" and self._runtime is None:
             os._exit(0)
@@ -217,22 +224,29 @@ class Worker:
         runtime = self._runtime
         if runtime is None:
             raise protocol_error("a request before anything was loaded")
-        if frame.kind == "generate":
-            self._inbox.put((yield from runtime.prepare(frame.number, frame.read(GenerationRequest))))
+        if frame.kind in REQUESTS:
+            request = frame.read(REQUESTS[frame.kind])
+            self._inbox.put((yield from runtime.prepare(frame.number, request)))
             return
-        answer: object
+        vocabulary = runtime.model.vocabulary
+        answer: list[int] | bytes = []
         if frame.kind == "tokenize":
             text, special = frame.read(tuple[str, bool])
-            answer = yield from runtime.tokenize(text, special=special)
+            answer, most = [], max(MAX_TOKENIZED, runtime.info.context)
+            for part in vocabulary.tokenize_each([text], special=special):
+                answer += part
+                if len(answer) > most:
+                    raise UsageError(f"the text has more than {most:,} tokens.", hint="send it in parts.")
+                yield
         else:
-            answer = runtime.model.vocabulary.detokenize(frame.read(list[int]))
+            answer = vocabulary.detokenize(frame.read(list[int]))
         if self._claim(frame.number):
             self._send(pack("answer", frame.number, answer))
 
     def _fail(self, frame: Frame, error: HermesError) -> None:
         if not self._claim(frame.number):
             return
-        if frame.kind == "generate":
+        if frame.kind in REQUESTS:
             self._send(pack_events([(frame.number, error)]))
         else:
             self._send(pack("failed", frame.number, error))
@@ -252,9 +266,9 @@ class Worker:
             write_frame(self._replies, frame)
 
 
-def _read_vocabulary(runtime: ModelRuntime) -> Iterator[None]:
-    with suppress(HermesError):  # a request with a grammar gets this error
-        runtime.grammars.tokenizer()
+def _warm_up(runtime: ModelRuntime | EmbeddingRuntime) -> Iterator[None]:
+    with suppress(HermesError):  # requests that need it get this error
+        runtime.warm_up()
     yield
 
 

@@ -69,6 +69,7 @@ def test_a_flood_of_control_tokens(demo_model: LlamaModel, *, special: bool) -> 
     assert vocabulary.tokenize("<|im_end|>" * flood, special=special) == one * flood
 
 
+@settings(max_examples=20)
 @given(
     st.lists(
         st.sampled_from(["word ", "\n", "<|im_end|>\n", "```\n    x = 1\n", '{"a": 1}', "中文。", "é"]), min_size=1
