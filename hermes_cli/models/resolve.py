@@ -59,8 +59,7 @@ def resolve(request: ModelRequest, catalogue: Catalogue) -> ResolvedModel:
         UsageError: no source documents YaRN for it, or its template cannot be used.
         IntegrityError: its header cannot be read, or it is no model to chat with.
     """
-    from hermes_cli.gguf.header import read_header  # noqa: PLC0415 - the name is checked first
-    from hermes_cli.gguf.shards import check_chats  # noqa: PLC0415
+    from hermes_cli.gguf.shards import check_chats  # noqa: PLC0415 - the name is checked first
     from hermes_cli.prompting.choose import identify  # noqa: PLC0415
     from hermes_cli.prompting.template import ChatTemplate, read_template  # noqa: PLC0415
 
@@ -69,9 +68,8 @@ def resolve(request: ModelRequest, catalogue: Catalogue) -> ResolvedModel:
     if isinstance(reference, CatalogueReference):
         known: CatalogModel | None = reference.model
     else:
-        header = read_header(file.path)
-        check_chats(header, str(file.path))
-        known = identify((header.text("general.name") or "", file.path.stem), header.number, catalogue)
+        check_chats(file.header, str(file.path))
+        known = identify((file.header.text("general.name") or "", file.path.stem), file.header.number, catalogue)
     if request.template not in {None, "file", "model"}:
         ChatTemplate(read_template(Path(request.template)))  # told now, not when the model is there
     yarn = known.context.yarn if request.yarn and known else None

@@ -23,9 +23,6 @@ from hermes_cli.engine.protocol import Done, Event, TextEvent
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import MemoryBreakdown, Weights
-from hermes_cli.platforms import REINSTALL
-
-REINSTALL_HINT = f"install it again: {REINSTALL} llama-cpp-python"
 
 _EVENTS: dict[str, type[Event]] = {"TextEvent": TextEvent, "Done": Done}  # all others are errors
 
