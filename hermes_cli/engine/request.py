@@ -210,6 +210,24 @@ class GenerationRequest:
             raise UsageError("a number of tokens is negative.", hint="give 0 or more.")
 
 
+@dataclass(frozen=True)
+class EmbeddingRequest:
+    """Texts to embed.
+
+    Attributes:
+        inputs: texts, in which control tokens count as such, or lists of token ids. A text gets the tokens at its ends
+            that the vocabulary adds; a list is taken as it is.
+        dimensions: numbers to keep of each embedding, which gets the length 1 again; None is all.
+        truncate: cut what is longer than the context length, instead of raising an error.
+        client: who asks; engines are fair among requests.
+    """
+
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+    truncate: bool = False
+    client: str = ""
+
+
 def encode(pieces: Sequence[str], tokenize: Tokenize) -> list[int]:
     """Return the tokens of a prompt's pieces, tokenized one by one, so that no token reaches across.
 

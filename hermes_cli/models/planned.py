@@ -26,6 +26,7 @@ from hermes_cli.hardware.probe import probe
 from hermes_cli.models.resolve import DRAFT_AUTO, DRAFT_OFF, ResolvedModel
 from hermes_cli.planning.fitted_plan import FittedPlan, remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
+from hermes_cli.planning.memory import Pooling
 from hermes_cli.prompting.turn_grammar import TAGS
 from hermes_cli.store.library import ModelFile, find
 from hermes_cli.units import GIB
@@ -48,6 +49,11 @@ class PlannedModel:
     def path(self) -> Path:
         """Return the path of its file, or of its first shard."""
         return self.resolved.file.path
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """Return how it makes embeddings; None if it writes text."""
+        return self.fitted.plan.settings.pooling
 
     @property
     def context(self) -> int:
@@ -133,7 +139,7 @@ def draft_plan(
 ) -> DraftPlan | None:
     """Return the draft model of a request, planned for the memory that the large model leaves; None for none."""
     wanted = resolved.request.draft
-    if wanted == DRAFT_OFF:
+    if wanted == DRAFT_OFF or fitted.plan.settings.pooling:
         return None
     if wanted != DRAFT_AUTO:
         return _fit_draft(find(ModelNames(catalogue).parse(wanted), catalogue), resolved.overrides, fitted)

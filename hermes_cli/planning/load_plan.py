@@ -1,11 +1,11 @@
-"""The parameters that a model is loaded with, and those that a user insists on. The planner makes plans of them."""
+"""The parameters that a model is loaded with, and those that a user insists on; planner.py makes plans of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from hermes_cli.catalog.models import Yarn
-from hermes_cli.planning.memory import ContextSettings, KvType
+from hermes_cli.planning.memory import ContextSettings, KvType, Pooling
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class LoadOverrides:
         micro_batch: tokens in one pass; None is as many as usual.
         devices: the GPUs that may be used, by number or name (hardware/selection.py); empty is all.
         reserve: bytes to leave free on each GPU; None leaves it to planning/placement.py.
+        pooling: make embeddings, each of all tokens of a text in this way.
     """
 
     context: int | None = None
@@ -61,3 +62,4 @@ class LoadOverrides:
     micro_batch: int | None = None
     devices: tuple[str, ...] = ()
     reserve: int | None = None
+    pooling: Pooling | None = None

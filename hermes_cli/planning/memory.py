@@ -31,6 +31,7 @@ from hermes_cli.planning.tensor_types import (
 if TYPE_CHECKING:
     from hermes_cli.gguf.header import GGUFHeader
 
+Pooling = Literal["mean", "cls", "last"]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 KV_TYPES: tuple[KvType, ...] = get_args(KvType)
 CELLS = 256  # llama.cpp pads the context length to a multiple of it (src/llama-context.cpp)
@@ -61,6 +62,7 @@ class ContextSettings:
         slots: sequences at once.
         micro_batch: tokens that one pass over the weights takes.
         k_type, v_type: types of the KV cache; a quantized V needs flash attention.
+        pooling: how one embedding is made of the tokens of a text; None for a model that writes text.
         yarn_factor, yarn_original: the context is stretched by YaRN so many times beyond so many tokens; 0 if not.
     """
 
@@ -73,6 +75,7 @@ class ContextSettings:
     unified: bool = True
     yarn_factor: float = 0.0
     yarn_original: int = 0
+    pooling: Pooling | None = None
 
     @property
     def cells(self) -> int:
@@ -195,7 +198,7 @@ def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: 
         and number("attention.value_length", head_length) == head_length
         and layers == len(table.layers)
     )
-    if kind is None or not sound or telling != TOLD[kind]:
+    if kind is None or not sound or telling != TOLD[kind] or header.metadata.get(f"{name}.attention.causal") is False:
         return None
     return FileArchitecture(
         kind=kind,

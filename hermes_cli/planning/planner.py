@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
-from hermes_cli.planning.memory import ContextSettings, FileFacts, KvType
-from hermes_cli.planning.placement import device_sets, fastest_first, place_layers, place_split, room_on
+from hermes_cli.planning.memory import MICRO_BATCH, ContextSettings, FileFacts, KvType
+from hermes_cli.planning.placement import device_sets, place_layers, place_split, room_on
+from hermes_cli.planning.speed import prompt_helpers
 from hermes_cli.units import GIB
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
 
 SHORTEST = 512  # tokens; shorter contexts are of no use, unless the model was trained for less
+LONGEST_EMBEDDED = 8192  # tokens of one text that are planned for unless more are asked for; memory grows with them
+EMBEDDED_AT_ONCE = 32  # texts in one batch
 STEP = 1024  # tokens; how exactly the longest context that fits is looked for
 MOST_PLANS, MOST_ALTERNATIVES = 16, 16
 SMALLER_KV_TYPE: dict[KvType, KvType] = {"f32": "q8_0", "f16": "q8_0", "bf16": "q8_0", "q8_0": "q4_0"}
@@ -48,7 +51,7 @@ def plans_for(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> t
             f"{overrides.least:,} tokens of context are needed, more than the {reach:,} tokens {how}.",
             hint="take a model that can handle them: hermes list",
         )
-    planner = _Planner(facts, machine)
+    planner = _Planner(facts, machine, overrides)
     first, *others = planner.preferred(overrides, _contexts(overrides, reach))
     fitting = list(islice(filter(planner.fits, others), MOST_PLANS))
     smallest = [] if fitting or planner.fits(first) else others[-1:]
@@ -57,7 +60,7 @@ def plans_for(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> t
 
 def alternatives_to(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> Iterator[LoadPlan]:
     """Plans that fit, as far as can be computed, with less than what the user insists on; the nearest first."""
-    planner, contexts = _Planner(facts, machine), _contexts(overrides, _reach(facts, overrides))
+    planner, contexts = _Planner(facts, machine, overrides), _contexts(overrides, _reach(facts, overrides))
     smaller = SMALLER_KV_TYPE.get(overrides.kv_type or "f16")
     loosened: dict[str, LoadOverrides] = {}
     if overrides.gpu_layers is not None:
@@ -89,6 +92,8 @@ def _contexts(overrides: LoadOverrides, reach: int) -> tuple[int, ...]:
     """The usual context lengths, longest first; or the one that is asked for."""
     if overrides.context is not None:
         return (overrides.context,)
+    if overrides.pooling:
+        return tuple(_halved(min(reach or LONGEST_EMBEDDED, LONGEST_EMBEDDED)))
     wanted = max(NEEDS["chat"].wanted, overrides.least)
     longest = reach if reach and (overrides.longest or reach < wanted) else wanted
     enough = [length for length in _halved(longest) if length >= overrides.least]
@@ -105,8 +110,10 @@ def _halved(longest: int) -> Iterator[int]:
 class _Planner:
     """The plans that there can be for a file on a machine."""
 
-    def __init__(self, facts: FileFacts, machine: Machine) -> None:
-        self.facts = facts
+    def __init__(self, facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> None:
+        # Graphs for embeddings are not computed here: weights are counted, and the dry run tells the rest.
+        self._architecture = facts.architecture
+        self.facts = replace(facts, architecture=None) if overrides.pooling else facts
         self.machine = machine
         self.all_layers = len(facts.weights.layers) + 1
         self.rooms = [room_on(device) for device in machine.usable_devices]
@@ -164,6 +171,11 @@ class _Planner:
             settings = replace(settings, micro_batch=overrides.micro_batch)
         if overrides.yarn and context > self.facts.trained_context:
             settings = replace(settings, yarn_factor=overrides.yarn.factor, yarn_original=overrides.yarn.original)
+        if overrides.pooling:
+            # The last token is enough where attention is known to be causal; else a text is decoded whole.
+            batched = overrides.pooling == "last" and self._architecture
+            micro_batch = settings.micro_batch if batched else max(context, MICRO_BATCH)
+            settings = replace(settings, slots=EMBEDDED_AT_ONCE, micro_batch=micro_batch, pooling=overrides.pooling)
         return settings
 
     def _plans(self, overrides: LoadOverrides, context: int, gpu_layers: int) -> Iterator[LoadPlan]:
@@ -177,7 +189,7 @@ class _Planner:
         if not every:
             yield plan
         elif not gpu_layers:
-            yield replace(plan, devices=(self.positions[fastest_first(self.machine.usable_devices)[0]],))
+            yield replace(plan, devices=tuple(self.positions[index] for index in prompt_helpers(self.machine)))
             yield replace(plan, devices=())
         elif overrides.tensor_split:
             yield replace(plan, tensor_split=overrides.tensor_split, devices=tuple(self.positions))
