@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 InstalledState = Literal["verified", "unverified", "damaged", "incomplete"]
 
-_MODEL_FILE = re.compile(r"\.gguf(\.part\d+of\d+)?$", re.IGNORECASE)
+_MODEL_FILE = re.compile(r"\.gguf(\.part\d+of\d+)?\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
