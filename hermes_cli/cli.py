@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -15,7 +16,6 @@ from hermes_cli.errors import ExitCode, HermesError
 from hermes_cli.platforms import foreign_hermes, is_broken_pipe, prepare_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import FrameType
 
 # Command: (module in hermes_cli.commands, one line for `hermes --help`). What runs is the module's `command` function,

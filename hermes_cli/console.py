@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from functools import cached_property
@@ -20,8 +21,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 from hermes_cli.platforms import drop_typed_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
     from rich.console import Console as RichConsole
     from rich.progress import Progress
 
@@ -96,37 +95,38 @@ class Console:
         if self._line_open:
             self.text("\n")
 
-    def table(
-        self, titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), drop: bool = False
-    ) -> None:
+    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
         """A table on standard output; titles named in `right` align to the right. Quiet leaves the titles out.
 
-        Without a terminal no cell is cut or wrapped, however wide the table gets. With `drop` a narrow terminal leaves
-        out the last columns, so that the first ones stay whole.
+        No cell is ever cut. The columns that a terminal has no room for come below each row, with their titles.
         """
         if self.voice is Voice.JSON:
             return
         from rich.cells import cell_len  # noqa: PLC0415 - as rich above
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
 
-        console = self._rich_on(stderr=False)
-        if drop and self.out.isatty():
-            widths = [max(map(cell_len, column)) for column in zip(titles, *rows, strict=True)]
-            ends = list(accumulate(widths, lambda end, width: end + 2 + width))
-            titles = titles[: max(sum(end <= console.width for end in ends), 1)]
-        table = Table(box=None, pad_edge=False, show_header=self.voice is Voice.HUMAN, header_style="bold")
-        for title in titles:
-            table.add_column(title, justify="right" if title in right else "left", no_wrap=True)
+        edge = self._rich_on(stderr=False).width if self.out.isatty() else sys.maxsize
+        widths = [max(map(cell_len, column)) for column in zip(titles, *rows, strict=True)]
+        kept = max(sum(end <= edge for end in accumulate(widths, lambda end, width: end + 2 + width)), 1)
+
+        def line(cells: Sequence[str]) -> str:
+            padded = []
+            for title, cell, width in zip(titles[:kept], cells, widths, strict=False):
+                space = " " * (width - cell_len(cell))
+                padded.append(space + cell if title in right else cell + space)
+            return "  ".join(padded).rstrip()
+
+        lines = [(line(titles), "bold")] if self.voice is Voice.HUMAN else []
         for row in rows:
-            table.add_row(*(Text(cell.translate(CONTROL)) for cell in row[: len(titles)]))
-        if not self.out.isatty():
-            console.width = 10_000  # wider than any table of ours: a pipe has no edge
-            with console.capture() as capture:
-                console.print(table)
-            self.text("\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n")
-        else:
-            console.print(table)
+            lines.append((line(row), ""))
+            below = ""
+            for title, cell in zip(titles[kept:], row[kept:], strict=True):
+                item = f"{title} {cell}" if title and self.voice is Voice.HUMAN else cell
+                if below and cell and cell_len(f"{below}  {item}") > edge:
+                    lines.append((below, ""))
+                    below = ""
+                below += f"{'  ' if below else '    '}{item}" if cell else ""
+            lines += [(below, "")] if below else []
+        self.styled(lines)
 
     def styled(self, lines: Iterable[tuple[str, str]]) -> None:
         """Lines on standard output, each with its style, which only a terminal shows."""

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
-    from typing import Self
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 

@@ -5,12 +5,13 @@ llama.cpp is not here but behind the engine's protocol, in another process or, i
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from hermes_cli.engine.protocol import Done, TextEvent
+from hermes_cli.engine.protocol import Done, Engine, ModelInfo, TextEvent, TokenLogprobs
 from hermes_cli.engine.request import PARAMETERS, GenerationRequest, ReasoningOptions, SamplingOptions, encode
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import END_CALL
@@ -28,16 +29,11 @@ from hermes_cli.prompting.messages import (
 )
 from hermes_cli.prompting.messages import Event as Parsed
 from hermes_cli.prompting.parse import Parser
-from hermes_cli.prompting.turn_grammar import TAGS, THOUGHTS, SpecialTokens, turn_grammar
+from hermes_cli.prompting.render import Prompt
+from hermes_cli.prompting.turn_grammar import TAGS, THOUGHTS, AnswerGrammar, SpecialTokens, ToolGrammar, turn_grammar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
-    from typing import Self
-
     from hermes_cli.catalog.models import CatalogModel as KnownModel
-    from hermes_cli.engine.protocol import Engine, ModelInfo, TokenLogprobs
-    from hermes_cli.prompting.render import Prompt
-    from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar
 
 
 @dataclass(frozen=True)

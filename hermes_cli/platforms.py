@@ -10,15 +10,12 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-
+REINSTALL = "pip install --force-reinstall --no-cache-dir"  # has to be followed by what is to be built or fetched anew
 ENTRY_POINT = b"hermes_cli.cli"  # stands in every script that pip, pipx or uv make for us; Hermes Agent's says .main
 
 

@@ -81,6 +81,19 @@ def test_a_pipe_gets_no_line_breaks_that_the_answer_does_not_have(capsys: pytest
     assert capsys.readouterr().err == "note\n"
 
 
+@pytest.mark.parametrize("columns", [80, 40, 30])
+def test_a_narrow_terminal_cuts_nothing_of_a_table(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = Terminal()
+    rows = [("a/Some-Model-GGUF", "12,345.67 GiB", "UD-Q4_K_XL", "not verified"), ("b", "1.00 GiB", "", "damaged")]
+    Console(color=False, out=out).table(("NAME", "SIZE", "KIND", "OUTCOME"), rows, right=("SIZE",))
+    for cell in filter(None, (cell for row in rows for cell in row)):
+        assert cell in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines()[1:])) <= columns  # the titles are bold
+    narrow = ["a/Some-Model-GGUF  12,345.67 GiB", "    KIND UD-Q4_K_XL", "    OUTCOME not verified"]
+    assert columns != 40 or out.getvalue().splitlines()[1:4] == narrow
+
+
 def test_colour_can_be_forced_and_forbidden(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,12 +8,9 @@ A quantization is read by the form of its name, so those that no catalogue lists
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 # Names for the same thing, as listings and people write them (llama.cpp's own aliases, and `fp16`).
 ALIASES = {"fp32": "F32", "fp16": "F16", "q3k": "Q3_K_M", "q4k": "Q4_K_M", "q5k": "Q5_K_M"}

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from hermes_cli.chat.conversation import ChatOptions
+
 if TYPE_CHECKING:
     from hermes_cli.chat.backend import ChatBackend
-    from hermes_cli.chat.conversation import ChatOptions
     from hermes_cli.console import Console
     from hermes_cli.generation import Done, ToolCall
 

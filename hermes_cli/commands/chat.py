@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -20,15 +21,11 @@ from hermes_cli.commands.options import (
     setting,
     with_console,
 )
-from hermes_cli.console import Voice, stdin_is_terminal
+from hermes_cli.console import Console, Voice, stdin_is_terminal
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.load_plan import LoadOverrides
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import TextIO
-
-    from hermes_cli.console import Console
     from hermes_cli.engine.embedded.messages import LoraFile
 
 PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | hermes chat demo explain"

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,8 +26,6 @@ from hermes_cli.platforms import foreign_hermes
 from hermes_cli.units import counted, gibibytes, gigabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.models.loader import LoadedModel
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Protocol
 
 from hermes_cli import paths
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.chat.conversation import ChatOptions, Conversation
-from hermes_cli.models.loader import ModelLoader
+from hermes_cli.models.loader import ModelLoader, Prewarm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
-
-    from hermes_cli.catalog.models import Catalogue
     from hermes_cli.chat.agent_loop import AgentLoop
     from hermes_cli.chat.backend import ChatBackend, LocalBackend
     from hermes_cli.chat.sessions.store import CurrentSession
     from hermes_cli.chat.terminal.terminal_view import TerminalView
     from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.console import Console
-    from hermes_cli.models.loader import Prewarm
     from hermes_cli.models.resolve import ModelRequest
 
 HISTORY = "chat-history"  # of lines that were typed, in the data folder

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hermes_cli.commands.options import DevicesOption, KvTypeOption, ReserveOption, VerboseOption, setting, with_console
+from hermes_cli.console import Console
 from hermes_cli.errors import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from hermes_cli.console import Console
     from hermes_cli.server.settings import SettingValue
 
 # What only this command knows; everything else that is typed is a setting.
@@ -33,6 +32,12 @@ def command(
             help="Models: names, `demo`, or paths; the first is the default. None: the best that is installed.",
             show_default=False,
             envvar="HERMES_LLM_MODELS",
+        ),
+    ] = None,
+    alias: Annotated[
+        list[str] | None,
+        setting(
+            "HERMES_LLM_ALIAS", "Another name for the first model; * is every name that no model has.", metavar="NAME"
         ),
     ] = None,
     host: Annotated[
@@ -110,6 +115,14 @@ def command(
         setting(
             "HERMES_LLM_KEEP_ALIVE",
             "How long an idle model stays in memory: 300, 5m, never. Default: never leaves by itself.",
+            metavar="TIME",
+        ),
+    ] = None,
+    max_keep_alive: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_MAX_KEEP_ALIVE",
+            "The longest that a request may keep its model in memory. Default: never, any time.",
             metavar="TIME",
         ),
     ] = None,

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.pull import default_model
-from hermes_cli.console import Voice
+from hermes_cli.console import Console, Voice
+from hermes_cli.engine.protocol import Engine
+from hermes_cli.errors import HermesError
+from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.selection import device_names, reserve_bytes, select_devices
 from hermes_cli.models.planned import memory_fault
 from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.server.app import EVERYWHERE
 from hermes_cli.server.run import ServerInfo, ServerParts, serve
-from hermes_cli.server.served_models import AGENT_CONTEXT, model_request, plan_models
+from hermes_cli.server.served_models import AGENT_CONTEXT, ServedModel, model_request, plan_models
+from hermes_cli.server.settings import ModelEntry, ServerSettings
 from hermes_cli.units import gibibytes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.console import Console
-    from hermes_cli.engine.protocol import Engine
-    from hermes_cli.errors import HermesError
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.server.served_models import ServedModel
-    from hermes_cli.server.settings import ModelEntry, ServerSettings
 
 
 def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -> bool:
@@ -103,7 +98,10 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
         aliases = f", also called {', '.join(served.aliases)}" if served.aliases else ""
         console.text(f"  {served.name}{aliases}\n")
         slots = served.model.fitted.plan.settings.slots
-        console.text(f"    {served.model.context:,} tokens of context for each request, {slots} at once\n")
+        if served.model.pooling:
+            console.text(f"    embeddings of texts of up to {served.model.context:,} tokens ({served.model.pooling})\n")
+        else:
+            console.text(f"    {served.model.context:,} tokens of context for each request, {slots} at once\n")
         when = "" if number == 0 else ", loaded when it is asked for"
         console.text(f"    {_memory(served)}{when}\n")
         if served.model.fitted.note:

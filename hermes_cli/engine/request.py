@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     Tokenize = Callable[[str], Sequence[int]]
 
 MAX_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's LLAMA_DEFAULT_SEED, which stands for "pick one"
@@ -209,6 +208,24 @@ class GenerationRequest:
             )
         if self.keep < 0 or (self.reasoning and (self.reasoning.budget or 0) < 0):
             raise UsageError("a number of tokens is negative.", hint="give 0 or more.")
+
+
+@dataclass(frozen=True)
+class EmbeddingRequest:
+    """Texts to embed.
+
+    Attributes:
+        inputs: texts, in which control tokens count as such, or lists of token ids. A text gets the tokens at its ends
+            that the vocabulary adds; a list is taken as it is.
+        dimensions: numbers to keep of each embedding, which gets the length 1 again; None is all.
+        truncate: cut what is longer than the context length, instead of raising an error.
+        client: who asks; engines are fair among requests.
+    """
+
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+    truncate: bool = False
+    client: str = ""
 
 
 def encode(pieces: Sequence[str], tokenize: Tokenize) -> list[int]:

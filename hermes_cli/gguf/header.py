@@ -11,20 +11,15 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from hermes_cli.errors import IntegrityError, InvalidGGUFError
 from hermes_cli.gguf.other_formats import other_format
-from hermes_cli.gguf.reader import BadHeaderError, FileSource, HeaderReader, Value
+from hermes_cli.gguf.reader import BadHeaderError, ByteSource, FileSource, HeaderReader, Value
 from hermes_cli.gguf.types import FILE_TYPES, TENSOR_TYPES, UPGRADE, why_not_loadable
 from hermes_cli.paths import access_error
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
-
-    from hermes_cli.gguf.reader import ByteSource
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

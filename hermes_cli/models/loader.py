@@ -6,20 +6,19 @@ the dry runs, then loads; the program imports and asks meanwhile.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.engine.embedded.child import Child
 from hermes_cli.errors import HermesError
 from hermes_cli.event_loop import EventLoop
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
-    from typing import Self
 
-    from hermes_cli.catalog.models import Catalogue
     from hermes_cli.console import Console
     from hermes_cli.generation import ChatModel
     from hermes_cli.models.planned import PlannedModel

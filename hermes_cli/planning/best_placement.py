@@ -6,23 +6,19 @@ docs/quality.md has the scale.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hermes_cli.planning.measured import corrected
-from hermes_cli.planning.placement import ROOMY, place_layers, placements
-from hermes_cli.planning.speed import PROMPTS, decode_speed, first_token_seconds, prefill_speed
+from hermes_cli.catalog.models import Architecture
+from hermes_cli.planning.measured import SpeedRatio, corrected
+from hermes_cli.planning.memory import ContextSettings, Weights
+from hermes_cli.planning.placement import ROOMY, Placement, place_layers, placements
+from hermes_cli.planning.speed import PROMPTS, FirstToken, Speed, decode_speed, first_token_seconds, prefill_speed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from hermes_cli.catalog.models import Architecture
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.measured import SpeedRatio
-    from hermes_cli.planning.memory import ContextSettings, Weights
-    from hermes_cli.planning.placement import Placement
     from hermes_cli.planning.quality import Purpose
-    from hermes_cli.planning.speed import FirstToken, Speed
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,25 @@ GPUs; else the longest with which it fits at all, with as many layers on GPUs as
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from typing import TYPE_CHECKING
 
+from hermes_cli.catalog.models import Yarn
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.best_placement import NEEDS, best_placement
-from hermes_cli.planning.memory import ContextSettings
-from hermes_cli.planning.placement import device_sets, fastest_first, place_layers, place_split, room_on
+from hermes_cli.planning.memory import MICRO_BATCH, ContextSettings, FileFacts, KvType, Pooling
+from hermes_cli.planning.placement import device_sets, place_layers, place_split, room_on
+from hermes_cli.planning.speed import prompt_helpers
 from hermes_cli.units import GIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from hermes_cli.catalog.models import Yarn
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.memory import FileFacts, KvType
 
 SHORTEST = 512  # tokens; shorter contexts are of no use, unless the model was trained for less
+LONGEST_EMBEDDED = 8192  # tokens of one text that are planned for unless more are asked for; memory grows with them
+EMBEDDED_AT_ONCE = 32  # texts in one batch
 STEP = 1024  # tokens; how exactly the longest context that fits is looked for
 MOST_PLANS, MOST_ALTERNATIVES = 16, 16
 SMALLER_KV_TYPE: dict[KvType, KvType] = {"f32": "q8_0", "f16": "q8_0", "bf16": "q8_0", "q8_0": "q4_0"}
@@ -67,6 +68,7 @@ class LoadOverrides:
         micro_batch: tokens in one pass; None is as many as usual.
         devices: the GPUs that may be used, by number or name (hardware/selection.py); empty is all.
         reserve: bytes to leave free on each GPU; None leaves it to planning/placement.py.
+        pooling: make embeddings, each of all tokens of a text in this way.
     """
 
     context: int | None = None
@@ -82,6 +84,7 @@ class LoadOverrides:
     micro_batch: int | None = None
     devices: tuple[str, ...] = ()
     reserve: int | None = None
+    pooling: Pooling | None = None
 
 
 def plans_for(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> tuple[LoadPlan, ...]:
@@ -105,7 +108,7 @@ def plans_for(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> t
             f"{overrides.least:,} tokens of context are needed, more than the {reach:,} tokens {how}.",
             hint="take a model that can handle them: hermes list",
         )
-    planner = _Planner(facts, machine)
+    planner = _Planner(facts, machine, overrides)
     first, *others = planner.preferred(overrides, _contexts(overrides, reach))
     fitting = list(islice(filter(planner.fits, others), MOST_PLANS))
     smallest = [] if fitting or planner.fits(first) else others[-1:]
@@ -114,7 +117,7 @@ def plans_for(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> t
 
 def alternatives_to(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> Iterator[LoadPlan]:
     """Plans that fit, as far as can be computed, with less than what the user insists on; the nearest first."""
-    planner, contexts = _Planner(facts, machine), _contexts(overrides, _reach(facts, overrides))
+    planner, contexts = _Planner(facts, machine, overrides), _contexts(overrides, _reach(facts, overrides))
     smaller = SMALLER_KV_TYPE.get(overrides.kv_type or "f16")
     loosened: dict[str, LoadOverrides] = {}
     if overrides.gpu_layers is not None:
@@ -146,6 +149,8 @@ def _contexts(overrides: LoadOverrides, reach: int) -> tuple[int, ...]:
     """The usual context lengths, longest first; or the one that is asked for."""
     if overrides.context is not None:
         return (overrides.context,)
+    if overrides.pooling:
+        return tuple(_halved(min(reach or LONGEST_EMBEDDED, LONGEST_EMBEDDED)))
     wanted = max(NEEDS["chat"].wanted, overrides.least)
     longest = reach if reach and (overrides.longest or reach < wanted) else wanted
     enough = [length for length in _halved(longest) if length >= overrides.least]
@@ -162,8 +167,10 @@ def _halved(longest: int) -> Iterator[int]:
 class _Planner:
     """The plans that there can be for a file on a machine."""
 
-    def __init__(self, facts: FileFacts, machine: Machine) -> None:
-        self.facts = facts
+    def __init__(self, facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> None:
+        # Graphs for embeddings are not computed here: weights are counted, and the dry run tells the rest.
+        self._architecture = facts.architecture
+        self.facts = replace(facts, architecture=None) if overrides.pooling else facts
         self.machine = machine
         self.all_layers = len(facts.weights.layers) + 1
         self.rooms = [room_on(device) for device in machine.usable_devices]
@@ -221,6 +228,11 @@ class _Planner:
             settings = replace(settings, micro_batch=overrides.micro_batch)
         if overrides.yarn and context > self.facts.trained_context:
             settings = replace(settings, yarn_factor=overrides.yarn.factor, yarn_original=overrides.yarn.original)
+        if overrides.pooling:
+            # The last token is enough where attention is known to be causal; else a text is decoded whole.
+            batched = overrides.pooling == "last" and self._architecture
+            micro_batch = settings.micro_batch if batched else max(context, MICRO_BATCH)
+            settings = replace(settings, slots=EMBEDDED_AT_ONCE, micro_batch=micro_batch, pooling=overrides.pooling)
         return settings
 
     def _plans(self, overrides: LoadOverrides, context: int, gpu_layers: int) -> Iterator[LoadPlan]:
@@ -234,7 +246,7 @@ class _Planner:
         if not every:
             yield plan
         elif not gpu_layers:
-            yield replace(plan, devices=(self.positions[fastest_first(self.machine.usable_devices)[0]],))
+            yield replace(plan, devices=tuple(self.positions[index] for index in prompt_helpers(self.machine)))
             yield replace(plan, devices=())
         elif overrides.tensor_split:
             yield replace(plan, tensor_split=overrides.tensor_split, devices=tuple(self.positions))

@@ -7,12 +7,15 @@ layer (`n_gpu_layers`, src/llama-model.cpp); the embedding table stays on the CP
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate, chain, pairwise, product
 from typing import TYPE_CHECKING
 
+from hermes_cli.catalog.models import Architecture
 from hermes_cli.planning.memory import (
+    ContextSettings,
     MemoryBreakdown,
     Weights,
     beside_devices,
@@ -24,11 +27,7 @@ from hermes_cli.planning.memory import (
 from hermes_cli.units import GIB, MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from hermes_cli.catalog.models import Architecture
     from hermes_cli.hardware.machine import Backend, Device, Machine
-    from hermes_cli.planning.memory import ContextSettings
 
 # What a backend takes for itself: CUDA and ROCm contexts with their libraries, Metal's heap (Ollama's ml/device.go
 # keeps as much free: 457 MiB, 512 on Metal). Stated as an assumption wherever it is shown.

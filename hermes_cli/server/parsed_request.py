@@ -6,6 +6,7 @@ same reasons; `FieldNames` names a refused field as the client called it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from hermes_cli.server import response_format, thinking
 from hermes_cli.server.errors import ErrorShape, Problem, problem
 from hermes_cli.server.openai.requests import REFUSED, ChatRequest, LenientModel, SharedFields
 from hermes_cli.server.pool import SERVER_KEEP_ALIVE, ReadyModel
+from hermes_cli.server.request_stats import warn
 from hermes_cli.server.settings import seconds
 from hermes_cli.server.thinking import ThinkingChoice
 
@@ -119,6 +121,7 @@ class ParsedRequest:
     thinking: ThinkingChoice = field(default_factory=ThinkingChoice)  # of the request
     fields: FieldNames = field(default=CHAT_FIELDS)  # names of fields, for errors
     prompts: tuple[RawPrompt, ...] = ()  # of Completions, in place of the messages of `turn`
+    suffix: str = ""  # what follows on the text that is to be filled in
     echo: bool = False  # give the prompts back
 
     def turns(self, model: ReadyModel) -> list[TurnRequest]:
@@ -155,7 +158,10 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
     Raise UsageError if a field makes no sense, or cannot be honoured.
     """
     with fields.renaming():
-        messages = normalize.messages(_with_readable_calls(body.messages))
+        notes: normalize.Notes = []
+        # In a thread: histories are long.
+        messages = await asyncio.to_thread(lambda: normalize.messages(_with_readable_calls(body.messages), notes))
+        warn(*(f"{fields.of(place)} {note}" for place, note in notes))
         tools = normalize.tools(body.tools)
         top_logprobs = body.top_logprobs or 0
         if top_logprobs and not body.logprobs:
@@ -187,7 +193,7 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
     if (body.min_tokens or 0) > 0 and not body.ignore_eos:
         hint = "set ignore_eos, and max_tokens."
         raise UsageError("is not supported without ignore_eos.", field="min_tokens", hint=hint)
-    limits = (getattr(body, "max_completion_tokens", None), body.max_tokens, body.n_predict)
+    limits = (body.max_completion_tokens if isinstance(body, ChatRequest) else None, body.max_tokens, body.n_predict)
     limit = next((given for given in limits if given is not None), default_limit)
     turn = TurnRequest(
         (),
@@ -196,19 +202,23 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
         top_logprobs=top_logprobs,
         client=client,
     )
-    try:
-        keep_alive = SERVER_KEEP_ALIVE if body.keep_alive is None else seconds(body.keep_alive)
-    except UsageError as error:
-        raise UsageError("is no duration.", field="keep_alive", hint=error.hint) from None
     return ParsedRequest(
         body.model or "",
         turn,
         _sampling(body),
         body.n or 1,
-        keep_alive,
+        parse_keep_alive(body.keep_alive),
         bool(body.stream),
         bool(body.stream_options and body.stream_options.include_usage),
     )
+
+
+def parse_keep_alive(value: float | str | None) -> float | None:
+    """Return how long a model is to stay in memory, as `Pool.use` takes it."""
+    try:
+        return SERVER_KEEP_ALIVE if value is None else seconds(value)
+    except UsageError as error:
+        raise UsageError("is no duration.", field="keep_alive", hint=error.hint) from None
 
 
 def _with_readable_calls(messages: Sequence[Any]) -> list[Any]:

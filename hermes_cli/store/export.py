@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.file_names import sibling_names
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.gguf.header import read_header
-from hermes_cli.prompting.families import THINKING_PROMPT, family_of, tools_prompt
-from hermes_cli.store.disk import link_errors, link_file
+from hermes_cli.prompting.families import THINKING_PROMPT, Family, family_of, tools_prompt
+from hermes_cli.store.disk import LinkKind, link_errors, link_file
 from hermes_cli.store.other_tools import lm_studio_models
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from hermes_cli.catalog.models import CatalogModel
-    from hermes_cli.prompting.families import Family
-    from hermes_cli.store.disk import LinkKind
 
 MODELFILE = "Modelfile"
 IMPORTED = "imported"  # the owner, in LM Studio's layout, of files that are not from the Hub

@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import httpx2
 from huggingface_hub import HfApi, ModelInfo, constants, get_session, hf_hub_url
@@ -33,10 +35,6 @@ from hermes_cli.errors import HermesError, NetworkError, NotFoundError
 from hermes_cli.gguf.header import GGUFHeader, read_source
 from hermes_cli.paths import access_error
 from hermes_cli.store.connection import check_connection, proxy_fault
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 TIMEOUT = 20.0  # seconds without an answer
 LOG_IN_AGAIN = "your token may have expired; log in again: hf auth login"
@@ -200,7 +198,7 @@ def read_remote_header(repo: str, file: HubFile, revision: str, skeleton: Path |
             start = source.read(0, header.data_offset)
             with skeleton.open("wb") as made:
                 made.write(start)
-                made.truncate(file.bytes)
+                made.truncate(source.size)
         return header, source.fetched
 
 
@@ -212,6 +210,8 @@ class _RangeSource:
         self._headers = build_hf_headers()
         self.size = size
         self.fetched = 0
+        if not size:  # a mirror does not list it
+            self.read(0, 1)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset` on; raises what `hub_errors` turns into our errors."""
@@ -221,7 +221,10 @@ class _RangeSource:
         ) as response:
             hf_raise_for_status(response)
             # A response with the whole file serves the beginning; reading stops after `length` bytes.
-            if not response.headers.get("Content-Range", "bytes 0-").startswith(f"bytes {offset}-"):
+            part = response.headers.get("Content-Range", f"bytes 0-/{response.headers.get('Content-Length', '')}")
+            total = part.rpartition("/")[2]
+            self.size = self.size or int(total if total.isdecimal() else 0)
+            if not part.startswith(f"bytes {offset}-"):
                 raise NetworkError(
                     "the server answers no range requests, so a header cannot be read without the whole file.",
                     hint="download the file and give its path.",

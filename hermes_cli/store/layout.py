@@ -16,14 +16,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hermes_cli import paths
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PREFIX = "models--"
 UNFINISHED = (".incomplete", ".downloadInProgress")  # suffixes of huggingface_hub and of llama.cpp

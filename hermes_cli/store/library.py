@@ -10,27 +10,28 @@ import hashlib
 import math
 import os
 import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import joined_name, matching_models, model_files, models_in
-from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, ModelNames
+from hermes_cli.catalog.models import CatalogModel, Catalogue, DemoModel
+from hermes_cli.catalog.names import (
+    CatalogueReference,
+    DemoReference,
+    FileReference,
+    HubReference,
+    ModelNames,
+    ModelReference,
+)
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, quantization_loss, variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.header import read_header
 from hermes_cli.gguf.shards import shard_paths
 from hermes_cli.store import layout
 from hermes_cli.store.hashing import known_sha256
-from hermes_cli.store.inventory import inventory
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from hermes_cli.catalog.models import CatalogModel, Catalogue, DemoModel
-    from hermes_cli.catalog.names import ModelReference
-    from hermes_cli.store.inventory import InstalledModel
+from hermes_cli.store.inventory import InstalledModel, inventory
 
 LIST_HINT = "see what is here: hermes list --installed"
 

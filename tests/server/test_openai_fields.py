@@ -238,7 +238,7 @@ def test_an_alias_and_no_name_at_all(rig: House) -> None:
         {"user": "me", "store": False, "metadata": {"a": "b"}, "service_tier": "auto", "prompt_cache_key": "x"},
         {"cache_prompt": False, "return_token_ids": True, "min_tokens": 8, "ignore_eos": True},
         {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
-        {"verbosity": "medium", "modalities": ["text"], "functions": [], "top_n_sigma": -1, "xtc_probability": 0},
+        {"verbosity": "low", "modalities": ["text"], "functions": [], "top_n_sigma": -1, "xtc_probability": 0},
         {"prediction": {"type": "content", "content": "x"}, "safety_identifier": "x", "no such field": [{}]},
     ],
 )

@@ -173,6 +173,7 @@ class CompletionReader:
         prompt = _count(usage, "prompt_tokens") or _count(timings, "prompt_n") + _count(timings, "cache_n")
         completion = _count(usage, "completion_tokens") or _count(timings, "predicted_n")
         accepted = _count(completion_details, "accepted_prediction_tokens")
+        drafted = accepted + _count(completion_details, "rejected_prediction_tokens")
         is_full = context_length is not None and prompt + completion >= context_length
         done = Done(
             reason,
@@ -182,8 +183,8 @@ class CompletionReader:
             self._seconds("prompt_ms", first_at - self._sent_at),
             self._seconds("predicted_ms", end - first_at),
             reasoning_tokens=_count(completion_details, "reasoning_tokens"),
-            drafted_tokens=accepted + _count(completion_details, "rejected_prediction_tokens"),
-            accepted_tokens=accepted,
+            drafted_tokens=drafted or _count(timings, "draft_n"),
+            accepted_tokens=accepted or _count(timings, "draft_n_accepted"),
             context_full=is_cut and (max_tokens is None or is_full or 0 < completion < max_tokens),
         )
         return [*events, done]

@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
+from hermes_cli.prompting.messages import ToolCall
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-    from hermes_cli.prompting.messages import ToolCall
 
 T = TypeVar("T")
 

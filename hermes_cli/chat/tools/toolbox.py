@@ -18,10 +18,10 @@ from hermes_cli.chat.tools.config import McpAddress, McpServer, chosen_servers, 
 from hermes_cli.chat.tools.functions import TIMEOUT, Tool, ToolFailedError, load_tools, run_tool
 from hermes_cli.chat.view import ToolResult
 from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.prompting.messages import ToolCall
 
 if TYPE_CHECKING:
     from hermes_cli.chat.tools.mcp_client import McpServers
-    from hermes_cli.prompting.messages import ToolCall
 
 MAX_RESULT = 16_000  # characters of a result that the model reads: about 4,000 tokens of English
 MAX_NAME = 64  # characters of a tool's name, as in OpenAI's API

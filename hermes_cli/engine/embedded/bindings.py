@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
@@ -18,7 +19,6 @@ from hermes_cli.engine.embedded.messages import REINSTALL_HINT
 from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
 
     from llama_cpp import llama_cpp

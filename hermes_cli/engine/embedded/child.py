@@ -9,19 +9,15 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from hermes_cli.child_process import ExitReport, FrameSplitter, command, pack, protocol_error
+from hermes_cli.child_process import ExitReport, Frame, FrameSplitter, command, pack, protocol_error
 from hermes_cli.console import CONTROL
 from hermes_cli.engine.embedded.messages import REINSTALL_HINT
 from hermes_cli.errors import EngineDiedError, EngineError, IntegrityError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hermes_cli.child_process import Frame
 
 COMMAND = command("hermes_cli.engine.embedded.worker")
 END_SECONDS = 2.0  # for the process to end by itself

@@ -7,33 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from hermes_cli.child_process import pack, protocol_error
+from hermes_cli.child_process import Frame, pack, protocol_error
 from hermes_cli.engine.embedded.child import Child
 from hermes_cli.engine.embedded.messages import DryRunRequest, DryRunResult
 from hermes_cli.errors import EngineError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.gguf.shards import read_model
 from hermes_cli.hardware.advice import advice_at
+from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.selection import select_devices
-from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
-from hermes_cli.planning.load_plan import LoadPlan, alternatives_to, plans_for
-from hermes_cli.planning.memory import facts_of
+from hermes_cli.planning.fitted_plan import RAM, DryRun, FittedPlan, MemoryUse, Tried, choose_plan
+from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan, alternatives_to, plans_for
+from hermes_cli.planning.memory import ContextSettings, Weights, facts_of
 from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from hermes_cli.child_process import Frame
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.fitted_plan import FittedPlan, Tried
-    from hermes_cli.planning.load_plan import LoadOverrides
-    from hermes_cli.planning.memory import ContextSettings, Weights
 
 TIME_LIMIT = 120.0  # seconds for all plans; drivers and network file systems may take a few
 VERBOSE_HINT = "`-v` shows llama.cpp's log."

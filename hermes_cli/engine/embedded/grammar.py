@@ -17,6 +17,7 @@ import ctypes
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import takewhile
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
@@ -25,8 +26,6 @@ from hermes_cli.engine.embedded.bindings import llama_cpp
 from hermes_cli.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Sequence
-
     import numpy as np
     from llguidance import LLMatcher, LLTokenizer
     from numpy.typing import NDArray

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import codecs
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded.grammar import apply_mask
+from hermes_cli.engine.embedded.grammar import Matcher, apply_mask
 from hermes_cli.engine.embedded.kv_cache import common_prefix
+from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.engine.embedded.output_text import ReasoningTracker, StopTexts
 from hermes_cli.engine.embedded.sampler import Sampler, token_logprobs
 from hermes_cli.engine.embedded.speculation import DraftAcceptance, PromptLookup
-from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
+from hermes_cli.engine.embedded.vocabulary import TokenPieces
+from hermes_cli.engine.protocol import Done, FinishReason, Logprob, TextEvent, TokenLogprobs
+from hermes_cli.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     import numpy as np
     from numpy.typing import NDArray
-
-    from hermes_cli.engine.embedded.grammar import Matcher
-    from hermes_cli.engine.embedded.llama import LlamaModel
-    from hermes_cli.engine.embedded.vocabulary import TokenPieces
-    from hermes_cli.engine.protocol import FinishReason
-    from hermes_cli.engine.request import GenerationRequest
 
 NO_SEQUENCE = -1
 FORCED_AT_ONCE = 64  # tokens that a running request may feed in one step beside the one that was drawn

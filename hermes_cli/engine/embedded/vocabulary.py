@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from hermes_cli.engine.embedded.bindings import llama_cpp
-from hermes_cli.engine.request import encode
+from hermes_cli.engine.request import ReasoningOptions, encode
 from hermes_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hermes_cli.engine.request import ReasoningOptions
 
 MARKED = (
     llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
@@ -35,12 +31,15 @@ class Vocabulary:
         self.eos: int = llama_cpp.llama_vocab_eos(self._vocab)
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))  # prompts begin with BOS
 
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
+    def tokenize(self, text: str, *, special: bool, ends: bool = False) -> list[int]:
+        """Return the token ids of a text; `special` lets it spell control tokens.
+
+        Nothing is added at either end, unless `ends` asks for what the vocabulary begins and ends texts with.
+        """
         raw = text.encode("utf-8", "replace")  # JSON escapes and command lines can hold half characters
         room = len(raw) + 8
         tokens = (llama_cpp.llama_token * room)()
-        count: int = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), tokens, room, False, special)  # noqa: FBT003
+        count: int = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), tokens, room, ends, special)
         if count < 0:  # more than llama.cpp can count
             raise UsageError(f"a text of {len(raw):,} bytes cannot be tokenized.", hint="shorten it.")
         return list(tokens[:count])
@@ -68,6 +67,12 @@ class Vocabulary:
     def text_of(self, token: int) -> str:
         """Return the text of a token in the vocabulary; empty for -1, which means that there is none."""
         return "" if token < 0 else llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
+
+    @property
+    def fim(self) -> tuple[int, ...]:
+        """The tokens before the prefix, the suffix and the middle of a text to be filled in, if there are all three."""
+        tokens = [getattr(llama_cpp, f"llama_vocab_fim_{name}")(self._vocab) for name in ("pre", "suf", "mid")]
+        return tuple(tokens) if min(tokens) >= 0 else ()
 
     @cached_property
     def marked(self) -> dict[int, int]:

@@ -2,7 +2,8 @@
 
 reader thread   takes frames; ends the process at once when the pipe ends, because then nobody needs it any more
 a few threads   tokenize, and compile grammars
-main thread     imports, answers dry runs, loads, then runs the scheduler: one step, one frame with all its events
+main thread     imports, answers dry runs, loads, then runs the scheduler (for embeddings: the embedder): one step, one
+                frame with all its events
 
 Little is imported at the top: the parent waits for the answer to the first dry run, for which llama.cpp is enough. The
 rest follows while the parent works.
@@ -20,24 +21,27 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread, stack_size
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from hermes_cli.child_process import Frame, pack, protocol_error, read_frames, write_frame
-from hermes_cli.engine.embedded.messages import BenchRequest, DryRunRequest, LoadRequest, pack_events
-from hermes_cli.engine.request import GenerationRequest
+from hermes_cli.engine.embedded.messages import BenchRequest, DryRunRequest, LoadRequest, Output, pack_events
+from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 from hermes_cli.errors import EngineError, HermesError
 
 if TYPE_CHECKING:
-    from typing import NoReturn
-
     from hermes_cli.engine.embedded.dry_run import DryRunner
+    from hermes_cli.engine.embedded.embedder import Embedder, EmbeddingJob, EmbeddingRuntime
     from hermes_cli.engine.embedded.loading import ModelRuntime
     from hermes_cli.engine.embedded.scheduler import Scheduler
     from hermes_cli.engine.embedded.sequence import Job
-    from hermes_cli.engine.protocol import Event
 
 # Imported one after the other while there is nothing else to do.
 IMPORTS = ("hermes_cli.engine.embedded.dry_run", "numpy", "hermes_cli.engine.embedded.loading")
+# Frames whose result is an event of the scheduler, or of the embedder, with their payload.
+REQUESTS: dict[str, type[GenerationRequest | EmbeddingRequest]] = {
+    "generate": GenerationRequest,
+    "embed": EmbeddingRequest,
+}
 PREPARERS = 4  # threads
 STATS_EVERY = 1.0  # seconds; what was counted since is lost if this process is killed
 PROGRESS_EVERY = 0.01  # of the weights
@@ -53,12 +57,12 @@ class Worker:
         """Start the reader thread, given the file descriptors that frames come from and go to."""
         self._requests, self._replies = requests, replies
         self._writing = Lock()
-        self._inbox: SimpleQueue[Frame | Job] = SimpleQueue()
+        self._inbox: SimpleQueue[Frame | Job | EmbeddingJob] = SimpleQueue()
         self._pool = ThreadPoolExecutor(PREPARERS)
         self._preparing: set[int] = set()  # requests on their way to the scheduler that nobody cancelled
-        self._events: list[tuple[int, Event | HermesError]] = []
+        self._events: list[tuple[int, Output | HermesError]] = []
         self._dry_runner: DryRunner | None = None
-        self._runtime: ModelRuntime | None = None
+        self._runtime: ModelRuntime | EmbeddingRuntime | None = None
         self._stats_sent = 0.0
         Thread(target=self._read, daemon=True).start()
 
@@ -112,7 +116,7 @@ class Worker:
         if runner:
             runner.close()
 
-    def _load(self, request: LoadRequest) -> Scheduler:
+    def _load(self, request: LoadRequest) -> Scheduler | Embedder:
         self._close_dry_runner()
         from hermes_cli.engine.embedded.loading import load  # noqa: PLC0415 - imported when it is needed
 
@@ -128,10 +132,10 @@ class Worker:
         scheduler = runtime.scheduler(lambda number, event: self._events.append((number, event)))
         self._send(pack("loaded", 0, runtime.info))
         if request.options.constraints:
-            self._pool.submit(runtime.grammars.tokenizer)
+            self._pool.submit(runtime.warm_up)
         return scheduler
 
-    def _take(self, scheduler: Scheduler) -> bool:
+    def _take(self, scheduler: Scheduler | Embedder) -> bool:
         """Pass on what came in; wait for it if there is nothing else to do. Returns False at the end."""
         while True:
             if not scheduler.busy:
@@ -142,7 +146,7 @@ class Worker:
                 return True
             if not isinstance(item, Frame):
                 if self._claim(item.id):
-                    scheduler.submit(item)
+                    scheduler.submit(item)  # type: ignore[arg-type]  # its own runtime prepared it
             elif item.kind == "cancel":
                 scheduler.cancel(item.number)
             elif item.kind == "stats":
@@ -150,7 +154,7 @@ class Worker:
             else:
                 return False
 
-    def _report(self, scheduler: Scheduler, every: float = 0.0) -> None:
+    def _report(self, scheduler: Scheduler | Embedder, every: float = 0.0) -> None:
         """Send the events of the last step, and the counters if so many seconds have passed."""
         if self._events:
             self._send(pack_events(self._events))
@@ -171,7 +175,7 @@ class Worker:
         os._exit(0)  # the parent is gone, and what the other threads do is of no use
 
     def _sort(self, frame: Frame) -> None:
-        if frame.kind == "generate":
+        if frame.kind in REQUESTS:
             self._preparing.add(frame.number)
             self._pool.submit(self._work, frame)
         elif frame.kind in {"tokenize", "detokenize"}:
@@ -200,7 +204,7 @@ class Worker:
             elif frame.kind == "detokenize":
                 self._send(pack("answer", frame.number, vocabulary.detokenize(frame.read(list[int]))))
             elif frame.number in self._preparing:  # it was not cancelled meanwhile
-                self._inbox.put(runtime.prepare(frame.number, frame.read(GenerationRequest)))
+                self._inbox.put(runtime.prepare(frame.number, frame.read(REQUESTS[frame.kind])))
         except HermesError as error:
             self._fail(frame, error)
         except Exception as error:  # noqa: BLE001 - as above
@@ -210,7 +214,7 @@ class Worker:
             )
 
     def _fail(self, frame: Frame, error: HermesError) -> None:
-        if frame.kind != "generate":
+        if frame.kind not in REQUESTS:
             self._send(pack("failed", frame.number, error))
         elif self._claim(frame.number):
             self._send(pack_events([(frame.number, error)]))

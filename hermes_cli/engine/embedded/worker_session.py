@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import cast
 
 from hermes_cli.child_process import Frame, pack, protocol_error
 from hermes_cli.engine.embedded.child import Child
-from hermes_cli.engine.embedded.messages import LoadRequest, read_events
-from hermes_cli.engine.protocol import EngineStats, ModelInfo, TextEvent
+from hermes_cli.engine.embedded.messages import LoadRequest, Output, read_events
+from hermes_cli.engine.protocol import EngineStats, ModelInfo, TextEvent, TokenLogprobs
 from hermes_cli.errors import EngineDiedError, EngineError, HermesError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from hermes_cli.engine.protocol import Done, Event, TokenLogprobs
 
 SAVING_SECONDS = 20.0  # seconds in which a child may write caches of prompts before it ends
 
@@ -196,10 +192,10 @@ class EventQueue:
         self._texts: list[str] = []
         self._tokens = 0
         self._logprobs: list[TokenLogprobs] = []
-        self.end: Done | Frame | HermesError | None = None  # the last event
+        self.end: Output | Frame | HermesError | None = None  # the last event
         self._changed = asyncio.Event()
 
-    def put(self, event: Event | Frame | HermesError) -> None:
+    def put(self, event: Output | Frame | HermesError) -> None:
         """Append an event; whatever is no text is the last."""
         if isinstance(event, TextEvent):
             self._texts.append(event.text)
@@ -211,7 +207,7 @@ class EventQueue:
             self.end = event
         self._changed.set()
 
-    async def next(self) -> Event | Frame:
+    async def next(self) -> Output | Frame:
         """Wait for the next event; raise it if it is an error."""
         while not self._texts:
             if isinstance(self.end, HermesError):

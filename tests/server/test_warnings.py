@@ -1,0 +1,77 @@
+"""What is relaxed or left out in a request is told: in the reply, in a stream, and in the log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from openai_rig import House, events, house
+
+TAGS = {"type": "object", "properties": {"tags": {"type": "array", "uniqueItems": True}}}
+LEFT_OUT = "the parameters of tool f: `uniqueItems` at #/properties/tags cannot be enforced; it is left out."
+
+
+def chat(text: str, tool: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}], "tools": [{"type": "function", "function": tool}]}
+
+
+def completion(_: str, tool: dict[str, Any]) -> dict[str, Any]:
+    return {"prompt": "Once", "response_format": {"type": "json_object", "schema": tool["parameters"]}}
+
+
+def response(text: str, tool: dict[str, Any]) -> dict[str, Any]:
+    return {"input": text, "tools": [{"type": "function", **tool}]}
+
+
+def message(text: str, tool: dict[str, Any]) -> dict[str, Any]:
+    tools = [{"name": tool["name"], "input_schema": tool["parameters"]}]
+    return {"max_tokens": 100, "messages": [{"role": "user", "content": text}], "tools": tools}
+
+
+ROUTES = {
+    "/v1/chat/completions": chat,
+    "/v1/completions": completion,
+    "/v1/responses": response,
+    "/v1/messages": message,
+}
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[House]:
+    with house() as one:
+        yield one
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_what_is_not_enforced_is_told_in_reply_stream_and_log(rig: House, path: str) -> None:
+    rig.says(["Hello"])
+    body = ROUTES[path]("Hi", {"name": "f", "parameters": TAGS})
+    told = LEFT_OUT.replace("parameters of tool f", "JSON schema") if path == "/v1/completions" else LEFT_OUT
+    assert rig.post(path, body).json["warnings"] == [told]
+    assert f"warning: {told}" in rig.running.logged(f"POST {path} 200")
+    streamed = [json.loads(text) for text in events(rig.post(path, {**body, "stream": True}).body) if text != "[DONE]"]
+    places = [event.get("message") or event.get("response") or event for event in streamed]
+    assert [place["warnings"] for place in places if "warnings" in place][-1] == [told]
+
+
+def test_a_request_that_is_taken_as_it_is_has_no_warnings(rig: House) -> None:
+    assert "warnings" not in rig.chat(tools=chat("Hi", {"name": "f", "parameters": {}})["tools"]).json
+
+
+def test_the_usage_chunk_has_the_warnings_where_there_is_one(rig: House) -> None:
+    body = chat("Hi", {"name": "f", "parameters": TAGS}) | {"stream": True, "stream_options": {"include_usage": True}}
+    rig.says(["Hello"])
+    *chunks, last, done = events(rig.post("/v1/chat/completions", body).body)
+    assert done == "[DONE]"
+    assert json.loads(last)["warnings"] == [LEFT_OUT]
+    assert not any("warnings" in json.loads(chunk) for chunk in chunks)
+
+
+def test_a_warning_cannot_forge_a_line_of_the_log(rig: House) -> None:
+    name = "a\n00:00:00 root POST /v1/chat/completions 200, 1 ms \x1b[2J" + "x" * 1000
+    rig.chat(tools=chat("Hi", {"name": "f", "parameters": {"properties": {name: {"not": {}}}}})["tools"])
+    line = rig.running.logged("POST /v1/chat/completions 200")
+    assert len(line.splitlines()) <= 2
+    assert "\x1b" not in line
