@@ -34,6 +34,7 @@ PRELOADED = (
     *("hermes_cli.prompting.structured_output", "hermes_cli.store.library", "hermes_cli.gguf.header"),
     *("hermes_cli.server.run", "hermes_cli.server.app", "hermes_cli.server.served_models"),
     *("hermes_cli.store.download", "hermes_cli.store.xet", "hermes_cli.chat.terminal.terminal_view", "hermes_cli.cli"),
+    *("hermes_cli.commands.app", "hermes_cli.models.loader"),
 )
 _LENGTH = 4  # bytes before an order, and of a number in the pipe that tells how a command does
 
@@ -164,7 +165,7 @@ def serve() -> NoReturn:
     sys.path[:] = json.loads(sys.argv[2])
     for module in PRELOADED:
         import_module(module)
-    for module, _ in sys.modules["hermes_cli.cli"].COMMANDS.values():
+    for module, _ in sys.modules["hermes_cli.commands.app"].COMMANDS.values():
         import_module(f"hermes_cli.commands.{module}")
     reread = _hub_settings()
     gc.collect()

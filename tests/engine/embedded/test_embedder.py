@@ -25,8 +25,9 @@ from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 from hermes_cli.errors import ContextFullError, HermesError, QueueFullError, UsageError
 from hermes_cli.gguf.shards import read_model
 from hermes_cli.hardware.machine import Machine
-from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan, plans_for
+from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
 from hermes_cli.planning.memory import Pooling, facts_of
+from hermes_cli.planning.planner import plans_for
 
 MACHINE = Machine((), 1 << 36, 1 << 36, None, "given", "a CPU", 1, (), "an OS", "/", 1 << 40, ("cpu",))
 TEXTS = ("the cat sat on a mat.", "is a dog there?", "hermes", "cats and dogs, and a mat")
