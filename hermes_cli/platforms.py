@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterable
 from io import TextIOWrapper
 from pathlib import Path
 
-REINSTALL = "pip install --force-reinstall --no-cache-dir"  # has to be followed by what is to be built or fetched anew
+REINSTALL = "pip install --force-reinstall --no-cache-dir"
+REINSTALL_HINT = f"install it again: {REINSTALL} llama-cpp-python"
 ENTRY_POINT = b"hermes_cli.cli"  # stands in every script that pip, pipx or uv make for us; Hermes Agent's says .main
 
 
@@ -55,6 +55,8 @@ def is_broken_pipe(error: OSError, platform: str = sys.platform) -> bool:
 
 def foreign_hermes(search_path: str | None = None) -> Path | None:
     """Return the program that typing `hermes` starts, if it is not this one (Nous' Hermes Agent, for instance)."""
+    import shutil  # noqa: PLC0415 - the engine's process does without
+
     program = shutil.which("hermes", path=search_path)
     if program is None or ENTRY_POINT in Path(program).read_bytes():
         return None

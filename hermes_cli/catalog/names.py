@@ -13,7 +13,6 @@ the library's business.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from dataclasses import dataclass
@@ -166,6 +165,8 @@ class ModelNames:
             which = f"say which: {', '.join(several)}" if len(several) <= MOST_NAMED else "list them: hermes list"
             return UsageError(f"{text} is the name of {len(several)} models.", hint=which)
         known = {spelling: model.short for spelling, model in self._known.items()} | {DEMO: DEMO}
+        import difflib  # noqa: PLC0415 - some milliseconds, and only errors need it
+
         near = several or list(dict.fromkeys(known[key] for key in difflib.get_close_matches(wanted, known, 4)))
         hint = f"did you mean {' or '.join(near)}? All of them: hermes list" if near else "list them: hermes list"
         return NotFoundError(f"there is no model named {text} and no such file.", hint=hint)

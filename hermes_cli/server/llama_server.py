@@ -168,7 +168,7 @@ async def slots(request: Request, query: SlotsQuery) -> Response:
 
 async def tokenize(request: Request, body: Tokenize) -> Response:
     """Cut a text into tokens."""
-    async with request.app.state.pool.use(body.model) as model:
+    async with request.app.state.pool.use(body.model, embeds=None) as model:
         engine = model.chat_model.engine
         tokens = await engine.tokenize(body.content, special=body.parse_special)
         if body.add_special and model.info.adds_bos:
@@ -181,7 +181,7 @@ async def tokenize(request: Request, body: Tokenize) -> Response:
 
 async def detokenize(request: Request, body: Detokenize) -> Response:
     """Join tokens to a text."""
-    async with request.app.state.pool.use(body.model) as model:
+    async with request.app.state.pool.use(body.model, embeds=None) as model:
         text = await model.chat_model.engine.detokenize(body.tokens)
     return json_reply(DetokenizedText(text.decode("utf-8", "replace")))
 

@@ -121,6 +121,7 @@ class ParsedRequest:
     thinking: ThinkingChoice = field(default_factory=ThinkingChoice)  # of the request
     fields: FieldNames = field(default=CHAT_FIELDS)  # names of fields, for errors
     prompts: tuple[RawPrompt, ...] = ()  # of Completions, in place of the messages of `turn`
+    suffix: str = ""  # what follows on the text that is to be filled in
     echo: bool = False  # give the prompts back
 
     def turns(self, model: ReadyModel) -> list[TurnRequest]:
@@ -206,19 +207,23 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
         top_logprobs=top_logprobs,
         client=client,
     )
-    try:
-        keep_alive = SERVER_KEEP_ALIVE if body.keep_alive is None else seconds(body.keep_alive)
-    except UsageError as error:
-        raise UsageError("is no duration.", field="keep_alive", hint=error.hint) from None
     return ParsedRequest(
         body.model or "",
         turn,
         _sampling(body),
         body.n or 1,
-        keep_alive,
+        parse_keep_alive(body.keep_alive),
         bool(body.stream),
         bool(body.stream_options and body.stream_options.include_usage),
     )
+
+
+def parse_keep_alive(value: float | str | None) -> float | None:
+    """Return how long a model is to stay in memory, as `Pool.use` takes it."""
+    try:
+        return SERVER_KEEP_ALIVE if value is None else seconds(value)
+    except UsageError as error:
+        raise UsageError("is no duration.", field="keep_alive", hint=error.hint) from None
 
 
 def _with_readable_calls(messages: Sequence[Any]) -> list[Any]:

@@ -60,8 +60,10 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
         micro_batch=entry.batch,
         devices=device_names(entry.devices),
         reserve=reserve_bytes(entry.reserve),
+        pooling=entry.pooling,
     )
-    return ModelRequest(entry.model, overrides, bool(entry.yarn), entry.draft or DRAFT_OFF, template=entry.template)
+    draft, yarn = entry.draft or DRAFT_OFF, bool(entry.yarn)
+    return ModelRequest(entry.model, overrides, yarn, draft, template=entry.template, embeddings=True)
 
 
 def plan_models(

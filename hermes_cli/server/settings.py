@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 
 from hermes_cli import paths
 from hermes_cli.errors import NotFoundError, UsageError
-from hermes_cli.planning.memory import KvType
+from hermes_cli.planning.memory import KvType, Pooling
 
 PORT = 8080
 SLOTS = 4  # as llama-server: an agent's next turn, its title, a sub-agent and an editor
@@ -54,6 +54,7 @@ class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     strict_think: bool | None = None  # refuse requests for reasoning if the model has none, instead of a warning
     think_end: Annotated[str, Meta(max_length=500)] | None = None  # sentence that ends reasoning at its budget
     keep_alive: float | str | None = None  # how long after its last request a model stays in memory: seconds, 5m, never
+    pooling: Pooling | None = None  # make embeddings, with one vector of all tokens of a text; None is as its file says
     force: bool | None = None  # load it even if there is too little memory
 
 

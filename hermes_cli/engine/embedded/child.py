@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import cast
 
 from hermes_cli.child_process import ExitReport, Frame, FrameSplitter, command, pack, protocol_error
-from hermes_cli.engine.embedded.messages import REINSTALL_HINT
 from hermes_cli.errors import EngineDiedError, EngineError, IntegrityError
+from hermes_cli.platforms import REINSTALL_HINT
 
 COMMAND = command("hermes_cli.engine.embedded.worker")
 END_SECONDS = 2.0  # for the process to end by itself

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.embedder import EmbeddingRuntime
 from hermes_cli.engine.embedded.grammar import Grammars
 from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel, LoraAdapter
 from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
-from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes, key
 from hermes_cli.engine.embedded.scheduler import Emit, Scheduler
 from hermes_cli.engine.embedded.sequence import Job
 from hermes_cli.engine.embedded.speculation import DraftModel
@@ -21,6 +21,9 @@ from hermes_cli.engine.embedded.vocabulary import closing_tokens, prompt_tokens
 from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.engine.request import PARAMETERS, EmbeddingRequest, GenerationRequest
 from hermes_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes
 
 MANY_THREADS = 8  # from so many on it is measured whether fewer are faster
 WORTH_CHANGING = 0.95  # of the time with the planned number of threads
@@ -142,6 +145,8 @@ def _saved_prefixes(request: LoadRequest, context: LlamaContext) -> SavedPrefixe
     options = request.options
     if options.prefixes is None:
         return None
+    from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes, key  # noqa: PLC0415 - most do without
+
     files = (request.path, *(adapter.path for adapter in options.adapters))
     facts = [(file.resolve(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     scales = [adapter.scale for adapter in options.adapters]
@@ -172,5 +177,6 @@ def _model_info(model: LlamaModel, context: LlamaContext, request: LoadRequest, 
         added=tuple(added),
         tags=grammars.tags,
         others=grammars.others,
+        fim=vocabulary.fim,
         draft=draft.path.name if draft else "",
     )

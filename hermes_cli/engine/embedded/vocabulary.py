@@ -70,6 +70,12 @@ class Vocabulary:
         """Return the text of a token in the vocabulary; empty for -1, which means that there is none."""
         return "" if token < 0 else llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
 
+    @property
+    def fim(self) -> tuple[int, ...]:
+        """The tokens before the prefix, the suffix and the middle of a text to be filled in, if there are all three."""
+        tokens = [getattr(llama_cpp, f"llama_vocab_fim_{name}")(self._vocab) for name in ("pre", "suf", "mid")]
+        return tuple(tokens) if min(tokens) >= 0 else ()
+
     @cached_property
     def marked(self) -> dict[int, int]:
         """Tokens that are not, or not only, text, with llama.cpp's attributes: 0.1 s for 262,144 tokens."""

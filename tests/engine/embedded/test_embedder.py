@@ -25,8 +25,9 @@ from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 from hermes_cli.errors import ContextFullError, HermesError, QueueFullError, UsageError
 from hermes_cli.gguf.shards import read_model
 from hermes_cli.hardware.machine import Machine
-from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan, plans_for
+from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
 from hermes_cli.planning.memory import Pooling, facts_of
+from hermes_cli.planning.planner import plans_for
 
 MACHINE = Machine((), 1 << 36, 1 << 36, None, "given", "a CPU", 1, (), "an OS", "/", 1 << 40, ("cpu",))
 TEXTS = ("the cat sat on a mat.", "is a dog there?", "hermes", "cats and dogs, and a mat")
@@ -97,7 +98,7 @@ def test_an_encoder_s_embeddings_are_llama_cpp_s(bert: Path, pooling: Pooling, n
 def test_so_are_those_of_a_model_with_causal_attention(demo_path: Path, pooling: Pooling, number: int) -> None:
     """A text of more tokens than a batch among them: the last token sees all of it."""
     runtime = loaded(demo_path, pooling)
-    texts = ("What is GGUF?", "word and word " * 60, "Hi")
+    texts = ("What is GGUF?", "word and " * 90, "Hi")
     (together,) = run(runtime, EmbeddingRequest(texts))
     assert together.tokens[1] > 512
     assert runtime.context.batch_tokens == (512 if pooling == "last" else 1024)
@@ -218,3 +219,14 @@ def test_an_abandoned_request_is_dropped(bert: Path) -> None:
     assert len(job.vectors) == 1
     assert not results
     assert embedder.stats().cancelled == 1
+
+
+def test_tokens_for_filling_in_are_known_if_there_are_all_three(tmp_path: Path, bert: Path) -> None:
+    with LlamaModel(bert) as model:
+        assert model.vocabulary.fim == ()
+    names = {"fim_pre": 5, "fim_suf": 6, "fim_mid": 7}
+    with LlamaModel(write_tiny_bert(tmp_path / "three.gguf", tokens=names)) as model:
+        assert model.vocabulary.fim == (5, 6, 7)
+    del names["fim_suf"]
+    with LlamaModel(write_tiny_bert(tmp_path / "two.gguf", tokens=names)) as model:
+        assert model.vocabulary.fim == ()
