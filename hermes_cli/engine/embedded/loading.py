@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -60,14 +60,16 @@ class ModelRuntime:
             saved=self.prefixes,
         )
 
-    def prepare(self, number: int, request: GenerationRequest | EmbeddingRequest) -> Job:
-        """Return a request with its tokens and its grammar."""
+    def prepare(self, number: int, request: GenerationRequest | EmbeddingRequest) -> Generator[None, None, Job]:
+        """Return a request with its tokens and its grammar; yield between the steps of the work."""
         if isinstance(request, EmbeddingRequest):
             raise UsageError("this model writes text, and makes no embeddings.", hint="ask a model for embeddings.")
-        vocabulary = self.model.vocabulary
-        matcher = self.grammars.start(request.grammar) if request.grammar is not None else None
-        prompt, closing = prompt_tokens(vocabulary, request.prompt), closing_tokens(vocabulary, request.reasoning)
-        return Job(number, request, prompt, matcher, closing)
+        vocabulary, length = self.model.vocabulary, self.context.length
+        prompt = yield from prompt_tokens(vocabulary, request.prompt, length)
+        matcher = None
+        if request.grammar is not None and len(prompt) < length:  # the scheduler refuses longer ones
+            matcher = self.grammars.start(request.grammar)
+        return Job(number, request, prompt, matcher, closing_tokens(vocabulary, request.reasoning))
 
 
 def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntime | EmbeddingRuntime:

@@ -153,6 +153,13 @@ class BenchSpeeds:
     speeds: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class RequestClient:
+    """The client of a request, read without the rest."""
+
+    client: str = ""
+
+
 def pack_events(events: Iterable[tuple[int, Output | HermesError]]) -> bytes:
     """Return one frame with the events of one step, each with the number of its request."""
     return pack("events", 0, [(number, type(event).__name__, event) for number, event in events])
