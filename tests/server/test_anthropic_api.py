@@ -386,10 +386,12 @@ def test_what_cannot_be_honoured_is_refused_by_name(rig: House, body: dict[str, 
     assert refused(rig, **body).startswith(named)
 
 
-def test_thinking_is_refused_by_models_that_have_none() -> None:
+def test_models_without_reasoning_answer_without() -> None:
     with house(offer("hermes-3", known=HERMES_3)) as rig:
-        assert refused(rig, thinking=THINK).startswith("thinking.type ")
-        assert message(rig, thinking={"type": "adaptive"})["content"][0]["text"] == "Hello"
+        told = message(rig, thinking=THINK)
+        assert told["content"] == [{"type": "text", "text": "Hello"}]
+        assert told["warnings"][0].startswith("thinking.type asks for reasoning, and hermes-3 has no reasoning mode")
+        assert "warnings" not in message(rig, thinking={"type": "adaptive"})
 
 
 @pytest.mark.parametrize(

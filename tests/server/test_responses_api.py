@@ -316,9 +316,10 @@ def test_what_cannot_be_honoured_is_refused_by_name(rig: House, body: dict[str, 
     assert refused(rig, **body)["param"] == param
 
 
-def test_reasoning_is_refused_by_models_that_have_none() -> None:
+def test_models_without_reasoning_answer_without() -> None:
     with house(offer("hermes-3", known=HERMES_3)) as rig:
-        assert refused(rig, reasoning={"effort": "high"})["param"] == "reasoning.effort"
+        (warning,) = respond(rig, reasoning={"effort": "high"})["warnings"]
+        assert warning.startswith("reasoning.effort asks for reasoning, and hermes-3 has no reasoning mode")
 
 
 def test_what_asks_for_nothing_is_taken(rig: House) -> None:
