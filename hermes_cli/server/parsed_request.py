@@ -21,6 +21,7 @@ from hermes_cli.server import response_format, thinking
 from hermes_cli.server.errors import ErrorShape, Problem, problem
 from hermes_cli.server.openai.requests import REFUSED, ChatRequest, LenientModel, SharedFields
 from hermes_cli.server.pool import SERVER_KEEP_ALIVE, ReadyModel
+from hermes_cli.server.request_stats import warn
 from hermes_cli.server.settings import seconds
 from hermes_cli.server.thinking import ThinkingChoice
 
@@ -156,7 +157,9 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
     """
     with fields.renaming():
         messages = normalize.messages(_with_readable_calls(body.messages))
-        tools = normalize.tools(body.tools)
+        notes: list[str] = []
+        tools = normalize.tools(body.tools, notes)
+        warn(*notes)
         top_logprobs = body.top_logprobs or 0
         if top_logprobs and not body.logprobs:
             raise UsageError(
@@ -166,7 +169,8 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         think = thinking.parse(body)
         answer = await response_format.parse(body)
         parallel = body.parallel_tool_calls is not False
-        calls = await response_format.parse_calls(tools, body.tool_choice, parallel=parallel)
+        strict = normalize.strict_tools(body.tools)
+        calls = await response_format.parse_calls(tools, body.tool_choice, parallel=parallel, strict=strict)
     turn = replace(
         parsed.turn,
         messages=messages,

@@ -188,10 +188,10 @@ class Toolbox:
         """Name all tools; those of Python files keep their names."""
         tools = dict(self._functions)
         for tool in self._servers.tools() if self._servers else ():
-            from hermes_cli.prompting.structured_output import tool_calls  # noqa: PLC0415 - only where there are servers
+            from hermes_cli.prompting.structured_output import check_tool  # noqa: PLC0415 - only where there are servers
 
             try:
-                tool_calls([tool.schema], notes=[])
+                check_tool(tool.schema)
             except UsageError as error:  # no grammar can hold its arguments
                 warning = f"{tool.name} ({tool.origin}) is left out: {error.message}"
                 if warning not in self._warned:

@@ -45,7 +45,7 @@ REFUSED: dict[str, tuple[object, str]] = {
 }
 """Fields that would change the result: the value that asks for nothing, and what to do instead."""
 _SAME = MessageRequest.model_fields.keys() & ChatRequest.model_fields.keys() - {"messages", "tools", "tool_choice"}
-_JSON = ("messages", "system", "tools", "tool_choice", "output_config", "output_format", "chat_template_kwargs")
+_JSON = ("messages", "system", "tool_choice", "output_config", "output_format", "chat_template_kwargs")
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _FORMAT = 'write it like this: {"type": "json_schema", "schema": {…}}.'
 
@@ -117,6 +117,7 @@ def _tool(tool: object, field: str) -> dict[str, Any]:
         raise UsageError(reason, field=f"{field}.type", hint="describe the tool by its input_schema.")
     schema = tool.get("input_schema")
     function = {"name": tool.get("name"), "description": tool.get("description"), "parameters": schema}
+    function["strict"] = tool.get("strict")
     return {"type": "function", "function": function}
 
 
