@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import select
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pexpect
 import pyte
@@ -76,25 +77,57 @@ class ScreenFile(io.StringIO):
         return super().write(text)
 
 
+def hermes_in_terminal(
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    columns: int = 80,
+    rows: int = 24,
+    encoding: str | None = "utf-8",
+) -> pexpect.spawn[Any]:
+    """`hermes ARGUMENTS` in a pseudo-terminal; without an encoding it writes and takes bytes."""
+    from forked_terminal import ForkedTerminal  # noqa: PLC0415 - Windows has neither forks nor pseudo-terminals
+
+    terminal: pexpect.spawn[Any] = ForkedTerminal(
+        sys.executable,
+        list(arguments),
+        cwd=str(folder),
+        env=environment,
+        encoding=encoding,
+        timeout=HANG,
+        dimensions=(rows, columns),
+    )
+    terminal.delaybeforesend = None
+    return terminal
+
+
 class Terminal:
-    """A program in a terminal, to be used in `with`."""
+    """A program in a terminal, to be used in `with`: a command, or `hermes` with `arguments`."""
 
     def __init__(
         self,
-        command: Sequence[str],
+        command: Sequence[str] = (),
         *,
+        arguments: Sequence[str] = (),
         environment: Mapping[str, str],
         folder: Path,
         columns: int = 80,
         rows: int = 24,
     ) -> None:
-        self._child: pexpect.spawn[bytes] = pexpect.spawn(
-            command[0],
-            list(command[1:]),
-            cwd=str(folder),
-            env=dict(environment),
-            dimensions=(rows, columns),
-            timeout=HANG,
+        self._child: pexpect.spawn[bytes] = (
+            pexpect.spawn(
+                command[0],
+                list(command[1:]),
+                cwd=str(folder),
+                env=dict(environment),
+                dimensions=(rows, columns),
+                timeout=HANG,
+            )
+            if command
+            else hermes_in_terminal(
+                arguments, environment=environment, folder=folder, columns=columns, rows=rows, encoding=None
+            )
         )
         self._child.delaybeforesend = None
         self._screen = Screen(columns, rows, self._reply)

@@ -142,7 +142,7 @@ def _show_updates(entries: list[InstalledModel], console: Console) -> None:
         revisions = ", ".join(revision[:7] for revision in update.model.revisions)
         rows.append((update.model.name, texts[update.state], gigabytes(update.model.bytes), revisions))
     if rows:
-        console.table(UPDATE_TITLES, rows, right=("SIZE",), drop=True)
+        console.table(UPDATE_TITLES, rows, right=("SIZE",))
     else:
         console.note("nothing is here yet; fetch a model: hermes pull")
     outdated = list(dict.fromkeys(update.model.name for update in updates if update.state == "outdated"))

@@ -25,7 +25,7 @@ from hermes_cli.commands.options import (
     purpose_named,
     with_console,
 )
-from hermes_cli.commands.speeds import duration, first_token_after, per_second, range_of, speed_document, two_digits
+from hermes_cli.commands.speeds import duration, per_second, speed_document, speed_lines, two_digits
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import DoesNotFitError, NotFoundError
 from hermes_cli.hardware.machine import Machine
@@ -167,15 +167,14 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
     memory, gpu_layers = gibibytes(pick.placement.total.total), pick.placement.gpu_layers
     where = "on the CPU" if not gpu_layers else "all on the GPU"
     if 0 < gpu_layers <= model.architecture.layers:
-        where = f"{gpu_layers} of {model.architecture.layers + 1} layers on the GPU, the rest on the CPU"
+        where = f"{gpu_layers} of {model.architecture.layers + 1} layers on the GPU"
     bits = f"{pick.variant.bits_per_weight:.1f} bits per weight"
     console.text(
-        f"{pick.variant.name}: the best that fits, {model.name} at {bits}, {where}\n"
-        f"  {_bar(pick)}\n"
+        f"{pick.variant.name}: the best that fits, {where}\n"
+        f"  {model.name} at {bits}\n"
+        f"{_bar(pick)}\n"
         f"  {pick.settings.context:,} tokens of context{kv_note}, {memory} of memory, computed\n"
-        f"  decode {range_of(pick.speed)} (docs/speed.md)\n"
-        f"  prefill {range_of(pick.prefill)}\n"
-        f"  {first_token_after(pick.first_token)}\n"
+        f"{speed_lines(pick.speed, pick.prefill, pick.first_token, indent='  ')}"
     )
     if model.generation:
         console.text(f"  quality {pick.quality.points:.1f} points (docs/quality.md)\n")
@@ -238,7 +237,8 @@ def _bar(pick: Recommendation) -> str:
     for _, size, mark in pieces:
         filled += size
         drawn += mark * (round(BAR * filled / room) - len(drawn))
-    return f"{drawn} " + ", ".join(f"{mark} {label} {gibibytes(size)}" for label, size, mark in pieces)
+    legend = (f"{mark} {label} {size / GIB:.2f}" for label, size, mark in pieces)
+    return f"  {drawn}\n  {', '.join(legend)} GiB"
 
 
 def _explain(pick: Recommendation, options: RecommendOptions, console: Console) -> None:
@@ -282,7 +282,7 @@ def _explain(pick: Recommendation, options: RecommendOptions, console: Console) 
     # of a model that is not in the catalogue nothing is known of its quality
     of_quality = {"model", "quantization", "score", *(f"  {result.test}" for result in pick.quality.results)}
     shown = [line for line in lines if listed or line[0] not in of_quality]
-    console.table(("PART", "VALUE", "FROM"), shown, right=("VALUE",))
+    console.table(("PART", "VALUE", ""), shown, right=("VALUE",))
 
 
 def _minus(points: float) -> str:

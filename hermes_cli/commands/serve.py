@@ -34,6 +34,12 @@ def command(
             envvar="HERMES_LLM_MODELS",
         ),
     ] = None,
+    alias: Annotated[
+        list[str] | None,
+        setting(
+            "HERMES_LLM_ALIAS", "Another name for the first model; * is every name that no model has.", metavar="NAME"
+        ),
+    ] = None,
     host: Annotated[
         str | None,
         setting("HERMES_LLM_HOST", "Address to listen on. Default: 127.0.0.1, this machine alone; others need a key."),
@@ -80,6 +86,18 @@ def command(
             "HERMES_LLM_THINK", "Reason before answering, or not; a request may say otherwise.", "--think/--no-think"
         ),
     ] = None,
+    strict_think: Annotated[
+        bool | None,
+        setting(
+            "HERMES_LLM_STRICT_THINK",
+            "Refuse requests for reasoning that a model does not have, instead of a warning.",
+            "--strict-think",
+        ),
+    ] = None,
+    think_end: Annotated[
+        str | None,
+        setting("HERMES_LLM_THINK_END", "Sentence that ends reasoning whose budget is used up.", metavar="TEXT"),
+    ] = None,
     template: Annotated[
         str | None,
         setting(
@@ -109,6 +127,14 @@ def command(
         setting(
             "HERMES_LLM_KEEP_ALIVE",
             "How long an idle model stays in memory: 300, 5m, never. Default: never leaves by itself.",
+            metavar="TIME",
+        ),
+    ] = None,
+    max_keep_alive: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_MAX_KEEP_ALIVE",
+            "The longest that a request may keep its model in memory. Default: never, any time.",
             metavar="TIME",
         ),
     ] = None,

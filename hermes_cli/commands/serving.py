@@ -98,7 +98,10 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
         aliases = f", also called {', '.join(served.aliases)}" if served.aliases else ""
         console.text(f"  {served.name}{aliases}\n")
         slots = served.model.fitted.plan.settings.slots
-        console.text(f"    {served.model.context:,} tokens of context for each request, {slots} at once\n")
+        if served.model.pooling:
+            console.text(f"    embeddings of texts of up to {served.model.context:,} tokens ({served.model.pooling})\n")
+        else:
+            console.text(f"    {served.model.context:,} tokens of context for each request, {slots} at once\n")
         when = "" if number == 0 else ", loaded when it is asked for"
         console.text(f"    {_memory(served)}{when}\n")
         if served.model.fitted.note:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -238,14 +238,10 @@ def _architecture(headers: Sequence[GGUFHeader], facts: FileFacts, quantization:
     chosen such that heads and experts make up the elements of the tensors, whatever these are called.
     """
     header, table = headers[0], facts.weights
-    name = header.text("general.architecture") or "unknown"
-    more: dict[str, Any] = {
-        "name": name,
-        "tables": ((quantization, table),),
-        "has_rules": facts.architecture is not None,
-    }
+    tables = ((quantization, table),)
     if facts.architecture:
-        return FileArchitecture(**msgspec.structs.asdict(facts.architecture), **more)
+        return msgspec.structs.replace(facts.architecture, tables=tables)
+    name = header.text("general.architecture") or "unknown"
 
     def number(key: str) -> int:
         return max(header.number(f"{name}.{key}") or 0, 0)
@@ -267,7 +263,6 @@ def _architecture(headers: Sequence[GGUFHeader], facts: FileFacts, quantization:
     attention = 2 * (heads + kv_heads) * head_length
     inner = max((elements // layers // width - attention) // (3 * max(experts, 1)), 1)
     return FileArchitecture(
-        kind="llama",  # of no effect: its graph is not drawn
         layers=layers,
         embedding_length=width,
         heads=heads,
@@ -275,12 +270,11 @@ def _architecture(headers: Sequence[GGUFHeader], facts: FileFacts, quantization:
         head_length=head_length,
         feed_forward_length=inner,
         vocabulary=vocabulary,
-        tokenizer="llama",
-        rope_base=10_000.0,
         tied_embeddings=table.tied,
         experts=experts,
         experts_used=min(number("expert_used_count"), experts),
-        **more,
+        name=name,
+        tables=tables,
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from hermes_cli.catalog.models import Architecture
 from hermes_cli.planning.memory import ContextSettings, Weights, kv_bytes_per_layer
-from hermes_cli.planning.placement import Placement, fastest_first
+from hermes_cli.planning.placement import Placement
 from hermes_cli.planning.speed_figures import (
     COPY_BANDWIDTH,
     CPU_ATTENTION,
@@ -146,8 +146,8 @@ def prefill_speed(
     elements = active_elements(architecture)
     attention = 4 * architecture.heads * architecture.head_length  # operations of a layer for each earlier token
     batch = settings.batch_tokens
-    # llama.cpp lets the first device of a plan help; without layers there that is the fastest one (load_plan.py)
-    first = (placement.devices or fastest_first(machine.usable_devices))[:1] if batch >= OFFLOADED else ()
+    # llama.cpp lets the first device of a plan help (load_plan.py)
+    first = (placement.devices or prompt_helpers(machine))[:1] if batch >= OFFLOADED else ()
     helper = next((machine.usable_devices[index] for index in first if not machine.usable_devices[index].unified), None)
     seconds, growth, known = 0.0, 0.0, True
     for share in placement.shares:
@@ -164,6 +164,16 @@ def prefill_speed(
         known = known and operations_known
     expected, (low, high) = 1 / (seconds + growth * PREFILL_TOKENS / 2), PREFILL_SPREAD
     return PrefillSpeed(expected, expected * low, expected * high, "computed" if known else "assumed", growth)
+
+
+def prompt_helpers(machine: Machine) -> tuple[int, ...]:
+    """The usable device that prefills best, as an index, for a plan that has no layers on any; () if there is none."""
+    devices = machine.usable_devices
+    order = sorted(
+        range(len(devices)),
+        key=lambda index: (devices[index].unified, -operations_of(devices[index], machine)[0]),
+    )
+    return tuple(order[:1])
 
 
 def active_elements(architecture: Architecture) -> float:

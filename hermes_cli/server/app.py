@@ -18,7 +18,7 @@ from hermes_cli.server import llama_server
 from hermes_cli.server.anthropic import messages
 from hermes_cli.server.errors import HANDLERS
 from hermes_cli.server.metrics import Metrics
-from hermes_cli.server.openai import chat, completions, models, responses
+from hermes_cli.server.openai import chat, completions, embeddings, models, responses
 from hermes_cli.server.openai.responses import ResponseStore
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import AccessLog, Traffic
@@ -35,6 +35,7 @@ ROUTES: list[ApiRoute] = [
     *chat.ROUTES,
     *completions.ROUTES,
     *responses.ROUTES,
+    *embeddings.ROUTES,
     *messages.ROUTES,
     *models.ROUTES,
     *llama_server.ROUTES,

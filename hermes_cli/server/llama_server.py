@@ -168,7 +168,7 @@ async def slots(request: Request, query: SlotsQuery) -> Response:
 
 async def tokenize(request: Request, body: Tokenize) -> Response:
     """Cut a text into tokens."""
-    async with request.app.state.pool.use(body.model) as model:
+    async with request.app.state.pool.use(body.model, embeds=None) as model:
         engine = model.chat_model.engine
         tokens = await engine.tokenize(body.content, special=body.parse_special)
         if body.add_special and model.info.adds_bos:
@@ -181,7 +181,7 @@ async def tokenize(request: Request, body: Tokenize) -> Response:
 
 async def detokenize(request: Request, body: Detokenize) -> Response:
     """Join tokens to a text."""
-    async with request.app.state.pool.use(body.model) as model:
+    async with request.app.state.pool.use(body.model, embeds=None) as model:
         text = await model.chat_model.engine.detokenize(body.tokens)
     return json_reply(DetokenizedText(text.decode("utf-8", "replace")))
 
@@ -192,7 +192,8 @@ async def apply_template(request: Request, body: ApplyTemplate) -> Response:
     async with request.app.state.pool.use(body.model) as model:
         variables = body.chat_template_kwargs
         think = variables.get("enable_thinking", variables.get("thinking", model.think))
-        options = PromptOptions(think=think if isinstance(think, bool) else None)
+        reasons = model.chat_model.choice.format.reasons
+        options = PromptOptions(think=think if isinstance(think, bool) and reasons else None)
         prompt = await model.chat_model.prompt(TurnRequest(messages, tools, options=options))
     return json_reply(RenderedPrompt(prompt.plain))
 

@@ -6,6 +6,7 @@ same reasons; `FieldNames` names a refused field as the client called it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -120,6 +121,7 @@ class ParsedRequest:
     thinking: ThinkingChoice = field(default_factory=ThinkingChoice)  # of the request
     fields: FieldNames = field(default=CHAT_FIELDS)  # names of fields, for errors
     prompts: tuple[RawPrompt, ...] = ()  # of Completions, in place of the messages of `turn`
+    suffix: str = ""  # what follows on the text that is to be filled in
     echo: bool = False  # give the prompts back
 
     def turns(self, model: ReadyModel) -> list[TurnRequest]:
@@ -130,12 +132,17 @@ class ParsedRequest:
             if turn.tools and not template.takes_tools:
                 hint = "ask a model that takes tools."
                 raise UsageError(f"cannot be given to {model.name}.", field="tools", hint=hint)
-            if self.thinking.think and self.thinking.field and not template.reasons:
+            if self.thinking.think and not template.reasons:
                 reason = f"asks for reasoning, and {model.name} has no reasoning mode."
-                hint = "leave it out, or ask a model that reasons."
-                raise UsageError(reason, field=self.thinking.field, hint=hint)
-        if turn.options.think is None:
-            turn = replace(turn, options=replace(turn.options, think=model.think))
+                refusal = UsageError(
+                    reason, field=self.fields.of(self.thinking.field), hint="ask a model that reasons."
+                )
+                if model.strict_think:
+                    raise refusal
+                warn(refusal.message)
+        think = model.think if turn.options.think is None else turn.options.think
+        options = replace(turn.options, think=think if template.reasons else None)
+        turn = replace(turn, options=options, think_end=model.think_end)
         # More than the context is no error: clients send it all the time.
         turn = replace(turn, max_tokens=None if limit is None else min(limit, model.info.context))
         sampling = replace(model.chat_model.recommended_sampling(), **self.sampling)
@@ -156,10 +163,11 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
     Raise UsageError if a field makes no sense, or cannot be honoured.
     """
     with fields.renaming():
-        messages = normalize.messages(_with_readable_calls(body.messages))
-        notes: list[str] = []
+        notes: normalize.Notes = []
+        # In a thread: histories are long.
+        messages = await asyncio.to_thread(lambda: normalize.messages(_with_readable_calls(body.messages), notes))
         tools = normalize.tools(body.tools, notes)
-        warn(*notes)
+        warn(*(f"{fields.of(place)} {note}" for place, note in notes))
         top_logprobs = body.top_logprobs or 0
         if top_logprobs and not body.logprobs:
             raise UsageError(
@@ -191,7 +199,7 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
     if (body.min_tokens or 0) > 0 and not body.ignore_eos:
         hint = "set ignore_eos, and max_tokens."
         raise UsageError("is not supported without ignore_eos.", field="min_tokens", hint=hint)
-    limits = (getattr(body, "max_completion_tokens", None), body.max_tokens, body.n_predict)
+    limits = (body.max_completion_tokens if isinstance(body, ChatRequest) else None, body.max_tokens, body.n_predict)
     limit = next((given for given in limits if given is not None), default_limit)
     turn = TurnRequest(
         (),
@@ -200,19 +208,23 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
         top_logprobs=top_logprobs,
         client=client,
     )
-    try:
-        keep_alive = SERVER_KEEP_ALIVE if body.keep_alive is None else seconds(body.keep_alive)
-    except UsageError as error:
-        raise UsageError("is no duration.", field="keep_alive", hint=error.hint) from None
     return ParsedRequest(
         body.model or "",
         turn,
         _sampling(body),
         body.n or 1,
-        keep_alive,
+        parse_keep_alive(body.keep_alive),
         bool(body.stream),
         bool(body.stream_options and body.stream_options.include_usage),
     )
+
+
+def parse_keep_alive(value: float | str | None) -> float | None:
+    """Return how long a model is to stay in memory, as `Pool.use` takes it."""
+    try:
+        return SERVER_KEEP_ALIVE if value is None else seconds(value)
+    except UsageError as error:
+        raise UsageError("is no duration.", field="keep_alive", hint=error.hint) from None
 
 
 def _with_readable_calls(messages: Sequence[Any]) -> list[Any]:

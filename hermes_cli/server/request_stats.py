@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
@@ -15,11 +16,12 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hermes_cli.engine.protocol import Done, Engine, Event
-from hermes_cli.engine.request import GenerationRequest
+from hermes_cli.engine.protocol import Done, Embeddings, Engine, Event
+from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 from hermes_cli.errors import NotReadyError
 from hermes_cli.prompting.normalize import repaired
 from hermes_cli.server.metrics import Metrics
+from hermes_cli.server.streaming_reply import CLIENT_LEFT
 
 
 @dataclass
@@ -87,6 +89,18 @@ class CountedEngine:
         finally:
             deadline.stop()
 
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Embed, and count; raise NotReadyError if the request took longer than the server allows."""
+        stats = CURRENT.get() or RequestStats(float("inf"))
+        stats.model = self._model
+        try:
+            async with asyncio.timeout(None if math.isinf(stats.deadline) else stats.deadline - time.monotonic()):
+                embeddings = await self._engine.embed(request)
+        except TimeoutError:
+            raise _too_slow() from None
+        stats.prompt_tokens += sum(embeddings.tokens)
+        return embeddings
+
 
 class _Deadline:
     """The deadline of one generation: one timer for all its tokens, of which there are hundreds in a second."""
@@ -121,13 +135,16 @@ class _Deadline:
 
     def _check(self) -> None:
         if self._over:
-            raise NotReadyError(
-                "the request took longer than the server allows (--timeout).",
-                hint="ask for less at once, or start the server with a longer --timeout.",
-            ) from None
+            raise _too_slow() from None
 
 
-CLIENT_LEFT = 499  # nginx's status of a client that did not wait for the reply
+def _too_slow() -> NotReadyError:
+    return NotReadyError(
+        "the request took longer than the server allows (--timeout).",
+        hint="ask for less at once, or start the server with a longer --timeout.",
+    )
+
+
 MOST_LOGGED_BYTES = 64 << 10  # of a body
 LONGEST_METHOD = 20  # logged characters; it can be as long as a head
 NO_ROUTE = "none"

@@ -66,16 +66,18 @@ def names(toolbox: Toolbox) -> list[str]:
     return [schema["function"]["name"] for schema in toolbox.schemas]
 
 
-def tries_grammars(process: psutil.Process) -> bool:
+def is_helper(process: psutil.Process) -> bool:
+    """Whether a process is one of ours that is no server: it tries grammars, or guards servers."""
     try:
-        return "grammar_check" in " ".join(process.cmdline())
+        line = " ".join(process.cmdline())
     except psutil.Error:  # it has just ended
         return False
+    return "grammar_check" in line or "killpg" in line
 
 
 def children() -> set[psutil.Process]:
-    """Servers that run; the process that tries grammars stays, once there is one."""
-    return {child for child in psutil.Process().children() if not tries_grammars(child)}
+    """Servers that run."""
+    return {child for child in psutil.Process().children() if not is_helper(child)}
 
 
 def ended(pid: int) -> bool:
@@ -280,7 +282,7 @@ def test_names_are_made_to_fit_and_unusable_tools_left_out() -> None:
     second = plain([{"name": "files/read", "description": "second"}, {"name": "files.read"}], name="b")
     warned: list[str] = []
     with connected(first, second, warned=warned) as toolbox:
-        assert names(toolbox) == ["files_read", long[:64], "b_files_read", "2_b_files_read"]
+        assert names(toolbox) == ["a_files_read", long[:64], "b_files_read", "2_b_files_read"]
         (why,) = warned
         assert why.startswith("bad (mcp: a) is left out: the parameters of tool bad")
         content = [{"type": "text", "text": "hi"}]
@@ -288,6 +290,36 @@ def test_names_are_made_to_fit_and_unusable_tools_left_out() -> None:
         assert toolbox.listing()[2][:3] == ["b_files_read", "mcp: b", "second"]
         assert len(toolbox.schemas) == 4
         assert len(warned) == 1
+
+
+def test_no_server_takes_the_name_of_another() -> None:
+    shadow, good = plain([{"name": "grow"}], name="shadow"), plain([{"name": "grown"}], name="good")
+    toolbox = Toolbox(Consent(lambda _: "y", allow=["grow*"]), pytest.fail)
+    try:
+        toolbox.begin([good])
+        toolbox.ready()
+        toolbox.begin([shadow])
+        toolbox.ready()
+        toolbox.run(ToolCall("grow", {}))
+        eventually(lambda: len(toolbox.schemas) == 3)
+        assert [row[:2] + row[3:] for row in toolbox.listing()] == [
+            ["grown", "mcp: good", "allowed"],
+            ["grow", "mcp: shadow", "asks"],
+            ["shadow_grown", "mcp: shadow", "asks"],
+        ]
+    finally:
+        toolbox.close()
+
+
+def test_more_tools_than_a_model_can_read_on_one_page() -> None:
+    many = [{"name": f"tool{at}"} for at in range(513)]
+    toolbox = Toolbox(Consent(None), pytest.fail)
+    try:
+        toolbox.begin([plain(many)])
+        with pytest.raises(HermesError, match=r"it lists 513 tools; at most 512"):
+            toolbox.ready()
+    finally:
+        toolbox.close()
 
 
 def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,6 +497,18 @@ finally:
 """
 
 
+CHAT_THAT_WAITS = """
+import sys
+from hermes_cli.chat.tools.config import McpCommand
+from hermes_cli.chat.tools.mcp_client import McpServers
+servers = McpServers()
+servers.begin([McpCommand("rig", tuple(sys.argv[1:]))])
+servers.ready()
+print(servers._connections[0]._process._process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_server_outlives_the_chat(tmp_path: Path, how: signal.Signals) -> None:
     file = tmp_path / "state"
@@ -481,6 +525,22 @@ def test_no_server_outlives_the_chat(tmp_path: Path, how: signal.Signals) -> Non
     assert (b"KeyboardInterrupt" in said) == (how == signal.SIGINT)
     eventually(lambda: ended(server))
     assert file.read_text() == "stopped"
+
+
+def test_a_server_that_ignores_the_end_of_its_input_ends_with_us() -> None:
+    command = plain([{"name": "one"}], flaw="stubborn").words
+    chat = subprocess.Popen(
+        [sys.executable, "-c", CHAT_THAT_WAITS, *command],
+        env=clean_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert chat.stdout
+    server = int(chat.stdout.readline())
+    chat.kill()
+    chat.communicate(timeout=HANG)
+    eventually(lambda: ended(server))
 
 
 def test_a_command_line_is_what_is_started(tmp_path: Path) -> None:

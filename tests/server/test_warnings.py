@@ -97,6 +97,14 @@ def test_tools_that_nobody_could_call_are_left_out(rig: House) -> None:
     assert all(text.endswith("this tool is left out.") for text in answer.json["warnings"])
 
 
+def test_tools_that_anthropic_runs_are_left_out(rig: House) -> None:
+    rig.says(["Hello"])
+    body = message("Hi", {"name": "good", "parameters": {}})
+    body["tools"] += [{"type": "web_search_20250305", "name": "web_search"}, "bash"]
+    warnings = rig.post("/v1/messages", body).json["warnings"]
+    assert [text[:13] for text in warnings] == ["tools[1].type", "tools[2] must"]
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
 def test_a_strict_tool_is_enforced_or_refused(rig: House, path: str) -> None:
     body = ROUTES[path]("Hi", {"name": "f", "parameters": TAGS})

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Literal, cast
 from hermes_cli.engine.embedded.child import Child
 from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
 from hermes_cli.engine.embedded.worker_session import WorkerSession
-from hermes_cli.engine.protocol import Done, EngineStats, Event, ModelInfo, TextEvent
+from hermes_cli.engine.protocol import Done, Embeddings, EngineStats, Event, ModelInfo, TextEvent
 from hermes_cli.errors import EngineError, HermesError
 from hermes_cli.planning.load_plan import LoadPlan
 
 if TYPE_CHECKING:
-    from hermes_cli.engine.request import GenerationRequest
+    from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 
 # Seconds from a child's death to the start of the next one, by how many have died in a row.
 RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -108,6 +108,26 @@ class EmbeddedEngine:
                     session.cancel(number)
             outcome = "answered"
             yield cast("Done", event)
+        except HermesError:
+            outcome = "failed"
+            raise
+        finally:
+            self._counts[outcome] += 1
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Return the embeddings of texts. Cancelling it cancels the request."""
+        self._counts["requests"] += 1
+        outcome = "cancelled"
+        try:
+            with self._use(last=True):
+                session, _ = await self._ready()
+                number, events = session.send("embed", request)
+                try:
+                    result = await events.next()
+                finally:
+                    session.cancel(number)
+            outcome = "answered"
+            return cast("Embeddings", result)
         except HermesError:
             outcome = "failed"
             raise

@@ -14,8 +14,8 @@ from typing import cast
 
 from hermes_cli.child_process import Frame, pack, protocol_error
 from hermes_cli.engine.embedded.child import Child
-from hermes_cli.engine.embedded.messages import LoadRequest, read_events
-from hermes_cli.engine.protocol import Done, EngineStats, Event, ModelInfo, TextEvent, TokenLogprobs
+from hermes_cli.engine.embedded.messages import LoadRequest, Output, read_events
+from hermes_cli.engine.protocol import EngineStats, ModelInfo, TextEvent, TokenLogprobs
 from hermes_cli.errors import EngineDiedError, EngineError, HermesError
 
 SAVING_SECONDS = 20.0  # seconds in which a child may write caches of prompts before it ends
@@ -96,7 +96,7 @@ class WorkerSession:
         try:
             return cast("Frame", await events.next())
         finally:
-            del self._streams[number]
+            self.cancel(number)
 
     def _send(self, frame: bytes) -> None:
         if self.child:
@@ -192,10 +192,10 @@ class EventQueue:
         self._texts: list[str] = []
         self._tokens = 0
         self._logprobs: list[TokenLogprobs] = []
-        self.end: Done | Frame | HermesError | None = None  # the last event
+        self.end: Output | Frame | HermesError | None = None  # the last event
         self._changed = asyncio.Event()
 
-    def put(self, event: Event | Frame | HermesError) -> None:
+    def put(self, event: Output | Frame | HermesError) -> None:
         """Append an event; whatever is no text is the last."""
         if isinstance(event, TextEvent):
             self._texts.append(event.text)
@@ -207,7 +207,7 @@ class EventQueue:
             self.end = event
         self._changed.set()
 
-    async def next(self) -> Event | Frame:
+    async def next(self) -> Output | Frame:
         """Wait for the next event; raise it if it is an error."""
         while not self._texts:
             if isinstance(self.end, HermesError):

@@ -59,7 +59,6 @@ class TextBlock(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
     """Text of the answer."""
 
     text: str
-    citations: None = None
 
 
 class ThinkingBlock(msgspec.Struct, frozen=True, tag_field="type", tag="thinking"):

@@ -25,6 +25,7 @@ from hermes_cli.server.openai.objects import (
     DeltaFunction,
     DeltaToolCall,
     FunctionCall,
+    InputTokens,
     ReplyMessage,
     chat_logprobs,
     timings,
@@ -35,7 +36,7 @@ from hermes_cli.server.parsed_request import ParsedRequest, parse_chat
 from hermes_cli.server.pool import Pool, ReadyModel
 from hermes_cli.server.request_stats import current_warnings
 from hermes_cli.server.routing import ApiRoute
-from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
+from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, json_reply, together
 
 Take = Callable[[int, Delta | Done], Awaitable[None]]
 
@@ -50,6 +51,21 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     return StreamingReply(chat.stream if parsed.stream else chat.whole, stream=parsed.stream, problem=parsed.problem)
 
 
+async def count_chat_tokens(request: Request, body: ChatRequest) -> Response:
+    """Count the tokens of a conversation.
+
+    As llama.cpp's server does: tokens of the prompt, however many fit.
+    """
+    return await count_input(request.app.state.pool, await parse_chat(body, request.state.client))
+
+
+async def count_input(pool: Pool, parsed: ParsedRequest) -> Response:
+    """Count the tokens of a prompt; nothing is generated."""
+    async with pool.use(parsed.model) as model:
+        turn = parsed.turns(model)[0]
+        return json_reply(InputTokens(input_tokens=await model.chat_model.count(turn) + model.info.adds_bos))
+
+
 class _Chat:
     """One request at work."""
 
@@ -61,7 +77,6 @@ class _Chat:
             created=int(time.time()),
             model="",  # known when the pool has lent it
             choices=[],
-            usage=None if parsed.include_usage else UNSET,  # until the last chunk
         )
 
     async def stream(self, reply: StreamingReply) -> None:
@@ -169,5 +184,13 @@ ROUTES = [
         body=ChatRequest,
         reply=ChatCompletion,
         stream=ChatChunk,
-    )
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/chat/completions/input_tokens",
+        count_chat_tokens,
+        tag="OpenAI",
+        body=ChatRequest,
+        reply=InputTokens,
+    ),
 ]

@@ -205,6 +205,9 @@ class CompletionRequest(SharedFields):
 
     prompt: PromptField = Field(description="A text, a list of texts, or of token ids.")
     logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
+    suffix: Text | None = Field(
+        None, description="What follows on the text, for models whose vocabulary has tokens for filling in the middle."
+    )
     echo: Flag | None = Field(None, description="Give the prompt back before the text.")
     best_of: Whole | None = Field(None, description="Only the same as `n`.")
 
@@ -259,7 +262,6 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "top_n_sigma": (0, -1),
     "truncate_prompt_tokens": (),
     "use_beam_search": (False,),
-    "verbosity": ("medium",),
     "web_search_options": (),
     "xtc_probability": (0,),
 }
