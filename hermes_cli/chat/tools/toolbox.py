@@ -259,10 +259,10 @@ class Toolbox:
             self._warn_once(warning)
 
     def _is_usable(self, tool: Tool) -> bool:
-        from hermes_cli.prompting.structured_output import tool_calls  # noqa: PLC0415 - only where there are servers
+        from hermes_cli.prompting.structured_output import check_tool  # noqa: PLC0415 - only where there are servers
 
         try:
-            tool_calls([tool.schema], notes=[])
+            check_tool(tool.schema)
         except UsageError as error:  # no grammar can hold its arguments
             self._warn_once(f"{tool.name} ({tool.origin}) is left out: {error.message}")
             return False
