@@ -167,8 +167,8 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         notes: normalize.Notes = []
         # In a thread: histories are long.
         messages = await asyncio.to_thread(lambda: normalize.messages(_with_readable_calls(body.messages), notes))
+        tools = normalize.tools(body.tools, notes)
         warn(*(f"{fields.of(place)} {note}" for place, note in notes))
-        tools = normalize.tools(body.tools)
         messages, continues = _with_begun_answer(body, messages)
         top_logprobs = body.top_logprobs or 0
         if top_logprobs and not body.logprobs:
@@ -179,7 +179,8 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         think = thinking.parse(body)
         answer = await response_format.parse(body)
         parallel = body.parallel_tool_calls is not False
-        calls = await response_format.parse_calls(tools, body.tool_choice, parallel=parallel)
+        strict = normalize.strict_tools(body.tools)
+        calls = await response_format.parse_calls(tools, body.tool_choice, parallel=parallel, strict=strict)
     turn = replace(
         parsed.turn,
         messages=messages,
