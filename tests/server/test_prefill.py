@@ -74,7 +74,8 @@ def test_white_space_where_it_goes_on_is_kept(rig: House, begun: str, script: li
 
 
 def test_an_answer_that_is_begun_with_nothing_is_not_begun(rig: House) -> None:
-    for content in ("", None, []):
+    nothings: list[Any] = ["", None, []]
+    for content in nothings:
         go_on(rig, "Hi", messages=[*ASKED, {"role": "assistant", "content": content}])
         assert prompt(rig).endswith("Hi<|im_end|>\n<|im_start|>assistant\n")
 
