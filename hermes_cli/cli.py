@@ -26,6 +26,11 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise _InterruptedError
 
 
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    # SystemExit runs what has to be done before the end, also from within asyncio: MCP servers end with us.
+    sys.exit(128 + number)
+
+
 def typed_command(arguments: Sequence[str]) -> str | None:
     """Return the command among what was typed; when the shell asks for completions, among what is being typed."""
     # bash sets the first, zsh and fish the second (Typer's completion scripts).
@@ -51,6 +56,9 @@ def main() -> NoReturn:
     """Run `hermes` and exit with a code from `ExitCode`."""
     for number in {signal.SIGINT, getattr(signal, "SIGBREAK", signal.SIGINT)}:  # Ctrl-Break, on Windows
         signal.signal(number, _interrupt)
+    for name in ("SIGTERM", "SIGHUP"):  # a service that stops, a window that is closed
+        if signal.getsignal(getattr(signal, name, signal.SIGTERM)) == signal.SIG_DFL:  # not under nohup
+            signal.signal(getattr(signal, name, signal.SIGTERM), _terminate)
     prepare_streams((sys.stdout, sys.stderr))
     try:
         with prewarm(sys.argv[1:]) as started:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -32,6 +33,20 @@ def ending_signals() -> tuple[signal.Signals, ...]:
     """Return the signals that ask a program to end: Ctrl-C, SIGTERM and, on Windows, Ctrl-Break."""
     names = ("SIGINT", "SIGTERM", "SIGBREAK")
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+def drop_typed_ahead(descriptor: int) -> None:
+    """Drop what was typed on a terminal before a question was seen: it is no answer to it."""
+    if sys.platform == "win32":
+        import msvcrt  # noqa: PLC0415 - Windows only
+
+        while msvcrt.kbhit():
+            msvcrt.getwch()
+        return
+    import termios  # noqa: PLC0415 - not on Windows
+
+    with suppress(termios.error):  # no terminal
+        termios.tcflush(descriptor, termios.TCIFLUSH)
 
 
 def prepare_streams(streams: Iterable[object], platform: str = sys.platform) -> None:

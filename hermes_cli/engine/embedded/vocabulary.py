@@ -14,6 +14,8 @@ from hermes_cli.engine.embedded.bindings import llama_cpp
 from hermes_cli.engine.request import ReasoningOptions, encode, encode_each
 from hermes_cli.errors import UsageError
 
+END = ""
+SHARE_OF_END = 4  # the smallest budget of reasoning that is ended by a sentence, in lengths of the sentence
 MARKED = (
     llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
     | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -213,7 +215,12 @@ def prompt_tokens(
 
 
 def closing_tokens(vocabulary: Vocabulary, reasoning: ReasoningOptions | None) -> dict[str, list[int]]:
-    """Return, by closing tag, the tokens that end reasoning whose budget is used up; none where there is no budget."""
+    """Return, by closing tag, the tokens that end reasoning whose budget is used up; none where there is no budget.
+
+    Under `END` are those of the sentence before the tag.
+    """
     if reasoning is None or reasoning.budget is None:
         return {}
-    return {tag: vocabulary.tokenize(f"\n{tag}\n", special=True) for _, tag in reasoning.tags}
+    end = vocabulary.tokenize(f"\n{reasoning.end}", special=False) if reasoning.end else []
+    closing = {tag: vocabulary.tokenize(f"\n{tag}\n", special=True) for _, tag in reasoning.tags}
+    return {END: end, **closing} if len(end) * SHARE_OF_END <= reasoning.budget else closing
