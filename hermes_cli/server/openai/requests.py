@@ -214,6 +214,9 @@ class CompletionRequest(SharedFields):
         None, description="What follows on the text, for models whose vocabulary has tokens for filling in the middle."
     )
     echo: Flag | None = Field(None, description="Give the prompt back before the text.")
+    prompt_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = Field(
+        None, description="As vLLM takes it: log-probabilities of the prompt, with so many alternatives."
+    )
     best_of: Whole | None = Field(None, description="Only the same as `n`.")
 
 
