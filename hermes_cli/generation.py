@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel as KnownModel
 
 
+THINK_END = "I have thought long enough, and answer now."
+
+
 @dataclass(frozen=True)
 class LogprobsEvent:
     """The tokens behind the events that follow, with their log-probabilities, if a turn asks for them."""
@@ -66,6 +69,7 @@ class TurnRequest:
         sampling: how tokens are chosen; None is as the model recommends.
         max_tokens: the most to generate; None is as many as the context length allows.
         think_budget: the most tokens of reasoning; then it is ended, and the answer follows. None for any.
+        think_end: the sentence that ends it then; empty for none.
         stops: texts that end the turn, beside those of the prompt format.
         top_logprobs: how many alternatives to tell with each token; None tells no log-probabilities.
         client: name of the client; engines are fair among clients.
@@ -80,6 +84,7 @@ class TurnRequest:
     sampling: SamplingOptions | None = None
     max_tokens: int | None = None
     think_budget: int | None = None
+    think_end: str = THINK_END
     stops: tuple[str, ...] = ()
     top_logprobs: int | None = None
     client: str = ""
@@ -196,7 +201,9 @@ class ChatModel:
                 thinking="inside" if prompt.inside_reasoning else "may" if prompt.thinks else "no",
                 tokens=SpecialTokens(self.loaded.tags, self.loaded.others),
             ),
-            reasoning=ReasoningOptions(turn.think_budget, prompt.inside_reasoning, THOUGHTS, line_ends=(END_CALL,)),
+            reasoning=ReasoningOptions(
+                turn.think_budget, prompt.inside_reasoning, THOUGHTS, line_ends=(END_CALL,), end=turn.think_end
+            ),
             top_logprobs=turn.top_logprobs,
             client=turn.client,
             shift=turn.shift,
@@ -266,6 +273,7 @@ class _Reader:
 
 __all__ = [
     "TAGS",
+    "THINK_END",
     "CallArguments",
     "CallFinished",
     "CallStarted",

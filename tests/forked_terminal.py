@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pty
+import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pexpect
-from conftest import zygote
-from hermes_zygote import Fork
+from conftest import HANG
+from hermes_zygote import HERMES, Fork, zygote
 from ptyprocess import PtyProcess  # type: ignore[import-untyped]
 
 
@@ -37,7 +38,28 @@ class _ForkedPty(PtyProcess):  # type: ignore[misc] # has no types
 
 
 class ForkedTerminal(pexpect.spawn):  # type: ignore[type-arg] # takes none when it runs
-    """`hermes` in a terminal; instead of a program it is given the arguments of the command."""
+    """`hermes`, or other code, in a terminal."""
+
+    def __init__(
+        self,
+        code: str | None,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        dimensions: tuple[int, int],
+        encoding: str | None,
+    ) -> None:
+        self._code = HERMES if code is None else code
+        super().__init__(
+            sys.executable,  # which has to be some program
+            list(arguments),
+            cwd=str(folder),
+            env=environment,
+            encoding=encoding,
+            timeout=HANG,
+            dimensions=dimensions,
+        )
+        self.delaybeforesend = None
 
     def _spawnpty(
         self, args: list[str | bytes], *, cwd: str, env: Mapping[str, str], dimensions: tuple[int, int], **_: object
@@ -46,5 +68,5 @@ class ForkedTerminal(pexpect.spawn):  # type: ignore[type-arg] # takes none when
         forks = zygote()
         assert forks, "where there are pseudo-terminals, there are forks"
         termios.tcsetwinsize(theirs, dimensions)
-        process = forks.start_in_terminal([os.fsdecode(one) for one in args[1:]], Path(cwd), env, theirs)
+        process = forks.start_in_terminal([os.fsdecode(one) for one in args[1:]], Path(cwd), env, theirs, self._code)
         return _ForkedPty(process, ours)

@@ -1,4 +1,4 @@
-"""`hermes` commands as real processes that need not import everything anew: each is a fork of one that has.
+"""`hermes` commands, and programs of tests that import it, as real processes: each is a fork of one that has imported all.
 
 A command has its own process, pipes, folder, environment and exit code, as if a shell had started it; only the imports
 were made before, and what huggingface_hub read from the environment is read again. Other modules that read the environment
@@ -19,8 +19,10 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import IO, NoReturn
 
 PRELOADED = (
@@ -34,7 +36,10 @@ PRELOADED = (
     *("hermes_cli.prompting.structured_output", "hermes_cli.store.library", "hermes_cli.gguf.header"),
     *("hermes_cli.server.run", "hermes_cli.server.app", "hermes_cli.server.served_models"),
     *("hermes_cli.store.download", "hermes_cli.store.xet", "hermes_cli.chat.terminal.terminal_view", "hermes_cli.cli"),
+    "hermes_cli.chat.terminal.keyboard",
+    *("hermes_cli.commands.app", "hermes_cli.models.loader"),
 )
+HERMES = "from hermes_cli.cli import main; main()"
 _LENGTH = 4  # bytes before an order, and of a number in the pipe that tells how a command does
 
 
@@ -70,15 +75,19 @@ class Fork:
 class ForkedProcess(Fork):
     """A command whose output comes through pipes, as text."""
 
-    def __init__(self, state: int, stdout: int, stderr: int) -> None:
+    def __init__(self, state: int, stdout: int, stderr: int, stdin: int | None = None) -> None:
         """Take over the pipes."""
         super().__init__(state)
+        self.stdin: IO[str] | None = None if stdin is None else os.fdopen(stdin, "w", encoding="utf-8")
         self.stdout: IO[str] = open(stdout, encoding="utf-8", errors="replace")  # noqa: SIM115 - a pipe
         self.stderr: IO[str] = open(stderr, encoding="utf-8", errors="replace")  # noqa: SIM115 - a pipe
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What it writes until it ends."""
+        """What it writes until it ends, without more on its standard input."""
         texts = ["", ""]
+        if self.stdin:
+            with suppress(BrokenPipeError):
+                self.stdin.close()
 
         def read(index: int, stream: IO[str]) -> None:
             texts[index] = "" if stream.closed else stream.read()
@@ -117,27 +126,39 @@ class Zygote:
         theirs.close()
 
     def start(
-        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], stdin: int | None = None
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        stdin: int | None = None,
+        code: str = HERMES,
     ) -> ForkedProcess:
-        """Start `hermes ARGUMENTS`; standard input is at its end unless a file is given."""
+        """Start `hermes ARGUMENTS`, or other code.
+
+        Standard input is at its end, unless a file is given, or subprocess.PIPE for a pipe.
+        """
         (out, to_out), (error, to_error) = os.pipe(), os.pipe()
-        given = os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin)
-        state = self._order(arguments, folder, environment, [given, to_out, to_error])
-        return ForkedProcess(state, out, error)
+        write = None
+        if stdin == subprocess.PIPE:
+            given, write = os.pipe()
+        else:
+            given = os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin)
+        state = self._order(arguments, folder, environment, [given, to_out, to_error], code)
+        return ForkedProcess(state, out, error, write)
 
     def start_in_terminal(
-        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], terminal: int
+        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], terminal: int, code: str = HERMES
     ) -> Fork:
-        """Start `hermes ARGUMENTS` in a terminal, the end of a pseudo-terminal that programs get."""
-        return Fork(self._order(arguments, folder, environment, [terminal, os.dup(terminal), os.dup(terminal)]))
+        """Start `hermes ARGUMENTS`, or other code, in a terminal: the end of a pseudo-terminal that programs get."""
+        return Fork(self._order(arguments, folder, environment, [terminal, os.dup(terminal), os.dup(terminal)], code))
 
     def _order(
-        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], streams: Sequence[int]
+        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], streams: Sequence[int], code: str
     ) -> int:
         """Hand over the streams of a command; what tells its number and its exit status."""
         state, to_state = os.pipe()
         theirs = [to_state, *streams]
-        order = json.dumps([list(arguments), str(folder), dict(environment)]).encode()
+        order = json.dumps([list(arguments), str(folder), dict(environment), code]).encode()
         with self._lock:
             socket.send_fds(self._line, [len(order).to_bytes(_LENGTH, "big")], theirs)
             self._line.sendall(order)
@@ -149,6 +170,12 @@ class Zygote:
         """End the process."""
         self._line.close()
         self._process.wait()
+
+
+@cache
+def zygote() -> Zygote | None:
+    """The process whose forks are commands, where there are forks."""
+    return Zygote() if hasattr(os, "fork") else None
 
 
 def _number(file: int) -> int:
@@ -164,7 +191,7 @@ def serve() -> NoReturn:
     sys.path[:] = json.loads(sys.argv[2])
     for module in PRELOADED:
         import_module(module)
-    for module, _ in sys.modules["hermes_cli.cli"].COMMANDS.values():
+    for module, _ in sys.modules["hermes_cli.commands.app"].COMMANDS.values():
         import_module(f"hermes_cli.commands.{module}")
     reread = _hub_settings()
     gc.collect()
@@ -240,9 +267,11 @@ def _hub_settings() -> Callable[[], None]:
     return read
 
 
-def _become(order: tuple[list[str], str, dict[str, str]], files: Sequence[int], reread: Callable[[], None]) -> NoReturn:
+def _become(
+    order: tuple[list[str], str, dict[str, str], str], files: Sequence[int], reread: Callable[[], None]
+) -> NoReturn:
     """Be the command, and end."""
-    arguments, folder, environment = order
+    arguments, folder, environment, program = order
     code = 1
     try:
         os.chdir(folder)
@@ -259,9 +288,9 @@ def _become(order: tuple[list[str], str, dict[str, str]], files: Sequence[int], 
         sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         sys.argv = [sys.executable, *arguments]
         sys.path.insert(0, folder)
-        from hermes_cli.cli import main  # noqa: PLC0415 - it looks at sys.argv
-
-        main()
+        sys.modules["__main__"] = main = ModuleType("__main__")
+        exec(compile(program, "<program>", "exec"), vars(main))  # noqa: S102 - as Python does with -c
+        code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:  # noqa: BLE001 - as Python does at the top

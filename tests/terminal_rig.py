@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import select
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -85,51 +84,30 @@ def hermes_in_terminal(
     columns: int = 80,
     rows: int = 24,
     encoding: str | None = "utf-8",
+    code: str | None = None,
 ) -> pexpect.spawn[Any]:
-    """`hermes ARGUMENTS` in a pseudo-terminal; without an encoding it writes and takes bytes."""
+    """`hermes ARGUMENTS`, or other code, in a pseudo-terminal; without an encoding it writes and takes bytes."""
     from forked_terminal import ForkedTerminal  # noqa: PLC0415 - Windows has neither forks nor pseudo-terminals
 
-    terminal: pexpect.spawn[Any] = ForkedTerminal(
-        sys.executable,
-        list(arguments),
-        cwd=str(folder),
-        env=environment,
-        encoding=encoding,
-        timeout=HANG,
-        dimensions=(rows, columns),
-    )
-    terminal.delaybeforesend = None
-    return terminal
+    return ForkedTerminal(code, arguments, folder, environment, (rows, columns), encoding)
 
 
 class Terminal:
-    """A program in a terminal, to be used in `with`: a command, or `hermes` with `arguments`."""
+    """`hermes`, or other code that uses it, in a terminal; to be used in `with`."""
 
     def __init__(
         self,
-        command: Sequence[str] = (),
-        *,
         arguments: Sequence[str] = (),
+        *,
+        code: str | None = None,
         environment: Mapping[str, str],
         folder: Path,
         columns: int = 80,
         rows: int = 24,
     ) -> None:
-        self._child: pexpect.spawn[bytes] = (
-            pexpect.spawn(
-                command[0],
-                list(command[1:]),
-                cwd=str(folder),
-                env=dict(environment),
-                dimensions=(rows, columns),
-                timeout=HANG,
-            )
-            if command
-            else hermes_in_terminal(
-                arguments, environment=environment, folder=folder, columns=columns, rows=rows, encoding=None
-            )
+        self._child: pexpect.spawn[bytes] = hermes_in_terminal(
+            arguments, environment=environment, folder=folder, columns=columns, rows=rows, encoding=None, code=code
         )
-        self._child.delaybeforesend = None
         self._screen = Screen(columns, rows, self._reply)
         self._stream = pyte.ByteStream(self._screen)
         self._pasting = False

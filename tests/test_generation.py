@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import RunHermes, WaitFor
+from desk import finish
 from fake_engine import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,7 +115,7 @@ def test_control_tokens_in_what_users_say_are_only_text(
         """As the engine's process makes them of what it is sent."""
         engine = FakeEngine([[]])
         wait_for(anext(ChatModel(engine, demo_chatter.loaded).answer(asked(text))))
-        return prompt_tokens(demo_model.vocabulary, engine.requests[0].prompt)
+        return finish(prompt_tokens(demo_model.vocabulary, engine.requests[0].prompt, 1024))
 
     vocabulary = demo_model.vocabulary
     (special,) = vocabulary.tokenize(tag, special=True)

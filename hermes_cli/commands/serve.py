@@ -91,6 +91,18 @@ def command(
             "HERMES_LLM_THINK", "Reason before answering, or not; a request may say otherwise.", "--think/--no-think"
         ),
     ] = None,
+    strict_think: Annotated[
+        bool | None,
+        setting(
+            "HERMES_LLM_STRICT_THINK",
+            "Refuse requests for reasoning that a model does not have, instead of a warning.",
+            "--strict-think",
+        ),
+    ] = None,
+    think_end: Annotated[
+        str | None,
+        setting("HERMES_LLM_THINK_END", "Sentence that ends reasoning whose budget is used up.", metavar="TEXT"),
+    ] = None,
     template: Annotated[
         str | None,
         setting(

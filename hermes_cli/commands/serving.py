@@ -39,19 +39,14 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
 
     def models() -> tuple[ServedModel, ...]:
         nonlocal show
-        catalogue, machine = load_catalogue(), probe(measure=False)
-        entries = settings.models or (default_entry(settings, catalogue, machine, console),)
         show = waiting.enter_context(console.working("looking how the models fit"))
-        return plan_models(msgspec.structs.replace(settings, models=entries), catalogue, machine, console.note)
+        return planned_models(settings, console)
 
     def engine(served: ServedModel) -> Engine:
         def progress(part: float) -> None:
             show(f"loading {served.name}: {part:.0%}")
 
         return served.model.engine(verbose=verbose, progress=progress)
-
-    async def check_room(served: ServedModel) -> HermesError | None:
-        return await asyncio.to_thread(memory_fault, served.model)
 
     def started(info: ServerInfo) -> None:
         nonlocal show
@@ -62,6 +57,22 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
     log = console.log if settings.log_json or console.voice is Voice.HUMAN else _nothing
     with waiting:
         return serve(settings, ServerParts(models, engine, check_room, started, log, console.note))
+
+
+def planned_models(settings: ServerSettings, console: Console) -> tuple[ServedModel, ...]:
+    """Return the models of the settings, else the best that is installed, as they fit this machine.
+
+    Raises:
+        HermesError: one is not here, or does not fit.
+    """
+    catalogue, machine = load_catalogue(), probe(measure=False)
+    entries = settings.models or (default_entry(settings, catalogue, machine, console),)
+    return plan_models(msgspec.structs.replace(settings, models=entries), catalogue, machine, console.note)
+
+
+async def check_room(served: ServedModel) -> HermesError | None:
+    """Return the error if there is too little memory for the model now, as `Pool` asks."""
+    return await asyncio.to_thread(memory_fault, served.model)
 
 
 def _nothing(_: str) -> None:

@@ -52,8 +52,10 @@ _ANTHROPIC = {
 
 # The folders in Ollama's `/api`.
 _OLLAMA = frozenset(
-    ["version", "tags", "ps", "show", "chat", "generate", "embed", "embeddings", "pull", "push", "create", "copy"]
-    + ["delete", "blobs"]
+    {
+        *("version", "tags", "ps", "show", "chat", "generate", "embed", "embeddings"),
+        *("pull", "push", "create", "copy", "delete", "blobs"),
+    }
 )
 
 ErrorShape = Literal["openai", "anthropic", "ollama"]

@@ -188,11 +188,12 @@ async def detokenize(request: Request, body: Detokenize) -> Response:
 
 async def apply_template(request: Request, body: ApplyTemplate) -> Response:
     """Render a conversation as a prompt, and generate nothing."""
-    messages, tools = normalize.messages(body.messages), normalize.tools(body.tools)
+    messages, tools = normalize.messages(body.messages), normalize.tools(body.tools, [])
     async with request.app.state.pool.use(body.model) as model:
         variables = body.chat_template_kwargs
         think = variables.get("enable_thinking", variables.get("thinking", model.think))
-        options = PromptOptions(think=think if isinstance(think, bool) else None)
+        reasons = model.chat_model.choice.format.reasons
+        options = PromptOptions(think=think if isinstance(think, bool) and reasons else None)
         prompt = await model.chat_model.prompt(TurnRequest(messages, tools, options=options))
     return json_reply(RenderedPrompt(prompt.plain))
 

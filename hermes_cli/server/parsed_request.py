@@ -132,12 +132,17 @@ class ParsedRequest:
             if turn.tools and not template.takes_tools:
                 hint = "ask a model that takes tools."
                 raise UsageError(f"cannot be given to {model.name}.", field="tools", hint=hint)
-            if self.thinking.think and self.thinking.field and not template.reasons:
+            if self.thinking.think and not template.reasons:
                 reason = f"asks for reasoning, and {model.name} has no reasoning mode."
-                hint = "leave it out, or ask a model that reasons."
-                raise UsageError(reason, field=self.thinking.field, hint=hint)
-        if turn.options.think is None:
-            turn = replace(turn, options=replace(turn.options, think=model.think))
+                refusal = UsageError(
+                    reason, field=self.fields.of(self.thinking.field), hint="ask a model that reasons."
+                )
+                if model.strict_think:
+                    raise refusal
+                warn(refusal.message)
+        think = model.think if turn.options.think is None else turn.options.think
+        options = replace(turn.options, think=think if template.reasons else None)
+        turn = replace(turn, options=options, think_end=model.think_end)
         # More than the context is no error: clients send it all the time.
         turn = replace(turn, max_tokens=None if limit is None else min(limit, model.info.context))
         sampling = replace(model.chat_model.recommended_sampling(), **self.sampling)
@@ -161,8 +166,8 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         notes: normalize.Notes = []
         # In a thread: histories are long.
         messages = await asyncio.to_thread(lambda: normalize.messages(_with_readable_calls(body.messages), notes))
+        tools = normalize.tools(body.tools, notes)
         warn(*(f"{fields.of(place)} {note}" for place, note in notes))
-        tools = normalize.tools(body.tools)
         top_logprobs = body.top_logprobs or 0
         if top_logprobs and not body.logprobs:
             raise UsageError(
@@ -172,7 +177,8 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         think = thinking.parse(body)
         answer = await response_format.parse(body)
         parallel = body.parallel_tool_calls is not False
-        calls = await response_format.parse_calls(tools, body.tool_choice, parallel=parallel)
+        strict = normalize.strict_tools(body.tools)
+        calls = await response_format.parse_calls(tools, body.tool_choice, parallel=parallel, strict=strict)
     turn = replace(
         parsed.turn,
         messages=messages,

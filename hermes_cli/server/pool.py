@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from hermes_cli.engine.protocol import Engine, EngineStats, ModelInfo
 from hermes_cli.errors import EngineError, HermesError, NotFoundError, NotReadyError, UsageError
-from hermes_cli.generation import ChatModel
+from hermes_cli.generation import THINK_END, ChatModel
 
 if TYPE_CHECKING:
     from hermes_cli.server.served_models import ServedModel
@@ -41,6 +41,8 @@ class ReadyModel:
     chat_model: ChatModel
     info: ModelInfo
     think: bool | None = None
+    strict_think: bool = False  # as in `ServedModel`
+    think_end: str = THINK_END
 
 
 class Capabilities(Struct, frozen=True):
@@ -315,7 +317,9 @@ class Pool:
             for other in idle:
                 await self._unload(other)
             chat_model = await ChatModel.open(model.engine, known=resolved.known, template=template)
-        return ReadyModel(planned.name, chat_model, chat_model.loaded, planned.think)
+        return ReadyModel(
+            planned.name, chat_model, chat_model.loaded, planned.think, planned.strict_think, planned.think_end
+        )
 
     async def _make_room(self, model: _PooledModel) -> None:
         """Unload models, the least recently used first, until there is room; wait for one that is in use.

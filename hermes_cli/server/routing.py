@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from hermes_cli.server.errors import AnthropicErrorBody, ErrorBody, RefusedError, shape_of
 from hermes_cli.server.security import authenticate
+from hermes_cli.server.streaming_reply import unless_client_leaves
 
 _NO_JSON = "send a JSON object, with the header `Content-Type: application/json`."
 
@@ -28,7 +29,7 @@ class ApiRoute(Route):
         self,
         method: str,
         path: str,
-        endpoint: Callable[..., Awaitable[Response]],
+        endpoint: Callable[..., Coroutine[object, object, Response]],
         *,
         tag: str = "",  # its heading in the OpenAPI document; empty leaves it out there
         body: type[BaseModel] | None = None,
@@ -49,7 +50,8 @@ class ApiRoute(Route):
                 request.state.client = authenticate(request)
                 request.app.state.traffic.let_in()
             if body:
-                return await endpoint(request, await _read_body(request, body, any_media_type=any_media_type))
+                read = await _read_body(request, body, any_media_type=any_media_type)
+                return await unless_client_leaves(request.receive, endpoint(request, read))
             if query:
                 return await endpoint(request, _validated(query, dict(request.query_params), "query."))
             return await endpoint(request)

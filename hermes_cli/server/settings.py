@@ -52,6 +52,8 @@ class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     template: str | None = None  # `file`, `model`, or the path of a chat template
     draft: str | None = None  # a small model with the same vocabulary; `auto` takes one that is installed
     think: bool | None = None  # reason before answering
+    strict_think: bool | None = None  # refuse requests for reasoning if the model has none, instead of a warning
+    think_end: Annotated[str, Meta(max_length=500)] | None = None  # sentence that ends reasoning at its budget
     keep_alive: float | str | None = None  # how long after its last request a model stays in memory: seconds, 5m, never
     pooling: Pooling | None = None  # make embeddings, with one vector of all tokens of a text; None is as its file says
     force: bool | None = None  # load it even if there is too little memory

@@ -21,6 +21,7 @@ from hermes_cli.server.errors import Problem, problem, shape_of
 
 Work = Callable[["StreamingReply"], Awaitable[None]]
 
+CLIENT_LEFT = 499  # nginx's status of a client that did not wait for the reply
 SILENCE = 15.0  # seconds without a byte; proxies close connections after 30 and more
 PING = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
@@ -133,6 +134,17 @@ class StreamingReply(Response):
             await self._send({"type": "http.response.body", "body": b""})
 
 
+async def unless_client_leaves(receive: Receive, work: Coroutine[object, object, Response]) -> Response:
+    """Do work until there is a reply; cancel it when the client leaves."""
+    task = asyncio.create_task(work)
+    client = asyncio.create_task(_client_left(receive, task))
+    try:
+        await asyncio.wait({task, client}, return_when=asyncio.FIRST_COMPLETED)
+        return await task if task.done() else Response(status_code=CLIENT_LEFT)
+    finally:
+        await cancel(task, client)
+
+
 async def together(works: Sequence[Coroutine[object, object, None]]) -> None:
     """Do several things at once; the first error cancels the others."""
     if len(works) == 1:
@@ -145,7 +157,7 @@ async def together(works: Sequence[Coroutine[object, object, None]]) -> None:
         await cancel(*tasks)
 
 
-async def _client_left(receive: Receive, work: asyncio.Task[None]) -> None:
+async def _client_left(receive: Receive, work: asyncio.Task[Any]) -> None:
     """Wait until the client has closed the connection, or the work is done.
 
     To cancel this is not enough: until Python 3.12 `asyncio.wait_for`, which may stand behind `receive`, can lose that.

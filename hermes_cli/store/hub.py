@@ -42,7 +42,7 @@ LOG_IN_AGAIN = "your token may have expired; log in again: hf auth login"
 # Names and hashes from the Hub become paths here: no part that Windows cannot have or keeps for devices, and none that
 # begins as a hidden file, an option or a home folder.
 _SAFE_PART = re.compile(
-    r"^(?!(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[^-~. <>:\"/\\|?*][^<>:\"/\\|?*]*(?<![. ])$", re.IGNORECASE
+    r"^(?!(?:con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])(?:\.|$))[^-~. <>:\"/\\|?*][^<>:\"/\\|?*]*(?<![. ])\Z", re.IGNORECASE
 )
 _SHA1 = re.compile(r"^[0-9a-f]{40}\Z")
 _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
@@ -289,7 +289,7 @@ def hub_errors(repo: str) -> Iterator[None]:
             429: ("the Hub has had too many requests from here.", "try again in a few minutes."),
         }.get(status, (f"the Hub answered with status {status} for {repo}.", "try again later."))
         raise NetworkError(message, hint=hint) from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, OverflowError) as error:
         raise _unreachable(error) from None
 
 
@@ -297,6 +297,8 @@ def _unreachable(error: Exception) -> HermesError:
     """Return the error for a request that got no answer, or for a file of the Hub's that it needs."""
     if isinstance(error, OSError) and error.filename is not None:
         return access_error(os.fsdecode(error.filename), error)
+    if isinstance(error, ValueError | OverflowError):  # huggingface_hub reads Retry-After without a check
+        return NetworkError(f"{endpoint()} answers with a header that cannot be read.", hint="try again later.")
     if fault := proxy_fault(error):
         hint = f"check it, or unset {fault[1]}; everything that is already here works without."
         return NetworkError(f"{fault[0]}.", hint=hint)

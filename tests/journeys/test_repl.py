@@ -30,7 +30,7 @@ def chat(tmp_path: Path) -> Iterator[Open]:
 
     def open_(*arguments: str, columns: int = 80, rows: int = 24, **environment: str) -> Terminal:
         terminal = Terminal(
-            arguments=["chat", *(arguments or ("demo",))],
+            ["chat", *(arguments or ("demo",))],
             environment={
                 **clean_environment(),
                 "TERM": "xterm-256color",

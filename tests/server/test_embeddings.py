@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from desk import finish
 from openai import BadRequestError, OpenAI
 from openai_rig import house
 from server_rig import Process, hermes_serve
@@ -49,7 +50,7 @@ def test_the_vectors_are_those_of_the_engine(server: Process, bert: Path) -> Non
     assert isinstance(runtime, EmbeddingRuntime)
     results: dict[int, Any] = {}
     embedder = runtime.scheduler(results.__setitem__)
-    embedder.submit(runtime.prepare(0, EmbeddingRequest(tuple(TEXTS))))
+    embedder.submit(finish(runtime.prepare(0, EmbeddingRequest(tuple(TEXTS)))))
     embedder.step()
     answer = embedded(server, TEXTS)
     assert [one["index"] for one in answer["data"]] == [0, 1]

@@ -15,8 +15,8 @@ from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded.messages import REINSTALL_HINT
 from hermes_cli.errors import EngineError
+from hermes_cli.platforms import REINSTALL_HINT
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import cast
 
 from hermes_cli.child_process import ExitReport, Frame, FrameSplitter, command, pack, protocol_error
-from hermes_cli.engine.embedded.messages import REINSTALL_HINT
+from hermes_cli.console import CONTROL
 from hermes_cli.errors import EngineDiedError, EngineError, IntegrityError
+from hermes_cli.platforms import REINSTALL_HINT
 
 COMMAND = command("hermes_cli.engine.embedded.worker")
 END_SECONDS = 2.0  # for the process to end by itself
@@ -146,7 +147,7 @@ class Child(asyncio.SubprocessProtocol):
             self._log += data
             del self._log[:-MAX_LOG_BYTES]
             if self.verbose:
-                sys.stderr.write(self._decoder.decode(data))
+                sys.stderr.write(self._decoder.decode(data).translate(CONTROL))  # the log quotes the file
         elif self.protocol_error is None:
             try:
                 for frame in self._splitter.feed(data):

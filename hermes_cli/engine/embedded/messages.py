@@ -23,9 +23,6 @@ from hermes_cli.engine.protocol import Done, Embeddings, Event, TextEvent
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import MemoryBreakdown, Weights
-from hermes_cli.platforms import REINSTALL
-
-REINSTALL_HINT = f"install it again: {REINSTALL} llama-cpp-python"
 
 Output = Event | Embeddings
 _EVENTS: dict[str, type[Output]] = {"TextEvent": TextEvent, "Done": Done, "Embeddings": Embeddings}  # or an error
@@ -154,6 +151,13 @@ class BenchSpeeds:
 
     test: BenchTest
     speeds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RequestClient:
+    """The client of a request, read without the rest."""
+
+    client: str = ""
 
 
 def pack_events(events: Iterable[tuple[int, Output | HermesError]]) -> bytes:

@@ -96,7 +96,7 @@ class WorkerSession:
         try:
             return cast("Frame", await events.next())
         finally:
-            del self._streams[number]
+            self.cancel(number)
 
     def _send(self, frame: bytes) -> None:
         if self.child:

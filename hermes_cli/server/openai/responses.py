@@ -41,7 +41,7 @@ _NAMES = {
     "reasoning_effort": "reasoning.effort",
     "max_completion_tokens": "max_output_tokens",
 }
-_JSON = ("input", "tools", "tool_choice", "text", "reasoning", "chat_template_kwargs")
+_JSON = ("input", "tool_choice", "text", "reasoning", "chat_template_kwargs")
 _SUMMARIES = ("auto", "concise", "detailed")
 _SAME = ResponseRequest.model_fields.keys() & ChatRequest.model_fields.keys() - {
     "reasoning",
