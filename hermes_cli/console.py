@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from enum import Enum
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TextIO
+
+from hermes_cli.platforms import drop_typed_ahead
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 # Text of a model or a tool must not move the cursor, change colours or answer for the user: control characters are
 # shown as U+FFFD, but for line breaks and tabs.
 CONTROL = {code: "\ufffd" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
+# Nor may a quoted name reorder the sentence around it: Unicode's overrides, embeddings and isolates.
+_REORDERING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd")
+_ESCAPED = {code: f"\\u{code:04x}" for code in range(127, 160)}  # controls that JSON may hold as they are
+_ASIDE = CONTROL | _REORDERING
 
 
 class Voice(Enum):
@@ -141,7 +148,7 @@ class Console:
         """The result in JSON; nothing in the other voices. One line without `indent`, as for events."""
         if self.voice is Voice.JSON:
             escape = not (self.out.encoding or "utf-8").lower().startswith("utf")  # an escape loses no character
-            text = json.dumps(value, ensure_ascii=escape, indent=None if indent else indent)
+            text = json.dumps(value, ensure_ascii=escape, indent=None if indent else indent).translate(_ESCAPED)
             self.out.write((_indented(text, indent) if indent else text) + "\n")
             self.out.flush()
 
@@ -160,12 +167,15 @@ class Console:
         sys.stderr.flush()
 
     def error(self, error: HermesError) -> None:
-        """Print what is wrong, and what to type next."""
-        self._aside(f"error: {error.message}", "bold red")
-        self._aside(f"  next: {error.hint}", "")
+        """Print what is wrong, and what to type next; a line that a quoted text begins is marked as one of it."""
+        message, hint = (re.sub(r"\n(?!  \| )", "\n  | ", text) for text in (error.message, error.hint))
+        self._aside(f"error: {message}", "bold red")
+        self._aside(f"  next: {hint}", "")
 
     def ask(self, question: str) -> str:
         """Ask on the terminal and read one line from it, even when standard input is a pipe.
+
+        What was typed before the question is no answer to it, and dropped.
 
         Raises:
             OSError: there is no terminal to ask on.
@@ -173,6 +183,7 @@ class Console:
         self.end_line()
         device = "CONIN$" if sys.platform == "win32" else os.ctermid()
         with open(device, encoding="utf-8") as terminal:  # noqa: PTH123 - a device, not a path of ours
+            drop_typed_ahead(terminal.fileno())
             self._rich.print(question.translate(CONTROL), end="", markup=False, style="bold")
             return terminal.readline().strip()
 
@@ -231,4 +242,4 @@ class Console:
     def _aside(self, message: str, style: str) -> None:
         if self.out.isatty():
             self.end_line()
-        self._rich.print(message.translate(CONTROL), style=style, markup=False)
+        self._rich.print(message.translate(_ASIDE), style=style, markup=False)

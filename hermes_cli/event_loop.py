@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
-HEAD_START = 0.01  # seconds: a process is started in less
+HEAD_START = 0.002  # seconds: enough for the first steps, which start a process or send a request
 
 
 class EventLoop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gguf_bytes import entry, gguf, string, tensor
@@ -18,8 +18,10 @@ UNKNOWN, CLS, SEP = 1, 2, 3
 POOLING = {"mean": 1, "cls": 2, "last": 3, "rank": 4}
 
 
-def write_tiny_bert(path: Path, pooling: str | None = "mean", name: str = "Tiny BERT") -> Path:
-    """Write it; `pooling` as its file states it."""
+def write_tiny_bert(
+    path: Path, pooling: str | None = "mean", name: str = "Tiny BERT", tokens: Mapping[str, int] | None = None
+) -> Path:
+    """Write it; `pooling` as its file states it, and more special tokens by name."""
     figures: dict[str, int | float | bool] = {
         "bert.block_count": LAYERS,
         "bert.context_length": CONTEXT,
@@ -36,6 +38,7 @@ def write_tiny_bert(path: Path, pooling: str | None = "mean", name: str = "Tiny 
         "tokenizer.ggml.padding_token_id": 0,
         "tokenizer.ggml.cls_token_id": CLS,
         "tokenizer.ggml.mask_token_id": 4,
+        **{f"tokenizer.ggml.{label}_token_id": token for label, token in (tokens or {}).items()},
         **({"bert.pooling_type": POOLING[pooling]} if pooling else {}),
     }
     # Words have a mark in front in GGUF files, and what goes on within a word has none.

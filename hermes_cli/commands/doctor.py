@@ -220,7 +220,7 @@ def _demo() -> Iterator[Check]:
     from hermes_cli.models.resolve import ModelRequest
 
     started = time.perf_counter()
-    with Prewarm(engine=True, verbose=False) as prewarm:
+    with Prewarm() as prewarm:
         loader = ModelLoader(ModelRequest("demo"), Console(Voice.QUIET), prewarm, lambda request, _: request)
         with loader.begin("demo") as finish:
             loaded = finish()

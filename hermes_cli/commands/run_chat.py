@@ -171,10 +171,10 @@ def _open_chat(
         calls = interactive or arguments.tools or arguments.servers
         toolbox = _toolbox(arguments, asker, console, stack) if calls else None
         terminal = _terminal_view(arguments, console) if interactive else None
-        backend = finish()
-    from hermes_cli.chat.agent_loop import AgentLoop
-    from hermes_cli.chat.view import PlainView
+        from hermes_cli.chat.agent_loop import AgentLoop
+        from hermes_cli.chat.view import PlainView
 
+        backend = finish()
     view = terminal or PlainView(console, backend, arguments.options, hide_thinking=arguments.hide_thinking)
     agent = AgentLoop(conversation, backend, toolbox, view, prewarm.event_loop)
 
@@ -271,9 +271,9 @@ class LocalModels:
         with self._loader.begin(name) as finish:
 
             def backend() -> LocalBackend:
-                loaded = finish()
-                from hermes_cli.chat.backend import LocalBackend  # imported while the engine loads
+                from hermes_cli.chat.backend import LocalBackend
 
+                loaded = finish()
                 return LocalBackend(loaded.model, loaded.planned.name, loaded.details, self._console.warn)
 
             yield backend

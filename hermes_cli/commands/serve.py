@@ -44,7 +44,12 @@ def command(
         str | None,
         setting("HERMES_LLM_HOST", "Address to listen on. Default: 127.0.0.1, this machine alone; others need a key."),
     ] = None,
-    port: Annotated[int | None, setting("HERMES_LLM_PORT", "Default: 8080; 0 takes any that is free.")] = None,
+    port: Annotated[
+        int | None, setting("HERMES_LLM_PORT", "Default: 8080, with --ollama 11434; 0 takes any that is free.")
+    ] = None,
+    ollama: Annotated[
+        bool | None, setting("HERMES_LLM_OLLAMA", "Speak Ollama's API, too, for clients that need it.", "--ollama")
+    ] = None,
     context: Annotated[
         int | None, setting("HERMES_LLM_CONTEXT", "Tokens that each request can use. Default: the longest that fits.")
     ] = None,
@@ -85,6 +90,18 @@ def command(
         setting(
             "HERMES_LLM_THINK", "Reason before answering, or not; a request may say otherwise.", "--think/--no-think"
         ),
+    ] = None,
+    strict_think: Annotated[
+        bool | None,
+        setting(
+            "HERMES_LLM_STRICT_THINK",
+            "Refuse requests for reasoning that a model does not have, instead of a warning.",
+            "--strict-think",
+        ),
+    ] = None,
+    think_end: Annotated[
+        str | None,
+        setting("HERMES_LLM_THINK_END", "Sentence that ends reasoning whose budget is used up.", metavar="TEXT"),
     ] = None,
     template: Annotated[
         str | None,

@@ -39,19 +39,14 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
 
     def models() -> tuple[ServedModel, ...]:
         nonlocal show
-        catalogue, machine = load_catalogue(), probe(measure=False)
-        entries = settings.models or (default_entry(settings, catalogue, machine, console),)
         show = waiting.enter_context(console.working("looking how the models fit"))
-        return plan_models(msgspec.structs.replace(settings, models=entries), catalogue, machine, console.note)
+        return planned_models(settings, console)
 
     def engine(served: ServedModel) -> Engine:
         def progress(part: float) -> None:
             show(f"loading {served.name}: {part:.0%}")
 
         return served.model.engine(verbose=verbose, progress=progress)
-
-    async def check_room(served: ServedModel) -> HermesError | None:
-        return await asyncio.to_thread(memory_fault, served.model)
 
     def started(info: ServerInfo) -> None:
         nonlocal show
@@ -62,6 +57,22 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
     log = console.log if settings.log_json or console.voice is Voice.HUMAN else _nothing
     with waiting:
         return serve(settings, ServerParts(models, engine, check_room, started, log, console.note))
+
+
+def planned_models(settings: ServerSettings, console: Console) -> tuple[ServedModel, ...]:
+    """Return the models of the settings, else the best that is installed, as they fit this machine.
+
+    Raises:
+        HermesError: one is not here, or does not fit.
+    """
+    catalogue, machine = load_catalogue(), probe(measure=False)
+    entries = settings.models or (default_entry(settings, catalogue, machine, console),)
+    return plan_models(msgspec.structs.replace(settings, models=entries), catalogue, machine, console.note)
+
+
+async def check_room(served: ServedModel) -> HermesError | None:
+    """Return the error if there is too little memory for the model now, as `Pool` asks."""
+    return await asyncio.to_thread(memory_fault, served.model)
 
 
 def _nothing(_: str) -> None:
@@ -98,7 +109,10 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
         aliases = f", also called {', '.join(served.aliases)}" if served.aliases else ""
         console.text(f"  {served.name}{aliases}\n")
         slots = served.model.fitted.plan.settings.slots
-        console.text(f"    {served.model.context:,} tokens of context for each request, {slots} at once\n")
+        if served.model.pooling:
+            console.text(f"    embeddings of texts of up to {served.model.context:,} tokens ({served.model.pooling})\n")
+        else:
+            console.text(f"    {served.model.context:,} tokens of context for each request, {slots} at once\n")
         when = "" if number == 0 else ", loaded when it is asked for"
         console.text(f"    {_memory(served)}{when}\n")
         if served.model.fitted.note:
@@ -109,7 +123,10 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
     elif not settings.keys and not info.local:
         console.warn("  anybody who can reach this address may use it: --insecure")
     shown = key or ("YOUR-KEY" if settings.keys else "none")
-    console.text(f"\n  export OPENAI_BASE_URL={address}/v1 OPENAI_API_KEY={shown}\n\n")
+    console.text(f"\n  export OPENAI_BASE_URL={address}/v1 OPENAI_API_KEY={shown}\n")
+    if settings.ollama:
+        console.text(f"  export OLLAMA_HOST={address}{f' OLLAMA_API_KEY={shown}' if shown != 'none' else ''}\n")
+    console.text("\n")
     console.note("Ctrl-C stops it.")
 
 
@@ -128,6 +145,7 @@ def _model_document(served: ServedModel) -> dict[str, Any]:
         "aliases": list(served.aliases),
         "context_length": served.model.context,
         "slots": plan.settings.slots,
+        "pooling": served.model.pooling,
         "kv_type": plan.settings.k_type,
         "gpu_layers": served.model.fitted.gpu_layers,
         "memory": [

@@ -133,7 +133,11 @@ def _document(header: GGUFHeader) -> dict[str, Any]:
         "shard": [header.split.number, header.split.count] if header.split else None,
         "gguf_version": header.version,
         "tensor_types": _tensor_types(header),
-        "metadata": {key: value for key, value in header.metadata.items() if isinstance(value, (int, float, str))},
+        "metadata": {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value  # JSON has no NaN
+            for key, value in header.metadata.items()
+            if isinstance(value, (int, float, str))
+        },
     }
 
 

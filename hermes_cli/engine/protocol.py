@@ -107,6 +107,7 @@ class ModelInfo:
         control: texts of control tokens; `added`: those of user-defined ones.
         tags: tags of prompting that are one token, with its number; `others`: all other special tokens. Tokens that end
             a generation are in neither.
+        fim: the tokens before the prefix, the suffix and the middle of a text to be filled in; empty if there are none.
         pooling: how a model for embeddings makes one vector of a text; empty where the model writes text.
         embedding_length: numbers in such a vector.
         draft: the file name of the draft model, or empty.
@@ -128,6 +129,7 @@ class ModelInfo:
     added: tuple[str, ...] = ()
     tags: dict[str, int] = field(default_factory=dict)
     others: tuple[int, ...] = ()
+    fim: tuple[int, ...] = ()
     pooling: str = ""
     embedding_length: int = 0
     draft: str = ""

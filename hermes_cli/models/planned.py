@@ -16,6 +16,7 @@ from pathlib import Path
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.engine.embedded.child import Child
+from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.messages import DraftPlan, EngineOptions
 from hermes_cli.engine.protocol import Engine
@@ -66,8 +67,6 @@ class PlannedModel:
 
         `verbose` shows llama.cpp's log on standard error; `progress` gets the part that is loaded, from 0 to 1.
         """
-        from hermes_cli.engine.embedded.engine import EmbeddedEngine  # noqa: PLC0415 - asyncio's subprocesses
-
         options = replace(self.options, verbose=verbose)
         return EmbeddedEngine(self.path, self.fitted.plan, options, progress=progress, child=child)
 

@@ -61,8 +61,7 @@ def resolve(request: ModelRequest, catalogue: Catalogue) -> ResolvedModel:
         UsageError: no source documents YaRN for it, or its template cannot be used.
         IntegrityError: its header cannot be read, or it is no model to chat with.
     """
-    from hermes_cli.gguf.header import read_header  # noqa: PLC0415 - the name is checked first
-    from hermes_cli.gguf.shards import check_chats, pooling_of  # noqa: PLC0415
+    from hermes_cli.gguf.shards import check_chats, pooling_of  # noqa: PLC0415 - the name is checked first
     from hermes_cli.prompting.choose import identify  # noqa: PLC0415
     from hermes_cli.prompting.template import ChatTemplate, read_template  # noqa: PLC0415
 
@@ -71,7 +70,7 @@ def resolve(request: ModelRequest, catalogue: Catalogue) -> ResolvedModel:
     if isinstance(reference, CatalogueReference):
         known: CatalogModel | None = reference.model
     else:
-        header = read_header(file.path)
+        header = file.header
         if request.embeddings and (pooling := pooling_of(header)):
             overrides = replace(overrides, pooling=overrides.pooling or pooling)
         if not overrides.pooling:

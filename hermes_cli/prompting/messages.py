@@ -7,7 +7,7 @@ events of one call stand together; indexes count from 0.
 from __future__ import annotations
 
 import json
-import secrets
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ class ToolCall:
 
     name: str
     arguments: dict[str, Any]
-    id: str = field(default_factory=lambda: f"call_{secrets.token_hex(12)}", compare=False)
+    id: str = field(default_factory=lambda: f"call_{os.urandom(12).hex()}", compare=False)
 
     def __str__(self) -> str:
         """Return the call as Python: `get_weather(city="Tokyo")`."""

@@ -21,6 +21,7 @@ from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 from hermes_cli.errors import NotReadyError
 from hermes_cli.prompting.normalize import repaired
 from hermes_cli.server.metrics import Metrics
+from hermes_cli.server.streaming_reply import CLIENT_LEFT
 
 
 @dataclass
@@ -144,7 +145,6 @@ def _too_slow() -> NotReadyError:
     )
 
 
-CLIENT_LEFT = 499  # nginx's status of a client that did not wait for the reply
 MOST_LOGGED_BYTES = 64 << 10  # of a body
 LONGEST_METHOD = 20  # logged characters; it can be as long as a head
 NO_ROUTE = "none"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MODELFILE = "Modelfile"
 IMPORTED = "imported"  # the owner, in LM Studio's layout, of files that are not from the Hub
 
-_REPO = re.compile(r"^([A-Za-z0-9][\w.-]*)/([A-Za-z0-9][\w.-]*)$")
+_REPO = re.compile(r"^([A-Za-z0-9][\w.-]*)/([A-Za-z0-9][\w.-]*)\Z")
 _OTHER = re.compile(r"[^a-z0-9._-]+")
 
 
@@ -83,12 +83,14 @@ def to_ollama(source: ExportSource, folder: Path, context: int | None, *, copy: 
     """Link all files into a folder and write the Modelfile that `ollama create` reads."""
     target = folder / MODELFILE
     text = modelfile([path.name for path in source.files], source.model, context)
+    is_new = not target.is_symlink() and not target.exists()
     with link_errors(target):
-        if target.exists() and target.read_text(encoding="utf-8", errors="replace") != text:
+        if not is_new and (not target.exists() or target.read_text(encoding="utf-8", errors="replace") != text):
             raise HermesError(f"there is another file {target}.", hint="choose another folder: --into FOLDER")
     exported = to_folder(source, folder, copy=copy)
-    with link_errors(target):
-        target.write_text(text, encoding="utf-8")
+    if is_new:
+        with link_errors(target), target.open("x", encoding="utf-8") as file:
+            file.write(text)
     return Exported(folder, exported.files, target)
 
 
@@ -154,7 +156,7 @@ THOUGHTS{{ .Content }}CALLS{{ if not $last }}<|im_end|>
 {{- end }}"""
 
 _TURN = re.compile(r"<\|im_start\|>(\w+)\n")
-_BARE_WORD = re.compile(r"^[\w./+@=-]+$")
+_BARE_WORD = re.compile(r"^[\w./+@=-]+\Z")
 
 
 def modelfile(files: Sequence[str], model: CatalogModel | None, context: int | None = None) -> str:

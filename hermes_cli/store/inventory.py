@@ -29,7 +29,7 @@ from hermes_cli.store.hashing import known_sha256
 
 InstalledState = Literal["verified", "unverified", "damaged", "incomplete"]
 
-_MODEL_FILE = re.compile(r"\.gguf(\.part\d+of\d+)?$", re.IGNORECASE)
+_MODEL_FILE = re.compile(r"\.gguf(\.part\d+of\d+)?\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ IMPORTED_OTHERS = "files"
 
 # As huggingface_hub writes it, so that backups leave the cache out (bford.info/cachedir).
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This file is a cache directory tag created by hermes.\n"
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 
 
 def repo_folder(repo: str) -> Path:

@@ -36,7 +36,7 @@ OLLAMA_SERVICES = (
     Path("/var/snap/ollama/common/models"),
 )
 
-_DIGEST = re.compile(r"^sha256[:-]([0-9a-f]{64})$")
+_DIGEST = re.compile(r"^sha256[:-]([0-9a-f]{64})\Z")
 _UNSAFE = re.compile(r"[^\w.+@=-]+")
 
 
@@ -108,7 +108,7 @@ def find_models(path: Path) -> Iterator[FoundModel | SkippedFile]:
             return
         closed: list[OSError] = []
         below = files_below(path, follow=True, on_error=closed.append)
-        files = (str(file) for file in below if file.suffix.lower() == ".gguf")
+        files = (str(file) for file in below if file.suffix.lower() == ".gguf" and file.is_file())
         for first, *_ in sorted(group_files(files)):
             yield _read_model(Path(first), Path(first).name, ())
         yield from map(_skipped_folder, closed)

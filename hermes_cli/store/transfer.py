@@ -79,11 +79,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if limit and not limit.remaining:
         return float(limit.reset_in_seconds)
     value = headers.get("Retry-After", "").strip()
-    if value.isdigit():
+    if value.isascii() and value.isdigit():
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (moment - datetime.now(UTC)).total_seconds()) if moment.tzinfo else None
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -189,7 +188,7 @@ print("again", repr(sys.stdin.readline()))
 
 def test_what_is_typed_meanwhile_is_kept_but_not_shown(tmp_path: Path) -> None:
     environment = {**clean_environment(), "TERM": "xterm-256color"}
-    with Terminal([sys.executable, "-c", PROGRAM], environment=environment, folder=tmp_path) as terminal:
+    with Terminal(code=PROGRAM, environment=environment, folder=tmp_path) as terminal:
         terminal.wait_for("begun")
         terminal.type("early\n")
         assert terminal.wait_for(r"typed 'early\n'").splitlines() == ["begun and ended", r"typed 'early\n'"]

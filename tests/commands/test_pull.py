@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +10,9 @@ from pathlib import Path
 import pexpect
 import pytest
 from architectures import write_family
-from conftest import HANG, Finished, RunHermes, clean_environment
+from conftest import Finished, RunHermes, clean_environment
 from hub_server import Hub, serving
+from terminal_rig import hermes_in_terminal
 
 from hermes_cli import paths
 from hermes_cli.catalog.load import shipped_catalogue
@@ -124,19 +124,15 @@ def test_without_a_quantization_the_one_that_fits_best(pull: Pull) -> None:
     assert f"{FILE}  4.09 MB" in done.stdout
 
 
-def test_without_a_name_it_asks_first(environment: dict[str, str], pull: Pull, hermes: RunHermes, hub: Hub) -> None:
+def test_without_a_name_it_asks_first(
+    environment: dict[str, str], pull: Pull, hermes: RunHermes, hub: Hub, tmp_path: Path
+) -> None:
     pick = json.loads(hermes("recommend", "--json", env=environment).stdout)["pick"]
     hub.repositories[pick["repository"]] = dict.fromkeys(pick["files"], paths.asset("demo.gguf").read_bytes())
     nobody = pull()
     assert nobody.returncode == 2
     assert "--yes" in nobody.stderr
-    child = pexpect.spawn(
-        sys.executable,
-        ["-m", "hermes_cli", "pull"],
-        env={**clean_environment(), **environment},
-        encoding="utf-8",
-        timeout=HANG,
-    )
+    child = hermes_in_terminal(["pull"], environment={**clean_environment(), **environment}, folder=tmp_path)
     child.expect(r"Fetch [0-9.]+ MB\? \[Y/n\] ")
     child.sendline("n")
     child.expect("nothing was fetched")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ _VLLM_FIELDS = {"repeat_penalty": "repetition_penalty"}
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")  # vLLM, llama.cpp, ours; OpenRouter, Ollama; proxies
 _REASONING_TAGS = ("<think>", "<scratch_pad>")
 _LENGTH_REASONS = {"length", "max_tokens", "model_length"}
+_MAX_NUMBER = 2**53  # JSON's largest exact integer (RFC 8259, section 6): a server's larger count is no count
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class CompletionReader:
 
     def _seconds(self, name: str, default: float) -> float:
         value = self._timings.get(name)
-        return value / 1000 if isinstance(value, (int, float)) and 0 <= value < math.inf else default
+        return value / 1000 if isinstance(value, (int, float)) and 0 <= value <= _MAX_NUMBER else default
 
 
 class _ContentReader:
@@ -326,4 +326,4 @@ def _text(value: object) -> str:
 
 def _count(fields: dict[str, Any], name: str) -> int:
     value = fields.get(name)
-    return value if type(value) is int and value >= 0 else 0
+    return value if type(value) is int and 0 <= value <= _MAX_NUMBER else 0

@@ -18,7 +18,7 @@ from hermes_cli.errors import ContextFullError, EngineError, HermesError, QueueF
 from hermes_cli.planning.memory import MICRO_BATCH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -74,8 +74,10 @@ class EmbeddingRuntime:
         """Return what works on requests and gives their results to `emit`."""
         return Embedder(self.context, emit, slots=self.info.slots, max_queue=self._max_queue)
 
-    def prepare(self, number: int, request: EmbeddingRequest | GenerationRequest) -> EmbeddingJob:
-        """Return a request with its tokens."""
+    def prepare(
+        self, number: int, request: EmbeddingRequest | GenerationRequest
+    ) -> Generator[None, None, EmbeddingJob]:
+        """Return a request with its tokens; yield between its texts."""
         if isinstance(request, GenerationRequest):
             raise UsageError("this model makes embeddings, and writes no text.", hint="ask another model.")
         length = self.info.embedding_length
@@ -92,6 +94,7 @@ class EmbeddingRuntime:
                     raise _too_long(len(tokens), self.info.context)
                 truncated.append(index)
             texts.append(tokens)
+            yield
         result = Embeddings((), tuple(map(len, texts)), tuple(truncated))
         return EmbeddingJob(number, [self._cut(tokens) for tokens in texts], result, dimensions)
 

@@ -1,12 +1,13 @@
 """Options of the embedded engine, and the frames between it and its child process.
 
 to the child     dry_run (DryRunRequest) · bench (BenchRequest) · load (LoadRequest) · generate (GenerationRequest)
-· embed (EmbeddingRequest) · cancel · tokenize (text, special) · detokenize (tokens) · stats · close
+· embed (EmbeddingRequest) · cancel · tokenize (text, special) · detokenize (tokens) · stats · ping · close
 to the engine    fit (DryRunResult) · progress (0 to 1) · loaded (ModelInfo)
 · speeds (BenchSpeeds, one frame for each test)
 · events (of several requests, from one step) · answer (to tokenize and detokenize)
 · failed (error; number 0: a dry run or loading)
 · stats (asked for, or with number 0 about once a second while there is work)
+· pong (to ping, at once, whatever else it does)
 · saving (the child will take a little longer to end)
 """
 
@@ -23,9 +24,6 @@ from hermes_cli.engine.protocol import Done, Embeddings, Event, TextEvent
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import MemoryBreakdown, Weights
-from hermes_cli.platforms import REINSTALL
-
-REINSTALL_HINT = f"install it again: {REINSTALL} llama-cpp-python"
 
 Output = Event | Embeddings
 _EVENTS: dict[str, type[Output]] = {"TextEvent": TextEvent, "Done": Done, "Embeddings": Embeddings}  # or an error
@@ -154,6 +152,13 @@ class BenchSpeeds:
 
     test: BenchTest
     speeds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RequestClient:
+    """The client of a request, read without the rest."""
+
+    client: str = ""
 
 
 def pack_events(events: Iterable[tuple[int, Output | HermesError]]) -> bytes:

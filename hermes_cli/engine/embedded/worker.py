@@ -1,7 +1,7 @@
 """The child process that owns the model; `worker_session.py` is its other end.
 
 reader thread   takes frames; ends the process at once when the pipe ends, because then nobody needs it any more
-a few threads   tokenize, and compile grammars
+a few threads   tokenize, and compile grammars; requests take turns
 main thread     imports, answers dry runs, loads, then runs the scheduler (for embeddings: the embedder): one step, one
                 frame with all its events
 
@@ -17,18 +17,28 @@ import signal
 import sys
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread, stack_size
 from typing import TYPE_CHECKING, NoReturn
 
 from hermes_cli.child_process import Frame, pack, protocol_error, read_frames, write_frame
-from hermes_cli.engine.embedded.messages import BenchRequest, DryRunRequest, LoadRequest, Output, pack_events
+from hermes_cli.engine.embedded.fair_pool import FairPool
+from hermes_cli.engine.embedded.messages import (
+    BenchRequest,
+    DryRunRequest,
+    LoadRequest,
+    Output,
+    RequestClient,
+    pack_events,
+)
 from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
-from hermes_cli.errors import EngineError, HermesError
+from hermes_cli.errors import EngineError, HermesError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hermes_cli.engine.embedded.dry_run import DryRunner
     from hermes_cli.engine.embedded.embedder import Embedder, EmbeddingJob, EmbeddingRuntime
     from hermes_cli.engine.embedded.loading import ModelRuntime
@@ -43,6 +53,7 @@ REQUESTS: dict[str, type[GenerationRequest | EmbeddingRequest]] = {
     "embed": EmbeddingRequest,
 }
 PREPARERS = 4  # threads
+MAX_TOKENIZED = 1 << 20  # tokens in one answer to "tokenize", if the context is not longer
 STATS_EVERY = 1.0  # seconds; what was counted since is lost if this process is killed
 PROGRESS_EVERY = 0.01  # of the weights
 SWITCH_SECONDS = 0.0005  # that other threads may make the scheduler wait; Python's usual 5 ms are a token's time
@@ -58,8 +69,8 @@ class Worker:
         self._requests, self._replies = requests, replies
         self._writing = Lock()
         self._inbox: SimpleQueue[Frame | Job | EmbeddingJob] = SimpleQueue()
-        self._pool = ThreadPoolExecutor(PREPARERS)
-        self._preparing: set[int] = set()  # requests on their way to the scheduler that nobody cancelled
+        self._pool = FairPool(PREPARERS)
+        self._preparing: set[int] = set()  # requests that are not answered, nor with the scheduler, nor cancelled
         self._events: list[tuple[int, Output | HermesError]] = []
         self._dry_runner: DryRunner | None = None
         self._runtime: ModelRuntime | EmbeddingRuntime | None = None
@@ -132,7 +143,7 @@ class Worker:
         scheduler = runtime.scheduler(lambda number, event: self._events.append((number, event)))
         self._send(pack("loaded", 0, runtime.info))
         if request.options.constraints:
-            self._pool.submit(runtime.warm_up)
+            self._pool.submit(_warm_up(runtime))
         return scheduler
 
     def _take(self, scheduler: Scheduler | Embedder) -> bool:
@@ -175,11 +186,12 @@ class Worker:
         os._exit(0)  # the parent is gone, and what the other threads do is of no use
 
     def _sort(self, frame: Frame) -> None:
-        if frame.kind in REQUESTS:
+        if frame.kind in REQUESTS or frame.kind in {"tokenize", "detokenize"}:
             self._preparing.add(frame.number)
-            self._pool.submit(self._work, frame)
-        elif frame.kind in {"tokenize", "detokenize"}:
-            self._pool.submit(self._work, frame)
+            client = frame.read(RequestClient).client if frame.kind in REQUESTS else ""
+            self._pool.submit(self._work(frame), client)
+        elif frame.kind == "ping":
+            self._send(pack("pong"))
         elif frame.kind == "close" and self._runtime is None:
             os._exit(0)
         elif frame.kind in {"dry_run", "bench", "load", "cancel", "stats", "close"}:
@@ -190,21 +202,16 @@ class Worker:
 
     # In the pool's threads
 
-    def _work(self, frame: Frame) -> None:
-        """Prepare a request for the scheduler, or translate; whatever goes wrong is the error of this request only."""
-        runtime = self._runtime
-        if runtime is None:
-            self._fail(frame, protocol_error("a request before anything was loaded"))
-            return
-        vocabulary = runtime.model.vocabulary
+    def _work(self, frame: Frame) -> Iterator[None]:
+        """Prepare a request for the scheduler, or translate; end at the next step if nobody wants it any more.
+
+        Whatever goes wrong is the error of this request only.
+        """
         try:
-            if frame.kind == "tokenize":
-                text, special = frame.read(tuple[str, bool])
-                self._send(pack("answer", frame.number, vocabulary.tokenize(text, special=special)))
-            elif frame.kind == "detokenize":
-                self._send(pack("answer", frame.number, vocabulary.detokenize(frame.read(list[int]))))
-            elif frame.number in self._preparing:  # it was not cancelled meanwhile
-                self._inbox.put(runtime.prepare(frame.number, frame.read(REQUESTS[frame.kind])))
+            for _ in self._steps(frame):
+                if frame.number not in self._preparing:
+                    return
+                yield
         except HermesError as error:
             self._fail(frame, error)
         except Exception as error:  # noqa: BLE001 - as above
@@ -213,11 +220,38 @@ class Worker:
                 frame, EngineError(f"the engine failed: {error!r}.", hint="this is a bug in hermes; please report it.")
             )
 
+    def _steps(self, frame: Frame) -> Iterator[None]:
+        if frame.number not in self._preparing:
+            return
+        runtime = self._runtime
+        if runtime is None:
+            raise protocol_error("a request before anything was loaded")
+        if frame.kind in REQUESTS:
+            request = frame.read(REQUESTS[frame.kind])
+            self._inbox.put((yield from runtime.prepare(frame.number, request)))
+            return
+        vocabulary = runtime.model.vocabulary
+        answer: list[int] | bytes = []
+        if frame.kind == "tokenize":
+            text, special = frame.read(tuple[str, bool])
+            answer, most = [], max(MAX_TOKENIZED, runtime.info.context)
+            for part in vocabulary.tokenize_each([text], special=special):
+                answer += part
+                if len(answer) > most:
+                    raise UsageError(f"the text has more than {most:,} tokens.", hint="send it in parts.")
+                yield
+        else:
+            answer = vocabulary.detokenize(frame.read(list[int]))
+        if self._claim(frame.number):
+            self._send(pack("answer", frame.number, answer))
+
     def _fail(self, frame: Frame, error: HermesError) -> None:
-        if frame.kind not in REQUESTS:
-            self._send(pack("failed", frame.number, error))
-        elif self._claim(frame.number):
+        if not self._claim(frame.number):
+            return
+        if frame.kind in REQUESTS:
             self._send(pack_events([(frame.number, error)]))
+        else:
+            self._send(pack("failed", frame.number, error))
 
     def _claim(self, number: int) -> bool:
         """Return whether a request is still wanted; it is only once."""
@@ -232,6 +266,12 @@ class Worker:
     def _send(self, frame: bytes) -> None:
         with self._writing:
             write_frame(self._replies, frame)
+
+
+def _warm_up(runtime: ModelRuntime | EmbeddingRuntime) -> Iterator[None]:
+    with suppress(HermesError):  # requests that need it get this error
+        runtime.warm_up()
+    yield
 
 
 def _exit_with_traceback() -> NoReturn:

@@ -59,7 +59,7 @@ async def parse_completion(body: CompletionRequest, client: str) -> ParsedReques
         raise UsageError("is not supported.", field="best_of", hint="ask for n choices, and take the best.")
     if body.echo and body.logprobs is not None:
         raise UsageError("is not supported with logprobs.", field="echo", hint="leave one of them out.")
-    prompts = tuple(_prompts(body.prompt))
+    prompts = tuple(_prompts(body.prompt, may_be_empty=bool(body.suffix)))
     texts = len(prompts) * parsed.choices
     if texts > MOST_TEXTS:
         hint = f"ask for up to {MOST_TEXTS} at once."
@@ -67,17 +67,18 @@ async def parse_completion(body: CompletionRequest, client: str) -> ParsedReques
     answer = await response_format.parse(body)
     turn = replace(parsed.turn, constraints=Constraints(answer.grammar if answer else None))
     fields = FieldNames({"messages": "prompt"})
-    return replace(parsed, turn=turn, fields=fields, prompts=prompts, echo=bool(body.echo))
+    suffix = normalize.repaired(body.suffix or "")
+    return replace(parsed, turn=turn, fields=fields, prompts=prompts, suffix=suffix, echo=bool(body.echo))
 
 
-def _prompts(sent: Any) -> Iterator[RawPrompt]:  # noqa: ANN401 - as it was sent
+def _prompts(sent: Any, *, may_be_empty: bool) -> Iterator[RawPrompt]:  # noqa: ANN401 - as it was sent
     several = isinstance(sent, list) and all(isinstance(prompt, str | list) for prompt in sent)
     prompts = sent if several else [sent]
     if not prompts or len(prompts) > MOST_PROMPTS:
         raise UsageError(f"has {len(prompts)} prompts.", field="prompt", hint=f"send 1 to {MOST_PROMPTS}.")
     for index, prompt in enumerate(prompts):
         field = f"prompt[{index}]" if several else "prompt"
-        if prompt in ("", []):
+        if prompt == [] or (prompt == "" and not may_be_empty):
             raise UsageError("is empty.", field=field, hint="send at least one character or token.")
         if isinstance(prompt, str):
             normalize.check(prompt, field)
@@ -89,8 +90,11 @@ def _prompts(sent: Any) -> Iterator[RawPrompt]:  # noqa: ANN401 - as it was sent
             raise UsageError("is neither text nor a list of token ids.", field=field, hint=hint)
 
 
-def _generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[GenerationRequest]:
+async def generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[GenerationRequest]:
     """Return a request for each choice of each prompt; all choices of the first prompt come first."""
+    if parsed.suffix:
+        prompts = [await _fill_in(model, prompt, parsed.suffix) for prompt in parsed.prompts]
+        parsed = replace(parsed, prompts=tuple(prompts))
     vocabulary = model.info.vocabulary
     for token in (token for prompt in parsed.prompts for token in prompt):
         if isinstance(token, int) and not 0 <= token < vocabulary:
@@ -113,6 +117,22 @@ def _generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[Gener
         for prompt in parsed.prompts
         for turn in turns
     ]
+
+
+async def _fill_in(model: ReadyModel, prompt: RawPrompt, suffix: str) -> RawPrompt:
+    """Return the prompt for the text between a prompt and a suffix, as llama.cpp's server has it.
+
+    Raise UsageError if the model's vocabulary has no tokens for that.
+    """
+    if not model.info.fim:
+        raise UsageError(
+            f"cannot be honoured: the vocabulary of {model.name} has no tokens for filling in the middle.",
+            field="suffix",
+            hint="leave it out, or ask a model for code that has them.",
+        )
+    engine, (before, behind, middle) = model.chat_model.engine, model.info.fim
+    prefix = await engine.tokenize(prompt[0]) if isinstance(prompt[0], str) else prompt
+    return (before, *prefix, behind, *await engine.tokenize(suffix), middle)
 
 
 class _TextChoice:
@@ -195,7 +215,7 @@ class _Completion:
                             dones[index] = engine_event
                             await take(choice, "", engine_event)
 
-            requests = _generation_requests(parsed, model)
+            requests = await generation_requests(parsed, model)
             echoes = [await _as_text(engine, prompt) if parsed.echo else "" for prompt in parsed.prompts]
             await together([generate(at, echoes[at // count], request) for at, request in enumerate(requests)])
         ordered = [dones[index] for index in sorted(dones)]

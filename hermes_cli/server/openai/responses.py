@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.requests import Request
@@ -24,9 +24,10 @@ from hermes_cli.server.openai.objects import InputTokens
 from hermes_cli.server.openai.requests import ChatRequest, ResponseRequest
 from hermes_cli.server.openai.response_input import Item, ResponseMessages, input_items
 from hermes_cli.server.openai.response_stream import DeletedResponse, ResponseObject, ResponseStream
+from hermes_cli.server.openai.response_tools import ResponseTools
 from hermes_cli.server.parsed_request import FieldNames, ParsedRequest, check_fields, parse_chat
 from hermes_cli.server.pool import Pool
-from hermes_cli.server.request_stats import current_warnings
+from hermes_cli.server.request_stats import current_warnings, warn
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, encode, json_reply
 
@@ -40,9 +41,14 @@ _NAMES = {
     "reasoning_effort": "reasoning.effort",
     "max_completion_tokens": "max_output_tokens",
 }
-_JSON = ("input", "tools", "tool_choice", "text", "reasoning", "chat_template_kwargs")
+_JSON = ("input", "tool_choice", "text", "reasoning", "chat_template_kwargs")
 _SUMMARIES = ("auto", "concise", "detailed")
-_SAME = ResponseRequest.model_fields.keys() & ChatRequest.model_fields.keys() - {"reasoning", "top_logprobs"}
+_SAME = ResponseRequest.model_fields.keys() & ChatRequest.model_fields.keys() - {
+    "reasoning",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+}
 REFUSED: dict[str, tuple[object, str]] = {
     "background": (False, "wait for the response, or stream it."),
     "background_options": (None, "wait for the response, or stream it."),
@@ -55,13 +61,21 @@ REFUSED: dict[str, tuple[object, str]] = {
 """Fields that would change the result: the value that asks for nothing, and what to do instead."""
 
 
+class ResponseParts(NamedTuple):
+    """A request, the items of its whole conversation, and its tools."""
+
+    parsed: ParsedRequest
+    items: list[Item]
+    tools: ResponseTools
+
+
 async def create_response(request: Request, body: ResponseRequest) -> Response:
     """Answer a conversation, and keep it.
 
     OpenAI's Responses; unknown fields are ignored.
     """
-    parsed, items = await _parse(request, body)
-    response = ResponseStream(_response_object(body), summary=_wants_summary(body))
+    parsed, items, tools = await _parse(request, body)
+    response = ResponseStream(_response_object(body), tools, summary=_wants_summary(body))
     work = partial(_generate, request.app.state.pool, request.app.state.responses, parsed, items, response)
     return StreamingReply(work, stream=parsed.stream, problem=parsed.problem, error_event=response.failed)
 
@@ -71,8 +85,7 @@ async def count_input_tokens(request: Request, body: ResponseRequest) -> Respons
 
     Tokens of the prompt, however many fit.
     """
-    parsed, _ = await _parse(request, body)
-    return await count_input(request.app.state.pool, parsed)
+    return await count_input(request.app.state.pool, (await _parse(request, body)).parsed)
 
 
 async def get_response(request: Request) -> Response:
@@ -103,7 +116,7 @@ def _unknown(name: str, status: int, param: str, code: str) -> RefusedError:
     return RefusedError(status, message, code, param=param)
 
 
-async def _parse(request: Request, body: ResponseRequest) -> tuple[ParsedRequest, list[Item]]:
+async def _parse(request: Request, body: ResponseRequest) -> ResponseParts:
     """Parse a request that may go on from a stored response."""
     store: ResponseStore = request.app.state.responses
     client, previous = request.state.client, body.previous_response_id
@@ -115,23 +128,26 @@ async def _parse(request: Request, body: ResponseRequest) -> tuple[ParsedRequest
 
 async def parse_response(
     body: ResponseRequest, client: str, earlier: Sequence[Item], find: Callable[[str], Item | None]
-) -> tuple[ParsedRequest, list[Item]]:
-    """Parse a request that continues earlier items; return the items of the whole conversation, too.
+) -> ResponseParts:
+    """Parse a request that continues earlier items.
 
     `find` returns an item by its id, for those that are only referred to.
     """
     check_fields(body, REFUSED, _JSON)
     new = input_items(body.input, find)
-    conversation = ResponseMessages(body.instructions)
+    tools = ResponseTools(body.tools or ())
+    warn(*tools.notes)
+    conversation = ResponseMessages(body.instructions, tools)
     for item in earlier:
         conversation.add(item, "previous_response_id")
     for index, item in enumerate(new):
         conversation.add(item, f"input[{index}]")
-    fields = FieldNames({**_NAMES, **conversation.paths}, "OpenAI's Responses")
-    return await parse_chat(_chat_request(body, conversation.messages), client, fields), [*earlier, *new]
+    fields = FieldNames({**_NAMES, **conversation.paths, **tools.paths}, "OpenAI's Responses")
+    chat = _chat_request(body, conversation.messages, tools)
+    return ResponseParts(await parse_chat(chat, client, fields), [*earlier, *new], tools)
 
 
-def _chat_request(body: ResponseRequest, messages: list[dict[str, Any]]) -> ChatRequest:
+def _chat_request(body: ResponseRequest, messages: list[dict[str, Any]], tools: ResponseTools) -> ChatRequest:
     """Return the same request to Chat Completions. Its fields were checked, with the same types."""
     text, reasoning = body.text or {}, body.reasoning or {}
     effort, text_format = reasoning.get("effort"), text.get("format")
@@ -143,6 +159,9 @@ def _chat_request(body: ResponseRequest, messages: list[dict[str, Any]]) -> Chat
     return ChatRequest.model_construct(
         **{name: getattr(body, name) for name in _SAME},
         messages=messages,
+        add_generation_prompt=True,
+        tools=tools.functions,
+        tool_choice=tools.choice(body.tool_choice),
         max_completion_tokens=body.max_output_tokens,
         response_format=text_format,
         reasoning_effort=effort,

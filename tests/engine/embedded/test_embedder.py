@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import WaitFor
+from desk import finish
 from tiny_bert import CLS, SEP, write_tiny_bert
 
 from hermes_cli.engine.embedded.bindings import llama_cpp
@@ -25,8 +26,9 @@ from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 from hermes_cli.errors import ContextFullError, HermesError, QueueFullError, UsageError
 from hermes_cli.gguf.shards import read_model
 from hermes_cli.hardware.machine import Machine
-from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan, plans_for
+from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
 from hermes_cli.planning.memory import Pooling, facts_of
+from hermes_cli.planning.planner import plans_for
 
 MACHINE = Machine((), 1 << 36, 1 << 36, None, "given", "a CPU", 1, (), "an OS", "/", 1 << 40, ("cpu",))
 TEXTS = ("the cat sat on a mat.", "is a dog there?", "hermes", "cats and dogs, and a mat")
@@ -52,7 +54,7 @@ def run(runtime: EmbeddingRuntime, *requests: EmbeddingRequest) -> list[Embeddin
     results: dict[int, Embeddings | HermesError] = {}
     embedder = runtime.scheduler(results.__setitem__)
     for number, request in enumerate(requests):
-        embedder.submit(runtime.prepare(number, request))
+        embedder.submit(finish(runtime.prepare(number, request)))
     while embedder.busy:
         embedder.step()
     return [result for _, result in sorted(results.items()) if isinstance(result, Embeddings)]
@@ -97,7 +99,7 @@ def test_an_encoder_s_embeddings_are_llama_cpp_s(bert: Path, pooling: Pooling, n
 def test_so_are_those_of_a_model_with_causal_attention(demo_path: Path, pooling: Pooling, number: int) -> None:
     """A text of more tokens than a batch among them: the last token sees all of it."""
     runtime = loaded(demo_path, pooling)
-    texts = ("What is GGUF?", "word and word " * 60, "Hi")
+    texts = ("What is GGUF?", "word and " * 90, "Hi")
     (together,) = run(runtime, EmbeddingRequest(texts))
     assert together.tokens[1] > 512
     assert runtime.context.batch_tokens == (512 if pooling == "last" else 1024)
@@ -110,8 +112,8 @@ def test_requests_take_turns_and_keep_their_order(bert: Path) -> None:
     runtime = loaded(bert, "mean")
     order: list[int] = []
     embedder = Embedder(runtime.context, lambda number, _: order.append(number), slots=2, max_queue=9)
-    embedder.submit(runtime.prepare(0, EmbeddingRequest(TEXTS * 3)))
-    embedder.submit(runtime.prepare(1, EmbeddingRequest(("a dog",))))
+    embedder.submit(finish(runtime.prepare(0, EmbeddingRequest(TEXTS * 3))))
+    embedder.submit(finish(runtime.prepare(1, EmbeddingRequest(("a dog",)))))
     while embedder.busy:
         embedder.step()
     assert order == [1, 0]
@@ -130,15 +132,15 @@ def test_dimensions_keep_the_first_numbers_at_length_1(bert: Path) -> None:
     assert floats(part.vectors[0]) == pytest.approx([number / length for number in first], abs=1e-6)
     for wrong in (0, 33, -1):
         with pytest.raises(UsageError, match=r"^dimensions is .*"):
-            runtime.prepare(0, EmbeddingRequest(("a",), dimensions=wrong))
+            finish(runtime.prepare(0, EmbeddingRequest(("a",), dimensions=wrong)))
 
 
 def test_a_text_that_is_too_long_is_refused_or_cut_as_asked(bert: Path) -> None:
     runtime = loaded(bert, "mean")
     with pytest.raises(ContextFullError) as error:
-        runtime.prepare(0, EmbeddingRequest(("a cat", "cat " * 100)))
+        finish(runtime.prepare(0, EmbeddingRequest(("a cat", "cat " * 100))))
     assert (error.value.prompt_tokens, error.value.context_length) == (102, 64)
-    job = runtime.prepare(0, EmbeddingRequest(("a cat", "cat " * 100), truncate=True))
+    job = finish(runtime.prepare(0, EmbeddingRequest(("a cat", "cat " * 100), truncate=True)))
     assert [len(text) for text in job.texts] == [4, 64]
     assert job.texts[1][-1] == SEP
     assert (job.result.tokens, job.result.truncated) == ((4, 102), (1,))
@@ -149,7 +151,7 @@ def test_a_text_that_is_too_long_is_refused_or_cut_as_asked(bert: Path) -> None:
 )
 def test_what_is_no_text_of_this_model_is_refused(bert: Path, given: tuple[int, ...], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        loaded(bert, "mean").prepare(0, EmbeddingRequest((given,)))
+        finish(loaded(bert, "mean").prepare(0, EmbeddingRequest((given,))))
 
 
 def test_too_many_requests_are_refused(bert: Path) -> None:
@@ -157,7 +159,7 @@ def test_too_many_requests_are_refused(bert: Path) -> None:
     results: dict[int, object] = {}
     embedder = runtime.scheduler(results.__setitem__)
     for number in range(3):
-        embedder.submit(runtime.prepare(number, EmbeddingRequest(("a",))))
+        embedder.submit(finish(runtime.prepare(number, EmbeddingRequest(("a",)))))
     assert isinstance(results[2], QueueFullError)
     embedder.cancel(0)
     embedder.cancel(7)
@@ -209,7 +211,7 @@ def test_an_abandoned_request_is_dropped(bert: Path) -> None:
     runtime = loaded(bert, "mean")
     results: dict[int, object] = {}
     embedder = Embedder(runtime.context, results.__setitem__, slots=1, max_queue=9)
-    job = runtime.prepare(0, EmbeddingRequest(TEXTS))
+    job = finish(runtime.prepare(0, EmbeddingRequest(TEXTS)))
     assert isinstance(job, EmbeddingJob)
     embedder.submit(job)
     embedder.step()
@@ -218,3 +220,14 @@ def test_an_abandoned_request_is_dropped(bert: Path) -> None:
     assert len(job.vectors) == 1
     assert not results
     assert embedder.stats().cancelled == 1
+
+
+def test_tokens_for_filling_in_are_known_if_there_are_all_three(tmp_path: Path, bert: Path) -> None:
+    with LlamaModel(bert) as model:
+        assert model.vocabulary.fim == ()
+    names = {"fim_pre": 5, "fim_suf": 6, "fim_mid": 7}
+    with LlamaModel(write_tiny_bert(tmp_path / "three.gguf", tokens=names)) as model:
+        assert model.vocabulary.fim == (5, 6, 7)
+    del names["fim_suf"]
+    with LlamaModel(write_tiny_bert(tmp_path / "two.gguf", tokens=names)) as model:
+        assert model.vocabulary.fim == ()
