@@ -131,7 +131,7 @@ def test_a_gpu_never_makes_it_worse(purpose: Purpose) -> None:
 def test_an_agent_is_never_slow_to_death_nor_short_of_context(machine: str) -> None:
     for one in golden.ranked(machine, "agent")[:1]:
         assert one.settings.context >= 64_000
-        assert one.speed.expected > 4
+        assert one.speed.expected > 4 or shortfalls(one, "agent")  # which says that the machine is not for agents
         assert not one.by_yarn
 
 

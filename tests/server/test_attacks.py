@@ -487,7 +487,7 @@ def test_no_uploads_no_files_no_pages(open_server: Running, path: str) -> None:
     for method in ("GET", "POST"):
         answer = open_server.ask(method, path, {} if method == "POST" else None)
         assert answer.status == 404
-        assert answer.error["type"]
+        assert answer.json["error"]
 
 
 def test_nothing_tells_where_files_are(open_server: Running) -> None:
