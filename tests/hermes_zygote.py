@@ -1,4 +1,4 @@
-"""`hermes` commands as real processes that need not import everything anew: each is a fork of one that has.
+"""Commands as real processes that need not import everything anew: each is a fork of one that has.
 
 A command has its own process, pipes, folder, environment and exit code, as if a shell had started it; only the imports
 were made before. Modules that read the environment while they are imported are left out.
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import IO
 
@@ -84,9 +85,14 @@ class ForkedProcess:
 
 
 class Zygote:
-    """Starts commands as forks of a process that has imported what they need."""
+    """Starts commands as forks of a process that has imported what they need.
 
-    def __init__(self) -> None:
+    Args:
+        main: module and function of the command, as an entry point names them.
+        modules: are imported before.
+    """
+
+    def __init__(self, main: str = "hermes_cli.cli:main", modules: Sequence[str] = PRELOADED) -> None:
         """Start the process; it ends with this one."""
         self._lock = threading.Lock()
         self._line, theirs = socket.socketpair()
@@ -96,7 +102,7 @@ class Zygote:
                 "-c",
                 "from hermes_zygote import serve; serve()",
                 str(theirs.fileno()),
-                json.dumps(sys.path),
+                json.dumps([main, modules, sys.path]),
             ],
             pass_fds=[theirs.fileno()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -106,7 +112,7 @@ class Zygote:
     def start(
         self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], stdin: int | None = None
     ) -> ForkedProcess:
-        """Start `hermes ARGUMENTS`; standard input is at its end unless a file is given."""
+        """Start the command with these arguments; standard input is at its end unless a file is given."""
         (out, to_out), (error, to_error), (state, to_state) = os.pipe(), os.pipe(), os.pipe()
         given = os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin)
         theirs = [given, to_out, to_error, to_state]
@@ -134,8 +140,8 @@ def _number(file: int) -> int:
 def serve() -> None:
     """Fork for each order, until the other side is closed."""
     line = socket.socket(fileno=int(sys.argv[1]))
-    sys.path[:] = json.loads(sys.argv[2])
-    for module in PRELOADED:
+    main, modules, sys.path[:] = json.loads(sys.argv[2])
+    for module in modules:
         __import__(module)
     gc.freeze()  # forks share these objects
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -148,12 +154,12 @@ def serve() -> None:
             order += line.recv(1 << 16)
         if not os.fork():
             line.close()
-            _keep(order, files)
+            _keep(main, order, files)
         for file in files:
             os.close(file)
 
 
-def _keep(order: bytes, files: Sequence[int]) -> None:
+def _keep(main: str, order: bytes, files: Sequence[int]) -> None:
     """Be the parent of a command, tell its number and its exit status, and end."""
     *streams, state = files
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -161,7 +167,7 @@ def _keep(order: bytes, files: Sequence[int]) -> None:
     if not command:
         os.close(state)
         arguments, folder, environment = json.loads(order)
-        _become(arguments, folder, environment, streams)
+        _become(main, arguments, folder, environment, streams)
     for stream in streams:
         os.close(stream)
     os.write(state, command.to_bytes(_LENGTH, "big", signed=True))
@@ -172,7 +178,7 @@ def _keep(order: bytes, files: Sequence[int]) -> None:
         os._exit(0)
 
 
-def _become(arguments: list[str], folder: str, environment: dict[str, str], files: Sequence[int]) -> None:
+def _become(main: str, arguments: list[str], folder: str, environment: dict[str, str], files: Sequence[int]) -> None:
     """Be the command, and end."""
     code = 1
     try:
@@ -187,9 +193,8 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], file
         sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         sys.argv = [sys.executable, *arguments]
         sys.path.insert(0, folder)
-        from hermes_cli.cli import main  # noqa: PLC0415 - it looks at sys.argv
-
-        main()
+        module, _, function = main.partition(":")
+        getattr(import_module(module), function)()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:  # noqa: BLE001 - as Python does at the top
