@@ -1,47 +1,21 @@
-"""The `hermes` command: finds the command that was typed, imports it alone, and reports errors in one place."""
+"""The `hermes` command: starts what takes longest first, runs the command, and reports errors in one place."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, NoReturn
 
-import typer
-
-from hermes_cli import __version__
 from hermes_cli.errors import ExitCode, HermesError
-from hermes_cli.platforms import foreign_hermes, is_broken_pipe, prepare_streams
+from hermes_cli.platforms import is_broken_pipe, prepare_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import FrameType
 
-# Command: (module in hermes_cli.commands, one line for `hermes --help`). What runs is the module's `command` function,
-# or its `app` if the command has commands of its own.
-COMMANDS = {
-    "chat": ("chat", "Talk with a Hermes model, or ask it one thing."),
-    "sessions": ("sessions", "List, show, export and remove saved conversations."),
-    "serve": ("serve", "Serve models to agents, editors and SDKs."),
-    "list": ("list", "List the Hermes models, with sizes and what they can do."),
-    "show": ("show", "Show everything about one model, a file or a repository."),
-    "recommend": ("recommend", "Recommend what fits this machine, or another one."),
-    "plan": ("plan", "Show the memory that a model takes, before any download."),
-    "bench": ("bench", "Measure how fast a model is on this machine."),
-    "search": ("search", "Search the Hub for GGUF files."),
-    "pull": ("pull", "Fetch models from the Hub."),
-    "import": ("import_", "Import models that are on this disk already, without copying."),
-    "export": ("export", "Give a model to Ollama, LM Studio or a folder, without copying."),
-    "verify": ("verify", "Hash installed models again and repair damaged files."),
-    "du": ("du", "Show the disk usage of models."),
-    "rm": ("rm", "Remove models from this machine."),
-    "hardware": ("hardware", "Show what this machine has and what hermes can use of it."),
-    "doctor": ("doctor", "Check this installation, and say what mends each problem."),
-    "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
-    "paths": ("paths", "Show the folders of hermes."),
-}
-EPILOG = "Try it now, without any download: hermes chat demo 'What can you do?'"
+    from hermes_cli.models.loader import Prewarm
 
 
 class _InterruptedError(BaseException):
@@ -52,49 +26,9 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise _InterruptedError
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so
-    if wanted:
-        from importlib.metadata import version  # noqa: PLC0415 - only when asked for
-
-        from hermes_cli.console import Console  # noqa: PLC0415
-
-        console = Console()
-        console.text(f"hermes-llm {__version__} (llama-cpp-python {version('llama-cpp-python')})\n")
-        if other := foreign_hermes():
-            console.warn(f"note: typing hermes starts another program, {other}. Type hermes-llm for this one.")
-        raise typer.Exit
-
-
-def _root(
-    version: Annotated[  # noqa: FBT002 - a flag is a boolean with a default
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions and leave.")
-    ] = False,
-) -> None:
-    """Run Nous Research's Hermes models on hardware you own."""
-
-
-def _not_imported() -> None:
-    """Stand in for a command that was not typed, so that help can list it without importing it."""
-
-
-def build_app(wanted: str | None) -> typer.Typer:
-    """Return the application with the command that is `wanted` imported; the others only have their line of help."""
-    app = typer.Typer(
-        name="hermes",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        epilog=EPILOG,
-    )
-    app.callback()(_root)
-    for name, (module, summary) in COMMANDS.items():
-        imported = vars(import_module(f"hermes_cli.commands.{module}")) if name == wanted else {}
-        if "app" in imported:
-            app.add_typer(imported["app"], name=name, short_help=summary)
-        else:
-            app.command(name, short_help=summary)(imported.get("command", _not_imported))
-    return app
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    # SystemExit runs what has to be done before the end, also from within asyncio: MCP servers end with us.
+    sys.exit(128 + number)
 
 
 def typed_command(arguments: Sequence[str]) -> str | None:
@@ -105,13 +39,32 @@ def typed_command(arguments: Sequence[str]) -> str | None:
     return next((argument for argument in arguments if not argument.startswith("-")), None)
 
 
+def prewarm(arguments: Sequence[str]) -> AbstractContextManager[Prewarm | None]:
+    """Start a process for the engine, if this looks like a command that will load a model.
+
+    The command line is read properly later; a wrong guess here costs a little time and nothing else.
+    """
+    elsewhere = "HERMES_LLM_ENDPOINT" in os.environ or any(option.startswith("--endpoint") for option in arguments)
+    if arguments[:1] != ["chat"] or elsewhere or {"-h", "--help"} & {*arguments}:
+        return nullcontext()
+    from hermes_cli.models.loader import Prewarm  # noqa: PLC0415 - asyncio: other commands do without
+
+    return Prewarm()
+
+
 def main() -> NoReturn:
     """Run `hermes` and exit with a code from `ExitCode`."""
     for number in {signal.SIGINT, getattr(signal, "SIGBREAK", signal.SIGINT)}:  # Ctrl-Break, on Windows
         signal.signal(number, _interrupt)
+    for name in ("SIGTERM", "SIGHUP"):  # a service that stops, a window that is closed
+        if signal.getsignal(getattr(signal, name, signal.SIGTERM)) == signal.SIG_DFL:  # not under nohup
+            signal.signal(getattr(signal, name, signal.SIGTERM), _terminate)
     prepare_streams((sys.stdout, sys.stderr))
     try:
-        build_app(typed_command(sys.argv[1:]))()
+        with prewarm(sys.argv[1:]) as started:
+            from hermes_cli.commands.app import build_app  # noqa: PLC0415 - Typer: 50 ms, while the engine starts
+
+            build_app(typed_command(sys.argv[1:]))(obj=started)
         sys.exit(ExitCode.OK)
     except HermesError as error:
         from hermes_cli.console import Console  # noqa: PLC0415 - only when something is wrong

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TextIO
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+from hermes_cli.platforms import drop_typed_ahead
 
+if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress
 
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 # Text of a model or a tool must not move the cursor, change colours or answer for the user: control characters are
 # shown as U+FFFD, but for line breaks and tabs.
 CONTROL = {code: "\ufffd" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
+# Nor may a quoted name reorder the sentence around it: Unicode's overrides, embeddings and isolates.
+_REORDERING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd")
+_ESCAPED = {code: f"\\u{code:04x}" for code in range(127, 160)}  # controls that JSON may hold as they are
+_ASIDE = CONTROL | _REORDERING
 
 
 class Voice(Enum):
@@ -89,37 +95,38 @@ class Console:
         if self._line_open:
             self.text("\n")
 
-    def table(
-        self, titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), drop: bool = False
-    ) -> None:
+    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
         """A table on standard output; titles named in `right` align to the right. Quiet leaves the titles out.
 
-        Without a terminal no cell is cut or wrapped, however wide the table gets. With `drop` a narrow terminal leaves
-        out the last columns, so that the first ones stay whole.
+        No cell is ever cut. The columns that a terminal has no room for come below each row, with their titles.
         """
         if self.voice is Voice.JSON:
             return
         from rich.cells import cell_len  # noqa: PLC0415 - as rich above
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
 
-        console = self._rich_on(stderr=False)
-        if drop and self.out.isatty():
-            widths = [max(map(cell_len, column)) for column in zip(titles, *rows, strict=True)]
-            ends = list(accumulate(widths, lambda end, width: end + 2 + width))
-            titles = titles[: max(sum(end <= console.width for end in ends), 1)]
-        table = Table(box=None, pad_edge=False, show_header=self.voice is Voice.HUMAN, header_style="bold")
-        for title in titles:
-            table.add_column(title, justify="right" if title in right else "left", no_wrap=True)
+        edge = self._rich_on(stderr=False).width if self.out.isatty() else sys.maxsize
+        widths = [max(map(cell_len, column)) for column in zip(titles, *rows, strict=True)]
+        kept = max(sum(end <= edge for end in accumulate(widths, lambda end, width: end + 2 + width)), 1)
+
+        def line(cells: Sequence[str]) -> str:
+            padded = []
+            for title, cell, width in zip(titles[:kept], cells, widths, strict=False):
+                space = " " * (width - cell_len(cell))
+                padded.append(space + cell if title in right else cell + space)
+            return "  ".join(padded).rstrip()
+
+        lines = [(line(titles), "bold")] if self.voice is Voice.HUMAN else []
         for row in rows:
-            table.add_row(*(Text(cell.translate(CONTROL)) for cell in row[: len(titles)]))
-        if not self.out.isatty():
-            console.width = 10_000  # wider than any table of ours: a pipe has no edge
-            with console.capture() as capture:
-                console.print(table)
-            self.text("\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n")
-        else:
-            console.print(table)
+            lines.append((line(row), ""))
+            below = ""
+            for title, cell in zip(titles[kept:], row[kept:], strict=True):
+                item = f"{title} {cell}" if title and self.voice is Voice.HUMAN else cell
+                if below and cell and cell_len(f"{below}  {item}") > edge:
+                    lines.append((below, ""))
+                    below = ""
+                below += f"{'  ' if below else '    '}{item}" if cell else ""
+            lines += [(below, "")] if below else []
+        self.styled(lines)
 
     def styled(self, lines: Iterable[tuple[str, str]]) -> None:
         """Lines on standard output, each with its style, which only a terminal shows."""
@@ -141,7 +148,7 @@ class Console:
         """The result in JSON; nothing in the other voices. One line without `indent`, as for events."""
         if self.voice is Voice.JSON:
             escape = not (self.out.encoding or "utf-8").lower().startswith("utf")  # an escape loses no character
-            text = json.dumps(value, ensure_ascii=escape, indent=None if indent else indent)
+            text = json.dumps(value, ensure_ascii=escape, indent=None if indent else indent).translate(_ESCAPED)
             self.out.write((_indented(text, indent) if indent else text) + "\n")
             self.out.flush()
 
@@ -160,12 +167,15 @@ class Console:
         sys.stderr.flush()
 
     def error(self, error: HermesError) -> None:
-        """Print what is wrong, and what to type next."""
-        self._aside(f"error: {error.message}", "bold red")
-        self._aside(f"  next: {error.hint}", "")
+        """Print what is wrong, and what to type next; a line that a quoted text begins is marked as one of it."""
+        message, hint = (re.sub(r"\n(?!  \| )", "\n  | ", text) for text in (error.message, error.hint))
+        self._aside(f"error: {message}", "bold red")
+        self._aside(f"  next: {hint}", "")
 
     def ask(self, question: str) -> str:
         """Ask on the terminal and read one line from it, even when standard input is a pipe.
+
+        What was typed before the question is no answer to it, and dropped.
 
         Raises:
             OSError: there is no terminal to ask on.
@@ -173,6 +183,7 @@ class Console:
         self.end_line()
         device = "CONIN$" if sys.platform == "win32" else os.ctermid()
         with open(device, encoding="utf-8") as terminal:  # noqa: PTH123 - a device, not a path of ours
+            drop_typed_ahead(terminal.fileno())
             self._rich.print(question.translate(CONTROL), end="", markup=False, style="bold")
             return terminal.readline().strip()
 
@@ -231,4 +242,4 @@ class Console:
     def _aside(self, message: str, style: str) -> None:
         if self.out.isatty():
             self.end_line()
-        self._rich.print(message.translate(CONTROL), style=style, markup=False)
+        self._rich.print(message.translate(_ASIDE), style=style, markup=False)

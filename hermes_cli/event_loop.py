@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
-    from typing import Self
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
-HEAD_START = 0.01  # seconds: a process is started in less
+HEAD_START = 0.002  # seconds: enough for the first steps, which start a process or send a request
 
 
 class EventLoop:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import platformdirs
 
 from hermes_cli.errors import AccessError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 APP = "hermes-llm"
 PACKAGE = Path(__file__).parent

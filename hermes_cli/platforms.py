@@ -6,18 +6,17 @@ Functions take the platform, as `sys.platform` names it, so that every branch ca
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
-import shutil
 import signal
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-
+REINSTALL = "pip install --force-reinstall --no-cache-dir"
+REINSTALL_HINT = f"install it again: {REINSTALL} llama-cpp-python"
 ENTRY_POINT = b"hermes_cli.cli"  # stands in every script that pip, pipx or uv make for us; Hermes Agent's says .main
 
 
@@ -35,6 +34,31 @@ def ending_signals() -> tuple[signal.Signals, ...]:
     """Return the signals that ask a program to end: Ctrl-C, SIGTERM and, on Windows, Ctrl-Break."""
     names = ("SIGINT", "SIGTERM", "SIGBREAK")
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address, or its name, is reached from this machine alone."""
+    host = host.strip("[]").lower()
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761, section 6.3
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def drop_typed_ahead(descriptor: int) -> None:
+    """Drop what was typed on a terminal before a question was seen: it is no answer to it."""
+    if sys.platform == "win32":
+        import msvcrt  # noqa: PLC0415 - Windows only
+
+        while msvcrt.kbhit():
+            msvcrt.getwch()
+        return
+    import termios  # noqa: PLC0415 - not on Windows
+
+    with suppress(termios.error):  # no terminal
+        termios.tcflush(descriptor, termios.TCIFLUSH)
 
 
 def prepare_streams(streams: Iterable[object], platform: str = sys.platform) -> None:
@@ -58,6 +82,8 @@ def is_broken_pipe(error: OSError, platform: str = sys.platform) -> bool:
 
 def foreign_hermes(search_path: str | None = None) -> Path | None:
     """Return the program that typing `hermes` starts, if it is not this one (Nous' Hermes Agent, for instance)."""
+    import shutil  # noqa: PLC0415 - the engine's process does without
+
     program = shutil.which("hermes", path=search_path)
     if program is None or ENTRY_POINT in Path(program).read_bytes():
         return None

@@ -9,13 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Protocol, TypeVar
 
 import pytest
-from hermes_zygote import ForkedProcess, Zygote
+from hermes_zygote import ForkedProcess, zygote
 from hypothesis import settings
 
 from hermes_cli import paths
@@ -96,12 +95,6 @@ def demo_chatter(demo_path: Path, wait_for: WaitFor) -> Iterator[ChatModel]:
     engine = EmbeddedEngine(demo_path, LoadPlan(ContextSettings(1024), threads=1), EngineOptions(tags=TAGS))
     yield wait_for(ChatModel.open(engine))
     wait_for(engine.close())
-
-
-@cache
-def zygote() -> Zygote | None:
-    """The process whose forks are commands, where there are forks."""
-    return Zygote() if hasattr(os, "fork") else None
 
 
 def pytest_unconfigure() -> None:

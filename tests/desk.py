@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hermes_cli.engine.embedded.grammar import Matcher
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
@@ -18,11 +19,23 @@ from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.memory import ContextSettings, KvType
 
+T = TypeVar("T")
+
 GREEDY = SamplingOptions(temperature=0)
 
 
 def turn(text: str, system: str = "You are Hermes Demo.") -> str:
     return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def finish(steps: Generator[None, None, T]) -> T:
+    """Do all steps of some work; its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 class Desk:
@@ -57,7 +70,7 @@ class Desk:
         self._last += 1
         given = (prompt,) if isinstance(prompt, str) else tuple(prompt)
         request = GenerationRequest(given, **{"sampling": GREEDY, **asked})
-        tokens = prompt_tokens(self.model.vocabulary, request.prompt)
+        tokens = finish(prompt_tokens(self.model.vocabulary, request.prompt, context=1024))
         closing = closing_tokens(self.model.vocabulary, request.reasoning)
         self.scheduler.submit(Job(self._last, request, tokens, matcher, closing))
         return self._last

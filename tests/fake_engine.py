@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from hermes_cli.engine.embedded.output_text import ReasoningTracker, StopTexts
-from hermes_cli.engine.protocol import Done, EngineStats, Event, ModelInfo, SequenceState, TextEvent
-from hermes_cli.engine.request import GenerationRequest, ReasoningOptions
+from hermes_cli.engine.protocol import Done, Embeddings, EngineStats, Event, ModelInfo, SequenceState, TextEvent
+from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest, ReasoningOptions
 from hermes_cli.errors import ContextFullError, EngineError, HermesError, UsageError
 
 CONTROL = ("<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>")
@@ -117,6 +117,9 @@ class FakeEngine:
         finally:
             del self._running[number]
             self._count(requests=1, prompt_tokens=prompt, completion_tokens=running.completion_tokens)
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:  # noqa: ARG002 - as the protocol has it
+        raise UsageError("this model writes text, and makes no embeddings.", hint="ask a model for embeddings.")
 
     async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         return self._tokens(text, special=special)

@@ -1,7 +1,8 @@
-"""Commands as real processes that need not import everything anew: each is a fork of one that has.
+"""`hermes` commands, and programs of tests that import it, as real processes: each is a fork of one that has imported all.
 
 A command has its own process, pipes, folder, environment and exit code, as if a shell had started it; only the imports
-were made before. Modules that read the environment while they are imported are left out.
+were made before, and what huggingface_hub read from the environment is read again. Other modules that read the environment
+while they are imported are left out.
 """
 
 from __future__ import annotations
@@ -16,32 +17,38 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import IO
+from types import ModuleType
+from typing import IO, NoReturn
 
 PRELOADED = (
     *("argparse", "asyncio", "concurrent.futures", "email.parser", "hashlib", "http.client", "logging", "tempfile"),
-    *("typer", "click", "yaml", "msgspec", "filelock", "psutil", "platformdirs", "jinja2", "h11", "anyio", "pydantic"),
-    *("markdown_it", "pygments.lexers", "rich.console", "rich.table", "rich.progress", "httpcore2", "httpx2"),
-    *("hermes_cli.catalog.load", "hermes_cli.catalog.load", "hermes_cli.hardware.probe", "hermes_cli.planning"),
+    *("typer", "click", "yaml", "msgspec", "filelock", "psutil", "platformdirs", "jinja2.sandbox", "h11", "anyio"),
+    *("pydantic", "jinja2.ext", "markdown_it", "pygments.lexers", "rich.console", "rich.table", "rich.progress"),
+    *("httpcore2", "httpx2", "huggingface_hub.hf_api", "tqdm.auto", "encodings.idna", "rich._emoji_codes"),
+    *("hermes_cli.catalog.load", "hermes_cli.hardware.probe", "hermes_cli.planning", "hermes_cli.console"),
     *("hermes_cli.engine.embedded.engine", "hermes_cli.engine.embedded.fit_check", "hermes_cli.generation"),
     *("hermes_cli.models.planned", "hermes_cli.chat.agent_loop", "hermes_cli.chat.backend", "hermes_cli.chat.view"),
     *("hermes_cli.prompting.structured_output", "hermes_cli.store.library", "hermes_cli.gguf.header"),
     *("hermes_cli.server.run", "hermes_cli.server.app", "hermes_cli.server.served_models"),
+    *("hermes_cli.store.download", "hermes_cli.store.xet", "hermes_cli.chat.terminal.terminal_view", "hermes_cli.cli"),
+    "hermes_cli.chat.terminal.keyboard",
+    *("hermes_cli.commands.app", "hermes_cli.models.loader"),
 )
+HERMES = "from hermes_cli.cli import main; main()"
 _LENGTH = 4  # bytes before an order, and of a number in the pipe that tells how a command does
 
 
-class ForkedProcess:
-    """A command that runs; as far as it is needed, like `subprocess.Popen` with text."""
+class Fork:
+    """A command that runs; as far as it is needed, like `subprocess.Popen`."""
 
-    def __init__(self, pid: int, state: int, stdout: int, stderr: int) -> None:
-        """Take over the pipes: its state (the exit status comes when it ends), and its output."""
-        self.pid, self._state = pid, state
-        self.stdout: IO[str] = open(stdout, encoding="utf-8", errors="replace")  # noqa: SIM115 - a pipe
-        self.stderr: IO[str] = open(stderr, encoding="utf-8", errors="replace")  # noqa: SIM115 - a pipe
+    def __init__(self, state: int) -> None:
+        """Take over the pipe that tells its number and, when it ends, its exit status."""
+        self.pid, self._state = _number(state), state
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -64,9 +71,23 @@ class ForkedProcess:
         """End it."""
         self.send_signal(signal.SIGKILL)
 
+
+class ForkedProcess(Fork):
+    """A command whose output comes through pipes, as text."""
+
+    def __init__(self, state: int, stdout: int, stderr: int, stdin: int | None = None) -> None:
+        """Take over the pipes."""
+        super().__init__(state)
+        self.stdin: IO[str] | None = None if stdin is None else os.fdopen(stdin, "w", encoding="utf-8")
+        self.stdout: IO[str] = open(stdout, encoding="utf-8", errors="replace")  # noqa: SIM115 - a pipe
+        self.stderr: IO[str] = open(stderr, encoding="utf-8", errors="replace")  # noqa: SIM115 - a pipe
+
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What it writes until it ends."""
+        """What it writes until it ends, without more on its standard input."""
         texts = ["", ""]
+        if self.stdin:
+            with suppress(BrokenPipeError):
+                self.stdin.close()
 
         def read(index: int, stream: IO[str]) -> None:
             texts[index] = "" if stream.closed else stream.read()
@@ -85,14 +106,9 @@ class ForkedProcess:
 
 
 class Zygote:
-    """Starts commands as forks of a process that has imported what they need.
+    """Starts commands as forks of a process that has imported what they need."""
 
-    Args:
-        main: module and function of the command, as an entry point names them.
-        modules: are imported before.
-    """
-
-    def __init__(self, main: str = "hermes_cli.cli:main", modules: Sequence[str] = PRELOADED) -> None:
+    def __init__(self, modules: Sequence[str] = PRELOADED) -> None:
         """Start the process; it ends with this one."""
         self._lock = threading.Lock()
         self._line, theirs = socket.socketpair()
@@ -102,7 +118,7 @@ class Zygote:
                 "-c",
                 "from hermes_zygote import serve; serve()",
                 str(theirs.fileno()),
-                json.dumps([main, modules, sys.path]),
+                json.dumps([modules, sys.path]),
             ],
             pass_fds=[theirs.fileno()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -110,24 +126,56 @@ class Zygote:
         theirs.close()
 
     def start(
-        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], stdin: int | None = None
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        stdin: int | None = None,
+        code: str = HERMES,
     ) -> ForkedProcess:
-        """Start the command with these arguments; standard input is at its end unless a file is given."""
-        (out, to_out), (error, to_error), (state, to_state) = os.pipe(), os.pipe(), os.pipe()
-        given = os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin)
-        theirs = [given, to_out, to_error, to_state]
-        order = json.dumps([list(arguments), str(folder), dict(environment)]).encode()
+        """Start `hermes ARGUMENTS`, or other code.
+
+        Standard input is at its end, unless a file is given, or subprocess.PIPE for a pipe.
+        """
+        (out, to_out), (error, to_error) = os.pipe(), os.pipe()
+        write = None
+        if stdin == subprocess.PIPE:
+            given, write = os.pipe()
+        else:
+            given = os.open(os.devnull, os.O_RDONLY) if stdin is None else os.dup(stdin)
+        state = self._order(arguments, folder, environment, [given, to_out, to_error], code)
+        return ForkedProcess(state, out, error, write)
+
+    def start_in_terminal(
+        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], terminal: int, code: str = HERMES
+    ) -> Fork:
+        """Start `hermes ARGUMENTS`, or other code, in a terminal: the end of a pseudo-terminal that programs get."""
+        return Fork(self._order(arguments, folder, environment, [terminal, os.dup(terminal), os.dup(terminal)], code))
+
+    def _order(
+        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], streams: Sequence[int], code: str
+    ) -> int:
+        """Hand over the streams of a command; what tells its number and its exit status."""
+        state, to_state = os.pipe()
+        theirs = [to_state, *streams]
+        order = json.dumps([list(arguments), str(folder), dict(environment), code]).encode()
         with self._lock:
             socket.send_fds(self._line, [len(order).to_bytes(_LENGTH, "big")], theirs)
             self._line.sendall(order)
         for file in theirs:
             os.close(file)
-        return ForkedProcess(_number(state), state, out, error)
+        return state
 
     def close(self) -> None:
         """End the process."""
         self._line.close()
         self._process.wait()
+
+
+@cache
+def zygote() -> Zygote | None:
+    """The process whose forks are commands, where there are forks."""
+    return Zygote() if hasattr(os, "fork") else None
 
 
 def _number(file: int) -> int:
@@ -137,49 +185,96 @@ def _number(file: int) -> int:
 # In the process
 
 
-def serve() -> None:
+def serve() -> NoReturn:
     """Fork for each order, until the other side is closed."""
     line = socket.socket(fileno=int(sys.argv[1]))
-    main, modules, sys.path[:] = json.loads(sys.argv[2])
+    modules, sys.path[:] = json.loads(sys.argv[2])
     for module in modules:
-        __import__(module)
+        import_module(module)
+    reread = _prepare_hermes() if modules == [*PRELOADED] else lambda: None
+    gc.collect()
     gc.freeze()  # forks share these objects
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    ended, tell = os.pipe()
+    os.set_blocking(tell, False)
+    states: dict[int, int] = {}
     while True:
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # it only has to wake this process
+        signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        if ended in select.select([line.fileno(), ended], [], [])[0]:
+            os.read(ended, 1 << 16)
+            _tell_ends(states)
+            continue
         header, files, *_ = socket.recv_fds(line, _LENGTH, 4)
         if not header:
-            return
+            os._exit(0)
         order = b""
         while len(order) < int.from_bytes(header, "big"):
             order += line.recv(1 << 16)
-        if not os.fork():
+        state, *streams = files
+        if not (command := os.fork()):
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             line.close()
-            _keep(main, order, files)
-        for file in files:
+            for file in (ended, tell, state, *states.values()):
+                os.close(file)
+            _become(json.loads(order), streams, reread)
+        for file in streams:
             os.close(file)
+        states[command] = state
+        os.write(state, command.to_bytes(_LENGTH, "big", signed=True))
 
 
-def _keep(main: str, order: bytes, files: Sequence[int]) -> None:
-    """Be the parent of a command, tell its number and its exit status, and end."""
-    *streams, state = files
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    command = os.fork()
-    if not command:
+def _tell_ends(states: dict[int, int]) -> None:
+    """Tell the exit status of each command that has ended."""
+    while states:
+        command, status = os.waitpid(-1, os.WNOHANG)
+        if not command:
+            return
+        state = states.pop(command)
+        with suppress(BrokenPipeError):  # nobody waited for it
+            os.write(state, os.waitstatus_to_exitcode(status).to_bytes(_LENGTH, "big", signed=True))
         os.close(state)
-        arguments, folder, environment = json.loads(order)
-        _become(main, arguments, folder, environment, streams)
-    for stream in streams:
-        os.close(stream)
-    os.write(state, command.to_bytes(_LENGTH, "big", signed=True))
-    _, status = os.waitpid(command, 0)
-    try:
-        os.write(state, os.waitstatus_to_exitcode(status).to_bytes(_LENGTH, "big", signed=True))
-    finally:
-        os._exit(0)
 
 
-def _become(main: str, arguments: list[str], folder: str, environment: dict[str, str], files: Sequence[int]) -> None:
+def _take_terminal() -> None:
+    """Let the terminal that is standard input be the one that controls this process."""
+    import fcntl  # noqa: PLC0415 - not on Windows
+    import termios  # noqa: PLC0415
+
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _prepare_hermes() -> Callable[[], None]:
+    """Import all commands; what lets huggingface_hub read the environment again comes back.
+
+    One module of it does, and others have copies of its values.
+    """
+    for module, _ in sys.modules["hermes_cli.commands.app"].COMMANDS.values():
+        import_module(f"hermes_cli.commands.{module}")
+    constants = sys.modules["huggingface_hub.constants"]
+    program = compile(Path(str(constants.__file__)).read_text(encoding="utf-8"), str(constants.__file__), "exec")
+    copies = [
+        (module, name)
+        for module in list(sys.modules.values())
+        if module.__name__.startswith("huggingface_hub.") and module is not constants
+        for name in vars(module).keys() & vars(constants).keys()
+        if name.isupper()
+    ]
+
+    def read() -> None:
+        exec(program, vars(constants))  # noqa: S102 - as an import does
+        for module, name in copies:
+            setattr(module, name, getattr(constants, name))
+
+    return read
+
+
+def _become(
+    order: tuple[list[str], str, dict[str, str], str], files: Sequence[int], reread: Callable[[], None]
+) -> NoReturn:
     """Be the command, and end."""
+    arguments, folder, environment, program = order
     code = 1
     try:
         os.chdir(folder)
@@ -188,13 +283,17 @@ def _become(main: str, arguments: list[str], folder: str, environment: dict[str,
         for number, file in enumerate(files):
             os.dup2(file, number)
             os.close(file)
+        if os.isatty(0):
+            _take_terminal()
+        reread()
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as Python opens it
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         sys.argv = [sys.executable, *arguments]
         sys.path.insert(0, folder)
-        module, _, function = main.partition(":")
-        getattr(import_module(module), function)()
+        sys.modules["__main__"] = main = ModuleType("__main__")
+        exec(compile(program, "<program>", "exec"), vars(main))  # noqa: S102 - as Python does with -c
+        code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:  # noqa: BLE001 - as Python does at the top

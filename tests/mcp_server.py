@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import anyio
@@ -52,15 +50,6 @@ async def hang(file: str) -> str:
     return "never"
 
 
-@server.tool()
-async def block(file: str) -> str:
-    """Write the process to a file, and attend to nothing for long."""
-    note = Path(file).write_text
-    note(str(os.getpid()))
-    time.sleep(600)  # noqa: ASYNC251 - so that the server does not even hear that it is to stop
-    return "never"
-
-
 @server.tool(structured_output=False)
 def huge() -> str:
     """Say 50 MB."""
@@ -73,14 +62,6 @@ def crash() -> str:
     sys.stderr.write("\x1b[31mout of cheese\n")
     sys.stderr.flush()
     os._exit(3)
-
-
-@server.tool()
-def spawn(file: str) -> str:
-    """Start a process that does not end with this one by itself."""
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    Path(file).write_text(str(child.pid))
-    return "started"
 
 
 @server.tool(structured_output=False)

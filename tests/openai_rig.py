@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from fake_engine import FakeEngine, Script, Step
+from fake_engine import LOADED, FakeEngine, Script, Step
 from server_rig import Answer, Running, offer, served
 
 from hermes_cli.catalog.load import shipped_catalogue
+from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.server.served_models import ServedModel
 
@@ -64,8 +65,8 @@ class House:
 
 
 @contextmanager
-def house(*offers: ServedModel) -> Iterator[House]:
-    engine = FakeEngine([["Hello"]])
+def house(*offers: ServedModel, loaded: ModelInfo = LOADED) -> Iterator[House]:
+    engine = FakeEngine([["Hello"]], loaded)
     all_of_them = offers or (offer("hermes", "gpt-4o", known=HERMES_4),)
     with served(offers=all_of_them, engine=lambda _: engine) as running:
         yield House(running, engine)

@@ -1,20 +1,26 @@
 """An MCP server without the SDK, as there were before the protocol of 2026. `plain_mcp_server.py LISTED [FLAW]`.
 
 LISTED is a JSON list of pages, each a list of tools. A call of any tool returns the content that stands in its
-argument `content`; `grow` adds a tool and says so. FLAW: `mute` never answers, `stubborn` ignores the end of its input
-and SIGTERM.
+argument `content`. `grow` adds a tool and says so; `spawn` starts a process that does not end with this one, and writes
+its number to `file`; `hang` writes its own there and does not answer, and "stopped" when it is told to stop or its input
+ends; `block` writes it, too, and then attends to nothing. FLAW: `mute` never answers, `stubborn` ignores the end of its
+input and SIGTERM.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 PAGES: list[list[dict[str, Any]]] = json.loads(sys.argv[1])
 FLAW = sys.argv[2] if len(sys.argv) > 2 else ""
+hanging: dict[int, str] = {}  # request -> its file
 
 
 def say(message: dict[str, Any]) -> None:
@@ -35,8 +41,23 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
         if params["name"] == "grow":
             PAGES[-1].append({"name": "grown", "inputSchema": {"type": "object"}})
             say({"method": "notifications/tools/list_changed"})
+        if params["name"] == "spawn":
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            Path(params["arguments"]["file"]).write_text(str(child.pid))
         return {"content": params["arguments"].get("content", [])}
     return None
+
+
+def hang(number: int, call: dict[str, Any]) -> None:
+    hanging[number] = call["arguments"]["file"]
+    Path(hanging[number]).write_text(str(os.getpid()))
+    if call["name"] == "block":
+        time.sleep(600)
+
+
+def stop(number: int) -> None:
+    if file := hanging.pop(number, None):
+        Path(file).write_text("stopped")
 
 
 def main() -> None:
@@ -46,11 +67,19 @@ def main() -> None:
     say({"method": "notifications/message", "params": {"level": "info", "data": "hello"}})
     for line in sys.stdin:
         message = json.loads(line)
+        params = message.get("params") or {}
+        if message.get("method") == "notifications/cancelled":
+            stop(params["requestId"])
         if "id" not in message or FLAW == "mute":
             continue
-        result = answer(message["method"], message.get("params") or {})
+        if params.get("name") in {"hang", "block"}:
+            hang(message["id"], params)
+            continue
+        result = answer(message["method"], params)
         missing = {"error": {"code": -32601, "message": "Method not found"}}
         say({"id": message["id"], **({"result": result} if result is not None else missing)})
+    for number in list(hanging):
+        stop(number)
     while FLAW == "stubborn":
         time.sleep(60)
 

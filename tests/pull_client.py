@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
+from hermes_zygote import ForkedProcess, zygote
 from memory_use import most_memory
 
 from hermes_cli.errors import HermesError
@@ -31,13 +32,21 @@ class Client:
     """The process. It outlives its jobs, unless it is killed."""
 
     def __init__(self, environment: dict[str, str], *, file_limit: int = 0) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, str(file_limit)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
+        pipe, variables = subprocess.PIPE, {**os.environ, **environment}
+        forks = zygote()
+        self._process: ForkedProcess | subprocess.Popen[str] = (
+            forks.start(
+                [str(file_limit)], Path.cwd(), variables, pipe, f"from {Path(__file__).stem} import main; main()"
+            )
+            if forks
+            else subprocess.Popen(
+                [sys.executable, __file__, str(file_limit)],
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                text=True,
+                env=variables,
+            )
         )
 
     def start(self, cache: Path, repo: str, *files: str, **options: object) -> None:
@@ -72,7 +81,7 @@ class Client:
     def end(self) -> tuple[int, str]:
         """No more jobs: its exit status and what it wrote to standard error."""
         _, errors = self._process.communicate(timeout=HANG)
-        return self._process.returncode, errors
+        return self._process.returncode or 0, errors
 
     def kill(self) -> None:
         """As kill -9 does."""

@@ -173,6 +173,7 @@ def served(
             lambda one: CountedEngine(engine(one), one.name, metrics),
             room,
             load_timeout=told.load_timeout,
+            most_idle_seconds=told.most_idle_seconds,
         )
         running.app = make_app(told, pool, metrics, running.write)
         prepare(running.app)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pexpect
 import pyte
@@ -76,27 +76,38 @@ class ScreenFile(io.StringIO):
         return super().write(text)
 
 
+def hermes_in_terminal(
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    columns: int = 80,
+    rows: int = 24,
+    encoding: str | None = "utf-8",
+    code: str | None = None,
+) -> pexpect.spawn[Any]:
+    """`hermes ARGUMENTS`, or other code, in a pseudo-terminal; without an encoding it writes and takes bytes."""
+    from forked_terminal import ForkedTerminal  # noqa: PLC0415 - Windows has neither forks nor pseudo-terminals
+
+    return ForkedTerminal(code, arguments, folder, environment, (rows, columns), encoding)
+
+
 class Terminal:
-    """A program in a terminal, to be used in `with`."""
+    """`hermes`, or other code that uses it, in a terminal; to be used in `with`."""
 
     def __init__(
         self,
-        command: Sequence[str],
+        arguments: Sequence[str] = (),
         *,
+        code: str | None = None,
         environment: Mapping[str, str],
         folder: Path,
         columns: int = 80,
         rows: int = 24,
     ) -> None:
-        self._child: pexpect.spawn[bytes] = pexpect.spawn(
-            command[0],
-            list(command[1:]),
-            cwd=str(folder),
-            env=dict(environment),
-            dimensions=(rows, columns),
-            timeout=HANG,
+        self._child: pexpect.spawn[bytes] = hermes_in_terminal(
+            arguments, environment=environment, folder=folder, columns=columns, rows=rows, encoding=None, code=code
         )
-        self._child.delaybeforesend = None
         self._screen = Screen(columns, rows, self._reply)
         self._stream = pyte.ByteStream(self._screen)
         self._pasting = False

@@ -23,6 +23,7 @@ from hermes_cli.engine.protocol import Logprob, TextEvent, TokenLogprobs
 from hermes_cli.engine.request import ReasoningOptions
 from hermes_cli.errors import ContextFullError, EngineDiedError, QueueFullError, UsageError
 from hermes_cli.generation import (
+    THINK_END,
     CallFinished,
     ChatModel,
     Constraints,
@@ -78,7 +79,7 @@ def test_the_engine_is_asked_for_all_that_the_turn_says() -> None:
     (request,) = engine.requests
     assert request.sampling == sampling
     assert request.max_tokens == 7
-    assert request.reasoning == ReasoningOptions(9, tags=THOUGHTS, line_ends=("</tool_call>",))
+    assert request.reasoning == ReasoningOptions(9, tags=THOUGHTS, line_ends=("</tool_call>",), end=THINK_END)
     assert request.stops == ("<|im_end|>", "END")
     assert request.top_logprobs == 2
     assert request.client == "me"

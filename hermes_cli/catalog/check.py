@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterator
 from itertools import chain
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
 
 from hermes_cli.catalog.load import yaml_loader
-from hermes_cli.catalog.models import Architecture, CatalogEntry, Catalogue, model_tensors
+from hermes_cli.catalog.models import Architecture, CatalogEntry, CatalogModel, Catalogue, model_tensors
 from hermes_cli.catalog.names import spellings
 from hermes_cli.catalog.variants import variants
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hermes_cli.catalog.models import CatalogModel
 
 Path = tuple[str | int, ...]
 Fault = tuple[Path, str]

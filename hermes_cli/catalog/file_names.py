@@ -8,21 +8,18 @@ A quantization is read by the form of its name, so those that no catalogue lists
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 # Names for the same thing, as listings and people write them (llama.cpp's own aliases, and `fp16`).
 ALIASES = {"fp32": "F32", "fp16": "F16", "q3k": "Q3_K_M", "q4k": "Q4_K_M", "q5k": "Q5_K_M"}
 # Bare bits in a file name: what DeepHermes' official files mean by them (their sizes fit).
 BITS_IN_FILE_NAMES = {"q4": "Q4_0", "q5": "Q5_0", "q6": "Q6_K", "q8": "Q8_0"}
 
-SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-PART = re.compile(r"\.gguf\.part(\d+)of(\d+)$")  # a raw piece, to be joined before use
-UNCOUNTED_PART = re.compile(r"\.gguf-split-[a-z]$", re.IGNORECASE)  # the same, but how many there are is not said
+SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf\Z")
+PART = re.compile(r"\.gguf\.part(\d+)of(\d+)\Z")  # a raw piece, to be joined before use
+UNCOUNTED_PART = re.compile(r"\.gguf-split-[a-z]\Z", re.IGNORECASE)  # the same, but how many there are is not said
 
 _NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
 _SIZE = r"(xxs|xs|s|m|l|xxl|xl|p)"
@@ -37,13 +34,13 @@ _FORMS = rf"""
 _QUANTIZATION = re.compile(_FORMS, re.VERBOSE | re.IGNORECASE)
 _IN_NAME = re.compile(rf"(?<![a-z0-9])(?:{_FORMS}|q[4568])(?![a-z0-9])", re.VERBOSE | re.IGNORECASE)
 
-_REMOVED = re.compile(r"_[48]_[48]$|^Q4_[23]$")  # Q4_0_4_4, IQ4_NL_4_4, Q4_2 and their kin
+_REMOVED = re.compile(r"_[48]_[48]$|^Q4_[23]\Z")  # Q4_0_4_4, IQ4_NL_4_4, Q4_2 and their kin
 _IK_LLAMA = re.compile(r"^IQ\d_(K|KS|KSS|KL|KT|BN)(_|$)|_R(4|8|16)$|^Q8_KV")
 
 # Pieces in ways of naming that do not say how to join them, such as X.part01.gguf, X.gguf.00, X.gguf.partaa.
 _PIECE = re.compile(
-    r"[._-](?:part|chunk)[._-]?\d+(?:[._-]?of[._-]?\d+)?\.gguf$"
-    r"|\.gguf[._-]?(?:(?:part|split|chunk)[._-]?(?:\d+|[a-z]{1,2})|\d{1,5}|a[a-z])$",
+    r"[._-](?:part|chunk)[._-]?\d+(?:[._-]?of[._-]?\d+)?\.gguf\Z"
+    r"|\.gguf[._-]?(?:(?:part|split|chunk)[._-]?(?:\d+|[a-z]{1,2})|\d{1,5}|a[a-z])\Z",
     re.IGNORECASE,
 )
 _GGUF = re.compile(rf"\.gguf$|{PART.pattern}|{UNCOUNTED_PART.pattern}|{_PIECE.pattern}", re.IGNORECASE)
@@ -55,12 +52,12 @@ _COMPANIONS = {  # words in the folder and the plain name of files that are no m
     _PROJECTOR: "the part that reads images or sound (mmproj)",
     _VOCODER: "the part that makes sound (vocoder)",
     _CONTROL_VECTOR: "a control vector for another model",
-    r"^imatrix/|/imatrix(?![a-z0-9])|(?<![a-z0-9])imatrix$": "data for quantizing (imatrix)",
+    r"^imatrix/|/imatrix(?![a-z0-9])|(?<![a-z0-9])imatrix\Z": "data for quantizing (imatrix)",
     r"^loras?/|/(?:ggml-)?(?:lora|adapter)(?![a-z0-9])(?!.*merged)|(?<![a-z0-9])(?:lora|adapter)$": "an adapter (LoRA)",
-    r"/(?:ggml-)?vocab(?![a-z0-9])|(?<![a-z0-9])(?:vocab(?:-only)?|tokenizer)$": "a vocabulary",
+    r"/(?:ggml-)?vocab(?![a-z0-9])|(?<![a-z0-9])(?:vocab(?:-only)?|tokenizer)\Z": "a vocabulary",
 }
 _DRAFTS = {  # they are whole models if a repository has nothing else
-    re.compile(r"^mtp/|/mtp(?![a-z0-9])|(?<![a-z0-9])mtp$"): "layers for guessing ahead (MTP)",
+    re.compile(r"^mtp/|/mtp(?![a-z0-9])|(?<![a-z0-9])mtp\Z"): "layers for guessing ahead (MTP)",
     re.compile(r"(?<![a-z0-9])(?:draft(?:er)?|eagle-?3)(?![a-z0-9])"): "a draft model, which guesses ahead for another",
 }
 
@@ -111,7 +108,7 @@ def _last_quantization(path: str) -> re.Match[str] | None:
 
 
 def _stem(path: str) -> str:
-    return re.sub(r"\.gguf$", "", base_name(path), flags=re.IGNORECASE)
+    return re.sub(r"\.gguf\Z", "", base_name(path), flags=re.IGNORECASE)
 
 
 def why_not_loaded(quantization: str | None) -> str | None:

@@ -13,6 +13,7 @@ import hashlib
 import os
 import shlex
 import tempfile
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,8 +28,6 @@ from hermes_cli.catalog.variants import variants
 from hermes_cli.errors import HermesError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import yaml
 
 

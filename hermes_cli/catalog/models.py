@@ -6,13 +6,10 @@ Every class is a frozen struct whose fields are the keys of the file; a key that
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 Unknown = Literal["unknown"]
 Count = Annotated[int, Meta(ge=1)]

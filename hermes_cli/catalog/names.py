@@ -13,7 +13,6 @@ the library's business.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from dataclasses import dataclass
@@ -31,10 +30,10 @@ DEMO = "demo"
 MOST_NAMED = 8  # models in a hint; longer lists do not help
 LONGEST_NAME = 4096  # what a path may be; nothing longer names anything
 
-_REPO = re.compile(r"^(?P<owner>[A-Za-z0-9][\w.-]*)/(?P<name>[A-Za-z0-9][\w.-]*?)(?::(?P<quantization>[\w.-]+))?$")
-_REPO_FILE = re.compile(r"^(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/(?P<file>.+\.gguf)$", re.IGNORECASE)
+_REPO = re.compile(r"^(?P<owner>[A-Za-z0-9][\w.-]*)/(?P<name>[A-Za-z0-9][\w.-]*?)(?::(?P<quantization>[\w.-]+))?\Z")
+_REPO_FILE = re.compile(r"^(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)/(?P<file>.+\.gguf)\Z", re.IGNORECASE)
 _HUB_HOST = re.compile(r"^(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/|^hf://", re.IGNORECASE)
-_FILE_IN_URL = re.compile(r"^(?:resolve|blob|raw)/[^/]+/(?P<file>.+)$")
+_FILE_IN_URL = re.compile(r"^(?:resolve|blob|raw)/[^/]+/(?P<file>.+)\Z")
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2013\u2014\u2212"), "-")  # what word processors make of hyphens
 _AROUND = " \t\r\n\u2018\u2019\u201c\u201d"  # and of quotes
 _WINDOWS_DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
@@ -166,6 +165,8 @@ class ModelNames:
             which = f"say which: {', '.join(several)}" if len(several) <= MOST_NAMED else "list them: hermes list"
             return UsageError(f"{text} is the name of {len(several)} models.", hint=which)
         known = {spelling: model.short for spelling, model in self._known.items()} | {DEMO: DEMO}
+        import difflib  # noqa: PLC0415 - some milliseconds, and only errors need it
+
         near = several or list(dict.fromkeys(known[key] for key in difflib.get_close_matches(wanted, known, 4)))
         hint = f"did you mean {' or '.join(near)}? All of them: hermes list" if near else "list them: hermes list"
         return NotFoundError(f"there is no model named {text} and no such file.", hint=hint)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.file_names import sibling_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hermes_cli.catalog.models import CatalogModel, Catalogue, GgufFile, Repository, SizeSource
 
 
@@ -71,6 +70,14 @@ class Variant:
     def loss(self, catalogue: Catalogue) -> float | None:
         """Return the mean KL divergence from F16 in nats, as measured on Llama 3 8B; None if not measured."""
         return quantization_loss(self.quantization, catalogue, imatrix=self.repository.imatrix)
+
+    def expected_loss(self, catalogue: Catalogue) -> float | None:
+        """Return the loss, or that of the nearest quantization: of UD-Q6_K_XL it is Q6_K_L's."""
+        static = self.quantization.removeprefix("UD-")
+        stem, bits = static.rpartition("_")[0], static.partition("_")[0]
+        names = (self.quantization, static, f"{stem}_L", f"{static}_M", f"{bits}_0")
+        known = next((name for name in names if name in catalogue.quantizations), self.quantization)
+        return quantization_loss(known, catalogue, imatrix=self.repository.imatrix)
 
 
 def quantization_loss(name: str, catalogue: Catalogue, *, imatrix: bool = False) -> float | None:

@@ -6,12 +6,10 @@ import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from hermes_cli.chat.conversation import ChatOptions
 from hermes_cli.generation import ChatModel, Constraints, Event, Message, PromptOptions, TurnRequest
-
-if TYPE_CHECKING:
-    from hermes_cli.chat.conversation import ChatOptions
 
 
 class ChatBackend(Protocol):

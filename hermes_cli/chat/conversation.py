@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -52,6 +52,9 @@ def read_schema(text_or_path: str) -> Mapping[str, Any]:
     return schema
 
 
+LAST_SECOND = 253_402_300_799  # seconds since 1970 until the end of the year 9999, the last that datetime knows
+
+
 class TurnUsage(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens and measured seconds of one model turn."""
 
@@ -69,7 +72,7 @@ class MessageAdded(msgspec.Struct, frozen=True, tag="said", omit_defaults=True):
     """A message, the time in seconds since 1970, and the model that generated it; `unfinished` if it was stopped."""
 
     message: Message
-    at: float
+    at: Annotated[float, msgspec.Meta(ge=0, le=LAST_SECOND)]
     model: str | None = None
     usage: TurnUsage | None = msgspec.field(default=None, name="spent")
     unfinished: bool = False

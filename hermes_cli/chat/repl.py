@@ -15,6 +15,7 @@ from hermes_cli.chat.slash.files import Attachment, with_attachments
 from hermes_cli.chat.slash.settings import thinking_label
 from hermes_cli.chat.view import tokens_per_second
 from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
+from hermes_cli.event_loop import EventLoop
 
 if TYPE_CHECKING:
     from hermes_cli.chat.agent_loop import AgentLoop
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from hermes_cli.chat.sessions.store import CurrentSession
     from hermes_cli.chat.terminal.keyboard import Keyboard
     from hermes_cli.chat.terminal.terminal_view import TerminalView
-    from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.console import Console
-    from hermes_cli.event_loop import EventLoop
+    from hermes_cli.tools.toolbox import Toolbox
 
 
 @dataclass

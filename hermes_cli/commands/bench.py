@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.options import KvTypeOption, VerboseOption, kv_type_named, setting, with_console
 from hermes_cli.commands.speeds import two_digits
+from hermes_cli.console import Console
 from hermes_cli.units import counted
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.models.resolve import ModelRequest
     from hermes_cli.store.benchmarks import Benchmark

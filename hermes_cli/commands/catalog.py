@@ -9,12 +9,12 @@ import typer
 
 from hermes_cli import paths
 from hermes_cli.commands.options import with_console
+from hermes_cli.console import Console
 from hermes_cli.errors import IntegrityError, NetworkError, NotFoundError
 from hermes_cli.units import counted
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.load import Overlay
-    from hermes_cli.console import Console
 
 CONCURRENT_REQUESTS = 8
 

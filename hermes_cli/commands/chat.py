@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -20,15 +21,11 @@ from hermes_cli.commands.options import (
     setting,
     with_console,
 )
-from hermes_cli.console import Voice, stdin_is_terminal
+from hermes_cli.console import Console, Voice, stdin_is_terminal
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.load_plan import LoadOverrides
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import TextIO
-
-    from hermes_cli.console import Console
     from hermes_cli.engine.embedded.messages import LoraFile
 
 PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | hermes chat demo explain"
@@ -39,6 +36,7 @@ LORA_EXAMPLE = "for example: --lora adapter.gguf or --lora adapter.gguf:0.5"
 @with_console
 def command(
     console: Console,
+    ctx: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -198,56 +196,56 @@ def command(
 
     typed, text = model_and_prompt(words or [], named=bool(model or endpoint), console=console)
 
+    from hermes_cli import paths
+    from hermes_cli.chat.conversation import read_schema
+    from hermes_cli.commands.run_chat import ChatArguments, run_interactive, run_oneshot
+    from hermes_cli.hardware.selection import device_names, reserve_bytes
     from hermes_cli.models.loader import Prewarm
+    from hermes_cli.models.resolve import ModelRequest
 
-    with Prewarm(engine=not endpoint, verbose=verbose) as prewarm:
-        from hermes_cli import paths
-        from hermes_cli.chat.conversation import read_schema
-        from hermes_cli.commands.run_chat import ChatArguments, run_interactive, run_oneshot
-        from hermes_cli.hardware.selection import device_names, reserve_bytes
-        from hermes_cli.models.resolve import ModelRequest
-
-        sampling = {
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "repeat_penalty": repeat_penalty,
-            "seed": seed,
-        }
-        options = ChatOptions(
-            system=system,
-            think=think,
-            think_budget=think_budget,
-            schema=None if schema is None else read_schema(schema),
-            sampling={name: value for name, value in sampling.items() if value is not None},
-            max_tokens=max_tokens,
-            stops=tuple(stop or ()),
-            shift=context_shift,
-        )
-        kind = None if kv_type is None else kv_type_named(kv_type)
-        allowed, left_free = device_names(devices), reserve_bytes(reserve)
-        overrides = LoadOverrides(context, gpu_layers, kind, threads, force=force, devices=allowed, reserve=left_free)
-        prefixes = paths.cache_dir() / "prefixes" if save else None
-        settings = ModelRequest("", overrides, yarn, draft, tuple(map(lora_file, lora or ())), template, prefixes)
-        arguments = ChatArguments(
-            model=model or typed,
-            endpoint=endpoint,
-            resume=resume,
-            go_on=go_on,
-            save=save,
-            options=options,
-            tools=tuple(tools or ()),
-            servers=tuple(mcp or ()),
-            headers=tuple(mcp_header or ()),
-            allowed=tuple(allow or ()),
-            yes=yes,
-            hide_thinking=hide_thinking,
-        )
-        if text:
-            run_oneshot(text, arguments, settings, console, prewarm)
-        else:
-            run_interactive(arguments, settings, console, prewarm)
+    prewarm: Prewarm = ctx.obj or ctx.with_resource(Prewarm(engine=not endpoint))
+    prewarm.verbose = verbose
+    sampling = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repeat_penalty": repeat_penalty,
+        "seed": seed,
+    }
+    options = ChatOptions(
+        system=system,
+        think=think,
+        think_budget=think_budget,
+        schema=None if schema is None else read_schema(schema),
+        sampling={name: value for name, value in sampling.items() if value is not None},
+        max_tokens=max_tokens,
+        stops=tuple(stop or ()),
+        shift=context_shift,
+    )
+    kind = None if kv_type is None else kv_type_named(kv_type)
+    allowed, left_free = device_names(devices), reserve_bytes(reserve)
+    overrides = LoadOverrides(context, gpu_layers, kind, threads, force=force, devices=allowed, reserve=left_free)
+    prefixes = paths.cache_dir() / "prefixes" if save else None
+    settings = ModelRequest("", overrides, yarn, draft, tuple(map(lora_file, lora or ())), template, prefixes)
+    arguments = ChatArguments(
+        model=model or typed,
+        endpoint=endpoint,
+        resume=resume,
+        go_on=go_on,
+        save=save,
+        options=options,
+        tools=tuple(tools or ()),
+        servers=tuple(mcp or ()),
+        headers=tuple(mcp_header or ()),
+        allowed=tuple(allow or ()),
+        yes=yes,
+        hide_thinking=hide_thinking,
+    )
+    if text:
+        run_oneshot(text, arguments, settings, console, prewarm)
+    else:
+        run_interactive(arguments, settings, console, prewarm)
 
 
 def model_and_prompt(words: Sequence[str], *, named: bool, console: Console) -> tuple[str | None, str]:

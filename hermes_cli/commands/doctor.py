@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,8 +26,6 @@ from hermes_cli.platforms import foreign_hermes
 from hermes_cli.units import counted, gibibytes, gigabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.models.loader import LoadedModel
 
@@ -221,7 +220,7 @@ def _demo() -> Iterator[Check]:
     from hermes_cli.models.resolve import ModelRequest
 
     started = time.perf_counter()
-    with Prewarm(engine=True, verbose=False) as prewarm:
+    with Prewarm() as prewarm:
         loader = ModelLoader(ModelRequest("demo"), Console(Voice.QUIET), prewarm, lambda request, _: request)
         with loader.begin("demo") as finish:
             loaded = finish()

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hermes_cli import paths
 from hermes_cli.commands.options import with_console
-
-if TYPE_CHECKING:
-    from hermes_cli.console import Console
+from hermes_cli.console import Console
 
 
 @with_console

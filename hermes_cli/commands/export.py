@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.options import with_console
-from hermes_cli.console import Voice
+from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.console import Console
     from hermes_cli.store.export import Exported, ExportSource
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from hermes_cli.commands.options import with_console
+from hermes_cli.console import Console
 from hermes_cli.units import counted, gibibytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Device, Machine, ValueSource, Vendor
 
 # Who answers for a vendor's devices, and what else a number may be from.

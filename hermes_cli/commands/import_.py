@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.options import with_console
+from hermes_cli.console import Console
 from hermes_cli.errors import AccessError, HermesError, NotFoundError
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.console import Console
     from hermes_cli.store.importing import ImportedModel
     from hermes_cli.store.other_tools import FoundModel, SkippedFile
 

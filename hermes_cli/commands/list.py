@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import normalize_name
 from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.variants import Variant, preferred_variants, variants
 from hermes_cli.commands.options import with_console
+from hermes_cli.console import Console
 from hermes_cli.errors import AccessError, UsageError
 from hermes_cli.store.disk import bytes_on_disk
 from hermes_cli.store.inventory import InstalledModel, inventory
 from hermes_cli.store.library import installed, installed_quantizations
 from hermes_cli.units import billions, gigabytes
-
-if TYPE_CHECKING:
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.console import Console
 
 HERE = "✓"
 MODEL_TITLES = ("NAME", "PARAMETERS", "CONTEXT", "TOOLS", "THINKS", "FILES", "HERE")
@@ -144,7 +142,7 @@ def _show_updates(entries: list[InstalledModel], console: Console) -> None:
         revisions = ", ".join(revision[:7] for revision in update.model.revisions)
         rows.append((update.model.name, texts[update.state], gigabytes(update.model.bytes), revisions))
     if rows:
-        console.table(UPDATE_TITLES, rows, right=("SIZE",), drop=True)
+        console.table(UPDATE_TITLES, rows, right=("SIZE",))
     else:
         console.note("nothing is here yet; fetch a model: hermes pull")
     outdated = list(dict.fromkeys(update.model.name for update in updates if update.state == "outdated"))

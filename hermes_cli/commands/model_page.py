@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import msgspec
 
-from hermes_cli.catalog.models import RecommendedSampling
+from hermes_cli.catalog.models import CatalogModel, Catalogue, RecommendedSampling
+from hermes_cli.catalog.names import CatalogueReference
 from hermes_cli.catalog.variants import matching_variants, preferred_variants
 from hermes_cli.commands.list import measures, model_summary, variant_document
+from hermes_cli.console import Console
 from hermes_cli.prompting.messages import Message
 from hermes_cli.units import billions, gigabytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.catalog.names import CatalogueReference
-    from hermes_cli.console import Console
 
 EXAMPLE = (Message("system", "You are Hermes."), Message("user", "Hello!"))
 BOS = {"llama-3": "<|begin_of_text|>"}

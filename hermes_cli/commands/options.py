@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar, get_args, get_type_hints
@@ -11,15 +13,12 @@ import typer
 
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
-from hermes_cli.planning.memory import KV_TYPES
+from hermes_cli.planning.memory import KV_TYPES, KvType
 from hermes_cli.planning.quality import Purpose
-from hermes_cli.units import counted, gibibytes
+from hermes_cli.units import GIB, counted, gibibytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.memory import KvType
 
 P = ParamSpec("P")
 T = TypeVar("T", bound=str)
@@ -187,10 +186,13 @@ def memory_in_use(machine: Machine) -> list[str]:
 
 def one_line(machine: Machine) -> str:
     """Return the machine in one line."""
-    parts = []
+    parts: Counter[str] = Counter()
     for device in machine.devices:
         unusable = f", left out by {device.left_out}" if device.left_out else ""
         unusable = unusable if device.usable else ", not used: hermes hardware says why"
-        parts.append(f"{device.name} ({gibibytes(device.free)} of {gibibytes(device.total)} free{unusable})")
-    parts.append(f"{gibibytes(machine.ram_available)} of {gibibytes(machine.ram_total)} RAM free")
-    return ("simulated: " if machine.simulated else "") + ", ".join([*parts, counted(machine.cores, "core")])
+        used = "" if device.free == device.total else f"{device.free / GIB:.2f} of "
+        free = f"{used}{gibibytes(device.total)}{' free' if used else ''}"
+        parts[f"{device.name} ({free}{unusable})"] += 1
+    devices = [f"{count}x {text}" if count > 1 else text for text, count in parts.items()]
+    ram = f"{machine.ram_available / GIB:.2f} of {gibibytes(machine.ram_total)} RAM free"
+    return ("simulated: " if machine.simulated else "") + ", ".join([*devices, ram, counted(machine.cores, "core")])

@@ -27,20 +27,20 @@ from hermes_cli.commands.options import (
     purpose_named,
     with_console,
 )
-from hermes_cli.commands.speeds import first_token_after, range_of, speed_document
+from hermes_cli.commands.speeds import speed_document, speed_lines
+from hermes_cli.console import Console
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.models.any_model import measured, memory_source, open_variant
 from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.measured import corrected
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings, weights
+from hermes_cli.planning.placement import DeviceShare, Placement
 from hermes_cli.planning.speed import PROMPTS, decode_speed, first_token_seconds, prefill_speed
 from hermes_cli.store.benchmarks import speed_ratios
-from hermes_cli.units import gibibytes
+from hermes_cli.units import GIB, gibibytes
 
 if TYPE_CHECKING:
-    from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.placement import DeviceShare, Placement
 
 PARTS = ("weights", "kv_cache", "compute", "output", "overhead", "total")
 
@@ -85,11 +85,12 @@ def command(
     ratios = speed_ratios(machine)
     prefill = prefill_speed(architecture, table, settings, placement, machine)
     prefill = corrected(prefill, "prefill", variant.name, placement, ratios)
-    decode = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
+    filled = PROMPTS[wanted_for].filled
+    decode = decode_speed(architecture, variant.quantization, table, settings, placement, machine, filled)
     decode = corrected(decode, "decode", variant.name, placement, ratios)
     first_token = first_token_seconds(PROMPTS[wanted_for], prefill, settings.context)
     _show(variant, settings, placement, machine, console)
-    console.text(f"\ndecode {range_of(decode)}\nprefill {range_of(prefill)}\n{first_token_after(first_token)}\n")
+    console.text(f"\n{speed_lines(decode, prefill, first_token)}")
     console.document(
         {
             **_document(variant, settings, placement, machine),
@@ -141,19 +142,23 @@ def _show(
 ) -> None:
     console.text(f"{variant.name} from {variant.repository.repo}\n")
     slots = f", {settings.slots} slots" if settings.slots > 1 else ""
-    console.text(f"{settings.context:,} tokens of context in {settings.k_type}{slots}; {one_line(machine)}\n\n")
+    console.text(f"{one_line(machine)}\n")
+    console.text(f"{settings.context:,} tokens of context in {settings.k_type}{slots}; memory in GiB\n\n")
     rows = [
         (
-            _device_name(share, machine),
-            f"{share.last - share.first}{' + output' if share.output else ''}",
-            *(gibibytes(getattr(share.part, part)) for part in PARTS),
-            gibibytes(share.room),
+            _device_name(share, machine).removeprefix("GeForce ").removeprefix("Radeon "),
+            f"{share.last - share.first}{'+out' if share.output else ''}",
+            f"{share.part.total / GIB:.2f}",
+            f"{share.room / GIB:.2f}",
+            *(f"{getattr(share.part, part) / GIB:.2f}" for part in PARTS[:-1]),
         )
         for share in placement.shares
         if share.part.total
     ]
-    rows.append(("all", "", *(gibibytes(getattr(placement.total, part)) for part in PARTS), ""))
-    titles = ("ON", "LAYERS", "WEIGHTS", "KV CACHE", "COMPUTE", "OUTPUT", "OVERHEAD", "TOTAL", "ROOM")
+    total = placement.total
+    all_parts = (f"{getattr(total, part) / GIB:.2f}" for part in PARTS[:-1])
+    rows.append(("all", "", f"{total.total / GIB:.2f}", "", *all_parts))
+    titles = ("ON", "LAYERS", "TOTAL", "ROOM", "WEIGHTS", "KV CACHE", "COMPUTE", "OUTPUT", "OVERHEAD")
     console.table(titles, rows, right=titles[1:])
     for note in memory_in_use(machine):
         console.note(note)

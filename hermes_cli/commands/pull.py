@@ -5,35 +5,32 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.options import YesOption, bytes_per_second, with_console
-from hermes_cli.console import Voice
+from hermes_cli.console import Console, Voice
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
-from hermes_cli.store.progress import Phase
+from hermes_cli.store.progress import DownloadProgress, Phase
 from hermes_cli.units import gibibytes, gigabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from hermes_cli.catalog.models import Catalogue
     from hermes_cli.commands.pull_target import PullTarget
-    from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.models.resolve import ModelRequest
     from hermes_cli.planning.recommend import RecommendOptions
     from hermes_cli.store.download import FileState, SpaceNeeded
     from hermes_cli.store.hub import RemoteFile
     from hermes_cli.store.inventory import InstalledModel
-    from hermes_cli.store.progress import DownloadProgress
     from hermes_cli.store.transfer import RetryPolicy
 
 LINE_INTERVAL = 10.0  # seconds between two lines of the same file where there is no terminal
@@ -174,7 +171,8 @@ def _ask_hub(
     """
     from hermes_cli.catalog.names import ModelNames
     from hermes_cli.commands.pull_target import pull_target
-    from hermes_cli.store.download import resolve
+    from hermes_cli.planning.recommend import room_for_files
+    from hermes_cli.store.download import known_content, resolve
     from hermes_cli.store.hub import endpoint
     from hermes_cli.store.offline import find_complete
 
@@ -186,14 +184,17 @@ def _ask_hub(
         try:
             with console.working("asking the Hub"):
                 target = pull_target(reference, catalogue, machine, quant, revision)
-                listed = resolve(target.repo, target.revision, target.files)
+                listed = [
+                    file if file.etag else known_content(file, catalogue)
+                    for file in resolve(target.repo, target.revision, target.files)
+                ]
             files |= dict.fromkeys(listed)
             for file in listed:
                 if not file.etag:
                     console.warn(f"{endpoint()} states no hash of {file.path}, so its content cannot be checked")
             targets.append(target)
         except NetworkError as error:
-            model = find_complete(reference, quant, revision, catalogue)
+            model = find_complete(reference, quant, revision, catalogue, room_for_files(machine))
             if model is None:
                 raise
             here.append(FoundHere(model, error.message))

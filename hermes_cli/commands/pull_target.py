@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from hermes_cli.catalog.file_names import (
     group_files,
-    joined_name,
     models_in,
     normalize_name,
     read_quantization,
     why_not_loaded,
 )
-from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, named_quantization
+from hermes_cli.catalog.models import CatalogModel, Catalogue
+from hermes_cli.catalog.names import (
+    CatalogueReference,
+    DemoReference,
+    FileReference,
+    HubReference,
+    ModelReference,
+    named_quantization,
+)
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, preferred_variants
-from hermes_cli.errors import UsageError
+from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.hardware.machine import Machine
 from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.memory import ContextSettings, weights
+from hermes_cli.planning.placement import Placement
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, room_for_files
 from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.store.library import known_variants
-
-if TYPE_CHECKING:
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.catalog.names import ModelReference
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.placement import Placement
 
 SHORTEST_CONTEXT = 2048  # tokens; with less a model is of little use
 
@@ -85,13 +88,13 @@ def pull_target(
             quantization = _quantization(named, quant, model)
             listed = {variant.quantization for variant in matching_variants(model, repository=repository)}
             if repository and quantization and quantization not in listed:
-                return _of_hub(HubReference(repository, quantization), revision, machine)
+                return _of_hub(HubReference(repository, quantization), revision, catalogue, machine)
             variant, reason = _variant(model, quantization, repository, catalogue, machine)
             return _of_variant(variant, revision, (f"took {variant.quantization}, {reason}",) if reason else ())
         case HubReference(repo, named, file):
             if quant and named and not _same(quant, named):
                 raise _contradiction(named, quant)
-            return _of_hub(HubReference(repo, quant or named, file), revision, machine)
+            return _of_hub(HubReference(repo, quant or named, file), revision, catalogue, machine)
 
 
 def fit_for_chat(variant: Variant, machine: Machine) -> tuple[ContextSettings, Placement]:
@@ -147,7 +150,7 @@ def _of_variant(variant: Variant, revision: str | None, notes: tuple[str, ...] =
     return PullTarget(variant.name, variant.repository.repo, revision, variant.files, variant, notes)
 
 
-def _of_hub(name: HubReference, revision: str | None, machine: Machine) -> PullTarget:
+def _of_hub(name: HubReference, revision: str | None, catalogue: Catalogue, machine: Machine) -> PullTarget:
     from hermes_cli.store.choose_files import choose_files
     from hermes_cli.store.hub import list_files
 
@@ -158,8 +161,19 @@ def _of_hub(name: HubReference, revision: str | None, machine: Machine) -> PullT
         notes = (f"{name.file} is {kind}, not a model to chat with",) if kind else ()
         return PullTarget(f"{name.repo}/{files[0]}", name.repo, revision, files, notes=notes, runs=kind is None)
     choice = choose_files(name.repo, sizes, name.quantization, room_for_files(machine))
-    same = [model for model in models_in(sizes)[0] if model.quantization == choice.quantization]
-    by_quantization = choice.quantization and len(same) == 1
-    label = f"{name.repo}:{choice.quantization}" if by_quantization else f"{name.repo}/{joined_name(choice.files[0])}"
-    runs = why_not_loaded(choice.quantization) is None
-    return PullTarget(label, name.repo, revision, choice.files, notes=choice.notes, runs=runs)
+    if name.quantization is None and len(choice.others) > 1:
+        with suppress(HermesError):  # its headers cannot be read: what the sizes tell will do
+            best = _best_of(name, catalogue, machine)
+            choice = choose_files(name.repo, sizes, None, room_for_files(machine), best)
+    runs = why_not_loaded(choice.others[choice.name][0].quantization) is None
+    return PullTarget(choice.name, name.repo, revision, choice.files, notes=choice.notes, runs=runs)
+
+
+def _best_of(name: HubReference, catalogue: Catalogue, machine: Machine) -> str | None:
+    """Return the name of the quantization that `hermes recommend OWNER/REPOSITORY` picks; None if none fits."""
+    from hermes_cli.models.any_model import quantizations
+
+    options = RecommendOptions(measured=speed_ratios(machine))
+    models = quantizations(name, name.repo, catalogue, machine, options)
+    ranked = recommendations(catalogue, machine, replace(options, only=models))
+    return ranked[0].variant.name if ranked else None

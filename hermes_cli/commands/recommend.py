@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.commands.options import (
     AppleOption,
     CpuOnlyOption,
@@ -24,10 +25,12 @@ from hermes_cli.commands.options import (
     purpose_named,
     with_console,
 )
-from hermes_cli.commands.speeds import duration, first_token_after, per_second, range_of, speed_document, two_digits
-from hermes_cli.console import Voice
+from hermes_cli.commands.speeds import duration, per_second, speed_document, speed_lines, two_digits
+from hermes_cli.console import Console, Voice
 from hermes_cli.errors import DoesNotFitError, NotFoundError
+from hermes_cli.hardware.machine import Machine
 from hermes_cli.planning.best_placement import NEEDS
+from hermes_cli.planning.quality import Purpose
 from hermes_cli.planning.recommend import (
     LOW_BITS,
     Alternative,
@@ -35,19 +38,11 @@ from hermes_cli.planning.recommend import (
     RecommendOptions,
     alternatives,
     recommendations,
-    room_for_files,
-    settings_to_try,
     shortfalls,
     smallest_variant,
 )
 from hermes_cli.store.benchmarks import speed_ratios
 from hermes_cli.units import GIB, gibibytes
-
-if TYPE_CHECKING:
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.console import Console
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.quality import Purpose
 
 BAR = 40  # characters
 TITLES = ("", "VARIANT", "CONTEXT", "GIB", "TOK/S", "WAIT", "POINTS")
@@ -93,7 +88,7 @@ def command(
     options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only, ratios)
     if name is not None:
         with console.working(f"reading what {name} needs"):
-            options = replace(options, only=_model(name, catalogue, machine, options))
+            options = replace(options, only=_models(name, catalogue, machine, options))
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
     console.text(f"{one_line(machine)}\n\n")
@@ -136,8 +131,8 @@ def command(
         _explain(fitting[0], options, console)
 
 
-def _model(name: str, catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> CatalogModel:
-    """Return the model that a name means, with no files but those that it says."""
+def _models(name: str, catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> tuple[CatalogModel, ...]:
+    """Return the model that a name means, with no files but those that it says; of a repository, each quantization."""
     import msgspec
 
     from hermes_cli.catalog.names import CatalogueReference, ModelNames
@@ -145,10 +140,9 @@ def _model(name: str, catalogue: Catalogue, machine: Machine, options: Recommend
 
     wanted = ModelNames(catalogue).parse(name)
     if not isinstance(wanted, CatalogueReference):
-        from hermes_cli.models.any_model import measured, open_variant
+        from hermes_cli.models.any_model import quantizations
 
-        variant = open_variant(wanted, name, catalogue, room_for_files(machine))
-        return measured(variant, settings_to_try(variant, options)).model
+        return quantizations(wanted, name, catalogue, machine, options)
     if wanted.quantization and not matching_variants(wanted.model, quantization=wanted.quantization):
         hint = f"see what there is: hermes show {wanted.model.short}"
         raise NotFoundError(f"no {wanted.quantization} of {wanted.model.short} is known.", hint=hint)
@@ -164,7 +158,7 @@ def _model(name: str, catalogue: Catalogue, machine: Machine, options: Recommend
         for repository in wanted.model.gguf
         if wanted.repository in {None, repository.repo}
     ]
-    return msgspec.structs.replace(wanted.model, gguf=tuple(kept))
+    return (msgspec.structs.replace(wanted.model, gguf=tuple(kept)),)
 
 
 def _show_pick(pick: Recommendation, console: Console) -> None:
@@ -173,15 +167,14 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
     memory, gpu_layers = gibibytes(pick.placement.total.total), pick.placement.gpu_layers
     where = "on the CPU" if not gpu_layers else "all on the GPU"
     if 0 < gpu_layers <= model.architecture.layers:
-        where = f"{gpu_layers} of {model.architecture.layers + 1} layers on the GPU, the rest on the CPU"
+        where = f"{gpu_layers} of {model.architecture.layers + 1} layers on the GPU"
     bits = f"{pick.variant.bits_per_weight:.1f} bits per weight"
     console.text(
-        f"{pick.variant.name}: the best that fits, {model.name} at {bits}, {where}\n"
-        f"  {_bar(pick)}\n"
+        f"{pick.variant.name}: the best that fits, {where}\n"
+        f"  {model.name} at {bits}\n"
+        f"{_bar(pick)}\n"
         f"  {pick.settings.context:,} tokens of context{kv_note}, {memory} of memory, computed\n"
-        f"  decode {range_of(pick.speed)} (docs/speed.md)\n"
-        f"  prefill {range_of(pick.prefill)}\n"
-        f"  {first_token_after(pick.first_token)}\n"
+        f"{speed_lines(pick.speed, pick.prefill, pick.first_token, indent='  ')}"
     )
     if model.generation:
         console.text(f"  quality {pick.quality.points:.1f} points (docs/quality.md)\n")
@@ -244,7 +237,8 @@ def _bar(pick: Recommendation) -> str:
     for _, size, mark in pieces:
         filled += size
         drawn += mark * (round(BAR * filled / room) - len(drawn))
-    return f"{drawn} " + ", ".join(f"{mark} {label} {gibibytes(size)}" for label, size, mark in pieces)
+    legend = (f"{mark} {label} {size / GIB:.2f}" for label, size, mark in pieces)
+    return f"  {drawn}\n  {', '.join(legend)} GiB"
 
 
 def _explain(pick: Recommendation, options: RecommendOptions, console: Console) -> None:
@@ -288,7 +282,7 @@ def _explain(pick: Recommendation, options: RecommendOptions, console: Console) 
     # of a model that is not in the catalogue nothing is known of its quality
     of_quality = {"model", "quantization", "score", *(f"  {result.test}" for result in pick.quality.results)}
     shown = [line for line in lines if listed or line[0] not in of_quality]
-    console.table(("PART", "VALUE", "FROM"), shown, right=("VALUE",))
+    console.table(("PART", "VALUE", ""), shown, right=("VALUE",))
 
 
 def _minus(points: float) -> str:
@@ -299,8 +293,7 @@ def nothing_fits(
     catalogue: Catalogue, machine: Machine, options: RecommendOptions, name: str | None = None
 ) -> DoesNotFitError:
     """Return the error that nothing fits, or not the model that was named, with what would and who hosts it."""
-    asked_for = (options.only,) if options.only else catalogue.models
-    hosted = [model.cloud.openrouter for model in asked_for if model.cloud.openrouter]
+    hosted = [model.cloud.openrouter for model in options.only or catalogue.models if model.cloud.openrouter]
     elsewhere = f", or use a hosted one: {', '.join(hosted)} at OpenRouter" if hosted else ""
     would = smallest_variant(catalogue, options)
     least = options.least(would[0].model) if would else options.context or NEEDS[options.purpose].least

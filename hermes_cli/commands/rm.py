@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.options import YesOption, with_console
+from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.units import counted, gigabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.console import Console
     from hermes_cli.store.inventory import InstalledModel
     from hermes_cli.store.removal import Removal
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Protocol
 
 from hermes_cli import paths
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.chat.conversation import ChatOptions, Conversation
-from hermes_cli.models.loader import ModelLoader
+from hermes_cli.models.loader import ModelLoader, Prewarm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
-
-    from hermes_cli.catalog.models import Catalogue
     from hermes_cli.chat.agent_loop import AgentLoop
     from hermes_cli.chat.backend import ChatBackend, LocalBackend
     from hermes_cli.chat.sessions.store import CurrentSession
     from hermes_cli.chat.terminal.terminal_view import TerminalView
-    from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.console import Console
-    from hermes_cli.models.loader import Prewarm
     from hermes_cli.models.resolve import ModelRequest
+    from hermes_cli.tools.toolbox import Toolbox
 
 HISTORY = "chat-history"  # of lines that were typed, in the data folder
 
@@ -174,10 +171,10 @@ def _open_chat(
         calls = interactive or arguments.tools or arguments.servers
         toolbox = _toolbox(arguments, asker, console, stack) if calls else None
         terminal = _terminal_view(arguments, console) if interactive else None
-        backend = finish()
-    from hermes_cli.chat.agent_loop import AgentLoop
-    from hermes_cli.chat.view import PlainView
+        from hermes_cli.chat.agent_loop import AgentLoop
+        from hermes_cli.chat.view import PlainView
 
+        backend = finish()
     view = terminal or PlainView(console, backend, arguments.options, hide_thinking=arguments.hide_thinking)
     agent = AgentLoop(conversation, backend, toolbox, view, prewarm.event_loop)
 
@@ -215,7 +212,7 @@ def _source(endpoint: str | None, settings: ModelRequest, console: Console, prew
 
 def _toolbox(arguments: ChatArguments, asker: Asker, console: Console, stack: ExitStack) -> Toolbox:
     """Open the tools that were asked for; MCP servers may still be starting."""
-    from hermes_cli.chat.tools.toolbox import open_toolbox
+    from hermes_cli.tools.toolbox import open_toolbox
 
     tools, servers, headers = arguments.tools, arguments.servers, arguments.headers
     toolbox = open_toolbox(
@@ -274,9 +271,9 @@ class LocalModels:
         with self._loader.begin(name) as finish:
 
             def backend() -> LocalBackend:
-                loaded = finish()
-                from hermes_cli.chat.backend import LocalBackend  # imported while the engine loads
+                from hermes_cli.chat.backend import LocalBackend
 
+                loaded = finish()
                 return LocalBackend(loaded.model, loaded.planned.name, loaded.details, self._console.warn)
 
             yield backend

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hermes_cli.commands.options import with_console
+from hermes_cli.console import Console
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.units import billions
-
-if TYPE_CHECKING:
-    from hermes_cli.console import Console
 
 TITLES = ("NAME", "PARAMETERS", "DOWNLOADS", "LICENSE", "QUANTIZATIONS", "UPDATED")
 
@@ -53,6 +51,6 @@ def command(
         )
         for repository in found
     ]
-    console.table(TITLES, rows, right=("PARAMETERS", "QUANTIZATIONS", "DOWNLOADS"), drop=True)
+    console.table(TITLES, rows, right=("PARAMETERS", "QUANTIZATIONS", "DOWNLOADS"))
     first = shlex.quote(found[0].repo)
     console.note(f"fetch one: hermes pull {first} · its files: hermes show {first}")

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hermes_cli.commands.options import DevicesOption, KvTypeOption, ReserveOption, VerboseOption, setting, with_console
+from hermes_cli.console import Console
 from hermes_cli.errors import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from hermes_cli.console import Console
     from hermes_cli.server.settings import SettingValue
 
 # What only this command knows; everything else that is typed is a setting.
@@ -35,11 +34,22 @@ def command(
             envvar="HERMES_LLM_MODELS",
         ),
     ] = None,
+    alias: Annotated[
+        list[str] | None,
+        setting(
+            "HERMES_LLM_ALIAS", "Another name for the first model; * is every name that no model has.", metavar="NAME"
+        ),
+    ] = None,
     host: Annotated[
         str | None,
         setting("HERMES_LLM_HOST", "Address to listen on. Default: 127.0.0.1, this machine alone; others need a key."),
     ] = None,
-    port: Annotated[int | None, setting("HERMES_LLM_PORT", "Default: 8080; 0 takes any that is free.")] = None,
+    port: Annotated[
+        int | None, setting("HERMES_LLM_PORT", "Default: 8080, with --ollama 11434; 0 takes any that is free.")
+    ] = None,
+    ollama: Annotated[
+        bool | None, setting("HERMES_LLM_OLLAMA", "Speak Ollama's API, too, for clients that need it.", "--ollama")
+    ] = None,
     context: Annotated[
         int | None, setting("HERMES_LLM_CONTEXT", "Tokens that each request can use. Default: the longest that fits.")
     ] = None,
@@ -81,6 +91,18 @@ def command(
             "HERMES_LLM_THINK", "Reason before answering, or not; a request may say otherwise.", "--think/--no-think"
         ),
     ] = None,
+    strict_think: Annotated[
+        bool | None,
+        setting(
+            "HERMES_LLM_STRICT_THINK",
+            "Refuse requests for reasoning that a model does not have, instead of a warning.",
+            "--strict-think",
+        ),
+    ] = None,
+    think_end: Annotated[
+        str | None,
+        setting("HERMES_LLM_THINK_END", "Sentence that ends reasoning whose budget is used up.", metavar="TEXT"),
+    ] = None,
     template: Annotated[
         str | None,
         setting(
@@ -110,6 +132,14 @@ def command(
         setting(
             "HERMES_LLM_KEEP_ALIVE",
             "How long an idle model stays in memory: 300, 5m, never. Default: never leaves by itself.",
+            metavar="TIME",
+        ),
+    ] = None,
+    max_keep_alive: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_MAX_KEEP_ALIVE",
+            "The longest that a request may keep its model in memory. Default: never, any time.",
             metavar="TIME",
         ),
     ] = None,

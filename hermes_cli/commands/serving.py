@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.pull import default_model
-from hermes_cli.console import Voice
+from hermes_cli.console import Console, Voice
+from hermes_cli.engine.protocol import Engine
+from hermes_cli.errors import HermesError
+from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.selection import device_names, reserve_bytes, select_devices
 from hermes_cli.models.planned import memory_fault
 from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.server.app import EVERYWHERE
 from hermes_cli.server.run import ServerInfo, ServerParts, serve
-from hermes_cli.server.served_models import AGENT_CONTEXT, model_request, plan_models
+from hermes_cli.server.served_models import AGENT_CONTEXT, ServedModel, model_request, plan_models
+from hermes_cli.server.settings import ModelEntry, ServerSettings
 from hermes_cli.units import gibibytes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.console import Console
-    from hermes_cli.engine.protocol import Engine
-    from hermes_cli.errors import HermesError
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.server.served_models import ServedModel
-    from hermes_cli.server.settings import ModelEntry, ServerSettings
 
 
 def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -> bool:
@@ -44,19 +39,14 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
 
     def models() -> tuple[ServedModel, ...]:
         nonlocal show
-        catalogue, machine = load_catalogue(), probe(measure=False)
-        entries = settings.models or (default_entry(settings, catalogue, machine, console),)
         show = waiting.enter_context(console.working("looking how the models fit"))
-        return plan_models(msgspec.structs.replace(settings, models=entries), catalogue, machine, console.note)
+        return planned_models(settings, console)
 
     def engine(served: ServedModel) -> Engine:
         def progress(part: float) -> None:
             show(f"loading {served.name}: {part:.0%}")
 
         return served.model.engine(verbose=verbose, progress=progress)
-
-    async def check_room(served: ServedModel) -> HermesError | None:
-        return await asyncio.to_thread(memory_fault, served.model)
 
     def started(info: ServerInfo) -> None:
         nonlocal show
@@ -67,6 +57,22 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
     log = console.log if settings.log_json or console.voice is Voice.HUMAN else _nothing
     with waiting:
         return serve(settings, ServerParts(models, engine, check_room, started, log, console.note))
+
+
+def planned_models(settings: ServerSettings, console: Console) -> tuple[ServedModel, ...]:
+    """Return the models of the settings, else the best that is installed, as they fit this machine.
+
+    Raises:
+        HermesError: one is not here, or does not fit.
+    """
+    catalogue, machine = load_catalogue(), probe(measure=False)
+    entries = settings.models or (default_entry(settings, catalogue, machine, console),)
+    return plan_models(msgspec.structs.replace(settings, models=entries), catalogue, machine, console.note)
+
+
+async def check_room(served: ServedModel) -> HermesError | None:
+    """Return the error if there is too little memory for the model now, as `Pool` asks."""
+    return await asyncio.to_thread(memory_fault, served.model)
 
 
 def _nothing(_: str) -> None:
@@ -103,7 +109,10 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
         aliases = f", also called {', '.join(served.aliases)}" if served.aliases else ""
         console.text(f"  {served.name}{aliases}\n")
         slots = served.model.fitted.plan.settings.slots
-        console.text(f"    {served.model.context:,} tokens of context for each request, {slots} at once\n")
+        if served.model.pooling:
+            console.text(f"    embeddings of texts of up to {served.model.context:,} tokens ({served.model.pooling})\n")
+        else:
+            console.text(f"    {served.model.context:,} tokens of context for each request, {slots} at once\n")
         when = "" if number == 0 else ", loaded when it is asked for"
         console.text(f"    {_memory(served)}{when}\n")
         if served.model.fitted.note:
@@ -114,7 +123,10 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
     elif not settings.keys and not info.local:
         console.warn("  anybody who can reach this address may use it: --insecure")
     shown = key or ("YOUR-KEY" if settings.keys else "none")
-    console.text(f"\n  export OPENAI_BASE_URL={address}/v1 OPENAI_API_KEY={shown}\n\n")
+    console.text(f"\n  export OPENAI_BASE_URL={address}/v1 OPENAI_API_KEY={shown}\n")
+    if settings.ollama:
+        console.text(f"  export OLLAMA_HOST={address}{f' OLLAMA_API_KEY={shown}' if shown != 'none' else ''}\n")
+    console.text("\n")
     console.note("Ctrl-C stops it.")
 
 
@@ -133,6 +145,7 @@ def _model_document(served: ServedModel) -> dict[str, Any]:
         "aliases": list(served.aliases),
         "context_length": served.model.context,
         "slots": plan.settings.slots,
+        "pooling": served.model.pooling,
         "kv_type": plan.settings.k_type,
         "gpu_layers": served.model.fitted.gpu_layers,
         "memory": [

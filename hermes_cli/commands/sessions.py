@@ -11,12 +11,12 @@ from typer.core import TyperGroup
 from hermes_cli import paths
 from hermes_cli.commands.options import NoColorOption, QuietOption, YesOption, console_for, with_console
 from hermes_cli.commands.rm import confirm_removal
+from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.units import counted, gigabytes
 
 if TYPE_CHECKING:
     from hermes_cli.chat.sessions.format import SavedSession
-    from hermes_cli.console import Console
 
 
 TITLES = ("NAME", "MESSAGES", "SIZE", "LAST USED", "MODEL", "TITLE")

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from hermes_cli.catalog.file_names import matching_models, models_in, quantization_in_file_name
-from hermes_cli.catalog.load import load_catalogue
+from hermes_cli.catalog.load import HubFile, load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
 from hermes_cli.commands import model_page
 from hermes_cli.commands.options import with_console
+from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
-from hermes_cli.gguf.header import read_header
+from hermes_cli.gguf.header import GGUFHeader, read_header
 from hermes_cli.gguf.shards import read_model, why_no_chat
 from hermes_cli.store.library import find
 from hermes_cli.units import billions, gigabytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from hermes_cli.catalog.load import HubFile
-    from hermes_cli.console import Console
-    from hermes_cli.gguf.header import GGUFHeader
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 DIMENSIONS = {
@@ -83,7 +78,7 @@ def _show_repository(wanted: HubReference, console: Console) -> None:
     _show_header(f"{wanted.repo}/{shown.path}", header, console)
     console.text(f"\nFiles at revision {listing.revision}\n")
     files = [(file, quantization_in_file_name(file.path)) for file in listing.files]
-    rows = [(f"  {file.path}", gigabytes(file.bytes), quantization or "") for file, quantization in files]
+    rows = [(f"  {file.path}", gigabytes(file.bytes or None), quantization or "") for file, quantization in files]
     console.table(("  FILE", "SIZE", "QUANTIZATION"), rows, right=("SIZE",))
     console.note(f"read {fetched:,} bytes of its header; nothing else was fetched")
     console.document(
@@ -91,7 +86,7 @@ def _show_repository(wanted: HubReference, console: Console) -> None:
             "name": wanted.repo,
             "revision": listing.revision,
             "files": [
-                {"path": file.path, "bytes": file.bytes, "sha256": file.sha256, "quantization": quantization}
+                {"path": file.path, "bytes": file.bytes or None, "sha256": file.sha256, "quantization": quantization}
                 for file, quantization in files
             ],
             "file": shown.path,
@@ -138,7 +133,11 @@ def _document(header: GGUFHeader) -> dict[str, Any]:
         "shard": [header.split.number, header.split.count] if header.split else None,
         "gguf_version": header.version,
         "tensor_types": _tensor_types(header),
-        "metadata": {key: value for key, value in header.metadata.items() if isinstance(value, (int, float, str))},
+        "metadata": {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value  # JSON has no NaN
+            for key, value in header.metadata.items()
+            if isinstance(value, (int, float, str))
+        },
     }
 
 

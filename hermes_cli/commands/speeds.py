@@ -11,9 +11,27 @@ MINUTE, HOUR = 60, 3600  # seconds
 TWO_DIGITS = 10
 
 
-def range_of(speed: Speed) -> str:
-    """Return the expected speed with its range and source."""
-    return f"{per_second(speed.expected)} ({two_digits(speed.low)} to {two_digits(speed.high)}, {speed.source})"
+def speed_lines(decode: Speed, prefill: Speed, first: FirstToken, indent: str = "") -> str:
+    """Return decode and prefill speed with range and source, and the time to the first token, in three lines.
+
+    Beside the prefill speed, which is that of 512 tokens, stands that of the whole first prompt: attention to earlier
+    tokens makes it slower.
+    """
+
+    def stated(speed: Speed) -> str:
+        return f"{per_second(speed.expected)} ({two_digits(speed.low)} to {two_digits(speed.high)}, {speed.source})"
+
+    tokens, over_all = f"{first.prompt_tokens:,} tokens", two_digits(first.prompt_tokens / first.expected)
+    low, high = duration(first.low), duration(first.high)
+    if low.split()[1] == high.split()[1]:
+        low = low.split()[0]
+    later = f"{duration(first.turn)} for {first.turn_tokens:,} more"
+    lines = (
+        f"decode {stated(decode)}",
+        f"prefill {stated(prefill)}; {over_all} over {tokens}",
+        f"first token after {duration(first.expected)} ({low} to {high}) for {tokens}, {later}",
+    )
+    return "".join(f"{indent}{line}\n" for line in lines)
 
 
 def speed_document(speed: Speed) -> dict[str, float | str]:
@@ -29,13 +47,6 @@ def per_second(speed: float) -> str:
 def two_digits(value: float) -> str:
     """Return a number with one decimal below ten, else with none."""
     return f"{value:,.0f}" if value >= TWO_DIGITS else f"{value:.1f}"
-
-
-def first_token_after(first: FirstToken) -> str:
-    """Return the time to the first token of a first prompt and of a later turn."""
-    low, high = duration(first.low), duration(first.high)
-    after = f"first token after {duration(first.expected)} ({low} to {high}) of {first.prompt_tokens:,} tokens"
-    return f"{after}, after {duration(first.turn)} of {first.turn_tokens:,} more"
 
 
 def duration(seconds: float) -> str:

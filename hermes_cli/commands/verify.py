@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -15,8 +16,6 @@ from hermes_cli.errors import HermesError, IntegrityError, NetworkError, NotFoun
 from hermes_cli.units import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from hermes_cli.store.inventory import InstalledModel
     from hermes_cli.store.verification import FileCheck
 

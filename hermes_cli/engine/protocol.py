@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from hermes_cli.engine.request import GenerationRequest
+    from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -79,6 +78,18 @@ Event = TextEvent | Done
 
 
 @dataclass(frozen=True)
+class Embeddings:
+    """The embeddings of several texts, in their order: 32-bit floats, little-endian, of length 1.
+
+    `tokens` has the number of tokens of each text, before the `truncated` ones were cut.
+    """
+
+    vectors: tuple[bytes, ...]
+    tokens: tuple[int, ...]
+    truncated: tuple[int, ...] = ()  # positions of texts that were cut to the context length
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """Facts about a loaded model.
 
@@ -96,6 +107,9 @@ class ModelInfo:
         control: texts of control tokens; `added`: those of user-defined ones.
         tags: tags of prompting that are one token, with its number; `others`: all other special tokens. Tokens that end
             a generation are in neither.
+        fim: the tokens before the prefix, the suffix and the middle of a text to be filled in; empty if there are none.
+        pooling: how a model for embeddings makes one vector of a text; empty where the model writes text.
+        embedding_length: numbers in such a vector.
         draft: the file name of the draft model, or empty.
         load_seconds: from the start of the child to here, measured.
     """
@@ -115,6 +129,9 @@ class ModelInfo:
     added: tuple[str, ...] = ()
     tags: dict[str, int] = field(default_factory=dict)
     others: tuple[int, ...] = ()
+    fim: tuple[int, ...] = ()
+    pooling: str = ""
+    embedding_length: int = 0
     draft: str = ""
     load_seconds: float = 0.0
 
@@ -156,7 +173,10 @@ class EngineStats:
 
 
 class Engine(Protocol):
-    """Continues prompts. All methods belong to one event loop; several generations may run at once."""
+    """Continues prompts, or makes embeddings, as its model is made for. Its methods belong to one event loop.
+
+    Any number of generations and embeddings may run at once.
+    """
 
     async def load(self) -> ModelInfo:
         """Load the model if it is not loaded; return the facts about it.
@@ -174,6 +194,15 @@ class Engine(Protocol):
             QueueFullError: too many requests wait already.
             EngineDiedError: the child ended while it worked on this; the next request starts another one.
             EngineError: llama.cpp failed, or the grammar cannot be met.
+        """
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Return the embeddings of texts. Cancelling it cancels the request.
+
+        Raises:
+            UsageError: the model makes no embeddings, or not in this length; or a number is no token.
+            ContextFullError: a text is longer than the context length, and is not to be cut.
+            QueueFullError, EngineDiedError, EngineError: as `generate` does.
         """
 
     async def tokenize(self, text: str, *, special: bool = True) -> list[int]:

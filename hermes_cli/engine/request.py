@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     Tokenize = Callable[[str], Sequence[int]]
 
 MAX_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's LLAMA_DEFAULT_SEED, which stands for "pick one"
@@ -149,7 +149,9 @@ class ReasoningOptions:
     """Tags of reasoning, for counting its tokens and for its budget.
 
     Attributes:
-        budget: the most tokens of reasoning; then it is closed, and the answer has to follow. None is no limit.
+        budget: the most tokens of reasoning; then it is closed, and the answer has to follow: no tag of reasoning comes
+            any more. None is no limit.
+        end: a sentence that ends reasoning whose budget is used up, as a part of it; small budgets have no room for it.
         inside: the prompt ended in reasoning that the first of `tags` opened.
         tags: pairs of what opens reasoning at the start of a line, and what closes it.
         line_ends: texts that end a line as a line break does.
@@ -159,6 +161,7 @@ class ReasoningOptions:
     inside: bool = False
     tags: tuple[tuple[str, str], ...] = (("<think>", "</think>"),)
     line_ends: tuple[str, ...] = ()
+    end: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,7 @@ class GenerationRequest:
         max_tokens: the most to generate; None is as many as the context length allows.
         stops: texts that end the completion; they are not part of it.
         grammar: what the text has to follow from its beginning (engine/embedded/grammar.py), None for anything.
+        grammar_prefix: how that text begins, in the prompt already: the first spelling that the grammar takes counts.
         reasoning: how it is counted and limited; None counts none.
         top_logprobs: the number of alternatives with each token; None is no log-probabilities.
         client: who asks; engines are fair among clients.
@@ -191,6 +195,7 @@ class GenerationRequest:
     shift: bool = False
     keep: int = 0
     speculate: bool = True
+    grammar_prefix: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what does not depend on the model; UsageError names a value that makes no sense."""
@@ -211,17 +216,41 @@ class GenerationRequest:
             raise UsageError("a number of tokens is negative.", hint="give 0 or more.")
 
 
-def encode(pieces: Sequence[str], tokenize: Tokenize) -> list[int]:
+@dataclass(frozen=True)
+class EmbeddingRequest:
+    """Texts to embed.
+
+    Attributes:
+        inputs: texts, in which control tokens count as such, or lists of token ids. A text gets the tokens at its ends
+            that the vocabulary adds; a list is taken as it is.
+        dimensions: numbers to keep of each embedding, which gets the length 1 again; None is all.
+        truncate: cut what is longer than the context length, instead of raising an error.
+        client: who asks; engines are fair among requests.
+    """
+
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+    truncate: bool = False
+    client: str = ""
+
+
+def encode(pieces: Iterable[str], tokenize: Tokenize) -> list[int]:
     """Return the tokens of a prompt's pieces, tokenized one by one, so that no token reaches across.
 
     `tokenize` parses control tokens, and adds nothing at either end.
     """
-    if not pieces:
-        return []
-    tokens, line = list(tokenize(pieces[0])), list(tokenize("\n")) if len(pieces) > 1 else []
-    for piece in pieces[1:]:
+    return list(chain.from_iterable(encode_each(pieces, tokenize)))
+
+
+def encode_each(pieces: Iterable[str], tokenize: Tokenize) -> Iterator[Sequence[int]]:
+    """Yield what `encode` returns, piece by piece."""
+    line: list[int] | None = None
+    for number, piece in enumerate(pieces):
+        if number == 0:
+            yield tokenize(piece)
+            continue
         # SentencePiece vocabularies put a space before what they are given, but not behind a line break, and there the
         # line break is always a token of its own.
+        line = line or list(tokenize("\n"))
         whole = list(tokenize("\n" + piece))
-        tokens += whole[len(line) :] if whole[: len(line)] == line else tokenize(piece)
-    return tokens
+        yield whole[len(line) :] if whole[: len(line)] == line else tokenize(piece)

@@ -11,20 +11,15 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from hermes_cli.errors import IntegrityError, InvalidGGUFError
 from hermes_cli.gguf.other_formats import other_format
-from hermes_cli.gguf.reader import BadHeaderError, FileSource, HeaderReader, Value
+from hermes_cli.gguf.reader import BadHeaderError, ByteSource, FileSource, HeaderReader, Value
 from hermes_cli.gguf.types import FILE_TYPES, TENSOR_TYPES, UPGRADE, why_not_loadable
 from hermes_cli.paths import access_error
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
-
-    from hermes_cli.gguf.reader import ByteSource
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -115,12 +110,12 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> GGUFHeader:
 
 def read_source(source: ByteSource, name: str, arrays: Collection[str] = ()) -> GGUFHeader:
     """Read and check the header of any source, which messages call `name`; raises as `read_header`."""
-    start = source.read(0, 512)
-    if start[:4] != MAGIC:
-        what, hint = other_format(start)
+    reader = HeaderReader(source)
+    if reader.start[:4] != MAGIC:
+        what, hint = other_format(reader.start)
         raise InvalidGGUFError(f"{name} is not a GGUF file: {what}.", hint=hint)
     try:
-        return _parse(HeaderReader(source), arrays)
+        return _parse(reader, arrays)
     except BadHeaderError as error:
         if error.hint:
             raise InvalidGGUFError(f"llama.cpp cannot load {name}: {error}.", hint=error.hint) from None

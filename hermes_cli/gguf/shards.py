@@ -6,16 +6,12 @@ llama.cpp finds the shards of a model by their names, NAME-00001-of-00003.gguf, 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal
 
 from hermes_cli.errors import IntegrityError
-from hermes_cli.gguf.header import read_header
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
-
-    from hermes_cli.gguf.header import GGUFHeader, Split
+from hermes_cli.gguf.header import GGUFHeader, Split, read_header
 
 ENDING = "-{:05}-of-{:05}.gguf"
 # Values of `general.type`, and architectures, that are no language models.
@@ -30,6 +26,21 @@ PARTS = {
 ENCODERS = {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "neo-bert", "modern-bert"}
 EMBEDDERS = ENCODERS | {"gemma-embedding", "llama-embed", "eurobert", "t5encoder", "wavtokenizer-dec"}
 
+# Values of `pooling_type` (llama.h, enum llama_pooling_type).
+POOLING: dict[int | None, Literal["mean", "cls", "last"]] = {1: "mean", 2: "cls", 3: "last"}
+RERANKER = 4
+
+
+def pooling_of(header: GGUFHeader) -> Literal["mean", "cls", "last"] | None:
+    """Return how a model for embeddings makes one vector of a text, as the file states it; None for any other model.
+
+    Encoders that state nothing take the mean, as sentence-transformers does.
+    """
+    stated = header.number("pooling_type")
+    if stated in POOLING:
+        return POOLING[stated]
+    return "mean" if stated is None and header.text("general.architecture") in ENCODERS | {"gemma-embedding"} else None
+
 
 def why_no_chat(header: GGUFHeader) -> str | None:
     """Return what a file is that is no model to chat with, None if it is one or a shard of one."""
@@ -39,8 +50,12 @@ def why_no_chat(header: GGUFHeader) -> str | None:
         return part
     if any(key.startswith("imatrix.") for key in header.metadata):
         return PARTS["imatrix"]
+    if header.number("pooling_type") == RERANKER:
+        return "a reranker, which gives points to texts and writes none"
+    if pooling_of(header):
+        return "a model for embeddings, which writes no text: hermes serve FILE offers it to programs"
     if architecture in EMBEDDERS:
-        return "an encoder, such as those for embeddings: it writes no text"
+        return "an encoder, which writes no text"
     return None if header.split else _why_no_chat_by_tensors(header, architecture)
 
 

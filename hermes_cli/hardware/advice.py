@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from hermes_cli.hardware.system import container_engine, in_container, is_wsl, jetson_model
+from hermes_cli.hardware.system import Card, container_engine, in_container, is_wsl, jetson_model
+from hermes_cli.platforms import REINSTALL
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Backend
-    from hermes_cli.hardware.system import Card
 
 Problem = Literal[
     "NVML is missing",
@@ -48,10 +48,9 @@ BUILDS: dict[Backend, Build] = {
     "vulkan": Build("Vulkan", "vulkan", "-DGGML_VULKAN=on"),
     "sycl": Build("SYCL", "sycl", "-DGGML_SYCL=on -DCMAKE_C_COMPILER=icx -DCMAKE_CXX_COMPILER=icpx"),
 }
-INSTALL = "pip install --force-reinstall --no-cache-dir"
-REBUILD = f"{INSTALL} --no-binary llama-cpp-python llama-cpp-python"
+REBUILD = f"{REINSTALL} --no-binary llama-cpp-python llama-cpp-python"
 # The author's wheel for CUDA 12, which drivers from 525 on run.
-CUDA_12_WHEEL = f"{INSTALL} llama-cpp-python --extra-index-url https://abetlen.github.io/llama-cpp-python/whl/cu124"
+CUDA_12_WHEEL = f"{REINSTALL} llama-cpp-python --extra-index-url https://abetlen.github.io/llama-cpp-python/whl/cu124"
 
 
 def install_command(backend: Backend, *, windows: bool = sys.platform == "win32") -> str:

@@ -7,20 +7,18 @@ amdsmi comes with ROCm, not from a package index, so most machines lack it; then
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli.hardware.advice import access_problem, advice, advice_at
 from hermes_cli.hardware.machine import Device, Note
 from hermes_cli.hardware.nvidia import visible_devices
-from hermes_cli.hardware.system import Card, graphics_cards, pci_name, read_number, read_text
+from hermes_cli.hardware.system import Card, SystemMemory, graphics_cards, pci_name, read_number, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
     from types import ModuleType
-
-    from hermes_cli.hardware.system import SystemMemory
 
 VENDOR = 0x1002  # ATI, now AMD, at PCI-SIG
 NAMES = "usr/share/libdrm/amdgpu.ids"  # AMD's own list of models, part of libdrm

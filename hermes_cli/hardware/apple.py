@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hermes_cli.hardware.machine import Device, Note
-from hermes_cli.hardware.system import SYSCTL_FLAGS
+from hermes_cli.hardware.system import SYSCTL_FLAGS, SystemMemory
 from hermes_cli.units import GIB, MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from hermes_cli.hardware.system import SystemMemory
-
     Sysctl = Callable[[Sequence[str]], str]
 
 MACOS = 3 * GIB  # that macOS and the usual programs take, and a part of the memory, for its caches and tables

@@ -17,17 +17,16 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hermes_cli import paths
 from hermes_cli.units import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
     from hermes_cli.hardware.system import SystemMemory
 
 PASS = 4 * MIB  # bytes one call touches: about 1 ms, so that threads rarely wait for each other in Python

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,8 +24,6 @@ from hermes_cli.errors import UsageError
 from hermes_cli.units import GIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hermes_cli.hardware.machine import Vendor
 
 GB = 10**9

@@ -7,17 +7,13 @@ nothing. Then the size is known by the model, or by the window onto the memory w
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from hermes_cli.hardware.advice import access_problem
 from hermes_cli.hardware.machine import Device, Note
-from hermes_cli.hardware.system import Card, graphics_cards, pci_name, read_number, read_text
+from hermes_cli.hardware.system import Card, SystemMemory, graphics_cards, pci_name, read_number, read_text
 from hermes_cli.units import GIB
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from hermes_cli.hardware.system import SystemMemory
 
 VENDOR = 0x8086  # Intel at PCI-SIG
 INTEGRATED = ":00:02.0"  # where every GPU inside an Intel processor sits, and no card does

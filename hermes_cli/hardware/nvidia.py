@@ -9,21 +9,18 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hermes_cli.hardware.advice import advice_at
+from hermes_cli.hardware.advice import Problem, advice_at
 from hermes_cli.hardware.machine import Device, Note
-from hermes_cli.hardware.system import in_container, jetson_model, on_pci
+from hermes_cli.hardware.system import SystemMemory, in_container, jetson_model, on_pci
 from hermes_cli.units import MIB, gibibytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
     from types import ModuleType
-
-    from hermes_cli.hardware.advice import Problem
-    from hermes_cli.hardware.system import SystemMemory
 
 VENDOR = 0x10DE  # NVIDIA at PCI-SIG
 VARIABLE = "CUDA_VISIBLE_DEVICES"

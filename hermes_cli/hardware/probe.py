@@ -10,6 +10,7 @@ import mmap
 import os
 import re
 import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -19,16 +20,14 @@ from typing import TYPE_CHECKING, Any
 from hermes_cli import paths
 from hermes_cli.hardware import amd, apple, bandwidth, intel, nvidia, system
 from hermes_cli.hardware.advice import BEFORE_CUDA_12, BEFORE_CUDA_13, BUILDS, Advice, advice, install_command
-from hermes_cli.hardware.machine import SERVED_BY, Backend, Device, Machine, Note
+from hermes_cli.hardware.machine import SERVED_BY, Backend, Device, Machine, Note, ValueSource, Vendor
+from hermes_cli.hardware.system import SystemMemory
 from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
     from types import ModuleType
 
     from hermes_cli.hardware.corrections import Corrections
-    from hermes_cli.hardware.machine import ValueSource, Vendor
-    from hermes_cli.hardware.system import SystemMemory
 
 VULKANS_CHOICE = "GGML_VK_VISIBLE_DEVICES"  # indexes among Vulkan's devices
 LARGEST_MEMORY = 1 << 46  # bytes; no device has 64 TiB

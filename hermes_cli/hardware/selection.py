@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hermes_cli.hardware.machine import Device, Machine
 
 FLAG = "--devices"

@@ -11,22 +11,16 @@ Sizes are in bytes with M, G, T for powers of 1,024, because that is what "GB" m
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from hermes_cli.errors import UsageError
 from hermes_cli.hardware.advice import advice
 from hermes_cli.hardware.apple import gpu_limit, usually_free
-from hermes_cli.hardware.gpus import find_gpu, gpus_named, typical_bandwidth
-from hermes_cli.hardware.machine import MOST_DEVICES, SERVED_BY, Device, Machine, Note
+from hermes_cli.hardware.gpus import Gpu, find_gpu, gpus_named, typical_bandwidth
+from hermes_cli.hardware.machine import MOST_DEVICES, SERVED_BY, Backend, Device, Machine, Note, NoteSubject, Vendor
 from hermes_cli.units import GIB, MIB
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hermes_cli.hardware.gpus import Gpu
-    from hermes_cli.hardware.machine import Backend, NoteSubject, Vendor
 
 LARGEST_SIZE = 100 * 2**40
 AVAILABLE = 0.9  # of the RAM, when nothing but the system runs

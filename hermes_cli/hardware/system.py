@@ -11,15 +11,13 @@ import platform
 import re
 import shutil
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hermes_cli import paths
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 CPU_FOLDER = "sys/devices/system/cpu"
 DISPLAY = 0x03  # the PCI class of display controllers: the top byte of "0x030000"

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from hermes_cli.catalog.file_names import base_name, group_files, joined_name, models_in, quantization_in_file_name
-from hermes_cli.catalog.load import HubFile
+from hermes_cli.catalog.file_names import (
+    ModelFiles,
+    base_name,
+    group_files,
+    joined_name,
+    quantization_in_file_name,
+)
+from hermes_cli.catalog.load import HubFile, HubRepository
 from hermes_cli.catalog.models import (
     CatalogModel,
+    Catalogue,
     ComputedSizes,
     ContextLength,
     GgufFile,
@@ -27,21 +35,19 @@ from hermes_cli.catalog.models import (
     Repository,
     WeightRepositories,
 )
-from hermes_cli.catalog.names import HubReference
+from hermes_cli.catalog.names import HubReference, ModelReference
 from hermes_cli.catalog.variants import Variant
-from hermes_cli.errors import EngineError, HermesError, NotFoundError
+from hermes_cli.errors import EngineError, HermesError, NetworkError, NotFoundError
+from hermes_cli.gguf.header import GGUFHeader
 from hermes_cli.gguf.shards import check_chats, read_model
+from hermes_cli.hardware.machine import Machine
 from hermes_cli.planning.file_architecture import DryRunPoint, FileArchitecture
-from hermes_cli.planning.memory import facts_of
+from hermes_cli.planning.memory import ContextSettings, FileFacts, Weights, facts_of
+from hermes_cli.planning.recommend import RecommendOptions, recommendations, room_for_files, settings_to_try
 from hermes_cli.store.library import find
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.catalog.names import ModelReference
-    from hermes_cli.gguf.header import GGUFHeader
-    from hermes_cli.planning.memory import ContextSettings, FileFacts
+    from hermes_cli.store.choose_files import FileChoice  # HTTP
 
 UNKNOWN_CONTEXT = 4096  # tokens, of a file that does not say
 
@@ -110,6 +116,68 @@ def measured(variant: Variant, every: Sequence[ContextSettings]) -> Variant:
     return replace(variant, model=msgspec.structs.replace(variant.model, architecture=known))
 
 
+def quantizations(
+    reference: ModelReference, typed: str, catalogue: Catalogue, machine: Machine, options: RecommendOptions
+) -> tuple[CatalogModel, ...]:
+    """Return what may be recommended for the name of a file or repository: a model for each quantization.
+
+    Of a repository one header is fetched. The weights of the other quantizations are taken to be spread alike, by the
+    sizes of their files, until one of them is the best: then its own header is fetched, too.
+
+    Raises:
+        HermesError: as of `open_variant` and `measured`.
+    """
+
+    def judged(variant: FileVariant) -> CatalogModel:
+        return measured(variant, settings_to_try(variant, options)).model
+
+    room = room_for_files(machine)
+    if not isinstance(reference, HubReference) or reference.file or reference.quantization:
+        return (judged(open_variant(reference, typed, catalogue, room)),)
+    try:
+        listing, choice = _listed(reference, room)
+    except NetworkError:  # what is here will do
+        return (judged(open_variant(reference, typed, catalogue, room)),)
+    read = {choice.name}
+    first = judged(_read(reference.repo, listing, choice.files, choice.name))
+    # a mirror may state no sizes
+    models = {name: _scaled(first, name, *other) for name, other in choice.others.items() if other[1]}
+    models[choice.name] = first
+    while True:
+        ranked = recommendations(catalogue, machine, replace(options, only=tuple(models.values())))
+        best = ranked[0].variant.name if ranked else choice.name
+        if best in read:
+            return tuple(models.values())
+        models[best] = judged(_read(reference.repo, listing, choice.others[best][0].paths, best))
+        read.add(best)
+
+
+def _scaled(model: CatalogModel, name: str, files: ModelFiles, size: int) -> CatalogModel:
+    """Return a model in another quantization, of which the files and their bytes are known."""
+    architecture = model.architecture
+    if not isinstance(architecture, FileArchitecture):
+        raise TypeError("the model must be one of a file")
+    [(known, table)] = architecture.tables
+    ratio, quantization = size / model.sizes.static[known], files.quantization or "GGUF"
+    weights = Weights(
+        round(table.embedding * ratio),
+        tuple(round(layer * ratio) for layer in table.layers),
+        round(table.output * ratio),
+        table.tied,
+    )
+    shards = len(files.paths) if len(files.paths) > 1 and not files.is_raw else None
+    entry = GgufFile(file=base_name(files.first), bytes=size, shards=shards)
+    [repository] = model.gguf
+    return msgspec.structs.replace(
+        model,
+        id=name,
+        short=name,
+        architecture=msgspec.structs.replace(architecture, tables=((quantization, weights),)),
+        sizes=ComputedSizes({quantization: size}, {}),
+        gguf=(msgspec.structs.replace(repository, quantizations={quantization: entry}),),
+    )
+
+
 def _variant(
     headers: Sequence[GGUFHeader],
     source: str,
@@ -170,14 +238,10 @@ def _architecture(headers: Sequence[GGUFHeader], facts: FileFacts, quantization:
     chosen such that heads and experts make up the elements of the tensors, whatever these are called.
     """
     header, table = headers[0], facts.weights
-    name = header.text("general.architecture") or "unknown"
-    more: dict[str, Any] = {
-        "name": name,
-        "tables": ((quantization, table),),
-        "has_rules": facts.architecture is not None,
-    }
+    tables = ((quantization, table),)
     if facts.architecture:
-        return FileArchitecture(**msgspec.structs.asdict(facts.architecture), **more)
+        return msgspec.structs.replace(facts.architecture, tables=tables)
+    name = header.text("general.architecture") or "unknown"
 
     def number(key: str) -> int:
         return max(header.number(f"{name}.{key}") or 0, 0)
@@ -199,7 +263,6 @@ def _architecture(headers: Sequence[GGUFHeader], facts: FileFacts, quantization:
     attention = 2 * (heads + kv_heads) * head_length
     inner = max((elements // layers // width - attention) // (3 * max(experts, 1)), 1)
     return FileArchitecture(
-        kind="llama",  # of no effect: its graph is not drawn
         layers=layers,
         embedding_length=width,
         heads=heads,
@@ -207,44 +270,47 @@ def _architecture(headers: Sequence[GGUFHeader], facts: FileFacts, quantization:
         head_length=head_length,
         feed_forward_length=inner,
         vocabulary=vocabulary,
-        tokenizer="llama",
-        rope_base=10_000.0,
         tied_embeddings=table.tied,
         experts=experts,
         experts_used=min(number("expert_used_count"), experts),
-        **more,
+        name=name,
+        tables=tables,
     )
 
 
 def _on_hub(name: HubReference, room: int | None) -> FileVariant:
     """Return the model of a repository: the file that is named, or the usual one of those that fit into `room`."""
-    from hermes_cli.store import hub  # noqa: PLC0415 - HTTP
+    listing, choice = _listed(name, room)
+    return _read(name.repo, listing, choice.files, choice.name)
 
-    listing = hub.list_gguf_files(name.repo)
+
+def _listed(name: HubReference, room: int | None) -> tuple[HubRepository, FileChoice]:
+    """Return the files of a repository on the Hub, and which of them a name means."""
+    from hermes_cli.store.choose_files import FileChoice, choose_files  # noqa: PLC0415 - HTTP
+    from hermes_cli.store.hub import list_gguf_files  # noqa: PLC0415
+
+    listing = list_gguf_files(name.repo)
+    sizes = {file.path: file.bytes for file in listing.files}
+    if not name.file:
+        return listing, choose_files(name.repo, sizes, name.quantization, room)
+    group = next((group for group in group_files(sizes) if name.file in group), None)
+    if group is None:
+        raise NotFoundError(f"{name.repo} has no {name.file}.", hint=f"see what it has: hermes show {name.repo}")
+    return listing, FileChoice(f"{name.repo}/{group[0]}", group, (), {})
+
+
+def _read(repo: str, listing: HubRepository, chosen: tuple[str, ...], label: str) -> FileVariant:
+    """Return the model of some files of a repository by their headers, which are fetched."""
+    from hermes_cli.store.hub import read_remote_header  # noqa: PLC0415 - HTTP
+
     files = {file.path: file for file in listing.files}
-    chosen, label = _chosen(name, {path: file.bytes for path, file in files.items()}, room)
-    size = sum(files[path].bytes for path in chosen)
     if joined_name(chosen[0]) != chosen[0]:  # raw parts: the first has the header of the whole
+        files[chosen[0]] = HubFile(path=chosen[0], bytes=sum(files[path].bytes for path in chosen))
         chosen = chosen[:1]
-        files[chosen[0]] = HubFile(path=chosen[0], bytes=size)
     folder = tempfile.TemporaryDirectory(prefix="hermes-plan-")
     headers, skeletons = [], []
     for path in chosen:
         skeletons.append(Path(folder.name) / path.rpartition("/")[2])
-        headers.append(hub.read_remote_header(name.repo, files[path], listing.revision, skeletons[-1])[0])
-    return _variant(headers, name.repo, label, (chosen[0], len(chosen)), size, skeletons[0], folder)
-
-
-def _chosen(name: HubReference, sizes: dict[str, int], room: int | None) -> tuple[tuple[str, ...], str]:
-    """Return the files of the model that a name means, in order, and the name to type for it."""
-    from hermes_cli.store.choose_files import choose_files  # noqa: PLC0415 - HTTP
-
-    if name.file:
-        group = next((group for group in group_files(sizes) if name.file in group), None)
-        if group is None:
-            raise NotFoundError(f"{name.repo} has no {name.file}.", hint=f"see what it has: hermes show {name.repo}")
-        return group, f"{name.repo}/{group[0]}"
-    choice = choose_files(name.repo, sizes, name.quantization, room)
-    alone = sum(model.quantization == choice.quantization for model in models_in(sizes)[0]) == 1
-    label = f"{name.repo}:{choice.quantization}" if choice.quantization and alone else f"{name.repo}/{choice.files[0]}"
-    return choice.files, label
+        headers.append(read_remote_header(repo, files[path], listing.revision, skeletons[-1])[0])
+    size = sum(header.file_size for header in headers)
+    return _variant(headers, repo, label, (chosen[0], len(chosen)), size, skeletons[0], folder)

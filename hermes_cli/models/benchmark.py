@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.file_names import quantization_in_file_name
-from hermes_cli.child_process import pack, protocol_error
+from hermes_cli.child_process import Frame, pack, protocol_error
 from hermes_cli.engine.embedded.child import Child
 from hermes_cli.engine.embedded.fit_check import FitCheck
 from hermes_cli.engine.embedded.messages import BenchRequest, BenchSpeeds, BenchTest
 from hermes_cli.errors import UsageError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.gguf.shards import read_model
-from hermes_cli.planning.memory import facts_of
+from hermes_cli.hardware.machine import Machine
+from hermes_cli.planning.fitted_plan import FittedPlan
+from hermes_cli.planning.memory import FileFacts, facts_of
 from hermes_cli.planning.placement import place_split
 from hermes_cli.planning.speed import PREFILL_TOKENS, Speed, decode_speed, prefill_speed
 from hermes_cli.store.benchmarks import Benchmark, BenchmarkTest, machine_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Literal
-
-    from hermes_cli.child_process import Frame
-    from hermes_cli.hardware.machine import Machine
     from hermes_cli.models.resolve import ResolvedModel
-    from hermes_cli.planning.fitted_plan import FittedPlan
-    from hermes_cli.planning.memory import FileFacts
 
 PREFILL, DECODE = PREFILL_TOKENS, 128  # tokens, llama-bench's defaults
 MOST_TOKENS = 1 << 31  # of a context that the file says nothing of
@@ -175,8 +171,9 @@ class _Estimates:
         layers = self.fitted.gpu_layers
         placement = place_split(architecture, table, settings, self.machine, layers, devices, split)
         if test.decode:
-            filled = replace(settings, context=2 * test.depth + test.decode)  # half of it is read
-            return decode_speed(architecture, self.quantization, table, filled, placement, self.machine)
+            filled = test.depth + test.decode // 2
+            settings = replace(settings, context=2 * filled)
+            return decode_speed(architecture, self.quantization, table, settings, placement, self.machine, filled)
         speed = prefill_speed(architecture, table, settings, placement, self.machine)
         return speed.times(1 / (1 + speed.expected * speed.growth * test.depth))
 

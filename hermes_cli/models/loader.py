@@ -6,9 +6,10 @@ the dry runs, then loads; the program imports and asks meanwhile.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from hermes_cli.engine.embedded.child import Child
 from hermes_cli.errors import HermesError
@@ -16,25 +17,28 @@ from hermes_cli.event_loop import EventLoop
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
-    from typing import Self
 
     from hermes_cli.catalog.models import Catalogue
     from hermes_cli.console import Console
+    from hermes_cli.engine.embedded.fit_check import FitCheck
     from hermes_cli.generation import ChatModel
     from hermes_cli.models.planned import PlannedModel
-    from hermes_cli.models.resolve import ModelRequest
+    from hermes_cli.models.resolve import ModelRequest, ResolvedModel
 
     Recommend = Callable[[ModelRequest, Catalogue], ModelRequest]
 
 
 class Prewarm:
-    """An event loop, and a child that gets ready to be an engine; to be used in `with`, which ends both."""
+    """An event loop, and a child that gets ready to be an engine; to be used in `with`, which ends both.
 
-    def __init__(self, *, engine: bool, verbose: bool) -> None:
-        """Start nothing yet; `engine` is whether to start a child, `verbose` whether to show its log."""
+    Attributes:
+        verbose: show the log of children on standard error.
+    """
+
+    def __init__(self, *, engine: bool = True) -> None:
+        """Start nothing yet; without `engine` no child is started before one is asked for."""
         self.event_loop = EventLoop()
-        self.verbose = verbose
+        self.verbose = False
         self._engine = engine
         self._starting: asyncio.Task[Child] | None = None
 
@@ -45,7 +49,9 @@ class Prewarm:
             EngineError: no process can be started.
         """
         child = self.event_loop.run(self._starting or self._start())
-        return child if child.usable else self.event_loop.run(self._start())
+        child = child if child.usable else self.event_loop.run(self._start())
+        child.verbose = self.verbose
+        return child
 
     def take(self) -> Child:
         """Return the child, which belongs to the caller then."""
@@ -53,7 +59,7 @@ class Prewarm:
         return child
 
     def _start(self) -> asyncio.Task[Child]:
-        self._starting = self.event_loop.begin(Child.start(verbose=self.verbose))
+        self._starting = self.event_loop.begin(Child.start())
         return self._starting
 
     def __enter__(self) -> Self:
@@ -119,38 +125,36 @@ class ModelLoader:
         named = replace(self._settings, name=name or "")
         resolved = resolve(named if name else self._recommend(named, catalogue), catalogue)
         child = self._prewarm.child()
-        check = FitCheck(child, resolved.file.path, resolved.overrides)
-
-        def finish() -> LoadedModel:
-            from hermes_cli.models.planned import planned  # noqa: PLC0415 - while the child works
-
-            with self._console.working(f"loading {resolved.file.name}"):
-                fitted = self._prewarm.event_loop.run(check.result())
-                model = planned(resolved, fitted, catalogue, self._console.note)
-            if fitted.note:
-                self._console.note(fitted.note)
-            return self._load(model)
+        check = FitCheck(child, resolved.file.path, resolved.overrides, headers=resolved.file.headers)
 
         try:
-            yield finish
+            yield lambda: self._finish(check, resolved, catalogue)
         except BaseException:
             child.kill()  # it may still work on the check
             raise
 
-    def _load(self, planned: PlannedModel) -> LoadedModel:
-        loop, resolved = self._prewarm.event_loop, planned.resolved
-        with self._console.working(f"loading {planned.name}") as show:
+    def _finish(self, check: FitCheck, resolved: ResolvedModel, catalogue: Catalogue) -> LoadedModel:
+        from hermes_cli.generation import ChatModel  # noqa: PLC0415 - the child works meanwhile
+        from hermes_cli.models.planned import planned  # noqa: PLC0415
+        from hermes_cli.prompting.choose import prepare  # noqa: PLC0415
 
-            def progress(part: float) -> None:
-                show(f"loading {planned.name}: {part:.0%}")
-
-            engine = planned.engine(verbose=self._prewarm.verbose, progress=progress, child=self._prewarm.take())
+        loop, name = self._prewarm.event_loop, resolved.file.name
+        with self._console.working(f"loading {name}") as show:
+            fitted = loop.run(check.result())
+            plan = planned(resolved, fitted, catalogue, self._console.note)
+            if fitted.note:
+                self._console.note(fitted.note)
+            engine = plan.engine(
+                verbose=self._prewarm.verbose,
+                progress=lambda part: show(f"loading {name}: {part:.0%}"),
+                child=self._prewarm.take(),
+            )
             try:
                 loading = loop.begin(engine.load())
-                from hermes_cli.generation import ChatModel  # noqa: PLC0415 - while the engine loads
-
+                if template := resolved.file.header.text("tokenizer.chat_template"):
+                    prepare(template, resolved.known)
                 model = ChatModel(engine, loop.run(loading), known=resolved.known, template=resolved.request.template)
             except BaseException:
                 loop.run(engine.close())
                 raise
-        return LoadedModel(model, planned)
+        return LoadedModel(model, plan)

@@ -8,34 +8,28 @@ is named; other HermesErrors that a file is not here or cannot be read, or that 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
+from hermes_cli.engine.embedded.child import Child
+from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.fit_check import check_fit
 from hermes_cli.engine.embedded.messages import DraftPlan, EngineOptions
-from hermes_cli.errors import DoesNotFitError, EngineError, NotFoundError, UsageError
+from hermes_cli.engine.protocol import Engine
+from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, NotFoundError, UsageError
+from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
-from hermes_cli.models.resolve import DRAFT_AUTO, DRAFT_OFF
-from hermes_cli.planning.fitted_plan import remaining_machine
+from hermes_cli.models.resolve import DRAFT_AUTO, DRAFT_OFF, ResolvedModel
+from hermes_cli.planning.fitted_plan import FittedPlan, remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
+from hermes_cli.planning.memory import Pooling
 from hermes_cli.prompting.turn_grammar import TAGS
-from hermes_cli.store.library import find
+from hermes_cli.store.library import ModelFile, find
 from hermes_cli.units import GIB
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.engine.embedded.child import Child
-    from hermes_cli.engine.protocol import Engine
-    from hermes_cli.errors import HermesError
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.models.resolve import ResolvedModel
-    from hermes_cli.planning.fitted_plan import FittedPlan
-    from hermes_cli.store.library import ModelFile
 
 
 @dataclass(frozen=True)
@@ -57,6 +51,11 @@ class PlannedModel:
         return self.resolved.file.path
 
     @property
+    def pooling(self) -> Pooling | None:
+        """Return how it makes embeddings; None if it writes text."""
+        return self.fitted.plan.settings.pooling
+
+    @property
     def context(self) -> int:
         """Return the number of tokens that one request can use."""
         return self.fitted.plan.settings.context
@@ -68,8 +67,6 @@ class PlannedModel:
 
         `verbose` shows llama.cpp's log on standard error; `progress` gets the part that is loaded, from 0 to 1.
         """
-        from hermes_cli.engine.embedded.engine import EmbeddedEngine  # noqa: PLC0415 - asyncio's subprocesses
-
         options = replace(self.options, verbose=verbose)
         return EmbeddedEngine(self.path, self.fitted.plan, options, progress=progress, child=child)
 
@@ -142,7 +139,7 @@ def draft_plan(
 ) -> DraftPlan | None:
     """Return the draft model of a request, planned for the memory that the large model leaves; None for none."""
     wanted = resolved.request.draft
-    if wanted == DRAFT_OFF:
+    if wanted == DRAFT_OFF or fitted.plan.settings.pooling:
         return None
     if wanted != DRAFT_AUTO:
         return _fit_draft(find(ModelNames(catalogue).parse(wanted), catalogue), resolved.overrides, fitted)

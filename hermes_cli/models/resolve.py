@@ -6,15 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.load_plan import LoadOverrides
-from hermes_cli.store.library import find
+from hermes_cli.store.library import ModelFile, find
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.engine.embedded.messages import LoraFile
-    from hermes_cli.store.library import ModelFile
 
 DRAFT_OFF, DRAFT_AUTO = "off", "auto"
 
@@ -31,6 +30,7 @@ class ModelRequest:
         adapters: LoRA.
         template: an override of the prompt format: `file`, `model` or a path.
         prefixes: a folder for KV caches of prompts that outlive the program.
+        embeddings: it may be a model for embeddings, too; `overrides.pooling` makes any model one.
     """
 
     name: str
@@ -40,6 +40,7 @@ class ModelRequest:
     adapters: tuple[LoraFile, ...] = ()
     template: str | None = None
     prefixes: Path | None = None
+    embeddings: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,22 +61,24 @@ def resolve(request: ModelRequest, catalogue: Catalogue) -> ResolvedModel:
         UsageError: no source documents YaRN for it, or its template cannot be used.
         IntegrityError: its header cannot be read, or it is no model to chat with.
     """
-    from hermes_cli.gguf.header import read_header  # noqa: PLC0415 - the name is checked first
-    from hermes_cli.gguf.shards import check_chats  # noqa: PLC0415
+    from hermes_cli.gguf.shards import check_chats, pooling_of  # noqa: PLC0415 - the name is checked first
     from hermes_cli.prompting.choose import identify  # noqa: PLC0415
     from hermes_cli.prompting.template import ChatTemplate, read_template  # noqa: PLC0415
 
     reference = ModelNames(catalogue).parse(request.name)
-    file = find(reference, catalogue)
+    file, overrides = find(reference, catalogue), request.overrides
     if isinstance(reference, CatalogueReference):
         known: CatalogModel | None = reference.model
     else:
-        header = read_header(file.path)
-        check_chats(header, str(file.path))
+        header = file.header
+        if request.embeddings and (pooling := pooling_of(header)):
+            overrides = replace(overrides, pooling=overrides.pooling or pooling)
+        if not overrides.pooling:
+            check_chats(header, str(file.path))
         known = identify((header.text("general.name") or "", file.path.stem), header.number, catalogue)
     if request.template not in {None, "file", "model"}:
         ChatTemplate(read_template(Path(request.template)))  # told now, not when the model is there
     yarn = known.context.yarn if request.yarn and known else None
     if request.yarn and yarn is None:
         raise UsageError(f"no source documents YaRN for {file.name}.", hint="leave --yarn out.")
-    return ResolvedModel(request, file, known, replace(request.overrides, yarn=yarn))
+    return ResolvedModel(request, file, known, replace(overrides, yarn=yarn))

@@ -6,23 +6,19 @@ docs/quality.md has the scale.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hermes_cli.planning.measured import corrected
-from hermes_cli.planning.placement import ROOMY, place_layers, placements
-from hermes_cli.planning.speed import PROMPTS, decode_speed, first_token_seconds, prefill_speed
+from hermes_cli.catalog.models import Architecture
+from hermes_cli.planning.measured import SpeedRatio, corrected
+from hermes_cli.planning.memory import ContextSettings, Weights
+from hermes_cli.planning.placement import ROOMY, Placement, place_layers, placements
+from hermes_cli.planning.speed import PROMPTS, FirstToken, Speed, decode_speed, first_token_seconds, prefill_speed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from hermes_cli.catalog.models import Architecture
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.measured import SpeedRatio
-    from hermes_cli.planning.memory import ContextSettings, Weights
-    from hermes_cli.planning.placement import Placement
     from hermes_cli.planning.quality import Purpose
-    from hermes_cli.planning.speed import FirstToken, Speed
 
 
 @dataclass(frozen=True)
@@ -160,7 +156,8 @@ def placed_best(
         more_gpus = POINTS_PER_DOUBLED_GPUS * math.log2(max(len(placement.devices), 1))
         if best and best_unavoidable < leaving + more_gpus >= best.costs.of_machine:
             break  # those that follow cost no less
-        decode = decode_speed(architecture, quantization, table, settings, placement, machine)
+        filled = PROMPTS[purpose].filled
+        decode = decode_speed(architecture, quantization, table, settings, placement, machine, filled)
         speed = corrected(decode, "decode", name, placement, measured)
         prefill = prefill_speed(architecture, table, settings, placement, machine)
         prefill = corrected(prefill, "prefill", name, placement, measured)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.models import Architecture
 
@@ -20,13 +20,16 @@ class DryRunPoint:
     compute: int
 
 
-class FileArchitecture(Architecture, frozen=True, cache_hash=True):
+class FileArchitecture(Architecture, frozen=True, cache_hash=True, kw_only=True):
     """An architecture with the weights of each file by quantization.
 
-    Where it `has_rules`, those of planning/compute.py and memory.py hold; else llama.cpp's dry runs, `points`, do.
-    `name` is what the file calls it.
+    Where it `has_rules`, those of planning/compute.py and memory.py hold; else llama.cpp's dry runs, `points`, do, and
+    `kind` has no effect. Tokenizer and base of RoPE never have one. `name` is what the file calls it.
     """
 
+    kind: Literal["llama", "qwen3", "seed_oss"] = "llama"
+    tokenizer: Literal["llama"] = "llama"
+    rope_base: float = 10_000.0
     name: str = ""
     has_rules: bool = False
     tables: tuple[tuple[str, Weights], ...] = ()

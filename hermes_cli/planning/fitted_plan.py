@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import DoesNotFitError, EngineError
-from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
 from hermes_cli.planning.memory import MemoryBreakdown
 from hermes_cli.units import gibibytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.load_plan import LoadOverrides
 
 RAM = "RAM"
 NOTHING_FITS = "take a smaller quantization or model: hermes recommend"

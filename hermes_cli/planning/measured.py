@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
+from hermes_cli.planning.placement import Placement
 from hermes_cli.planning.speed import Speed
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hermes_cli.planning.placement import Placement
 
 S = TypeVar("S", bound=Speed)
 SpeedKind = Literal["decode", "prefill"]

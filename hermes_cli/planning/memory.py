@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
@@ -18,21 +19,26 @@ from hermes_cli.gguf.types import type_named
 from hermes_cli.planning import compute as graphs
 from hermes_cli.planning.compute import F16, F32
 from hermes_cli.planning.file_architecture import FileArchitecture
-from hermes_cli.planning.tensor_types import layer_classes, layer_facts, part_of, type_of_part, type_of_tensor
+from hermes_cli.planning.tensor_types import (
+    LayerClass,
+    layer_classes,
+    layer_facts,
+    part_of,
+    type_of_part,
+    type_of_tensor,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hermes_cli.gguf.header import GGUFHeader
-    from hermes_cli.planning.tensor_types import LayerClass
 
+Pooling = Literal["mean", "cls", "last"]
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 KV_TYPES: tuple[KvType, ...] = get_args(KvType)
 CELLS = 256  # llama.cpp pads the context length to a multiple of it (src/llama-context.cpp)
 MICRO_BATCH = 512  # llama.cpp's default n_ubatch
 Kind = Literal["llama", "qwen3", "seed_oss"]
 # The graph of planning/compute.py that an architecture has, by `general.architecture`; docs/memory.md lists them.
-KINDS: dict[str | None, Kind] = {
+KINDS: dict[str, Kind] = {
     "llama": "llama",
     "internlm2": "llama",
     "qwen3": "qwen3",
@@ -56,6 +62,7 @@ class ContextSettings:
         slots: sequences at once.
         micro_batch: tokens that one pass over the weights takes.
         k_type, v_type: types of the KV cache; a quantized V needs flash attention.
+        pooling: how one embedding is made of the tokens of a text; None for a model that writes text.
         yarn_factor, yarn_original: the context is stretched by YaRN so many times beyond so many tokens; 0 if not.
     """
 
@@ -68,6 +75,7 @@ class ContextSettings:
     unified: bool = True
     yarn_factor: float = 0.0
     yarn_original: int = 0
+    pooling: Pooling | None = None
 
     @property
     def cells(self) -> int:
@@ -146,7 +154,7 @@ class FileFacts:
 
     weights: Weights
     trained_context: int
-    architecture: Architecture | None
+    architecture: FileArchitecture | None
 
 
 def facts_of(headers: Sequence[GGUFHeader]) -> FileFacts:
@@ -169,9 +177,9 @@ def facts_of(headers: Sequence[GGUFHeader]) -> FileFacts:
     return FileFacts(table, max(trained, 0), _architecture(headers[0], table, vocabulary, telling))
 
 
-def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: set[str]) -> Architecture | None:
-    """The figures that memory depends on. What it does not depend on (tokenizer, base of RoPE) is made up."""
-    name = header.text("general.architecture")
+def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: set[str]) -> FileArchitecture | None:
+    """Return the figures that memory depends on; None where no rules are known."""
+    name = header.text("general.architecture") or ""
     kind = KINDS.get(name)
 
     def number(key: str, default: int = 0) -> int:
@@ -190,9 +198,9 @@ def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: 
         and number("attention.value_length", head_length) == head_length
         and layers == len(table.layers)
     )
-    if kind is None or not sound or telling != TOLD[kind]:
+    if kind is None or not sound or telling != TOLD[kind] or header.metadata.get(f"{name}.attention.causal") is False:
         return None
-    return Architecture(
+    return FileArchitecture(
         kind=kind,
         layers=layers,
         embedding_length=width,
@@ -201,11 +209,11 @@ def _architecture(header: GGUFHeader, table: Weights, vocabulary: int, telling: 
         head_length=head_length,
         feed_forward_length=inner,
         vocabulary=vocabulary,
-        tokenizer="llama",
-        rope_base=10_000.0,
         tied_embeddings=table.tied,
         experts=experts,
         experts_used=used,
+        name=name,
+        has_rules=True,
     )
 
 

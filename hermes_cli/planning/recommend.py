@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from hermes_cli.catalog.variants import preferred_variants
-from hermes_cli.hardware.machine import MOST_DEVICES
+from hermes_cli.catalog.models import CatalogModel, Catalogue
+from hermes_cli.catalog.variants import Variant, preferred_variants
+from hermes_cli.hardware.machine import MOST_DEVICES, Machine
 from hermes_cli.planning.best_placement import NEEDS, POINTS_FOR_LEAVING_GPU, PlacedModel, placed_best
-from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
-from hermes_cli.planning.quality import QualityScore, model_results, quantization_cost, supports_purpose
+from hermes_cli.planning.measured import SpeedRatio
+from hermes_cli.planning.memory import ContextSettings, KvType, on_cpu, weights
+from hermes_cli.planning.quality import Purpose, QualityScore, model_results, quantization_cost, supports_purpose
 from hermes_cli.planning.speed import active_elements
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.catalog.variants import Variant
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.measured import SpeedRatio
-    from hermes_cli.planning.memory import KvType
-    from hermes_cli.planning.quality import Purpose
-
 
 # DeepHermes thinks for up to 13,000 tokens (its card).
 WANTED_BY_SHORT_THOUGHTS, LEAST_OF_SHORT_THOUGHTS = 32_768, 16_384
@@ -65,7 +57,7 @@ class RecommendOptions:
         min_speed: tokens per second.
         max_wait: seconds to the first token of the purpose's first prompt.
         gpu_only: every layer on GPUs.
-        only: no model but this one.
+        only: no models but these.
     """
 
     purpose: Purpose = "chat"
@@ -74,7 +66,7 @@ class RecommendOptions:
     max_wait: float | None = None
     gpu_only: bool = False
     measured: tuple[SpeedRatio, ...] = ()  # by `hermes bench`, on the machine that is planned for
-    only: CatalogModel | None = None
+    only: tuple[CatalogModel, ...] = ()
 
     def wanted(self, model: CatalogModel) -> int:
         """Context length that a model should have, in tokens."""
@@ -130,7 +122,10 @@ def _rated_variants(
         results = model_results(model, purpose, catalogue)
         for variant in variants:
             if (variant.bytes or 0) <= memory:
-                yield variant, QualityScore(results, quantization_cost(model, variant.loss(catalogue), purpose))
+                yield (
+                    variant,
+                    QualityScore(results, quantization_cost(model, variant.expected_loss(catalogue), purpose)),
+                )
 
 
 def smallest_variant(catalogue: Catalogue, options: RecommendOptions) -> tuple[Variant, int] | None:
@@ -147,7 +142,7 @@ def smallest_variant(catalogue: Catalogue, options: RecommendOptions) -> tuple[V
 
 def _suitable_variants(catalogue: Catalogue, options: RecommendOptions) -> Iterator[Variant]:
     """Variants that serve the purpose, are of known size, and can be loaded as they are."""
-    for model in (options.only,) if options.only else catalogue.models:
+    for model in options.only or catalogue.models:
         if supports_purpose(model, options.purpose):
             for variant in preferred_variants(model):
                 if variant.bytes and variant.computed_bytes and not variant.entry.parts:

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from hermes_cli.catalog.models import model_tensors
-
-if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Architecture
+from hermes_cli.catalog.models import Architecture, model_tensors
 
 # bartowski's: the same mix, but token embedding and output at Q8_0.
 LARGE = {"Q6_K_L": "Q6_K", "Q5_K_L": "Q5_K_M", "Q4_K_L": "Q4_K_M", "Q3_K_XL": "Q3_K_L", "Q2_K_L": "Q2_K"}

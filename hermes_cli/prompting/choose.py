@@ -9,11 +9,12 @@ turns, and many of its files carry the ChatML template of Hermes 4 14B.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.errors import NotFoundError, UsageError
+from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.prompting.families import (
     ALPACA,
     CHATML,
@@ -65,6 +66,14 @@ def choose(file: FileTemplates, model: CatalogModel | None = None, override: str
     if override == "model":
         return chooser.ours(chooser.family or chooser.by_vocabulary(), "as --template asks for")
     return TemplateChoice(chooser.file_format(read_template(Path(override))), f"{override}: as --template asks for")
+
+
+def prepare(source: str, model: CatalogModel | None = None) -> None:
+    """Compile the template of a file ahead of `choose`, if that will most likely take it."""
+    family = family_of(model) if model else None
+    if family is None or not family.proven:
+        with suppress(HermesError):  # told when it is chosen
+            ChatTemplate(source)
 
 
 def policy(model: CatalogModel) -> str:

@@ -7,7 +7,7 @@ events of one call stand together; indexes count from 0.
 from __future__ import annotations
 
 import json
-import secrets
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,12 +20,22 @@ class ToolCall:
 
     name: str
     arguments: dict[str, Any]
-    id: str = field(default_factory=lambda: f"call_{secrets.token_hex(12)}", compare=False)
+    id: str = field(default_factory=lambda: f"call_{os.urandom(12).hex()}", compare=False)
 
     def __str__(self) -> str:
         """Return the call as Python: `get_weather(city="Tokyo")`."""
         inside = ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in self.arguments.items())
         return f"{self.name}({inside})"
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """The result of a tool call."""
+
+    text: str  # as the model reads it
+    failed: bool = False  # an error, a refusal or a timeout
+    cut: int = 0  # characters of the whole result that `text` leaves out
+    seconds: float = 0.0  # measured duration
 
 
 @dataclass(frozen=True)

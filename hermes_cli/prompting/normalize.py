@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.families import canonical
 from hermes_cli.prompting.messages import Message, Role, ToolCall
+from hermes_cli.prompting.parts import TEXT_FIELDS, THOUGHTS, kind_of, part_text, sense_of
 
 MOST_CHARACTERS = 16_000_000  # in one request: more than the longest context (524,288 tokens) can hold
+MOST_VALUES = 500_000  # of JSON in one request: 10,000 messages with a call each have half as many
 DEEPEST = 100  # levels of nesting in JSON
 LONGEST_NAME = 256  # of a tool; OpenAI allows 64 letters, servers for tools give longer ones
 
@@ -29,49 +32,99 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-_TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+# Claude Code writes this line into its system prompt, with a number that is another one each time: nothing behind it
+# could be reused from the request before. It means nothing to a model (anthropics/claude-code issue 24168).
+_BILLING = re.compile(r"^x-anthropic-billing-header:[^\n]*\n?", re.MULTILINE)
+_ANY = ("", "")  # stands for every call
+_PLAIN = frozenset({str, int, bool, type(None), list})
 _THINK, _END_THINK = "<think>", "</think>"
+ANY_ARGUMENTS = {"type": "object", "additionalProperties": True}  # in place of a schema that cannot be read
 _HINT = "see the description of messages in OpenAI's Chat Completions API."
 
 
-def messages(given: object) -> list[Message]:
-    """Return the messages of a conversation as clients send it."""
+Notes = list[tuple[str, str]]
+"""Places, and what of them the model does not read."""
+
+
+def messages(given: object, notes: Notes | None = None) -> list[Message]:
+    """Return the messages of a conversation as clients send it; add to `notes` what the model does not read."""
     if not isinstance(given, list) or not given:
         raise _refused("messages", "must be a list with at least one message")
     check(given, "messages")
-    conversation = _Conversation()
+    conversation = _Conversation([] if notes is None else notes)
+    newest = _newest(given)
     for index, item in enumerate(given):
-        conversation.add(item, f"messages[{index}]")
+        conversation.add(item, f"messages[{index}]", newest=index >= newest)
     return conversation.finished()
 
 
-def tools(given: object) -> list[dict[str, Any]]:
-    """Return clients' tools, each `{"type": "function", "function": {"name", "description"?, "parameters"?}}`."""
+def _newest(given: Sequence[object]) -> int:
+    """Return the index of the first message that no turn of the model has answered; it may have begun one."""
+    roles = [item.get("role") if isinstance(item, dict) else None for item in given]
+    roles = roles[:-1] if roles[-1] == "assistant" else roles
+    answered = [index for index, role in enumerate(roles) if role in ("assistant", "tool", "function")]
+    return answered[-1] + 1 if answered else 0
+
+
+def tools(given: object, notes: Notes | None = None) -> list[dict[str, Any]]:
+    """Return clients' tools, each `{"type": "function", "function": {"name", "description"?, "parameters"?}}`.
+
+    `notes` gets each tool that is left out, since nobody could call it, and each part that cannot be read. Without it
+    they are refused, and so they are in tools that say `strict`.
+    """
     if given is None:
         return []
     if not isinstance(given, list):
         raise _refused("tools", "must be a list")
-    check(given, "tools")
+    check(given, "tools", sizes_only=True)
     tools_by_name: dict[str, dict[str, Any]] = {}
     for index, item in enumerate(given):
-        tool = _tool(item, f"tools[{index}]")
-        name = tool["function"]["name"]
-        if name in tools_by_name:
-            raise _refused(f"tools[{index}]", f"there is a tool named {name} already")
-        tools_by_name[name] = tool
+        where = f"tools[{index}]"
+        try:
+            tool = _tool(item, where, None if _is_strict(item) else notes)
+            name = tool["function"]["name"]
+            if name in tools_by_name:
+                raise _refused(where, f"there is a tool named {name} already")
+        except UsageError as error:
+            if notes is None or _is_strict(item):
+                raise
+            notes.append((error.field or where, f"{error.reason.rstrip('.')}; this tool is left out."))
+        else:
+            tools_by_name[name] = tool
     return list(tools_by_name.values())
 
 
-def check(given: object, where: str) -> None:
-    """Refuse what is too large, too deep, or no JSON."""
-    characters = 0
-    for place, value in _walk(given, where):
-        if isinstance(value, str):
-            characters += len(value)
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise _refused(place, "is not a finite number")
-        elif not isinstance(value, (dict, list, bool, int, float, type(None))):
-            raise _refused(place, f"is a {type(value).__name__}, which JSON does not have")
+def strict_tools(given: object) -> frozenset[str]:
+    """Return the names of the tools that say `strict`, which the model does not read."""
+    functions = [_function(item) for item in given if _is_strict(item)] if isinstance(given, list) else []
+    return frozenset(str(function.get("name")) for function in functions if function)
+
+
+def check(given: object, where: str, *, sizes_only: bool = False) -> None:
+    """Refuse what is too large, too deep, or no JSON.
+
+    It takes 40 ns for a value: places are written only for errors.
+    """
+    characters = values = depth = 0
+    level: list[Any] = [given]
+    while level:
+        below: list[Any] = []
+        for value in level:
+            kind = type(value)
+            if kind is str:
+                characters += len(value)
+            elif kind is dict:
+                below += value.values()
+                characters += sum(map(len, filter(_is_text, value)))
+            elif kind is list:
+                below += value
+            if values + len(below) > MOST_VALUES:
+                raise UsageError(f"hold more than {MOST_VALUES:,} values.", field=where, hint="send fewer.")
+        if not sizes_only and not all(map(_is_json, level)):
+            raise next(_faults(given, where))
+        values, depth, level = values + len(below), depth + 1, below
+        if depth > DEEPEST + 1 and not sizes_only:
+            raise _refused(where, f"is nested more than {DEEPEST} levels deep")
     if characters > MOST_CHARACTERS:
         raise UsageError(
             f"hold {characters:,} characters; at most {MOST_CHARACTERS:,} are read.",
@@ -80,21 +133,33 @@ def check(given: object, where: str) -> None:
         )
 
 
-def _walk(given: object, where: str) -> Iterator[tuple[str, object]]:
-    waiting: list[tuple[str, object, int]] = [(where, given, 0)]
-    while waiting:
-        place, value, depth = waiting.pop()
-        yield place, value
-        if depth > DEEPEST:
-            raise _refused(where, f"is nested more than {DEEPEST} levels deep")
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_json(value: object) -> bool:
+    """Return whether a value, without those inside of it, is one of JSON."""
+    kind = type(value)
+    if kind is dict:
+        return all(map(_is_text, value))  # type: ignore[call-overload]  # it is one
+    return kind in _PLAIN or (kind is float and math.isfinite(value))  # type: ignore[arg-type]  # as it says
+
+
+def _faults(value: object, place: str) -> Iterator[UsageError]:
+    """Yield the values that are not of JSON, which is not too deep."""
+    if not _is_json(value):
         if isinstance(value, dict):
-            for key, item in value.items():
-                if not isinstance(key, str):
-                    raise _refused(place, "has a key that is no string")
-                yield place, key
-                waiting.append((f"{place}.{key[:40]}", item, depth + 1))
-        elif isinstance(value, list):
-            waiting += [(f"{place}[{index}]", item, depth + 1) for index, item in enumerate(value)]
+            yield _refused(place, "has a key that is no string")
+        elif isinstance(value, float):
+            yield _refused(place, "is not a finite number")
+        else:
+            yield _refused(place, f"is a {type(value).__name__}, which JSON does not have")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _faults(item, f"{place}.{str(key)[:40]}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _faults(item, f"{place}[{index}]")
 
 
 def repaired(text: str) -> str:
@@ -115,42 +180,73 @@ def _repaired_value(value: Any) -> Any:  # noqa: ANN401 - anything of JSON
 
 
 class _Conversation:
-    """Messages so far, and the calls that wait for results."""
+    """Messages so far, the calls that wait for results, and what was said before all of those came."""
 
-    def __init__(self) -> None:
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
         self._messages: list[Message] = []
         self._calls: list[ToolCall] = []
+        self._waiting: dict[tuple[str, str], list[int]] = {}  # indexes of calls by id, by name, and all; the last first
         self._results: dict[int, Message] = {}
+        self._between: list[Message] = []
+        self._late = False  # the last message is the user's and has only what systems said
 
-    def add(self, given: object, where: str) -> None:
+    def add(self, given: object, where: str, *, newest: bool = False) -> None:
+        """Add a message; `newest` is one that the model has not answered yet."""
         if not isinstance(given, dict):
             raise _refused(where, "must be an object")
         role = _ROLES.get(given["role"]) if isinstance(given.get("role"), str) else None
         if role is None:
-            raise _refused(f"{where}.role", f"is {canonical(given.get('role'))}; there are {', '.join(_ROLES)}")
+            raise _refused(f"{where}.role", f"is {canonical(given.get('role'))[:200]}; there are {', '.join(_ROLES)}")
         if role == "tool":
             self._add_result(given, where)
-            return
-        self._end_results()
-        if role == "assistant":
+        elif role == "assistant":
+            self._end_results()
             self._add_answer(given, where)
         else:
-            content = _content(given.get("content"), f"{where}.content")
-            self._messages.append(Message(role, content))
+            content = self._content(given.get("content"), f"{where}.content", asked=newest and role == "user")
+            text = _BILLING.sub("", content) if role == "system" else content
+            self._between.append(Message(role, text))
+            if len(self._results) == len(self._calls):
+                self._end_results()
 
     def finished(self) -> list[Message]:
         self._end_results()
         return self._messages
 
+    def _say(self, message: Message) -> None:
+        """Append a message of the system or the user.
+
+        Models were trained on one system message, the first: others stand in the user's turn, where there is one.
+        """
+        last = self._messages[-1] if self._messages else None
+        late = message.role == "system" and last is not None and last.role != "system"
+        if late:
+            message = replace(message, role="user")
+        if last and last.role == message.role and (late or self._late or message.role == "system"):
+            self._late = self._late and late
+            content = "\n\n".join(filter(None, (last.content, message.content)))
+            self._messages[-1] = replace(message, content=content)
+        elif message.content or not late:
+            self._late = late
+            self._messages.append(message)
+
     def _add_answer(self, given: Mapping[str, Any], where: str) -> None:
-        content = _content(given.get("content"), f"{where}.content") or _content(given.get("refusal"), where)
-        thoughts = (given.get(key) for key in ("reasoning_content", "reasoning"))
-        thought = next((item for item in thoughts if isinstance(item, str)), "")
+        parts: Any = given.get("content")
+        thoughts: list[Any] = [given.get(key) for key in ("reasoning_content", "reasoning")]
+        if isinstance(parts, list):
+            thoughts.append("\n\n".join(filter(None, (part_text(part) for part in parts if kind_of(part) in THOUGHTS))))
+            parts = [part for part in parts if kind_of(part) not in THOUGHTS]
+        content = self._content(parts, f"{where}.content") or self._content(given.get("refusal"), where)
+        thought: str = next(filter(None, (item for item in thoughts if isinstance(item, str))), "")
         text = content.lstrip()
         if not thought and text.startswith(_THINK) and _END_THINK in text:  # a client left it there
             thought, _, content = text.removeprefix(_THINK).partition(_END_THINK)
             content = content.lstrip("\n")
         self._calls = list(_calls(given, where))
+        for index, call in reversed([*enumerate(self._calls)]):
+            for key in (("id", call.id), ("name", call.name), _ANY):
+                self._waiting.setdefault(key, []).append(index)
         thought = repaired(thought).strip()
         self._messages.append(Message("assistant", content or None, tuple(self._calls), thought or None))
 
@@ -158,59 +254,71 @@ class _Conversation:
         """Match a result to a call of the last turn: by id, else by function, else by place."""
         if not self._calls:
             raise _refused(where, "is the result of a tool, but no call stands before it")
-        wanted = given.get("tool_call_id")
-        ids = [call.id for call in self._calls]
-        left = [index for index in range(len(ids)) if index not in self._results]
+        wanted, name = given.get("tool_call_id"), given.get("name")
         if isinstance(wanted, str):
-            if wanted not in ids:
-                raise _refused(f"{where}.tool_call_id", f"is {wanted}; the calls before it are {', '.join(ids)}")
-            index = ids.index(wanted)
-        elif left:
-            index = next((index for index in left if self._calls[index].name == given.get("name")), left[0])
+            if ("id", wanted) not in self._waiting:
+                known = ", ".join(call.id for call in self._calls[:20])
+                raise _refused(f"{where}.tool_call_id", f"is {wanted}; the calls before it are {known}")
+            index = self._next("id", wanted)
+            if index is None:
+                answered = next(call.name for call in self._calls if call.id == wanted)
+                raise _refused(where, f"is a second result of the call {answered}")
         else:
-            raise _refused(where, f"is one result more than there were calls ({len(ids)})")
+            index = self._next("name", name) if isinstance(name, str) else None
+            index = self._next(*_ANY) if index is None else index
+            if index is None:
+                raise _refused(where, f"is one result more than there were calls ({len(self._calls)})")
         call = self._calls[index]
-        if index in self._results:
-            raise _refused(where, f"is a second result of the call {call.name}")
-        content = _result(given.get("content"), f"{where}.content")
+        content = self._result(given.get("content"), f"{where}.content")
         self._results[index] = Message("tool", content, tool_call_id=call.id, name=call.name)
+
+    def _next(self, *key: str) -> int | None:
+        """Return the index of the first call with this id or name that waits for its result."""
+        waiting = self._waiting.get((key[0], key[1]), [])
+        while waiting and waiting[-1] in self._results:
+            waiting.pop()
+        return waiting[-1] if waiting else None
 
     def _end_results(self) -> None:
         # The model matches results to calls by their order: ids never reach it.
         self._messages += [message for _, message in sorted(self._results.items())]
-        self._calls, self._results = [], {}
+        for message in self._between:
+            self._say(message)
+        self._calls, self._waiting, self._results, self._between = [], {}, {}, []
 
+    def _content(self, given: object, where: str, *, asked: bool = False) -> str:
+        """Return text from a string or a list of parts, which become lines; `asked` refuses what cannot be seen."""
+        if given is None:
+            return ""
+        if isinstance(given, str):
+            return repaired(given)
+        if not isinstance(given, list):
+            raise _refused(where, "must be a string or a list of parts")
+        return "\n".join(self._part(item, f"{where}[{index}]", asked=asked) for index, item in enumerate(given))
 
-def _content(given: object, where: str) -> str:
-    """Return text from a string or a list of parts; parts become lines."""
-    if given is None:
-        return ""
-    if isinstance(given, str):
-        return repaired(given)
-    if not isinstance(given, list):
-        raise _refused(where, "must be a string or a list of parts")
-    return "\n".join(_part(item, f"{where}[{index}]") for index, item in enumerate(given))
+    def _part(self, given: object, where: str, *, asked: bool) -> str:
+        if isinstance(given, str):
+            return repaired(given)
+        kind = kind_of(given)
+        if not isinstance(given, dict) or not kind:
+            raise _refused(where, "is a part without a type")
+        if kind in TEXT_FIELDS:
+            if not isinstance(given.get(TEXT_FIELDS[kind]), str):
+                raise _refused(f"{where}.{TEXT_FIELDS[kind]}", "must be a string")
+        elif sense := sense_of(given):
+            things = {"image": "images"}.get(sense, sense)
+            if asked:
+                reason = f"is of type {kind}: this model does not support {things}."
+                raise UsageError(reason, field=where, hint=f"send text; {sense} input is not supported here.")
+            self._notes.append((where, f"is of type {kind}: the model reads a line in its place."))
+        return repaired(part_text(given))
 
-
-def _part(given: object, where: str) -> str:
-    if isinstance(given, str):
-        return repaired(given)
-    kind = given.get("type") if isinstance(given, dict) else None
-    key = _TEXT_PARTS.get(kind) if isinstance(kind, str) else None
-    if not isinstance(given, dict) or key is None:
-        what = f"of type {kind}" if isinstance(kind, str) else "without a type"
-        raise _refused(where, f"is a part {what}; these models read only text")
-    if not isinstance(given.get(key), str):
-        raise _refused(f"{where}.{key}", "must be a string")
-    return repaired(given[key])
-
-
-def _result(given: object, where: str) -> str:
-    """Return the result of a tool as text, from text, parts of text, or any JSON."""
-    is_parts = isinstance(given, list) and given and all(isinstance(item, dict) and "type" in item for item in given)
-    if given is None or isinstance(given, str) or is_parts:
-        return _content(given, where)
-    return canonical(_repaired_value(given))
+    def _result(self, given: object, where: str) -> str:
+        """Return the result of a tool as text, from text, parts of text, or any JSON."""
+        parts = isinstance(given, list) and given and all(isinstance(item, dict) and "type" in item for item in given)
+        if given is None or isinstance(given, str) or parts:
+            return self._content(given, where)
+        return canonical(_repaired_value(given))
 
 
 def _calls(given: Mapping[str, Any], where: str) -> Iterator[ToolCall]:
@@ -232,9 +340,10 @@ def _call(given: object, where: str) -> ToolCall:
     if not isinstance(name, str) or not name:
         raise _refused(f"{where}.function.name", "must be a string with at least one letter")
     arguments = _arguments(function.get("arguments"), f"{where}.function.arguments")
-    call = ToolCall(repaired(name), arguments)
     known = given.get("id")
-    return replace(call, id=known) if isinstance(known, str) and known else call
+    if isinstance(known, str) and known:
+        return ToolCall(repaired(name), arguments, known)
+    return ToolCall(repaired(name), arguments)
 
 
 def _arguments(given: object, where: str) -> dict[str, Any]:
@@ -252,25 +361,49 @@ def _arguments(given: object, where: str) -> dict[str, Any]:
     return {repaired(key): _repaired_value(value) for key, value in given.items()}
 
 
-def _tool(given: object, where: str) -> dict[str, Any]:
-    function = given.get("function", given) if isinstance(given, dict) else None
-    if not isinstance(given, dict) or not isinstance(function, dict):
+def _function(tool: object) -> dict[str, Any] | None:
+    """Return what a tool says of its function, which may stand in it or be itself."""
+    function = tool.get("function", tool) if isinstance(tool, dict) else None
+    return function if isinstance(function, dict) else None
+
+
+def _is_strict(tool: object) -> bool:
+    return (_function(tool) or {}).get("strict") is True
+
+
+def _tool(given: object, where: str, notes: Notes | None) -> dict[str, Any]:
+    function = _function(given)
+    if not isinstance(given, dict) or function is None:
         raise _refused(where, "must be an object with a function")
-    if given.get("type", "function") != "function":
-        raise _refused(f"{where}.type", f"is {canonical(given['type'])}; only functions can be called")
+    if given.get("type") not in (None, "function"):
+        raise _refused(f"{where}.type", f"is {canonical(given['type'])[:80]}; only functions can be called")
     name = function.get("name")
     if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME or not repaired(name).isprintable():
         raise _refused(f"{where}.function.name", f"must be a name of 1 to {LONGEST_NAME} letters")
-    for key, kind in (("description", str), ("parameters", dict)):
-        if not isinstance(function.get(key), (kind, type(None))):
-            raise _refused(f"{where}.function.{key}", f"must be {'a string' if kind is str else 'a JSON schema'}")
     # `strict` is for us, not for the model: it was never trained on it. So is `type` inside a flat tool.
-    kept = {
-        key: _repaired_value(value)
-        for key, value in function.items()
-        if key not in {"strict", "type"} and value is not None
-    }
+    kept: dict[str, Any] = {}
+    for key, value in function.items():
+        if key in {"strict", "type"} or value is None:
+            continue
+        try:
+            kept[key] = _tool_field(key, value, f"{where}.function.{key}")
+        except UsageError as error:
+            if notes is None:
+                raise
+            field = error.field or where
+            notes.append((field, f"of tool {name} {error.reason.rstrip('.')}; it is left out."))
+            if key == "parameters":
+                kept[key] = dict(ANY_ARGUMENTS)
     return {"type": "function", "function": kept}
+
+
+def _tool_field(key: str, value: object, where: str) -> object:
+    check(value, where)
+    if key == "description" and not isinstance(value, str):
+        raise _refused(where, "must be a string")
+    if key == "parameters" and not isinstance(value, dict):
+        raise _refused(where, "must be a JSON schema")
+    return _repaired_value(value)
 
 
 def _refused(where: str, why: str) -> UsageError:

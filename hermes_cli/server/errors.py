@@ -1,4 +1,4 @@
-"""Errors as HTTP clients know them: a status, and a body in OpenAI's shape or, under /v1/messages, in Anthropic's."""
+"""Errors as HTTP clients know them: a status, and a body in OpenAI's shape, or that of the route's own API."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from hermes_cli.errors import (
 )
 from hermes_cli.prompting.normalize import repaired
 
+MOST_CHARACTERS = 2000  # of a message
 RETRY_AFTER = 1  # seconds; the SDKs wait at least half of that, and longer with each try
 
 # Status and code of errors; the first class that fits counts. After 429 and 503, the same request may succeed later.
@@ -49,17 +50,31 @@ _ANTHROPIC = {
     503: "overloaded_error",
 }
 
-ErrorShape = Literal["openai", "anthropic"]
+# The folders in Ollama's `/api`.
+_OLLAMA = frozenset(
+    {
+        *("version", "tags", "ps", "show", "chat", "generate", "embed", "embeddings"),
+        *("pull", "push", "create", "copy", "delete", "blobs"),
+    }
+)
+
+ErrorShape = Literal["openai", "anthropic", "ollama"]
 
 
 class RefusedError(HTTPException):
     """A request that is answered with an error object and goes no further."""
 
     def __init__(
-        self, status: int, message: str, code: str, headers: dict[str, str] | None = None, param: str | None = None
+        self,
+        status: int,
+        message: str,
+        code: str,
+        headers: dict[str, str] | None = None,
+        param: str | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(status, message, headers)
-        self.problem = Problem(status, message, param, code, headers)
+        self.problem = Problem(status, message, param, code, headers, details)
 
 
 class ErrorObject(msgspec.Struct, frozen=True):
@@ -82,6 +97,7 @@ class AnthropicErrorObject(msgspec.Struct, frozen=True):
 
     type: str
     message: str
+    details: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
 class AnthropicErrorBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,14 +116,19 @@ class Problem:
     param: str | None = None  # the path of the field that is to blame
     code: str | None = None  # a short name for programs
     headers: Mapping[str, str] | None = None  # beside the usual ones
+    details: dict[str, Any] | None = None  # for programs, in Anthropic's shape
 
     def body(self, shape: ErrorShape = "openai") -> bytes:
         """Encode it as JSON."""
         fault = "invalid_request_error" if self.status < _SERVER_FAULT else None
-        message, param = repaired(self.message), self.param and repaired(self.param)
+        # Whatever of the request is repeated in it: a reply is not as long as its request.
+        message, param = shortened(repaired(self.message)), self.param and shortened(repaired(self.param))
         if shape == "anthropic":
             kind = _ANTHROPIC.get(self.status, fault or "api_error")
-            return msgspec.json.encode(AnthropicErrorBody(error=AnthropicErrorObject(kind, message)))
+            error = AnthropicErrorObject(kind, message, self.details or msgspec.UNSET)
+            return msgspec.json.encode(AnthropicErrorBody(error=error))
+        if shape == "ollama":
+            return msgspec.json.encode({"error": message})
         kind = _OPENAI.get(self.status, fault or "server_error")
         return msgspec.json.encode(ErrorBody(ErrorObject(message, kind, param, self.code)))
 
@@ -116,9 +137,24 @@ class Problem:
         return Response(self.body(shape), self.status, self.headers, media_type="application/json")
 
 
+def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
+    """Return a text, cut in the middle if it has more than `most` characters."""
+    if len(text) <= most:
+        return text
+    half = (most - 3) // 2
+    return f"{text[:half]} … {text[-half:]}"
+
+
+def _is_ollama(path: str) -> bool:
+    """Return whether a path is of Ollama's API, spoken here or not."""
+    return path.startswith("/api/") and path.split("/")[2] in _OLLAMA
+
+
 def shape_of(path: str) -> ErrorShape:
     """Return the shape of errors under a path."""
-    return "anthropic" if path.startswith("/v1/messages") else "openai"
+    if _is_ollama(path):
+        return "ollama"
+    return "anthropic" if "messages" in path.split("/") else "openai"
 
 
 def problem(
@@ -136,6 +172,8 @@ def problem(
         param = error.field or None
     elif isinstance(error, NotFoundError):
         param = "model"
+        if shape == "ollama":  # words that its clients look for, before they offer to pull it
+            message = f"model not found: {message}"
     return Problem(status, message, param, code, {"Retry-After": str(RETRY_AFTER)} if status in (429, 503) else None)
 
 
@@ -157,17 +195,37 @@ def _too_long(error: ContextFullError, shape: ErrorShape, max_tokens: int | None
 async def on_error(request: Request, error: Exception) -> Response:
     """Answer with an error of ours, of routing, or any other; the text of that is for the log: it may hold secrets."""
     if isinstance(error, HermesError):
-        answer = problem(error)
+        answer = problem(error, shape_of(request.scope["path"]))
     elif isinstance(error, RefusedError):
         answer = error.problem
     elif isinstance(error, HTTPException):
         method, path = request.scope["method"][:20], ascii(request.scope["path"])[1:-1][:200]
-        message = f"{HTTPStatus(error.status_code).phrase}: {method} {path}."
+        message = f"{HTTPStatus(error.status_code).phrase}: {method} {path}.{_right_address(request)}"
         answer = Problem(error.status_code, message, headers=error.headers)
     else:
         message = "something went wrong; this is a bug in hermes; the server's log has more."
         answer = Problem(500, message, None, "internal_error")
     return answer.response(shape_of(request.scope["path"]))
+
+
+def _right_address(request: Request) -> str:
+    """Return a sentence with the address that was meant, where a base URL has a folder too many, or lacks `/v1`.
+
+    Or with the flag for Ollama's API, where that is meant.
+    """
+    steps = request.scope["path"][:200].strip("/").split("/")
+    known = {route.path for route in request.app.routes if request.method in route.methods}
+    for begin in range(len(steps)):
+        for folder in ("", "/v1"):
+            path = f"{folder}/{'/'.join(steps[begin:])}"
+            if path in known:
+                # Anthropic's clients write the `/v1` themselves.
+                with_v1 = path.startswith("/v1/") and shape_of(path) == "openai"
+                base = str(request.base_url).rstrip("/") + ("/v1" if with_v1 else "")
+                return f" It is here at {path}: the base URL for this client is {base}"
+    if _is_ollama(request.scope["path"]) and not any(route.path == "/api/tags" for route in request.app.routes):
+        return " This server speaks Ollama's API only if it is asked to: hermes serve --ollama"
+    return ""
 
 
 HANDLERS: dict[Any, Any] = dict.fromkeys((HermesError, HTTPException, Exception), on_error)

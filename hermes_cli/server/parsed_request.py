@@ -6,6 +6,7 @@ same reasons; `FieldNames` names a refused field as the client called it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,10 +18,12 @@ from hermes_cli.engine.request import MAX_SEED, PARAMETERS, SamplingOptions
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.generation import Constraints, PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
+from hermes_cli.prompting.messages import Message
 from hermes_cli.server import response_format, thinking
 from hermes_cli.server.errors import ErrorShape, Problem, problem
 from hermes_cli.server.openai.requests import REFUSED, ChatRequest, LenientModel, SharedFields
 from hermes_cli.server.pool import SERVER_KEEP_ALIVE, ReadyModel
+from hermes_cli.server.request_stats import warn
 from hermes_cli.server.settings import seconds
 from hermes_cli.server.thinking import ThinkingChoice
 
@@ -119,7 +122,8 @@ class ParsedRequest:
     thinking: ThinkingChoice = field(default_factory=ThinkingChoice)  # of the request
     fields: FieldNames = field(default=CHAT_FIELDS)  # names of fields, for errors
     prompts: tuple[RawPrompt, ...] = ()  # of Completions, in place of the messages of `turn`
-    echo: bool = False  # give the prompts back
+    suffix: str = ""  # what follows on the text that is to be filled in
+    echo: bool = False  # give the prompts back, or the begun answer
 
     def turns(self, model: ReadyModel) -> list[TurnRequest]:
         """Return one turn for each choice; each draws with a seed of its own."""
@@ -129,12 +133,17 @@ class ParsedRequest:
             if turn.tools and not template.takes_tools:
                 hint = "ask a model that takes tools."
                 raise UsageError(f"cannot be given to {model.name}.", field="tools", hint=hint)
-            if self.thinking.think and self.thinking.field and not template.reasons:
+            if self.thinking.think and not template.reasons:
                 reason = f"asks for reasoning, and {model.name} has no reasoning mode."
-                hint = "leave it out, or ask a model that reasons."
-                raise UsageError(reason, field=self.thinking.field, hint=hint)
-        if turn.options.think is None:
-            turn = replace(turn, options=replace(turn.options, think=model.think))
+                refusal = UsageError(
+                    reason, field=self.fields.of(self.thinking.field), hint="ask a model that reasons."
+                )
+                if model.strict_think:
+                    raise refusal
+                warn(refusal.message)
+        think = model.think if turn.options.think is None else turn.options.think
+        options = replace(turn.options, think=think if template.reasons else None)
+        turn = replace(turn, options=options, think_end=model.think_end)
         # More than the context is no error: clients send it all the time.
         turn = replace(turn, max_tokens=None if limit is None else min(limit, model.info.context))
         sampling = replace(model.chat_model.recommended_sampling(), **self.sampling)
@@ -155,8 +164,12 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
     Raise UsageError if a field makes no sense, or cannot be honoured.
     """
     with fields.renaming():
-        messages = normalize.messages(_with_readable_calls(body.messages))
-        tools = normalize.tools(body.tools)
+        notes: normalize.Notes = []
+        # In a thread: histories are long.
+        messages = await asyncio.to_thread(lambda: normalize.messages(_with_readable_calls(body.messages), notes))
+        tools = normalize.tools(body.tools, notes)
+        warn(*(f"{fields.of(place)} {note}" for place, note in notes))
+        messages, continues = _with_begun_answer(body, messages)
         top_logprobs = body.top_logprobs or 0
         if top_logprobs and not body.logprobs:
             raise UsageError(
@@ -166,7 +179,8 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         think = thinking.parse(body)
         answer = await response_format.parse(body)
         parallel = body.parallel_tool_calls is not False
-        calls = await response_format.parse_calls(tools, body.tool_choice, parallel=parallel)
+        strict = normalize.strict_tools(body.tools)
+        calls = await response_format.parse_calls(tools, body.tool_choice, parallel=parallel, strict=strict)
     turn = replace(
         parsed.turn,
         messages=messages,
@@ -174,8 +188,29 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         options=PromptOptions(think.think, think.keep, answer.schema if answer else False),
         constraints=Constraints(answer.grammar if answer else None, calls),
         think_budget=think.budget,
+        continues=continues,
     )
-    return replace(parsed, turn=turn, thinking=think, fields=fields)
+    return replace(parsed, turn=turn, thinking=think, fields=fields, echo=continues and bool(body.echo))
+
+
+def _with_begun_answer(body: ChatRequest, messages: list[Message]) -> tuple[list[Message], bool]:
+    """Return the messages, and whether the model goes on with the last one.
+
+    It does as in llama.cpp's server and Ollama, unless the fields that vLLM has for it say otherwise.
+    """
+    last, wanted, other = messages[-1], body.continue_final_message, body.add_generation_prompt
+    is_answer = last.role == "assistant" and not last.tool_calls
+    can = is_answer and bool(last.content or last.reasoning)
+    hint = "end with a message of the assistant that has text, or leave it out."
+    if wanted and other:
+        raise UsageError("cannot go together with add_generation_prompt.", field="continue_final_message", hint=hint)
+    if wanted and not can:
+        raise UsageError("has no answer to continue.", field="continue_final_message", hint=hint)
+    if other is False and (not can or wanted is False):
+        raise UsageError("is not supported without an answer to continue.", field="add_generation_prompt", hint=hint)
+    if is_answer and not can and len(messages) > 1:  # nothing is begun
+        return messages[:-1], False
+    return messages, can and wanted is not False and not other
 
 
 def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, default_limit: int = -1) -> ParsedRequest:
@@ -187,7 +222,7 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
     if (body.min_tokens or 0) > 0 and not body.ignore_eos:
         hint = "set ignore_eos, and max_tokens."
         raise UsageError("is not supported without ignore_eos.", field="min_tokens", hint=hint)
-    limits = (getattr(body, "max_completion_tokens", None), body.max_tokens, body.n_predict)
+    limits = (body.max_completion_tokens if isinstance(body, ChatRequest) else None, body.max_tokens, body.n_predict)
     limit = next((given for given in limits if given is not None), default_limit)
     turn = TurnRequest(
         (),
@@ -196,19 +231,23 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
         top_logprobs=top_logprobs,
         client=client,
     )
-    try:
-        keep_alive = SERVER_KEEP_ALIVE if body.keep_alive is None else seconds(body.keep_alive)
-    except UsageError as error:
-        raise UsageError("is no duration.", field="keep_alive", hint=error.hint) from None
     return ParsedRequest(
         body.model or "",
         turn,
         _sampling(body),
         body.n or 1,
-        keep_alive,
+        parse_keep_alive(body.keep_alive),
         bool(body.stream),
         bool(body.stream_options and body.stream_options.include_usage),
     )
+
+
+def parse_keep_alive(value: float | str | None) -> float | None:
+    """Return how long a model is to stay in memory, as `Pool.use` takes it."""
+    try:
+        return SERVER_KEEP_ALIVE if value is None else seconds(value)
+    except UsageError as error:
+        raise UsageError("is no duration.", field="keep_alive", hint=error.hint) from None
 
 
 def _with_readable_calls(messages: Sequence[Any]) -> list[Any]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 
 from hermes_cli.engine.protocol import Engine, EngineStats, ModelInfo
-from hermes_cli.errors import EngineError, HermesError, NotFoundError, NotReadyError
-from hermes_cli.generation import ChatModel
+from hermes_cli.errors import EngineError, HermesError, NotFoundError, NotReadyError, UsageError
+from hermes_cli.generation import THINK_END, ChatModel
 
 if TYPE_CHECKING:
     from hermes_cli.server.served_models import ServedModel
@@ -41,6 +41,8 @@ class ReadyModel:
     chat_model: ChatModel
     info: ModelInfo
     think: bool | None = None
+    strict_think: bool = False  # as in `ServedModel`
+    think_end: str = THINK_END
 
 
 class Capabilities(Struct, frozen=True):
@@ -49,6 +51,7 @@ class Capabilities(Struct, frozen=True):
     tools: bool | None
     reasoning: bool | None
     json: bool = True
+    embeddings: bool = False
 
 
 class ModelObject(Struct, frozen=True, kw_only=True):
@@ -97,6 +100,9 @@ class _PooledModel:
         known = planned.model.resolved.known
         tools = loaded.chat_model.choice.format.takes_tools if loaded else known.tools if known else None
         context = loaded.info.context if loaded else planned.model.context
+        capabilities = Capabilities(tools, known.reasoning is not None if known else None)
+        if planned.model.pooling:
+            capabilities = Capabilities(tools=False, reasoning=False, json=False, embeddings=True)
         return ModelObject(
             id=planned.name,
             created=planned.created,
@@ -105,7 +111,7 @@ class _PooledModel:
             max_model_len=context,
             aliases=list(planned.aliases),
             state="loading" if self.loading else "ready" if loaded else "failed" if self.failed else "unloaded",
-            capabilities=Capabilities(tools, known.reasoning is not None if known else None),
+            capabilities=capabilities,
             quantization=planned.quantization,
             parameters=loaded.info.parameters if loaded else None,
             size=planned.size,
@@ -128,6 +134,7 @@ class Pool:
         check_room: CheckRoom,
         *,
         load_timeout: float,  # seconds that `use` waits for a model
+        most_idle_seconds: float | None = None,  # that `keep_alive` may ask for; None is any time
     ) -> None:
         """Make a pool of models, the default first, without loading anything; each keeps its engine.
 
@@ -140,6 +147,7 @@ class Pool:
             for name in (*model.planned.aliases, model.planned.name)
         }
         self._check_room, self._load_timeout = check_room, load_timeout
+        self._most_idle_seconds = most_idle_seconds
         self._clock = itertools.count(1)
         self._one_at_a_time = asyncio.Lock()
         self._released = asyncio.Event()
@@ -154,6 +162,7 @@ class Pool:
         self,
         name: str | None = None,  # or an alias; None or empty is the default model
         *,
+        embeds: bool | None = False,  # whether it is to make embeddings, or to write text; None is either
         keep_alive: float | None = SERVER_KEEP_ALIVE,  # seconds in memory afterwards; None for ever, < 0 as set
         load_timeout: float | None = None,  # seconds to wait for it; None is the server's setting
     ) -> AsyncGenerator[ReadyModel, None]:
@@ -161,17 +170,22 @@ class Pool:
 
         Raises:
             NotFoundError: no model has this name.
+            UsageError: it makes embeddings, or does not, other than is asked for.
             NotReadyError: it is not loaded in time, or the server stops.
             HermesError: it cannot be loaded.
         """
-        model, ticket = self._find(name), object()
+        model, ticket = self._find(name, embeds), object()
         end = asyncio.get_running_loop().time() + (self._load_timeout if load_timeout is None else load_timeout)
         model.stop_timer()
         model.waiting.add(ticket)
         try:
             loaded = await self._ready(model, ticket, end)
-            server_setting = keep_alive is not None and keep_alive < 0
-            model.idle_seconds = model.planned.idle_seconds if server_setting else keep_alive
+            if keep_alive is not None and keep_alive < 0:
+                model.idle_seconds = model.planned.idle_seconds
+            elif self._most_idle_seconds is None:
+                model.idle_seconds = keep_alive
+            else:
+                model.idle_seconds = min(math.inf if keep_alive is None else keep_alive, self._most_idle_seconds)
             yield loaded
         finally:
             model.waiting.discard(ticket)
@@ -182,7 +196,7 @@ class Pool:
 
     async def start(self) -> None:
         """Load the default model, however long that takes."""
-        async with self.use(load_timeout=math.inf):
+        async with self.use(embeds=None, load_timeout=math.inf):
             pass
 
     def describe_all(self) -> list[ModelObject]:
@@ -196,6 +210,13 @@ class Pool:
     def loaded(self, name: str | None = None) -> ReadyModel | None:
         """Return a model if it is loaded; nothing keeps it so."""
         return self._find(name).loaded
+
+    def seconds_left(self, name: str | None = None) -> float | None:
+        """Return how long a loaded model stays in memory if nothing asks for it; None for ever."""
+        model = self._find(name)
+        if model.timer:
+            return max(model.timer.when() - asyncio.get_running_loop().time(), 0)
+        return model.idle_seconds
 
     def planned(self, name: str | None = None) -> ServedModel:
         """Return the plan of a model."""
@@ -216,11 +237,25 @@ class Pool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(model.engine.close() for model in self._models.values()))
 
-    def _find(self, name: str | None) -> _PooledModel:
-        model = self._names.get((name or next(iter(self._models))).casefold()) or self._names.get(ANY)
+    def _find(self, name: str | None, embeds: bool | None = None) -> _PooledModel:  # noqa: FBT001 - as `use` has it
+        """Return a model by name or alias, the first that does what is asked for if there is none."""
+        fitting = [
+            model.planned.name
+            for model in self._models.values()
+            if embeds is None or embeds == (model.planned.model.pooling is not None)
+        ]
+        default = next(iter(fitting or self._models))
+        model = self._names.get((name or default).casefold()) or self._names.get(ANY)
         if model is None:
-            raise NotFoundError(
-                f"there is no model {name!r} here.", hint=f"there is {', '.join(self._models)}; see GET /v1/models"
+            hint = f"there is {', '.join(self._models)}; see GET /v1/models"
+            raise NotFoundError(f"there is no model {(name or '')[:200]!r} here.", hint=hint)
+        if model.planned.name not in fitting:
+            beside = f"serve one beside it: hermes serve {model.planned.name} FILE.gguf"
+            raise UsageError(
+                f"is {model.planned.name}, which "
+                + ("writes text and makes no embeddings." if embeds else "makes embeddings and writes no text."),
+                field="model",
+                hint=f"ask {' or '.join(fitting)}." if fitting else beside if embeds else "serve one that writes text.",
             )
         return model
 
@@ -272,7 +307,7 @@ class Pool:
     async def _open(self, model: _PooledModel) -> ReadyModel:
         """Load a model; if that fails while others hold memory, once more without them."""
         planned, resolved = model.planned, model.planned.model.resolved
-        template = resolved.request.template
+        template = None if planned.model.pooling else resolved.request.template
         try:
             chat_model = await ChatModel.open(model.engine, known=resolved.known, template=template)
         except EngineError:
@@ -282,7 +317,9 @@ class Pool:
             for other in idle:
                 await self._unload(other)
             chat_model = await ChatModel.open(model.engine, known=resolved.known, template=template)
-        return ReadyModel(planned.name, chat_model, chat_model.loaded, planned.think)
+        return ReadyModel(
+            planned.name, chat_model, chat_model.loaded, planned.think, planned.strict_think, planned.think_end
+        )
 
     async def _make_room(self, model: _PooledModel) -> None:
         """Unload models, the least recently used first, until there is room; wait for one that is in use.

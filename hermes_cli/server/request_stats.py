@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
@@ -12,12 +13,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import UNSET, UnsetType
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hermes_cli.engine.protocol import Done, Engine, Event
-from hermes_cli.engine.request import GenerationRequest
+from hermes_cli.engine.protocol import Done, Embeddings, Engine, Event
+from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
 from hermes_cli.errors import NotReadyError
+from hermes_cli.prompting.normalize import repaired
 from hermes_cli.server.metrics import Metrics
+from hermes_cli.server.streaming_reply import CLIENT_LEFT
 
 
 @dataclass
@@ -31,9 +35,27 @@ class RequestStats:
     cached_tokens: int = 0
     completion_tokens: int = 0
     first_token: float | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 CURRENT: ContextVar[RequestStats | None] = ContextVar("request_stats", default=None)
+MOST_WARNINGS = 50  # of one request
+LONGEST_WARNING = 300  # characters: clients choose the names in them
+
+
+def warn(*warnings: str) -> None:
+    """Tell the client and the log what of the current request is relaxed or left out."""
+    if stats := CURRENT.get():
+        new = (
+            text if len(text) <= LONGEST_WARNING else f"{text[:LONGEST_WARNING]}…" for text in map(repaired, warnings)
+        )
+        stats.warnings = [*dict.fromkeys((*stats.warnings, *new))][:MOST_WARNINGS]
+
+
+def current_warnings() -> list[str] | UnsetType:
+    """Return the warnings of the current request for its reply, UNSET if there are none."""
+    stats = CURRENT.get()
+    return stats.warnings if stats and stats.warnings else UNSET
 
 
 class CountedEngine:
@@ -66,6 +88,18 @@ class CountedEngine:
                     yield event
         finally:
             deadline.stop()
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Embed, and count; raise NotReadyError if the request took longer than the server allows."""
+        stats = CURRENT.get() or RequestStats(float("inf"))
+        stats.model = self._model
+        try:
+            async with asyncio.timeout(None if math.isinf(stats.deadline) else stats.deadline - time.monotonic()):
+                embeddings = await self._engine.embed(request)
+        except TimeoutError:
+            raise _too_slow() from None
+        stats.prompt_tokens += sum(embeddings.tokens)
+        return embeddings
 
 
 class _Deadline:
@@ -101,13 +135,16 @@ class _Deadline:
 
     def _check(self) -> None:
         if self._over:
-            raise NotReadyError(
-                "the request took longer than the server allows (--timeout).",
-                hint="ask for less at once, or start the server with a longer --timeout.",
-            ) from None
+            raise _too_slow() from None
 
 
-CLIENT_LEFT = 499  # nginx's status of a client that did not wait for the reply
+def _too_slow() -> NotReadyError:
+    return NotReadyError(
+        "the request took longer than the server allows (--timeout).",
+        hint="ask for less at once, or start the server with a longer --timeout.",
+    )
+
+
 MOST_LOGGED_BYTES = 64 << 10  # of a body
 LONGEST_METHOD = 20  # logged characters; it can be as long as a head
 NO_ROUTE = "none"
@@ -223,6 +260,8 @@ class AccessLog:
                 "completion_tokens": stats.completion_tokens,
                 "first_token_ms": None if stats.first_token is None else round(stats.first_token * 1000, 1),
             }
+        if stats.warnings:
+            line["warnings"] = stats.warnings
         if self._bodies and body:
             line["body"] = body.decode("utf-8", "replace")
         self._write(json.dumps(line) if self._as_json else _as_text(line))
@@ -232,6 +271,7 @@ def _as_text(line: dict[str, Any]) -> str:
     clock = datetime.fromisoformat(line["time"]).astimezone().strftime("%H:%M:%S")
     path = line["route"] or line["path"]
     tokens = f", {line['prompt_tokens']}+{line['completion_tokens']} tokens" if "model" in line else ""
-    # Indented, so that no line of a body passes for one of the log's.
-    body = "".join(f"\n  {part}" for part in line["body"].splitlines()) if "body" in line else ""
-    return f"{clock} {line['client']} {line['method']} {path} {line['status']}, {line['ms']:.0f} ms{tokens}{body}"
+    # Indented, so that no line of a body or a warning passes for one of the log's.
+    more = "".join(f"\n  warning: {ascii(text)[1:-1]}" for text in line.get("warnings", ()))
+    more += "".join(f"\n  {part}" for part in line["body"].splitlines()) if "body" in line else ""
+    return f"{clock} {line['client']} {line['method']} {path} {line['status']}, {line['ms']:.0f} ms{tokens}{more}"

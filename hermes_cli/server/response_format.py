@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from hermes_cli.prompting import structured_output
 from hermes_cli.prompting.normalize import check
 from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar
 from hermes_cli.server.openai.requests import SharedFields
+from hermes_cli.server.request_stats import warn
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ class ResponseFormat:
 
     grammar: AnswerGrammar  # that enforces it
     schema: Mapping[str, Any] | bool = False  # for the prompt: a JSON schema, or True for any JSON object
+    notes: tuple[str, ...] = ()  # what of the schema is not enforced
 
 
 async def parse(body: SharedFields) -> ResponseFormat | None:
@@ -48,14 +50,21 @@ async def parse(body: SharedFields) -> ResponseFormat | None:
     name, value = asked[0]
     if len(asked) > 1:
         raise UsageError(f"cannot go together with {name}.", field=asked[1][0], hint=_ONE)
-    return await _in_thread(lambda: _PARSERS[name](name, value))
+    parsed = await _in_thread(lambda: _PARSERS[name](name, value))
+    warn(*parsed.notes)
+    return parsed
 
 
-async def parse_calls(tools: Sequence[dict[str, Any]], tool_choice: object, *, parallel: bool) -> ToolGrammar | None:
-    """Return the grammar of the calls that are possible, None where there are no tools."""
+async def parse_calls(
+    tools: Sequence[dict[str, Any]], tool_choice: object, *, parallel: bool, strict: Container[str] = ()
+) -> ToolGrammar | None:
+    """Return the grammar of the calls that are possible, None where there are no tools; `strict` are names of tools."""
     mode, offered = _allowed_tools(tool_choice, tools)
-    tool_calls = partial(structured_output.tool_calls, offered, mode, parallel=parallel, notes=[])
-    return await _in_thread(lambda: _enforced("tools", tool_calls))
+    notes: list[str] = []
+    tool_calls = partial(structured_output.tool_calls, offered, mode, parallel=parallel, notes=notes, strict=strict)
+    grammar = await _in_thread(lambda: _enforced("tools", tool_calls))
+    warn(*notes)
+    return grammar
 
 
 def _allowed_tools(choice: object, tools: Sequence[dict[str, Any]]) -> tuple[Any, Sequence[dict[str, Any]]]:
@@ -108,11 +117,14 @@ def _json(field: str, schema: Any, *, strict: bool = False) -> ResponseFormat:  
     if schema == {}:
         return _any_object()
 
+    notes: list[str] = []
+
     def compile_schema() -> AnswerGrammar:
         check(schema, field)
-        return structured_output.json_schema(schema, strict=strict, notes=None if strict else [])
+        return structured_output.json_schema(schema, notes=None if strict else notes)
 
-    return ResponseFormat(_enforced(field, compile_schema), schema if isinstance(schema, dict) else False)
+    grammar = _enforced(field, compile_schema)
+    return ResponseFormat(grammar, schema if isinstance(schema, dict) else False, tuple(notes))
 
 
 def _any_object() -> ResponseFormat:

@@ -24,6 +24,7 @@ from hermes_cli.server.app import make_app
 from hermes_cli.server.metrics import Metrics
 from hermes_cli.server.pool import CheckRoom, Pool
 from hermes_cli.server.request_stats import CountedEngine
+from hermes_cli.server.security import HEAD_BYTES
 from hermes_cli.server.settings import Key, ServerSettings
 from hermes_cli.server.sockets import allow_files, limited_connection, listen, only_loopback, port_of
 from hermes_cli.server.streaming_reply import cancel
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from hermes_cli.server.served_models import ServedModel
 
-HEAD_BYTES = 64 << 10  # of a request's first line and headers together
 IDLE_SECONDS = 75  # that a connection is kept for the next request, longer than clients keep it
 LAST_SECONDS = 2  # for replies that end when the engines do
 
@@ -95,6 +95,7 @@ async def _run(info: ServerInfo, parts: ServerParts, sockets: Sequence[socket.so
         lambda model: CountedEngine(parts.engine(model), model.name, metrics),
         parts.check_room,
         load_timeout=settings.load_timeout,
+        most_idle_seconds=settings.most_idle_seconds,
     )
     app = make_app(settings, pool, metrics, parts.log)
     server = UvicornServer(uvicorn_config(app, settings))

@@ -24,19 +24,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hermes_cli.server.errors import Problem, RefusedError, shape_of
 from hermes_cli.server.settings import Key
 
+HEAD_BYTES = 64 << 10  # of a request's first line and headers together
 _CLOSE = {"Connection": "close"}  # what else is on the way belongs to the same attempt
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 ANYBODY = "*"
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address, or its name, is reached from this machine alone."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class Keys:
@@ -98,7 +89,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        if scope["type"] == "http" and (refused := self.refusal(scope["headers"])):
+        if scope["type"] == "http" and (refused := self.refusal(scope["headers"]) or _too_long_a_head(scope)):
             await replace(refused, headers=_CLOSE).response(shape_of(scope["path"]))(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -128,6 +119,15 @@ class Gate:
                 code="origin_not_allowed",
             )
         return None
+
+
+def _too_long_a_head(scope: Scope) -> Problem | None:
+    """Return the refusal of a head that came whole, which h11 lets pass at up to twice its limit."""
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    size += sum(len(name) + len(value) for name, value in scope["headers"])
+    if size <= HEAD_BYTES:
+        return None
+    return Problem(431, f"the head of the request is longer than {HEAD_BYTES >> 10} KiB.", code="head_too_large")
 
 
 def _without_port(host: str) -> str:

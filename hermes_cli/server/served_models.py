@@ -9,6 +9,7 @@ from hermes_cli.catalog.file_names import quantization_in_file_name
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.errors import DoesNotFitError, HermesError, UsageError
+from hermes_cli.generation import THINK_END
 from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.selection import device_names, reserve_bytes
@@ -31,6 +32,8 @@ class ServedModel:
     aliases: tuple[str, ...]  # other names that clients may use
     model: PlannedModel  # its file, plan and engine options; they stay the same as long as the server runs
     think: bool | None = None  # reason where a request does not say
+    strict_think: bool = False  # refuse requests for reasoning if it has none
+    think_end: str = THINK_END  # what ends reasoning whose budget is used up
     idle_seconds: float | None = None  # time in memory without a request; None for ever
     size: int = 0  # bytes of its first file
     quantization: str | None = None  # from its name or its header, if they have it
@@ -57,8 +60,10 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
         micro_batch=entry.batch,
         devices=device_names(entry.devices),
         reserve=reserve_bytes(entry.reserve),
+        pooling=entry.pooling,
     )
-    return ModelRequest(entry.model, overrides, bool(entry.yarn), entry.draft or DRAFT_OFF, template=entry.template)
+    draft, yarn = entry.draft or DRAFT_OFF, bool(entry.yarn)
+    return ModelRequest(entry.model, overrides, yarn, draft, template=entry.template, embeddings=True)
 
 
 def plan_models(
@@ -110,6 +115,8 @@ def _served(entry: ModelEntry, model: PlannedModel) -> ServedModel:
         aliases=tuple(dict.fromkeys((*typed, *entry.aliases))),
         model=model,
         think=entry.think,
+        strict_think=bool(entry.strict_think),
+        think_end=THINK_END if entry.think_end is None else entry.think_end,
         idle_seconds=entry.idle_seconds,
         size=status.st_size,
         quantization=named or read_header(model.path).file_type,

@@ -21,9 +21,10 @@ from msgspec import Meta, Struct
 
 from hermes_cli import paths
 from hermes_cli.errors import NotFoundError, UsageError
-from hermes_cli.planning.memory import KvType
+from hermes_cli.planning.memory import KvType, Pooling
 
 PORT = 8080
+OLLAMA_PORT = 11_434  # where Ollama's clients look first
 SLOTS = 4  # as llama-server: an agent's next turn, its title, a sub-agent and an editor
 NEVER = "never"
 _PARTS = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")  # as Go writes durations, and Ollama's clients `keep_alive`
@@ -51,7 +52,10 @@ class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     template: str | None = None  # `file`, `model`, or the path of a chat template
     draft: str | None = None  # a small model with the same vocabulary; `auto` takes one that is installed
     think: bool | None = None  # reason before answering
+    strict_think: bool | None = None  # refuse requests for reasoning if the model has none, instead of a warning
+    think_end: Annotated[str, Meta(max_length=500)] | None = None  # sentence that ends reasoning at its budget
     keep_alive: float | str | None = None  # how long after its last request a model stays in memory: seconds, 5m, never
+    pooling: Pooling | None = None  # make embeddings, with one vector of all tokens of a text; None is as its file says
     force: bool | None = None  # load it even if there is too little memory
 
 
@@ -88,6 +92,10 @@ class ServerKeys(ModelKeys, frozen=True):
     write_timeout: Seconds = 120  # seconds after which a client that reads nothing is dropped
     grace: Annotated[float, Meta(ge=0, le=86_400)] = 30  # seconds to finish requests when the server is stopped
     max_connections: Annotated[int, Meta(ge=1, le=100_000)] = 1024  # open at once
+    alias: tuple[Name, ...] = ()  # other names for the first model
+    # The longest that a request may keep its model in memory: seconds, 5m, never.
+    max_keep_alive: float | str | None = None
+    ollama: bool = False  # speak Ollama's API, too
     for_agent: bool = False  # require the context that agents need
     log_json: bool = False  # the access log as JSON
     log_prompts: bool = False  # bodies of requests in the access log
@@ -109,8 +117,14 @@ class ServerSettings(ServerKeys, frozen=True):
     own_key: bool = False  # the key was made for this run, and nobody knows it yet
 
     def entry(self, model: str) -> ModelEntry:
-        """Return the entry of a model, with the settings for all models."""
-        return ModelEntry(model=model, **{name: getattr(self, name) for name in ModelKeys.__struct_fields__})
+        """Return the entry of a model that is the only one, with the settings for all models."""
+        keys = {name: getattr(self, name) for name in ModelKeys.__struct_fields__}
+        return ModelEntry(model=model, aliases=self.alias, **keys)
+
+    @property
+    def most_idle_seconds(self) -> float | None:
+        """Return how long a request may keep its model in memory; None for ever."""
+        return None if self.max_keep_alive is None else seconds(self.max_keep_alive)
 
     @property
     def most_body(self) -> int:
@@ -226,8 +240,11 @@ def resolve(typed: Mapping[str, SettingValue], file: Mapping[str, SettingValue])
     """
     merged = {**file, **typed}
     values = {name: _checked(name, value) for name, value in merged.items()}
-    if "keep_alive" in merged:
-        _duration(values["keep_alive"], merged["keep_alive"].source)
+    for name in ("keep_alive", "max_keep_alive"):
+        if values.get(name) is not None:
+            _duration(values[name], merged[name].source)
+    if values.get("ollama"):
+        values.setdefault("port", OLLAMA_PORT)
     values |= {"models": _entries(values, typed, file), "keys": _keys(values, merged)}
     return Resolved(ServerSettings(**values), {name: value.source for name, value in merged.items()})
 
@@ -305,6 +322,9 @@ def _entries(
         if "keep_alive" in own:
             _duration(own["keep_alive"], f"keep_alive of {entry.model}")
         entries.append(msgspec.structs.replace(entry, **{**below, **own, **above}))
+    if entries:
+        aliases = dict.fromkeys((*entries[0].aliases, *values.get("alias", ())))
+        entries[0] = msgspec.structs.replace(entries[0], aliases=tuple(aliases))
     # Names that models have by themselves are known later.
     names = Counter(name for entry in entries for name in {entry.name or entry.model, *entry.aliases})
     for name, count in names.items():

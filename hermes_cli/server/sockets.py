@@ -17,12 +17,14 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hermes_cli.errors import HermesError, UsageError
-from hermes_cli.server.security import is_loopback
+from hermes_cli.platforms import is_loopback
+from hermes_cli.server.security import HEAD_BYTES
 from hermes_cli.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     import asyncio
 
+FREE_CHUNKS, LEAST_CHUNK = 1000, 64  # chunks of any size in one body; of the others, their mean size in bytes
 OTHER_FILES = 256  # engines, logs, what Python opens
 WAITING = 2048  # connections that may wait to be accepted; the kernel allows fewer
 _ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # such as ::1 where there is no IPv6
@@ -119,6 +121,24 @@ def _reason(error: OSError | None) -> str:
     return (error.strerror if error else None) or str(error)
 
 
+class ChunkLimit(h11.Connection):
+    """HTTP that refuses bodies of very many tiny chunks: each takes 30 µs of the event loop, whatever its size."""
+
+    _chunks = _bytes = 0  # of the body that is being read
+
+    def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
+        """Return the next event, and count the chunks."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._chunks += event.chunk_start
+            self._bytes += len(event.data)
+            if self._bytes < (self._chunks - FREE_CHUNKS) * LEAST_CHUNK:
+                raise h11.RemoteProtocolError("too many tiny chunks")
+        return event
+
+
 class LimitedConnection(H11Protocol):
     """One connection of a client, held to time limits that uvicorn does not have.
 
@@ -133,6 +153,7 @@ class LimitedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a head, unless there are too many connections."""
         super().connection_made(transport)
+        self.conn = ChunkLimit(h11.SERVER, HEAD_BYTES)
         if len(self.connections) > self.settings.max_connections:
             transport.abort()
         else:

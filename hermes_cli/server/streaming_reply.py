@@ -21,15 +21,13 @@ from hermes_cli.server.errors import Problem, problem, shape_of
 
 Work = Callable[["StreamingReply"], Awaitable[None]]
 
+CLIENT_LEFT = 499  # nginx's status of a client that did not wait for the reply
 SILENCE = 15.0  # seconds without a byte; proxies close connections after 30 and more
 PING = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
 # X-Accel-Buffering: nginx holds streams back otherwise.
-_STREAM = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-)
+_STREAM = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 _LINE_ENDS = tuple((mark.encode(), rf"\u{ord(mark):04x}".encode()) for mark in "\u0085\u2028\u2029")
 
 
@@ -75,6 +73,7 @@ class StreamingReply(Response):
         stream: bool,
         problem: Callable[[HermesError], Problem] = problem,
         error_event: Callable[[Problem], bytes] = openai_error_event,  # of errors after the first byte
+        media_type: bytes = EVENT_STREAM,  # of a stream
         ping: bytes = PING,
         silence: float = SILENCE,  # seconds without a byte, after which a stream gets a ping
     ) -> None:
@@ -82,7 +81,7 @@ class StreamingReply(Response):
         super().__init__()
         self._work, self.stream = work, stream
         self._problem, self._error_event = problem, error_event
-        self._ping, self._silence = ping, silence
+        self._ping, self._silence, self._stream_type = ping, silence, media_type
         self._send: Send
         self._starting = asyncio.Lock()
         self._started = False
@@ -111,7 +110,8 @@ class StreamingReply(Response):
         if not self._started:
             async with self._starting:
                 if not self._started:
-                    await self._send({"type": "http.response.start", "status": 200, "headers": list(_STREAM)})
+                    headers = [(b"content-type", self._stream_type), *_STREAM]
+                    await self._send({"type": "http.response.start", "status": 200, "headers": headers})
                     self._started = True
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
@@ -134,6 +134,17 @@ class StreamingReply(Response):
             await self._send({"type": "http.response.body", "body": b""})
 
 
+async def unless_client_leaves(receive: Receive, work: Coroutine[object, object, Response]) -> Response:
+    """Do work until there is a reply; cancel it when the client leaves."""
+    task = asyncio.create_task(work)
+    client = asyncio.create_task(_client_left(receive, task))
+    try:
+        await asyncio.wait({task, client}, return_when=asyncio.FIRST_COMPLETED)
+        return await task if task.done() else Response(status_code=CLIENT_LEFT)
+    finally:
+        await cancel(task, client)
+
+
 async def together(works: Sequence[Coroutine[object, object, None]]) -> None:
     """Do several things at once; the first error cancels the others."""
     if len(works) == 1:
@@ -146,7 +157,7 @@ async def together(works: Sequence[Coroutine[object, object, None]]) -> None:
         await cancel(*tasks)
 
 
-async def _client_left(receive: Receive, work: asyncio.Task[None]) -> None:
+async def _client_left(receive: Receive, work: asyncio.Task[Any]) -> None:
     """Wait until the client has closed the connection, or the work is done.
 
     To cancel this is not enough: until Python 3.12 `asyncio.wait_for`, which may stand behind `receive`, can lose that.

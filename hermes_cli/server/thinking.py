@@ -18,6 +18,7 @@ BUDGETS: dict[str, int | None] = {
     "high": 24_576,
     "xhigh": None,
     "max": None,
+    "ultra": None,
 }
 _LEVELS = f"there are none, {', '.join(BUDGETS)}"
 

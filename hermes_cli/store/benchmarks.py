@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -15,8 +16,6 @@ from hermes_cli.planning.measured import SpeedRatio
 from hermes_cli.planning.speed import Speed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hermes_cli.hardware.machine import Machine
 
 MOST_KEPT = 500

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
-from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.file_names import (
     PIECE_KIND,
+    ModelFiles,
     base_name,
     default_model,
+    joined_name,
     matching_models,
     models_in,
     piece_count,
@@ -23,24 +25,28 @@ from hermes_cli.catalog.file_names import (
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.store.hub import is_safe
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from hermes_cli.catalog.file_names import ModelFiles
-
 MOST_NAMED = 8  # files in a message
 
 
 @dataclass(frozen=True)
 class FileChoice:
-    """The files to fetch of a repository: a model with all its shards or raw parts."""
+    """The files to fetch of a repository: a model with all its shards or raw parts.
 
+    Attributes:
+        name: to be typed.
+        notes: for the user: why this one, and what is peculiar about it.
+        others: all that it was chosen from, and their bytes, by name.
+    """
+
+    name: str
     files: tuple[str, ...]
-    quantization: str | None  # None if the file name says none
-    notes: tuple[str, ...]  # for the user: why this one, and what is peculiar about it
+    notes: tuple[str, ...]
+    others: Mapping[str, tuple[ModelFiles, int]]
 
 
-def choose_files(repo: str, sizes: Mapping[str, int], wanted: str | None, room: int | None = None) -> FileChoice:
+def choose_files(
+    repo: str, sizes: Mapping[str, int], wanted: str | None, room: int | None = None, best: str | None = None
+) -> FileChoice:
     """Return the model to fetch of a repository.
 
     Args:
@@ -48,6 +54,7 @@ def choose_files(repo: str, sizes: Mapping[str, int], wanted: str | None, room: 
         sizes: bytes of all its files, by path.
         wanted: a quantization as typed. None for the usual one of those whose files fit into memory.
         room: bytes of memory for the files, None if unknown.
+        best: the name of the one to take if none is wanted: it suits this machine best.
 
     Raises:
         NotFoundError: there is no such model.
@@ -56,37 +63,25 @@ def choose_files(repo: str, sizes: Mapping[str, int], wanted: str | None, room: 
     models, companions = models_in(filter(is_safe, sizes))
     if not models:
         raise _no_models(repo, sizes, companions)
-    if wanted:
-        matching = matching_models(models, wanted)
-        if not matching:
-            read = read_quantization(wanted)
-            if pieces := [path for path in _pieces(companions) if read and quantization_in_file_name(path) == read]:
-                raise _only_pieces(repo, pieces)
-            parts = "; ".join(f"{path} is {kind}" for path, kind in list(companions.items())[:2])
-            offered = ", ".join(dict.fromkeys(_label(model) for model in models if not refusal(model)))
-            raise NotFoundError(
-                f"{repo} has no {wanted}.",
-                hint=f"it has {offered or 'nothing that can be loaded'}{parts and f' ({parts})'}",
-            )
-    else:
-        matching = [model for model in models if not refusal(model)]
-        if not matching:
-            raise _nothing_loads(repo, models)
+    matching = _matching(repo, models, companions, wanted)
     weights = {model: sum(sizes[path] for path in model.paths) for model in matching}
     titles = dict.fromkeys(model.title for model in matching)
     if len(matching) > 1 and (wanted or len(titles) > 1):
-        names = [model.first for model in matching]
+        firsts = [model.first for model in matching]
         if not wanted:  # one of each
             by_title = [{model: weights[model] for model in matching if model.title == title} for title in titles]
-            names = [default_model(quantizations, room)[0].first for quantizations in by_title]
-        files = f"{', '.join(names[:MOST_NAMED])}{' …' if len(names) > MOST_NAMED else ''}"
+            firsts = [default_model(quantizations, room)[0].first for quantizations in by_title]
+        files = f"{', '.join(firsts[:MOST_NAMED])}{' …' if len(firsts) > MOST_NAMED else ''}"
         raise UsageError(
-            f"{repo} has {len(names)} models{f' in {wanted}' if wanted else ''}: {files}.",
-            hint=f"say which file: hermes pull {shlex.quote(f'{repo}/{names[0]}')}",
+            f"{repo} has {len(firsts)} models{f' in {wanted}' if wanted else ''}: {files}.",
+            hint=f"say which file: hermes pull {shlex.quote(f'{repo}/{firsts[0]}')}",
         )
     chosen, reason = matching[0], ""
+    names = _names(repo, models)
     if len(matching) > 1:
         chosen, reason = default_model(weights, room)
+        if fitting := [model for model in matching if names[model] == best]:
+            chosen, reason = fitting[0], "the best that fits this machine (hermes recommend)"
         labels = _labels(matching)
         others = [labels[model] for model in sorted(weights, key=lambda model: -weights[model]) if model != chosen]
         more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
@@ -95,7 +90,37 @@ def choose_files(repo: str, sizes: Mapping[str, int], wanted: str | None, room: 
         raise _incomplete(repo, chosen)
     left_out = "" if wanted else _left_out(models, companions)
     notes = tuple(filter(None, (reason, left_out, *_peculiarities(chosen))))
-    return FileChoice(chosen.paths, chosen.quantization, notes)
+    return FileChoice(names[chosen], chosen.paths, notes, {names[model]: (model, weights[model]) for model in matching})
+
+
+def _matching(
+    repo: str, models: Sequence[ModelFiles], companions: Mapping[str, str], wanted: str | None
+) -> list[ModelFiles]:
+    """Return the models in the quantization that is wanted, or all that can be loaded."""
+    if not wanted:
+        if matching := [model for model in models if not refusal(model)]:
+            return matching
+        raise _nothing_loads(repo, models)
+    if matching := matching_models(models, wanted):
+        return matching
+    read = read_quantization(wanted)
+    if pieces := [path for path in _pieces(companions) if read and quantization_in_file_name(path) == read]:
+        raise _only_pieces(repo, pieces)
+    parts = "; ".join(f"{path} is {kind}" for path, kind in list(companions.items())[:2])
+    offered = ", ".join(dict.fromkeys(_label(model) for model in models if not refusal(model)))
+    raise NotFoundError(
+        f"{repo} has no {wanted}.",
+        hint=f"it has {offered or 'nothing that can be loaded'}{parts and f' ({parts})'}",
+    )
+
+
+def _names(repo: str, models: Sequence[ModelFiles]) -> dict[ModelFiles, str]:
+    """Return what is typed for each model: the repository and a quantization, or a file where several have the same."""
+    labels = _labels(models)
+    return {
+        model: f"{repo}:{label}" if label == model.quantization else f"{repo}/{joined_name(model.first)}"
+        for model, label in labels.items()
+    }
 
 
 def _label(model: ModelFiles) -> str:

@@ -6,16 +6,14 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from hermes_cli import paths
 from hermes_cli.errors import DoesNotFitError, HermesError
 from hermes_cli.units import gigabytes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
 
 BLOCK = 1 << 20  # bytes that are read, written and hashed at once
 ALLOCATION_UNIT = 512  # bytes in a unit of `st_blocks`, on every system that has it (POSIX, <sys/stat.h>)

@@ -10,27 +10,23 @@ us. The download of one file is in `file_download.py`, its connections in `trans
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import joined_name
+from hermes_cli.catalog.models import Catalogue
 from hermes_cli.errors import DoesNotFitError, NetworkError, NotFoundError, UsageError
 from hermes_cli.store import layout
 from hermes_cli.store.disk import disk_space
 from hermes_cli.store.file_download import FileDownload, download_targets
-from hermes_cli.store.hub import endpoint, is_safe, list_files, quiet_hub_log
-from hermes_cli.store.progress import Phase, ProgressMeter
+from hermes_cli.store.hub import RemoteFile, endpoint, is_safe, list_files, quiet_hub_log
+from hermes_cli.store.inventory import known_files
+from hermes_cli.store.progress import DownloadProgress, Phase, ProgressMeter
 from hermes_cli.store.transfer import RetryPolicy, ask_headers
 from hermes_cli.units import gigabytes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from hermes_cli.store.hub import RemoteFile
-    from hermes_cli.store.progress import DownloadProgress
 
 MAX_NAMES = 12  # file names in a message
 
@@ -96,6 +92,18 @@ def _completed(file: RemoteFile) -> RemoteFile:
             f"{endpoint()} states no hash of {file.path}, without which raw parts are not joined.",
             hint="choose another mirror with HF_ENDPOINT.",
         )
+    return file
+
+
+def known_content(file: RemoteFile, catalogue: Catalogue) -> RemoteFile:
+    """Return a file of a mirror that states no hash, with the one that the catalogue has for the same commit and size.
+
+    Where the catalogue states no commit, the size alone decides.
+    """
+    for known in known_files(catalogue):
+        same = (known.repo.lower(), known.path) == (file.repo.lower(), file.path)
+        if same and known.sha256 and known.bytes == file.size and known.revision in {None, file.revision}:
+            return replace(file, etag=known.sha256, sha256=known.sha256)
     return file
 
 

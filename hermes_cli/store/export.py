@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hermes_cli.catalog.file_names import sibling_names
 from hermes_cli.errors import HermesError, NotFoundError
 from hermes_cli.gguf.header import read_header
-from hermes_cli.prompting.families import THINKING_PROMPT, family_of, tools_prompt
-from hermes_cli.store.disk import link_errors, link_file
+from hermes_cli.prompting.families import THINKING_PROMPT, Family, family_of, tools_prompt
+from hermes_cli.store.disk import LinkKind, link_errors, link_file
 from hermes_cli.store.other_tools import lm_studio_models
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from hermes_cli.catalog.models import CatalogModel
-    from hermes_cli.prompting.families import Family
-    from hermes_cli.store.disk import LinkKind
 
 MODELFILE = "Modelfile"
 IMPORTED = "imported"  # the owner, in LM Studio's layout, of files that are not from the Hub
 
-_REPO = re.compile(r"^([A-Za-z0-9][\w.-]*)/([A-Za-z0-9][\w.-]*)$")
+_REPO = re.compile(r"^([A-Za-z0-9][\w.-]*)/([A-Za-z0-9][\w.-]*)\Z")
 _OTHER = re.compile(r"[^a-z0-9._-]+")
 
 
@@ -86,12 +83,14 @@ def to_ollama(source: ExportSource, folder: Path, context: int | None, *, copy: 
     """Link all files into a folder and write the Modelfile that `ollama create` reads."""
     target = folder / MODELFILE
     text = modelfile([path.name for path in source.files], source.model, context)
+    is_new = not target.is_symlink() and not target.exists()
     with link_errors(target):
-        if target.exists() and target.read_text(encoding="utf-8", errors="replace") != text:
+        if not is_new and (not target.exists() or target.read_text(encoding="utf-8", errors="replace") != text):
             raise HermesError(f"there is another file {target}.", hint="choose another folder: --into FOLDER")
     exported = to_folder(source, folder, copy=copy)
-    with link_errors(target):
-        target.write_text(text, encoding="utf-8")
+    if is_new:
+        with link_errors(target), target.open("x", encoding="utf-8") as file:
+            file.write(text)
     return Exported(folder, exported.files, target)
 
 
@@ -157,7 +156,7 @@ THOUGHTS{{ .Content }}CALLS{{ if not $last }}<|im_end|>
 {{- end }}"""
 
 _TURN = re.compile(r"<\|im_start\|>(\w+)\n")
-_BARE_WORD = re.compile(r"^[\w./+@=-]+$")
+_BARE_WORD = re.compile(r"^[\w./+@=-]+\Z")
 
 
 def modelfile(files: Sequence[str], model: CatalogModel | None, context: int | None = None) -> str:

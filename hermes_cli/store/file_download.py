@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Self
 
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # re-exported without saying so
 
@@ -22,17 +24,9 @@ from hermes_cli.errors import IntegrityError, NotFoundError
 from hermes_cli.store import layout
 from hermes_cli.store.disk import BLOCK, disk_errors, read_blocks, rename_durably, size_of
 from hermes_cli.store.hashing import BackgroundHasher, hash_for, known_sha256, remember_sha256, sha256_of
-from hermes_cli.store.progress import Phase
-from hermes_cli.store.transfer import receive
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-    from typing import Self
-
-    from hermes_cli.store.hub import RemoteFile
-    from hermes_cli.store.progress import ProgressMeter
-    from hermes_cli.store.transfer import RetryPolicy
+from hermes_cli.store.hub import RemoteFile
+from hermes_cli.store.progress import Phase, ProgressMeter
+from hermes_cli.store.transfer import RetryPolicy, receive
 
 LOCK_POLL = 0.5  # seconds between two looks at a lock that another process holds
 

@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from hermes_cli import paths
 from hermes_cli.errors import HermesError
@@ -20,9 +22,6 @@ from hermes_cli.store.disk import BLOCK
 
 if TYPE_CHECKING:
     from _hashlib import HASH
-    from collections.abc import Callable
-    from pathlib import Path
-    from typing import Self
 
     from hermes_cli.store.hub import RemoteFile
 

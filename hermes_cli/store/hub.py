@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import httpx2
 from huggingface_hub import HfApi, ModelInfo, constants, get_session, hf_hub_url
@@ -29,14 +31,10 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_st
 
 from hermes_cli.catalog.file_names import models_in, refusal
 from hermes_cli.catalog.load import HubFile, HubRepository
-from hermes_cli.errors import HermesError, NetworkError, NotFoundError
+from hermes_cli.errors import HermesError, IntegrityError, NetworkError, NotFoundError
 from hermes_cli.gguf.header import GGUFHeader, read_source
 from hermes_cli.paths import access_error
 from hermes_cli.store.connection import check_connection, proxy_fault
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 TIMEOUT = 20.0  # seconds without an answer
 LOG_IN_AGAIN = "your token may have expired; log in again: hf auth login"
@@ -44,7 +42,7 @@ LOG_IN_AGAIN = "your token may have expired; log in again: hf auth login"
 # Names and hashes from the Hub become paths here: no part that Windows cannot have or keeps for devices, and none that
 # begins as a hidden file, an option or a home folder.
 _SAFE_PART = re.compile(
-    r"^(?!(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[^-~. <>:\"/\\|?*][^<>:\"/\\|?*]*(?<![. ])$", re.IGNORECASE
+    r"^(?!(?:con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])(?:\.|$))[^-~. <>:\"/\\|?*][^<>:\"/\\|?*]*(?<![. ])\Z", re.IGNORECASE
 )
 _SHA1 = re.compile(r"^[0-9a-f]{40}\Z")
 _SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
@@ -197,31 +195,55 @@ def read_remote_header(repo: str, file: HubFile, revision: str, skeleton: Path |
         source = _RangeSource(hf_hub_url(repo, file.path, revision=revision), file.bytes)
         header = read_source(source, f"{repo}/{file.path}")
         if skeleton:
-            start = source.read(0, header.data_offset)
             with skeleton.open("wb") as made:
-                made.write(start)
-                made.truncate(file.bytes)
+                for offset, part in source.all_parts(header.data_offset):
+                    made.seek(offset)
+                    made.write(part)
+                made.truncate(source.size)
         return header, source.fetched
 
 
+MOST_FETCHED = 32 << 20  # bytes of a header; vocabularies of 262,144 tokens have 14 MB
+
+
 class _RangeSource:
-    """A file on the Hub as a `gguf.reader.Source`, read by range requests; `fetched` counts the bytes that came."""
+    """A file on the Hub as a `gguf.reader.ByteSource`, read by range requests; `fetched` counts the bytes that came."""
 
     def __init__(self, url: str, size: int) -> None:
         self._url = url
         self._headers = build_hf_headers()
         self.size = size
         self.fetched = 0
+        self._parts: dict[int, bytes] = {}  # by offset
+        if not size:  # a mirror does not list it
+            self.read(0, 1)
+
+    def all_parts(self, end: int) -> list[tuple[int, bytes]]:
+        """Return all bytes up to `end`, with their offsets; fetch what was stepped over."""
+        at = 0
+        for offset, part in [*sorted(self._parts.items()), (end, b"")]:
+            if at < min(offset, end):
+                self.read(at, min(offset, end) - at)
+            at = max(at, offset + len(part))
+        return sorted(self._parts.items())
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset` on; raises what `hub_errors` turns into our errors."""
+        if self.fetched + length > MOST_FETCHED:
+            raise IntegrityError(
+                f"the header of the file has more than {MOST_FETCHED:,} bytes, more than any model's.",
+                hint="take another file; or download this one, if you trust it, and give its path.",
+            )
         headers = {**self._headers, "Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
         with http_stream_backoff(
             "GET", self._url, headers=headers, follow_redirects=True, timeout=TIMEOUT, max_retries=2
         ) as response:
             hf_raise_for_status(response)
             # A response with the whole file serves the beginning; reading stops after `length` bytes.
-            if not response.headers.get("Content-Range", "bytes 0-").startswith(f"bytes {offset}-"):
+            part = response.headers.get("Content-Range", f"bytes 0-/{response.headers.get('Content-Length', '')}")
+            total = part.rpartition("/")[2]
+            self.size = self.size or int(total if total.isdecimal() else 0)
+            if not part.startswith(f"bytes {offset}-"):
                 raise NetworkError(
                     "the server answers no range requests, so a header cannot be read without the whole file.",
                     hint="download the file and give its path.",
@@ -232,7 +254,8 @@ class _RangeSource:
                 self.fetched += len(piece)
                 if len(body) >= length:
                     break
-        return bytes(body[:length])
+        self._parts[offset] = bytes(body[:length])
+        return self._parts[offset]
 
 
 @contextmanager
@@ -286,7 +309,7 @@ def hub_errors(repo: str) -> Iterator[None]:
             429: ("the Hub has had too many requests from here.", "try again in a few minutes."),
         }.get(status, (f"the Hub answered with status {status} for {repo}.", "try again later."))
         raise NetworkError(message, hint=hint) from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, OverflowError) as error:
         raise _unreachable(error) from None
 
 
@@ -294,6 +317,8 @@ def _unreachable(error: Exception) -> HermesError:
     """Return the error for a request that got no answer, or for a file of the Hub's that it needs."""
     if isinstance(error, OSError) and error.filename is not None:
         return access_error(os.fsdecode(error.filename), error)
+    if isinstance(error, ValueError | OverflowError):  # huggingface_hub reads Retry-After without a check
+        return NetworkError(f"{endpoint()} answers with a header that cannot be read.", hint="try again later.")
     if fault := proxy_fault(error):
         hint = f"check it, or unset {fault[1]}; everything that is already here works without."
         return NetworkError(f"{fault[0]}.", hint=hint)

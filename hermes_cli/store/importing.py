@@ -9,8 +9,10 @@ model's own: dozens of fine-tunes share Llama 3's shape, and many are named afte
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hermes_cli.catalog.file_names import base_name, normalize_name
@@ -19,16 +21,12 @@ from hermes_cli.catalog.variants import matching_variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
 from hermes_cli.gguf.reader import SkippedValue
 from hermes_cli.store import layout
-from hermes_cli.store.disk import link_errors, link_file
+from hermes_cli.store.disk import LinkKind, link_errors, link_file
 from hermes_cli.store.hashing import known_sha256, remember_sha256, sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
     from hermes_cli.catalog.models import CatalogModel, Catalogue
     from hermes_cli.gguf.header import GGUFHeader
-    from hermes_cli.store.disk import LinkKind
     from hermes_cli.store.inventory import KnownFile
     from hermes_cli.store.other_tools import FoundModel
 

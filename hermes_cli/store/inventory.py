@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import (
@@ -19,22 +21,15 @@ from hermes_cli.catalog.file_names import (
     sibling_names,
 )
 from hermes_cli.catalog.load import read_overlay
-from hermes_cli.catalog.variants import variants
+from hermes_cli.catalog.models import CatalogModel, Catalogue
+from hermes_cli.catalog.variants import Variant, variants
 from hermes_cli.store import layout
-from hermes_cli.store.disk import DiskSpace, bytes_on_disk, disk_space, files_below
+from hermes_cli.store.disk import DiskSpace, Inode, bytes_on_disk, disk_space, files_below
 from hermes_cli.store.hashing import known_sha256
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from hermes_cli.catalog.models import CatalogModel, Catalogue
-    from hermes_cli.catalog.variants import Variant
-    from hermes_cli.store.disk import Inode
 
 InstalledState = Literal["verified", "unverified", "damaged", "incomplete"]
 
-_MODEL_FILE = re.compile(r"\.gguf(\.part\d+of\d+)?$", re.IGNORECASE)
+_MODEL_FILE = re.compile(r"\.gguf(\.part\d+of\d+)?\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

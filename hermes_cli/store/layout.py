@@ -16,14 +16,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hermes_cli import paths
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PREFIX = "models--"
 UNFINISHED = (".incomplete", ".downloadInProgress")  # suffixes of huggingface_hub and of llama.cpp
@@ -31,7 +28,7 @@ IMPORTED_OTHERS = "files"
 
 # As huggingface_hub writes it, so that backups leave the cache out (bford.info/cachedir).
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This file is a cache directory tag created by hermes.\n"
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_SHA256 = re.compile(r"^[0-9a-f]{64}\Z")
 
 
 def repo_folder(repo: str) -> Path:

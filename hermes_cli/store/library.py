@@ -10,27 +10,29 @@ import hashlib
 import math
 import os
 import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from pathlib import Path
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import joined_name, matching_models, model_files, models_in
-from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, HubReference, ModelNames
+from hermes_cli.catalog.models import CatalogModel, Catalogue, DemoModel
+from hermes_cli.catalog.names import (
+    CatalogueReference,
+    DemoReference,
+    FileReference,
+    HubReference,
+    ModelNames,
+    ModelReference,
+)
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, quantization_loss, variants
 from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
-from hermes_cli.gguf.header import read_header
-from hermes_cli.gguf.shards import shard_paths
+from hermes_cli.gguf.header import GGUFHeader, read_header
+from hermes_cli.gguf.shards import read_model, shard_paths
 from hermes_cli.store import layout
 from hermes_cli.store.hashing import known_sha256
-from hermes_cli.store.inventory import inventory
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from hermes_cli.catalog.models import CatalogModel, Catalogue, DemoModel
-    from hermes_cli.catalog.names import ModelReference
-    from hermes_cli.store.inventory import InstalledModel
+from hermes_cli.store.inventory import InstalledModel, inventory
 
 LIST_HINT = "see what is here: hermes list --installed"
 
@@ -41,6 +43,16 @@ class ModelFile:
 
     name: str
     path: Path
+
+    @cached_property
+    def header(self) -> GGUFHeader:
+        """The header of the file, read once; errors are those of `read_header`."""
+        return read_header(self.path)
+
+    @property
+    def headers(self) -> Sequence[GGUFHeader]:
+        """The headers of all shards; errors are those of `read_model`."""
+        return read_model(self.path)[1] if self.header.split else [self.header]
 
 
 def find(reference: ModelReference, catalogue: Catalogue) -> ModelFile:
@@ -187,11 +199,12 @@ def _at_path(path: Path, catalogue: Catalogue) -> ModelFile:
         raise NotFoundError(
             f"there is no file {path}.", hint="check the path, or list what is here: hermes list --installed"
         )
-    split = read_header(path).split
+    file = ModelFile(path.stem, path)
+    split = file.header.split
     if split and split.number > 1:
         first = shard_paths(path, split)[0]
         raise UsageError(f"{path} is shard {split.number} of {split.count}.", hint=f"give the first one: {first}")
-    return ModelFile(path.stem, path)
+    return file
 
 
 def _is_loadable(model: InstalledModel) -> bool:
@@ -199,8 +212,8 @@ def _is_loadable(model: InstalledModel) -> bool:
 
 
 def _check(file: ModelFile) -> ModelFile:
-    """Return the file, unless it was hashed and found to be damaged."""
-    read_header(file.path)
+    """Return the file, unless it was hashed and found to be damaged; raise what is wrong with its header."""
+    _ = file.header
     published, found = layout.published_sha256(layout.blob_of(file.path)), known_sha256(file.path)
     if published and found and published != found:
         raise IntegrityError(

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from hermes_cli.catalog.file_names import read_quantization
-from hermes_cli.catalog.names import CatalogueReference, HubReference, named_quantization
+from hermes_cli.catalog.file_names import joined_name, read_quantization
+from hermes_cli.catalog.models import Catalogue
+from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelReference, named_quantization
 from hermes_cli.catalog.variants import quantization_loss
 from hermes_cli.errors import IntegrityError
 from hermes_cli.store import layout
+from hermes_cli.store.choose_files import choose_files
 from hermes_cli.store.hashing import known_sha256, sha256_of
-from hermes_cli.store.inventory import inventory
+from hermes_cli.store.inventory import InstalledModel, inventory
 from hermes_cli.store.library import named_by
-from hermes_cli.store.progress import Phase, ProgressMeter
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from hermes_cli.catalog.models import Catalogue
-    from hermes_cli.catalog.names import ModelReference
-    from hermes_cli.store.inventory import InstalledModel
-    from hermes_cli.store.progress import DownloadProgress
+from hermes_cli.store.progress import DownloadProgress, Phase, ProgressMeter
 
 
 def find_complete(
-    reference: ModelReference, quantization: str | None, revision: str | None, catalogue: Catalogue
+    reference: ModelReference, quantization: str | None, revision: str | None, catalogue: Catalogue, room: int
 ) -> InstalledModel | None:
-    """Return the complete model that a name means; None if there is none, or several of a repository.
+    """Return the complete model that a name means; None if there is none.
 
     `quantization` is one beside the name, as typed; `revision` is a branch, tag or commit that the model must be of. Of
-    several of the catalogue it is the one that loses least, as for `hermes chat`.
+    several of the catalogue it is the one that loses least, as for `hermes chat`; of several of a repository the one
+    that a pull takes of them, where `room` bytes are free for its files.
 
     Raises:
         AccessError: the Hub's cache may not be read.
+        UsageError: there are several models of a repository.
     """
     match reference:
         case CatalogueReference(model, named, _):
@@ -48,7 +44,9 @@ def find_complete(
     models = [model for model in inventory(catalogue) if model.present == model.count]
     found = [model for model in named_by(reference, models) if revision is None or _is_of(model, revision)]
     if isinstance(reference, HubReference) and len({model.file for model in found}) > 1:
-        return None
+        sizes = {file.repo_path: file.bytes or 0 for model in found for file in model.files}
+        [first, *_] = choose_files(reference.repo, sizes, reference.quantization, room).files
+        found = [model for model in found if model.file == joined_name(first)]
 
     def rank(model: InstalledModel) -> tuple[float, int, bool]:
         loss = quantization_loss(model.quantization or "", catalogue)

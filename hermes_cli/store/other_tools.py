@@ -12,22 +12,19 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import group_files
 from hermes_cli.errors import AccessError, HermesError, NotFoundError, UsageError
+from hermes_cli.gguf.header import GGUFHeader
 from hermes_cli.gguf.shards import read_model, why_no_chat
 from hermes_cli.store import layout
 from hermes_cli.store.disk import files_below
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hermes_cli.gguf.header import GGUFHeader
 
 LARGEST_MANIFEST = 1 << 20  # bytes; real ones have about 1 kB
 LAYER = "application/vnd.ollama.image."  # before `model`, `adapter`, `projector`
@@ -39,7 +36,7 @@ OLLAMA_SERVICES = (
     Path("/var/snap/ollama/common/models"),
 )
 
-_DIGEST = re.compile(r"^sha256[:-]([0-9a-f]{64})$")
+_DIGEST = re.compile(r"^sha256[:-]([0-9a-f]{64})\Z")
 _UNSAFE = re.compile(r"[^\w.+@=-]+")
 
 
@@ -111,7 +108,7 @@ def find_models(path: Path) -> Iterator[FoundModel | SkippedFile]:
             return
         closed: list[OSError] = []
         below = files_below(path, follow=True, on_error=closed.append)
-        files = (str(file) for file in below if file.suffix.lower() == ".gguf")
+        files = (str(file) for file in below if file.suffix.lower() == ".gguf" and file.is_file())
         for first, *_ in sorted(group_files(files)):
             yield _read_model(Path(first), Path(first).name, ())
         yield from map(_skipped_folder, closed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,6 @@ from hermes_cli.store import layout
 from hermes_cli.store.disk import allocated_bytes, bytes_on_disk, files_below, inode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from huggingface_hub import DeleteCacheStrategy
 
     from hermes_cli.store.inventory import InstalledModel

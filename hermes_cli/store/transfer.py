@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import httpx2
 from huggingface_hub import constants
@@ -32,14 +33,8 @@ from hermes_cli.errors import IntegrityError, NetworkError
 from hermes_cli.store import xet
 from hermes_cli.store.connection import proxy_fault
 from hermes_cli.store.disk import BLOCK
-from hermes_cli.store.hub import endpoint, hub_errors, quiet_hub_log
-from hermes_cli.store.progress import Phase
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
-
-    from hermes_cli.store.hub import RemoteFile
-    from hermes_cli.store.progress import ProgressMeter
+from hermes_cli.store.hub import RemoteFile, endpoint, hub_errors, quiet_hub_log
+from hermes_cli.store.progress import Phase, ProgressMeter
 
 MAX_AGE = 0.5  # seconds that bytes wait to be written
 SHA256_DIGITS = 64
@@ -84,11 +79,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if limit and not limit.remaining:
         return float(limit.reset_in_seconds)
     value = headers.get("Retry-After", "").strip()
-    if value.isdigit():
+    if value.isascii() and value.isdigit():
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (moment - datetime.now(UTC)).total_seconds()) if moment.tzinfo else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -11,8 +12,6 @@ from hermes_cli.gguf.header import read_header
 from hermes_cli.store.hashing import ChangedError, sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
-
     from hermes_cli.store.inventory import InstalledModel, LocalFile
 
     Refetch = Callable[[str, str, str], None]  # repository, revision, path within it

@@ -11,6 +11,7 @@ import queue
 import re
 import tempfile
 import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,6 @@ from hermes_cli.store.disk import BLOCK
 from hermes_cli.store.hashing import BoundedQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from hermes_cli.store.hub import RemoteFile
 
 BUFFER = 64 << 20  # bytes

@@ -36,7 +36,7 @@ from hermes_cli.chat.endpoint.address import read_address
 from hermes_cli.chat.endpoint.endpoint_backend import EndpointBackend, connect
 from hermes_cli.chat.view import PlainView
 from hermes_cli.console import Console
-from hermes_cli.errors import ContextFullError, NetworkError
+from hermes_cli.errors import ContextFullError, HermesError, NetworkError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.prompting.messages import Content
 
@@ -77,6 +77,15 @@ def test_what_may_go_well_the_next_time_is_tried_again(server: Endpoint, fault: 
     assert len(heard.says) == 2
     assert all(re.fullmatch(r"127\.0\.0\.1: .*; asking again in 0 s\.", note) for note in heard.says)
     assert len({json.dumps(one.body) for one in server.asked if one.method == "POST"}) == 1
+
+
+def test_numbers_that_no_server_means_end_nothing(server: Endpoint) -> None:
+    huge = {"prompt_n": 10**400, "prompt_ms": 10**400, "predicted_ms": -1}
+    end = event({"choices": [], "usage": {"prompt_tokens": 10**400, "completion_tokens": 7}, "timings": huge})
+    heard = ask(server.answers(stream(delta(content="Hi"), STOP, end, DONE)).url)
+    assert (heard.text, heard.error) == ("Hi", None)
+    odd = ask(server.answers(refusal(400, "maximum context length is , and more")).url)
+    assert isinstance(odd.error, HermesError)
 
 
 def test_it_is_not_tried_for_ever(server: Endpoint) -> None:

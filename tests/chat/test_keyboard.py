@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +9,14 @@ from terminal_rig import Terminal
 
 from hermes_cli.chat.slash.command import is_open_quote, unquoted
 
-PROGRAM = Path(__file__).parent.parent / "keyboard_program.py"
+PROGRAM = (Path(__file__).parent.parent / "keyboard_program.py").read_text(encoding="utf-8")
 CTRL_C, CTRL_D, CTRL_G, CTRL_J, CTRL_R, ALT_ENTER, UP = "\x03", "\x04", "\x07", "\n", "\x12", "\x1b\r", "\x1b[A"
 
 
 def start(folder: Path, *, term: str = "xterm-256color", columns: int = 80, rows: int = 24, **more: str) -> Terminal:
     environment = {**clean_environment(), "TERM": term, **more}
-    command = [sys.executable, str(PROGRAM), str(folder / "history")]
-    return Terminal(command, environment=environment, folder=folder, columns=columns, rows=rows)
+    arguments = [str(folder / "history")]
+    return Terminal(arguments, code=PROGRAM, environment=environment, folder=folder, columns=columns, rows=rows)
 
 
 def enter(terminal: Terminal, text: str, said: str) -> None:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from terminal_rig import ScreenFile
 
+from hermes_cli.chat.terminal import markdown_blocks
 from hermes_cli.chat.terminal.markdown import MarkdownStream
+from hermes_cli.chat.terminal.markdown_blocks import CodeHighlighter
 from hermes_cli.chat.terminal.tty import LiveRegion
 
 ATOMS = [
@@ -247,3 +249,17 @@ def _seconds(text: str) -> float:
             markdown.lines(painter.width, painter.height)
     markdown.finish(painter.width)
     return time.process_time() - start
+
+
+def test_code_is_coloured_only_by_what_cannot_hang() -> None:
+    def styles(info: str, lines: list[str]) -> list[bool]:
+        return [bool(line.spans) for line in CodeHighlighter(info).highlight(lines)]
+
+    assert styles("py", ["def f(): pass"]) == [True]
+    assert styles("mcfunction", ["1" * 500]) == [False]  # its lexer takes minutes for 500 digits
+    assert styles("python", ["x = 1", "y = '" + "a" * 1_000, "z = 2"]) == [True, False, False]
+
+
+def test_colours_end_when_their_time_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(markdown_blocks, "HIGHLIGHT_SECONDS", 0.0)
+    assert [line.plain for line in CodeHighlighter("python").highlight(["x = 1", "y = 2"])] == ["x = 1", "y = 2"]

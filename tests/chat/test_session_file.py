@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import stat
 import subprocess
@@ -306,6 +307,18 @@ def test_a_damaged_file_is_kept_and_what_stands_before_the_damage_goes_on(tmp_pa
         assert len(list(tmp_path.iterdir())) == 2 + number
     with pytest.raises(UsageError, match="kept aside"):
         SessionFile.open(tmp_path / "s.damaged.jsonl", no_warning)
+
+
+@pytest.mark.parametrize("at", [b"1e300", b"-1", b"1e12"])
+def test_a_time_that_no_calendar_has_is_damage(tmp_path: Path, at: bytes) -> None:
+    path = begun(tmp_path, "one", "two")
+    first, second, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([first, second, *(re.sub(rb'"at":[0-9.]+', b'"at":' + at, line) for line in rest)]))
+    warnings: list[str] = []
+    session, conversation = SessionFile.open(path, warnings.append)
+    session.close()
+    assert contents(conversation) == ["one"]
+    assert "damaged in line 3" in warnings[0]
 
 
 def test_zeros_after_a_loss_of_power_are_cut_off(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,10 @@ from terminal_rig import ScreenFile, Terminal
 
 from hermes_cli.chat.conversation import Conversation, TurnUsage
 from hermes_cli.chat.terminal.terminal_view import TerminalView
-from hermes_cli.chat.view import ToolResult, TurnResult
+from hermes_cli.chat.view import TurnResult
 from hermes_cli.console import Console
 from hermes_cli.generation import Done, Message, ToolCall
+from hermes_cli.prompting.messages import ToolResult
 
 CALL = ToolCall("get_weather", {"city": "Tokyo"})
 DONE = Done("stop", 20, 5, 412, 0.2, 10.0, reasoning_tokens=214)
@@ -189,7 +189,7 @@ print("again", repr(sys.stdin.readline()))
 
 def test_what_is_typed_meanwhile_is_kept_but_not_shown(tmp_path: Path) -> None:
     environment = {**clean_environment(), "TERM": "xterm-256color"}
-    with Terminal([sys.executable, "-c", PROGRAM], environment=environment, folder=tmp_path) as terminal:
+    with Terminal(code=PROGRAM, environment=environment, folder=tmp_path) as terminal:
         terminal.wait_for("begun")
         terminal.type("early\n")
         assert terminal.wait_for(r"typed 'early\n'").splitlines() == ["begun and ended", r"typed 'early\n'"]

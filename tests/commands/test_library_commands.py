@@ -3,14 +3,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import HANG, Finished, RunHermes, clean_environment
+from conftest import Finished, RunHermes, clean_environment
 from hub_cache import REVISION, HubCache
 from hub_server import Hub, serving
+from terminal_rig import hermes_in_terminal
 
 from hermes_cli.catalog.load import HubFile, HubRepository, write_overlay
 
@@ -164,14 +164,8 @@ def test_rm_partial(library: Library, demo: bytes) -> None:
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1), ("", 1)])
 def test_rm_asks_on_a_terminal(library: Library, demo: bytes, tmp_path: Path, answer: str, code: int) -> None:
     name = fetched(library, demo)
-    child = pexpect.spawn(
-        sys.executable,
-        ["-m", "hermes_cli", "rm", "hermes-3:8b"],
-        cwd=str(tmp_path),
-        env={**clean_environment(), **library.hub.environment, "TERM": "xterm"},
-        encoding="utf-8",
-        timeout=HANG,
-    )
+    environment = {**clean_environment(), **library.hub.environment, "TERM": "xterm"}
+    child = hermes_in_terminal(["rm", "hermes-3:8b"], environment=environment, folder=tmp_path)
     child.expect("this frees 4.09 MB")
     child.expect_exact("Remove 1 file? [y/N] ")
     child.sendline(answer)
@@ -258,14 +252,8 @@ def test_verify_asks_the_hub_where_files_are_no_links(library: Library, demo: by
 def test_verify_asks_on_a_terminal(library: Library, demo: bytes, tmp_path: Path, answer: str, code: int) -> None:
     with serving(Hub({OFFICIAL: {FILE: demo}}, revision=REVISION)) as server:
         library.hub.put(OFFICIAL, FILE, demo, stored=demo[:-1] + b"x")
-        child = pexpect.spawn(
-            sys.executable,
-            ["-m", "hermes_cli", "verify"],
-            cwd=str(tmp_path),
-            env={**clean_environment(), **library.hub.environment, **server.environment, "TERM": "xterm"},
-            encoding="utf-8",
-            timeout=HANG,
-        )
+        environment = {**clean_environment(), **library.hub.environment, **server.environment, "TERM": "xterm"}
+        child = hermes_in_terminal(["verify"], environment=environment, folder=tmp_path)
         child.expect_exact("Fetch damaged files again? [y/N] ")
         child.sendline(answer)
         child.expect(pexpect.EOF)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import HANG, Finished, RunHermes, clean_environment
+from architectures import write_family
+from conftest import Finished, RunHermes, clean_environment
 from hub_server import Hub, serving
+from terminal_rig import hermes_in_terminal
 
 from hermes_cli import paths
 from hermes_cli.catalog.load import shipped_catalogue
@@ -123,19 +124,15 @@ def test_without_a_quantization_the_one_that_fits_best(pull: Pull) -> None:
     assert f"{FILE}  4.09 MB" in done.stdout
 
 
-def test_without_a_name_it_asks_first(environment: dict[str, str], pull: Pull, hermes: RunHermes, hub: Hub) -> None:
+def test_without_a_name_it_asks_first(
+    environment: dict[str, str], pull: Pull, hermes: RunHermes, hub: Hub, tmp_path: Path
+) -> None:
     pick = json.loads(hermes("recommend", "--json", env=environment).stdout)["pick"]
     hub.repositories[pick["repository"]] = dict.fromkeys(pick["files"], paths.asset("demo.gguf").read_bytes())
     nobody = pull()
     assert nobody.returncode == 2
     assert "--yes" in nobody.stderr
-    child = pexpect.spawn(
-        sys.executable,
-        ["-m", "hermes_cli", "pull"],
-        env={**clean_environment(), **environment},
-        encoding="utf-8",
-        timeout=HANG,
-    )
+    child = hermes_in_terminal(["pull"], environment={**clean_environment(), **environment}, folder=tmp_path)
     child.expect(r"Fetch [0-9.]+ MB\? \[Y/n\] ")
     child.sendline("n")
     child.expect("nothing was fetched")
@@ -234,6 +231,34 @@ def test_what_is_complete_needs_no_hub(
     assert hermes("pull", "hermes-3:3b", "--revision", "main", "--dry-run", env=without).returncode == 0
 
 
+def test_without_the_hub_a_repository_means_one_of_the_models_that_are_here(
+    pull: Pull, hermes: RunHermes, environment: dict[str, str]
+) -> None:
+    names = ("somebody/Model-GGUF:Q4_K_M", "somebody/Model-GGUF:Q8_0")
+    fetched = pull(*names).stdout
+    done = hermes("pull", "somebody/Model-GGUF", env={**environment, "HF_HUB_OFFLINE": "1"})
+    assert (done.returncode, done.stdout) == (0, fetched.splitlines(keepends=True)[0]), done.stderr
+    assert f"next: hermes chat {names[0]}" in done.stderr
+
+
+def test_of_a_repository_the_best_quantization_is_recommended_and_pulled(
+    pull: Pull, hermes: RunHermes, environment: dict[str, str], hub: Hub, tmp_path: Path
+) -> None:
+    header = write_family(tmp_path / "some.gguf", "qwen2").read_bytes()
+    sizes = {"Q4_K_M": 0, "UD-Q6_K_XL": 5_000_000, "Q8_0": 10_000_000}
+    hub.repositories["some/Small-GGUF"] = {f"s-{name}.gguf": header + bytes(more) for name, more in sizes.items()}
+    page = json.loads(hermes("recommend", "some/Small-GGUF", "--json", env=environment).stdout)
+    assert [candidate["name"].partition(":")[2] for candidate in page["candidates"]] == ["Q8_0", "UD-Q6_K_XL", "Q4_K_M"]
+    read = {path.rpartition("/")[2] for _, path, _ in hub.requests if "/resolve/" in path}
+    assert read == {"s-Q4_K_M.gguf", "s-Q8_0.gguf"}, "the usual one and the best"
+    planned = json.loads(hermes("plan", "some/Small-GGUF:Q8_0", "--context", "8192", "--json", env=environment).stdout)
+    assert page["pick"]["memory_bytes"] == planned["total"]
+    done = pull("some/Small-GGUF", "--dry-run")
+    assert (
+        "took Q8_0, the best that fits this machine (hermes recommend); it also has UD-Q6_K_XL, Q4_K_M" in done.stdout
+    )
+
+
 def test_what_is_not_complete_does_need_it(
     pull: Pull, hermes: RunHermes, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -267,6 +292,21 @@ def test_a_mirror_that_lists_no_size_and_no_hash(pull: Pull, hub: Hub) -> None:
     assert pull("hermes-3:3b:Q4_K_M", "--json").stdout.count('"verified": true') == 1
 
 
+def test_a_mirror_without_hashes_is_checked_by_the_catalogues(
+    pull: Pull, hermes: RunHermes, environment: dict[str, str], hub: Hub
+) -> None:
+    assert hermes("catalog", "refresh", env=environment).returncode == 0
+    hub.stated, hub.plain = {"size": None, "lfs": None, "blobId": None}, True
+    demo = hub.repositories[REPO][FILE]
+    hub.repositories[REPO] = {FILE: b"x" * len(paths.asset("demo.gguf").read_bytes())}
+    damaged = pull("hermes-3:3b:Q4_K_M")
+    assert damaged.returncode == 6, damaged.stderr
+    hub.repositories[REPO] = {FILE: demo}
+    done = pull("hermes-3:3b:Q4_K_M", "--json")
+    assert "states no hash" not in done.stderr
+    assert pull("hermes-3:3b:Q4_K_M", "--json").stdout.count('"verified": true') == 1
+
+
 def test_a_mirror_that_states_no_hash_at_all(
     pull: Pull, hermes: RunHermes, environment: dict[str, str], hub: Hub
 ) -> None:
@@ -280,6 +320,9 @@ def test_a_mirror_that_states_no_hash_at_all(
     assert "cannot be checked" in again.stderr
     listed = hermes("list", "--installed", "--json", env=environment).stdout
     assert [model["state"] for model in json.loads(listed)["models"]] == ["unverified"]
+    shown = hermes("show", "somebody/Model-GGUF", env=environment).stdout
+    assert "4.09 MB" in shown, "the header that is read tells it"
+    assert shown.splitlines()[-1].split()[1] == "unknown"
     offline = hermes("pull", "somebody/Model-GGUF:Q4_K_M", env={**environment, "HF_HUB_OFFLINE": "1"})
     assert "no published hash of it is known here" in offline.stderr
     hub.stated, hub.plain = {}, False  # the Hub itself, which does state one

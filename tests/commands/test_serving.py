@@ -9,8 +9,9 @@ from typing import Any
 
 import pexpect
 import pytest
-from conftest import HANG, clean_environment
+from conftest import clean_environment
 from hub_cache import HubCache
+from terminal_rig import hermes_in_terminal
 
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.variants import Variant, variants
@@ -96,14 +97,8 @@ def test_where_none_is_installed_the_refusal_says_which_to_fetch(cache: HubCache
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals")
 def test_on_a_terminal_it_offers_to_fetch_the_best(cache: HubCache, tmp_path: Path) -> None:
-    terminal = pexpect.spawn(
-        sys.executable,
-        ["-m", "hermes_cli", "serve", "--port", "0"],
-        cwd=tmp_path,
-        env={**clean_environment(), **cache.environment, "HERMES_LLM_CONFIG_DIR": str(tmp_path)},
-        encoding="utf-8",
-        timeout=HANG,
-    )
+    environment = {**clean_environment(), **cache.environment, "HERMES_LLM_CONFIG_DIR": str(tmp_path)}
+    terminal = hermes_in_terminal(["serve", "--port", "0"], environment=environment, folder=tmp_path)
     terminal.expect(r"No model is here\. Fetch (\S+), [0-9.]+ GB, the best that fits\? \[Y/n\]")
     terminal.sendline("n")
     terminal.expect("nothing was fetched")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 import pexpect
 import pytest
-from conftest import HANG, Finished, RunHermes, clean_environment
+from conftest import Finished, RunHermes, clean_environment
+from terminal_rig import hermes_in_terminal
 
 from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.sessions.session_file import SessionFile
@@ -56,13 +56,9 @@ class Chats:
             return session.path
 
     def terminal(self, *arguments: str) -> pexpect.spawn[str]:
-        return pexpect.spawn(
-            sys.executable,
-            ["-m", "hermes_cli", "sessions", *arguments],
-            env={**self.environment, "TERM": "xterm-256color"},
-            encoding="utf-8",
-            timeout=HANG,
-            dimensions=(40, 120),
+        environment = {**self.environment, "TERM": "xterm-256color"}
+        return hermes_in_terminal(
+            ["sessions", *arguments], environment=environment, folder=self.folder.parent, columns=120, rows=40
         )
 
     @staticmethod

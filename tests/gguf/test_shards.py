@@ -8,7 +8,7 @@ import pytest
 from gguf_bytes import entry, gguf, parse_header, string, tensor, write_shards
 
 from hermes_cli.errors import IntegrityError
-from hermes_cli.gguf.shards import read_model, why_no_chat
+from hermes_cli.gguf.shards import pooling_of, read_model, why_no_chat
 
 
 def test_any_shard_leads_to_all(tmp_path: Path) -> None:
@@ -67,7 +67,8 @@ def test_a_shard_of_another_place_is_told(tmp_path: Path) -> None:
         ({"general.architecture": "flux"}, ["double_blocks.0.img_attn.qkv.weight"], "for images"),
         ({"general.architecture": "qwen_image"}, ["transformer_blocks.0.attn.to_k.weight"], "for images"),
         ({"general.architecture": "new", "tokenizer.ggml.model": "gpt2"}, ["output.weight"], None),
-        ({"general.architecture": "bert"}, ["token_embd.weight"], "an encoder"),
+        ({"general.architecture": "bert"}, ["token_embd.weight"], "a model for embeddings"),
+        ({"general.architecture": "t5encoder"}, ["token_embd.weight"], "an encoder"),
         ({"general.architecture": "llama"}, ["token_embd.weight"], None),
     ],
 )
@@ -75,3 +76,27 @@ def test_what_is_no_model_to_chat_with(texts: dict[str, str], tensors: list[str]
     entries = [entry(key, 8, string(value)) for key, value in texts.items()]
     why = why_no_chat(parse_header(gguf(entries, [tensor(name, (8,)) for name in tensors], bytes(32))))
     assert why is None if says is None else says in (why or "")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "stated", "pooling"),
+    [
+        ("bert", 1, "mean"),
+        ("bert", 2, "cls"),
+        ("qwen3", 3, "last"),
+        ("nomic-bert", None, "mean"),
+        ("gemma-embedding", None, "mean"),
+        ("llama", None, None),
+        ("llama", 0, None),
+        ("bert", 4, None),
+        ("bert", 9, None),
+    ],
+)
+def test_how_a_model_for_embeddings_pools(architecture: str, stated: int | None, pooling: str | None) -> None:
+    entries = [entry("general.architecture", 8, string(architecture))]
+    if stated is not None:
+        entries.append(entry(f"{architecture}.pooling_type", 4, stated.to_bytes(4, "little")))
+    header = parse_header(gguf(entries, [tensor("token_embd.weight", (8,))], bytes(32)))
+    assert pooling_of(header) == pooling
+    reranks = "a reranker" in (why_no_chat(header) or "")
+    assert reranks == (stated == 4)

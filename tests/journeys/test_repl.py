@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def chat(tmp_path: Path) -> Iterator[Open]:
 
     def open_(*arguments: str, columns: int = 80, rows: int = 24, **environment: str) -> Terminal:
         terminal = Terminal(
-            [sys.executable, "-m", "hermes_cli", "chat", *(arguments or ("demo",))],
+            ["chat", *(arguments or ("demo",))],
             environment={
                 **clean_environment(),
                 "TERM": "xterm-256color",

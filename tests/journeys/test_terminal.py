@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import HANG, clean_environment
+from conftest import clean_environment
+from terminal_rig import hermes_in_terminal
 
 from hermes_cli.errors import ExitCode
 
-WEATHER = ["-m", "hermes_cli", "chat", "demo", "--tools", "demo", "What's the weather in Tokyo?"]
+WEATHER = ["chat", "demo", "--tools", "demo", "What's the weather in Tokyo?"]
 
 
 def start(folder: Path, *, color: bool = False) -> pexpect.spawn[str]:
     environment = {**clean_environment(), "TERM": "xterm-256color"}
     if not color:
         environment["NO_COLOR"] = "1"
-    return pexpect.spawn(
-        sys.executable, WEATHER, cwd=str(folder), env=environment, encoding="utf-8", timeout=HANG, dimensions=(40, 120)
-    )
+    return hermes_in_terminal(WEATHER, environment=environment, folder=folder, columns=120, rows=40)
 
 
 def finish(terminal: pexpect.spawn[str]) -> tuple[str, int | None]:

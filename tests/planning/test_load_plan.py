@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import msgspec
 import pytest
 from gguf_bytes import entry, gguf, parse_header, string, tensor
 from hypothesis import given
@@ -19,10 +20,12 @@ from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.hardware.selection import select_devices
 from hermes_cli.planning.best_placement import NEEDS, best_placement
+from hermes_cli.planning.file_architecture import FileArchitecture
 from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
-from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan, alternatives_to, plans_for
+from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
 from hermes_cli.planning.memory import KV_TYPES, ContextSettings, FileFacts, MemoryBreakdown, facts_of, weights
 from hermes_cli.planning.placement import place_split
+from hermes_cli.planning.planner import alternatives_to, plans_for
 
 MODELS = {model.short: model for model in shipped_catalogue().models}
 ONE_OF_EACH_KIND = ["hermes-4.3:36b", "hermes-4:14b", "hermes-3:8b", "hermes-3:3b", "hermes-2:8x7b"]
@@ -40,7 +43,8 @@ def machine(*gpus: float, ram: float = 64) -> Machine:
 def facts(name: str, quantization: str = "Q4_K_M") -> FileFacts:
     model = MODELS[name]
     a = model.architecture
-    return FileFacts(weights(a, quantization, imatrix=False), model.context.trained, a)
+    of_file = FileArchitecture(**msgspec.structs.asdict(a), has_rules=True)
+    return FileFacts(weights(a, quantization, imatrix=False), model.context.trained, of_file)
 
 
 def unknown(name: str) -> FileFacts:

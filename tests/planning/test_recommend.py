@@ -133,7 +133,7 @@ def test_a_gpu_never_makes_it_worse(purpose: Purpose) -> None:
 def test_an_agent_is_never_slow_to_death_nor_short_of_context(machine: str) -> None:
     if found := golden.best(machine, "agent"):
         assert found.settings.context >= 64_000
-        assert found.speed.expected > 4
+        assert found.speed.expected > 4 or shortfalls(found, "agent")  # which says that the machine is not for agents
         assert not found.by_yarn
 
 

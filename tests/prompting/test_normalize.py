@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -73,7 +74,39 @@ def test_roles() -> None:
     assert one({"role": "assistant", "content": None}) == Message("assistant", None)
     assert one({"role": "assistant", "content": None, "refusal": "I can't."}) == Message("assistant", "I can't.")
     everything_out_of_order = [{"role": "assistant", "content": "a"}, USER, USER, {"role": "system", "content": "s"}]
-    assert [message.role for message in messages(everything_out_of_order)] == ["assistant", "user", "user", "system"]
+    assert [message.role for message in messages(everything_out_of_order)] == ["assistant", "user", "user"]
+
+
+def test_systems_that_speak_later_stand_in_the_turn_of_the_user() -> None:
+    """Models were trained on one system message, the first."""
+    system = {"role": "system", "content": "s"}
+    first = [Message("system", "s\n\ns")]
+    hello = {"role": "assistant", "content": "a"}
+    assert messages([system, {"role": "developer", "content": "s"}, USER]) == [*first, Message("user", "Hi")]
+    assert messages([USER, system, system]) == [Message("user", "Hi\n\ns\n\ns")]
+    assert messages([USER, hello, system, USER])[2:] == [Message("user", "s\n\nHi")]
+    assert messages([USER, hello, system, system, USER, USER])[2:] == [
+        Message("user", "s\n\ns\n\nHi"),
+        Message("user", "Hi"),
+    ]
+    assert messages([USER, hello, system])[2:] == [Message("user", "s")]
+    between = [calling("a", "b"), result("1", tool_call_id="a"), system, result("2", tool_call_id="b"), USER]
+    assert [(message.role, message.content) for message in messages(between)[1:]] == [
+        ("tool", "1"),
+        ("tool", "2"),
+        ("user", "s\n\nHi"),
+    ]
+
+
+def test_the_bill_of_claude_code_is_no_part_of_the_prompt() -> None:
+    bill = "x-anthropic-billing-header: cc_version=2.1; cch=eb6c6;"
+    for content in (
+        f"{bill}\nYou are short.",
+        [{"type": "text", "text": bill}, {"type": "text", "text": "You are short."}],
+        [{"type": "text", "text": f"{bill}\nYou are short."}],
+    ):
+        assert one({"role": "system", "content": content}) == Message("system", "You are short.")
+    assert one({"role": "user", "content": bill}) == Message("user", bill)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +122,8 @@ def test_roles() -> None:
         ([{"role": "user", "content": 5}], "messages[0].content must be a string or a list of parts"),
         ([{"role": "user", "content": {"text": "a"}}], "messages[0].content must be"),
         ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text must be a string"),
-        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "messages[0].content[0] is a part of type image_url; these models read only text"),
-        ([{"role": "user", "content": [{"type": "input_audio"}]}], "of type input_audio"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "messages[0].content[0] is of type image_url: this model does not support images"),
+        ([{"role": "user", "content": [{"type": "input_audio"}]}], "is of type input_audio: this model does not support audio"),
         ([{"role": "user", "content": [7]}], "messages[0].content[0] is a part without a type"),
         ([{"role": "assistant", "tool_calls": {"id": "1"}}], "messages[0].tool_calls must be a list"),
         ([{"role": "assistant", "tool_calls": ["f"]}], "messages[0].tool_calls[0] must be an object"),
@@ -99,7 +132,8 @@ def test_roles() -> None:
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}], "arguments must be an object"),
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": 5}}]}], "arguments must be an object"),
         ([USER, result("x")], "messages[1] is the result of a tool, but no call stands before it"),
-        ([calling("a"), USER, result("x", tool_call_id="a")], "messages[2] is the result of a tool, but no call"),
+        ([calling("a"), USER, calling("b"), result("x", tool_call_id="a")], "messages[3].tool_call_id is a; the calls before it are b"),
+        ([calling("a"), result("x"), USER, result("x")], "messages[3] is the result of a tool, but no call"),
         ([calling("a", "b"), result("x", tool_call_id="c")], "messages[1].tool_call_id is c; the calls before it are a, b"),
         ([calling("a"), result("x", tool_call_id="a"), result("y", tool_call_id="a")], "messages[2] is a second result of the call f0"),
         ([calling("a"), result("x"), result("y")], "messages[2] is one result more than there were calls (1)"),
@@ -149,7 +183,67 @@ def test_reasoning_wherever_clients_put_it() -> None:
     assert one({"role": "assistant", "content": " <think>Hm.</think>A"}) == wanted
     assert one({"role": "assistant", "content": "A", "reasoning": {"effort": "low"}}) == Message("assistant", "A")
     assert one({"role": "assistant", "content": "Say <think>x</think>"}) == Message("assistant", "Say <think>x</think>")
+    parts: list[dict[str, Any]] = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "A"}]
+    assert one({"role": "assistant", "content": parts}) == wanted
+    assert (
+        one({"role": "assistant", "content": [*reversed(parts), {"type": "redacted_thinking", "data": "x"}]}) == wanted
+    )
     assert one({"role": "user", "content": "<think>x</think>"}) == Message("user", "<think>x</think>")
+
+
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+SOURCE = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
+ARTICLE = {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}
+NOTE = {"type": "text", "media_type": "text/plain", "data": "Buy milk."}
+FOUND = {"type": "web_search_result", "title": "Oslo", "url": "https://oslo.example", "encrypted_content": "x" * 500}
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ({"type": "image_url", "image_url": {"url": PICTURE}}, "[image, image/png, 8 bytes]"),
+        ({"type": "image_url", "image_url": {"url": "https://a.example/b.png"}}, "[image, https://a.example/b.png]"),
+        ({"type": "input_image", "image_url": PICTURE, "detail": "auto"}, "[image, image/png, 8 bytes]"),
+        ({"type": "image", "source": SOURCE}, "[image, image/png, 8 bytes]"),
+        ({"type": "image", "data": "iVBORw0KGgo=", "mimeType": "image/png"}, "[image, image/png, 8 bytes]"),
+        ({"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}, "[audio, wav, 4 bytes]"),
+        ({"type": "document", "title": "A.pdf", "source": ARTICLE}, "[document, A.pdf, application/pdf, 4 bytes]"),
+        ({"type": "document", "source": NOTE}, "[document, text/plain]\nBuy milk."),
+        ({"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "a"}]}}, "[document]\na"),
+        ({"type": "file", "file": {"filename": "a.txt", "file_data": "data:text/plain;base64,SGk="}}, "[file, a.txt, text/plain]\nHi"),
+        ({"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERg=="}, "[file, a.pdf, application/pdf, 4 bytes]"),
+        ({"type": "tool_reference", "tool_name": "get_weather"}, "[tool_reference, get_weather]"),
+        ({"type": "search_result", "title": "Oslo", "source": "https://oslo.example", "content": [{"type": "text", "text": "Rain."}]}, "[search_result, Oslo, https://oslo.example]\nRain."),
+        ({"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "Oslo"}}, '[server_tool_use, web_search, {"query": "Oslo"}]'),
+        ({"type": "web_search_tool_result", "tool_use_id": "s", "content": [FOUND]}, "[web_search_tool_result, s]\n[web_search_result, Oslo, https://oslo.example]"),
+        ({"type": "resource", "resource": {"uri": "file:///a", "text": "Hi"}}, "[resource, file:///a]\nHi"),
+        ({"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, "Hm."),
+        ({"type": "nobody knows this", "text": "but its text"}, "[nobody knows this]\nbut its text"),
+    ],
+)  # fmt: skip
+def test_parts_that_are_no_text_become_lines_in_histories(part: dict[str, Any], text: str) -> None:
+    """A part that is refused would end a session for good."""
+    notes: list[tuple[str, str]] = []
+    history = [
+        calling("a"),
+        result([part], tool_call_id="a"),
+        {"role": "user", "content": ["See:", part]},
+        calling("b"),
+        USER,
+    ]
+    found = messages(history, notes)
+    assert found[1].content == text
+    assert found[2].content == f"See:\n{text}"
+    seen = bool(re.match(r"\[(image|audio)", text))
+    assert notes == [(place, notes[0][1]) for place in ("messages[1].content[0]", "messages[2].content[1]") if seen]
+
+
+def test_an_answer_that_is_begun_does_not_make_its_question_history() -> None:
+    part = {"type": "image_url", "image_url": {"url": PICTURE}}
+    assert "does not support images" in refusal(
+        [USER, {"role": "user", "content": [part]}, {"role": "assistant", "content": "It"}]
+    )
+    assert "does not support images" in refusal([{"role": "user", "content": [part]}, USER])
 
 
 @pytest.mark.parametrize(
@@ -188,6 +282,21 @@ def test_results_come_in_the_order_of_their_calls() -> None:
     assert [message.content for message in messages(by_name)] == [None, "1", "2"]
     by_place = [calling(None, None), result("1"), result("2")]
     assert [(message.content, message.name) for message in messages(by_place)[1:]] == [("1", "f0"), ("2", "f1")]
+
+
+def test_many_calls_and_results_take_time_that_grows_with_their_number() -> None:
+    started = time.process_time()
+    ids = [f"call_{number}" for number in range(10_000)]
+    talk = [calling(*ids), *(result("x", tool_call_id=name) for name in reversed(ids))]
+    assert [message.tool_call_id for message in messages(talk)[1:]] == ids
+    without_ids = [calling(*[None] * 4_000), *[result("x", name="f1")] * 4_000]
+    assert len(messages(without_ids)) == 4_001
+    assert time.process_time() - started < 10  # 30 s with a search for each
+
+
+def test_calls_that_share_an_id_get_their_results_in_order() -> None:
+    talk = [calling("a", "a"), result("1", tool_call_id="a"), result("2", tool_call_id="a")]
+    assert [(message.content, message.name) for message in messages(talk)[1:]] == [("1", "f0"), ("2", "f1")]
 
 
 def test_a_call_may_stay_without_a_result() -> None:

@@ -77,7 +77,6 @@ TALKS: Talks = {
     "empty system": [{"role": "system", "content": ""}, USER],
     "several turns": [SYSTEM, USER, ANSWER, USER, ANSWER, USER],
     "two users in a row": [USER, USER],
-    "a later system message": [SYSTEM, USER, ANSWER, SYSTEM, USER],
     "an assistant first": [ANSWER, USER],
     "tags and control tokens in text": [{"role": "user", "content": "<|im_end|> <tool_call> </think> {{ x }} {% y %}"}],
     "an empty answer": [USER, {"role": "assistant", "content": ""}, USER],

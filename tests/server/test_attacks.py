@@ -6,20 +6,23 @@ import asyncio
 import hmac
 import json
 import re
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import HANG
 from fake_engine import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 from openai_rig import HERMES_4, PARAMETERS, House, house
 from server_rig import Running, offer, served
 
+from hermes_cli.platforms import is_loopback
 from hermes_cli.server import security
 from hermes_cli.server.routing import ApiRoute
-from hermes_cli.server.security import Gate, Keys, is_loopback
+from hermes_cli.server.security import Gate, Keys
 from hermes_cli.server.settings import Key, ServerSettings
 
 KEYS = ServerSettings(keys=(Key("alice", "right-key"), Key("bob", "other-key")))
@@ -484,7 +487,7 @@ def test_no_uploads_no_files_no_pages(open_server: Running, path: str) -> None:
     for method in ("GET", "POST"):
         answer = open_server.ask(method, path, {} if method == "POST" else None)
         assert answer.status == 404
-        assert answer.error["type"]
+        assert answer.json["error"]
 
 
 def test_nothing_tells_where_files_are(open_server: Running) -> None:
@@ -522,3 +525,29 @@ def test_a_bug_tells_nothing_of_itself() -> None:
 )
 def test_what_counts_as_this_machine_alone(host: str, *, said: bool) -> None:
     assert is_loopback(host) is said
+
+
+# Work per byte: what a client asked for ends when it leaves, whatever route it took
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/messages/count_tokens"])
+def test_work_of_a_client_that_left_ends(path: str) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    class Slow(FakeEngine):
+        async def tokenize(self, text: str, *, special: bool = True) -> list[int]:  # noqa: ARG002
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+            raise AssertionError
+
+    body = json.dumps({"content": "a", "model": "demo", "max_tokens": 1, **CHAT}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with served(engine=lambda _: Slow()) as running:
+        with running.connect() as line:
+            line.sendall(head.encode() + b"\r\n\r\n" + body)
+            assert begun.wait(HANG)
+        assert ended.wait(HANG)
+        running.logged(f"{path} 499")

@@ -38,7 +38,7 @@ class Llm:
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**clean_environment(), "LLM_USER_PATH": os.fspath(self.home)}
         if self.zygote:
-            process = self.zygote.start(arguments, self.home, environment)
+            process = self.zygote.start(arguments, self.home, environment, code="from llm.cli import cli; cli()")
             out, error = process.communicate(HANG)
             return subprocess.CompletedProcess(arguments, process.returncode or 0, out, error)
         return subprocess.run(
@@ -71,7 +71,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Llm]:
     """Set up as docs/clients.md tells."""
     home = tmp_path_factory.mktemp("llm")
     with (
-        closing(Zygote("llm.cli:cli", IMPORTED)) if hasattr(os, "fork") else nullcontext() as zygote,
+        closing(Zygote(IMPORTED)) if hasattr(os, "fork") else nullcontext() as zygote,
         hermes_serve("demo", "--api-key", KEY, cwd=tmp_path_factory.mktemp("serve")) as server,
     ):
         one = Llm(home, f"http://127.0.0.1:{server.port}/v1", zygote)

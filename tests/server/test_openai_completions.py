@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
-from fake_engine import Step
+from fake_engine import LOADED, Step
 from hypothesis import given
 from hypothesis import strategies as st
 from openai_rig import House, chunks, events, house
@@ -198,3 +199,18 @@ def test_tokens_that_are_too_large_to_send_are_the_clients_fault(rig: House) -> 
 def test_json_is_text_too(rig: House) -> None:
     said = json.dumps({"a": [1, "\u2028"]}, ensure_ascii=False)
     assert rig.complete(list(said)).json["choices"][0]["text"] == said[:DEFAULT_TOKENS]
+
+
+def test_a_suffix_is_for_models_that_can_fill_in() -> None:
+    with house(loaded=replace(LOADED, fim=(257, 258, 259))) as one:
+        assert one.complete(["mid"], prompt="ab", suffix="yz").status == 200
+        assert one.engine.requests[0].prompt == (257, 97, 98, 258, 121, 122, 259)
+        assert one.complete(["mid"], prompt=["", [99]], suffix="z", echo=True).json["choices"][1]["text"] == "cmid"
+        assert [request.prompt for request in one.engine.requests] == [(257, 258, 122, 259), (257, 99, 258, 122, 259)]
+        assert one.complete(["x"], prompt="", suffix="").status == 400
+
+
+def test_other_models_refuse_a_suffix_by_its_name(rig: House) -> None:
+    error = rig.complete(["x"], suffix="end").error
+    assert (error["param"], error["code"]) == ("suffix", "invalid_value")
+    assert "no tokens for filling in the middle" in error["message"]

@@ -401,3 +401,51 @@ def test_many_choices_at_once_are_all_answered(rig: House) -> None:
     rig.says(*(["word"] * number for number in range(1, 17)))
     answer = rig.post(PATHS[0], body(PATHS[0], n=16, stream=True))
     assert len({piece["index"] for chunk in chunks(answer.body) for piece in chunk["choices"]}) == 16
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "right", "base"),
+    [
+        ("POST", "/chat/completions", "/v1/chat/completions", "/v1"),
+        ("POST", "/v1/v1/messages", "/v1/messages", ""),
+        ("POST", "/v1/v1/messages/count_tokens", "/v1/messages/count_tokens", ""),
+        ("POST", "/messages", "/v1/messages", ""),
+        ("POST", "/api/v1/responses", "/v1/responses", "/v1"),
+        ("GET", "/v1/v1/models", "/v1/models", "/v1"),
+        ("POST", "/v1/chat/completions/chat/completions", "/v1/chat/completions", "/v1"),
+        ("POST", "/v1/tokenize", "/tokenize", ""),
+    ],
+)
+def test_a_wrong_base_url_is_told_the_right_one(rig: House, method: str, path: str, right: str, base: str) -> None:
+    answer = rig.running.ask(method, path, {} if method == "POST" else None)
+    assert answer.status == 404
+    address = f"http://127.0.0.1:{rig.running.port}{base}"
+    assert answer.error["message"].endswith(f"It is here at {right}: the base URL for this client is {address}")
+    assert ("type" in answer.json) == ("messages" in path)
+
+
+def test_paths_that_are_like_nothing_here_get_no_advice(rig: House) -> None:
+    for path in ("/api/v1/models/x", "/version", "/v1/embed", "/" + "v1/" * 5000 + "models"):
+        assert rig.running.get(path).error["message"].endswith(".")
+
+
+def test_errors_repeat_little_of_a_request(rig: House) -> None:
+    for body in ({"model": "x" * 10**6}, {"grammar": "x" * 10**5}, {"messages": [{"role": "x" * 10**6}]}):
+        assert len(rig.chat(**body).body) < 5000
+
+
+def test_a_limit_that_completions_do_not_have_is_ignored(rig: House) -> None:
+    for value in ("x", [1], {"a": 1}, -5):
+        assert rig.complete(max_completion_tokens=value).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/chat/completions/input_tokens", {"messages": ASKED}), ("/v1/responses/input_tokens", {"input": "Hi"})],
+)
+def test_tokens_of_a_prompt_are_counted(rig: House, path: str, body: dict[str, Any]) -> None:
+    counted = rig.post(path, body)
+    assert counted.json == {
+        "object": "response.input_tokens",
+        "input_tokens": rig.chat().json["usage"]["prompt_tokens"],
+    }

@@ -35,11 +35,11 @@ def stream(rig: House, *script: Step, **body: object) -> bytes:
 ENDED = Done("stop", 21, 5, 3, 0.5, 1.5, drafted_tokens=4, accepted_tokens=1)
 USAGE = (
     '"usage":{"prompt_tokens":21,"completion_tokens":3,"total_tokens":24,"prompt_tokens_details":{"cached_tokens":5},'
-    '"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":1,"rejected_prediction_tokens":3}}'
+    '"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'
 )
 TIMINGS = (
     '"timings":{"cache_n":5,"prompt_n":16,"prompt_ms":500.0,"prompt_per_token_ms":31.25,"prompt_per_second":32.0,'
-    '"predicted_n":3,"predicted_ms":1500.0,"predicted_per_token_ms":500.0,"predicted_per_second":2.0,'
+    '"predicted_n":3,"predicted_ms":1500.0,"predicted_per_token_ms":750.0,"predicted_per_second":1.333,'
     '"draft_n":4,"draft_n_accepted":1}'
 )
 
@@ -55,11 +55,11 @@ def test_text(rig: House) -> None:
     )
 
 
-def test_usage_comes_last_and_is_null_until_then(rig: House) -> None:
+def test_usage_comes_last(rig: House) -> None:
     assert plain(stream(rig, "Hi", ENDED, stream_options={"include_usage": True})) == (
-        'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
-        'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
-        'data: {"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"usage":null}\n\n'
+        'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}\n\n'
+        'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"logprobs":null,"finish_reason":null}]}\n\n'
+        'data: {"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}\n\n'
         'data: {"choices":[],' + USAGE + "," + TIMINGS + "}\n\n"
         "data: [DONE]\n\n"
     )

@@ -346,6 +346,24 @@ def test_an_idle_model_leaves_when_it_was_told_to(told: float | None, asked: flo
     assert bool(run(story())) is stays
 
 
+@pytest.mark.parametrize(("asked", "kept"), [(None, 60), (600, 60), (5, 5), (-1, 1800)])
+def test_the_operator_limits_how_long_requests_keep_a_model(asked: float | None, kept: float) -> None:
+    async def story() -> list[str]:
+        engine = FakeEngine(["hi"])
+        house = House(offer("demo"))
+        offers = [offer("demo", idle_seconds=1800)]
+        pool = Pool(offers, lambda _: engine, house.check_room, load_timeout=9, most_idle_seconds=60)
+        async with pool.use(keep_alive=asked):
+            pass
+        states = []
+        for seconds in (kept - 1, 2):
+            await asyncio.sleep(seconds)
+            states.append(str((await engine.stats()).state))
+        return states
+
+    assert run(story()) == ["ready", "unloaded"]
+
+
 def test_a_model_that_is_used_again_in_time_stays() -> None:
     async def story() -> int:
         house = House(offer("demo", idle_seconds=0.2))

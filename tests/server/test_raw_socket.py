@@ -113,6 +113,18 @@ def test_many_small_headers_are_no_fault(server: Running) -> None:
     assert sent(server, LAST[:-2] + b"X: y\r\n" * 1000 + b"\r\n") == [200]
 
 
+def test_a_head_that_comes_at_once_has_the_same_limit(server: Running) -> None:
+    assert sent(server, LAST[:-2] + b"X: " + b"y" * 70_000 + b"\r\n\r\n") in ([431], [400], [])
+
+
+def test_chunks_of_one_byte(server: Running) -> None:
+    body = json.dumps(CHAT).encode()
+    few = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    kind = "Transfer-Encoding: chunked"
+    assert sent(server, post(few + b"0\r\n\r\n", kind, "Connection: close", length="")) == [200]
+    assert sent(server, post(b"1\r\n \r\n" * 3000 + few + b"0\r\n\r\n", kind, length="")) in ([400], [])
+
+
 def test_what_has_no_limit_of_its_own_is_not_logged_whole(server: Running) -> None:
     """The log of this server has no long lines in the end."""
     for data in (LAST.replace(b"GET", b"G" * 60_000), LAST.replace(b"/health", b"/" + b"a" * 60_000)):

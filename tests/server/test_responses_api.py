@@ -190,7 +190,7 @@ def test_what_was_asked_for_is_repeated(rig: House) -> None:
         "store": False,
     }
     response = respond(rig, **said)
-    assert {name: response[name] for name in said} == said
+    assert {name: response[name] for name in said} == {**said, "tools": [{**TOOL, "description": None}]}
     request = rig.engine.requests[0]
     assert (request.sampling.temperature, request.sampling.top_p) == (0.25, 0.5)
     assert "Be short." in prompt(rig)
@@ -280,19 +280,20 @@ def test_bad_arguments_in_the_history_are_read(rig: House) -> None:
         ({"input": []}, "input"),
         ({"input": 3}, "input"),
         ({"input": ["Hi"]}, "input[0]"),
-        ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, "input[0]"),
+        ({"input": [{"id": 5}]}, "input[0].id"),
+        ({"input": [{"name": "f"}]}, "input[0]"),
         ({"input": [user("Hi"), {"type": "item_reference", "id": "msg_9"}]}, "input[1].id"),
         ({"input": [{"role": "user", "content": [{"type": "input_text", "text": "?"}, IMAGE]}]}, "input[0].content[1]"),
         ({"input": [{"role": "robot", "content": "Hi"}]}, "input[0].role"),
         ({"input": [*TURN, {"type": "function_call_output", "call_id": "c", "output": "1"}]}, "input[4].call_id"),
         ({"input": [{"type": "function_call", "call_id": "c", "arguments": "{}"}]}, "input[0].name"),
-        ({"input": [{"type": "reasoning", "summary": "Hm"}]}, "input[0].summary"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-        ({"tools": [{"type": "function", "name": "f", "parameters": 3}]}, "tools[0].parameters"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [{"type": "namespace", "name": "a", "tools": [TOOL, TOOL]}]}, "tools[0].tools[1]"),
+        ({"tools": [{"type": "function", "name": "f", "parameters": 3, "strict": True}]}, "tools[0].parameters"),
         ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
         ({"text": {"format": {"type": "json_schema", "name": "a", "schema": {"type": "x"}}}}, "text.format.schema"),
         ({"text": {"format": "text"}}, "text.format"),
-        ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"reasoning": {"effort": "enormous"}}, "reasoning.effort"),
         ({"reasoning": {"summary": "long"}}, "reasoning.summary"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
@@ -310,9 +311,10 @@ def test_what_cannot_be_honoured_is_refused_by_name(rig: House, body: dict[str, 
     assert refused(rig, **body)["param"] == param
 
 
-def test_reasoning_is_refused_by_models_that_have_none() -> None:
+def test_models_without_reasoning_answer_without() -> None:
     with house(offer("hermes-3", known=HERMES_3)) as rig:
-        assert refused(rig, reasoning={"effort": "high"})["param"] == "reasoning.effort"
+        (warning,) = respond(rig, reasoning={"effort": "high"})["warnings"]
+        assert warning.startswith("reasoning.effort asks for reasoning, and hermes-3 has no reasoning mode")
 
 
 def test_what_asks_for_nothing_is_taken(rig: House) -> None:
@@ -321,7 +323,7 @@ def test_what_asks_for_nothing_is_taken(rig: House) -> None:
         background=False,
         truncation="disabled",
         prompt=None,
-        text={"verbosity": "medium"},
+        text={"verbosity": "low"},
         include=["reasoning.encrypted_content"],
         reasoning={"effort": None, "summary": None},
         service_tier="auto",
@@ -345,6 +347,141 @@ def test_log_probabilities(rig: House) -> None:
     events = stream(rig, *script, **body)
     assert [told] == next(event for event in events if event["type"].endswith("text.delta"))["logprobs"]
     assert rig.engine.requests[0].top_logprobs == 2
+
+
+PATCH = {
+    "type": "custom",
+    "name": "apply_patch",
+    "description": "Changes files.",
+    "format": {"type": "grammar", "syntax": "lark", "definition": 'start: "*** Begin"'},
+}
+CODEX = [
+    {
+        "type": "function",
+        "name": "exec_command",
+        "parameters": {"type": "object", "properties": {"cmd": {"type": "string"}}},
+    },
+    {
+        "type": "namespace",
+        "name": "agents",
+        "tools": [{"type": "function", "name": "spawn"}, {"type": "function", "name": "wait"}],
+    },
+    {"type": "namespace", "name": "mcp__clock", "tools": [{"type": "function", "name": "wait"}]},
+    {"type": "web_search", "external_web_access": True},
+    {"type": "image_generation"},
+    {"type": "local_shell"},
+    PATCH,
+]
+
+
+def calling(name: str, **arguments: str) -> str:
+    return "<tool_call>\n" + json.dumps({"name": name, "arguments": arguments}) + "\n</tool_call>"
+
+
+def test_tools_that_are_no_functions_take_nothing_from_the_others(rig: House) -> None:
+    response = respond(rig, "Hello", tools=CODEX)
+    assert [warning.partition(" ")[0] for warning in response["warnings"]] == [
+        "tools[3]",
+        "tools[4]",
+        "tools[6].format",
+    ]
+    read, grammar = prompt(rig), rig.engine.requests[0].grammar or ""
+    for name in ("exec_command", "spawn", "agents.wait", "mcp__clock.wait", "local_shell", "apply_patch"):
+        assert f'"name": "{name}"' in read
+        assert name in grammar
+    assert "*** Begin" in read
+    assert "web_search" not in read
+
+
+@pytest.mark.parametrize(
+    ("call", "item"),
+    [
+        (calling("spawn"), {"type": "function_call", "name": "spawn", "namespace": "agents", "arguments": "{}"}),
+        (
+            calling("mcp__clock.wait"),
+            {"type": "function_call", "name": "wait", "namespace": "mcp__clock", "arguments": "{}"},
+        ),
+        (
+            calling("apply_patch", input='*** "x"\n'),
+            {"type": "custom_tool_call", "name": "apply_patch", "input": '*** "x"\n'},
+        ),
+        (
+            calling("local_shell", command="echo 'a b' | wc"),
+            {
+                "type": "local_shell_call",
+                "action": {"type": "exec", "command": ["bash", "-lc", "echo 'a b' | wc"], "env": {}},
+            },
+        ),
+    ],
+)
+def test_calls_come_back_in_the_shape_of_their_tools(rig: House, call: str, item: dict[str, Any]) -> None:
+    events = stream(rig, call[:50], call[50:], tools=CODEX)
+    (told,) = events[-1]["response"]["output"]
+    assert {name: told[name] for name in told if name not in ("id", "call_id", "status")} == item
+    done = [
+        event
+        for event in events
+        if event["type"] in ("response.output_item.done", "response.custom_tool_call_input.done")
+    ]
+    assert done[-1]["item"] == told
+    assert [event["input"] for event in done[:-1]] == ([item["input"]] if "input" in item else [])
+    output = {"call_id": told["call_id"], "output": "It is done."}
+    kind = f"{item['type']}_output"
+    respond(rig, input=[user("Do it."), told, {"type": kind, **output}], tools=CODEX)
+    read = prompt(rig)
+    assert call in read  # letter by letter as it was generated
+    assert "<tool_response>\nIt is done.\n</tool_response>" in read
+
+
+def test_tool_choice_names_tools_of_any_shape(rig: House) -> None:
+    for choice, name in (
+        ({"type": "custom", "name": "apply_patch"}, "apply_patch"),
+        ({"type": "local_shell"}, "local_shell"),
+        ({"type": "function", "name": "wait", "namespace": "agents"}, "agents.wait"),
+        (
+            {
+                "type": "allowed_tools",
+                "mode": "required",
+                "tools": [{"type": "web_search"}, {"type": "function", "name": "spawn"}],
+            },
+            "spawn",
+        ),
+    ):
+        respond(rig, calling(name), tools=CODEX, tool_choice=choice)
+        assert name in (rig.engine.requests[0].grammar or "")
+        assert "exec_command" not in (rig.engine.requests[0].grammar or "")
+
+
+def test_items_of_tools_that_other_servers_ran_are_read(rig: House) -> None:
+    items = [
+        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "Oslo"}},
+        {"type": "image_generation_call", "id": "ig_1", "result": "iVBORw0KGgo="},
+        {"type": "mcp_call", "id": "m", "name": "clock", "arguments": "{}", "output": "12:00"},
+        {"type": "compaction", "encrypted_content": "x" * 99},
+        {"type": "reasoning", "summary": "Hm", "content": None},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "It rains."}]},
+    ]
+    respond(rig, input=[user("Weather?"), *items, user("Thanks")])
+    read = prompt(rig)
+    assert '[web_search_call, {"type": "search", "query": "Oslo"}]\n[mcp_call, clock, "{}"]\n12:00' in read
+    assert "It rains.<|im_end|>" in read
+    assert "compaction" not in read
+
+
+def test_pictures_are_refused_where_they_are_asked_about_and_told_of_elsewhere(rig: House) -> None:
+    call = {"type": "function_call", "call_id": "a", "name": "view_image", "arguments": "{}"}
+    result = {
+        "type": "function_call_output",
+        "call_id": "a",
+        "output": [{"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}],
+    }
+    response = respond(rig, input=[user("Look."), call, result])
+    assert "<tool_response>\n[image, image/png, 8 bytes]\n</tool_response>" in prompt(rig)
+    assert response["warnings"] == ["input[2].output[0] is of type input_image: the model reads a line in its place."]
+    error = refused(rig, input=[{"role": "user", "content": [{"type": "input_text", "text": "?"}, IMAGE]}])
+    assert error["message"].startswith(
+        "input[0].content[1] is of type input_image: this model does not support images."
+    )
 
 
 def test_a_conversation_goes_on_from_what_is_kept(rig: House) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from server_rig import offer
 from skeleton import write_skeleton
+from tiny_bert import write_tiny_bert
 
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.embedded.messages import DraftPlan, EngineOptions
-from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
+from hermes_cli.errors import DoesNotFitError, IntegrityError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Device, Machine
 from hermes_cli.models.planned import memory_fault
 from hermes_cli.planning.fitted_plan import RAM, FittedPlan, MemoryUse, remaining_machine
@@ -77,6 +78,24 @@ def test_what_an_entry_says_is_what_is_planned(tmp_path: Path, demo_path: Path) 
     assert one.model.options.max_queue == 3
     assert one.model.options.draft
     assert one.model.options.draft.path.name == "demo.gguf"
+
+
+def test_a_model_for_embeddings_is_planned_as_its_file_says_and_any_other_as_asked(tmp_path: Path) -> None:
+    bert = str(write_tiny_bert(tmp_path / "bert.gguf", "cls"))
+    entries = [
+        {"model": "demo", "name": "pooled", "pooling": "last"},
+        bert,
+        {"model": bert, "name": "mean", "pooling": "mean"},
+    ]
+    pooled, stated, other = lined_up("demo", *entries)[0][1:]
+    assert (pooled.model.pooling, stated.model.pooling, other.model.pooling) == ("last", "cls", "mean")
+    assert (pooled.model.context, stated.model.context) == (1024, 64)
+    assert stated.model.fitted.total.kv_cache == 0
+
+
+def test_a_reranker_is_no_model_for_anything(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="a reranker"):
+        lined_up(str(write_tiny_bert(tmp_path / "rank.gguf", "rank")))
 
 
 def test_a_file_goes_by_its_name_and_never_by_its_path(tmp_path: Path, demo_path: Path) -> None:

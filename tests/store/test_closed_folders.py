@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import HANG, Finished, clean_environment
+from hermes_zygote import HERMES, zygote
 from hub_cache import HubCache
 from hub_server import Hub, serving
 
@@ -25,24 +26,35 @@ def hub(tmp_path: Path) -> HubCache:
     return hub
 
 
+# capabilities(7): CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH are given up, by this process and what it starts.
+NO_POWER = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+PR_CAPBSET_DROP, VERSION_3, POWERS = 24, 0x20080522, (1, 2)
+for power in POWERS:
+    assert libc.prctl(PR_CAPBSET_DROP, power) == 0
+head, sets = (ctypes.c_uint32 * 2)(VERSION_3, 0), (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice
+assert libc.capget(head, sets) == 0
+for at in (0, 1, 2):
+    sets[at] &= ~sum(1 << power for power in POWERS)
+assert libc.capset(head, sets) == 0
+"""
+
+
 @pytest.fixture
 def hermes(hub: HubCache, tmp_path: Path) -> Hermes:
     """Run `hermes` as permissions hold for everybody, also if root runs these tests."""
-    if sys.platform == "win32":
+    if (forks := zygote()) is None:
         pytest.skip("permissions of POSIX")
-    start: list[str] = []
-    if os.geteuid() == 0:
-        program = shutil.which("setpriv")
-        if program is None:
-            pytest.skip("root may read everything, and there is no setpriv to give that up")
-        start = [program, "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    is_root = os.geteuid() == 0
+    if is_root and sys.platform != "linux":
+        pytest.skip("root may read everything, and cannot give that up")
 
     def run(*arguments: str, **variables: str) -> Finished:
         environment = {**clean_environment(), **hub.environment, **variables}
-        command = [*start, sys.executable, "-m", "hermes_cli", *arguments]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=HANG
-        )
+        process = forks.start(arguments, tmp_path, environment, code=(NO_POWER if is_root else "") + HERMES)
+        out, error = process.communicate(HANG)
+        return subprocess.CompletedProcess(arguments, process.returncode or 0, out, error)
 
     return run
 

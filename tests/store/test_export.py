@@ -255,6 +255,14 @@ def test_another_file_in_the_way(source: ExportSource, tmp_path: Path) -> None:
     assert other.read_bytes() == b"mine"
 
 
+def test_nothing_is_written_through_a_link_called_modelfile(source: ExportSource, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "Modelfile").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(HermesError, match="there is another file"):
+        to_ollama(source, tmp_path / "out", None, copy=False)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_folder_that_is_a_file(source: ExportSource, tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(HermesError, match="cannot be made"):

@@ -131,6 +131,8 @@ def test_usual_paths_are_safe(path: str) -> None:
         "a.",
         ".a",
         "a ",
+        "x.gguf\n",
+        "COM¹",
     ],
 )
 def test_other_paths_are_not(path: str) -> None:

@@ -522,3 +522,9 @@ def test_any_file_name_becomes_a_safe_one_or_none(tmp_path_factory: pytest.TempP
             place = Path("/library") / one.names[0]
             assert Path(os.path.normpath(place)) == place
             assert not set(one.names[0]) & set('\\:*?"<>|\n\r')
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_no_model(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.gguf")
+    assert list(find_models(tmp_path)) == []

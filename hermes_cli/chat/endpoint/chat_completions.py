@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ _VLLM_FIELDS = {"repeat_penalty": "repetition_penalty"}
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")  # vLLM, llama.cpp, ours; OpenRouter, Ollama; proxies
 _REASONING_TAGS = ("<think>", "<scratch_pad>")
 _LENGTH_REASONS = {"length", "max_tokens", "model_length"}
+_MAX_NUMBER = 2**53  # JSON's largest exact integer (RFC 8259, section 6): a server's larger count is no count
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,7 @@ class CompletionReader:
         prompt = _count(usage, "prompt_tokens") or _count(timings, "prompt_n") + _count(timings, "cache_n")
         completion = _count(usage, "completion_tokens") or _count(timings, "predicted_n")
         accepted = _count(completion_details, "accepted_prediction_tokens")
+        drafted = accepted + _count(completion_details, "rejected_prediction_tokens")
         is_full = context_length is not None and prompt + completion >= context_length
         done = Done(
             reason,
@@ -182,8 +183,8 @@ class CompletionReader:
             self._seconds("prompt_ms", first_at - self._sent_at),
             self._seconds("predicted_ms", end - first_at),
             reasoning_tokens=_count(completion_details, "reasoning_tokens"),
-            drafted_tokens=accepted + _count(completion_details, "rejected_prediction_tokens"),
-            accepted_tokens=accepted,
+            drafted_tokens=drafted or _count(timings, "draft_n"),
+            accepted_tokens=accepted or _count(timings, "draft_n_accepted"),
             context_full=is_cut and (max_tokens is None or is_full or 0 < completion < max_tokens),
         )
         return [*events, done]
@@ -204,7 +205,7 @@ class CompletionReader:
 
     def _seconds(self, name: str, default: float) -> float:
         value = self._timings.get(name)
-        return value / 1000 if isinstance(value, (int, float)) and 0 <= value < math.inf else default
+        return value / 1000 if isinstance(value, (int, float)) and 0 <= value <= _MAX_NUMBER else default
 
 
 class _ContentReader:
@@ -325,4 +326,4 @@ def _text(value: object) -> str:
 
 def _count(fields: dict[str, Any], name: str) -> int:
     value = fields.get(name)
-    return value if type(value) is int and value >= 0 else 0
+    return value if type(value) is int and 0 <= value <= _MAX_NUMBER else 0

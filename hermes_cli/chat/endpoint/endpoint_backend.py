@@ -15,9 +15,9 @@ from hermes_cli.chat.endpoint.address import SERVICES, EndpointAddress, ServerKi
 from hermes_cli.chat.endpoint.chat_completions import CompletionReader, EndpointModel, prompt_body, request_body
 from hermes_cli.chat.endpoint.http_client import EndpointClient, EndpointError, Retries
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
+from hermes_cli.event_loop import EventLoop
 
 if TYPE_CHECKING:
-    from hermes_cli.event_loop import EventLoop
     from hermes_cli.generation import Event, Message
 
 MAX_LISTED = 20  # names in an error

@@ -30,7 +30,7 @@ MAX_BYTES = 200  # in UTF-8: file systems allow 255, and our suffixes are added
 SLUG_WORDS, SLUG_CHARACTERS = 6, 40
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d-")
-_DAMAGED = re.compile(r"\.damaged(-\d+)?$")
+_DAMAGED = re.compile(r"\.damaged(-\d+)?\Z")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # reserved on Windows, with any suffix
 
 _DECODER = msgspec.json.Decoder(Change)

@@ -25,6 +25,7 @@ from rich.text import Text
 
 from hermes_cli.chat.slash.command import COMMANDS, is_open_quote, unquoted
 from hermes_cli.console import CONTROL
+from hermes_cli.platforms import drop_typed_ahead
 
 if TYPE_CHECKING:
     from prompt_toolkit.document import Document
@@ -63,7 +64,8 @@ class Keyboard:
 
     def ask(self, question: str) -> str:
         """Return the line that answers a question; empty after Ctrl-D. What was typed ahead is dropped."""
-        _drop_typed_ahead()
+        with suppress(OSError, ValueError, AttributeError):  # no terminal
+            drop_typed_ahead(sys.stdin.fileno())
         *above, last = question.translate(CONTROL).split("\n")
         for line in above:
             print(line)  # noqa: T201 - on the terminal that is typed on
@@ -145,20 +147,6 @@ def _read_plainly(default: str) -> str | None:
             print(f"\n{HOW_TO_LEAVE}")  # noqa: T201 - the same
             lines.clear()
     return unquoted("\n".join(lines)) or default
-
-
-def _drop_typed_ahead() -> None:
-    """Drop what was typed before a question was seen: it is no answer to it."""
-    if sys.platform == "win32":
-        import msvcrt  # noqa: PLC0415 - Windows only
-
-        while msvcrt.kbhit():
-            msvcrt.getwch()
-        return
-    import termios  # noqa: PLC0415 - not on Windows
-
-    with suppress(OSError, ValueError, AttributeError, termios.error):
-        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
 
 
 def _send(event: KeyPressEvent) -> None:

@@ -6,6 +6,7 @@ Nothing is left out: HTML, addresses of links and unknown languages are shown as
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
@@ -32,6 +33,18 @@ MAX_NESTING = 20  # levels; markdown-it-py leaves out what is deeper
 THEME = "ansi_dark"  # the terminal's own colours, so that it reads on any background
 TAB = 4  # columns
 _MAX_CONTEXT = 20_000  # characters: a longer comment or string may lose its colour where it is scrolled
+MAX_HIGHLIGHTED_LINE = 1_000  # characters
+HIGHLIGHT_SECONDS = 5.0  # of a processor, for one block of code, however often it is redrawn
+# Of each of these lexers, 8,000 hostile characters of 340 kinds cost less than 0.2 s between two tokens (pygments 2.21,
+# measured); some of the others need hours for a few hundred, and nothing can stop them.
+_LANGUAGES = """
+    awk bash batch c clojure cmake common-lisp console cpp cr csharp css d dart delphi diff django docker elixir erlang
+    fortran fsharp gas go graphql groovy haskell html http ini java javascript json json5 jsx julia kotlin less lua make
+    markdown matlab mysql nasm nginx nimrod nixos objective-c ocaml perl php plpgsql postgresql powershell properties
+    protobuf pycon pytb python ruby rust scheme scss solidity splus sql sqlite3 swift tcl terraform tex text toml tsx
+    typescript vb.net vim vue wast xml yaml zig
+"""
+LANGUAGES = frozenset(_LANGUAGES.split())
 MIN_WIDTH = 8  # columns: deeply nested text does not get narrower
 
 _DIM = Style(dim=True)
@@ -218,22 +231,38 @@ class CodeHighlighter:
         self._context, self._stack = "", ["root"]
         self._theme = Syntax.get_theme(THEME)
         self._lexer: Any = None
+        self._seconds = 0.0  # spent on colours so far
         with suppress(ClassNotFound):
-            self._lexer = get_lexer_by_name(info.split(maxsplit=1)[0]) if info.strip() else None
+            lexer = get_lexer_by_name(info.split(maxsplit=1)[0]) if info.strip() else None
+            self._lexer = lexer if lexer and lexer.aliases[0] in LANGUAGES else None
 
     def highlight(self, lines: Sequence[str], leaving: int = 0) -> list[Text]:
-        """Return the lines highlighted; the next call is without the first `leaving` of them."""
-        if self._lexer is None or not lines:
-            return [expand_tabs(line) for line in lines]
+        """Return the lines highlighted; the next call is without the first `leaving` of them.
+
+        From the first line that is too long, and when the time for colours is used up, they have none.
+        """
+        end = next((at for at, line in enumerate(lines) if len(line) > MAX_HIGHLIGHTED_LINE), len(lines))
+        colored = (
+            self._colored(lines[:end], min(leaving, end)) if self._lexer and end else map(expand_tabs, lines[:end])
+        )
+        if leaving > end or self._seconds > HIGHLIGHT_SECONDS:
+            self._lexer = None
+        return [*colored, *map(expand_tabs, lines[end:])]
+
+    def _colored(self, lines: Sequence[str], leaving: int) -> list[Text]:
+        began = time.thread_time()
         start = len(self._context)
         code = self._context + "".join(f"{line}\n" for line in lines)
         edge = start + sum(len(line) + 1 for line in lines[:leaving])
         text, kept, stack = Text("\n".join(lines)), 0, self._stack
         for at, kind, value, state in self._tokens(code):
+            if self._seconds + time.thread_time() - began > HIGHLIGHT_SECONDS:
+                break
             if at <= edge and state is not None:
                 kept, stack = at, state
             if (end := at + len(value)) > start:
                 text.stylize(self._theme.get_style_for_token(kind), max(at - start, 0), end - start)
+        self._seconds += time.thread_time() - began
         if leaving:
             self._stack, self._context = stack, code[kept:edge] if edge - kept <= _MAX_CONTEXT else ""
         return [expand_tabs(line) for line in text.split("\n", allow_blank=True)]

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.loading import decode_once
-from hermes_cli.engine.embedded.messages import BenchSpeeds
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from hermes_cli.engine.embedded.messages import BenchRequest, BenchTest
+from hermes_cli.engine.embedded.messages import BenchRequest, BenchSpeeds, BenchTest
 
 WARM_UP = 64, 8  # tokens prefilled, and decoded, before the first run counts
 

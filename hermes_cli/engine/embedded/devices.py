@@ -6,13 +6,10 @@ The Python package leaves this part of the C API out (ggml/include/ggml-backend.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.bindings import llama_cpp
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 CARD, INTEGRATED = 1, 2  # enum ggml_backend_dev_type
 

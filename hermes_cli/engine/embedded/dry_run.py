@@ -11,22 +11,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.bindings import LOG
 from hermes_cli.engine.embedded.devices import listed_gpus
 from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
-from hermes_cli.engine.embedded.messages import DryRunResult, LoggedDevice
+from hermes_cli.engine.embedded.messages import DryRunRequest, DryRunResult, LoggedDevice
 from hermes_cli.errors import EngineError
-from hermes_cli.planning.memory import MemoryBreakdown
+from hermes_cli.planning.compute import F32
+from hermes_cli.planning.memory import MemoryBreakdown, Weights
 from hermes_cli.units import MIB
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hermes_cli.engine.embedded.messages import DryRunRequest
-    from hermes_cli.planning.memory import Weights
 
 HOST = -1  # every buffer that is in RAM: CPU, CPU_REPACK, CUDA_Host ...
 
@@ -62,8 +57,15 @@ class DryRunner:
             self._placement, self._log = placement, "".join(lines)
         try:
             with LOG.capture() as lines:
-                LlamaContext(self._model, plan.settings, threads=plan.threads).close()
-            result = read_logs(self._log, "".join(lines), request.weights)
+                context = LlamaContext(self._model, plan.settings, threads=plan.threads)
+                embedded = context.embedding_length if plan.settings.pooling else 0
+                context.close()
+            result = read_logs(self._log, "".join(lines), request.weights, encodes=bool(embedded))
+            if embedded:
+                # The buffer is logged for one token of each text, and grows to logits and embeddings of a whole batch.
+                size = (self._model.vocabulary.size + embedded) * plan.settings.batch_tokens * F32
+                ram, *others = result.parts
+                result = replace(result, parts=(replace(ram, output=size), *others))
             return replace(result, listed=len(listed_gpus()))
         except EngineError as error:
             return DryRunResult(refusal=error.message)
@@ -75,10 +77,10 @@ class DryRunner:
         self._model = self._placement = None
 
 
-def read_logs(model_log: str, context_log: str, weights: Weights) -> DryRunResult:
+def read_logs(model_log: str, context_log: str, weights: Weights, *, encodes: bool = False) -> DryRunResult:
     """Return the bytes in RAM and on each device, without what backends take for themselves.
 
-    The logs are llama.cpp's while the model was loaded, and while the context was made.
+    The logs are llama.cpp's while the model was loaded, and while the context was made. An encoder has no KV cache.
     """
     devices = tuple(LoggedDevice(name, int(free) * MIB) for name, free in _DEVICE.findall(model_log))
 
@@ -101,7 +103,7 @@ def read_logs(model_log: str, context_log: str, weights: Weights) -> DryRunResul
     for name, purpose, size in _BUFFER.findall(context_log):
         buffers[purpose][place(name)] += round(float(size) * MIB)
     parts = (loaded, cached, buffers["compute"], buffers["output"])
-    if not all(parts):
+    if not all(part or (encodes and part is cached) for part in parts):
         raise EngineError(
             "llama.cpp's log does not say what it would allocate.",
             hint="this llama-cpp-python is newer than hermes knows: pip install llama-cpp-python==0.3.36",

@@ -7,33 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from hermes_cli.child_process import pack, protocol_error
+from hermes_cli.child_process import Frame, pack, protocol_error
 from hermes_cli.engine.embedded.child import Child
 from hermes_cli.engine.embedded.messages import DryRunRequest, DryRunResult
 from hermes_cli.errors import EngineError
 from hermes_cli.event_loop import EventLoop
+from hermes_cli.gguf.header import GGUFHeader
 from hermes_cli.gguf.shards import read_model
 from hermes_cli.hardware.advice import advice_at
+from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.selection import select_devices
-from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
-from hermes_cli.planning.load_plan import LoadPlan, alternatives_to, plans_for
-from hermes_cli.planning.memory import facts_of
+from hermes_cli.planning.fitted_plan import RAM, DryRun, FittedPlan, MemoryUse, Tried, choose_plan
+from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
+from hermes_cli.planning.memory import ContextSettings, Weights, facts_of
 from hermes_cli.planning.placement import OVERHEAD, reserved_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from hermes_cli.child_process import Frame
-    from hermes_cli.hardware.machine import Machine
-    from hermes_cli.planning.fitted_plan import FittedPlan, Tried
-    from hermes_cli.planning.load_plan import LoadOverrides
-    from hermes_cli.planning.memory import ContextSettings, Weights
+from hermes_cli.planning.planner import alternatives_to, plans_for
 
 TIME_LIMIT = 120.0  # seconds for all plans; drivers and network file systems may take a few
 VERBOSE_HINT = "`-v` shows llama.cpp's log."
@@ -49,6 +43,7 @@ class FitCheck:
         overrides: LoadOverrides,
         machine: Machine | None = None,
         *,
+        headers: Sequence[GGUFHeader] | None = None,
         limit: float = TIME_LIMIT,
     ) -> None:
         """Make the plans, and start the dry run of the first.
@@ -58,10 +53,11 @@ class FitCheck:
             path: the file, or its first shard.
             overrides: the settings that the user insists on.
             machine: where the model is to run; None looks at this one.
+            headers: of the file, or of all its shards, if they have been read.
             limit: seconds that `result` waits.
         """
         self._child, self._path, self._overrides, self._limit = child, path, overrides, limit
-        self._facts = facts_of(read_model(path)[1])
+        self._facts = facts_of(headers or read_model(path)[1])
         self._machine = select_devices(machine or probe(measure=False), overrides.devices, overrides.reserve)
         self._listed = 0  # GPUs that llama.cpp finds
         self._plans = plans_for(self._facts, self._machine, overrides)

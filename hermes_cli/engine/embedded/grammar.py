@@ -17,6 +17,7 @@ import ctypes
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import takewhile
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
@@ -25,8 +26,6 @@ from hermes_cli.engine.embedded.bindings import llama_cpp
 from hermes_cli.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Sequence
-
     import numpy as np
     from llguidance import LLMatcher, LLTokenizer
     from numpy.typing import NDArray
@@ -172,6 +171,18 @@ class Matcher:
         if not taken:
             self._check()
         return taken
+
+    def begin(self, spellings: Iterable[Sequence[int]]) -> None:
+        """Accept the first of several spellings of a text that may come next; UsageError if none may."""
+        for tokens in spellings:
+            taken = sum(1 for _ in takewhile(self.try_accept, tokens))
+            if taken == len(tokens):
+                return
+            self._matcher.rollback(taken)
+        raise UsageError(
+            "the answer that is begun cannot go on to what the schema, the grammar or the tools ask for.",
+            hint="begin it as they want it, or leave its beginning out.",
+        )
 
     def accept(self, token: int) -> None:
         """Accept a token that may come next."""

@@ -19,14 +19,13 @@ A sequence that is not active where it has to be is an EngineError everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from hermes_cli.engine.embedded.llama import LlamaContext
 
 SEQUENCES = 256  # ids that llama.cpp has (LLAMA_MAX_SEQ, src/llama-cparams.h)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from hermes_cli.engine.embedded.bindings import LOG, llama_cpp
@@ -16,18 +18,19 @@ from hermes_cli.engine.embedded.devices import device_array
 from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.errors import ContextFullError, EngineError, IntegrityError
 from hermes_cli.gguf.types import TENSOR_TYPES, UPGRADE
+from hermes_cli.planning.memory import ContextSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-    from typing import Self
-
     import numpy as np
     from numpy.typing import NDArray
 
-    from hermes_cli.planning.memory import ContextSettings
-
 GGML_TYPES = {kind.name.lower(): number for number, kind in TENSOR_TYPES.items()}
+
+POOLING_TYPES = {
+    "mean": llama_cpp.LLAMA_POOLING_TYPE_MEAN,
+    "cls": llama_cpp.LLAMA_POOLING_TYPE_CLS,
+    "last": llama_cpp.LLAMA_POOLING_TYPE_LAST,
+}
 
 # What llama_decode returns (llama.h, comment above its declaration).
 DECODE_NO_SLOT = 1
@@ -214,6 +217,8 @@ class LlamaContext(Owned):
             params.rope_scaling_type = llama_cpp.LLAMA_ROPE_SCALING_TYPE_YARN
             params.rope_freq_scale = 1 / settings.yarn_factor
             params.yarn_orig_ctx = settings.yarn_original
+        if settings.pooling:
+            params.embeddings, params.pooling_type = True, POOLING_TYPES[settings.pooling]
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified, params.no_perf = settings.unified, True
         self._handle = llama_cpp.llama_init_from_model(model.handle, params)
@@ -224,6 +229,7 @@ class LlamaContext(Owned):
             )
         model._contexts.add(self)  # noqa: SLF001 - a model frees its contexts first
         self.length = int(llama_cpp.llama_n_ctx(self._handle))
+        self.embedding_length = int(llama_cpp.llama_model_n_embd_out(model.handle))
         self._memory = llama_cpp.llama_get_memory(self._handle)
         self._outputs = 0
 
@@ -260,6 +266,15 @@ class LlamaContext(Owned):
         if not pointer:
             raise EngineError("there are no logits.", hint="this is a bug in hermes; please report it.")
         return np.ctypeslib.as_array(pointer, shape=(self._outputs, self.model.vocabulary.size))
+
+    def embedding(self, sequence: int) -> NDArray[np.float32]:
+        """Return the embedding of a sequence that the last decode had tokens of; the next decode overwrites it."""
+        import numpy as np  # noqa: PLC0415 - as above
+
+        pointer = llama_cpp.llama_get_embeddings_seq(self.handle, sequence)
+        if not pointer:
+            raise EngineError("there is no embedding.", hint="this is a bug in hermes; please report it.")
+        return np.ctypeslib.as_array(pointer, shape=(self.embedding_length,))
 
     def forget(self, sequence: int, start: int = 0) -> bool:
         """Remove a sequence from position `start` on; return False where it can only be removed whole."""

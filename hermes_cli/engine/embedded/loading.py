@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.bindings import LOG
+from hermes_cli.engine.embedded.embedder import EmbeddingRuntime
 from hermes_cli.engine.embedded.grammar import Grammars
 from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel, LoraAdapter
-from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes, key
-from hermes_cli.engine.embedded.scheduler import Scheduler
+from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
+from hermes_cli.engine.embedded.scheduler import Emit, Scheduler
 from hermes_cli.engine.embedded.sequence import Job
 from hermes_cli.engine.embedded.speculation import DraftModel
 from hermes_cli.engine.embedded.vocabulary import closing_tokens, prompt_tokens
 from hermes_cli.engine.protocol import ModelInfo
-from hermes_cli.engine.request import PARAMETERS
+from hermes_cli.engine.request import PARAMETERS, EmbeddingRequest, GenerationRequest
+from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
-    from hermes_cli.engine.embedded.scheduler import Emit
-    from hermes_cli.engine.request import GenerationRequest
+    from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes
 
 MANY_THREADS = 8  # from so many on it is measured whether fewer are faster
 WORTH_CHANGING = 0.95  # of the time with the planned number of threads
@@ -44,6 +43,10 @@ class ModelRuntime:
     options: EngineOptions
     info: ModelInfo
 
+    def warm_up(self) -> None:
+        """Read the vocabulary for grammars."""
+        self.grammars.tokenizer()
+
     def scheduler(self, emit: Emit) -> Scheduler:
         """Return a scheduler that gives events to `emit`."""
         return Scheduler(
@@ -57,15 +60,21 @@ class ModelRuntime:
             saved=self.prefixes,
         )
 
-    def prepare(self, number: int, request: GenerationRequest) -> Job:
-        """Return a request with its tokens and its grammar."""
-        vocabulary = self.model.vocabulary
-        matcher = self.grammars.start(request.grammar) if request.grammar is not None else None
-        prompt, closing = prompt_tokens(vocabulary, request.prompt), closing_tokens(vocabulary, request.reasoning)
-        return Job(number, request, prompt, matcher, closing)
+    def prepare(self, number: int, request: GenerationRequest | EmbeddingRequest) -> Generator[None, None, Job]:
+        """Return a request with its tokens and its grammar; yield between the steps of the work."""
+        if isinstance(request, EmbeddingRequest):
+            raise UsageError("this model writes text, and makes no embeddings.", hint="ask a model for embeddings.")
+        vocabulary, length = self.model.vocabulary, self.context.length
+        prompt = yield from prompt_tokens(vocabulary, request.prompt, length)
+        matcher = None
+        if request.grammar is not None and len(prompt) < length:  # the scheduler refuses longer ones
+            matcher = self.grammars.start(request.grammar)
+            if request.grammar_prefix:
+                matcher.begin([vocabulary.tokenize(text, special=True) for text in request.grammar_prefix])
+        return Job(number, request, prompt, matcher, closing_tokens(vocabulary, request.reasoning))
 
 
-def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntime:
+def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntime | EmbeddingRuntime:
     """Load weights, context, adapters and draft model; decode once; set the number of threads.
 
     `progress` gets the part of the weights (0 to 1) that has been read.
@@ -80,6 +89,10 @@ def load(request: LoadRequest, progress: Callable[[float], None]) -> ModelRuntim
     model = LlamaModel(
         path, gpu_layers=plan.gpu_layers, tensor_split=plan.tensor_split, devices=plan.devices, progress=progress
     )
+    if plan.settings.pooling:
+        context = LlamaContext(model, plan.settings, threads=plan.threads)
+        decode_once(context)
+        return EmbeddingRuntime(request, model, context)
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(Grammars, model.vocabulary, options.tags)
         context = LlamaContext(model, plan.settings, threads=plan.threads)
@@ -136,6 +149,8 @@ def _saved_prefixes(request: LoadRequest, context: LlamaContext) -> SavedPrefixe
     options = request.options
     if options.prefixes is None:
         return None
+    from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes, key  # noqa: PLC0415 - most do without
+
     files = (request.path, *(adapter.path for adapter in options.adapters))
     facts = [(file.resolve(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     scales = [adapter.scale for adapter in options.adapters]
@@ -166,5 +181,6 @@ def _model_info(model: LlamaModel, context: LlamaContext, request: LoadRequest, 
         added=tuple(added),
         tags=grammars.tags,
         others=grammars.others,
+        fim=vocabulary.fim,
         draft=draft.path.name if draft else "",
     )

@@ -1,37 +1,32 @@
 """Options of the embedded engine, and the frames between it and its child process.
 
 to the child     dry_run (DryRunRequest) · bench (BenchRequest) · load (LoadRequest) · generate (GenerationRequest)
-· cancel · tokenize (text, special) · detokenize (tokens) · stats · close
+· embed (EmbeddingRequest) · cancel · tokenize (text, special) · detokenize (tokens) · stats · ping · close
 to the engine    fit (DryRunResult) · progress (0 to 1) · loaded (ModelInfo)
 · speeds (BenchSpeeds, one frame for each test)
 · events (of several requests, from one step) · answer (to tokenize and detokenize)
 · failed (error; number 0: a dry run or loading)
 · stats (asked for, or with number 0 about once a second while there is work)
+· pong (to ping, at once, whatever else it does)
 · saving (the child will take a little longer to end)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from hermes_cli.child_process import Frame, decode, pack, read_error
-from hermes_cli.engine.protocol import Done, TextEvent
+from hermes_cli.engine.protocol import Done, Embeddings, Event, TextEvent
 from hermes_cli.errors import HermesError
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import MemoryBreakdown, Weights
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from hermes_cli.engine.protocol import Event
-
-REINSTALL_HINT = "install it again: pip install --force-reinstall --no-cache-dir llama-cpp-python"
-
-_EVENTS: dict[str, type[Event]] = {"TextEvent": TextEvent, "Done": Done}  # all others are errors
+Output = Event | Embeddings
+_EVENTS: dict[str, type[Output]] = {"TextEvent": TextEvent, "Done": Done, "Embeddings": Embeddings}  # or an error
 
 
 @dataclass(frozen=True)
@@ -159,12 +154,19 @@ class BenchSpeeds:
     speeds: tuple[float, ...]
 
 
-def pack_events(events: Iterable[tuple[int, Event | HermesError]]) -> bytes:
+@dataclass(frozen=True)
+class RequestClient:
+    """The client of a request, read without the rest."""
+
+    client: str = ""
+
+
+def pack_events(events: Iterable[tuple[int, Output | HermesError]]) -> bytes:
     """Return one frame with the events of one step, each with the number of its request."""
     return pack("events", 0, [(number, type(event).__name__, event) for number, event in events])
 
 
-def read_events(frame: Frame) -> list[tuple[int, Event | HermesError]]:
+def read_events(frame: Frame) -> list[tuple[int, Output | HermesError]]:
     """Return the events of a frame, each with the number of its request."""
     return [
         (number, decode(body, _EVENTS[name]) if name in _EVENTS else read_error(body))

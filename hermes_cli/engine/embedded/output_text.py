@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from hermes_cli.engine.request import ReasoningOptions
 
 
@@ -15,8 +15,9 @@ class StopTexts:
     """Finds stop texts wherever tokens cut them, and holds back text that may become one."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._texts = tuple(text for text in texts if text)
-        self._held = ""
+        self._texts = sorted(text for text in texts if text)
+        self._begins = {text[0] for text in self._texts}
+        self._held = ""  # the beginning of a stop text, if nothing else
         self.matched: str | None = None  # the stop text that ended the completion
 
     def feed(self, text: str) -> str:
@@ -25,14 +26,17 @@ class StopTexts:
             return ""
         if not self._texts:
             return text
-        self._held += text
-        ends = [(at, stop) for stop in self._texts if (at := self._held.find(stop)) >= 0]
+        known, self._held = len(self._held), self._held + text
+        # None ended before, so what ends now does in the new text.
+        starts = ((max(known - len(stop) + 1, 0), stop) for stop in self._texts)
+        ends = [(at, stop) for start, stop in starts if (at := self._held.find(stop, start)) >= 0]
         if ends:
             at, self.matched = min(ends)
             ready, self._held = self._held[:at], ""
             return ready
-        keep = max(map(self._begun, self._texts))
-        ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        # Each place that begins no stop text is given up for good: all in all few are looked at.
+        place = next((at for at in range(len(self._held)) if self._may_begin(at)), len(self._held))
+        ready, self._held = self._held[:place], self._held[place:]
         return ready
 
     def finish(self) -> str:
@@ -40,10 +44,13 @@ class StopTexts:
         ready, self._held = self._held, ""
         return ready
 
-    def _begun(self, stop: str) -> int:
-        """Return how many characters of a stop text the held text ends with."""
-        longest = min(len(stop) - 1, len(self._held))
-        return next((size for size in range(longest, 0, -1) if self._held.endswith(stop[:size])), 0)
+    def _may_begin(self, at: int) -> bool:
+        """Return whether the held text from a place on is the beginning of a stop text."""
+        if self._held[at] not in self._begins:
+            return False
+        rest = self._held[at:]
+        place = bisect_left(self._texts, rest)  # texts that begin with it come behind it
+        return place < len(self._texts) and self._texts[place].startswith(rest)
 
 
 class ReasoningTracker:
@@ -55,7 +62,10 @@ class ReasoningTracker:
     """
 
     def __init__(self, options: ReasoningOptions, forced: Mapping[str, Sequence[int]]) -> None:
-        """Start before the first token; `forced` has, by closing tag, the tokens that end used-up reasoning."""
+        """Start before the first token; `forced` has, by closing tag, the tokens that end used-up reasoning.
+
+        Those under an empty text come before them, and count as its last ones.
+        """
         self.tokens = 0  # of reasoning so far
         self._options, self._forced = options, forced
         self._closing = options.tags[0][1] if options.inside else ""  # the tag that ends the reasoning; empty outside
@@ -63,9 +73,13 @@ class ReasoningTracker:
         self._line_end = re.compile("|".join(map(re.escape, ("\n", *options.line_ends))))
         self._overlap = max(map(len, options.line_ends), default=1) - 1
         self._text = ""  # not decided yet
+        self._over = False  # the budget was used up
+        self._tags = tuple(tag for pair in options.tags for tag in pair)
+        self._tail = ""  # of what was written, as much as a tag may begin with
 
     def read(self, text: str) -> None:
         """Count a generated token with this text."""
+        self._tail = (self._tail + text)[-max(map(len, self._tags), default=1) :]
         self.tokens += bool(self._closing)
         self._text += text
         while True:  # up to the next change of state
@@ -94,8 +108,15 @@ class ReasoningTracker:
     def due(self) -> Sequence[int]:
         """Return the tokens that have to come next if the budget is used up, else none."""
         budget = self._options.budget
-        used_up = self._closing and budget is not None and self.tokens >= budget
-        return self._forced[self._closing] if used_up else ()
+        end = self._forced.get("", ())
+        if not self._closing or budget is None or self.tokens < budget - len(end):
+            return ()
+        self._over = True
+        return [*end, *self._forced[self._closing]]
+
+    def forbids(self, text: str) -> bool:
+        """Return whether a token with this text would write a tag after reasoning was ended: models try to end it."""
+        return self._over and any(tag in self._tail[len(self._tail) - len(tag) + 1 :] + text for tag in self._tags)
 
     def _keep(self, characters: int) -> None:
         """Drop all but the last characters, which may be the beginning of a tag."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections import deque
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +19,13 @@ import numpy as np
 
 from hermes_cli.engine.embedded.bindings import llama_cpp
 from hermes_cli.engine.embedded.llama import Owned
+from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.engine.protocol import Logprob, TokenLogprobs
+from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from numpy.typing import NDArray
-
-    from hermes_cli.engine.embedded.vocabulary import Vocabulary
-    from hermes_cli.engine.request import SamplingOptions
 
 FORBIDDING_BIAS = -100.0  # OpenAI's API reference, logit_bias: "-100 ... should result in a ban"
 MOST_BIAS = 1e6  # more is as certain, and its products with penalties and temperatures stay 32-bit numbers

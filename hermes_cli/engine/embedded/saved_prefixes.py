@@ -12,14 +12,12 @@ import shutil
 from array import array
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded.kv_cache import common_prefix
+from hermes_cli.engine.embedded.kv_cache import KVCache, common_prefix
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from hermes_cli.engine.embedded.kv_cache import KVCache
     from hermes_cli.engine.embedded.llama import LlamaContext
 
 MIN_TOKENS = 256  # tokens; fewer are computed in the time that reading them takes

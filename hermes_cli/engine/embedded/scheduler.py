@@ -12,29 +12,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.kv_cache import KVCache, common_prefix
-from hermes_cli.engine.embedded.llama import Batch
-from hermes_cli.engine.embedded.sequence import NO_SEQUENCE, ActiveSequence
+from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
+from hermes_cli.engine.embedded.sequence import NO_SEQUENCE, ActiveSequence, Job
+from hermes_cli.engine.embedded.speculation import DraftModel
 from hermes_cli.engine.embedded.step_cost import StepCostModel
 from hermes_cli.engine.embedded.vocabulary import TokenPieces
-from hermes_cli.engine.protocol import EngineStats, SequenceState
+from hermes_cli.engine.protocol import EngineStats, Event, SequenceState
 from hermes_cli.errors import ContextFullError, EngineError, HermesError, QueueFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 
-    from hermes_cli.engine.embedded.llama import LlamaContext, LlamaModel
     from hermes_cli.engine.embedded.saved_prefixes import SavedPrefixes
-    from hermes_cli.engine.embedded.sequence import Job
-    from hermes_cli.engine.embedded.speculation import DraftModel
-    from hermes_cli.engine.protocol import Event
-
-    Emit = Callable[[int, Event | HermesError], None]
+Emit = Callable[[int, Event | HermesError], None]
 
 WORTH_WAITING = 32  # tokens of a shared prompt that are worth waiting for instead of computing them twice
 MARGIN = 64  # KV cells that each active request will need soon; nobody is admitted into them

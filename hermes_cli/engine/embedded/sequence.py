@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import codecs
+import math
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hermes_cli.engine.embedded.grammar import apply_mask
+from hermes_cli.engine.embedded.grammar import Matcher, apply_mask
 from hermes_cli.engine.embedded.kv_cache import common_prefix
+from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.engine.embedded.output_text import ReasoningTracker, StopTexts
 from hermes_cli.engine.embedded.sampler import Sampler, token_logprobs
 from hermes_cli.engine.embedded.speculation import DraftAcceptance, PromptLookup
-from hermes_cli.engine.protocol import Done, Logprob, TextEvent, TokenLogprobs
+from hermes_cli.engine.embedded.vocabulary import TokenPieces
+from hermes_cli.engine.protocol import Done, FinishReason, Logprob, TextEvent, TokenLogprobs
+from hermes_cli.engine.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     import numpy as np
     from numpy.typing import NDArray
-
-    from hermes_cli.engine.embedded.grammar import Matcher
-    from hermes_cli.engine.embedded.llama import LlamaModel
-    from hermes_cli.engine.embedded.vocabulary import TokenPieces
-    from hermes_cli.engine.protocol import FinishReason
-    from hermes_cli.engine.request import GenerationRequest
 
 NO_SEQUENCE = -1
 FORCED_AT_ONCE = 64  # tokens that a running request may feed in one step beside the one that was drawn
@@ -227,11 +224,11 @@ class ActiveSequence:
         top = self.job.request.top_logprobs
         raw = None if top is None else logits.copy()
         sampler.bias(logits)
-        token = sampler.draw(logits)
+        token = self._draw(logits)
         # Drawing first and masking only what is refused is the same distribution, and most draws are not refused.
         if matcher and not matcher.try_accept(token):
             apply_mask(matcher.mask(), logits)
-            token = sampler.draw(logits)
+            token = self._draw(logits)
             matcher.accept(token)
         sampler.accept(token)
         if raw is not None and top is not None:
@@ -240,13 +237,21 @@ class ActiveSequence:
             return [token, *self._forced()]
         return [token]
 
+    def _draw(self, logits: NDArray[np.float32]) -> int:
+        """Draw a token that writes no tag of reasoning behind the end of its budget."""
+        token = self._sampler.draw(logits)
+        while self._reasoning and self._reasoning.forbids(self._pieces[token].bytes.decode("utf-8", "ignore")):
+            logits[token] = -math.inf
+            token = self._sampler.draw(logits)
+        return token
+
     def _forced(self) -> Sequence[int]:
         """Return tokens that come next whatever the model would choose; they are accepted already."""
         matcher = self._matcher
         tokens = self._reasoning.due() if self._reasoning else ()
         if not tokens and matcher and not matcher.finished:
-            tokens = matcher.forced()
-        tokens = tokens[: min(self.remaining, FORCED_AT_ONCE)]
+            tokens = matcher.forced()[:FORCED_AT_ONCE]
+        tokens = tokens[: self.remaining]
         for token in tokens:
             if matcher:
                 matcher.accept(token)

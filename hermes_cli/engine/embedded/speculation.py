@@ -14,21 +14,17 @@ from __future__ import annotations
 import time
 from array import array
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from hermes_cli.engine.embedded.kv_cache import common_prefix
 from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.step_cost import StepCostModel
+from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.errors import ContextFullError, EngineError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from hermes_cli.engine.embedded.vocabulary import Vocabulary
-    from hermes_cli.planning.load_plan import LoadPlan
+from hermes_cli.planning.load_plan import LoadPlan
 
 # llama.cpp's common/speculative.cpp: vocabularies may differ in size by so many tokens (padding), and the first few are
 # special ones that are spelled in different ways.

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import ctypes
+import math
+import re
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from itertools import chain, islice, repeat
+from typing import Any, NamedTuple, cast
 
 from hermes_cli.engine.embedded.bindings import llama_cpp
-from hermes_cli.engine.request import encode
+from hermes_cli.engine.request import ReasoningOptions, encode, encode_each
 from hermes_cli.errors import UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hermes_cli.engine.request import ReasoningOptions
-
+END = ""
+SHARE_OF_END = 4  # the smallest budget of reasoning that is ended by a sentence, in lengths of the sentence
 MARKED = (
     llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
     | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
     | llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
     | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+)
+
+# Longer texts are tokenized in pieces. llama.cpp's time is quadratic in the number of control tokens, and the splitters
+# that it leaves to std::regex recurse for each character: 60,000 equal letters end a process whose stacks have 16 MiB.
+PIECE = 8192  # characters
+_SEARCHED = 1024  # of the end of a piece, for a place to cut
+_TRIED = 4  # places of each kind
+_CONTEXT = 192  # characters on both sides that have to become the same tokens, whether cut or not
+COUNTED, COUNTED_PER_TOKEN = 1 << 20, 8  # characters, in all or for each token of context: of longer prompts the number
+# of tokens is not told exactly
+# Places where tokens rarely reach across, the best first: before a space or a line break between two words, before
+# what may be a control token, between words and other characters, anywhere.
+_CUTS = tuple(
+    map(re.compile, (r"(?<=\S)(?= \w)", r"(?<=\w)(?=\n\w)", r"(?=[<\[])", r"(?<=\w)(?=\W)|(?<=\W)(?=\w)", ""))
 )
 
 
@@ -35,15 +49,54 @@ class Vocabulary:
         self.eos: int = llama_cpp.llama_vocab_eos(self._vocab)
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))  # prompts begin with BOS
 
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
+    def tokenize(self, text: str, *, special: bool, ends: bool = False) -> list[int]:
+        """Return the token ids of a text; `special` lets it spell control tokens.
+
+        Nothing is added at either end, unless `ends` asks for what the vocabulary begins and ends texts with.
+        """
+        if len(text) <= PIECE:
+            return self._tokenize(text, special=special, ends=ends)
+        tokens = list(chain.from_iterable(self.tokenize_each([text], special=special)))
+        if ends:
+            letter, ended = (self._tokenize("a", special=special, ends=wanted) for wanted in (False, True))
+            start = ended.index(letter[0])
+            tokens = [*ended[:start], *tokens, *ended[start + len(letter) :]]
+        return tokens
+
+    def tokenize_each(self, texts: Iterable[str], *, special: bool) -> Iterator[Sequence[int]]:
+        """Yield the tokens of texts that follow each other, so that none reaches from one to the next.
+
+        They come in parts that take some milliseconds each, however long a text is.
+        """
+        pieces = (piece for text in texts for piece in self._pieces(text, special=special))
+        return encode_each(pieces, lambda piece: self._tokenize(piece, special=special))
+
+    def _tokenize(self, text: str, *, special: bool, ends: bool = False) -> list[int]:
         raw = text.encode("utf-8", "replace")  # JSON escapes and command lines can hold half characters
         room = len(raw) + 8
         tokens = (llama_cpp.llama_token * room)()
-        count: int = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), tokens, room, False, special)  # noqa: FBT003
-        if count < 0:  # more than llama.cpp can count
-            raise UsageError(f"a text of {len(raw):,} bytes cannot be tokenized.", hint="shorten it.")
-        return list(tokens[:count])
+        count: int = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), tokens, room, ends, special)
+        return tokens[:count]
+
+    def _pieces(self, text: str, *, special: bool) -> Iterator[str]:
+        """Cut a text into pieces that become the same tokens as the whole, but in runs that have no place to cut."""
+        start = 0
+        while len(text) - start > PIECE:
+            end = self._cut(text, start + PIECE, special=special)
+            yield text[start:end]
+            start = end
+        yield text[start:]
+
+    def _cut(self, text: str, limit: int, *, special: bool) -> int:
+        """Return the place for a cut, at most `limit`."""
+        for kind in _CUTS:
+            places = [match.start() for match in kind.finditer(text, limit - _SEARCHED, limit)]
+            for place in islice(reversed(places), _TRIED):
+                sides = [text[place - _CONTEXT : place], text[place : place + _CONTEXT]]
+                parts = encode(sides, lambda side: self._tokenize(side, special=special))
+                if parts == self._tokenize("".join(sides), special=special):
+                    return place
+        return limit
 
     def piece(self, token: int) -> bytes:
         """Return the bytes of a token, control tokens included; a character may span several tokens."""
@@ -68,6 +121,12 @@ class Vocabulary:
     def text_of(self, token: int) -> str:
         """Return the text of a token in the vocabulary; empty for -1, which means that there is none."""
         return "" if token < 0 else llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
+
+    @property
+    def fim(self) -> tuple[int, ...]:
+        """The tokens before the prefix, the suffix and the middle of a text to be filled in, if there are all three."""
+        tokens = [getattr(llama_cpp, f"llama_vocab_fim_{name}")(self._vocab) for name in ("pre", "suf", "mid")]
+        return tuple(tokens) if min(tokens) >= 0 else ()
 
     @cached_property
     def marked(self) -> dict[int, int]:
@@ -121,8 +180,17 @@ class TokenPieces(dict[int, TokenPiece]):
         return piece
 
 
-def prompt_tokens(vocabulary: Vocabulary, prompt: Sequence[str | int]) -> list[int]:
-    """Return the tokens of a prompt, which begin with BOS if the model wants that."""
+def prompt_tokens(
+    vocabulary: Vocabulary, prompt: Sequence[str | int], context: int
+) -> Generator[None, None, list[int]]:
+    """Return the tokens of a prompt, which begin with BOS if the model wants that; yield between its parts.
+
+    A very long one (`COUNTED`) is not tokenized to its end once it has more tokens than the context.
+
+    Raises:
+        UsageError: the prompt is empty, or has a number that is no token.
+    """
+    tokens: list[int] = []
     if prompt and isinstance(prompt[0], int):
         tokens = list(cast("Sequence[int]", prompt))
         if wrong := next((token for token in tokens if not 0 <= token < vocabulary.size), None):
@@ -131,8 +199,13 @@ def prompt_tokens(vocabulary: Vocabulary, prompt: Sequence[str | int]) -> list[i
                 hint="tokenize with this model, or send text.",
             )
     else:
-        pieces = cast("Sequence[str]", prompt)
-        tokens = encode(pieces, lambda text: vocabulary.tokenize(text, special=True))
+        texts = cast("Sequence[str]", prompt)
+        most = context if sum(map(len, texts)) > max(COUNTED, COUNTED_PER_TOKEN * context) else math.inf
+        for part in vocabulary.tokenize_each(texts, special=True):
+            tokens += part
+            if len(tokens) > most:
+                break
+            yield
     # Some templates spell the begin-of-text token, some leave it to the tokenizer.
     if vocabulary.adds_bos and tokens[:1] != [vocabulary.bos]:
         tokens.insert(0, vocabulary.bos)
@@ -142,7 +215,12 @@ def prompt_tokens(vocabulary: Vocabulary, prompt: Sequence[str | int]) -> list[i
 
 
 def closing_tokens(vocabulary: Vocabulary, reasoning: ReasoningOptions | None) -> dict[str, list[int]]:
-    """Return, by closing tag, the tokens that end reasoning whose budget is used up; none where there is no budget."""
+    """Return, by closing tag, the tokens that end reasoning whose budget is used up; none where there is no budget.
+
+    Under `END` are those of the sentence before the tag.
+    """
     if reasoning is None or reasoning.budget is None:
         return {}
-    return {tag: vocabulary.tokenize(f"\n{tag}\n", special=True) for _, tag in reasoning.tags}
+    end = vocabulary.tokenize(f"\n{reasoning.end}", special=False) if reasoning.end else []
+    closing = {tag: vocabulary.tokenize(f"\n{tag}\n", special=True) for _, tag in reasoning.tags}
+    return {END: end, **closing} if len(end) * SHARE_OF_END <= reasoning.budget else closing

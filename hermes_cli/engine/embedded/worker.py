@@ -1,8 +1,9 @@
 """The child process that owns the model; `worker_session.py` is its other end.
 
 reader thread   takes frames; ends the process at once when the pipe ends, because then nobody needs it any more
-a few threads   tokenize, and compile grammars
-main thread     imports, answers dry runs, loads, then runs the scheduler: one step, one frame with all its events
+a few threads   tokenize, and compile grammars; requests take turns
+main thread     imports, answers dry runs, loads, then runs the scheduler (for embeddings: the embedder): one step, one
+                frame with all its events
 
 Little is imported at the top: the parent waits for the answer to the first dry run, for which llama.cpp is enough. The
 rest follows while the parent works.
@@ -16,29 +17,43 @@ import signal
 import sys
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread, stack_size
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from hermes_cli.child_process import Frame, pack, protocol_error, read_frames, write_frame
-from hermes_cli.engine.embedded.messages import BenchRequest, DryRunRequest, LoadRequest, pack_events
-from hermes_cli.engine.request import GenerationRequest
-from hermes_cli.errors import EngineError, HermesError
+from hermes_cli.engine.embedded.fair_pool import FairPool
+from hermes_cli.engine.embedded.messages import (
+    BenchRequest,
+    DryRunRequest,
+    LoadRequest,
+    Output,
+    RequestClient,
+    pack_events,
+)
+from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
+from hermes_cli.errors import EngineError, HermesError, UsageError
 
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from collections.abc import Iterator
 
     from hermes_cli.engine.embedded.dry_run import DryRunner
+    from hermes_cli.engine.embedded.embedder import Embedder, EmbeddingJob, EmbeddingRuntime
     from hermes_cli.engine.embedded.loading import ModelRuntime
     from hermes_cli.engine.embedded.scheduler import Scheduler
     from hermes_cli.engine.embedded.sequence import Job
-    from hermes_cli.engine.protocol import Event
 
 # Imported one after the other while there is nothing else to do.
 IMPORTS = ("hermes_cli.engine.embedded.dry_run", "numpy", "hermes_cli.engine.embedded.loading")
+# Frames whose result is an event of the scheduler, or of the embedder, with their payload.
+REQUESTS: dict[str, type[GenerationRequest | EmbeddingRequest]] = {
+    "generate": GenerationRequest,
+    "embed": EmbeddingRequest,
+}
 PREPARERS = 4  # threads
+MAX_TOKENIZED = 1 << 20  # tokens in one answer to "tokenize", if the context is not longer
 STATS_EVERY = 1.0  # seconds; what was counted since is lost if this process is killed
 PROGRESS_EVERY = 0.01  # of the weights
 SWITCH_SECONDS = 0.0005  # that other threads may make the scheduler wait; Python's usual 5 ms are a token's time
@@ -53,12 +68,12 @@ class Worker:
         """Start the reader thread, given the file descriptors that frames come from and go to."""
         self._requests, self._replies = requests, replies
         self._writing = Lock()
-        self._inbox: SimpleQueue[Frame | Job] = SimpleQueue()
-        self._pool = ThreadPoolExecutor(PREPARERS)
-        self._preparing: set[int] = set()  # requests on their way to the scheduler that nobody cancelled
-        self._events: list[tuple[int, Event | HermesError]] = []
+        self._inbox: SimpleQueue[Frame | Job | EmbeddingJob] = SimpleQueue()
+        self._pool = FairPool(PREPARERS)
+        self._preparing: set[int] = set()  # requests that are not answered, nor with the scheduler, nor cancelled
+        self._events: list[tuple[int, Output | HermesError]] = []
         self._dry_runner: DryRunner | None = None
-        self._runtime: ModelRuntime | None = None
+        self._runtime: ModelRuntime | EmbeddingRuntime | None = None
         self._stats_sent = 0.0
         Thread(target=self._read, daemon=True).start()
 
@@ -112,7 +127,7 @@ class Worker:
         if runner:
             runner.close()
 
-    def _load(self, request: LoadRequest) -> Scheduler:
+    def _load(self, request: LoadRequest) -> Scheduler | Embedder:
         self._close_dry_runner()
         from hermes_cli.engine.embedded.loading import load  # noqa: PLC0415 - imported when it is needed
 
@@ -128,10 +143,10 @@ class Worker:
         scheduler = runtime.scheduler(lambda number, event: self._events.append((number, event)))
         self._send(pack("loaded", 0, runtime.info))
         if request.options.constraints:
-            self._pool.submit(runtime.grammars.tokenizer)
+            self._pool.submit(_warm_up(runtime))
         return scheduler
 
-    def _take(self, scheduler: Scheduler) -> bool:
+    def _take(self, scheduler: Scheduler | Embedder) -> bool:
         """Pass on what came in; wait for it if there is nothing else to do. Returns False at the end."""
         while True:
             if not scheduler.busy:
@@ -142,7 +157,7 @@ class Worker:
                 return True
             if not isinstance(item, Frame):
                 if self._claim(item.id):
-                    scheduler.submit(item)
+                    scheduler.submit(item)  # type: ignore[arg-type]  # its own runtime prepared it
             elif item.kind == "cancel":
                 scheduler.cancel(item.number)
             elif item.kind == "stats":
@@ -150,7 +165,7 @@ class Worker:
             else:
                 return False
 
-    def _report(self, scheduler: Scheduler, every: float = 0.0) -> None:
+    def _report(self, scheduler: Scheduler | Embedder, every: float = 0.0) -> None:
         """Send the events of the last step, and the counters if so many seconds have passed."""
         if self._events:
             self._send(pack_events(self._events))
@@ -171,11 +186,12 @@ class Worker:
         os._exit(0)  # the parent is gone, and what the other threads do is of no use
 
     def _sort(self, frame: Frame) -> None:
-        if frame.kind == "generate":
+        if frame.kind in REQUESTS or frame.kind in {"tokenize", "detokenize"}:
             self._preparing.add(frame.number)
-            self._pool.submit(self._work, frame)
-        elif frame.kind in {"tokenize", "detokenize"}:
-            self._pool.submit(self._work, frame)
+            client = frame.read(RequestClient).client if frame.kind in REQUESTS else ""
+            self._pool.submit(self._work(frame), client)
+        elif frame.kind == "ping":
+            self._send(pack("pong"))
         elif frame.kind == "close" and self._runtime is None:
             os._exit(0)
         elif frame.kind in {"dry_run", "bench", "load", "cancel", "stats", "close"}:
@@ -186,21 +202,16 @@ class Worker:
 
     # In the pool's threads
 
-    def _work(self, frame: Frame) -> None:
-        """Prepare a request for the scheduler, or translate; whatever goes wrong is the error of this request only."""
-        runtime = self._runtime
-        if runtime is None:
-            self._fail(frame, protocol_error("a request before anything was loaded"))
-            return
-        vocabulary = runtime.model.vocabulary
+    def _work(self, frame: Frame) -> Iterator[None]:
+        """Prepare a request for the scheduler, or translate; end at the next step if nobody wants it any more.
+
+        Whatever goes wrong is the error of this request only.
+        """
         try:
-            if frame.kind == "tokenize":
-                text, special = frame.read(tuple[str, bool])
-                self._send(pack("answer", frame.number, vocabulary.tokenize(text, special=special)))
-            elif frame.kind == "detokenize":
-                self._send(pack("answer", frame.number, vocabulary.detokenize(frame.read(list[int]))))
-            elif frame.number in self._preparing:  # it was not cancelled meanwhile
-                self._inbox.put(runtime.prepare(frame.number, frame.read(GenerationRequest)))
+            for _ in self._steps(frame):
+                if frame.number not in self._preparing:
+                    return
+                yield
         except HermesError as error:
             self._fail(frame, error)
         except Exception as error:  # noqa: BLE001 - as above
@@ -209,11 +220,38 @@ class Worker:
                 frame, EngineError(f"the engine failed: {error!r}.", hint="this is a bug in hermes; please report it.")
             )
 
+    def _steps(self, frame: Frame) -> Iterator[None]:
+        if frame.number not in self._preparing:
+            return
+        runtime = self._runtime
+        if runtime is None:
+            raise protocol_error("a request before anything was loaded")
+        if frame.kind in REQUESTS:
+            request = frame.read(REQUESTS[frame.kind])
+            self._inbox.put((yield from runtime.prepare(frame.number, request)))
+            return
+        vocabulary = runtime.model.vocabulary
+        answer: list[int] | bytes = []
+        if frame.kind == "tokenize":
+            text, special = frame.read(tuple[str, bool])
+            answer, most = [], max(MAX_TOKENIZED, runtime.info.context)
+            for part in vocabulary.tokenize_each([text], special=special):
+                answer += part
+                if len(answer) > most:
+                    raise UsageError(f"the text has more than {most:,} tokens.", hint="send it in parts.")
+                yield
+        else:
+            answer = vocabulary.detokenize(frame.read(list[int]))
+        if self._claim(frame.number):
+            self._send(pack("answer", frame.number, answer))
+
     def _fail(self, frame: Frame, error: HermesError) -> None:
-        if frame.kind != "generate":
-            self._send(pack("failed", frame.number, error))
-        elif self._claim(frame.number):
+        if not self._claim(frame.number):
+            return
+        if frame.kind in REQUESTS:
             self._send(pack_events([(frame.number, error)]))
+        else:
+            self._send(pack("failed", frame.number, error))
 
     def _claim(self, number: int) -> bool:
         """Return whether a request is still wanted; it is only once."""
@@ -228,6 +266,12 @@ class Worker:
     def _send(self, frame: bytes) -> None:
         with self._writing:
             write_frame(self._replies, frame)
+
+
+def _warm_up(runtime: ModelRuntime | EmbeddingRuntime) -> Iterator[None]:
+    with suppress(HermesError):  # requests that need it get this error
+        runtime.warm_up()
+    yield
 
 
 def _exit_with_traceback() -> NoReturn:

@@ -7,7 +7,6 @@ mean nothing here, and are left out.
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -19,6 +18,7 @@ from starlette.responses import Response
 
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import TurnRequest
+from hermes_cli.prompting.parts import part_text, sense_of
 from hermes_cli.server.anthropic.schemas import (
     CountRequest,
     MessageObject,
@@ -28,10 +28,11 @@ from hermes_cli.server.anthropic.schemas import (
     TokenCount,
 )
 from hermes_cli.server.choice_stream import stream_turn
-from hermes_cli.server.errors import Problem
+from hermes_cli.server.errors import Problem, RefusedError
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import ChatMessages, FieldNames, ParsedRequest, check_fields, parse_chat
 from hermes_cli.server.pool import Pool, ReadyModel
+from hermes_cli.server.request_stats import current_warnings
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, cancel, json_reply
 from hermes_cli.server.thinking import BUDGETS
@@ -44,7 +45,7 @@ REFUSED: dict[str, tuple[object, str]] = {
 }
 """Fields that would change the result: the value that asks for nothing, and what to do instead."""
 _SAME = MessageRequest.model_fields.keys() & ChatRequest.model_fields.keys() - {"messages", "tools", "tool_choice"}
-_JSON = ("messages", "system", "tools", "tool_choice", "output_config", "output_format", "chat_template_kwargs")
+_JSON = ("messages", "system", "tool_choice", "output_config", "output_format", "chat_template_kwargs")
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _FORMAT = 'write it like this: {"type": "json_schema", "schema": {…}}.'
 
@@ -78,9 +79,14 @@ async def count_tokens(request: Request, body: CountRequest) -> Response:
 
 async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
     """Parse a request; it has no `max_tokens` where it is only to be counted."""
+    if (body.model_extra or {}).get("thread") is not None:
+        # With this code the SDKs send the whole conversation instead, by themselves.
+        details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+        message = "thread is not supported: send all messages of the conversation."
+        raise RefusedError(400, message, "thread_unsupported_request", param="thread", details=details)
     check_fields(body, REFUSED, _JSON)
     conversation = MessagesInput(body.system, body.messages)
-    tools = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or [])]
+    tools = [_tool(tool) for tool in body.tools or []]
     format_field, response_format = _response_format(body)
     names = {
         **conversation.paths,
@@ -95,12 +101,12 @@ async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
         hint = f"there are {', '.join(BUDGETS)}."
         raise UsageError(f"is {str(effort)[:40]!r}.", field="output_config.effort", hint=hint)
     chat = ChatRequest.model_construct(
-        **{name: value for name in _SAME if (value := getattr(body, name, None)) is not None},
+        **{name: getattr(body, name) for name in _SAME & type(body).model_fields.keys()},
         messages=conversation.messages,
         tools=tools,
         tool_choice=_tool_choice(choice),
         parallel_tool_calls=choice.get("disable_parallel_tool_use") is not True,
-        stop=getattr(body, "stop_sequences", None),
+        stop=body.stop_sequences if isinstance(body, MessageRequest) else None,
         include_reasoning=(body.thinking or {}).get("display") != "omitted",
         thinking_budget_tokens=None if effort is None else BUDGETS[effort],
         response_format=response_format,
@@ -108,15 +114,12 @@ async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
     return await parse_chat(chat, client, FieldNames(names, "Anthropic's Messages", "anthropic"))
 
 
-def _tool(tool: object, field: str) -> dict[str, Any]:
-    if not isinstance(tool, dict):
-        raise UsageError("must be an object.", field=field, hint="give it a name and an input_schema.")
-    if tool.get("type") not in (None, "custom"):
-        reason = f"is {str(tool['type'])[:60]}, which is not supported."
-        raise UsageError(reason, field=f"{field}.type", hint="describe the tool by its input_schema.")
-    schema = tool.get("input_schema")
-    function = {"name": tool.get("name"), "description": tool.get("description"), "parameters": schema}
-    return {"type": "function", "function": function}
+def _tool(tool: object) -> object:
+    """Return a tool in the shape of chats; one that Anthropic runs as it is, which is left out there."""
+    if not isinstance(tool, dict) or tool.get("type") not in (None, "custom"):
+        return tool
+    function = {name: tool.get(name) for name in ("name", "description", "strict")}
+    return {"type": "function", "function": {**function, "parameters": tool.get("input_schema")}}
 
 
 def _tool_choice(choice: Mapping[str, Any]) -> object:
@@ -149,7 +152,8 @@ async def _generate(pool: Pool, parsed: ParsedRequest, reply: StreamingReply) ->
     async with pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
         (turn,) = parsed.turns(model)
         message_id = f"msg_{secrets.token_hex(12)}"
-        message = MessageStream(MessageObject(id=message_id, model=model.name, usage=MessageUsage(0, 0, 0)))
+        start = MessageObject(id=message_id, model=model.name, usage=MessageUsage(0, 0, 0), warnings=current_warnings())
+        message = MessageStream(start)
         # Streams begin with the tokens of the prompt: they are counted while the engine decodes it.
         counting = asyncio.create_task(_prompt_tokens(model, turn)) if reply.stream else None
         try:
@@ -171,11 +175,6 @@ def _error_event(error: Problem) -> bytes:
     return b"event: error\ndata: " + error.body("anthropic") + b"\n\n"
 
 
-_BLOCKS = "there are text, thinking, tool_use and tool_result; these models read only text."
-# Claude Code writes this line into its system prompt, with a number that is another one each time: nothing behind it
-# could be reused from the request before. It means nothing to a model (anthropics/claude-code issue 24168).
-_BILLING = re.compile(r"x-anthropic-billing-header:[^\n]*\n?")
-
 Block = dict[str, Any]
 
 
@@ -186,12 +185,12 @@ class MessagesInput(ChatMessages):
         """Translate all messages."""
         super().__init__()
         if system is not None:
-            self.append({"role": "system", "content": _without_billing(system)}, "system", content="system")
+            self.append({"role": "system", "content": system}, "system", content="system")
         for index, message in enumerate(messages):
             self._add(message, f"messages[{index}]")
-        if self.messages and self.messages[-1]["role"] == "assistant":
+        if self.messages and self.messages[-1].get("tool_calls"):
             raise UsageError(
-                "is of the assistant, and answers cannot be begun for the model.",
+                "ends with calls, whose results are not there.",
                 field=f"messages[{len(messages) - 1}]",
                 hint="end with a message of the user.",
             )
@@ -218,7 +217,9 @@ class MessagesInput(ChatMessages):
         rest = [(block, where) for block, where in blocks if _kind(block) != "tool_result"]
         if rest or not content:
             self.append({"role": role, "content": [block for block, _ in rest]}, path)
-            self.paths |= {f"{self.here}.content[{index}]": where for index, (_, where) in enumerate(rest)}
+            self.paths |= {
+                f"{self.here}.content[{index}]": _place(block, where) for index, (block, where) in enumerate(rest)
+            }
 
     def _add_result(self, block: Block, path: str) -> None:
         content = block.get("content")
@@ -244,9 +245,10 @@ class MessagesInput(ChatMessages):
                 self.paths |= {call_path: where, f"{call_path}.arguments": f"{where}.input"}
                 function = {"name": block.get("name"), "arguments": block.get("input")}
                 calls.append({"id": block.get("id"), "type": "function", "function": function})
+            elif not isinstance(kind, str):
+                raise UsageError("is a block without a type.", field=where, hint="send the block as it was given.")
             elif kind != "redacted_thinking":
-                what = f"of type {kind[:60]}, which is not supported" if isinstance(kind, str) else "without a type"
-                raise UsageError(f"is a block {what}.", field=where, hint=_BLOCKS)
+                texts.append(f"\n{part_text(block)}\n")
         message |= {"content": "".join(texts) or None, "reasoning_content": "\n\n".join(filter(None, thoughts))}
         if calls:
             message["tool_calls"] = calls
@@ -256,20 +258,21 @@ def _kind(block: object) -> object:
     return block.get("type") if isinstance(block, dict) else None
 
 
+def _place(block: object, path: str) -> str:
+    """Return the path of a block of a user, of pictures as Anthropic writes it.
+
+    By that Claude Code knows which one it has to leave out, and goes on.
+    """
+    if not isinstance(block, dict) or not sense_of(block):
+        return path
+    return f"{path.replace('[', '.').replace(']', '')}.{_kind(block)}"
+
+
 def _text(block: Block, name: str, where: str) -> str:
     text = block.get(name)
     if not isinstance(text, str):
         raise UsageError("must be a text.", field=f"{where}.{name}", hint="send the block as it was given.")
     return text
-
-
-def _without_billing(system: object) -> object:
-    """Leave out what differs in each request."""
-    if isinstance(system, str):
-        return _BILLING.sub("", system, count=1) if system.startswith("x-anthropic-") else system
-    if not isinstance(system, list):
-        return system
-    return [block for block in system if _kind(block) != "text" or not _BILLING.fullmatch(str(block.get("text")))]
 
 
 ROUTES = [

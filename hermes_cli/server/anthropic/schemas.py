@@ -59,7 +59,6 @@ class TextBlock(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
     """Text of the answer."""
 
     text: str
-    citations: None = None
 
 
 class ThinkingBlock(msgspec.Struct, frozen=True, tag_field="type", tag="thinking"):
@@ -97,7 +96,7 @@ class MessageUsage(msgspec.Struct, frozen=True):
 
 
 class MessageObject(msgspec.Struct, frozen=True, kw_only=True):
-    """The model's turn."""
+    """The model's turn; `warnings` tell what was relaxed or left out, in streams at once (`message_start`)."""
 
     id: str
     type: Literal["message"] = "message"
@@ -107,6 +106,7 @@ class MessageObject(msgspec.Struct, frozen=True, kw_only=True):
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
     usage: MessageUsage
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class TokenCount(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ from hermes_cli.server.openai.objects import (
     DeltaFunction,
     DeltaToolCall,
     FunctionCall,
+    InputTokens,
     ReplyMessage,
     chat_logprobs,
     timings,
@@ -33,8 +34,9 @@ from hermes_cli.server.openai.objects import (
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import ParsedRequest, parse_chat
 from hermes_cli.server.pool import Pool, ReadyModel
+from hermes_cli.server.request_stats import current_warnings
 from hermes_cli.server.routing import ApiRoute
-from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
+from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, json_reply, together
 
 Take = Callable[[int, Delta | Done], Awaitable[None]]
 
@@ -49,6 +51,21 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     return StreamingReply(chat.stream if parsed.stream else chat.whole, stream=parsed.stream, problem=parsed.problem)
 
 
+async def count_chat_tokens(request: Request, body: ChatRequest) -> Response:
+    """Count the tokens of a conversation.
+
+    As llama.cpp's server does: tokens of the prompt, however many fit.
+    """
+    return await count_input(request.app.state.pool, await parse_chat(body, request.state.client))
+
+
+async def count_input(pool: Pool, parsed: ParsedRequest) -> Response:
+    """Count the tokens of a prompt; nothing is generated."""
+    async with pool.use(parsed.model) as model:
+        turn = parsed.turns(model)[0]
+        return json_reply(InputTokens(input_tokens=await model.chat_model.count(turn) + model.info.adds_bos))
+
+
 class _Chat:
     """One request at work."""
 
@@ -60,7 +77,6 @@ class _Chat:
             created=int(time.time()),
             model="",  # known when the pool has lent it
             choices=[],
-            usage=None if parsed.include_usage else UNSET,  # until the last chunk
         )
 
     async def stream(self, reply: StreamingReply) -> None:
@@ -68,9 +84,10 @@ class _Chat:
 
         async def take(index: int, delta: Delta | Done) -> None:
             if isinstance(delta, Done):  # with its timings where no chunk with the usage follows
-                times = UNSET if self._parsed.include_usage else timings([[delta]])
-                choice = ChunkChoice(index, ChunkDelta(), None, delta.reason)
-                data = event(structs.replace(self._chunk, choices=[choice], timings=times))
+                chunk = structs.replace(self._chunk, choices=[ChunkChoice(index, ChunkDelta(), None, delta.reason)])
+                if not self._parsed.include_usage:
+                    chunk = structs.replace(chunk, timings=timings([[delta]]), warnings=current_warnings())
+                data = event(chunk)
             else:
                 data = event(structs.replace(self._chunk, choices=[_chunk_choice(index, delta)]))
             if index not in begun:
@@ -82,7 +99,8 @@ class _Chat:
         await self._generate(take)
         if self._parsed.include_usage:
             dones = [self._dones]
-            await reply.write(event(structs.replace(self._chunk, usage=usage(dones), timings=timings(dones))))
+            chunk = structs.replace(self._chunk, usage=usage(dones), timings=timings(dones))
+            await reply.write(event(structs.replace(chunk, warnings=current_warnings())))
         await reply.write(DONE)
 
     async def whole(self, reply: StreamingReply) -> None:
@@ -99,6 +117,7 @@ class _Chat:
             choices=[_whole_choice(index, deltas) for index, deltas in enumerate(choices)],
             usage=usage([self._dones]),
             timings=timings([self._dones]),
+            warnings=current_warnings(),
         )
         await reply.whole(completion)
 
@@ -106,6 +125,8 @@ class _Chat:
         """Generate all choices at once; the engine decodes the prompt once for all of them."""
 
         async def generate(index: int, model: ReadyModel, turn: TurnRequest) -> None:
+            if self._parsed.echo and (begun := turn.messages[-1].content):
+                await take(index, ContentDelta(begun))
             deltas = stream_turn(model.chat_model, turn, reasoning=self._parsed.thinking.show)
             async with aclosing(deltas):
                 async for delta in deltas:
@@ -165,5 +186,13 @@ ROUTES = [
         body=ChatRequest,
         reply=ChatCompletion,
         stream=ChatChunk,
-    )
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/chat/completions/input_tokens",
+        count_chat_tokens,
+        tag="OpenAI",
+        body=ChatRequest,
+        reply=InputTokens,
+    ),
 ]

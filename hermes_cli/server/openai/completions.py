@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from msgspec import UNSET, structs
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -33,6 +33,7 @@ from hermes_cli.server.openai.objects import (
 from hermes_cli.server.openai.requests import MOST_PROMPTS, MOST_TEXTS, CompletionRequest
 from hermes_cli.server.parsed_request import FieldNames, ParsedRequest, RawPrompt, parse_shared
 from hermes_cli.server.pool import Pool, ReadyModel
+from hermes_cli.server.request_stats import current_warnings
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import DONE, StreamingReply, event, together
 
@@ -58,7 +59,7 @@ async def parse_completion(body: CompletionRequest, client: str) -> ParsedReques
         raise UsageError("is not supported.", field="best_of", hint="ask for n choices, and take the best.")
     if body.echo and body.logprobs is not None:
         raise UsageError("is not supported with logprobs.", field="echo", hint="leave one of them out.")
-    prompts = tuple(_prompts(body.prompt))
+    prompts = tuple(_prompts(body.prompt, may_be_empty=bool(body.suffix)))
     texts = len(prompts) * parsed.choices
     if texts > MOST_TEXTS:
         hint = f"ask for up to {MOST_TEXTS} at once."
@@ -66,17 +67,18 @@ async def parse_completion(body: CompletionRequest, client: str) -> ParsedReques
     answer = await response_format.parse(body)
     turn = replace(parsed.turn, constraints=Constraints(answer.grammar if answer else None))
     fields = FieldNames({"messages": "prompt"})
-    return replace(parsed, turn=turn, fields=fields, prompts=prompts, echo=bool(body.echo))
+    suffix = normalize.repaired(body.suffix or "")
+    return replace(parsed, turn=turn, fields=fields, prompts=prompts, suffix=suffix, echo=bool(body.echo))
 
 
-def _prompts(sent: Any) -> Iterator[RawPrompt]:  # noqa: ANN401 - as it was sent
+def _prompts(sent: Any, *, may_be_empty: bool) -> Iterator[RawPrompt]:  # noqa: ANN401 - as it was sent
     several = isinstance(sent, list) and all(isinstance(prompt, str | list) for prompt in sent)
     prompts = sent if several else [sent]
     if not prompts or len(prompts) > MOST_PROMPTS:
         raise UsageError(f"has {len(prompts)} prompts.", field="prompt", hint=f"send 1 to {MOST_PROMPTS}.")
     for index, prompt in enumerate(prompts):
         field = f"prompt[{index}]" if several else "prompt"
-        if prompt in ("", []):
+        if prompt == [] or (prompt == "" and not may_be_empty):
             raise UsageError("is empty.", field=field, hint="send at least one character or token.")
         if isinstance(prompt, str):
             normalize.check(prompt, field)
@@ -88,8 +90,11 @@ def _prompts(sent: Any) -> Iterator[RawPrompt]:  # noqa: ANN401 - as it was sent
             raise UsageError("is neither text nor a list of token ids.", field=field, hint=hint)
 
 
-def _generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[GenerationRequest]:
+async def generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[GenerationRequest]:
     """Return a request for each choice of each prompt; all choices of the first prompt come first."""
+    if parsed.suffix:
+        prompts = [await _fill_in(model, prompt, parsed.suffix) for prompt in parsed.prompts]
+        parsed = replace(parsed, prompts=tuple(prompts))
     vocabulary = model.info.vocabulary
     for token in (token for prompt in parsed.prompts for token in prompt):
         if isinstance(token, int) and not 0 <= token < vocabulary:
@@ -112,6 +117,22 @@ def _generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[Gener
         for prompt in parsed.prompts
         for turn in turns
     ]
+
+
+async def _fill_in(model: ReadyModel, prompt: RawPrompt, suffix: str) -> RawPrompt:
+    """Return the prompt for the text between a prompt and a suffix, as llama.cpp's server has it.
+
+    Raise UsageError if the model's vocabulary has no tokens for that.
+    """
+    if not model.info.fim:
+        raise UsageError(
+            f"cannot be honoured: the vocabulary of {model.name} has no tokens for filling in the middle.",
+            field="suffix",
+            hint="leave it out, or ask a model for code that has them.",
+        )
+    engine, (before, behind, middle) = model.chat_model.engine, model.info.fim
+    prefix = await engine.tokenize(prompt[0]) if isinstance(prompt[0], str) else prompt
+    return (before, *prefix, behind, *await engine.tokenize(suffix), middle)
 
 
 class _TextChoice:
@@ -145,18 +166,20 @@ class _Completion:
             created=int(time.time()),
             model="",  # known when the pool has lent it
             choices=[],
-            usage=None if parsed.include_usage else UNSET,  # until the last chunk
         )
 
     async def stream(self, reply: StreamingReply) -> None:
         async def take(choice: _TextChoice, text: str, done: Done | None) -> None:
             if piece := choice.take(text, done):
-                times = timings([[done]]) if done and not self._parsed.include_usage else UNSET
-                await reply.write(event(structs.replace(self._reply, choices=[piece], timings=times)))
+                chunk = structs.replace(self._reply, choices=[piece])
+                if done and not self._parsed.include_usage:
+                    chunk = structs.replace(chunk, timings=timings([[done]]), warnings=current_warnings())
+                await reply.write(event(chunk))
 
         prompts = await self._generate(take)
         if self._parsed.include_usage:
-            await reply.write(event(structs.replace(self._reply, usage=usage(prompts), timings=timings(prompts))))
+            chunk = structs.replace(self._reply, usage=usage(prompts), timings=timings(prompts))
+            await reply.write(event(structs.replace(chunk, warnings=current_warnings())))
         await reply.write(DONE)
 
     async def whole(self, reply: StreamingReply) -> None:
@@ -171,7 +194,7 @@ class _Completion:
         prompts = await self._generate(take)
         choices.sort(key=lambda choice: choice.index)
         completion = structs.replace(self._reply, choices=choices, usage=usage(prompts), timings=timings(prompts))
-        await reply.whole(completion)
+        await reply.whole(structs.replace(completion, warnings=current_warnings()))
 
     async def _generate(self, take: Take) -> list[list[Done]]:
         """Generate all choices of all prompts at once; return how they ended, by prompt."""
@@ -192,7 +215,7 @@ class _Completion:
                             dones[index] = engine_event
                             await take(choice, "", engine_event)
 
-            requests = _generation_requests(parsed, model)
+            requests = await generation_requests(parsed, model)
             echoes = [await _as_text(engine, prompt) if parsed.echo else "" for prompt in parsed.prompts]
             await together([generate(at, echoes[at // count], request) for at, request in enumerate(requests)])
         ordered = [dones[index] for index in sorted(dones)]

@@ -1,8 +1,9 @@
-"""GET /v1/models and /v1/models/{id}."""
+"""GET /v1/models and /v1/models/{id}, for Anthropic's clients in Anthropic's shape."""
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import msgspec
 from starlette.requests import Request
@@ -11,6 +12,8 @@ from starlette.responses import Response
 from hermes_cli.server.pool import ModelObject
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import json_reply
+
+_ANTHROPIC = "anthropic-version"
 
 
 class ModelList(msgspec.Struct, frozen=True):
@@ -23,9 +26,13 @@ class ModelList(msgspec.Struct, frozen=True):
 async def list_models(request: Request) -> Response:
     """List the models.
 
-    All that are served, loaded or not.
+    All that are served, loaded or not; in Anthropic's shape if there is a header `anthropic-version`.
     """
-    return json_reply(ModelList(request.app.state.pool.describe_all()))
+    listed = request.app.state.pool.describe_all()
+    if _ANTHROPIC not in request.headers:
+        return json_reply(ModelList(listed))
+    data = [_as_anthropic(model) for model in listed]
+    return json_reply({"data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]})
 
 
 async def describe_model(request: Request) -> Response:
@@ -33,7 +40,19 @@ async def describe_model(request: Request) -> Response:
 
     By its name or an alias.
     """
-    return json_reply(request.app.state.pool.describe(request.path_params["model"]))
+    model = request.app.state.pool.describe(request.path_params["model"])
+    return json_reply(_as_anthropic(model) if _ANTHROPIC in request.headers else model)
+
+
+def _as_anthropic(model: ModelObject) -> dict[str, Any]:
+    return {
+        "type": "model",
+        "id": model.id,
+        "display_name": model.id,
+        "created_at": datetime.fromtimestamp(model.created, UTC).isoformat(),
+        "max_input_tokens": model.context_length,
+        "max_tokens": model.context_length,
+    }
 
 
 ROUTES = [

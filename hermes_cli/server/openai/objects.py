@@ -24,11 +24,11 @@ class PromptTokensDetails(msgspec.Struct, frozen=True):
 
 
 class CompletionTokensDetails(msgspec.Struct, frozen=True):
-    """Of the generated tokens, those of reasoning, and drafted tokens that were accepted or not."""
+    """Of the generated tokens, those of reasoning. Predictions of clients are not used; drafts are in `timings`."""
 
     reasoning_tokens: int
-    accepted_prediction_tokens: int
-    rejected_prediction_tokens: int
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
 
 
 class CompletionUsage(msgspec.Struct, frozen=True):
@@ -126,7 +126,7 @@ class ChatChoice(msgspec.Struct, frozen=True):
 
 
 class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a chat. `created` in seconds since 1970."""
+    """The answer to a chat. `created` in seconds since 1970; `warnings` tell what was relaxed or left out."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -136,6 +136,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[ChatChoice]
     usage: CompletionUsage
     timings: Timings
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeltaFunction(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,7 +175,10 @@ class ChunkChoice(msgspec.Struct, frozen=True):
 
 
 class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
-    """An event of a stream. The last has no choices but the usage, if `stream_options.include_usage` asks for it."""
+    """An event of a stream. The last has no choices but the usage, if `stream_options.include_usage` asks for it.
+
+    `warnings` stand where `timings` do.
+    """
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
@@ -182,8 +186,16 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     system_fingerprint: str = FINGERPRINT
     choices: list[ChunkChoice]
-    usage: CompletionUsage | msgspec.UnsetType | None = msgspec.UNSET
+    usage: CompletionUsage | msgspec.UnsetType = msgspec.UNSET
     timings: Timings | msgspec.UnsetType = msgspec.UNSET
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class InputTokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of a prompt."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
 
 
 class CompletionChoice(msgspec.Struct, frozen=True):
@@ -204,8 +216,9 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     system_fingerprint: str = FINGERPRINT
     choices: list[CompletionChoice]
-    usage: CompletionUsage | msgspec.UnsetType | None = msgspec.UNSET
+    usage: CompletionUsage | msgspec.UnsetType = msgspec.UNSET
     timings: Timings | msgspec.UnsetType = msgspec.UNSET
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 def usage(prompts: Sequence[Sequence[Done]]) -> CompletionUsage:
@@ -213,13 +226,12 @@ def usage(prompts: Sequence[Sequence[Done]]) -> CompletionUsage:
     every = [done for choices in prompts for done in choices]
     prompt = sum(choices[0].prompt_tokens for choices in prompts)
     completion = sum(done.completion_tokens for done in every)
-    drafted, accepted = sum(done.drafted_tokens for done in every), sum(done.accepted_tokens for done in every)
     return CompletionUsage(
         prompt,
         completion,
         prompt + completion,
         PromptTokensDetails(sum(map(_cached, prompts))),
-        CompletionTokensDetails(sum(done.reasoning_tokens for done in every), accepted, drafted - accepted),
+        CompletionTokensDetails(sum(done.reasoning_tokens for done in every)),
     )
 
 
@@ -231,8 +243,9 @@ def timings(prompts: Sequence[Sequence[Done]]) -> Timings:
     completion = sum(done.completion_tokens for done in every)
     return Timings(
         cached,
-        *_timing(prompt, max(done.prompt_seconds for done in every)),
-        *_timing(completion, max(done.completion_seconds for done in every)),
+        *_timing(prompt, prompt, max(done.prompt_seconds for done in every)),
+        # The time of answers begins with their first token.
+        *_timing(completion, completion - len(every), max(done.completion_seconds for done in every)),
         sum(done.drafted_tokens for done in every),
         sum(done.accepted_tokens for done in every),
     )
@@ -243,10 +256,10 @@ def _cached(choices: Sequence[Done]) -> int:
     return min(done.cached_tokens for done in choices)
 
 
-def _timing(tokens: int, seconds: float) -> tuple[int, float, float | None, float | None]:
-    """Return tokens, milliseconds, milliseconds per token and tokens per second."""
-    each = round(seconds / tokens * 1000, 3) if tokens else None
-    return tokens, round(seconds * 1000, 3), each, round(tokens / seconds, 3) if tokens and seconds > 0 else None
+def _timing(tokens: int, timed: int, seconds: float) -> tuple[int, float, float | None, float | None]:
+    """Return tokens, milliseconds, and per token that was timed milliseconds and tokens per second."""
+    each = round(seconds / timed * 1000, 3) if timed > 0 else None
+    return tokens, round(seconds * 1000, 3), each, round(timed / seconds, 3) if timed > 0 and seconds > 0 else None
 
 
 def chat_logprobs(tokens: Iterable[TokenLogprobs]) -> ChatLogprobs:

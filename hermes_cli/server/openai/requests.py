@@ -198,6 +198,11 @@ class ChatRequest(SharedFields):
     thinking_budget_tokens: Whole | None = Field(None, description="The most tokens of reasoning; -1 is any number.")
     include_reasoning: Flag | None = Field(None, description="False leaves reasoning out of the answer.")
     chat_template_kwargs: Object | None = Field(None, description="thinking, enable_thinking, keep_cots.")
+    continue_final_message: Flag | None = Field(
+        None, description="Go on with a last message of the assistant, as is the default; false begins another turn."
+    )
+    add_generation_prompt: Flag | None = Field(None, description="As vLLM takes it: true begins another turn.")
+    echo: Flag | None = Field(None, description="Give a last message that is continued back before the new text.")
 
 
 class CompletionRequest(SharedFields):
@@ -205,6 +210,9 @@ class CompletionRequest(SharedFields):
 
     prompt: PromptField = Field(description="A text, a list of texts, or of token ids.")
     logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
+    suffix: Text | None = Field(
+        None, description="What follows on the text, for models whose vocabulary has tokens for filling in the middle."
+    )
     echo: Flag | None = Field(None, description="Give the prompt back before the text.")
     best_of: Whole | None = Field(None, description="Only the same as `n`.")
 
@@ -236,12 +244,10 @@ class ResponseRequest(OpenAIFields):
 
 REFUSED: dict[str, tuple[object, ...]] = {
     "adaptive_target": (-1,),
-    "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
     "audio": (),
     "bad_words": ([],),
     "chat_template": (),
-    "continue_final_message": (False,),
     "documents": ([],),
     "dynatemp_range": (0,),
     "function_call": ("none", "auto"),
@@ -259,7 +265,6 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "top_n_sigma": (0, -1),
     "truncate_prompt_tokens": (),
     "use_beam_search": (False,),
-    "verbosity": ("medium",),
     "web_search_options": (),
     "xtc_probability": (0,),
 }

@@ -6,17 +6,20 @@ message again, so that the model is shown what it wrote.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Any
 
 from hermes_cli.errors import UsageError
+from hermes_cli.prompting.parts import part_text
 from hermes_cli.server.openai.requests import MOST_MESSAGES
+from hermes_cli.server.openai.response_tools import COMMAND, INPUT, LOCAL_SHELL, SHELL, ResponseTools
 from hermes_cli.server.parsed_request import ChatMessages
 
 Item = dict[str, Any]
 
 _TEXT_PARTS = ("output_text", "input_text", "text", "refusal")
-_KINDS = "there are message, reasoning, function_call and function_call_output."
+_KINDS = "there are message, reasoning, function_call, function_call_output and others."
 
 
 def input_items(value: object, find: Callable[[str], Item | None]) -> list[Item]:
@@ -49,8 +52,9 @@ def _kind(item: Item) -> object:
 class ResponseMessages(ChatMessages):
     """Messages of a chat, made of items."""
 
-    def __init__(self, instructions: str | None) -> None:
+    def __init__(self, instructions: str | None, tools: ResponseTools) -> None:
         super().__init__()
+        self._tools = tools
         self.paths["messages"] = "input"
         self._turn: dict[str, Any] | None = None  # of the model, while items are added to it
         self._last: object = None  # type of the item before
@@ -63,23 +67,27 @@ class ResponseMessages(ChatMessages):
         if kind == "message":
             self._add_message(item, path)
         elif kind == "reasoning":
-            thought, turn = _reasoning_text(item, path), self._model_turn(path)
+            thought, turn = _reasoning_text(item), self._model_turn(path)
             turn["reasoning_content"] = "\n\n".join(filter(None, (turn.get("reasoning_content"), thought)))
-        elif kind == "function_call":
-            function = {"name": item.get("name"), "arguments": item.get("arguments")}
+        elif kind in _CALLS:
+            name, arguments = _CALLS[kind](item)
+            function = {"name": self._tools.name_of(name, item.get("namespace")), "arguments": arguments}
             calls = self._model_turn(path).setdefault("tool_calls", [])
             self.paths[f"{self.here}.tool_calls[{len(calls)}]"] = path
-            calls.append({"id": item.get("call_id"), "type": "function", "function": function})
-        elif kind == "function_call_output":
+            calls.append({"id": _call_id(item), "type": "function", "function": function})
+        elif kind in _OUTPUTS:
             self._turn = None
             call_path = f"{path}.call_id"
-            if not isinstance(item.get("call_id"), str):
+            if not isinstance(_call_id(item), str):
                 raise UsageError("must be a text.", field=call_path, hint="say which call this is the output of.")
-            message = {"role": "tool", "tool_call_id": item["call_id"], "content": item.get("output")}
+            message = {"role": "tool", "tool_call_id": _call_id(item), "content": item.get("output")}
             self.append(message, path, tool_call_id=call_path, content=f"{path}.output")
-        else:
-            what = f"is of type {kind[:60]}" if isinstance(kind, str) else "has no type"
-            raise UsageError(f"{what}, which is not supported.", field=path, hint=_KINDS)
+        elif not isinstance(kind, str):
+            raise UsageError("has no type, which is not supported.", field=path, hint=_KINDS)
+        elif (line := part_text(item)) != f"[{kind}]":  # of a tool that another server ran
+            turn = self._model_turn(path)
+            content = turn.get("content")
+            turn["content"] = f"{content}\n{line}" if isinstance(content, str) else line
         self._last = kind
 
     def _add_message(self, item: Item, path: str) -> None:
@@ -119,15 +127,27 @@ def _joined(content: object) -> object:
     return "".join(whole) if len(whole) == len(content) else content
 
 
-def _reasoning_text(item: Item, path: str) -> str:
+def _reasoning_text(item: Item) -> str:
     """Return the reasoning itself if it is there, else its summary."""
-    for name in ("content", "summary"):
-        parts = item.get(name) or []
-        texts = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else [None]
-        whole = [text for text in texts if isinstance(text, str)]
-        if not isinstance(parts, list) or len(whole) != len(parts):
-            hint = "send it as it was given."
-            raise UsageError("must be a list of parts with a text.", field=f"{path}.{name}", hint=hint)
-        if whole:
-            return "\n\n".join(whole)
-    return ""
+    return part_text(item.get("content")) or part_text(item.get("summary"))
+
+
+def _call_id(item: Item) -> object:
+    return item.get("call_id") or item.get("id")
+
+
+def _shell_command(item: Item) -> str:
+    """Return the command of a call as the model wrote it."""
+    action = item.get("action")
+    words = action.get("command") if isinstance(action, dict) else None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return part_text(action)
+    return words[2] if words[:2] == [*SHELL] and len(words) == len(SHELL) + 1 else shlex.join(words)
+
+
+_CALLS: dict[object, Callable[[Item], tuple[object, object]]] = {
+    "function_call": lambda item: (item.get("name"), item.get("arguments")),
+    "custom_tool_call": lambda item: (item.get("name"), {INPUT: item.get("input")}),
+    "local_shell_call": lambda item: (LOCAL_SHELL, {COMMAND: _shell_command(item)}),
+}
+_OUTPUTS = ("function_call_output", "custom_tool_call_output", "local_shell_call_output")

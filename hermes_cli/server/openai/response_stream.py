@@ -18,6 +18,7 @@ from hermes_cli.generation import CallStarted, Done, Reasoning
 from hermes_cli.server.choice_stream import ContentDelta, Delta, continues
 from hermes_cli.server.errors import Problem
 from hermes_cli.server.openai.objects import ChatLogprob, Timings, chat_logprobs, timings
+from hermes_cli.server.openai.response_tools import COMMAND, INPUT, SHELL, ResponseTools, only_text
 from hermes_cli.server.streaming_reply import named_event
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -69,10 +70,38 @@ class CallItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     status: Status
     call_id: str
     name: str
+    namespace: str | msgspec.UnsetType = msgspec.UNSET  # that the function was offered in
     arguments: str
 
 
-Item = MessageItem | ReasoningItem | CallItem
+class CustomCallItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="custom_tool_call"):
+    """A call of a tool that takes a text."""
+
+    id: str
+    status: Status
+    call_id: str
+    name: str
+    namespace: str | msgspec.UnsetType = msgspec.UNSET
+    input: str
+
+
+class ShellAction(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="exec"):
+    """A command for the client's own machine."""
+
+    command: list[str]
+    env: dict[str, str] = {}
+
+
+class ShellCallItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="local_shell_call"):
+    """A command that the client is asked to run."""
+
+    id: str
+    status: Status
+    call_id: str
+    action: ShellAction
+
+
+Item = MessageItem | ReasoningItem | CallItem | CustomCallItem | ShellCallItem
 
 
 class CachedTokens(msgspec.Struct, frozen=True):
@@ -125,12 +154,15 @@ class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
     output: list[Item] = []
     usage: ResponseUsage | None = None
     timings: Timings | msgspec.UnsetType = msgspec.UNSET
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
     instructions: str | None
     previous_response_id: str | None
     store: bool
     max_output_tokens: int | None
     temperature: float
     top_p: float
+    presence_penalty: float
+    frequency_penalty: float
     top_logprobs: int
     text: dict[str, Any]
     reasoning: dict[str, Any]
@@ -138,6 +170,9 @@ class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: Any
     parallel_tool_calls: bool
     metadata: dict[str, str]
+    max_tool_calls: None = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
     background: Literal[False] = False
     truncation: Literal["disabled"] = "disabled"
     service_tier: Literal["default"] = "default"
@@ -164,14 +199,16 @@ _MESSAGE = _ItemNames("msg", "response.output_text", "response.content_part", "c
 _REASONING = _ItemNames("rs", "response.reasoning_text", "response.content_part", "content_index")
 _SUMMARY = _ItemNames("rs", "response.reasoning_summary_text", "response.reasoning_summary_part", "summary_index")
 _CALL = _ItemNames("fc", "response.function_call_arguments")
+_CUSTOM_CALL = _ItemNames("ctc", "response.custom_tool_call_input")
+_SHELL_CALL = _ItemNames("lsh", "")
 
 
 class ResponseStream:
     """The items and events of one response."""
 
-    def __init__(self, response: ResponseObject, *, summary: bool) -> None:
+    def __init__(self, response: ResponseObject, tools: ResponseTools, *, summary: bool) -> None:
         """Begin with what is known of a response before; `summary` sends reasoning as its summary."""
-        self.response, self._summary = response, summary
+        self.response, self._tools, self._summary = response, tools, summary
         self._items: list[Item] = []
         self._numbers = itertools.count()
         self._begun = False
@@ -182,11 +219,14 @@ class ResponseStream:
         self._names = _MESSAGE
         self._position: dict[str, Any] = {}
 
-    def use_model(self, name: str, sampling: SamplingOptions | None) -> None:
-        """Name the model that generates, and its sampling."""
+    def use_model(
+        self, name: str, sampling: SamplingOptions | None, warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+    ) -> None:
+        """Name the model that generates, its sampling, and what was relaxed or left out for it."""
         sampling = sampling or SamplingOptions()
-        changes = {"model": name, "temperature": sampling.temperature, "top_p": sampling.top_p}
-        self.response = structs.replace(self.response, **changes)
+        names = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+        options = {option: getattr(sampling, option) for option in names}
+        self.response = structs.replace(self.response, model=name, warnings=warnings, **options)
 
     def take(self, delta: Delta | Done) -> bytes:
         """Add a delta or the end; return the events that tell of it."""
@@ -198,6 +238,8 @@ class ResponseStream:
         if isinstance(delta, CallStarted):
             return data
         self._texts.append(delta.text)
+        if self._names in (_CUSTOM_CALL, _SHELL_CALL):  # their text is known when their arguments are whole
+            return data
         fields: dict[str, Any] = {"delta": delta.text}
         if isinstance(delta, ContentDelta):
             fields["logprobs"] = chat_logprobs(delta.logprobs or ()).content
@@ -226,7 +268,8 @@ class ResponseStream:
         elif isinstance(first, Reasoning):
             self._names = _SUMMARY if self._summary else _REASONING
         else:
-            self._names = _CALL
+            kind = self._tools.client_tool(first.name).kind if isinstance(first, CallStarted) else "function"
+            self._names = {"custom": _CUSTOM_CALL, "local_shell": _SHELL_CALL}.get(kind, _CALL)
         item_id, index = f"{self._names.prefix}_{secrets.token_hex(24)}", len(self._items)
         self._position = {"item_id": item_id, "output_index": index}
         if self._names.part_index:
@@ -239,13 +282,17 @@ class ResponseStream:
     def _close(self, status: Status) -> bytes:
         if self._first is None:
             return b""
-        item, part = self._item(status), self._part()
+        item, part, data = self._item(status), self._part(), b""
         fields: dict[str, Any] = {"text": "".join(self._texts)}
         if isinstance(item, MessageItem):
             fields["logprobs"] = self._logprobs
         elif isinstance(item, CallItem):
             fields = {"name": item.name, "arguments": item.arguments}
-        data = self._event(f"{self._names.text_event}.done", **self._position, **fields)
+        elif isinstance(item, CustomCallItem):
+            data = self._event(f"{self._names.text_event}.delta", **self._position, delta=item.input)
+            fields = {"input": item.input}
+        if self._names.text_event:
+            data += self._event(f"{self._names.text_event}.done", **self._position, **fields)
         if part:
             data += self._event(f"{self._names.part_event}.done", **self._position, part=part)
         data += self._event("response.output_item.done", output_index=len(self._items), item=item)
@@ -266,12 +313,24 @@ class ResponseStream:
         item_id, first = self._position["item_id"], self._first
         parts: list[Any] = [] if status == "in_progress" else [self._part()]
         if isinstance(first, CallStarted):
-            arguments = "".join(self._texts)
-            return CallItem(id=item_id, status=status, call_id=first.id, name=first.name, arguments=arguments)
+            return self._call_item(item_id, status, first)
         if isinstance(first, ContentDelta):
             return MessageItem(id=item_id, status=status, content=parts)
         summary, content = (parts, []) if self._summary else ([], parts)
         return ReasoningItem(id=item_id, status=status, summary=summary, content=content)
+
+    def _call_item(self, item_id: str, status: Status, call: CallStarted) -> Item:
+        tool, arguments = self._tools.client_tool(call.name), "".join(self._texts)
+        if tool.kind == "local_shell":
+            action = ShellAction(command=[*SHELL, only_text(arguments, COMMAND)])
+            return ShellCallItem(id=item_id, status=status, call_id=call.id, action=action)
+        namespace = msgspec.UNSET if tool.namespace is None else tool.namespace
+        kind, text = (
+            (CustomCallItem, {"input": only_text(arguments, INPUT)})
+            if tool.kind == "custom"
+            else (CallItem, {"arguments": arguments})
+        )
+        return kind(id=item_id, status=status, call_id=call.id, name=tool.name, namespace=namespace, **text)
 
     def _end(self, done: Done) -> bytes:
         cut = done.reason == "length"

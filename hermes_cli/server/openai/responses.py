@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.requests import Request
@@ -18,12 +18,16 @@ from starlette.responses import Response
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import Done
 from hermes_cli.server.choice_stream import stream_turn
-from hermes_cli.server.errors import Problem
+from hermes_cli.server.errors import RefusedError
+from hermes_cli.server.openai.chat import count_input
+from hermes_cli.server.openai.objects import InputTokens
 from hermes_cli.server.openai.requests import ChatRequest, ResponseRequest
 from hermes_cli.server.openai.response_input import Item, ResponseMessages, input_items
 from hermes_cli.server.openai.response_stream import DeletedResponse, ResponseObject, ResponseStream
+from hermes_cli.server.openai.response_tools import ResponseTools
 from hermes_cli.server.parsed_request import FieldNames, ParsedRequest, check_fields, parse_chat
 from hermes_cli.server.pool import Pool
+from hermes_cli.server.request_stats import current_warnings, warn
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, encode, json_reply
 
@@ -34,13 +38,17 @@ EVENTS = (
 LOGPROBS = "message.output_text.logprobs"
 _NAMES = {
     "response_format": "text.format",
-    "verbosity": "text.verbosity",
     "reasoning_effort": "reasoning.effort",
     "max_completion_tokens": "max_output_tokens",
 }
-_JSON = ("input", "tools", "tool_choice", "text", "reasoning", "chat_template_kwargs")
+_JSON = ("input", "tool_choice", "text", "reasoning", "chat_template_kwargs")
 _SUMMARIES = ("auto", "concise", "detailed")
-_SAME = ResponseRequest.model_fields.keys() & ChatRequest.model_fields.keys() - {"reasoning", "top_logprobs"}
+_SAME = ResponseRequest.model_fields.keys() & ChatRequest.model_fields.keys() - {
+    "reasoning",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+}
 REFUSED: dict[str, tuple[object, str]] = {
     "background": (False, "wait for the response, or stream it."),
     "background_options": (None, "wait for the response, or stream it."),
@@ -53,21 +61,31 @@ REFUSED: dict[str, tuple[object, str]] = {
 """Fields that would change the result: the value that asks for nothing, and what to do instead."""
 
 
+class ResponseParts(NamedTuple):
+    """A request, the items of its whole conversation, and its tools."""
+
+    parsed: ParsedRequest
+    items: list[Item]
+    tools: ResponseTools
+
+
 async def create_response(request: Request, body: ResponseRequest) -> Response:
     """Answer a conversation, and keep it.
 
     OpenAI's Responses; unknown fields are ignored.
     """
-    store: ResponseStore = request.app.state.responses
-    client: str = request.state.client
-    previous = body.previous_response_id
-    earlier = store.items(client, previous) if previous else []
-    if earlier is None:
-        return _unknown(previous or "", 400, "previous_response_id", "previous_response_not_found")
-    parsed, items = await parse_response(body, client, earlier, lambda name: store.item(client, name))
-    response = ResponseStream(_response_object(body), summary=_wants_summary(body))
-    work = partial(_generate, request.app.state.pool, store, parsed, items, response)
+    parsed, items, tools = await _parse(request, body)
+    response = ResponseStream(_response_object(body), tools, summary=_wants_summary(body))
+    work = partial(_generate, request.app.state.pool, request.app.state.responses, parsed, items, response)
     return StreamingReply(work, stream=parsed.stream, problem=parsed.problem, error_event=response.failed)
+
+
+async def count_input_tokens(request: Request, body: ResponseRequest) -> Response:
+    """Count the tokens of a request.
+
+    Tokens of the prompt, however many fit.
+    """
+    return await count_input(request.app.state.pool, (await _parse(request, body)).parsed)
 
 
 async def get_response(request: Request) -> Response:
@@ -78,7 +96,7 @@ async def get_response(request: Request) -> Response:
     name = request.path_params["response_id"]
     kept = request.app.state.responses.response(request.state.client, name)
     if kept is None:
-        return _unknown(name, 404, "response_id", "response_not_found")
+        raise _unknown(name, 404, "response_id", "response_not_found")
     return Response(kept, media_type="application/json")
 
 
@@ -89,34 +107,47 @@ async def delete_response(request: Request) -> Response:
     """
     name = request.path_params["response_id"]
     if not request.app.state.responses.drop(request.state.client, name):
-        return _unknown(name, 404, "response_id", "response_not_found")
+        raise _unknown(name, 404, "response_id", "response_not_found")
     return json_reply(DeletedResponse(name))
 
 
-def _unknown(name: str, status: int, param: str, code: str) -> Response:
+def _unknown(name: str, status: int, param: str, code: str) -> RefusedError:
     message = f"there is no response {name[:100]!a} here: only the latest are kept, in memory, and each for a day."
-    return Problem(status, message, param, code).response()
+    return RefusedError(status, message, code, param=param)
+
+
+async def _parse(request: Request, body: ResponseRequest) -> ResponseParts:
+    """Parse a request that may go on from a stored response."""
+    store: ResponseStore = request.app.state.responses
+    client, previous = request.state.client, body.previous_response_id
+    earlier = store.items(client, previous) if previous else []
+    if earlier is None:
+        raise _unknown(previous or "", 400, "previous_response_id", "previous_response_not_found")
+    return await parse_response(body, client, earlier, lambda name: store.item(client, name))
 
 
 async def parse_response(
     body: ResponseRequest, client: str, earlier: Sequence[Item], find: Callable[[str], Item | None]
-) -> tuple[ParsedRequest, list[Item]]:
-    """Parse a request that continues earlier items; return the items of the whole conversation, too.
+) -> ResponseParts:
+    """Parse a request that continues earlier items.
 
     `find` returns an item by its id, for those that are only referred to.
     """
     check_fields(body, REFUSED, _JSON)
     new = input_items(body.input, find)
-    conversation = ResponseMessages(body.instructions)
+    tools = ResponseTools(body.tools or ())
+    warn(*tools.notes)
+    conversation = ResponseMessages(body.instructions, tools)
     for item in earlier:
         conversation.add(item, "previous_response_id")
     for index, item in enumerate(new):
         conversation.add(item, f"input[{index}]")
-    fields = FieldNames({**_NAMES, **conversation.paths}, "OpenAI's Responses")
-    return await parse_chat(_chat_request(body, conversation.messages), client, fields), [*earlier, *new]
+    fields = FieldNames({**_NAMES, **conversation.paths, **tools.paths}, "OpenAI's Responses")
+    chat = _chat_request(body, conversation.messages, tools)
+    return ResponseParts(await parse_chat(chat, client, fields), [*earlier, *new], tools)
 
 
-def _chat_request(body: ResponseRequest, messages: list[dict[str, Any]]) -> ChatRequest:
+def _chat_request(body: ResponseRequest, messages: list[dict[str, Any]], tools: ResponseTools) -> ChatRequest:
     """Return the same request to Chat Completions. Its fields were checked, with the same types."""
     text, reasoning = body.text or {}, body.reasoning or {}
     effort, text_format = reasoning.get("effort"), text.get("format")
@@ -128,12 +159,14 @@ def _chat_request(body: ResponseRequest, messages: list[dict[str, Any]]) -> Chat
     return ChatRequest.model_construct(
         **{name: getattr(body, name) for name in _SAME},
         messages=messages,
+        add_generation_prompt=True,
+        tools=tools.functions,
+        tool_choice=tools.choice(body.tool_choice),
         max_completion_tokens=body.max_output_tokens,
         response_format=text_format,
         reasoning_effort=effort,
         logprobs=logprobs,
         top_logprobs=body.top_logprobs if logprobs else None,
-        **({"verbosity": text["verbosity"]} if text.get("verbosity") is not None else {}),
     )
 
 
@@ -160,7 +193,7 @@ async def _generate(
 ) -> None:
     async with pool.use(parsed.model, keep_alive=parsed.keep_alive) as model:
         (turn,) = parsed.turns(model)
-        response.use_model(model.name, turn.sampling)
+        response.use_model(model.name, turn.sampling, current_warnings())
         async with aclosing(stream_turn(model.chat_model, turn)) as deltas:
             async for delta in deltas:
                 data = response.take(delta)
@@ -187,14 +220,25 @@ def _response_object(body: ResponseRequest) -> ResponseObject:
         max_output_tokens=body.max_output_tokens,
         temperature=0.0,
         top_p=0.0,
+        presence_penalty=0.0,
+        frequency_penalty=0.0,
         top_logprobs=body.top_logprobs or 0,
         text={"format": {"type": "text"}, **text},
         reasoning={"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
-        tools=body.tools or [],
+        tools=[_echoed(tool) for tool in body.tools or []],
         tool_choice="auto" if body.tool_choice is None else body.tool_choice,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         metadata=body.metadata or {},
+        safety_identifier=(body.model_extra or {}).get("safety_identifier"),
+        prompt_cache_key=(body.model_extra or {}).get("prompt_cache_key"),
     )
+
+
+def _echoed(tool: Any) -> Any:  # noqa: ANN401 - as it was sent
+    """Return a tool with every field that OpenAI's functions have."""
+    if not isinstance(tool, dict) or tool.get("type") != "function":
+        return tool
+    return {"description": None, "parameters": None, "strict": None, **tool}
 
 
 MOST_RESPONSES = 1_000
@@ -300,6 +344,14 @@ ROUTES = [
         body=ResponseRequest,
         reply=ResponseObject,
         stream=EVENTS,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/responses/input_tokens",
+        count_input_tokens,
+        tag="OpenAI",
+        body=ResponseRequest,
+        reply=InputTokens,
     ),
     ApiRoute("GET", _BY_ID, get_response, tag="OpenAI", reply=ResponseObject),
     ApiRoute("DELETE", _BY_ID, delete_response, tag="OpenAI", reply=DeletedResponse),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hermes_cli.engine.embedded.child import AMX_HINT, LlamaExit
-from hermes_cli.engine.embedded.messages import REINSTALL_HINT
+from hermes_cli.platforms import REINSTALL_HINT
 
 MODEL = Path("some.gguf")
 LINES = "processor\t: 0\nflags\t\t: fpu sse2 avx512f {}\nbugs\t\t: spectre_v1\n"

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from desk import Desk, turn
+from desk import Desk, finish, turn
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,13 +81,13 @@ def test_long_pieces_come_whole(demo_model: LlamaModel) -> None:
 
 def test_an_empty_prompt_is_refused(demo_model: LlamaModel) -> None:
     with pytest.raises(UsageError, match="empty"):
-        prompt_tokens(demo_model.vocabulary, ("",))
+        finish(prompt_tokens(demo_model.vocabulary, ("",), 1024))
 
 
 @pytest.mark.parametrize("token", [-1, 1024])
 def test_a_token_that_does_not_exist_is_refused(demo_model: LlamaModel, token: int) -> None:
     with pytest.raises(UsageError, match=f"token {token}"):
-        prompt_tokens(demo_model.vocabulary, (5, token))
+        finish(prompt_tokens(demo_model.vocabulary, (5, token), 1024))
 
 
 def test_text_is_cut_between_characters_only(demo_model: LlamaModel) -> None:

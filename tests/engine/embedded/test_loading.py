@@ -22,7 +22,9 @@ PLAN = LoadPlan(ContextSettings(512))
 
 
 def loaded_model(path: Path, plan: LoadPlan = PLAN, tags: tuple[str, ...] = ()) -> ModelRuntime:
-    return load(LoadRequest(path, plan, EngineOptions(tags=tags)), lambda _: None)
+    runtime = load(LoadRequest(path, plan, EngineOptions(tags=tags)), lambda _: None)
+    assert isinstance(runtime, ModelRuntime)
+    return runtime
 
 
 @given(st.integers(8, 512), st.floats(0.01, 10), st.floats(0.01, 10), st.floats(0.01, 10))

@@ -27,10 +27,10 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from hermes_cli import __version__
-from hermes_cli.chat.tools.config import McpAddress, McpServer, with_free_name
-from hermes_cli.chat.tools.functions import Tool, ToolFailedError, wait_for
-from hermes_cli.chat.tools.mcp_stdio import MAX_MESSAGE, McpProcess
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError
+from hermes_cli.tools.config import McpAddress, McpServer, with_free_name
+from hermes_cli.tools.functions import Tool, ToolFailedError, wait_for
+from hermes_cli.tools.mcp_stdio import MAX_MESSAGE, McpProcess, ProcessGuard
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
@@ -57,6 +57,8 @@ class McpServers:
         self._connections: list[McpConnection] = []
         self._tasks: list[Future[None]] = []
         self._stack = ExitStack()
+        self._guard = ProcessGuard()
+        self._stack.callback(self._guard.close)
         self._portal = self._stack.enter_context(start_blocking_portal(name="mcp"))
         self._stack.callback(self._end_all)
 
@@ -67,7 +69,7 @@ class McpServers:
             connection = next(same, None)
             if connection is None:
                 taken = [other.server.name for other in self._connections]
-                connection = McpConnection(with_free_name(server, taken), self._start_timeout)
+                connection = McpConnection(with_free_name(server, taken), self._start_timeout, self._guard)
                 self._connections.append(connection)
             elif connection.is_up or connection.starting:
                 continue
@@ -168,8 +170,8 @@ class McpServers:
 class McpConnection:
     """A server, its tools as it listed them last, and whether they are to be listed again."""
 
-    def __init__(self, server: McpServer, start_timeout: float) -> None:
-        self.server = server
+    def __init__(self, server: McpServer, start_timeout: float, guard: ProcessGuard) -> None:
+        self.server, self._guard = server, guard
         self.tools: list[mcp_types.Tool] = []
         self.changed = False
         self.starting: Future[None] | None = None  # done as soon as the server has started or failed
@@ -282,7 +284,7 @@ class McpConnection:
         if isinstance(self.server, McpAddress):
             transport = self._http_transport(self.server)
         else:
-            self._process = McpProcess(self.server)
+            self._process = McpProcess(self.server, self._guard)
             transport = self._process.transport()
         return Client(
             transport,
@@ -301,8 +303,11 @@ class McpConnection:
 
         timeout = httpx2.Timeout(30, read=None)  # seconds
         hooks = {"response": [keep_refusal]}
+        proxied = not server.is_local  # no proxy of the environment reaches this machine, or sees its headers
         async with (
-            httpx2.AsyncClient(headers=dict(server.headers), timeout=timeout, event_hooks=hooks) as client,
+            httpx2.AsyncClient(
+                headers=dict(server.headers), timeout=timeout, event_hooks=hooks, trust_env=proxied
+            ) as client,
             streamable_http_client(server.url, http_client=client, max_sse_event_size=MAX_MESSAGE) as streams,
         ):
             yield streams
@@ -324,8 +329,9 @@ class McpConnection:
         except Exception:  # noqa: BLE001, S110 - the list stays as it was; a call tells if the server is gone
             pass
 
-    def _failure(self, error: Exception) -> HermesError:
+    def _failure(self, error: BaseException) -> HermesError:
         """Return the error for a server that is of no use now, with its last output."""
+        error = _innermost(error)
         server, reason = self.server, _reason(error)
         if isinstance(error, TimeoutError):
             reason = f"it did not answer within {self._start_timeout:g} s"
@@ -343,7 +349,7 @@ class McpConnection:
         lines: list[str] = []
         if self._process:
             lines = [f"\n  | {line}" for line in self._process.stderr_lines][-SHOWN_LINES:]
-            if not isinstance(error, TimeoutError):
+            if not isinstance(error, TimeoutError | HermesError):
                 reason = self._process.exit_reason or reason
         return HermesError(
             f"the MCP server {server.name}: {reason}.{''.join(lines)}", hint=f"run it by itself to see more: {server}"
@@ -374,16 +380,21 @@ async def _list_tools(client: Client) -> list[mcp_types.Tool]:
     for _ in range(MAX_PAGES):
         page = await client.list_tools(cursor=cursor)
         tools += page.tools
-        if not (cursor := page.next_cursor):
-            return tools
         if len(tools) > MAX_TOOLS:
             break
-    raise ToolFailedError(f"it lists {len(tools):,} tools and goes on; at most {MAX_TOOLS:,} are taken")
+        if not (cursor := page.next_cursor):
+            return tools
+    raise ToolFailedError(f"it lists {len(tools):,} tools; at most {MAX_TOOLS:,} are taken")
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while inner := getattr(error, "exceptions", None):  # of an exception group
+        error = inner[0]
+    return error
 
 
 def _reason(error: BaseException) -> str:
-    while inner := getattr(error, "exceptions", None):  # of an exception group
-        error = inner[0]
+    error = _innermost(error)
     if isinstance(error, HermesError | MCPError):
         return error.message
     return str(error) or type(error).__name__

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections import deque
@@ -30,11 +31,13 @@ from mcp.os.win32.utilities import (
 )
 from mcp.shared.message import SessionMessage
 
+from hermes_cli.platforms import child_python
+
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
     from mcp.client._transport import TransportStreams
 
-    from hermes_cli.chat.tools.config import McpCommand
+    from hermes_cli.tools.config import McpCommand
 
 MAX_MESSAGE = 256 * 2**20  # bytes; more ends the connection
 # Seconds. The MCP specification, "Lifecycle", section "Shutdown": close its input, wait, then SIGTERM, then SIGKILL.
@@ -42,13 +45,58 @@ EXIT_TIMEOUT, TERMINATE_TIMEOUT = 2.0, 1.0
 KILLED_TIMEOUT = 30.0  # seconds; a busy machine may be slow to tell the end of a process that was killed
 _POLL = 0.01
 
+_GUARD = f"""
+import contextlib, os, signal, sys, time
+groups = set()
+for line in sys.stdin:
+    groups ^= {{int(line)}}
+if groups:
+    time.sleep({EXIT_TIMEOUT})
+for number in (signal.SIGTERM, signal.SIGKILL):
+    for group in groups:
+        with contextlib.suppress(OSError):
+            os.killpg(group, number)
+    time.sleep({TERMINATE_TIMEOUT} if groups else 0)
+"""
+
+
+class ProcessGuard:
+    """A process that ends servers, and what they started, if we end without doing so, as by SIGKILL.
+
+    It is told each process group twice, when it begins and when it has ended; the end of its input means that we ended.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        if sys.platform != "win32":  # where a job object does it
+            command = [child_python(), "-I", "-S", "-c", _GUARD]
+            quiet = subprocess.DEVNULL
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True
+            )
+
+    def tell(self, group: int) -> None:
+        """Tell that a process group has begun, or that it has ended."""
+        if self._process and self._process.stdin:
+            with suppress(OSError):  # somebody ended it
+                self._process.stdin.write(b"%d\n" % group)
+                self._process.stdin.flush()
+
+    def close(self) -> None:
+        """End it, once all servers have ended."""
+        if self._process and self._process.stdin:
+            with suppress(OSError):
+                self._process.stdin.close()
+            self._process.wait()
+
 
 class McpProcess:
     """The process of a server, and the last lines of its standard error."""
 
-    def __init__(self, command: McpCommand) -> None:
+    def __init__(self, command: McpCommand, guard: ProcessGuard) -> None:
+        """Prepare the start of the command; the guard is told of its process."""
         self.stderr_lines: deque[str] = deque(maxlen=20)
-        self._command = command
+        self._command, self._guard = command, guard
         self._process: ServerProcess | None = None
         self._stderr_reader: threading.Thread | None = None
         self._fault: str | None = None
@@ -81,6 +129,7 @@ class McpProcess:
         with anyio.CancelScope(shield=True):  # a start that is cancelled leaves a process that nobody waits for
             self._process = process = await self._start()
         # No await from here until the `try` that ends the process.
+        self._guard.tell(process.pid)
         incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         # Sending never waits: the SDK gives the notice that a call is cancelled 5 s, then drops it. So a server that
         # is slow to read is told, too.
@@ -93,6 +142,7 @@ class McpProcess:
             finally:
                 with anyio.CancelScope(shield=True):
                     await _stop(process)
+                    self._guard.tell(process.pid)
                     for stream in (read, write, incoming, outgoing):
                         stream.close()
                     if self._stderr_reader:

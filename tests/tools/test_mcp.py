@@ -22,12 +22,12 @@ import pytest
 from anyio.from_thread import BlockingPortal
 from conftest import HANG, REPOSITORY, RunHermes, clean_environment, eventually
 
-from hermes_cli.chat.tools import mcp_client, mcp_stdio
-from hermes_cli.chat.tools.config import ChatFile, McpAddress, McpCommand, McpServer, chosen_servers
-from hermes_cli.chat.tools.mcp_client import McpServers
-from hermes_cli.chat.tools.toolbox import Consent, Toolbox
 from hermes_cli.errors import ExitCode, HermesError, NetworkError, NotFoundError
 from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.tools import mcp_client, mcp_stdio
+from hermes_cli.tools.config import ChatFile, McpAddress, McpCommand, McpServer, chosen_servers
+from hermes_cli.tools.mcp_client import McpServers
+from hermes_cli.tools.toolbox import Consent, Toolbox
 
 TESTS = REPOSITORY / "tests"
 RIG = McpCommand("rig", (sys.executable, str(TESTS / "mcp_server.py")))
@@ -66,16 +66,18 @@ def names(toolbox: Toolbox) -> list[str]:
     return [schema["function"]["name"] for schema in toolbox.schemas]
 
 
-def tries_grammars(process: psutil.Process) -> bool:
+def is_helper(process: psutil.Process) -> bool:
+    """Whether a process is one of ours that is no server: it tries grammars, or guards servers."""
     try:
-        return "grammar_check" in " ".join(process.cmdline())
+        line = " ".join(process.cmdline())
     except psutil.Error:  # it has just ended
         return False
+    return "grammar_check" in line or "killpg" in line
 
 
 def children() -> set[psutil.Process]:
-    """Servers that run; the process that tries grammars stays, once there is one."""
-    return {child for child in psutil.Process().children() if not tries_grammars(child)}
+    """Servers that run."""
+    return {child for child in psutil.Process().children() if not is_helper(child)}
 
 
 def ended(pid: int) -> bool:
@@ -88,17 +90,30 @@ def rig() -> Iterator[Toolbox]:
         yield toolbox
 
 
+class Web:
+    """The same server over HTTP; its key is `open`."""
+
+    def __init__(self) -> None:
+        self._port = free_port()
+        self.address = f"http://127.0.0.1:{self._port}/mcp"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen([*RIG.words, str(self._port), "open"])
+        eventually(lambda: listens(self._port))
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
 @pytest.fixture(scope="module")
-def web() -> Iterator[str]:
-    """The address of the same server over HTTP; its key is `open`."""
-    port = free_port()
-    process = subprocess.Popen([*RIG.words, str(port), "open"])
+def web() -> Iterator[Web]:
+    web = Web()
     try:
-        eventually(lambda: listens(port))
-        yield f"http://127.0.0.1:{port}/mcp"
+        web.start()
+        yield web
     finally:
-        process.kill()
-        process.wait()
+        web.kill()
 
 
 def test_what_a_server_offers(rig: Toolbox) -> None:
@@ -145,13 +160,13 @@ def test_a_huge_result_is_cut_soon(rig: Toolbox) -> None:
 
 def test_a_call_that_hangs_is_told_to_stop(tmp_path: Path) -> None:
     file = tmp_path / "state"
-    with connected(RIG, seconds=0.5) as toolbox:
+    with connected(plain([{"name": "hang"}, {"name": "echo"}]), seconds=0.5) as toolbox:
         result = toolbox.run(ToolCall("hang", {"file": str(file)}))
         assert result.failed
         assert "did not answer within 0.5 s; it was told to stop" in result.text
         eventually(lambda: file.read_text() == "stopped")
         assert "echo" in names(toolbox)
-        assert toolbox.run(ToolCall("echo", {"text": "on"})).text == "on"
+        assert toolbox.run(ToolCall("echo", {"content": [{"type": "text", "text": "on"}]})).text == "on"
 
 
 @contextmanager
@@ -205,15 +220,15 @@ def test_a_server_that_does_not_stop_is_ended(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(mcp_client, "LIST_TIMEOUT", 0.5)
     file, before = tmp_path / "state", children()
     warned: list[str] = []
-    with connected(RIG, warned=warned) as toolbox:
+    with connected(plain([{"name": "block"}, {"name": "echo"}]), warned=warned) as toolbox:
         with interrupted(lambda: file.exists() and file.read_text()):
             toolbox.run(ToolCall("block", {"file": str(file)}))
         assert "echo" in names(toolbox)
         (warning,) = warned
-        assert "the MCP server rig: it did not list its tools within 0.5 s, and was ended" in warning
+        assert "the MCP server plain: it did not list its tools within 0.5 s, and was ended" in warning
         eventually(lambda: ended(int(file.read_text())))
         monkeypatch.undo()
-        assert toolbox.run(ToolCall("echo", {"text": "back"})).text == "back"
+        assert toolbox.run(ToolCall("echo", {"content": [{"type": "text", "text": "back"}]})).text == "back"
         assert len(children() - before) == 1
 
 
@@ -228,16 +243,16 @@ def test_a_server_that_crashes_is_told_and_started_again(rig: Toolbox) -> None:
     assert rig.servers()[0][1] == f"connected: {RIG}"
 
 
-def test_a_server_that_is_killed_in_a_call(rig: Toolbox, tmp_path: Path) -> None:
-    file = tmp_path / "state"
-    before = children()
+def test_a_server_that_is_killed_in_a_call(tmp_path: Path) -> None:
+    file, before = tmp_path / "state", children()
     killer = f"import os, time, pathlib\nf = pathlib.Path({str(file)!r})\n"
     killer += "while not f.exists() or not f.read_text(): time.sleep(0.01)\nos.kill(int(f.read_text()), 9)"
-    with subprocess.Popen([sys.executable, "-c", killer]):
-        result = rig.run(ToolCall("hang", {"file": str(file)}))
-    assert "it was killed (SIGKILL)" in json.loads(result.text)["error"]
-    assert rig.run(ToolCall("echo", {"text": "back"})).text == "back"
-    assert len(children()) == len(before)
+    with connected(plain([{"name": "hang"}, {"name": "echo"}])) as toolbox:
+        with subprocess.Popen([sys.executable, "-S", "-c", killer]):
+            result = toolbox.run(ToolCall("hang", {"file": str(file)}))
+        assert "it was killed (SIGKILL)" in json.loads(result.text)["error"]
+        assert toolbox.run(ToolCall("echo", {"content": [{"type": "text", "text": "back"}]})).text == "back"
+        assert len(children() - before) == 1
 
 
 def test_a_list_that_changes_is_read_again(rig: Toolbox) -> None:
@@ -280,7 +295,7 @@ def test_names_are_made_to_fit_and_unusable_tools_left_out() -> None:
     second = plain([{"name": "files/read", "description": "second"}, {"name": "files.read"}], name="b")
     warned: list[str] = []
     with connected(first, second, warned=warned) as toolbox:
-        assert names(toolbox) == ["files_read", long[:64], "b_files_read", "2_b_files_read"]
+        assert names(toolbox) == ["a_files_read", long[:64], "b_files_read", "2_b_files_read"]
         (why,) = warned
         assert why.startswith("bad (mcp: a) is left out: the parameters of tool bad")
         content = [{"type": "text", "text": "hi"}]
@@ -288,6 +303,36 @@ def test_names_are_made_to_fit_and_unusable_tools_left_out() -> None:
         assert toolbox.listing()[2][:3] == ["b_files_read", "mcp: b", "second"]
         assert len(toolbox.schemas) == 4
         assert len(warned) == 1
+
+
+def test_no_server_takes_the_name_of_another() -> None:
+    shadow, good = plain([{"name": "grow"}], name="shadow"), plain([{"name": "grown"}], name="good")
+    toolbox = Toolbox(Consent(lambda _: "y", allow=["grow*"]), pytest.fail)
+    try:
+        toolbox.begin([good])
+        toolbox.ready()
+        toolbox.begin([shadow])
+        toolbox.ready()
+        toolbox.run(ToolCall("grow", {}))
+        eventually(lambda: len(toolbox.schemas) == 3)
+        assert [row[:2] + row[3:] for row in toolbox.listing()] == [
+            ["grown", "mcp: good", "allowed"],
+            ["grow", "mcp: shadow", "asks"],
+            ["shadow_grown", "mcp: shadow", "asks"],
+        ]
+    finally:
+        toolbox.close()
+
+
+def test_more_tools_than_a_model_can_read_on_one_page() -> None:
+    many = [{"name": f"tool{at}"} for at in range(513)]
+    toolbox = Toolbox(Consent(None), pytest.fail)
+    try:
+        toolbox.begin([plain(many)])
+        with pytest.raises(HermesError, match=r"it lists 513 tools; at most 512"):
+            toolbox.ready()
+    finally:
+        toolbox.close()
 
 
 def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,38 +345,29 @@ def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPat
         assert toolbox.servers()[0][1].startswith("connected: ")
 
 
-def test_over_http_with_a_key(web: str) -> None:
-    with connected(McpAddress("web", web, {"Authorization": "Bearer open"})) as toolbox:
+def test_over_http_with_a_key(web: Web) -> None:
+    with connected(McpAddress("web", web.address, {"Authorization": "Bearer open"})) as toolbox:
         assert toolbox.run(ToolCall("echo", {"text": "far"})).text == "far"
         assert toolbox.run(ToolCall("huge", {})).cut == 50_000_008 - 16_000
         assert "no cheese" in toolbox.run(ToolCall("fail", {"why": "no cheese"})).text
 
 
-def test_over_http_without_the_key(web: str) -> None:
-    with pytest.raises(NetworkError) as caught, connected(McpAddress("web", web)):
+def test_over_http_without_the_key(web: Web) -> None:
+    with pytest.raises(NetworkError) as caught, connected(McpAddress("web", web.address)):
         pass
     assert "the MCP server web at http://127.0.0.1:" in caught.value.message
     assert "(401 Unauthorized)" in caught.value.message
     assert "--mcp-header" in caught.value.hint
 
 
-def test_over_http_a_server_that_goes_and_comes_back() -> None:
-    port = free_port()
-    arguments = [*RIG.words, str(port), "open"]
-    address = McpAddress("web", f"http://127.0.0.1:{port}/mcp", {"Authorization": "Bearer open"})
-
-    with subprocess.Popen(arguments) as process:
-        eventually(lambda: listens(port))
-        with connected(address) as toolbox:
-            process.kill()
-            process.wait()
-            for _ in range(2):
-                result = toolbox.run(ToolCall("echo", {"text": "far"}))
-                assert "the MCP server web at http://127.0.0.1" in json.loads(result.text)["error"]
-            with subprocess.Popen(arguments) as again:
-                eventually(lambda: listens(port))
-                assert toolbox.run(ToolCall("echo", {"text": "far"})).text == "far"
-                again.kill()
+def test_over_http_a_server_that_goes_and_comes_back(web: Web) -> None:
+    with connected(McpAddress("web", web.address, {"Authorization": "Bearer open"})) as toolbox:
+        web.kill()
+        for _ in range(2):
+            result = toolbox.run(ToolCall("echo", {"text": "far"}))
+            assert "the MCP server web at http://127.0.0.1" in json.loads(result.text)["error"]
+        web.start()
+        assert toolbox.run(ToolCall("echo", {"text": "far"})).text == "far"
 
 
 @pytest.mark.parametrize(
@@ -381,7 +417,8 @@ def test_keys_are_in_no_error_and_no_list() -> None:
 
 def test_a_server_that_will_not_end_is_ended_and_so_is_what_it_started(tmp_path: Path) -> None:
     file, before = tmp_path / "pid", children()
-    with connected(plain([{"name": "one"}], flaw="stubborn"), RIG) as toolbox:
+    polite = plain([{"name": "spawn"}], name="polite")
+    with connected(plain([{"name": "one"}], flaw="stubborn"), polite) as toolbox:
         toolbox.run(ToolCall("spawn", {"file": str(file)}))
         pids = [child.pid for child in children() - before]
         assert len(pids) == 2
@@ -450,14 +487,14 @@ def test_servers_come_later_and_come_back() -> None:
 
 CHAT = """
 import signal, sys
-from hermes_cli.chat.tools.config import McpCommand
-from hermes_cli.chat.tools.toolbox import Consent
-from hermes_cli.chat.tools.toolbox import Toolbox
+from hermes_cli.tools.config import McpCommand
+from hermes_cli.tools.toolbox import Consent
+from hermes_cli.tools.toolbox import Toolbox
 from hermes_cli.prompting.messages import ToolCall
 signal.signal(signal.SIGINT, signal.default_int_handler)
 toolbox = Toolbox(Consent(None, everything=True), print)
 try:
-    toolbox.begin([McpCommand("rig", tuple(sys.argv[2:]))])
+    toolbox.begin([McpCommand("plain", tuple(sys.argv[2:]))])
     toolbox.ready()
     toolbox.run(ToolCall("hang", {"file": sys.argv[1]}))
 finally:
@@ -465,11 +502,23 @@ finally:
 """
 
 
+CHAT_THAT_WAITS = """
+import sys
+from hermes_cli.tools.config import McpCommand
+from hermes_cli.tools.mcp_client import McpServers
+servers = McpServers()
+servers.begin([McpCommand("rig", tuple(sys.argv[1:]))])
+servers.ready()
+print(servers._connections[0]._process._process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_server_outlives_the_chat(tmp_path: Path, how: signal.Signals) -> None:
     file = tmp_path / "state"
     chat = subprocess.Popen(
-        [sys.executable, "-c", CHAT, file, *RIG.words],
+        [sys.executable, "-c", CHAT, file, *plain([{"name": "hang"}]).words],
         env=clean_environment(),
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -481,6 +530,22 @@ def test_no_server_outlives_the_chat(tmp_path: Path, how: signal.Signals) -> Non
     assert (b"KeyboardInterrupt" in said) == (how == signal.SIGINT)
     eventually(lambda: ended(server))
     assert file.read_text() == "stopped"
+
+
+def test_a_server_that_ignores_the_end_of_its_input_ends_with_us() -> None:
+    command = plain([{"name": "one"}], flaw="stubborn").words
+    chat = subprocess.Popen(
+        [sys.executable, "-c", CHAT_THAT_WAITS, *command],
+        env=clean_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert chat.stdout
+    server = int(chat.stdout.readline())
+    chat.kill()
+    chat.communicate(timeout=HANG)
+    eventually(lambda: ended(server))
 
 
 def test_a_command_line_is_what_is_started(tmp_path: Path) -> None:

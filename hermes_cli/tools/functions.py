@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
+from hermes_cli.prompting.messages import ToolCall
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-    from hermes_cli.prompting.messages import ToolCall
 
 T = TypeVar("T")
 
@@ -40,13 +39,15 @@ _POLL = 0.1  # seconds: Windows delivers Ctrl-C only between waits
 class Tool:
     """A tool: `name` as the model calls it, `schema` in OpenAI's shape, `origin` such as "tools.py" or "mcp: files".
 
-    `call` takes arguments by name and a timeout in seconds, and returns text; it raises ToolFailedError.
+    `call` takes arguments by name and a timeout in seconds, and returns text; it raises ToolFailedError. `own_name` is
+    what a server calls the tool.
     """
 
     name: str
     schema: dict[str, Any]
     origin: str
     call: Callable[[Mapping[str, Any], float], str]
+    own_name: str = ""
 
 
 class ToolFailedError(HermesError):

@@ -5,25 +5,39 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli import paths
-from hermes_cli.chat.tools.config import McpServer, chosen_servers, read_chat_file
-from hermes_cli.chat.tools.functions import TIMEOUT, Tool, ToolFailedError, load_tools, run_tool
-from hermes_cli.chat.view import ToolResult
 from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.prompting.messages import ToolCall, ToolResult
+from hermes_cli.tools.config import McpAddress, McpServer, chosen_servers, read_chat_file
+from hermes_cli.tools.functions import TIMEOUT, Tool, ToolFailedError, load_tools, run_tool
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.tools.mcp_client import McpServers
-    from hermes_cli.prompting.messages import ToolCall
+    from hermes_cli.tools.mcp_client import McpServers
 
 MAX_RESULT = 16_000  # characters of a result that the model reads: about 4,000 tokens of English
 MAX_NAME = 64  # characters of a tool's name, as in OpenAI's API
 MAX_SHOWN = 2_000  # characters of a call that is asked for
+# Printable for Python and yet invisible: Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt), and
+# the Braille blank.
+_INVISIBLE = (
+    range(0x034F, 0x0350),
+    range(0x115F, 0x1161),
+    range(0x17B4, 0x17B6),
+    range(0x180B, 0x1810),
+    range(0x2800, 0x2801),
+    range(0x3164, 0x3165),
+    range(0xFE00, 0xFE10),
+    range(0xFFA0, 0xFFA1),
+    range(0xE0100, 0xE01F0),
+)
 REFUSED = "the user did not allow this call"
 
 
@@ -36,18 +50,41 @@ class Consent:
         """Store the rules.
 
         `ask` shows a question, returns the typed line, and raises OSError where nobody can type. `allow` has patterns
-        of names that need no question, `*` for any characters.
+        that need no question, `*` for any characters: `server:tool`, or names alone, see `bind`.
         """
         self._ask, self._allow, self._everything = ask, tuple(allow), everything
+        self._origins: dict[str, str] = {}  # of the tools that a pattern without a server means
         self._always: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def bind(self, tools: Iterable[Tool]) -> list[str]:
+        """Bind each pattern without a server to the first origin that has such tools: no later one can borrow a name.
+
+        Return a warning for each pattern that several origins match at once, which therefore allows none of them.
+        """
+        warnings = []
+        for pattern in self._allow:
+            origins = {tool.origin for tool in tools if fnmatchcase(tool.name, pattern)}
+            if ":" in pattern or pattern in {*self._origins, "*"} or not origins:
+                continue
+            if len(origins) == 1:
+                self._origins[pattern] = origins.pop()
+            else:
+                whose = ", ".join(sorted(f"{_server_name(origin)}:{pattern}" for origin in origins))
+                warnings.append(f"allow {pattern}: several servers have such tools, so they ask; say which: {whose}")
+        return warnings
 
     def allows(self, tool: Tool) -> bool:
         """Return whether calls need no question. "Always" ends when a server changes the tool's declaration."""
         return (
             self._everything
-            or any(fnmatchcase(tool.name, pattern) for pattern in self._allow)
+            or any(self._covers(pattern, tool) for pattern in self._allow)
             or self._always.get((tool.origin, tool.name)) == tool.schema
         )
+
+    def _covers(self, pattern: str, tool: Tool) -> bool:
+        if ":" in pattern:
+            return fnmatchcase(f"{_server_name(tool.origin)}:{tool.own_name or tool.name}", pattern)
+        return fnmatchcase(tool.name, pattern) and (pattern == "*" or self._origins.get(pattern) == tool.origin)
 
     def refusal(self, tool: Tool, call: ToolCall) -> str | None:
         """Ask if needed; return the reason for the model why the call must not be run, or None if it may."""
@@ -74,11 +111,23 @@ class Consent:
 
 
 def printable(call: ToolCall) -> str:
-    """Return a call on one line; characters that are invisible or reorder others are escaped."""
+    """Return a call on one line; characters that are invisible or reorder others are escaped.
+
+    Of a long one the beginning and the end are shown, MAX_SHOWN characters together.
+    """
     text = str(call)
     left_out = len(text) - MAX_SHOWN
-    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:MAX_SHOWN])
-    return f"{line} … and {left_out:,} characters more" if left_out > 0 else line
+    if left_out <= 0:
+        return "".join(map(_visible, text))
+    head = MAX_SHOWN * 3 // 4
+    start, end = text[:head], text[head + left_out :]
+    return f"{''.join(map(_visible, start))} … {left_out:,} characters left out … {''.join(map(_visible, end))}"
+
+
+def _visible(character: str) -> str:
+    """Return a character, escaped if it cannot be seen."""
+    shown = character.isprintable() and not any(ord(character) in codes for codes in _INVISIBLE)
+    return character if shown else ascii(character)[1:-1]
 
 
 class Toolbox:
@@ -92,6 +141,7 @@ class Toolbox:
         self._functions: dict[str, Tool] = {}
         self._servers: McpServers | None = None
         self._tools: dict[str, Tool] = {}
+        self._names: dict[tuple[str, str], str] = {}  # of servers' tools, by origin and own name; kept for the chat
         self._warned: set[str] = set()
 
     def add(self, tools: Mapping[str, Tool]) -> None:
@@ -116,9 +166,12 @@ class Toolbox:
         if not servers:
             return
         if self._servers is None:
-            from hermes_cli.chat.tools.mcp_client import McpServers  # noqa: PLC0415 - 0.5 s, only with servers
+            from hermes_cli.tools.mcp_client import McpServers  # noqa: PLC0415 - 0.5 s, only with servers
 
             self._servers = McpServers()
+        for server in servers:
+            if isinstance(server, McpAddress) and server.exposes_headers:
+                self._warn(f"{server.name} gets its headers over plain http: others on the way can read them")
         self._servers.begin(servers)
 
     def ready(self) -> None:
@@ -185,22 +238,39 @@ class Toolbox:
         return ToolResult(text, failed, cut, seconds)
 
     def _collect(self) -> None:
-        """Name all tools; those of Python files keep their names."""
+        """Name all tools. Those of Python files keep their names, and a server's tool the name that it was given."""
         tools = dict(self._functions)
-        for tool in self._servers.tools() if self._servers else ():
-            from hermes_cli.prompting.structured_output import tool_calls  # noqa: PLC0415 - only where there are servers
-
-            try:
-                tool_calls([tool.schema], notes=[])
-            except UsageError as error:  # no grammar can hold its arguments
-                warning = f"{tool.name} ({tool.origin}) is left out: {error.message}"
-                if warning not in self._warned:
-                    self._warned.add(warning)
-                    self._warn(warning)
-            else:
-                named = _with_free_name(tool, tools)
-                tools[named.name] = named
+        self._names = {key: name for key, name in self._names.items() if name not in tools}
+        offered = [tool for tool in self._servers.tools() if self._is_usable(tool)] if self._servers else []
+        new = Counter(_plain(tool.name) for tool in offered if (tool.origin, tool.name) not in self._names)
+        for tool in offered:
+            key = (tool.origin, tool.name)
+            if key not in self._names:
+                self._names[key] = _free_name(
+                    tool, {*tools, *self._names.values()}, is_shared=new[_plain(tool.name)] > 1
+                )
+            name = self._names[key]
+            declared = {**tool.schema["function"], "name": name}
+            renamed = replace(tool, name=name, schema={**tool.schema, "function": declared}, own_name=tool.name)
+            tools.setdefault(name, renamed)
         self._tools = tools
+        for warning in self._consent.bind(tools.values()):
+            self._warn_once(warning)
+
+    def _is_usable(self, tool: Tool) -> bool:
+        from hermes_cli.prompting.structured_output import check_tool  # noqa: PLC0415 - only where there are servers
+
+        try:
+            check_tool(tool.schema)
+        except UsageError as error:  # no grammar can hold its arguments
+            self._warn_once(f"{tool.name} ({tool.origin}) is left out: {error.message}")
+            return False
+        return True
+
+    def _warn_once(self, warning: str) -> None:
+        if warning not in self._warned:
+            self._warned.add(warning)
+            self._warn(warning)
 
 
 def open_toolbox(
@@ -225,10 +295,18 @@ def open_toolbox(
     return toolbox
 
 
-def _with_free_name(tool: Tool, taken: Mapping[str, Tool]) -> Tool:
-    """Return the tool under a name that models can call and that no other tool has."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", tool.name)
-    server = re.sub(r"[^A-Za-z0-9_-]", "_", tool.origin.partition(": ")[2])
-    names = (plain, f"{server}_{plain}", *(f"{number}_{server}_{plain}" for number in range(2, len(taken) + 3)))
-    name = next(short for name in names if (short := name[:MAX_NAME]) not in taken)
-    return replace(tool, name=name, schema={**tool.schema, "function": {**tool.schema["function"], "name": name}})
+def _server_name(origin: str) -> str:
+    """Return what stands before the colon in `server:tool`: a server's name, or that of a file of functions."""
+    return origin.partition(": ")[2] or origin
+
+
+def _plain(name: str) -> str:
+    """Return a name with only the characters that models can call."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)
+
+
+def _free_name(tool: Tool, taken: Container[str], *, is_shared: bool) -> str:
+    """Return a name that no other tool has; one that several servers bring at once begins with the server's."""
+    plain, server = _plain(tool.name), _plain(_server_name(tool.origin))
+    names = chain([] if is_shared else [plain], [f"{server}_{plain}"], (f"{n}_{server}_{plain}" for n in count(2)))
+    return next(short for name in names if (short := name[:MAX_NAME]) not in taken)

@@ -25,6 +25,7 @@ import msgspec
 
 from hermes_cli import paths
 from hermes_cli.errors import UsageError
+from hermes_cli.platforms import is_loopback
 
 FILE = "chat.yaml"
 EXAMPLE = '--mcp "npx -y @modelcontextprotocol/server-filesystem ~/team" or --mcp https://host/mcp'
@@ -56,6 +57,16 @@ class McpAddress:
     name: str
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether the host is this machine."""
+        return is_loopback(urlsplit(self.url).hostname or "")
+
+    @property
+    def exposes_headers(self) -> bool:
+        """Return whether headers, which may hold a key, would travel unencrypted over a network."""
+        return bool(self.headers) and not self.is_local and self.url.lower().startswith("http:")
 
     def __str__(self) -> str:
         """Return the address without user info and query, which may hold a key."""

@@ -1,0 +1,82 @@
+"""The application that Typer makes of the commands: only the one that was typed is imported."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from hermes_cli import __version__
+from hermes_cli.platforms import foreign_hermes
+
+# Command: (module in hermes_cli.commands, one line for `hermes --help`). What runs is the module's `command` function,
+# or its `app` if the command has commands of its own.
+COMMANDS = {
+    "chat": ("chat", "Talk with a Hermes model, or ask it one thing."),
+    "sessions": ("sessions", "List, show, export and remove saved conversations."),
+    "serve": ("serve", "Serve models to agents, editors and SDKs."),
+    "mcp": ("mcp", "Offer a local Hermes to other agents, as an MCP server."),
+    "list": ("list", "List the Hermes models, with sizes and what they can do."),
+    "show": ("show", "Show everything about one model, a file or a repository."),
+    "recommend": ("recommend", "Recommend what fits this machine, or another one."),
+    "plan": ("plan", "Show the memory that a model takes, before any download."),
+    "bench": ("bench", "Measure how fast a model is on this machine."),
+    "search": ("search", "Search the Hub for GGUF files."),
+    "pull": ("pull", "Fetch models from the Hub."),
+    "import": ("import_", "Import models that are on this disk already, without copying."),
+    "export": ("export", "Give a model to Ollama, LM Studio or a folder, without copying."),
+    "verify": ("verify", "Hash installed models again and repair damaged files."),
+    "du": ("du", "Show the disk usage of models."),
+    "rm": ("rm", "Remove models from this machine."),
+    "hardware": ("hardware", "Show what this machine has and what hermes can use of it."),
+    "doctor": ("doctor", "Check this installation, and say what mends each problem."),
+    "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
+    "paths": ("paths", "Show the folders of hermes."),
+}
+EPILOG = "Try it now, without any download: hermes chat demo 'What can you do?'"
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so
+    if wanted:
+        from importlib.metadata import version
+
+        from hermes_cli.console import Console
+
+        console = Console()
+        console.text(f"hermes-llm {__version__} (llama-cpp-python {version('llama-cpp-python')})\n")
+        if other := foreign_hermes():
+            console.warn(f"note: typing hermes starts another program, {other}. Type hermes-llm for this one.")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions and leave.")
+    ] = False,
+) -> None:
+    """Run Nous Research's Hermes models on hardware you own."""
+
+
+def _not_imported() -> None:
+    """Stand in for a command that was not typed, so that help can list it without importing it."""
+
+
+def build_app(wanted: str | None) -> typer.Typer:
+    """Return the application with the command that is `wanted` imported; the others only have their line of help."""
+    app = typer.Typer(
+        name="hermes",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog=EPILOG,
+    )
+    app.callback()(_root)
+    for name, (module, summary) in COMMANDS.items():
+        imported = vars(import_module(f"hermes_cli.commands.{module}")) if name == wanted else {}
+        if "app" in imported:
+            app.add_typer(imported["app"], name=name, short_help=summary)
+        else:
+            app.command(name, short_help=summary)(imported.get("command", _not_imported))
+    return app
