@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import hermes_cli
+from hermes_cli.platforms import is_loopback
 from hermes_cli.server import llama_server
 from hermes_cli.server.anthropic import messages
 from hermes_cli.server.errors import HANDLERS
@@ -26,7 +27,7 @@ from hermes_cli.server.openai.responses import ResponseStore
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import AccessLog, Traffic
 from hermes_cli.server.routing import ApiRoute, openapi
-from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, Keys, is_loopback
+from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, Keys
 from hermes_cli.server.settings import ServerSettings
 from hermes_cli.server.streaming_reply import json_reply
 
