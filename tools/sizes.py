@@ -52,29 +52,27 @@ TOKENIZER_BYTES = {
     "seed": 6_245_000,
 }
 
-_LINE = re.compile(rb"\] *(?P<name>[\w.]+) +- \[.*type = +(?P<old>\w+), size = .*?(?:\((?P<new>\w+)\))?$")
+_TENSOR = re.compile(
+    rb"^\[[ \d/]*\] *(?P<name>[\w.]+) +- \[.*type = +(?P<old>\w+), size = .*?(?:\((?P<new>\w+)\))?$", re.MULTILINE
+)
 
 
 class _TypeLog:
-    """Collects the type that llama.cpp chose for each tensor from the lines of a dry run."""
+    """Collects what llama.cpp logs in a dry run, which has the type of each tensor."""
 
     def __init__(self) -> None:
-        self.types: dict[str, str] = {}
-        self._line = b""
-        self._callback = llama_cpp.llama_log_callback(self._receive)
+        self._parts: list[bytes] = []
+        self._callback = llama_cpp.llama_log_callback(lambda _level, text, _: self._parts.append(text))
 
     def listen(self) -> None:
         """Forget what was heard, and hear what follows."""
-        self.types.clear()
+        self._parts.clear()
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
 
-    def _receive(self, _level: int, text: bytes, _: object) -> None:
-        self._line += text
-        if not text.endswith(b"\n"):
-            return
-        if match := _LINE.search(self._line.rstrip()):
-            self.types[match["name"].decode()] = (match["new"] or match["old"]).decode().lower()
-        self._line = b""
+    def types(self) -> dict[str, str]:
+        """The type that llama.cpp chose for each tensor."""
+        said = _TENSOR.findall(b"".join(self._parts))
+        return {name.decode(): (new or old).decode().lower() for name, old, new in said}
 
 
 @lru_cache(maxsize=1)
@@ -98,16 +96,28 @@ def tensor_types(skeleton: Path, quantization: str, *, imatrix: bool) -> dict[st
             raise RuntimeError(f"llama.cpp refused {quantization} for {skeleton}")
     finally:
         LOG.install()
-    return dict(log.types)
+    return log.types()
 
 
 def file_bytes(architecture: Architecture, types: dict[str, str]) -> int:
     """Bytes of the whole file."""
-    total = TOKENIZER_BYTES[architecture.tokenizer]
-    for name, shape in model_tensors(architecture):
-        size = type_named(types[name]).size(math.prod(shape))
-        total += math.ceil(size / DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT + 8 + len(name) + 4 + 8 * len(shape) + 4 + 8
-    return total
+    elements, table_bytes = _tensors(architecture)
+    tensors = sum(_aligned(types[name], count) for name, count in elements.items())
+    return TOKENIZER_BYTES[architecture.tokenizer] + table_bytes + tensors
+
+
+@cache
+def _tensors(architecture: Architecture) -> tuple[dict[str, int], int]:
+    """Elements of each tensor, and the bytes of the tensor table."""
+    shapes = dict(model_tensors(architecture))
+    table_bytes = sum(8 + len(name) + 4 + 8 * len(shape) + 4 + 8 for name, shape in shapes.items())
+    return {name: math.prod(shape) for name, shape in shapes.items()}, table_bytes
+
+
+@cache
+def _aligned(type_name: str, elements: int) -> int:
+    """Bytes of a tensor in a file."""
+    return math.ceil(type_named(type_name).size(elements) / DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT
 
 
 @cache

@@ -44,7 +44,12 @@ def command(
         str | None,
         setting("HERMES_LLM_HOST", "Address to listen on. Default: 127.0.0.1, this machine alone; others need a key."),
     ] = None,
-    port: Annotated[int | None, setting("HERMES_LLM_PORT", "Default: 8080; 0 takes any that is free.")] = None,
+    port: Annotated[
+        int | None, setting("HERMES_LLM_PORT", "Default: 8080, with --ollama 11434; 0 takes any that is free.")
+    ] = None,
+    ollama: Annotated[
+        bool | None, setting("HERMES_LLM_OLLAMA", "Speak Ollama's API, too, for clients that need it.", "--ollama")
+    ] = None,
     context: Annotated[
         int | None, setting("HERMES_LLM_CONTEXT", "Tokens that each request can use. Default: the longest that fits.")
     ] = None,

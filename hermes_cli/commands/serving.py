@@ -123,7 +123,10 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
     elif not settings.keys and not info.local:
         console.warn("  anybody who can reach this address may use it: --insecure")
     shown = key or ("YOUR-KEY" if settings.keys else "none")
-    console.text(f"\n  export OPENAI_BASE_URL={address}/v1 OPENAI_API_KEY={shown}\n\n")
+    console.text(f"\n  export OPENAI_BASE_URL={address}/v1 OPENAI_API_KEY={shown}\n")
+    if settings.ollama:
+        console.text(f"  export OLLAMA_HOST={address}{f' OLLAMA_API_KEY={shown}' if shown != 'none' else ''}\n")
+    console.text("\n")
     console.note("Ctrl-C stops it.")
 
 
@@ -142,6 +145,7 @@ def _model_document(served: ServedModel) -> dict[str, Any]:
         "aliases": list(served.aliases),
         "context_length": served.model.context,
         "slots": plan.settings.slots,
+        "pooling": served.model.pooling,
         "kv_type": plan.settings.k_type,
         "gpu_layers": served.model.fitted.gpu_layers,
         "memory": [

@@ -175,6 +175,7 @@ class GenerationRequest:
         max_tokens: the most to generate; None is as many as the context length allows.
         stops: texts that end the completion; they are not part of it.
         grammar: what the text has to follow from its beginning (engine/embedded/grammar.py), None for anything.
+        grammar_prefix: how that text begins, in the prompt already: the first spelling that the grammar takes counts.
         reasoning: how it is counted and limited; None counts none.
         top_logprobs: the number of alternatives with each token; None is no log-probabilities.
         client: who asks; engines are fair among clients.
@@ -194,6 +195,7 @@ class GenerationRequest:
     shift: bool = False
     keep: int = 0
     speculate: bool = True
+    grammar_prefix: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what does not depend on the model; UsageError names a value that makes no sense."""

@@ -15,6 +15,7 @@ from hermes_cli.catalog.load import read_yaml, shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.catalog.variants import Variant, preferred_variants, variants
 from hermes_cli.gguf.types import FILE_TYPES
+from hermes_cli.planning.tensor_types import LARGE, tensor_types
 
 CATALOGUE = shipped_catalogue()
 BY_NAME = {model.short: model for model in CATALOGUE.models}
@@ -99,6 +100,22 @@ def test_listed_sizes_within_a_percent_but_for_the_known_few() -> None:
     }
 
 
+@pytest.mark.parametrize("model", CATALOGUE.models, ids=lambda model: model.short)
+def test_computed_sizes_follow_from_the_types_of_tensors(model: CatalogModel) -> None:
+    """That the types are what llama.cpp chooses is shown in planning/test_memory.py, for one model of each kind."""
+    a = model.architecture
+    for quantization in [*sizes.MIXES, *LARGE]:
+        static, imatrix = (
+            sizes.file_bytes(
+                a, {name: kind.lower() for name, kind in tensor_types(a, quantization, imatrix=flag).items()}
+            )
+            for flag in (False, True)
+        )
+        assert model.sizes.static[quantization] == static, quantization
+        assert model.sizes.imatrix.get(quantization, static) == imatrix, quantization
+
+
+@pytest.mark.long
 def test_computed_sizes_are_what_llama_cpp_says() -> None:
     text = paths.catalog().read_text(encoding="utf-8")
     assert sizes.rewritten(text) == text

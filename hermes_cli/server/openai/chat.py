@@ -125,6 +125,8 @@ class _Chat:
         """Generate all choices at once; the engine decodes the prompt once for all of them."""
 
         async def generate(index: int, model: ReadyModel, turn: TurnRequest) -> None:
+            if self._parsed.echo and (begun := turn.messages[-1].content):
+                await take(index, ContentDelta(begun))
             deltas = stream_turn(model.chat_model, turn, reasoning=self._parsed.thinking.show)
             async with aclosing(deltas):
                 async for delta in deltas:

@@ -198,6 +198,11 @@ class ChatRequest(SharedFields):
     thinking_budget_tokens: Whole | None = Field(None, description="The most tokens of reasoning; -1 is any number.")
     include_reasoning: Flag | None = Field(None, description="False leaves reasoning out of the answer.")
     chat_template_kwargs: Object | None = Field(None, description="thinking, enable_thinking, keep_cots.")
+    continue_final_message: Flag | None = Field(
+        None, description="Go on with a last message of the assistant, as is the default; false begins another turn."
+    )
+    add_generation_prompt: Flag | None = Field(None, description="As vLLM takes it: true begins another turn.")
+    echo: Flag | None = Field(None, description="Give a last message that is continued back before the new text.")
 
 
 class CompletionRequest(SharedFields):
@@ -239,12 +244,10 @@ class ResponseRequest(OpenAIFields):
 
 REFUSED: dict[str, tuple[object, ...]] = {
     "adaptive_target": (-1,),
-    "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
     "audio": (),
     "bad_words": ([],),
     "chat_template": (),
-    "continue_final_message": (False,),
     "documents": ([],),
     "dynatemp_range": (0,),
     "function_call": ("none", "auto"),
