@@ -169,8 +169,8 @@ class GenerationRequest:
     """A prompt to continue.
 
     Attributes:
-        prompt: pieces of text, each tokenized by itself with control tokens parsed (prompting/pieces.py makes them), or
-            one list of token ids.
+        prompt: pieces of text, each tokenized by itself with control tokens parsed (prompting/markers.py makes
+            them), or one list of token ids.
         sampling: how tokens are chosen.
         max_tokens: the most to generate; None is as many as the context length allows.
         stops: texts that end the completion; they are not part of it.

@@ -92,8 +92,11 @@ def _prompts(sent: Any, *, may_be_empty: bool) -> Iterator[RawPrompt]:  # noqa: 
             raise UsageError("is neither text nor a list of token ids.", field=field, hint=hint)
 
 
-def _generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[GenerationRequest]:
+async def generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[GenerationRequest]:
     """Return a request for each choice of each prompt; all choices of the first prompt come first."""
+    if parsed.suffix:
+        prompts = [await _fill_in(model, prompt, parsed.suffix) for prompt in parsed.prompts]
+        parsed = replace(parsed, prompts=tuple(prompts))
     vocabulary = model.info.vocabulary
     for token in (token for prompt in parsed.prompts for token in prompt):
         if isinstance(token, int) and not 0 <= token < vocabulary:
@@ -121,7 +124,7 @@ def _generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[Gener
     ]
 
 
-async def fill_in(model: ReadyModel, prompt: RawPrompt, suffix: str) -> RawPrompt:
+async def _fill_in(model: ReadyModel, prompt: RawPrompt, suffix: str) -> RawPrompt:
     """Return the prompt for the text between a prompt and a suffix, as llama.cpp's server has it.
 
     Raise UsageError if the model's vocabulary has no tokens for that.
@@ -226,11 +229,7 @@ class _Completion:
                             dones[index] = engine_event
                             await take(choice, "", engine_event)
 
-            asked = parsed
-            if parsed.suffix:
-                prompts = [await fill_in(model, prompt, parsed.suffix) for prompt in parsed.prompts]
-                asked = replace(parsed, prompts=tuple(prompts))
-            requests = _generation_requests(asked, model)
+            requests = await generation_requests(parsed, model)
             echoes = [await _as_text(engine, prompt) if parsed.echo else "" for prompt in parsed.prompts]
             await together([generate(at, echoes[at // count], request) for at, request in enumerate(requests)])
         ordered = [dones[index] for index in sorted(dones)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -113,6 +113,16 @@ class ChatToolCall(msgspec.Struct, frozen=True):
     type: Literal["function"] = "function"
 
 
+class ServerToolCall(msgspec.Struct, frozen=True):
+    """A call that the server ran."""
+
+    name: str
+    arguments: dict[str, Any]
+    result: str  # as the model read it
+    failed: bool
+    seconds: float  # measured
+
+
 class ReplyMessage(msgspec.Struct, frozen=True, kw_only=True):
     """The model's turn. Reasoning stands in two fields, since clients look for it in either."""
 
@@ -122,6 +132,7 @@ class ReplyMessage(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
     reasoning: str | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[ChatToolCall] | msgspec.UnsetType = msgspec.UNSET
+    server_tool_calls: list[ServerToolCall] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True):
@@ -171,6 +182,7 @@ class ChunkDelta(msgspec.Struct, frozen=True):
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
     reasoning: str | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[DeltaToolCall] | msgspec.UnsetType = msgspec.UNSET
+    server_tool_calls: list[ServerToolCall] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChunkChoice(msgspec.Struct, frozen=True):

@@ -203,6 +203,9 @@ class ChatRequest(SharedFields):
     )
     add_generation_prompt: Flag | None = Field(None, description="As vLLM takes it: true begins another turn.")
     echo: Flag | None = Field(None, description="Give a last message that is continued back before the new text.")
+    server_tools: Flag | None = Field(
+        None, description="Let the server run the tools that its operator allows, as a model's name with `+tools` does."
+    )
 
 
 class CompletionRequest(SharedFields):
