@@ -17,6 +17,7 @@ from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import END_CALL
 from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose
 from hermes_cli.prompting.compose import PromptInput, PromptOptions, RawTurnCache
+from hermes_cli.prompting.json_reader import respaced
 from hermes_cli.prompting.markers import SpecialTexts
 from hermes_cli.prompting.messages import (
     CallArguments,
@@ -63,6 +64,7 @@ class TurnRequest:
 
     Attributes:
         messages: all of it, the system prompt first.
+        continues: the last message is a turn of the model that it goes on with, in its reasoning or its content.
         tools: on offer, in OpenAI's shape.
         options: whether to think, and what the answer is told to look like.
         constraints: what it has to look like.
@@ -90,6 +92,7 @@ class TurnRequest:
     client: str = ""
     shift: bool = False
     speculate: bool = True
+    continues: bool = False
 
 
 class ChatModel:
@@ -138,6 +141,8 @@ class ChatModel:
         """
         prompt = await self.prompt(turn)
         reader = _Reader(turn, prompt)
+        for parsed in reader.begun:
+            yield parsed
         request = await self._request(turn, prompt)
         async with aclosing(self.engine.generate(request)) as stream:  # type: ignore[type-var]  # it can be closed
             async for event in stream:
@@ -161,11 +166,13 @@ class ChatModel:
             UsageError: tools or reasoning are asked of a model that has none, or its template refuses the messages.
             HermesError: the chat template failed.
         """
-        conversation = PromptInput(turn.messages, turn.tools, turn.options, self._raw_turns, self._specials)
+        messages = turn.messages[:-1] if turn.continues else turn.messages
+        conversation = PromptInput(messages, turn.tools, turn.options, self._raw_turns, self._specials)
         import asyncio  # noqa: PLC0415 - commands that never generate import this module, too
 
         # In a thread: long conversations and the templates of files take their time.
-        return await asyncio.to_thread(self.choice.format.render, conversation)
+        prompt = await asyncio.to_thread(self.choice.format.render, conversation)
+        return prompt.continued(turn.messages[-1], self._specials) if turn.continues else prompt
 
     async def count(self, turn: TurnRequest) -> int:
         """Return the number of tokens in a turn's prompt, without the BOS token that the engine puts before it."""
@@ -198,12 +205,13 @@ class ChatModel:
             grammar=turn_grammar(
                 turn.constraints.answer,
                 turn.constraints.calls,
-                thinking="inside" if prompt.inside_reasoning else "may" if prompt.thinks else "no",
+                thinking="inside" if prompt.inside_reasoning else "may" if prompt.thinks and not prompt.begun else "no",
                 tokens=SpecialTokens(self.loaded.tags, self.loaded.others),
             ),
             reasoning=ReasoningOptions(
                 turn.think_budget, prompt.inside_reasoning, THOUGHTS, line_ends=(END_CALL,), end=turn.think_end
             ),
+            grammar_prefix=(prompt.begun_part, respaced(prompt.begun_part)) if prompt.begun_part else (),
             top_logprobs=turn.top_logprobs,
             client=turn.client,
             shift=turn.shift,
@@ -214,7 +222,7 @@ class ChatModel:
     async def _kept(self, turn: TurnRequest, prompt: Prompt) -> int:
         """Return the number of tokens before the first message that is no system prompt: a shift leaves them."""
         system = [message for message in turn.messages[:1] if message.role == "system"]
-        other = await self.prompt(replace(turn, messages=[*system, Message("user", "\ufffd")]))
+        other = await self.prompt(replace(turn, messages=[*system, Message("user", "\ufffd")], continues=False))
         pairs = enumerate(zip(prompt.text, other.text, strict=False))
         same = next((at for at, (character, another) in pairs if character != another), 0)
         return await self._count(prompt.text[:same])
@@ -237,9 +245,12 @@ class _Reader:
         )
         self._stops = turn.stops
         self._text = [prompt.opening]
-        self._content: list[str] = []
+        self._content: list[str] = [(turn.messages[-1].content or "")] if turn.continues else []
         self._calls: list[ToolCall] = []
         self._whole = True  # no call was given out that was cut off later
+        self.begun = (
+            self._noted(self._parser.begin(prompt.begun_part)) if prompt.begun else []
+        )  # of what the client began
 
     def read(self, piece: TextEvent) -> list[Parsed]:
         """Return the events that a piece makes certain."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.sandbox import Sandbox
 from hermes_cli.prompting.schema import Checker
-from hermes_cli.prompting.schema_keywords import IN_PLACE, MOST_SYMBOLS
+from hermes_cli.prompting.schema_keywords import IN_PLACE, MOST_NOTES, MOST_SYMBOLS
 from hermes_cli.prompting.schema_relations import DEFINITIONS, Json
 
 if TYPE_CHECKING:
@@ -40,16 +40,17 @@ _WRITING = {
     "whitespace_flexible": False,
     "json_allowed_escapes": 'nrbtf\\"',
 }
-_MOST_NOTES = 50
 _SECONDS_TO_BLAME = 1.0
+_MOST_NAMES = 50  # of properties that are compared with a pattern
 _SECONDS_TO_RELAX = 2.0
 
 # Texts that have to meet several expressions at once: the work for one letter doubles with each of them, and may come
 # only after letters that were harmless.
 MOST_AT_ONCE = 8
 
-# Strings, regular expressions and comments of Lark.
-_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/(?:[^/\\\n]|\\.)+/')
+# Strings, regular expressions and comments of Lark. What lacks its end is taken up to that of the line: if
+# each quote were a new beginning, the time would grow with their square.
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|//[^\n]*+|/(?:[^/\\\n]|\\.)++/?')
 
 # Messages of the engine, and ours in their place.
 _MESSAGES = {
@@ -70,7 +71,7 @@ LIMITS: dict[str, Any] = {"seconds": 1.0, "new_bytes": 64 << 20}
 MOST_ITEMS, MOST_STATES, LEXER_FUEL = 20_000, 20_000, 1_000_000
 
 _NUMBER = re.compile(r"\\(?:(\\)|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))")
-_START = re.compile(r'("(?:[^"\\\n]|\\.)*"|\[(?:[^\]\\\n]|\\.)*\]|#[^\n]*)|(?<![\w-])start(?![\w-])')
+_START = re.compile(r'("(?:[^"\\\n]|\\.)*+"?|\[(?:[^\]\\\n]|\\.)*+\]?|#[^\n]*)|(?<![\w-])start(?![\w-])')
 _LAST_ASCII = 0x7F
 
 _sandbox = Sandbox("hermes_cli.prompting.grammar_check")
@@ -100,7 +101,7 @@ def _is_all_of(text: str) -> bool:
     return False
 
 
-def enforceable(schema: Json, about: str, *, closed: bool = False, notes: list[str] | None = None) -> str:
+def enforceable(schema: Json, about: str, *, notes: list[str] | None = None, lenient: bool = False) -> str:
     """Return a schema, checked and compiled, as Lark's `%json` takes it; see schema.py's `Checker` for the arguments.
 
     Raise UsageError if it cannot be enforced; the message says what of it, and where.
@@ -109,22 +110,36 @@ def enforceable(schema: Json, about: str, *, closed: bool = False, notes: list[s
         text = json.dumps(schema)
     except (RecursionError, TypeError, ValueError):
         raise UsageError(f"{about}: it is no JSON, or too deep.", hint="write it as JSON.") from None
-    made, new_notes = _enforceable(text, about, closed=closed, relaxed=notes is not None)
+    made, new_notes, error = _enforceable(text, about, relaxed=notes is not None, lenient=lenient)
     if notes is not None:
         notes += new_notes
+    if error:
+        raise UsageError(error.reason, hint=error.hint)
     return made
 
 
-@lru_cache(maxsize=256)  # agents send the same tools in every turn
-def _enforceable(text: str, about: str, *, closed: bool, relaxed: bool) -> tuple[str, tuple[str, ...]]:
+@lru_cache(maxsize=1024)  # agents send the same tools in every turn, the odd ones among them
+def _enforceable(
+    text: str, about: str, *, relaxed: bool, lenient: bool
+) -> tuple[str, tuple[str, ...], UsageError | None]:
+    """Return the schema as text, notes, and what is wrong with it if that cannot be enforced."""
     notes: list[str] | None = [] if relaxed else None
-    checker = Checker(json.loads(text), about, closed=closed, notes=notes)
-    made = checker.result()
     try:
-        _refuse_crowds(made, about)
+        return _relaxed(json.loads(text), about, notes, lenient=lenient), tuple(notes or ()), None
     except RecursionError:
-        raise UsageError(f"{about}: its references lead through too many others.", hint="make it simpler.") from None
+        error = UsageError(f"{about}: its references lead through too many others.", hint="make it simpler.")
+    except UsageError as refused:
+        error = refused.with_traceback(None)
+    return "", tuple(notes or ()), error
+
+
+def _relaxed(schema: Json, about: str, notes: list[str] | None, *, lenient: bool) -> str:
+    checker = Checker(schema, about, notes=notes, lenient=lenient)
+    made = checker.result()
+    _refuse_crowds(made, about)
     until = time.monotonic() + _SECONDS_TO_RELAX
+    for part in checker.with_patterns:
+        _end_patterns(part, until)
     while fault := _schema_fault(made):
         if fault == TOO_MUCH or time.monotonic() > until:
             raise UsageError(f"{about}: {TOO_MUCH}.", hint="make it smaller.")
@@ -133,13 +148,31 @@ def _enforceable(text: str, about: str, *, closed: bool, relaxed: bool) -> tuple
             if match := re.search(expression, fault):
                 fault = match.expand(message)
         text = f"{about}: what stands at {checker.pointers.get(id(part), '#')} cannot be enforced: {fault}"
-        if notes is None or len(notes) >= _MOST_NOTES:
+        if notes is None or len(notes) >= MOST_NOTES:
             raise UsageError(f"{text}.", hint="docs/constraints.md lists what is enforced.")
         notes.append(f"{text}; only its type is.")
         kind = part.get("type")
         part.clear()
         part.update({"type": kind} if kind else {})
-    return with_options(made), tuple(notes or ())
+    return with_options(made)
+
+
+def _end_patterns(part: dict[str, Json], until: float) -> None:
+    """Say of properties what patterns say that match nothing else: the engine would begin another one, and be stuck."""
+    properties: dict[str, Json] = part["properties"]
+    for expression, schema in [*part["patternProperties"].items()]:
+        if time.monotonic() > until or len(properties) > _MOST_NAMES or _matches_more(expression, properties):
+            continue
+        del part["patternProperties"][expression]
+        for name, value in [*properties.items()]:
+            if _matches_more(expression, properties.keys() - {name}):
+                properties[name] = {"allOf": [value, schema]}
+
+
+def _matches_more(expression: str, names: Iterable[str]) -> bool:
+    """Return whether a pattern matches any other name than these."""
+    one_more = {"properties": dict.fromkeys(names, False), "patternProperties": {expression: {}}, "minProperties": 1}
+    return _schema_fault({"type": "object", "additionalProperties": False, **one_more}) is None
 
 
 def _refuse_crowds(made: dict[str, Json], about: str) -> None:

@@ -20,6 +20,7 @@ from hermes_cli.prompting.messages import Message, Role, ToolCall
 from hermes_cli.prompting.parts import TEXT_FIELDS, THOUGHTS, kind_of, part_text, sense_of
 
 MOST_CHARACTERS = 16_000_000  # in one request: more than the longest context (524,288 tokens) can hold
+MOST_VALUES = 500_000  # of JSON in one request: 10,000 messages with a call each have half as many
 DEEPEST = 100  # levels of nesting in JSON
 LONGEST_NAME = 256  # of a tool; OpenAI allows 64 letters, servers for tools give longer ones
 
@@ -35,7 +36,9 @@ _ROLES: dict[str, Role] = {
 # could be reused from the request before. It means nothing to a model (anthropics/claude-code issue 24168).
 _BILLING = re.compile(r"^x-anthropic-billing-header:[^\n]*\n?", re.MULTILINE)
 _ANY = ("", "")  # stands for every call
+_PLAIN = frozenset({str, int, bool, type(None), list})
 _THINK, _END_THINK = "<think>", "</think>"
+ANY_ARGUMENTS = {"type": "object", "additionalProperties": True}  # in place of a schema that cannot be read
 _HINT = "see the description of messages in OpenAI's Chat Completions API."
 
 
@@ -63,33 +66,65 @@ def _newest(given: Sequence[object]) -> int:
     return answered[-1] + 1 if answered else 0
 
 
-def tools(given: object) -> list[dict[str, Any]]:
-    """Return clients' tools, each `{"type": "function", "function": {"name", "description"?, "parameters"?}}`."""
+def tools(given: object, notes: Notes | None = None) -> list[dict[str, Any]]:
+    """Return clients' tools, each `{"type": "function", "function": {"name", "description"?, "parameters"?}}`.
+
+    `notes` gets each tool that is left out, since nobody could call it, and each part that cannot be read. Without it
+    they are refused, and so they are in tools that say `strict`.
+    """
     if given is None:
         return []
     if not isinstance(given, list):
         raise _refused("tools", "must be a list")
-    check(given, "tools")
+    check(given, "tools", sizes_only=True)
     tools_by_name: dict[str, dict[str, Any]] = {}
     for index, item in enumerate(given):
-        tool = _tool(item, f"tools[{index}]")
-        name = tool["function"]["name"]
-        if name in tools_by_name:
-            raise _refused(f"tools[{index}]", f"there is a tool named {name} already")
-        tools_by_name[name] = tool
+        where = f"tools[{index}]"
+        try:
+            tool = _tool(item, where, None if _is_strict(item) else notes)
+            name = tool["function"]["name"]
+            if name in tools_by_name:
+                raise _refused(where, f"there is a tool named {name} already")
+        except UsageError as error:
+            if notes is None or _is_strict(item):
+                raise
+            notes.append((error.field or where, f"{error.reason.rstrip('.')}; this tool is left out."))
+        else:
+            tools_by_name[name] = tool
     return list(tools_by_name.values())
 
 
-def check(given: object, where: str) -> None:
-    """Refuse what is too large, too deep, or no JSON."""
-    characters = 0
-    for place, value in _walk(given, where):
-        if isinstance(value, str):
-            characters += len(value)
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise _refused(place, "is not a finite number")
-        elif not isinstance(value, (dict, list, bool, int, float, type(None))):
-            raise _refused(place, f"is a {type(value).__name__}, which JSON does not have")
+def strict_tools(given: object) -> frozenset[str]:
+    """Return the names of the tools that say `strict`, which the model does not read."""
+    functions = [_function(item) for item in given if _is_strict(item)] if isinstance(given, list) else []
+    return frozenset(str(function.get("name")) for function in functions if function)
+
+
+def check(given: object, where: str, *, sizes_only: bool = False) -> None:
+    """Refuse what is too large, too deep, or no JSON.
+
+    It takes 40 ns for a value: places are written only for errors.
+    """
+    characters = values = depth = 0
+    level: list[Any] = [given]
+    while level:
+        below: list[Any] = []
+        for value in level:
+            kind = type(value)
+            if kind is str:
+                characters += len(value)
+            elif kind is dict:
+                below += value.values()
+                characters += sum(map(len, filter(_is_text, value)))
+            elif kind is list:
+                below += value
+            if values + len(below) > MOST_VALUES:
+                raise UsageError(f"hold more than {MOST_VALUES:,} values.", field=where, hint="send fewer.")
+        if not sizes_only and not all(map(_is_json, level)):
+            raise next(_faults(given, where))
+        values, depth, level = values + len(below), depth + 1, below
+        if depth > DEEPEST + 1 and not sizes_only:
+            raise _refused(where, f"is nested more than {DEEPEST} levels deep")
     if characters > MOST_CHARACTERS:
         raise UsageError(
             f"hold {characters:,} characters; at most {MOST_CHARACTERS:,} are read.",
@@ -98,21 +133,33 @@ def check(given: object, where: str) -> None:
         )
 
 
-def _walk(given: object, where: str) -> Iterator[tuple[str, object]]:
-    waiting: list[tuple[str, object, int]] = [(where, given, 0)]
-    while waiting:
-        place, value, depth = waiting.pop()
-        yield place, value
-        if depth > DEEPEST:
-            raise _refused(where, f"is nested more than {DEEPEST} levels deep")
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_json(value: object) -> bool:
+    """Return whether a value, without those inside of it, is one of JSON."""
+    kind = type(value)
+    if kind is dict:
+        return all(map(_is_text, value))  # type: ignore[call-overload]  # it is one
+    return kind in _PLAIN or (kind is float and math.isfinite(value))  # type: ignore[arg-type]  # as it says
+
+
+def _faults(value: object, place: str) -> Iterator[UsageError]:
+    """Yield the values that are not of JSON, which is not too deep."""
+    if not _is_json(value):
         if isinstance(value, dict):
-            for key, item in value.items():
-                if not isinstance(key, str):
-                    raise _refused(place, "has a key that is no string")
-                yield place, key
-                waiting.append((f"{place}.{key[:40]}", item, depth + 1))
-        elif isinstance(value, list):
-            waiting += [(f"{place}[{index}]", item, depth + 1) for index, item in enumerate(value)]
+            yield _refused(place, "has a key that is no string")
+        elif isinstance(value, float):
+            yield _refused(place, "is not a finite number")
+        else:
+            yield _refused(place, f"is a {type(value).__name__}, which JSON does not have")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _faults(item, f"{place}.{str(key)[:40]}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _faults(item, f"{place}[{index}]")
 
 
 def repaired(text: str) -> str:
@@ -314,25 +361,49 @@ def _arguments(given: object, where: str) -> dict[str, Any]:
     return {repaired(key): _repaired_value(value) for key, value in given.items()}
 
 
-def _tool(given: object, where: str) -> dict[str, Any]:
-    function = given.get("function", given) if isinstance(given, dict) else None
-    if not isinstance(given, dict) or not isinstance(function, dict):
+def _function(tool: object) -> dict[str, Any] | None:
+    """Return what a tool says of its function, which may stand in it or be itself."""
+    function = tool.get("function", tool) if isinstance(tool, dict) else None
+    return function if isinstance(function, dict) else None
+
+
+def _is_strict(tool: object) -> bool:
+    return (_function(tool) or {}).get("strict") is True
+
+
+def _tool(given: object, where: str, notes: Notes | None) -> dict[str, Any]:
+    function = _function(given)
+    if not isinstance(given, dict) or function is None:
         raise _refused(where, "must be an object with a function")
-    if given.get("type", "function") != "function":
-        raise _refused(f"{where}.type", f"is {canonical(given['type'])}; only functions can be called")
+    if given.get("type") not in (None, "function"):
+        raise _refused(f"{where}.type", f"is {canonical(given['type'])[:80]}; only functions can be called")
     name = function.get("name")
     if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME or not repaired(name).isprintable():
         raise _refused(f"{where}.function.name", f"must be a name of 1 to {LONGEST_NAME} letters")
-    for key, kind in (("description", str), ("parameters", dict)):
-        if not isinstance(function.get(key), (kind, type(None))):
-            raise _refused(f"{where}.function.{key}", f"must be {'a string' if kind is str else 'a JSON schema'}")
     # `strict` is for us, not for the model: it was never trained on it. So is `type` inside a flat tool.
-    kept = {
-        key: _repaired_value(value)
-        for key, value in function.items()
-        if key not in {"strict", "type"} and value is not None
-    }
+    kept: dict[str, Any] = {}
+    for key, value in function.items():
+        if key in {"strict", "type"} or value is None:
+            continue
+        try:
+            kept[key] = _tool_field(key, value, f"{where}.function.{key}")
+        except UsageError as error:
+            if notes is None:
+                raise
+            field = error.field or where
+            notes.append((field, f"of tool {name} {error.reason.rstrip('.')}; it is left out."))
+            if key == "parameters":
+                kept[key] = dict(ANY_ARGUMENTS)
     return {"type": "function", "function": kept}
+
+
+def _tool_field(key: str, value: object, where: str) -> object:
+    check(value, where)
+    if key == "description" and not isinstance(value, str):
+        raise _refused(where, "must be a string")
+    if key == "parameters" and not isinstance(value, dict):
+        raise _refused(where, "must be a JSON schema")
+    return _repaired_value(value)
 
 
 def _refused(where: str, why: str) -> UsageError:

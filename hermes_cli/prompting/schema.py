@@ -2,47 +2,78 @@
 
 The grammar engine (llguidance) enforces most of JSON Schema 2020-12, passes over what it does not know, and is lax in a
 few places; docs/constraints.md lists all of it. Here every word is looked at: kept, said in words that are enforced,
-dropped if it only describes, refused if it constrains and nothing would enforce it. References become one flat list of
-definitions, and sizes are limited.
+dropped if it only describes, refused or noted if it constrains and nothing would enforce it. Null is the same as a word
+that is not there. References become one flat list of definitions, and sizes are limited.
+
+Objects that name their properties have no others, unless `additionalProperties` says so: a small model invents some,
+and one that takes another order is trapped in a name that it cannot end. Where several schemas apply to the same object
+(`allOf` and the like), each of them takes the names of all.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting import schema_keywords as keywords
 from hermes_cli.prompting.schema_keywords import pattern
-from hermes_cli.prompting.schema_relations import DEFINITIONS, Json, LostReferenceError, all_apart, endless, find
+from hermes_cli.prompting.schema_one_of import exclusive
+from hermes_cli.prompting.schema_relations import (
+    DEFINITIONS,
+    NO_NAMES,
+    Json,
+    KnownNames,
+    LostReferenceError,
+    Names,
+    References,
+    all_names,
+    endless,
+    own_names,
+    parts_in_place,
+    union,
+)
+
+_SECONDS = 1.0  # of processor time for one document
+_MOST_NAMES = 5_000  # of properties that schemas for the same value take from each other
 
 _HINT = "leave it out and say it in the description, which the model reads; docs/constraints.md lists what is enforced."
+
+
+class MalformedError(UsageError):
+    """A word of a schema, or a schema in it, is none of JSON Schema."""
 
 
 class Checker:
     """Rewrites one document."""
 
     def __init__(
-        self, document: Json, about: str = "the schema", *, closed: bool = False, notes: list[str] | None = None
+        self, document: Json, about: str = "the schema", *, notes: list[str] | None = None, lenient: bool = False
     ) -> None:
         """Take a schema; it is not changed.
 
         Args:
             document: as from `json.loads`.
             about: what it is the schema of, for messages.
-            closed: objects that name their properties have no others unless `additionalProperties` says so, and a
-                schema without `type` is about what its words are about: for tools, whose authors mean that.
             notes: gets a line for each word that cannot be enforced and is left out; without it they are refused.
+            lenient: words that are malformed are left out with a note, too.
         """
         self.multiples: set[tuple[int, int]] = set()
         self.pointers: dict[int, str] = {}  # of what was made, by its id()
-        self._document, self._about, self._closed, self._notes = document, about, closed, notes
+        self.with_patterns: list[dict[str, Json]] = []  # objects with properties and patterns of names
+        self.lenient = lenient and notes is not None
+        self._document, self._about, self._notes = document, about, notes
+        self._references = References(document)
+        self._property_names: KnownNames = {}
+        self._taken_names = 0
+        self._until = time.thread_time() + _SECONDS
         self._schemas = 0
-        self._names: dict[tuple[str, bool, bool], str] = {}
+        self._names: dict[tuple[str, Names], str] = {}
         self._waiting: list[tuple[str, Json, Place]] = []
 
     def result(self) -> dict[str, Json]:
@@ -73,15 +104,21 @@ class Checker:
         return made
 
     def wrong(self, place: Place, text: str) -> NoReturn:
-        """Refuse a schema that is none."""
-        self._fail(f"{text} at {place.pointer}", "JSON Schema 2020-12 says how to write it.")
+        """Refuse a word, or a schema, that is malformed."""
+        hint = "JSON Schema 2020-12 says how to write it."
+        raise MalformedError(f"{self._about}: {text} at {place.pointer}.", hint=hint)
 
-    def refuse(self, word: str, place: Place, why: str = "cannot be enforced") -> None:
+    def refuse(self, word: str, place: Place, why: str = "cannot be enforced", instead: str = "it is left out") -> None:
         """Leave a word out with a note if there are notes, else refuse the schema."""
         text = f"`{word}` at {place.pointer} {why}"
         if self._notes is None:
             self._fail(text, _HINT)
-        self._notes.append(f"{self._about}: {text}; it is left out.")
+        self.note(f"{text}; {instead}.")
+
+    def note(self, text: str) -> None:
+        """Tell what is not enforced, or read otherwise."""
+        if self._notes is not None and len(self._notes) < keywords.MOST_NOTES:
+            self._notes.append(f"{self._about}: {text}")
 
     def _fail(self, text: str, hint: str) -> NoReturn:
         raise UsageError(f"{self._about}: {text}.", hint=hint)
@@ -90,23 +127,33 @@ class Checker:
         self._schemas += 1
         if self._schemas > keywords.MOST_SCHEMAS:
             self._fail(f"more than {keywords.MOST_SCHEMAS:,} schemas are in it", "make it smaller.")
+        if time.thread_time() > self._until:
+            self._fail("it takes too much time to read", "make it smaller.")
         if place.level > keywords.MOST_LEVELS:
             self.wrong(place, f"more than {keywords.MOST_LEVELS} schemas stand in one another")
         if isinstance(written, bool):
             return written
         if not isinstance(written, dict):
             self.wrong(place, "something that is no schema stands")
+        written = {word: value for word, value in written.items() if value is not None or word == "const"}
+        if keywords.is_never(written.get("not")):
+            return False
         node = Node(written, place, {})
         self.pointers[id(node.made)] = place.pointer
         for word, value in written.items():
             self._word(node, word, value)
-        if self._closed and not place.exact:
-            node.close()
+        self._close(node)
+        keywords.bound_integers(node.made)
+        if {"properties", "patternProperties"} <= node.made.keys():
+            self.with_patterns.append(node.made)
         return node.made
 
     def _word(self, node: Node, word: str, value: Json) -> None:
         if word in _READERS:
-            _READERS[word](self, node, word, value)
+            try:
+                _READERS[word](self, node, word, value)
+            except MalformedError as error:
+                self._leave_out(error)
         elif word == "$id" and node.place.pointer != "#":
             self.refuse(word, node.place, "inside of a schema is not followed")
         elif word in keywords.UNSUPPORTED and value != keywords.WITHOUT_EFFECT.get(word, keywords.UNSUPPORTED):
@@ -114,8 +161,22 @@ class Checker:
         elif meant := _meant(word):
             self.refuse(word, node.place, f"is no word of JSON Schema (`{meant}` is)")
 
+    def _leave_out(self, error: MalformedError) -> None:
+        if not self.lenient:
+            raise error
+        self.note(f"{error.reason.removeprefix(f'{self._about}: ').rstrip('.')}; it is left out.")
+
+    def _part(self, written: Json, place: Place) -> Json:
+        """Return a schema in a schema; one that is none is any value where that is allowed."""
+        try:
+            return self._schema(written, place)
+        except MalformedError as error:
+            self._leave_out(error)
+            return True
+
     def properties(self, node: Node, word: str, value: Json) -> None:
         """Read schemas by name, or by a pattern of names."""
+        value = {} if value == [] else value  # PHP writes an empty object so
         if not isinstance(value, dict):
             self.wrong(node.place, f"`{word}` is no object")
         if len(value) > keywords.MOST_PROPERTIES:
@@ -124,14 +185,40 @@ class Checker:
         for name, schema in value.items():
             place = node.place.below(word, name)
             key = name if word == "properties" else pattern(self, place, word, name)
-            part = self._schema(schema, place)
+            part = self._part(schema, place)
             if key is not None:
                 made[key] = part
         node.made[word] = made
 
     def inner(self, node: Node, word: str, value: Json) -> None:
         """Read one schema."""
-        node.made[word] = self._schema(value, node.place.below(word))
+        if word == "additionalProperties" and not isinstance(value, (bool, dict)):
+            self.wrong(node.place, f"`{word}` is no schema")  # the object is closed then, as if it were not there
+        node.made[word] = self._part(value, node.place.below(word))
+
+    def unevaluated(self, node: Node, word: str, value: Json) -> None:
+        """Take `false` where all schemas for the object are closed, as they are by themselves if none is open."""
+        names = self._names_beside(node, word)
+        if value is not True and (value is not False or names is None):
+            self.refuse(word, node.place)
+        elif value is False:
+            node.made.setdefault("properties", {})
+
+    def names(self, node: Node, word: str, value: Json) -> None:
+        """Read a schema of names as the properties that it lists, or as a pattern of their names."""
+        value = self._followed(value)
+        words = {} if value is True else value
+        if not isinstance(words, dict):
+            self.wrong(node.place, f"`{word}` is no object")
+        said = {name: part for name, part in words.items() if name not in keywords.ANNOTATIONS and part is not None}
+        if said.pop("type", "string") == "string" and not said:
+            return
+        rest = node.written.get("additionalProperties", True)
+        made = keywords.named_properties(said, rest)
+        if made is None or node.written.keys() & {"properties", "patternProperties"} or rest is False:
+            self.refuse(word, node.place)
+            return
+        node.also(self._schema({"type": "object", **made}, node.place.below(word)))
 
     def items(self, node: Node, word: str, value: Json) -> None:
         """Read one schema for all items, or (before 2020-12) a list for the first ones."""
@@ -142,14 +229,13 @@ class Checker:
         else:
             self.inner(node, word, value)
 
-    def several(self, node: Node, word: str, value: Json, *, exact: bool = False) -> None:
+    def several(self, node: Node, word: str, value: Json) -> None:
         """Read a list of schemas."""
         if not isinstance(value, list) or not value:
             self.wrong(node.place, f"`{word}` is no list, or an empty one,")
-        shared = word in keywords.IN_PLACE and node.is_crowded
+        beside = self._names_beside(node, word) if word in keywords.IN_PLACE else NO_NAMES
         node.made[word] = [
-            self._schema(part, node.place.below(word, index, shared=shared, exact=exact))
-            for index, part in enumerate(value)
+            self._part(part, node.place.below(word, index, beside=beside)) for index, part in enumerate(value)
         ]
 
     def all_of(self, node: Node, word: str, value: Json) -> None:
@@ -159,28 +245,27 @@ class Checker:
         node.made[word] = [*before, *node.made[word]]
 
     def one_of(self, node: Node, word: str, value: Json) -> None:
-        """Take any one if no two can be met at once, else the engine is to see whether it can tell.
-
-        The engine gets the latter without anything added: with less that meets them it might tell apart what is not.
-        """
-        exact = True
-        if isinstance(value, list):
+        """Take any one: the same if no two can be met at once, else weaker."""
+        if isinstance(value, list) and value:
             tag = node.written.get("discriminator")
             name = tag.get("propertyName") if isinstance(tag, dict) else None
             # OpenAPI: each of them has that property. (pydantic does not require one that has a default.)
-            value = [_with_required(self._followed(part, node.place), name) for part in value]
-            exact = not all_apart(value, lambda schema: self._followed(schema, node.place))
-        self.several(node, word, value, exact=exact)
-        if not exact:
-            node.also({"anyOf": node.made.pop(word)})
+            value = [_with_required(self._followed(part), name) if name else part for part in value]
+            parts = exclusive(value, self._followed, self._names_beside(node, word))
+            if parts is None:
+                why = "has schemas that may be met at once, as far as can be told"
+                self.refuse(word, node.place, why, "it is enforced as `anyOf`")
+            value = value if parts is None else parts
+        self.several(node, word, value)
+        node.also({"anyOf": node.made.pop(word)})
 
     def reference(self, node: Node, word: str, value: Json) -> None:
         """Make the target of a `$ref` a definition, which is read later."""
         pointer, target = self._find(value, node.place)
         if pointer is None:
             return
-        place = Place(pointer, shared=node.is_crowded, exact=node.place.exact)
-        key = pointer, place.shared, place.exact
+        place = Place(pointer, beside=self._names_beside(node, word))
+        key = pointer, place.beside
         if key not in self._names:
             if len(self._names) == keywords.MOST_DEFINITIONS:
                 self._fail(f"more than {keywords.MOST_DEFINITIONS:,} definitions are in it", "make it smaller.")
@@ -193,18 +278,53 @@ class Checker:
         if not isinstance(reference, str):
             self.wrong(place, "`$ref` is no text")
         try:
-            return find(self._document, reference)
+            return self._references.find(reference)
         except LostReferenceError as error:
             self.refuse(f"$ref: {reference[:80]}", place, f"cannot be followed: {error}")
             return None, True
 
-    def _followed(self, schema: Json, place: Place) -> Json:
-        """Return the target of a schema that is nothing but a reference."""
+    def _followed(self, schema: Json) -> Json:
+        """Return the target of a schema that is nothing but a reference; True for one that is lost."""
         for _ in range(keywords.MOST_LEVELS):
-            if not isinstance(schema, dict) or set(schema) - keywords.ANNOTATIONS != {"$ref"}:
+            if not isinstance(schema, dict) or schema.keys() - keywords.ANNOTATIONS != {"$ref"}:
                 break
-            _, schema = self._find(schema["$ref"], place)
+            try:
+                schema = self._references.find(schema["$ref"])[1] if isinstance(schema["$ref"], str) else True
+            except LostReferenceError:
+                return True
         return schema
+
+    def _names_beside(self, node: Node, word: str = "") -> Names:
+        """Return the names that others for the same value have, seen from the schemas of a word, or from the node.
+
+        Schemas of `anyOf` and `oneOf` do not see each other.
+        """
+        others = (
+            all_names(part, self._followed, self._property_names)
+            for other, part in parts_in_place(node.written)
+            if other != word or word == "allOf"
+        )
+        return union((node.place.beside, own_names(node.written) if word else NO_NAMES, *others))
+
+    def _close(self, node: Node) -> None:
+        """Say what authors of schemas leave unsaid: the type, and that there are no other properties."""
+        made = node.made
+        kinds = {keywords.KIND_OF[word] for word in made if word in keywords.KIND_OF}
+        if len(kinds) == 1 and not made.keys() & {"type", "enum", "const", *keywords.IN_PLACE}:
+            made["type"] = kinds.pop()
+        if not made.keys() & {"properties", "patternProperties"} or "additionalProperties" in made:
+            return
+        names = self._names_beside(node)
+        if names is None or node.written.get("unevaluatedProperties") is True:
+            return
+        properties = made.get("properties", {})
+        if "patternProperties" not in made and node.written.get("unevaluatedProperties") is not False:
+            names |= set(made.get("required", ()))
+        more = sorted(names - properties.keys())
+        self._taken_names += len(more)
+        if self._taken_names <= _MOST_NAMES:
+            made["additionalProperties"] = False
+            made["properties"] = properties | {name: {} for name in more}
 
 
 _READERS: Mapping[str, Callable[[Checker, Node, str, Json], None]] = {
@@ -214,6 +334,8 @@ _READERS: Mapping[str, Callable[[Checker, Node, str, Json], None]] = {
     "items": Checker.items,
     "additionalItems": lambda *_: None,  # read together with `items`
     "prefixItems": Checker.several,
+    "unevaluatedProperties": Checker.unevaluated,
+    "propertyNames": Checker.names,
     "allOf": Checker.all_of,
     "anyOf": Checker.several,
     "oneOf": Checker.one_of,
@@ -223,6 +345,7 @@ _READERS: Mapping[str, Callable[[Checker, Node, str, Json], None]] = {
 _KNOWN = keywords.ANNOTATIONS | keywords.UNSUPPORTED | _READERS.keys() | {"$id"}
 
 
+@lru_cache(maxsize=1024)
 def _meant(word: str) -> str | None:
     """Return the word that this one misspells, None where it is just unknown: then it describes (core 6.5)."""
     if word in _KNOWN or word.startswith("x-"):
@@ -242,22 +365,18 @@ def _with_required(schema: Json, name: Json) -> Json:
     return {**schema, "required": [*required, name]}
 
 
-_OBJECT_WORDS = frozenset({"properties", "patternProperties", "additionalProperties"})
-
-
 @dataclass(frozen=True)
 class Place:
     """Location of a schema."""
 
     pointer: str = "#"  # the JSON pointer to it
     level: int = 0  # schemas above it
-    shared: bool = False  # others apply to the same value
-    exact: bool = False  # it is to mean what is written and nothing less
+    beside: Names = NO_NAMES  # of properties in other schemas that apply to the same value
 
-    def below(self, *steps: str | int, shared: bool = False, exact: bool = False) -> Place:
+    def below(self, *steps: str | int, beside: Names = NO_NAMES) -> Place:
         """Return the place of a schema in this one."""
         names = (str(step).replace("~", "~0").replace("/", "~1") for step in steps)
-        return Place("/".join((self.pointer, *names)), self.level + 1, shared, exact or self.exact)
+        return Place("/".join((self.pointer, *names)), self.level + 1, beside)
 
 
 @dataclass
@@ -268,32 +387,6 @@ class Node:
     place: Place
     made: dict[str, Any]
 
-    @cached_property
-    def is_crowded(self) -> bool:
-        """Several schemas with properties of their own may apply to the same value."""
-        branches = [self.written[word] for word in keywords.IN_PLACE if word in self.written]
-        if isinstance(self.written.get("allOf"), list):
-            branches += self.written["allOf"][1:]
-        return self.place.shared or len(branches) + bool(_OBJECT_WORDS & self.written.keys()) > 1
-
     def also(self, schema: dict[str, Any]) -> None:
         """Add a schema that the same value must meet."""
         self.made["allOf"] = [*self.made.get("allOf", ()), schema]
-
-    def close(self) -> None:
-        """Say what authors of tools leave unsaid: the type, and that there are no other properties."""
-        made = self.made
-        kinds = {keywords.KIND_OF[word] for word in made if word in keywords.KIND_OF}
-        if len(kinds) == 1 and not made.keys() & {"type", "enum", "const", *keywords.IN_PLACE}:
-            made["type"] = kinds.pop()
-        names = made.keys() & {"properties", "patternProperties"}
-        if names and "additionalProperties" not in made and not self.place.shared and not _branches_declare(made):
-            made["additionalProperties"] = False
-
-
-def _branches_declare(schema: dict[str, Any]) -> bool:
-    """Return whether schemas for the same value may have properties of their own."""
-    if "$ref" in schema:
-        return True
-    branches = [part for word in ("allOf", "anyOf", "oneOf") for part in schema.get(word, ()) if isinstance(part, dict)]
-    return any(_OBJECT_WORDS & part.keys() or _branches_declare(part) for part in branches)

@@ -25,6 +25,7 @@ MOST_SCHEMAS = 10_000  # subschemas
 MOST_DEFINITIONS = 1_000  # schemas that a `$ref` points to
 MOST_PROPERTIES = 1_000  # of one object: time grows with their square
 MOST_LEVELS = 32  # of schemas in schemas; a `$ref` begins anew
+MOST_NOTES = 50  # of one document
 MOST_COUNTED = 1_000_000  # letters, items or properties; upper limits above it are lowered to it
 MOST_SYMBOLS = 50_000  # of the grammar that is made of it (llguidance's max_grammar_size)
 LARGEST_NUMBER = 10**18  # of bounds, and of integers that have none: they fit into 64 bits everywhere
@@ -47,14 +48,29 @@ ANNOTATIONS = _words(
 # They constrain, and no grammar of this engine says so.
 UNSUPPORTED = _words(
     "not if then else dependencies dependentRequired dependentSchemas contains minContains maxContains uniqueItems "
-    "propertyNames unevaluatedItems unevaluatedProperties $dynamicRef $recursiveRef extends disallow divisibleBy"
+    "unevaluatedItems $dynamicRef $recursiveRef extends disallow divisibleBy"
 )
-WITHOUT_EFFECT = {"uniqueItems": False, "unevaluatedItems": True, "unevaluatedProperties": True, "dependencies": {}}
+WITHOUT_EFFECT: dict[str, Json] = {
+    "uniqueItems": False,
+    "unevaluatedItems": True,
+    "dependencies": {},
+}
 """Unsupported words that constrain nothing when they have this value."""
 
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 LENGTHS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 KINDS = ("null", "boolean", "integer", "number", "string", "array", "object")
+OTHER_NAMES = {
+    "null": "none nil void",
+    "boolean": "bool",
+    "integer": "int long",
+    "number": "float double decimal",
+    "string": "str text",
+    "array": "list tuple",
+    "object": "dict map",
+}
+"""Names of types in other languages, which authors of tools write; in any case."""
+_KINDS_BY_NAME = {name: kind for kind in KINDS for name in (kind, *OTHER_NAMES[kind].split())}
 KIND_OF = {
     **dict.fromkeys(("properties", "additionalProperties", "patternProperties", "required"), "object"),
     **dict.fromkeys(("minProperties", "maxProperties"), "object"),
@@ -106,20 +122,53 @@ def pattern(checker: Checker, place: Place, word: str, value: Json) -> str | Non
         return None
 
 
+def kind_named(name: Json) -> Json:
+    """Return the type that a name means, the name itself if that is none."""
+    return _KINDS_BY_NAME.get(name.lower(), name) if isinstance(name, str) else name
+
+
+def is_never(negated: Json) -> bool:
+    """Return whether nothing meets a schema with such a `not`: everything meets what is negated."""
+    return negated is True or (isinstance(negated, dict) and negated.keys() <= ANNOTATIONS)
+
+
+def named_properties(words: Mapping[str, Json], schema: Json) -> dict[str, Json] | None:
+    """Return words for an object whose names are as `propertyNames` says, and whose values are of a schema.
+
+    None if they cannot be said otherwise: what is taken is one of a list of names, a pattern, or a length.
+    """
+    listed = [words["const"]] if "const" in words else words.get("enum")
+    if words.keys() in ({"const"}, {"enum"}) and isinstance(listed, list):
+        return {"properties": {name: schema for name in listed if isinstance(name, str)}}
+    if words.keys() == {"pattern"}:
+        return {"patternProperties": {words["pattern"]: schema}}
+    if words.keys() <= {"minLength", "maxLength"}:
+        return {"patternProperties": {f"^[^]{{{words.get('minLength', 0)},{words.get('maxLength', '')}}}$": schema}}
+    return None
+
+
 def _type(checker: Checker, node: Node, word: str, value: Json) -> None:
     kinds = value if isinstance(value, list) else [value]
+    if checker.lenient and (meant := [kind_named(kind) for kind in kinds]) != kinds:
+        if all(kind in KINDS for kind in meant):
+            checker.note(f"`type` at {node.place.pointer} is {_short(value)}; it is read as {', '.join(meant)}.")
+        kinds = meant
     if not kinds or not all(isinstance(kind, str) and kind in KINDS for kind in kinds):
         checker.wrong(node.place, f"`type` is {_short(value)}, not of {', '.join(KINDS)},")
-    constant = {"enum", "const"} & node.written.keys()
-    if node.written.get("nullable") is True and not constant:  # OpenAPI 3.0
+    if node.written.get("nullable") is True and not {"enum", "const"} & node.written.keys():  # OpenAPI 3.0
         kinds = [*kinds, "null"]
     node.made[word] = kinds[0] if len(kinds) == 1 else list(dict.fromkeys(kinds))
-    if "integer" in kinds and "number" not in kinds and not constant:
-        # Without an end a small model may write digits for ever.
-        if not {"minimum", "exclusiveMinimum"} & node.written.keys():
-            node.made["minimum"] = -LARGEST_NUMBER
-        if not {"maximum", "exclusiveMaximum"} & node.written.keys():
-            node.made["maximum"] = LARGEST_NUMBER
+
+
+def bound_integers(made: dict[str, Json]) -> None:
+    """Give integers bounds where they have none: without an end a small model may write digits for ever."""
+    kinds = made.get("type", ())
+    if "integer" not in kinds or "number" in kinds or {"enum", "const"} & made.keys():
+        return
+    if not {"minimum", "exclusiveMinimum"} & made.keys():
+        made["minimum"] = -LARGEST_NUMBER
+    if not {"maximum", "exclusiveMaximum"} & made.keys():
+        made["maximum"] = LARGEST_NUMBER
 
 
 def _constant(checker: Checker, node: Node, word: str, value: Json) -> None:

@@ -1,56 +1,118 @@
-"""Relations between schemas: targets of `$ref`, definitions without end, and schemas that exclude each other."""
+"""Relations between schemas: targets of `$ref`, names of properties for the same value, and definitions without end."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 from urllib.parse import unquote
 
 Json = Any  # what json.loads returns
 Follow = Callable[[Json], Json]  # replaces a schema that is nothing but a reference by what it points to
+Names = frozenset[str] | None  # of properties; None is any
 
 DEFINITIONS = "#/$defs/"
-MOST_COMPARED = 100  # schemas of one `oneOf`; all pairs are looked at
-_DEEPEST = 4  # properties in properties
+NO_NAMES: frozenset[str] = frozenset()
 
 
 class LostReferenceError(ValueError):
     """A reference that cannot be followed; the message says why."""
 
 
-def find(document: object, reference: str) -> tuple[str, Any]:
-    """Return the JSON pointer and the target of a reference; raise LostReferenceError if it points to nothing here."""
-    base, _, fragment = reference.partition("#")
-    if base and not (isinstance(document, dict) and document.get("$id") == base):
-        raise LostReferenceError("only references within the schema are followed")
-    fragment = unquote(fragment)
-    if fragment and not fragment.startswith("/"):
-        return _anchored(document, fragment)
-    target = document
-    for step in fragment.split("/")[1:]:
-        key = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(target, dict) and key in target:
-            target = target[key]
-        elif isinstance(target, list) and key.isdecimal() and int(key) < len(target):
-            target = target[int(key)]
-        else:
-            raise LostReferenceError("it points to nothing")
-    return f"#{fragment}", target
+class References:
+    """The targets of the references in a document; its anchors are looked for once."""
+
+    def __init__(self, document: Json) -> None:
+        self._document = document
+
+    def find(self, reference: str) -> tuple[str, Json]:
+        """Return the JSON pointer and the target of a reference; LostReferenceError if it points to nothing here."""
+        document = self._document
+        base, _, fragment = reference.partition("#")
+        if base and not (isinstance(document, dict) and document.get("$id") == base):
+            raise LostReferenceError("only references within the schema are followed")
+        fragment = unquote(fragment)
+        if fragment and not fragment.startswith("/"):
+            if fragment not in self._anchors:
+                raise LostReferenceError("it points to nothing")
+            return self._anchors[fragment]
+        target = document
+        for step in fragment.split("/")[1:]:
+            key = step.replace("~1", "/").replace("~0", "~")
+            if isinstance(target, dict) and key in target:
+                target = target[key]
+            elif isinstance(target, list) and key.isdecimal() and len(key) < 10 and int(key) < len(target):  # noqa: PLR2004 - digits
+                target = target[int(key)]
+            else:
+                raise LostReferenceError("it points to nothing")
+        return f"#{fragment}", target
+
+    @cached_property
+    def _anchors(self) -> dict[str, tuple[str, Json]]:
+        anchors: dict[str, tuple[str, Json]] = {}
+        waiting: list[tuple[str, Json]] = [("#", self._document)]
+        while waiting:
+            pointer, value = waiting.pop()
+            if isinstance(value, dict):
+                names = [value.get("$anchor"), *(str(value.get(word))[1:] for word in ("$id", "id"))]
+                anchors |= {name: (pointer, value) for name in names if name and isinstance(name, str)}
+                inner: list[tuple[Any, Json]] = [*value.items()]
+            else:
+                inner = [*enumerate(value)]
+            waiting += [(f"{pointer}/{key}", part) for key, part in inner if isinstance(part, (dict, list))]
+        return anchors
 
 
-def _anchored(document: object, name: str) -> tuple[str, Any]:
-    waiting = [("#", document)]
-    while waiting:
-        pointer, value = waiting.pop()
-        if isinstance(value, dict):
-            if name == value.get("$anchor") or f"#{name}" in (value.get("$id"), value.get("id")):
-                return pointer, value
-            waiting += [(f"{pointer}/{key}", inner) for key, inner in value.items()]
-        elif isinstance(value, list):
-            waiting += [(f"{pointer}/{index}", inner) for index, inner in enumerate(value)]
-    raise LostReferenceError("it points to nothing")
+def parts_in_place(schema: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
+    """Yield the words and schemas in a schema that may apply to the same value."""
+    for word in ("allOf", "anyOf", "oneOf"):
+        if isinstance(schema.get(word), list):
+            yield from ((word, part) for part in schema[word])
+    if "$ref" in schema:
+        yield "$ref", {"$ref": schema["$ref"]}
+    for word in ("if", "then", "else"):
+        yield word, schema.get(word)
+    if isinstance(schema.get("dependentSchemas"), dict):
+        yield from (("dependentSchemas", part) for part in schema["dependentSchemas"].values())
+
+
+def own_names(schema: Mapping[str, Json]) -> Names:
+    """Return the names of properties that a schema itself speaks of; None if it is open to any."""
+    if schema.get("patternProperties") or any(
+        schema.get(word) is True or isinstance(schema.get(word), dict)
+        for word in ("additionalProperties", "unevaluatedProperties")
+    ):
+        return None
+    properties, required = schema.get("properties"), schema.get("required")
+    names = [*properties] if isinstance(properties, dict) else []
+    names += [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+    return frozenset(names)
+
+
+KnownNames = dict[int, tuple[Json, Names]]  # by id() of the schema, which must stay alive
+
+
+def all_names(schema: Json, follow: Follow, known: KnownNames) -> Names:
+    """Return the names of a schema and of all that apply to the same value; `known` is filled with them."""
+    schema = follow(schema)
+    if not isinstance(schema, dict):
+        return NO_NAMES
+    if id(schema) not in known:
+        known[id(schema)] = schema, NO_NAMES  # a reference that leads back here adds nothing
+        parts = (all_names(part, follow, known) for _, part in parts_in_place(schema))
+        known[id(schema)] = schema, union((own_names(schema), *parts))
+    return known[id(schema)][1]
+
+
+def union(several: tuple[Names, ...]) -> Names:
+    """Return all names; None if any is open."""
+    names: set[str] = set()
+    for more in several:
+        if more is None:
+            return None
+        names |= more
+    return frozenset(names)
 
 
 def endless(definitions: dict[str, Any]) -> str | None:
@@ -114,57 +176,3 @@ def _object_can_end(schema: Mapping[str, Any], without_end: set[str]) -> bool:
         _can_end(named[name], without_end) if name in named else any(_can_end(part, without_end) for part in others)
         for name in required
     )
-
-
-def all_apart(schemas: Sequence[Json], follow: Follow) -> bool:
-    """Return whether no value meets two of the schemas."""
-    if len(schemas) > MOST_COMPARED:
-        return False
-    return all(_apart(first, second, follow, 0) for at, first in enumerate(schemas) for second in schemas[:at])
-
-
-def _apart(first: Json, second: Json, follow: Follow, depth: int) -> bool:
-    first, second = follow(first), follow(second)
-    if first is False or second is False:
-        return True
-    if not isinstance(first, dict) or not isinstance(second, dict) or depth > _DEEPEST:
-        return False
-    if (values := _values(first)) and (others := _values(second)):
-        return not values & others
-    kinds, other_kinds = _kinds(first), _kinds(second)
-    if kinds and other_kinds and not kinds & other_kinds:
-        return True
-    if not kinds == other_kinds == {"object"}:
-        return False
-    required, other_required = _required(first), _required(second)  # the values of one property exclude each other
-    names = [name for name in required if name in other_required]
-    return any(_apart(required[name], other_required[name], follow, depth + 1) for name in names)
-
-
-def _required(schema: dict[str, Json]) -> dict[str, Json]:
-    """Return the schemas of the properties that it requires."""
-    properties, required = schema.get("properties"), schema.get("required")
-    if not isinstance(properties, dict) or not isinstance(required, list):
-        return {}
-    return {name: part for name, part in properties.items() if name in required}
-
-
-def _kinds(schema: dict[str, Json]) -> set[str]:
-    """Return the types that it says its values have, integers among numbers; empty if it says none."""
-    kinds = schema.get("type", [])
-    kinds = [*(kinds if isinstance(kinds, list) else [kinds]), *(["null"] if schema.get("nullable") is True else [])]
-    return {"number" if kind == "integer" else kind for kind in kinds if isinstance(kind, str)}
-
-
-def _values(schema: dict[str, Json]) -> set[str]:
-    """Return the values that it lists, in one spelling; empty if it lists none."""
-    listed = [schema["const"]] if "const" in schema else schema.get("enum")
-    return {json.dumps(_one_spelling(value), sort_keys=True) for value in listed} if isinstance(listed, list) else set()
-
-
-def _one_spelling(value: Json) -> Json:
-    if isinstance(value, dict):
-        return {key: _one_spelling(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_one_spelling(inner) for inner in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -8,30 +8,31 @@ all of these functions raise UsageError, whose message names what is wrong, and 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.call_block import is_name
-from hermes_cli.prompting.grammar_check import enforceable, rules_fault, to_lark, with_options
+from hermes_cli.prompting.grammar_check import TOO_MUCH, enforceable, rules_fault, to_lark, with_options
+from hermes_cli.prompting.normalize import ANY_ARGUMENTS
 from hermes_cli.prompting.pattern import PatternError, to_rust
-from hermes_cli.prompting.schema_keywords import IN_PLACE
+from hermes_cli.prompting.schema_keywords import IN_PLACE, kind_named
 from hermes_cli.prompting.turn_grammar import AnswerGrammar, ToolGrammar, quoted
 
 MOST_CHARACTERS = 256 * 1024  # of a grammar or of all choices
 MOST_CHOICES = 10_000
 MOST_TOOLS = 512
+MOST_TOO_COMPLEX = 3  # tools of one request, each of which takes a second; no others are looked at then
 
 _CALL_BEGIN, _CALL_END = '\n{"name": "', "}\n"
-_NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-def json_schema(schema: object, *, strict: bool = False, notes: list[str] | None = None) -> AnswerGrammar:
+def json_schema(schema: object, *, notes: list[str] | None = None) -> AnswerGrammar:
     """Return the grammar of JSON that conforms to a schema, as from `json.loads`; `notes` as of schema.py's `Checker`.
 
-    `strict` is OpenAI's: objects have no properties but those that are named.
+    Objects that name their properties have no others, unless `additionalProperties` says so.
     """
-    return AnswerGrammar(f"answer: %json {enforceable(schema, 'the JSON schema', closed=strict, notes=notes)}")
+    return AnswerGrammar(f"answer: %json {enforceable(schema, 'the JSON schema', notes=notes)}")
 
 
 def json_object() -> AnswerGrammar:
@@ -73,7 +74,12 @@ def gbnf(grammar: str) -> AnswerGrammar:
 
 
 def tool_calls(
-    tools: Sequence[Any], tool_choice: object = "auto", *, parallel: bool = True, notes: list[str] | None = None
+    tools: Sequence[Any],
+    tool_choice: object = "auto",
+    *,
+    parallel: bool = True,
+    notes: list[str] | None = None,
+    strict: Container[str] = (),
 ) -> ToolGrammar | None:
     """Return the grammar of the calls that are possible, each with arguments that conform to its tool's parameters.
 
@@ -81,19 +87,15 @@ def tool_calls(
         tools: in OpenAI's shape; `parameters` may be missing.
         tool_choice: `auto`, `none`, `required`, or a tool as `{"type": "function", "function": {"name": …}}`.
         parallel: whether a turn may have more than one call.
-        notes: gets a line for each word in tools that cannot be enforced and is left out; without it, and in tools
-            that say `strict`, such words are refused.
+        notes: gets a line for each word in tools that cannot be read or enforced and is left out; without it, and in
+            tools that say `strict`, such words are refused.
+        strict: names of more tools that are strict.
 
     Returns: None where there are no tools and none are asked for.
     """
     if len(tools) > MOST_TOOLS:
         raise UsageError(f"{len(tools):,} tools are too many; at most {MOST_TOOLS:,} are taken.", hint="offer fewer.")
-    offered: dict[str, str] = {}
-    for tool in tools:
-        name, arguments = _tool(tool, notes)
-        if name in offered:
-            raise UsageError(f"there are two tools named {name}.", hint="give each tool a name of its own.")
-        offered[name] = arguments
+    offered = _offered(tools, notes, strict)
     required = tool_choice not in ("auto", "none")
     if tool_choice == "required" and not offered:
         hint = "offer tools, or say `auto`."
@@ -103,36 +105,70 @@ def tool_calls(
         offered = {name: offered[name]}
     if not offered:
         return None
-    size = sum(map(len, offered.values()))
-    if size > MOST_CHARACTERS:
-        raise _unusable(
-            "the tools", f"their parameters have {size:,} characters; at most {MOST_CHARACTERS:,} are taken"
-        )
     return ToolGrammar("" if tool_choice == "none" else _call_rules(offered), required, parallel)
 
 
-def _tool(tool: Any, notes: list[str] | None) -> tuple[str, str]:  # noqa: ANN401 - JSON
-    """Return the name of a tool, and the schema of its arguments as Lark takes it."""
+def check_tool(tool: Any) -> None:  # noqa: ANN401 - JSON
+    """Raise UsageError if a tool cannot be read, or no grammar can hold its arguments to anything."""
+    name, function = _function(tool)
+    _arguments(name, function.get("parameters"), [])
+
+
+def _offered(tools: Sequence[Any], notes: list[str] | None, strict: Container[str]) -> dict[str, str]:
+    """Return the schemas of the arguments of all tools, by name."""
+    offered: dict[str, str] = {}
+    lenient: list[str] = []
+    too_complex = 0
+    for tool in tools:
+        name, function = _function(tool)
+        if name in offered:
+            raise UsageError(f"there are two tools named {name}.", hint="give each tool a name of its own.")
+        is_lenient = notes is not None and function.get("strict") is not True and name not in strict
+        try:
+            if is_lenient and too_complex == MOST_TOO_COMPLEX:
+                raise _unusable(f"the parameters of tool {name}", "several others are too complex")
+            offered[name] = _arguments(name, function.get("parameters"), notes if is_lenient else None)
+        except UsageError as error:
+            too_complex += TOO_MUCH in error.reason
+            if not is_lenient or notes is None:
+                raise
+            notes.append(f"{error.message.rstrip('.')}; any arguments are taken.")
+            offered[name] = with_options(ANY_ARGUMENTS)
+        lenient += [name] if is_lenient else []
+    lenient.sort(key=lambda name: len(offered[name]))
+    while (size := sum(map(len, offered.values()))) > MOST_CHARACTERS:
+        about = f"their parameters have {size:,} characters; at most {MOST_CHARACTERS:,} are taken"
+        if notes is None or not lenient:
+            raise _unusable("the tools", about)
+        largest = lenient.pop()
+        notes.append(f"the tools: {about}; any arguments of tool {largest} are.")
+        offered[largest] = with_options(ANY_ARGUMENTS)
+    return offered
+
+
+def _function(tool: Any) -> tuple[str, dict[str, Any]]:  # noqa: ANN401 - JSON
+    """Return the name of a tool, and what it says of its function."""
     function = tool.get("function") if isinstance(tool, dict) else None
     function = function if isinstance(function, dict) else {}
     name = function.get("name")
     if not is_name(name):
         hint = 'write tools like this: {"type": "function", "function": {"name": "f", "parameters": {…}}}.'
         raise UsageError(f"a tool has no name: {json.dumps(tool, default=str)[:80]}.", hint=hint)
-    strict = function.get("strict") is True
+    return name, function
+
+
+def _arguments(name: str, parameters: object, notes: list[str] | None) -> str:
+    """Return the schema of a tool's arguments as Lark takes it: an object, empty where no parameters are described."""
     about = f"the parameters of tool {name}"
-    schema = _of_object(function.get("parameters"), about)
-    return name, enforceable(schema, about, closed=True, notes=None if strict else notes)
-
-
-def _of_object(parameters: object, about: str) -> dict[str, Any]:
-    """Return the schema of a tool's arguments: an object, empty where no parameters are described."""
-    if parameters is None:
-        return _NO_ARGUMENTS
-    if not isinstance(parameters, dict):
+    if not isinstance(parameters, dict | None):
         raise UsageError(f"{about} are no JSON schema.", hint='write them like this: {"type": "object", …}.')
+    return enforceable(_of_object(parameters or {}, about), about, notes=notes, lenient=notes is not None)
+
+
+def _of_object(parameters: dict[str, Any], about: str) -> dict[str, Any]:
+    parameters = {word: value for word, value in parameters.items() if value is not None}
     kinds = parameters.get("type", "object")
-    if kinds != "object" and not (isinstance(kinds, list) and "object" in kinds):
+    if "object" not in [kind_named(kind) for kind in (kinds if isinstance(kinds, list) else [kinds])]:
         raise UsageError(f"{about} are of type {kinds}, not object.", hint="put them into an object.")
     described = parameters.keys() & {"properties", "patternProperties", "additionalProperties", "enum", "const"}
     empty: dict[str, Any] = {} if described or parameters.keys() & set(IN_PLACE) else {"properties": {}}

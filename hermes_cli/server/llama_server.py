@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, Response
 import hermes_cli
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import NotReadyError
-from hermes_cli.generation import PromptOptions, TurnRequest
-from hermes_cli.prompting import normalize
 from hermes_cli.server.errors import RETRY_AFTER
+from hermes_cli.server.openai.requests import ChatRequest
+from hermes_cli.server.parsed_request import parse_chat
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import json_reply
@@ -64,6 +64,8 @@ class ApplyTemplate(BaseModel):
     messages: list[dict[str, Any]] = Field(min_length=1)
     tools: list[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] = {}
+    add_generation_prompt: bool | None = Field(None, description="False ends with the last message.")
+    continue_final_message: bool | None = Field(None, description="As in chats.")
     model: ModelName = None
 
 
@@ -188,13 +190,15 @@ async def detokenize(request: Request, body: Detokenize) -> Response:
 
 async def apply_template(request: Request, body: ApplyTemplate) -> Response:
     """Render a conversation as a prompt, and generate nothing."""
-    messages, tools = normalize.messages(body.messages), normalize.tools(body.tools)
+    fields = {name: getattr(body, name) for name in ApplyTemplate.model_fields}
+    is_closed = body.add_generation_prompt is False and not body.continue_final_message
+    if is_closed:
+        fields |= {"add_generation_prompt": None, "continue_final_message": False}
+    parsed = await parse_chat(ChatRequest.model_construct(**fields), request.state.client)
     async with request.app.state.pool.use(body.model) as model:
-        variables = body.chat_template_kwargs
-        think = variables.get("enable_thinking", variables.get("thinking", model.think))
-        reasons = model.chat_model.choice.format.reasons
-        options = PromptOptions(think=think if isinstance(think, bool) and reasons else None)
-        prompt = await model.chat_model.prompt(TurnRequest(messages, tools, options=options))
+        turn = parsed.turns(model)[0]
+        turn = replace(turn, options=replace(turn.options, generation_prompt=not is_closed))
+        prompt = await model.chat_model.prompt(turn)
     return json_reply(RenderedPrompt(prompt.plain))
 
 

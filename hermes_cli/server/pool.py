@@ -211,6 +211,13 @@ class Pool:
         """Return a model if it is loaded; nothing keeps it so."""
         return self._find(name).loaded
 
+    def seconds_left(self, name: str | None = None) -> float | None:
+        """Return how long a loaded model stays in memory if nothing asks for it; None for ever."""
+        model = self._find(name)
+        if model.timer:
+            return max(model.timer.when() - asyncio.get_running_loop().time(), 0)
+        return model.idle_seconds
+
     def planned(self, name: str | None = None) -> ServedModel:
         """Return the plan of a model."""
         return self._find(name).planned

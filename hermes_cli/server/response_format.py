@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -55,11 +55,13 @@ async def parse(body: SharedFields) -> ResponseFormat | None:
     return parsed
 
 
-async def parse_calls(tools: Sequence[dict[str, Any]], tool_choice: object, *, parallel: bool) -> ToolGrammar | None:
-    """Return the grammar of the calls that are possible, None where there are no tools."""
+async def parse_calls(
+    tools: Sequence[dict[str, Any]], tool_choice: object, *, parallel: bool, strict: Container[str] = ()
+) -> ToolGrammar | None:
+    """Return the grammar of the calls that are possible, None where there are no tools; `strict` are names of tools."""
     mode, offered = _allowed_tools(tool_choice, tools)
     notes: list[str] = []
-    tool_calls = partial(structured_output.tool_calls, offered, mode, parallel=parallel, notes=notes)
+    tool_calls = partial(structured_output.tool_calls, offered, mode, parallel=parallel, notes=notes, strict=strict)
     grammar = await _in_thread(lambda: _enforced("tools", tool_calls))
     warn(*notes)
     return grammar
@@ -119,7 +121,7 @@ def _json(field: str, schema: Any, *, strict: bool = False) -> ResponseFormat:  
 
     def compile_schema() -> AnswerGrammar:
         check(schema, field)
-        return structured_output.json_schema(schema, strict=strict, notes=None if strict else notes)
+        return structured_output.json_schema(schema, notes=None if strict else notes)
 
     grammar = _enforced(field, compile_schema)
     return ResponseFormat(grammar, schema if isinstance(schema, dict) else False, tuple(notes))

@@ -150,7 +150,10 @@ def test_without_proc_memory_is_limited_by_an_estimate() -> None:
         assert 1 << 20 < sandbox.data_bytes() != sandbox.USUAL_BYTES
 
 
-def test_bombs_in_tools_end_the_request_at_the_first() -> None:
+def test_tools_that_are_too_much_take_any_arguments_and_after_three_no_more_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(LIMITS, "seconds", 0.3)
     tools = [
         {
             "type": "function",
@@ -162,9 +165,21 @@ def test_bombs_in_tools_end_the_request_at_the_first() -> None:
         for i in range(30)
     ]
     tool_calls(tools, notes=[])
-    bombs = [*tools, {"type": "function", "function": {"name": "g", "parameters": {"properties": {"a": all_of(50)}}}}]
-    with pytest.raises(UsageError, match="tool g: 50 patterns"):
-        tool_calls(bombs, notes=[])
+    notes: list[str] = []
+    crowd = {"type": "function", "function": {"name": "g", "parameters": {"properties": {"a": all_of(50)}}}}
+    tool_calls([*tools, crowd], notes=notes)
+    assert [note[:40] for note in notes] == ["the parameters of tool g: 50 patterns, fo"[:40]]
+    bombs = [
+        {"type": "function", "function": {"name": f"h{i}", "parameters": {"properties": {
+            "a": {"type": "integer", "multipleOf": 999_983 - 2 * i}}}}}
+        for i in range(9)
+    ]  # fmt: skip
+    notes.clear()
+    began = time.process_time()
+    tool_calls([*bombs, crowd], notes=notes)
+    assert time.process_time() - began < MOST_SECONDS
+    assert [TOO_MUCH in note for note in notes] == [True] * 3 + [False] * 7
+    assert "several others are too complex; any arguments are taken." in notes[-1]
 
 
 def test_a_process_that_died_is_started_again() -> None:

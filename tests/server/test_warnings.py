@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,6 +55,64 @@ def test_what_is_not_enforced_is_told_in_reply_stream_and_log(rig: House, path: 
     streamed = [json.loads(text) for text in events(rig.post(path, {**body, "stream": True}).body) if text != "[DONE]"]
     places = [event.get("message") or event.get("response") or event for event in streamed]
     assert [place["warnings"] for place in places if "warnings" in place][-1] == [told]
+
+
+ODD: list[tuple[Any, str]] = [
+    # parameters of a tool, and what is told of them
+    ({"required": None, "properties": None}, ""),
+    ({"type": "OBJECT", "properties": {"a": {"type": "int"}}}, '`type` at #/properties/a is "int"; it is read as integer'),
+    ({"properties": {"a": {"type": "custom", "required": True, "enum": [], "anyOf": [], "minimum": "1"}, "b": "text"}}, '`type` is "custom"'),
+    ({"properties": [3], "required": True}, "`properties` is no object"),
+    ({"properties": {"a": {"$ref": "#/nowhere"}}}, "it points to nothing"),
+    ({"properties": {"a": {"$ref": "#/properties/a"}}}, "any arguments are taken"),
+    ({"type": "array"}, "any arguments are taken"),
+    ("none", "must be a JSON schema; it is left out"),
+    ({"maximum": float("inf")}, "is not a finite number; it is left out"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [path for path in ROUTES if path != "/v1/completions"])
+def test_one_odd_tool_takes_no_others_with_it(rig: House, path: str) -> None:
+    body = ROUTES[path]("Hi", {"name": "good", "parameters": TAGS})
+    for number, (parameters, _) in enumerate(ODD):
+        body["tools"] += ROUTES[path]("Hi", {"name": f"odd{number}", "parameters": parameters})["tools"]
+    rig.says(["Hello"])
+    answer = rig.post(path, body)
+    assert answer.status == 200, answer.body
+    for number, (_, told) in enumerate(ODD):
+        about = [text for text in answer.json["warnings"] if re.search(rf"odd{number}\b", text)]
+        assert any(told in text for text in about) == bool(told), (told, about)
+    request = rig.engine.requests[-1]
+    assert all(f"odd{number}\\" in str(request.grammar) for number in range(len(ODD)))
+
+
+def test_tools_that_nobody_could_call_are_left_out(rig: House) -> None:
+    good = {"type": "function", "function": {"name": "good"}}
+    bad = ["good", None, {}, {"function": {"name": ""}}, {"type": "web_search"}, good]
+    answer = rig.chat(tools=[good, *bad])
+    assert answer.status == 200
+    assert [text.partition(" ")[0] for text in answer.json["warnings"]] == [
+        "tools[1]", "tools[2]", "tools[3].function.name", "tools[4].function.name", "tools[5].type", "tools[6]",
+    ]  # fmt: skip
+    assert all(text.endswith("this tool is left out.") for text in answer.json["warnings"])
+
+
+def test_tools_that_anthropic_runs_are_left_out(rig: House) -> None:
+    rig.says(["Hello"])
+    body = message("Hi", {"name": "good", "parameters": {}})
+    body["tools"] += [{"type": "web_search_20250305", "name": "web_search"}, "bash"]
+    warnings = rig.post("/v1/messages", body).json["warnings"]
+    assert [text[:13] for text in warnings] == ["tools[1].type", "tools[2] must"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+def test_a_strict_tool_is_enforced_or_refused(rig: House, path: str) -> None:
+    body = ROUTES[path]("Hi", {"name": "f", "parameters": TAGS})
+    tool = body["tools"][0]
+    tool.get("function", tool)["strict"] = True
+    answer = rig.post(path, body)
+    assert answer.status == 400
+    assert "uniqueItems" in answer.error["message"]
 
 
 def test_a_request_that_is_taken_as_it_is_has_no_warnings(rig: House) -> None:

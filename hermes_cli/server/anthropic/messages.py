@@ -45,7 +45,7 @@ REFUSED: dict[str, tuple[object, str]] = {
 }
 """Fields that would change the result: the value that asks for nothing, and what to do instead."""
 _SAME = MessageRequest.model_fields.keys() & ChatRequest.model_fields.keys() - {"messages", "tools", "tool_choice"}
-_JSON = ("messages", "system", "tools", "tool_choice", "output_config", "output_format", "chat_template_kwargs")
+_JSON = ("messages", "system", "tool_choice", "output_config", "output_format", "chat_template_kwargs")
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _FORMAT = 'write it like this: {"type": "json_schema", "schema": {…}}.'
 
@@ -86,7 +86,7 @@ async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
         raise RefusedError(400, message, "thread_unsupported_request", param="thread", details=details)
     check_fields(body, REFUSED, _JSON)
     conversation = MessagesInput(body.system, body.messages)
-    tools = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or [])]
+    tools = [_tool(tool) for tool in body.tools or []]
     format_field, response_format = _response_format(body)
     names = {
         **conversation.paths,
@@ -114,15 +114,12 @@ async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
     return await parse_chat(chat, client, FieldNames(names, "Anthropic's Messages", "anthropic"))
 
 
-def _tool(tool: object, field: str) -> dict[str, Any]:
-    if not isinstance(tool, dict):
-        raise UsageError("must be an object.", field=field, hint="give it a name and an input_schema.")
-    if tool.get("type") not in (None, "custom"):
-        reason = f"is {str(tool['type'])[:60]}, which is not supported."
-        raise UsageError(reason, field=f"{field}.type", hint="describe the tool by its input_schema.")
-    schema = tool.get("input_schema")
-    function = {"name": tool.get("name"), "description": tool.get("description"), "parameters": schema}
-    return {"type": "function", "function": function}
+def _tool(tool: object) -> object:
+    """Return a tool in the shape of chats; one that Anthropic runs as it is, which is left out there."""
+    if not isinstance(tool, dict) or tool.get("type") not in (None, "custom"):
+        return tool
+    function = {name: tool.get(name) for name in ("name", "description", "strict")}
+    return {"type": "function", "function": {**function, "parameters": tool.get("input_schema")}}
 
 
 def _tool_choice(choice: Mapping[str, Any]) -> object:
@@ -191,9 +188,9 @@ class MessagesInput(ChatMessages):
             self.append({"role": "system", "content": system}, "system", content="system")
         for index, message in enumerate(messages):
             self._add(message, f"messages[{index}]")
-        if self.messages and self.messages[-1]["role"] == "assistant":
+        if self.messages and self.messages[-1].get("tool_calls"):
             raise UsageError(
-                "is of the assistant, and answers cannot be begun for the model.",
+                "ends with calls, whose results are not there.",
                 field=f"messages[{len(messages) - 1}]",
                 hint="end with a message of the user.",
             )

@@ -198,6 +198,14 @@ class ChatRequest(SharedFields):
     thinking_budget_tokens: Whole | None = Field(None, description="The most tokens of reasoning; -1 is any number.")
     include_reasoning: Flag | None = Field(None, description="False leaves reasoning out of the answer.")
     chat_template_kwargs: Object | None = Field(None, description="thinking, enable_thinking, keep_cots.")
+    continue_final_message: Flag | None = Field(
+        None, description="Go on with a last message of the assistant, as is the default; false begins another turn."
+    )
+    add_generation_prompt: Flag | None = Field(None, description="As vLLM takes it: true begins another turn.")
+    echo: Flag | None = Field(None, description="Give a last message that is continued back before the new text.")
+    server_tools: Flag | None = Field(
+        None, description="Let the server run the tools that its operator allows, as a model's name with `+tools` does."
+    )
 
 
 class CompletionRequest(SharedFields):
@@ -209,6 +217,9 @@ class CompletionRequest(SharedFields):
         None, description="What follows on the text, for models whose vocabulary has tokens for filling in the middle."
     )
     echo: Flag | None = Field(None, description="Give the prompt back before the text.")
+    prompt_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = Field(
+        None, description="As vLLM takes it: log-probabilities of the prompt, with so many alternatives."
+    )
     best_of: Whole | None = Field(None, description="Only the same as `n`.")
 
 
@@ -239,12 +250,10 @@ class ResponseRequest(OpenAIFields):
 
 REFUSED: dict[str, tuple[object, ...]] = {
     "adaptive_target": (-1,),
-    "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
     "audio": (),
     "bad_words": ([],),
     "chat_template": (),
-    "continue_final_message": (False,),
     "documents": ([],),
     "dynatemp_range": (0,),
     "function_call": ("none", "auto"),

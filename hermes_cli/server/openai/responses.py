@@ -41,7 +41,7 @@ _NAMES = {
     "reasoning_effort": "reasoning.effort",
     "max_completion_tokens": "max_output_tokens",
 }
-_JSON = ("input", "tools", "tool_choice", "text", "reasoning", "chat_template_kwargs")
+_JSON = ("input", "tool_choice", "text", "reasoning", "chat_template_kwargs")
 _SUMMARIES = ("auto", "concise", "detailed")
 _SAME = ResponseRequest.model_fields.keys() & ChatRequest.model_fields.keys() - {
     "reasoning",
@@ -159,6 +159,7 @@ def _chat_request(body: ResponseRequest, messages: list[dict[str, Any]], tools: 
     return ChatRequest.model_construct(
         **{name: getattr(body, name) for name in _SAME},
         messages=messages,
+        add_generation_prompt=True,
         tools=tools.functions,
         tool_choice=tools.choice(body.tool_choice),
         max_completion_tokens=body.max_output_tokens,
