@@ -15,7 +15,6 @@ from fake_engine import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.tools.functions import load_tools
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.engine.embedded.vocabulary import prompt_tokens
 from hermes_cli.errors import UsageError
@@ -36,6 +35,7 @@ from hermes_cli.generation import (
 )
 from hermes_cli.paths import asset
 from hermes_cli.prompting.structured_output import json_schema, tool_calls
+from hermes_cli.tools.functions import load_tools
 
 GREEDY = SamplingOptions(temperature=0)
 TOOLS = [tool.schema for tool in load_tools(asset("demo_tools.py")).values()]

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import hermes_cli
+from hermes_cli.platforms import is_loopback
 from hermes_cli.server import llama_server
 from hermes_cli.server.anthropic import messages
 from hermes_cli.server.errors import HANDLERS
@@ -26,7 +27,8 @@ from hermes_cli.server.openai.responses import ResponseStore
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import AccessLog, Traffic
 from hermes_cli.server.routing import ApiRoute, openapi
-from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, Keys, is_loopback
+from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, Keys
+from hermes_cli.server.server_tools import ServerTools
 from hermes_cli.server.settings import ServerSettings
 from hermes_cli.server.streaming_reply import json_reply
 
@@ -49,11 +51,17 @@ ROUTES: list[ApiRoute] = [
 OLLAMA: list[ApiRoute] = [*ollama_chat.ROUTES, *embed.ROUTES, *ollama_models.ROUTES, *library.ROUTES]
 
 
-def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Callable[[str], None]) -> Starlette:
+def make_app(
+    settings: ServerSettings,
+    pool: Pool,
+    metrics: Metrics,
+    write: Callable[[str], None],
+    tools: ServerTools | None = None,
+) -> Starlette:
     """Return the application.
 
-    Its state has `pool`, `metrics`, `keys`, `traffic`, `responses` and `library`. The pool is closed with it, and its
-    engines count into the same metrics; `write` takes a line of the access log.
+    Its state has `pool`, `metrics`, `keys`, `traffic`, `responses`, `server_tools` and `library`. The pool is closed
+    with it, and its engines count into the same metrics; `write` takes a line of the access log.
     """
     traffic = Traffic()
     app = Starlette(
@@ -63,6 +71,7 @@ def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Call
         lifespan=_lifespan,
     )
     app.state.pool, app.state.metrics, app.state.traffic = pool, metrics, traffic
+    app.state.server_tools = tools
     app.state.keys, app.state.responses = Keys(settings.keys), ResponseStore()
     app.state.library = library.ModelLibrary(settings, pool)
     return app

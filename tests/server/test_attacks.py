@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from openai_rig import HERMES_4, PARAMETERS, House, house
 from server_rig import Running, offer, served
 
+from hermes_cli.platforms import is_loopback
 from hermes_cli.server import security
 from hermes_cli.server.routing import ApiRoute
-from hermes_cli.server.security import Gate, Keys, is_loopback
+from hermes_cli.server.security import Gate, Keys
 from hermes_cli.server.settings import Key, ServerSettings
 
 KEYS = ServerSettings(keys=(Key("alice", "right-key"), Key("bob", "other-key")))

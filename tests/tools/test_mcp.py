@@ -22,12 +22,12 @@ import pytest
 from anyio.from_thread import BlockingPortal
 from conftest import HANG, REPOSITORY, RunHermes, clean_environment, eventually
 
-from hermes_cli.chat.tools import mcp_client, mcp_stdio
-from hermes_cli.chat.tools.config import ChatFile, McpAddress, McpCommand, McpServer, chosen_servers
-from hermes_cli.chat.tools.mcp_client import McpServers
-from hermes_cli.chat.tools.toolbox import Consent, Toolbox
 from hermes_cli.errors import ExitCode, HermesError, NetworkError, NotFoundError
 from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.tools import mcp_client, mcp_stdio
+from hermes_cli.tools.config import ChatFile, McpAddress, McpCommand, McpServer, chosen_servers
+from hermes_cli.tools.mcp_client import McpServers
+from hermes_cli.tools.toolbox import Consent, Toolbox
 
 TESTS = REPOSITORY / "tests"
 RIG = McpCommand("rig", (sys.executable, str(TESTS / "mcp_server.py")))
@@ -487,9 +487,9 @@ def test_servers_come_later_and_come_back() -> None:
 
 CHAT = """
 import signal, sys
-from hermes_cli.chat.tools.config import McpCommand
-from hermes_cli.chat.tools.toolbox import Consent
-from hermes_cli.chat.tools.toolbox import Toolbox
+from hermes_cli.tools.config import McpCommand
+from hermes_cli.tools.toolbox import Consent
+from hermes_cli.tools.toolbox import Toolbox
 from hermes_cli.prompting.messages import ToolCall
 signal.signal(signal.SIGINT, signal.default_int_handler)
 toolbox = Toolbox(Consent(None, everything=True), print)
@@ -504,8 +504,8 @@ finally:
 
 CHAT_THAT_WAITS = """
 import sys
-from hermes_cli.chat.tools.config import McpCommand
-from hermes_cli.chat.tools.mcp_client import McpServers
+from hermes_cli.tools.config import McpCommand
+from hermes_cli.tools.mcp_client import McpServers
 servers = McpServers()
 servers.begin([McpCommand("rig", tuple(sys.argv[1:]))])
 servers.ready()

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from hermes_cli.chat.tools.config import McpCommand
-from hermes_cli.chat.tools.toolbox import Consent, Toolbox
-from hermes_cli.chat.view import ToolResult
-from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.prompting.messages import ToolCall, ToolResult
+from hermes_cli.tools.config import McpCommand
+from hermes_cli.tools.toolbox import Consent, Toolbox
 
 
 @pytest.fixture(scope="module")
