@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import socket
 
     from hermes_cli.server.served_models import ServedModel
+    from hermes_cli.server.server_tools import ServerTools
 
 IDLE_SECONDS = 75  # that a connection is kept for the next request, longer than clients keep it
 LAST_SECONDS = 2  # for replies that end when the engines do
@@ -58,6 +59,7 @@ class ServerParts:
     started: Callable[[ServerInfo], None]  # called when the default model is loaded
     log: Callable[[str], None]  # takes lines of the access log
     note: Callable[[str], None]  # takes messages for people
+    tools: ServerTools | None = None  # that the server runs for clients that ask
 
 
 def serve(settings: ServerSettings, parts: ServerParts) -> bool:
@@ -97,7 +99,7 @@ async def _run(info: ServerInfo, parts: ServerParts, sockets: Sequence[socket.so
         load_timeout=settings.load_timeout,
         most_idle_seconds=settings.most_idle_seconds,
     )
-    app = make_app(settings, pool, metrics, parts.log)
+    app = make_app(settings, pool, metrics, parts.log, parts.tools)
     server = UvicornServer(uvicorn_config(app, settings))
     signals: asyncio.Queue[None] = asyncio.Queue()
     with _signals(lambda: signals.put_nowait(None)):
