@@ -127,6 +127,18 @@ def command(
     cors: Annotated[
         list[str] | None, setting("HERMES_LLM_CORS", "Web pages of this origin may use it.", metavar="ORIGIN")
     ] = None,
+    mcp: Annotated[
+        list[str] | None,
+        setting(
+            "HERMES_LLM_MCP",
+            "MCP server whose tools are run here for clients that ask: a command, an address, or a name in chat.yaml.",
+            metavar="SERVER",
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        setting("HERMES_LLM_ALLOW", "A tool among them that may be run: server:tool; * is any.", metavar="TOOL"),
+    ] = None,
     keep_alive: Annotated[
         str | None,
         setting(

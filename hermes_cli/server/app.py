@@ -28,6 +28,7 @@ from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import AccessLog, Traffic
 from hermes_cli.server.routing import ApiRoute, openapi
 from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, Keys
+from hermes_cli.server.server_tools import ServerTools
 from hermes_cli.server.settings import ServerSettings
 from hermes_cli.server.streaming_reply import json_reply
 
@@ -50,8 +51,14 @@ ROUTES: list[ApiRoute] = [
 OLLAMA: list[ApiRoute] = [*ollama_chat.ROUTES, *embed.ROUTES, *ollama_models.ROUTES]
 
 
-def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Callable[[str], None]) -> Starlette:
-    """Return the application; its state has `pool`, `metrics`, `keys`, `traffic` and `responses`.
+def make_app(
+    settings: ServerSettings,
+    pool: Pool,
+    metrics: Metrics,
+    write: Callable[[str], None],
+    tools: ServerTools | None = None,
+) -> Starlette:
+    """Return the application; its state has `pool`, `metrics`, `keys`, `traffic`, `responses` and `server_tools`.
 
     The pool is closed with it, and its engines count into the same metrics; `write` takes a line of the access log.
     """
@@ -63,6 +70,7 @@ def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Call
         lifespan=_lifespan,
     )
     app.state.pool, app.state.metrics, app.state.traffic = pool, metrics, traffic
+    app.state.server_tools = tools
     app.state.keys, app.state.responses = Keys(settings.keys), ResponseStore()
     return app
 

@@ -122,6 +122,7 @@ class ParsedRequest:
     thinking: ThinkingChoice = field(default_factory=ThinkingChoice)  # of the request
     fields: FieldNames = field(default=CHAT_FIELDS)  # names of fields, for errors
     prompts: tuple[RawPrompt, ...] = ()  # of Completions, in place of the messages of `turn`
+    prompt_logprobs: int | None = None  # alternatives to tell with each token of the prompts, as vLLM does
     suffix: str = ""  # what follows on the text that is to be filled in
     echo: bool = False  # give the prompts back, or the begun answer
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import socket
 
     from hermes_cli.server.served_models import ServedModel
+    from hermes_cli.server.server_tools import ServerTools
 
 IDLE_SECONDS = 75  # that a connection is kept for the next request, longer than clients keep it
 SWITCH_SECONDS = 0.0005  # that a thread may make the event loop wait, each time; Python's usual is 5 ms
@@ -60,6 +61,7 @@ class ServerParts:
     started: Callable[[ServerInfo], None]  # called when the default model is loaded
     log: Callable[[str], None]  # takes lines of the access log
     note: Callable[[str], None]  # takes messages for people
+    tools: ServerTools | None = None  # that the server runs for clients that ask
 
 
 def serve(settings: ServerSettings, parts: ServerParts) -> bool:
@@ -100,7 +102,7 @@ async def _run(info: ServerInfo, parts: ServerParts, sockets: Sequence[socket.so
         load_timeout=settings.load_timeout,
         most_idle_seconds=settings.most_idle_seconds,
     )
-    app = make_app(settings, pool, metrics, parts.log)
+    app = make_app(settings, pool, metrics, parts.log, parts.tools)
     server = UvicornServer(uvicorn_config(app, settings))
     signals: asyncio.Queue[None] = asyncio.Queue()
     with _signals(lambda: signals.put_nowait(None)):

@@ -93,6 +93,9 @@ class ServerKeys(ModelKeys, frozen=True):
     grace: Annotated[float, Meta(ge=0, le=86_400)] = 30  # seconds to finish requests when the server is stopped
     max_connections: Annotated[int, Meta(ge=1, le=100_000)] = 1024  # open at once
     alias: tuple[Name, ...] = ()  # other names for the first model
+    # MCP servers whose tools are run here for clients that ask: commands, addresses, names in chat.yaml.
+    mcp: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()  # tools among them that may be run: `server:tool`, `*` for any characters
     # The longest that a request may keep its model in memory: seconds, 5m, never.
     max_keep_alive: float | str | None = None
     ollama: bool = False  # speak Ollama's API, too

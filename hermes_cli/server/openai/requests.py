@@ -203,6 +203,9 @@ class ChatRequest(SharedFields):
     )
     add_generation_prompt: Flag | None = Field(None, description="As vLLM takes it: true begins another turn.")
     echo: Flag | None = Field(None, description="Give a last message that is continued back before the new text.")
+    server_tools: Flag | None = Field(
+        None, description="Let the server run the tools that its operator allows, as a model's name with `+tools` does."
+    )
 
 
 class CompletionRequest(SharedFields):
@@ -214,6 +217,9 @@ class CompletionRequest(SharedFields):
         None, description="What follows on the text, for models whose vocabulary has tokens for filling in the middle."
     )
     echo: Flag | None = Field(None, description="Give the prompt back before the text.")
+    prompt_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = Field(
+        None, description="As vLLM takes it: log-probabilities of the prompt, with so many alternatives."
+    )
     best_of: Whole | None = Field(None, description="Only the same as `n`.")
 
 
