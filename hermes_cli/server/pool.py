@@ -98,7 +98,7 @@ class _PooledModel:
     def describe(self) -> ModelObject:
         planned, loaded = self.planned, self.loaded
         known = planned.model.resolved.known
-        tools = loaded.chat_model.choice.format.takes_tools if loaded else known.tools if known else None
+        tools = loaded.chat_model.takes_tools if loaded else known.tools if known else None
         context = loaded.info.context if loaded else planned.model.context
         capabilities = Capabilities(tools, known.reasoning is not None if known else None)
         if planned.model.pooling:

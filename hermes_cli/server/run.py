@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from hermes_cli.server.server_tools import ServerTools
 
 IDLE_SECONDS = 75  # that a connection is kept for the next request, longer than clients keep it
+SWITCH_SECONDS = 0.0005  # that a thread may make the event loop wait, each time; Python's usual is 5 ms
 LAST_SECONDS = 2  # for replies that end when the engines do
 
 
@@ -68,6 +70,7 @@ def serve(settings: ServerSettings, parts: ServerParts) -> bool:
 
     Raise HermesError if the port is in use, or a model does not fit or cannot be loaded.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     sockets = listen(settings.host, settings.port)
     allow_files(settings.max_connections)
     try:
