@@ -32,7 +32,7 @@ from hermes_cli.gguf.types import FILE_TYPES, TYPE_NUMBERS, type_named
 from hermes_cli.planning.tensor_types import LARGE
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Architecture, Catalogue
+    from hermes_cli.catalog.models import Architecture
 
 # What publishers ship, all by llama.cpp's own mixes.
 MIXES = (  # noqa: SIM905 - a list to read
@@ -145,10 +145,16 @@ def block(static: dict[str, int], imatrix: dict[str, int]) -> str:
     return "\n".join(lines).replace("+", " ") + "\n"
 
 
-def rewritten(text: str, catalogue: Catalogue) -> str:
-    """The text of catalog.yaml with every `sizes` block made anew, in the order of the models."""
-    blocks = iter([block(*computed(model.architecture)) for model in catalogue.models])
-    return re.sub(r"^    sizes:\n(?:      .*\n)+", lambda _: next(blocks), text, flags=re.MULTILINE)
+def rewritten(text: str) -> str:
+    """The text of catalog.yaml with the `sizes` of every model made anew; a model that has none gets them."""
+    head, *entries = re.split(r"^(?=  - id: )", text, flags=re.MULTILINE)
+    for index, entry in enumerate(entries):
+        body = entry.rstrip()
+        if "\n    sizes:" not in entry:
+            entries[index] = f"{body}\n    sizes: {{static: {{}}, imatrix: {{}}}}{entry[len(body) :] or chr(10)}"
+    text = head + "".join(entries)
+    blocks = iter([block(*computed(model.architecture)) for model in read_yaml(text).models])
+    return re.sub(r"^    sizes:.*\n(?:      .*\n)*", lambda _: next(blocks), text, flags=re.MULTILINE)
 
 
 def main() -> None:
@@ -158,7 +164,7 @@ def main() -> None:
     options = parser.parse_args()
     path = paths.catalog()
     text = path.read_text(encoding="utf-8")
-    new = rewritten(text, read_yaml(text))
+    new = rewritten(text)
     if new == text:
         print("every computed size is as llama.cpp says")
     elif options.write:

@@ -20,7 +20,7 @@ from hermes_cli.server.anthropic import messages
 from hermes_cli.server.errors import HANDLERS
 from hermes_cli.server.metrics import Metrics
 from hermes_cli.server.ollama import chat as ollama_chat
-from hermes_cli.server.ollama import embed
+from hermes_cli.server.ollama import embed, library
 from hermes_cli.server.ollama import models as ollama_models
 from hermes_cli.server.openai import chat, completions, embeddings, models, responses
 from hermes_cli.server.openai.responses import ResponseStore
@@ -28,6 +28,7 @@ from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import AccessLog, Traffic
 from hermes_cli.server.routing import ApiRoute, openapi
 from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, Keys
+from hermes_cli.server.server_tools import ServerTools
 from hermes_cli.server.settings import ServerSettings
 from hermes_cli.server.streaming_reply import json_reply
 
@@ -47,13 +48,20 @@ ROUTES: list[ApiRoute] = [
 
 
 # Not in the OpenAPI document: Ollama's own documentation describes them.
-OLLAMA: list[ApiRoute] = [*ollama_chat.ROUTES, *embed.ROUTES, *ollama_models.ROUTES]
+OLLAMA: list[ApiRoute] = [*ollama_chat.ROUTES, *embed.ROUTES, *ollama_models.ROUTES, *library.ROUTES]
 
 
-def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Callable[[str], None]) -> Starlette:
-    """Return the application; its state has `pool`, `metrics`, `keys`, `traffic` and `responses`.
+def make_app(
+    settings: ServerSettings,
+    pool: Pool,
+    metrics: Metrics,
+    write: Callable[[str], None],
+    tools: ServerTools | None = None,
+) -> Starlette:
+    """Return the application.
 
-    The pool is closed with it, and its engines count into the same metrics; `write` takes a line of the access log.
+    Its state has `pool`, `metrics`, `keys`, `traffic`, `responses`, `server_tools` and `library`. The pool is closed
+    with it, and its engines count into the same metrics; `write` takes a line of the access log.
     """
     traffic = Traffic()
     app = Starlette(
@@ -63,7 +71,9 @@ def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Call
         lifespan=_lifespan,
     )
     app.state.pool, app.state.metrics, app.state.traffic = pool, metrics, traffic
+    app.state.server_tools = tools
     app.state.keys, app.state.responses = Keys(settings.keys), ResponseStore()
+    app.state.library = library.ModelLibrary(settings, pool)
     return app
 
 

@@ -218,6 +218,7 @@ class EventQueue:
         self._texts: list[str] = []
         self._tokens = 0
         self._logprobs: list[TokenLogprobs] = []
+        self._prompt: list[TokenLogprobs] = []
         self.end: Output | Frame | HermesError | None = None  # the last event
         self._changed = asyncio.Event()
 
@@ -227,6 +228,7 @@ class EventQueue:
             self._texts.append(event.text)
             self._tokens += event.tokens
             self._logprobs += event.logprobs
+            self._prompt += event.prompt
             if len(self._texts) > MAX_TEXTS:
                 self._texts = ["".join(self._texts)]
         elif self.end is None:
@@ -242,6 +244,6 @@ class EventQueue:
                 return self.end
             self._changed.clear()
             await self._changed.wait()
-        text = TextEvent("".join(self._texts), self._tokens, tuple(self._logprobs))
-        self._texts, self._tokens, self._logprobs = [], 0, []
+        text = TextEvent("".join(self._texts), self._tokens, tuple(self._logprobs), tuple(self._prompt))
+        self._texts, self._tokens, self._logprobs, self._prompt = [], 0, [], []
         return text
