@@ -186,6 +186,8 @@ class ChatRequest(SharedFields):
     tools: list[Any] | None = Field(None, description="Functions on offer.")
     tool_choice: Any = Field(None, description="`auto`, `none`, `required`, a function, or `allowed_tools`.")
     parallel_tool_calls: Flag | None = None
+    functions: list[Any] | None = Field(None, description="The older form of `tools`; a reply has a `function_call`.")
+    function_call: Any = Field(None, description="With `functions`: `auto`, `none`, or a function.")
     logprobs: Flag | None = None
     top_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     reasoning_effort: Text | None = Field(
@@ -247,8 +249,6 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "continue_final_message": (False,),
     "documents": ([],),
     "dynatemp_range": (0,),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
     "lora": (),
     "modalities": (["text"],),
     "moderation": (),
