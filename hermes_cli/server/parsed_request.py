@@ -173,10 +173,12 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
             )
         parsed = parse_shared(body, client, top_logprobs if body.logprobs else None)
         think = thinking.parse(body)
-        answer = await response_format.parse(body)
+        answer = await response_format.parse(body, client)
         parallel = body.parallel_tool_calls is not False
         strict = normalize.strict_tools(body.tools)
-        calls = await response_format.parse_calls(tools, body.tool_choice, parallel=parallel, strict=strict)
+        calls = await response_format.parse_calls(
+            tools, body.tool_choice, parallel=parallel, strict=strict, client=client
+        )
     turn = replace(
         parsed.turn,
         messages=messages,
