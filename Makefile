@@ -27,10 +27,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV := .venv/uv/bin/uv
 LOCK := $(UV) pip compile --quiet --universal --upgrade --no-annotate --python-version 3.11 --custom-compile-command 'make lock'
 
+# Without bytecode each of the many processes that tests start would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Three processes for two cores: tests wait for what they start.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) * 3 // 2)')
-# Tests of one file stay together: they share servers, models and what was computed.
-PARALLEL := --numprocesses=$(WORKERS) --dist=loadscope
+# Tests of one file stay together: they share servers, models and what was computed. Files come in the order that
+# tests/speeds.py gives them, not those with the most tests first.
+PARALLEL := --numprocesses=$(WORKERS) --dist=loadscope --no-loadscope-reorder
 
 GIVEN_CMAKE_ARGS := $(CMAKE_ARGS)
 # Only libllama and ggml are built, see tools/lean-llama.cmake. What you set yourself (a GPU, say) comes after and wins.

@@ -68,7 +68,7 @@ def published() -> Iterator[Row]:
             table = weights(architecture, quantization, imatrix=False)
             placement = place_layers(architecture, table, SHORT, machine, architecture.layers + 1)
             estimates = {
-                "decode": decode_speed(architecture, quantization, table, SHORT, placement, machine),
+                "decode": decode_speed(architecture, quantization, table, SHORT, placement, machine, SHORT.context),
                 "prefill": prefill_speed(architecture, table, SHORT, placement, machine),
             }
             device = next(iter(machine.devices), None)
@@ -164,7 +164,7 @@ def print_here(name: str, quantizations: list[str]) -> None:
         a, settings = MODELS[name].architecture, ContextSettings(2 * PROMPT)
         table = weights(a, quantization, imatrix=False)
         placement = best_placement(a, quantization, table, settings, machine)
-        decode = decode_speed(a, quantization, table, settings, placement, machine).expected
+        decode = decode_speed(a, quantization, table, settings, placement, machine, settings.context).expected
         prefill = prefill_speed(a, table, settings, placement, machine).expected
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "skeleton.gguf"

@@ -8,6 +8,7 @@ type than is asked for, are an EngineError in whichever process reads them.
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ MAX_FRAME_BYTES = 256 << 20  # the text that fills a context of a million tokens
 READ_BYTES = 1 << 16
 _LENGTH_BYTES = 4
 NTSTATUS_ERROR = 0xC0000000  # exit codes from here on are errors of Windows, which documents them in hexadecimal
+CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE}
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)  # in names of environment variables
 _MAX_SHOWN = 300  # characters of a last line
 _ERRORS = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, HermesError)
@@ -46,6 +49,11 @@ def command(module: str) -> tuple[str, ...]:
         f" sys.path[:] = json.loads(sys.argv[1]); from {module} import main; main()"
     )
     return (child_python(), "-I", "-S", "-c", program)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment for a child, with some more variables: without keys and passwords, which it needs not."""
+    return {name: value for name, value in os.environ.items() if not _SECRET.search(name)} | more
 
 
 class Frame(NamedTuple):
@@ -191,6 +199,11 @@ class ExitReport:
             return f"was ended ({signal.strsignal(-self.code) or f'signal {-self.code}'})"
         code = self.code if self.code < NTSTATUS_ERROR else f"0x{self.code:08X}"
         return f"ended with code {code}"
+
+    @property
+    def crashed(self) -> bool:
+        """True if it ended by a fault of its own, as an overflow of its stack: nobody outside sends these signals."""
+        return self.code >= NTSTATUS_ERROR or -self.code in CRASH_SIGNALS
 
     @property
     def last_line(self) -> str:

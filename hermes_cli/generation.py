@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hermes_cli.engine.protocol import Done, Engine, ModelInfo, TextEvent, TokenLogprobs
 from hermes_cli.engine.request import PARAMETERS, GenerationRequest, ReasoningOptions, SamplingOptions, encode
-from hermes_cli.errors import UsageError
+from hermes_cli.errors import ContextFullError, UsageError
 from hermes_cli.prompting.call_block import END_CALL
 from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose
 from hermes_cli.prompting.compose import PromptInput, PromptOptions, RawTurnCache
+from hermes_cli.prompting.json_reader import respaced
 from hermes_cli.prompting.markers import SpecialTexts
 from hermes_cli.prompting.messages import (
     CallArguments,
@@ -63,6 +64,7 @@ class TurnRequest:
 
     Attributes:
         messages: all of it, the system prompt first.
+        continues: the last message is a turn of the model that it goes on with, in its reasoning or its content.
         tools: on offer, in OpenAI's shape.
         options: whether to think, and what the answer is told to look like.
         constraints: what it has to look like.
@@ -90,6 +92,7 @@ class TurnRequest:
     client: str = ""
     shift: bool = False
     speculate: bool = True
+    continues: bool = False
 
 
 class ChatModel:
@@ -98,7 +101,7 @@ class ChatModel:
     def __init__(
         self, engine: Engine, loaded: ModelInfo, *, known: KnownModel | None = None, template: str | None = None
     ) -> None:
-        """Choose the prompt format.
+        """Choose the prompt format, and find out its abilities; that takes seconds where a file's template is slow.
 
         Args:
             engine: continues prompts.
@@ -113,6 +116,7 @@ class ChatModel:
         single = {*loaded.control, *loaded.added, *loaded.tags}
         file = FileTemplates(loaded.templates, single.__contains__, loaded.bos, loaded.eos)
         self.choice: TemplateChoice = choose(file, known, template)
+        self.takes_tools, self.reasons = self.choice.format.takes_tools, self.choice.format.reasons
         self._known = known
         self._raw_turns = RawTurnCache()
 
@@ -138,6 +142,8 @@ class ChatModel:
         """
         prompt = await self.prompt(turn)
         reader = _Reader(turn, prompt)
+        for parsed in reader.begun:
+            yield parsed
         request = await self._request(turn, prompt)
         async with aclosing(self.engine.generate(request)) as stream:  # type: ignore[type-var]  # it can be closed
             async for event in stream:
@@ -161,11 +167,13 @@ class ChatModel:
             UsageError: tools or reasoning are asked of a model that has none, or its template refuses the messages.
             HermesError: the chat template failed.
         """
-        conversation = PromptInput(turn.messages, turn.tools, turn.options, self._raw_turns, self._specials)
+        messages = turn.messages[:-1] if turn.continues else turn.messages
+        conversation = PromptInput(messages, turn.tools, turn.options, self._raw_turns, self._specials)
         import asyncio  # noqa: PLC0415 - commands that never generate import this module, too
 
         # In a thread: long conversations and the templates of files take their time.
-        return await asyncio.to_thread(self.choice.format.render, conversation)
+        prompt = await asyncio.to_thread(self.choice.format.render, conversation)
+        return prompt.continued(turn.messages[-1], self._specials) if turn.continues else prompt
 
     async def count(self, turn: TurnRequest) -> int:
         """Return the number of tokens in a turn's prompt, without the BOS token that the engine puts before it."""
@@ -191,19 +199,20 @@ class ChatModel:
 
     async def _request(self, turn: TurnRequest, prompt: Prompt) -> GenerationRequest:
         return GenerationRequest(
-            self._specials.cut(prompt.text),
+            await self._pieces(prompt.text),
             sampling=turn.sampling or self.recommended_sampling(),
             max_tokens=turn.max_tokens,
             stops=tuple(dict.fromkeys((*prompt.stop, *turn.stops))),
             grammar=turn_grammar(
                 turn.constraints.answer,
                 turn.constraints.calls,
-                thinking="inside" if prompt.inside_reasoning else "may" if prompt.thinks else "no",
+                thinking="inside" if prompt.inside_reasoning else "may" if prompt.thinks and not prompt.begun else "no",
                 tokens=SpecialTokens(self.loaded.tags, self.loaded.others),
             ),
             reasoning=ReasoningOptions(
                 turn.think_budget, prompt.inside_reasoning, THOUGHTS, line_ends=(END_CALL,), end=turn.think_end
             ),
+            grammar_prefix=(prompt.begun_part, respaced(prompt.begun_part)) if prompt.begun_part else (),
             top_logprobs=turn.top_logprobs,
             client=turn.client,
             shift=turn.shift,
@@ -214,13 +223,27 @@ class ChatModel:
     async def _kept(self, turn: TurnRequest, prompt: Prompt) -> int:
         """Return the number of tokens before the first message that is no system prompt: a shift leaves them."""
         system = [message for message in turn.messages[:1] if message.role == "system"]
-        other = await self.prompt(replace(turn, messages=[*system, Message("user", "\ufffd")]))
+        other = await self.prompt(replace(turn, messages=[*system, Message("user", "\ufffd")], continues=False))
         pairs = enumerate(zip(prompt.text, other.text, strict=False))
         same = next((at for at, (character, another) in pairs if character != another), 0)
         return await self._count(prompt.text[:same])
 
+    async def _pieces(self, text: str) -> tuple[str, ...]:
+        """Return a prompt in pieces that can be tokenized; raise ContextFullError if there are more than tokens fit."""
+        import asyncio  # noqa: PLC0415 - as above
+
+        pieces = await asyncio.to_thread(self._specials.cut, text)
+        if len(pieces) > self.loaded.context:
+            raise ContextFullError(
+                f"the prompt has over {len(pieces):,} tokens, the context length is {self.loaded.context:,} tokens.",
+                hint="shorten the prompt, or ask for a longer context with --context.",
+                prompt_tokens=len(pieces),
+                context_length=self.loaded.context,
+            )
+        return pieces
+
     async def _count(self, text: str) -> int:
-        pieces = self._specials.cut(text)
+        pieces = await self._pieces(text)
         behind = pieces[1:]
         texts = {*pieces, *("\n" + piece for piece in behind), *("\n" for _ in behind)}  # what `encode` may ask for
         tokens = {text: await self.engine.tokenize(text) for text in texts}
@@ -237,9 +260,12 @@ class _Reader:
         )
         self._stops = turn.stops
         self._text = [prompt.opening]
-        self._content: list[str] = []
+        self._content: list[str] = [(turn.messages[-1].content or "")] if turn.continues else []
         self._calls: list[ToolCall] = []
         self._whole = True  # no call was given out that was cut off later
+        self.begun = (
+            self._noted(self._parser.begin(prompt.begun_part)) if prompt.begun else []
+        )  # of what the client began
 
     def read(self, piece: TextEvent) -> list[Parsed]:
         """Return the events that a piece makes certain."""

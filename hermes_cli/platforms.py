@@ -6,6 +6,7 @@ Functions take the platform, as `sys.platform` names it, so that every branch ca
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import signal
 import sys
@@ -33,6 +34,17 @@ def ending_signals() -> tuple[signal.Signals, ...]:
     """Return the signals that ask a program to end: Ctrl-C, SIGTERM and, on Windows, Ctrl-Break."""
     names = ("SIGINT", "SIGTERM", "SIGBREAK")
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address, or its name, is reached from this machine alone."""
+    host = host.strip("[]").lower()
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761, section 6.3
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def drop_typed_ahead(descriptor: int) -> None:

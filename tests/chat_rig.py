@@ -15,11 +15,12 @@ from fake_engine import LOADED, FakeEngine, Script
 from hermes_cli.chat.agent_loop import AgentLoop
 from hermes_cli.chat.backend import LocalBackend
 from hermes_cli.chat.conversation import ChatOptions, Conversation
-from hermes_cli.chat.view import ToolResult, TurnResult
+from hermes_cli.chat.view import TurnResult
 from hermes_cli.engine.protocol import ModelInfo
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.generation import ChatModel, ToolCall
 from hermes_cli.prompting.families import HERMES_3, Family
+from hermes_cli.prompting.messages import ToolResult
 from hermes_cli.prompting.render import OurFormat
 
 

@@ -108,7 +108,7 @@ class ForkedProcess(Fork):
 class Zygote:
     """Starts commands as forks of a process that has imported what they need."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: Sequence[str] = PRELOADED) -> None:
         """Start the process; it ends with this one."""
         self._lock = threading.Lock()
         self._line, theirs = socket.socketpair()
@@ -118,7 +118,7 @@ class Zygote:
                 "-c",
                 "from hermes_zygote import serve; serve()",
                 str(theirs.fileno()),
-                json.dumps(sys.path),
+                json.dumps([modules, sys.path]),
             ],
             pass_fds=[theirs.fileno()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -188,12 +188,10 @@ def _number(file: int) -> int:
 def serve() -> NoReturn:
     """Fork for each order, until the other side is closed."""
     line = socket.socket(fileno=int(sys.argv[1]))
-    sys.path[:] = json.loads(sys.argv[2])
-    for module in PRELOADED:
+    modules, sys.path[:] = json.loads(sys.argv[2])
+    for module in modules:
         import_module(module)
-    for module, _ in sys.modules["hermes_cli.commands.app"].COMMANDS.values():
-        import_module(f"hermes_cli.commands.{module}")
-    reread = _hub_settings()
+    reread = _prepare_hermes() if modules == [*PRELOADED] else lambda: None
     gc.collect()
     gc.freeze()  # forks share these objects
     ended, tell = os.pipe()
@@ -247,8 +245,13 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _hub_settings() -> Callable[[], None]:
-    """What lets huggingface_hub read the environment again: one module does, and others have copies of its values."""
+def _prepare_hermes() -> Callable[[], None]:
+    """Import all commands; what lets huggingface_hub read the environment again comes back.
+
+    One module of it does, and others have copies of its values.
+    """
+    for module, _ in sys.modules["hermes_cli.commands.app"].COMMANDS.values():
+        import_module(f"hermes_cli.commands.{module}")
     constants = sys.modules["huggingface_hub.constants"]
     program = compile(Path(str(constants.__file__)).read_text(encoding="utf-8"), str(constants.__file__), "exec")
     copies = [

@@ -20,7 +20,11 @@ from hermes_cli.engine.protocol import Done, EngineStats, ModelInfo, TextEvent
 from hermes_cli.errors import *
 from hermes_cli.engine.request import GenerationRequest
 def frames():
-    yield from read_frames(0)
+    for frame in read_frames(0):
+        if frame.kind == "ping":
+            send("pong")
+        else:
+            yield frame
     os._exit(0)
 def send(kind, number=0, payload=None):
     write_frame(1, pack(kind, number, payload))

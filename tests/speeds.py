@@ -1,4 +1,4 @@
-"""A plugin of pytest: `--quick` leaves out what is slow by nature, for the loop of a person who edits.
+"""A plugin of pytest: `--quick` leaves out what is slow by nature, which else comes first.
 
 A file is slow if it, or a module of `tests/` or `tools/` that it imports, starts processes or servers or loads a model, which is read
 off its imports; none of it is imported then, either. A single test that only computes, but for long, is marked `slow`.
@@ -68,7 +68,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out single tests by their marks."""
+    """Leave out single tests by their marks; put slow files first, so that no process has a long one left at the end."""
     left_out = [
         item
         for item in items
@@ -78,3 +78,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+    with_slow_tests = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (not is_slow(item.path), item.path not in with_slow_tests))

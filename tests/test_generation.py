@@ -15,7 +15,6 @@ from fake_engine import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.tools.functions import load_tools
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.engine.embedded.vocabulary import prompt_tokens
 from hermes_cli.errors import UsageError
@@ -36,6 +35,7 @@ from hermes_cli.generation import (
 )
 from hermes_cli.paths import asset
 from hermes_cli.prompting.structured_output import json_schema, tool_calls
+from hermes_cli.tools.functions import load_tools
 
 GREEDY = SamplingOptions(temperature=0)
 TOOLS = [tool.schema for tool in load_tools(asset("demo_tools.py")).values()]
@@ -248,3 +248,42 @@ def test_schema_from_a_file(hermes: RunHermes, tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
     done = hermes("chat", "demo", "--schema", "schema.json", "Anna is 31 years old.")
     assert json.loads(done.stdout) == {"name": "Anna", "age": 31}
+
+
+def begun(text: str, begin: str, **how: Any) -> TurnRequest:  # noqa: ANN401 - as above
+    return replace(asked(text, **how), messages=[Message("user", text), Message("assistant", begin)], continues=True)
+
+
+CITY = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]}
+
+
+@pytest.mark.parametrize("begin", ["{", '{"city":', '{\n  "city" : "Os', '{"city": "Oslo",', "\n"])
+def test_an_answer_that_is_begun_ends_as_its_schema_wants_it(answer: Answer, begin: str) -> None:
+    constraints = Constraints(json_schema({**CITY, "additionalProperties": False}, notes=[]))
+    events, _ = answer(begun("Where is it warm?", begin, constraints=constraints, options=PromptOptions(schema=CITY)))
+    value = json.loads(begin + said(events, Content))
+    assert value.keys() <= CITY["properties"].keys()  # type: ignore[attr-defined]
+    assert isinstance(value["city"], str)
+
+
+def test_an_answer_that_its_schema_forbids_is_refused(answer: Answer) -> None:
+    with pytest.raises(UsageError, match="the answer that is begun cannot go on"):
+        answer(begun("Where?", "It is", constraints=Constraints(json_schema(CITY, notes=[]))))
+
+
+def test_a_call_that_is_begun_is_held_to_the_tools(answer: Answer) -> None:
+    for mode in ("auto", "required"):
+        calls = tool_calls(TOOLS, mode, parallel=False, notes=[])
+        turn = begun("Hello.", '<tool_call>\n{"name": "get_weather", "arg', constraints=Constraints(calls=calls))
+        events, done = answer(replace(turn, tools=TOOLS))
+        (call,) = [event.call for event in events if isinstance(event, CallFinished)]
+        assert (call.name, [*call.arguments]) == ("get_weather", ["city"])
+        assert done.reason == "tool_calls"
+
+
+def test_text_goes_on_where_the_client_stopped(answer: Answer) -> None:
+    whole, _ = answer(asked("Who are you?"))
+    text = said(whole, Content)
+    for end in (4, text.index(" tiny")):  # ends of words: half a word is other tokens
+        events, _ = answer(begun("Who are you?", text[:end]))
+        assert text[:end] + said(events, Content) == text

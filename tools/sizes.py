@@ -32,7 +32,7 @@ from hermes_cli.gguf.types import FILE_TYPES, TYPE_NUMBERS, type_named
 from hermes_cli.planning.tensor_types import LARGE
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Architecture, Catalogue
+    from hermes_cli.catalog.models import Architecture
 
 # What publishers ship, all by llama.cpp's own mixes.
 MIXES = (  # noqa: SIM905 - a list to read
@@ -52,29 +52,27 @@ TOKENIZER_BYTES = {
     "seed": 6_245_000,
 }
 
-_LINE = re.compile(rb"\] *(?P<name>[\w.]+) +- \[.*type = +(?P<old>\w+), size = .*?(?:\((?P<new>\w+)\))?$")
+_TENSOR = re.compile(
+    rb"^\[[ \d/]*\] *(?P<name>[\w.]+) +- \[.*type = +(?P<old>\w+), size = .*?(?:\((?P<new>\w+)\))?$", re.MULTILINE
+)
 
 
 class _TypeLog:
-    """Collects the type that llama.cpp chose for each tensor from the lines of a dry run."""
+    """Collects what llama.cpp logs in a dry run, which has the type of each tensor."""
 
     def __init__(self) -> None:
-        self.types: dict[str, str] = {}
-        self._line = b""
-        self._callback = llama_cpp.llama_log_callback(self._receive)
+        self._parts: list[bytes] = []
+        self._callback = llama_cpp.llama_log_callback(lambda _level, text, _: self._parts.append(text))
 
     def listen(self) -> None:
         """Forget what was heard, and hear what follows."""
-        self.types.clear()
+        self._parts.clear()
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
 
-    def _receive(self, _level: int, text: bytes, _: object) -> None:
-        self._line += text
-        if not text.endswith(b"\n"):
-            return
-        if match := _LINE.search(self._line.rstrip()):
-            self.types[match["name"].decode()] = (match["new"] or match["old"]).decode().lower()
-        self._line = b""
+    def types(self) -> dict[str, str]:
+        """The type that llama.cpp chose for each tensor."""
+        said = _TENSOR.findall(b"".join(self._parts))
+        return {name.decode(): (new or old).decode().lower() for name, old, new in said}
 
 
 @lru_cache(maxsize=1)
@@ -98,16 +96,28 @@ def tensor_types(skeleton: Path, quantization: str, *, imatrix: bool) -> dict[st
             raise RuntimeError(f"llama.cpp refused {quantization} for {skeleton}")
     finally:
         LOG.install()
-    return dict(log.types)
+    return log.types()
 
 
 def file_bytes(architecture: Architecture, types: dict[str, str]) -> int:
     """Bytes of the whole file."""
-    total = TOKENIZER_BYTES[architecture.tokenizer]
-    for name, shape in model_tensors(architecture):
-        size = type_named(types[name]).size(math.prod(shape))
-        total += math.ceil(size / DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT + 8 + len(name) + 4 + 8 * len(shape) + 4 + 8
-    return total
+    elements, table_bytes = _tensors(architecture)
+    tensors = sum(_aligned(types[name], count) for name, count in elements.items())
+    return TOKENIZER_BYTES[architecture.tokenizer] + table_bytes + tensors
+
+
+@cache
+def _tensors(architecture: Architecture) -> tuple[dict[str, int], int]:
+    """Elements of each tensor, and the bytes of the tensor table."""
+    shapes = dict(model_tensors(architecture))
+    table_bytes = sum(8 + len(name) + 4 + 8 * len(shape) + 4 + 8 for name, shape in shapes.items())
+    return {name: math.prod(shape) for name, shape in shapes.items()}, table_bytes
+
+
+@cache
+def _aligned(type_name: str, elements: int) -> int:
+    """Bytes of a tensor in a file."""
+    return math.ceil(type_named(type_name).size(elements) / DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT
 
 
 @cache
@@ -135,10 +145,16 @@ def block(static: dict[str, int], imatrix: dict[str, int]) -> str:
     return "\n".join(lines).replace("+", " ") + "\n"
 
 
-def rewritten(text: str, catalogue: Catalogue) -> str:
-    """The text of catalog.yaml with every `sizes` block made anew, in the order of the models."""
-    blocks = iter([block(*computed(model.architecture)) for model in catalogue.models])
-    return re.sub(r"^    sizes:\n(?:      .*\n)+", lambda _: next(blocks), text, flags=re.MULTILINE)
+def rewritten(text: str) -> str:
+    """The text of catalog.yaml with the `sizes` of every model made anew; a model that has none gets them."""
+    head, *entries = re.split(r"^(?=  - id: )", text, flags=re.MULTILINE)
+    for index, entry in enumerate(entries):
+        body = entry.rstrip()
+        if "\n    sizes:" not in entry:
+            entries[index] = f"{body}\n    sizes: {{static: {{}}, imatrix: {{}}}}{entry[len(body) :] or chr(10)}"
+    text = head + "".join(entries)
+    blocks = iter([block(*computed(model.architecture)) for model in read_yaml(text).models])
+    return re.sub(r"^    sizes:.*\n(?:      .*\n)*", lambda _: next(blocks), text, flags=re.MULTILINE)
 
 
 def main() -> None:
@@ -148,7 +164,7 @@ def main() -> None:
     options = parser.parse_args()
     path = paths.catalog()
     text = path.read_text(encoding="utf-8")
-    new = rewritten(text, read_yaml(text))
+    new = rewritten(text)
     if new == text:
         print("every computed size is as llama.cpp says")
     elif options.write:

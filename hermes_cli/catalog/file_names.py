@@ -47,18 +47,20 @@ _GGUF = re.compile(rf"\.gguf$|{PART.pattern}|{UNCOUNTED_PART.pattern}|{_PIECE.pa
 PIECE_KIND = "a raw piece of a file: join all of them with cat"
 _PROJECTOR = r"mmproj|projector|(?<![a-z0-9])clip(?![a-z0-9])"
 _VOCODER, _CONTROL_VECTOR = r"vocoder|wavtokenizer", r"(?<![a-z0-9])control[-_]?vectors?(?![a-z0-9])"
-_AT_ANY_PRECISION = {_PROJECTOR, _VOCODER, _CONTROL_VECTOR}
+_DRAFT_HEAD = r"(?<![a-z0-9])eagle-?3(?![a-z0-9])"
+_AT_ANY_PRECISION = {_PROJECTOR, _VOCODER, _CONTROL_VECTOR, _DRAFT_HEAD}
 _COMPANIONS = {  # words in the folder and the plain name of files that are no model
     _PROJECTOR: "the part that reads images or sound (mmproj)",
     _VOCODER: "the part that makes sound (vocoder)",
     _CONTROL_VECTOR: "a control vector for another model",
+    _DRAFT_HEAD: "a draft head (EAGLE-3), which guesses ahead for another model",
     r"^imatrix/|/imatrix(?![a-z0-9])|(?<![a-z0-9])imatrix\Z": "data for quantizing (imatrix)",
     r"^loras?/|/(?:ggml-)?(?:lora|adapter)(?![a-z0-9])(?!.*merged)|(?<![a-z0-9])(?:lora|adapter)$": "an adapter (LoRA)",
     r"/(?:ggml-)?vocab(?![a-z0-9])|(?<![a-z0-9])(?:vocab(?:-only)?|tokenizer)\Z": "a vocabulary",
 }
 _DRAFTS = {  # they are whole models if a repository has nothing else
     re.compile(r"^mtp/|/mtp(?![a-z0-9])|(?<![a-z0-9])mtp\Z"): "layers for guessing ahead (MTP)",
-    re.compile(r"(?<![a-z0-9])(?:draft(?:er)?|eagle-?3)(?![a-z0-9])"): "a draft model, which guesses ahead for another",
+    re.compile(r"(?<![a-z0-9])draft(?:er)?(?![a-z0-9])"): "a draft model, which guesses ahead for another",
 }
 
 # The order in which a quantization is taken if none is named: what most people run, then what is nearest to it.

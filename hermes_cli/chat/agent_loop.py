@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hermes_cli.chat.conversation import Conversation, TurnUsage
-from hermes_cli.chat.view import ToolResult, TurnResult, View
+from hermes_cli.chat.view import TurnResult, View
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.generation import CallFinished, CallStarted, Content, Done, Event, Message, Reasoning, ToolCall
 
 if TYPE_CHECKING:
     from hermes_cli.chat.backend import ChatBackend
+    from hermes_cli.prompting.messages import ToolResult
 
 MAX_ROUNDS = 10
 STOPPED = "the user stopped this call"

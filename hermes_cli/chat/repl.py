@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from hermes_cli.chat.sessions.store import CurrentSession
     from hermes_cli.chat.terminal.keyboard import Keyboard
     from hermes_cli.chat.terminal.terminal_view import TerminalView
-    from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.console import Console
+    from hermes_cli.tools.toolbox import Toolbox
 
 
 @dataclass

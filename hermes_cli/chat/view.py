@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.console import Console
     from hermes_cli.generation import Done, ToolCall
+    from hermes_cli.prompting.messages import ToolResult
 
 SHOWN_CHARACTERS = 500  # of a tool's result on the terminal; the model gets more of it
 
@@ -32,16 +33,6 @@ class TurnResult:
     calls: list[ToolCall] = field(default_factory=list)  # complete tool calls
     reasoning_seconds: float = 0.0  # time between the first and the last piece of reasoning
     done: Done | None = None  # counts and finish reason; None if the turn has not ended
-
-
-@dataclass(frozen=True)
-class ToolResult:
-    """The result of a tool call."""
-
-    text: str  # as the model reads it
-    failed: bool = False  # an error, a refusal or a timeout
-    cut: int = 0  # characters of the whole result that `text` leaves out
-    seconds: float = 0.0  # measured duration
 
 
 class View(Protocol):

@@ -16,6 +16,7 @@ COMMANDS = {
     "chat": ("chat", "Talk with a Hermes model, or ask it one thing."),
     "sessions": ("sessions", "List, show, export and remove saved conversations."),
     "serve": ("serve", "Serve models to agents, editors and SDKs."),
+    "mcp": ("mcp", "Offer a local Hermes to other agents, as an MCP server."),
     "list": ("list", "List the Hermes models, with sizes and what they can do."),
     "show": ("show", "Show everything about one model, a file or a repository."),
     "recommend": ("recommend", "Recommend what fits this machine, or another one."),

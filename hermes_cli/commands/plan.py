@@ -85,7 +85,8 @@ def command(
     ratios = speed_ratios(machine)
     prefill = prefill_speed(architecture, table, settings, placement, machine)
     prefill = corrected(prefill, "prefill", variant.name, placement, ratios)
-    decode = decode_speed(architecture, variant.quantization, table, settings, placement, machine)
+    filled = PROMPTS[wanted_for].filled
+    decode = decode_speed(architecture, variant.quantization, table, settings, placement, machine, filled)
     decode = corrected(decode, "decode", variant.name, placement, ratios)
     first_token = first_token_seconds(PROMPTS[wanted_for], prefill, settings.context)
     _show(variant, settings, placement, machine, console)

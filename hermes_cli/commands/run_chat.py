@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from hermes_cli.chat.backend import ChatBackend, LocalBackend
     from hermes_cli.chat.sessions.store import CurrentSession
     from hermes_cli.chat.terminal.terminal_view import TerminalView
-    from hermes_cli.chat.tools.toolbox import Toolbox
     from hermes_cli.console import Console
     from hermes_cli.models.resolve import ModelRequest
+    from hermes_cli.tools.toolbox import Toolbox
 
 HISTORY = "chat-history"  # of lines that were typed, in the data folder
 
@@ -212,7 +212,7 @@ def _source(endpoint: str | None, settings: ModelRequest, console: Console, prew
 
 def _toolbox(arguments: ChatArguments, asker: Asker, console: Console, stack: ExitStack) -> Toolbox:
     """Open the tools that were asked for; MCP servers may still be starting."""
-    from hermes_cli.chat.tools.toolbox import open_toolbox
+    from hermes_cli.tools.toolbox import open_toolbox
 
     tools, servers, headers = arguments.tools, arguments.servers, arguments.headers
     toolbox = open_toolbox(

@@ -44,7 +44,20 @@ def command(
         str | None,
         setting("HERMES_LLM_HOST", "Address to listen on. Default: 127.0.0.1, this machine alone; others need a key."),
     ] = None,
-    port: Annotated[int | None, setting("HERMES_LLM_PORT", "Default: 8080; 0 takes any that is free.")] = None,
+    port: Annotated[
+        int | None, setting("HERMES_LLM_PORT", "Default: 8080, with --ollama 11434; 0 takes any that is free.")
+    ] = None,
+    ollama: Annotated[
+        bool | None, setting("HERMES_LLM_OLLAMA", "Speak Ollama's API, too, for clients that need it.", "--ollama")
+    ] = None,
+    manage_models: Annotated[
+        bool | None,
+        setting(
+            "HERMES_LLM_MANAGE_MODELS",
+            "With --ollama: clients may fetch models of the catalogue, and delete models from this disk.",
+            "--manage-models",
+        ),
+    ] = None,
     context: Annotated[
         int | None, setting("HERMES_LLM_CONTEXT", "Tokens that each request can use. Default: the longest that fits.")
     ] = None,
@@ -121,6 +134,18 @@ def command(
     ] = None,
     cors: Annotated[
         list[str] | None, setting("HERMES_LLM_CORS", "Web pages of this origin may use it.", metavar="ORIGIN")
+    ] = None,
+    mcp: Annotated[
+        list[str] | None,
+        setting(
+            "HERMES_LLM_MCP",
+            "MCP server whose tools are run here for clients that ask: a command, an address, or a name in chat.yaml.",
+            metavar="SERVER",
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        setting("HERMES_LLM_ALLOW", "A tool among them that may be run: server:tool; * is any.", metavar="TOOL"),
     ] = None,
     keep_alive: Annotated[
         str | None,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,7 +15,7 @@ from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.pull import default_model
 from hermes_cli.console import Console, Voice
 from hermes_cli.engine.protocol import Engine
-from hermes_cli.errors import HermesError
+from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.selection import device_names, reserve_bytes, select_devices
@@ -26,6 +26,9 @@ from hermes_cli.server.run import ServerInfo, ServerParts, serve
 from hermes_cli.server.served_models import AGENT_CONTEXT, ServedModel, model_request, plan_models
 from hermes_cli.server.settings import ModelEntry, ServerSettings
 from hermes_cli.units import gibibytes
+
+if TYPE_CHECKING:
+    from hermes_cli.server.server_tools import ServerTools
 
 
 def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -> bool:
@@ -39,19 +42,14 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
 
     def models() -> tuple[ServedModel, ...]:
         nonlocal show
-        catalogue, machine = load_catalogue(), probe(measure=False)
-        entries = settings.models or (default_entry(settings, catalogue, machine, console),)
         show = waiting.enter_context(console.working("looking how the models fit"))
-        return plan_models(msgspec.structs.replace(settings, models=entries), catalogue, machine, console.note)
+        return planned_models(settings, console)
 
     def engine(served: ServedModel) -> Engine:
         def progress(part: float) -> None:
             show(f"loading {served.name}: {part:.0%}")
 
         return served.model.engine(verbose=verbose, progress=progress)
-
-    async def check_room(served: ServedModel) -> HermesError | None:
-        return await asyncio.to_thread(memory_fault, served.model)
 
     def started(info: ServerInfo) -> None:
         nonlocal show
@@ -60,8 +58,44 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
         _show_banner(info, console)
 
     log = console.log if settings.log_json or console.voice is Voice.HUMAN else _nothing
-    with waiting:
-        return serve(settings, ServerParts(models, engine, check_room, started, log, console.note))
+    with waiting, ExitStack() as stack:
+        tools = _server_tools(settings, console, stack) if settings.mcp else None
+        return serve(settings, ServerParts(models, engine, check_room, started, log, console.note, tools))
+
+
+def _server_tools(settings: ServerSettings, console: Console, stack: ExitStack) -> ServerTools:
+    """Start the MCP servers whose tools are run here; `stack` ends them. Raise HermesError if one does not start."""
+    from hermes_cli.server.server_tools import ServerTools
+    from hermes_cli.tools.config import chosen_servers, read_chat_file
+    from hermes_cli.tools.toolbox import Consent, Toolbox
+
+    toolbox = Toolbox(Consent(None, allow=settings.allow), console.warn)
+    stack.callback(toolbox.close)
+    toolbox.begin(chosen_servers(settings.mcp, [], read_chat_file()))
+    with console.working("waiting for MCP servers"):
+        toolbox.ready()
+    allowed = [name for name, *_, consent in toolbox.listing() if consent == "allowed"]
+    if not allowed:
+        names = ", ".join(name for name, *_ in toolbox.listing())
+        raise UsageError("no tool of the MCP servers may be run.", hint=f"allow some with --allow; there are: {names}")
+    console.note(f"runs {', '.join(allowed)} for clients that ask: the model's name with +tools")
+    return ServerTools(toolbox)
+
+
+def planned_models(settings: ServerSettings, console: Console) -> tuple[ServedModel, ...]:
+    """Return the models of the settings, else the best that is installed, as they fit this machine.
+
+    Raises:
+        HermesError: one is not here, or does not fit.
+    """
+    catalogue, machine = load_catalogue(), probe(measure=False)
+    entries = settings.models or (default_entry(settings, catalogue, machine, console),)
+    return plan_models(msgspec.structs.replace(settings, models=entries), catalogue, machine, console.note)
+
+
+async def check_room(served: ServedModel) -> HermesError | None:
+    """Return the error if there is too little memory for the model now, as `Pool` asks."""
+    return await asyncio.to_thread(memory_fault, served.model)
 
 
 def _nothing(_: str) -> None:
@@ -112,7 +146,10 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
     elif not settings.keys and not info.local:
         console.warn("  anybody who can reach this address may use it: --insecure")
     shown = key or ("YOUR-KEY" if settings.keys else "none")
-    console.text(f"\n  export OPENAI_BASE_URL={address}/v1 OPENAI_API_KEY={shown}\n\n")
+    console.text(f"\n  export OPENAI_BASE_URL={address}/v1 OPENAI_API_KEY={shown}\n")
+    if settings.ollama:
+        console.text(f"  export OLLAMA_HOST={address}{f' OLLAMA_API_KEY={shown}' if shown != 'none' else ''}\n")
+    console.text("\n")
     console.note("Ctrl-C stops it.")
 
 
@@ -131,6 +168,7 @@ def _model_document(served: ServedModel) -> dict[str, Any]:
         "aliases": list(served.aliases),
         "context_length": served.model.context,
         "slots": plan.settings.slots,
+        "pooling": served.model.pooling,
         "kv_type": plan.settings.k_type,
         "gpu_layers": served.model.fitted.gpu_layers,
         "memory": [

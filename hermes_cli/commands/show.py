@@ -98,7 +98,10 @@ def _show_repository(wanted: HubReference, console: Console) -> None:
 def _choose_file(wanted: HubReference, files: dict[str, HubFile]) -> HubFile:
     """Return the file whose header is shown: the named one, or Q4_K_M, or the first."""
     if not files:
-        raise NotFoundError(f"{wanted.repo} has no GGUF files.", hint="look for a repository whose name ends in -GGUF.")
+        raise NotFoundError(
+            f"{wanted.repo} has no GGUF files.",
+            hint=f"look for one that has some: hermes search {wanted.repo.rpartition('/')[2]}",
+        )
     models, _ = models_in(files)
     if wanted.file:
         matching = [path for path in files if path == wanted.file]

@@ -33,12 +33,14 @@ class TokenLogprobs:
 class TextEvent:
     """A piece of generated text, tags included, cut between characters.
 
-    `tokens` is the number of tokens since the piece before; the text of the last of them may be yet to come.
+    `tokens` is the number of tokens since the piece before; the text of the last of them may be yet to come. `prompt`
+    are tokens of the prompt that were read meanwhile, if a request asks for them, the first one with 0.
     """
 
     text: str
     tokens: int = 1
     logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(frozen=True)

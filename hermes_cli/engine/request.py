@@ -169,12 +169,15 @@ class GenerationRequest:
     """A prompt to continue.
 
     Attributes:
-        prompt: pieces of text, each tokenized by itself with control tokens parsed (prompting/pieces.py makes them), or
-            one list of token ids.
+        prompt: pieces of text, each tokenized by itself with control tokens parsed (prompting/markers.py makes
+            them), or one list of token ids.
         sampling: how tokens are chosen.
         max_tokens: the most to generate; None is as many as the context length allows.
         stops: texts that end the completion; they are not part of it.
         grammar: what the text has to follow from its beginning (engine/embedded/grammar.py), None for anything.
+        prompt_logprobs: tell the log-probabilities of the prompt, with so many alternatives; all of it is computed
+            then. None tells none.
+        grammar_prefix: how that text begins, in the prompt already: the first spelling that the grammar takes counts.
         reasoning: how it is counted and limited; None counts none.
         top_logprobs: the number of alternatives with each token; None is no log-probabilities.
         client: who asks; engines are fair among clients.
@@ -194,6 +197,8 @@ class GenerationRequest:
     shift: bool = False
     keep: int = 0
     speculate: bool = True
+    grammar_prefix: tuple[str, ...] = ()
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         """Check what does not depend on the model; UsageError names a value that makes no sense."""
@@ -206,10 +211,10 @@ class GenerationRequest:
                 f"there are {len(self.stops)} stop texts, the longest of {max(map(len, self.stops)):,} characters.",
                 hint=f"give up to {MAX_STOPS} of up to {MAX_STOP_CHARACTERS:,} characters.",
             )
-        if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS:
-            raise UsageError(
-                f"is {self.top_logprobs}.", field="top_logprobs", hint=f"give a number from 0 to {MAX_TOP_LOGPROBS}."
-            )
+        for name in ("top_logprobs", "prompt_logprobs"):
+            count = getattr(self, name)
+            if count is not None and not 0 <= count <= MAX_TOP_LOGPROBS:
+                raise UsageError(f"is {count}.", field=name, hint=f"give a number from 0 to {MAX_TOP_LOGPROBS}.")
         if self.keep < 0 or (self.reasoning and (self.reasoning.budget or 0) < 0):
             raise UsageError("a number of tokens is negative.", hint="give 0 or more.")
 

@@ -110,12 +110,12 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> GGUFHeader:
 
 def read_source(source: ByteSource, name: str, arrays: Collection[str] = ()) -> GGUFHeader:
     """Read and check the header of any source, which messages call `name`; raises as `read_header`."""
-    start = source.read(0, 512)
-    if start[:4] != MAGIC:
-        what, hint = other_format(start)
+    reader = HeaderReader(source)
+    if reader.start[:4] != MAGIC:
+        what, hint = other_format(reader.start)
         raise InvalidGGUFError(f"{name} is not a GGUF file: {what}.", hint=hint)
     try:
-        return _parse(HeaderReader(source), arrays)
+        return _parse(reader, arrays)
     except BadHeaderError as error:
         if error.hint:
             raise InvalidGGUFError(f"llama.cpp cannot load {name}: {error}.", hint=error.hint) from None

@@ -34,9 +34,11 @@ class FileSource:
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
+START_BYTES = 512
 FIRST_CHUNK, LARGEST_CHUNK = 1 << 16, 1 << 20  # bytes asked of the source at once
 LONGEST_TEXT = 1 << 20  # bytes of a text that is kept; longer ones (a whole tokenizer.json) are stepped over
 LARGEST_BUILT = 1 << 26  # bytes of an array that is built because somebody asked for it
+MOST_KEPT = 1 << 26  # bytes of all names, texts and built arrays together; the largest known files have 20 MB
 MOST_STRINGS = 4_000_000  # in all arrays together; the largest known vocabularies have under a million
 
 Scalar = int | float | bool | str
@@ -65,13 +67,15 @@ class HeaderReader:
     """Reads forward through a source, chunk by chunk."""
 
     def __init__(self, source: ByteSource) -> None:
+        """Read the first bytes of a source, and stand before them; `start` has what tells its format."""
         self._source = source
         self.size = source.size
-        self._chunk = b""
+        self._chunk = source.read(0, max(FIRST_CHUNK, START_BYTES))
+        self.start = self._chunk[:START_BYTES]
         self._start = 0  # of the chunk, in the file
         self._at = 0  # in the chunk
         self._ahead = FIRST_CHUNK
-        self._strings = 0
+        self._strings = self._kept = 0
 
     @property
     def position(self) -> int:
@@ -135,8 +139,17 @@ class HeaderReader:
         return self.number(SCALARS[kind], what)
 
     def _decoded(self, length: int, what: str) -> str:
+        self._keep(length, what)
         # llama.cpp does not look at the bytes; older tools wrote file names in Latin-1 into files.
         return str(self.take(length, what), "utf-8", "replace")
+
+    def _keep(self, length: int, what: str) -> None:
+        """Count bytes that are kept in memory."""
+        self._kept += length
+        if self._kept > MOST_KEPT:
+            raise BadHeaderError(
+                f"up to {what[:100]!r} it has more than {MOST_KEPT:,} bytes of text, more than any model"
+            )
 
     def _array(self, what: str, *, build: bool) -> SkippedValue | tuple[Scalar, ...]:
         kind = self.number("I", what)
@@ -161,6 +174,7 @@ class HeaderReader:
             raise BadHeaderError(f"{what} has {count:,} entries, too many to read")
         if kind != STRING:
             layout = struct.Struct(f"<{count}{SCALARS[kind]}")
+            self._keep(layout.size, what)
             return layout.unpack(self.take(layout.size, what))
         start, texts = self.position, []
         for _ in range(count):
@@ -188,7 +202,9 @@ class HeaderReader:
         position = self.position
         if size > self.size - position:
             raise self._ends_in(what)
-        self._chunk = self._source.read(position, max(size, min(self._ahead, self.size - position)))
+        rest = self._chunk[self._at :]
+        length = max(size, min(self._ahead, self.size - position))
+        self._chunk = rest + self._source.read(position + len(rest), length - len(rest))
         self._start, self._at = position, 0
         self._ahead = min(self._ahead * 2, LARGEST_CHUNK)
         if len(self._chunk) < size:

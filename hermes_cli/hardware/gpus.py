@@ -15,7 +15,8 @@ import csv
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +60,8 @@ _FAMILIES: dict[Vendor, re.Pattern[str]] = {
 }
 _EXAMPLES = ("GeForce RTX 4090", "Radeon RX 7900 XTX", "Arc B580")
 _TRADEMARK = re.compile(r"\((?:r|tm|c)\)|[®™©]")
+# A share of a card in a virtual machine: GRID T4-4Q, NVIDIA A16-8C. It has the card's bandwidth while the others idle.
+_VGPU = re.compile(r"(?:NVIDIA )?(?:GRID )?(?P<card>.+)-(?P<gib>[0-9]{1,2})[ABCQ]", re.IGNORECASE)
 _PUNCTUATION = re.compile(r"[\W_]+")
 _LAST_MEMORY_OR_CORES = re.compile(r"[ -][0-9]+GB$| [0-9]+-core$")
 
@@ -145,6 +148,9 @@ def gpus_named(text: str) -> list[Gpu]:
     Raises:
         UsageError: no GPU has that name; the hint holds the nearest ones.
     """
+    if share := _VGPU.fullmatch(text.strip()[:LONGEST_NAME]):
+        gib = int(share["gib"])
+        return [replace(find_gpu(share["card"]), name=text.strip(), gib=gib, sizes=(gib,), dies=1)]
     plain, vendors = _plain_name(text)
     gpus = [gpu for gpu in _by_spelling().get(plain, ()) if vendors <= {gpu.vendor}]
     if not gpus:
@@ -166,6 +172,9 @@ def gpu_reported_as(vendor: Vendor, name: str, memory: int | None) -> Gpu | None
         name: as the driver says it ("NVIDIA A100-SXM4-80GB", "Apple M4 Max").
         memory: bytes that the driver reports; for unified memory the bytes of RAM; None if unknown.
     """
+    if vendor == "nvidia" and _VGPU.fullmatch(name):
+        with suppress(UsageError):
+            return find_gpu(name)
     plain, vendors = _plain_name(name)
     gpus = [gpu for gpu in _by_spelling().get(plain, ()) if gpu.vendor == vendor and vendors <= {vendor}]
     if len(gpus) == 1 and gpus[0].unified:
@@ -249,8 +258,9 @@ def _nearest(plain: str, vendors: set[Vendor]) -> list[str]:
     """The vendor's names that look most like it; the series counts only as far as it was typed."""
     import difflib  # noqa: PLC0415 - some milliseconds, and only errors need it
 
-    if not plain:
-        return list(_EXAMPLES)
+    if not plain:  # "AMD Radeon Graphics" is what drivers call many GPUs in processors
+        shared = [gpu.name for gpu in GPUS if gpu.unified and vendors == {gpu.vendor}]
+        return shared[-NEAREST:] or list(_EXAMPLES)
     vendors = vendors or {vendor for vendor, family in _FAMILIES.items() if family.match(plain)}
     names: dict[str, Gpu] = {}
     for gpu in GPUS:

@@ -171,8 +171,9 @@ class _Estimates:
         layers = self.fitted.gpu_layers
         placement = place_split(architecture, table, settings, self.machine, layers, devices, split)
         if test.decode:
-            filled = replace(settings, context=2 * test.depth + test.decode)  # half of it is read
-            return decode_speed(architecture, self.quantization, table, filled, placement, self.machine)
+            filled = test.depth + test.decode // 2
+            settings = replace(settings, context=2 * filled)
+            return decode_speed(architecture, self.quantization, table, settings, placement, self.machine, filled)
         speed = prefill_speed(architecture, table, settings, placement, self.machine)
         return speed.times(1 / (1 + speed.expected * speed.growth * test.depth))
 

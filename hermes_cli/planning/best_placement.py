@@ -156,7 +156,8 @@ def placed_best(
         more_gpus = POINTS_PER_DOUBLED_GPUS * math.log2(max(len(placement.devices), 1))
         if best and best_unavoidable < leaving + more_gpus >= best.costs.of_machine:
             break  # those that follow cost no less
-        decode = decode_speed(architecture, quantization, table, settings, placement, machine)
+        filled = PROMPTS[purpose].filled
+        decode = decode_speed(architecture, quantization, table, settings, placement, machine, filled)
         speed = corrected(decode, "decode", name, placement, measured)
         prefill = prefill_speed(architecture, table, settings, placement, machine)
         prefill = corrected(prefill, "prefill", name, placement, measured)

@@ -6,6 +6,7 @@ layer (`n_gpu_layers`, src/llama-model.cpp); the embedding table stays on the CP
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -129,7 +130,15 @@ def placements(
         for devices in sets:
             yield from filter(None, (planner.spread(devices, on_host), planner.packed(devices, on_host)))
         if gpu_layers is None:
-            yield from filter(None, map(planner.fill, sets))
+            for devices in sets:
+                filled = planner.fill(devices, most)
+                while filled:
+                    yield filled
+                    # on a device with less bandwidth than the RAM fewer layers may be better
+                    slowest = min(machine.usable_devices[index].bandwidth or math.inf for index in devices)
+                    if slowest >= (machine.ram_bandwidth or 0) or filled.gpu_layers == 1:
+                        break
+                    filled = planner.fill(devices, filled.gpu_layers - 1)
     if not gpu_layers and (alone := planner.on_cpu()).fits:
         yield alone
 
@@ -236,12 +245,12 @@ class _Planner:
             return None
         return self._fitting(devices, self._cuts(devices, on_host, 1.0))
 
-    def fill(self, devices: tuple[int, ...]) -> Placement | None:
-        """As many layers as these devices have room for; None if that is none, or one device is not needed."""
+    def fill(self, devices: tuple[int, ...], most: int) -> Placement | None:
+        """As many layers as these devices have room for, `most` at most; None if that is none, or one is not needed."""
         cuts = [len(self.sums) - 1]
         for index in reversed(devices):
             start = bisect_left(self.sums, self.sums[cuts[0]] - self._limit(index, 1.0))
-            cuts.insert(0, min(start, cuts[0]))
+            cuts.insert(0, max(min(start, cuts[0]), len(self.sums) - 1 - most))
         return self._fitting(devices, cuts) if cuts[0] else None
 
     def placement(self, devices: Sequence[int], cuts: Sequence[int]) -> Placement:

@@ -17,8 +17,11 @@ from hermes_cli.planning.memory import ContextSettings, Weights, kv_bytes_per_la
 from hermes_cli.planning.placement import Placement
 from hermes_cli.planning.speed_figures import (
     COPY_BANDWIDTH,
+    CORE_ATTENTION,
+    CORE_ATTENTION_QUANTIZED,
     CPU_ATTENTION,
     DEVICE_SECONDS,
+    FLOAT_KV_TYPES,
     GPU_ATTENTION,
     UNPACK_SHARE,
     bandwidth_of,
@@ -64,19 +67,24 @@ class PrefillSpeed(Speed):
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """Tokens of the first prompt, and of each further turn, whose beginning is in the KV cache by then."""
+    """Tokens of the first prompt, and of each further turn, whose beginning is in the KV cache by then.
+
+    `filled` are those in the cache while an answer is written, on average.
+    """
 
     first: int
     turn: int
+    filled: int
 
 
-# Agents send system prompt and tools first, tool results then; summaries are asked of a document once.
+# Agents send system prompt and tools first, tool results then; summaries are asked of a document once; thoughts are
+# long.
 PROMPTS: dict[Purpose, PromptTokens] = {
-    "chat": PromptTokens(1024, 256),
-    "agent": PromptTokens(16_384, 2048),
-    "reasoning": PromptTokens(1024, 256),
-    "json": PromptTokens(2048, 1024),
-    "long-context": PromptTokens(65_536, 512),
+    "chat": PromptTokens(1024, 256, 2048),
+    "agent": PromptTokens(16_384, 2048, 24_576),
+    "reasoning": PromptTokens(1024, 256, 8192),
+    "json": PromptTokens(2048, 1024, 2048),
+    "long-context": PromptTokens(65_536, 512, 66_048),
 }
 
 
@@ -116,8 +124,10 @@ def decode_speed(
     settings: ContextSettings,
     placement: Placement,
     machine: Machine,
+    filled: int,
 ) -> Speed:
-    """Return the decode speed of one sequence with half of the context filled."""
+    """Return the decode speed of one sequence with so many tokens in the KV cache, of half of the context at most."""
+    filled = min(filled, settings.context // settings.slots // 2)
     unpack = UNPACK_SHARE.get(LARGE.get(quantization, quantization), 1.0)
     seconds, known, used = 0.0, True, 0
     for share in placement.shares:
@@ -128,11 +138,14 @@ def decode_speed(
         if not read:
             continue
         figures, (bandwidth, bandwidth_known) = figures_of(device), bandwidth_of(device, machine)
-        kv = kv_bytes_per_layer(architecture, settings) * layers / settings.slots / 2
-        reading = (read / unpack**figures.unpacking + kv) / (bandwidth * figures.share)
-        if device is None:  # few cores are busy with unpacking before the memory is
+        kv = kv_bytes_per_layer(architecture, settings) * layers * filled / settings.context
+        reading = read / unpack**figures.unpacking / (bandwidth * figures.share)
+        attending = kv / (bandwidth * figures.share)
+        if device is None:  # cores are busy with unpacking and attention before the memory is
             reading = max(reading, 2 * active_elements(architecture) * layers / operations_of(None, machine)[0])
-        seconds += reading + layers * figures.layer_seconds
+            operations = layers * attention_operations(architecture) * filled
+            attending = max(attending, operations / (machine.cores * CORE_ATTENTION))
+        seconds += reading + attending + layers * figures.layer_seconds
         known, used = known and bandwidth_known, used + 1
     seconds += max(used - 1, 0) * DEVICE_SECONDS
     expected, (low, high) = 1 / seconds, SPREAD
@@ -144,7 +157,8 @@ def prefill_speed(
 ) -> PrefillSpeed:
     """Return the prefill speed of a prompt of 512 tokens."""
     elements = active_elements(architecture)
-    attention = 4 * architecture.heads * architecture.head_length  # operations of a layer for each earlier token
+    attention = attention_operations(architecture)
+    on_cpu = _cpu_prefill_attention(settings, machine)
     batch = settings.batch_tokens
     # llama.cpp lets the first device of a plan help (load_plan.py)
     first = (placement.devices or prompt_helpers(machine))[:1] if batch >= OFFLOADED else ()
@@ -160,7 +174,7 @@ def prefill_speed(
         seconds += 2 * elements * layers / operations
         if helper and device is None:
             seconds += sum(table.layers[share.first : share.last]) / COPY_BANDWIDTH / batch
-        growth += layers * attention * (1 / (own * CPU_ATTENTION) if device is None else GPU_ATTENTION / own)
+        growth += layers * attention * (1 / on_cpu if device is None else GPU_ATTENTION / own)
         known = known and operations_known
     expected, (low, high) = 1 / (seconds + growth * PREFILL_TOKENS / 2), PREFILL_SPREAD
     return PrefillSpeed(expected, expected * low, expected * high, "computed" if known else "assumed", growth)
@@ -174,6 +188,18 @@ def prompt_helpers(machine: Machine) -> tuple[int, ...]:
         key=lambda index: (devices[index].unified, -operations_of(devices[index], machine)[0]),
     )
     return tuple(order[:1])
+
+
+def attention_operations(architecture: Architecture) -> int:
+    """Operations of a layer for a token and each earlier one."""
+    return 4 * architecture.heads * architecture.head_length
+
+
+def _cpu_prefill_attention(settings: ContextSettings, machine: Machine) -> float:
+    """Operations per second that attention reaches on the CPU in prefill."""
+    if not {settings.k_type, settings.v_type} <= FLOAT_KV_TYPES:
+        return machine.cores * CORE_ATTENTION_QUANTIZED
+    return max(operations_of(None, machine)[0] * CPU_ATTENTION, machine.cores * CORE_ATTENTION)
 
 
 def active_elements(architecture: Architecture) -> float:

@@ -28,8 +28,14 @@ DEVICE_SECONDS = 0.2e-3  # per token and further device: 8B on one, two and four
 # with benchmarks/speed_model.py). NEON is assumed.
 CORE_OPERATIONS = {"AVX512_VNNI": 70e9, "AVX_VNNI": 65e9, "AVX2": 65e9, "NEON": 60e9}
 SLOWEST_CORE = 10e9
-# Share of those that attention reaches, on F16 and without repacking: 7B with 14 of 32 layers on the CPU (#6083).
+# Share of those that attention reaches in prefill, on F16 and without repacking: 7B with 14 of 32 layers on the CPU
+# (#6083). llama.cpp has that kernel for many tokens and a KV cache of floats only. Operations per second of a core
+# without it, on a virtual one of a Xeon with AVX512_VNNI (heads of Llama 3 8B, 2,000 and 4,000 earlier tokens): of one
+# token 5.1e9 to 5.8e9 in F16 and not surely more in Q8_0 (5e9, 5e9, 13e9); of a prompt in Q8_0 7.3e9 to 9.4e9, where
+# F16 reaches 34e9.
 CPU_ATTENTION = 0.3
+FLOAT_KV_TYPES = {"f16", "bf16", "f32"}
+CORE_ATTENTION, CORE_ATTENTION_QUANTIZED = 5.5e9, 8.5e9
 # Attention on a GPU takes so many times longer than its operations would as a matrix product of weights: 8B from
 # 4,096 to 32,768 tokens on an RTX 3090 1.7 (#17505), RX 7900 XTX 1.2 (#26284), GB10 0.7 (#16578).
 GPU_ATTENTION = 1.4

@@ -81,6 +81,7 @@ class PromptOptions:
     think: bool | None = None  # reason before the answer, or don't; None leaves it to the model's default
     keep_reasoning: bool = False  # keep the reasoning of earlier turns; models were trained without it
     schema: Mapping[str, Any] | bool = False  # the JSON schema of the answer, or True for any JSON object
+    generation_prompt: bool = True  # end with what begins the turn of the model
 
 
 @dataclass(frozen=True)

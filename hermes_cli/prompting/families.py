@@ -87,8 +87,10 @@ STOPS: dict[Markup, tuple[str, ...]] = {
 }
 
 
-def write_turns(markup: Markup, turns: Iterable[Mapping[str, str]], bos: str = "") -> str:
-    """Return the prompt for turns, up to where the model is to go on.
+def write_turns(
+    markup: Markup, turns: Iterable[Mapping[str, str]], bos: str = "", *, generation_prompt: bool = True
+) -> str:
+    """Return the prompt for turns, up to where the model is to go on; without `generation_prompt`, up to their end.
 
     Each has `role` and `content`; in Llama 3's markup `gap` may replace the empty line behind the header. `bos` is the
     begin-of-text token, where the markup spells it.
@@ -97,7 +99,7 @@ def write_turns(markup: Markup, turns: Iterable[Mapping[str, str]], bos: str = "
         case "alpaca":
             headers = {"system": "", "assistant": "### Response:\n"}
             texts = [headers.get(turn["role"], "### Instruction:\n") + turn["content"] + "\n\n" for turn in turns]
-            return "".join([*texts, "### Response:\n"])
+            return "".join([*texts, *(["### Response:\n"] if generation_prompt else [])])
         case "chatml":
             # The template of Hermes 2 Pro and 3 has no line break behind a tool's turn, whose text ends with one.
             ends = {"tool": ""}
@@ -105,14 +107,15 @@ def write_turns(markup: Markup, turns: Iterable[Mapping[str, str]], bos: str = "
                 f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>" + ends.get(turn["role"], "\n")
                 for turn in turns
             ]
-            return "".join([bos, *texts, "<|im_start|>assistant\n"])
+            return "".join([bos, *texts, *(["<|im_start|>assistant\n"] if generation_prompt else [])])
         case "llama-3":
             gap = "\n\n"
             texts = [
                 f"<|start_header_id|>{turn['role']}<|end_header_id|>{turn.get('gap', gap)}{turn['content']}<|eot_id|>"
                 for turn in turns
             ]
-            return "".join([bos, *texts, f"<|start_header_id|>assistant<|end_header_id|>{gap}"])
+            header = f"<|start_header_id|>assistant<|end_header_id|>{gap}"
+            return "".join([bos, *texts, *([header] if generation_prompt else [])])
 
 
 @dataclass(frozen=True)

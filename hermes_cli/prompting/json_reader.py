@@ -264,3 +264,12 @@ def _json_word(word: str) -> str | None:
     minus, fraction = sign.removeprefix("+"), decimals or only_decimals
     dot = f".{fraction or 0}" if decimals is not None or only_decimals else ""
     return f"{minus}{whole or 0}{dot}{exponent or ''}"
+
+
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|\s+|[,:]|[^",:\s]+', re.DOTALL)
+
+
+def respaced(text: str) -> str:
+    """Return JSON, or the beginning of it, spaced as the models write it: `{"a": 1, "b": [2, 3]}`."""
+    spaced = {",": ", ", ":": ": "}
+    return "".join(spaced.get(token, token) for token in _TOKENS.findall(text) if not token.isspace())

@@ -29,6 +29,16 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
+class ToolResult:
+    """The result of a tool call."""
+
+    text: str  # as the model reads it
+    failed: bool = False  # an error, a refusal or a timeout
+    cut: int = 0  # characters of the whole result that `text` leaves out
+    seconds: float = 0.0  # measured duration
+
+
+@dataclass(frozen=True)
 class Message:
     """A message of a conversation."""
 

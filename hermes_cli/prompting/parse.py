@@ -90,6 +90,15 @@ class Parser:
         self._ending: _Ending | None = None
         self._double = ""  # the end tag before, which may be written twice
 
+    def begin(self, text: str) -> list[Event]:
+        """Read what the client has written of the turn; return the calls in it, which are the model's to finish.
+
+        The thought or the content is the client's own and is not given out again.
+        """
+        events = self.feed(text)
+        self._output.go_on()
+        return [event for event in events if not isinstance(event, Content | Reasoning)]
+
     def feed(self, text: str) -> list[Event]:
         """Return the events that the new text makes certain."""
         self._go_on(self._end.feed(text), last=False)
@@ -301,6 +310,10 @@ class _Trimmed:
         self._started, self.blank = True, False
         return "".join(before) + body
 
+    def go_on(self) -> None:
+        """Take all so far for given out, white space at its end, too."""
+        self._started, self.blank, self._space, self._gap = True, False, [], []
+
     def end_part(self) -> None:
         """Set apart what follows."""
         if not self.blank:
@@ -334,6 +347,12 @@ class Output:
         self.content.end_part()
         self.reasoning.end_part()
         self.line_start = True
+
+    def go_on(self) -> None:
+        """Take all so far for given out."""
+        for trimmed in (self.content, self.reasoning):
+            if not trimmed.blank:
+                trimmed.go_on()
 
     def call(self, written: WrittenCall) -> None:
         """Add a whole call."""

@@ -6,14 +6,14 @@ conversation in a form that hides its faults. `choose.py` takes one of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.compose import PromptInput, assistant_text, system_prompt, thought, turns
 from hermes_cli.prompting.families import STOPS, TURN_TOKENS, Family, write_turns
-from hermes_cli.prompting.markers import plain
+from hermes_cli.prompting.markers import SpecialTexts, plain
 from hermes_cli.prompting.messages import Message
 from hermes_cli.prompting.template import ANOTHER, Abilities, ChatTemplate, arguments_as, examine, switches
 
@@ -29,6 +29,8 @@ class Prompt:
     text: str  # all of it, with marks: `SpecialTexts.cut` makes pieces of it that can be tokenized
     thinks: bool  # thinking is on
     stop: tuple[str, ...]  # texts that end the turn, beside every end-of-generation token of the vocabulary
+    begun: str = ""  # the turn of the model, as far as the client has begun it, with the tags of its thought
+    begun_part: str = ""  # of that, the thought or the answer that the model goes on with
 
     @property
     def plain(self) -> str:
@@ -37,17 +39,39 @@ class Prompt:
 
     @property
     def opening(self) -> str:
-        """Return the `<think>` and line breaks that the prompt ends with, as some templates have it; else empty.
+        """Return what the turn of the model begins with: a `<think>` of the template, or what the client has begun.
 
         What a `RawTurnCache` is given begins with it.
         """
+        if self.begun:
+            return self.begun
         end = self.text.rstrip()
         return self.text[len(end) - len(_OPEN) :] if end.endswith(_OPEN) else ""
 
     @property
     def inside_reasoning(self) -> bool:
         """Return whether the model goes on in a thought."""
-        return bool(self.opening)
+        return self.opening.lstrip().startswith(_OPEN) and _CLOSED not in self.opening
+
+    def continued(self, message: Message, specials: SpecialTexts) -> Prompt:
+        """Return the prompt with a turn that the client has begun, in its thought or in what follows that."""
+        reasoning, content = message.reasoning or "", message.content or ""
+        if reasoning and content:
+            text = f"{_OPEN}\n{reasoning}\n{_CLOSED}\n{content}"
+        else:
+            text = f"{_OPEN}\n{reasoning}" if reasoning else content
+        part = content or reasoning
+        thinks = text.lstrip().startswith(_OPEN)
+        if thinks and not reasoning:
+            part = content.lstrip().removeprefix(_OPEN).lstrip("\n")
+        if self.opening:  # by the template
+            text = text.lstrip().removeprefix(_OPEN).lstrip("\n") if thinks else f"\n{_CLOSED}\n\n{text}"
+        return replace(
+            self,
+            text=self.text + specials.guard(text, keep_tags=True),
+            begun=self.opening + text,
+            begun_part=part,
+        )
 
 
 @dataclass(frozen=True)
@@ -79,7 +103,8 @@ class OurFormat:
         if conversation.options.think and not self.reasons:
             raise UsageError(f"{self.family.title} models have no reasoning mode.", hint=_NO_REASONING_HINT)
         bos = self.bos if self.family.spells_bos else ""
-        text = write_turns(self.family.markup, turns(conversation, self.family), bos)
+        open_turn = conversation.options.generation_prompt
+        text = write_turns(self.family.markup, turns(conversation, self.family), bos, generation_prompt=open_turn)
         # Not what cards say of Alpaca's stop, "###": a heading in an answer would end it.
         return Prompt(text, conversation.thinks and self.reasons, STOPS[self.family.markup])
 
@@ -143,6 +168,7 @@ class FileFormat:
         options = conversation.options
         switch = conversation.thinks if conversation.thinks or options.think is not None else None
         variables = {**switches(switch), "keep_cots": options.keep_reasoning}
+        variables["add_generation_prompt"] = options.generation_prompt
         text = template.write(messages, conversation.specials.guard_all(tools), **variables)
         return Prompt(text, conversation.thinks, self.stop)
 

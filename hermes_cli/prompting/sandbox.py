@@ -18,7 +18,7 @@ from contextlib import suppress
 from threading import Event, Lock, Thread, stack_size
 from typing import Any
 
-from hermes_cli.child_process import command, pack, read_frames, write_frame
+from hermes_cli.child_process import command, environment, pack, read_frames, write_frame
 from hermes_cli.errors import EngineError
 
 STACK = 8 << 20  # bytes; the engine's threads have twice as much (engine/embedded/worker.py)
@@ -115,7 +115,11 @@ class Sandbox:
         arguments = json.dumps(sys.path), self._module, self._platform
         try:
             return subprocess.Popen(  # noqa: S603 - this Python
-                (*COMMAND, *arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                (*COMMAND, *arguments),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment(),
             )
         except OSError as error:
             raise EngineError(

@@ -14,16 +14,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import hermes_cli
+from hermes_cli.platforms import is_loopback
 from hermes_cli.server import llama_server
 from hermes_cli.server.anthropic import messages
 from hermes_cli.server.errors import HANDLERS
 from hermes_cli.server.metrics import Metrics
+from hermes_cli.server.ollama import chat as ollama_chat
+from hermes_cli.server.ollama import embed, library
+from hermes_cli.server.ollama import models as ollama_models
 from hermes_cli.server.openai import chat, completions, embeddings, models, responses
 from hermes_cli.server.openai.responses import ResponseStore
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.request_stats import AccessLog, Traffic
 from hermes_cli.server.routing import ApiRoute, openapi
-from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, Keys, is_loopback
+from hermes_cli.server.security import ANYBODY, BodyLimit, Gate, Keys
+from hermes_cli.server.server_tools import ServerTools
 from hermes_cli.server.settings import ServerSettings
 from hermes_cli.server.streaming_reply import json_reply
 
@@ -42,20 +47,33 @@ ROUTES: list[ApiRoute] = [
 ]
 
 
-def make_app(settings: ServerSettings, pool: Pool, metrics: Metrics, write: Callable[[str], None]) -> Starlette:
-    """Return the application; its state has `pool`, `metrics`, `keys`, `traffic` and `responses`.
+# Not in the OpenAPI document: Ollama's own documentation describes them.
+OLLAMA: list[ApiRoute] = [*ollama_chat.ROUTES, *embed.ROUTES, *ollama_models.ROUTES, *library.ROUTES]
 
-    The pool is closed with it, and its engines count into the same metrics; `write` takes a line of the access log.
+
+def make_app(
+    settings: ServerSettings,
+    pool: Pool,
+    metrics: Metrics,
+    write: Callable[[str], None],
+    tools: ServerTools | None = None,
+) -> Starlette:
+    """Return the application.
+
+    Its state has `pool`, `metrics`, `keys`, `traffic`, `responses`, `server_tools` and `library`. The pool is closed
+    with it, and its engines count into the same metrics; `write` takes a line of the access log.
     """
     traffic = Traffic()
     app = Starlette(
-        routes=[*ROUTES, ApiRoute("GET", "/openapi.json", _openapi)],
+        routes=[*ROUTES, *(OLLAMA if settings.ollama else ()), ApiRoute("GET", "/openapi.json", _openapi)],
         middleware=_middleware(settings, traffic, metrics, write),
         exception_handlers=HANDLERS,
         lifespan=_lifespan,
     )
     app.state.pool, app.state.metrics, app.state.traffic = pool, metrics, traffic
+    app.state.server_tools = tools
     app.state.keys, app.state.responses = Keys(settings.keys), ResponseStore()
+    app.state.library = library.ModelLibrary(settings, pool)
     return app
 
 
@@ -100,7 +118,7 @@ def _middleware(
     cors = Middleware(
         CORSMiddleware,
         allow_origins=[ANYBODY] if ANYBODY in settings.cors else [origin.rstrip("/") for origin in settings.cors],
-        allow_methods=["GET", "POST", "DELETE"],
+        allow_methods=["GET", "HEAD", "POST", "DELETE"],
         allow_headers=["*"],
         max_age=PREFLIGHT_SECONDS,
     )

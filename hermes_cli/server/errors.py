@@ -1,4 +1,4 @@
-"""Errors as HTTP clients know them: a status, and a body in OpenAI's shape or, under /v1/messages, in Anthropic's."""
+"""Errors as HTTP clients know them: a status, and a body in OpenAI's shape, or that of the route's own API."""
 
 from __future__ import annotations
 
@@ -50,7 +50,15 @@ _ANTHROPIC = {
     503: "overloaded_error",
 }
 
-ErrorShape = Literal["openai", "anthropic"]
+# The folders in Ollama's `/api`.
+_OLLAMA = frozenset(
+    {
+        *("version", "tags", "ps", "show", "chat", "generate", "embed", "embeddings"),
+        *("pull", "push", "create", "copy", "delete", "blobs"),
+    }
+)
+
+ErrorShape = Literal["openai", "anthropic", "ollama"]
 
 
 class RefusedError(HTTPException):
@@ -119,6 +127,8 @@ class Problem:
             kind = _ANTHROPIC.get(self.status, fault or "api_error")
             error = AnthropicErrorObject(kind, message, self.details or msgspec.UNSET)
             return msgspec.json.encode(AnthropicErrorBody(error=error))
+        if shape == "ollama":
+            return msgspec.json.encode({"error": message})
         kind = _OPENAI.get(self.status, fault or "server_error")
         return msgspec.json.encode(ErrorBody(ErrorObject(message, kind, param, self.code)))
 
@@ -135,8 +145,15 @@ def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
     return f"{text[:half]} … {text[-half:]}"
 
 
+def _is_ollama(path: str) -> bool:
+    """Return whether a path is of Ollama's API, spoken here or not."""
+    return path.startswith("/api/") and path.split("/")[2] in _OLLAMA
+
+
 def shape_of(path: str) -> ErrorShape:
     """Return the shape of errors under a path."""
+    if _is_ollama(path):
+        return "ollama"
     return "anthropic" if "messages" in path.split("/") else "openai"
 
 
@@ -155,6 +172,8 @@ def problem(
         param = error.field or None
     elif isinstance(error, NotFoundError):
         param = "model"
+        if shape == "ollama":  # words that its clients look for, before they offer to pull it
+            message = f"model not found: {message}"
     return Problem(status, message, param, code, {"Retry-After": str(RETRY_AFTER)} if status in (429, 503) else None)
 
 
@@ -176,7 +195,7 @@ def _too_long(error: ContextFullError, shape: ErrorShape, max_tokens: int | None
 async def on_error(request: Request, error: Exception) -> Response:
     """Answer with an error of ours, of routing, or any other; the text of that is for the log: it may hold secrets."""
     if isinstance(error, HermesError):
-        answer = problem(error)
+        answer = problem(error, shape_of(request.scope["path"]))
     elif isinstance(error, RefusedError):
         answer = error.problem
     elif isinstance(error, HTTPException):
@@ -190,7 +209,10 @@ async def on_error(request: Request, error: Exception) -> Response:
 
 
 def _right_address(request: Request) -> str:
-    """Return a sentence with the address that was meant, where a base URL has a folder too many, or lacks `/v1`."""
+    """Return a sentence with the address that was meant, where a base URL has a folder too many, or lacks `/v1`.
+
+    Or with the flag for Ollama's API, where that is meant.
+    """
     steps = request.scope["path"][:200].strip("/").split("/")
     known = {route.path for route in request.app.routes if request.method in route.methods}
     for begin in range(len(steps)):
@@ -201,6 +223,8 @@ def _right_address(request: Request) -> str:
                 with_v1 = path.startswith("/v1/") and shape_of(path) == "openai"
                 base = str(request.base_url).rstrip("/") + ("/v1" if with_v1 else "")
                 return f" It is here at {path}: the base URL for this client is {base}"
+    if _is_ollama(request.scope["path"]) and not any(route.path == "/api/tags" for route in request.app.routes):
+        return " This server speaks Ollama's API only if it is asked to: hermes serve --ollama"
     return ""
 
 

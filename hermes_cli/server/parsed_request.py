@@ -18,9 +18,10 @@ from hermes_cli.engine.request import MAX_SEED, PARAMETERS, SamplingOptions
 from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.generation import Constraints, PromptOptions, TurnRequest
 from hermes_cli.prompting import normalize
+from hermes_cli.prompting.messages import Message
 from hermes_cli.server import response_format, thinking
 from hermes_cli.server.errors import ErrorShape, Problem, problem
-from hermes_cli.server.openai.requests import REFUSED, ChatRequest, LenientModel, SharedFields
+from hermes_cli.server.openai.requests import REFUSED, UNANSWERED, ChatRequest, LenientModel, SharedFields
 from hermes_cli.server.pool import SERVER_KEEP_ALIVE, ReadyModel
 from hermes_cli.server.request_stats import warn
 from hermes_cli.server.settings import seconds
@@ -119,8 +120,9 @@ class ParsedRequest:
     thinking: ThinkingChoice = field(default_factory=ThinkingChoice)  # of the request
     fields: FieldNames = field(default=CHAT_FIELDS)  # names of fields, for errors
     prompts: tuple[RawPrompt, ...] = ()  # of Completions, in place of the messages of `turn`
+    prompt_logprobs: int | None = None  # alternatives to tell with each token of the prompts, as vLLM does
     suffix: str = ""  # what follows on the text that is to be filled in
-    echo: bool = False  # give the prompts back
+    echo: bool = False  # give the prompts back, or the begun answer
 
     def turns(self, model: ReadyModel) -> list[TurnRequest]:
         """Return one turn for each choice; each draws with a seed of its own."""
@@ -166,6 +168,7 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         messages = await asyncio.to_thread(lambda: normalize.messages(_with_readable_calls(body.messages), notes))
         tools = await asyncio.to_thread(normalize.tools, body.tools, notes)
         warn(*(f"{fields.of(place)} {note}" for place, note in notes))
+        messages, continues = _with_begun_answer(body, messages)
         top_logprobs = body.top_logprobs or 0
         if top_logprobs and not body.logprobs:
             raise UsageError(
@@ -186,8 +189,29 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         options=PromptOptions(think.think, think.keep, answer.schema if answer else False),
         constraints=Constraints(answer.grammar if answer else None, calls),
         think_budget=think.budget,
+        continues=continues,
     )
-    return replace(parsed, turn=turn, thinking=think, fields=fields)
+    return replace(parsed, turn=turn, thinking=think, fields=fields, echo=continues and bool(body.echo))
+
+
+def _with_begun_answer(body: ChatRequest, messages: list[Message]) -> tuple[list[Message], bool]:
+    """Return the messages, and whether the model goes on with the last one.
+
+    It does as in llama.cpp's server and Ollama, unless the fields that vLLM has for it say otherwise.
+    """
+    last, wanted, other = messages[-1], body.continue_final_message, body.add_generation_prompt
+    is_answer = last.role == "assistant" and not last.tool_calls
+    can = is_answer and bool(last.content or last.reasoning)
+    hint = "end with a message of the assistant that has text, or leave it out."
+    if wanted and other:
+        raise UsageError("cannot go together with add_generation_prompt.", field="continue_final_message", hint=hint)
+    if wanted and not can:
+        raise UsageError("has no answer to continue.", field="continue_final_message", hint=hint)
+    if other is False and (not can or wanted is False):
+        raise UsageError("is not supported without an answer to continue.", field="add_generation_prompt", hint=hint)
+    if is_answer and not can and len(messages) > 1:  # nothing is begun
+        return messages[:-1], False
+    return messages, can and wanted is not False and not other
 
 
 def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, default_limit: int = -1) -> ParsedRequest:
@@ -196,6 +220,12 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
         if value is not None and name in REFUSED and value not in REFUSED[name]:
             hint = _INSTEAD.get(name, "leave it out: nothing here would do what it says.")
             raise UsageError("is not supported.", field=name, hint=hint)
+    streamed = body.stream_options.model_extra if body.stream_options else None
+    extra = {
+        **(body.model_extra or {}),
+        **{f"stream_options.{name}": value for name, value in (streamed or {}).items()},
+    }
+    warn(*(f"{name} is ignored: the reply is as always." for name in sorted(UNANSWERED & extra.keys()) if extra[name]))
     if (body.min_tokens or 0) > 0 and not body.ignore_eos:
         hint = "set ignore_eos, and max_tokens."
         raise UsageError("is not supported without ignore_eos.", field="min_tokens", hint=hint)

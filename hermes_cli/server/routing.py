@@ -37,6 +37,7 @@ class ApiRoute(Route):
         reply: type[msgspec.Struct] | dict[str, Any] | None = None,  # or a description by media type
         stream: type[msgspec.Struct] | str | None = None,  # data of its events before `[DONE]`; or a text
         unavailable: Mapping[str, Any] | None = None,  # description of status 503, where other routes have another
+        any_media_type: bool = False,  # its body is JSON, whatever its header says
         public: bool = False,  # it needs no key, and answers while the server stops
     ) -> None:
         """Make a route. The endpoint is called with the request, and with the body or the query if the route has one.
@@ -49,7 +50,7 @@ class ApiRoute(Route):
                 request.state.client = authenticate(request)
                 request.app.state.traffic.let_in()
             if body:
-                read = await _read_body(request, body)
+                read = await _read_body(request, body, any_media_type=any_media_type)
                 return await unless_client_leaves(request.receive, endpoint(request, read))
             if query:
                 return await endpoint(request, _validated(query, dict(request.query_params), "query."))
@@ -67,9 +68,13 @@ class ApiRoute(Route):
         return match, {**child, "route": self} if match is not Match.NONE else child
 
 
-async def _read_body(request: Request, kind: type[BaseModel]) -> BaseModel:
+async def _read_body(request: Request, kind: type[BaseModel], *, any_media_type: bool) -> BaseModel:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_json = media_type == "application/json" or (media_type.startswith("application/") and media_type[-5:] == "+json")
+    is_json = (
+        any_media_type
+        or media_type == "application/json"
+        or (media_type.startswith("application/") and media_type[-5:] == "+json")
+    )
     try:
         raw = await request.body()
         # Not pydantic's reader: it refuses halves of surrogate pairs, which clients send.

@@ -30,16 +30,6 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 ANYBODY = "*"
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether an address, or its name, is reached from this machine alone."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 class Keys:
     """The keys of a server."""
 

@@ -24,6 +24,7 @@ from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.planning.memory import KvType, Pooling
 
 PORT = 8080
+OLLAMA_PORT = 11_434  # where Ollama's clients look first
 SLOTS = 4  # as llama-server: an agent's next turn, its title, a sub-agent and an editor
 NEVER = "never"
 _PARTS = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")  # as Go writes durations, and Ollama's clients `keep_alive`
@@ -92,8 +93,13 @@ class ServerKeys(ModelKeys, frozen=True):
     grace: Annotated[float, Meta(ge=0, le=86_400)] = 30  # seconds to finish requests when the server is stopped
     max_connections: Annotated[int, Meta(ge=1, le=100_000)] = 1024  # open at once
     alias: tuple[Name, ...] = ()  # other names for the first model
+    # MCP servers whose tools are run here for clients that ask: commands, addresses, names in chat.yaml.
+    mcp: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()  # tools among them that may be run: `server:tool`, `*` for any characters
     # The longest that a request may keep its model in memory: seconds, 5m, never.
     max_keep_alive: float | str | None = None
+    ollama: bool = False  # speak Ollama's API, too
+    manage_models: bool = False  # its clients may fetch models of the catalogue, name them anew, and delete them
     for_agent: bool = False  # require the context that agents need
     log_json: bool = False  # the access log as JSON
     log_prompts: bool = False  # bodies of requests in the access log
@@ -241,6 +247,11 @@ def resolve(typed: Mapping[str, SettingValue], file: Mapping[str, SettingValue])
     for name in ("keep_alive", "max_keep_alive"):
         if values.get(name) is not None:
             _duration(values[name], merged[name].source)
+    if values.get("ollama"):
+        values.setdefault("port", OLLAMA_PORT)
+    elif values.get("manage_models"):
+        source = merged["manage_models"].source
+        raise UsageError(f"{source} is for Ollama's API, which is off.", hint="add --ollama, or leave it out.")
     values |= {"models": _entries(values, typed, file), "keys": _keys(values, merged)}
     return Resolved(ServerSettings(**values), {name: value.source for name, value in merged.items()})
 

@@ -17,7 +17,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hermes_cli.errors import HermesError, UsageError
-from hermes_cli.server.security import HEAD_BYTES, is_loopback
+from hermes_cli.platforms import is_loopback
+from hermes_cli.server.security import HEAD_BYTES
 from hermes_cli.server.settings import ServerSettings
 
 if TYPE_CHECKING:

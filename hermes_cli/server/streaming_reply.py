@@ -25,12 +25,9 @@ CLIENT_LEFT = 499  # nginx's status of a client that did not wait for the reply
 SILENCE = 15.0  # seconds without a byte; proxies close connections after 30 and more
 PING = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
 # X-Accel-Buffering: nginx holds streams back otherwise.
-_STREAM = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-)
+_STREAM = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 _LINE_ENDS = tuple((mark.encode(), rf"\u{ord(mark):04x}".encode()) for mark in "\u0085\u2028\u2029")
 
 
@@ -76,6 +73,7 @@ class StreamingReply(Response):
         stream: bool,
         problem: Callable[[HermesError], Problem] = problem,
         error_event: Callable[[Problem], bytes] = openai_error_event,  # of errors after the first byte
+        media_type: bytes = EVENT_STREAM,  # of a stream
         ping: bytes = PING,
         silence: float = SILENCE,  # seconds without a byte, after which a stream gets a ping
     ) -> None:
@@ -83,7 +81,7 @@ class StreamingReply(Response):
         super().__init__()
         self._work, self.stream = work, stream
         self._problem, self._error_event = problem, error_event
-        self._ping, self._silence = ping, silence
+        self._ping, self._silence, self._stream_type = ping, silence, media_type
         self._send: Send
         self._starting = asyncio.Lock()
         self._started = False
@@ -112,7 +110,8 @@ class StreamingReply(Response):
         if not self._started:
             async with self._starting:
                 if not self._started:
-                    await self._send({"type": "http.response.start", "status": 200, "headers": list(_STREAM)})
+                    headers = [(b"content-type", self._stream_type), *_STREAM]
+                    await self._send({"type": "http.response.start", "status": 200, "headers": headers})
                     self._started = True
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,17 @@ from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.store.hub import is_safe
 
 MOST_NAMED = 8  # files in a message
+_ARCHIVES = "archives"
+_OTHER_KINDS = {  # of weights, by the names of their files
+    r"\.(?:7z|rar|zip|tar|tgz|tbz2?|txz)(?:\.\w{2,3})?$": _ARCHIVES,
+    r"\.onnx(?:_data)?$": "weights for ONNX Runtime",
+    r"\.safetensors$": "weights for other engines (safetensors)",
+    r"ggml.*\.bin$": "GGML files of 2023, which llama.cpp no longer loads",
+    r"\.(?:bin|pth?|ckpt)$": "weights for PyTorch",
+}
+_ENGINE = re.compile(
+    r"(?:-(?:mlx|onnx|awq|gptq|exl[23]|fp8|bnb|int[48]|w?[0-9]bit|[0-9]-?bit|quantized))+\Z", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -201,4 +213,17 @@ def _no_models(repo: str, sizes: Iterable[str], companions: Mapping[str, str]) -
             f"{repo} has no GGUF files whose names can be kept here: {refused[0]!r} is not accepted.",
             hint="look for another repository of the same model.",
         )
-    return NotFoundError(f"{repo} has no GGUF files.", hint="look for a repository whose name ends with -GGUF.")
+    kind = _other_kind(repo, sizes)
+    if kind == _ARCHIVES:
+        hint = f"fetch and unpack them: hf download {repo} --local-dir . Then: hermes import FILE"
+    else:
+        name = _ENGINE.sub("", repo.rpartition("/")[2])
+        hint = f"look for a repository that has some: hermes search {shlex.quote(name)}"
+    return NotFoundError(f"{repo} has no GGUF files{f', only {kind}' if kind else ''}.", hint=hint)
+
+
+def _other_kind(repo: str, paths: Iterable[str]) -> str:
+    """Return what a repository without GGUF files has in place of them, by their names; empty if that is unknown."""
+    names = "\n".join(paths)
+    kind = next((kind for words, kind in _OTHER_KINDS.items() if re.search(words, names, re.MULTILINE)), "")
+    return "weights for MLX" if kind and "mlx" in repo.lower() else kind

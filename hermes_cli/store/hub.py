@@ -31,7 +31,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_st
 
 from hermes_cli.catalog.file_names import models_in, refusal
 from hermes_cli.catalog.load import HubFile, HubRepository
-from hermes_cli.errors import HermesError, NetworkError, NotFoundError
+from hermes_cli.errors import HermesError, IntegrityError, NetworkError, NotFoundError
 from hermes_cli.gguf.header import GGUFHeader, read_source
 from hermes_cli.paths import access_error
 from hermes_cli.store.connection import check_connection, proxy_fault
@@ -195,26 +195,45 @@ def read_remote_header(repo: str, file: HubFile, revision: str, skeleton: Path |
         source = _RangeSource(hf_hub_url(repo, file.path, revision=revision), file.bytes)
         header = read_source(source, f"{repo}/{file.path}")
         if skeleton:
-            start = source.read(0, header.data_offset)
             with skeleton.open("wb") as made:
-                made.write(start)
+                for offset, part in source.all_parts(header.data_offset):
+                    made.seek(offset)
+                    made.write(part)
                 made.truncate(source.size)
         return header, source.fetched
 
 
+MOST_FETCHED = 32 << 20  # bytes of a header; vocabularies of 262,144 tokens have 14 MB
+
+
 class _RangeSource:
-    """A file on the Hub as a `gguf.reader.Source`, read by range requests; `fetched` counts the bytes that came."""
+    """A file on the Hub as a `gguf.reader.ByteSource`, read by range requests; `fetched` counts the bytes that came."""
 
     def __init__(self, url: str, size: int) -> None:
         self._url = url
         self._headers = build_hf_headers()
         self.size = size
         self.fetched = 0
+        self._parts: dict[int, bytes] = {}  # by offset
         if not size:  # a mirror does not list it
             self.read(0, 1)
 
+    def all_parts(self, end: int) -> list[tuple[int, bytes]]:
+        """Return all bytes up to `end`, with their offsets; fetch what was stepped over."""
+        at = 0
+        for offset, part in [*sorted(self._parts.items()), (end, b"")]:
+            if at < min(offset, end):
+                self.read(at, min(offset, end) - at)
+            at = max(at, offset + len(part))
+        return sorted(self._parts.items())
+
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset` on; raises what `hub_errors` turns into our errors."""
+        if self.fetched + length > MOST_FETCHED:
+            raise IntegrityError(
+                f"the header of the file has more than {MOST_FETCHED:,} bytes, more than any model's.",
+                hint="take another file; or download this one, if you trust it, and give its path.",
+            )
         headers = {**self._headers, "Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
         with http_stream_backoff(
             "GET", self._url, headers=headers, follow_redirects=True, timeout=TIMEOUT, max_retries=2
@@ -235,7 +254,8 @@ class _RangeSource:
                 self.fetched += len(piece)
                 if len(body) >= length:
                     break
-        return bytes(body[:length])
+        self._parts[offset] = bytes(body[:length])
+        return self._parts[offset]
 
 
 @contextmanager

@@ -62,12 +62,13 @@ def repositories() -> Iterator[str]:
 
 def snapshots(repo: str) -> list[Path]:
     """Return the folders of a repository's revisions: that of `main` first, then the newest first."""
+    folder = repo_folder(repo)
     try:
-        main = (repo_folder(repo) / "refs" / "main").read_text(encoding="utf-8").strip()
+        main = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
     except OSError:
         main = ""
     try:
-        folders = [path for path in (repo_folder(repo) / "snapshots").iterdir() if path.is_dir()]
+        folders = [path for path in (folder / "snapshots").iterdir() if path.is_dir()]
     except OSError:
         return []
 

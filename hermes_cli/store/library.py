@@ -77,8 +77,12 @@ def find(reference: ModelReference, catalogue: Catalogue) -> ModelFile:
 
 def installed(variant: Variant) -> Path | None:
     """Return the first file of a variant in the Hub's cache, if all are there; raw parts count once they are joined."""
+    return _first_file(variant, layout.snapshots(variant.repository.repo))
+
+
+def _first_file(variant: Variant, snapshots: Sequence[Path]) -> Path | None:
     names = dict.fromkeys(map(joined_name, variant.files))
-    for snapshot in layout.snapshots(variant.repository.repo):
+    for snapshot in snapshots:
         files = [snapshot / name for name in names]
         if all(map(os.path.isfile, files)):  # a folder that may not be entered has none; Path.is_file raises
             return files[0]
@@ -87,7 +91,9 @@ def installed(variant: Variant) -> Path | None:
 
 def installed_quantizations(model: CatalogModel) -> set[str]:
     """Return every quantization of a model that is here, from whichever repository, or imported."""
-    fetched = {variant.quantization for variant in variants(model) if installed(variant)}
+    offered = variants(model)
+    snapshots = {repo: layout.snapshots(repo) for repo in {variant.repository.repo for variant in offered}}
+    fetched = {variant.quantization for variant in offered if _first_file(variant, snapshots[variant.repository.repo])}
     return fetched | {quantization for quantization, _ in _imported(model)}
 
 

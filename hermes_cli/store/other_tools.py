@@ -128,6 +128,8 @@ def _in_ollama(tree: Path) -> Iterator[FoundModel | SkippedFile]:
     tags: dict[str, list[str]] = {}
     closed: list[OSError] = []
     for manifest in files_below(paths.readable(tree / "manifests"), follow=True, on_error=closed.append):
+        if manifest.name.startswith("."):  # .DS_Store and its like
+            continue
         try:
             layers = _layers(manifest)
         except AccessError as error:

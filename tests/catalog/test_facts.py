@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import llama_cpp
 import pytest
 import sizes
@@ -9,10 +11,11 @@ from msgspec import structs
 
 from hermes_cli import paths
 from hermes_cli.catalog.check import find_faults
-from hermes_cli.catalog.load import shipped_catalogue
+from hermes_cli.catalog.load import read_yaml, shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.catalog.variants import Variant, preferred_variants, variants
 from hermes_cli.gguf.types import FILE_TYPES
+from hermes_cli.planning.tensor_types import LARGE, tensor_types
 
 CATALOGUE = shipped_catalogue()
 BY_NAME = {model.short: model for model in CATALOGUE.models}
@@ -97,9 +100,25 @@ def test_listed_sizes_within_a_percent_but_for_the_known_few() -> None:
     }
 
 
+@pytest.mark.parametrize("model", CATALOGUE.models, ids=lambda model: model.short)
+def test_computed_sizes_follow_from_the_types_of_tensors(model: CatalogModel) -> None:
+    """That the types are what llama.cpp chooses is shown in planning/test_memory.py, for one model of each kind."""
+    a = model.architecture
+    for quantization in [*sizes.MIXES, *LARGE]:
+        static, imatrix = (
+            sizes.file_bytes(
+                a, {name: kind.lower() for name, kind in tensor_types(a, quantization, imatrix=flag).items()}
+            )
+            for flag in (False, True)
+        )
+        assert model.sizes.static[quantization] == static, quantization
+        assert model.sizes.imatrix.get(quantization, static) == imatrix, quantization
+
+
+@pytest.mark.long
 def test_computed_sizes_are_what_llama_cpp_says() -> None:
     text = paths.catalog().read_text(encoding="utf-8")
-    assert sizes.rewritten(text, CATALOGUE) == text
+    assert sizes.rewritten(text) == text
 
 
 def test_every_file_has_a_size_and_a_name() -> None:
@@ -153,3 +172,15 @@ def test_file_types_are_llama_cpp_s() -> None:
         if name.startswith("LLAMA_FTYPE_") and name != "LLAMA_FTYPE_GUESSED"
     }
     assert numbers == FILE_TYPES
+
+
+def test_a_new_model_gets_its_sizes_and_the_others_keep_theirs() -> None:
+    text = paths.catalog().read_text(encoding="utf-8")
+    head, *entries = re.split(r"^(?=  - id: )", text, flags=re.MULTILINE)
+    old = next(entry for entry in entries if "short: hermes-3:3b\n" in entry)
+    new = re.sub(
+        r"    sizes:\n(?:      .*\n)+", "", old.replace("hermes-3-llama-3.2-3b", "new").replace("hermes-3:3b", "new:3b")
+    )
+    for order in ([new, old], [old, new]):
+        models = read_yaml(sizes.rewritten(head + "".join(order))).models
+        assert models[0].sizes == models[1].sizes == read_yaml(head + old).models[0].sizes

@@ -23,11 +23,11 @@ from hermes_cli.chat.sessions.store import CurrentSession
 from hermes_cli.chat.slash import command
 from hermes_cli.chat.slash.command import COMMANDS
 from hermes_cli.chat.terminal.terminal_view import TerminalView
-from hermes_cli.chat.tools.toolbox import Consent, Toolbox
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.event_loop import EventLoop
 from hermes_cli.prompting.families import CHATML, HERMES_4, Family
+from hermes_cli.tools.toolbox import Consent, Toolbox
 
 SCRIPTS: tuple[Script, ...] = (["One."], ["Two."], ["Three."], ["Four."])
 

@@ -9,9 +9,10 @@ from terminal_rig import ScreenFile, Terminal
 
 from hermes_cli.chat.conversation import Conversation, TurnUsage
 from hermes_cli.chat.terminal.terminal_view import TerminalView
-from hermes_cli.chat.view import ToolResult, TurnResult
+from hermes_cli.chat.view import TurnResult
 from hermes_cli.console import Console
 from hermes_cli.generation import Done, Message, ToolCall
+from hermes_cli.prompting.messages import ToolResult
 
 CALL = ToolCall("get_weather", {"city": "Tokyo"})
 DONE = Done("stop", 20, 5, 412, 0.2, 10.0, reasoning_tokens=214)

@@ -16,7 +16,7 @@ from llama_cpp._ggml import libggml_base_path
 
 from hermes_cli.errors import IntegrityError, InvalidGGUFError
 from hermes_cli.gguf.header import GGUFHeader, Split, read_header, read_source
-from hermes_cli.gguf.reader import LONGEST_TEXT, SCALARS, SkippedValue
+from hermes_cli.gguf.reader import LONGEST_TEXT, MOST_KEPT, SCALARS, FileSource, SkippedValue
 from hermes_cli.gguf.types import TENSOR_TYPES
 
 
@@ -117,6 +117,42 @@ def test_a_huge_file_of_zeros_takes_neither_time_nor_memory(start: bytes, says: 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5_000_000
+
+
+def long_texts(folder: Path, count: int) -> Path:
+    """A file with so many texts of the longest kind that is kept, and holes in their place."""
+    path = folder / "bomb.gguf"
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, count))
+        for number in range(count):
+            file.write(string(f"k{number}") + struct.pack("<IQ", 8, LONGEST_TEXT))
+            file.truncate(file.seek(LONGEST_TEXT, 1))
+    return path
+
+
+def test_header_bomb(tmp_path: Path) -> None:
+    """Texts that are allowed one by one, and are too many."""
+    path = long_texts(tmp_path, 500)
+    tracemalloc.start()
+    with pytest.raises(InvalidGGUFError, match=r"up to 'k6[0-9]' it has more than 67,108,864 bytes"):
+        read_header(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < MOST_KEPT + 8 * LONGEST_TEXT
+
+
+def test_no_byte_is_read_twice(tmp_path: Path) -> None:
+    read: list[int] = []
+
+    class Counted(FileSource):
+        def read(self, offset: int, length: int) -> bytes:
+            read.append(length)
+            return super().read(offset, length)
+
+    path = long_texts(tmp_path, 5)
+    with path.open("rb") as file:
+        read_source(Counted(file), "it")
+    assert sum(read) <= path.stat().st_size + 512
 
 
 def test_a_text_as_long_as_a_tokenizer_is_stepped_over() -> None:

@@ -12,33 +12,44 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import HANG, RunHermes, clean_environment
+from conftest import HANG, Finished, RunHermes, clean_environment, start_hermes
+from desk import Desk, turn
 from gguf_bytes import string
 from msgspec import structs
 from skeleton import write_skeleton
 
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.embedded.bindings import llama_cpp
+from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.errors import ExitCode
-from hermes_cli.planning.memory import KV_TYPES
+from hermes_cli.planning.memory import KV_TYPES, KvType
 
 WEATHER = "What's the weather in Tokyo?"
 NO_GPU = "--gpu-layers does nothing here, llama.cpp finds no GPU; hermes hardware may tell why\n"
 
 
-def test_answers_on_standard_output_and_says_nothing_else(hermes: RunHermes) -> None:
-    done = hermes("chat", "demo", "Who are you?")
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """To who it is, as it says without any option."""
+    process = start_hermes(
+        ["chat", "demo", "Who", "are", "you?"], tmp_path_factory.mktemp("answer"), clean_environment()
+    )
+    out, error = process.communicate(timeout=HANG)
+    return subprocess.CompletedProcess("", process.returncode or 0, out, error)
+
+
+def test_answers_on_standard_output_and_says_nothing_else(answer: Finished) -> None:
+    done = answer
     assert done.returncode == 0
     assert done.stdout.startswith("I am the Hermes demo, a tiny model of 3.8 million parameters")
     assert done.stdout.endswith("\n")
     assert done.stderr == ""
 
 
-def test_the_prompt_needs_no_quotes_and_takes_what_is_piped_in(hermes: RunHermes) -> None:
-    typed = hermes("chat", "demo", "Who", "are", "you?")
+def test_the_prompt_needs_no_quotes_and_takes_what_is_piped_in(hermes: RunHermes, answer: Finished) -> None:
     piped = hermes("chat", "demo", stdin="Who are you?\n")
     both = hermes("chat", "demo", "--json", "explain", stdin="diff --git a/x b/x\n")
-    assert typed.stdout == piped.stdout
+    assert answer.stdout == piped.stdout
     assert json.loads(both.stdout)["usage"]["prompt_tokens"] > 20
 
 
@@ -117,18 +128,14 @@ def test_system_prompt_reaches_the_model(hermes: RunHermes) -> None:
 
 
 def test_max_tokens_is_not_silent(hermes: RunHermes) -> None:
-    done = hermes("chat", "demo", "Who are you?", "--max-tokens", "3")
+    done = hermes("chat", "demo", "Who are you?", "--max-tokens", "3", "--json")
     assert done.stderr == "the answer was cut off: --max-tokens 3 is used up.\n"
-    assert (
-        json.loads(hermes("chat", "demo", "Who are you?", "--max-tokens", "3", "--json").stdout)["finish_reason"]
-        == "length"
-    )
+    assert json.loads(done.stdout)["finish_reason"] == "length"
 
 
-def test_a_stop_text_ends_the_answer_before_it(hermes: RunHermes) -> None:
-    whole = hermes("chat", "demo", "Who are you?").stdout
+def test_a_stop_text_ends_the_answer_before_it(hermes: RunHermes, answer: Finished) -> None:
     cut = hermes("chat", "demo", "Who are you?", "--stop", " million", "--stop", "never said")
-    assert cut.stdout == whole.partition(" million")[0] + "\n"
+    assert cut.stdout == answer.stdout.partition(" million")[0] + "\n"
     assert cut.stderr == ""
 
 
@@ -178,7 +185,13 @@ def test_verbose_shows_llama_cpp_s_log(hermes: RunHermes) -> None:
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
-def test_every_kv_type_answers(hermes: RunHermes, kv_type: str) -> None:
+def test_every_kv_type_answers(demo_model: LlamaModel, kv_type: KvType) -> None:
+    desk = Desk(demo_model, k_type=kv_type, v_type=kv_type)
+    assert desk.answer(turn("Who are you?"), max_tokens=20)[0].startswith("I am the Hermes demo")
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "q4_0"])
+def test_the_kv_type_reaches_the_model(hermes: RunHermes, kv_type: str) -> None:
     done = hermes("chat", "demo", "Who are you?", "--kv-type", kv_type.upper(), "--json")
     document = json.loads(done.stdout)
     assert document["text"].startswith("I am the Hermes demo")

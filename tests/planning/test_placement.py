@@ -159,7 +159,7 @@ def test_speed_follows_bandwidth_and_size() -> None:
     def speed(quantization: str, on: Machine) -> float:
         settings, table = ContextSettings(8192), weights(a, quantization, imatrix=False)
         placement = best_placement(a, quantization, table, settings, on)
-        return decode_speed(a, quantization, table, settings, placement, on).expected
+        return decode_speed(a, quantization, table, settings, placement, on, settings.context).expected
 
     assert 2 * speed("Q4_K_M", slow) < speed("Q4_K_M", fast) < 3 * speed("Q4_K_M", slow)
     assert speed("Q4_K_M", fast) > speed("Q8_0", fast) > speed("F16", fast)
@@ -174,7 +174,7 @@ def test_a_mixture_reads_only_its_active_experts() -> None:
     for a in (mixture, dense):
         table = weights(a, "Q4_K_M", imatrix=False)
         placement = best_placement(a, "Q4_K_M", table, settings, on)
-        speeds.append(decode_speed(a, "Q4_K_M", table, settings, placement, on).expected)
+        speeds.append(decode_speed(a, "Q4_K_M", table, settings, placement, on, settings.context).expected)
     assert speeds[0] > 1.3 * speeds[1]
 
 

@@ -26,7 +26,9 @@ MACHINES = golden.machines()
 
 
 def pick(machine: str, purpose: Purpose = "chat") -> Recommendation:
-    return golden.ranked(machine, purpose)[0]
+    found = golden.best(machine, purpose)
+    assert found
+    return found
 
 
 @pytest.mark.slow
@@ -119,7 +121,7 @@ def test_gpu_only_keeps_to_what_fits_there() -> None:
 @pytest.mark.parametrize("purpose", NEEDS)
 def test_a_gpu_never_makes_it_worse(purpose: Purpose) -> None:
     without = MACHINES["CPU only, 32 GB RAM at 50 GB/s"]
-    score = golden.ranked("CPU only, 32 GB RAM at 50 GB/s", purpose)[0].score
+    score = pick("CPU only, 32 GB RAM at 50 GB/s", purpose).score
     for size in (2, 4, 8):
         cards = replace(MACHINES["any card 4G"].devices[0], total=size << 30, free=size << 30)
         found = recommendations(CATALOGUE, replace(without, devices=(cards,)), RecommendOptions(purpose))
@@ -129,10 +131,10 @@ def test_a_gpu_never_makes_it_worse(purpose: Purpose) -> None:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_an_agent_is_never_slow_to_death_nor_short_of_context(machine: str) -> None:
-    for one in golden.ranked(machine, "agent")[:1]:
-        assert one.settings.context >= 64_000
-        assert one.speed.expected > 4
-        assert not one.by_yarn
+    if found := golden.best(machine, "agent"):
+        assert found.settings.context >= 64_000
+        assert found.speed.expected > 4 or shortfalls(found, "agent")  # which says that the machine is not for agents
+        assert not found.by_yarn
 
 
 def test_yarn_is_offered_and_marked_never_picked_before_a_trained_context() -> None:
@@ -147,7 +149,10 @@ def test_yarn_is_offered_and_marked_never_picked_before_a_trained_context() -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize(
+    "machine",
+    [pytest.param(name, marks=() if number % 3 == 0 else pytest.mark.long) for number, name in enumerate(MACHINES)],
+)
 def test_alternatives_are_what_their_labels_say(machine: str) -> None:
     found = golden.ranked(machine, "chat")
     best = found[0]

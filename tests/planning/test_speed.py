@@ -8,9 +8,16 @@ import pytest
 
 from benchmarks import speed_model
 from hermes_cli.hardware.machine import Machine
-from hermes_cli.planning.memory import ContextSettings, weights
+from hermes_cli.planning.memory import ContextSettings, KvType, weights
 from hermes_cli.planning.placement import place_layers
-from hermes_cli.planning.speed import PROMPTS, PrefillSpeed, PromptTokens, first_token_seconds, prefill_speed
+from hermes_cli.planning.speed import (
+    PROMPTS,
+    PrefillSpeed,
+    PromptTokens,
+    decode_speed,
+    first_token_seconds,
+    prefill_speed,
+)
 
 ROWS = tuple(speed_model.published())
 PREFILL = PrefillSpeed(1000, 500, 2000, "computed", 70e-9)
@@ -35,12 +42,33 @@ def test_layers_in_ram_are_prefilled_on_the_gpu() -> None:
     """784 tokens/s with 18 layers of 7B on an RTX 3090 Ti, 1,024 tokens at once (ggml-org/llama.cpp#6083)."""
     machine = speed_model.machine_named("RTX 3090", "cuda")
     speed = prefill(machine, "openhermes-1:7b", "Q4_0", 18, 1024)
-    first = first_token_seconds(PromptTokens(1024, 1), speed, 2048)
+    first = first_token_seconds(PromptTokens(1024, 1, 0), speed, 2048)
     assert first.low < 1024 / 784 < first.high
     alone = prefill(replace(machine, devices=()), "openhermes-1:7b", "Q4_0", 0)
     assert prefill(machine, "openhermes-1:7b", "Q4_0", 0).expected > 5 * alone.expected
     small, large = (prefill(machine, "openhermes-1:7b", "Q4_0", 18, batch).expected for batch in (16, 64))
     assert small < large
+
+
+def test_a_quantized_kv_cache_makes_long_prompts_slow_on_a_cpu() -> None:
+    """Measured on a virtual core of a Xeon: attention of a prompt at 7e9 to 9e9 operations/s in Q8_0, 34e9 in F16."""
+    machine = replace(speed_model.machine_named("RTX 3090", "cuda"), devices=(), cores=8, simd=("AVX2",))
+    a = speed_model.MODELS["hermes-3:8b"].architecture
+    table = weights(a, "Q4_K_M", imatrix=False)
+
+    def wait_and_speeds(kind: KvType) -> tuple[float, float, float]:
+        settings = ContextSettings(65_536, k_type=kind, v_type=kind)
+        placement = place_layers(a, table, settings, machine, 0)
+        prefill = prefill_speed(a, table, settings, placement, machine)
+        empty, filled = (
+            decode_speed(a, "Q4_K_M", table, settings, placement, machine, tokens).expected for tokens in (0, 24_576)
+        )
+        return first_token_seconds(PROMPTS["agent"], prefill, 65_536).expected, empty, filled
+
+    wait, empty, filled = wait_and_speeds("f16")
+    quantized_wait, _, quantized_filled = wait_and_speeds("q8_0")
+    assert quantized_wait > 1.4 * wait
+    assert quantized_filled == filled < 0.4 * empty
 
 
 def test_more_layers_on_the_gpu_are_never_slower() -> None:
@@ -50,7 +78,7 @@ def test_more_layers_on_the_gpu_are_never_slower() -> None:
 
 
 def test_a_short_prompt_takes_its_tokens_over_the_prefill_speed() -> None:
-    first = first_token_seconds(PromptTokens(512, 512), PREFILL, 8192)
+    first = first_token_seconds(PromptTokens(512, 512, 0), PREFILL, 8192)
     assert (first.expected, first.low, first.high) == pytest.approx((0.512, 0.256, 1.024))
     assert first.expected < first.turn < 1.1 * first.expected  # attention to the first prompt
 

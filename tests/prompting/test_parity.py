@@ -197,6 +197,12 @@ def test_hermes_4_thinking_with_earlier_thoughts(offered: list[dict[str, Any]], 
     assert ("<think> </think>\nNoon." in theirs) != keep
 
 
+@pytest.fixture(scope="module")
+def carried() -> FileFormat:
+    source = (HERE / f"{KNOWN_OF_HERMES_4}.jinja").read_text(encoding="utf-8")
+    return FileFormat(ChatTemplate(source, bos=BOS), prompted_reasoning=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
@@ -212,10 +218,8 @@ def test_hermes_4_thinking_with_earlier_thoughts(offered: list[dict[str, Any]], 
 @pytest.mark.parametrize("offered", [[], [WEATHER, CLOCK]], ids=["alone", "tools"])
 @pytest.mark.parametrize("talk", [*THINKING_TALKS.values(), [USER, THOUGHT, USER], [SYSTEM, USER, THOUGHT, USER]])
 def test_a_file_s_own_hermes_4_template_gives_what_ours_gives(
-    talk: list[dict[str, Any]], offered: list[dict[str, Any]], options: PromptOptions
+    carried: FileFormat, talk: list[dict[str, Any]], offered: list[dict[str, Any]], options: PromptOptions
 ) -> None:
     """With thinking on, the template by itself fails on half of these."""
-    source = (HERE / f"{KNOWN_OF_HERMES_4}.jinja").read_text(encoding="utf-8")
-    carried = FileFormat(ChatTemplate(source, bos=BOS), prompted_reasoning=True)
     request = PromptInput(messages(talk), tools(offered), options)
     assert carried.render(request).text == OurFormat(HERMES_4, BOS).render(request).text

@@ -26,10 +26,10 @@ from talks import (
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.compose import PromptInput, PromptOptions, RawTurnCache
 from hermes_cli.prompting.families import DEEPHERMES_3, HERMES_3, HERMES_4, HERMES_4_QWEN, THINKING_PROMPT, Family
-from hermes_cli.prompting.markers import plain
+from hermes_cli.prompting.markers import SpecialTexts, plain
 from hermes_cli.prompting.messages import Message, ToolCall
 from hermes_cli.prompting.normalize import messages, tools
-from hermes_cli.prompting.render import OurFormat
+from hermes_cli.prompting.render import OurFormat, Prompt
 
 
 def test_deephermes() -> None:
@@ -164,3 +164,29 @@ def test_ten_megabytes() -> None:
     started = time.process_time()
     assert len(write(HERMES_4, said)) > 10_000_000
     assert time.process_time() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("opened", "message", "end", "inside"),
+    [
+        ("", Message("assistant", "It is"), "It is", False),
+        ("", Message("assistant", "It is", reasoning="Hm."), "<think>\nHm.\n</think>\nIt is", False),
+        ("", Message("assistant", None, reasoning="Hm"), "<think>\nHm", True),
+        ("", Message("assistant", "<think>Hm"), "<think>Hm", True),
+        ("<think>\n", Message("assistant", "It is"), "<think>\n\n</think>\n\nIt is", False),
+        ("<think>\n", Message("assistant", "It is", reasoning="Hm."), "<think>\nHm.\n</think>\nIt is", False),
+        ("<think>\n", Message("assistant", None, reasoning="Hm"), "<think>\nHm", True),
+        ("<think>\n", Message("assistant", "<think>\nHm"), "<think>\nHm", True),
+    ],
+)
+def test_a_turn_that_is_begun_goes_on_in_the_thought_or_behind_it(
+    opened: str,
+    message: Message,
+    end: str,
+    inside: bool,  # noqa: FBT001
+) -> None:
+    prompt = Prompt(f"assistant:\n{opened}", True, ()).continued(message, SpecialTexts(["<|im_end|>"]))  # noqa: FBT003
+    assert prompt.plain == f"assistant:\n{end}"
+    assert prompt.opening == end
+    assert prompt.inside_reasoning is inside
+    assert prompt.begun_part == ("Hm" if inside else "It is")

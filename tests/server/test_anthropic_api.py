@@ -342,7 +342,7 @@ TEXT = {"type": "text", "text": "What is this?"}
             {"messages": [{"role": "user", "content": [TEXT, IMAGE]}]},
             "messages.0.content.1.image is of type image: this model does not support images",
         ),
-        ({"messages": [*ASKED, TURN]}, "messages[1] is of the assistant"),
+        ({"messages": [*ASKED, TURN]}, "messages[1] ends with calls"),
         (
             {"messages": [{"role": "assistant", "content": [{}]}, *ASKED]},
             "messages[0].content[0] is a block without a type",

@@ -12,10 +12,10 @@ from conftest import HANG, eventually
 from openai_rig import house
 from server_rig import Process, hermes_serve
 
-from hermes_cli.chat.tools.functions import load_tools, run_tool
 from hermes_cli.errors import EngineDiedError
 from hermes_cli.paths import asset
 from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.tools.functions import load_tools, run_tool
 
 TOOLS = load_tools(asset("demo_tools.py"))
 OFFERED: Any = [

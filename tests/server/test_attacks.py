@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from openai_rig import HERMES_4, PARAMETERS, House, house
 from server_rig import Running, offer, served
 
+from hermes_cli.platforms import is_loopback
 from hermes_cli.server import security
 from hermes_cli.server.routing import ApiRoute
-from hermes_cli.server.security import Gate, Keys, is_loopback
+from hermes_cli.server.security import Gate, Keys
 from hermes_cli.server.settings import Key, ServerSettings
 
 KEYS = ServerSettings(keys=(Key("alice", "right-key"), Key("bob", "other-key")))
@@ -486,7 +487,7 @@ def test_no_uploads_no_files_no_pages(open_server: Running, path: str) -> None:
     for method in ("GET", "POST"):
         answer = open_server.ask(method, path, {} if method == "POST" else None)
         assert answer.status == 404
-        assert answer.error["type"]
+        assert answer.json["error"]
 
 
 def test_nothing_tells_where_files_are(open_server: Running) -> None:

@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from conftest import HANG, REPOSITORY, clean_environment
+from hermes_zygote import Zygote
 from server_rig import hermes_serve
 
 from hermes_cli.paths import asset
@@ -21,6 +23,7 @@ WHO = "I am the Hermes demo, a tiny model of 3.8 million parameters that comes w
 WEATHER = "It is 13 degrees and rainy in Tokyo. It is 22 degrees and clear in Oslo.\n"
 GREEDY = ("-o", "temperature", "0")
 KEY = "sk-of-the-test"
+IMPORTED = ("llm.cli", "llm.default_plugins.openai_models", "openai.resources")  # once, for all commands
 BOTH_APIS = pytest.mark.parametrize("model", ["hermes", "hermes-responses"])
 
 
@@ -30,8 +33,14 @@ class Llm:
 
     home: Path
     address: str
+    zygote: Zygote | None
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**clean_environment(), "LLM_USER_PATH": os.fspath(self.home)}
+        if self.zygote:
+            process = self.zygote.start(arguments, self.home, environment, code="from llm.cli import cli; cli()")
+            out, error = process.communicate(HANG)
+            return subprocess.CompletedProcess(arguments, process.returncode or 0, out, error)
         return subprocess.run(
             [sys.executable, "-m", "llm", *arguments],
             stdin=subprocess.DEVNULL,
@@ -39,7 +48,7 @@ class Llm:
             check=False,
             text=True,
             cwd=self.home,
-            env={**clean_environment(), "LLM_USER_PATH": os.fspath(self.home)},
+            env=environment,
             timeout=HANG,
         )
 
@@ -61,8 +70,11 @@ def documented(address: str) -> str:
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Llm]:
     """Set up as docs/clients.md tells."""
     home = tmp_path_factory.mktemp("llm")
-    with hermes_serve("demo", "--api-key", KEY, cwd=tmp_path_factory.mktemp("serve")) as server:
-        one = Llm(home, f"http://127.0.0.1:{server.port}/v1")
+    with (
+        closing(Zygote(IMPORTED)) if hasattr(os, "fork") else nullcontext() as zygote,
+        hermes_serve("demo", "--api-key", KEY, cwd=tmp_path_factory.mktemp("serve")) as server,
+    ):
+        one = Llm(home, f"http://127.0.0.1:{server.port}/v1", zygote)
         chats = documented(one.address)
         responses = chats.replace("model_id: hermes", "model_id: hermes-responses")
         responses += "  responses: true\n  reasoning: true\n"

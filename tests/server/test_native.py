@@ -116,6 +116,15 @@ def test_tokens_with_their_text_or_their_bytes(demo: Running) -> None:
     assert any(isinstance(piece["piece"], list) for piece in pieces)
 
 
+def test_many_tokens_with_their_texts(demo: Running, demo_model: LlamaModel) -> None:
+    text = "Hello \U0001f600, w\u00f6rld! " * 5_000
+    pieces = demo.post("/tokenize", {"content": text, "with_pieces": True, "add_special": True}).json["tokens"]
+    assert [piece["id"] for piece in pieces] == demo_model.vocabulary.tokenize(text, special=True)
+    refused = demo.post("/tokenize", {"content": "x" * ((1 << 20) + 1)})
+    assert (refused.status, refused.error["param"]) == (400, "content")
+    assert demo.post("/tokenize", {"content": "", "with_pieces": True}).json == {"tokens": []}
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -154,6 +163,61 @@ def test_apply_template_writes_what_the_model_reads(demo: Running) -> None:
     ]
     assert prompt.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
     assert "get_weather" in prompt
+
+
+def test_apply_template_ends_where_it_is_told_to(demo: Running) -> None:
+    hello, answer = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "It is"}
+    for talk, more, end in (
+        ([hello], {"add_generation_prompt": True}, "<|im_start|>assistant\n"),
+        ([hello], {"add_generation_prompt": False}, "<|im_start|>user\nHi<|im_end|>\n"),
+        ([hello, answer], {}, "<|im_start|>assistant\nIt is"),
+        ([hello, answer], {"add_generation_prompt": False, "continue_final_message": True}, "It is"),
+        ([hello, answer], {"add_generation_prompt": False}, "It is<|im_end|>\n"),
+        ([hello, answer], {"add_generation_prompt": True}, "It is<|im_end|>\n<|im_start|>assistant\n"),
+    ):
+        assert demo.post("/apply-template", {"messages": talk, **more}).json["prompt"].endswith(end)
+
+
+@pytest.mark.parametrize(("as_tokens", "most"), [(False, 1), (True, 1), (False, 0)])
+def test_prompts_are_told_with_their_log_probabilities(
+    demo: Running,
+    demo_model: LlamaModel,
+    as_tokens: bool,  # noqa: FBT001
+    most: int,
+) -> None:
+    """As lm-eval asks for them; the same numbers as for an answer that has these tokens."""
+    begin = "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n"
+    asked = {"prompt": begin, "max_tokens": 40, "temperature": 0, "logprobs": 3, "stop": " demo"}
+    answer = demo.post("/v1/completions", asked).json["choices"][0]
+    whole, behind = begin + answer["text"], len(demo_model.vocabulary.tokenize(begin, special=True))
+    tokens = demo_model.vocabulary.tokenize(whole, special=True)
+    body = {"prompt": tokens if as_tokens else whole, "max_tokens": most, "temperature": 0, "logprobs": 3, "echo": True}
+    reply = demo.post("/v1/completions", {**body, "prompt_logprobs": 2}).json
+    (choice,) = reply["choices"]
+    logprobs, told = choice["logprobs"], choice["prompt_logprobs"]
+    assert choice["text"].startswith(whole)
+    assert reply["usage"]["completion_tokens"] == most
+    assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+    assert [len(values) for values in logprobs.values()] == [len(tokens) + most] * 4
+    assert "".join(logprobs["tokens"]) == choice["text"]
+    assert (logprobs["token_logprobs"][0], logprobs["top_logprobs"][0], told[0]) == (None, None, None)
+    assert logprobs["text_offset"][-1] == len("".join(logprobs["tokens"][:-1]))
+    size = len(tokens) - behind
+    assert logprobs["tokens"][behind : len(tokens)] == answer["logprobs"]["tokens"][:size]
+    same = pytest.approx(answer["logprobs"]["token_logprobs"][:size], abs=1e-3)
+    assert logprobs["token_logprobs"][behind : len(tokens)] == same
+    greedy = [max(top, key=top.get) for top in logprobs["top_logprobs"][behind:]]
+    assert greedy == logprobs["tokens"][behind:]
+    for token, place in zip(tokens[1:], told[1:], strict=True):
+        assert str(token) in place
+        assert len(place) in (2, 3)
+    assert [place[str(token)]["rank"] for token, place in zip(tokens[behind:], told[behind:], strict=True)] == [
+        1
+    ] * size
+    streamed = demo.post("/v1/completions", {**body, "stream": True}).body.decode()
+    first = json.loads(streamed.split("\n\n")[0].removeprefix("data: "))["choices"][0]
+    assert first["text"].startswith(whole)
+    assert first["logprobs"]["tokens"][: len(tokens)] == logprobs["tokens"][: len(tokens)]
 
 
 def test_control_tokens_in_content_stay_letters(demo: Running, demo_model: LlamaModel) -> None:

@@ -52,7 +52,7 @@ def test_all_models_are_listed_loaded_or_not(rig: House) -> None:
         "max_model_len": rig.engine.loaded.context,
         "aliases": ["main", "gpt-4o"],
         "state": "ready",
-        "capabilities": {"tools": True, "reasoning": True, "json": True},
+        "capabilities": {"tools": True, "reasoning": True, "json": True, "embeddings": False},
         "quantization": "Q4_K_M",
         "parameters": 1000,
         "size": 9,

@@ -17,11 +17,11 @@ from openai_rig import house
 from pydantic import BaseModel
 from server_rig import Process, hermes_serve
 
-from hermes_cli.chat.tools.functions import load_tools, run_tool
 from hermes_cli.errors import EngineDiedError
 from hermes_cli.paths import asset
 from hermes_cli.prompting.messages import ToolCall
 from hermes_cli.server.openai.requests import REFUSED, ChatRequest, CompletionRequest
+from hermes_cli.tools.functions import load_tools, run_tool
 
 TOOLS = load_tools(asset("demo_tools.py"))
 OFFERED: Any = [tool.schema for tool in TOOLS.values()]

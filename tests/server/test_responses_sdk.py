@@ -13,9 +13,9 @@ from openai.types.responses import Response, ResponseFunctionToolCall
 from pydantic import BaseModel
 from server_rig import Process, hermes_serve
 
-from hermes_cli.chat.tools.functions import load_tools, run_tool
 from hermes_cli.paths import asset
 from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.tools.functions import load_tools, run_tool
 
 TOOLS = load_tools(asset("demo_tools.py"))
 OFFERED: Any = [{"type": "function", "strict": False, **tool.schema["function"]} for tool in TOOLS.values()]

@@ -152,7 +152,12 @@ def test_the_largest_that_fits() -> None:
 @pytest.mark.parametrize(
     ("files", "wanted", "says", "hint"),
     [
-        (["README.md"], None, "has no GGUF files", "-GGUF"),
+        (["README.md"], None, "a/b has no GGUF files.", "hermes search b"),
+        (["m.7z.001", "m.7z.002"], None, "has no GGUF files, only archives", "hf download a/b"),
+        (["onnx/model_q4.onnx"], None, "only weights for ONNX Runtime", "hermes search b"),
+        (["model.safetensors", "config.json"], None, "only weights for other engines", "hermes search b"),
+        (["llama.ggmlv3.q4_0.bin"], None, "only GGML files of 2023", "hermes search b"),
+        (["x-eagle3-Q4_K_M.gguf"], None, "has no model: x-eagle3-Q4_K_M.gguf is a draft head (EAGLE-3)", "hermes pull"),
         (
             ["mmproj-F16.gguf"],
             None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from hermes_cli.errors import UsageError
+from hermes_cli.platforms import is_loopback
 
 ServerKind = Literal["hermes", "llama.cpp", "vllm", "ollama", "openrouter", "openai", "other"]
 
@@ -82,16 +82,6 @@ def read_address(text: str, environ: Mapping[str, str]) -> EndpointAddress:
     base = f"{protocol}://{bracketed}{port}{path}"
     variable, key = _key(host, base, environ)
     return EndpointAddress(base, host, key, variable, scheme_guessed=not scheme)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name or IP address is this machine's."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _split(url: str, text: str) -> SplitResult:

@@ -19,9 +19,10 @@ from rich.text import Text
 
 from hermes_cli.chat.conversation import Conversation, MessageAdded, TurnUsage
 from hermes_cli.chat.terminal.tty import LiveRegion, TerminalEcho
-from hermes_cli.chat.tools.toolbox import printable
-from hermes_cli.chat.view import SHOWN_CHARACTERS, ToolResult, TurnResult, tokens_per_second
+from hermes_cli.chat.view import SHOWN_CHARACTERS, TurnResult, tokens_per_second
 from hermes_cli.console import CONTROL, Console
+from hermes_cli.prompting.messages import ToolResult
+from hermes_cli.tools.toolbox import printable
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -47,6 +47,7 @@ if not TYPE_CHECKING:
 ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR (ggml/include/ggml.h)
 CONTINUE_LEVEL = 5  # GGML_LOG_LEVEL_CONT: the rest of the line before
 KEPT_LINES = 20
+LONGEST_LINE = 1000  # bytes; a longer one has what a file says of itself
 
 
 class Log:
@@ -66,7 +67,7 @@ class Log:
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
 
     def _receive(self, level: int, text: bytes, _: object) -> None:
-        line = text.decode("utf-8", "replace")
+        line = text[:LONGEST_LINE].decode("utf-8", "replace") + ("\n" if len(text) > LONGEST_LINE else "")
         if level != CONTINUE_LEVEL:
             self._level = level
         if self._level == ERROR_LEVEL and line.strip():

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from hermes_cli.child_process import ExitReport, Frame, FrameSplitter, command, pack, protocol_error
+from hermes_cli.child_process import ExitReport, Frame, FrameSplitter, command, environment, pack, protocol_error
 from hermes_cli.console import CONTROL
 from hermes_cli.errors import EngineDiedError, EngineError, IntegrityError
 from hermes_cli.platforms import REINSTALL_HINT
@@ -82,12 +82,12 @@ class Child(asyncio.SubprocessProtocol):
         """Start a process; `verbose` copies its standard error to this process's."""
         loop = asyncio.get_running_loop()
         # Where llama.cpp gives up it must not start a debugger. NumPy needs no threads: it multiplies no matrices here.
-        environment = {**os.environ, "GGML_NO_BACKTRACE": "1", "OPENBLAS_NUM_THREADS": "1"}
+        variables = environment(GGML_NO_BACKTRACE="1", OPENBLAS_NUM_THREADS="1")
         if not os.environ.keys() & _SPIN_VARIABLES:  # the user did not decide when threads that wait sleep
-            environment["GOMP_SPINCOUNT"] = SPIN_COUNT
+            variables["GOMP_SPINCOUNT"] = SPIN_COUNT
         program = (*COMMAND, json.dumps(sys.path), str(os.getpid()))
         try:
-            _, child = await loop.subprocess_exec(lambda: cls(verbose=verbose), *program, env=environment)
+            _, child = await loop.subprocess_exec(lambda: cls(verbose=verbose), *program, env=variables)
         except OSError as error:
             raise EngineError(
                 f"no process can be started for the engine: {error.strerror or error}.",

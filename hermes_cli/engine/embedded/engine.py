@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from hermes_cli.engine.embedded.child import Child
+from hermes_cli.engine.embedded.crash_record import CrashRecord
 from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
 from hermes_cli.engine.embedded.worker_session import WorkerSession
 from hermes_cli.engine.protocol import Done, Embeddings, EngineStats, Event, ModelInfo, TextEvent
-from hermes_cli.errors import EngineError, HermesError
+from hermes_cli.errors import HermesError, NotReadyError
 from hermes_cli.planning.load_plan import LoadPlan
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class EmbeddedEngine:
         self._closed = False
         self._users = 0  # who waits for something
         self._timer: asyncio.TimerHandle | None = None  # to the end of `keep_alive`
-        self._deaths = 0  # in a row
+        self._crashes = CrashRecord()
+        self._deaths = 0  # in a row, but for those whose cause is known and does not come again
         self._died = 0.0  # when the last one did, on the monotonic clock
         self._dead = False  # since then none was started
         self._counts: Counter[str] = Counter()
@@ -98,14 +100,15 @@ class EmbeddedEngine:
         self._counts["requests"] += 1
         outcome = "cancelled"
         try:
-            with self._use(last=True):
-                session, _ = await self._ready()
-                number, events = session.send("generate", request)
-                try:
-                    while isinstance(event := await events.next(), TextEvent):
-                        yield event
-                finally:
-                    session.cancel(number)
+            async with self._crashes.running(hash((request.prompt, request.grammar))):
+                with self._use(last=True):
+                    session, _ = await self._ready()
+                    number, events = session.send("generate", request)
+                    try:
+                        while isinstance(event := await events.next(), TextEvent):
+                            yield event
+                    finally:
+                        session.cancel(number)
             outcome = "answered"
             yield cast("Done", event)
         except HermesError:
@@ -119,13 +122,14 @@ class EmbeddedEngine:
         self._counts["requests"] += 1
         outcome = "cancelled"
         try:
-            with self._use(last=True):
-                session, _ = await self._ready()
-                number, events = session.send("embed", request)
-                try:
-                    result = await events.next()
-                finally:
-                    session.cancel(number)
+            async with self._crashes.running(hash(request.inputs)):
+                with self._use(last=True):
+                    session, _ = await self._ready()
+                    number, events = session.send("embed", request)
+                    try:
+                        result = await events.next()
+                    finally:
+                        session.cancel(number)
             outcome = "answered"
             return cast("Embeddings", result)
         except HermesError:
@@ -136,9 +140,10 @@ class EmbeddedEngine:
 
     async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
-        with self._use():
-            session, _ = await self._ready()
-            return (await session.call("tokenize", (text, special))).read(list[int])
+        async with self._crashes.running(hash(text)):
+            with self._use():
+                session, _ = await self._ready()
+                return (await session.call("tokenize", (text, special))).read(list[int])
 
     async def detokenize(self, tokens: list[int]) -> bytes:
         """Return the bytes of tokens, control tokens included."""
@@ -208,6 +213,9 @@ class EmbeddedEngine:
         self._session = None
         self._past = _sum(self._past, session.stats)
         if session.died:
+            if session.crashed and self._crashes.crashed():
+                self._dead = True
+                return
             reliable = session.loaded.done() and session.age >= RELIABLE_SECONDS
             self._deaths = 1 if reliable else self._deaths + 1
             self._died, self._dead = time.monotonic(), True
@@ -252,9 +260,9 @@ def _sum(stats: EngineStats, others: EngineStats) -> EngineStats:
     return replace(stats, **{name: getattr(stats, name) + getattr(others, name) for name in _COUNTED_BY_CHILD})
 
 
-def _unloaded() -> EngineError:
-    return EngineError("the model was unloaded meanwhile.", hint="ask again; that loads it again.")
+def _unloaded() -> NotReadyError:
+    return NotReadyError("the model was unloaded meanwhile.", hint="ask again; that loads it again.")
 
 
-def _closed() -> EngineError:
-    return EngineError("the engine is closed.", hint="start hermes again.")
+def _closed() -> NotReadyError:
+    return NotReadyError("the engine is closed.", hint="start hermes again.")

@@ -172,6 +172,18 @@ class Matcher:
             self._check()
         return taken
 
+    def begin(self, spellings: Iterable[Sequence[int]]) -> None:
+        """Accept the first of several spellings of a text that may come next; UsageError if none may."""
+        for tokens in spellings:
+            taken = sum(1 for _ in takewhile(self.try_accept, tokens))
+            if taken == len(tokens):
+                return
+            self._matcher.rollback(taken)
+        raise UsageError(
+            "the answer that is begun cannot go on to what the schema, the grammar or the tools ask for.",
+            hint="begin it as they want it, or leave its beginning out.",
+        )
+
     def accept(self, token: int) -> None:
         """Accept a token that may come next."""
         if not self.try_accept(token):

@@ -69,6 +69,8 @@ class ModelRuntime:
         matcher = None
         if request.grammar is not None and len(prompt) < length:  # the scheduler refuses longer ones
             matcher = self.grammars.start(request.grammar)
+            if request.grammar_prefix:
+                matcher.begin([vocabulary.tokenize(text, special=True) for text in request.grammar_prefix])
         return Job(number, request, prompt, matcher, closing_tokens(vocabulary, request.reasoning))
 
 

@@ -1,12 +1,13 @@
 """Options of the embedded engine, and the frames between it and its child process.
 
 to the child     dry_run (DryRunRequest) · bench (BenchRequest) · load (LoadRequest) · generate (GenerationRequest)
-· embed (EmbeddingRequest) · cancel · tokenize (text, special) · detokenize (tokens) · stats · close
+· embed (EmbeddingRequest) · cancel · tokenize (text, special) · detokenize (tokens) · stats · ping · close
 to the engine    fit (DryRunResult) · progress (0 to 1) · loaded (ModelInfo)
 · speeds (BenchSpeeds, one frame for each test)
 · events (of several requests, from one step) · answer (to tokenize and detokenize)
 · failed (error; number 0: a dry run or loading)
 · stats (asked for, or with number 0 about once a second while there is work)
+· pong (to ping, at once, whatever else it does)
 · saving (the child will take a little longer to end)
 """
 

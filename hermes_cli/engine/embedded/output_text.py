@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,9 @@ class StopTexts:
     """Finds stop texts wherever tokens cut them, and holds back text that may become one."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._texts = tuple(text for text in texts if text)
-        self._held = ""
+        self._texts = sorted(text for text in texts if text)
+        self._begins = {text[0] for text in self._texts}
+        self._held = ""  # the beginning of a stop text, if nothing else
         self.matched: str | None = None  # the stop text that ended the completion
 
     def feed(self, text: str) -> str:
@@ -24,14 +26,17 @@ class StopTexts:
             return ""
         if not self._texts:
             return text
-        self._held += text
-        ends = [(at, stop) for stop in self._texts if (at := self._held.find(stop)) >= 0]
+        known, self._held = len(self._held), self._held + text
+        # None ended before, so what ends now does in the new text.
+        starts = ((max(known - len(stop) + 1, 0), stop) for stop in self._texts)
+        ends = [(at, stop) for start, stop in starts if (at := self._held.find(stop, start)) >= 0]
         if ends:
             at, self.matched = min(ends)
             ready, self._held = self._held[:at], ""
             return ready
-        keep = max(map(self._begun, self._texts))
-        ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        # Each place that begins no stop text is given up for good: all in all few are looked at.
+        place = next((at for at in range(len(self._held)) if self._may_begin(at)), len(self._held))
+        ready, self._held = self._held[:place], self._held[place:]
         return ready
 
     def finish(self) -> str:
@@ -39,10 +44,13 @@ class StopTexts:
         ready, self._held = self._held, ""
         return ready
 
-    def _begun(self, stop: str) -> int:
-        """Return how many characters of a stop text the held text ends with."""
-        longest = min(len(stop) - 1, len(self._held))
-        return next((size for size in range(longest, 0, -1) if self._held.endswith(stop[:size])), 0)
+    def _may_begin(self, at: int) -> bool:
+        """Return whether the held text from a place on is the beginning of a stop text."""
+        if self._held[at] not in self._begins:
+            return False
+        rest = self._held[at:]
+        place = bisect_left(self._texts, rest)  # texts that begin with it come behind it
+        return place < len(self._texts) and self._texts[place].startswith(rest)
 
 
 class ReasoningTracker:

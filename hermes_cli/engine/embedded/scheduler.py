@@ -34,6 +34,7 @@ Emit = Callable[[int, Event | HermesError], None]
 
 WORTH_WAITING = 32  # tokens of a shared prompt that are worth waiting for instead of computing them twice
 MARGIN = 64  # KV cells that each active request will need soon; nobody is admitted into them
+OUTPUTS_OF_PROMPTS = 32  # tokens of a prompt in one step whose log-probabilities are wanted: a millisecond for each
 MOST_DRAFTED = 24  # tokens of one request in one step
 MAX_CLIENTS = 4096  # whose last turn is remembered
 
@@ -89,7 +90,7 @@ class Scheduler:
             return
         self._requests[job.id] = request
         self._blocked = False
-        if request.remaining <= 0:
+        if request.remaining <= 0 and not request.unread:
             self._end(request)
 
     def cancel(self, id: int) -> None:  # noqa: A002 - what it is
@@ -158,6 +159,8 @@ class Scheduler:
 
     def _waits_for_prefix(self, request: ActiveSequence) -> bool:
         """Return whether another request is computing the beginning of this one's prompt."""
+        if request.unread:
+            return False
         if request.leader and request.leader.sequence != NO_SEQUENCE and request.leader.cached < request.shared:
             return True
         request.leader = None
@@ -173,9 +176,10 @@ class Scheduler:
 
     def _try_admit(self, request: ActiveSequence) -> bool:
         """Start a sequence for a request, unless that would take KV cells that active requests will need."""
+        reusable = [] if request.unread else request.tokens[:-1]
         if self._saved:
-            self._saved.restore(request.tokens[:-1], self.kv_cache)
-        sequence, reused = self.kv_cache.start(request.tokens[:-1])
+            self._saved.restore(reusable, self.kv_cache)
+        sequence, reused = self.kv_cache.start(reusable)
         needed = len(request.tokens) - reused + MARGIN
         reserved = sum(other.pending + MARGIN for other in self._running)
         if self._running and needed + reserved > self.kv_cache.free + self.kv_cache.reusable:
@@ -220,11 +224,12 @@ class Scheduler:
             chunk = self._step_cost.chunk(len(batched), len(prefilling), self._batch.capacity - self._planned)
             for request, count in _shares(prefilling, chunk):
                 if count:
-                    self._plan(request, count, batched)
+                    self._plan(request, min(count, OUTPUTS_OF_PROMPTS) if request.unread else count, batched)
         for request in batched:
             end = request.cached + request.scheduled
-            # Outputs only where a token is to be sampled.
+            # Outputs only where a token is to be sampled, or the log-probability of the next one is wanted.
             outputs = 1 + len(request.drafts) if end == len(request.tokens) else 0
+            outputs = request.scheduled if request.unread else outputs
             request.outputs = self._batch.add(request.in_batch(), request.cached, request.sequence, outputs)
         return batched
 
@@ -297,9 +302,12 @@ class Scheduler:
         drafts = len(request.drafts)
         reading = request.cached < len(request.job.prompt)
         self.kv_cache.extend(request.sequence, request.in_batch())
+        request.read_prompt(outputs)
         request.cached += request.scheduled
         if reading:
             self._counts["prompt_tokens"] += request.scheduled
+        if text := request.take_text():  # of the prompt
+            self._emit(request.job.id, text)
         if outputs is None or request.cached < len(request.tokens):
             return
         generated_before = request.generated

@@ -80,6 +80,8 @@ class ActiveSequence:
         self._text: list[str] = []
         self._unreported = 0  # tokens since the last event
         self._logprobs: list[TokenLogprobs] = []
+        self._prompt_logprobs: list[TokenLogprobs] = []  # since the last event
+        self._read = 0  # tokens of the prompt with log-probabilities
         self._cached_tokens: int | None = None
         self._drafted = self._accepted = 0
         self._by_draft_model = False  # the drafts are the draft model's
@@ -91,6 +93,26 @@ class ActiveSequence:
     def pending(self) -> int:
         """The number of tokens that are not in the KV cache yet; the last one gives the next output."""
         return len(self.tokens) - self.cached
+
+    @property
+    def unread(self) -> bool:
+        """True while log-probabilities of its prompt are to be told."""
+        return self.job.request.prompt_logprobs is not None and self._read < len(self.job.prompt)
+
+    def read_prompt(self, outputs: NDArray[np.float32] | None) -> None:
+        """Note the log-probabilities of the tokens behind those of the current batch, which all have outputs then."""
+        if outputs is None or not self.unread:
+            return
+        prompt, top = self.job.prompt, self.job.request.prompt_logprobs or 0
+        if not self._read:
+            self._prompt_logprobs.append(TokenLogprobs(Logprob(prompt[0], self._pieces[prompt[0]].bytes, 0.0)))
+            self._read = 1
+        for at in range(self.cached + 1, min(self.cached + 1 + self.scheduled, len(prompt))):
+            if at == self._read:  # it may be preempted, and read again
+                row = outputs[self.outputs + at - self.cached - 1]
+                self._prompt_logprobs.append(token_logprobs(row, prompt[at], top, self._vocabulary))
+                self._read += 1
+        self.outputs += self.scheduled - 1  # the next token is sampled from the last one
 
     @property
     def decoding(self) -> bool:
@@ -146,7 +168,9 @@ class ActiveSequence:
         """
         drafts, accepted = self.drafts, 0
         self._first_output = self._first_output or time.perf_counter()
-        while True:
+        if self.remaining <= 0:  # only the prompt was to be read
+            self.ended = "length"
+        while not self.ended:
             chosen = self._choose(outputs[accepted])
             if not chosen:
                 self.ended = "stop"
@@ -184,10 +208,10 @@ class ActiveSequence:
         if last:
             self._text.append(self._stops.finish())
         text = "".join(self._text)
-        if not text and not self._logprobs and not (last and self._unreported):
+        if not text and not self._logprobs and not self._prompt_logprobs and not (last and self._unreported):
             return None
-        event = TextEvent(text, self._unreported, tuple(self._logprobs))
-        self._text, self._unreported, self._logprobs = [], 0, []
+        event = TextEvent(text, self._unreported, tuple(self._logprobs), tuple(self._prompt_logprobs))
+        self._text, self._unreported, self._logprobs, self._prompt_logprobs = [], 0, [], []
         return event
 
     def done(self) -> Done:

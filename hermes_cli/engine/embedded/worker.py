@@ -190,6 +190,8 @@ class Worker:
             self._preparing.add(frame.number)
             client = frame.read(RequestClient).client if frame.kind in REQUESTS else ""
             self._pool.submit(self._work(frame), client)
+        elif frame.kind == "ping":
+            self._send(pack("pong"))
         elif frame.kind == "close" and self._runtime is None:
             os._exit(0)
         elif frame.kind in {"dry_run", "bench", "load", "cancel", "stats", "close"}:

@@ -18,6 +18,9 @@ from hermes_cli.engine.embedded.messages import LoadRequest, Output, read_events
 from hermes_cli.engine.protocol import EngineStats, ModelInfo, TextEvent, TokenLogprobs
 from hermes_cli.errors import EngineDiedError, EngineError, HermesError
 
+# A child that is stopped, or whose memory is swapped out, keeps silent: each time that it is looked at after a ping. So
+# many looks, not seconds: this process may have been stopped as well.
+PING_SECONDS, MAX_SILENT = 5.0, 12
 SAVING_SECONDS = 20.0  # seconds in which a child may write caches of prompts before it ends
 
 
@@ -28,6 +31,7 @@ class WorkerSession:
         loaded: facts about the model, or the error of loading.
         stats: the last that the child sent.
         died: the child ended without being asked to.
+        crashed: it did so while it worked on requests, by a fault of its own.
         child: the process; None while there is none.
         stop_error: for the requests that are running at the end; not None once it is to end.
     """
@@ -45,7 +49,8 @@ class WorkerSession:
         self._delay, self._on_end, self._given_child = delay, on_end, child
         self.loaded: asyncio.Future[ModelInfo | HermesError] = asyncio.get_running_loop().create_future()
         self.stats = EngineStats()
-        self.died = False
+        self.died = self.crashed = False
+        self._heard = self._silent = False
         self.child: Child | None = None
         self.stop_error: HermesError | None = None
         self._streams: dict[int, EventQueue] = {}
@@ -115,19 +120,39 @@ class WorkerSession:
         request, identity = self._request, _identity(self._request.path)
         child = self.child = self._given_child or await Child.start(verbose=request.options.verbose)
         child.receive = self._receive
+        watch = asyncio.ensure_future(self._watch(child))
         try:
             child.send(pack("load", 0, request))
             death = await child.gone()
         finally:
+            watch.cancel()
             child.kill()
             await child.gone()
         if self.stop_error:
             return self.stop_error
         self.died = True
+        if self._silent:
+            message = (
+                f"the engine's process for {request.path} did not answer for {PING_SECONDS * MAX_SILENT:.0f} seconds."
+            )
+            return EngineDiedError(message, hint="the next request starts it again; was it stopped, or is memory full?")
+        self.crashed = death.crashed and self.loaded.done()
         if child.protocol_error:
             return EngineDiedError(child.protocol_error.message, hint=child.protocol_error.hint)
         refused = None if self.loaded.done() else death.while_reading(request.path)
         return refused or death.while_running(request.path, changed=identity != _identity(request.path))
+
+    async def _watch(self, child: Child) -> None:
+        """Kill a child that does not answer any more while somebody waits for it."""
+        silent = 0
+        while silent < MAX_SILENT:
+            self._heard = False
+            child.send(pack("ping"))
+            await asyncio.sleep(PING_SECONDS)
+            waited_for = self._streams or not self.loaded.done()
+            silent = 0 if self._heard or not waited_for else silent + 1
+        self._silent = True
+        child.kill()
 
     def _end(self, task: asyncio.Task[HermesError]) -> None:
         """Give the error to all requests."""
@@ -146,6 +171,7 @@ class WorkerSession:
 
     def _receive(self, frame: Frame) -> None:
         """Take a frame of the child; one that makes no sense is an EngineError."""
+        self._heard = True
         if frame.kind == "events":
             for number, event in read_events(frame):
                 if events := self._streams.get(number):
@@ -170,7 +196,7 @@ class WorkerSession:
             self.child.kill_after(SAVING_SECONDS)
         elif frame.kind == "stats":
             self.stats = frame.read(EngineStats)
-        else:
+        elif frame.kind != "pong":
             raise protocol_error(f"a frame of kind {frame.kind!r}")
 
 
@@ -192,6 +218,7 @@ class EventQueue:
         self._texts: list[str] = []
         self._tokens = 0
         self._logprobs: list[TokenLogprobs] = []
+        self._prompt: list[TokenLogprobs] = []
         self.end: Output | Frame | HermesError | None = None  # the last event
         self._changed = asyncio.Event()
 
@@ -201,6 +228,7 @@ class EventQueue:
             self._texts.append(event.text)
             self._tokens += event.tokens
             self._logprobs += event.logprobs
+            self._prompt += event.prompt
             if len(self._texts) > MAX_TEXTS:
                 self._texts = ["".join(self._texts)]
         elif self.end is None:
@@ -216,6 +244,6 @@ class EventQueue:
                 return self.end
             self._changed.clear()
             await self._changed.wait()
-        text = TextEvent("".join(self._texts), self._tokens, tuple(self._logprobs))
-        self._texts, self._tokens, self._logprobs = [], 0, []
+        text = TextEvent("".join(self._texts), self._tokens, tuple(self._logprobs), tuple(self._prompt))
+        self._texts, self._tokens, self._logprobs, self._prompt = [], 0, [], []
         return text

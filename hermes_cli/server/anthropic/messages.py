@@ -188,9 +188,9 @@ class MessagesInput(ChatMessages):
             self.append({"role": "system", "content": system}, "system", content="system")
         for index, message in enumerate(messages):
             self._add(message, f"messages[{index}]")
-        if self.messages and self.messages[-1]["role"] == "assistant":
+        if self.messages and self.messages[-1].get("tool_calls"):
             raise UsageError(
-                "is of the assistant, and answers cannot be begun for the model.",
+                "ends with calls, whose results are not there.",
                 field=f"messages[{len(messages) - 1}]",
                 hint="end with a message of the user.",
             )

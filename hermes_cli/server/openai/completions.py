@@ -5,16 +5,16 @@ from __future__ import annotations
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hermes_cli.engine.protocol import Done, Engine, TextEvent
+from hermes_cli.engine.protocol import Done, Engine, TextEvent, TokenLogprobs
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import Constraints
@@ -25,8 +25,11 @@ from hermes_cli.server.choice_stream import TokenAttribution
 from hermes_cli.server.openai.objects import (
     Completion,
     CompletionChoice,
+    PromptLogprob,
     TextFinishReason,
     completion_logprobs,
+    join_logprobs,
+    prompt_logprobs,
     timings,
     usage,
 )
@@ -57,8 +60,6 @@ async def parse_completion(body: CompletionRequest, client: str) -> ParsedReques
     parsed = parse_shared(body, client, body.logprobs, DEFAULT_TOKENS)
     if body.best_of not in {None, parsed.choices}:
         raise UsageError("is not supported.", field="best_of", hint="ask for n choices, and take the best.")
-    if body.echo and body.logprobs is not None:
-        raise UsageError("is not supported with logprobs.", field="echo", hint="leave one of them out.")
     prompts = tuple(_prompts(body.prompt, may_be_empty=bool(body.suffix)))
     texts = len(prompts) * parsed.choices
     if texts > MOST_TEXTS:
@@ -68,7 +69,8 @@ async def parse_completion(body: CompletionRequest, client: str) -> ParsedReques
     turn = replace(parsed.turn, constraints=Constraints(answer.grammar if answer else None))
     fields = FieldNames({"messages": "prompt"})
     suffix = normalize.repaired(body.suffix or "")
-    return replace(parsed, turn=turn, fields=fields, prompts=prompts, suffix=suffix, echo=bool(body.echo))
+    parsed = replace(parsed, turn=turn, fields=fields, prompts=prompts, suffix=suffix, echo=bool(body.echo))
+    return replace(parsed, prompt_logprobs=body.prompt_logprobs)
 
 
 def _prompts(sent: Any, *, may_be_empty: bool) -> Iterator[RawPrompt]:  # noqa: ANN401 - as it was sent
@@ -90,8 +92,11 @@ def _prompts(sent: Any, *, may_be_empty: bool) -> Iterator[RawPrompt]:  # noqa: 
             raise UsageError("is neither text nor a list of token ids.", field=field, hint=hint)
 
 
-def _generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[GenerationRequest]:
+async def generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[GenerationRequest]:
     """Return a request for each choice of each prompt; all choices of the first prompt come first."""
+    if parsed.suffix:
+        prompts = [await _fill_in(model, prompt, parsed.suffix) for prompt in parsed.prompts]
+        parsed = replace(parsed, prompts=tuple(prompts))
     vocabulary = model.info.vocabulary
     for token in (token for prompt in parsed.prompts for token in prompt):
         if isinstance(token, int) and not 0 <= token < vocabulary:
@@ -101,6 +106,8 @@ def _generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[Gener
     answer = parsed.turn.constraints.answer
     grammar = turn_grammar(answer, None, tokens=special) if answer else None
     turns = parsed.turns(model)
+    echoed = parsed.turn.top_logprobs if parsed.echo and not parsed.suffix else None
+    told = [count for count in (echoed, parsed.prompt_logprobs) if count is not None]
     return [
         GenerationRequest(
             prompt,
@@ -110,13 +117,14 @@ def _generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[Gener
             grammar,
             top_logprobs=turn.top_logprobs,
             client=turn.client,
+            prompt_logprobs=max(told) if told else None,
         )
         for prompt in parsed.prompts
         for turn in turns
     ]
 
 
-async def fill_in(model: ReadyModel, prompt: RawPrompt, suffix: str) -> RawPrompt:
+async def _fill_in(model: ReadyModel, prompt: RawPrompt, suffix: str) -> RawPrompt:
     """Return the prompt for the text between a prompt and a suffix, as llama.cpp's server has it.
 
     Raise UsageError if the model's vocabulary has no tokens for that.
@@ -135,22 +143,28 @@ async def fill_in(model: ReadyModel, prompt: RawPrompt, suffix: str) -> RawPromp
 class _TextChoice:
     """A choice as it is generated."""
 
-    def __init__(self, index: int, echo: str, top_logprobs: int | None) -> None:
-        self._index, self._echo, self._top_logprobs = index, echo, top_logprobs
+    def __init__(self, index: int, echo: str, parsed: ParsedRequest) -> None:
+        self._index, self._echo, self._parsed = index, echo, parsed
         self.tokens = TokenAttribution()
+        self.prompt: list[TokenLogprobs] = []  # if their log-probabilities are wanted
         self._length = 0  # characters so far
 
     def take(self, text: str, done: Done | None) -> CompletionChoice | None:
         """Return a piece, with the end if it is there; None if it is empty."""
-        whole, self._echo = self._echo + text, ""
-        if not whole and done is None:
+        echo, self._echo = self._echo, ""
+        if not echo + text and done is None:
             return None
-        logprobs = None
-        if self._top_logprobs is not None:
-            logprobs = completion_logprobs(self.tokens.take(text), self._length, top=self._top_logprobs)
-        self._length += len(whole)
+        logprobs, top = None, self._parsed.turn.top_logprobs
+        if top is not None:
+            logprobs = completion_logprobs(self.tokens.take(text), self._length + len(echo), top=top)
+            if echo and self.prompt:
+                logprobs = join_logprobs(completion_logprobs(self.prompt, 0, top=top, is_prompt=True), logprobs)
+        told: list[dict[str, PromptLogprob] | None] | UnsetType = UNSET
+        if self._parsed.prompt_logprobs is not None and self._length == 0:
+            told = prompt_logprobs(self.prompt, top=self._parsed.prompt_logprobs)
+        self._length += len(echo + text)
         reason: TextFinishReason | None = None if done is None else "length" if done.reason == "length" else "stop"
-        return CompletionChoice(self._index, whole, logprobs, reason)
+        return CompletionChoice(self._index, echo + text, logprobs, reason, told)
 
 
 class _Completion:
@@ -202,25 +216,31 @@ class _Completion:
             engine = model.chat_model.engine
 
             async def generate(index: int, echo: str, request: GenerationRequest) -> None:
-                choice = _TextChoice(index, echo, request.top_logprobs)
+                choice = _TextChoice(index, echo, parsed)
                 async with aclosing(engine.generate(request)) as events:  # type: ignore[type-var]  # it can be closed
                     async for engine_event in events:
                         if isinstance(engine_event, TextEvent):
+                            if read := engine_event.prompt:
+                                choice.prompt += read if choice.prompt else _sent(model, request.prompt, read)
                             choice.tokens.add(engine_event.logprobs)
-                            await take(choice, engine_event.text, None)
+                            if engine_event.text or not engine_event.prompt:
+                                await take(choice, engine_event.text, None)
                         else:
                             dones[index] = engine_event
                             await take(choice, "", engine_event)
 
-            asked = parsed
-            if parsed.suffix:
-                prompts = [await fill_in(model, prompt, parsed.suffix) for prompt in parsed.prompts]
-                asked = replace(parsed, prompts=tuple(prompts))
-            requests = _generation_requests(asked, model)
+            requests = await generation_requests(parsed, model)
             echoes = [await _as_text(engine, prompt) if parsed.echo else "" for prompt in parsed.prompts]
             await together([generate(at, echoes[at // count], request) for at, request in enumerate(requests)])
         ordered = [dones[index] for index in sorted(dones)]
         return [ordered[at : at + count] for at in range(0, len(ordered), count)]
+
+
+def _sent(model: ReadyModel, prompt: tuple[str | int, ...], read: Sequence[TokenLogprobs]) -> Sequence[TokenLogprobs]:
+    """Return the first tokens of a prompt that the engine read, without a BOS that the client has not sent."""
+    first = prompt[0]
+    spelled = first.startswith(model.info.bos) if isinstance(first, str) else first == read[0].chosen.token
+    return read[1:] if model.info.adds_bos and not spelled else read
 
 
 async def _as_text(engine: Engine, prompt: RawPrompt) -> str:

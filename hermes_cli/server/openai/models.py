@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
 from hermes_cli.server.pool import ModelObject
 from hermes_cli.server.routing import ApiRoute
+from hermes_cli.server.server_tools import SUFFIX
 from hermes_cli.server.streaming_reply import json_reply
 
 _ANTHROPIC = "anthropic-version"
@@ -29,6 +31,8 @@ async def list_models(request: Request) -> Response:
     All that are served, loaded or not; in Anthropic's shape if there is a header `anthropic-version`.
     """
     listed = request.app.state.pool.describe_all()
+    if request.app.state.server_tools:
+        listed += [structs.replace(model, id=model.id + SUFFIX) for model in listed]
     if _ANTHROPIC not in request.headers:
         return json_reply(ModelList(listed))
     data = [_as_anthropic(model) for model in listed]
@@ -40,7 +44,7 @@ async def describe_model(request: Request) -> Response:
 
     By its name or an alias.
     """
-    model = request.app.state.pool.describe(request.path_params["model"])
+    model = request.app.state.pool.describe(request.path_params["model"].removesuffix(SUFFIX))
     return json_reply(_as_anthropic(model) if _ANTHROPIC in request.headers else model)
 
 

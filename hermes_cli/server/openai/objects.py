@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -82,12 +82,20 @@ class ChatLogprobs(msgspec.Struct, frozen=True):
 
 
 class CompletionLogprobs(msgspec.Struct, frozen=True):
-    """One entry in each list for each token; offsets are characters of the whole text."""
+    """One entry in each list for each token, null for a prompt's first; offsets are characters of the whole text."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
     text_offset: list[int]
+
+
+class PromptLogprob(msgspec.Struct, frozen=True):
+    """A token that could stand in a place of the prompt, as vLLM has it; null for a rank that is not known."""
+
+    logprob: float
+    rank: int | None
+    decoded_token: str
 
 
 class FunctionCall(msgspec.Struct, frozen=True):
@@ -105,6 +113,16 @@ class ChatToolCall(msgspec.Struct, frozen=True):
     type: Literal["function"] = "function"
 
 
+class ServerToolCall(msgspec.Struct, frozen=True):
+    """A call that the server ran."""
+
+    name: str
+    arguments: dict[str, Any]
+    result: str  # as the model read it
+    failed: bool
+    seconds: float  # measured
+
+
 class ReplyMessage(msgspec.Struct, frozen=True, kw_only=True):
     """The model's turn. Reasoning stands in two fields, since clients look for it in either."""
 
@@ -114,6 +132,7 @@ class ReplyMessage(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
     reasoning: str | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[ChatToolCall] | msgspec.UnsetType = msgspec.UNSET
+    server_tool_calls: list[ServerToolCall] | msgspec.UnsetType = msgspec.UNSET
     function_call: FunctionCall | msgspec.UnsetType = msgspec.UNSET  # the older form, for `functions`
 
 
@@ -164,6 +183,7 @@ class ChunkDelta(msgspec.Struct, frozen=True):
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
     reasoning: str | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[DeltaToolCall] | msgspec.UnsetType = msgspec.UNSET
+    server_tool_calls: list[ServerToolCall] | msgspec.UnsetType = msgspec.UNSET
     function_call: DeltaFunction | msgspec.UnsetType = msgspec.UNSET  # the older form, for `functions`
 
 
@@ -207,6 +227,7 @@ class CompletionChoice(msgspec.Struct, frozen=True):
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: TextFinishReason | None
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
@@ -271,23 +292,51 @@ def chat_logprobs(tokens: Iterable[TokenLogprobs]) -> ChatLogprobs:
     )
 
 
-def completion_logprobs(tokens: Sequence[TokenLogprobs], offset: int, *, top: int) -> CompletionLogprobs:
+def completion_logprobs(
+    tokens: Sequence[TokenLogprobs], offset: int, *, top: int, is_prompt: bool = False
+) -> CompletionLogprobs:
     """Return log-probabilities in the shape of Completions, for a text with `offset` characters before it."""
     offsets: list[int] = []
-    alternatives: list[dict[str, float]] = []
+    alternatives: list[dict[str, float] | None] = []
     for token in tokens:
         offsets.append(offset)
         offset += len(token.chosen.bytes.decode("utf-8", "ignore"))
         likeliest: dict[str, float] = {}
-        for other in token.top:
+        for other in token.top[:top]:
             likeliest.setdefault(_name(other), _finite(other.logprob))
         alternatives.append(likeliest)
+    logprobs: list[float | None] = [_finite(token.chosen.logprob) for token in tokens]
+    if is_prompt and tokens:  # nothing stands before the first one
+        logprobs[0] = alternatives[0] = None
     return CompletionLogprobs(
-        [_name(token.chosen) for token in tokens],
-        [_finite(token.chosen.logprob) for token in tokens],
-        alternatives if top else None,
-        offsets,
+        [_name(token.chosen) for token in tokens], logprobs, alternatives if top else None, offsets
     )
+
+
+def join_logprobs(one: CompletionLogprobs, other: CompletionLogprobs) -> CompletionLogprobs:
+    """Return the log-probabilities of two texts that follow each other."""
+    return CompletionLogprobs(
+        one.tokens + other.tokens,
+        one.token_logprobs + other.token_logprobs,
+        None if one.top_logprobs is None or other.top_logprobs is None else one.top_logprobs + other.top_logprobs,
+        one.text_offset + other.text_offset,
+    )
+
+
+def prompt_logprobs(tokens: Sequence[TokenLogprobs], *, top: int) -> list[dict[str, PromptLogprob] | None]:
+    """Return log-probabilities of a prompt by token ids, as vLLM has them; null for the first token."""
+    found: list[dict[str, PromptLogprob] | None] = []
+    for token in tokens:
+        ranks = {other.token: rank for rank, other in enumerate(token.top, 1)}
+        found.append(
+            {
+                str(other.token): PromptLogprob(
+                    _finite(other.logprob), ranks.get(other.token), other.bytes.decode("utf-8", "replace")
+                )
+                for other in (token.chosen, *token.top[:top])
+            }
+        )
+    return [None, *found[1:]] if found else []
 
 
 def _fields(token: Logprob) -> tuple[str, float, list[int]]:

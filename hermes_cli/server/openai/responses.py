@@ -159,6 +159,7 @@ def _chat_request(body: ResponseRequest, messages: list[dict[str, Any]], tools: 
     return ChatRequest.model_construct(
         **{name: getattr(body, name) for name in _SAME},
         messages=messages,
+        add_generation_prompt=True,
         tools=tools.functions,
         tool_choice=tools.choice(body.tool_choice),
         max_completion_tokens=body.max_output_tokens,

@@ -16,7 +16,7 @@ from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.engine.protocol import Done, ModelInfo, TextEvent
 from hermes_cli.engine.request import GenerationRequest
-from hermes_cli.errors import ContextFullError, EngineError, UsageError
+from hermes_cli.errors import ContextFullError, EngineError, NotReadyError, UsageError
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_nothing_is_started_before_it_is_needed(script: Script) -> None:
             assert (stats.state, stats.requests, stats.steps, stats.restarts) == ("ready", 1, 7, 0)
             assert stats.rss_bytes > 1 << 20
         assert (await e.stats()).state == "closed"
-        with pytest.raises(EngineError, match="the engine is closed"):
+        with pytest.raises(NotReadyError, match="the engine is closed"):
             await e.load()
 
     run(test())

@@ -182,15 +182,16 @@ def write(matcher: Matcher, tokens: list[int], *, masked: bool = False) -> None:
         matcher.accept(token)
 
 
-def test_grammars_that_take_too_long_end_with_an_error(grammars: Grammars) -> None:
+def test_grammars_that_take_too_long_end_with_an_error(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing in llguidance limits what it takes to go on with a token: here the time grows with the cube."""
+    monkeypatch.setattr(constraint, "CREDIT", 0.2)  # the same, sooner
     made = json.dumps({"grammars": [{"lark_grammar": AMBIGUOUS}]})
     (letter,) = grammars.vocabulary.tokenize("a", special=False)
     matcher = grammars.start(made)
     started = time.thread_time()
     with pytest.raises(EngineError, match=GAVE_UP):
         write(matcher, [letter] * 5000)
-    assert time.thread_time() - started < 30
+    assert time.thread_time() - started < 6
     matcher = grammars.start(made)
     with pytest.raises(EngineError, match=GAVE_UP):
         write(matcher, [letter] * 5000, masked=True)
@@ -314,7 +315,7 @@ def writer(demo_model: LlamaModel) -> Iterator[Writer]:
 QUESTION = "What's the weather in Tokyo?"
 
 
-RUNS = [SamplingOptions(temperature=0), *(SamplingOptions(1.5, 0, 1.0, 0.0, seed=seed) for seed in range(8))]
+RUNS = [SamplingOptions(temperature=0), *(SamplingOptions(1.5, 0, 1.0, 0.0, seed=seed) for seed in range(4))]
 
 
 def prompt(model: LlamaModel, question: str, thinking: Thinking = "no") -> str:

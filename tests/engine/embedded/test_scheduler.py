@@ -12,6 +12,7 @@ from desk import GREEDY, Desk, turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hermes_cli.engine.embedded import grammar as constraint
 from hermes_cli.engine.embedded import scheduler
 from hermes_cli.engine.embedded.grammar import Grammars
 from hermes_cli.engine.embedded.llama import LlamaModel
@@ -305,7 +306,10 @@ def test_a_schema_holds_beside_others(demo_model: LlamaModel, grammars: Grammars
     assert steps < max(desk.done(number).completion_tokens for number in asked) + 10  # forced tokens go together
 
 
-def test_a_grammar_that_fails_ends_one_request(demo_model: LlamaModel, grammars: Grammars) -> None:
+def test_a_grammar_that_fails_ends_one_request(
+    demo_model: LlamaModel, grammars: Grammars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constraint, "CREDIT", 0.2)  # seconds until it is given up
     desk = Desk(demo_model)
     other = desk.ask(turn("Who are you?"), max_tokens=60)
     ambiguous = "start: s\ns: s s | s s s | /[ -~\\n]/"

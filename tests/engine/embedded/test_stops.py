@@ -51,3 +51,12 @@ def test_what_cannot_become_a_stop_comes_at_once() -> None:
     assert stops.feed("# c") == ""
     assert stops.matched == "###"
     assert stops.feed("more") == ""
+
+
+def test_many_long_stops_that_almost_come() -> None:
+    """As many and as long as requests may have them; each token is looked at once, not each beginning of each text."""
+    stops = StopTexts([f"{'ab' * 511}{number:02}" for number in range(64)])
+    text = "ab" * 2000
+    assert "".join(map(stops.feed, text)) + stops.finish() == text
+    assert stops.feed("ab" * 511 + "07 more") == ""
+    assert stops.matched == "ab" * 511 + "07"

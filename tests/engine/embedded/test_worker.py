@@ -283,7 +283,8 @@ def test_a_signal_in_the_middle_of_an_answer(demo_path: Path, number: signal.Sig
     async def test() -> None:
         async with engine(path=demo_path, plan=PLAN) as e:
             before = text_of(await events(e, request()))
-            streams = [e.generate(request(sampling=ENDLESS, max_tokens=900)) for _ in range(6)]
+            # Another prompt: one that was there when a process crashed is not tried again.
+            streams = [e.generate(GenerationRequest(("Count.",), ENDLESS, max_tokens=900)) for _ in range(6)]
             await asyncio.gather(*(anext(stream) for stream in streams[:4]))
             os.kill(await pid_of(e), number)
             outcomes = await asyncio.gather(*(consumed(stream) for stream in streams[:4]), return_exceptions=True)
@@ -387,15 +388,15 @@ def test_loading_and_unloading_brings_the_memory_back(demo_path: Path) -> None:
     async def test() -> None:
         async with engine(path=demo_path, plan=PLAN) as e:
             used, files = [], []
-            for _ in range(20):
+            for _ in range(10):
                 await events(e, request(max_tokens=3))
                 await e.unload()
                 assert children() == []
                 used.append(psutil.Process().memory_info().rss)
                 files.append(open_files())
             assert files[-1] == files[0]
-            assert used[-1] - used[2] < 2 * MIB
-            assert (await e.stats()).requests == 20
+            assert used[-1] - used[2] < MIB
+            assert (await e.stats()).requests == 10
 
     run(test())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.engine.protocol import TextEvent
 from hermes_cli.engine.request import GenerationRequest
-from hermes_cli.errors import EngineDiedError, EngineError, IntegrityError
+from hermes_cli.errors import EngineDiedError, EngineError, IntegrityError, NotReadyError, UsageError
 
 
 @pytest.fixture
@@ -185,12 +186,12 @@ def test_waiting_for_the_next_start_can_be_broken_off(script: Script) -> None:
             waiting = asyncio.ensure_future(e.load())
             await asyncio.sleep(0)
             await e.unload()
-            with pytest.raises(EngineError, match="unloaded meanwhile"):
+            with pytest.raises(NotReadyError, match="unloaded meanwhile"):
                 await waiting
             asking = asyncio.ensure_future(answer(e, "x"))
             await asyncio.sleep(0)
             await e.close()
-            with pytest.raises(EngineError, match="closed"):
+            with pytest.raises(NotReadyError, match="closed"):
                 await asking
 
     run(test())
@@ -281,7 +282,7 @@ def test_a_child_that_does_not_end_is_killed(script: Script, monkeypatch: pytest
             await e.unload()
             assert time.monotonic() - started > 0.3
             assert not psutil.pid_exists(pid)
-            with pytest.raises(EngineError, match="unloaded meanwhile"):
+            with pytest.raises(NotReadyError, match="unloaded meanwhile"):
                 await asking
             assert (await e.stats()).state == "unloaded"
 
@@ -359,7 +360,7 @@ def test_unloading_while_it_loads(script: Script) -> None:
             await until(children)
             assert (await e.stats()).state == "loading"
             await e.unload()
-            with pytest.raises(EngineError, match="unloaded meanwhile"):
+            with pytest.raises(NotReadyError, match="unloaded meanwhile"):
                 await loading
 
     run(test())
@@ -431,3 +432,95 @@ def test_what_it_writes_to_standard_error_is_shown_if_asked_for(
     assert capsys.readouterr().err == ""
     run(test(verbose=True))
     assert capsys.readouterr().err == "llama says é\n"
+
+
+CRASHES = """
+    for frame in frames():
+        polite(frame)
+        if frame.kind == "load":
+            loaded()
+        elif frame.kind == "generate" and prompt(frame) != ("wait",):
+            if prompt(frame) == ("bad",):
+                os.kill(os.getpid(), signal.SIGSEGV)
+            events(frame.number, DONE)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals")
+def test_a_prompt_that_ended_an_engine_is_not_tried_again(script: Script) -> None:
+    script(CRASHES)
+
+    async def test() -> None:
+        async with engine(delays=(HANG,)) as e:  # that nobody waits: it is known why the process ended
+            with pytest.raises(EngineDiedError, match="Segmentation fault"):
+                await answer(e, "bad")
+            with pytest.raises(UsageError, match="not tried again"):
+                await answer(e, "bad")
+            assert await answer(e, "good")
+
+    run(test())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals")
+def test_whoever_was_beside_it_is_not_to_blame(script: Script) -> None:
+    script(CRASHES)
+
+    async def test() -> None:
+        async with engine(delays=(0.0,)) as e:
+            waits, crashes = await asyncio.gather(answer(e, "wait"), answer(e, "bad"), return_exceptions=True)
+            assert isinstance(waits, EngineDiedError)
+            assert isinstance(crashes, EngineDiedError)
+            with pytest.raises(EngineDiedError):  # either may have been it
+                await answer(e, "bad")
+            with pytest.raises(UsageError, match="not tried again"):
+                await answer(e, "bad")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(answer(e, "wait"), 0.5)
+            assert await answer(e, "good")
+
+    run(test())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals")
+def test_an_engine_that_is_stopped(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(life, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(life, "MAX_SILENT", 5)
+    script("""
+        for frame in frames():
+            polite(frame)
+            if frame.kind == "load":
+                loaded()
+            elif frame.kind == "generate":
+                if prompt(frame) == ("stop",):
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                events(frame.number, DONE)
+    """)
+
+    async def test() -> None:
+        async with engine() as e:
+            with pytest.raises(EngineDiedError, match="did not answer for 1 seconds"):
+                await answer(e, "stop")
+            assert await answer(e, "go on")
+
+    run(test())
+
+
+def test_children_inherit_no_keys(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HERMES_LLM_API_KEY", "secret")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    script("""
+        for frame in frames():
+            polite(frame)
+            if frame.kind == "load":
+                loaded()
+            elif frame.kind == "tokenize":
+                names = ["HF_TOKEN", "HERMES_LLM_API_KEY", "OMP_NUM_THREADS"]
+                send("answer", frame.number, [int(name in os.environ) for name in names])
+    """)
+
+    async def test() -> None:
+        async with engine() as e:
+            assert await e.tokenize("") == [0, 0, 1]
+
+    run(test())

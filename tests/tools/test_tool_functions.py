@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes_cli import paths
-from hermes_cli.chat.tools.functions import ToolFailedError, load_tools, run_tool
 from hermes_cli.errors import NotFoundError, UsageError
 from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.tools.functions import ToolFailedError, load_tools, run_tool
 
 FILE = '''
 from dataclasses import dataclass

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
     from mcp.client._transport import TransportStreams
 
-    from hermes_cli.chat.tools.config import McpCommand
+    from hermes_cli.tools.config import McpCommand
 
 MAX_MESSAGE = 256 * 2**20  # bytes; more ends the connection
 # Seconds. The MCP specification, "Lifecycle", section "Shutdown": close its input, wait, then SIGTERM, then SIGKILL.

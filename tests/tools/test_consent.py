@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.chat.tools.functions import Tool
-from hermes_cli.chat.tools.toolbox import MAX_SHOWN, REFUSED, Consent, printable
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.tools.functions import Tool
+from hermes_cli.tools.toolbox import MAX_SHOWN, REFUSED, Consent, printable
 
 CALL = ToolCall("get_weather", {"city": "Oslo"})
 

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli import paths
-from hermes_cli.chat.tools.config import McpAddress, McpServer, chosen_servers, read_chat_file
-from hermes_cli.chat.tools.functions import TIMEOUT, Tool, ToolFailedError, load_tools, run_tool
-from hermes_cli.chat.view import ToolResult
 from hermes_cli.errors import HermesError, UsageError
-from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.prompting.messages import ToolCall, ToolResult
+from hermes_cli.tools.config import McpAddress, McpServer, chosen_servers, read_chat_file
+from hermes_cli.tools.functions import TIMEOUT, Tool, ToolFailedError, load_tools, run_tool
 
 if TYPE_CHECKING:
-    from hermes_cli.chat.tools.mcp_client import McpServers
+    from hermes_cli.tools.mcp_client import McpServers
 
 MAX_RESULT = 16_000  # characters of a result that the model reads: about 4,000 tokens of English
 MAX_NAME = 64  # characters of a tool's name, as in OpenAI's API
@@ -167,9 +166,9 @@ class Toolbox:
         if not servers:
             return
         if self._servers is None:
-            from hermes_cli.chat.tools.mcp_client import McpServers  # noqa: PLC0415 - 0.5 s, only with servers
+            from hermes_cli.tools.mcp_client import McpServers  # noqa: PLC0415 - 0.5 s, only with servers
 
-            self._servers = McpServers()
+            self._servers = McpServers(self._warn)
         for server in servers:
             if isinstance(server, McpAddress) and server.exposes_headers:
                 self._warn(f"{server.name} gets its headers over plain http: others on the way can read them")

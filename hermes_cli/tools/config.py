@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from hermes_cli import paths
-from hermes_cli.chat.endpoint.address import is_loopback
 from hermes_cli.errors import UsageError
+from hermes_cli.platforms import is_loopback
 
 FILE = "chat.yaml"
 EXAMPLE = '--mcp "npx -y @modelcontextprotocol/server-filesystem ~/team" or --mcp https://host/mcp'

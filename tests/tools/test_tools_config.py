@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from hermes_cli import paths
-from hermes_cli.chat.tools.config import ChatFile, McpAddress, McpCommand, chosen_servers, read_chat_file
 from hermes_cli.errors import UsageError
+from hermes_cli.tools.config import ChatFile, McpAddress, McpCommand, chosen_servers, read_chat_file
 
 FILE = """
 mcp_servers:

@@ -22,12 +22,12 @@ import pytest
 from anyio.from_thread import BlockingPortal
 from conftest import HANG, REPOSITORY, RunHermes, clean_environment, eventually
 
-from hermes_cli.chat.tools import mcp_client, mcp_stdio
-from hermes_cli.chat.tools.config import ChatFile, McpAddress, McpCommand, McpServer, chosen_servers
-from hermes_cli.chat.tools.mcp_client import McpServers
-from hermes_cli.chat.tools.toolbox import Consent, Toolbox
 from hermes_cli.errors import ExitCode, HermesError, NetworkError, NotFoundError
 from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.tools import mcp_client, mcp_stdio
+from hermes_cli.tools.config import ChatFile, McpAddress, McpCommand, McpServer, chosen_servers
+from hermes_cli.tools.mcp_client import McpServers
+from hermes_cli.tools.toolbox import Consent, Toolbox
 
 TESTS = REPOSITORY / "tests"
 RIG = McpCommand("rig", (sys.executable, str(TESTS / "mcp_server.py")))
@@ -384,7 +384,7 @@ def test_over_http_a_server_that_goes_and_comes_back(web: Web) -> None:
 )
 def test_a_server_that_does_not_start_is_one_error(server: McpServer, error: type[HermesError], says: str) -> None:
     before = children()
-    servers = McpServers(start_timeout=HANG)
+    servers = McpServers(print, start_timeout=HANG)
     try:
         servers.begin([plain([{"name": "one"}], name="fine"), server])
         with pytest.raises(error) as caught:
@@ -397,7 +397,7 @@ def test_a_server_that_does_not_start_is_one_error(server: McpServer, error: typ
 
 
 def test_a_server_that_does_not_answer_is_an_error() -> None:
-    servers = McpServers(start_timeout=0.5)
+    servers = McpServers(print, start_timeout=0.5)
     try:
         servers.begin([plain([], flaw="mute", name="c")])
         with pytest.raises(HermesError) as caught:
@@ -441,7 +441,7 @@ def test_ctrl_c_while_they_end_ends_them_at_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(mcp_client, "END_TIMEOUT", HANG)
     monkeypatch.setattr(mcp_stdio, "TERMINATE_TIMEOUT", HANG)
     before = children()
-    servers = McpServers()
+    servers = McpServers(print)
     servers.begin([plain([{"name": "one"}], flaw="stubborn")])
     servers.ready()
     began = time.monotonic()
@@ -453,7 +453,7 @@ def test_ctrl_c_while_they_end_ends_them_at_once(monkeypatch: pytest.MonkeyPatch
 
 def test_what_is_still_starting_is_ended_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcp_client, "END_TIMEOUT", HANG)
-    before, servers = children(), McpServers()
+    before, servers = children(), McpServers(print)
     servers.begin([plain([], flaw="mute")])
     eventually(lambda: children() - before)
     began = time.monotonic()
@@ -487,9 +487,9 @@ def test_servers_come_later_and_come_back() -> None:
 
 CHAT = """
 import signal, sys
-from hermes_cli.chat.tools.config import McpCommand
-from hermes_cli.chat.tools.toolbox import Consent
-from hermes_cli.chat.tools.toolbox import Toolbox
+from hermes_cli.tools.config import McpCommand
+from hermes_cli.tools.toolbox import Consent
+from hermes_cli.tools.toolbox import Toolbox
 from hermes_cli.prompting.messages import ToolCall
 signal.signal(signal.SIGINT, signal.default_int_handler)
 toolbox = Toolbox(Consent(None, everything=True), print)
@@ -504,9 +504,9 @@ finally:
 
 CHAT_THAT_WAITS = """
 import sys
-from hermes_cli.chat.tools.config import McpCommand
-from hermes_cli.chat.tools.mcp_client import McpServers
-servers = McpServers()
+from hermes_cli.tools.config import McpCommand
+from hermes_cli.tools.mcp_client import McpServers
+servers = McpServers(print)
 servers.begin([McpCommand("rig", tuple(sys.argv[1:]))])
 servers.ready()
 print(servers._connections[0]._process._process.pid, flush=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hermes_cli.chat.tools.functions import Tool, ToolFailedError
-from hermes_cli.chat.tools.toolbox import MAX_RESULT, REFUSED, Consent, Toolbox, open_toolbox
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.messages import ToolCall
+from hermes_cli.tools.functions import Tool, ToolFailedError
+from hermes_cli.tools.toolbox import MAX_RESULT, REFUSED, Consent, Toolbox, open_toolbox
 
 CALL = ToolCall("one", {})
 
