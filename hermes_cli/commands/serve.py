@@ -50,6 +50,14 @@ def command(
     ollama: Annotated[
         bool | None, setting("HERMES_LLM_OLLAMA", "Speak Ollama's API, too, for clients that need it.", "--ollama")
     ] = None,
+    manage_models: Annotated[
+        bool | None,
+        setting(
+            "HERMES_LLM_MANAGE_MODELS",
+            "With --ollama: clients may fetch models of the catalogue, and delete models from this disk.",
+            "--manage-models",
+        ),
+    ] = None,
     context: Annotated[
         int | None, setting("HERMES_LLM_CONTEXT", "Tokens that each request can use. Default: the longest that fits.")
     ] = None,

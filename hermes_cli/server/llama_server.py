@@ -5,6 +5,8 @@ Only /tokenize, /detokenize and /apply-template load a model. No reply has the p
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
@@ -16,14 +18,17 @@ from starlette.responses import JSONResponse, Response
 
 import hermes_cli
 from hermes_cli.engine.request import SamplingOptions
-from hermes_cli.errors import NotReadyError
+from hermes_cli.errors import NotReadyError, UsageError
 from hermes_cli.server.errors import RETRY_AFTER
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import parse_chat
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.routing import ApiRoute
-from hermes_cli.server.streaming_reply import json_reply
+from hermes_cli.server.streaming_reply import encode, json_reply
 
+# Characters in one request to /tokenize: so many, or for each token of context.
+MOST_CHARACTERS, CHARACTERS_PER_TOKEN = 1 << 20, 8
+AT_ONCE = 256  # tokens whose texts are asked of the engine together
 MOST_TOKENS = 4_000_000  # in one request to /detokenize; no context is longer
 ModelName = Annotated[str | None, Field(max_length=200, description="The model; the default one if it is left out.")]
 _OBJECT = {"type": "object"}
@@ -177,14 +182,32 @@ async def slots(request: Request, query: SlotsQuery) -> Response:
 async def tokenize(request: Request, body: Tokenize) -> Response:
     """Cut a text into tokens."""
     async with request.app.state.pool.use(body.model, embeds=None) as model:
+        most = max(MOST_CHARACTERS, CHARACTERS_PER_TOKEN * model.info.context)
+        if len(body.content) > most:
+            reason = f"has {len(body.content):,} characters; at most {most:,} are tokenized at once."
+            raise UsageError(reason, field="content", hint="send it in parts.")
         engine = model.chat_model.engine
         tokens = await engine.tokenize(body.content, special=body.parse_special)
         if body.add_special and model.info.adds_bos:
             tokens = [*await engine.tokenize(model.info.bos), *tokens]
-        if not body.with_pieces:
-            return json_reply({"tokens": tokens})
-        texts = {token: await engine.detokenize([token]) for token in dict.fromkeys(tokens)}
-    return json_reply(TokenList([TokenWithPiece(token, _piece(texts[token])) for token in tokens]))
+        pieces: dict[int, bytes] = {}
+        for some in _groups([*dict.fromkeys(tokens)] if body.with_pieces else [], AT_ONCE):
+            pieces |= zip(some, await asyncio.gather(*(engine.detokenize([token]) for token in some)), strict=True)
+    # In a thread: there may be a million of them.
+    data = await asyncio.to_thread(_token_list, tokens, pieces)
+    return Response(data, media_type="application/json")
+
+
+def _groups(tokens: list[int], size: int) -> Iterator[list[int]]:
+    return (tokens[at : at + size] for at in range(0, len(tokens), size))
+
+
+def _token_list(tokens: list[int], pieces: dict[int, bytes]) -> bytes:
+    """Return a `TokenList` as JSON, of tokens with their texts if there are any; each different one is encoded once."""
+    if not pieces:
+        return encode({"tokens": tokens})
+    encoded = {token: encode(TokenWithPiece(token, _piece(raw))) for token, raw in pieces.items()}
+    return b'{"tokens":[' + b",".join(map(encoded.__getitem__, tokens)) + b"]}"
 
 
 async def detokenize(request: Request, body: Detokenize) -> Response:

@@ -21,7 +21,7 @@ from hermes_cli.prompting import normalize
 from hermes_cli.prompting.messages import Message
 from hermes_cli.server import response_format, thinking
 from hermes_cli.server.errors import ErrorShape, Problem, problem
-from hermes_cli.server.openai.requests import REFUSED, ChatRequest, LenientModel, SharedFields
+from hermes_cli.server.openai.requests import REFUSED, UNANSWERED, ChatRequest, LenientModel, SharedFields
 from hermes_cli.server.pool import SERVER_KEEP_ALIVE, ReadyModel
 from hermes_cli.server.request_stats import warn
 from hermes_cli.server.settings import seconds
@@ -220,6 +220,12 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
         if value is not None and name in REFUSED and value not in REFUSED[name]:
             hint = _INSTEAD.get(name, "leave it out: nothing here would do what it says.")
             raise UsageError("is not supported.", field=name, hint=hint)
+    streamed = body.stream_options.model_extra if body.stream_options else None
+    extra = {
+        **(body.model_extra or {}),
+        **{f"stream_options.{name}": value for name, value in (streamed or {}).items()},
+    }
+    warn(*(f"{name} is ignored: the reply is as always." for name in sorted(UNANSWERED & extra.keys()) if extra[name]))
     if (body.min_tokens or 0) > 0 and not body.ignore_eos:
         hint = "set ignore_eos, and max_tokens."
         raise UsageError("is not supported without ignore_eos.", field="min_tokens", hint=hint)

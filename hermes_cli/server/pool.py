@@ -13,7 +13,7 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
@@ -140,12 +140,11 @@ class Pool:
 
         `check_room` returns None if there is memory for one more now, else the error.
         """
-        self._models = {model.name: _PooledModel(model, engine(model)) for model in models}
-        self._names = {
-            name.casefold(): model
-            for model in self._models.values()
-            for name in (*model.planned.aliases, model.planned.name)
-        }
+        self._models: dict[str, _PooledModel] = {}
+        self._names: dict[str, _PooledModel] = {}
+        self._engine = engine
+        for model in models:
+            self.add(model)
         self._check_room, self._load_timeout = check_room, load_timeout
         self._most_idle_seconds = most_idle_seconds
         self._clock = itertools.count(1)
@@ -193,6 +192,48 @@ class Pool:
             model.used = next(self._clock)
             self._released.set()
             self._start_timer(model)
+
+    def add(self, planned: ServedModel) -> None:
+        """Add a model behind the others, without loading it; raise UsageError if one of its names is taken."""
+        names = [name.casefold() for name in (planned.name, *planned.aliases)]
+        self._check_free(*names)
+        model = _PooledModel(planned, self._engine(planned))
+        self._models[planned.name] = model
+        self._names |= dict.fromkeys(names, model)
+
+    def add_alias(self, name: str | None, alias: str) -> None:
+        """Give a model one more name, as long as the server runs; raise UsageError if it is taken."""
+        model = self._find(name)
+        self._check_free(alias.casefold())
+        self._names[alias.casefold()] = model
+        model.planned = replace(model.planned, aliases=(*model.planned.aliases, alias))
+
+    async def remove(self, name: str) -> None:
+        """Remove a model, or an alias of one.
+
+        Raises:
+            NotFoundError: there is no such model.
+            UsageError: it is the last one, or requests use it.
+        """
+        model = self._find(name)
+        planned, spelled = model.planned, name.casefold()
+        if spelled != planned.name.casefold() and spelled in self._names:
+            del self._names[spelled]
+            aliases = tuple(alias for alias in planned.aliases if alias.casefold() != spelled)
+            model.planned = replace(planned, aliases=aliases)
+            return
+        if len(self._models) == 1 or model.working or model.waiting or model.loading:
+            why = "the only model here" if len(self._models) == 1 else "in use"
+            raise UsageError(f"{planned.name} is {why}.", field="model", hint="it stays.")
+        del self._models[planned.name]
+        self._names = {name: other for name, other in self._names.items() if other is not model}
+        model.stop_timer()
+        model.loaded = None
+        await model.engine.close()
+
+    def _check_free(self, *names: str) -> None:
+        if taken := [name for name in names if name in self._names]:
+            raise UsageError(f"{taken[0]} is a model here already.", field="model", hint="choose another name.")
 
     async def start(self) -> None:
         """Load the default model, however long that takes."""

@@ -192,6 +192,8 @@ _PARSERS: dict[str, Callable[[str, Any], ResponseFormat]] = {
     "response_format": _response_format,
     "json_schema": _json,
     "grammar": _grammar,
+    "regex": _regex,
+    "ebnf": _grammar,
     **{f"guided_{name}": parser for name, parser in _STRUCTURED.items()},
     "structured_outputs": _structured,
 }

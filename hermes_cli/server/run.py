@@ -20,6 +20,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from hermes_cli.engine.protocol import Engine
+from hermes_cli.errors import UsageError
 from hermes_cli.platforms import ending_signals
 from hermes_cli.server.app import make_app
 from hermes_cli.server.metrics import Metrics
@@ -74,6 +75,9 @@ def serve(settings: ServerSettings, parts: ServerParts) -> bool:
     allow_files(settings.max_connections)
     try:
         local = only_loopback(sockets)
+        if settings.manage_models and settings.insecure and not (settings.keys or local):
+            hint = "give keys, or leave --manage-models out: anybody could delete models from this disk."
+            raise UsageError("--manage-models needs keys beyond this machine.", hint=hint)
         if not (settings.keys or local or settings.insecure):
             made = Key("made", f"sk-{secrets.token_urlsafe(32)}")
             settings = msgspec.structs.replace(settings, keys=(made,), own_key=True)

@@ -101,6 +101,7 @@ class ServerKeys(ModelKeys, frozen=True):
     # The longest that a request may keep its model in memory: seconds, 5m, never.
     max_keep_alive: float | str | None = None
     ollama: bool = False  # speak Ollama's API, too
+    manage_models: bool = False  # its clients may fetch models of the catalogue, name them anew, and delete them
     for_agent: bool = False  # require the context that agents need
     log_json: bool = False  # the access log as JSON
     log_prompts: bool = False  # bodies of requests in the access log
@@ -250,6 +251,9 @@ def resolve(typed: Mapping[str, SettingValue], file: Mapping[str, SettingValue])
             _duration(values[name], merged[name].source)
     if values.get("ollama"):
         values.setdefault("port", OLLAMA_PORT)
+    elif values.get("manage_models"):
+        source = merged["manage_models"].source
+        raise UsageError(f"{source} is for Ollama's API, which is off.", hint="add --ollama, or leave it out.")
     values |= {"models": _entries(values, typed, file), "keys": _keys(values, merged)}
     return Resolved(ServerSettings(**values), {name: value.source for name, value in merged.items()})
 

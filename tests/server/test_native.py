@@ -130,6 +130,15 @@ def test_tokens_with_their_text_or_their_bytes(demo: Running) -> None:
     assert any(isinstance(piece["piece"], list) for piece in pieces)
 
 
+def test_many_tokens_with_their_texts(demo: Running, demo_model: LlamaModel) -> None:
+    text = "Hello \U0001f600, w\u00f6rld! " * 5_000
+    pieces = demo.post("/tokenize", {"content": text, "with_pieces": True, "add_special": True}).json["tokens"]
+    assert [piece["id"] for piece in pieces] == demo_model.vocabulary.tokenize(text, special=True)
+    refused = demo.post("/tokenize", {"content": "x" * ((1 << 20) + 1)})
+    assert (refused.status, refused.error["param"]) == (400, "content")
+    assert demo.post("/tokenize", {"content": "", "with_pieces": True}).json == {"tokens": []}
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

@@ -14,7 +14,7 @@ from server_rig import offer
 
 from hermes_cli.catalog.models import RecommendedSampling as Recommended
 from hermes_cli.engine.request import MAX_SEED, SamplingOptions
-from hermes_cli.server.openai.requests import MOST_CHOICES, MOST_STATED_STOPS, REFUSED
+from hermes_cli.server.openai.requests import MOST_CHOICES, MOST_STATED_STOPS, REFUSED, UNANSWERED
 from hermes_cli.server.thinking import BUDGETS
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
@@ -189,6 +189,7 @@ def test_allowed_tools_leave_the_others_in_the_prompt(rig: House, mode: str) -> 
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}},
         {"response_format": {"type": "json_object", "schema": SCHEMA}},
         {"json_schema": SCHEMA},
+        {"json_schema": json.dumps(SCHEMA)},
         {"guided_json": SCHEMA},
         {"guided_json": json.dumps(SCHEMA)},
         {"structured_outputs": {"json": SCHEMA}},
@@ -206,6 +207,8 @@ def test_a_schema_binds_the_answer_and_is_told_to_the_model(rig: House, body: di
         ({"response_format": {"type": "json_object"}}, 'answer: %json {\\"type\\": \\"object\\"'),
         ({"json_schema": {}}, 'answer: %json {\\"type\\": \\"object\\"'),
         ({"guided_regex": "[ab]+"}, "[ab]+"),
+        ({"regex": "[ab]+"}, "[ab]+"),
+        ({"ebnf": 'root ::= "zq"'}, "zq"),
         ({"guided_choice": ["yes", "no"]}, '\\"yes\\" | \\"no\\"'),
         ({"grammar": 'root ::= "zq"'}, "zq"),
         ({"grammar": '%llguidance {}\nstart: "zq"'}, "zq"),
@@ -244,6 +247,14 @@ def test_an_alias_and_no_name_at_all(rig: House) -> None:
 )
 def test_what_changes_nothing_is_ignored(rig: House, body: dict[str, Any]) -> None:
     assert rig.chat(**body).status == 200
+
+
+@pytest.mark.parametrize("field", sorted(UNANSWERED))
+def test_what_only_changes_the_reply_is_told_to_be_ignored(rig: House, field: str) -> None:
+    head, _, inner = field.partition(".")
+    for value, told in ((True, [f"{field} is ignored: the reply is as always."]), (False, None)):
+        reply = rig.chat(**{head: {inner: value} if inner else value}).json
+        assert reply.get("warnings") == told
 
 
 @pytest.mark.parametrize("field", sorted(REFUSED))
