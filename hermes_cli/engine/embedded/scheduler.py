@@ -178,7 +178,7 @@ class Scheduler:
         """Start a sequence for a request, unless that would take KV cells that active requests will need."""
         reusable = [] if request.unread else request.tokens[:-1]
         if self._saved:
-            self._saved.restore(reusable, self.kv_cache)
+            self._saved.restore(request.job.request.client, reusable, self.kv_cache)
         sequence, reused = self.kv_cache.start(reusable)
         needed = len(request.tokens) - reused + MARGIN
         reserved = sum(other.pending + MARGIN for other in self._running)
@@ -201,6 +201,8 @@ class Scheduler:
         if invalid:
             self.kv_cache.discard(request.sequence)
         else:
+            if self._saved:
+                self._saved.note(request.job.request.client, request.tokens[: request.cached])
             self.kv_cache.finish(request.sequence)
         if self._draft:
             self._draft.forget(request.sequence)
