@@ -96,6 +96,23 @@ def test_guessing_takes_fewer_steps_where_text_repeats(demo_model: LlamaModel, m
     assert guessing.scheduler.stats().steps < 0.7 * plain.scheduler.stats().steps
 
 
+def test_with_a_seed_drafts_do_not_depend_on_measured_times(
+    demo_model: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of other sizes round otherwise."""
+    words = "one two three four five six seven eight nine ten " * 20
+    drafted = set()
+    for length in (0, 3, 24):
+        monkeypatch.setattr(StepCostModel, "draft_length", lambda *_, length=length: length)
+        desk = Desk(demo_model)
+        desk.answer(words, max_tokens=100, sampling=SamplingOptions(temperature=0, seed=7, ignore_eos=True))
+        stats = desk.scheduler.stats()
+        drafted.add((stats.steps, stats.drafted_tokens, stats.accepted_tokens))
+    ((steps, _, accepted),) = drafted
+    assert accepted > 0
+    assert steps < 100
+
+
 def test_the_next_turn_reads_only_what_is_new(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model)
     first = turn("Who are you?")
