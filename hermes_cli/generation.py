@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hermes_cli.engine.protocol import Done, Engine, ModelInfo, TextEvent, TokenLogprobs
 from hermes_cli.engine.request import PARAMETERS, GenerationRequest, ReasoningOptions, SamplingOptions, encode
-from hermes_cli.errors import UsageError
+from hermes_cli.errors import ContextFullError, UsageError
 from hermes_cli.prompting.call_block import END_CALL
 from hermes_cli.prompting.choose import FileTemplates, TemplateChoice, choose
 from hermes_cli.prompting.compose import PromptInput, PromptOptions, RawTurnCache
@@ -101,7 +101,7 @@ class ChatModel:
     def __init__(
         self, engine: Engine, loaded: ModelInfo, *, known: KnownModel | None = None, template: str | None = None
     ) -> None:
-        """Choose the prompt format.
+        """Choose the prompt format, and find out its abilities; that takes seconds where a file's template is slow.
 
         Args:
             engine: continues prompts.
@@ -116,6 +116,7 @@ class ChatModel:
         single = {*loaded.control, *loaded.added, *loaded.tags}
         file = FileTemplates(loaded.templates, single.__contains__, loaded.bos, loaded.eos)
         self.choice: TemplateChoice = choose(file, known, template)
+        self.takes_tools, self.reasons = self.choice.format.takes_tools, self.choice.format.reasons
         self._known = known
         self._raw_turns = RawTurnCache()
 
@@ -198,7 +199,7 @@ class ChatModel:
 
     async def _request(self, turn: TurnRequest, prompt: Prompt) -> GenerationRequest:
         return GenerationRequest(
-            self._specials.cut(prompt.text),
+            await self._pieces(prompt.text),
             sampling=turn.sampling or self.recommended_sampling(),
             max_tokens=turn.max_tokens,
             stops=tuple(dict.fromkeys((*prompt.stop, *turn.stops))),
@@ -227,8 +228,22 @@ class ChatModel:
         same = next((at for at, (character, another) in pairs if character != another), 0)
         return await self._count(prompt.text[:same])
 
+    async def _pieces(self, text: str) -> tuple[str, ...]:
+        """Return a prompt in pieces that can be tokenized; raise ContextFullError if there are more than tokens fit."""
+        import asyncio  # noqa: PLC0415 - as above
+
+        pieces = await asyncio.to_thread(self._specials.cut, text)
+        if len(pieces) > self.loaded.context:
+            raise ContextFullError(
+                f"the prompt has over {len(pieces):,} tokens, the context length is {self.loaded.context:,} tokens.",
+                hint="shorten the prompt, or ask for a longer context with --context.",
+                prompt_tokens=len(pieces),
+                context_length=self.loaded.context,
+            )
+        return pieces
+
     async def _count(self, text: str) -> int:
-        pieces = self._specials.cut(text)
+        pieces = await self._pieces(text)
         behind = pieces[1:]
         texts = {*pieces, *("\n" + piece for piece in behind), *("\n" for _ in behind)}  # what `encode` may ask for
         tokens = {text: await self.engine.tokenize(text) for text in texts}

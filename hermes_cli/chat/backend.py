@@ -70,12 +70,12 @@ class LocalBackend:
     @property
     def supports_reasoning(self) -> bool:
         """Return whether the prompt format can ask for reasoning."""
-        return self._model.choice.format.reasons
+        return self._model.reasons
 
     @property
     def supports_tools(self) -> bool:
         """Return whether the prompt format has tools."""
-        return self._model.choice.format.takes_tools
+        return self._model.takes_tools
 
     async def generate(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions

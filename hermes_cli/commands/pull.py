@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from hermes_cli.commands.pull_target import PullTarget
     from hermes_cli.hardware.machine import Machine
+    from hermes_cli.models.pull_target import PullTarget
     from hermes_cli.models.resolve import ModelRequest
     from hermes_cli.planning.recommend import RecommendOptions
     from hermes_cli.store.download import FileState, SpaceNeeded
@@ -79,7 +79,6 @@ def command(
         hermes pull somebody/Some-GGUF --quant Q5_K_M
     """
     from hermes_cli.catalog.load import load_catalogue
-    from hermes_cli.commands.pull_target import recommended_target
     from hermes_cli.hardware.probe import probe
     from hermes_cli.paths import models_dir, readable
     from hermes_cli.store.download import file_states, space_needed
@@ -91,7 +90,7 @@ def command(
     policy = RetryPolicy(max_speed=None if limit_rate is None else bytes_per_second(limit_rate))
     readable(models_dir())
     catalogue, machine = load_catalogue(), probe()
-    wanted = names or [recommended_target(catalogue, machine).name]
+    wanted = names or [_recommended(catalogue, machine)]
     targets, files, here = _ask_hub(wanted, catalogue, machine, quant, revision, console)
     states, space = file_states(files), space_needed(files)
     # The plan is the data of a dry run; before a download it is a note.
@@ -116,6 +115,19 @@ def command(
     console.text("".join(f"{path}\n" for path in paths))
     for name in (*(target.name for target in targets if target.runs), *(found.model.name for found in here)):
         console.note(f"next: hermes chat {shlex.quote(name)}")
+
+
+def _recommended(catalogue: Catalogue, machine: Machine) -> str:
+    """Return the name of what `hermes recommend` picks; raise DoesNotFitError, which says what would, if none fits."""
+    from hermes_cli.planning.recommend import RecommendOptions, recommendations
+    from hermes_cli.store.benchmarks import speed_ratios
+
+    fitting = recommendations(catalogue, machine, RecommendOptions(measured=speed_ratios(machine)))
+    if not fitting:
+        from hermes_cli.commands.recommend import nothing_fits
+
+        raise nothing_fits(catalogue, machine, RecommendOptions())
+    return fitting[0].variant.name
 
 
 def _fetch(
@@ -170,7 +182,7 @@ def _ask_hub(
         NetworkError: the Hub cannot be asked, and a model is not complete on this disk.
     """
     from hermes_cli.catalog.names import ModelNames
-    from hermes_cli.commands.pull_target import pull_target
+    from hermes_cli.models.pull_target import pull_target
     from hermes_cli.planning.recommend import room_for_files
     from hermes_cli.store.download import known_content, resolve
     from hermes_cli.store.hub import endpoint
@@ -238,7 +250,7 @@ def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None]
     """Write before the download whether the model can be loaded on this machine."""
     if target.variant is None or not target.variant.computed_bytes:
         return
-    from hermes_cli.commands.pull_target import fit_for_chat
+    from hermes_cli.models.pull_target import fit_for_chat
 
     settings, placement = fit_for_chat(target.variant, machine)
     if placement.fits:

@@ -50,6 +50,14 @@ def command(
     ollama: Annotated[
         bool | None, setting("HERMES_LLM_OLLAMA", "Speak Ollama's API, too, for clients that need it.", "--ollama")
     ] = None,
+    manage_models: Annotated[
+        bool | None,
+        setting(
+            "HERMES_LLM_MANAGE_MODELS",
+            "With --ollama: clients may fetch models of the catalogue, and delete models from this disk.",
+            "--manage-models",
+        ),
+    ] = None,
     context: Annotated[
         int | None, setting("HERMES_LLM_CONTEXT", "Tokens that each request can use. Default: the longest that fits.")
     ] = None,
@@ -153,6 +161,14 @@ def command(
             "HERMES_LLM_MAX_KEEP_ALIVE",
             "The longest that a request may keep its model in memory. Default: never, any time.",
             metavar="TIME",
+        ),
+    ] = None,
+    prefix_cache: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_PREFIX_CACHE",
+            "Disk for KV caches of prompts that outlive the server, for each model: 4G. Default: off.",
+            metavar="SIZE",
         ),
     ] = None,
     max_queue: Annotated[int | None, setting("HERMES_LLM_MAX_QUEUE", "Requests that may wait. Default: 256.")] = None,

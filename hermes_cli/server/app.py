@@ -20,7 +20,7 @@ from hermes_cli.server.anthropic import messages
 from hermes_cli.server.errors import HANDLERS
 from hermes_cli.server.metrics import Metrics
 from hermes_cli.server.ollama import chat as ollama_chat
-from hermes_cli.server.ollama import embed
+from hermes_cli.server.ollama import embed, library
 from hermes_cli.server.ollama import models as ollama_models
 from hermes_cli.server.openai import chat, completions, embeddings, models, responses
 from hermes_cli.server.openai.responses import ResponseStore
@@ -48,7 +48,7 @@ ROUTES: list[ApiRoute] = [
 
 
 # Not in the OpenAPI document: Ollama's own documentation describes them.
-OLLAMA: list[ApiRoute] = [*ollama_chat.ROUTES, *embed.ROUTES, *ollama_models.ROUTES]
+OLLAMA: list[ApiRoute] = [*ollama_chat.ROUTES, *embed.ROUTES, *ollama_models.ROUTES, *library.ROUTES]
 
 
 def make_app(
@@ -58,9 +58,10 @@ def make_app(
     write: Callable[[str], None],
     tools: ServerTools | None = None,
 ) -> Starlette:
-    """Return the application; its state has `pool`, `metrics`, `keys`, `traffic`, `responses` and `server_tools`.
+    """Return the application.
 
-    The pool is closed with it, and its engines count into the same metrics; `write` takes a line of the access log.
+    Its state has `pool`, `metrics`, `keys`, `traffic`, `responses`, `server_tools` and `library`. The pool is closed
+    with it, and its engines count into the same metrics; `write` takes a line of the access log.
     """
     traffic = Traffic()
     app = Starlette(
@@ -72,6 +73,7 @@ def make_app(
     app.state.pool, app.state.metrics, app.state.traffic = pool, metrics, traffic
     app.state.server_tools = tools
     app.state.keys, app.state.responses = Keys(settings.keys), ResponseStore()
+    app.state.library = library.ModelLibrary(settings, pool)
     return app
 
 

@@ -5,6 +5,8 @@ Only /tokenize, /detokenize and /apply-template load a model. No reply has the p
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
@@ -16,14 +18,17 @@ from starlette.responses import JSONResponse, Response
 
 import hermes_cli
 from hermes_cli.engine.request import SamplingOptions
-from hermes_cli.errors import NotReadyError
+from hermes_cli.errors import NotReadyError, UsageError
 from hermes_cli.server.errors import RETRY_AFTER
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import parse_chat
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.routing import ApiRoute
-from hermes_cli.server.streaming_reply import json_reply
+from hermes_cli.server.streaming_reply import encode, json_reply
 
+# Characters in one request to /tokenize: so many, or for each token of context.
+MOST_CHARACTERS, CHARACTERS_PER_TOKEN = 1 << 20, 8
+AT_ONCE = 256  # tokens whose texts are asked of the engine together
 MOST_TOKENS = 4_000_000  # in one request to /detokenize; no context is longer
 ModelName = Annotated[str | None, Field(max_length=200, description="The model; the default one if it is left out.")]
 _OBJECT = {"type": "object"}
@@ -67,6 +72,12 @@ class ApplyTemplate(BaseModel):
     add_generation_prompt: bool | None = Field(None, description="False ends with the last message.")
     continue_final_message: bool | None = Field(None, description="As in chats.")
     model: ModelName = None
+
+
+class ModelToLoad(BaseModel):
+    """A model to load or unload."""
+
+    model: str = Field(min_length=1, max_length=200)
 
 
 class RenderedPrompt(msgspec.Struct, frozen=True):
@@ -171,14 +182,32 @@ async def slots(request: Request, query: SlotsQuery) -> Response:
 async def tokenize(request: Request, body: Tokenize) -> Response:
     """Cut a text into tokens."""
     async with request.app.state.pool.use(body.model, embeds=None) as model:
+        most = max(MOST_CHARACTERS, CHARACTERS_PER_TOKEN * model.info.context)
+        if len(body.content) > most:
+            reason = f"has {len(body.content):,} characters; at most {most:,} are tokenized at once."
+            raise UsageError(reason, field="content", hint="send it in parts.")
         engine = model.chat_model.engine
         tokens = await engine.tokenize(body.content, special=body.parse_special)
         if body.add_special and model.info.adds_bos:
             tokens = [*await engine.tokenize(model.info.bos), *tokens]
-        if not body.with_pieces:
-            return json_reply({"tokens": tokens})
-        texts = {token: await engine.detokenize([token]) for token in dict.fromkeys(tokens)}
-    return json_reply(TokenList([TokenWithPiece(token, _piece(texts[token])) for token in tokens]))
+        pieces: dict[int, bytes] = {}
+        for some in _groups([*dict.fromkeys(tokens)] if body.with_pieces else [], AT_ONCE):
+            pieces |= zip(some, await asyncio.gather(*(engine.detokenize([token]) for token in some)), strict=True)
+    # In a thread: there may be a million of them.
+    data = await asyncio.to_thread(_token_list, tokens, pieces)
+    return Response(data, media_type="application/json")
+
+
+def _groups(tokens: list[int], size: int) -> Iterator[list[int]]:
+    return (tokens[at : at + size] for at in range(0, len(tokens), size))
+
+
+def _token_list(tokens: list[int], pieces: dict[int, bytes]) -> bytes:
+    """Return a `TokenList` as JSON, of tokens with their texts if there are any; each different one is encoded once."""
+    if not pieces:
+        return encode({"tokens": tokens})
+    encoded = {token: encode(TokenWithPiece(token, _piece(raw))) for token, raw in pieces.items()}
+    return b'{"tokens":[' + b",".join(map(encoded.__getitem__, tokens)) + b"]}"
 
 
 async def detokenize(request: Request, body: Detokenize) -> Response:
@@ -202,6 +231,21 @@ async def apply_template(request: Request, body: ApplyTemplate) -> Response:
     return json_reply(RenderedPrompt(prompt.plain))
 
 
+async def load_model(request: Request, body: ModelToLoad) -> Response:
+    """Load a model.
+
+    The reply comes when it is ready.
+    """
+    async with request.app.state.pool.use(body.model, embeds=None):
+        return json_reply({"success": True})
+
+
+async def unload_model(request: Request, body: ModelToLoad) -> Response:
+    """Unload a model when the requests that use it are done; the next one loads it again."""
+    await request.app.state.pool.unload(body.model)
+    return json_reply({"success": True})
+
+
 async def metrics(request: Request) -> Response:
     """Return counters and times for Prometheus."""
     state = request.app.state
@@ -221,6 +265,7 @@ def _json(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 _HEALTH = _json({"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]})
+_SUCCESS = _json({"type": "object", "properties": {"success": {"const": True}}, "required": ["success"]})
 _UNAVAILABLE = {
     "description": "The model is being loaded, or the server stops.",
     "content": _json({"type": "object", "properties": {"error": _OBJECT}}),
@@ -241,5 +286,7 @@ ROUTES = [
     ApiRoute("POST", "/tokenize", tokenize, tag="llama.cpp", body=Tokenize, reply=TokenList),
     ApiRoute("POST", "/detokenize", detokenize, tag="llama.cpp", body=Detokenize, reply=DetokenizedText),
     ApiRoute("POST", "/apply-template", apply_template, tag="llama.cpp", body=ApplyTemplate, reply=RenderedPrompt),
+    ApiRoute("POST", "/models/load", load_model, tag="llama.cpp", body=ModelToLoad, reply=_SUCCESS),
+    ApiRoute("POST", "/models/unload", unload_model, tag="llama.cpp", body=ModelToLoad, reply=_SUCCESS),
     ApiRoute("GET", "/metrics", metrics, tag="llama.cpp", reply={"text/plain": {}}),
 ]

@@ -21,7 +21,7 @@ from hermes_cli.prompting import normalize
 from hermes_cli.prompting.messages import Message
 from hermes_cli.server import response_format, thinking
 from hermes_cli.server.errors import ErrorShape, Problem, problem
-from hermes_cli.server.openai.requests import REFUSED, ChatRequest, LenientModel, SharedFields
+from hermes_cli.server.openai.requests import REFUSED, UNANSWERED, ChatRequest, LenientModel, SharedFields
 from hermes_cli.server.pool import SERVER_KEEP_ALIVE, ReadyModel
 from hermes_cli.server.request_stats import warn
 from hermes_cli.server.settings import seconds
@@ -33,8 +33,6 @@ RawPrompt = tuple[str] | tuple[int, ...]
 _SAMPLING = {name: option for option, number in PARAMETERS.items() for name in number.api if option != "seed"}
 _SAMPLING["ignore_eos"] = "ignore_eos"
 _INSTEAD = {
-    "functions": "offer tools instead.",
-    "function_call": "say tool_choice instead.",
     "stop_token_ids": "give stop, with texts, instead.",
     "reasoning_format": "reasoning comes in reasoning_content; include_reasoning leaves it out.",
     "audio": "these models read and write text.",
@@ -168,7 +166,7 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         notes: normalize.Notes = []
         # In a thread: histories are long.
         messages = await asyncio.to_thread(lambda: normalize.messages(_with_readable_calls(body.messages), notes))
-        tools = normalize.tools(body.tools, notes)
+        tools = await asyncio.to_thread(normalize.tools, body.tools, notes)
         warn(*(f"{fields.of(place)} {note}" for place, note in notes))
         messages, continues = _with_begun_answer(body, messages)
         top_logprobs = body.top_logprobs or 0
@@ -178,10 +176,12 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
             )
         parsed = parse_shared(body, client, top_logprobs if body.logprobs else None)
         think = thinking.parse(body)
-        answer = await response_format.parse(body)
+        answer = await response_format.parse(body, client)
         parallel = body.parallel_tool_calls is not False
         strict = normalize.strict_tools(body.tools)
-        calls = await response_format.parse_calls(tools, body.tool_choice, parallel=parallel, strict=strict)
+        calls = await response_format.parse_calls(
+            tools, body.tool_choice, parallel=parallel, strict=strict, client=client
+        )
     turn = replace(
         parsed.turn,
         messages=messages,
@@ -220,6 +220,12 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
         if value is not None and name in REFUSED and value not in REFUSED[name]:
             hint = _INSTEAD.get(name, "leave it out: nothing here would do what it says.")
             raise UsageError("is not supported.", field=name, hint=hint)
+    streamed = body.stream_options.model_extra if body.stream_options else None
+    extra = {
+        **(body.model_extra or {}),
+        **{f"stream_options.{name}": value for name, value in (streamed or {}).items()},
+    }
+    warn(*(f"{name} is ignored: the reply is as always." for name in sorted(UNANSWERED & extra.keys()) if extra[name]))
     if (body.min_tokens or 0) > 0 and not body.ignore_eos:
         hint = "set ignore_eos, and max_tokens."
         raise UsageError("is not supported without ignore_eos.", field="min_tokens", hint=hint)

@@ -13,13 +13,13 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
 from hermes_cli.engine.protocol import Engine, EngineStats, ModelInfo
-from hermes_cli.errors import EngineError, HermesError, NotFoundError, NotReadyError, UsageError
+from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, NotFoundError, NotReadyError, UsageError
 from hermes_cli.generation import THINK_END, ChatModel
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class _PooledModel:
     def describe(self) -> ModelObject:
         planned, loaded = self.planned, self.loaded
         known = planned.model.resolved.known
-        tools = loaded.chat_model.choice.format.takes_tools if loaded else known.tools if known else None
+        tools = loaded.chat_model.takes_tools if loaded else known.tools if known else None
         context = loaded.info.context if loaded else planned.model.context
         capabilities = Capabilities(tools, known.reasoning is not None if known else None)
         if planned.model.pooling:
@@ -140,12 +140,11 @@ class Pool:
 
         `check_room` returns None if there is memory for one more now, else the error.
         """
-        self._models = {model.name: _PooledModel(model, engine(model)) for model in models}
-        self._names = {
-            name.casefold(): model
-            for model in self._models.values()
-            for name in (*model.planned.aliases, model.planned.name)
-        }
+        self._models: dict[str, _PooledModel] = {}
+        self._names: dict[str, _PooledModel] = {}
+        self._engine = engine
+        for model in models:
+            self.add(model)
         self._check_room, self._load_timeout = check_room, load_timeout
         self._most_idle_seconds = most_idle_seconds
         self._clock = itertools.count(1)
@@ -180,7 +179,7 @@ class Pool:
         model.waiting.add(ticket)
         try:
             loaded = await self._ready(model, ticket, end)
-            if keep_alive is not None and keep_alive < 0:
+            if model.planned.pin or (keep_alive is not None and keep_alive < 0):
                 model.idle_seconds = model.planned.idle_seconds
             elif self._most_idle_seconds is None:
                 model.idle_seconds = keep_alive
@@ -194,10 +193,66 @@ class Pool:
             self._released.set()
             self._start_timer(model)
 
+    def add(self, planned: ServedModel) -> None:
+        """Add a model behind the others, without loading it; raise UsageError if one of its names is taken."""
+        names = [name.casefold() for name in (planned.name, *planned.aliases)]
+        self._check_free(*names)
+        model = _PooledModel(planned, self._engine(planned))
+        self._models[planned.name] = model
+        self._names |= dict.fromkeys(names, model)
+
+    def add_alias(self, name: str | None, alias: str) -> None:
+        """Give a model one more name, as long as the server runs; raise UsageError if it is taken."""
+        model = self._find(name)
+        self._check_free(alias.casefold())
+        self._names[alias.casefold()] = model
+        model.planned = replace(model.planned, aliases=(*model.planned.aliases, alias))
+
+    async def remove(self, name: str) -> None:
+        """Remove a model, or an alias of one.
+
+        Raises:
+            NotFoundError: there is no such model.
+            UsageError: it is the last one, or requests use it.
+        """
+        model = self._find(name)
+        planned, spelled = model.planned, name.casefold()
+        if spelled != planned.name.casefold() and spelled in self._names:
+            del self._names[spelled]
+            aliases = tuple(alias for alias in planned.aliases if alias.casefold() != spelled)
+            model.planned = replace(planned, aliases=aliases)
+            return
+        if len(self._models) == 1 or model.working or model.waiting or model.loading:
+            why = "the only model here" if len(self._models) == 1 else "in use"
+            raise UsageError(f"{planned.name} is {why}.", field="model", hint="it stays.")
+        del self._models[planned.name]
+        self._names = {name: other for name, other in self._names.items() if other is not model}
+        model.stop_timer()
+        model.loaded = None
+        await model.engine.close()
+
+    def _check_free(self, *names: str) -> None:
+        if taken := [name for name in names if name in self._names]:
+            raise UsageError(f"{taken[0]} is a model here already.", field="model", hint="choose another name.")
+
     async def start(self) -> None:
         """Load the default model, however long that takes."""
         async with self.use(embeds=None, load_timeout=math.inf):
             pass
+
+    async def unload(self, name: str | None = None) -> None:
+        """Unload a model when the requests that use it are done; do nothing if it is not loaded.
+
+        Raises:
+            NotFoundError: no model has this name.
+            UsageError: it is pinned.
+        """
+        model = self._find(name)
+        if model.planned.pin:
+            raise UsageError("is pinned, so it stays in memory.", field="model", hint="take `pin` out of the settings.")
+        async with self._one_at_a_time:
+            if model.loaded and not model.leaving:
+                await self._evict(model)
 
     def describe_all(self) -> list[ModelObject]:
         """Describe all models, the default first."""
@@ -311,7 +366,7 @@ class Pool:
         try:
             chat_model = await ChatModel.open(model.engine, known=resolved.known, template=template)
         except EngineError:
-            idle = [other for other in self._models.values() if other.idle]
+            idle = [other for other in self._models.values() if other.idle and not other.planned.pin]
             if not idle:
                 raise
             for other in idle:
@@ -331,23 +386,34 @@ class Pool:
             return
         while (error := await self._check_room(model.planned)) is not None:
             others = [other for other in self._models.values() if other is not model and other.loaded]
+            pinned = [other.planned.name for other in others if other.planned.pin]
+            others = [other for other in others if not other.planned.pin]
             if not others:
                 if model.planned.model.resolved.overrides.force:
                     return
+                if pinned:
+                    raise DoesNotFitError(
+                        f"there is no room for {model.planned.name} beside {', '.join(pinned)}, which "
+                        f"{'is' if len(pinned) == 1 else 'are'} pinned.",
+                        hint=error.hint,
+                    )
                 raise error
             await self._evict(min(others, key=lambda other: (not other.idle, other.used)), model)
 
-    async def _evict(self, model: _PooledModel, wanted: _PooledModel) -> None:
-        """Unload a model when the requests that use it are done; new ones wait until it is back."""
+    async def _evict(self, model: _PooledModel, wanted: _PooledModel | None = None) -> None:
+        """Unload a model when the requests that use it are done; new ones wait until it is back.
+
+        Give up if no request waits for the model that is wanted in its place.
+        """
         model.leaving = left = asyncio.get_running_loop().create_future()
         try:
-            while model.working and wanted.waiting:
+            while model.working and (wanted is None or wanted.waiting):
                 self._released.clear()
                 await self._released.wait()
-            if not wanted.waiting:
+            if wanted and not wanted.waiting:
                 raise NotReadyError(f"no request waits for {wanted.planned.name} any more.", hint="ask again.")
             await self._unload(model)
-            self.evictions += 1
+            self.evictions += wanted is not None
         finally:
             left.set_result(None)
             model.leaving = None

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from hermes_cli.engine.protocol import Engine
+from hermes_cli.errors import UsageError
 from hermes_cli.platforms import ending_signals
 from hermes_cli.server.app import make_app
 from hermes_cli.server.metrics import Metrics
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from hermes_cli.server.server_tools import ServerTools
 
 IDLE_SECONDS = 75  # that a connection is kept for the next request, longer than clients keep it
+SWITCH_SECONDS = 0.0005  # that a thread may make the event loop wait, each time; Python's usual is 5 ms
 LAST_SECONDS = 2  # for replies that end when the engines do
 
 
@@ -67,10 +70,14 @@ def serve(settings: ServerSettings, parts: ServerParts) -> bool:
 
     Raise HermesError if the port is in use, or a model does not fit or cannot be loaded.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     sockets = listen(settings.host, settings.port)
     allow_files(settings.max_connections)
     try:
         local = only_loopback(sockets)
+        if settings.manage_models and settings.insecure and not (settings.keys or local):
+            hint = "give keys, or leave --manage-models out: anybody could delete models from this disk."
+            raise UsageError("--manage-models needs keys beyond this machine.", hint=hint)
         if not (settings.keys or local or settings.insecure):
             made = Key("made", f"sk-{secrets.token_urlsafe(32)}")
             settings = msgspec.structs.replace(settings, keys=(made,), own_key=True)

@@ -56,6 +56,7 @@ class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     think_end: Annotated[str, Meta(max_length=500)] | None = None  # sentence that ends reasoning at its budget
     keep_alive: float | str | None = None  # how long after its last request a model stays in memory: seconds, 5m, never
     pooling: Pooling | None = None  # make embeddings, with one vector of all tokens of a text; None is as its file says
+    pin: bool | None = None  # keep it in memory, whatever other models need
     force: bool | None = None  # load it even if there is too little memory
 
 
@@ -83,6 +84,7 @@ class ServerKeys(ModelKeys, frozen=True):
     insecure: bool = False  # listen beyond this machine without a key
     allowed_hosts: tuple[Name, ...] = ()  # names under which clients may address the server, beside those it has anyway
     cors: tuple[Name, ...] = ()  # origins of web pages that may use it; `*` is all
+    prefix_cache: str | None = None  # disk for KV caches of prompts that outlive the server: 4G; for each model
     max_queue: Annotated[int, Meta(ge=0, le=100_000)] = 256  # requests that may wait for each model
     max_body: Annotated[float, Meta(gt=0, le=1024)] = 32  # size of a request, in MiB
     timeout: Seconds = 3600  # seconds that a request may take, waiting and loading included
@@ -99,6 +101,7 @@ class ServerKeys(ModelKeys, frozen=True):
     # The longest that a request may keep its model in memory: seconds, 5m, never.
     max_keep_alive: float | str | None = None
     ollama: bool = False  # speak Ollama's API, too
+    manage_models: bool = False  # its clients may fetch models of the catalogue, name them anew, and delete them
     for_agent: bool = False  # require the context that agents need
     log_json: bool = False  # the access log as JSON
     log_prompts: bool = False  # bodies of requests in the access log
@@ -248,6 +251,9 @@ def resolve(typed: Mapping[str, SettingValue], file: Mapping[str, SettingValue])
             _duration(values[name], merged[name].source)
     if values.get("ollama"):
         values.setdefault("port", OLLAMA_PORT)
+    elif values.get("manage_models"):
+        source = merged["manage_models"].source
+        raise UsageError(f"{source} is for Ollama's API, which is off.", hint="add --ollama, or leave it out.")
     values |= {"models": _entries(values, typed, file), "keys": _keys(values, merged)}
     return Resolved(ServerSettings(**values), {name: value.source for name, value in merged.items()})
 

@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -24,12 +24,14 @@ import httpx2
 import mcp_types
 from anyio.from_thread import start_blocking_portal
 from mcp import Client, MCPError
+from mcp.client.auth import OAuthRegistrationError
 from mcp.client.streamable_http import streamable_http_client
 
 from hermes_cli import __version__
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError
 from hermes_cli.tools.config import McpAddress, McpServer, with_free_name
 from hermes_cli.tools.functions import Tool, ToolFailedError, wait_for
+from hermes_cli.tools.mcp_login import BrowserLogin
 from hermes_cli.tools.mcp_stdio import MAX_MESSAGE, McpProcess, ProcessGuard
 
 if TYPE_CHECKING:
@@ -52,8 +54,9 @@ for _name in ("mcp", "client"):  # the SDK's loggers; without a handler, warning
 class McpServers:
     """MCP servers. None of them, and no process that they started, is left after `close`."""
 
-    def __init__(self, *, start_timeout: float = START_TIMEOUT) -> None:
-        self._start_timeout = start_timeout
+    def __init__(self, tell: Callable[[str], None], *, start_timeout: float = START_TIMEOUT) -> None:
+        """Begin without servers; `tell` is called with what a user has to do, such as a login."""
+        self._tell, self._start_timeout = tell, start_timeout
         self._connections: list[McpConnection] = []
         self._tasks: list[Future[None]] = []
         self._stack = ExitStack()
@@ -69,7 +72,7 @@ class McpServers:
             connection = next(same, None)
             if connection is None:
                 taken = [other.server.name for other in self._connections]
-                connection = McpConnection(with_free_name(server, taken), self._start_timeout, self._guard)
+                connection = McpConnection(with_free_name(server, taken), self._start_timeout, self._guard, self._tell)
                 self._connections.append(connection)
             elif connection.is_up or connection.starting:
                 continue
@@ -170,8 +173,10 @@ class McpServers:
 class McpConnection:
     """A server, its tools as it listed them last, and whether they are to be listed again."""
 
-    def __init__(self, server: McpServer, start_timeout: float, guard: ProcessGuard) -> None:
-        self.server, self._guard = server, guard
+    def __init__(
+        self, server: McpServer, start_timeout: float, guard: ProcessGuard, tell: Callable[[str], None]
+    ) -> None:
+        self.server, self._guard, self._tell = server, guard, tell
         self.tools: list[mcp_types.Tool] = []
         self.changed = False
         self.starting: Future[None] | None = None  # done as soon as the server has started or failed
@@ -304,13 +309,25 @@ class McpConnection:
         timeout = httpx2.Timeout(30, read=None)  # seconds
         hooks = {"response": [keep_refusal]}
         proxied = not server.is_local  # no proxy of the environment reaches this machine, or sees its headers
+        login = BrowserLogin(server, self._tell, self._wait_for_user)
+        has_key = any(name.lower() == "authorization" for name in server.headers)
         async with (
+            aclosing(login),
             httpx2.AsyncClient(
-                headers=dict(server.headers), timeout=timeout, event_hooks=hooks, trust_env=proxied
+                auth=None if has_key else login.provider,
+                headers=dict(server.headers),
+                timeout=timeout,
+                event_hooks=hooks,
+                trust_env=proxied,
             ) as client,
             streamable_http_client(server.url, http_client=client, max_sse_event_size=MAX_MESSAGE) as streams,
         ):
             yield streams
+
+    def _wait_for_user(self) -> None:
+        """Give the user time to log in, which has a limit of its own."""
+        if self._start_scope:
+            self._start_scope.deadline = math.inf
 
     async def _handle_message(self, message: IncomingMessage) -> None:
         """Note a changed list, as servers before protocol 2026-07-28 announce it."""
@@ -332,16 +349,20 @@ class McpConnection:
     def _failure(self, error: BaseException) -> HermesError:
         """Return the error for a server that is of no use now, with its last output."""
         error = _innermost(error)
+        if isinstance(error, NetworkError):  # of a login
+            return error
         server, reason = self.server, _reason(error)
         if isinstance(error, TimeoutError):
             reason = f"it did not answer within {self._start_timeout:g} s"
         if isinstance(server, McpAddress):
+            if isinstance(error, OAuthRegistrationError):
+                reason = "it wants a key, and offers no login that hermes can do"
             refusal = self._refusal
             status = f" ({refusal.status_code} {refusal.reason_phrase})" if refusal is not None else ""
-            return NetworkError(
-                f"the MCP server {server.name} at {server}: {reason}{status}.",
-                hint="check the address, and --mcp-header if it wants a key.",
-            )
+            hint = "check the address, and --mcp-header if it wants a key."
+            if refusal is not None and refusal.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+                hint = "give its address for streamable HTTP, often /mcp; the older HTTP+SSE (/sse) is not supported."
+            return NetworkError(f"the MCP server {server.name} at {server}: {reason}{status}.", hint=hint)
         if isinstance(error, FileNotFoundError):
             return NotFoundError(
                 f"the MCP server {server.name}: there is no program {server.words[0]}.", hint="install it."

@@ -168,7 +168,7 @@ class Toolbox:
         if self._servers is None:
             from hermes_cli.tools.mcp_client import McpServers  # noqa: PLC0415 - 0.5 s, only with servers
 
-            self._servers = McpServers()
+            self._servers = McpServers(self._warn)
         for server in servers:
             if isinstance(server, McpAddress) and server.exposes_headers:
                 self._warn(f"{server.name} gets its headers over plain http: others on the way can read them")

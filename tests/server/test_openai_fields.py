@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai_rig import ASKED, CALL, HERMES_3, HERMES_4, TOOL, House, house
+from openai_rig import ASKED, CALL, HERMES_3, HERMES_4, TOOL, House, chunks, house
 from server_rig import offer
 
 from hermes_cli.catalog.models import RecommendedSampling as Recommended
 from hermes_cli.engine.request import MAX_SEED, SamplingOptions
-from hermes_cli.server.openai.requests import MOST_CHOICES, MOST_STATED_STOPS, REFUSED
+from hermes_cli.server.openai.requests import MOST_CHOICES, MOST_STATED_STOPS, REFUSED, UNANSWERED
 from hermes_cli.server.thinking import BUDGETS
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
@@ -189,6 +189,7 @@ def test_allowed_tools_leave_the_others_in_the_prompt(rig: House, mode: str) -> 
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}},
         {"response_format": {"type": "json_object", "schema": SCHEMA}},
         {"json_schema": SCHEMA},
+        {"json_schema": json.dumps(SCHEMA)},
         {"guided_json": SCHEMA},
         {"guided_json": json.dumps(SCHEMA)},
         {"structured_outputs": {"json": SCHEMA}},
@@ -206,6 +207,8 @@ def test_a_schema_binds_the_answer_and_is_told_to_the_model(rig: House, body: di
         ({"response_format": {"type": "json_object"}}, 'answer: %json {\\"type\\": \\"object\\"'),
         ({"json_schema": {}}, 'answer: %json {\\"type\\": \\"object\\"'),
         ({"guided_regex": "[ab]+"}, "[ab]+"),
+        ({"regex": "[ab]+"}, "[ab]+"),
+        ({"ebnf": 'root ::= "zq"'}, "zq"),
         ({"guided_choice": ["yes", "no"]}, '\\"yes\\" | \\"no\\"'),
         ({"grammar": 'root ::= "zq"'}, "zq"),
         ({"grammar": '%llguidance {}\nstart: "zq"'}, "zq"),
@@ -244,6 +247,14 @@ def test_an_alias_and_no_name_at_all(rig: House) -> None:
 )
 def test_what_changes_nothing_is_ignored(rig: House, body: dict[str, Any]) -> None:
     assert rig.chat(**body).status == 200
+
+
+@pytest.mark.parametrize("field", sorted(UNANSWERED))
+def test_what_only_changes_the_reply_is_told_to_be_ignored(rig: House, field: str) -> None:
+    head, _, inner = field.partition(".")
+    for value, told in ((True, [f"{field} is ignored: the reply is as always."]), (False, None)):
+        reply = rig.chat(**{head: {inner: value} if inner else value}).json
+        assert reply.get("warnings") == told
 
 
 @pytest.mark.parametrize("field", sorted(REFUSED))
@@ -375,6 +386,25 @@ def test_a_conversation_as_hermes_agent_sends_it_back(rig: House) -> None:
     rig.post("/v1/chat/completions", {"messages": sent, "tools": [TOOL], "max_tokens": 65_536})
     one, two = ("".join(map(str, request.prompt)) for request in rig.engine.requests)
     assert two.startswith(f"{one}Let me look.\n{CALL}<|im_end|>")
+
+
+def test_functions_in_their_older_form(rig: House) -> None:
+    body = {"functions": [TOOL["function"]], "function_call": {"name": "get_weather"}}
+    choice = rig.chat([CALL], **body).json["choices"][0]
+    assert choice["message"]["function_call"] == {"name": "get_weather", "arguments": '{"city": "Oslo"}'}
+    assert choice["finish_reason"] == "function_call"
+    assert "tool_calls" not in choice["message"]
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    assert grammar(rig, **body) == grammar(rig, tools=[TOOL], tool_choice=named, parallel_tool_calls=False)
+    deltas = [chunk["choices"][0] for chunk in chunks(rig.chat([CALL], **body, stream=True).body)]
+    calls = [delta["delta"]["function_call"] for delta in deltas if "function_call" in delta["delta"]]
+    assert calls[0]["name"] == "get_weather"
+    assert "".join(call["arguments"] for call in calls) == '{"city": "Oslo"}'
+    assert deltas[-1]["finish_reason"] == "function_call"
+    assert rig.chat(["It rains."], **body).json["choices"][0]["finish_reason"] == "stop"
+    assert rig.refused(**body, tools=[TOOL])["param"] == "functions"
+    assert rig.refused(functions=[TOOL["function"]], function_call={"name": "other"})["param"] == "function_call"
+    assert rig.refused(function_call={"name": "other"})["param"] == "function_call"
 
 
 @pytest.mark.parametrize("body", [{"reasoning_effort": "low"}, {"think": True}, {"thinking": {"type": "enabled"}}])

@@ -384,7 +384,7 @@ def test_over_http_a_server_that_goes_and_comes_back(web: Web) -> None:
 )
 def test_a_server_that_does_not_start_is_one_error(server: McpServer, error: type[HermesError], says: str) -> None:
     before = children()
-    servers = McpServers(start_timeout=HANG)
+    servers = McpServers(print, start_timeout=HANG)
     try:
         servers.begin([plain([{"name": "one"}], name="fine"), server])
         with pytest.raises(error) as caught:
@@ -397,7 +397,7 @@ def test_a_server_that_does_not_start_is_one_error(server: McpServer, error: typ
 
 
 def test_a_server_that_does_not_answer_is_an_error() -> None:
-    servers = McpServers(start_timeout=0.5)
+    servers = McpServers(print, start_timeout=0.5)
     try:
         servers.begin([plain([], flaw="mute", name="c")])
         with pytest.raises(HermesError) as caught:
@@ -441,7 +441,7 @@ def test_ctrl_c_while_they_end_ends_them_at_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(mcp_client, "END_TIMEOUT", HANG)
     monkeypatch.setattr(mcp_stdio, "TERMINATE_TIMEOUT", HANG)
     before = children()
-    servers = McpServers()
+    servers = McpServers(print)
     servers.begin([plain([{"name": "one"}], flaw="stubborn")])
     servers.ready()
     began = time.monotonic()
@@ -453,7 +453,7 @@ def test_ctrl_c_while_they_end_ends_them_at_once(monkeypatch: pytest.MonkeyPatch
 
 def test_what_is_still_starting_is_ended_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcp_client, "END_TIMEOUT", HANG)
-    before, servers = children(), McpServers()
+    before, servers = children(), McpServers(print)
     servers.begin([plain([], flaw="mute")])
     eventually(lambda: children() - before)
     began = time.monotonic()
@@ -506,7 +506,7 @@ CHAT_THAT_WAITS = """
 import sys
 from hermes_cli.tools.config import McpCommand
 from hermes_cli.tools.mcp_client import McpServers
-servers = McpServers()
+servers = McpServers(print)
 servers.begin([McpCommand("rig", tuple(sys.argv[1:]))])
 servers.ready()
 print(servers._connections[0]._process._process.pid, flush=True)

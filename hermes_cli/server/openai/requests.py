@@ -167,8 +167,10 @@ class SharedFields(OpenAIFields):
     ignore_eos: Flag | None = Field(None, description="No token ends the answer.")
     min_tokens: Whole | None = Field(None, description="Only together with `ignore_eos`.")
     response_format: Object | None = Field(None, description="text, json_object, or json_schema.")
-    json_schema: Object | None = Field(None, description="As llama.cpp's server takes it: a JSON schema.")
+    json_schema: ObjectOrText = Field(None, description="As llama.cpp's server and SGLang take it: a JSON schema.")
     grammar: Text | None = Field(None, description="As llama.cpp's server takes it: GBNF, or Lark after `%llguidance`.")
+    regex: Text | None = Field(None, description="As SGLang takes it.")
+    ebnf: Text | None = Field(None, description="As SGLang takes it: GBNF, or Lark.")
     guided_json: ObjectOrText = Field(None, description="As vLLM takes it: a JSON schema.")
     guided_regex: Text | None = None
     guided_choice: list[Text] | None = None
@@ -186,6 +188,8 @@ class ChatRequest(SharedFields):
     tools: list[Any] | None = Field(None, description="Functions on offer.")
     tool_choice: Any = Field(None, description="`auto`, `none`, `required`, a function, or `allowed_tools`.")
     parallel_tool_calls: Flag | None = None
+    functions: list[Any] | None = Field(None, description="The older form of `tools`; a reply has a `function_call`.")
+    function_call: Any = Field(None, description="With `functions`: `auto`, `none`, or a function.")
     logprobs: Flag | None = None
     top_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     reasoning_effort: Text | None = Field(
@@ -256,18 +260,25 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "chat_template": (),
     "documents": ([],),
     "dynatemp_range": (0,),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
+    "guidance_scale": (1,),
+    "include_stop_str_in_output": (False,),
+    "logits_processors": ([],),
     "lora": (),
     "modalities": (["text"],),
     "moderation": (),
     "n_indent": (0,),
+    "no_stop_trim": (False,),
     "prompt_logprobs": (0,),
     "reasoning_format": ("auto", "deepseek"),
     "samplers": ([],),
+    "smoothing_factor": (0,),
+    "stop_regex": ("", []),
     "stop_token_ids": ([],),
+    "structural_tag": (),
     "suffix": ("",),
     "t_max_predict_ms": (0, -1),
+    "tfs_z": (1,),
+    "top_a": (0,),
     "top_n_sigma": (0, -1),
     "truncate_prompt_tokens": (),
     "use_beam_search": (False,),
@@ -275,3 +286,15 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "xtc_probability": (0,),
 }
 """Fields of other servers that would change the result and are not supported, with the values that ask for nothing."""
+
+UNANSWERED = frozenset(
+    {
+        "response_fields",
+        "return_progress",
+        "return_token_ids",
+        "return_tokens_as_token_ids",
+        "post_sampling_probs",
+        "stream_options.continuous_usage_stats",
+    }
+)
+"""Fields of other servers that ask for more, or for less, in the reply: it is as always, and `warnings` say so."""

@@ -1,4 +1,4 @@
-"""The repository, revision and files that a name stands for in `hermes pull`, and how they would run here."""
+"""The repository, revision and files that a name stands for when it is to be fetched, and how they would run here."""
 
 from __future__ import annotations
 
@@ -51,20 +51,6 @@ class PullTarget:
     runs: bool = True
 
 
-def recommended_target(catalogue: Catalogue, machine: Machine) -> PullTarget:
-    """Return the pick of `hermes recommend`.
-
-    Raises:
-        DoesNotFitError: nothing fits; the hint says what would.
-    """
-    fitting = recommendations(catalogue, machine, RecommendOptions(measured=speed_ratios(machine)))
-    if not fitting:
-        from hermes_cli.commands.recommend import nothing_fits
-
-        raise nothing_fits(catalogue, machine, RecommendOptions())
-    return _of_variant(fitting[0].variant, None)
-
-
 def pull_target(
     reference: ModelReference, catalogue: Catalogue, machine: Machine, quant: str | None, revision: str | None
 ) -> PullTarget:
@@ -90,7 +76,7 @@ def pull_target(
             if repository and quantization and quantization not in listed:
                 return _of_hub(HubReference(repository, quantization), revision, catalogue, machine)
             variant, reason = _variant(model, quantization, repository, catalogue, machine)
-            return _of_variant(variant, revision, (f"took {variant.quantization}, {reason}",) if reason else ())
+            return target_of(variant, revision, (f"took {variant.quantization}, {reason}",) if reason else ())
         case HubReference(repo, named, file):
             if quant and named and not _same(quant, named):
                 raise _contradiction(named, quant)
@@ -146,13 +132,14 @@ def _variant(
     return chosen, "" if quantization else "the usual one of this repository"
 
 
-def _of_variant(variant: Variant, revision: str | None, notes: tuple[str, ...] = ()) -> PullTarget:
+def target_of(variant: Variant, revision: str | None = None, notes: tuple[str, ...] = ()) -> PullTarget:
+    """Return the files of a variant of the catalogue."""
     return PullTarget(variant.name, variant.repository.repo, revision, variant.files, variant, notes)
 
 
 def _of_hub(name: HubReference, revision: str | None, catalogue: Catalogue, machine: Machine) -> PullTarget:
-    from hermes_cli.store.choose_files import choose_files
-    from hermes_cli.store.hub import list_files
+    from hermes_cli.store.choose_files import choose_files  # noqa: PLC0415 - the Hub's code
+    from hermes_cli.store.hub import list_files  # noqa: PLC0415 - as above
 
     sizes = {file.path: file.size for file in list_files(name.repo, revision)}
     if name.file:
@@ -171,7 +158,7 @@ def _of_hub(name: HubReference, revision: str | None, catalogue: Catalogue, mach
 
 def _best_of(name: HubReference, catalogue: Catalogue, machine: Machine) -> str | None:
     """Return the name of the quantization that `hermes recommend OWNER/REPOSITORY` picks; None if none fits."""
-    from hermes_cli.models.any_model import quantizations
+    from hermes_cli.models.any_model import quantizations  # noqa: PLC0415 - only for repositories
 
     options = RecommendOptions(measured=speed_ratios(machine))
     models = quantizations(name, name.repo, catalogue, machine, options)
