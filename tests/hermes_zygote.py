@@ -37,7 +37,20 @@ PRELOADED = (
     *("hermes_cli.server.run", "hermes_cli.server.app", "hermes_cli.server.served_models"),
     *("hermes_cli.store.download", "hermes_cli.store.xet", "hermes_cli.chat.terminal.terminal_view", "hermes_cli.cli"),
     "hermes_cli.chat.terminal.keyboard",
-    *("hermes_cli.commands.app", "hermes_cli.models.loader"),
+    *(
+        "hermes_cli.commands.app",
+        "hermes_cli.models.loader",
+        "hermes_cli.commands.run_chat",
+        "hermes_cli.catalog.check",
+    ),
+    *("hermes_cli.commands.pull_target", "hermes_cli.store.offline", "hermes_cli.chat.sessions.export"),
+    *(
+        "hermes_cli.store.verification",
+        "hermes_cli.store.removal",
+        "hermes_cli.store.export",
+        "encodings.unicode_escape",
+    ),
+    *("typer._click.decorators", "pydantic.validate_call_decorator", "ctypes"),
 )
 HERMES = "from hermes_cli.cli import main; main()"
 _LENGTH = 4  # bytes before an order, and of a number in the pipe that tells how a command does

@@ -96,6 +96,23 @@ def test_guessing_takes_fewer_steps_where_text_repeats(demo_model: LlamaModel, m
     assert guessing.scheduler.stats().steps < 0.7 * plain.scheduler.stats().steps
 
 
+def test_with_a_seed_drafts_do_not_depend_on_measured_times(
+    demo_model: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of other sizes round otherwise."""
+    words = "one two three four five six seven eight nine ten " * 20
+    drafted = set()
+    for length in (0, 3, 24):
+        monkeypatch.setattr(StepCostModel, "draft_length", lambda *_, length=length: length)
+        desk = Desk(demo_model)
+        desk.answer(words, max_tokens=100, sampling=SamplingOptions(temperature=0, seed=7, ignore_eos=True))
+        stats = desk.scheduler.stats()
+        drafted.add((stats.steps, stats.drafted_tokens, stats.accepted_tokens))
+    ((steps, _, accepted),) = drafted
+    assert accepted > 0
+    assert steps < 100
+
+
 def test_the_next_turn_reads_only_what_is_new(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model)
     first = turn("Who are you?")
@@ -389,10 +406,22 @@ def test_prefixes_survive_on_disk(demo_model: LlamaModel, tmp_path: Path) -> Non
     first = Desk(demo_model, saved=tmp_path / "prefixes")
     expected, _ = first.answer(turn("Who are you?", system), max_tokens=20)
     first.scheduler.close()
-    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "prefixes").iterdir())
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "prefixes").rglob("*"))
     again = Desk(demo_model, saved=tmp_path / "prefixes")
     text, done = again.answer(turn("Who are you?", system), max_tokens=20)
     assert (text, done.cached_tokens) == (expected, done.prompt_tokens - 1)
+
+
+def test_a_prefix_on_disk_is_its_client_s_alone(demo_model: LlamaModel, tmp_path: Path) -> None:
+    system = "You are Hermes Demo. " + "Be brief and kind to everybody who asks. " * 12
+    first = Desk(demo_model, saved=tmp_path)
+    for client in ("alice", "bob"):
+        first.answer(turn(f"I am {client}.", system), max_tokens=1, client=client)
+    first.scheduler.close()
+    assert len(list(tmp_path.glob("*/*.cache"))) == 2
+    for client, kept in (("eve", False), ("bob", True), ("alice", True)):
+        _, done = Desk(demo_model, saved=tmp_path).answer(turn("Hi.", system), max_tokens=1, client=client)
+        assert (done.cached_tokens > 100) == kept, client
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
@@ -401,11 +430,11 @@ def test_a_damaged_prefix_is_computed_again(demo_model: LlamaModel, tmp_path: Pa
     first = Desk(demo_model, saved=tmp_path)
     expected, _ = first.answer(turn("Who are you?", system), max_tokens=20)
     first.scheduler.close()
-    (cache,) = tmp_path.glob("*.cache")
+    (cache,) = tmp_path.glob("*/*.cache")
     cache.write_bytes(cache.read_bytes()[:-1000] if damage is None else damage)
     text, done = Desk(demo_model, saved=tmp_path).answer(turn("Who are you?", system), max_tokens=20)
     assert (text, done.cached_tokens) == (expected, 0)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*/*"))
 
 
 @given(st.data())
