@@ -128,9 +128,7 @@ def _openai_messages(messages: Sequence[Message], system: str | None) -> Iterato
 class CompletionReader:
     """Turns the chunks of one answer into events, in all the shapes that servers give them."""
 
-    def __init__(
-        self, *, reasoning_separated: bool, warn: Callable[[str], object], think_budget: bool = False
-    ) -> None:
+    def __init__(self, *, reasoning_separated: bool, warn: Callable[[str], object], think_budget: bool = False) -> None:
         """Start the clock: the request was just sent.
 
         With `reasoning_separated` the server never leaves reasoning in the content; with `think_budget` the request
