@@ -77,7 +77,7 @@ def request_body(
 def prompt_body(
     model: EndpointModel, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
 ) -> dict[str, Any]:
-    """Return the fields that make the prompt, for llama.cpp's `/apply-template`, and the `/tokenize` of vLLM and SGLang."""
+    """Return the fields that make the prompt: for llama.cpp's `/apply-template`, vLLM's and SGLang's `/tokenize`."""
     body: dict[str, Any] = {"model": model.name, "messages": list(_openai_messages(messages, options.system))}
     if tools:
         body["tools"] = list(tools)
@@ -88,8 +88,8 @@ def prompt_body(
 def _thinking_fields(kind: ServerKind, options: ChatOptions) -> dict[str, Any]:
     """Return the fields that switch reasoning and limit it.
 
-    llama.cpp, vLLM, SGLang and this program's server hand `chat_template_kwargs` to the template (Hermes 4's reads `thinking`,
-    most others `enable_thinking`). Ollama takes OpenAI's levels, OpenRouter has an object of its own.
+    llama.cpp, vLLM, SGLang and this program's server hand `chat_template_kwargs` to the template (Hermes 4's reads
+    `thinking`, most others `enable_thinking`). Ollama takes OpenAI's levels, OpenRouter has an object of its own.
     """
     think, budget = options.think, None if options.think is False else options.think_budget
     if kind == "openrouter":

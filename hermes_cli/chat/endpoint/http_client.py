@@ -56,7 +56,8 @@ _PROMPTS = (
 )
 _LLAMA_CPP = re.compile(r"request \((\d[\d,]{,20}) tokens\) exceeds the available context size \((\d[\d,]{,20})")
 _TOO_LONG = re.compile(
-    r"maximum (?:context|model) length|longer than the model's context length|exceeds? the available context|context_length_exceeded|exceed_context_size"
+    r"maximum (?:context|model) length|longer than the model's context length|"
+    r"exceeds? the available context|context_length_exceeded|exceed_context_size"
 )
 _SHORTER = "go on with a shorter conversation, or have the server started with a longer context."
 
