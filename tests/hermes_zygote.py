@@ -43,7 +43,7 @@ PRELOADED = (
         "hermes_cli.commands.run_chat",
         "hermes_cli.catalog.check",
     ),
-    *("hermes_cli.commands.pull_target", "hermes_cli.store.offline", "hermes_cli.chat.sessions.export"),
+    *("hermes_cli.models.pull_target", "hermes_cli.store.offline", "hermes_cli.chat.sessions.export"),
     *(
         "hermes_cli.store.verification",
         "hermes_cli.store.removal",
