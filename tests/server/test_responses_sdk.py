@@ -163,8 +163,8 @@ def test_errors_have_their_classes(client: OpenAI) -> None:
     with pytest.raises(NotFoundError) as missing:
         client.responses.create(model="gpt-17", input="Hi")
     assert missing.value.code == "model_not_found"
+    choice: Any = {"type": "web_search_preview"}
     with pytest.raises(BadRequestError) as tool:
-        choice: Any = {"type": "web_search_preview"}
         client.responses.create(model="demo", input="Hi", tools=[choice], tool_choice=choice)
     assert tool.value.param == "tool_choice.type"
     with pytest.raises(BadRequestError) as long:
