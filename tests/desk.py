@@ -57,7 +57,7 @@ class Desk:
         self.model = model
         settings = ContextSettings(context, slots, micro_batch, k_type=k_type, v_type=v_type)
         self.context = LlamaContext(model, settings, threads=1)
-        prefixes = SavedPrefixes(saved, self.context) if saved else None
+        prefixes = SavedPrefixes(saved, self.context, 1 << 30) if saved else None
         self.scheduler = Scheduler(model, self.context, self._take, slots=slots, draft=draft, saved=prefixes, **options)
         self.events: dict[int, list[Event | HermesError]] = defaultdict(list)
         self._last = 0

@@ -86,8 +86,8 @@ def command(
         variant = measured(variant, [settings])
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only, devices=devices, reserve=reserve)
     table = weights(variant.model.architecture, variant.quantization, imatrix=variant.repository.imatrix)
-    placement = best_placement(variant.model.architecture, variant.quantization, table, settings, machine)
     architecture = variant.model.architecture
+    placement = best_placement(architecture, variant.quantization, table, settings, machine, purpose=wanted_for)
     ratios = speed_ratios(machine)
     prefill = prefill_speed(architecture, table, settings, placement, machine)
     prefill = corrected(prefill, "prefill", variant.name, placement, ratios)

@@ -177,6 +177,14 @@ def command(
             metavar="TIME",
         ),
     ] = None,
+    prefix_cache: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_PREFIX_CACHE",
+            "Disk for KV caches of prompts that outlive the server, for each model: 4G. Default: off.",
+            metavar="SIZE",
+        ),
+    ] = None,
     max_queue: Annotated[int | None, setting("HERMES_LLM_MAX_QUEUE", "Requests that may wait. Default: 256.")] = None,
     max_body: Annotated[float | None, setting("HERMES_LLM_MAX_BODY", "Largest request, in MiB. Default: 32.")] = None,
     timeout: Annotated[

@@ -80,12 +80,13 @@ def planned(
 ) -> PlannedModel:
     """Add the draft model and the engine's options to a plan; `note` is told why `auto` finds no draft model."""
     request = resolved.request
+    options = options or EngineOptions()
     options = replace(
-        options or EngineOptions(),
+        options,
         tags=TAGS,
         adapters=request.adapters,
         draft=draft_plan(resolved, fitted, catalogue, note),
-        prefixes=request.prefixes,
+        prefixes=request.prefixes or options.prefixes,
     )
     return PlannedModel(resolved, fitted, options)
 

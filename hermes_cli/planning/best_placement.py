@@ -112,12 +112,13 @@ def best_placement(
     settings: ContextSettings,
     machine: Machine,
     gpu_layers: int | None = None,
+    purpose: Purpose = "chat",
 ) -> Placement:
-    """Return the placement that costs a chat least; where nothing fits, one whose numbers tell that.
+    """Return the placement that costs a purpose least; where nothing fits, one whose numbers tell that.
 
     With `gpu_layers`, counted as llama.cpp's `n_gpu_layers`, so many are on GPUs.
     """
-    best = placed_best((architecture, quantization, table), settings, machine, gpu_layers=gpu_layers)
+    best = placed_best((architecture, quantization, table), settings, machine, purpose, gpu_layers=gpu_layers)
     if best:
         return best.placement
     layers = architecture.layers + 1 if gpu_layers is None else gpu_layers

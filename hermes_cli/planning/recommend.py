@@ -173,7 +173,8 @@ def _best_settings(
         if best.score >= ceiling - _context_cost(variant.model, context, options) - KV_TYPE_COSTS[kv_type]:
             continue
         candidate = evaluate(context, kv_type)
-        if candidate and candidate.score > best.score:
+        spills = candidate and candidate.leaves_gpu and context > options.wanted(variant.model)
+        if candidate and candidate.score > best.score and not spills:
             best = candidate
     return best
 

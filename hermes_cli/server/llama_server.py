@@ -74,6 +74,12 @@ class ApplyTemplate(BaseModel):
     model: ModelName = None
 
 
+class ModelToLoad(BaseModel):
+    """A model to load or unload."""
+
+    model: str = Field(min_length=1, max_length=200)
+
+
 class RenderedPrompt(msgspec.Struct, frozen=True):
     """The prompt of a conversation."""
 
@@ -225,6 +231,21 @@ async def apply_template(request: Request, body: ApplyTemplate) -> Response:
     return json_reply(RenderedPrompt(prompt.plain))
 
 
+async def load_model(request: Request, body: ModelToLoad) -> Response:
+    """Load a model.
+
+    The reply comes when it is ready.
+    """
+    async with request.app.state.pool.use(body.model, embeds=None):
+        return json_reply({"success": True})
+
+
+async def unload_model(request: Request, body: ModelToLoad) -> Response:
+    """Unload a model when the requests that use it are done; the next one loads it again."""
+    await request.app.state.pool.unload(body.model)
+    return json_reply({"success": True})
+
+
 async def metrics(request: Request) -> Response:
     """Return counters and times for Prometheus."""
     state = request.app.state
@@ -244,6 +265,7 @@ def _json(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 _HEALTH = _json({"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]})
+_SUCCESS = _json({"type": "object", "properties": {"success": {"const": True}}, "required": ["success"]})
 _UNAVAILABLE = {
     "description": "The model is being loaded, or the server stops.",
     "content": _json({"type": "object", "properties": {"error": _OBJECT}}),
@@ -264,5 +286,7 @@ ROUTES = [
     ApiRoute("POST", "/tokenize", tokenize, tag="llama.cpp", body=Tokenize, reply=TokenList),
     ApiRoute("POST", "/detokenize", detokenize, tag="llama.cpp", body=Detokenize, reply=DetokenizedText),
     ApiRoute("POST", "/apply-template", apply_template, tag="llama.cpp", body=ApplyTemplate, reply=RenderedPrompt),
+    ApiRoute("POST", "/models/load", load_model, tag="llama.cpp", body=ModelToLoad, reply=_SUCCESS),
+    ApiRoute("POST", "/models/unload", unload_model, tag="llama.cpp", body=ModelToLoad, reply=_SUCCESS),
     ApiRoute("GET", "/metrics", metrics, tag="llama.cpp", reply={"text/plain": {}}),
 ]

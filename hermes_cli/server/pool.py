@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 
 from hermes_cli.engine.protocol import Engine, EngineStats, ModelInfo
-from hermes_cli.errors import EngineError, HermesError, NotFoundError, NotReadyError, UsageError
+from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, NotFoundError, NotReadyError, UsageError
 from hermes_cli.generation import THINK_END, ChatModel
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class Pool:
         model.waiting.add(ticket)
         try:
             loaded = await self._ready(model, ticket, end)
-            if keep_alive is not None and keep_alive < 0:
+            if model.planned.pin or (keep_alive is not None and keep_alive < 0):
                 model.idle_seconds = model.planned.idle_seconds
             elif self._most_idle_seconds is None:
                 model.idle_seconds = keep_alive
@@ -239,6 +239,20 @@ class Pool:
         """Load the default model, however long that takes."""
         async with self.use(embeds=None, load_timeout=math.inf):
             pass
+
+    async def unload(self, name: str | None = None) -> None:
+        """Unload a model when the requests that use it are done; do nothing if it is not loaded.
+
+        Raises:
+            NotFoundError: no model has this name.
+            UsageError: it is pinned.
+        """
+        model = self._find(name)
+        if model.planned.pin:
+            raise UsageError("is pinned, so it stays in memory.", field="model", hint="take `pin` out of the settings.")
+        async with self._one_at_a_time:
+            if model.loaded and not model.leaving:
+                await self._evict(model)
 
     def describe_all(self) -> list[ModelObject]:
         """Describe all models, the default first."""
@@ -352,7 +366,7 @@ class Pool:
         try:
             chat_model = await ChatModel.open(model.engine, known=resolved.known, template=template)
         except EngineError:
-            idle = [other for other in self._models.values() if other.idle]
+            idle = [other for other in self._models.values() if other.idle and not other.planned.pin]
             if not idle:
                 raise
             for other in idle:
@@ -372,23 +386,34 @@ class Pool:
             return
         while (error := await self._check_room(model.planned)) is not None:
             others = [other for other in self._models.values() if other is not model and other.loaded]
+            pinned = [other.planned.name for other in others if other.planned.pin]
+            others = [other for other in others if not other.planned.pin]
             if not others:
                 if model.planned.model.resolved.overrides.force:
                     return
+                if pinned:
+                    raise DoesNotFitError(
+                        f"there is no room for {model.planned.name} beside {', '.join(pinned)}, which "
+                        f"{'is' if len(pinned) == 1 else 'are'} pinned.",
+                        hint=error.hint,
+                    )
                 raise error
             await self._evict(min(others, key=lambda other: (not other.idle, other.used)), model)
 
-    async def _evict(self, model: _PooledModel, wanted: _PooledModel) -> None:
-        """Unload a model when the requests that use it are done; new ones wait until it is back."""
+    async def _evict(self, model: _PooledModel, wanted: _PooledModel | None = None) -> None:
+        """Unload a model when the requests that use it are done; new ones wait until it is back.
+
+        Give up if no request waits for the model that is wanted in its place.
+        """
         model.leaving = left = asyncio.get_running_loop().create_future()
         try:
-            while model.working and wanted.waiting:
+            while model.working and (wanted is None or wanted.waiting):
                 self._released.clear()
                 await self._released.wait()
-            if not wanted.waiting:
+            if wanted and not wanted.waiting:
                 raise NotReadyError(f"no request waits for {wanted.planned.name} any more.", hint="ask again.")
             await self._unload(model)
-            self.evictions += 1
+            self.evictions += wanted is not None
         finally:
             left.set_result(None)
             model.leaving = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from hermes_cli import paths
 from hermes_cli.catalog.file_names import quantization_in_file_name
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.engine.embedded.messages import EngineOptions
@@ -35,6 +36,7 @@ class ServedModel:
     strict_think: bool = False  # refuse requests for reasoning if it has none
     think_end: str = THINK_END  # what ends reasoning whose budget is used up
     idle_seconds: float | None = None  # time in memory without a request; None for ever
+    pin: bool = False  # it stays there, whatever other models and requests want
     size: int = 0  # bytes of its first file
     quantization: str | None = None  # from its name or its header, if they have it
     created: int = 0  # when its file was written, in seconds since 1970
@@ -88,6 +90,8 @@ def plan_models(
             raise _no_agent(error, catalogue, machine) from None
         raise
     options = EngineOptions(constraints=True, max_queue=settings.max_queue)
+    if prefix_bytes := _prefix_bytes(settings.prefix_cache):
+        options = replace(options, prefixes=paths.cache_dir() / "prefixes", prefix_bytes=prefix_bytes)
     served_models = tuple(
         _served(entry, planned(model, plan, catalogue, note, options))
         for entry, model, plan in zip(settings.models, models, plans, strict=True)
@@ -104,6 +108,14 @@ def plan_models(
     return served_models
 
 
+def _prefix_bytes(text: str | None) -> int:
+    if text is None or text.strip() == "0":
+        return 0
+    from hermes_cli.hardware.simulate import parse_size  # noqa: PLC0415 - with the table of GPUs, 10 ms
+
+    return parse_size(text, "--prefix-cache")
+
+
 def _served(entry: ModelEntry, model: PlannedModel) -> ServedModel:
     # What was typed is an alias, but for paths, which nobody types into clients.
     is_path = "/" in entry.model or "\\" in entry.model or entry.model.lower().endswith(".gguf")
@@ -117,7 +129,8 @@ def _served(entry: ModelEntry, model: PlannedModel) -> ServedModel:
         think=entry.think,
         strict_think=bool(entry.strict_think),
         think_end=THINK_END if entry.think_end is None else entry.think_end,
-        idle_seconds=entry.idle_seconds,
+        idle_seconds=None if entry.pin else entry.idle_seconds,
+        pin=bool(entry.pin),
         size=status.st_size,
         quantization=named or read_header(model.path).file_type,
         created=int(status.st_mtime),

@@ -56,6 +56,7 @@ class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     think_end: Annotated[str, Meta(max_length=500)] | None = None  # sentence that ends reasoning at its budget
     keep_alive: float | str | None = None  # how long after its last request a model stays in memory: seconds, 5m, never
     pooling: Pooling | None = None  # make embeddings, with one vector of all tokens of a text; None is as its file says
+    pin: bool | None = None  # keep it in memory, whatever other models need
     force: bool | None = None  # load it even if there is too little memory
 
 
@@ -83,6 +84,7 @@ class ServerKeys(ModelKeys, frozen=True):
     insecure: bool = False  # listen beyond this machine without a key
     allowed_hosts: tuple[Name, ...] = ()  # names under which clients may address the server, beside those it has anyway
     cors: tuple[Name, ...] = ()  # origins of web pages that may use it; `*` is all
+    prefix_cache: str | None = None  # disk for KV caches of prompts that outlive the server: 4G; for each model
     max_queue: Annotated[int, Meta(ge=0, le=100_000)] = 256  # requests that may wait for each model
     max_body: Annotated[float, Meta(gt=0, le=1024)] = 32  # size of a request, in MiB
     timeout: Seconds = 3600  # seconds that a request may take, waiting and loading included

@@ -191,7 +191,7 @@ def read_remote_header(repo: str, file: HubFile, revision: str, skeleton: Path |
     At the path `skeleton` a file is made that has the header and a hole in place of the weights: llama.cpp tells of it
     what memory the model takes.
     """
-    with hub_errors(repo):
+    with hub_errors(repo), quiet_hub_log():
         source = _RangeSource(hf_hub_url(repo, file.path, revision=revision), file.bytes)
         header = read_source(source, f"{repo}/{file.path}")
         if skeleton:

@@ -96,6 +96,20 @@ def test_slots_that_are_all_taken() -> None:
         assert {one.result()["choices"][0]["message"]["content"] for one in asked} == {"ab"}
 
 
+def test_models_are_loaded_and_unloaded_on_demand() -> None:
+    with served(offers=[offer("a"), offer("b", pin=True)]) as running:
+
+        def states() -> list[str]:
+            return [model["state"] for model in running.get("/v1/models").json["data"]]
+
+        assert states() == ["ready", "unloaded"]
+        assert running.post("/models/load", {"model": "b"}).json == {"success": True}
+        assert running.post("/models/unload", {"model": "a"}).json == {"success": True}
+        assert states() == ["unloaded", "ready"]
+        assert running.post("/models/unload", {"model": "b"}).error["param"] == "model"
+        assert running.post("/models/unload", {"model": "c"}).status == 404
+
+
 def test_tokenize_and_back(demo: Running, demo_model: LlamaModel) -> None:
     text = "Hello, w\u00f6rld! <|im_end|>"
     for special in (True, False):

@@ -14,7 +14,7 @@ from fake_engine import LOADED, FakeEngine
 from server_rig import offer
 
 from hermes_cli.engine.protocol import ModelInfo
-from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, NotFoundError, NotReadyError
+from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, NotFoundError, NotReadyError, UsageError
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.served_models import ServedModel
 
@@ -169,6 +169,43 @@ def test_the_least_recently_used_makes_room() -> None:
         assert (house.states(), house.pool.evictions) == (["ready", "unloaded", "ready"], 1)
         await house.touch("b")
         assert house.loaded == ["b", "c"]
+
+    run(story())
+
+
+def test_a_pinned_model_is_not_unloaded() -> None:
+    async def story() -> None:
+        house = House(offer("main", pin=True), "a", "b", room=2)
+        async with house.pool.use("main", keep_alive=0):
+            pass
+        await house.touch("a", "b")
+        await settled()
+        assert house.loaded == ["main", "b"]
+        with pytest.raises(UsageError, match="pinned"):
+            await house.pool.unload("main")
+        house.room = 1
+        await house.pool.unload("b")
+        with pytest.raises(DoesNotFitError, match="no room for a beside main, which is pinned"):
+            await house.touch("a")
+        assert house.loaded == ["main"]
+
+    run(story())
+
+
+def test_who_uses_a_model_that_is_unloaded_may_finish() -> None:
+    async def story() -> None:
+        house = House("a")
+        async with house.pool.use("a"):
+            unloading = asyncio.ensure_future(house.pool.unload("A"))
+            again = asyncio.ensure_future(house.touch("a"))
+            await settled()
+            assert house.loaded == ["a"]
+        await unloading
+        await again
+        assert house.engines["a"].loads == 2
+        await house.pool.unload("a")
+        await house.pool.unload("a")
+        assert house.loaded == []
 
     run(story())
 

@@ -156,7 +156,7 @@ def _saved_prefixes(request: LoadRequest, context: LlamaContext) -> SavedPrefixe
     scales = [adapter.scale for adapter in options.adapters]
     # the content of a cache does not depend on these three
     settings = replace(request.plan.settings, context=0, slots=0, micro_batch=0)
-    return SavedPrefixes(options.prefixes / key(facts, scales, settings), context)
+    return SavedPrefixes(options.prefixes / key(facts, scales, settings), context, options.prefix_bytes)
 
 
 def _model_info(model: LlamaModel, context: LlamaContext, request: LoadRequest, grammars: Grammars) -> ModelInfo:

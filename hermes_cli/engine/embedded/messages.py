@@ -60,6 +60,7 @@ class EngineOptions:
         max_queue: requests that may wait; one more is refused.
         keep_alive: seconds without a request after which the memory is given back; None keeps the model.
         prefixes: a folder for caches of prompts that outlive the process; None keeps none.
+        prefix_bytes: the most that they take on the disk.
         verbose: llama.cpp's log on standard error.
     """
 
@@ -71,6 +72,7 @@ class EngineOptions:
     max_queue: int = 256
     keep_alive: float | None = None
     prefixes: Path | None = None
+    prefix_bytes: int = 8 << 30
     verbose: bool = False
 
 

@@ -2,6 +2,9 @@
 
 Beside each cache lie its hash and its tokens. Only those are read at the start; a cache itself is read when a request
 comes whose prompt begins with it. llama.cpp ends the process over a damaged one, so its hash is checked before.
+
+Each client of a server has a folder of its own, and what is read for one was written for the same one: the time that a
+request takes tells nobody what others asked before the server was started.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import hashlib
 import os
 import shutil
 from array import array
+from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +25,7 @@ if TYPE_CHECKING:
     from hermes_cli.engine.embedded.llama import LlamaContext
 
 MIN_TOKENS = 256  # tokens; fewer are computed in the time that reading them takes
-MAX_SAVED = 8  # caches of one model; the least recently used goes first
-MAX_BYTES = 8 << 30  # of one model
+MAX_SAVED = 8  # caches of one client; the least recently used goes first
 DISK_RESERVE = 4 << 30  # bytes of the disk that are left to others
 
 
@@ -31,6 +34,7 @@ class _Saved:
     """A prompt cache on disk."""
 
     path: Path
+    client: str  # the name of its folder
     digest: bytes
     tokens: list[int]
 
@@ -38,17 +42,25 @@ class _Saved:
 class SavedPrefixes:
     """The prompt caches of one model, loaded in one way."""
 
-    def __init__(self, folder: Path, context: LlamaContext) -> None:
+    def __init__(self, folder: Path, context: LlamaContext, max_bytes: int) -> None:
         """Read the list of caches in the folder of this model, loaded in this way (`key`); restore to `context`."""
-        self._folder, self._context = folder, context
+        self._folder, self._context, self._max_bytes = folder, context, max_bytes
+        self._recent: deque[tuple[str, array[int]]] = deque()  # clients, and what their last requests had cached
         with suppress(OSError):  # caches are a convenience: without a folder there are none
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._saved = [saved for path in self._files() if (saved := _read(path))]
 
-    def restore(self, tokens: list[int], kv_cache: KVCache) -> None:
-        """Restore the cache that a prompt begins with, if that is much more than the KV cache has of it."""
-        cached = kv_cache.match(tokens)
-        best = max(self._saved, key=lambda saved: common_prefix(saved.tokens, tokens), default=None)
+    def note(self, client: str, tokens: list[int]) -> None:
+        """Remember what a request of a client has in the KV cache when it ends."""
+        self._recent.append((client, array("i", tokens)))
+        while sum(len(kept) for _, kept in self._recent) > 2 * self._context.length:  # more is not in the KV cache
+            self._recent.popleft()
+
+    def restore(self, client: str, tokens: list[int], kv_cache: KVCache) -> None:
+        """Restore the client's cache that a prompt begins with, if that is much more than the KV cache has of it."""
+        cached, own = kv_cache.match(tokens), _folder_name(client)
+        candidates = [saved for saved in self._saved if saved.client == own]
+        best = max(candidates, key=lambda saved: common_prefix(saved.tokens, tokens), default=None)
         if best is None or common_prefix(best.tokens, tokens) < cached + MIN_TOKENS:
             return
         try:
@@ -72,47 +84,54 @@ class SavedPrefixes:
             os.utime(best.path)
 
     def save(self, kv_cache: KVCache) -> None:
-        """Write the cached sequences that are worth it and not on disk yet; delete the oldest beyond the limits.
+        """Write what the last requests of each client left in the KV cache; delete the oldest beyond the limits.
 
-        Failures are ignored. A slot has to be free.
+        What is short, or a part of something on disk, is left out. Failures are ignored. A slot has to be free.
         """
-        for _, tokens in list(kv_cache.cached())[:MAX_SAVED]:
-            known = any(saved.tokens[: len(tokens)] == tokens for saved in self._saved)
+        for client, recent in reversed(self._recent):
+            tokens, own = recent.tolist(), _folder_name(client)
+            tokens = tokens[: kv_cache.match(tokens)]
+            known = any(saved.client == own and saved.tokens[: len(tokens)] == tokens for saved in self._saved)
             if len(tokens) >= MIN_TOKENS and not known:
-                sequence, _ = kv_cache.start(tokens)  # llama.cpp writes only sequences that can be decoded
+                sequence, length = kv_cache.start(tokens)  # llama.cpp writes only sequences that can be decoded
                 with suppress(OSError):
-                    self._write(sequence, tokens)
+                    self._write(own, sequence, tokens[:length])
                 kv_cache.discard(sequence)
-        size = 0
+        self._prune()
+
+    def _prune(self) -> None:
+        size, counts = 0, Counter[str]()
         with suppress(OSError):
-            for number, path in enumerate(self._files()):
+            for path in self._files():
                 size += path.stat().st_size
-                if number >= MAX_SAVED or size > MAX_BYTES:
+                counts[path.parent.name] += 1
+                if counts[path.parent.name] > MAX_SAVED or size > self._max_bytes:
                     path.unlink(missing_ok=True)
                     _tokens_of(path).unlink(missing_ok=True)
 
-    def _write(self, sequence: int, tokens: list[int]) -> None:
+    def _write(self, client: str, sequence: int, tokens: list[int]) -> None:
         raw = array("i", tokens).tobytes()
-        path = self._folder / f"{hashlib.sha256(raw).hexdigest()[:32]}.cache"
+        path = self._folder / client / f"{hashlib.sha256(raw).hexdigest()[:32]}.cache"
         partial = path.with_suffix(".partial")
         if shutil.disk_usage(self._folder).free < DISK_RESERVE:
             return
+        path.parent.mkdir(exist_ok=True, mode=0o700)
         try:
-            os.close(os.open(partial, os.O_CREAT | os.O_WRONLY, 0o600))  # conversations are nobody else's business
+            for new in (partial, _tokens_of(path)):  # conversations are nobody else's business
+                os.close(os.open(new, os.O_CREAT | os.O_WRONLY, 0o600))
             if not self._context.save(partial, sequence, tokens):
                 return
             digest = _digest(partial)
             _tokens_of(path).write_bytes(digest + raw)
-            _tokens_of(path).chmod(0o600)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-        self._saved.append(_Saved(path, digest, tokens))
+        self._saved.append(_Saved(path, client, digest, tokens))
 
     def _files(self) -> list[Path]:
         """Return the cache files, the latest first."""
         with suppress(OSError):
-            return sorted(self._folder.glob("*.cache"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+            return sorted(self._folder.glob("*/*.cache"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         return []
 
     def _remove(self, saved: _Saved) -> None:
@@ -125,6 +144,10 @@ class SavedPrefixes:
 def key(*facts: object) -> str:
     """Return the name of the folder for a model and all that its caches depend on."""
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+
+def _folder_name(client: str) -> str:
+    return hashlib.sha256(client.encode()).hexdigest()[:32] if client else "own"
 
 
 def _tokens_of(path: Path) -> Path:
@@ -143,4 +166,4 @@ def _read(path: Path) -> _Saved | None:
         tokens.frombytes(raw[hashlib.sha256().digest_size :])
     except (OSError, ValueError):
         return None
-    return _Saved(path, raw[: hashlib.sha256().digest_size], tokens.tolist())
+    return _Saved(path, path.parent.name, raw[: hashlib.sha256().digest_size], tokens.tolist())
