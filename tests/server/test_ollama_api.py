@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -207,6 +208,14 @@ def test_a_model_is_shown_with_the_context_that_requests_have(rig: House) -> Non
         assert "{%" in shown["template"]
         assert "/" not in shown["modelfile"].replace("# ", "")
     assert rig.running.post("/api/show", {"model": "org/small:3b"}).json["parameters"].split() == ["num_ctx", "2048"]
+
+
+def test_a_file_that_is_gone_takes_no_other_model_from_the_list(tmp_path: Path) -> None:
+    models = [offer("here", path=asset("demo.gguf")), offer("gone", path=tmp_path / "gone.gguf")]
+    with served(ServerSettings(ollama=True), models) as running:
+        listed = running.get("/api/tags").json["models"]
+        assert [(one["name"], one["details"]["family"]) for one in listed] == [("here", "llama"), ("gone", "unknown")]
+        assert running.post("/api/show", {"model": "gone"}).json["capabilities"] == ["completion"]
 
 
 def test_open_web_ui_s_requests(rig: House) -> None:
