@@ -103,7 +103,7 @@ def test_a_call_that_was_cut_off_is_left_out_and_told(rig: House) -> None:
 
 def test_options_are_sampling_and_what_means_nothing_is_told(rig: House) -> None:
     options = {"temperature": 0.5, "top_k": 7.0, "num_predict": 9, "seed": 3, "stop": "END", "repeat_last_n": -1}
-    reply = rig.whole(options={**options, "num_gpu": 99, "numctx": 1, "num_ctx": 1_000_000})
+    reply = rig.whole(options={**options, "num_gpu": 99, "numctx": 1, "num_ctx": 1_000_000, "numa": None})
     asked = rig.engine.requests[0]
     sampling = asked.sampling
     assert (sampling.temperature, sampling.top_k, sampling.seed, sampling.penalty_last_n) == (0.5, 7, 3, -1)
