@@ -76,14 +76,11 @@ def main() -> None:
     hermes += ["--context", str(CONTEXT), "--threads", threads]
     theirs = [str(programs() / "llama-cli"), "-m", given.model, "-p", QUESTION, "-st", "--simple-io", "--temp", "0"]
     theirs += ["-c", str(CONTEXT), "-t", threads, "-n", "40"]
-    pairs, prompts = [], []
+    rounds = range(given.rounds + 1)  # the first warms up
+    pairs = [(first_word(hermes, b""), first_word(theirs, f"> {QUESTION}".encode())) for _ in rounds][1:]
+    # Afterwards: a conversation that was left takes a moment to end.
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(given.rounds + 1):  # the first warms up
-            pair = first_word(hermes, b""), first_word(theirs, f"> {QUESTION}".encode())
-            prompt = first_prompt(given.model, Path(folder))
-            if number:
-                pairs.append(pair)
-                prompts.append(prompt)
+        prompts = [first_prompt(given.model, Path(folder)) for _ in rounds][1:]
     ratios = [ours / others for ours, others in pairs]
     spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
     print(f"first word of an answer: {statistics.median(ratios):.2f} x the seconds of llama-cli {spread}")

@@ -22,6 +22,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from types import ModuleType
 from typing import IO, NoReturn
 
@@ -33,11 +34,11 @@ PRELOADED = (
     *("hermes_cli.catalog.load", "hermes_cli.hardware.probe", "hermes_cli.planning", "hermes_cli.console"),
     *("hermes_cli.engine.embedded.engine", "hermes_cli.engine.embedded.fit_check", "hermes_cli.generation"),
     *("hermes_cli.models.planned", "hermes_cli.chat.agent_loop", "hermes_cli.chat.backend", "hermes_cli.chat.view"),
-    *("hermes_cli.prompting.structured_output", "hermes_cli.store.library", "hermes_cli.gguf.header"),
+    *("hermes_cli.prompting.structured_output", "hermes_cli.gguf.header"),
     *("hermes_cli.server.run", "hermes_cli.server.app", "hermes_cli.server.served_models"),
-    *("hermes_cli.store.download", "hermes_cli.store.xet", "hermes_cli.chat.terminal.terminal_view", "hermes_cli.cli"),
-    "hermes_cli.chat.terminal.keyboard",
-    *("hermes_cli.commands.app", "hermes_cli.models.loader"),
+    *("hermes_cli.chat.terminal.terminal_view", "hermes_cli.chat.terminal.keyboard", "hermes_cli.cli"),
+    *("hermes_cli.models.loader", "hermes_cli.catalog.check", "encodings.unicode_escape", "typer._click.decorators"),
+    *("pydantic.validate_call_decorator", "ctypes"),
 )
 HERMES = "from hermes_cli.cli import main; main()"
 _LENGTH = 4  # bytes before an order, and of a number in the pipe that tells how a command does
@@ -250,8 +251,9 @@ def _prepare_hermes() -> Callable[[], None]:
 
     One module of it does, and others have copies of its values.
     """
-    for module, _ in sys.modules["hermes_cli.commands.app"].COMMANDS.values():
-        import_module(f"hermes_cli.commands.{module}")
+    for package in ("hermes_cli.commands", "hermes_cli.store", "hermes_cli.chat.sessions"):
+        for found in iter_modules(import_module(package).__path__, f"{package}."):
+            import_module(found.name)
     constants = sys.modules["huggingface_hub.constants"]
     program = compile(Path(str(constants.__file__)).read_text(encoding="utf-8"), str(constants.__file__), "exec")
     copies = [

@@ -6,6 +6,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -23,13 +24,11 @@ WRITERS = {
 }
 
 
-def parsed() -> dict[str, ast.Module]:
+@cache
+def sources() -> dict[str, ast.Module]:
     return {
         str(path.relative_to(PACKAGE)): ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))
     }
-
-
-SOURCES = parsed()
 
 
 def floors() -> dict[str, int]:
@@ -68,12 +67,12 @@ def own_files(names: set[str]) -> set[str]:
         parts = name.split(".")
         if parts[0] == "hermes_cli":
             ways = ("/".join(parts[1:end]) for end in range(len(parts), 1, -1))
-            files.update([next((f"{way}.py" for way in ways if f"{way}.py" in SOURCES), "__init__.py")])
+            files.update([next((f"{way}.py" for way in ways if f"{way}.py" in sources()), "__init__.py")])
     return files
 
 
 def test_every_room_has_its_floor() -> None:
-    rooms = {room(file) for file in SOURCES if file != "__init__.py" and not file.startswith("assets/")}
+    rooms = {room(file) for file in sources() if file != "__init__.py" and not file.startswith("assets/")}
     assert rooms == set(floors())
 
 
@@ -81,7 +80,7 @@ def test_imports_lead_down() -> None:
     of = floors()
     upward = [
         f"{file} -> {target}"
-        for file, tree in SOURCES.items()
+        for file, tree in sources().items()
         for target in own_files(imported(ast.walk(tree)))
         if room(file) != room(target) and target != "__init__.py" and file != "__main__.py"
         if of[room(target)] >= of[room(file)] and of[room(file)] > 0
@@ -90,7 +89,7 @@ def test_imports_lead_down() -> None:
 
 
 def test_no_file_imports_itself_by_way_of_others() -> None:
-    graph = {file: own_files(imported(without_types(tree))) - {file} for file, tree in SOURCES.items()}
+    graph = {file: own_files(imported(without_types(tree))) - {file} for file, tree in sources().items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -100,7 +99,7 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
 def test_one_file_imports_llama_cpp() -> None:
     found = {
         file
-        for file, tree in SOURCES.items()
+        for file, tree in sources().items()
         if any(name.split(".")[0] == "llama_cpp" for name in imported(ast.walk(tree)))
     }
     assert found == {"engine/embedded/bindings.py"}
@@ -109,7 +108,7 @@ def test_one_file_imports_llama_cpp() -> None:
 def test_only_the_console_writes() -> None:
     writers = {
         file
-        for file, tree in SOURCES.items()
+        for file, tree in sources().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         if re.fullmatch(r"(builtins\.)?print|sys\.(stdout|stderr)\.(buffer\.)?write", ast.unparse(node.func))
@@ -122,7 +121,7 @@ def test_only_the_console_writes() -> None:
 def test_what_not_every_system_has_is_imported_where_it_is_used(module: str) -> None:
     at_once = {
         file
-        for file, tree in SOURCES.items()
+        for file, tree in sources().items()
         if any(name.split(".")[0] == module for name in imported(iter(tree.body)))
     }
     assert not at_once
@@ -131,7 +130,7 @@ def test_what_not_every_system_has_is_imported_where_it_is_used(module: str) -> 
 def test_files_are_short() -> None:
     long = {
         file: lines
-        for file in SOURCES
+        for file in sources()
         if (lines := len(Path(PACKAGE, file).read_text("utf-8").splitlines())) > MOST_LINES
     }
     assert not long
@@ -140,7 +139,7 @@ def test_files_are_short() -> None:
 def test_public_classes_have_names_of_their_own() -> None:
     names = Counter(
         node.name
-        for tree in SOURCES.values()
+        for tree in sources().values()
         for node in tree.body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )

@@ -6,7 +6,8 @@ no doubt about what was meant:
 
 - single quotes, `True`, `False`, `None`, `.5`, `5.`, `+5`; `\xhh` and `\Uhhhhhhhh` once there were single quotes;
 - a comma before a closing bracket; control characters in strings as they are (line breaks, mostly);
-- `\'`, and a backslash before a letter that is no escape anywhere (`\d`, `\.`): the backslash itself.
+- `\'`, and a backslash before a letter that is no escape anywhere (`\d`, `\.`), or before one that lacks its digits
+  (`\users`): the backslash itself. In a text that begins like `C:\Users` so are those that follow (`C:\Users\name`).
 
 Not read: NaN and Infinity, which JSON cannot say; escapes that JSON lacks and Python reads as something else (`\a`,
 `\1`); keys without quotes, comments, missing commas; more than `MAX_DEPTH` brackets in one another.
@@ -32,6 +33,7 @@ _PLAIN = {
     '"': re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]+'),
     "'": re.compile(r"""[^"'\\\x00-\x1f\ud800-\udfff]+"""),
 }
+_DRIVE = re.compile(r"[A-Za-z]:")
 _ESCAPE_SIZES = {"u": 6, "x": 4, "U": 10}
 _LITERALS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -66,6 +68,8 @@ class Reader:
         self._stack: list[str] = []
         self._expect = _Expect.VALUE
         self._quote = ""  # of the string that we are in
+        self._begin = ""  # of the string, three characters
+        self._is_path = False  # the string is a path of Windows whose backslashes stand for themselves
         self._python = False  # single quotes were seen
         self._in_key = False
         self._word = ""
@@ -154,7 +158,7 @@ class Reader:
         self._held.clear()
 
     def _open_string(self, quote: str) -> None:
-        self._quote = quote
+        self._quote, self._begin, self._is_path = quote, "", False
         self._python |= quote == "'"
         self._write('"')
 
@@ -164,6 +168,7 @@ class Reader:
     def _string(self, text: str, at: int) -> int:
         plain = _PLAIN[self._quote].match(text, at)
         if plain:
+            self._begin = (self._begin + plain[0][:3])[:3]
             self._write(plain[0])
             return plain.end()
         character = text[at]
@@ -178,14 +183,22 @@ class Reader:
         return at + 1
 
     def _escape(self, text: str, at: int) -> int:
-        size = _ESCAPE_SIZES.get(text[at + 1 : at + 2], 2)
-        if at + size > len(text):
+        letter = text[at + 1 : at + 2]
+        size = _ESCAPE_SIZES.get(letter, 2)
+        lacks_digits = not set(text[at + 2 : at + size]) <= set(hexdigits)
+        if not letter or (at + size > len(text) and not lacks_digits):
             self._waiting = True
             return at
-        escape = _json_escape(text[at : at + size], python=self._python)
+        is_drive = _DRIVE.fullmatch(self._begin) is not None
+        escape = None if lacks_digits else _json_escape(text[at : at + size], python=self._python)
+        if lacks_digits or (self._is_path and letter not in '"\\') or (escape is None and is_drive):
+            escape, size = r"\\", 1
         if escape is None:
             self.stuck = True
             return at
+        # Else it is no escape of JSON, and whoever wrote one such path did not write others in between.
+        self._is_path |= is_drive and escape.startswith(r"\\") and letter != "\\"
+        self._begin += "\\"
         self._write(escape)
         return at + size
 
@@ -233,8 +246,6 @@ def _json_escape(escape: str, *, python: bool) -> str | None:
         return letter
     if not digits:
         return f"\\\\{letter}" if letter.isprintable() and letter not in "avN01234567" else None
-    if not set(digits) <= set(hexdigits):
-        return None
     if letter == "u":
         return escape
     # In JSON it is as likely that a backslash was meant.

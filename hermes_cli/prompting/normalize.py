@@ -103,7 +103,7 @@ def strict_tools(given: object) -> frozenset[str]:
 def check(given: object, where: str, *, sizes_only: bool = False) -> None:
     """Refuse what is too large, too deep, or no JSON.
 
-    It takes 40 ns for a value: places are written only for errors.
+    It takes 0.1 µs for a value: places are written only for errors.
     """
     characters = values = depth = 0
     level: list[Any] = [given]

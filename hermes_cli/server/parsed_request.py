@@ -1,4 +1,4 @@
-"""Requests of all four APIs in one form: every field honoured, or refused by its name before any work begins.
+"""Requests of all APIs in one form: every field honoured, or refused by its name before any work begins.
 
 Messages and Responses are translated to a chat request and parsed as such, so all mean the same and are refused for the
 same reasons; `FieldNames` names a refused field as the client called it.
@@ -33,8 +33,6 @@ RawPrompt = tuple[str] | tuple[int, ...]
 _SAMPLING = {name: option for option, number in PARAMETERS.items() for name in number.api if option != "seed"}
 _SAMPLING["ignore_eos"] = "ignore_eos"
 _INSTEAD = {
-    "functions": "offer tools instead.",
-    "function_call": "say tool_choice instead.",
     "stop_token_ids": "give stop, with texts, instead.",
     "reasoning_format": "reasoning comes in reasoning_content; include_reasoning leaves it out.",
     "audio": "these models read and write text.",
@@ -168,7 +166,7 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         notes: normalize.Notes = []
         # In a thread: histories are long.
         messages = await asyncio.to_thread(lambda: normalize.messages(_with_readable_calls(body.messages), notes))
-        tools = normalize.tools(body.tools, notes)
+        tools = await asyncio.to_thread(normalize.tools, body.tools, notes)
         warn(*(f"{fields.of(place)} {note}" for place, note in notes))
         messages, continues = _with_begun_answer(body, messages)
         top_logprobs = body.top_logprobs or 0
@@ -178,10 +176,12 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
             )
         parsed = parse_shared(body, client, top_logprobs if body.logprobs else None)
         think = thinking.parse(body)
-        answer = await response_format.parse(body)
+        answer = await response_format.parse(body, client)
         parallel = body.parallel_tool_calls is not False
         strict = normalize.strict_tools(body.tools)
-        calls = await response_format.parse_calls(tools, body.tool_choice, parallel=parallel, strict=strict)
+        calls = await response_format.parse_calls(
+            tools, body.tool_choice, parallel=parallel, strict=strict, client=client
+        )
     turn = replace(
         parsed.turn,
         messages=messages,

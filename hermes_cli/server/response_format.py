@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting import structured_output
@@ -28,6 +29,8 @@ _ONE = "ask for one of them."
 _LARK = "%llguidance"
 _compilers = ThreadPoolExecutor(2, "constraints")  # of their own: nothing else waits for many or slow grammars
 
+_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by client
+
 
 @dataclass(frozen=True)
 class ResponseFormat:
@@ -38,8 +41,8 @@ class ResponseFormat:
     notes: tuple[str, ...] = ()  # what of the schema is not enforced
 
 
-async def parse(body: SharedFields) -> ResponseFormat | None:
-    """Return the format that a request asks for, None for any text."""
+async def parse(body: SharedFields, client: str = "") -> ResponseFormat | None:
+    """Return the format that a client's request asks for, None for any text."""
     asked = []
     for name in _PARSERS:
         value = getattr(body, name)
@@ -50,19 +53,24 @@ async def parse(body: SharedFields) -> ResponseFormat | None:
     name, value = asked[0]
     if len(asked) > 1:
         raise UsageError(f"cannot go together with {name}.", field=asked[1][0], hint=_ONE)
-    parsed = await _in_thread(lambda: _PARSERS[name](name, value))
+    parsed = await _in_thread(lambda: _PARSERS[name](name, value), client)
     warn(*parsed.notes)
     return parsed
 
 
 async def parse_calls(
-    tools: Sequence[dict[str, Any]], tool_choice: object, *, parallel: bool, strict: Container[str] = ()
+    tools: Sequence[dict[str, Any]],
+    tool_choice: object,
+    *,
+    parallel: bool,
+    strict: Container[str] = (),
+    client: str = "",
 ) -> ToolGrammar | None:
     """Return the grammar of the calls that are possible, None where there are no tools; `strict` are names of tools."""
     mode, offered = _allowed_tools(tool_choice, tools)
     notes: list[str] = []
     tool_calls = partial(structured_output.tool_calls, offered, mode, parallel=parallel, notes=notes, strict=strict)
-    grammar = await _in_thread(lambda: _enforced("tools", tool_calls))
+    grammar = await _in_thread(lambda: _enforced("tools", tool_calls), client)
     warn(*notes)
     return grammar
 
@@ -177,9 +185,11 @@ def _enforced(field: str, compile_it: Callable[[], T]) -> T:
         raise UsageError(f"cannot be used: {error.reason}", field=field, hint=error.hint) from None
 
 
-async def _in_thread(compile_it: Callable[[], T]) -> T:
-    """Compile a grammar while other requests go on: it may take up to a second."""
-    return await asyncio.get_running_loop().run_in_executor(_compilers, compile_it)
+async def _in_thread(compile_it: Callable[[], T], client: str) -> T:
+    """Compile a grammar while other requests go on: it may take some seconds, and a client waits for its own only."""
+    turns = _turns.setdefault(client, asyncio.Lock())
+    async with turns:
+        return await asyncio.get_running_loop().run_in_executor(_compilers, compile_it)
 
 
 _STRUCTURED: dict[str, Callable[[str, Any], ResponseFormat]] = {

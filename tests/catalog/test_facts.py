@@ -184,3 +184,17 @@ def test_a_new_model_gets_its_sizes_and_the_others_keep_theirs() -> None:
     for order in ([new, old], [old, new]):
         models = read_yaml(sizes.rewritten(head + "".join(order))).models
         assert models[0].sizes == models[1].sizes == read_yaml(head + old).models[0].sizes
+
+
+@pytest.mark.parametrize(
+    ("quantization", "like"),
+    [
+        *(("UD-Q6_K_XL", "Q6_K"), ("UD-Q8_K_XL", "Q8_0"), ("UD-IQ2_XXS", "IQ2_XXS"), ("Q5_K_XL", "Q5_K_M")),
+        *(("Q4_K", "Q4_K_M"), ("Q4_K_M", "Q4_K_M")),
+    ],
+)
+def test_a_quantization_that_nobody_measured_loses_as_much_as_its_like(quantization: str, like: str) -> None:
+    some = preferred_variants(BY_NAME["hermes-3:8b"])[0]
+    found, expected = (Variant(some.model, name, some.repository, some.entry) for name in (quantization, like))
+    assert found.expected_loss(CATALOGUE) == expected.loss(CATALOGUE) is not None
+    assert Variant(some.model, "TQ1_0", some.repository, some.entry).expected_loss(CATALOGUE) is None

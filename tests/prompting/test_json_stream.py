@@ -76,6 +76,14 @@ def test_any_beginning_can_be_closed(value: dict[str, Any], python: bool, data: 
         ('{"a": [True, False, None, true]}', '{"a": [true, false, null, true]}'),
         ('{"a": [.5, 5., +5, -.5E3, 1E400, -0]}', '{"a": [0.5, 5.0, 5, -0.5E3, 1E400, -0]}'),
         ('{"a": "\ud83d"}', '{"a": "\\ud83d"}'),
+        (r'{"a": "C:\Users\name\table.txt"}', r'{"a": "C:\\Users\\name\\table.txt"}'),
+        (
+            r'{"a": "c:\users", "b": "\users\n", "c": "C:\\Users\n"}',
+            r'{"a": "c:\\users", "b": "\\users\n", "c": "C:\\Users\n"}',
+        ),
+        (r'{"a": "D:\xampp\apps\1\u00e9"}', r'{"a": "D:\\xampp\\apps\\1\\u00e9"}'),
+        (r'{"a": "C:\Program Files\bin \"x\" \\"}', r'{"a": "C:\\Program Files\\bin \"x\" \\"}'),
+        (r'{"a": "\u12g4 \U \x \u00e9"}', r'{"a": "\\u12g4 \\U \\x \u00e9"}'),
     ],
 )
 def test_slips_are_read(text: str, meant: str) -> None:
@@ -103,8 +111,6 @@ def test_slips_are_read(text: str, meant: str) -> None:
             '{"a": "\\x41"}',
             '{"a": "\\1"}',
             '{"a": "\\a"}',
-            '{"a": "\\u12g4"}',
-            '{"a": "\\u+123"}',
             "{'a': '\\U00110000'}",
         ),
         *('{"a": "\\\n"}', '{"a": "x}', '{"a": 1', '{"a": 1} 2', '{"a": tru', "", "[1]", '"a"', "{\u00a0}"),

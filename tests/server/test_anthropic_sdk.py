@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from anthropic import Anthropic, APIStatusError, BadRequestError, NotFoundError
+from anthropic import Anthropic, APIStatusError, BadRequestError, NotFoundError, beta_tool
 from anthropic.types import Message
 from conftest import HANG, eventually
 from openai_rig import house
@@ -65,6 +65,25 @@ def test_text(client: Anthropic) -> None:
     assert said(message).startswith("I am the Hermes demo")
     assert message.stop_reason == "end_turn"
     assert message.usage.output_tokens > 5
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_tool_runner_sends_everything_where_there_are_no_threads(client: Anthropic, *, streamed: bool) -> None:
+    @beta_tool
+    def get_weather(city: str) -> str:
+        """Tell the weather in a city."""
+        return run_tool(TOOLS, ToolCall("get_weather", {"city": city}))
+
+    how: Any = {
+        "model": "demo",
+        "max_tokens": 200,
+        "tools": [get_weather],
+        "messages": asked("What's the weather in Tokyo?"),
+    }
+    turns: list[Any] = list(client.beta.messages.tool_runner(**how, stream=streamed))
+    last = turns[-1].get_final_message() if streamed else turns[-1]
+    assert (len(turns), last.stop_reason) == (2, "end_turn")
+    assert "Tokyo" in last.content[0].text
 
 
 def test_a_stream_says_the_same(client: Anthropic) -> None:

@@ -1,4 +1,4 @@
-"""POST /v1/embeddings of a real server: the demo, and a tiny BERT beside it."""
+"""POST /v1/embeddings: a tiny BERT in a process of its own, and beside it a model that writes what a script says."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import base64
 import math
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from desk import finish
-from openai import BadRequestError, OpenAI
+from fake_engine import LOADED, FakeEngine
 from openai_rig import house
-from server_rig import Process, hermes_serve
+from server_rig import Running, offer, served
 from tiny_bert import write_tiny_bert
 
 from hermes_cli.engine.embedded.embedder import EmbeddingRuntime
+from hermes_cli.engine.embedded.engine import EmbeddedEngine
 from hermes_cli.engine.embedded.loading import load
 from hermes_cli.engine.embedded.messages import EngineOptions, LoadRequest
+from hermes_cli.engine.protocol import Engine
 from hermes_cli.engine.request import EmbeddingRequest
+from hermes_cli.planning.fitted_plan import FittedPlan
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings
+from hermes_cli.server.served_models import ServedModel
 
 TEXTS = ["the cat sat", "a dog"]
 
@@ -32,19 +37,26 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(bert: Path) -> Iterator[Process]:
-    with hermes_serve("demo", str(bert), cwd=bert.parent) as process:
-        yield process
+def server(bert: Path) -> Iterator[Running]:
+    pooled = offer("tiny-bert", path=bert)
+    plan = LoadPlan(ContextSettings(64, 32, pooling="mean"), threads=1)
+    pooled = replace(pooled, model=replace(pooled.model, fitted=FittedPlan(plan, ())))
+
+    def engine(model: ServedModel) -> Engine:
+        return EmbeddedEngine(bert, plan) if model.model.pooling else FakeEngine(["Hello"])
+
+    with served(offers=[offer(), pooled], engine=engine) as running:
+        yield running
 
 
-def embedded(server: Process, given: object, **more: object) -> dict[str, Any]:
+def embedded(server: Running, given: object, **more: object) -> dict[str, Any]:
     answer = server.post("/v1/embeddings", {"input": given, **more})
     assert answer.status == 200, answer.body
     found: dict[str, Any] = answer.json
     return found
 
 
-def test_the_vectors_are_those_of_the_engine(server: Process, bert: Path) -> None:
+def test_the_vectors_are_those_of_the_engine(server: Running, bert: Path) -> None:
     plan = LoadPlan(ContextSettings(64, 32, pooling="mean"), threads=1)
     runtime = load(LoadRequest(bert, plan, EngineOptions()), lambda _: None)
     assert isinstance(runtime, EmbeddingRuntime)
@@ -61,13 +73,13 @@ def test_the_vectors_are_those_of_the_engine(server: Process, bert: Path) -> Non
     assert (answer["object"], answer["model"], answer["data"][0]["object"]) == ("list", "tiny-bert", "embedding")
 
 
-def test_floats_and_base64_are_the_same_numbers(server: Process) -> None:
+def test_floats_and_base64_are_the_same_numbers(server: Running) -> None:
     floats = embedded(server, "a dog", encoding_format="float")["data"][0]["embedding"]
     raw = base64.b64decode(embedded(server, "a dog", encoding_format="base64")["data"][0]["embedding"])
     assert floats == list(struct.unpack("<32f", raw))
 
 
-def test_texts_and_their_tokens_are_the_same(server: Process) -> None:
+def test_texts_and_their_tokens_are_the_same(server: Running) -> None:
     """Lists of ids are taken as they are: with the tokens at their ends."""
     tokens = server.post("/tokenize", {"model": "tiny-bert", "content": "the cat sat"}).json["tokens"]
     by_text = embedded(server, "the cat sat")["data"][0]["embedding"]
@@ -75,15 +87,11 @@ def test_texts_and_their_tokens_are_the_same(server: Process) -> None:
         assert embedded(server, given)["data"][0]["embedding"] == pytest.approx(by_text, abs=1e-3)
 
 
-def test_openai_s_client_gets_dimensions_and_batches(server: Process) -> None:
-    with OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", max_retries=0) as client:
-        answer = client.embeddings.create(model="tiny-bert", input=TEXTS * 100, dimensions=8)
-        assert [len(one.embedding) for one in answer.data] == [8] * 200
-        assert math.hypot(*answer.data[0].embedding) == pytest.approx(1)
-        assert answer.usage.prompt_tokens == 900
-        with pytest.raises(BadRequestError, match="Embeddings of this model have 32 numbers") as error:
-            client.embeddings.create(model="tiny-bert", input="a", dimensions=64)
-        assert error.value.param == "dimensions"
+def test_dimensions_and_many_texts(server: Running) -> None:
+    answer = embedded(server, TEXTS * 100, dimensions=8)
+    assert [len(one["embedding"]) for one in answer["data"]] == [8] * 200
+    assert math.hypot(*answer["data"][0]["embedding"]) == pytest.approx(1)
+    assert answer["usage"]["prompt_tokens"] == 900
 
 
 @pytest.mark.parametrize(
@@ -102,13 +110,14 @@ def test_openai_s_client_gets_dimensions_and_batches(server: Process) -> None:
         ({"input": [[1, True]]}, "input[0]", "neither text nor"),
         ({"input": [5, 999]}, "input", "has token 999"),
         ({"input": "cat " * 100}, "input", "maximum context length is 64 tokens"),
+        ({"input": "a", "dimensions": 64}, "dimensions", "embeddings of this model have 32 numbers"),
         ({"input": "a", "dimensions": 0}, "dimensions", "greater than or equal to 1"),
         ({"input": "a", "encoding_format": "int8"}, "encoding_format", "'float' or 'base64'"),
         ({"input": "a", "keep_alive": "soon"}, "keep_alive", "no duration"),
         ({}, "input", "required"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(server: Process, body: dict[str, Any], param: str, words: str) -> None:
+def test_what_makes_no_sense_is_refused_by_name(server: Running, body: dict[str, Any], param: str, words: str) -> None:
     answer = server.post("/v1/embeddings", body)
     assert (answer.status, answer.error["param"]) == (400, param)
     assert words.lower() in answer.error["message"].lower()
@@ -123,17 +132,16 @@ def test_what_makes_no_sense_is_refused_by_name(server: Process, body: dict[str,
         ("/apply-template", {"messages": [{"role": "user", "content": "Hi"}]}),
     ],
 )
-def test_a_model_for_embeddings_writes_no_text(server: Process, path: str, body: dict[str, Any]) -> None:
+def test_a_model_for_embeddings_writes_no_text(server: Running, path: str, body: dict[str, Any]) -> None:
     answer = server.post(path, {"model": "tiny-bert", **body})
     assert answer.status == 400
     assert "is tiny-bert, which makes embeddings and writes no text. Ask demo." in answer.error["message"]
 
 
-def test_the_line_up_tells_what_each_does(server: Process) -> None:
-    assert "embeddings of texts of up to 64 tokens (mean)" in server.banner
+def test_the_line_up_tells_what_each_does(server: Running) -> None:
     models = server.get("/v1/models").json["data"]
     assert [(one["id"], one["capabilities"]["embeddings"], one["context_length"]) for one in models] == [
-        ("demo", False, 1024),
+        ("demo", False, LOADED.context),
         ("tiny-bert", True, 64),
     ]
     assert server.get("/props?model=tiny-bert").json["chat_template"] == ""

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from conftest import HANG, clean_environment
 from server_rig import hermes_serve
+from tiny_bert import write_tiny_bert
 
 from hermes_cli.paths import asset
 
@@ -108,8 +109,15 @@ def other_ways():
     said["responses"] = litellm.responses(**common, input="Who are you?").output[0].content[0].text
 
 
+def embeddings():
+    # by OpenAI's package, which asks for base64
+    answer = litellm.embedding(**{**common, "model": "openai/tiny-bert"}, input=["the cat", "a dog"])
+    said["embeddings"] = [[len(one["embedding"]) for one in answer.data], answer.usage.prompt_tokens]
+
+
 chat()
 stream()
+embeddings()
 said["tools"] = until_it_says_something({})
 said["tools in a stream"] = until_it_says_something({"stream": True})
 schema()
@@ -128,7 +136,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if not PYTHON.exists():
         pytest.skip("litellm has an environment of its own; make it with: make .venv/clients-installed")
     cwd = tmp_path_factory.mktemp("litellm")
-    with hermes_serve("demo", "--api-key", "sk-of-the-test", cwd=cwd) as server:
+    bert = write_tiny_bert(cwd / "tiny-bert.gguf")
+    with hermes_serve("demo", str(bert), "--api-key", "sk-of-the-test", cwd=cwd) as server:
         done = subprocess.run(
             [
                 *(os.fspath(PYTHON), "-c", SCRIPT, f"http://127.0.0.1:{server.port}"),
@@ -161,6 +170,10 @@ def test_a_stream_says_the_same(said: dict[str, Any]) -> None:
 @pytest.mark.parametrize("how", ["tools", "tools in a stream"])
 def test_tools_to_the_end(said: dict[str, Any], how: str) -> None:
     assert said[how] == {"text": WEATHER, "roles": ["user", "assistant", "tool", "tool"]}
+
+
+def test_embeddings_of_a_model_beside_it(said: dict[str, Any]) -> None:
+    assert said["embeddings"] == [[32, 32], 8]
 
 
 def test_an_answer_as_a_pydantic_model(said: dict[str, Any]) -> None:

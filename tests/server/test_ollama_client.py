@@ -1,4 +1,4 @@
-"""Ollama's own Python package, unmodified, against a real server with the demo model and a tiny BERT.
+"""Ollama's own Python package, unmodified, against a real server with the demo model and a tiny BERT, and a Hub.
 
 It lives in the environment of clients; one process does everything, the tests look at what it was answered.
 """
@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 from conftest import HANG, clean_environment
+from hub_server import Hub, serving
 from server_rig import hermes_serve
 from tiny_bert import write_tiny_bert
 
 from hermes_cli.paths import asset
 
 PYTHON = Path(sys.prefix, "clients", "bin", "python")  # beside the environment in which the tests run
+REPO, FILE = "NousResearch/Hermes-3-Llama-3.2-3B-GGUF", "Hermes-3-Llama-3.2-3B.Q4_K_M.gguf"  # the demo's bytes
+NAME = "hermes-3:3b:Q4_K_M"
 WHO = "I am the Hermes demo, a tiny model of 3.8 million parameters that comes with the hermes command."
 
 SCRIPT = """
@@ -86,6 +89,18 @@ said["no embeddings"] = error(ollama.embed, "demo", "Hi")
 said["no text"] = error(ollama.generate, "tiny-bert", "Hi")
 said["create"] = error(ollama.create, "mine", from_="demo")
 said["push"] = error(ollama.push, "demo")
+
+hermes = "hermes-3:3b:Q4_K_M"
+steps = list(ollama.pull(hermes, stream=True))
+said["pull"] = [step.model_dump(exclude_none=True) for step in steps]
+said["pulled"] = [[model.model for model in ollama.list().models], ollama.chat(**asked("Who are you?", model=hermes)).message.content]
+said["pull again"] = ollama.pull(hermes).status
+said["copy"] = [ollama.copy(hermes, "gpt-4o").status, ollama.chat(**asked("Who are you?", model="gpt-4o")).model]
+said["copy onto another"] = error(ollama.copy, "demo", "GPT-4o")
+said["delete the copy"] = [ollama.delete("gpt-4o").status, *error(ollama.show, "gpt-4o")]
+said["delete"] = [ollama.delete(hermes).status, [model.model for model in ollama.list().models]]
+said["delete again"] = error(ollama.delete, hermes)
+said["pull what the catalogue does not name"] = error(ollama.pull, "somebody/Some-GGUF")
 said["in a stream"] = error(lambda: list(ollama.chat(**asked("word " * 2000, stream=True))))
 print(json.dumps(said))
 """
@@ -98,7 +113,16 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         pytest.skip("the client has an environment of its own; make it with: make .venv/clients-installed")
     cwd = tmp_path_factory.mktemp("ollama")
     bert = write_tiny_bert(cwd / "tiny-bert.gguf")
-    with hermes_serve("demo", str(bert), "--ollama", "--api-key", "sk-of-the-test", cwd=cwd) as server:
+    ours = {f"HERMES_LLM_{name}_DIR": str(cwd / name.lower()) for name in ("CACHE", "DATA")}
+    arguments = ("demo", str(bert), "--ollama", "--manage-models", "--api-key", "sk-of-the-test")
+    with (
+        serving(Hub({REPO: {FILE: asset("demo.gguf").read_bytes()}})) as hub,
+        hermes_serve(
+            *arguments,
+            cwd=cwd,
+            env={**hub.environment, **ours, "HF_HUB_CACHE": str(cwd / "hub"), "HF_HUB_DISABLE_XET": "1"},
+        ) as server,
+    ):
         done = subprocess.run(
             [os.fspath(PYTHON), "-c", SCRIPT, os.fspath(asset("demo_tools.py"))],
             capture_output=True,
@@ -114,7 +138,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return {**found, "banner": server.banner, "blobs": [path.name for path in cwd.glob("hub/**/blobs/*")]}
 
 
 def test_a_chat(said: dict[str, Any]) -> None:
@@ -152,6 +176,7 @@ def test_embeddings(said: dict[str, Any]) -> None:
 
 
 def test_what_is_here(said: dict[str, Any]) -> None:
+    assert "embeddings of texts of up to 64 tokens (mean)" in said["banner"]
     assert [model[:2] for model in said["list"]] == [["demo", "llama"], ["tiny-bert", "bert"]]
     assert said["list"][0][2] == asset("demo.gguf").stat().st_size
     assert said["ps"][0] == ["demo", 1024, True]
@@ -172,3 +197,21 @@ def test_errors_have_their_status_and_words(said: dict[str, Any]) -> None:
     status, words = said["in a stream"]
     assert status == 400
     assert "maximum context length is 1024 tokens" in words
+
+
+def test_a_model_comes_gets_another_name_and_goes(said: dict[str, Any]) -> None:
+    first, *steps, loading, last = said["pull"]
+    assert [one["status"] for one in (first, loading, last)] == ["pulling manifest", "loading manifest", "success"]
+    assert steps[-1]["completed"] == steps[-1]["total"] == asset("demo.gguf").stat().st_size
+    assert all(len(step["digest"]) == len("sha256:") + 64 for step in steps)
+    names, answer = said["pulled"]
+    assert names == ["demo", "tiny-bert", NAME]
+    assert "Hermes demo" in answer
+    assert said["pull again"] == "success"
+    assert said["copy"] == ["success", "gpt-4o"]
+    assert said["copy onto another"][0] == 400
+    assert said["delete the copy"][:2] == ["success", 404]
+    assert said["delete"] == ["success", ["demo", "tiny-bert"]]
+    assert said["delete again"][0] == 404
+    assert said["blobs"] == []
+    assert "cannot be fetched for a client" in said["pull what the catalogue does not name"][1]

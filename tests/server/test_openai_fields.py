@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai_rig import ASKED, CALL, HERMES_3, HERMES_4, TOOL, House, house
+from openai_rig import ASKED, CALL, HERMES_3, HERMES_4, TOOL, House, chunks, house
 from server_rig import offer
 
 from hermes_cli.catalog.models import RecommendedSampling as Recommended
@@ -386,6 +386,25 @@ def test_a_conversation_as_hermes_agent_sends_it_back(rig: House) -> None:
     rig.post("/v1/chat/completions", {"messages": sent, "tools": [TOOL], "max_tokens": 65_536})
     one, two = ("".join(map(str, request.prompt)) for request in rig.engine.requests)
     assert two.startswith(f"{one}Let me look.\n{CALL}<|im_end|>")
+
+
+def test_functions_in_their_older_form(rig: House) -> None:
+    body = {"functions": [TOOL["function"]], "function_call": {"name": "get_weather"}}
+    choice = rig.chat([CALL], **body).json["choices"][0]
+    assert choice["message"]["function_call"] == {"name": "get_weather", "arguments": '{"city": "Oslo"}'}
+    assert choice["finish_reason"] == "function_call"
+    assert "tool_calls" not in choice["message"]
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    assert grammar(rig, **body) == grammar(rig, tools=[TOOL], tool_choice=named, parallel_tool_calls=False)
+    deltas = [chunk["choices"][0] for chunk in chunks(rig.chat([CALL], **body, stream=True).body)]
+    calls = [delta["delta"]["function_call"] for delta in deltas if "function_call" in delta["delta"]]
+    assert calls[0]["name"] == "get_weather"
+    assert "".join(call["arguments"] for call in calls) == '{"city": "Oslo"}'
+    assert deltas[-1]["finish_reason"] == "function_call"
+    assert rig.chat(["It rains."], **body).json["choices"][0]["finish_reason"] == "stop"
+    assert rig.refused(**body, tools=[TOOL])["param"] == "functions"
+    assert rig.refused(functions=[TOOL["function"]], function_call={"name": "other"})["param"] == "function_call"
+    assert rig.refused(function_call={"name": "other"})["param"] == "function_call"
 
 
 @pytest.mark.parametrize("body", [{"reasoning_effort": "low"}, {"think": True}, {"thinking": {"type": "enabled"}}])

@@ -196,6 +196,19 @@ def test_what_was_asked_for_is_repeated(rig: House) -> None:
     assert "Be short." in prompt(rig)
 
 
+def test_every_field_of_open_responses_is_there(rig: House) -> None:
+    """Its suite insists on them in each event with a response (openresponses.org, `responseResourceSchema`)."""
+    names = {"presence_penalty", "frequency_penalty", "max_tool_calls", "safety_identifier", "prompt_cache_key"}
+    body = {"presence_penalty": 0.5, "safety_identifier": "me", "tools": [{"type": "function", "name": "f"}]}
+    first, *_, last = stream(rig, **body)
+    for response in (first["response"], last["response"]):
+        assert response.keys() >= names
+        assert response["safety_identifier"] == "me"
+        (tool,) = response["tools"]
+        assert tool == {"type": "function", "name": "f", "description": None, "parameters": None, "strict": None}
+    assert last["response"]["presence_penalty"] == 0.5
+
+
 def test_too_few_tokens_make_it_incomplete(rig: House) -> None:
     response = respond(rig, "One ", "two ", "three", max_output_tokens=2)
     assert response["status"] == "incomplete"

@@ -13,13 +13,14 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hermes_cli.engine.embedded.kv_cache import KVCache, common_prefix
 from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.sequence import NO_SEQUENCE, ActiveSequence, Job
 from hermes_cli.engine.embedded.speculation import DraftModel
-from hermes_cli.engine.embedded.step_cost import StepCostModel
+from hermes_cli.engine.embedded.step_cost import StepCostModel, fixed_draft_length
 from hermes_cli.engine.embedded.vocabulary import TokenPieces
 from hermes_cli.engine.protocol import EngineStats, Event, SequenceState
 from hermes_cli.errors import ContextFullError, EngineError, HermesError, QueueFullError
@@ -255,14 +256,10 @@ class Scheduler:
             limit = min(MOST_DRAFTED, request.remaining - 1, free)
             if limit <= 0 or not request.job.request.speculate or not self.kv_cache.can_truncate:
                 continue
-            request.draft_by_lookup(
-                limit,
-                lambda acceptance_rate, limit: self._step_cost.draft_length(acceptance_rate, self._planned, limit),
-            )
+            request.draft_by_lookup(limit, partial(self._draft_length, request))
             if self._draft and not request.drafts and request.acceptance.should_draft():
-                draft_seconds = self._draft.seconds(len(decoding_sequences))
-                length = self._step_cost.draft_length(
-                    request.acceptance.acceptance_rate, self._planned, limit, draft_seconds
+                length = self._draft_length(
+                    request, request.acceptance.acceptance_rate, limit, sequences=len(decoding_sequences)
                 )
                 if length:
                     wanted[request.sequence] = request.tokens, length
@@ -270,11 +267,20 @@ class Scheduler:
                 else:
                     request.acceptance.pause()
             free -= len(request.drafts)
-        drafted = self._draft.draft(wanted) if self._draft and wanted else {}
+        fixed = any(map(_is_seeded, decoding_sequences))
+        drafted = self._draft.draft(wanted, fixed=fixed) if self._draft and wanted else {}
         for request in decoding_sequences:
             if drafts := drafted.get(request.sequence):
                 request.use_drafts(drafts)
         self._planned += sum(len(request.drafts) for request in decoding_sequences)
+
+    def _draft_length(self, request: ActiveSequence, rate: float, limit: int, *, sequences: int = 0) -> int:
+        """Return how many drafts pay; `sequences` are those that the draft model is run for, 0 for prompt lookup."""
+        if _is_seeded(request):
+            return fixed_draft_length(rate, limit, by_model=sequences > 0)
+        if self._draft and sequences:
+            return self._step_cost.draft_length(rate, self._planned, limit, self._draft.seconds(sequences))
+        return self._step_cost.draft_length(rate, self._planned, limit)
 
     def _decode(self, batched: Sequence[ActiveSequence]) -> float | None:
         """Decode the batch; return the seconds, or None if it failed."""
@@ -367,6 +373,10 @@ def _shares(prefilling: Sequence[ActiveSequence], chunk: int) -> Iterator[tuple[
         left -= count
     yield oldest, min(oldest.pending, chunk - sum(count for _, count in shares))
     yield from shares
+
+
+def _is_seeded(request: ActiveSequence) -> bool:
+    return request.job.request.sampling.seed is not None
 
 
 def _full(context: LlamaContext, tokens: int) -> ContextFullError:

@@ -21,7 +21,7 @@ import numpy as np
 
 from hermes_cli.engine.embedded.kv_cache import common_prefix
 from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
-from hermes_cli.engine.embedded.step_cost import StepCostModel
+from hermes_cli.engine.embedded.step_cost import FIXED_CHUNK, StepCostModel
 from hermes_cli.engine.embedded.vocabulary import Vocabulary
 from hermes_cli.errors import ContextFullError, EngineError, UsageError
 from hermes_cli.planning.load_plan import LoadPlan
@@ -63,17 +63,17 @@ class DraftModel:
         self._cached: dict[int, list[int]] = {}  # tokens in the cache, by sequence
         self._failed = False
 
-    def draft(self, wanted: Mapping[int, tuple[Sequence[int], int]]) -> dict[int, list[int]]:
+    def draft(self, wanted: Mapping[int, tuple[Sequence[int], int]], *, fixed: bool = False) -> dict[int, list[int]]:
         """Return the likely next tokens of each sequence, given all its tokens so far and the most drafts.
 
-        There are none for a sequence whose prefill is not done or that has no room in the cache, nor ever again after
-        llama.cpp failed.
+        `fixed` prefills in chunks of one size, not as measured times say. There are none for a sequence whose prefill
+        is not done or that has no room in the cache, nor ever again after llama.cpp failed.
         """
         drafts: dict[int, list[int]] = {sequence: [] for sequence in wanted}
         if self._failed:
             return drafts
         try:
-            self._draft(wanted, drafts)
+            self._draft(wanted, drafts, fixed=fixed)
         except ContextFullError:
             for sequence in wanted:
                 self.forget(sequence)
@@ -95,8 +95,11 @@ class DraftModel:
         self._context.close()
         self._model.close()
 
-    def _draft(self, wanted: Mapping[int, tuple[Sequence[int], int]], drafts: Mapping[int, list[int]]) -> None:
-        sequences = self._prefill({sequence: list(wanted[sequence][0]) for sequence in self._fitting(wanted)})
+    def _draft(
+        self, wanted: Mapping[int, tuple[Sequence[int], int]], drafts: Mapping[int, list[int]], *, fixed: bool
+    ) -> None:
+        tokens = {sequence: list(wanted[sequence][0]) for sequence in self._fitting(wanted)}
+        sequences = self._prefill(tokens, fixed=fixed)
         probabilities = dict.fromkeys(sequences, 1.0)
         while sequences:
             continuing = []
@@ -136,11 +139,11 @@ class DraftModel:
             chosen.append(sequence)
         return chosen
 
-    def _prefill(self, sequences: Mapping[int, list[int]]) -> list[int]:
+    def _prefill(self, sequences: Mapping[int, list[int]], *, fixed: bool) -> list[int]:
         """Bring caches up to date; return the sequences that are, in the order of their outputs."""
         pending = {sequence: len(tokens) - self._trim(sequence, tokens) for sequence, tokens in sequences.items()}
         long = sum(count > MAX_PENDING for count in pending.values())
-        chunk = self._step_cost.chunk(len(sequences), long, self._batch.capacity)
+        chunk = FIXED_CHUNK if fixed else self._step_cost.chunk(len(sequences), long, self._batch.capacity)
         self._batch.clear()
         ready, prefill_tokens = [], 0
         for sequence in sorted(pending, key=pending.__getitem__):

@@ -26,6 +26,28 @@ SMALLEST_CHUNK = 16  # tokens; smaller ones cost a CPU almost as much. Chunks ar
 # the graph of the step before if that had the same shape.
 
 
+# Where a seed promises the same text again, drafts must not depend on how long steps take: batches of other sizes round
+# otherwise. These costs of a further token, as parts of a step, lie between those of GPUs (0.02) and slow CPUs (0.5): a
+# draft that pays by them pays on nearly every machine.
+FIXED_COST, FIXED_DRAFT_COST = 0.25, 0.10
+FIXED_CHUNK = 256  # tokens of the draft model's prefill
+
+
+def fixed_draft_length(acceptance_rate: float, limit: int, *, by_model: bool = False) -> int:
+    """Return the number of draft tokens that gives most tokens per second by fixed costs; 0 if none is better.
+
+    Arguments as of `StepCostModel.draft_length`; `by_model` if a draft model has to be run for each of them.
+    """
+    each = FIXED_COST + FIXED_DRAFT_COST * by_model
+    tokens, probability, best, length = 1.0, 1.0, 1.0, 0
+    for count in range(1, limit + 1):
+        probability *= acceptance_rate
+        tokens += probability
+        if (rate := tokens / (1.0 + each * count)) > best:
+            best, length = rate, count
+    return length
+
+
 class CostCurve:
     """Seconds by number of tokens: monotonic, and robust against a few disturbed samples."""
 

@@ -25,6 +25,7 @@ from hermes_cli.server.openai.objects import (
     ChunkDelta,
     DeltaFunction,
     DeltaToolCall,
+    FinishReason,
     FunctionCall,
     InputTokens,
     ReplyMessage,
@@ -34,7 +35,7 @@ from hermes_cli.server.openai.objects import (
     usage,
 )
 from hermes_cli.server.openai.requests import ChatRequest
-from hermes_cli.server.parsed_request import ParsedRequest, parse_chat
+from hermes_cli.server.parsed_request import FieldNames, ParsedRequest, parse_chat
 from hermes_cli.server.pool import Pool, ReadyModel
 from hermes_cli.server.request_stats import current_warnings
 from hermes_cli.server.routing import ApiRoute
@@ -56,8 +57,8 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
         raise UsageError(
             "cannot be had: this server runs no tools.", field="server_tools", hint="offer tools of your own."
         )
-    parsed = await parse_chat(body, request.state.client)
-    chat = _Chat(request.app.state.pool, parsed, tools, names)
+    parsed = await _parse(body, request.state.client)
+    chat = _Chat(request.app.state.pool, parsed, tools, names, older=bool(body.functions))
     return StreamingReply(chat.stream if parsed.stream else chat.whole, stream=parsed.stream, problem=parsed.problem)
 
 
@@ -66,7 +67,7 @@ async def count_chat_tokens(request: Request, body: ChatRequest) -> Response:
 
     As llama.cpp's server does: tokens of the prompt, however many fit.
     """
-    return await count_input(request.app.state.pool, await parse_chat(body, request.state.client))
+    return await count_input(request.app.state.pool, await _parse(body, request.state.client))
 
 
 async def count_input(pool: Pool, parsed: ParsedRequest) -> Response:
@@ -76,13 +77,29 @@ async def count_input(pool: Pool, parsed: ParsedRequest) -> Response:
         return json_reply(InputTokens(input_tokens=await model.chat_model.count(turn) + model.info.adds_bos))
 
 
+async def _parse(body: ChatRequest, client: str) -> ParsedRequest:
+    """Parse a request; in the older form of tools there is one call in a turn."""
+    if not body.functions:
+        if body.function_call not in (None, "none", "auto"):
+            raise UsageError("is given without functions.", field="function_call", hint="say tool_choice instead.")
+        return await parse_chat(body, client)
+    if body.tools:
+        raise UsageError("cannot go together with tools.", field="functions", hint="offer tools.")
+    choice = body.function_call
+    if isinstance(choice, dict):
+        choice = {"type": "function", "function": choice}
+    tools = [{"type": "function", "function": function} for function in body.functions]
+    newer = body.model_copy(update={"tools": tools, "tool_choice": choice, "parallel_tool_calls": False})
+    return await parse_chat(newer, client, FieldNames({"tools": "functions", "tool_choice": "function_call"}))
+
+
 class _Chat:
-    """One request at work."""
+    """One request at work; `older` is one with `functions`."""
 
     def __init__(
-        self, pool: Pool, parsed: ParsedRequest, tools: ServerTools | None, tool_names: frozenset[str]
+        self, pool: Pool, parsed: ParsedRequest, tools: ServerTools | None, tool_names: frozenset[str], *, older: bool
     ) -> None:
-        self._pool, self._parsed = pool, parsed
+        self._pool, self._parsed, self._older = pool, parsed, older
         self._tools, self._tool_names = tools, tool_names
         self._dones: list[Done] = []
         self._rounds: list[list[Done]] = []  # of turns whose calls the server ran
@@ -98,14 +115,15 @@ class _Chat:
 
         async def take(index: int, delta: Delta | ToolRound | Done) -> None:
             if isinstance(delta, Done):  # with its timings where no chunk with the usage follows
-                chunk = structs.replace(self._chunk, choices=[ChunkChoice(index, ChunkDelta(), None, delta.reason)])
+                reason = _finish_reason(delta, older=self._older)
+                chunk = structs.replace(self._chunk, choices=[ChunkChoice(index, ChunkDelta(), None, reason)])
                 if not self._parsed.include_usage:
                     chunk = structs.replace(
                         chunk, timings=timings([*self._rounds, [delta]]), warnings=current_warnings()
                     )
                 data = event(chunk)
             else:
-                data = event(structs.replace(self._chunk, choices=[_chunk_choice(index, delta)]))
+                data = event(structs.replace(self._chunk, choices=[_chunk_choice(index, delta, older=self._older)]))
             if index not in begun:
                 begun.add(index)
                 first = ChunkChoice(index, ChunkDelta(role="assistant", content=""))
@@ -130,7 +148,7 @@ class _Chat:
             id=self._chunk.id,
             created=self._chunk.created,
             model=self._chunk.model,
-            choices=[_whole_choice(index, deltas) for index, deltas in enumerate(choices)],
+            choices=[_whole_choice(index, deltas, older=self._older) for index, deltas in enumerate(choices)],
             usage=usage([*self._rounds, self._dones]),
             timings=timings([*self._rounds, self._dones]),
             warnings=current_warnings(),
@@ -170,7 +188,11 @@ def _server_calls(delta: ToolRound) -> list[ServerToolCall]:
     ]
 
 
-def _chunk_choice(index: int, delta: Delta | ToolRound) -> ChunkChoice:
+def _finish_reason(done: Done, *, older: bool) -> FinishReason:
+    return "function_call" if older and done.reason == "tool_calls" else done.reason
+
+
+def _chunk_choice(index: int, delta: Delta | ToolRound, *, older: bool) -> ChunkChoice:
     if isinstance(delta, ToolRound):
         return ChunkChoice(index, ChunkDelta(server_tool_calls=_server_calls(delta)))
     if isinstance(delta, ContentDelta):
@@ -183,10 +205,12 @@ def _chunk_choice(index: int, delta: Delta | ToolRound) -> ChunkChoice:
         call = DeltaToolCall(index=delta.index, id=delta.id, type="function", function=function)
     else:
         call = DeltaToolCall(index=delta.index, function=DeltaFunction(arguments=delta.text))
+    if older:
+        return ChunkChoice(index, ChunkDelta(function_call=call.function))
     return ChunkChoice(index, ChunkDelta(tool_calls=[call]))
 
 
-def _whole_choice(index: int, deltas: Sequence[Delta | ToolRound | Done]) -> ChatChoice:
+def _whole_choice(index: int, deltas: Sequence[Delta | ToolRound | Done], *, older: bool) -> ChatChoice:
     contents = [delta for delta in deltas if isinstance(delta, ContentDelta)]
     reasoning = "".join(delta.text for delta in deltas if isinstance(delta, Reasoning)) or UNSET
     arguments: dict[int, list[str]] = defaultdict(list)
@@ -202,14 +226,15 @@ def _whole_choice(index: int, deltas: Sequence[Delta | ToolRound | Done]) -> Cha
         content="".join(delta.text for delta in contents) if contents or not calls else None,
         reasoning_content=reasoning,
         reasoning=reasoning,
-        tool_calls=calls or UNSET,
+        tool_calls=UNSET if older else calls or UNSET,
+        function_call=calls[0].function if older and calls else UNSET,
         server_tool_calls=[call for delta in deltas if isinstance(delta, ToolRound) for call in _server_calls(delta)]
         or UNSET,
     )
     tokens = [delta.logprobs for delta in contents if delta.logprobs is not None]
     logprobs = chat_logprobs(chain.from_iterable(tokens)) if tokens else None
     done = next(delta for delta in deltas if isinstance(delta, Done))
-    return ChatChoice(index, message, logprobs, done.reason)
+    return ChatChoice(index, message, logprobs, _finish_reason(done, older=older))
 
 
 ROUTES = [

@@ -65,7 +65,7 @@ async def parse_completion(body: CompletionRequest, client: str) -> ParsedReques
     if texts > MOST_TEXTS:
         hint = f"ask for up to {MOST_TEXTS} at once."
         raise UsageError(f"makes {texts} texts of {len(prompts)} prompts.", field="n", hint=hint)
-    answer = await response_format.parse(body)
+    answer = await response_format.parse(body, client)
     turn = replace(parsed.turn, constraints=Constraints(answer.grammar if answer else None))
     fields = FieldNames({"messages": "prompt"})
     suffix = normalize.repaired(body.suffix or "")

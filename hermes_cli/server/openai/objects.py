@@ -13,7 +13,7 @@ from hermes_cli.engine.protocol import Done, Logprob, TokenLogprobs
 FINGERPRINT = f"hermes-{__version__}"
 LEAST = -9999.0  # as OpenAI writes an impossible token's log-probability: JSON has no infinity
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 TextFinishReason = Literal["stop", "length"]
 
 
@@ -133,6 +133,7 @@ class ReplyMessage(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: str | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[ChatToolCall] | msgspec.UnsetType = msgspec.UNSET
     server_tool_calls: list[ServerToolCall] | msgspec.UnsetType = msgspec.UNSET
+    function_call: FunctionCall | msgspec.UnsetType = msgspec.UNSET  # the older form, for `functions`
 
 
 class ChatChoice(msgspec.Struct, frozen=True):
@@ -183,6 +184,7 @@ class ChunkDelta(msgspec.Struct, frozen=True):
     reasoning: str | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[DeltaToolCall] | msgspec.UnsetType = msgspec.UNSET
     server_tool_calls: list[ServerToolCall] | msgspec.UnsetType = msgspec.UNSET
+    function_call: DeltaFunction | msgspec.UnsetType = msgspec.UNSET  # the older form, for `functions`
 
 
 class ChunkChoice(msgspec.Struct, frozen=True):

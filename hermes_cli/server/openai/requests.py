@@ -188,6 +188,8 @@ class ChatRequest(SharedFields):
     tools: list[Any] | None = Field(None, description="Functions on offer.")
     tool_choice: Any = Field(None, description="`auto`, `none`, `required`, a function, or `allowed_tools`.")
     parallel_tool_calls: Flag | None = None
+    functions: list[Any] | None = Field(None, description="The older form of `tools`; a reply has a `function_call`.")
+    function_call: Any = Field(None, description="With `functions`: `auto`, `none`, or a function.")
     logprobs: Flag | None = None
     top_logprobs: Annotated[Whole, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     reasoning_effort: Text | None = Field(
@@ -258,8 +260,6 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "chat_template": (),
     "documents": ([],),
     "dynatemp_range": (0,),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
     "guidance_scale": (1,),
     "include_stop_str_in_output": (False,),
     "logits_processors": ([],),
