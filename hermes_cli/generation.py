@@ -270,6 +270,7 @@ class _Reader:
     def read(self, piece: TextEvent) -> list[Parsed]:
         """Return the events that a piece makes certain."""
         self._text.append(piece.text)
+        self._parser.reasoning_cut = piece.reasoning_cut
         return self._noted(self._parser.feed(piece.text))
 
     def finish(self, done: Done) -> tuple[list[Parsed], Done]:

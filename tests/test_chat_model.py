@@ -323,3 +323,18 @@ def test_neither_llama_cpp_nor_numpy_is_imported() -> None:
     program = f"import sys, hermes_cli.generation; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_thought_that_was_ended_for_the_model_is_not_ended_again_in_the_answer() -> None:
+    end = [*"\n</thi", "nk>\n", "</think>\n\nYes: </think>."]
+    script: list[Step] = [
+        "<think>",
+        "Hm",
+        "\n</think>\n",
+        *(TextEvent(text, reasoning_cut=True) for text in ("I know.", *end)),
+    ]
+    events, _ = run(collect(chatter_of(engine=FakeEngine([script])), asked(think_budget=1)))
+    assert (said(events, Reasoning), said(events, Content)) == ("Hm", "I know.\n\n\n\nYes: .")
+    free: list[Step] = [TextEvent(one.text) if isinstance(one, TextEvent) else one for one in script]
+    events, _ = run(collect(chatter_of(engine=FakeEngine([free])), asked(think_budget=1)))
+    assert "</think>" in said(events, Content)

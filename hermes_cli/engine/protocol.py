@@ -34,13 +34,15 @@ class TextEvent:
     """A piece of generated text, tags included, cut between characters.
 
     `tokens` is the number of tokens since the piece before; the text of the last of them may be yet to come. `prompt`
-    are tokens of the prompt that were read meanwhile, if a request asks for them, the first one with 0.
+    are tokens of the prompt that were read meanwhile, if a request asks for them, the first one with 0. `reasoning_cut`
+    if reasoning was ended by its budget in this piece or before: the model may yet write the tag that ends it.
     """
 
     text: str
     tokens: int = 1
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt: tuple[TokenLogprobs, ...] = ()
+    reasoning_cut: bool = False
 
 
 @dataclass(frozen=True)

@@ -149,8 +149,7 @@ class ReasoningOptions:
     """Tags of reasoning, for counting its tokens and for its budget.
 
     Attributes:
-        budget: the most tokens of reasoning; then it is closed, and the answer has to follow: no tag of reasoning comes
-            any more. None is no limit.
+        budget: the most tokens of reasoning; then it is closed, and the answer has to follow. None is no limit.
         end: a sentence that ends reasoning whose budget is used up, as a part of it; small budgets have no room for it.
         inside: the prompt ended in reasoning that the first of `tags` opened.
         tags: pairs of what opens reasoning at the start of a line, and what closes it.

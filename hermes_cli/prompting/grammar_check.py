@@ -14,12 +14,15 @@ Whatever runs in the sandbox raises EngineError where no process can be started.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import cache, lru_cache
+from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import UsageError
@@ -70,6 +73,8 @@ LIMITS: dict[str, Any] = {"seconds": 1.0, "new_bytes": 64 << 20}
 # In llguidance's units; the engine's limits are the same or laxer (engine/embedded/grammar.py).
 MOST_ITEMS, MOST_STATES, LEXER_FUEL = 20_000, 20_000, 1_000_000
 
+MOST_KEPT, MOST_KEPT_CHARACTERS = 1024, 16_000_000  # schemas that are kept, of all requests
+
 _NUMBER = re.compile(r"\\(?:(\\)|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))")
 _START = re.compile(r'("(?:[^"\\\n]|\\.)*+"?|\[(?:[^\]\\\n]|\\.)*+\]?|#[^\n]*)|(?<![\w-])start(?![\w-])')
 _LAST_ASCII = 0x7F
@@ -110,7 +115,12 @@ def enforceable(schema: Json, about: str, *, notes: list[str] | None = None, len
         text = json.dumps(schema)
     except (RecursionError, TypeError, ValueError):
         raise UsageError(f"{about}: it is no JSON, or too deep.", hint="write it as JSON.") from None
-    made, new_notes, error = _enforceable(text, about, relaxed=notes is not None, lenient=lenient)
+    key = hashlib.sha256(repr((text, about, notes is None, lenient)).encode()).digest()
+    result = _results.get(key)
+    if result is None:
+        result = _enforceable(text, about, relaxed=notes is not None, lenient=lenient)
+        _results.put(key, result)
+    made, new_notes, error = result
     if notes is not None:
         notes += new_notes
     if error:
@@ -118,11 +128,7 @@ def enforceable(schema: Json, about: str, *, notes: list[str] | None = None, len
     return made
 
 
-@lru_cache(maxsize=1024)  # agents send the same tools in every turn, the odd ones among them
-def _enforceable(
-    text: str, about: str, *, relaxed: bool, lenient: bool
-) -> tuple[str, tuple[str, ...], UsageError | None]:
-    """Return the schema as text, notes, and what is wrong with it if that cannot be enforced."""
+def _enforceable(text: str, about: str, *, relaxed: bool, lenient: bool) -> _Result:
     notes: list[str] | None = [] if relaxed else None
     try:
         return _relaxed(json.loads(text), about, notes, lenient=lenient), tuple(notes or ()), None
@@ -131,6 +137,37 @@ def _enforceable(
     except UsageError as refused:
         error = refused.with_traceback(None)
     return "", tuple(notes or ()), error
+
+
+_Result = tuple[str, tuple[str, ...], UsageError | None]
+"""A schema as text, notes, and what is wrong with it if that cannot be enforced."""
+
+
+class _Results:
+    """The latest schemas: agents send the same tools in every turn, the odd ones among them. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[bytes, _Result] = OrderedDict()
+        self._characters = 0
+        self._lock = Lock()
+
+    def get(self, key: bytes) -> _Result | None:
+        """Return what is kept for a key."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: bytes, result: _Result) -> None:
+        """Keep a result; the oldest are dropped."""
+        with self._lock:
+            self._characters += len(result[0]) - len(self._kept.pop(key, ("",))[0])
+            self._kept[key] = result
+            while len(self._kept) > MOST_KEPT or self._characters > MOST_KEPT_CHARACTERS:
+                self._characters -= len(self._kept.popitem(last=False)[1][0])
+
+
+_results = _Results()
 
 
 def _relaxed(schema: Json, about: str, notes: list[str] | None, *, lenient: bool) -> str:

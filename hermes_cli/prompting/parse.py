@@ -89,6 +89,7 @@ class Parser:
         self._open: _Open | None = None
         self._ending: _Ending | None = None
         self._double = ""  # the end tag before, which may be written twice
+        self.reasoning_cut = False  # a thought was ended for the model, whose own end of it is dropped when it comes
 
     def begin(self, text: str) -> list[Event]:
         """Read what the client has written of the turn; return the calls in it, which are the model's to finish.
@@ -142,6 +143,8 @@ class Parser:
         elif not self._thought:
             if tag in _THOUGHTS and self._output.line_start:
                 self._thought = _THOUGHTS[tag]
+            elif self.reasoning_cut and tag in _THOUGHTS.values():
+                pass
             elif tag != self._double or not self._output.content.blank:
                 self._output.say(tag)
         elif tag == self._thought:

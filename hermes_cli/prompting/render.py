@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from hermes_cli.errors import UsageError
+from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.prompting.compose import PromptInput, assistant_text, system_prompt, thought, turns
 from hermes_cli.prompting.families import STOPS, TURN_TOKENS, Family, write_turns
 from hermes_cli.prompting.markers import SpecialTexts, plain
@@ -18,6 +18,7 @@ from hermes_cli.prompting.messages import Message
 from hermes_cli.prompting.template import ANOTHER, Abilities, ChatTemplate, arguments_as, examine, switches
 
 _OPEN, _CLOSED = "<think>", "</think>"
+_PLAIN_TYPES = ("string", "integer", "number", "boolean", "array", "object")
 _NO_TOOLS_HINT = "leave tools out, or use a model trained for tool calls: hermes list"
 _NO_REASONING_HINT = "leave reasoning out, or use Hermes 4 or DeepHermes 3: hermes list"
 
@@ -169,7 +170,15 @@ class FileFormat:
         switch = conversation.thinks if conversation.thinks or options.think is not None else None
         variables = {**switches(switch), "keep_cots": options.keep_reasoning}
         variables["add_generation_prompt"] = options.generation_prompt
-        text = template.write(messages, conversation.specials.guard_all(tools), **variables)
+        guard = conversation.specials.guard_all
+        try:
+            text = template.write(messages, guard(tools), **variables)
+        except UsageError:
+            raise
+        except HermesError:
+            if not tools:
+                raise
+            text = template.write(messages, guard([_plain_tool(tool) for tool in tools]), **variables)
         return Prompt(text, conversation.thinks, self.stop)
 
     def _prompts_thinking(self, conversation: PromptInput, abilities: Abilities) -> bool:
@@ -185,6 +194,29 @@ class FileFormat:
             if think or _OPEN in self.source:
                 raise UsageError(f"this model {fault}.", hint=_NO_REASONING_HINT)
         return conversation.thinks and self.prompted_reasoning
+
+
+def _plain_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool with nothing but names, types and descriptions of its arguments.
+
+    Templates that write types as Python's fail at others: Hermes 2 Pro's does at `["string", "null"]`.
+    """
+    function = tool["function"]
+    parameters = function.get("parameters")
+    properties = parameters.get("properties") if isinstance(parameters, dict) else None
+    arguments = {}
+    for name, schema in properties.items() if isinstance(properties, dict) else ():
+        said = schema if isinstance(schema, dict) else {}
+        kinds = said.get("type")
+        kinds = kinds if isinstance(kinds, list) else [kinds]
+        kind = next((kind for kind in kinds if kind in _PLAIN_TYPES), "string")
+        arguments[name] = {"type": kind, "description": str(said.get("description") or "")}
+        if kind == "array":
+            arguments[name]["items"] = {"type": "string"}
+    required = parameters.get("required") if isinstance(parameters, dict) else None
+    names = [name for name in arguments if name in required] if isinstance(required, list) else []
+    plain_parameters = {"type": "object", "properties": arguments, "required": names}
+    return {**tool, "function": {**function, "parameters": plain_parameters}}
 
 
 @dataclass(frozen=True)

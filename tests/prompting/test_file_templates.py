@@ -147,3 +147,19 @@ def test_what_a_file_s_template_cannot_do_is_told() -> None:
     )
     with pytest.raises(HermesError, match="roles must alternate"):
         picky.render(PromptInput(messages([USER, USER])))
+
+
+def test_a_tool_that_a_template_cannot_write_is_given_to_it_plainly() -> None:
+    """Hermes 2 Pro's goes through the letters of "null" for ever, and wants properties."""
+    hermes_2 = FileFormat(published("hermes-2-pro-and-3.tool_use"))
+    nullable = {
+        "type": "object",
+        "properties": {"a": {"type": ["null", "integer"], "description": "Age"}},
+        "required": ["a"],
+    }
+    for parameters in (nullable, {"properties": None}, {"properties": [3], "required": 3}):
+        odd = {"type": "function", "function": {"name": "f", "description": "d", "parameters": parameters}}
+        text = plain(hermes_2.render(PromptInput([Message("user", "Hi")], [CLOCK, odd])).text)
+        assert "clock" in text
+        assert '"name": "f"' in text
+        assert ("a(int): Age" in text) == (parameters is nullable)

@@ -17,7 +17,8 @@ import ctypes
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import takewhile
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
@@ -44,6 +45,9 @@ MOST_STATES, MOST_SYMBOLS, MOST_ITEMS = 50_000, 100_000, 20_000
 # Processor time, in seconds, that a request may take from all others: at first, and for each question to its matcher.
 # Honest grammars take 5 ms for a mask of 128,000 tokens, and 0.1 ms for anything else.
 CREDIT, CREDIT_PER_CALL = 1.0, 0.010
+# Digits in a row, unless they stand in a text or only more of them may follow: numbers of JSON have no end by
+# themselves, and a small model may never find one. No number of 64 bits has more.
+MOST_DIGITS = 320
 LONG = 16  # bytes; taking a token has no limits of llguidance's, and takes time for each byte of it
 
 _SPECIAL = b"\xff"  # llguidance's mark for tokens that are no text
@@ -76,6 +80,8 @@ class Grammars:
         self.others = tuple(others)
         self._tokenizer: LLTokenizer | None = None
         self._long: frozenset[int] = frozenset()
+        self._digits: dict[int, int] = {}  # tokens that are digits, and how many
+        self._letter = 0
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._lock = Lock()
 
@@ -92,6 +98,8 @@ class Grammars:
                     )
                 pieces = _pieces(self.vocabulary, {*self._ends, *self.tags.values(), *self.others})
                 self._long = frozenset(token for token, piece in enumerate(pieces) if len(piece) > LONG)
+                self._letter = self.vocabulary.tokenize("k", special=False)[0]
+                self._digits = {token: len(piece) for token, piece in enumerate(pieces) if piece.isdigit()}
                 self._tokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined] # not in its stub
                     tokens=pieces,
                     vocab_ptr=ctypes.cast(self.vocabulary._vocab, ctypes.c_void_p).value,  # noqa: SLF001 - llguidance tokenizes itself
@@ -111,7 +119,8 @@ class Grammars:
             self._compiled.move_to_end(grammar)
             while len(self._compiled) > MOST_COMPILED:
                 self._compiled.popitem(last=False)
-            return Matcher(matcher.deep_copy(), self._long, lambda: self._forget(grammar, matcher))
+            spoiled = partial(self._forget, grammar, matcher)
+            return Matcher(matcher.deep_copy(), self._long, spoiled, digits=self._digits, letter=self._letter)
 
     def _forget(self, grammar: str, matcher: LLMatcher) -> None:
         """Compile a grammar anew the next time: copies share the states of its lexer, and so a failure of that."""
@@ -143,9 +152,27 @@ class Matcher:
     What cannot be met, or takes too much time or memory, is an EngineError of each method.
     """
 
-    def __init__(self, matcher: LLMatcher, long: Container[int], spoiled: Callable[[], None]) -> None:
-        """Use `Grammars.start`; `long` are tokens to check before, `spoiled` is called when llguidance gives up."""
+    def __init__(
+        self,
+        matcher: LLMatcher,
+        long: Container[int],
+        spoiled: Callable[[], None],
+        *,
+        digits: Mapping[int, int],
+        letter: int,
+    ) -> None:
+        """Use `Grammars.start`.
+
+        Args:
+            matcher: llguidance's.
+            long: tokens to check before.
+            spoiled: called when llguidance gives up.
+            digits: tokens that are digits, and how many.
+            letter: a token that may come next in texts, and not in numbers.
+        """
         self._matcher, self._long, self._spoiled = matcher, long, spoiled
+        self._digits, self._letter = digits, letter
+        self._digits_in_a_row = 0
         self._credit = CREDIT
 
     @property
@@ -157,7 +184,12 @@ class Matcher:
         """Return the tokens that may come next: bit `i % 8` of byte `i // 8` is token `i`."""
         mask = self._timed(self._matcher.compute_bitmask)
         self._check()
-        return mask
+        if self._digits_in_a_row < MOST_DIGITS or _has(mask, self._letter):
+            return mask
+        others = bytearray(mask)
+        for token in self._digits:
+            others[token >> 3] &= ~(1 << (token & 7))
+        return bytes(others) if any(others) else mask
 
     def forced(self) -> list[int]:
         """Return the tokens that must come next, as the tokenizer would write them; `accept` them one by one."""
@@ -165,10 +197,13 @@ class Matcher:
 
     def try_accept(self, token: int) -> bool:
         """Accept a token and return True if it may come next; else do nothing."""
-        if token in self._long and not self.mask()[token >> 3] >> (token & 7) & 1:  # masks have limits
+        too_many = self._digits_in_a_row >= MOST_DIGITS and token in self._digits
+        if (too_many or token in self._long) and not _has(self.mask(), token):  # masks have limits
             return False
         taken = self._timed(lambda: self._matcher.try_consume_tokens([token])) == 1
-        if not taken:
+        if taken:
+            self._digits_in_a_row = self._digits_in_a_row + self._digits[token] if token in self._digits else 0
+        else:
             self._check()
         return taken
 
@@ -217,6 +252,10 @@ class Matcher:
                 f"what the grammar or schema asks for cannot be written from here: {_first_line(self._matcher)}.",
                 hint="simplify the grammar or schema; docs/constraints.md has the limits.",
             )
+
+
+def _has(mask: bytes, token: int) -> bool:
+    return bool(mask[token >> 3] >> (token & 7) & 1)
 
 
 def apply_mask(mask: bytes, logits: NDArray[np.float32]) -> None:

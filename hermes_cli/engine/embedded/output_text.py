@@ -73,13 +73,10 @@ class ReasoningTracker:
         self._line_end = re.compile("|".join(map(re.escape, ("\n", *options.line_ends))))
         self._overlap = max(map(len, options.line_ends), default=1) - 1
         self._text = ""  # not decided yet
-        self._over = False  # the budget was used up
-        self._tags = tuple(tag for pair in options.tags for tag in pair)
-        self._tail = ""  # of what was written, as much as a tag may begin with
+        self.cut = False  # the budget ended it
 
     def read(self, text: str) -> None:
         """Count a generated token with this text."""
-        self._tail = (self._tail + text)[-max(map(len, self._tags), default=1) :]
         self.tokens += bool(self._closing)
         self._text += text
         while True:  # up to the next change of state
@@ -111,12 +108,8 @@ class ReasoningTracker:
         end = self._forced.get("", ())
         if not self._closing or budget is None or self.tokens < budget - len(end):
             return ()
-        self._over = True
+        self.cut = True
         return [*end, *self._forced[self._closing]]
-
-    def forbids(self, text: str) -> bool:
-        """Return whether a token with this text would write a tag after reasoning was ended: models try to end it."""
-        return self._over and any(tag in self._tail[len(self._tail) - len(tag) + 1 :] + text for tag in self._tags)
 
     def _keep(self, characters: int) -> None:
         """Drop all but the last characters, which may be the beginning of a tag."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -210,7 +209,9 @@ class ActiveSequence:
         text = "".join(self._text)
         if not text and not self._logprobs and not self._prompt_logprobs and not (last and self._unreported):
             return None
-        event = TextEvent(text, self._unreported, tuple(self._logprobs), tuple(self._prompt_logprobs))
+        logprobs, prompt = tuple(self._logprobs), tuple(self._prompt_logprobs)
+        cut = self._reasoning is not None and self._reasoning.cut
+        event = TextEvent(text, self._unreported, logprobs, prompt, reasoning_cut=cut)
         self._text, self._unreported, self._logprobs, self._prompt_logprobs = [], 0, [], []
         return event
 
@@ -248,11 +249,11 @@ class ActiveSequence:
         top = self.job.request.top_logprobs
         raw = None if top is None else logits.copy()
         sampler.bias(logits)
-        token = self._draw(logits)
+        token = sampler.draw(logits)
         # Drawing first and masking only what is refused is the same distribution, and most draws are not refused.
         if matcher and not matcher.try_accept(token):
             apply_mask(matcher.mask(), logits)
-            token = self._draw(logits)
+            token = sampler.draw(logits)
             matcher.accept(token)
         sampler.accept(token)
         if raw is not None and top is not None:
@@ -260,14 +261,6 @@ class ActiveSequence:
         if matcher and not self._pieces[token].ends:
             return [token, *self._forced()]
         return [token]
-
-    def _draw(self, logits: NDArray[np.float32]) -> int:
-        """Draw a token that writes no tag of reasoning behind the end of its budget."""
-        token = self._sampler.draw(logits)
-        while self._reasoning and self._reasoning.forbids(self._pieces[token].bytes.decode("utf-8", "ignore")):
-            logits[token] = -math.inf
-            token = self._sampler.draw(logits)
-        return token
 
     def _forced(self) -> Sequence[int]:
         """Return tokens that come next whatever the model would choose; they are accepted already."""

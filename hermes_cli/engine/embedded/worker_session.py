@@ -219,6 +219,7 @@ class EventQueue:
         self._tokens = 0
         self._logprobs: list[TokenLogprobs] = []
         self._prompt: list[TokenLogprobs] = []
+        self._reasoning_cut = False
         self.end: Output | Frame | HermesError | None = None  # the last event
         self._changed = asyncio.Event()
 
@@ -229,6 +230,7 @@ class EventQueue:
             self._tokens += event.tokens
             self._logprobs += event.logprobs
             self._prompt += event.prompt
+            self._reasoning_cut = event.reasoning_cut
             if len(self._texts) > MAX_TEXTS:
                 self._texts = ["".join(self._texts)]
         elif self.end is None:
@@ -244,6 +246,7 @@ class EventQueue:
                 return self.end
             self._changed.clear()
             await self._changed.wait()
-        text = TextEvent("".join(self._texts), self._tokens, tuple(self._logprobs), tuple(self._prompt))
+        logprobs, prompt = tuple(self._logprobs), tuple(self._prompt)
+        text = TextEvent("".join(self._texts), self._tokens, logprobs, prompt, reasoning_cut=self._reasoning_cut)
         self._texts, self._tokens, self._logprobs, self._prompt = [], 0, [], []
         return text

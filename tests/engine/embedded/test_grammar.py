@@ -148,6 +148,23 @@ def test_tags_without_tokens_are_text(demo_model: LlamaModel) -> None:
     assert [vocabulary.piece(token) for token in allowed(matcher)] == [b"\n"]
 
 
+def test_numbers_have_an_end_and_digits_in_texts_do_not(grammars: Grammars) -> None:
+    number, text = {"type": "number"}, {"type": "string"}
+    three = grammars.vocabulary.tokenize("3", special=False)[0]
+    for schema, begin, is_bounded in ((number, "0.", True), (text, '"', False)):
+        matcher = grammars.start(grammar(grammars, json_schema(schema)))
+        write(matcher, grammars.vocabulary.tokenize(begin, special=False))
+        taken = sum(matcher.try_accept(three) for _ in range(constraint.MOST_DIGITS + 9))
+        assert taken == constraint.MOST_DIGITS + (0 if is_bounded else 9)
+        assert (three in allowed(matcher)) != is_bounded
+        assert allowed(matcher)
+        if is_bounded:
+            assert matcher.try_accept(grammars.vocabulary.tokenize("e", special=False)[0])
+            assert matcher.try_accept(three)
+    exact = grammars.start(grammar(grammars, regex(f"[0-9]{{{constraint.MOST_DIGITS + 5}}}")))
+    assert all(exact.try_accept(three) for _ in range(constraint.MOST_DIGITS + 5))
+
+
 def test_grammars_that_cannot_be_met_are_errors(grammars: Grammars) -> None:
     vocabulary = grammars.vocabulary
     (letter,) = vocabulary.tokenize("a", special=False)

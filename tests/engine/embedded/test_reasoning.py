@@ -109,29 +109,11 @@ def test_reasoning_ends_with_the_tag_that_closes_it(opening: str, closing: str) 
     tracker = ReasoningTracker(ReasoningOptions(1, tags=THOUGHTS), FORCED)
     for piece in (opening, "a"):
         tracker.read(piece)
-    assert tracker.due() == FORCED[closing]
+    assert (tracker.cut, tracker.due(), tracker.cut) == (False, FORCED[closing], True)
     for piece in (f"\n{closing[:4]}", f"{closing[4:]}\n", "answer"):
         tracker.read(piece)
     assert not tracker.due()
     assert tracker.tokens == 3
-
-
-@given(st.lists(st.sampled_from(["a", "<", "</", "think", ">", "x>", "\n", "</thi", "nk>"]), max_size=20))
-def test_no_tag_can_be_written_behind_an_end_that_was_forced(pieces: list[str]) -> None:
-    tracker = ReasoningTracker(ReasoningOptions(1, inside=True), FORCED)
-    tracker.read("a")
-    assert not tracker.forbids("</think>")
-    assert tracker.due()
-    tracker.read("\n</think>\n")
-    written = ""
-    for piece in pieces:
-        if not tracker.forbids(piece):
-            tracker.read(piece)
-            written += piece
-        else:
-            assert "think>" in written + piece
-    assert not {"<think>", "</think>"} & {written[at : at + size] for at in range(len(written)) for size in (7, 8)}
-    assert tracker.forbids("so </think>") == tracker.forbids("so <think> it") == True  # noqa: E712 - both
 
 
 @given(st.lists(st.sampled_from(["<think>", "</think>", "\n", " ", "a", "<th", "ink>"]), max_size=30))

@@ -210,7 +210,7 @@ def test_prompts_are_remembered_on_disk(demo_path: Path, tmp_path: Path) -> None
     assert run(cached(options)) == 0
     assert run(cached(options)) > 256
     assert run(cached(EngineOptions())) == 0
-    (file,) = (tmp_path / "prefixes").glob("*/*.cache")
+    (file,) = (tmp_path / "prefixes").glob("*/*/*.cache")
     file.write_bytes(file.read_bytes()[:1000])
     assert run(cached(options)) == 0
 
