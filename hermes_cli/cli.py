@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NoReturn
 
 from hermes_cli.errors import ExitCode, HermesError
-from hermes_cli.platforms import is_broken_pipe, prepare_streams
+from hermes_cli.platforms import is_broken_pipe, open_closed_streams, prepare_streams
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -29,14 +30,6 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     # SystemExit runs what has to be done before the end, also from within asyncio: MCP servers end with us.
     sys.exit(128 + number)
-
-
-def typed_command(arguments: Sequence[str]) -> str | None:
-    """Return the command among what was typed; when the shell asks for completions, among what is being typed."""
-    # bash sets the first, zsh and fish the second (Typer's completion scripts).
-    if completing := os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS"):
-        arguments = completing.split()[1:]
-    return next((argument for argument in arguments if not argument.startswith("-")), None)
 
 
 def prewarm(arguments: Sequence[str]) -> AbstractContextManager[Prewarm | None]:
@@ -59,29 +52,33 @@ def main() -> NoReturn:
     for name in ("SIGTERM", "SIGHUP"):  # a service that stops, a window that is closed
         if signal.getsignal(getattr(signal, name, signal.SIGTERM)) == signal.SIG_DFL:  # not under nohup
             signal.signal(getattr(signal, name, signal.SIGTERM), _terminate)
+    open_closed_streams()
     prepare_streams((sys.stdout, sys.stderr))
     try:
         with prewarm(sys.argv[1:]) as started:
-            from hermes_cli.commands.app import build_app  # noqa: PLC0415 - Typer: 50 ms, while the engine starts
+            from hermes_cli.commands.app import run  # noqa: PLC0415 - Typer: 50 ms, while the engine starts
 
-            build_app(typed_command(sys.argv[1:]))(obj=started)
-        sys.exit(ExitCode.OK)
+            code = run(sys.argv[1:], started)
+        sys.exit(code)
     except HermesError as error:
         from hermes_cli.console import Console  # noqa: PLC0415 - only when something is wrong
 
         Console().error(error)
         sys.exit(error.exit_code)
     except OSError as error:
-        if not is_broken_pipe(error):
-            if error.filename is None:
-                raise
+        if error.filename is not None:
             from hermes_cli.console import Console  # noqa: PLC0415 - as above
             from hermes_cli.paths import access_error  # noqa: PLC0415
 
             problem = access_error(os.fsdecode(error.filename), error)
             Console().error(problem)
             sys.exit(problem.exit_code)
-        # The reader left (`hermes … | head`). Python would complain once more while flushing at exit.
+        if error.errno in {errno.ENOSPC, errno.EIO, errno.EBADF}:
+            reason = f"the output cannot be written: {error.strerror}."
+            sys.stderr.write(f"error: {reason}\n  next: send it somewhere else.\n")
+        elif not is_broken_pipe(error):
+            raise
+        # The reader left (`hermes … | head`), or the disk is full. Python would complain again while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.FAILED)
     except _InterruptedError:

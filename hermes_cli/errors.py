@@ -3,6 +3,7 @@
     HermesError                 1    it failed
      ├── UsageError             2    what was typed or given cannot be understood
      ├── NotFoundError          3    no such model, file or command
+     │    └── NotInstalledError      a model that has to be fetched first
      ├── DoesNotFitError        4    more memory or context is needed than there is
      │    └── ContextFullError       the conversation is longer than the context length
      ├── NetworkError           5    the Hub or a server could not be reached
@@ -19,6 +20,7 @@ The number is the exit code. Every error says what is wrong and where; its `hint
 """
 
 import re
+import shlex
 from enum import IntEnum
 from typing import Any
 
@@ -84,6 +86,18 @@ class NotFoundError(HermesError):
     """No such model, file or command."""
 
     exit_code = ExitCode.NOT_FOUND
+
+
+class NotInstalledError(NotFoundError):
+    """A model that is known, and not on this machine.
+
+    Attributes:
+        pull: the name to fetch it by: `hermes pull NAME`.
+    """
+
+    def __init__(self, message: str, *, pull: str) -> None:
+        super().__init__(message, hint=f"fetch it: hermes pull {shlex.quote(pull)}")
+        self.pull = pull
 
 
 class DoesNotFitError(HermesError):

@@ -61,6 +61,17 @@ def drop_typed_ahead(descriptor: int) -> None:
         termios.tcflush(descriptor, termios.TCIFLUSH)
 
 
+def open_closed_streams() -> None:
+    """Give the standard streams that were closed (`>&-`) to the null device, so that no file gets their number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def prepare_streams(streams: Iterable[object], platform: str = sys.platform) -> None:
     """Let text streams take every character.
 

@@ -11,8 +11,8 @@ from conftest import REPOSITORY, RunHermes, clean_environment
 
 import hermes_cli
 from hermes_cli import errors
-from hermes_cli.cli import prewarm, typed_command
-from hermes_cli.commands.app import COMMANDS, build_app
+from hermes_cli.cli import prewarm
+from hermes_cli.commands.app import COMMANDS, build_app, typed_command
 from hermes_cli.errors import ExitCode, HermesError
 from hermes_cli.platforms import foreign_hermes
 
@@ -103,7 +103,7 @@ def test_no_arguments_shows_help(hermes: RunHermes) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["caht"], ["chat", "--no-such-option"], ["chat", "demo", "x", "--temperature", "-1"]]
+    "arguments", [["chat", "--no-such-option"], ["chat", "-c", "4096"], ["chat", "demo", "x", "--temperature", "-1"]]
 )
 def test_what_cannot_be_understood_is_exit_code_2(hermes: RunHermes, arguments: list[str]) -> None:
     done = hermes(*arguments)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hermes_cli import __version__
+from hermes_cli.commands import mistyped
+from hermes_cli.errors import ExitCode
 from hermes_cli.platforms import foreign_hermes
+
+if TYPE_CHECKING:
+    from hermes_cli.models.loader import Prewarm
 
 # Command: (module in hermes_cli.commands, one line for `hermes --help`). What runs is the module's `command` function,
 # or its `app` if the command has commands of its own.
@@ -80,3 +88,36 @@ def build_app(wanted: str | None) -> typer.Typer:
         else:
             app.command(name, short_help=summary)(imported.get("command", _not_imported))
     return app
+
+
+def run(arguments: Sequence[str], started: Prewarm | None = None) -> int:
+    """Run what was typed; return the exit code. `started` is what takes long and was begun before.
+
+    Raises:
+        HermesError: it failed, or cannot be understood.
+    """
+    words = list(arguments) if _completing() else mistyped.understood(arguments)
+    application = build_app(typed_command(words))
+    program = os.path.basename(sys.argv[0])  # noqa: PTH119 - hermes or hermes-llm, as it was typed
+    name = program if program.startswith("hermes") else "hermes"
+    try:
+        return application(words, prog_name=name, obj=started, standalone_mode=False) or ExitCode.OK
+    except mistyped.TYPER_ERROR as error:
+        told = mistyped.answer(error, list(COMMANDS))
+        if told is None:
+            typer.echo(error.ctx.get_help())
+            return ExitCode.USAGE
+        raise told from None
+
+
+def typed_command(arguments: Sequence[str]) -> str | None:
+    """Return the command among what was typed; when the shell asks for completions, among what is being typed."""
+    if completing := _completing():
+        arguments = completing.split()[1:]
+    return next((argument for argument in arguments if not argument.startswith("-")), None)
+
+
+def _completing() -> str:
+    """Return the command line for which a shell asks for completions, empty if none does."""
+    # bash sets the first, zsh and fish the second (Typer's completion scripts).
+    return os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +18,13 @@ from hermes_cli.commands.options import (
     KvTypeOption,
     ReserveOption,
     VerboseOption,
+    context_length,
     kv_type_named,
     setting,
     with_console,
 )
 from hermes_cli.console import Console, Voice, stdin_is_terminal
-from hermes_cli.errors import NotFoundError, UsageError
+from hermes_cli.errors import NotFoundError, NotInstalledError, UsageError
 from hermes_cli.planning.load_plan import LoadOverrides
 
 if TYPE_CHECKING:
@@ -139,7 +141,12 @@ def command(
     ] = None,
     context: Annotated[
         int | None,
-        setting("HERMES_LLM_CONTEXT", "Context length in tokens. Default: the longest that fits, up to 16384.", min=64),
+        setting(
+            "HERMES_LLM_CONTEXT",
+            "Context length in tokens. Default: the longest that fits, up to 16384.",
+            parser=context_length,
+            metavar="TOKENS",
+        ),
     ] = None,
     context_shift: Annotated[
         bool,
@@ -242,10 +249,17 @@ def command(
         yes=yes,
         hide_thinking=hide_thinking,
     )
-    if text:
-        run_oneshot(text, arguments, settings, console, prewarm)
-    else:
-        run_interactive(arguments, settings, console, prewarm)
+    try:
+        if text:
+            run_oneshot(text, arguments, settings, console, prewarm)
+        else:
+            run_interactive(arguments, settings, console, prewarm)
+    except NotFoundError as error:
+        if not typed or len(words or ()) <= 2 or isinstance(error, NotInstalledError):  # noqa: PLR2004 - name, prompt
+            raise
+        quoted = shlex.quote(" ".join(words or ()))
+        hint = f"if this is a question, put it in quotes: hermes chat {quoted}; if not, {error.hint}"
+        raise NotFoundError(error.message, hint=hint) from None
 
 
 def model_and_prompt(words: Sequence[str], *, named: bool, console: Console) -> tuple[str | None, str]:

@@ -221,7 +221,9 @@ def _demo() -> Iterator[Check]:
 
     started = time.perf_counter()
     with Prewarm() as prewarm:
-        loader = ModelLoader(ModelRequest("demo"), Console(Voice.QUIET), prewarm, lambda request, _: request)
+        loader = ModelLoader(
+            ModelRequest("demo"), Console(Voice.QUIET), prewarm, lambda request, _: request, lambda _: False
+        )
         with loader.begin("demo") as finish:
             loaded = finish()
         ready = time.perf_counter()

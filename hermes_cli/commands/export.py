@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_cli.catalog.models import Catalogue
-from hermes_cli.commands.options import with_console
+from hermes_cli.commands.options import CONTEXT, with_console
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
 
@@ -33,7 +34,8 @@ def command(
         ),
     ] = None,
     context: Annotated[
-        int | None, typer.Option(min=64, help="Ollama: context length in tokens. Default: at most 16384.")
+        int | None,
+        typer.Option(**CONTEXT, help="Ollama: context length in tokens. Default: at most 16384."),
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking to them.")] = False,
 ) -> None:
@@ -43,7 +45,8 @@ def command(
     the model; Ollama then keeps a copy of its own. lmstudio: into its folder of models. DIR: all files of the model,
     under their names.
     """
-    program = to.lower() if to.lower() in {"ollama", "lmstudio"} else None
+    plain_name = re.sub(r"[\s_-]", "", to).lower()
+    program = plain_name if plain_name in {"ollama", "lmstudio"} else None
     if program is None and into is not None:
         raise UsageError("--into goes with --to ollama or --to lmstudio.", hint="say where with --to alone: --to DIR")
     if program != "ollama" and context is not None:

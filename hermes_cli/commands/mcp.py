@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hermes_cli.commands.options import VerboseOption, with_console
+from hermes_cli.commands.options import CONTEXT, VerboseOption, with_console
 from hermes_cli.console import Console, Voice
 from hermes_cli.planning.quality import Purpose
 
@@ -30,7 +30,8 @@ def command(
         typer.Argument(metavar="[NAME]", help="Model that answers; none is the best that is installed."),
     ] = None,
     context: Annotated[
-        int | None, typer.Option(min=64, help="Tokens of context. Default: the longest that fits.")
+        int | None,
+        typer.Option(**CONTEXT, help="Tokens of context. Default: the longest that fits."),
     ] = None,
     keep_alive: Annotated[
         str, typer.Option(metavar="TIME", help="How long the idle model stays in memory: 300, 5m, never.")

@@ -24,6 +24,8 @@ P = ParamSpec("P")
 T = TypeVar("T", bound=str)
 MUCH_USED = 0.15  # of a GPU's memory; a desktop takes less
 _SPEED = re.compile(r"([0-9]+(?:[.,][0-9]+)?|[.,][0-9]+)\s*(?:([kmg]?)(i?)b?(?:/s)?)?", re.IGNORECASE)
+_TOKENS = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?)([km]?)", re.IGNORECASE)
+SHORTEST_CONTEXT = 64  # tokens; a prompt format alone takes half of it
 SLOWEST = 1000  # bytes per second; with less, no model ever arrives
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 JsonOption = Annotated[
@@ -74,6 +76,25 @@ ReserveOption = Annotated[
     ),
 ]
 CpuOnlyOption = Annotated[bool, typer.Option("--cpu-only", help="Plan without any GPU.")]
+
+
+def context_length(text: str) -> int:
+    """Return the tokens of `--context`: `16384`, `16,384`, `1e4`, or `16k` and `1M`, where k is 1,024.
+
+    Raises:
+        UsageError: it is no whole number, or less than a prompt needs.
+    """
+    match = _TOKENS.fullmatch(str(text).strip().replace(",", "").replace("_", ""))
+    number = float(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2].lower()] if match else 0.0
+    if not SHORTEST_CONTEXT <= number < 2**31 or number % 1:
+        raise UsageError(
+            f"--context {str(text)[:40]} is no number of tokens, {SHORTEST_CONTEXT} or more.",
+            hint="give it like this: 16384, 16,384 or 16k.",
+        )
+    return int(number)
+
+
+CONTEXT: dict[str, Any] = {"parser": context_length, "metavar": "TOKENS"}
 
 
 def setting(variable: str, text: str, *flags: str, **more: Any) -> Any:  # noqa: ANN401 - as Typer's own

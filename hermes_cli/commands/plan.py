@@ -20,6 +20,7 @@ from hermes_cli.commands.options import (
     RamOption,
     ReserveOption,
     VramOption,
+    context_length,
     kv_type_named,
     machine_for,
     memory_in_use,
@@ -50,7 +51,12 @@ def command(
     console: Console,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model, a file.gguf, or owner/repository on the Hub.")],
     context: Annotated[
-        int | None, typer.Option(min=64, help="Context length in tokens. Default: what chat takes, up to 16384.")
+        int | None,
+        typer.Option(
+            parser=context_length,
+            metavar="TOKENS",
+            help="Context length in tokens. Default: what chat takes, up to 16384.",
+        ),
     ] = None,
     yarn: Annotated[bool, typer.Option("--yarn", help="Allow the longer context that YaRN gives.")] = False,
     kv_type: Annotated[str, typer.Option(help=f"Type of the KV cache: {', '.join(KV_TYPES)}.")] = "f16",

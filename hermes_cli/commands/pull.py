@@ -16,7 +16,7 @@ import typer
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.options import YesOption, bytes_per_second, with_console
 from hermes_cli.console import Console, Voice
-from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
+from hermes_cli.errors import NetworkError, NotFoundError, UsageError
 from hermes_cli.store.progress import DownloadProgress, Phase
 from hermes_cli.units import gibibytes, gigabytes
 
@@ -271,7 +271,8 @@ def _confirm(size: str, console: Console) -> None:
             f"{size} would be fetched, and nobody can be asked.", hint="say that it is meant: hermes pull --yes"
         )
     if not answer:
-        raise HermesError("nothing was fetched.", hint="name another model: hermes pull NAME, or see them: hermes list")
+        console.note("nothing was fetched; another model: hermes pull NAME, all of them: hermes list")
+        raise typer.Exit
 
 
 def _document(
@@ -382,7 +383,7 @@ def default_model(
 
     Raises:
         NotFoundError: none fits, or none is installed and nobody can be asked.
-        HermesError: the answer was no.
+        typer.Exit: the answer was no, which is no error.
     """
     from hermes_cli.planning.recommend import recommendations
     from hermes_cli.store.benchmarks import speed_ratios
@@ -402,7 +403,8 @@ def default_model(
             problem = "no model was named, and no Hermes model that fits is here."
             raise NotFoundError(problem, hint=f"fetch the best, {size}: hermes pull {name}, or {demo_hint}")
         if not answer:
-            raise HermesError("nothing was fetched.", hint=demo_hint)
+            console.note(f"nothing was fetched; {demo_hint}")
+            raise typer.Exit
         command([name], yes=True)
     else:
         raise NotFoundError("no model was named, and no Hermes model fits this machine.", hint=demo_hint)

@@ -11,6 +11,7 @@ import typer
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.commands.options import (
+    CONTEXT,
     AppleOption,
     CpuOnlyOption,
     DevicesOption,
@@ -57,7 +58,10 @@ def command(
         typer.Argument(metavar="[NAME]", help="Only this model, file.gguf, or owner/repository on the Hub."),
     ] = None,
     purpose: PurposeOption = "chat",
-    context: Annotated[int | None, typer.Option(min=64, help="Context length that it must have, in tokens.")] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(help="Context length that it must have, in tokens.", **CONTEXT),
+    ] = None,
     min_speed: Annotated[float | None, typer.Option(min=0.0, help="Tokens per second that it must reach.")] = None,
     max_wait: Annotated[
         float | None,

@@ -10,7 +10,7 @@ import typer
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.options import YesOption, with_console
 from hermes_cli.console import Console
-from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.errors import UsageError
 from hermes_cli.units import counted, gigabytes
 
 if TYPE_CHECKING:
@@ -105,10 +105,11 @@ def confirm_removal(what: str, console: Console) -> None:
 
     Raises:
         UsageError: nobody can be asked.
-        HermesError: the answer was no.
+        typer.Exit: the answer was no, which is no error.
     """
     answer = console.confirm(f"Remove {what}?")
     if answer is None:
         raise UsageError(f"{what} would be removed, and nobody can be asked.", hint="say it is meant: --yes")
     if not answer:
-        raise HermesError("nothing was removed.", hint="to remove it, answer y, or say --yes.")
+        console.note("nothing was removed")
+        raise typer.Exit

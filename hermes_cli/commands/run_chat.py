@@ -7,9 +7,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Protocol
 
+import typer
+
 from hermes_cli import paths
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.chat.conversation import ChatOptions, Conversation
+from hermes_cli.console import Voice, stdin_is_terminal
+from hermes_cli.errors import NotFoundError, NotInstalledError
 from hermes_cli.models.loader import ModelLoader, Prewarm
 
 if TYPE_CHECKING:
@@ -249,7 +253,7 @@ class LocalModels:
 
     def __init__(self, settings: ModelRequest, console: Console, prewarm: Prewarm) -> None:
         self._console = console
-        self._loader = ModelLoader(settings, console, prewarm, self._recommend)
+        self._loader = ModelLoader(settings, console, prewarm, self._recommend, self._fetch)
 
     def names(self) -> list[str]:
         """Return the names of the models that are on this disk."""
@@ -262,8 +266,11 @@ class LocalModels:
 
     def open(self, name: str | None) -> LocalBackend:
         """Load a model, to be closed by the caller; arguments and errors are those of `ModelLoader.begin`."""
-        with self.opening(name) as finish:
-            return finish()
+        try:
+            with self.opening(name) as finish:
+                return finish()
+        except typer.Exit:  # of `pull`, to which the answer was no
+            raise NotFoundError(f"{name} was not fetched.", hint="the conversation goes on as before.") from None
 
     @contextmanager
     def opening(self, name: str | None) -> Iterator[Callable[[], LocalBackend]]:
@@ -277,6 +284,16 @@ class LocalModels:
                 return LocalBackend(loaded.model, loaded.planned.name, loaded.details, self._console.warn)
 
             yield backend
+
+    def _fetch(self, missing: NotInstalledError) -> bool:
+        """Ask whether to fetch a model that is not here, and do; return False where nobody can be asked."""
+        if self._console.voice is not Voice.HUMAN or not stdin_is_terminal():
+            return False
+        from hermes_cli.commands.pull import command
+
+        self._console.note(missing.message)
+        command([missing.pull])
+        return True
 
     def _recommend(self, settings: ModelRequest, catalogue: Catalogue) -> ModelRequest:
         from hermes_cli.commands.pull import default_model

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_cli.commands.options import DevicesOption, KvTypeOption, ReserveOption, VerboseOption, setting, with_console
+from hermes_cli.commands.options import (
+    DevicesOption,
+    KvTypeOption,
+    ReserveOption,
+    VerboseOption,
+    context_length,
+    setting,
+    with_console,
+)
 from hermes_cli.console import Console
 from hermes_cli.errors import ExitCode
 
@@ -59,7 +67,13 @@ def command(
         ),
     ] = None,
     context: Annotated[
-        int | None, setting("HERMES_LLM_CONTEXT", "Tokens that each request can use. Default: the longest that fits.")
+        int | None,
+        setting(
+            "HERMES_LLM_CONTEXT",
+            "Tokens that each request can use. Default: the longest that fits.",
+            parser=context_length,
+            metavar="TOKENS",
+        ),
     ] = None,
     for_agent: Annotated[
         bool | None,
@@ -200,7 +214,9 @@ def command(
     ] = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Serve models: the APIs of OpenAI, Anthropic and llama.cpp's server, on this machine alone unless told otherwise.
+    """Serve models: the APIs of OpenAI, Anthropic and llama.cpp's server, and Ollama's if asked to.
+
+    On this machine alone unless told otherwise.
 
     hermes serve demo
 

@@ -28,7 +28,7 @@ AVAILABLE = 0.9  # of the RAM, when nothing but the system runs
 # What a GPU may take of the RAM that it shares: AMD gives up to 96 of 128 GB, CUDA on GB10 whatever is free.
 _SHARE: dict[Vendor, float] = {"amd": 0.75, "intel": 0.75, "nvidia": AVAILABLE}
 
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([MGT])(?:I?B)?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*(?:([MGT])(?:I?B)?)?", re.IGNORECASE | re.ASCII)
 _FACTOR = {"M": MIB, "G": GIB, "T": 2**40}
 _COUNTED = re.compile(r"([0-9]{1,3})\s*[x\u00d7*]\s*(\S.*)", re.IGNORECASE | re.ASCII)
 _COUNTED_BEHIND = re.compile(r"(\S.+[0-9\s])[x\u00d7*]\s*([0-9]{1,2})", re.IGNORECASE | re.ASCII)
@@ -86,7 +86,9 @@ def simulate(
 
 
 def parse_size(text: str, what: str) -> int:
-    """Bytes of memory from `24G`, `24 GiB`, `24576M`, `0.5T`. G is 2^30, with or without "B" or "iB" behind it.
+    """Bytes of memory from `24G`, `24 GiB`, `24576M`, `0.5T`, or `24`, which can only be G.
+
+    G is 2^30, with or without "B" or "iB" behind it.
 
     Args:
         text: as typed.
@@ -97,7 +99,7 @@ def parse_size(text: str, what: str) -> int:
     """
     shown = f"{text[:40]}…" if len(text) > 40 else text  # noqa: PLR2004 - more does not help to recognise it
     match = _SIZE.fullmatch(text.strip())
-    size = int(float(match[1]) * _FACTOR[match[2].upper()]) if match else 0
+    size = int(float(match[1]) * _FACTOR[(match[2] or "G").upper()]) if match else 0
     if not match:
         fault, limit = f"{shown!r} is no size of memory", "a number with M, G or T"
     elif size < MIB:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from hermes_cli.engine.embedded.child import Child
-from hermes_cli.errors import HermesError
+from hermes_cli.errors import HermesError, NotInstalledError
 from hermes_cli.event_loop import EventLoop
 
 if TYPE_CHECKING:
@@ -101,9 +101,20 @@ class LoadedModel:
 class ModelLoader:
     """Loads models, one after the other, all with the same settings."""
 
-    def __init__(self, settings: ModelRequest, console: Console, prewarm: Prewarm, recommend: Recommend) -> None:
-        """Take the settings of all models; `recommend` puts the best one in where none is named."""
-        self._settings, self._console, self._prewarm, self._recommend = settings, console, prewarm, recommend
+    def __init__(
+        self,
+        settings: ModelRequest,
+        console: Console,
+        prewarm: Prewarm,
+        recommend: Recommend,
+        fetch: Callable[[NotInstalledError], bool],
+    ) -> None:
+        """Take the settings of all models.
+
+        `recommend` puts the best one in where none is named; `fetch` gets one that is not here, and returns whether.
+        """
+        self._settings, self._console, self._prewarm = settings, console, prewarm
+        self._recommend, self._fetch = recommend, fetch
 
     @contextmanager
     def begin(self, name: str | None) -> Iterator[Callable[[], LoadedModel]]:
@@ -123,7 +134,13 @@ class ModelLoader:
 
         catalogue = load_catalogue()
         named = replace(self._settings, name=name or "")
-        resolved = resolve(named if name else self._recommend(named, catalogue), catalogue)
+        request = named if name else self._recommend(named, catalogue)
+        try:
+            resolved = resolve(request, catalogue)
+        except NotInstalledError as missing:
+            if not self._fetch(missing):
+                raise
+            resolved = resolve(request, catalogue)
         child = self._prewarm.child()
         check = FitCheck(child, resolved.file.path, resolved.overrides, headers=resolved.file.headers)
 

@@ -27,7 +27,7 @@ from hermes_cli.catalog.names import (
     ModelReference,
 )
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, quantization_loss, variants
-from hermes_cli.errors import IntegrityError, NotFoundError, UsageError
+from hermes_cli.errors import IntegrityError, NotFoundError, NotInstalledError, UsageError
 from hermes_cli.gguf.header import GGUFHeader, read_header
 from hermes_cli.gguf.shards import read_model, shard_paths
 from hermes_cli.store import layout
@@ -91,7 +91,7 @@ def _first_file(variant: Variant, snapshots: Sequence[Path]) -> Path | None:
 
 def installed_quantizations(model: CatalogModel) -> set[str]:
     """Return every quantization of a model that is here, from whichever repository, or imported."""
-    offered = variants(model)
+    offered = list(variants(model))
     snapshots = {repo: layout.snapshots(repo) for repo in {variant.repository.repo for variant in offered}}
     fetched = {variant.quantization for variant in offered if _first_file(variant, snapshots[variant.repository.repo])}
     return fetched | {quantization for quantization, _ in _imported(model)}
@@ -250,7 +250,7 @@ def _of_catalogue(name: CatalogueReference, catalogue: Catalogue) -> ModelFile:
     fitting = known_variants(model, name.quantization, name.repository)
     example = (None if name.quantization or name.repository else default_variant(model)) or fitting[0]
     label = f"{name.repository}:{example.quantization}" if name.repository else example.name
-    raise NotFoundError(f"{model.short} is not on this machine.", hint=f"fetch it: hermes pull {label}")
+    raise NotInstalledError(f"{model.short} is not on this machine.", pull=label)
 
 
 def _imported(model: CatalogModel) -> Iterator[tuple[str, Path]]:
@@ -277,7 +277,7 @@ def _of_repository(name: HubReference, catalogue: Catalogue) -> ModelFile:
             return _check(ModelFile(fitting[0].path.stem, fitting[0].path))
     wanted = name.file or name.quantization
     label = f"{name.repo}/{name.file}" if name.file else name.repo
-    raise NotFoundError(
+    raise NotInstalledError(
         f"{f'{wanted} of ' if wanted else ''}{name.repo} is not on this machine.",
-        hint=f"fetch it: hermes pull {shlex.quote(label)}{f':{name.quantization}' if name.quantization else ''}",
+        pull=f"{label}{f':{name.quantization}' if name.quantization else ''}",
     )

@@ -137,7 +137,7 @@ def _import_file(path: Path) -> ModuleType:
             spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UsageError(f"{path}, line {error.lineno}: {error.msg}.", hint="correct that line.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = reversed(traceback.extract_tb(error.__traceback__))
         line = next((frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()), "?")
         raise UsageError(
