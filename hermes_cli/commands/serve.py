@@ -214,7 +214,9 @@ def command(
     ] = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Serve models: the APIs of OpenAI, Anthropic and llama.cpp's server, on this machine alone unless told otherwise.
+    """Serve models: the APIs of OpenAI, Anthropic and llama.cpp's server, and Ollama's if asked to.
+
+    On this machine alone unless told otherwise.
 
     hermes serve demo
 
