@@ -141,6 +141,11 @@ class TokenAttribution:
         self._waiting = later
         return taken
 
+    def rest(self) -> list[TokenLogprobs]:
+        """Return the tokens that became no text so far."""
+        rest, self._waiting = self._waiting, []
+        return rest
+
     def end_call(self) -> None:
         """Forget the tokens of a call."""
         ends = [number for number, token in enumerate(self._waiting, 1) if token.chosen.bytes == _END_CALL]

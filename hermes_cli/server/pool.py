@@ -217,13 +217,14 @@ class Pool:
         """
         model = self._find(name)
         planned, spelled = model.planned, name.casefold()
-        if spelled != planned.name.casefold() and spelled in self._names:
-            del self._names[spelled]
+        if spelled != planned.name.casefold():
+            if self._names.pop(spelled, None) is None:  # found by `*`, which is no name of a model
+                raise NotFoundError(f"there is no model {name[:200]!r} here.", hint="see GET /v1/models")
             aliases = tuple(alias for alias in planned.aliases if alias.casefold() != spelled)
             model.planned = replace(planned, aliases=aliases)
             return
-        if len(self._models) == 1 or model.working or model.waiting or model.loading:
-            why = "the only model here" if len(self._models) == 1 else "in use"
+        if len(self._models) == 1 or planned.pin or model.working or model.waiting or model.loading or model.leaving:
+            why = "the only model here" if len(self._models) == 1 else "pinned" if planned.pin else "in use"
             raise UsageError(f"{planned.name} is {why}.", field="model", hint="it stays.")
         del self._models[planned.name]
         self._names = {name: other for name, other in self._names.items() if other is not model}
