@@ -100,7 +100,8 @@ class _PooledModel:
         known = planned.model.known
         tools = loaded.chat_model.takes_tools if loaded else known.tools if known else None
         context = loaded.info.context if loaded else planned.model.context
-        capabilities = Capabilities(tools, known.reasoning is not None if known else None)
+        grammars = loaded.info.grammars if loaded else True
+        capabilities = Capabilities(tools, known.reasoning is not None if known else None, json=grammars)
         if planned.model.pooling:
             capabilities = Capabilities(tools=False, reasoning=False, json=False, embeddings=True)
         return ModelObject(

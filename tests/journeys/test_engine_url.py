@@ -62,6 +62,7 @@ def test_it_is_served_to_clients_of_openai(engine: str, tmp_path: Path) -> None:
         client = OpenAI(base_url=f"http://127.0.0.1:{running.port}/v1", api_key="none")
         [model] = client.models.list().data
         assert (model.id, model.to_dict()["context_length"]) == ("demo", 1024)
+        assert model.to_dict()["capabilities"] == {"tools": True, "reasoning": None, "json": False, "embeddings": False}
         chunks = client.chat.completions.create(
             model="demo", messages=[{"role": "user", "content": "What can you do?"}], stream=True, temperature=0
         )

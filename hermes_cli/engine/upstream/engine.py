@@ -24,7 +24,7 @@ from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, encod
 from hermes_cli.engine.upstream.dialect import Chunk, Dialect, Ending, TokenCompletion
 from hermes_cli.engine.upstream.http import EngineAddress, UpstreamClient, UpstreamError, context_full
 from hermes_cli.engine.upstream.llama_server import LlamaServer
-from hermes_cli.errors import EngineError, HermesError, NetworkError, NotReadyError, UsageError
+from hermes_cli.errors import EngineDiedError, EngineError, HermesError, NetworkError, NotReadyError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -244,6 +244,9 @@ class UpstreamEngine:
                 async with aclosing(self._events(request, sequence)) as events:
                     async for event in events:
                         sequence.events.put_nowait(event)
+        except NetworkError as error:
+            self._loading = None  # another one may be there the next time, with another context
+            sequence.events.put_nowait(EngineDiedError(error.message, hint=error.hint))
         except HermesError as error:
             sequence.events.put_nowait(error)
         except Exception as error:  # noqa: BLE001 - whoever waits has to see it

@@ -145,7 +145,9 @@ def _file_info(pool: Pool, name: str) -> FileInfo:
     served = pool.planned(name)
     path = served.model.path
     if path is None:  # an engine that somebody else runs has it
-        return FileInfo({}, "unknown", 0, served.size, hashlib.sha256(served.name.encode()).hexdigest())
+        loaded = pool.loaded(name)
+        parameters = loaded.info.parameters if loaded else 0
+        return FileInfo({}, "unknown", parameters, served.size, hashlib.sha256(served.name.encode()).hexdigest())
     try:
         status = path.stat()
         return _read(path, status.st_size, status.st_mtime_ns)

@@ -18,6 +18,7 @@ from hermes_cli.engine.upstream.engine import UpstreamEngine
 from hermes_cli.engine.upstream.http import read_engine_url
 from hermes_cli.errors import (
     ContextFullError,
+    EngineDiedError,
     EngineError,
     HermesError,
     NetworkError,
@@ -72,7 +73,7 @@ def test_an_answer_has_text_and_an_end(server: Endpoint) -> None:
     [
         (stream(PIECE, event({"error": {"code": 500, "message": "out of memory"}}), DONE), EngineError, "out of memory"),
         (stream(PIECE, DONE), EngineError, "ended before the answer did"),
-        (stream(PIECE, end="cut"), NetworkError, "broke"),
+        (stream(PIECE, end="cut"), EngineDiedError, "broke"),
         (refusal(503, "all slots are busy"), QueueFullError, "all slots are busy"),
         (refusal(401, "Invalid API Key"), UsageError, "HERMES_LLM_ENGINE_KEY"),
         (refusal(400, "seed: no number"), UsageError, "seed: no number"),
@@ -80,7 +81,7 @@ def test_an_answer_has_text_and_an_end(server: Endpoint) -> None:
         (of_json({"error": {"message": "too long", "n_prompt_tokens": 70, "n_ctx": 64}}, 400), ContextFullError, "70 tokens"),
         (refusal(400, "This model's maximum context length is 64 tokens. However, your prompt contains 70 input tokens"),
          ContextFullError, "70 tokens, the context length is 64"),
-        (Reply([b"<html>"], kind="text/html"), NetworkError, "no engine that hermes knows"),
+        (Reply([b"<html>"], kind="text/html"), EngineDiedError, "no engine that hermes knows"),
     ],
 )  # fmt: skip
 def test_what_ends_an_answer_is_told_as_what_it_is(
@@ -144,6 +145,24 @@ def test_unloading_ends_what_runs_and_the_next_request_works(server: Endpoint) -
         return last
 
     assert isinstance(run(use())[-1], Done)
+
+
+def test_an_engine_that_was_started_anew_is_asked_anew(server: Endpoint) -> None:
+    async def use() -> int:
+        engine = UpstreamEngine(read_engine_url(server.url))
+        await engine.load()
+        server.routes["/completion"] = stream(PIECE, end="cut")
+        with pytest.raises(EngineDiedError):
+            async with aclosing(engine.generate(GenerationRequest((1,)))) as events:
+                _ = [one async for one in events]
+        server.routes["/completion"] = refusal(400, "llguidance is not enabled")
+        props = {**PROPS, "default_generation_settings": {"n_ctx": 32}}
+        server.routes["/props"] = of_json(props)
+        context = (await engine.load()).context
+        await engine.close()
+        return context
+
+    assert run(use()) == 32
 
 
 def test_a_model_that_is_being_loaded_is_waited_for(server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
