@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+import json
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pytest
 from conftest import HANG
 from endpoint_rig import DONE, Endpoint, Reply, endpoint, event, of_json, refusal, stream
 
-from hermes_cli.engine.protocol import Done, Event, TextEvent
-from hermes_cli.engine.request import GenerationRequest
+from hermes_cli.engine.protocol import Done, Event, ModelInfo, TextEvent
+from hermes_cli.engine.request import GenerationRequest, ReasoningOptions
 from hermes_cli.engine.upstream import engine as upstream
+from hermes_cli.engine.upstream.dialect import Chunk, Ending, TokenCompletion
 from hermes_cli.engine.upstream.engine import UpstreamEngine
 from hermes_cli.engine.upstream.http import read_engine_url
 from hermes_cli.errors import (
@@ -198,6 +201,98 @@ def test_what_is_no_engine_is_said_to_be_none(
     with pytest.raises(kind) as caught:
         run(answer(server))
     assert said in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_grammar_goes_to_a_server_that_takes_one_as_lark(server: Endpoint) -> None:
+    async def use(grammar: str) -> None:
+        engine = UpstreamEngine(read_engine_url(server.url))
+        try:
+            server.routes["/completion"] = of_json({})  # it takes one that is tried
+            assert (await engine.load()).grammars
+            server.routes["/completion"] = stream(PIECE, LAST)
+            async with aclosing(engine.generate(GenerationRequest((1,), grammar=grammar))) as events:
+                _ = [one async for one in events]
+        finally:
+            await engine.close()
+
+    one = {"name": "turn", "lark_grammar": 'start: "a"'}
+    run(use(json.dumps({"grammars": [one]})))
+    assert server.last["grammar"] == '%llguidance {}\nstart: "a"'
+    with pytest.raises(UsageError, match="a grammar of this kind: llama-server has nothing like it"):
+        run(use(json.dumps({"grammars": [one, {"name": "other", "lark_grammar": 'start: "b"'}]})))
+
+
+@dataclass
+class _Letters:
+    """An engine whose tokens are the bytes of a text, and which does not tell all of their ids."""
+
+    pieces: list[Chunk]
+    info: ModelInfo
+    asked: list[TokenCompletion] = field(default_factory=list)
+    name: str = "letters"
+
+    async def model_info(self, tags: Sequence[str], texts: Sequence[str]) -> ModelInfo:  # noqa: ARG002 - as the protocol
+        return self.info
+
+    async def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:  # noqa: ARG002 - as above
+        return [list(text.encode()) for text in texts]
+
+    async def detokenize(self, tokens: Sequence[int]) -> bytes:
+        return bytes(tokens)
+
+    def check(self, request: GenerationRequest) -> None:
+        pass
+
+    async def complete(self, completion: TokenCompletion) -> AsyncGenerator[Chunk, None]:
+        self.asked.append(completion)
+        while self.pieces:
+            piece = self.pieces.pop(0)
+            yield piece
+            if piece.ending:
+                return
+
+
+def answered(letters: _Letters, request: GenerationRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Done]:
+    async def dialect_of(_: object) -> _Letters:
+        return letters
+
+    async def use() -> list[Event]:
+        engine = UpstreamEngine(read_engine_url("127.0.0.1:9"))
+        try:
+            async with aclosing(engine.generate(request)) as events:
+                return [one async for one in events]
+        finally:
+            await engine.close()
+
+    monkeypatch.setattr(upstream, "dialect_of", dialect_of)
+    *events, done = run(use())
+    assert isinstance(done, Done)
+    return "".join(one.text for one in events if isinstance(one, TextEvent)), done
+
+
+INFO = ModelInfo(100, 1, 100, 0, 0, 256)
+
+
+@pytest.mark.parametrize(("prompt", "sent"), [(("ab", "c"), "^abc"), (("^ab",), "^ab"), ((97, 98), "^ab")])
+def test_a_prompt_begins_with_bos_once_where_the_model_wants_it(
+    prompt: tuple[str | int, ...], sent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = _Letters([Chunk(ending=Ending(is_cut=False))], replace(INFO, bos="^", adds_bos=True))
+    answered(letters, GenerationRequest(prompt), monkeypatch)
+    assert bytes(letters.asked[0].prompt).decode() == sent
+
+
+def test_reasoning_whose_budget_is_used_up_is_closed_and_the_answer_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    # "é" has two tokens, of which the engine tells one
+    pieces = [Chunk("hm", 1, (1,)), Chunk("é", 2, (169,)), Chunk("4", 1, (52,)), Chunk(ending=Ending(is_cut=False))]
+    reasoning = ReasoningOptions(budget=3, inside=True)
+    letters = _Letters(pieces, INFO)
+    text, done = answered(letters, GenerationRequest(("?",), reasoning=reasoning, max_tokens=40), monkeypatch)
+    assert text == "hmé\n</think>\n4"
+    first, second = letters.asked
+    assert (bytes(first.prompt).decode(), first.max_tokens) == ("?", 40)
+    assert (bytes(second.prompt).decode(), second.max_tokens) == ("?hmé\n</think>\n", 26)
+    assert (done.reason, done.completion_tokens, done.reasoning_tokens) == ("stop", 15, 12)
 
 
 def test_the_key_of_the_environment_is_sent(server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
