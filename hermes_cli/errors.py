@@ -95,8 +95,9 @@ class NotInstalledError(NotFoundError):
         pull: the name to fetch it by: `hermes pull NAME`.
     """
 
-    def __init__(self, message: str, *, pull: str) -> None:
-        super().__init__(message, hint=f"fetch it: hermes pull {shlex.quote(pull)}")
+    def __init__(self, message: str, *, hint: str = "", pull: str = "") -> None:
+        """Make the hint of the name, if it is not given."""
+        super().__init__(message, hint=hint or f"fetch it: hermes pull {shlex.quote(pull)}")
         self.pull = pull
 
 
