@@ -48,6 +48,8 @@ def complete(application: typer.Typer, program: str, shell: str) -> int:
             application([], prog_name=program, standalone_mode=False)
         except SystemExit as leave:
             code = int(leave.code or 0)
+        finally:
+            del sys.modules["rich"]
     text = reply.getvalue()
     if shell == "bash":
         quoted = typed.startswith(("'", '"'))
