@@ -24,7 +24,7 @@ def script(program: str, shell: str) -> str:
     if shell == "zsh":
         declare = text.splitlines()[-1]
         call = declare.split()[1]
-        loaded = f'if [[ $zsh_eval_context[-1] == loadautofunc ]]; then\n  {call} "$@"\nelse\n  {declare}\nfi\n'
+        loaded = f'if [[ $funcstack[1] == _{program} ]]; then\n  {call} "$@"\nelse\n  {declare}\nfi\n'
         text = text.removesuffix(f"{declare}\n") + loaded
     return text
 
