@@ -52,7 +52,7 @@ def complete(application: typer.Typer, program: str, shell: str) -> int:
             del sys.modules["rich"]
     text = reply.getvalue()
     if shell == "bash":
-        quoted = typed.startswith(("'", '"'))
+        quoted = typed.removeprefix(option).startswith(("'", '"'))
         values = [(option + line).removeprefix(standing) for line in text.splitlines() if line]
         text = "".join(f"{value if quoted else _SPECIAL.sub(_escape, value)}\n" for value in values)
     elif shell == "zsh":
