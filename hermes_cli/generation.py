@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel as KnownModel
 
 
+NO_GRAMMARS = "the engine of this model takes no grammars: calls are read as the model writes them (docs/engines.md)."
 THINK_END = "I have thought long enough, and answer now."
 
 
@@ -149,6 +150,8 @@ class ChatModel:
                 value makes no sense, or the constraints are too much for a grammar.
             HermesError: the chat template or the engine failed, or the constraints cannot be met.
         """
+        if not self.loaded.grammars:
+            turn = replace(turn, constraints=_without_grammar(turn.constraints))
         prompt = await self.prompt(turn)
         reader = _Reader(turn, prompt)
         for parsed in reader.begun:
@@ -255,6 +258,32 @@ class ChatModel:
         return len(encode(pieces, tokens.__getitem__))
 
 
+def _without_grammar(constraints: Constraints) -> Constraints:
+    """Return the constraints for an engine without grammars: none. Calls are read as the model writes them.
+
+    Raises:
+        UsageError: more is wanted than that the model may call tools if it likes.
+    """
+    calls = constraints.calls
+    wanted = (
+        "to a schema"
+        if constraints.answer
+        else "to a call"
+        if calls and calls.required
+        else "to no call"
+        if calls and not calls.rules
+        else "to one call at most"
+        if calls and not calls.parallel
+        else ""
+    )
+    if wanted:
+        raise UsageError(
+            f"the engine of this model cannot hold an answer {wanted}: it takes no grammars.",
+            hint="leave that out, or run the model in this program; docs/engines.md tells which engine can.",
+        )
+    return Constraints()
+
+
 class ThreadTurns:
     """Threads for work that takes long and cannot be cancelled; each client has a share of them."""
 
@@ -327,6 +356,7 @@ class _Reader:
 
 
 __all__ = [
+    "NO_GRAMMARS",
     "TAGS",
     "THINK_END",
     "CallArguments",

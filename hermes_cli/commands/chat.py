@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -66,6 +67,14 @@ def command(
         setting(
             "HERMES_LLM_ENDPOINT",
             "Talk to a model behind an OpenAI-compatible server. Its key comes from the environment.",
+            metavar="URL",
+        ),
+    ] = None,
+    engine_url: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_ENGINE_URL",
+            "An engine that you run yourself has the model: the address of a llama-server, or unix:PATH.",
             metavar="URL",
         ),
     ] = None,
@@ -207,6 +216,11 @@ def command(
     """
     if resume is not None and go_on:
         raise UsageError("--continue and --resume exclude each other.", hint="--resume NAME is enough.")
+    if endpoint and engine_url:
+        raise UsageError(
+            "--endpoint and --engine-url exclude each other.",
+            hint="--endpoint talks with any server; --engine-url uses hermes' own prompts and parser with an engine.",
+        )
     if not save and (resume is not None or go_on):
         raise UsageError("--no-save cannot go on with what was saved.", hint="leave --no-save out.")
     if "" in (stop or ()):
@@ -221,7 +235,7 @@ def command(
     from hermes_cli.models.loader import Prewarm
     from hermes_cli.models.resolve import ModelRequest
 
-    prewarm: Prewarm = ctx.obj or ctx.with_resource(Prewarm(engine=not endpoint))
+    prewarm: Prewarm = ctx.obj or ctx.with_resource(Prewarm(engine=not (endpoint or engine_url)))
     prewarm.verbose = verbose
     sampling = {
         "temperature": temperature,
@@ -246,6 +260,7 @@ def command(
     overrides = LoadOverrides(context, gpu_layers, kind, threads, force=force, devices=allowed, reserve=left_free)
     prefixes = paths.cache_dir() / "prefixes" if save else None
     settings = ModelRequest("", overrides, yarn, draft, tuple(map(lora_file, lora or ())), template, prefixes)
+    settings = replace(settings, engine_url=engine_url)
     arguments = ChatArguments(
         model=model or typed,
         endpoint=endpoint,

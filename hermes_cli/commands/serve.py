@@ -137,6 +137,14 @@ def command(
             autocompletion=one_of("file", "model"),
         ),
     ] = None,
+    engine_url: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_ENGINE_URL",
+            "An engine that you run yourself has the model: the address of a llama-server, or unix:PATH.",
+            metavar="URL",
+        ),
+    ] = None,
     api_key: Annotated[
         list[str] | None,
         setting("HERMES_LLM_API_KEY", "Clients need one of these. May be repeated.", metavar="KEY"),

@@ -97,10 +97,11 @@ class _PooledModel:
 
     def describe(self) -> ModelObject:
         planned, loaded = self.planned, self.loaded
-        known = planned.model.resolved.known
+        known = planned.model.known
         tools = loaded.chat_model.takes_tools if loaded else known.tools if known else None
         context = loaded.info.context if loaded else planned.model.context
-        capabilities = Capabilities(tools, known.reasoning is not None if known else None)
+        grammars = loaded.info.grammars if loaded else True
+        capabilities = Capabilities(tools, known.reasoning is not None if known else None, json=grammars)
         if planned.model.pooling:
             capabilities = Capabilities(tools=False, reasoning=False, json=False, embeddings=True)
         return ModelObject(
@@ -115,7 +116,7 @@ class _PooledModel:
             quantization=planned.quantization,
             parameters=loaded.info.parameters if loaded else None,
             size=planned.size,
-            slots=planned.model.fitted.plan.settings.slots,
+            slots=planned.model.slots,
         )
 
     def stop_timer(self) -> None:
@@ -362,17 +363,17 @@ class Pool:
 
     async def _open(self, model: _PooledModel) -> ReadyModel:
         """Load a model; if that fails while others hold memory, once more without them."""
-        planned, resolved = model.planned, model.planned.model.resolved
-        template = None if planned.model.pooling else resolved.request.template
+        planned, known = model.planned, model.planned.model.known
+        template = None if planned.model.pooling else planned.model.template
         try:
-            chat_model = await ChatModel.open(model.engine, known=resolved.known, template=template)
+            chat_model = await ChatModel.open(model.engine, known=known, template=template)
         except EngineError:
             idle = [other for other in self._models.values() if other.idle and not other.planned.pin]
             if not idle:
                 raise
             for other in idle:
                 await self._unload(other)
-            chat_model = await ChatModel.open(model.engine, known=resolved.known, template=template)
+            chat_model = await ChatModel.open(model.engine, known=known, template=template)
         return ReadyModel(
             planned.name, chat_model, chat_model.loaded, planned.think, planned.strict_think, planned.think_end
         )
@@ -390,7 +391,7 @@ class Pool:
             pinned = [other.planned.name for other in others if other.planned.pin]
             others = [other for other in others if not other.planned.pin]
             if not others:
-                if model.planned.model.resolved.overrides.force:
+                if model.planned.model.forced:
                     return
                 if pinned:
                     raise DoesNotFitError(

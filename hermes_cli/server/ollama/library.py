@@ -115,7 +115,8 @@ class ModelLibrary:
         if name.casefold() != planned.name.casefold():
             await self._pool.remove(name)
             return
-        installed = await asyncio.to_thread(_installed, planned.model.path)
+        path = planned.model.path
+        installed = await asyncio.to_thread(_installed, path) if path else None
         if not installed:
             reason = f"{planned.name} is a file outside the library, which only its owner deletes."
             raise UsageError(reason, field="model", hint="take it out of the server's settings instead.")

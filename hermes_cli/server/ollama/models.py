@@ -61,7 +61,7 @@ async def ps(request: Request) -> Response:
     for model in pool.describe_all():
         if model.state != "ready":
             continue
-        left, places = pool.seconds_left(model.id), pool.planned(model.id).model.fitted.places
+        left, places = pool.seconds_left(model.id), pool.planned(model.id).model.places
         total, in_ram = (sum(place.part.total for place in some) for some in (places, places[:1]))
         listed = _listed(pool, model.id)
         del listed["modified_at"], listed["capabilities"]
@@ -144,6 +144,10 @@ def _capabilities(pool: Pool, name: str, info: FileInfo) -> list[str]:
 def _file_info(pool: Pool, name: str) -> FileInfo:
     served = pool.planned(name)
     path = served.model.path
+    if path is None:  # an engine that somebody else runs has it
+        loaded = pool.loaded(name)
+        parameters = loaded.info.parameters if loaded else 0
+        return FileInfo({}, "unknown", parameters, served.size, hashlib.sha256(served.name.encode()).hexdigest())
     try:
         status = path.stat()
         return _read(path, status.st_size, status.st_mtime_ns)
