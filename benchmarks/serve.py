@@ -69,8 +69,9 @@ class Bare:
         )
         settings = ServerSettings(models=(entry,))
         (served,) = plan_models(settings, load_catalogue(), probe(measure=False), print)
-        self._engine, resolved = served.model.engine(), served.model.resolved
-        self._chatter = await ChatModel.open(self._engine, known=resolved.known, template=resolved.request.template)
+        model = served.model
+        self._engine = model.engine()
+        self._chatter = await ChatModel.open(self._engine, known=model.known, template=model.template)
 
     async def stream(self, task: Task) -> Stream:
         """Pieces, then the counts."""

@@ -37,7 +37,8 @@ def prewarm(arguments: Sequence[str]) -> AbstractContextManager[Prewarm | None]:
 
     The command line is read properly later; a wrong guess here costs a little time and nothing else.
     """
-    elsewhere = "HERMES_LLM_ENDPOINT" in os.environ or any(option.startswith("--endpoint") for option in arguments)
+    variables, options = ("HERMES_LLM_ENDPOINT", "HERMES_LLM_ENGINE_URL"), ("--endpoint", "--engine-url")
+    elsewhere = any(name in os.environ for name in variables) or any(typed.startswith(options) for typed in arguments)
     if arguments[:1] != ["chat"] or elsewhere or {"-h", "--help"} & {*arguments}:
         return nullcontext()
     from hermes_cli.models.loader import Prewarm  # noqa: PLC0415 - asyncio: other commands do without

@@ -5,11 +5,12 @@ llama.cpp is not here but behind the engine's protocol, in another process or, i
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from weakref import WeakValueDictionary
 
 from hermes_cli.engine.protocol import Done, Engine, ModelInfo, TextEvent, TokenLogprobs
 from hermes_cli.engine.request import PARAMETERS, GenerationRequest, ReasoningOptions, SamplingOptions, encode
@@ -34,10 +35,18 @@ from hermes_cli.prompting.render import Prompt
 from hermes_cli.prompting.turn_grammar import TAGS, THOUGHTS, AnswerGrammar, SpecialTokens, ToolGrammar, turn_grammar
 
 if TYPE_CHECKING:
+    import asyncio
+
     from hermes_cli.catalog.models import CatalogModel as KnownModel
 
 
+NO_GRAMMARS = "the engine of this model takes no grammars: calls are read as the model writes them (docs/engines.md)."
 THINK_END = "I have thought long enough, and answer now."
+
+
+T = TypeVar("T")
+
+THREADS_OF_CLIENT = 2  # that one client can have at once; there are at least five (concurrent.futures)
 
 
 @dataclass(frozen=True)
@@ -119,11 +128,12 @@ class ChatModel:
         self.takes_tools, self.reasons = self.choice.format.takes_tools, self.choice.format.reasons
         self._known = known
         self._raw_turns = RawTurnCache()
+        self._turns = ThreadTurns()
 
     @classmethod
     async def open(cls, engine: Engine, *, known: KnownModel | None = None, template: str | None = None) -> Self:
         """Have the engine load its model, and do as the constructor does; it raises what either raises."""
-        import asyncio  # noqa: PLC0415 - as below
+        import asyncio  # noqa: PLC0415 - commands that never generate import this module, too
 
         loaded = await engine.load()
         return await asyncio.to_thread(cls, engine, loaded, known=known, template=template)  # it tries the template
@@ -140,6 +150,8 @@ class ChatModel:
                 value makes no sense, or the constraints are too much for a grammar.
             HermesError: the chat template or the engine failed, or the constraints cannot be met.
         """
+        if not self.loaded.grammars:
+            turn = replace(turn, constraints=_without_grammar(turn.constraints))
         prompt = await self.prompt(turn)
         reader = _Reader(turn, prompt)
         for parsed in reader.begun:
@@ -169,15 +181,13 @@ class ChatModel:
         """
         messages = turn.messages[:-1] if turn.continues else turn.messages
         conversation = PromptInput(messages, turn.tools, turn.options, self._raw_turns, self._specials)
-        import asyncio  # noqa: PLC0415 - commands that never generate import this module, too
-
         # In a thread: long conversations and the templates of files take their time.
-        prompt = await asyncio.to_thread(self.choice.format.render, conversation)
+        prompt = await self._turns.run(turn.client, lambda: self.choice.format.render(conversation))
         return prompt.continued(turn.messages[-1], self._specials) if turn.continues else prompt
 
     async def count(self, turn: TurnRequest) -> int:
         """Return the number of tokens in a turn's prompt, without the BOS token that the engine puts before it."""
-        return await self._count((await self.prompt(turn)).text)
+        return await self._count(turn.client, (await self.prompt(turn)).text)
 
     def recommended_sampling(self) -> SamplingOptions:
         """Return the options of the file (`general.sampling.*`), else the catalogue's, else llama.cpp's defaults."""
@@ -199,7 +209,7 @@ class ChatModel:
 
     async def _request(self, turn: TurnRequest, prompt: Prompt) -> GenerationRequest:
         return GenerationRequest(
-            await self._pieces(prompt.text),
+            await self._pieces(turn.client, prompt.text),
             sampling=turn.sampling or self.recommended_sampling(),
             max_tokens=turn.max_tokens,
             stops=tuple(dict.fromkeys((*prompt.stop, *turn.stops))),
@@ -226,13 +236,11 @@ class ChatModel:
         other = await self.prompt(replace(turn, messages=[*system, Message("user", "\ufffd")], continues=False))
         pairs = enumerate(zip(prompt.text, other.text, strict=False))
         same = next((at for at, (character, another) in pairs if character != another), 0)
-        return await self._count(prompt.text[:same])
+        return await self._count(turn.client, prompt.text[:same])
 
-    async def _pieces(self, text: str) -> tuple[str, ...]:
+    async def _pieces(self, client: str, text: str) -> tuple[str, ...]:
         """Return a prompt in pieces that can be tokenized; raise ContextFullError if there are more than tokens fit."""
-        import asyncio  # noqa: PLC0415 - as above
-
-        pieces = await asyncio.to_thread(self._specials.cut, text)
+        pieces = await self._turns.run(client, lambda: self._specials.cut(text))
         if len(pieces) > self.loaded.context:
             raise ContextFullError(
                 f"the prompt has over {len(pieces):,} tokens, the context length is {self.loaded.context:,} tokens.",
@@ -242,12 +250,61 @@ class ChatModel:
             )
         return pieces
 
-    async def _count(self, text: str) -> int:
-        pieces = await self._pieces(text)
+    async def _count(self, client: str, text: str) -> int:
+        pieces = await self._pieces(client, text)
         behind = pieces[1:]
         texts = {*pieces, *("\n" + piece for piece in behind), *("\n" for _ in behind)}  # what `encode` may ask for
         tokens = {text: await self.engine.tokenize(text) for text in texts}
         return len(encode(pieces, tokens.__getitem__))
+
+
+def _without_grammar(constraints: Constraints) -> Constraints:
+    """Return the constraints for an engine without grammars: none. Calls are read as the model writes them.
+
+    Raises:
+        UsageError: more is wanted than that the model may call tools if it likes.
+    """
+    calls = constraints.calls
+    wanted = (
+        "to a schema"
+        if constraints.answer
+        else "to a call"
+        if calls and calls.required
+        else "to no call"
+        if calls and not calls.rules
+        else "to one call at most"
+        if calls and not calls.parallel
+        else ""
+    )
+    if wanted:
+        raise UsageError(
+            f"the engine of this model cannot hold an answer {wanted}: it takes no grammars.",
+            hint="leave that out, or run the model in this program; docs/engines.md tells which engine can.",
+        )
+    return Constraints()
+
+
+class ThreadTurns:
+    """Threads for work that takes long and cannot be cancelled; each client has a share of them."""
+
+    def __init__(self) -> None:
+        self._clients: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def run(self, client: str, work: Callable[[], T]) -> T:
+        """Return the result of some work in a thread, when it is the client's turn."""
+        import asyncio  # noqa: PLC0415 - as above
+
+        turns = self._clients.setdefault(client, asyncio.Semaphore(THREADS_OF_CLIENT))
+        await turns.acquire()
+        running = asyncio.get_running_loop().run_in_executor(None, work)
+
+        def end(done: asyncio.Future[T]) -> None:
+            turns.release()  # not before, even if nobody waits for the result any more
+            if not done.cancelled():
+                done.exception()  # whoever waits has it
+
+        running.add_done_callback(end)
+        return await asyncio.shield(running)
 
 
 class _Reader:
@@ -299,6 +356,7 @@ class _Reader:
 
 
 __all__ = [
+    "NO_GRAMMARS",
     "TAGS",
     "THINK_END",
     "CallArguments",

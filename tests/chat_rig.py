@@ -102,6 +102,7 @@ def scripted_backend(
     engine = engine or FakeEngine(tuple(scripts), loaded=loaded)
     model = ChatModel(engine, loaded)
     model.choice = type(model.choice)(OurFormat(family), "for tests")
+    model.takes_tools, model.reasons = model.choice.format.takes_tools, model.choice.format.reasons
     return LocalBackend(model, name, {"context_length": loaded.context}, lambda _: None)
 
 

@@ -58,6 +58,12 @@ def offer(
     return ServedModel(name, aliases, PlannedModel(resolved, fitted, options or EngineOptions(tags=TAGS)), **more)
 
 
+def planned_of(served: ServedModel) -> PlannedModel:
+    """The plan of a model that is loaded in this program."""
+    assert isinstance(served.model, PlannedModel)
+    return served.model
+
+
 async def always(_: ServedModel) -> HermesError | None:
     return None
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -128,9 +127,7 @@ print(Console().confirm("Remove everything?"))
 
 
 def test_what_was_typed_before_a_question_is_no_answer(tmp_path: Path) -> None:
-    with terminal_rig.Terminal(
-        [sys.executable, "-c", ASKS_LATE], environment=clean_environment(), folder=tmp_path
-    ) as terminal:
+    with terminal_rig.Terminal(code=ASKS_LATE, environment=clean_environment(), folder=tmp_path) as terminal:
         terminal.type("y\r")
         terminal.wait_for("Remove everything?")
         terminal.type("n\r")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from hermes_cli.chat.conversation import ChatOptions
-from hermes_cli.generation import ChatModel, Constraints, Event, Message, PromptOptions, TurnRequest
+from hermes_cli.generation import NO_GRAMMARS, ChatModel, Constraints, Event, Message, PromptOptions, TurnRequest
 
 
 class ChatBackend(Protocol):
@@ -120,6 +120,11 @@ class LocalBackend:
     def _constraints_for(self, tools: Sequence[dict[str, Any]], schema: object) -> Constraints:
         """Return the constraints of a turn; the last ones are cached, as most turns have the same."""
         if schema is None and not tools:
+            return Constraints()
+        if schema is None and not self._model.loaded.grammars:
+            if self._constraints is None:  # told once
+                self._warn(NO_GRAMMARS)
+                self._constraints = "", Constraints()
             return Constraints()
         key = json.dumps([list(tools), schema], sort_keys=True, default=str)
         if self._constraints is None or self._constraints[0] != key:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.chat.context_usage import NEARLY_FULL
 from hermes_cli.chat.conversation import Conversation, TurnUsage
-from hermes_cli.chat.slash.command import is_command, run_command, unescaped
+from hermes_cli.chat.slash.command import LEAVING, is_command, run_command, unescaped
 from hermes_cli.chat.slash.files import Attachment, with_attachments
 from hermes_cli.chat.slash.settings import thinking_label
 from hermes_cli.chat.view import tokens_per_second
@@ -86,7 +86,7 @@ def run_repl(context: ReplContext, keyboard: Keyboard) -> None:
         while not context.is_over:
             draft, context.draft = context.draft, ""
             line = keyboard.read(draft)
-            if line is None:
+            if line is None or line.strip().lower() in LEAVING:
                 return
             if line.strip():
                 handle_line(context, line)

@@ -7,12 +7,14 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from hermes_cli.chat.conversation import ChatOptions
+from hermes_cli.commands.completing import draft_models, first_model, models, one_of, session_names
 from hermes_cli.commands.options import (
     DevicesOption,
     KvTypeOption,
@@ -46,6 +48,7 @@ def command(
             help="A model (`hermes list` shows them; `demo`, or the path of a file), and what to ask. Without a prompt "
             "you stay and talk. Text piped in is added below the prompt.",
             show_default=False,
+            autocompletion=first_model,
         ),
     ] = None,
     model: Annotated[
@@ -56,6 +59,7 @@ def command(
             "--model",
             "-m",
             metavar="MODEL",
+            autocompletion=models,
         ),
     ] = None,
     endpoint: Annotated[
@@ -66,9 +70,20 @@ def command(
             metavar="URL",
         ),
     ] = None,
+    engine_url: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_ENGINE_URL",
+            "An engine that you run yourself has the model: the address of a llama-server, or unix:PATH.",
+            metavar="URL",
+        ),
+    ] = None,
     go_on: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the latest conversation.")] = False,
     resume: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Go on with a saved conversation: hermes sessions.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Go on with a saved conversation: hermes sessions.", autocompletion=session_names
+        ),
     ] = None,
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep the conversation on this disk. Default: kept, if you stay.")
@@ -111,7 +126,11 @@ def command(
     ] = None,
     template: Annotated[
         str | None,
-        typer.Option(metavar="file|model|PATH", help="Prompt format: the file's, hermes' own for the model, or yours."),
+        typer.Option(
+            metavar="file|model|PATH",
+            help="Prompt format: the file's, hermes' own for the model, or yours.",
+            autocompletion=one_of("file", "model"),
+        ),
     ] = None,
     temperature: Annotated[
         float | None,
@@ -173,6 +192,7 @@ def command(
             "HERMES_LLM_DRAFT",
             "Draft model for speculative decoding, with the same vocabulary; auto takes one that is installed.",
             metavar="NAME|auto|off",
+            autocompletion=draft_models,
         ),
     ] = "off",
     lora: Annotated[
@@ -196,6 +216,11 @@ def command(
     """
     if resume is not None and go_on:
         raise UsageError("--continue and --resume exclude each other.", hint="--resume NAME is enough.")
+    if endpoint and engine_url:
+        raise UsageError(
+            "--endpoint and --engine-url exclude each other.",
+            hint="--endpoint talks with any server; --engine-url uses hermes' own prompts and parser with an engine.",
+        )
     if not save and (resume is not None or go_on):
         raise UsageError("--no-save cannot go on with what was saved.", hint="leave --no-save out.")
     if "" in (stop or ()):
@@ -210,7 +235,7 @@ def command(
     from hermes_cli.models.loader import Prewarm
     from hermes_cli.models.resolve import ModelRequest
 
-    prewarm: Prewarm = ctx.obj or ctx.with_resource(Prewarm(engine=not endpoint))
+    prewarm: Prewarm = ctx.obj or ctx.with_resource(Prewarm(engine=not (endpoint or engine_url)))
     prewarm.verbose = verbose
     sampling = {
         "temperature": temperature,
@@ -235,6 +260,7 @@ def command(
     overrides = LoadOverrides(context, gpu_layers, kind, threads, force=force, devices=allowed, reserve=left_free)
     prefixes = paths.cache_dir() / "prefixes" if save else None
     settings = ModelRequest("", overrides, yarn, draft, tuple(map(lora_file, lora or ())), template, prefixes)
+    settings = replace(settings, engine_url=engine_url)
     arguments = ChatArguments(
         model=model or typed,
         endpoint=endpoint,

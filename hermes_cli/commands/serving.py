@@ -19,6 +19,7 @@ from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.selection import device_names, reserve_bytes, select_devices
+from hermes_cli.models.attached import AttachedModel
 from hermes_cli.models.planned import memory_fault
 from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.server.app import EVERYWHERE
@@ -110,6 +111,11 @@ def default_entry(settings: ServerSettings, catalogue: Catalogue, machine: Machi
     """
     options = RecommendOptions("agent", AGENT_CONTEXT) if settings.for_agent else RecommendOptions()
     entry = settings.entry("")
+    if entry.engine_url:
+        raise UsageError(
+            "--engine-url needs the name of the model that runs there.",
+            hint=f"for example: hermes serve hermes-3:8b --engine-url {entry.engine_url}",
+        )
     machine = select_devices(machine, device_names(entry.devices), reserve_bytes(entry.reserve))
     best = default_model("serve", model_request(entry), options, catalogue, machine, console)
     return msgspec.structs.replace(entry, model=best.name, kv_type=best.overrides.kv_type, yarn=best.yarn or entry.yarn)
@@ -131,15 +137,15 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
     for number, served in enumerate(info.models):
         aliases = f", also called {', '.join(served.aliases)}" if served.aliases else ""
         console.text(f"  {served.name}{aliases}\n")
-        slots = served.model.fitted.plan.settings.slots
+        slots = served.model.slots
         if served.model.pooling:
             console.text(f"    embeddings of texts of up to {served.model.context:,} tokens ({served.model.pooling})\n")
         else:
             console.text(f"    {served.model.context:,} tokens of context for each request, {slots} at once\n")
         when = "" if number == 0 else ", loaded when it is asked for"
         console.text(f"    {_memory(served)}{when}\n")
-        if served.model.fitted.note:
-            console.note(f"    {served.model.fitted.note}")
+        if served.model.note:
+            console.note(f"    {served.model.note}")
     if key:
         console.text(f"\n  key, made for this run and shown only now: {key}\n")
         console.note("  your own: --api-key-file FILE")
@@ -155,26 +161,34 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
 
 def _memory(served: ServedModel) -> str:
     """Describe the memory that a model takes of what was free, place by place."""
-    places = [place for place in served.model.fitted.places if place.part.total]
+    if isinstance(served.model, AttachedModel):
+        return f"in the engine at {served.model.address}"
+    places = [place for place in served.model.places if place.part.total]
     draft = served.model.options.draft
     parts = [f"{gibibytes(place.part.total)} of {gibibytes(place.room)} free {place.where}" for place in places]
     return ", ".join(parts + ([f"{gibibytes(draft.bytes)} for {draft.path.stem}, the draft model"] if draft else []))
 
 
 def _model_document(served: ServedModel) -> dict[str, Any]:
-    plan = served.model.fitted.plan
-    return {
+    model = served.model
+    document: dict[str, Any] = {
         "name": served.name,
         "aliases": list(served.aliases),
-        "context_length": served.model.context,
-        "slots": plan.settings.slots,
-        "pooling": served.model.pooling,
+        "context_length": model.context,
+        "slots": model.slots,
+        "pooling": model.pooling,
+    }
+    if isinstance(model, AttachedModel):
+        return {**document, **model.details, "note": model.note or None}
+    plan = model.fitted.plan
+    return {
+        **document,
         "kv_type": plan.settings.k_type,
-        "gpu_layers": served.model.fitted.gpu_layers,
+        "gpu_layers": model.fitted.gpu_layers,
         "memory": [
             {"place": place.name, "bytes": {**asdict(place.part), "total": place.part.total}, "free_bytes": place.room}
-            for place in served.model.fitted.places
+            for place in model.places
         ],
-        "draft": {"file": draft.path.name, "bytes": draft.bytes} if (draft := served.model.options.draft) else None,
-        "note": served.model.fitted.note or None,
+        "draft": {"file": draft.path.name, "bytes": draft.bytes} if (draft := model.options.draft) else None,
+        "note": model.note or None,
     }

@@ -114,8 +114,9 @@ class ModelInfo:
         fim: the tokens before the prefix, the suffix and the middle of a text to be filled in; empty if there are none.
         pooling: how a model for embeddings makes one vector of a text; empty where the model writes text.
         embedding_length: numbers in such a vector.
+        grammars: whether it can hold what it generates to a grammar.
         draft: the file name of the draft model, or empty.
-        load_seconds: from the start of the child to here, measured.
+        load_seconds: from the start of the child, or the first question to an upstream engine, to here.
     """
 
     context: int
@@ -136,6 +137,7 @@ class ModelInfo:
     fim: tuple[int, ...] = ()
     pooling: str = ""
     embedding_length: int = 0
+    grammars: bool = True
     draft: str = ""
     load_seconds: float = 0.0
 

@@ -53,7 +53,7 @@ def why_no_chat(header: GGUFHeader) -> str | None:
     if header.number("pooling_type") == RERANKER:
         return "a reranker, which gives points to texts and writes none"
     if pooling_of(header):
-        return "a model for embeddings, which writes no text: hermes serve FILE offers it to programs"
+        return "a model for embeddings, which writes no text"
     if architecture in EMBEDDERS:
         return "an encoder, which writes no text"
     return None if header.split else _why_no_chat_by_tensors(header, architecture)
@@ -78,10 +78,9 @@ def _why_no_chat_by_tensors(header: GGUFHeader, architecture: str) -> str | None
 def check_chats(header: GGUFHeader, name: str) -> None:
     """Raise IntegrityError if a file is no model to chat with; `name` is for the message."""
     if why := why_no_chat(header):
-        raise IntegrityError(
-            f"{name} is no model to chat with: it is {why}.",
-            hint="give the model's own file; hermes show tells them apart.",
-        )
+        usual = "give the model's own file; hermes show tells them apart."
+        hint = f"offer it to programs: hermes serve {name}" if pooling_of(header) else usual
+        raise IntegrityError(f"{name} is no model to chat with: it is {why}.", hint=hint)
 
 
 def shard_paths(path: Path, split: Split) -> tuple[Path, ...]:

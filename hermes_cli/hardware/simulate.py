@@ -23,6 +23,7 @@ from hermes_cli.hardware.machine import MOST_DEVICES, SERVED_BY, Backend, Device
 from hermes_cli.units import GIB, MIB
 
 LARGEST_SIZE = 100 * 2**40
+MOST_WITHOUT_UNIT = 4096  # a larger number may be one of M
 AVAILABLE = 0.9  # of the RAM, when nothing but the system runs
 
 # What a GPU may take of the RAM that it shares: AMD gives up to 96 of 128 GB, CUDA on GB10 whatever is free.
@@ -99,6 +100,8 @@ def parse_size(text: str, what: str) -> int:
     """
     shown = f"{text[:40]}…" if len(text) > 40 else text  # noqa: PLR2004 - more does not help to recognise it
     match = _SIZE.fullmatch(text.strip())
+    if match and not match[2] and float(match[1]) > MOST_WITHOUT_UNIT:  # 24576 may be meant as M
+        match = None
     size = int(float(match[1]) * _FACTOR[(match[2] or "G").upper()]) if match else 0
     if not match:
         fault, limit = f"{shown!r} is no size of memory", "a number with M, G or T"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from hermes_cli.engine.embedded.child import Child
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hermes_cli.console import Console
     from hermes_cli.engine.embedded.fit_check import FitCheck
     from hermes_cli.generation import ChatModel
-    from hermes_cli.models.planned import PlannedModel
+    from hermes_cli.models.planned import ServableModel
     from hermes_cli.models.resolve import ModelRequest, ResolvedModel
 
     Recommend = Callable[[ModelRequest, Catalogue], ModelRequest]
@@ -84,18 +84,12 @@ class LoadedModel:
     """A model that answers; its engine belongs to the caller."""
 
     model: ChatModel
-    planned: PlannedModel
+    planned: ServableModel
 
     @property
     def details(self) -> dict[str, Any]:
         """Return the fields of the model for `--json`; memory in bytes."""
-        fitted = self.planned.fitted
-        return {
-            "context_length": self.model.loaded.context,
-            "gpu_layers": fitted.gpu_layers,
-            "draft": self.model.loaded.draft or None,
-            "memory_bytes": {**asdict(fitted.total), "total": fitted.total.total},
-        }
+        return {"context_length": self.model.loaded.context, **self.planned.details}
 
 
 class ModelLoader:
@@ -125,6 +119,7 @@ class ModelLoader:
 
         Raises:
             NotFoundError: it is not on this disk.
+            NetworkError: the engine that has it does not answer.
             DoesNotFitError: there is too little memory; the hint names what would fit.
             HermesError: a file cannot be read, or llama.cpp refuses it.
         """
@@ -133,6 +128,9 @@ class ModelLoader:
         from hermes_cli.models.resolve import resolve  # noqa: PLC0415
 
         catalogue = load_catalogue()
+        if self._settings.engine_url:
+            yield lambda: self._attach(replace(self._settings, name=name or ""), catalogue)
+            return
         named = replace(self._settings, name=name or "")
         request = named if name else self._recommend(named, catalogue)
         try:
@@ -149,6 +147,20 @@ class ModelLoader:
         except BaseException:
             child.kill()  # it may still work on the check
             raise
+
+    def _attach(self, request: ModelRequest, catalogue: Catalogue) -> LoadedModel:
+        from hermes_cli.generation import ChatModel  # noqa: PLC0415 - as below
+        from hermes_cli.models.attached import attach  # noqa: PLC0415 - HTTP
+
+        loop = self._prewarm.event_loop
+        with self._console.working(f"asking the engine at {request.engine_url}"):
+            planned, engine = loop.run(attach(request, catalogue))
+            try:
+                model = ChatModel(engine, planned.info, known=planned.known, template=planned.template)
+            except BaseException:
+                loop.run(engine.close())
+                raise
+        return LoadedModel(model, planned)
 
     def _finish(self, check: FitCheck, resolved: ResolvedModel, catalogue: Catalogue) -> LoadedModel:
         from hermes_cli.generation import ChatModel  # noqa: PLC0415 - the child works meanwhile

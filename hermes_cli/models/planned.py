@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from hermes_cli.catalog.models import Catalogue
+from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.names import CatalogueReference, ModelNames
 from hermes_cli.engine.embedded.child import Child
 from hermes_cli.engine.embedded.engine import EmbeddedEngine
@@ -23,8 +24,9 @@ from hermes_cli.engine.protocol import Engine
 from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
+from hermes_cli.models.attached import AttachedModel
 from hermes_cli.models.resolve import DRAFT_AUTO, DRAFT_OFF, ResolvedModel
-from hermes_cli.planning.fitted_plan import FittedPlan, remaining_machine
+from hermes_cli.planning.fitted_plan import FittedPlan, MemoryUse, remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import Pooling
 from hermes_cli.prompting.turn_grammar import TAGS
@@ -60,6 +62,51 @@ class PlannedModel:
         """Return the number of tokens that one request can use."""
         return self.fitted.plan.settings.context
 
+    @property
+    def known(self) -> CatalogModel | None:
+        """Return the model of the catalogue, if it is one."""
+        return self.resolved.known
+
+    @property
+    def template(self) -> str | None:
+        """Return the override of its prompt format."""
+        return self.resolved.request.template
+
+    @property
+    def slots(self) -> int:
+        """Return how many requests it works on at once."""
+        return self.fitted.plan.settings.slots
+
+    @property
+    def places(self) -> Sequence[MemoryUse]:
+        """Return the memory that it takes, place by place."""
+        return self.fitted.places
+
+    @property
+    def note(self) -> str:
+        """Return what was given up for the plan; empty for nothing."""
+        return self.fitted.note
+
+    @property
+    def forced(self) -> bool:
+        """Return whether it is to be loaded even if there is too little memory."""
+        return self.resolved.overrides.force
+
+    @property
+    def file_name(self) -> str:
+        """Return the name of its file."""
+        return self.path.name
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Return its fields for `--json`; memory in bytes."""
+        total, draft = self.fitted.total, self.options.draft
+        return {
+            "gpu_layers": self.fitted.gpu_layers,
+            "draft": draft.path.name if draft else None,
+            "memory_bytes": {**asdict(total), "total": total.total},
+        }
+
     def engine(
         self, *, verbose: bool = False, progress: Callable[[float], None] = lambda _: None, child: Child | None = None
     ) -> Engine:
@@ -69,6 +116,9 @@ class PlannedModel:
         """
         options = replace(self.options, verbose=verbose)
         return EmbeddedEngine(self.path, self.fitted.plan, options, progress=progress, child=child)
+
+
+ServableModel = PlannedModel | AttachedModel
 
 
 def planned(
@@ -107,8 +157,10 @@ def fit_all(models: Sequence[ResolvedModel], machine: Machine, note: Callable[[s
     return [check_fit(model.file.path, model.overrides, machine) for model in models]
 
 
-def memory_fault(model: PlannedModel) -> HermesError | None:
-    """Return what keeps a planned model from being loaded now, None if there is memory for it."""
+def memory_fault(model: ServableModel) -> HermesError | None:
+    """Return what keeps a model from being loaded now, None if there is memory for it, or it takes none of ours."""
+    if isinstance(model, AttachedModel):
+        return None
     machine = probe(measure=False)
     plan = model.fitted.plan
     overrides = replace(

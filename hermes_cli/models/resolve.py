@@ -30,6 +30,7 @@ class ModelRequest:
         adapters: LoRA.
         template: an override of the prompt format: `file`, `model` or a path.
         prefixes: a folder for KV caches of prompts that outlive the program.
+        engine_url: an engine that somebody else runs has it.
         embeddings: it may be a model for embeddings, too; `overrides.pooling` makes any model one.
     """
 
@@ -41,6 +42,7 @@ class ModelRequest:
     template: str | None = None
     prefixes: Path | None = None
     embeddings: bool = False
+    engine_url: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
 
 SHORTEST = 512  # tokens; shorter contexts are of no use, unless the model was trained for less
-LONGEST_EMBEDDED = 8192  # tokens of one text that are planned for unless more are asked for; memory grows with them
+# Tokens of one text to embed that are planned for unless more are asked for. Where a text is decoded whole, llama.cpp
+# makes room for the logits of all its tokens: 2 GiB for 2,048 of them and a vocabulary of 262,144.
+LONGEST_EMBEDDED, LONGEST_WHOLE = 8192, 2048
 EMBEDDED_AT_ONCE = 32  # texts in one batch
 STEP = 1024  # tokens; how exactly the longest context that fits is looked for
 MOST_PLANS, MOST_ALTERNATIVES = 16, 16
@@ -52,7 +54,7 @@ def plans_for(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> t
             hint="take a model that can handle them: hermes list",
         )
     planner = _Planner(facts, machine, overrides)
-    first, *others = planner.preferred(overrides, _contexts(overrides, reach))
+    first, *others = planner.preferred(overrides, _contexts(facts, overrides))
     fitting = list(islice(filter(planner.fits, others), MOST_PLANS))
     smallest = [] if fitting or planner.fits(first) else others[-1:]
     return (first, *fitting, *smallest)
@@ -60,7 +62,7 @@ def plans_for(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> t
 
 def alternatives_to(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> Iterator[LoadPlan]:
     """Plans that fit, as far as can be computed, with less than what the user insists on; the nearest first."""
-    planner, contexts = _Planner(facts, machine, overrides), _contexts(overrides, _reach(facts, overrides))
+    planner, contexts = _Planner(facts, machine, overrides), _contexts(facts, overrides)
     smaller = SMALLER_KV_TYPE.get(overrides.kv_type or "f16")
     loosened: dict[str, LoadOverrides] = {}
     if overrides.gpu_layers is not None:
@@ -88,12 +90,19 @@ def _reach(facts: FileFacts, overrides: LoadOverrides) -> int:
     return max(facts.trained_context, overrides.yarn.context) if overrides.yarn else facts.trained_context
 
 
-def _contexts(overrides: LoadOverrides, reach: int) -> tuple[int, ...]:
+def _in_batches(facts: FileFacts, overrides: LoadOverrides) -> bool:
+    """Return whether a text to embed can be decoded in parts: its last token is enough, and attention is causal."""
+    return overrides.pooling == "last" and facts.architecture is not None
+
+
+def _contexts(facts: FileFacts, overrides: LoadOverrides) -> tuple[int, ...]:
     """The usual context lengths, longest first; or the one that is asked for."""
+    reach = _reach(facts, overrides)
     if overrides.context is not None:
         return (overrides.context,)
     if overrides.pooling:
-        return tuple(_halved(min(reach or LONGEST_EMBEDDED, LONGEST_EMBEDDED)))
+        usual = LONGEST_EMBEDDED if _in_batches(facts, overrides) else LONGEST_WHOLE
+        return tuple(_halved(min(reach or usual, usual)))
     wanted = max(NEEDS["chat"].wanted, overrides.least)
     longest = reach if reach and (overrides.longest or reach < wanted) else wanted
     enough = [length for length in _halved(longest) if length >= overrides.least]
@@ -112,7 +121,7 @@ class _Planner:
 
     def __init__(self, facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> None:
         # Graphs for embeddings are not computed here: weights are counted, and the dry run tells the rest.
-        self._architecture = facts.architecture
+        self._in_batches = _in_batches(facts, overrides)
         self.facts = replace(facts, architecture=None) if overrides.pooling else facts
         self.machine = machine
         self.all_layers = len(facts.weights.layers) + 1
@@ -172,9 +181,7 @@ class _Planner:
         if overrides.yarn and context > self.facts.trained_context:
             settings = replace(settings, yarn_factor=overrides.yarn.factor, yarn_original=overrides.yarn.original)
         if overrides.pooling:
-            # The last token is enough where attention is known to be causal; else a text is decoded whole.
-            batched = overrides.pooling == "last" and self._architecture
-            micro_batch = settings.micro_batch if batched else max(context, MICRO_BATCH)
+            micro_batch = settings.micro_batch if self._in_batches else max(context, MICRO_BATCH)
             settings = replace(settings, slots=EMBEDDED_AT_ONCE, micro_batch=micro_batch, pooling=overrides.pooling)
         return settings
 

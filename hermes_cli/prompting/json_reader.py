@@ -6,7 +6,7 @@ no doubt about what was meant:
 
 - single quotes, `True`, `False`, `None`, `.5`, `5.`, `+5`; `\xhh` and `\Uhhhhhhhh` once there were single quotes;
 - a comma before a closing bracket; control characters in strings as they are (line breaks, mostly);
-- `\'`, and a backslash before a letter that is no escape anywhere (`\d`, `\.`), or before one that lacks its digits
+- `\'`, and a backslash before a letter that is no escape anywhere (`\d`, `\.`), or before a word where digits belong
   (`\users`): the backslash itself. In a text that begins like `C:\Users` so are those that follow (`C:\Users\name`).
 
 Not read: NaN and Infinity, which JSON cannot say; escapes that JSON lacks and Python reads as something else (`\a`,
@@ -185,12 +185,14 @@ class Reader:
     def _escape(self, text: str, at: int) -> int:
         letter = text[at + 1 : at + 2]
         size = _ESCAPE_SIZES.get(letter, 2)
-        lacks_digits = not set(text[at + 2 : at + size]) <= set(hexdigits)
-        if not letter or (at + size > len(text) and not lacks_digits):
+        follows = text[at + 2 : at + size]
+        is_hex = set(follows) <= set(hexdigits)
+        if not letter or (at + size > len(text) and is_hex):
             self._waiting = True
             return at
+        lacks_digits = not is_hex and follows[0].isalpha() and follows[0] not in hexdigits
         is_drive = _DRIVE.fullmatch(self._begin) is not None
-        escape = None if lacks_digits else _json_escape(text[at : at + size], python=self._python)
+        escape = _json_escape(text[at : at + size], python=self._python) if is_hex else None
         if lacks_digits or (self._is_path and letter not in '"\\') or (escape is None and is_drive):
             escape, size = r"\\", 1
         if escape is None:

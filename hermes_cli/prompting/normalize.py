@@ -336,6 +336,8 @@ def _call(given: object, where: str) -> ToolCall:
     function = given.get("function", given) if isinstance(given, dict) else None
     if not isinstance(given, dict) or not isinstance(function, dict):
         raise _refused(where, "must be an object with a function")
+    if isinstance(custom := given.get("custom"), dict):  # a tool that takes a text
+        function = {"name": custom.get("name"), "arguments": {"input": custom.get("input")}}
     name = function.get("name")
     if not isinstance(name, str) or not name:
         raise _refused(f"{where}.function.name", "must be a string with at least one letter")

@@ -314,11 +314,16 @@ class Checker:
             made["type"] = kinds.pop()
         if not made.keys() & {"properties", "patternProperties"} or "additionalProperties" in made:
             return
-        names = self._names_beside(node)
-        if names is None or node.written.get("unevaluatedProperties") is True:
+        unevaluated = node.written.get("unevaluatedProperties")
+        if unevaluated is False:  # it sees what the schemas in this one declare, and none of those beside it
+            parts = parts_in_place(node.written)
+            names = union(tuple(all_names(part, self._followed, {}, declared=True) for _, part in parts))
+        else:
+            names = self._names_beside(node)
+        if names is None or unevaluated is True:
             return
         properties = made.get("properties", {})
-        if "patternProperties" not in made and node.written.get("unevaluatedProperties") is not False:
+        if unevaluated is not False and "patternProperties" not in made:
             names |= set(made.get("required", ()))
         more = sorted(names - properties.keys())
         self._taken_names += len(more)

@@ -79,7 +79,7 @@ class _Comparison:
             return not values & others
         kinds, other_kinds = _kinds(first), _kinds(second)
         if kinds and other_kinds and not kinds & other_kinds:
-            return True
+            return _says_type(first) and _says_type(second)
         if kinds == other_kinds == {"number"}:
             return _ends_before(first, second) or _ends_before(second, first)
         if not kinds == other_kinds == {"object"}:
@@ -124,6 +124,11 @@ def _required(schema: Mapping[str, Json]) -> dict[str, Json]:
     if not isinstance(properties, dict) or not isinstance(required, list):
         return {}
     return {name: part for name, part in properties.items() if name in required}
+
+
+def _says_type(schema: Mapping[str, Json]) -> bool:
+    """Return whether other types than its own do not meet a schema: words such as `required` say nothing of them."""
+    return "type" in schema or bool(_listed(schema))
 
 
 def _kinds(schema: Mapping[str, Json]) -> set[str]:

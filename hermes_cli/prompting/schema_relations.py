@@ -77,8 +77,11 @@ def parts_in_place(schema: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
         yield from (("dependentSchemas", part) for part in schema["dependentSchemas"].values())
 
 
-def own_names(schema: Mapping[str, Json]) -> Names:
-    """Return the names of properties that a schema itself speaks of; None if it is open to any."""
+def own_names(schema: Mapping[str, Json], *, declared: bool = False) -> Names:
+    """Return the names of properties that a schema itself speaks of; None if it is open to any.
+
+    `declared` leaves out those that it only requires.
+    """
     if schema.get("patternProperties") or any(
         schema.get(word) is True or isinstance(schema.get(word), dict)
         for word in ("additionalProperties", "unevaluatedProperties")
@@ -86,22 +89,23 @@ def own_names(schema: Mapping[str, Json]) -> Names:
         return None
     properties, required = schema.get("properties"), schema.get("required")
     names = [*properties] if isinstance(properties, dict) else []
-    names += [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+    if isinstance(required, list) and not declared:
+        names += [name for name in required if isinstance(name, str)]
     return frozenset(names)
 
 
 KnownNames = dict[int, tuple[Json, Names]]  # by id() of the schema, which must stay alive
 
 
-def all_names(schema: Json, follow: Follow, known: KnownNames) -> Names:
+def all_names(schema: Json, follow: Follow, known: KnownNames, *, declared: bool = False) -> Names:
     """Return the names of a schema and of all that apply to the same value; `known` is filled with them."""
     schema = follow(schema)
     if not isinstance(schema, dict):
         return NO_NAMES
     if id(schema) not in known:
         known[id(schema)] = schema, NO_NAMES  # a reference that leads back here adds nothing
-        parts = (all_names(part, follow, known) for _, part in parts_in_place(schema))
-        known[id(schema)] = schema, union((own_names(schema), *parts))
+        parts = (all_names(part, follow, known, declared=declared) for _, part in parts_in_place(schema))
+        known[id(schema)] = schema, union((own_names(schema, declared=declared), *parts))
     return known[id(schema)][1]
 
 

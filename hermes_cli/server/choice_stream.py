@@ -1,4 +1,4 @@
-"""One generated turn as a stream of deltas: what the four APIs make their events and their whole replies of.
+"""One generated turn as a stream of deltas: what all APIs make their events and their whole replies of.
 
 A call that was cut off is given as far as it was written. The parser closes its arguments to valid JSON, but a client
 that looks at nothing else would run it, and half a command is another command: so that end is left out here, as OpenAI
@@ -140,6 +140,11 @@ class TokenAttribution:
             at += size
         self._waiting = later
         return taken
+
+    def rest(self) -> list[TokenLogprobs]:
+        """Return the tokens that became no text so far."""
+        rest, self._waiting = self._waiting, []
+        return rest
 
     def end_call(self) -> None:
         """Forget the tokens of a call."""

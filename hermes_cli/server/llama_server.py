@@ -142,7 +142,7 @@ async def props(request: Request, query: ModelQuery) -> Response:
             },
             "total_slots": served.slots,
             "model_alias": served.id,
-            "model_path": pool.planned(query.model).model.path.name,
+            "model_path": pool.planned(query.model).model.file_name,
             "chat_template": model.chat_model.choice.format.source if model else "",
             "chat_template_caps": {"supports_tools": bool(served.capabilities.tools)},
             "modalities": {"vision": False, "audio": False},

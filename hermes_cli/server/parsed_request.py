@@ -1,4 +1,4 @@
-"""Requests of all four APIs in one form: every field honoured, or refused by its name before any work begins.
+"""Requests of all APIs in one form: every field honoured, or refused by its name before any work begins.
 
 Messages and Responses are translated to a chat request and parsed as such, so all mean the same and are refused for the
 same reasons; `FieldNames` names a refused field as the client called it.

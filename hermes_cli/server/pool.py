@@ -97,10 +97,11 @@ class _PooledModel:
 
     def describe(self) -> ModelObject:
         planned, loaded = self.planned, self.loaded
-        known = planned.model.resolved.known
+        known = planned.model.known
         tools = loaded.chat_model.takes_tools if loaded else known.tools if known else None
         context = loaded.info.context if loaded else planned.model.context
-        capabilities = Capabilities(tools, known.reasoning is not None if known else None)
+        grammars = loaded.info.grammars if loaded else True
+        capabilities = Capabilities(tools, known.reasoning is not None if known else None, json=grammars)
         if planned.model.pooling:
             capabilities = Capabilities(tools=False, reasoning=False, json=False, embeddings=True)
         return ModelObject(
@@ -115,7 +116,7 @@ class _PooledModel:
             quantization=planned.quantization,
             parameters=loaded.info.parameters if loaded else None,
             size=planned.size,
-            slots=planned.model.fitted.plan.settings.slots,
+            slots=planned.model.slots,
         )
 
     def stop_timer(self) -> None:
@@ -217,13 +218,14 @@ class Pool:
         """
         model = self._find(name)
         planned, spelled = model.planned, name.casefold()
-        if spelled != planned.name.casefold() and spelled in self._names:
-            del self._names[spelled]
+        if spelled != planned.name.casefold():
+            if self._names.pop(spelled, None) is None:  # found by `*`, which is no name of a model
+                raise NotFoundError(f"there is no model {name[:200]!r} here.", hint="see GET /v1/models")
             aliases = tuple(alias for alias in planned.aliases if alias.casefold() != spelled)
             model.planned = replace(planned, aliases=aliases)
             return
-        if len(self._models) == 1 or model.working or model.waiting or model.loading:
-            why = "the only model here" if len(self._models) == 1 else "in use"
+        if len(self._models) == 1 or planned.pin or model.working or model.waiting or model.loading or model.leaving:
+            why = "the only model here" if len(self._models) == 1 else "pinned" if planned.pin else "in use"
             raise UsageError(f"{planned.name} is {why}.", field="model", hint="it stays.")
         del self._models[planned.name]
         self._names = {name: other for name, other in self._names.items() if other is not model}
@@ -361,17 +363,17 @@ class Pool:
 
     async def _open(self, model: _PooledModel) -> ReadyModel:
         """Load a model; if that fails while others hold memory, once more without them."""
-        planned, resolved = model.planned, model.planned.model.resolved
-        template = None if planned.model.pooling else resolved.request.template
+        planned, known = model.planned, model.planned.model.known
+        template = None if planned.model.pooling else planned.model.template
         try:
-            chat_model = await ChatModel.open(model.engine, known=resolved.known, template=template)
+            chat_model = await ChatModel.open(model.engine, known=known, template=template)
         except EngineError:
             idle = [other for other in self._models.values() if other.idle and not other.planned.pin]
             if not idle:
                 raise
             for other in idle:
                 await self._unload(other)
-            chat_model = await ChatModel.open(model.engine, known=resolved.known, template=template)
+            chat_model = await ChatModel.open(model.engine, known=known, template=template)
         return ReadyModel(
             planned.name, chat_model, chat_model.loaded, planned.think, planned.strict_think, planned.think_end
         )
@@ -389,7 +391,7 @@ class Pool:
             pinned = [other.planned.name for other in others if other.planned.pin]
             others = [other for other in others if not other.planned.pin]
             if not others:
-                if model.planned.model.resolved.overrides.force:
+                if model.planned.model.forced:
                     return
                 if pinned:
                     raise DoesNotFitError(

@@ -19,6 +19,9 @@ from hermes_cli.server.errors import AnthropicErrorBody, ErrorBody, RefusedError
 from hermes_cli.server.security import authenticate
 from hermes_cli.server.streaming_reply import unless_client_leaves
 
+MOST_COMMAS = (
+    4_500_000  # in a body: a list of all tokens that /detokenize takes has less, and so has what any model reads
+)
 _NO_JSON = "send a JSON object, with the header `Content-Type: application/json`."
 
 
@@ -77,6 +80,8 @@ async def _read_body(request: Request, kind: type[BaseModel], *, any_media_type:
     )
     try:
         raw = await request.body()
+        if raw.count(b",") > MOST_COMMAS:
+            raise RefusedError(400, "the body of the request has too many values: send fewer.", "invalid_json")
         # Not pydantic's reader: it refuses halves of surrogate pairs, which clients send.
         value = json.loads(raw) if is_json and raw else None
     except ClientDisconnect:  # nobody reads this reply

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,11 +13,12 @@ from hermes_cli.catalog.file_names import quantization_in_file_name
 from hermes_cli.catalog.models import Catalogue
 from hermes_cli.engine.embedded.messages import EngineOptions
 from hermes_cli.errors import DoesNotFitError, HermesError, UsageError
-from hermes_cli.generation import THINK_END
+from hermes_cli.generation import NO_GRAMMARS, THINK_END
 from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.selection import device_names, reserve_bytes
-from hermes_cli.models.planned import PlannedModel, fit_all, planned
+from hermes_cli.models.attached import AttachedModel, attach
+from hermes_cli.models.planned import PlannedModel, ServableModel, fit_all, planned
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
@@ -31,7 +35,7 @@ class ServedModel:
 
     name: str  # its id in the API
     aliases: tuple[str, ...]  # other names that clients may use
-    model: PlannedModel  # its file, plan and engine options; they stay the same as long as the server runs
+    model: ServableModel  # its file, plan and engine options; they stay the same as long as the server runs
     think: bool | None = None  # reason where a request does not say
     strict_think: bool = False  # refuse requests for reasoning if it has none
     think_end: str = THINK_END  # what ends reasoning whose budget is used up
@@ -65,7 +69,9 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
         pooling=entry.pooling,
     )
     draft, yarn = entry.draft or DRAFT_OFF, bool(entry.yarn)
-    return ModelRequest(entry.model, overrides, yarn, draft, template=entry.template, embeddings=True)
+    return ModelRequest(
+        entry.model, overrides, yarn, draft, template=entry.template, embeddings=True, engine_url=entry.engine_url
+    )
 
 
 def plan_models(
@@ -80,11 +86,10 @@ def plan_models(
         HermesError: a file cannot be read, or llama.cpp refuses it.
     """
     least = AGENT_CONTEXT if settings.for_agent else 0
-    models = [
-        resolve(model_request(entry, 0 if number else least), catalogue) for number, entry in enumerate(settings.models)
-    ]
+    requests = [model_request(entry, 0 if number else least) for number, entry in enumerate(settings.models)]
+    models = [resolve(request, catalogue) for request in requests if not request.engine_url]
     try:
-        plans = fit_all(models, machine, note)
+        plans = fit_all(models, machine, note) if models else []
     except (DoesNotFitError, UsageError) as error:
         if least and not (isinstance(error, DoesNotFitError) and error.alternative):
             raise _no_agent(error, catalogue, machine) from None
@@ -92,17 +97,26 @@ def plan_models(
     options = EngineOptions(constraints=True, max_queue=settings.max_queue)
     if prefix_bytes := _prefix_bytes(settings.prefix_cache):
         options = replace(options, prefixes=paths.cache_dir() / "prefixes", prefix_bytes=prefix_bytes)
+    local = iter(zip(models, plans, strict=True))
     served_models = tuple(
-        _served(entry, planned(model, plan, catalogue, note, options))
-        for entry, model, plan in zip(settings.models, models, plans, strict=True)
+        _attached(entry, request, catalogue, note)
+        if request.engine_url
+        else _local(entry, planned(*next(local), catalogue, note, options))
+        for entry, request in zip(settings.models, requests, strict=True)
     )
+    attached = Counter(request.engine_url for request in requests if request.engine_url)
+    if several := [url for url, count in attached.items() if count > 1]:
+        raise UsageError(
+            f"{several[0]} would have two models, and an engine has one.",
+            hint="give each its own `engine_url` in the file: models: [{model: …, engine_url: …}]",
+        )
     owners: dict[str, ServedModel] = {}
     for served_model in served_models:
         for name in {served_model.name, *served_model.aliases}:
             owner = owners.setdefault(name.casefold(), served_model)
             if owner is not served_model:
                 raise UsageError(
-                    f"{name} would stand for both {owner.model.path.name} and {served_model.model.path.name}.",
+                    f"{name} would stand for both {owner.model.file_name} and {served_model.model.file_name}.",
                     hint="give one of them another name in the file: models: [{model: …, name: …}]",
                 )
     return served_models
@@ -116,12 +130,44 @@ def _prefix_bytes(text: str | None) -> int:
     return parse_size(text, "--prefix-cache")
 
 
-def _served(entry: ModelEntry, model: PlannedModel) -> ServedModel:
+def _attached(
+    entry: ModelEntry, request: ModelRequest, catalogue: Catalogue, note: Callable[[str], None]
+) -> ServedModel:
+    """Return a model in an engine that somebody else runs, which is asked for what it has."""
+    if entry.slots:
+        raise UsageError(
+            "--slots: with --engine-url this is for whoever starts the engine.", hint="leave it out: the engine tells."
+        )
+
+    async def look() -> AttachedModel:
+        model, engine = await attach(request, catalogue)
+        await engine.close()
+        return model
+
+    model = asyncio.run(look())
+    if model.context < request.overrides.least:
+        raise DoesNotFitError(
+            f"the engine at {model.address} has {model.context:,} tokens of context, and --for-agent insists on "
+            f"{request.overrides.least:,}.",
+            hint="start the engine with more, or leave --for-agent out.",
+        )
+    if not model.info.grammars:
+        note(NO_GRAMMARS)
+    return _served(entry, model, model.info.weight_bytes, int(time.time()))
+
+
+def _local(entry: ModelEntry, model: PlannedModel) -> ServedModel:
+    status = model.path.stat()
+    quantization = quantization_in_file_name(model.path.name) or read_header(model.path).file_type
+    return _served(entry, model, status.st_size, int(status.st_mtime), quantization)
+
+
+def _served(
+    entry: ModelEntry, model: ServableModel, size: int, created: int, quantization: str | None = None
+) -> ServedModel:
     # What was typed is an alias, but for paths, which nobody types into clients.
     is_path = "/" in entry.model or "\\" in entry.model or entry.model.lower().endswith(".gguf")
     typed = (entry.model,) if entry.name is None and entry.model != model.name and not is_path else ()
-    status = model.path.stat()
-    named = quantization_in_file_name(model.path.name)
     return ServedModel(
         name=entry.name or model.name,
         aliases=tuple(dict.fromkeys((*typed, *entry.aliases))),
@@ -131,9 +177,9 @@ def _served(entry: ModelEntry, model: PlannedModel) -> ServedModel:
         think_end=THINK_END if entry.think_end is None else entry.think_end,
         idle_seconds=None if entry.pin else entry.idle_seconds,
         pin=bool(entry.pin),
-        size=status.st_size,
-        quantization=named or read_header(model.path).file_type,
-        created=int(status.st_mtime),
+        size=size,
+        quantization=quantization,
+        created=created,
     )
 
 

@@ -22,7 +22,7 @@ from hermes_cli import paths
 from hermes_cli.catalog.file_names import group_files
 from hermes_cli.errors import AccessError, HermesError, NotFoundError, UsageError
 from hermes_cli.gguf.header import GGUFHeader
-from hermes_cli.gguf.shards import read_model, why_no_chat
+from hermes_cli.gguf.shards import pooling_of, read_model, why_no_chat
 from hermes_cli.store import layout
 from hermes_cli.store.disk import files_below
 
@@ -207,7 +207,7 @@ def _read_model(path: Path, name: str, labels: tuple[str, ...], *, strict: bool 
         return SkippedFile(path, f"{path} is in the library already.")
     try:
         files, (header, *_) = read_model(path)
-        if why := why_no_chat(header):
+        if (why := why_no_chat(header)) and not pooling_of(header):
             return SkippedFile(path, f"{path} is no model to chat with but {why}.")
     except HermesError as error:
         if strict:

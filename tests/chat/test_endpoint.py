@@ -123,10 +123,44 @@ def test_reasoning_in_tags_is_told_from_the_answer(server: Endpoint, size: int) 
     assert (heard.thought, heard.text) == ("h < m", "4 < 5, <b>")
 
 
-@pytest.mark.parametrize("text", ["<thin", "< a", "a\n<think> b", "  x", "<", "\n"])
+@pytest.mark.parametrize("text", ["<thin", "< a", "a\n<think> b", "  x", "<"])
 def test_what_is_no_thought_is_content_letter_for_letter(server: Endpoint, text: str) -> None:
     heard = ask(server.answers(stream(*(delta(content=letter) for letter in text), STOP)).url)
     assert (heard.thought, heard.text) == ("", text)
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+@pytest.mark.parametrize(("text", "shown"), [("\n\n  a\n", "  a\n"), (" \n\r\nb", "b"), ("\n \n", "")])
+def test_line_breaks_before_an_answer_are_dropped(server: Endpoint, text: str, shown: str, size: int) -> None:
+    parts = [delta(content=text[at : at + size]) for at in range(0, len(text), size)]
+    server.answers(stream(*parts, STOP), stream(delta(reasoning="hm"), *parts, STOP))
+    assert (ask(server.url).text, ask(server.url).text) == (shown, shown)
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("separated", [True, False])
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\n</think>\n\n4", "4"),
+        ("so 4.\n</think>\n\n4 < 5", "so 4.\n\n\n4 < 5"),
+        ("4</think> </think>", "4 </think>"),
+        ("4 </thin", "4 </thin"),
+    ],
+)
+def test_a_thought_that_its_budget_ended_is_not_closed_once_more(
+    server: Endpoint, text: str, shown: str, size: int, *, separated: bool
+) -> None:
+    pieces = [delta(content=text[at : at + size]) for at in range(0, len(text), size)]
+    thought = delta(reasoning="hm") if separated else delta(content="<think>\nhm\n</think>")
+    server.answers(stream(thought, *pieces, STOP))
+    heard = ask(server.url, options=ChatOptions(think=True, think_budget=1))
+    assert (heard.thought, heard.text) == ("hm", shown)
+
+
+def test_without_a_budget_a_closing_tag_is_content(server: Endpoint) -> None:
+    server.answers(stream(delta(reasoning="hm"), delta(content="it ends with </think>."), STOP))
+    assert ask(server.url).text == "it ends with </think>."
 
 
 def call(arguments: object = None, *, name: str | None = None, **more: object) -> bytes:

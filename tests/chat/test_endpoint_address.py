@@ -148,6 +148,8 @@ OPENROUTER = (
              n_prompt_tokens=5000, n_ctx=4096),
         failure(500, "request (5,000 tokens) exceeds the available context size (4,096 tokens)"),
         failure(400, "The decoder prompt (length 5000) is longer than the maximum model length of 4096."),
+        failure(400, "The input (5000 tokens) is longer than the model's context length (4096 tokens)."),
+        failure(400, "This model's maximum context length is 4096 tokens. However, your prompt contains 5000 input tokens."),
     ],
 )  # fmt: skip
 def test_a_prompt_that_is_too_long_is_told_with_both_numbers(refused: EndpointError) -> None:
@@ -156,8 +158,21 @@ def test_a_prompt_that_is_too_long_is_told_with_both_numbers(refused: EndpointEr
     assert error.message == "the prompt has 5,000 tokens, the context length is 4,096 tokens."
 
 
-def test_too_many_tokens_asked_for_is_told_as_that() -> None:
-    said = "'max_tokens' is too large: 4000. This model's maximum context length is 4096 tokens and your request has 96 input tokens"
+SGLANG_ANSWER = (
+    "Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a total of 4097 tokens: "
+    "96 tokens from the input messages and 4001 tokens for the completion. Please reduce the number of tokens in the input "
+    "messages or the completion to fit within the limit."
+)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "'max_tokens' is too large: 4000. The maximum context length is 4096 tokens and your request has 96 input tokens",
+        SGLANG_ANSWER,
+    ],
+)
+def test_too_many_tokens_asked_for_is_told_as_that(said: str) -> None:
     error = failure(400, said).as_user_error(OTHER, "m", 4001)
     assert isinstance(error, ContextFullError)
     assert "96 tokens and the answer may have 4,001, the context length is 4,096" in error.message

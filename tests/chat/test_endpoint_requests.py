@@ -205,8 +205,9 @@ def counted(
             loop.run(backend.close())
 
 
-def test_tokens_are_counted_as_vllm_counts_them(server: Endpoint) -> None:
-    server.lists({"id": "m", "owned_by": "vllm"})
+@pytest.mark.parametrize("owner", ["vllm", "sglang"])
+def test_tokens_are_counted_as_vllm_counts_them(server: Endpoint, owner: str) -> None:
+    server.lists({"id": "m", "owned_by": owner})
     server.routes["/tokenize"] = of_json({"count": 31, "max_model_len": 99, "tokens": []})
     assert counted(server.url, HI, ChatOptions("Be brief.", think=True)) == 31
     assert server.last == {
@@ -215,6 +216,18 @@ def test_tokens_are_counted_as_vllm_counts_them(server: Endpoint) -> None:
         "tools": [TOOL],
         "chat_template_kwargs": {"thinking": True, "enable_thinking": True},
     }
+
+
+@pytest.mark.parametrize(
+    ("owner", "asked", "sent"),
+    [("vllm", 5000, 993), ("sglang", 5000, 993), ("vllm", 90, 90), ("llamacpp", 5000, 5000)],
+)
+def test_an_answer_may_be_as_long_as_the_context_has_room(server: Endpoint, owner: str, asked: int, sent: int) -> None:
+    server.lists({"id": "m", "owned_by": owner, "max_model_len": 1024})
+    server.routes["/tokenize"] = of_json({"count": 31, "max_model_len": 1024, "tokens": []})
+    server.answers(stream(delta(content="Hi"), STOP))
+    ask(server.url, options=ChatOptions(max_tokens=asked))
+    assert server.last["max_tokens"] == sent
 
 
 @pytest.mark.parametrize("owner", ["vllm", "llamacpp", "library"])

@@ -77,6 +77,34 @@ def test_every_command_is_in_the_help(tmp_path: Path) -> None:
             assert f"{one.name} {one.usage}".strip() in shown(here)
 
 
+def test_a_new_conversation_keeps_the_old_one(tmp_path: Path) -> None:
+    with scene(tmp_path) as here:
+        handle_line(here, "/set temperature 0.2")
+        handle_line(here, "What is one?")
+        name = here.session.name
+        handle_line(here, "/clear")
+        assert contents(here) == []
+        assert here.conversation.options.sampling == {"temperature": 0.2}
+        handle_line(here, "And two?")
+        assert here.session.name != name
+        assert {session.name for session in here.session.sessions()} == {name, here.session.name}
+        handle_line(here, f"/load {name}")
+        assert contents(here) == ["What is one?", "One."]
+
+
+@pytest.mark.parametrize("line", ["/bye", "/exit", "/quit", "/QUIT"])
+def test_the_words_of_other_programs_leave(tmp_path: Path, line: str) -> None:
+    with scene(tmp_path) as here:
+        handle_line(here, line)
+        assert here.is_over
+
+
+def test_a_question_mark_is_help(tmp_path: Path) -> None:
+    with scene(tmp_path) as here:
+        handle_line(here, "/?")
+        assert "/compact [undo]" in shown(here)
+
+
 def test_again_back_and_otherwise(tmp_path: Path) -> None:
     with scene(tmp_path) as here:
         here.agent.ask("a")

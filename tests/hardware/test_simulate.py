@@ -347,6 +347,8 @@ def test_what_cannot_be_simulated(flags: dict[str, Any], says: str, hint: str) -
     [
         ("24G", 24 * GIB),
         ("24g", 24 * GIB),
+        ("24", 24 * GIB),
+        ("0.5", GIB // 2),
         ("24GB", 24 * GIB),
         (" 24 GiB ", 24 * GIB),
         ("24576M", 24 * GIB),
@@ -364,7 +366,7 @@ def test_sizes(text: str, size: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", " ", "24", "G", "-24G", "+24G", "24K", "24B", "24GG", "24 Gigabytes", "NaN", "nanG", "infG", "1e3G"),
+        *("", " ", "24576", "G", "-24G", "+24G", "24K", "24B", "24GG", "24 Gigabytes", "NaN", "nanG", "infG", "1e3G"),
         *("0x10G", "1,5G", "1.G", ".5G", "1..5G", "24G 24G", "24\u00a0\u0262", "\u0662\u0664G", "24G\0", "24\nG\nx"),
         *("0G", "0.0T", "0.5M", "101T", "100.1T", "999999999999999T", "1" * 5000 + "G", "24G;"),
     ],

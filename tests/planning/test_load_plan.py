@@ -23,7 +23,7 @@ from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.file_architecture import FileArchitecture
 from hermes_cli.planning.fitted_plan import RAM, DryRun, MemoryUse, choose_plan
 from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
-from hermes_cli.planning.memory import KV_TYPES, ContextSettings, FileFacts, MemoryBreakdown, facts_of, weights
+from hermes_cli.planning.memory import KV_TYPES, ContextSettings, FileFacts, MemoryBreakdown, Pooling, facts_of, weights
 from hermes_cli.planning.placement import place_split
 from hermes_cli.planning.planner import alternatives_to, plans_for
 
@@ -68,6 +68,25 @@ def test_the_usual_context_is_what_chat_needs() -> None:
     assert first == LoadPlan(replace(first.settings, context=USUAL), 0, (), threads=8)
     assert first.settings.k_type == "f16"
     assert first.settings.flash_attention
+
+
+@pytest.mark.parametrize(
+    ("file", "pooling", "context", "batch"),
+    [
+        (facts("hermes-4:14b"), "last", 8192, 512),  # its last token has seen all others
+        (facts("hermes-4:14b"), "mean", 2048, 2048),
+        (unknown("hermes-4:14b"), "last", 2048, 2048),  # attention may look ahead
+        (replace(unknown("hermes-4:14b"), trained_context=300), "cls", 300, 300),
+    ],
+)
+def test_texts_to_embed_are_decoded_whole_where_they_have_to_be(
+    file: FileFacts, pooling: Pooling, context: int, batch: int
+) -> None:
+    settings = plans_for(file, machine(), LoadOverrides(pooling=pooling, longest=True))[0].settings
+    assert (settings.context, settings.pooling, settings.slots) == (context, pooling, 32)
+    assert min(settings.micro_batch, settings.context) == batch
+    asked = plans_for(file, machine(), LoadOverrides(pooling=pooling, context=256))[0].settings
+    assert asked.context == 256
 
 
 def test_the_usual_context_is_at_most_the_trained_one() -> None:

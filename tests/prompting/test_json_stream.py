@@ -83,7 +83,7 @@ def test_any_beginning_can_be_closed(value: dict[str, Any], python: bool, data: 
         ),
         (r'{"a": "D:\xampp\apps\1\u00e9"}', r'{"a": "D:\\xampp\\apps\\1\\u00e9"}'),
         (r'{"a": "C:\Program Files\bin \"x\" \\"}', r'{"a": "C:\\Program Files\\bin \"x\" \\"}'),
-        (r'{"a": "\u12g4 \U \x \u00e9"}', r'{"a": "\\u12g4 \\U \\x \u00e9"}'),
+        (r'{"a": "\usr \Umlaut \xyz \u00e9"}', r'{"a": "\\usr \\Umlaut \\xyz \u00e9"}'),
     ],
 )
 def test_slips_are_read(text: str, meant: str) -> None:
@@ -111,6 +111,8 @@ def test_slips_are_read(text: str, meant: str) -> None:
             '{"a": "\\x41"}',
             '{"a": "\\1"}',
             '{"a": "\\a"}',
+            '{"a": "\\u12g4"}',
+            '{"a": "\\u+123"}',
             "{'a': '\\U00110000'}",
         ),
         *('{"a": "\\\n"}', '{"a": "x}', '{"a": 1', '{"a": 1} 2', '{"a": tru', "", "[1]", '"a"', "{\u00a0}"),

@@ -159,6 +159,8 @@ def test_calls_in_every_form() -> None:
         )
     old = one({"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"a": [1, "é"]}'}})
     assert old == Message("assistant", None, wanted)
+    custom = {"id": "x", "type": "custom", "custom": {"name": "patch", "input": "a\nb"}}
+    assert one({"role": "assistant", "tool_calls": [custom]}).tool_calls == (ToolCall("patch", {"input": "a\nb"}),)
     nothings: list[object] = ["", " ", None, "{}", {}]
     for nothing in nothings:
         assert one(

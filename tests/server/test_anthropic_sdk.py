@@ -182,7 +182,7 @@ def test_errors_have_their_classes(client: Anthropic) -> None:
         client.messages.create(model="claude-17", max_tokens=5, messages=asked("Hi"))
     assert missing.value.type == "not_found_error"
     image: Any = [{"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}]
-    with pytest.raises(BadRequestError, match="these models read only text"):
+    with pytest.raises(BadRequestError, match="does not support images"):
         client.messages.create(model="demo", max_tokens=5, messages=[{"role": "user", "content": image}])
     with pytest.raises(BadRequestError, match=r"prompt is too long: \d+ tokens > \d+ maximum"):
         client.messages.create(model="demo", max_tokens=5, messages=asked("word " * 30_000), stream=True)

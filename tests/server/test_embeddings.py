@@ -14,7 +14,7 @@ import pytest
 from desk import finish
 from fake_engine import LOADED, FakeEngine
 from openai_rig import house
-from server_rig import Running, offer, served
+from server_rig import Running, offer, planned_of, served
 from tiny_bert import write_tiny_bert
 
 from hermes_cli.engine.embedded.embedder import EmbeddingRuntime
@@ -40,7 +40,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(bert: Path) -> Iterator[Running]:
     pooled = offer("tiny-bert", path=bert)
     plan = LoadPlan(ContextSettings(64, 32, pooling="mean"), threads=1)
-    pooled = replace(pooled, model=replace(pooled.model, fitted=FittedPlan(plan, ())))
+    pooled = replace(pooled, model=replace(planned_of(pooled), fitted=FittedPlan(plan, ())))
 
     def engine(model: ServedModel) -> Engine:
         return EmbeddedEngine(bert, plan) if model.model.pooling else FakeEngine(["Hello"])

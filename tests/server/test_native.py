@@ -130,6 +130,19 @@ def test_tokens_with_their_text_or_their_bytes(demo: Running) -> None:
     assert any(isinstance(piece["piece"], list) for piece in pieces)
 
 
+@pytest.mark.parametrize("end", ["", "<|im_end|>"])
+def test_a_prompt_that_is_scored_has_one_token_behind_it(demo: Running, demo_model: LlamaModel, end: str) -> None:
+    """lm-eval leaves the last one out, also where it ends the answer (lm_eval/models/openai_completions.py)."""
+    prompt = "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\nI am the Hermes demo, a tiny model"
+    whole = prompt if end else demo.post("/v1/completions", {"prompt": prompt, "max_tokens": 99, "echo": True}).json
+    text = whole if isinstance(whole, str) else whole["choices"][0]["text"]
+    body = {"prompt": text, "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": True}
+    logprobs = demo.post("/v1/completions", body).json["choices"][0]["logprobs"]
+    tokens = demo_model.vocabulary.tokenize(text, special=True)
+    assert len(logprobs["tokens"]) == len(logprobs["text_offset"]) == len(tokens) + 1
+    assert (logprobs["tokens"][-1] == "<|im_end|>") == (not end)
+
+
 def test_many_tokens_with_their_texts(demo: Running, demo_model: LlamaModel) -> None:
     text = "Hello \U0001f600, w\u00f6rld! " * 5_000
     pieces = demo.post("/tokenize", {"content": text, "with_pieces": True, "add_special": True}).json["tokens"]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,7 +103,7 @@ def test_a_call_that_was_cut_off_is_left_out_and_told(rig: House) -> None:
 
 def test_options_are_sampling_and_what_means_nothing_is_told(rig: House) -> None:
     options = {"temperature": 0.5, "top_k": 7.0, "num_predict": 9, "seed": 3, "stop": "END", "repeat_last_n": -1}
-    reply = rig.whole(options={**options, "num_gpu": 99, "numctx": 1, "num_ctx": 1_000_000})
+    reply = rig.whole(options={**options, "num_gpu": 99, "numctx": 1, "num_ctx": 1_000_000, "numa": None})
     asked = rig.engine.requests[0]
     sampling = asked.sampling
     assert (sampling.temperature, sampling.top_k, sampling.seed, sampling.penalty_last_n) == (0.5, 7, 3, -1)
@@ -207,6 +208,14 @@ def test_a_model_is_shown_with_the_context_that_requests_have(rig: House) -> Non
         assert "{%" in shown["template"]
         assert "/" not in shown["modelfile"].replace("# ", "")
     assert rig.running.post("/api/show", {"model": "org/small:3b"}).json["parameters"].split() == ["num_ctx", "2048"]
+
+
+def test_a_file_that_is_gone_takes_no_other_model_from_the_list(tmp_path: Path) -> None:
+    models = [offer("here", path=asset("demo.gguf")), offer("gone", path=tmp_path / "gone.gguf")]
+    with served(ServerSettings(ollama=True), models) as running:
+        listed = running.get("/api/tags").json["models"]
+        assert [(one["name"], one["details"]["family"]) for one in listed] == [("here", "llama"), ("gone", "unknown")]
+        assert running.post("/api/show", {"model": "gone"}).json["capabilities"] == ["completion"]
 
 
 def test_open_web_ui_s_requests(rig: House) -> None:

@@ -66,6 +66,7 @@ IGNORED = {
     "service_tier",
     "store",
     "user",
+    "verbosity",
 }
 
 

@@ -531,6 +531,22 @@ def test_responses_are_kept_until_they_are_deleted(rig: House) -> None:
     assert rig.running.get(f"/v1/responses/{unkept['id']}").status == 404
 
 
+def test_the_input_of_what_is_kept(rig: House) -> None:
+    first = respond(rig, "One", input="Count.")
+    second = respond(rig, "Two", input=[user("Go on.")], previous_response_id=first["id"])
+    path = f"/v1/responses/{second['id']}/input_items"
+    listed = rig.running.get(f"{path}?order=asc").json
+    assert [item["type"] for item in listed["data"]] == ["message"] * 3
+    assert listed["data"][0]["content"] == "Count."
+    assert listed["data"][1] == first["output"][0]
+    assert (listed["has_more"], listed["last_id"]) == (False, "item_2")
+    page = rig.running.get(f"{path}?limit=1").json
+    assert (page["data"], page["has_more"]) == (listed["data"][2:], True)
+    assert rig.running.get(f"{path}?limit=1&after=item_2").json["data"] == listed["data"][1:2]
+    assert rig.running.get("/v1/responses/resp_1/input_items").status == 404
+    assert rig.running.get(f"{path}?limit=0").status == 400
+
+
 def test_streamed_responses_are_kept_as_they_ended(rig: House) -> None:
     last = stream(rig)[-1]["response"]
     assert rig.running.get(f"/v1/responses/{last['id']}").json == last

@@ -163,9 +163,10 @@ def test_errors_have_their_classes(client: OpenAI) -> None:
     with pytest.raises(NotFoundError) as missing:
         client.responses.create(model="gpt-17", input="Hi")
     assert missing.value.code == "model_not_found"
+    choice: Any = {"type": "web_search_preview"}
     with pytest.raises(BadRequestError) as tool:
-        client.responses.create(model="demo", input="Hi", tools=[{"type": "web_search"}])
-    assert tool.value.param == "tools[0].type"
+        client.responses.create(model="demo", input="Hi", tools=[choice], tool_choice=choice)
+    assert tool.value.param == "tool_choice.type"
     with pytest.raises(BadRequestError) as long:
         client.responses.create(model="demo", input="word " * 30_000, stream=True)
     assert long.value.code == "context_length_exceeded"

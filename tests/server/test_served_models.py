@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server_rig import offer
+from server_rig import offer, planned_of
 from skeleton import write_skeleton
 from tiny_bert import write_tiny_bert
 
@@ -48,11 +48,21 @@ def copies(folder: Path, demo: Path, *names: str) -> list[str]:
 
 def test_the_demo_as_it_is_planned_by_default() -> None:
     (demo,), said = lined_up("demo")
-    assert (demo.name, demo.aliases, demo.model.context, demo.model.fitted.plan.settings.slots) == ("demo", (), 1024, 4)
-    assert (demo.quantization, demo.model.resolved.known, demo.think, demo.idle_seconds) == ("Q8_0", None, None, None)
+    assert (demo.name, demo.aliases, demo.model.context, planned_of(demo).fitted.plan.settings.slots) == (
+        "demo",
+        (),
+        1024,
+        4,
+    )
+    assert (demo.quantization, planned_of(demo).resolved.known, demo.think, demo.idle_seconds) == (
+        "Q8_0",
+        None,
+        None,
+        None,
+    )
     assert demo.size == CATALOGUE.demo.bytes
-    assert demo.model.options.max_queue == 256
-    assert "<tool_call>" in demo.model.options.tags
+    assert planned_of(demo).options.max_queue == 256
+    assert "<tool_call>" in planned_of(demo).options.tags
     assert said == []
 
 
@@ -71,13 +81,14 @@ def test_what_an_entry_says_is_what_is_planned(tmp_path: Path, demo_path: Path) 
         "draft": "demo",
     }
     (one,), _ = lined_up(entry, max_queue=3)
-    plan = one.model.fitted.plan
+    plan = planned_of(one).fitted.plan
     assert (one.name, one.aliases, one.think, one.idle_seconds) == ("hermes", ("main", "gpt-4o"), True, 300)
     assert (plan.settings.context, plan.settings.slots, plan.settings.k_type) == (512, 2, "q8_0")
     assert (plan.settings.micro_batch, plan.threads) == (64, 1)
-    assert one.model.options.max_queue == 3
-    assert one.model.options.draft
-    assert one.model.options.draft.path.name == "demo.gguf"
+    assert planned_of(one).options.max_queue == 3
+    draft = planned_of(one).options.draft
+    assert draft
+    assert draft.path.name == "demo.gguf"
 
 
 def test_a_model_for_embeddings_is_planned_as_its_file_says_and_any_other_as_asked(tmp_path: Path) -> None:
@@ -90,7 +101,7 @@ def test_a_model_for_embeddings_is_planned_as_its_file_says_and_any_other_as_ask
     pooled, stated, other = lined_up("demo", *entries)[0][1:]
     assert (pooled.model.pooling, stated.model.pooling, other.model.pooling) == ("last", "cls", "mean")
     assert (pooled.model.context, stated.model.context) == (1024, 64)
-    assert stated.model.fitted.total.kv_cache == 0
+    assert planned_of(stated).fitted.total.kv_cache == 0
 
 
 def test_a_reranker_is_no_model_for_anything(tmp_path: Path) -> None:
@@ -104,22 +115,22 @@ def test_a_file_goes_by_its_name_and_never_by_its_path(tmp_path: Path, demo_path
 
 
 def test_models_that_fit_together_are_planned_beside_each_other(tmp_path: Path, demo_path: Path) -> None:
-    alone = lined_up("demo")[0][0].model.fitted.total.total / MIB
+    alone = planned_of(lined_up("demo")[0][0]).fitted.total.total / MIB
     offers, said = lined_up(*copies(tmp_path, demo_path, "a", "b"), on=machine(2 * alone + 1))
     assert [(one.name, one.model.context) for one in offers] == [("a", 1024), ("b", 1024)]
     assert said == []
 
 
 def test_the_first_gets_what_the_others_leave(tmp_path: Path, demo_path: Path) -> None:
-    alone = lined_up("demo")[0][0].model.fitted.total.total / MIB
+    alone = planned_of(lined_up("demo")[0][0]).fitted.total.total / MIB
     offers, said = lined_up(*copies(tmp_path, demo_path, "a", "b"), on=machine(2 * alone - 0.5))
     assert [(one.name, one.model.context) for one in offers] == [("a", 512), ("b", 1024)]
-    assert "context 512 instead of 1,024" in offers[0].model.fitted.note
+    assert "context 512 instead of 1,024" in planned_of(offers[0]).fitted.note
     assert said == []
 
 
 def test_models_that_do_not_fit_together_take_turns(tmp_path: Path, demo_path: Path) -> None:
-    alone = lined_up("demo")[0][0].model.fitted.total.total / MIB
+    alone = planned_of(lined_up("demo")[0][0]).fitted.total.total / MIB
     offers, said = lined_up(*copies(tmp_path, demo_path, "a", "b"), on=machine(1.2 * alone))
     assert [one.model.context for one in offers] == [1024, 1024]
     assert said == ["these models do not fit into memory together: they take turns, as they are asked for"]
@@ -129,8 +140,8 @@ def test_a_model_that_does_not_fit_alone_is_refused() -> None:
     with pytest.raises(DoesNotFitError, match=r"demo\.gguf does not fit"):
         lined_up("demo", on=machine(10))
     (forced,), _ = lined_up({"model": "demo", "force": True}, on=machine(10))
-    assert forced.model.resolved.overrides.force
-    assert "because of --force" in forced.model.fitted.note
+    assert planned_of(forced).resolved.overrides.force
+    assert "because of --force" in planned_of(forced).fitted.note
 
 
 def test_a_server_offers_the_longest_context_that_fits(tmp_path: Path) -> None:
@@ -199,7 +210,7 @@ def test_what_cannot_be_served_is_told_before_anything_is_loaded(
 
 def test_what_is_left_of_a_machine() -> None:
     taken = FittedPlan(
-        offer().model.fitted.plan,
+        planned_of(offer()).fitted.plan,
         (
             MemoryUse(RAM, MemoryBreakdown(weights=3 * MIB), 0),
             MemoryUse("Card", MemoryBreakdown(kv_cache=5 * MIB), 0, 0),
@@ -215,7 +226,7 @@ def test_what_is_left_of_a_machine() -> None:
 
 
 def test_room_is_asked_of_llama_cpp(demo_path: Path) -> None:
-    fits = offer(path=demo_path, force=True).model
+    fits = planned_of(offer(path=demo_path, force=True))
     assert memory_fault(fits) is None
     drafted = replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.fitted.plan)))
     assert memory_fault(drafted) is None
@@ -223,7 +234,7 @@ def test_room_is_asked_of_llama_cpp(demo_path: Path) -> None:
 
 def test_where_there_is_no_room_both_numbers_are_told(demo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hermes_cli.models.planned.probe", lambda **_: machine(320))
-    fits = offer(path=demo_path, force=True).model
+    fits = planned_of(offer(path=demo_path, force=True))
     assert memory_fault(fits) is None
     error = memory_fault(replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.fitted.plan))))
     assert error

@@ -141,6 +141,13 @@ def test_a_warning_cannot_forge_a_line_of_the_log(rig: House) -> None:
     assert "\x1b" not in line
 
 
+def test_a_body_of_millions_of_values_is_refused_before_it_is_read(rig: House) -> None:
+    body = b'{"messages": [{"role": "user", "content": [' + b"0," * 5_000_000 + b"0]}]}"
+    answer = rig.running.ask("POST", "/v1/chat/completions", body)
+    assert answer.status == 400
+    assert "too many values" in answer.error["message"]
+
+
 def test_a_client_with_many_slow_grammars_does_not_keep_others_waiting() -> None:
     """Two threads compile: if they both had this client's, the other one would never come."""
 

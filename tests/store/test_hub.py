@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,11 +12,14 @@ from pathlib import Path
 import pytest
 from architectures import write_family
 from conftest import RunHermes
+from gguf_bytes import string
 from hub_server import REVISION, Hub, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.store.hub import is_safe
+from hermes_cli.errors import ExitCode
+from hermes_cli.gguf.reader import LONGEST_TEXT
+from hermes_cli.store.hub import MOST_FETCHED, is_safe
 
 REPO = "somebody/Some-GGUF"
 
@@ -48,6 +53,22 @@ def test_only_the_header_is_fetched(hermes: RunHermes, demo_path: Path) -> None:
     ranges = [asked for _, path, asked in hub.requests if "/resolve/" in path]
     assert ranges
     assert all(ranges)
+
+
+def test_header_bomb_of_a_repository(hermes: RunHermes, tmp_path: Path) -> None:
+    """Each text is one that is kept; only so much is fetched of them."""
+    bomb = tmp_path / "bomb.gguf"
+    with bomb.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, 200))
+        for number in range(200):
+            file.write(string(f"k{number}") + struct.pack("<IQ", 8, LONGEST_TEXT))
+            file.truncate(file.seek(LONGEST_TEXT, 1))
+    with serving(Hub({REPO: {"some-Q8_0.gguf": bomb}})) as hub:
+        done = hermes("show", REPO, env=hub.environment)
+    assert done.returncode == ExitCode.INTEGRITY
+    assert f"has more than {MOST_FETCHED:,} bytes" in done.stderr
+    ranges = [re.fullmatch(r"bytes=(\d+)-(\d+)", asked or "") for _, path, asked in hub.requests if "/resolve/" in path]
+    assert sum(int(asked[2]) - int(asked[1]) + 1 for asked in ranges if asked) <= MOST_FETCHED
 
 
 def test_a_server_without_ranges_is_not_asked_for_everything(hermes: RunHermes, demo_path: Path) -> None:

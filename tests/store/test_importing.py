@@ -14,6 +14,7 @@ from hub_cache import REVISION, HubCache
 from huggingface_hub import scan_cache_dir, try_to_load_from_cache
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_bert import write_tiny_bert
 
 from hermes_cli.catalog.load import HubFile, HubRepository, load_catalogue, shipped_catalogue, write_overlay
 from hermes_cli.catalog.models import CatalogModel, Catalogue
@@ -497,6 +498,13 @@ def test_paths_of_no_model(tmp_path: Path, name: str, says: str) -> None:
     put(tmp_path / "mmproj.gguf", weights("hermes-3:8b", kind="mmproj"))
     with pytest.raises((NotFoundError, IntegrityError, UsageError), match=says):
         list(find_models(tmp_path / name))
+
+
+def test_a_model_for_embeddings_is_a_model(tmp_path: Path) -> None:
+    """To serve, not to chat with."""
+    assert found(write_tiny_bert(tmp_path / "bert.gguf")).names == ("bert.gguf",)
+    with pytest.raises(UsageError, match="a reranker"):
+        list(find_models(write_tiny_bert(tmp_path / "rank.gguf", "rank")))
 
 
 def test_what_is_in_the_library_is_not_imported_again(hub: HubCache, tmp_path: Path) -> None:

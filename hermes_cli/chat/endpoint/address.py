@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 from hermes_cli.errors import UsageError
 from hermes_cli.platforms import is_loopback
 
-ServerKind = Literal["hermes", "llama.cpp", "vllm", "ollama", "openrouter", "openai", "other"]
+ServerKind = Literal["hermes", "llama.cpp", "vllm", "sglang", "ollama", "openrouter", "openai", "other"]
 
 OWN_KEY = "HERMES_LLM_ENDPOINT_KEY"
 

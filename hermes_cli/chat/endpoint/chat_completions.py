@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,10 @@ from hermes_cli.errors import UsageError
 from hermes_cli.prompting.families import canonical
 from hermes_cli.prompting.messages import CallFinished, CallStarted, Content, Event, Message, Reasoning, ToolCall
 from hermes_cli.prompting.normalize import repaired
+from hermes_cli.prompting.parse import Parser, beginning_of
 
 if TYPE_CHECKING:
     from hermes_cli.chat.endpoint.address import ServerKind
-    from hermes_cli.prompting.parse import Parser
 
 # Sampling fields with other names: llama.cpp's (tools/server/README.md), vLLM's and OpenRouter's.
 _LLAMA_CPP_FIELDS = {"penalty_last_n": "repeat_last_n", "dry_breakers": "dry_sequence_breakers"}
@@ -26,6 +27,8 @@ _VLLM_FIELDS = {"repeat_penalty": "repetition_penalty"}
 
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")  # vLLM, llama.cpp, ours; OpenRouter, Ollama; proxies
 _REASONING_TAGS = ("<think>", "<scratch_pad>")
+_CLOSING_TAGS = ("</think>", "</scratch_pad>")
+_LINE_BREAKS = re.compile(r"\A\s*\n")
 _LENGTH_REASONS = {"length", "max_tokens", "model_length"}
 _MAX_NUMBER = 2**53  # JSON's largest exact integer (RFC 8259, section 6): a server's larger count is no count
 
@@ -66,7 +69,7 @@ def request_body(
         body["max_completion_tokens" if model.kind == "openai" else "max_tokens"] = options.max_tokens
     if options.stops:
         body["stop"] = list(options.stops)
-    names = _VLLM_FIELDS if model.kind in {"vllm", "openrouter"} else _LLAMA_CPP_FIELDS
+    names = _VLLM_FIELDS if model.kind in {"vllm", "sglang", "openrouter"} else _LLAMA_CPP_FIELDS
     sampling = {names.get(name, name): value for name, value in options.sampling.items()}
     return body | sampling | _thinking_fields(model.kind, options)
 
@@ -74,7 +77,7 @@ def request_body(
 def prompt_body(
     model: EndpointModel, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
 ) -> dict[str, Any]:
-    """Return the fields that make the prompt, for llama.cpp's `/apply-template` and vLLM's `/tokenize`."""
+    """Return the fields that make the prompt: for llama.cpp's `/apply-template`, vLLM's and SGLang's `/tokenize`."""
     body: dict[str, Any] = {"model": model.name, "messages": list(_openai_messages(messages, options.system))}
     if tools:
         body["tools"] = list(tools)
@@ -85,20 +88,20 @@ def prompt_body(
 def _thinking_fields(kind: ServerKind, options: ChatOptions) -> dict[str, Any]:
     """Return the fields that switch reasoning and limit it.
 
-    llama.cpp, vLLM and this program's server hand `chat_template_kwargs` to the template (Hermes 4's reads `thinking`,
-    most others `enable_thinking`). Ollama takes OpenAI's levels, OpenRouter has an object of its own.
+    llama.cpp, vLLM, SGLang and this program's server hand `chat_template_kwargs` to the template (Hermes 4's reads
+    `thinking`, most others `enable_thinking`). Ollama takes OpenAI's levels, OpenRouter has an object of its own.
     """
     think, budget = options.think, None if options.think is False else options.think_budget
     if kind == "openrouter":
         reasoning: dict[str, Any] = {} if think is None else {"enabled": think}
         reasoning |= {} if budget is None else {"max_tokens": budget}
         return {"reasoning": reasoning} if reasoning else {}
+    if budget is not None and kind in {"openai", "ollama", "sglang"}:
+        raise UsageError(
+            "--think-budget: this server has no limit in tokens for its reasoning.",
+            hint="leave it out; --max-tokens limits reasoning and answer together.",
+        )
     if kind in {"openai", "ollama"}:
-        if budget is not None:
-            raise UsageError(
-                "--think-budget: this server has no limit in tokens for its reasoning.",
-                hint="leave it out; --max-tokens limits reasoning and answer together.",
-            )
         return {} if think is None else {"reasoning_effort": "medium" if think else "none"}
     fields: dict[str, Any] = {}
     if think is not None:
@@ -125,13 +128,13 @@ def _openai_messages(messages: Sequence[Message], system: str | None) -> Iterato
 class CompletionReader:
     """Turns the chunks of one answer into events, in all the shapes that servers give them."""
 
-    def __init__(self, *, reasoning_separated: bool, warn: Callable[[str], object]) -> None:
+    def __init__(self, *, reasoning_separated: bool, warn: Callable[[str], object], think_budget: bool = False) -> None:
         """Start the clock: the request was just sent.
 
-        With `reasoning_separated` the server never leaves reasoning in the content. `warn` is called with calls that
-        cannot be parsed.
+        With `reasoning_separated` the server never leaves reasoning in the content; with `think_budget` the request
+        limits reasoning. `warn` is called with calls that cannot be parsed.
         """
-        self._content = _ContentReader(reasoning_separated=reasoning_separated)
+        self._content = _ContentReader(reasoning_separated=reasoning_separated, budget=think_budget)
         self._calls = _CallReader(warn)
         self._finish_reason = ""
         self._usage: dict[str, Any] = {}
@@ -193,8 +196,7 @@ class CompletionReader:
         events: list[Event] = []
         reasoning = next(filter(None, (_text(delta.get(name)) for name in _REASONING_FIELDS)), "")
         if reasoning:
-            self._content.reasoning_separated = True
-            events.append(Reasoning(reasoning))
+            events.append(self._content.reasoning(reasoning))
         if text := _text(delta.get("content")) or _text(delta.get("refusal")):
             events += self._content.feed(text)
         calls = delta.get("tool_calls")
@@ -209,14 +211,60 @@ class CompletionReader:
 
 
 class _ContentReader:
-    """Content, which begins with tagged reasoning where a server does not separate it."""
+    """Content, which begins with tagged reasoning where a server does not separate it.
 
-    def __init__(self, *, reasoning_separated: bool) -> None:
-        self.reasoning_separated = reasoning_separated
+    Line breaks before it are dropped: vLLM's and SGLang's parsers leave those that follow reasoning. Where a server
+    ends reasoning at its budget the model closes it once more, and that tag is dropped, too.
+    """
+
+    def __init__(self, *, reasoning_separated: bool, budget: bool) -> None:
+        self.reasoning_separated, self._budget = reasoning_separated, budget
         self._pending = ""
         self._parser: Parser | None = None
+        self._begun = False  # some content was given out
+        self._reasoned = False
+        self._held = ""  # may become a closing tag
 
     def feed(self, text: str) -> list[Event]:
+        return self._cleaned(self._parsed(text), last=False)
+
+    def finish(self) -> list[Event]:
+        return self._cleaned(self._rest(), last=True)
+
+    def reasoning(self, text: str) -> Reasoning:
+        """Return reasoning that the server has separated."""
+        self.reasoning_separated = self._reasoned = True
+        return Reasoning(text)
+
+    def _cleaned(self, events: list[Event], *, last: bool) -> list[Event]:
+        cleaned: list[Event] = []
+        for event in [*events, Content("")] if last else events:
+            self._reasoned = self._reasoned or isinstance(event, Reasoning)
+            if not isinstance(event, Content):
+                cleaned.append(event)
+            elif text := self._clean(event.text, last=last):
+                cleaned.append(Content(text))
+        return cleaned
+
+    def _clean(self, text: str, *, last: bool) -> str:
+        """Return what can be given out of the content; the rest is held back, unless it is the `last`."""
+        text, self._held = self._held + text, ""
+        if self._budget and self._reasoned:
+            tag = next((tag for tag in _CLOSING_TAGS if tag in text), None)
+            if tag:
+                before, _, behind = text.partition(tag)
+                self._budget, text = False, before + (behind if self._begun or before.strip() else behind.lstrip())
+            elif not last:
+                end = beginning_of(_CLOSING_TAGS, text, 0)
+                text, self._held = text[:end], text[end:]
+        if not self._begun:
+            if not text.strip():
+                self._held = "" if last else text + self._held
+                return ""
+            text, self._begun = _LINE_BREAKS.sub("", text), True
+        return text
+
+    def _parsed(self, text: str) -> list[Event]:
         if self._parser:
             return self._parser.feed(text)
         if self.reasoning_separated:
@@ -224,15 +272,13 @@ class _ContentReader:
         self._pending += text
         start = self._pending.lstrip()
         if start.startswith(_REASONING_TAGS):
-            from hermes_cli.prompting.parse import Parser  # noqa: PLC0415 - few servers need it
-
             self._parser = Parser(tools=())
             return self._parser.feed(self._pending)
         if any(tag.startswith(start) for tag in _REASONING_TAGS):
             return []
-        return self.finish()
+        return self._rest()
 
-    def finish(self) -> list[Event]:
+    def _rest(self) -> list[Event]:
         parser, pending = self._parser, self._pending
         self.reasoning_separated, self._parser, self._pending = True, None, ""
         if parser:

@@ -21,11 +21,20 @@ if TYPE_CHECKING:
     from hermes_cli.generation import Event, Message
 
 MAX_LISTED = 20  # names in an error
-_COUNTS_TOKENS = {"hermes", "llama.cpp", "vllm"}  # kinds of servers with routes for it
+_COUNTS_MESSAGES = {"vllm", "sglang"}  # kinds of servers whose `/tokenize` takes messages
+_COUNTS_TOKENS = {"hermes", "llama.cpp", *_COUNTS_MESSAGES}  # kinds of servers with routes for it
+# Kinds of servers that refuse a `max_tokens` that the context has no room for; others generate what fits.
+_REFUSES_LONG_ANSWERS = {"vllm", "sglang"}
 _SEPARATES_REASONING = {"hermes"}  # kinds of servers that never leave reasoning in the content
 # Fields for the context length. Not `n_ctx_train`: that is what the model was trained for.
 _CONTEXT_FIELDS = ("context_length", "max_model_len", "context_window", "max_context_length", "n_ctx")
-_OWNERS: dict[str, ServerKind] = {"hermes-llm": "hermes", "llamacpp": "llama.cpp", "vllm": "vllm", "library": "ollama"}
+_OWNERS: dict[str, ServerKind] = {
+    "hermes-llm": "hermes",
+    "llamacpp": "llama.cpp",
+    "vllm": "vllm",
+    "sglang": "sglang",
+    "library": "ollama",
+}
 
 
 class Endpoint:
@@ -109,6 +118,8 @@ class EndpointBackend:
         """Yield the events of the next turn. Until the first one, failures are retried where that may help."""
         address = self._client.address
         body = request_body(self._model, messages, tools, options)
+        if options.max_tokens and self._model.kind in _REFUSES_LONG_ANSWERS:
+            body["max_tokens"] = await self._room(messages, tools, options, options.max_tokens)
         retries = Retries(address, self._client.note)
         while True:
             begun = False
@@ -126,7 +137,11 @@ class EndpointBackend:
             await retries.wait(failure, failure.as_user_error(address, self.name, options.max_tokens))
 
     async def _generate_once(self, body: dict[str, Any], options: ChatOptions) -> AsyncGenerator[Event, None]:
-        reader = CompletionReader(reasoning_separated=self._model.kind in _SEPARATES_REASONING, warn=self._warn)
+        reader = CompletionReader(
+            reasoning_separated=self._model.kind in _SEPARATES_REASONING,
+            warn=self._warn,
+            think_budget=options.think_budget is not None,
+        )
         url = f"{self._client.address.base}/chat/completions"
         try:
             async with aclosing(self._client.stream(url, body, lambda: reader.is_finished)) as chunks:
@@ -141,6 +156,16 @@ class EndpointBackend:
         for last in reader.finish(self.context_length, options.max_tokens):
             yield last
 
+    async def _room(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions, max_tokens: int
+    ) -> int:
+        """Return `max_tokens`, or the tokens that the prompt leaves of the context if there are fewer."""
+        if self.context_length is None:
+            return max_tokens
+        prompt = await self.count_tokens(messages, tools, options) or 0
+        room = self.context_length - prompt
+        return min(max_tokens, room) if room > 0 else max_tokens
+
     async def count_tokens(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], options: ChatOptions
     ) -> int | None:
@@ -150,7 +175,7 @@ class EndpointBackend:
         root = self._client.address.root
         body = prompt_body(self._model, messages, tools, options)
         try:
-            if self._model.kind == "vllm":
+            if self._model.kind in _COUNTS_MESSAGES:
                 count = (await self._client.json(f"{root}/tokenize", body))["count"]
                 return count if isinstance(count, int) else None
             prompt = (await self._client.json(f"{root}/apply-template", body))["prompt"]

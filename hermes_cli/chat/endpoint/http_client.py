@@ -42,19 +42,22 @@ SHOWN_CHARACTERS = 500  # of a server's message
 _LOADING = re.compile(r"\bloading\b", re.IGNORECASE)
 
 # How servers tell the tokens of the context and of the prompt: vLLM and this program's own server, vLLM where
-# `max_tokens` is too large, OpenAI, OpenRouter, llama.cpp (the prompt first), older vLLM.
-_CONTEXT = re.compile(r"maximum (?:context|model) length (?:is|of) (\d[\d,]{,20})")
+# `max_tokens` is too large, OpenAI, OpenRouter, llama.cpp (the prompt first), older vLLM, SGLang (two).
+_CONTEXT = re.compile(r"(?:maximum (?:context|model) length (?:is|of)|model's context length \() ?(\d[\d,]{,20})")
 _PROMPTS = (
-    re.compile(r"prompt contains at least (\d[\d,]{,20}) input tokens"),
+    re.compile(r"prompt contains (?:at least )?(\d[\d,]{,20}) input tokens"),
     re.compile(r"request has (\d[\d,]{,20}) input tokens"),
     re.compile(r"messages resulted in (\d[\d,]{,20}) tokens"),
     re.compile(r"\((\d[\d,]{,20}) (?:in the messages|in your prompt|of text input)"),
+    re.compile(r"The input \((\d[\d,]{,20}) tokens\) is longer than"),
+    re.compile(r"(\d[\d,]{,20}) tokens from the input messages"),
     re.compile(r"\(length (\d[\d,]{,20})\) is longer than"),
     re.compile(r"you requested (?:about )?(\d[\d,]{,20}) tokens"),
 )
 _LLAMA_CPP = re.compile(r"request \((\d[\d,]{,20}) tokens\) exceeds the available context size \((\d[\d,]{,20})")
 _TOO_LONG = re.compile(
-    r"maximum (?:context|model) length|exceeds? the available context|context_length_exceeded|exceed_context_size"
+    r"maximum (?:context|model) length|longer than the model's context length|"
+    r"exceeds? the available context|context_length_exceeded|exceed_context_size"
 )
 _SHORTER = "go on with a shorter conversation, or have the server started with a longer context."
 

@@ -44,6 +44,9 @@ class SlashCommand:
 
 
 COMMANDS: dict[str, SlashCommand] = {}
+# What other programs call them: Ollama, aider, chat apps.
+ALIASES = {"/clear": "/new", "/reset": "/new", "/exit": "/bye", "/quit": "/bye", "/?": "/help", "/sessions": "/list"}
+LEAVING = frozenset({"exit", "quit"})  # words that alone on a line mean to leave, as in shells
 
 
 def slash_command(name: str, usage: str, summary: str, complete: Complete = lambda *_: ()) -> Callable[[Run], Run]:
@@ -76,7 +79,7 @@ def run_command(context: ReplContext, line: str) -> None:
     """Run the command of a line; raise UsageError if there is no such command, or its argument is invalid."""
     name, _, argument = line.strip().partition(" ")
     argument = argument.strip()
-    command = COMMANDS.get(name.lower())
+    command = COMMANDS.get(ALIASES.get(name.lower(), name.lower()))
     if command is None:
         near = difflib.get_close_matches(name.lower(), COMMANDS, 2)
         hint = f"did you mean {' or '.join(near)}? /help lists them." if near else "/help lists them."
@@ -89,6 +92,8 @@ def run_command(context: ReplContext, line: str) -> None:
 def is_command(line: str) -> bool:
     """Return whether a line is a command; paths and comments of programs are messages."""
     name = line.split(maxsplit=1)[0] if line.strip() else ""
+    if name in ALIASES:
+        return True
     return line.startswith("/") and not line.startswith(ESCAPE) and "/" not in name[1:] and name[1:].isalpha()
 
 

@@ -50,8 +50,8 @@ def _model(context: ReplContext, argument: str) -> None:
 
 @slash_command(
     "/think",
-    "[on|off|budget N|default|show]",
-    "reason before answering, or show the last reasoning",
+    "[on|off|budget N|show]",
+    "reason before answering; show the last reasoning",
     lambda *_: ("on", "off", "budget ", DEFAULT, "show"),
 )
 def _think(context: ReplContext, argument: str) -> None:
@@ -92,7 +92,7 @@ def _system(context: ReplContext, argument: str) -> None:
         context.console.note("/system TEXT changes it from the next message on, /system default leaves it out")
 
 
-@slash_command("/set", "[NAME VALUE|NAME default]", "sampling and limits", lambda *_: [f"{name} " for name in SETTINGS])
+@slash_command("/set", "[NAME VALUE|default]", "sampling and limits", lambda *_: [f"{name} " for name in SETTINGS])
 def _set(context: ReplContext, argument: str) -> None:
     name, _, value = argument.partition(" ")
     name, value = name.lower().replace("-", "_"), value.strip()

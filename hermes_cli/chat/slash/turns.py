@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.chat.context_usage import compactable, context_usage, summarize
+from hermes_cli.chat.conversation import Conversation
 from hermes_cli.chat.slash.command import slash_command
 from hermes_cli.chat.terminal.tty import copy_to_clipboard
 from hermes_cli.chat.view import tokens_per_second
@@ -62,9 +63,7 @@ def _context(context: ReplContext, _argument: str) -> None:
     context.console.note(f"{used:,}{size} tokens, counted by {context.backend.name}'s own tokenizer")
 
 
-@slash_command(
-    "/compact", "[undo]", "replace older turns in the prompt by a summary, or undo that", lambda *_: ("undo",)
-)
+@slash_command("/compact", "[undo]", "replace older turns by a summary, or undo that", lambda *_: ("undo",))
 def _compact(context: ReplContext, argument: str) -> None:
     conversation = context.conversation
     if argument == "undo":
@@ -114,6 +113,17 @@ def _copy(context: ReplContext, _argument: str) -> None:
     if not answers:
         raise _EMPTY
     context.console.note(f"copied {len(answers[-1]):,} characters {copy_to_clipboard(answers[-1])}")
+
+
+@slash_command("/new", "", "begin another conversation; this one is kept")
+def _new(context: ReplContext, _argument: str) -> None:
+    conversation = Conversation(context.conversation.options)
+    name = context.session.name
+    if name and context.conversation.entries:
+        context.session.create(conversation, context.backend.name)
+        context.console.note(f"saved as {name}; /load {name} goes on with it")
+    context.agent.conversation, context.attachments = conversation, []
+    context.print()
 
 
 @slash_command("/bye", "", "leave")

@@ -17,12 +17,14 @@ from hermes_cli.engine.embedded.speculation import DraftAcceptance, PromptLookup
 from hermes_cli.engine.embedded.vocabulary import TokenPieces
 from hermes_cli.engine.protocol import Done, FinishReason, Logprob, TextEvent, TokenLogprobs
 from hermes_cli.engine.request import GenerationRequest
+from hermes_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 NO_SEQUENCE = -1
+MOST_PROMPT_LOGPROBS = 1 << 17  # of one prompt: some 200 bytes each for whoever collects them
 FORCED_AT_ONCE = 64  # tokens that a running request may feed in one step beside the one that was drawn
 INDEXED_AT_ONCE = 8192  # tokens that the lookup learns in one step, 5 ms
 
@@ -56,6 +58,10 @@ class ActiveSequence:
     """
 
     def __init__(self, job: Job, model: LlamaModel, pieces: TokenPieces, context: int, *, lookup: bool) -> None:
+        told = len(job.prompt) * ((job.request.prompt_logprobs or 0) + 1)
+        if job.request.prompt_logprobs is not None and told > MOST_PROMPT_LOGPROBS:
+            reason = f"would tell {told:,} log-probabilities, more than {MOST_PROMPT_LOGPROBS:,}."
+            raise UsageError(reason, field="prompt_logprobs", hint="ask for fewer, or shorten the prompt.")
         self.job = job
         self.tokens = list(job.prompt)
         self.sequence = NO_SEQUENCE

@@ -62,7 +62,9 @@ async def generate(request: Request, body: OllamaPromptRequest) -> Response:
 async def _load(pool: Pool, body: OllamaRequest, reply: OllamaReply) -> Response:
     name, keep_alive = served_name(pool, body.named), parse_keep_alive(body.keep_alive)
     reason: Literal["load", "unload"] = "unload" if keep_alive == 0 else "load"
-    if keep_alive or pool.loaded(name):
+    if keep_alive == 0:
+        await pool.unload(name)
+    else:
         async with pool.use(name, embeds=None, keep_alive=keep_alive):
             pass
     return json_reply(structs.replace(reply, created_at=timestamp(), done=True, done_reason=reason))

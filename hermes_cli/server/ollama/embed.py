@@ -60,7 +60,7 @@ async def _embeddings(
 ) -> tuple[list[list[float]], int]:
     """Return the embeddings and the number of tokens; without texts, load the model."""
     name, keep_alive = served_name(pool, body.named), parse_keep_alive(body.keep_alive)
-    for option in body.options or {}:
+    for option in [option for option, value in (body.options or {}).items() if value is not None]:
         why = "is set when the server starts" if option in {*LOADING, "num_ctx"} else "means nothing to embeddings"
         warn(f"options.{option[:40]} {why}, and changes nothing.")
     if given == []:

@@ -73,7 +73,9 @@ class ModelLibrary:
     def check_allowed(self, what: str) -> None:
         """Raise RefusedError unless clients may do this."""
         if not self._settings.manage_models:
-            raise RefusedError(403, f"clients of this server may not {what} (--manage-models).", "not_allowed")
+            raise RefusedError(
+                403, f"clients may not {what} here, unless the server runs with --manage-models.", "not_allowed"
+            )
 
     async def pull(self, name: str) -> AsyncGenerator[PullProgress, None]:
         """Fetch a model of the catalogue, and add it to those that are served.
@@ -113,7 +115,8 @@ class ModelLibrary:
         if name.casefold() != planned.name.casefold():
             await self._pool.remove(name)
             return
-        installed = await asyncio.to_thread(_installed, planned.model.path)
+        path = planned.model.path
+        installed = await asyncio.to_thread(_installed, path) if path else None
         if not installed:
             reason = f"{planned.name} is a file outside the library, which only its owner deletes."
             raise UsageError(reason, field="model", hint="take it out of the server's settings instead.")
@@ -128,7 +131,7 @@ async def pull(request: Request, body: PullRequest) -> Response:
     name = served_name(pool, body.named)
     is_served = _is_served(pool, name)
     if not is_served:
-        library.check_allowed("fetch models; on its machine: hermes pull")
+        library.check_allowed("fetch models")
 
     async def work(reply: StreamingReply) -> None:
         step = PullProgress("success")
@@ -164,7 +167,7 @@ async def copy(request: Request, body: CopyRequest) -> Response:
 
 async def delete(request: Request, body: NamedModel) -> Response:
     """Delete a model from this disk."""
-    request.app.state.library.check_allowed("delete models; on its machine: hermes rm")
+    request.app.state.library.check_allowed("delete models")
     await request.app.state.library.delete(served_name(request.app.state.pool, body.named))
     return Response()
 

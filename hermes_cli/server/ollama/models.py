@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 import hermes_cli
-from hermes_cli.errors import UsageError
+from hermes_cli.errors import HermesError, UsageError
 from hermes_cli.gguf.shards import read_model
 from hermes_cli.server.ollama.requests import served_name
 from hermes_cli.server.ollama.schemas import API_VERSION, NamedModel, timestamp
@@ -61,7 +61,7 @@ async def ps(request: Request) -> Response:
     for model in pool.describe_all():
         if model.state != "ready":
             continue
-        left, places = pool.seconds_left(model.id), pool.planned(model.id).model.fitted.places
+        left, places = pool.seconds_left(model.id), pool.planned(model.id).model.places
         total, in_ram = (sum(place.part.total for place in some) for some in (places, places[:1]))
         listed = _listed(pool, model.id)
         del listed["modified_at"], listed["capabilities"]
@@ -142,9 +142,17 @@ def _capabilities(pool: Pool, name: str, info: FileInfo) -> list[str]:
 
 
 def _file_info(pool: Pool, name: str) -> FileInfo:
-    path = pool.planned(name).model.path
-    status = path.stat()
-    return _read(path, status.st_size, status.st_mtime_ns)
+    served = pool.planned(name)
+    path = served.model.path
+    if path is None:  # an engine that somebody else runs has it
+        loaded = pool.loaded(name)
+        parameters = loaded.info.parameters if loaded else 0
+        return FileInfo({}, "unknown", parameters, served.size, hashlib.sha256(served.name.encode()).hexdigest())
+    try:
+        status = path.stat()
+        return _read(path, status.st_size, status.st_mtime_ns)
+    except (OSError, HermesError):  # it is gone, or being replaced: the other models are listed all the same
+        return FileInfo({}, "unknown", 0, served.size, hashlib.sha256(path.name.encode()).hexdigest())
 
 
 @lru_cache(maxsize=64)

@@ -93,7 +93,7 @@ async def _parse(
 def _shared(body: OllamaRequest, pool: Pool) -> dict[str, Any]:
     """Return the fields that a chat and a completion have in common; warn of what changes nothing."""
     options, name = body.options or OllamaOptions(), served_name(pool, body.named)
-    for unknown in options.model_extra or {}:
+    for unknown in [option for option, value in (options.model_extra or {}).items() if value is not None]:
         why = "is set when the server starts" if unknown in LOADING else "is not known here"
         warn(f"options.{unknown[:40]} {why}, and changes nothing.")
     context = pool.describe(name).context_length

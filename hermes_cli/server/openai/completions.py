@@ -156,7 +156,10 @@ class _TextChoice:
             return None
         logprobs, top = None, self._parsed.turn.top_logprobs
         if top is not None:
-            logprobs = completion_logprobs(self.tokens.take(text), self._length + len(echo), top=top)
+            tokens = self.tokens.take(text)
+            if done and done.stop is None and self._parsed.echo:
+                tokens += self.tokens.rest()  # the one that ended it: who scores prompts expects one behind them
+            logprobs = completion_logprobs(tokens, self._length + len(echo), top=top)
             if echo and self.prompt:
                 logprobs = join_logprobs(completion_logprobs(self.prompt, 0, top=top, is_prompt=True), logprobs)
         told: list[dict[str, PromptLogprob] | None] | UnsetType = UNSET

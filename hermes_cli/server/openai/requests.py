@@ -32,8 +32,9 @@ def _array(items: dict[str, Any], most: int) -> dict[str, Any]:
 
 
 def messages_schema(roles: list[str], parts: list[str], *required: str) -> WithJsonSchema:
-    """Describe messages for the OpenAPI document, by the roles and the types of parts that they may have."""
-    part = {"type": "object", "properties": {"type": {"enum": parts}, "text": _TEXT}, "required": ["type"]}
+    """Describe messages for the OpenAPI document, by the roles that they may have and the usual types of parts."""
+    kind = {**_TEXT, "minLength": 1, "examples": parts}
+    part = {"type": "object", "properties": {"type": kind, "text": _TEXT}, "required": ["type"]}
     content = [_TEXT, {"type": "array", "items": part}, *([] if "content" in required else [{"type": "null"}])]
     properties = {"role": {"enum": roles}, "content": {"anyOf": content}}
     message = {"type": "object", "properties": properties, "required": ["role", *required]}

@@ -69,6 +69,8 @@ class ResponseMessages(ChatMessages):
         elif kind == "reasoning":
             thought, turn = _reasoning_text(item), self._model_turn(path)
             turn["reasoning_content"] = "\n\n".join(filter(None, (turn.get("reasoning_content"), thought)))
+        elif not isinstance(kind, str):
+            raise UsageError("has no type, which is not supported.", field=path, hint=_KINDS)
         elif kind in _CALLS:
             name, arguments = _CALLS[kind](item)
             function = {"name": self._tools.name_of(name, item.get("namespace")), "arguments": arguments}
@@ -82,8 +84,6 @@ class ResponseMessages(ChatMessages):
                 raise UsageError("must be a text.", field=call_path, hint="say which call this is the output of.")
             message = {"role": "tool", "tool_call_id": _call_id(item), "content": item.get("output")}
             self.append(message, path, tool_call_id=call_path, content=f"{path}.output")
-        elif not isinstance(kind, str):
-            raise UsageError("has no type, which is not supported.", field=path, hint=_KINDS)
         elif (line := part_text(item)) != f"[{kind}]":  # of a tool that another server ran
             turn = self._model_turn(path)
             content = turn.get("content")
@@ -145,7 +145,7 @@ def _shell_command(item: Item) -> str:
     return words[2] if words[:2] == [*SHELL] and len(words) == len(SHELL) + 1 else shlex.join(words)
 
 
-_CALLS: dict[object, Callable[[Item], tuple[object, object]]] = {
+_CALLS: dict[str, Callable[[Item], tuple[object, object]]] = {
     "function_call": lambda item: (item.get("name"), item.get("arguments")),
     "custom_tool_call": lambda item: (item.get("name"), {INPUT: item.get("input")}),
     "local_shell_call": lambda item: (LOCAL_SHELL, {COMMAND: _shell_command(item)}),

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -61,6 +62,14 @@ REFUSED: dict[str, tuple[object, str]] = {
 """Fields that would change the result: the value that asks for nothing, and what to do instead."""
 
 
+class InputItemsQuery(BaseModel):
+    """The query of /v1/responses/{response_id}/input_items."""
+
+    order: Literal["asc", "desc"] = "desc"
+    limit: int = Field(20, ge=1, le=100)
+    after: str = ""  # the id of the last item that is known
+
+
 class ResponseParts(NamedTuple):
     """A request, the items of its whole conversation, and its tools."""
 
@@ -98,6 +107,24 @@ async def get_response(request: Request) -> Response:
     if kept is None:
         raise _unknown(name, 404, "response_id", "response_not_found")
     return Response(kept, media_type="application/json")
+
+
+async def list_input_items(request: Request, query: InputItemsQuery) -> Response:
+    """List the items that a response was an answer to.
+
+    Those of the responses that it goes on from are among them; the latest come first unless `order` is `asc`.
+    """
+    name = request.path_params["response_id"]
+    items = request.app.state.responses.input_items(request.state.client, name)
+    if items is None:
+        raise _unknown(name, 404, "response_id", "response_not_found")
+    items = items if query.order == "asc" else items[::-1]
+    ids = [item["id"] for item in items]
+    start = ids.index(query.after) + 1 if query.after in ids else 0
+    page = items[start : start + query.limit]
+    first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
+    more = start + len(page) < len(items)
+    return json_reply({"object": "list", "data": page, "first_id": first, "last_id": last, "has_more": more})
 
 
 async def delete_response(request: Request) -> Response:
@@ -303,6 +330,14 @@ class ResponseStore:
         items: list[dict[str, Any]] = json.loads(kept.items)
         return items
 
+    def input_items(self, client: str, name: str) -> list[dict[str, Any]] | None:
+        """Return the conversation before a response, each item with an id and a type; None if it is not kept."""
+        items, response = self.items(client, name), self.response(client, name)
+        if items is None or response is None:
+            return None
+        before = items[: len(items) - len(json.loads(response)["output"])]
+        return [{"id": f"item_{index}", "type": "message", **item} for index, item in enumerate(before)]
+
     def item(self, client: str, name: str) -> dict[str, Any] | None:
         """Return an item of a response by its own id; None if it is not kept."""
         self._forget()
@@ -334,6 +369,7 @@ class ResponseStore:
             self._bytes -= self._kept.pop(oldest).size
 
 
+ITEM_LIST = {"application/json": {"schema": {"type": "object", "required": ["object", "data", "has_more"]}}}
 _BY_ID = "/v1/responses/{response_id}"
 ROUTES = [
     ApiRoute(
@@ -354,5 +390,6 @@ ROUTES = [
         reply=InputTokens,
     ),
     ApiRoute("GET", _BY_ID, get_response, tag="OpenAI", reply=ResponseObject),
+    ApiRoute("GET", f"{_BY_ID}/input_items", list_input_items, tag="OpenAI", query=InputItemsQuery, reply=ITEM_LIST),
     ApiRoute("DELETE", _BY_ID, delete_response, tag="OpenAI", reply=DeletedResponse),
 ]

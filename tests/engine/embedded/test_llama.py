@@ -14,7 +14,7 @@ from desk import Desk, finish, turn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_cli.engine.embedded.bindings import LOG
+from hermes_cli.engine.embedded.bindings import LOG, LONGEST_LINE
 from hermes_cli.engine.embedded.kv_cache import common_prefix
 from hermes_cli.engine.embedded.llama import Batch, LlamaContext, LlamaModel
 from hermes_cli.engine.embedded.vocabulary import prompt_tokens
@@ -77,6 +77,14 @@ def test_a_value_is_the_same_tokens_wherever_it_stands(demo_model: LlamaModel) -
 def test_long_pieces_come_whole(demo_model: LlamaModel) -> None:
     vocabulary = demo_model.vocabulary
     assert all(vocabulary.piece(token) for token in range(vocabulary.size))
+
+
+def test_long_log_lines_are_cut() -> None:
+    """They have what a file says of itself; what is read out of the log would take minutes with them."""
+    with LOG.capture() as lines:
+        LOG._receive(2, b"load_tensors: layer 0 assigned to device " * 10_000 + b"\n", None)  # noqa: SLF001
+        LOG._receive(2, b"short\n", None)  # noqa: SLF001
+    assert [len(line) for line in lines] == [LONGEST_LINE + 1, 6]
 
 
 def test_an_empty_prompt_is_refused(demo_model: LlamaModel) -> None:

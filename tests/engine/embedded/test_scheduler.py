@@ -364,6 +364,31 @@ def test_tokens_of_reasoning_are_counted(demo_model: LlamaModel, limits: dict[st
     assert count == expected > 0
 
 
+def test_log_probabilities_of_a_prompt_have_a_limit(demo_model: LlamaModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hermes_cli.engine.embedded.sequence.MOST_PROMPT_LOGPROBS", 40)
+    desk = Desk(demo_model)
+    tokens = len(desk.model.vocabulary.tokenize("Who are you?", special=True))
+    few, many = desk.ask("Who are you?", prompt_logprobs=1, max_tokens=0), desk.ask("Who are you?", prompt_logprobs=20)
+    desk.run()
+    told = [token for event in desk.events[few] if isinstance(event, TextEvent) for token in event.prompt]
+    assert len(told) == desk.done(few).prompt_tokens >= tokens
+    assert desk.done(few).completion_tokens == 0
+    assert "more than 40." in str(desk.error(many))
+
+
+def test_prompts_that_are_read_again_are_told_once(demo_model: LlamaModel) -> None:
+    """One of several requests loses its sequence where the KV cache is full, and begins anew."""
+    desk = Desk(demo_model, context=256, slots=2)
+    prompt = turn("What is GGUF? " * 4)
+    endless = replace(GREEDY, ignore_eos=True)
+    both = [desk.ask(prompt + end, prompt_logprobs=0, max_tokens=120, sampling=endless) for end in ("a", "b")]
+    desk.run()
+    assert desk.scheduler.stats().preempted
+    for number in both:
+        told = [token for event in desk.events[number] if isinstance(event, TextEvent) for token in event.prompt]
+        assert len(told) == desk.done(number).prompt_tokens
+
+
 def test_log_probabilities_come_with_their_tokens(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model)
     number = desk.ask(turn("Who are you?"), top_logprobs=3, max_tokens=12)

@@ -1,0 +1,102 @@
+"""The contract between `UpstreamEngine` and what knows the routes and fields of one kind of engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hermes_cli.engine.protocol import ModelInfo, TokenLogprobs
+from hermes_cli.engine.request import GenerationRequest
+from hermes_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of a completion.
+
+    Attributes:
+        is_cut: the limit of tokens or the context length ended it.
+        stop: the stop text that ended it.
+        cached_tokens: of the prompt, those that did not have to be computed.
+    """
+
+    is_cut: bool
+    stop: str | None = None
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of a completion: its text, the number of its tokens, and their ids as far as the engine tells them."""
+
+    text: str = ""
+    count: int = 0
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    ending: Ending | None = None
+
+
+@dataclass(frozen=True)
+class TokenCompletion:
+    """A completion to be made of token ids.
+
+    Attributes:
+        request: sampling, stop texts, log-probabilities and grammar; its prompt and limit are not those of this part.
+        prompt: token ids.
+        max_tokens: the most to generate; None is as many as fit.
+    """
+
+    request: GenerationRequest
+    prompt: Sequence[int]
+    max_tokens: int | None
+
+
+class Dialect(Protocol):
+    """One kind of engine. Its methods raise UpstreamError where the engine refuses, NetworkError where none answers."""
+
+    name: str
+
+    async def model_info(self, tags: Sequence[str], texts: Sequence[str]) -> ModelInfo:
+        """Return the facts about the model; of `tags` and `texts` those count that are one token."""
+
+    async def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:
+        """Return the token ids of each text; with `special` the control tokens of `ModelInfo` may be spelled."""
+
+    async def detokenize(self, tokens: Sequence[int]) -> bytes:
+        """Return the bytes of tokens."""
+
+    def check(self, request: GenerationRequest) -> None:
+        """Raise UsageError if the request wants what this engine does not have; it names it."""
+
+    def complete(self, completion: TokenCompletion) -> AsyncGenerator[Chunk, None]:
+        """Yield a completion; the last chunk has its ending."""
+
+
+def refuse(engine: str, what: str, hint: str = "leave it out, or run the model in this program.") -> UsageError:
+    """Return the error for an option that an engine does not have."""
+    return UsageError(f"{what}: {engine} has nothing like it.", hint=hint)
+
+
+def check_common(engine: str, request: GenerationRequest) -> None:
+    """Raise UsageError for what no upstream engine has."""
+    if request.shift:
+        raise refuse(engine, "--context-shift")
+    if request.prompt_logprobs is not None:
+        raise refuse(engine, "log-probabilities of the prompt")
+    if request.grammar_prefix:
+        raise refuse(engine, "an answer that goes on with what was begun and is held to a schema or to tools")
+
+
+def lark_of(engine: str, grammar: str) -> str:
+    """Return the rules of a grammar as one text of Lark.
+
+    Raises:
+        UsageError: it has several grammars that name each other, and an upstream engine takes one.
+    """
+    try:
+        [rules] = [part["lark_grammar"] for part in json.loads(grammar)["grammars"]]
+    except (ValueError, KeyError, TypeError):
+        raise refuse(engine, "a grammar of this kind", "give a simpler schema, or run the model here.") from None
+    return str(rules)

@@ -1,0 +1,371 @@
+"""An engine that somebody else runs, behind `protocol.Engine`: one model, whose memory is not ours to free.
+
+The dialect (llama_server.py) knows its routes. What is the same for all is here: prompts to token ids, the
+budget of reasoning, cancelling, counters.
+
+The budget: where it is used up the completion is closed, the tag that ends the reasoning is appended to what was
+written, and another completion goes on from there. The engine has the prompt in its cache by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, cast
+
+from hermes_cli.engine.embedded.output_text import ReasoningTracker
+from hermes_cli.engine.protocol import Done, Embeddings, EngineStats, Event, ModelInfo, SequenceState, TextEvent
+from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, encode
+from hermes_cli.engine.upstream.dialect import Chunk, Dialect, Ending, TokenCompletion
+from hermes_cli.engine.upstream.http import EngineAddress, UpstreamClient, UpstreamError, context_full
+from hermes_cli.engine.upstream.llama_server import LlamaServer
+from hermes_cli.errors import EngineDiedError, EngineError, HermesError, NetworkError, NotReadyError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hermes_cli.engine.request import EmbeddingRequest
+
+SHARE_OF_END = 4  # the smallest budget of reasoning that is ended by a sentence, in lengths of the sentence
+LOADING_PAUSE = 0.5  # seconds between questions whether a model is loaded by now
+# Control tokens of the vocabularies that Hermes models have, beside those that their templates write.
+SPECIAL_TEXTS = (
+    *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"),
+    *("<|end_header_id|>", "<|eot_id|>", "<|eom_id|>", "<|python_tag|>", "<s>", "</s>", "<unk>", "<pad>"),
+)
+
+
+async def dialect_of(client: UpstreamClient) -> Dialect:
+    """Return the dialect of what listens there, once its model is loaded.
+
+    Raises:
+        NetworkError: nothing listens there, or nothing that is known.
+        UsageError: it is `hermes serve`, which has no routes for engines.
+    """
+    while True:
+        try:
+            props = await client.get("/props")
+        except UpstreamError as error:
+            if error.is_loading:
+                await asyncio.sleep(LOADING_PAUSE)
+                continue
+            if error.status in {401, 403}:
+                raise error.as_hermes_error(client.address) from None
+            props = {}
+        break
+    if str(props.get("build_info")).startswith("hermes"):
+        raise UsageError(
+            f"what answers at {client.address} is hermes serve.",
+            hint=f"talk with it like this: hermes chat --endpoint {client.address}",
+        )
+    if isinstance(props.get("default_generation_settings"), dict):
+        return LlamaServer(client, props)
+    raise NetworkError(
+        f"what answers at {client.address} is no engine that hermes knows.",
+        hint="start llama-server there; for other servers there is hermes chat --endpoint.",
+    )
+
+
+@dataclass(eq=False)
+class _Sequence:
+    """A request at work: where its events go, and what is known of it."""
+
+    number: int
+    events: asyncio.Queue[Event | HermesError] = field(default_factory=asyncio.Queue)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def state(self) -> SequenceState:
+        return SequenceState(self.number, self.prompt_tokens, self.prompt_tokens, self.completion_tokens)
+
+
+@dataclass
+class _Progress:
+    """What one request has generated, over all its completions, and when."""
+
+    sequence: _Sequence
+    started: float
+    first: float | None = None
+    ids: list[int] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    count: int = 0
+    whole: bool = True  # `ids` has all of them
+    ending: Ending | None = None
+
+    def add(self, chunk: Chunk) -> None:
+        self.first = self.first or time.monotonic()
+        self.text.append(chunk.text)
+        self.ids += chunk.ids
+        self.count += chunk.count
+        self.whole = self.whole and len(self.ids) == self.count
+        self.ending = chunk.ending
+        self.sequence.completion_tokens = self.count
+
+
+class UpstreamEngine:
+    """Implements `protocol.Engine`; to be closed."""
+
+    def __init__(self, address: EngineAddress, *, tags: Sequence[str] = (), texts: Sequence[str] = ()) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            address: where the engine listens.
+            tags: texts whose tokens are wanted in `ModelInfo.tags`.
+            texts: others that are told in `control` or `added` if they are one token.
+        """
+        self.address, self._tags, self._texts = address, tuple(tags), (*texts, *SPECIAL_TEXTS)
+        self._client: UpstreamClient | None = None
+        self._loading: asyncio.Task[tuple[Dialect, ModelInfo]] | None = None
+        self._running: dict[int, tuple[_Sequence, asyncio.Task[None]]] = {}
+        self._numbers = itertools.count()
+        self._counts: Counter[str] = Counter()
+        self._closed = False
+
+    async def load(self) -> ModelInfo:
+        """Wait until the engine has loaded its model; return the facts about it."""
+        return (await self._ready())[1]
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """Yield text as it comes, then `Done`. `aclose` closes the connection, which cancels the request."""
+        sequence = _Sequence(next(self._numbers))
+        self._counts["requests"] += 1
+        outcome = "cancelled"
+        task = asyncio.ensure_future(self._run(request, sequence))
+        self._running[sequence.number] = sequence, task
+        try:
+            while not isinstance(event := await sequence.events.get(), Done):
+                if isinstance(event, HermesError):
+                    outcome = "failed"
+                    raise event
+                yield event
+            outcome = "answered"
+            yield event
+        finally:
+            del self._running[sequence.number]
+            self._counts[outcome] += 1
+            self._counts["prompt_tokens"] += sequence.prompt_tokens
+            self._counts["completion_tokens"] += sequence.completion_tokens
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:  # noqa: ARG002 - as the protocol has it
+        """Raise UsageError: upstream engines write text here."""
+        raise UsageError("this model writes text, and makes no embeddings.", hint="ask a model for embeddings.")
+
+    async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
+        dialect, _ = await self._ready()
+        with self._errors():
+            return (await dialect.tokenize([text], special=special))[0]
+
+    async def detokenize(self, tokens: list[int]) -> bytes:
+        """Return the bytes of tokens, control tokens included."""
+        dialect, info = await self._ready()
+        _check_tokens(tokens, info)
+        with self._errors():
+            return await dialect.detokenize(tokens)
+
+    async def stats(self) -> EngineStats:
+        """Return the counters of what went through here; the engine's own are in its metrics."""
+        loading = self._loading
+        state: Literal["closed", "unloaded", "loading", "ready", "dead"] = (
+            "closed"
+            if self._closed
+            else "unloaded"
+            if loading is None
+            else "loading"
+            if not loading.done()
+            else "dead"
+            if loading.cancelled() or loading.exception()
+            else "ready"
+        )
+        running = tuple(sequence.state for sequence, _ in self._running.values())
+        names = ("requests", "failed", "cancelled", "prompt_tokens", "cached_tokens", "completion_tokens")
+        return EngineStats(state, running, **{name: self._counts[name] for name in names})
+
+    async def unload(self) -> None:
+        """End running requests with an error; the memory belongs to whoever runs the engine."""
+        await self._stop(NotReadyError("the model was unloaded meanwhile.", hint="ask again."))
+
+    async def close(self) -> None:
+        """Close all connections, for good."""
+        self._closed = True
+        await self._stop(NotReadyError("the engine is closed.", hint="start hermes again."))
+
+    async def _stop(self, error: HermesError) -> None:
+        for sequence, task in tuple(self._running.values()):
+            task.cancel()
+            sequence.events.put_nowait(error)
+        loading, client, self._loading, self._client = self._loading, self._client, None, None
+        if loading:
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+        if client:
+            await client.close()
+
+    async def _ready(self) -> tuple[Dialect, ModelInfo]:
+        if self._closed:
+            raise NotReadyError("the engine is closed.", hint="start hermes again.")
+        if self._loading is None or (self._loading.done() and (self._loading.cancelled() or self._loading.exception())):
+            self._loading = asyncio.ensure_future(self._open())
+        return await asyncio.shield(self._loading)
+
+    async def _open(self) -> tuple[Dialect, ModelInfo]:
+        started = time.monotonic()
+        self._client = self._client or UpstreamClient(self.address)
+        with self._errors():
+            dialect = await dialect_of(self._client)
+            try:
+                info = await dialect.model_info(self._tags, self._texts)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON of another shape
+                raise EngineError(
+                    f"the engine at {self.address} does not describe its model as {dialect.name} does: {error!r}.",
+                    hint="check what runs there, and its version.",
+                ) from None
+        return dialect, replace(info, load_seconds=time.monotonic() - started)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except UpstreamError as error:
+            raise error.as_hermes_error(self.address) from None
+
+    async def _run(self, request: GenerationRequest, sequence: _Sequence) -> None:
+        """Put all events of a request into its queue, an error as the last one."""
+        try:
+            with self._errors():
+                async with aclosing(self._events(request, sequence)) as events:
+                    async for event in events:
+                        sequence.events.put_nowait(event)
+        except NetworkError as error:
+            self._loading = None  # another one may be there the next time, with another context
+            sequence.events.put_nowait(EngineDiedError(error.message, hint=error.hint))
+        except HermesError as error:
+            sequence.events.put_nowait(error)
+        except Exception as error:  # noqa: BLE001 - whoever waits has to see it
+            sequence.events.put_nowait(EngineError(f"{self.address}: {error!r}.", hint="this is a bug; report it."))
+
+    async def _events(self, request: GenerationRequest, sequence: _Sequence) -> AsyncGenerator[Event, None]:
+        queued = time.monotonic()
+        dialect, info = await self._ready()
+        dialect.check(request)
+        prompt = await _prompt_tokens(dialect, request.prompt, info)
+        sequence.prompt_tokens = len(prompt)
+        if len(prompt) >= info.context:
+            raise context_full(len(prompt), info.context)
+        closing = await _closing_tokens(dialect, request.reasoning)
+        tracker = ReasoningTracker(request.reasoning or ReasoningOptions(), closing)
+        progress = _Progress(sequence, time.monotonic())
+        limit = info.context - len(prompt) if request.max_tokens is None else request.max_tokens
+        forced = tracker.due()
+        while True:
+            if forced:
+                yield await _forced(dialect, forced, tracker, progress)
+            if progress.count >= limit:
+                break
+            most = None if request.max_tokens is None else limit - progress.count
+            completion = TokenCompletion(request, [*prompt, *progress.ids], most)
+            async with aclosing(_completed(dialect, completion, tracker, progress)) as events:
+                async for event in events:
+                    yield event
+            forced = () if progress.ending else tracker.due()
+            if not forced:
+                break
+        ending, now = progress.ending or Ending(is_cut=True), time.monotonic()
+        cached = min(ending.cached_tokens, len(prompt))  # a later completion has its own text in the cache
+        self._counts["cached_tokens"] += cached
+        first = progress.first or now
+        yield Done(
+            "length" if ending.is_cut else "stop",
+            len(prompt),
+            cached,
+            progress.count,
+            first - progress.started,
+            now - first,
+            progress.started - queued,
+            tracker.tokens if request.reasoning else 0,
+            stop=ending.stop,
+            context_full=ending.is_cut and (request.max_tokens is None or progress.count < request.max_tokens),
+        )
+
+
+async def _completed(
+    dialect: Dialect, completion: TokenCompletion, tracker: ReasoningTracker, progress: _Progress
+) -> AsyncGenerator[TextEvent, None]:
+    """Yield the text of one completion, up to its end or the budget of reasoning."""
+    async with aclosing(dialect.complete(completion)) as chunks:
+        async for chunk in chunks:
+            progress.add(chunk)
+            for _ in range(chunk.count - 1):
+                tracker.read("")  # each token counts
+            tracker.read(chunk.text)
+            if chunk.text or chunk.count:
+                yield TextEvent(chunk.text, chunk.count, chunk.logprobs, reasoning_cut=tracker.cut)
+            if chunk.ending or tracker.due():
+                return
+
+
+def _check_tokens(tokens: Sequence[int], info: ModelInfo) -> None:
+    if wrong := next((token for token in tokens if not 0 <= token < info.vocabulary), None):
+        raise UsageError(
+            f"{wrong} is no token; this model's go from 0 to {info.vocabulary - 1:,}.",
+            hint="take tokens of this model.",
+        )
+
+
+async def _prompt_tokens(dialect: Dialect, prompt: Sequence[str | int], info: ModelInfo) -> list[int]:
+    """Return the tokens of a prompt, which begin with BOS if the model wants that."""
+    if prompt and isinstance(prompt[0], int):
+        tokens = list(cast("Sequence[int]", prompt))
+        _check_tokens(tokens, info)
+    else:
+        pieces = cast("Sequence[str]", prompt)
+        behind = pieces[1:]
+        texts = list(dict.fromkeys((*pieces, *("\n" + piece for piece in behind), *("\n" for _ in behind))))
+        known = dict(zip(texts, await dialect.tokenize(texts, special=True), strict=True))
+        tokens = encode(pieces, known.__getitem__)  # asks for these texts only
+    if info.adds_bos and info.bos:
+        [bos] = await dialect.tokenize([info.bos], special=True)
+        tokens = tokens if tokens[: len(bos)] == bos else [*bos, *tokens]
+    if not tokens:
+        raise UsageError("the prompt is empty.", hint="type a prompt after the model's name, or pipe one in.")
+    return tokens
+
+
+async def _closing_tokens(dialect: Dialect, reasoning: ReasoningOptions | None) -> dict[str, list[int]]:
+    """Return, by closing tag, the tokens that end reasoning at its budget; under "" those of the sentence before."""
+    if reasoning is None or reasoning.budget is None:
+        return {}
+    tags = [tag for _, tag in reasoning.tags]
+    texts = [f"\n{tag}\n" for tag in tags]
+    closing = dict(zip(tags, await dialect.tokenize(texts, special=True), strict=True))
+    if reasoning.end:
+        [end] = await dialect.tokenize([f"\n{reasoning.end}"], special=False)
+        if len(end) * SHARE_OF_END <= reasoning.budget:
+            closing[""] = end
+    return closing
+
+
+async def _forced(dialect: Dialect, tokens: Sequence[int], tracker: ReasoningTracker, progress: _Progress) -> TextEvent:
+    """Take tokens for generated; return the event of their text."""
+    if not progress.whole:
+        progress.ids, progress.whole = await _written(dialect, progress), True
+        progress.count = len(progress.ids)
+    for token in tokens:
+        text = (await dialect.detokenize([token])).decode("utf-8", "replace")
+        tracker.read(text)
+        progress.add(Chunk(text, 1, (token,)))
+    return TextEvent("".join(progress.text[len(progress.text) - len(tokens) :]), len(tokens), reasoning_cut=True)
+
+
+async def _written(dialect: Dialect, progress: _Progress) -> list[int]:
+    """Return the tokens of all that was generated, where the engine did not tell each."""
+    [tokens] = await dialect.tokenize(["".join(progress.text)], special=True)
+    return tokens

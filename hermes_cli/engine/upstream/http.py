@@ -1,0 +1,261 @@
+"""HTTP with an upstream engine: its address, JSON there and back, streamed events, and its errors as ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from hermes_cli.errors import ContextFullError, EngineError, HermesError, NetworkError, QueueFullError, UsageError
+from hermes_cli.platforms import is_loopback
+
+if TYPE_CHECKING:
+    import httpx2
+
+KEY_VARIABLE = "HERMES_LLM_ENGINE_KEY"
+CONNECT = 10.0  # seconds until a connection is there
+SHORT = 60.0  # seconds of silence before an answer that takes no computing
+SILENCE = 600.0  # the same while text is generated: a long prompt takes its time
+SHOWN_CHARACTERS = 500  # of a server's message
+MAX_BODY = 64 << 20  # bytes of a response that is no stream
+MAX_EVENT = 16 << 20  # bytes
+_SCHEMES = {"http", "https"}
+_EXAMPLE = "give it like this: --engine-url http://127.0.0.1:8080, or unix:/run/engine.sock"
+
+# How engines tell that a prompt is too long: llama-server (in fields, too), then vLLM and SGLang.
+_TOO_LONG = (
+    re.compile(r"request \((?P<prompt>\d+) tokens\) exceeds the available context size \((?P<context>\d+)"),
+    re.compile(r"maximum context length is (?P<context>\d+) tokens.*?(?P<prompt>\d+) input tokens", re.DOTALL),
+    re.compile(r"The input \((?P<prompt>\d+) tokens\) is longer than the model's context length \((?P<context>\d+)"),
+)
+
+
+@dataclass(frozen=True)
+class EngineAddress:
+    """Where an engine listens: the URL that its routes are appended to, and the socket file where it has one."""
+
+    url: str
+    socket: str = ""
+
+    def __str__(self) -> str:
+        return f"unix:{self.socket}" if self.socket else self.url
+
+
+def read_engine_url(text: str) -> EngineAddress:
+    """Parse `http://HOST:PORT`, `https://…` or `unix:PATH`; `/v1` at its end is dropped. UsageError if it is none."""
+    text = text.strip()
+    scheme, colon, rest = text.partition(":")
+    if scheme == "unix" and rest.strip("/"):
+        return EngineAddress("http://engine", rest if rest.startswith("/") and not rest.startswith("//") else rest[2:])
+    try:
+        parts = urlsplit(text if colon and rest.startswith("//") else f"http://{text}")
+        valid = (
+            scheme != "unix" and bool(parts.hostname) and parts.port != 0 and not re.search(r"[\s\\%]", parts.netloc)
+        )
+    except ValueError:  # a port that is no number
+        raise UsageError(f"--engine-url {text!r} is no address.", hint=_EXAMPLE) from None
+    if parts.username is not None:
+        raise UsageError(
+            "--engine-url: an address with a name or key in it can be read by others on this machine.",
+            hint=f"leave it out and put the key into the environment: export {KEY_VARIABLE}=…",
+        )
+    if not valid or parts.scheme not in _SCHEMES or parts.query or parts.fragment:
+        raise UsageError(f"--engine-url {text!r} is no address.", hint=_EXAMPLE)
+    path = re.sub(r"/v1$", "", parts.path.rstrip("/"))
+    return EngineAddress(f"{parts.scheme}://{parts.netloc}{path}")
+
+
+class UpstreamError(Exception):
+    """An answer that is an error; `as_hermes_error` is what users get.
+
+    Attributes:
+        status: of HTTP, or of an error event in a stream.
+        message: the engine's, on one line.
+        body: the error object.
+    """
+
+    def __init__(self, status: int, body: object) -> None:
+        error = body.get("error", body) if isinstance(body, dict) else body
+        self.status, self.body = status, error if isinstance(error, dict) else {}
+        text = self.body.get("message") or (error if isinstance(error, str) else "") or "no reason"
+        self.message = " ".join(str(text).split())[:SHOWN_CHARACTERS]
+        super().__init__(self.message)
+
+    @property
+    def is_loading(self) -> bool:
+        """Return whether the engine says that its model is being loaded."""
+        return self.status == HTTPStatus.SERVICE_UNAVAILABLE and "loading" in self.message.lower()
+
+    def as_hermes_error(self, address: EngineAddress) -> HermesError:
+        """Return the error for a request that this ended."""
+        if full := self._context_full():
+            return full
+        if self.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            return UsageError(
+                f"the engine at {address} refuses the key: {self.message}",
+                hint=f"put the right one into the environment: export {KEY_VARIABLE}=…",
+            )
+        if self.status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
+            return QueueFullError(f"the engine at {address} takes no more requests: {self.message}", hint="ask later.")
+        if self.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}:
+            return UsageError(
+                f"the engine at {address} refuses the request: {self.message}", hint="leave out what it names."
+            )
+        return EngineError(
+            f"the engine at {address} failed with status {self.status}: {self.message}", hint="its log may have more."
+        )
+
+    def _context_full(self) -> ContextFullError | None:
+        prompt, context = self.body.get("n_prompt_tokens"), self.body.get("n_ctx")
+        if not (isinstance(prompt, int) and isinstance(context, int)):
+            match = next(filter(None, (pattern.search(self.message) for pattern in _TOO_LONG)), None)
+            if match is None:
+                return None
+            prompt, context = int(match["prompt"]), int(match["context"])
+        return context_full(prompt, context)
+
+
+def context_full(prompt: int, context: int) -> ContextFullError:
+    """Return the error for a prompt of so many tokens."""
+    return ContextFullError(
+        f"the prompt has {prompt:,} tokens, the context length is {context:,} tokens.",
+        hint="shorten the prompt, or have the engine started with a longer context.",
+        prompt_tokens=prompt,
+        context_length=context,
+    )
+
+
+class UpstreamClient:
+    """An HTTP client for one engine, with the key of the environment."""
+
+    def __init__(self, address: EngineAddress) -> None:
+        import httpx2  # noqa: PLC0415 - 0.1 s that only upstream engines need
+
+        self.address = address
+        key = os.environ.get(KEY_VARIABLE, "").strip()
+        host = urlsplit(address.url).hostname or ""
+        local = bool(address.socket) or is_loopback(host)
+        self._client = httpx2.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            follow_redirects=False,
+            transport=httpx2.AsyncHTTPTransport(uds=address.socket) if address.socket else None,
+            verify=address.url.startswith("https:"),  # certificates take 50 ms to read
+            trust_env=not local,  # no proxy of the environment reaches this machine
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def get(self, path: str) -> Any:  # noqa: ANN401 - any JSON
+        """Return the JSON of a route.
+
+        Raises:
+            UpstreamError: the engine answers with an error.
+            NetworkError: it cannot be reached, or answers with something else.
+        """
+        return await self._json(path, None)
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any JSON
+        """Return the JSON that a route answers a body with; errors are those of `get`."""
+        return await self._json(path, body)
+
+    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the objects of a stream of server-sent events; closing it closes the connection.
+
+        An error event raises UpstreamError, whatever follows it: vLLM sends `[DONE]` behind one. The other errors are
+        those of `get`.
+        """
+        import httpx2  # noqa: PLC0415 - as above
+
+        async with self._request(path, body, SILENCE) as response:
+            if "event-stream" not in response.headers.get("content-type", ""):
+                raise self._no_engine()
+            async with aclosing(aiter(httpx2.EventSource(response, MAX_EVENT))) as events:  # type: ignore[type-var]
+                async for event in events:
+                    data = event.data.strip()
+                    if data and data != "[DONE]":
+                        chunk = self._parse(data.encode())
+                        if "error" in chunk:
+                            raise UpstreamError(_status(chunk["error"]), chunk)
+                        yield chunk
+
+    async def _json(self, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+        async with self._request(path, body, SHORT) as response:
+            return self._parse(await _read(response))
+
+    @asynccontextmanager
+    async def _request(
+        self, path: str, body: Mapping[str, Any] | None, silence: float
+    ) -> AsyncIterator[httpx2.Response]:
+        import httpx2  # noqa: PLC0415 - as above
+
+        # Half a surrogate pair, which JSON escapes and command lines can hold, has no UTF-8.
+        data = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        timeout = httpx2.Timeout(silence, connect=CONNECT)
+        method, url = "GET" if body is None else "POST", f"{self.address.url}{path}"
+        with self._connection_errors():
+            async with self._client.stream(method, url, content=data, headers=headers, timeout=timeout) as response:
+                if not response.is_success:
+                    raise UpstreamError(response.status_code, _object(await _read(response)))
+                yield response
+
+    @contextmanager
+    def _connection_errors(self) -> Iterator[None]:
+        import httpx2  # noqa: PLC0415 - as above
+
+        try:
+            yield
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol) as error:
+            raise NetworkError(
+                f"the engine at {self.address} cannot be reached: {_reason(error)}.",
+                hint="check the address, and that it runs.",
+            ) from None
+        except httpx2.TimeoutException:
+            raise NetworkError(f"the engine at {self.address} sends nothing any more.", hint="see its log.") from None
+        except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
+            raise NetworkError(
+                f"the connection to the engine at {self.address} broke: {_reason(error)}.",
+                hint="ask again; its log may tell why.",
+            ) from None
+
+    def _parse(self, data: bytes) -> dict[str, Any]:
+        value = _object(data)
+        if not isinstance(value, (dict, list)):
+            raise self._no_engine()
+        return value if isinstance(value, dict) else {"data": value}
+
+    def _no_engine(self) -> NetworkError:
+        return NetworkError(f"what answers at {self.address} is no engine that hermes knows.", hint=_EXAMPLE)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _status(error: object) -> int:
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and code > 0 else HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _object(data: bytes) -> object:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return " ".join(data[:SHOWN_CHARACTERS].decode("utf-8", "replace").split())
+
+
+async def _read(response: httpx2.Response) -> bytes:
+    data = bytearray()
+    async for piece in response.aiter_bytes():
+        data += piece
+        if len(data) > MAX_BODY:
+            break
+    return bytes(data)

@@ -1,0 +1,158 @@
+"""Models in engines that somebody else runs: what a name says of one, and what cannot be asked of it from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hermes_cli.catalog.models import CatalogModel, Catalogue
+from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileReference, ModelNames
+from hermes_cli.engine.protocol import Engine, ModelInfo
+from hermes_cli.engine.upstream.engine import UpstreamEngine
+from hermes_cli.engine.upstream.http import EngineAddress, read_engine_url
+from hermes_cli.errors import UsageError
+from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest
+from hermes_cli.planning.load_plan import LoadOverrides
+from hermes_cli.prompting.markers import TAGS as PROMPT_TAGS
+from hermes_cli.prompting.turn_grammar import TAGS
+
+if TYPE_CHECKING:
+    from hermes_cli.engine.embedded.child import Child
+    from hermes_cli.planning.fitted_plan import MemoryUse
+    from hermes_cli.planning.memory import Pooling
+
+# Settings of loading, which whoever runs the engine has decided, with their flags. Not the threads: those are of the
+# CPU here, for all models of this machine, and nothing is computed here.
+_LOADING = {
+    "context": "--context",
+    "gpu_layers": "--gpu-layers",
+    "kv_type": "--kv-type",
+    "tensor_split": "--tensor-split",
+    "micro_batch": "--batch",
+    "devices": "--devices",
+    "reserve": "--reserve",
+    "pooling": "--pooling",
+    "force": "--force",
+}
+_ALIKE = 0.1  # the share by which the parameters of the same model may differ: vocabularies are padded
+
+
+@dataclass(frozen=True)
+class AttachedModel:
+    """A model in an engine that somebody else runs; it has what `PlannedModel` has, as far as that makes sense."""
+
+    name: str
+    address: EngineAddress
+    info: ModelInfo
+    known: CatalogModel | None = None
+    template: str | None = None
+
+    pooling: Pooling | None = None
+    places: tuple[MemoryUse, ...] = ()  # none of its memory is known here
+    note: str = ""
+    forced: bool = False
+    path: Path | None = None  # its file is not ours
+
+    @property
+    def file_name(self) -> str:
+        """Return its name, as there is no file."""
+        return self.name
+
+    @property
+    def context(self) -> int:
+        """Return the number of tokens that one request can use."""
+        return self.info.context
+
+    @property
+    def slots(self) -> int:
+        """Return how many requests the engine works on at once."""
+        return self.info.slots
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Return its fields for `--json`."""
+        return {"engine": str(self.address)}
+
+    def engine(
+        self,
+        *,
+        verbose: bool = False,  # noqa: ARG002 - its log is elsewhere
+        progress: Callable[[float], None] = lambda _: None,  # noqa: ARG002 - it is loaded, or loads by itself
+        child: Child | None = None,  # noqa: ARG002 - no process of ours works for it
+    ) -> Engine:
+        """Make the engine, with the arguments of `PlannedModel.engine`."""
+        return _engine(self.address)
+
+
+async def attach(request: ModelRequest, catalogue: Catalogue) -> tuple[AttachedModel, Engine]:
+    """Return the model that a request means in the engine of its `engine_url`, and an open engine, to be closed.
+
+    Raises:
+        UsageError: the name or the address is none, a setting is of loading, or the engine has another model.
+        NotFoundError: there is no such model.
+        NetworkError: the engine does not answer, or is none that is known.
+    """
+    address = read_engine_url(request.engine_url or "")
+    _check_settings(request)
+    name, known = _named(request.name, catalogue)
+    engine = _engine(address)
+    try:
+        info = await engine.load()
+        _check_same(name, known, info, address)
+    except BaseException:
+        await engine.close()
+        raise
+    return AttachedModel(name, address, info, known, request.template), engine
+
+
+def _engine(address: EngineAddress) -> UpstreamEngine:
+    return UpstreamEngine(address, tags=TAGS, texts=PROMPT_TAGS)
+
+
+def _check_settings(request: ModelRequest) -> None:
+    free = LoadOverrides()
+    given = [flag for name, flag in _LOADING.items() if getattr(request.overrides, name) != getattr(free, name)]
+    others = {"--yarn": request.yarn, "--draft": request.draft != DRAFT_OFF, "--lora": bool(request.adapters)}
+    given += [flag for flag, is_given in others.items() if is_given]
+    if given:
+        raise UsageError(
+            f"{' and '.join(given)}: with --engine-url this is for whoever starts the engine.",
+            hint="leave it out, and start the engine with what you want.",
+        )
+
+
+def _named(typed: str, catalogue: Catalogue) -> tuple[str, CatalogModel | None]:
+    """Return the name to be shown, and the model of the catalogue; the file's own template counts without one."""
+    if not typed:
+        raise UsageError(
+            "--engine-url needs the name of the model that runs there: it decides the prompt format.",
+            hint="for example: hermes chat hermes-3:8b --engine-url http://127.0.0.1:8080",
+        )
+    reference = ModelNames(catalogue).parse(typed)
+    if isinstance(reference, DemoReference):
+        return "demo", None
+    if isinstance(reference, CatalogueReference):
+        return reference.model.short, reference.model
+    if isinstance(reference, FileReference):
+        from hermes_cli.gguf.header import read_header  # noqa: PLC0415 - only here
+        from hermes_cli.prompting.choose import identify  # noqa: PLC0415 - as above
+
+        header = read_header(reference.path)
+        names = (header.text("general.name") or "", reference.path.stem)
+        return reference.path.stem, identify(names, header.number, catalogue)
+    raise UsageError(
+        f"{typed} is no model of the catalogue, and no file here.",
+        hint="name the model as `hermes list` does, or give the path of its GGUF file.",
+    )
+
+
+def _check_same(name: str, known: CatalogModel | None, info: ModelInfo, address: EngineAddress) -> None:
+    """Raise UsageError if the engine clearly has another model: its prompts would be wrong."""
+    if known and info.parameters and abs(info.parameters / known.parameters - 1) > _ALIKE:
+        raise UsageError(
+            f"the engine at {address} has a model of {info.parameters / 1e9:.3g} billion parameters, and {name} has "
+            f"{known.parameters / 1e9:.3g}.",
+            hint="name the model that runs there.",
+        )
