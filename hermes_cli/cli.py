@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -53,6 +54,8 @@ def main() -> NoReturn:
     for name in ("SIGTERM", "SIGHUP"):  # a service that stops, a window that is closed
         if signal.getsignal(getattr(signal, name, signal.SIGTERM)) == signal.SIG_DFL:  # not under nohup
             signal.signal(getattr(signal, name, signal.SIGTERM), _terminate)
+    if {"_HERMES_COMPLETE", "_HERMES_LLM_COMPLETE"} & os.environ.keys():
+        gc.disable()  # a shell waits for the completion, and this is a fourteenth of its time
     open_closed_streams()
     prepare_streams((sys.stdout, sys.stderr))
     try:
