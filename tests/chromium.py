@@ -45,7 +45,8 @@ class Chromium:
         # The protocol's file descriptors are 3 and 4.
         script = 'in=$1 out=$2; shift 2; exec "$@" 3<&"$in" 4>&"$out"'
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]
-        options += ["--disable-dev-shm-usage", f"--user-data-dir={folder}", "about:blank"]
+        options += ["--disable-extensions", "--disable-background-networking", "--disable-component-update"]
+        options += ["--disable-sync", "--disable-dev-shm-usage", f"--user-data-dir={folder}", "about:blank"]
         self._process = subprocess.Popen(
             [shutil.which("bash") or "bash", "-c", script, "bash", str(read), str(write), PROGRAM, *options],
             pass_fds=(read, write),

@@ -56,6 +56,7 @@ class House:
         self.engine.scripts = scripts
         self.engine.requests.clear()
         self.engine.cancelled.clear()
+        self.running.lines.clear()
 
 
 @pytest.fixture(scope="module")
@@ -237,10 +238,10 @@ def test_settings_reach_the_model(house: House, browser: Chromium) -> None:
 
 def test_a_server_with_a_key_asks_for_it_once(browser: Chromium) -> None:
     with (
-        served(ServerSettings(keys=(Key("alice", "right-key"),))) as running,
+        served(ServerSettings(keys=(Key("alice", "right-key-%2f-€"),))) as running,
         browser.tab(f"http://127.0.0.1:{running.port}/") as tab,
     ):
-        for key in ("wrong-key", "right-key"):
+        for key in ("wrong-key", "right-key-%2f-€"):
             tab.until("document.querySelector('#ask-key').open && document.activeElement.id === 'typed-key'")
             tab.type(key)
             tab.press("Enter", 13)

@@ -32,7 +32,9 @@ export function saveKey(key) {
 /** Request a path below the page's own; throw an ApiError with the server's own words for what went wrong. */
 async function request(path, options = {}) {
   const headers = { ...options.headers };
-  if (savedKey()) headers.Authorization = `Bearer ${encodeURI(savedKey())}`;
+  // A header takes bytes as characters: those of UTF-8, which is how the server reads a key.
+  const key = String.fromCharCode(...new TextEncoder().encode(savedKey()));
+  if (key) headers.Authorization = `Bearer ${key}`;
   let reply;
   try {
     reply = await fetch(new URL(path, document.baseURI), { ...options, headers, cache: "no-store" });
