@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -46,6 +47,12 @@ def prewarm(arguments: Sequence[str]) -> AbstractContextManager[Prewarm | None]:
     return Prewarm()
 
 
+def _save_time() -> None:
+    """Do without garbage collection, 7 % of the time, where a shell waits for a completion."""
+    if {"_HERMES_COMPLETE", "_HERMES_LLM_COMPLETE"} & os.environ.keys():
+        gc.disable()
+
+
 def main() -> NoReturn:
     """Run `hermes` and exit with a code from `ExitCode`."""
     for number in {signal.SIGINT, getattr(signal, "SIGBREAK", signal.SIGINT)}:  # Ctrl-Break, on Windows
@@ -53,6 +60,7 @@ def main() -> NoReturn:
     for name in ("SIGTERM", "SIGHUP"):  # a service that stops, a window that is closed
         if signal.getsignal(getattr(signal, name, signal.SIGTERM)) == signal.SIG_DFL:  # not under nohup
             signal.signal(getattr(signal, name, signal.SIGTERM), _terminate)
+    _save_time()
     open_closed_streams()
     prepare_streams((sys.stdout, sys.stderr))
     try:

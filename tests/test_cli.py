@@ -11,6 +11,7 @@ from conftest import REPOSITORY, RunHermes, clean_environment
 
 import hermes_cli
 from hermes_cli import errors
+from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.cli import prewarm
 from hermes_cli.commands.app import COMMANDS, build_app, typed_command
 from hermes_cli.errors import ExitCode, HermesError
@@ -82,10 +83,20 @@ def test_an_endpoint_in_the_environment_needs_no_process(monkeypatch: pytest.Mon
         assert started is None
 
 
-def test_completion_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize(
+    ("shell", "line"), [("bash", "hermes chat her"), ("zsh", "hermes chat --to"), ("bash", "hermes plan demo --gpu ")]
+)
+def test_completion_imports_nothing_heavy(shell: str, line: str) -> None:
+    load_catalogue()  # compiled once: later runs read no YAML
     modules = imported_by(
-        env={"_HERMES_COMPLETE": "complete_bash", "COMP_WORDS": "hermes chat --to", "COMP_CWORD": "2"}
+        env={
+            "_HERMES_COMPLETE": f"complete_{shell}",
+            "_TYPER_COMPLETE_ARGS": line,
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(line.count(" ")),
+        }
     )
+    assert "typer" in modules
     assert modules & HEAVY <= TYPER_TAKES
 
 

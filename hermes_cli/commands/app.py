@@ -100,6 +100,11 @@ def run(arguments: Sequence[str], started: Prewarm | None = None) -> int:
     application = build_app(typed_command(words))
     program = os.path.basename(sys.argv[0])  # noqa: PTH119 - hermes or hermes-llm, as it was typed
     name = program if program.startswith("hermes") else "hermes"
+    instruction, _, shell = os.environ.get(f"_{name.replace('-', '_').upper()}_COMPLETE", "").partition("_")
+    if instruction == "complete" and _completing():
+        from hermes_cli.commands.completing import complete
+
+        return complete(application, name, shell)
     try:
         return application(words, prog_name=name, obj=started, standalone_mode=False) or ExitCode.OK
     except mistyped.TYPER_ERROR as error:

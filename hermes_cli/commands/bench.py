@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_cli.catalog.models import Catalogue
+from hermes_cli.commands.completing import local_models
 from hermes_cli.commands.options import KvTypeOption, VerboseOption, kv_type_named, setting, with_console
 from hermes_cli.commands.speeds import two_digits
 from hermes_cli.console import Console
@@ -29,7 +30,9 @@ def command(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="As `hermes list` shows it, or a path. Default: the best that is installed."
+            metavar="[NAME]",
+            help="As `hermes list` shows it, or a path. Default: the best that is installed.",
+            autocompletion=local_models,
         ),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, max=100, help="Runs of each test.")] = 3,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_cli import paths
+from hermes_cli.commands.completing import catalogue_models
 from hermes_cli.commands.options import with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import IntegrityError, NetworkError, NotFoundError
@@ -54,7 +55,10 @@ def check(
 @app.command()
 @with_console
 def refresh(
-    console: Console, name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model.")] = None
+    console: Console,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Only this model.", autocompletion=catalogue_models)
+    ] = None,
 ) -> None:
     """Ask the Hub for the real sizes, hashes and revisions of all listed repositories, and for new files in them.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from hermes_cli.chat.conversation import ChatOptions
+from hermes_cli.commands.completing import draft_models, first_model, models, one_of, session_names
 from hermes_cli.commands.options import (
     DevicesOption,
     KvTypeOption,
@@ -47,6 +48,7 @@ def command(
             help="A model (`hermes list` shows them; `demo`, or the path of a file), and what to ask. Without a prompt "
             "you stay and talk. Text piped in is added below the prompt.",
             show_default=False,
+            autocompletion=first_model,
         ),
     ] = None,
     model: Annotated[
@@ -57,6 +59,7 @@ def command(
             "--model",
             "-m",
             metavar="MODEL",
+            autocompletion=models,
         ),
     ] = None,
     endpoint: Annotated[
@@ -77,7 +80,10 @@ def command(
     ] = None,
     go_on: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the latest conversation.")] = False,
     resume: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Go on with a saved conversation: hermes sessions.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Go on with a saved conversation: hermes sessions.", autocompletion=session_names
+        ),
     ] = None,
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep the conversation on this disk. Default: kept, if you stay.")
@@ -120,7 +126,11 @@ def command(
     ] = None,
     template: Annotated[
         str | None,
-        typer.Option(metavar="file|model|PATH", help="Prompt format: the file's, hermes' own for the model, or yours."),
+        typer.Option(
+            metavar="file|model|PATH",
+            help="Prompt format: the file's, hermes' own for the model, or yours.",
+            autocompletion=one_of("file", "model"),
+        ),
     ] = None,
     temperature: Annotated[
         float | None,
@@ -182,6 +192,7 @@ def command(
             "HERMES_LLM_DRAFT",
             "Draft model for speculative decoding, with the same vocabulary; auto takes one that is installed.",
             metavar="NAME|auto|off",
+            autocompletion=draft_models,
         ),
     ] = "off",
     lora: Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_cli.catalog.models import Catalogue
+from hermes_cli.commands.completing import local_models, one_of
 from hermes_cli.commands.options import CONTEXT, with_console
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
@@ -22,10 +23,20 @@ if TYPE_CHECKING:
 def command(
     console: Console,
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A model that is on this machine, or the path of a file.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="A model that is on this machine, or the path of a file.", autocompletion=local_models
+        ),
     ],
     to: Annotated[
-        str, typer.Option("--to", metavar="ollama|lmstudio|DIR", help="A program, or a folder.", show_default=False)
+        str,
+        typer.Option(
+            "--to",
+            metavar="ollama|lmstudio|DIR",
+            help="A program, or a folder.",
+            show_default=False,
+            autocompletion=one_of("ollama", "lmstudio"),
+        ),
     ],
     into: Annotated[
         Path | None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_cli.catalog.models import Catalogue
+from hermes_cli.commands.completing import one_of
 from hermes_cli.commands.options import with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import AccessError, HermesError, NotFoundError
@@ -26,7 +27,9 @@ def command(
     path: Annotated[
         str,
         typer.Argument(
-            metavar="PATH", help="A GGUF file, a folder of them, or `ollama` or `lmstudio` for what these have."
+            metavar="PATH",
+            help="A GGUF file, a folder of them, or `ollama` or `lmstudio` for what these have.",
+            autocompletion=one_of("ollama", "lmstudio"),
         ),
     ],
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking to them.")] = False,

@@ -12,6 +12,7 @@ from hermes_cli.catalog.file_names import normalize_name
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.variants import Variant, preferred_variants, variants
+from hermes_cli.commands.completing import generations
 from hermes_cli.commands.options import with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import AccessError, UsageError
@@ -32,7 +33,8 @@ def command(
     console: Console,
     every: Annotated[bool, typer.Option("--all", "-a", help="Every quantization in every repository.")] = False,
     generation: Annotated[
-        str | None, typer.Option(help="Only this generation: 'Hermes 3', 4.3, 'DeepHermes 3' …")
+        str | None,
+        typer.Option(help="Only this generation: 'Hermes 3', 4.3, 'DeepHermes 3' …", autocompletion=generations),
     ] = None,
     tools: Annotated[bool, typer.Option("--tools", help="Only models trained for tool calls.")] = False,
     reasoning: Annotated[bool, typer.Option("--reasoning", help="Only models that can think first.")] = False,

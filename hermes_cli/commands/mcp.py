@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hermes_cli.commands.completing import models
 from hermes_cli.commands.options import CONTEXT, VerboseOption, with_console
 from hermes_cli.console import Console, Voice
 from hermes_cli.planning.quality import Purpose
@@ -27,7 +28,9 @@ def command(
     console: Console,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Model that answers; none is the best that is installed."),
+        typer.Argument(
+            metavar="[NAME]", help="Model that answers; none is the best that is installed.", autocompletion=models
+        ),
     ] = None,
     context: Annotated[
         int | None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVa
 
 import typer
 
+from hermes_cli.commands.completing import apple_chips, gpu_names, one_of
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import KV_TYPES, KvType
@@ -42,20 +43,34 @@ VerboseOption = Annotated[
 ]
 KvTypeOption = Annotated[
     str | None,
-    typer.Option(help=f"Type of the KV cache: {', '.join(KV_TYPES)}. Default: f16.", envvar="HERMES_LLM_KV_TYPE"),
+    typer.Option(
+        help=f"Type of the KV cache: {', '.join(KV_TYPES)}. Default: f16.",
+        envvar="HERMES_LLM_KV_TYPE",
+        autocompletion=one_of(*KV_TYPES),
+    ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 GpuOption = Annotated[
     list[str] | None,
-    typer.Option("--gpu", metavar="NAME", help="Plan for another GPU: 'RTX 4090', 2xH100; may be given several times."),
+    typer.Option(
+        "--gpu",
+        metavar="NAME",
+        help="Plan for another GPU: 'RTX 4090', 2xH100; may be given several times.",
+        autocompletion=gpu_names,
+    ),
 ]
-PurposeOption = Annotated[str, typer.Option("--for", help=f"What for: {', '.join(PURPOSES)}.")]
+PurposeOption = Annotated[
+    str, typer.Option("--for", help=f"What for: {', '.join(PURPOSES)}.", autocompletion=one_of(*PURPOSES))
+]
 VramOption = Annotated[
     str | None, typer.Option("--vram", metavar="SIZE", help="Plan for a GPU with this much memory: 24G, or 24G,24G.")
 ]
 RamOption = Annotated[str | None, typer.Option("--ram", metavar="SIZE", help="Plan for this much RAM: 64G.")]
 AppleOption = Annotated[
-    str | None, typer.Option("--apple", metavar="SIZE", help="Plan for Apple silicon: 64G, or 'M4 Max 64G'.")
+    str | None,
+    typer.Option(
+        "--apple", metavar="SIZE", help="Plan for Apple silicon: 64G, or 'M4 Max 64G'.", autocompletion=apple_chips
+    ),
 ]
 DevicesOption = Annotated[
     str | None,

@@ -11,6 +11,7 @@ import typer
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants
+from hermes_cli.commands.completing import models, one_of
 from hermes_cli.commands.options import (
     AppleOption,
     CpuOnlyOption,
@@ -49,7 +50,12 @@ PARTS = ("weights", "kv_cache", "compute", "output", "overhead", "total")
 @with_console
 def command(
     console: Console,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model, a file.gguf, or owner/repository on the Hub.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A model, a file.gguf, or owner/repository on the Hub.", autocompletion=models
+        ),
+    ],
     context: Annotated[
         int | None,
         typer.Option(
@@ -59,7 +65,10 @@ def command(
         ),
     ] = None,
     yarn: Annotated[bool, typer.Option("--yarn", help="Allow the longer context that YaRN gives.")] = False,
-    kv_type: Annotated[str, typer.Option(help=f"Type of the KV cache: {', '.join(KV_TYPES)}.")] = "f16",
+    kv_type: Annotated[
+        str,
+        typer.Option(help=f"Type of the KV cache: {', '.join(KV_TYPES)}.", autocompletion=one_of(*KV_TYPES)),
+    ] = "f16",
     slots: Annotated[int, typer.Option(min=1, max=256, help="Requests at once; they share the context.")] = 1,
     ubatch: Annotated[int, typer.Option(min=1, max=65536, help="Tokens in one pass (micro-batch).")] = 512,
     flash_attention: Annotated[bool, typer.Option(help="Fused attention, as llama.cpp does by default.")] = True,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hermes_cli.catalog.models import Catalogue
+from hermes_cli.commands.completing import catalogue_models, quantizations
 from hermes_cli.commands.options import YesOption, bytes_per_second, with_console
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import NetworkError, NotFoundError, UsageError
@@ -55,9 +56,13 @@ def command(
             metavar="[NAME]...",
             help="Models of the catalogue, or repositories on the Hub. None: what `hermes recommend` picks.",
             show_default=False,
+            autocompletion=catalogue_models,
         ),
     ] = None,
-    quant: Annotated[str | None, typer.Option("--quant", help="Quantization, if the name has none: Q4_K_M.")] = None,
+    quant: Annotated[
+        str | None,
+        typer.Option("--quant", help="Quantization, if the name has none: Q4_K_M.", autocompletion=quantizations),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the files that would be fetched.")] = False,
     verify: Annotated[bool, typer.Option(help="Check the SHA-256 of every file.")] = True,

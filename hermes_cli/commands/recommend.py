@@ -10,6 +10,7 @@ import typer
 
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
+from hermes_cli.commands.completing import models
 from hermes_cli.commands.options import (
     CONTEXT,
     AppleOption,
@@ -55,7 +56,11 @@ def command(
     console: Console,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Only this model, file.gguf, or owner/repository on the Hub."),
+        typer.Argument(
+            metavar="[NAME]",
+            help="Only this model, file.gguf, or owner/repository on the Hub.",
+            autocompletion=models,
+        ),
     ] = None,
     purpose: PurposeOption = "chat",
     context: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_cli.catalog.models import Catalogue
+from hermes_cli.commands.completing import installed_models
 from hermes_cli.commands.options import YesOption, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import UsageError
@@ -23,7 +24,12 @@ def command(
     console: Console,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="As `hermes list --installed` shows them.", show_default=False),
+        typer.Argument(
+            metavar="[NAME]...",
+            help="As `hermes list --installed` shows them.",
+            show_default=False,
+            autocompletion=installed_models,
+        ),
     ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Remove unfinished downloads instead, of everything or of these models.")

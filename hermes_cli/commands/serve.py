@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hermes_cli.commands.completing import draft_models, models, one_of
 from hermes_cli.commands.options import (
     DevicesOption,
     KvTypeOption,
@@ -40,6 +41,7 @@ def command(
             help="Models: names, `demo`, or paths; the first is the default. None: the best that is installed.",
             show_default=False,
             envvar="HERMES_LLM_MODELS",
+            autocompletion=models,
         ),
     ] = None,
     alias: Annotated[
@@ -102,6 +104,7 @@ def command(
             "HERMES_LLM_DRAFT",
             "Draft model for speculative decoding, with the same vocabulary; auto takes one that is installed.",
             metavar="NAME|auto|off",
+            autocompletion=draft_models,
         ),
     ] = None,
     yarn: Annotated[
@@ -131,6 +134,7 @@ def command(
             "HERMES_LLM_TEMPLATE",
             "Prompt format: the file's, hermes' own for the model, or yours.",
             metavar="file|model|PATH",
+            autocompletion=one_of("file", "model"),
         ),
     ] = None,
     engine_url: Annotated[

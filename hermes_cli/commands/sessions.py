@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from hermes_cli import paths
+from hermes_cli.commands.completing import session_names
 from hermes_cli.commands.options import NoColorOption, QuietOption, YesOption, console_for, with_console
 from hermes_cli.commands.rm import confirm_removal
 from hermes_cli.console import Console
@@ -40,7 +41,12 @@ app = typer.Typer(
 
 NameArgument = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="As `hermes sessions` shows it, or its beginning.", show_default=False),
+    typer.Argument(
+        metavar="NAME",
+        help="As `hermes sessions` shows it, or its beginning.",
+        show_default=False,
+        autocompletion=session_names,
+    ),
 ]
 
 
@@ -110,7 +116,12 @@ def rm(
     console: Console,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="As `hermes sessions` shows them.", show_default=False),
+        typer.Argument(
+            metavar="[NAME]...",
+            help="As `hermes sessions` shows them.",
+            show_default=False,
+            autocompletion=session_names,
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     yes: YesOption = False,

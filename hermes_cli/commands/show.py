@@ -14,6 +14,7 @@ from hermes_cli.catalog.file_names import matching_models, models_in, quantizati
 from hermes_cli.catalog.load import HubFile, load_catalogue
 from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
 from hermes_cli.commands import model_page
+from hermes_cli.commands.completing import models
 from hermes_cli.commands.options import with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
@@ -36,7 +37,12 @@ DIMENSIONS = {
 @with_console
 def command(
     console: Console,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model, a file.gguf, or owner/repository on the Hub.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A model, a file.gguf, or owner/repository on the Hub.", autocompletion=models
+        ),
+    ],
 ) -> None:
     """Show everything about one model, a file or a repository.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hermes_cli.commands.completing import installed_models
 from hermes_cli.commands.options import with_console
 from hermes_cli.console import Console, Voice, stdin_is_terminal
 from hermes_cli.errors import HermesError, IntegrityError, NetworkError, NotFoundError
@@ -25,7 +26,12 @@ def command(
     console: Console,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Default: every model that is here.", show_default=False),
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Default: every model that is here.",
+            show_default=False,
+            autocompletion=installed_models,
+        ),
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Fetch damaged and missing files again.")] = False,
 ) -> None:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 import hermes_cli
 from hermes_cli.platforms import is_loopback
-from hermes_cli.server import llama_server
+from hermes_cli.server import llama_server, page
 from hermes_cli.server.anthropic import messages
 from hermes_cli.server.errors import HANDLERS
 from hermes_cli.server.metrics import Metrics
@@ -65,7 +65,12 @@ def make_app(
     """
     traffic = Traffic()
     app = Starlette(
-        routes=[*ROUTES, *(OLLAMA if settings.ollama else ()), ApiRoute("GET", "/openapi.json", _openapi)],
+        routes=[
+            *ROUTES,
+            *page.ROUTES,  # before Ollama's: both have a `/`
+            *(OLLAMA if settings.ollama else ()),
+            ApiRoute("GET", "/openapi.json", _openapi),
+        ],
         middleware=_middleware(settings, traffic, metrics, write),
         exception_handlers=HANDLERS,
         lifespan=_lifespan,

@@ -215,7 +215,7 @@ def _right_address(request: Request) -> str:
     """
     steps = request.scope["path"][:200].strip("/").split("/")
     known = {route.path for route in request.app.routes if request.method in route.methods}
-    for begin in range(len(steps)):
+    for begin in range(len(steps) if steps[0] else 0):
         for folder in ("", "/v1"):
             path = f"{folder}/{'/'.join(steps[begin:])}"
             if path in known:

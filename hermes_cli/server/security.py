@@ -1,7 +1,7 @@
 """Access to the server: checks of a request's head, key and size before anything else reads it.
 
     Host      DNS rebinding: a page of a foreign name that resolves to this machine is refused by its own name
-    Origin    a page of the web may not make a browser ask, unless its origin is allowed (CORS)
+    Origin    a page of the web may not make a browser ask, unless it is this server's own, or allowed (CORS)
     framing   both a length and chunks, as only smugglers send them
     body      its size, also in chunks, and the time that it takes
     key       for each route (routing.py), before its body is read; only public routes go without
@@ -80,7 +80,7 @@ class Gate:
         """Wrap an application.
 
         It answers to `hosts`, beside the names of loopback, with any port; with `any_address` to a bare IP address,
-        too: no rebinding makes a page's name one. Pages of `origins` may ask, of all origins for `*`.
+        too: no rebinding makes a page's name one. Pages of `origins` may ask beside the server's own, of all for `*`.
         """
         self._app = app
         self._hosts = {name.lower() for name in (*LOOPBACK_NAMES, *hosts)}
@@ -111,8 +111,10 @@ class Gate:
         if {name for name, _ in headers} >= {b"transfer-encoding", b"content-length"}:
             return Problem(400, "a request has either a length or chunks.", code="bad_framing")
         origins = [value.decode("latin-1").lower() for name, value in headers if name == b"origin"]
-        if ANYBODY not in self._origins and not self._origins.issuperset(origins):
-            shown = ascii(origins[0][:200])
+        # The page of this server; with https it comes through a proxy that adds TLS.
+        own = {f"{scheme}://{host.lower()}" for scheme in ("http", "https")}
+        if ANYBODY not in self._origins and not (self._origins | own).issuperset(origins):
+            shown = ascii(next(origin for origin in origins if origin not in own)[:200])
             return Problem(
                 403,
                 f"pages of {shown} may not use this server. If they should: hermes serve --cors ORIGIN",

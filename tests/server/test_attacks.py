@@ -266,13 +266,15 @@ def test_the_log_names_the_key_s_holder(locked: Running) -> None:
     assert locked.logged(" bob GET /v1/models 200, ")
 
 
-def test_every_route_asks_for_a_key_but_those_of_health(open_server: Running) -> None:
+def test_every_route_asks_for_a_key_but_health_and_the_page(open_server: Running) -> None:
     assert open_server.app
     routes = open_server.app.routes
     assert len(routes) > 15
     assert {getattr(route, "path", "") for route in routes if not isinstance(route, ApiRoute) or route.public} == {
         "/health",
         "/v1/health",
+        "/",  # the page's own files, which hold no secret
+        "/page/{name:path}",
     }
 
 
