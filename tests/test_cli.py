@@ -220,6 +220,6 @@ def test_environment_variables_are_documented(hermes: RunHermes) -> None:
     pages = "".join((REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "docs/serve.md"))
     used = set()
     for source in (REPOSITORY / "hermes_cli").rglob("*.py"):
-        used |= set(re.findall(r"HERMES_LLM_[A-Z_]*[A-Z]", source.read_text(encoding="utf-8")))
+        used |= set(re.findall(r"(?<!_)HERMES_LLM_[A-Z_]*[A-Z]", source.read_text(encoding="utf-8")))
     assert used == set(re.findall(r"^\| `(HERMES_LLM_[A-Z_]+)`", pages, re.MULTILINE))
     assert hermes("chat", "demo", "Who are you?", env={"HERMES_LLM_JSON": "1"}).stdout.startswith("{")
