@@ -42,16 +42,22 @@ export CMAKE_ARGS := "-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/tools/lean-lla
 
 export DEMO := $(BIN)/hermes chat demo --tools demo --yes "What's the weather in Tokyo?"
 
-.PHONY: demo test test-all quick test-lowest test-pythons test-wheel rebuild lock bench fix completions demo-model measure-demo clean
+.PHONY: demo test lint suite test-all quick test-lowest test-pythons test-wheel rebuild lock bench fix completions demo-model measure-demo clean
 
 demo: $(VENV)/installed
 	@printf '$$ %s\n' "$$DEMO"
 	@eval "$$DEMO"
 
+# Both at once: tests wait for what they start, and leave a processor to the others.
 test: $(VENV)/test-installed $(VENV)/clients-installed
+	@$(MAKE) --no-print-directory --jobs=2 lint suite
+
+lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+suite:
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/test-installed $(VENV)/clients-installed

@@ -205,7 +205,9 @@ def _held() -> int:
 
 def _engines() -> list[psutil.Process]:
     """The engine's processes; the one in which grammars are tried is none of them."""
-    return [one for one in psutil.Process().children() if "hermes_cli.engine.embedded.worker" in " ".join(_command(one))]
+    return [
+        one for one in psutil.Process().children() if "hermes_cli.engine.embedded.worker" in " ".join(_command(one))
+    ]
 
 
 def _command(process: psutil.Process) -> list[str]:

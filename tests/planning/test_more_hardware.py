@@ -90,7 +90,7 @@ def check(catalogue: Catalogue, seeds: range) -> None:
 
 
 def test_more_hardware_never_makes_a_worse_pick() -> None:
-    check(few_models(), range(200))
+    check(few_models(), range(100))
 
 
 @pytest.mark.long
