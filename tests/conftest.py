@@ -25,9 +25,10 @@ from hermes_cli.generation import TAGS, ChatModel
 from hermes_cli.planning.load_plan import LoadPlan
 from hermes_cli.planning.memory import ContextSettings
 
-# Machines differ in speed, results must not: no deadline, and the same examples every time.
-settings.register_profile("hermes", deadline=None, max_examples=60, derandomize=True)
-settings.load_profile("hermes")
+# Machines differ in speed, results must not: no deadline, and the same examples every time; --long tries more of them.
+settings.register_profile("hermes", deadline=None, max_examples=40, derandomize=True)
+settings.register_profile("long", deadline=None, max_examples=200, derandomize=True)
+settings.load_profile("long" if "--long" in sys.argv else "hermes")
 
 HANG = 300.0
 """Seconds after which something that has to happen is taken to never happen. No test passes or fails by less."""
