@@ -28,7 +28,7 @@ from hermes_cli.planning.memory import ContextSettings
 # Machines differ in speed, results must not: no deadline, and the same examples every time; --long tries more of them.
 settings.register_profile("hermes", deadline=None, max_examples=40, derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=200, derandomize=True)
-settings.load_profile("long" if "--long" in sys.argv else "hermes")
+settings.load_profile("hermes")
 
 HANG = 300.0
 """Seconds after which something that has to happen is taken to never happen. No test passes or fails by less."""
@@ -70,6 +70,12 @@ def eventually(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.01)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try more examples in a long run."""
+    if config.getoption("long"):
+        settings.load_profile("long")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from hermes_cli.prompting.messages import ToolCall, ToolResult
 from hermes_cli.tools.config import McpCommand
 from hermes_cli.tools.toolbox import Consent, Toolbox
 
+pytestmark = pytest.mark.slow  # it starts a process
+
 
 @pytest.fixture(scope="module")
 def agent() -> Iterator[Toolbox]:

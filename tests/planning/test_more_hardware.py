@@ -89,6 +89,7 @@ def check(catalogue: Catalogue, seeds: range) -> None:
             before, here = pick, grown(here, some)
 
 
+@pytest.mark.slow
 def test_more_hardware_never_makes_a_worse_pick() -> None:
     check(few_models(), range(100))
 

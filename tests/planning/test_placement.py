@@ -115,6 +115,7 @@ def test_nothing_is_lost_and_fitting_is_true(
         assert all(share.part.total <= share.room for share in found.shares)
 
 
+@pytest.mark.slow
 def test_more_memory_never_makes_it_worse() -> None:
     best = -1.0
     for size in (4, 6, 8, 12, 16, 24, 32, 48, 80):

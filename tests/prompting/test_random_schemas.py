@@ -114,6 +114,7 @@ class Generator:
         return {**beside, self._pick(["anyOf", "oneOf", "allOf"]): parts}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 200, 50))
 def test_what_is_written_conforms_and_every_walk_can_end(first: int) -> None:
     walks = ended = exact = 0

@@ -35,6 +35,8 @@ from hermes_cli.prompting.messages import ToolCall
 from hermes_cli.tools.config import McpAddress
 from hermes_cli.tools.toolbox import Consent, Toolbox
 
+pytestmark = pytest.mark.slow  # it starts a process, or a server
+
 
 class Accounts(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken, AccessToken]):
     """An authorization server whose user agrees to everything, or to nothing."""
