@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 
 NO_GRAMMARS = "the engine of this model takes no grammars: calls are read as the model writes them (docs/engines.md)."
+MAX_ROUNDS = 10  # of tool calls that hermes runs before an answer has to come, in the terminal and in the server
 THINK_END = "I have thought long enough, and answer now."
 
 

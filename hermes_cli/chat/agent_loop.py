@@ -13,13 +13,22 @@ from hermes_cli.chat.conversation import Conversation, TurnUsage
 from hermes_cli.chat.view import TurnResult, View
 from hermes_cli.errors import ContextFullError, HermesError, UsageError
 from hermes_cli.event_loop import EventLoop
-from hermes_cli.generation import CallFinished, CallStarted, Content, Done, Event, Message, Reasoning, ToolCall
+from hermes_cli.generation import (
+    MAX_ROUNDS,
+    CallFinished,
+    CallStarted,
+    Content,
+    Done,
+    Event,
+    Message,
+    Reasoning,
+    ToolCall,
+)
 
 if TYPE_CHECKING:
     from hermes_cli.chat.backend import ChatBackend
     from hermes_cli.prompting.messages import ToolResult
 
-MAX_ROUNDS = 10
 STOPPED = "the user stopped this call"
 
 

@@ -63,7 +63,6 @@ OPTIONS = {
     "--n-gpu-layers": "--gpu-layers",
     "--num-predict": "--max-tokens",
     "--n-predict": "--max-tokens",
-    "--repeat-penalty": "--repeat-penalty",
     "--cache-type-k": "--kv-type",
     "-ctk": "--kv-type",
     "--system-prompt": "--system",

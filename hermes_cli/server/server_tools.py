@@ -15,7 +15,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hermes_cli.errors import HermesError, UsageError
-from hermes_cli.generation import CallArguments, CallStarted, ChatModel, Done, Message, Reasoning, ToolCall, TurnRequest
+from hermes_cli.generation import (
+    MAX_ROUNDS,
+    CallArguments,
+    CallStarted,
+    ChatModel,
+    Done,
+    Message,
+    Reasoning,
+    ToolCall,
+    TurnRequest,
+)
 from hermes_cli.prompting.messages import ToolResult
 from hermes_cli.server.choice_stream import ContentDelta, Delta, stream_turn
 from hermes_cli.server.openai.requests import ChatRequest
@@ -25,7 +35,6 @@ if TYPE_CHECKING:
     from hermes_cli.tools.toolbox import Toolbox
 
 SUFFIX = "+tools"
-MAX_ROUNDS = 10  # as the terminal's agent loop
 
 
 @dataclass(frozen=True)

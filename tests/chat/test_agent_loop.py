@@ -10,11 +10,12 @@ import pytest
 from chat_rig import Interrupted, calling, sigint_raises, talking
 from fake_engine import FakeEngine, Step
 
-from hermes_cli.chat.agent_loop import MAX_ROUNDS, STOPPED
+from hermes_cli.chat.agent_loop import STOPPED
 from hermes_cli.chat.conversation import Conversation
 from hermes_cli.engine.protocol import Done
 from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
+from hermes_cli.generation import MAX_ROUNDS
 from hermes_cli.prompting.families import HERMES_4
 
 DIED = EngineDiedError("the engine was ended (Killed).", hint="ask again.")

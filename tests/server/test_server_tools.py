@@ -12,7 +12,8 @@ from openai_rig import CALL, HERMES_4, TOOL, House, chunks
 from server_rig import offer, served
 from starlette.applications import Starlette
 
-from hermes_cli.server.server_tools import MAX_ROUNDS, ServerTools
+from hermes_cli.generation import MAX_ROUNDS
+from hermes_cli.server.server_tools import ServerTools
 from hermes_cli.tools.toolbox import Consent, Toolbox
 
 WEATHER = [{"role": "user", "content": "How is the weather in Oslo?"}]

@@ -97,9 +97,7 @@ class EmbeddedEngine:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Yield text as it comes, then `Done`. `aclose` cancels the request within one step."""
-        self._counts["requests"] += 1
-        outcome = "cancelled"
-        try:
+        with self._counted():
             async with self._crashes.running(hash((request.prompt, request.grammar))):
                 with self._use(last=True):
                     session, _ = await self._ready()
@@ -109,19 +107,11 @@ class EmbeddedEngine:
                             yield event
                     finally:
                         session.cancel(number)
-            outcome = "answered"
-            yield cast("Done", event)
-        except HermesError:
-            outcome = "failed"
-            raise
-        finally:
-            self._counts[outcome] += 1
+        yield cast("Done", event)
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """Return the embeddings of texts. Cancelling it cancels the request."""
-        self._counts["requests"] += 1
-        outcome = "cancelled"
-        try:
+        with self._counted():
             async with self._crashes.running(hash(request.inputs)):
                 with self._use(last=True):
                     session, _ = await self._ready()
@@ -130,8 +120,16 @@ class EmbeddedEngine:
                         result = await events.next()
                     finally:
                         session.cancel(number)
+        return cast("Embeddings", result)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a request and its outcome."""
+        self._counts["requests"] += 1
+        outcome = "cancelled"
+        try:
+            yield
             outcome = "answered"
-            return cast("Embeddings", result)
         except HermesError:
             outcome = "failed"
             raise
