@@ -144,7 +144,13 @@ def adapt(utils: Any, servers: Servers) -> None:  # noqa: ANN401 - a module of t
         slots = self.n_slots or 4
         context = min((self.n_ctx or CONTEXT) // (1 if self.kv_unified else slots), CONTEXT)
         names = (self.model_alias or "").split(",")
-        named = [*(word for name in (*names, "*") for word in ("--alias", name)), "--slots", str(slots), "--context", str(context)]
+        named = [
+            *(word for name in (*names, "*") for word in ("--alias", name)),
+            "--slots",
+            str(slots),
+            "--context",
+            str(context),
+        ]
         named += ["--batch", str(max(self.n_batch, 32))] if self.n_batch else []
         named += ["--api-key", self.api_key] if self.api_key else []
         named += ["--template", str(Path(self.chat_template_file).resolve())] if self.chat_template_file else []
