@@ -26,7 +26,6 @@ from hermes_cli.errors import EngineError, NotFoundError
 POLL = 0.1  # seconds between looks at a start
 WATCH = 1.0  # the same for an engine that is ready
 ANSWER = 5.0  # seconds that a look may take
-SICK = 2  # answers in a row that say that the engine is dead
 GRACE = 10.0  # seconds from SIGTERM to SIGKILL
 IDLE_SHARE = 0.05  # of one core: less is no work
 
@@ -53,7 +52,7 @@ class EngineCommand:
     Attributes:
         engine: the name of its dialect.
         words: the program and its arguments; `{socket}` and `{port}` become where it has to listen.
-        environment: variables beside ours.
+        environment: variables beside ours; `{folder}` becomes a private folder.
         activity: a route whose answer changes while the engine works, and what its lines begin with that count.
         computes_here: the engine computes in its own processes and sleeps when it has nothing to do.
         grace: seconds that it gets to end by itself.
@@ -79,7 +78,8 @@ class EngineProcess:
         """
         self.command, self.folder, self._guard = command, folder, guard
         self.address, words = _listening(command.words, folder.socket)
-        variables = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **command.environment}
+        own = {name: text.replace("{folder}", str(folder.path)) for name, text in command.environment.items()}
+        variables = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **own}
         folder.socket.unlink(missing_ok=True)
         log = folder.open_log()
         try:
@@ -158,6 +158,13 @@ class EngineProcess:
             hint=f"{hint}; its log is {kept}" if hint else f"its log is {kept}",
         )
 
+    async def ask_health(self) -> int:
+        """Return the status of the engine's own check, 0 for no answer; a server error is noted as a fault."""
+        status, _ = await self._client.look("/health", ANSWER)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.fault = self.fault or "says that it cannot go on"
+        return status
+
     def keep_log(self) -> Path:
         """Copy the log to where it outlives the engine, in place of an earlier one; return the path."""
         kept = paths.cache_dir() / "engines" / f"{self.command.engine}.log"
@@ -170,23 +177,21 @@ class EngineProcess:
         `work` returns how many requests are running, and a number that changes with everything that comes of them.
         Time in which the event loop stood still does not count.
         """
-        sick, quiet, stalled = 0, 0.0, 0.0
+        quiet, stalled = 0.0, 0.0
         seen: tuple[int, str] | None = None
         cpu, _ = await asyncio.to_thread(self.usage)
         before = time.monotonic()
         while not self.has_ended():
             await asyncio.sleep(WATCH)
             self.folder.trim_log()
-            status, _ = await self._client.look("/health", ANSWER)
-            sick = sick + 1 if status >= HTTPStatus.INTERNAL_SERVER_ERROR else 0
+            status = await self.ask_health()
             running, progress = await work()
             state = (progress, await self._activity() if running else "")
             passed, before = min(time.monotonic() - before, WATCH + 2 * ANSWER), time.monotonic()
             quiet = 0 if status else quiet + passed
             stalled = stalled + passed if running and state == seen else 0
             seen = state
-            if sick >= SICK:
-                self.fault = self.fault or "says that it cannot go on"
+            if self.fault:
                 break
             if stalled >= limits.stalled or quiet >= limits.stalled:
                 seconds, _ = await asyncio.to_thread(self.usage)

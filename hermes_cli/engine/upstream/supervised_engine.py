@@ -23,7 +23,7 @@ from hermes_cli.engine.protocol import Embeddings, EngineStats, Event, ModelInfo
 from hermes_cli.engine.upstream.engine import UpstreamEngine
 from hermes_cli.engine.upstream.engine_process import EngineCommand, EngineProcess, Limits
 from hermes_cli.engine.upstream.run_folder import RunFolder
-from hermes_cli.errors import EngineDiedError, HermesError, NotReadyError
+from hermes_cli.errors import EngineDiedError, EngineError, HermesError, NotReadyError
 from hermes_cli.process_guard import ProcessGuard
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class SupervisedEngine:
             async with aclosing(session.upstream.generate(request)) as events:
                 async for event in events:
                     yield event
-        except (EngineDiedError, NotReadyError) as error:
+        except (EngineError, NotReadyError) as error:
             raise await _reason(session, error) from None
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
@@ -176,9 +176,10 @@ class SupervisedEngine:
 
     async def _open(self, delay: float) -> _Session:
         await asyncio.sleep(delay)
-        self._folder = folder = self._folder or await asyncio.to_thread(RunFolder, self.command.engine)
-        self._guard = guard = self._guard or ProcessGuard()
-        process = EngineProcess(self.command, folder, guard)
+        if self._folder is None:
+            self._folder = await asyncio.to_thread(RunFolder, self.command.engine)
+        self._guard = self._guard or ProcessGuard()
+        process = EngineProcess(self.command, self._folder, self._guard)
         upstream = UpstreamEngine(process.address, tags=self._tags, texts=self._texts)
         try:
             await process.wait_until_ready(self._report, self._limits)
@@ -244,9 +245,10 @@ async def _end(process: EngineProcess, upstream: UpstreamEngine, grace: float | 
 
 
 async def _reason(session: _Session, error: HermesError) -> HermesError:
-    """Return the error for a request whose connection broke: what became of the engine, if it has ended."""
-    end = time.monotonic() + LAST_WORDS
-    while isinstance(error, EngineDiedError) and session.works and time.monotonic() < end:  # noqa: ASYNC110 - nothing tells
+    """Return the error for a request that failed in the engine: what became of the engine, if it is that."""
+    end = time.monotonic() + (LAST_WORDS if isinstance(error, EngineDiedError) else LAST_WORDS / 10)
+    while session.works and not session.unloaded and time.monotonic() < end:
+        await session.process.ask_health()
         await asyncio.sleep(0.05)
     return error if session.works or session.unloaded else _died(session)
 
