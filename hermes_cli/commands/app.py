@@ -38,6 +38,7 @@ COMMANDS = {
     "du": ("du", "Show the disk usage of models."),
     "rm": ("rm", "Remove models from this machine."),
     "hardware": ("hardware", "Show what this machine has and what hermes can use of it."),
+    "engine": ("engine", "List, check and install other engines: llama-server, vLLM, SGLang."),
     "doctor": ("doctor", "Check this installation, and say what mends each problem."),
     "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
     "paths": ("paths", "Show the folders of hermes."),
