@@ -9,7 +9,7 @@ import typer
 
 from hermes_cli.commands.options import with_console
 from hermes_cli.console import Console, Voice
-from hermes_cli.units import counted, gibibytes
+from hermes_cli.units import counted, memory_size
 
 if TYPE_CHECKING:
     from hermes_cli.server.running import RunningServer
@@ -81,7 +81,7 @@ def server_document(server: RunningServer, key: str | None = None) -> dict[str, 
 def _rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
     shared = (
         document["address"],
-        gibibytes(document["memory_bytes"]),
+        memory_size(document["memory_bytes"]),
         duration(time.time() - document["started"]),
         str(document["pid"]),
     )
