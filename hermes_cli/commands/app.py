@@ -27,6 +27,7 @@ COMMANDS = {
     "ps": ("ps", "List the servers that run, with their models."),
     "stop": ("stop", "Stop a server that runs."),
     "service": ("service", "Start a server whenever you log in."),
+    "connect": ("connect", "Write the settings that a client needs for a server that runs."),
     "mcp": ("mcp", "Offer a local Hermes to other agents, as an MCP server."),
     "list": ("list", "List the Hermes models, with sizes and what they can do."),
     "show": ("show", "Show everything about one model, a file or a repository."),
