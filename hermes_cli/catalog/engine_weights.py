@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 from hermes_cli.catalog.models import layer_tensors
@@ -79,6 +80,7 @@ class EngineWeights:
         return round(in_layers * self.bits / 8) + 2 * (self.model.parameters - in_layers)
 
 
+@lru_cache(maxsize=256)
 def matrix_elements(architecture: Architecture) -> int:
     """Return the number of weights in matrices of layers, which are what a format quantizes."""
     shapes = (tensor.shape for tensor in layer_tensors(architecture, 0))

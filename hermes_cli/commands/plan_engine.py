@@ -17,7 +17,7 @@ from hermes_cli.planning.launch_plan import TITLES
 from hermes_cli.planning.launch_planner import Launch, best_launch, plan_launch
 from hermes_cli.planning.launch_speed import batch_speed
 from hermes_cli.planning.speed import PROMPTS
-from hermes_cli.units import GIB, counted, gigabytes
+from hermes_cli.units import GB, counted, gigabytes
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Catalogue
@@ -139,9 +139,9 @@ def _show(launch: Launch, machine: Machine, console: Console) -> None:
     console.facts(rows)
     console.text("\n")
     sizes = [(part.replace("_", " ").replace("kv", "KV"), getattr(memory, part)) for part in PARTS]
-    table = [(label, f"{size / GIB:.2f}") for label, size in sizes if size]
-    table += [("all", f"{memory.total / GIB:.2f}"), ("left to others", f"{_rest(launch) / GIB:.2f}")]
-    console.table(("EACH GPU", "GIB"), table, right=("GIB",))
+    table = [(label, f"{size / GB:.2f}") for label, size in sizes if size]
+    table += [("all", f"{memory.total / GB:.2f}"), ("left to others", f"{_rest(launch) / GB:.2f}")]
+    console.table(("EACH GPU", "GB"), table, right=("GB",))
     console.text("\n")
     for note in memory_in_use(machine):
         console.note(note)

@@ -31,7 +31,7 @@ PACKAGES = {"vllm": "vllm==0.32.0", "sglang": "sglang==0.5.23"}
 RAY_PORT = 6379
 _INTERFACE = (
     "export GLOO_SOCKET_IFNAME=$INTERFACE NCCL_SOCKET_IFNAME=$INTERFACE",
-    'VLLM_HOST_IP=$(ip -o -4 address show dev "$INTERFACE" | awk \'{split($4, a, "/"); print a[1]; exit}\')',
+    'VLLM_HOST_IP=$(ip -o -4 address show dev "$INTERFACE" | awk \'NR == 1 {split($4, a, "/"); print a[1]}\')',
     "export VLLM_HOST_IP",
 )
 
@@ -64,15 +64,15 @@ class _Setup:
         """Return a name that Slurm, Kubernetes and file systems take."""
         return re.sub(r"[^a-z0-9]+", "-", self.plan.name.lower()).strip("-")
 
-    def heading(self, address: str = "127.0.0.1") -> str:
-        """Return the comment at the top of the file; hermes finds the engine at the address."""
+    def heading(self, where: str = "On the head", address: str = "127.0.0.1") -> str:
+        """Return the comment at the top of the file; hermes, started there, finds the engine at the address."""
         plan = self.plan
         parallel = f"tensor parallel {plan.tensor}, pipeline parallel {plan.pipeline}, data parallel {plan.data}"
         return (
             f"# {plan.name} ({plan.repo}) on {plan.nodes} x {self.gpus} {self.gpu.name}: {parallel}.\n"
             f"# Made by: {self.made_by}\n"
             f"# The engine has no password: port {PORT} is for hermes alone, and so is the network between the nodes.\n"
-            f"# {'On the head' if plan.nodes > 1 else 'Then'}: hermes serve {plan.name} --engine-url http://{address}:{PORT}\n"
+            f"# {where}: hermes serve {plan.name} --engine-url http://{address}:{PORT}\n"
         )
 
 
@@ -136,7 +136,7 @@ def _slurm(setup: _Setup) -> LaunchFile:
         "#SBATCH --exclusive",
         setup.heading().rstrip(),
         "set -euo pipefail",
-        'HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+        'HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)',
         "export HEAD",
         *_exports(plan.environment()),
         "",
@@ -172,7 +172,7 @@ def _sky(setup: _Setup) -> LaunchFile:
     plan, name = setup.plan, f"{setup.label}-sky.yaml"
     run = [
         "set -e",
-        'HEAD=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)',
+        'HEAD=$(echo "$SKYPILOT_NODE_IPS" | sed -n 1p)',
         *_network(setup),
         *_node_script(setup, "$SKYPILOT_NODE_RANK", "$HEAD"),
     ]
@@ -332,7 +332,10 @@ def _lws(setup: _Setup) -> LaunchFile:
     ]
     name = f"{label}-lws.yaml"
     return LaunchFile(
-        name, setup.heading(label) + "---\n".join(_yaml(document) for document in documents), f"kubectl apply -f {name}"
+        name,
+        setup.heading("In a pod with the label app: hermes", label)
+        + "---\n".join(_yaml(document) for document in documents),
+        f"kubectl apply -f {name}",
     )
 
 

@@ -25,7 +25,7 @@ from hermes_cli.planning.engine_gpus import (
 )
 from hermes_cli.planning.launch_memory import gpu_memory, kv_bytes_per_token
 from hermes_cli.planning.launch_plan import TITLES, EngineKvType, EngineName, GpuMemory, LaunchPlan
-from hermes_cli.units import counted, gibibytes, gigabytes
+from hermes_cli.units import counted, gigabytes, memory_size
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import Architecture, CatalogModel
@@ -104,27 +104,26 @@ def wanted_context(model: CatalogModel) -> int:
 def best_launch(model: CatalogModel, machine: Machine, options: LaunchOptions) -> Launch:
     """Return the plan with the weights that suit the machine best.
 
-    The authors' FP8 comes first where the GPUs compute in FP8, then BF16, then what others quantized. The first that
-    has a context of 32,768 tokens is taken, else the one with the longest context.
+    The authors' FP8 comes first where the GPUs compute in FP8, then BF16, then what others quantized. The first with a
+    context of 32,768 tokens within a node is taken, then over several, else the one with the longest context.
 
     Raises:
         UsageError, DoesNotFitError: as `plan_launch`, of the smallest weights.
     """
     gpus = engine_gpus(machine, options.engine)
     plans: list[Launch] = []
-    error: DoesNotFitError | None = None
+    errors: list[tuple[int, DoesNotFitError]] = []
     for weights in _preferred(model, gpus):
         try:
-            launch = plan_launch(weights, machine, options)
+            plans.append(plan_launch(weights, machine, options))
         except DoesNotFitError as problem:
-            error = problem
-            continue
-        if launch.plan.kv_tokens >= min(wanted_context(model), LEAST_COMFORTABLE):
-            return launch
-        plans.append(launch)
+            errors.append((weights.bytes, problem))
     if not plans:
-        raise error or DoesNotFitError(f"{model.short} has no weights for these GPUs.", hint="name others with --gpu.")
-    return max(plans, key=lambda launch: launch.plan.kv_tokens)
+        raise min(errors, key=lambda error: error[0])[1]
+    enough = min(wanted_context(model), LEAST_COMFORTABLE)
+    long = [launch for launch in plans if launch.plan.kv_tokens >= enough]
+    within = [launch for launch in long if not launch.plan.replicas_span_nodes]
+    return next(iter(within or long), None) or max(plans, key=lambda launch: launch.plan.kv_tokens)
 
 
 def _preferred(model: CatalogModel, gpus: tuple[Device, ...]) -> list[EngineWeights]:
@@ -308,16 +307,12 @@ def _sequences(
     weights: EngineWeights, sizes: ParallelSizes, gpu_total: int, room: int, per_token: int, wanted: int | None
 ) -> tuple[int, GpuMemory]:
     """Return the requests at once, as many as find some KV cache each unless they are given, and the memory then."""
+    tensor, pipeline = sizes.tensor, sizes.pipeline
+    alone = gpu_memory(weights, room=room, gpu_total=gpu_total, tensor=tensor, pipeline=pipeline, sequences=1)
 
     def memory(sequences: int) -> GpuMemory:
-        return gpu_memory(
-            weights,
-            room=room,
-            gpu_total=gpu_total,
-            tensor=sizes.tensor,
-            pipeline=sizes.pipeline,
-            sequences=sequences,
-        )
+        logits = alone.logits * sequences
+        return replace(alone, logits=logits, kv_cache=alone.kv_cache + alone.logits - logits)
 
     for sequences in (wanted,) if wanted else SEQUENCES:
         if memory(sequences).kv_cache >= sequences * TOKENS_PER_SEQUENCE * per_token:
@@ -350,7 +345,7 @@ def _does_not_fit(
     """Return the error that nothing fits, with what would."""
     what = f"{weights.name} ({gigabytes(weights.bytes)})"
     on = f"{options.nodes} x {len(gpus)}" if options.nodes > 1 else f"{len(gpus)}"
-    where = f"{on} {gpus[0].name} ({gibibytes(gpus[0].total)} each)"
+    where = f"{on} {gpus[0].name} ({memory_size(gpus[0].total)} each)"
     short = max((launch for launch in launches if launch), key=lambda launch: launch.plan.kv_tokens, default=None)
     if short and options.context:
         eight = "" if options.kv_type == "fp8" or short.plan.kv_type == "fp8" else ", or --kv-type fp8"
@@ -387,16 +382,21 @@ def _indivisible(
     weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions, best: Launch
 ) -> UsageError:
     """Return the error for a number of GPUs that the model cannot be split over, with what is next best."""
-    architecture, plan = weights.model.architecture, best.plan
+    plan = best.plan
     per_node = plan.tensor * plan.pipeline * plan.data // options.nodes
     stages = replace(options, tensor=1, pipeline=len(gpus), data=1)
     by_stages = options.nodes == 1 and _fits_somehow(weights, gpus, machine, stages)
     also = f"; or all {len(gpus)} in turns: --pipeline-parallel {len(gpus)}" if by_stages else ""
     return UsageError(
-        f"{weights.name} cannot be split over {counted(len(gpus), 'GPU')}: it has {architecture.heads} attention heads "
-        f"and {architecture.kv_heads} KV heads, of which each GPU must get as many as the others.",
+        f"{weights.name} cannot be split over {counted(len(gpus), 'GPU')}: {_heads(weights)}, of which each "
+        "GPU must get as many as the others.",
         hint=f"{per_node} of them are next best, {plan.context or 0:,} tokens: --tensor-parallel {plan.tensor}{also}.",
     )
+
+
+def _heads(weights: EngineWeights) -> str:
+    architecture = weights.model.architecture
+    return f"it has {architecture.heads} attention heads and {architecture.kv_heads} KV heads"
 
 
 def _notes(launch: Launch, gpus: tuple[Device, ...], machine: Machine, idle: int) -> Iterator[str]:
@@ -404,8 +404,11 @@ def _notes(launch: Launch, gpus: tuple[Device, ...], machine: Machine, idle: int
     plan, weights = launch.plan, launch.weights
     if left_out := [device.name for device in machine.usable_devices if device not in gpus]:
         yield f"left out, {TITLES[plan.engine]} does not use it: {', '.join(dict.fromkeys(left_out))}"
-    if len({gpu.total for gpu in gpus}) > 1:
-        yield f"the GPUs are not alike; each gives as much as the smallest, {gibibytes(min(gpu.total for gpu in gpus))}"
+    smallest = min(gpu.total for gpu in gpus)
+    if any(gpu.total > smallest for gpu in gpus):
+        yield f"the GPUs are not alike; each gives as much as the smallest, {memory_size(smallest)}"
+    if plan.data > 1 and not splits(weights.model.architecture, len(gpus)):
+        yield f"{_heads(weights)}, so it is not split over {len(gpus)} GPUs: {plan.data} replicas"
     if idle:
         yield f"{counted(idle, 'GPU')} of {len(gpus) * plan.nodes} stay idle"
     if weights.format == "fp8" and not all(computes_fp8(gpu) for gpu in gpus):
