@@ -79,6 +79,11 @@ class EngineWeights:
         in_layers = matrix_elements(self.model.architecture)
         return round(in_layers * self.bits / 8) + 2 * (self.model.parameters - in_layers)
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Return the bits of the files per parameter."""
+        return self.bytes * 8 / self.model.parameters
+
 
 @lru_cache(maxsize=256)
 def matrix_elements(architecture: Architecture) -> int:

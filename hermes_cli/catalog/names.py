@@ -124,7 +124,7 @@ class ModelNames:
             return FileReference(Path(os.path.expanduser(text)))  # noqa: PTH111 - Path.expanduser raises for unknown users
         if "@" in text and (weights := self._weights(text)):
             return weights
-        if "/" not in text and (known := self._in_catalogue(text)):
+        if "/" not in text and (known := self._in_catalogue(text) or self._named_weights(text)):
             return known
         is_address = "://" in text or _HUB_HOST.match(text) or (_REPO_FILE.match(text) and not os.path.exists(text))  # noqa: PTH110 - as below
         if not is_address and (text.lower().endswith(".gguf") or os.path.exists(text)):  # noqa: PTH110 - Path.exists raises on odd names
@@ -158,6 +158,13 @@ class ModelNames:
             )
         return WeightsReference(weights.repo, weights)
 
+    def _named_weights(self, text: str) -> WeightsReference | None:
+        """Return the weights by the name of their repository without its owner: `Hermes-4-70B-FP8`."""
+        whole = normalize_name(text)
+        every = (weights for model in self._models for weights in engine_weights(model))
+        weights = next((weights for weights in every if normalize_name(weights.repo.partition("/")[2]) == whole), None)
+        return WeightsReference(weights.repo, weights) if weights else None
+
     def _listed_weights(self, address: HubReference) -> WeightsReference | None:
         """Return the weights whose repository this is; those as published go by the model's own name."""
         if address.file is not None or address.quantization is not None:
@@ -188,10 +195,10 @@ class ModelNames:
         name = named_quantization(typed, model) or self._endings.get(normalize_name(typed))
         if name is None:
             offered = dict.fromkeys(name for repository in model.gguf for name in repository.quantizations)
-            raise NotFoundError(
-                f"{model.short} has no quantization {typed}.",
-                hint=f"choose one of: {', '.join(offered)}" if offered else "leave the quantization out.",
-            )
+            hint = f"choose one of: {', '.join(offered)}" if offered else "leave the quantization out."
+            if weights := named_weights(model, typed):
+                hint = f"for vLLM and SGLang it is {weights.name}; for llama.cpp {hint}"
+            raise NotFoundError(f"{model.short} has no quantization {typed}.", hint=hint)
         return name
 
     def _listed(self, address: HubReference) -> CatalogueReference | None:

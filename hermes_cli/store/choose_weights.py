@@ -7,11 +7,10 @@ import shlex
 from collections.abc import Collection, Iterable
 
 from hermes_cli.errors import NotFoundError
-from hermes_cli.store.hub import is_safe
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
-WEIGHTS = re.compile(r"^[^/]+\.safetensors\Z")
+_WEIGHTS = re.compile(r"^[^/]+\.safetensors\Z")
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors\Z")
 # Other layouts of the same weights, and what other programs want of them.
 _NOT_LOADED = re.compile(r"^(?:consolidated|adapter_model|optimizer|training_args)", re.IGNORECASE)
@@ -34,9 +33,10 @@ def weight_files(repo: str, paths: Iterable[str], *, tokenizer_only: bool = Fals
     Raises:
         NotFoundError: the repository has no such weights, or not all of them.
     """
+    from hermes_cli.store.hub import is_safe  # noqa: PLC0415 - the Hub's code; what is on this disk needs none
+
     names = sorted(filter(is_safe, paths))
-    small = [name for name in names if _BESIDE.match(name) or _TOKENIZER.match(name)]
-    weights = [name for name in names if WEIGHTS.match(name) and not _NOT_LOADED.match(name)]
+    small, weights = list(filter(is_beside, names)), list(filter(is_weights, names))
     if CONFIG not in names or (not weights and not tokenizer_only):
         missing = CONFIG if CONFIG not in names else "safetensors"
         raise NotFoundError(
@@ -54,6 +54,16 @@ def weight_files(repo: str, paths: Iterable[str], *, tokenizer_only: bool = Fals
         )
     index = [INDEX] if INDEX in names else []
     return (*small, *index, *weights)
+
+
+def is_weights(name: str) -> bool:
+    """Return whether a file holds weights that are loaded."""
+    return bool(_WEIGHTS.match(name)) and not _NOT_LOADED.match(name)
+
+
+def is_beside(name: str) -> bool:
+    """Return whether a file is a config, a part of the tokenizer, a template, or the licence."""
+    return bool(_BESIDE.match(name) or _TOKENIZER.match(name))
 
 
 def absent_shards(names: Collection[str]) -> list[str]:
