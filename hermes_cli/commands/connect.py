@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import shlex
 import shutil
 import time
@@ -54,12 +53,7 @@ def command(
     hermes connect codex --url http://192.168.1.5:8080 --print
     """
     if name is None:
-        rows = [
-            (name, client.title, str(client.file()) if client.file else "printed") for name, client in CLIENTS.items()
-        ]
-        console.table(TITLES, rows)
-        console.document({"clients": [{"name": row[0], "title": row[1], "file": row[2]} for row in rows]})
-        console.note("connect one with the server that runs: hermes connect NAME")
+        _list(console)
         return
     client = _client_named(name)
     connection = _connection(url, key, model)
@@ -82,6 +76,18 @@ def command(
             f"{client.title} needs {client.needs:,} tokens of context or more, and this server has "
             f"{connection.context:,}: hermes serve NAME --for-agent"
         )
+
+
+def _list(console: Console) -> None:
+    files = {name: client.file() if client.file else None for name, client in CLIENTS.items()}
+    home = str(Path("~").expanduser())
+    rows = [
+        (name, client.title, str(files[name] or "printed").replace(home, "~", 1)) for name, client in CLIENTS.items()
+    ]
+    console.table(TITLES, rows)
+    console.note("connect one with the server that runs: hermes connect NAME")
+    listed = [{"name": name, "file": str(file) if file else None} for name, file in files.items()]
+    console.document({"clients": listed})
 
 
 def _client_named(name: str) -> Client:
