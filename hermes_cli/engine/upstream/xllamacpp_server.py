@@ -43,8 +43,8 @@ def main(arguments: list[str]) -> None:
             sys.exit(f"error: unrecognized arguments: {word}: each option has a value here, as in --cache-ram 0")
         _set(parameters, name, value, word)
     server = xllamacpp.Server(parameters)
-    sys.stderr.write(f"listening on {server.listening_address}\n")
-    threading.Event().wait()
+    while server.listening_address:
+        threading.Event().wait()
 
 
 def _set(parameters: Any, name: str, value: str, word: str) -> None:  # noqa: ANN401 - of the other package
