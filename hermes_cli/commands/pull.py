@@ -19,7 +19,7 @@ from hermes_cli.commands.options import YesOption, bytes_per_second, with_consol
 from hermes_cli.console import Console, Voice
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 from hermes_cli.store.progress import DownloadProgress, Phase
-from hermes_cli.units import gibibytes, gigabytes
+from hermes_cli.units import gigabytes, memory_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -271,12 +271,12 @@ def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None]
 
     settings, placement = fit_for_chat(target.variant, machine)
     if placement.fits:
-        need = gibibytes(placement.total.total)
+        need = memory_size(placement.total.total)
         write(f"it fits this machine with {settings.context:,} tokens of context: {need} of memory (computed)")
         return
     short = max(share.part.total - share.room for share in placement.shares)
     console.warn(
-        f"{target.name} does not fit this machine: {gibibytes(short)} are missing "
+        f"{target.name} does not fit this machine: {memory_size(short)} are missing "
         f"for {settings.context:,} tokens of context (computed). What would: hermes recommend"
     )
 
