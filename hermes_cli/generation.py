@@ -87,6 +87,7 @@ class TurnRequest:
         client: name of the client; engines are fair among clients.
         shift: where the context length ends, go on without the older half of the conversation.
         speculate: speculative decoding may be used; the text is the same.
+        calls_without_tools: what looks like a call is one, though no tools are on offer.
     """
 
     messages: Sequence[Message]
@@ -103,6 +104,7 @@ class TurnRequest:
     shift: bool = False
     speculate: bool = True
     continues: bool = False
+    calls_without_tools: bool = True
 
 
 class ChatModel:
@@ -314,7 +316,9 @@ class _Reader:
     def __init__(self, turn: TurnRequest, prompt: Prompt) -> None:
         names = [str(tool["function"]["name"]) for tool in turn.tools]
         self._parser = Parser(
-            tools=names or None, prompt_opens_think=prompt.inside_reasoning, early=turn.constraints.calls is not None
+            tools=names or (None if turn.calls_without_tools else ()),
+            prompt_opens_think=prompt.inside_reasoning,
+            early=turn.constraints.calls is not None,
         )
         self._stops = turn.stops
         self._text = [prompt.opening]

@@ -237,6 +237,7 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
         stops=tuple(dict.fromkeys(map(normalize.repaired, body.stop or ()))),
         top_logprobs=top_logprobs,
         client=client,
+        calls_without_tools=False,
     )
     return ParsedRequest(
         body.model or "",
