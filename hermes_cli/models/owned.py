@@ -98,7 +98,23 @@ def own(request: ModelRequest, catalogue: Catalogue) -> OwnedModel:
     engine = engine_named(choice.name)
     _check(request, choice, engine)
     program = find_program(engine, choice.command)
-    return _llama_server(request, choice, program, catalogue)
+    if engine == "llama-server":
+        return _llama_server(request, choice, program, catalogue)
+    from hermes_cli.models.launched import launched  # noqa: PLC0415 - only for these engines
+
+    planned = launched(request, choice, program, catalogue)
+    return OwnedModel(
+        planned.name,
+        planned.context,
+        planned.plan.sequences or 1,
+        program,
+        planned.command,
+        room_fault=lambda: None,  # it plans its memory itself, and says so if there is too little
+        known=planned.known,
+        template=request.template,
+        note="; ".join(planned.notes),
+        forced=request.overrides.force,
+    )
 
 
 def _check(request: ModelRequest, choice: EngineChoice, engine: str) -> None:
