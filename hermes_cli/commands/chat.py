@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -245,7 +246,7 @@ def command(
     from hermes_cli.models.resolve import ModelRequest
 
     choice = _engine(engine, engine_command, engine_arg, rpc)
-    if choice and (endpoint or engine_url):
+    if engine and (endpoint or engine_url):
         raise UsageError(
             f"--engine and {'--endpoint' if endpoint else '--engine-url'} exclude each other.",
             hint="--engine starts an engine; the other one is for what runs already.",
@@ -305,7 +306,7 @@ def command(
 
 def _engine(name: str | None, command: str | None, arguments: list[str] | None, rpc: str | None) -> EngineChoice | None:
     """Return the engine that is to be started; None for that of this program, without an import."""
-    if not (name or command or arguments or rpc):
+    if not (name or command or arguments or rpc) and find_spec("llama_cpp"):
         return None
     from hermes_cli.models.owned import engine_choice
 
