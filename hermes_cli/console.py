@@ -18,7 +18,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hermes_cli.layout import UNLIMITED, Table, wrap
+from hermes_cli.layout import UNLIMITED, Table, command_lines, wrap
 from hermes_cli.platforms import drop_typed_ahead
 
 if TYPE_CHECKING:
@@ -147,6 +147,10 @@ class Console:
     def prose(self, text: str, style: str = "", *, hanging: str = "") -> None:
         """Sentences on standard output, which a terminal shows broken between words; see `layout.wrap`."""
         self.styled((line, style) for line in wrap(text, self.width, hanging))
+
+    def command(self, text: str) -> None:
+        """A command to type, on standard output."""
+        self.styled((line, "bold") for line in command_lines(text, self.width))
 
     def facts(self, labels_and_texts: Sequence[tuple[str, str]], *, indent: str = "") -> None:
         """A line for each label and its text, with the texts below each other."""

@@ -18,22 +18,23 @@ UNLIMITED = sys.maxsize
 NARROWEST_PROSE = 24  # columns; prose in less is harder to read than below its row
 GAP = "  "
 _COMMAND = re.compile(r"(?<=: )hermes [^;·()\n]+")
+_UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|B|M|k?B|[MGT]i?B|GB/s|tokens?(?:/s)?|%|points?|bits?|cores?|files?)(?!\w))")
 _NO_BREAK = "\u00a0"
 
 
 def wrap(text: str, width: int, hanging: str = "") -> list[str]:
     """Return the lines of a text, broken between words; all but the first begin with `hanging`.
 
-    A word that is too long, or a command to type that fits a line of its own, is not broken.
+    A word that is too long, a number and its unit, and a command to type are not broken; nor is a no-break space, which
+    becomes a plain one.
     """
     if len(text) <= width and "\n" not in text:
-        return [text]
+        return [text.replace(_NO_BREAK, " ")]
     lines: list[str] = []
     for paragraph in text.split("\n"):
         indent = paragraph[: len(paragraph) - len(paragraph.lstrip(" "))]
-        kept = _COMMAND.sub(
-            lambda match: match[0].rstrip().replace(" ", _NO_BREAK) + _blanks_behind(match[0]), paragraph
-        )
+        kept = _UNIT.sub(_NO_BREAK, paragraph)
+        kept = _COMMAND.sub(lambda match: _unbroken(match[0], width), kept)
         wrapped = textwrap.wrap(
             kept,
             max(width, 1),
@@ -47,8 +48,21 @@ def wrap(text: str, width: int, hanging: str = "") -> list[str]:
     return lines
 
 
-def _blanks_behind(text: str) -> str:
-    return text[len(text.rstrip()) :]
+def command_lines(command: str, width: int) -> list[str]:
+    """Return a command to type, on several lines as a shell reads them where one is too short."""
+    if len(command) <= width:
+        return [command]
+    indent = command[: len(command) - len(command.lstrip(" "))] + GAP
+    lines = textwrap.wrap(
+        command, max(width - 2, 1), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return [*(f"{line} \\" for line in lines[:-1]), lines[-1]]
+
+
+def _unbroken(command: str, width: int) -> str:
+    """Return a command without a place to break at, if a line has room for it."""
+    typed = command.rstrip()
+    return typed.replace(" ", _NO_BREAK) + command[len(typed) :] if len(typed) < width - 2 * len(GAP) else command
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ class Table:
             if self._needed(columns) > width:
                 prose_width = self._room_for_prose(columns, width)
                 if not prose_width:
-                    return list(self._blocks(columns, width)), left
+                    return list(self._blocks(columns, width)), []
         return list(self._table(columns, prose_width)), left
 
     @cached_property
