@@ -238,19 +238,21 @@ class Console:
             BarColumn,
             DownloadColumn,
             Progress,
+            ProgressColumn,
             TextColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
+        from rich.table import Column  # noqa: PLC0415
 
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[remark]}", markup=False),
-        )
+        width = self._rich.width
+        name = TextColumn("{task.description}", markup=False)
+        remark = TextColumn("{task.fields[remark]}", markup=False, table_column=Column(overflow="fold"))
+        columns: list[ProgressColumn] = [DownloadColumn(), TimeRemainingColumn(compact=True), remark]
+        if width >= NARROW:  # of names, bar and numbers the numbers stay
+            columns[:0] = [name, BarColumn(bar_width=max(min(width - 70, 40), 5))]
+        if width >= 80:  # noqa: PLR2004
+            columns.insert(3, TransferSpeedColumn())
         with Progress(*columns, console=self._rich, speed_estimate_period=15) as bars:
             yield bars
 

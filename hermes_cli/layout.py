@@ -2,7 +2,7 @@
 
 No number, unit, quantization or outcome is ever cut. Text breaks between words, but not inside a command to type. A
 table that is too wide loses its least important columns, then wraps its one column of prose, and at last becomes one
-block of lines per row.
+block of lines per row, without those cells of the least important columns that no line has room for.
 """
 
 from __future__ import annotations
@@ -95,16 +95,16 @@ class Table:
         left: list[str] = []
         prose_width = 0
         if width < UNLIMITED:
-            columns = [at for at in columns if any(row[at] for row in self.rows)] or columns
+            used = columns = [at for at in columns if any(row[at] for row in self.rows)] or columns
             for title in reversed(self.optional):
                 at = self.titles.index(title)
                 if at in columns and self._needed(columns) > width:
-                    columns.remove(at)
+                    columns = [other for other in columns if other != at]
                     left.append(title)
             if self._needed(columns) > width:
                 prose_width = self._room_for_prose(columns, width)
                 if not prose_width:
-                    return list(self._blocks(columns, width)), []
+                    return list(self._blocks(used, width)), []
         return list(self._table(columns, prose_width)), left
 
     @cached_property
@@ -152,7 +152,7 @@ class Table:
             yield GAP.join(row[at] for at in columns[:first] if row[at]), style or "bold"
             below = ""
             for at in columns[first:]:
-                if not row[at]:
+                if not row[at] or (self.titles[at] in self.optional and len(GAP + self.titles[at] + row[at]) >= width):
                     continue
                 item = f"{self.titles[at]} {row[at]}" if self.titles[at] and self.heading else row[at]
                 if below and len(below) + len(GAP) + len(item) > width:

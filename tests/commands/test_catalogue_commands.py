@@ -60,10 +60,10 @@ def test_list_with_words(hermes: RunHermes, words: list[str], names: list[str]) 
 
 
 def test_list_without_a_match_says_so(hermes: RunHermes) -> None:
-    done = hermes("list", "llama3")
+    done = hermes("list", "mistral-large")
     assert (done.returncode, done.stdout) == (3, "")
-    assert "no Hermes model has llama3 in its name" in done.stderr
-    assert "hermes search llama3" in done.stderr
+    assert "no Hermes model has mistral-large in its name" in done.stderr
+    assert "hermes search mistral-large" in done.stderr
     assert "no Hermes model is all of that" in hermes("list", "--reasoning", "--generation", "2").stderr
 
 
