@@ -17,7 +17,7 @@ from functools import cached_property
 UNLIMITED = sys.maxsize
 NARROWEST_PROSE = 24  # columns; prose in less is harder to read than below its row
 GAP = "  "
-_COMMAND = re.compile(r"(?<=: )hermes [^;·()\n]+")
+_COMMAND = re.compile(r"(?<=[:·] )hermes [^;·()\n]+")
 _UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|B|M|k?B|[MGT]i?B|GB/s|tokens?(?:/s)?|%|points?|bits?|cores?|files?)(?!\w))")
 _NO_BREAK = "\u00a0"
 

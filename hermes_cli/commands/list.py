@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hermes_cli import paths
+from hermes_cli.catalog.engine_weights import EngineWeights, engine_weights
 from hermes_cli.catalog.file_names import normalize_name
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
@@ -21,6 +22,7 @@ from hermes_cli.errors import AccessError, NotFoundError, UsageError
 from hermes_cli.store.disk import bytes_on_disk
 from hermes_cli.store.inventory import InstalledModel, inventory
 from hermes_cli.store.library import installed, installed_quantizations
+from hermes_cli.store.weights import installed_weights
 from hermes_cli.units import billions, gigabytes
 
 HERE = "✓"
@@ -86,12 +88,23 @@ def command(
             _show_installed(entries, console)
     elif every:
         offered = [variant for model in models for variant in variants(model)]
+        others = [weights for model in models for weights in engine_weights(model)]
         table = [
             (variant.name, gigabytes(variant.bytes), *measures(variant, catalogue), variant.repository.repo)
             for variant in offered
         ]
+        table += [
+            (weights.name, gigabytes(weights.bytes), f"{weights.bits_per_weight:.2f}", "", _here(weights), weights.repo)
+            for weights in others
+        ]
         console.table(VARIANT_TITLES, table, right=("SIZE", "BITS/WEIGHT", "LOSS"), optional=("REPOSITORY",))
-        console.document({"variants": [variant_document(variant, catalogue) for variant in offered]})
+        console.document(
+            {
+                "variants": [variant_document(variant, catalogue) for variant in offered],
+                "weights": [weights_document(weights) for weights in others],
+            }
+        )
+        console.note("@: weights for vLLM and SGLang, whole repositories · hermes plan NAME --engine vllm")
         console.note("loss: KL divergence from F16 in nats, measured on Llama 3 8B; less for larger models")
     else:
         _show_models(models, catalogue, console, folded=not (older or words or generation or tools or reasoning))
@@ -266,6 +279,40 @@ def measures(variant: Variant, catalogue: Catalogue) -> tuple[str, str, str]:
     """Return the cells BITS/WEIGHT, LOSS and HERE of a variant."""
     bits, loss = variant.bits_per_weight, variant.loss(catalogue)
     return f"{bits:.2f}" if bits else "", "" if loss is None else f"{loss:.4f}", HERE if installed(variant) else ""
+
+
+def _here(weights: EngineWeights) -> str:
+    return HERE if installed_weights(weights.repo) else ""
+
+
+def weights_rows(model: CatalogModel) -> list[tuple[str, ...]]:
+    """Return the cells NAME, SIZE, BY, HERE and REPOSITORY of a model's weights for vLLM and SGLang."""
+    return [
+        (
+            f"@{weights.suffix}",
+            gigabytes(weights.bytes),
+            "official" if weights.official else "community",
+            _here(weights),
+            weights.repo,
+        )
+        for weights in engine_weights(model)
+    ]
+
+
+def weights_document(weights: EngineWeights) -> dict[str, Any]:
+    """Return weights for vLLM and SGLang for `--json`; keys are documented in docs/catalogue.md."""
+    return {
+        "name": weights.name,
+        "model": weights.model.short,
+        "format": weights.suffix,
+        "repository": weights.repo,
+        "official": weights.official,
+        "license": weights.model.license.id,
+        "files": "config, tokenizer, templates, index and shards of safetensors",
+        "bytes": weights.bytes,
+        "bytes_source": "computed",
+        "installed": installed_weights(weights.repo) is not None,
+    }
 
 
 def model_summary(model: CatalogModel) -> dict[str, Any]:

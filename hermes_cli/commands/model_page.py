@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import msgspec
 
+from hermes_cli.catalog.engine_weights import engine_weights
 from hermes_cli.catalog.models import CatalogModel, Catalogue, RecommendedSampling
 from hermes_cli.catalog.names import CatalogueReference
 from hermes_cli.catalog.variants import matching_variants, preferred_variants
-from hermes_cli.commands.list import measures, model_summary, variant_document
+from hermes_cli.commands.list import measures, model_summary, variant_document, weights_document, weights_rows
 from hermes_cli.commands.speeds import in_words
 from hermes_cli.console import Console, Voice
 from hermes_cli.prompting.messages import Message
@@ -59,6 +60,9 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console, *, 
             remarks = (repository.by, "imatrix" * repository.imatrix, repository.note)
             text = "; ".join([f"{repository.repo}: {quantizations}", *filter(None, remarks)])
             console.prose(f"  {text}", hanging="    ")
+    console.text("\nFor vLLM and SGLang, whole repositories\n")
+    columns = ("NAME", "SIZE", "BY", "HERE", "REPOSITORY")
+    console.table(columns, weights_rows(model), right=("SIZE",), optional=("BY", "REPOSITORY"))
     stops = f", stops at {' or '.join(model.prompt.stop)}" if model.prompt.stop else ""
     cited = _cited(model, "prompt") if sources else ""
     console.prose(f"\nPrompt format: {_noted(f'{model.prompt.format}{stops}', model.prompt.note)}{cited}", hanging="  ")
@@ -79,6 +83,7 @@ def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console, *, 
             **model_summary(model),
             "facts": msgspec.to_builtins(model),
             "variants": [variant_document(variant, catalogue) for variant in offered],
+            "weights": [weights_document(weights) for weights in engine_weights(model)],
             "template": template,
             "prompt_example": example,
         }
@@ -138,8 +143,7 @@ def _facts(model: CatalogModel) -> Iterator[tuple[str, str, str]]:
     if model.benchmarks:
         scores = ", ".join(f"{name} {score:g}" for name, score in model.benchmarks.items())
         yield "benchmarks", _noted(scores, model.benchmarks_note), "benchmarks"
-    formats = {name.upper(): getattr(model.weights, name) for name in ("fp8", "awq", "nvfp4", "mlx")}
-    converted = [f"{', '.join(repos)} ({name})" for name, repos in formats.items() if repos]
+    converted = [f"{repo} (MLX)" for repo in model.weights.mlx]
     yield "weights", ", ".join((model.weights.original, *converted, *model.weights.other)), "weights"
     hosted = [f"{name} {value}" for name in ("openrouter", "nous_portal") if (value := getattr(model.cloud, name))]
     if hosted or model.cloud.retired:

@@ -12,7 +12,7 @@ import typer
 
 from hermes_cli.catalog.file_names import matching_models, models_in, quantization_in_file_name
 from hermes_cli.catalog.load import HubFile, load_catalogue
-from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
+from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames, WeightsReference
 from hermes_cli.commands import model_page
 from hermes_cli.commands.completing import models
 from hermes_cli.commands.options import with_console
@@ -56,6 +56,10 @@ def command(
     reference = ModelNames(catalogue).parse(name)
     if isinstance(reference, CatalogueReference):
         model_page.show(reference, catalogue, console, sources=sources)
+    elif isinstance(reference, WeightsReference) and reference.weights:
+        model_page.show(CatalogueReference(reference.weights.model), catalogue, console, sources=sources)
+    elif isinstance(reference, WeightsReference):
+        _show_repository(HubReference(reference.repo), console)
     elif isinstance(reference, HubReference):
         _show_repository(reference, console)
     else:
