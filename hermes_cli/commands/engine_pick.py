@@ -27,28 +27,29 @@ def show_engine_pick(pick: EngineRecommendation, instead: Recommendation | None,
         f"tensor parallel {plan.tensor}" if plan.tensor > 1 else "on one GPU each" if plan.data > 1 else "on one GPU"
     )
     low, high = two_digits(pick.alone.each.low), two_digits(pick.alone.each.high)
-    console.text(
-        f"{weights.name} with {engine}: the best for {_for_whom(pick, users)}\n"
-        f"  {weights.model.name}, {weights.title}, {gigabytes(weights.bytes)}, on {where}: {shared}{at_once}\n"
-        f"  {plan.context or 0:,} tokens for the longest request, {plan.kv_tokens * plan.data:,} for all\n"
-        f"  decode {per_second(pick.alone.each.expected)} ({low} to {high}) for one request"
-    )
+    all_tokens = plan.kv_tokens * plan.data
+    alone, wait = per_second(pick.alone.each.expected), duration(pick.first_token)
+    lines = [
+        f"the best for {_for_whom(pick, users)}: {weights.model.name}, {weights.title}, on {where}: {shared}{at_once}",
+        f"{gigabytes(weights.bytes)}; {plan.context or 0:,} tokens for one request, {all_tokens:,} for all",
+        f"writes {alone} ({low} to {high}) for one request, the first word after {wait}",
+    ]
     if users > 1:
         each, together = pick.together.each.expected, pick.together.all.expected
-        console.text(f";\n  {per_second(each)} each for {users} at once, {per_second(together)} together")
-    console.text(
-        f"\n  first token after {duration(pick.first_token)}\n"
-        f"  {DERIVED}\n"
-        f"  quality {pick.quality.points:.1f} points (docs/quality.md)\n"
-        f"  hermes plan {weights.name} --engine {plan.engine}\n"
-        f"  hermes pull {weights.name}\n"
-        f"  hermes serve {weights.name} --engine {plan.engine}\n"
-    )
+        lines.append(f"{users} at once: {per_second(each)} each, {per_second(together)} together")
+    lines += [DERIVED, f"quality {pick.quality.points:.1f} points"]
+    console.styled([(f"{weights.name} with {engine}", "bold green")])
+    for line in lines:
+        console.prose(f"  {line}", hanging="    ")
+    for command in ("hermes plan", "hermes pull", "hermes serve"):
+        flag = "" if command == "hermes pull" else f" --engine {plan.engine}"
+        console.command(f"  {command} {weights.name}{flag}")
     for note in pick.launch.notes:
         console.note(f"  {note}")
     if instead:
         turns = f", where its {gpus_used(instead)} GPUs take turns" if gpus_used(instead) > 1 else ""
-        console.text(f"\nWithout {engine}, on llama.cpp{turns}:\n")
+        console.text("\n")
+        console.prose(f"Without {engine}, on llama.cpp{turns}:")
 
 
 def _for_whom(pick: EngineRecommendation, users: int) -> str:

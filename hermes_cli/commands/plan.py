@@ -167,7 +167,9 @@ def command(
     decode = corrected(decode, "decode", variant.name, placement, ratios)
     first_token = first_token_seconds(PROMPTS[wanted_for], prefill, settings.context)
     _show(variant, settings, placement, machine, console)
-    console.text(f"\n{speed_lines(decode, prefill, first_token)}")
+    console.text("\n")
+    for line in speed_lines(decode, prefill, first_token):
+        console.prose(line, hanging="  ")
     console.document(
         {
             **_document(variant, settings, placement, machine),
@@ -247,10 +249,10 @@ def _settings(
 def _show(
     variant: Variant, settings: ContextSettings, placement: Placement, machine: Machine, console: Console
 ) -> None:
-    console.text(f"{variant.name} from {variant.repository.repo}\n")
+    console.prose(f"{variant.name} from {variant.repository.repo}", hanging="  ")
     slots = f", {settings.slots} slots" if settings.slots > 1 else ""
-    console.text(f"{one_line(machine)}\n")
-    console.text(f"{settings.context:,} tokens of context in {settings.k_type}{slots}; memory in GB\n\n")
+    console.prose(one_line(machine), hanging="  ")
+    console.prose(f"{settings.context:,} tokens of context in {settings.k_type}{slots}; memory in GB\n")
     rows = [
         (
             _device_name(share, machine).removeprefix("GeForce ").removeprefix("Radeon "),
