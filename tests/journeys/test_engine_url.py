@@ -10,7 +10,7 @@ import pytest
 from conftest import RunHermes
 from openai import OpenAI
 from server_rig import hermes_serve
-from upstream_rig import llama_server
+from upstream_rig import recorded_engine
 
 from hermes_cli.errors import ExitCode
 
@@ -19,7 +19,7 @@ WEATHER = "What's the weather in Tokyo?"
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[str]:
-    with llama_server() as url:
+    with recorded_engine("llama_server") as url:
         yield url
 
 
