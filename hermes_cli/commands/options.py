@@ -16,7 +16,7 @@ from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import KV_TYPES, KvType
 from hermes_cli.planning.quality import Purpose
-from hermes_cli.units import GIB, counted, gibibytes
+from hermes_cli.units import GB, counted, memory_size
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
@@ -216,7 +216,7 @@ def memory_in_use(machine: Machine) -> list[str]:
         used = device.total - device.free
         if not device.unified and used > MUCH_USED * device.total:
             users = ", ".join(device.users) or "programs that its driver does not name"
-            notes.append(f"{gibibytes(used)} of {device.name} are in use: {users}")
+            notes.append(f"{memory_size(used)} of {device.name} are in use: {users}")
     return notes
 
 
@@ -226,9 +226,9 @@ def one_line(machine: Machine) -> str:
     for device in machine.devices:
         unusable = f", left out by {device.left_out}" if device.left_out else ""
         unusable = unusable if device.usable else ", not used: hermes hardware says why"
-        used = "" if device.free == device.total else f"{device.free / GIB:.2f} of "
-        free = f"{used}{gibibytes(device.total)}{' free' if used else ''}"
+        used = "" if device.free == device.total else f"{device.free / GB:.2f} of "
+        free = f"{used}{memory_size(device.total)}{' free' if used else ''}"
         parts[f"{device.name} ({free}{unusable})"] += 1
     devices = [f"{count}x {text}" if count > 1 else text for text, count in parts.items()]
-    ram = f"{machine.ram_available / GIB:.2f} of {gibibytes(machine.ram_total)} RAM free"
+    ram = f"{machine.ram_available / GB:.2f} of {memory_size(machine.ram_total)} RAM free"
     return ("simulated: " if machine.simulated else "") + ", ".join([*devices, ram, counted(machine.cores, "core")])

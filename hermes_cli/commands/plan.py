@@ -39,7 +39,7 @@ from hermes_cli.planning.memory import KV_TYPES, ContextSettings, weights
 from hermes_cli.planning.placement import DeviceShare, Placement
 from hermes_cli.planning.speed import PROMPTS, decode_speed, first_token_seconds, prefill_speed
 from hermes_cli.store.benchmarks import speed_ratios
-from hermes_cli.units import GIB, gibibytes
+from hermes_cli.units import GB, memory_size
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
@@ -158,21 +158,21 @@ def _show(
     console.text(f"{variant.name} from {variant.repository.repo}\n")
     slots = f", {settings.slots} slots" if settings.slots > 1 else ""
     console.text(f"{one_line(machine)}\n")
-    console.text(f"{settings.context:,} tokens of context in {settings.k_type}{slots}; memory in GiB\n\n")
+    console.text(f"{settings.context:,} tokens of context in {settings.k_type}{slots}; memory in GB\n\n")
     rows = [
         (
             _device_name(share, machine).removeprefix("GeForce ").removeprefix("Radeon "),
             f"{share.last - share.first}{'+out' if share.output else ''}",
-            f"{share.part.total / GIB:.2f}",
-            f"{share.room / GIB:.2f}",
-            *(f"{getattr(share.part, part) / GIB:.2f}" for part in PARTS[:-1]),
+            f"{share.part.total / GB:.2f}",
+            f"{share.room / GB:.2f}",
+            *(f"{getattr(share.part, part) / GB:.2f}" for part in PARTS[:-1]),
         )
         for share in placement.shares
         if share.part.total
     ]
     total = placement.total
-    all_parts = (f"{getattr(total, part) / GIB:.2f}" for part in PARTS[:-1])
-    rows.append(("all", "", f"{total.total / GIB:.2f}", "", *all_parts))
+    all_parts = (f"{getattr(total, part) / GB:.2f}" for part in PARTS[:-1])
+    rows.append(("all", "", f"{total.total / GB:.2f}", "", *all_parts))
     titles = ("ON", "LAYERS", "TOTAL", "ROOM", "WEIGHTS", "KV CACHE", "COMPUTE", "OUTPUT", "OVERHEAD")
     console.table(titles, rows, right=titles[1:])
     for note in memory_in_use(machine):
@@ -182,7 +182,7 @@ def _show(
         console.note(f"it fits · {how}; overhead is what a backend usually takes")
     else:
         short = max(share.part.total - share.room for share in placement.shares)
-        console.warn(f"it does not fit: {gibibytes(short)} are missing; what would: hermes recommend")
+        console.warn(f"it does not fit: {memory_size(short)} are missing; what would: hermes recommend")
 
 
 def _device_name(share: DeviceShare, machine: Machine) -> str:

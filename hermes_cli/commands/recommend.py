@@ -44,10 +44,10 @@ from hermes_cli.planning.recommend import (
     smallest_variant,
 )
 from hermes_cli.store.benchmarks import speed_ratios
-from hermes_cli.units import GIB, gibibytes
+from hermes_cli.units import GB, memory_size
 
 BAR = 40  # characters
-TITLES = ("", "VARIANT", "CONTEXT", "GIB", "TOK/S", "WAIT", "POINTS")
+TITLES = ("", "VARIANT", "CONTEXT", "GB", "TOK/S", "WAIT", "POINTS")
 PLURAL: dict[Purpose, str] = {"agent": "agents", "json": "JSON", "long-context": "long contexts"}
 
 
@@ -128,7 +128,7 @@ def command(
                 alternative.label,
                 alternative.candidate.variant.name,
                 f"{alternative.candidate.settings.context:,}",
-                f"{alternative.candidate.placement.total.total / GIB:.1f}",
+                f"{alternative.candidate.placement.total.total / GB:.1f}",
                 two_digits(alternative.candidate.speed.expected),
                 duration(alternative.candidate.first_token.expected),
                 f"{alternative.candidate.quality.points:.1f}" if alternative.candidate.variant.model.generation else "",
@@ -173,7 +173,7 @@ def _models(name: str, catalogue: Catalogue, machine: Machine, options: Recommen
 def _show_pick(pick: Recommendation, console: Console) -> None:
     model, kv_type = pick.variant.model, pick.settings.k_type
     kv_note = "" if kv_type == "f16" else f" (KV cache in {kv_type})"
-    memory, gpu_layers = gibibytes(pick.placement.total.total), pick.placement.gpu_layers
+    memory, gpu_layers = memory_size(pick.placement.total.total), pick.placement.gpu_layers
     where = "on the CPU" if not gpu_layers else "all on the GPU"
     if 0 < gpu_layers <= model.architecture.layers:
         where = f"{gpu_layers} of {model.architecture.layers + 1} layers on the GPU"
@@ -246,8 +246,8 @@ def _bar(pick: Recommendation) -> str:
     for _, size, mark in pieces:
         filled += size
         drawn += mark * (round(BAR * filled / room) - len(drawn))
-    legend = (f"{mark} {label} {size / GIB:.2f}" for label, size, mark in pieces)
-    return f"  {drawn}\n  {', '.join(legend)} GiB"
+    legend = (f"{mark} {label} {size / GB:.2f}" for label, size, mark in pieces)
+    return f"  {drawn}\n  {', '.join(legend)} GB"
 
 
 def _explain(pick: Recommendation, options: RecommendOptions, console: Console) -> None:
@@ -256,15 +256,15 @@ def _explain(pick: Recommendation, options: RecommendOptions, console: Console) 
     listed = bool(pick.variant.model.generation)
     mix = f"llama.cpp's mix of {pick.variant.quantization}" if listed else "its header"
     lines = (
-        ("weights", gibibytes(part.weights), f"tensors of the file, by {mix}"),
+        ("weights", memory_size(part.weights), f"tensors of the file, by {mix}"),
         (
             "KV cache",
-            gibibytes(part.kv_cache),
+            memory_size(part.kv_cache),
             f"KV cells x KV heads x head length x layers x 2, {pick.settings.k_type}",
         ),
-        ("compute", gibibytes(part.compute), "llama.cpp's graph of one micro-batch, by the rules of its allocator"),
-        ("output", gibibytes(part.output), "vocabulary x slots x 4 bytes"),
-        ("overhead", gibibytes(part.overhead), "what backends usually take (assumed)"),
+        ("compute", memory_size(part.compute), "llama.cpp's graph of one micro-batch, by the rules of its allocator"),
+        ("output", memory_size(part.output), "vocabulary x slots x 4 bytes"),
+        ("overhead", memory_size(part.overhead), "what backends usually take (assumed)"),
         ("decode", per_second(pick.speed.expected), "bytes read for a token over bandwidth (docs/speed.md)"),
         ("prefill", per_second(pick.prefill.expected), "operations of a token over operations per second"),
         ("model", f"{pick.quality.model:.1f} points", "mean of the tests (docs/quality.md)"),
@@ -310,7 +310,7 @@ def nothing_fits(
     asked += [f"at {options.min_speed:g} tokens/s"] if options.min_speed else []
     asked += [f"with a first token within {duration(options.max_wait)}"] if options.max_wait is not None else []
     asked += ["with all layers on the GPU"] if options.gpu_only else []
-    reach = f"{would[0].name} would, with {gibibytes(would[1])} of memory; " if would and len(asked) == 1 else ""
+    reach = f"{would[0].name} would, with {memory_size(would[1])} of memory; " if would and len(asked) == 1 else ""
     return DoesNotFitError(
         f"no {name or 'Hermes model'} for {options.purpose} with {', '.join(asked)} fits this machine "
         f"({one_line(machine)}).",

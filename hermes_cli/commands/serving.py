@@ -26,7 +26,7 @@ from hermes_cli.server.app import EVERYWHERE
 from hermes_cli.server.run import ServerInfo, ServerParts, serve
 from hermes_cli.server.served_models import AGENT_CONTEXT, ServedModel, model_request, plan_models
 from hermes_cli.server.settings import ModelEntry, ServerSettings
-from hermes_cli.units import gibibytes
+from hermes_cli.units import memory_size
 
 if TYPE_CHECKING:
     from hermes_cli.server.server_tools import ServerTools
@@ -166,8 +166,8 @@ def _memory(served: ServedModel) -> str:
         return f"in the engine at {served.model.address}"
     places = [place for place in served.model.places if place.part.total]
     draft = served.model.options.draft
-    parts = [f"{gibibytes(place.part.total)} of {gibibytes(place.room)} free {place.where}" for place in places]
-    return ", ".join(parts + ([f"{gibibytes(draft.bytes)} for {draft.path.stem}, the draft model"] if draft else []))
+    parts = [f"{memory_size(place.part.total)} of {memory_size(place.room)} free {place.where}" for place in places]
+    return ", ".join(parts + ([f"{memory_size(draft.bytes)} for {draft.path.stem}, the draft model"] if draft else []))
 
 
 def _model_document(served: ServedModel) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import Pooling
 from hermes_cli.prompting.turn_grammar import TAGS
 from hermes_cli.store.library import ModelFile, find
-from hermes_cli.units import GIB
+from hermes_cli.units import memory_size
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ def memory_fault(model: ServableModel) -> HermesError | None:
     if not short.missing:
         return None
     return DoesNotFitError(
-        f"{model.name} does not fit: it needs {short.part.total / GIB:.2f} GiB {short.where}, "
-        f"where {short.room / GIB:.2f} GiB are free.",
+        f"{model.name} does not fit: it needs {memory_size(short.part.total)} {short.where}, "
+        f"where {memory_size(short.room)} are free.",
         hint="end other programs that use this memory, or start the server with a shorter --context.",
     )
 

@@ -47,7 +47,6 @@ ROUTES: list[ApiRoute] = [
 ]
 
 
-# Not in the OpenAPI document: Ollama's own documentation describes them.
 OLLAMA: list[ApiRoute] = [*ollama_chat.ROUTES, *embed.ROUTES, *ollama_models.ROUTES, *library.ROUTES]
 
 
@@ -90,14 +89,15 @@ async def _lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         await app.state.pool.close()
 
 
-async def _openapi(_: Request) -> Response:
-    return json_reply(_document())
+async def _openapi(request: Request) -> Response:
+    return json_reply(_document(ollama=OLLAMA[0] in request.app.routes))
 
 
 @cache
-def _document() -> dict[str, Any]:
-    about = "Hermes models on hardware you own: the APIs of OpenAI, Anthropic and llama.cpp's server."
-    return openapi(ROUTES, "hermes", hermes_cli.__version__, about)
+def _document(*, ollama: bool) -> dict[str, Any]:
+    apis = "OpenAI, Anthropic, llama.cpp's server and Ollama" if ollama else "OpenAI, Anthropic and llama.cpp's server"
+    about = f"Hermes models on hardware you own: the APIs of {apis}."
+    return openapi([*ROUTES, *(OLLAMA if ollama else ())], "hermes", hermes_cli.__version__, about)
 
 
 def _middleware(

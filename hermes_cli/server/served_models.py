@@ -24,7 +24,7 @@ from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
 from hermes_cli.server.settings import SLOTS, ModelEntry, ServerSettings
 from hermes_cli.store.library import installed
-from hermes_cli.units import GIB
+from hermes_cli.units import memory_size
 
 AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["agent"]), and this is a common length
 
@@ -189,7 +189,7 @@ def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> Doe
     fitting = recommendations(catalogue, machine, options)
     if not fitting:
         smallest = smallest_variant(catalogue, options)
-        would = f"; {smallest[0].name} would, with {smallest[1] / GIB:.2f} GiB of memory" if smallest else ""
+        would = f"; {smallest[0].name} would, with {memory_size(smallest[1])} of memory" if smallest else ""
         return DoesNotFitError(
             error.message, hint=f"no Hermes model has {AGENT_CONTEXT:,} tokens of context on this machine{would}."
         )

@@ -29,10 +29,11 @@ from mcp.client.streamable_http import streamable_http_client
 
 from hermes_cli import __version__
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError
+from hermes_cli.process_guard import ProcessGuard
 from hermes_cli.tools.config import McpAddress, McpServer, with_free_name
 from hermes_cli.tools.functions import Tool, ToolFailedError, wait_for
 from hermes_cli.tools.mcp_login import BrowserLogin
-from hermes_cli.tools.mcp_stdio import MAX_MESSAGE, McpProcess, ProcessGuard
+from hermes_cli.tools.mcp_stdio import MAX_MESSAGE, McpProcess
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams

@@ -48,7 +48,7 @@ def test_plan_shows_numbers_even_if_it_does_not_fit(hermes: RunHermes) -> None:
     done = hermes("plan", "hermes-4:405b", "--ram", "8G", "--cpu-only")
     assert done.returncode == 0
     assert "does not fit" in done.stderr
-    assert "226" in done.stdout
+    assert "252" in done.stdout
 
 
 def test_kv_type_and_slots_count(hermes: RunHermes) -> None:

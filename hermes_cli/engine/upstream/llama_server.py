@@ -81,12 +81,16 @@ class LlamaServer:
         )
 
     async def _accepts_lark(self, token: int) -> bool:
-        """Return whether the server was built with llguidance."""
+        """Return whether the server was built with llguidance: then it makes Lark of a schema.
+
+        Lark itself is not tried: some releases without llguidance abort over it.
+        """
+        body = {"prompt": [token], "n_predict": 0, "json_schema": {"const": "a"}}
         try:
-            await self._client.post("/completion", {"prompt": [token], "n_predict": 0, "grammar": f'{_LARK}start: "a"'})
-        except UpstreamError:  # "llguidance is not enabled"
+            settings = (await self._client.post("/completion", body)).get("generation_settings") or {}
+        except UpstreamError:
             return False
-        return True
+        return str(settings.get("grammar")).startswith(_LARK.strip())
 
     async def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:
         """Return the token ids of each text.

@@ -60,7 +60,7 @@ async def parse_completion(body: CompletionRequest, client: str) -> ParsedReques
     parsed = parse_shared(body, client, body.logprobs, DEFAULT_TOKENS)
     if body.best_of not in {None, parsed.choices}:
         raise UsageError("is not supported.", field="best_of", hint="ask for n choices, and take the best.")
-    prompts = tuple(_prompts(body.prompt, may_be_empty=bool(body.suffix)))
+    prompts = tuple(_prompts(body.prompt))
     texts = len(prompts) * parsed.choices
     if texts > MOST_TEXTS:
         hint = f"ask for up to {MOST_TEXTS} at once."
@@ -73,15 +73,15 @@ async def parse_completion(body: CompletionRequest, client: str) -> ParsedReques
     return replace(parsed, prompt_logprobs=body.prompt_logprobs)
 
 
-def _prompts(sent: Any, *, may_be_empty: bool) -> Iterator[RawPrompt]:  # noqa: ANN401 - as it was sent
+def _prompts(sent: Any) -> Iterator[RawPrompt]:  # noqa: ANN401 - as it was sent
     several = isinstance(sent, list) and all(isinstance(prompt, str | list) for prompt in sent)
     prompts = sent if several else [sent]
     if not prompts or len(prompts) > MOST_PROMPTS:
         raise UsageError(f"has {len(prompts)} prompts.", field="prompt", hint=f"send 1 to {MOST_PROMPTS}.")
     for index, prompt in enumerate(prompts):
         field = f"prompt[{index}]" if several else "prompt"
-        if prompt == [] or (prompt == "" and not may_be_empty):
-            raise UsageError("is empty.", field=field, hint="send at least one character or token.")
+        if prompt == []:
+            raise UsageError("is empty.", field=field, hint="send at least one token, or a text.")
         if isinstance(prompt, str):
             normalize.check(prompt, field)
             yield (normalize.repaired(prompt),)
@@ -97,6 +97,8 @@ async def generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[
     if parsed.suffix:
         prompts = [await _fill_in(model, prompt, parsed.suffix) for prompt in parsed.prompts]
         parsed = replace(parsed, prompts=tuple(prompts))
+    begin = model.info.bos or model.info.eos  # what a text begins with, where nothing stands before it
+    parsed = replace(parsed, prompts=tuple((begin,) if prompt == ("",) else prompt for prompt in parsed.prompts))
     vocabulary = model.info.vocabulary
     for token in (token for prompt in parsed.prompts for token in prompt):
         if isinstance(token, int) and not 0 <= token < vocabulary:

@@ -91,11 +91,10 @@ FlagOrText = Annotated[
 Duration = Annotated[
     Any, _kinds("seconds, or a text like 5m", int, float, str), WithJsonSchema({"anyOf": [{"type": "number"}, _TEXT]})
 ]
-_PROMPT = {**_TEXT, "minLength": 1}
 _TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 PromptField = Annotated[
     Any,
-    WithJsonSchema({"anyOf": [_PROMPT, _array(_PROMPT, MOST_PROMPTS), _TOKENS, _array(_TOKENS, MOST_PROMPTS)]}),
+    WithJsonSchema({"anyOf": [_TEXT, _array(_TEXT, MOST_PROMPTS), _TOKENS, _array(_TOKENS, MOST_PROMPTS)]}),
 ]
 InputField = Annotated[Any, WithJsonSchema({"anyOf": [_TEXT, _array(_OBJECT, MOST_MESSAGES)]})]
 _Key = Annotated[str, StringConstraints(strict=True, max_length=64)]

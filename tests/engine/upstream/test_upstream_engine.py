@@ -208,7 +208,8 @@ def test_a_grammar_goes_to_a_server_that_takes_one_as_lark(server: Endpoint) -> 
     async def use(grammar: str) -> None:
         engine = UpstreamEngine(read_engine_url(server.url))
         try:
-            server.routes["/completion"] = of_json({})  # it takes one that is tried
+            made = '%llguidance {}\nstart: %json {"const": "a"}'  # of a schema
+            server.routes["/completion"] = of_json({"generation_settings": {"grammar": made}})
             assert (await engine.load()).grammars
             server.routes["/completion"] = stream(PIECE, LAST)
             async with aclosing(engine.generate(GenerationRequest((1,), grammar=grammar))) as events:
