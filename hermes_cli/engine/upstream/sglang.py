@@ -5,12 +5,8 @@ Its `/generate` would tell more, but repeats the whole answer in each event of a
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
-from hermes_cli.engine.protocol import EngineStats, Logprob, TokenLogprobs
 from hermes_cli.engine.upstream.dialect import TokenCompletion
 from hermes_cli.engine.upstream.vllm import VLLM
 
@@ -21,7 +17,6 @@ class SGLang(VLLM):
     name = "sglang"
     title = "SGLang"
     start_hint = "have it started with --grammar-backend llguidance, or run the model in this program."
-    endings = frozenset({"stop", "length"})
     stopped_by = "matched_stop"
 
     def held(self, lark: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class VLLM:
 
     name = "vllm"
     title = "vLLM"
+    stopped_by = "stop_reason"  # the field with the stop text or the end token
     start_hint = "have it started with --structured-outputs-config.backend guidance, or run the model in this program."
 
     def __init__(self, client: UpstreamClient, listed: Mapping[str, Any], facts: TokenizerFacts) -> None:
@@ -76,12 +77,13 @@ class VLLM:
         """Return whether grammars are llguidance's: xgrammar, the first choice of `auto`, fails at some of ours."""
         body = {"model": self.model, "prompt": [min(self._facts.ends, default=0)], "max_tokens": 1, "temperature": 0}
         try:
-            await self._client.post("/v1/completions", body | self._held(LARK))
+            await self._client.post("/v1/completions", body | self.held(LARK))
         except UpstreamError:
             return False
         return True
 
-    def _held(self, lark: str) -> dict[str, Any]:
+    def held(self, lark: str) -> dict[str, Any]:
+        """Return the field for a grammar."""
         return {"structured_outputs": {"grammar": lark}}
 
     async def detokenize(self, tokens: Sequence[int]) -> bytes:
@@ -106,7 +108,7 @@ class VLLM:
         """
         top, ids, last = completion.request.top_logprobs, list[int](), None
         logprobs: list[TokenLogprobs] = []
-        async with aclosing(self._client.stream("/v1/completions", self._body(completion))) as events:
+        async with aclosing(self._client.stream("/v1/completions", self.body(completion))) as events:
             async for event in events:
                 for choice in event["choices"]:
                     text = choice["text"]
@@ -114,7 +116,7 @@ class VLLM:
                     if top is not None:
                         logprobs += self._logprobs(choice.get("logprobs") or {}, top)
                     if (reason := choice["finish_reason"]) is not None:
-                        last = _finished(reason, choice.get("stop_reason"))
+                        last = _finished(reason, choice.get(self.stopped_by))
                         if not last.is_cut and last.stop is None and ids:  # ended by a token, which is the last one
                             ids, logprobs = ids[:-1], logprobs[: len(ids) - 1]
                         yield self._chunk(text, ids, logprobs)
@@ -136,10 +138,11 @@ class VLLM:
             texts = tuple(decoder.decode(self._facts.piece(token)) for token in ids)
         return Chunk(text, len(ids), tuple(ids), tuple(logprobs), texts=texts if "".join(texts) == text else ())
 
-    def _body(self, completion: TokenCompletion) -> dict[str, Any]:
+    def body(self, completion: TokenCompletion) -> dict[str, Any]:
+        """Return the body of a request."""
         request, prompt = completion.request, completion.prompt
         room = self._context - len(prompt)
-        body = {
+        body: dict[str, Any] = {
             "model": self.model,
             "prompt": list(prompt),
             "max_tokens": room if completion.max_tokens is None else min(completion.max_tokens, room),
@@ -155,7 +158,7 @@ class VLLM:
         if request.top_logprobs is not None:
             body |= {"logprobs": request.top_logprobs, "return_tokens_as_token_ids": True}
         if request.grammar is not None:
-            body |= self._held(lark_of(self.title, request.grammar))
+            body |= self.held(lark_of(self.title, request.grammar))
         return body
 
     def _logprobs(self, told: Mapping[str, Any], top: int) -> Iterable[TokenLogprobs]:
