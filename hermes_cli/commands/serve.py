@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hermes_cli.server.settings import SettingValue
 
 # What only this command knows; everything else that is typed is a setting.
-_OWN = {"config", "print_config", "json", "quiet", "no_color", "verbose"}
+_OWN = {"config", "print_config", "background", "json", "quiet", "no_color", "verbose"}
 # Parameters of lists, and the settings that they are.
 _SETTINGS = {"names": "models", "api_key": "api_keys", "allowed_host": "allowed_hosts"}
 
@@ -221,6 +221,10 @@ def command(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show the settings and where each is from; serve nothing.")
     ] = False,
+    background: Annotated[
+        bool,
+        typer.Option("--background", help="Go on when the terminal is closed; this command ends when it answers."),
+    ] = False,
     force: Annotated[
         bool | None, setting("HERMES_LLM_FORCE", "Load it even if there is too little memory.", "--force")
     ] = None,
@@ -234,6 +238,8 @@ def command(
 
     hermes serve hermes-3:8b --for-agent
 
+    hermes serve hermes-3:8b --background, then: hermes ps, hermes stop
+
     hermes serve hermes-4:14b hermes-3:3b --host 0.0.0.0 --api-key-file keys.txt
     """
     from pathlib import Path
@@ -244,6 +250,12 @@ def command(
     if print_config:
         console.text(as_yaml(resolved))
         console.document(document(resolved))
+        return
+
+    if background:
+        from hermes_cli.commands.background import serve_in_background
+
+        serve_in_background(console)
         return
 
     from hermes_cli.commands.serving import serve_models

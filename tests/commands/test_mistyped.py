@@ -40,7 +40,7 @@ def test_a_question_alone_is_asked() -> None:
 @pytest.mark.parametrize(
     ("typed", "says", "next_step"),
     [
-        (["ps"], "hermes has no command ps", "/v1/models"),
+        (["logs"], "hermes has no command logs", "hermes ps shows"),
         (["update"], "no command update", "hermes catalog refresh"),
         (["lsit"], "no command lsit", "did you mean hermes list?"),
         (["hermes3"], "no command hermes3", "if it is a model: hermes chat hermes3"),
