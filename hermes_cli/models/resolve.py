@@ -31,6 +31,7 @@ class ModelRequest:
         template: an override of the prompt format: `file`, `model` or a path.
         prefixes: a folder for KV caches of prompts that outlive the program.
         engine_url: an engine that somebody else runs has it.
+        tokenizer: files of its tokenizer, where that engine does not tell what is in them: a folder or a GGUF file.
         embeddings: it may be a model for embeddings, too; `overrides.pooling` makes any model one.
     """
 
@@ -43,6 +44,7 @@ class ModelRequest:
     prefixes: Path | None = None
     embeddings: bool = False
     engine_url: str | None = None
+    tokenizer: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import quantization_in_file_name
@@ -70,7 +71,14 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
     )
     draft, yarn = entry.draft or DRAFT_OFF, bool(entry.yarn)
     return ModelRequest(
-        entry.model, overrides, yarn, draft, template=entry.template, embeddings=True, engine_url=entry.engine_url
+        entry.model,
+        overrides,
+        yarn,
+        draft,
+        template=entry.template,
+        embeddings=True,
+        engine_url=entry.engine_url,
+        tokenizer=Path(entry.tokenizer) if entry.tokenizer else None,
     )
 
 

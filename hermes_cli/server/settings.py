@@ -50,6 +50,7 @@ class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     batch: Annotated[int, Meta(ge=32, le=65_536)] | None = None  # tokens in one decode
     yarn: bool | None = None  # stretch the context as the base model documents it
     engine_url: str | None = None  # where an engine listens that somebody else runs; it has the model
+    tokenizer: str | None = None  # of the model in that engine: a folder with tokenizer.json, or a GGUF file
     template: str | None = None  # `file`, `model`, or the path of a chat template
     draft: str | None = None  # a small model with the same vocabulary; `auto` takes one that is installed
     think: bool | None = None  # reason before answering

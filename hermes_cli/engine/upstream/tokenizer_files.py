@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hermes_cli.errors import IntegrityError, NotFoundError
+from hermes_cli.errors import HermesError, IntegrityError, NotFoundError
 from hermes_cli.gguf.header import GGUFHeader, read_header
 from hermes_cli.gguf.reader import Value
 from hermes_cli.paths import access_error
@@ -33,6 +33,7 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5  # of `tokenizer.ggml.token_type`
 _GGUF_ARRAYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
 # Of generation_config.json, and what `ModelInfo.sampling` calls it.
+_SHAPE = {"block_count": "num_hidden_layers", "embedding_length": "hidden_size"}
 _SAMPLING = {
     "temperature": "temp",
     "top_k": "top_k",
@@ -191,6 +192,14 @@ def _of_folder(folder: Path) -> TokenizerFacts:
         trained_context=next(iter(_numbers(model.get("max_position_embeddings"))), 0),
         parameters=_parameters_of_config(model),
     )
+
+
+def config_number(folder: Path, key: str) -> int | None:
+    """Return a whole number of a folder's `config.json` by its name in GGUF files; None if there is none."""
+    try:
+        return next(iter(_numbers(_json(folder / "config.json").get(_SHAPE.get(key, key)))), None)
+    except HermesError:  # told by whoever reads all of it
+        return None
 
 
 def _recommended(generation: Mapping[str, Any]) -> dict[str, str]:

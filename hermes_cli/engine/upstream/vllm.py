@@ -7,8 +7,9 @@ Tokens that end a turn are stated, too: they come from the tokenizer's files.
 from __future__ import annotations
 
 import codecs
+import math
 import re
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,9 @@ MOST_BIAS = 100.0  # it cuts biases there, and JSON has no infinity
 LEAST_TOP_P = 1e-6  # 0 is refused, and means the likeliest token
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 _ENDINGS = {"stop", "length"}
-_METRIC = re.compile(r"^(vllm:\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
+_METRIC = re.compile(r"^((?:vllm|sglang):\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+Metrics = Mapping[str, Sequence[tuple[dict[str, str], float]]]
 
 
 class VLLM:
@@ -40,7 +43,7 @@ class VLLM:
 
     def __init__(self, client: UpstreamClient, listed: Mapping[str, Any], facts: TokenizerFacts) -> None:
         """Take the model's entry of `/v1/models`, and what its tokenizer's files say."""
-        self._client, self._facts = client, facts
+        self._client, self.facts = client, facts
         self.model = str(listed["id"])
         self._context = int(listed["max_model_len"])
         self._tokenizer = ServedTokenizer(client, self.model, facts)
@@ -51,7 +54,7 @@ class VLLM:
     async def model_info(self, tags: Sequence[str], texts: Sequence[str]) -> ModelInfo:  # noqa: ARG002 - files tell all
         """Return the facts about the model; of `tags` those count that are one token."""
         await self._tokenizer.check()
-        facts, every = self._facts, {**self._facts.added, **self._facts.control}
+        facts, every = self.facts, {**self.facts.added, **self.facts.control}
         single = {tag: every[tag] for tag in tags if tag in every}
         self._takes_lark = await self._accepts_lark()
         return ModelInfo(
@@ -75,7 +78,7 @@ class VLLM:
 
     async def _accepts_lark(self) -> bool:
         """Return whether grammars are llguidance's: xgrammar, the first choice of `auto`, fails at some of ours."""
-        body = {"model": self.model, "prompt": [min(self._facts.ends, default=0)], "max_tokens": 1, "temperature": 0}
+        body = {"model": self.model, "prompt": [max(self.facts.ends, default=1)], "max_tokens": 1, "temperature": 0}
         try:
             await self._client.post("/v1/completions", body | self.held(LARK))
         except UpstreamError:
@@ -88,7 +91,7 @@ class VLLM:
 
     async def detokenize(self, tokens: Sequence[int]) -> bytes:
         """Return the bytes of tokens."""
-        return b"".join(map(self._facts.piece, tokens))
+        return b"".join(map(self.facts.piece, tokens))
 
     def check(self, request: GenerationRequest) -> None:
         """Raise UsageError if the request wants what vLLM does not have."""
@@ -114,7 +117,7 @@ class VLLM:
                     text = choice["text"]
                     ids += choice.get("token_ids") or ()
                     if top is not None:
-                        logprobs += self._logprobs(choice.get("logprobs") or {}, top)
+                        logprobs += self.logprobs(choice, top)
                     if (reason := choice["finish_reason"]) is not None:
                         last = _finished(reason, choice.get(self.stopped_by))
                         if not last.is_cut and last.stop is None and ids:  # ended by a token, which is the last one
@@ -135,7 +138,7 @@ class VLLM:
         texts: tuple[str, ...] = ()
         if len(ids) > 1:
             decoder = _UTF8(errors="replace")
-            texts = tuple(decoder.decode(self._facts.piece(token)) for token in ids)
+            texts = tuple(decoder.decode(self.facts.piece(token)) for token in ids)
         return Chunk(text, len(ids), tuple(ids), tuple(logprobs), texts=texts if "".join(texts) == text else ())
 
     def body(self, completion: TokenCompletion) -> dict[str, Any]:
@@ -148,7 +151,7 @@ class VLLM:
             "max_tokens": room if completion.max_tokens is None else min(completion.max_tokens, room),
             **sampling_fields(request.sampling),
             "stop": list(request.stops),
-            "stop_token_ids": [] if request.sampling.ignore_eos else sorted(self._facts.ends),
+            "stop_token_ids": [] if request.sampling.ignore_eos else sorted(self.facts.ends),
             "skip_special_tokens": False,
             "spaces_between_special_tokens": False,
             "stream": True,
@@ -161,39 +164,61 @@ class VLLM:
             body |= self.held(lark_of(self.title, request.grammar))
         return body
 
-    def _logprobs(self, told: Mapping[str, Any], top: int) -> Iterable[TokenLogprobs]:
-        tokens, numbers = told.get("tokens") or (), told.get("token_logprobs") or ()
-        places = told.get("top_logprobs") or [None] * len(tokens)
-        for token, number, place in zip(tokens, numbers, places, strict=True):
-            ranked = sorted((place or {}).items(), key=lambda pair: -pair[1])
+    def logprobs(self, choice: Mapping[str, Any], top: int) -> Iterator[TokenLogprobs]:
+        """Yield the log-probabilities of the tokens of an event."""
+        told = choice.get("logprobs") or {}
+        places = told.get("top_logprobs") or ()
+        for at, (token, number) in enumerate(
+            zip(told.get("tokens") or (), told.get("token_logprobs") or (), strict=True)
+        ):
+            ranked = sorted(places[at].items(), key=lambda pair: -pair[1]) if at < len(places) and places[at] else ()
             yield TokenLogprobs(self._logprob(token, number), tuple(self._logprob(*pair) for pair in ranked[:top]))
 
     def _logprob(self, token: str, number: float) -> Logprob:
         value = int(token.removeprefix("token_id:"))
-        return Logprob(value, self._facts.piece(value), float(number))
+        return Logprob(value, self.facts.piece(value), float(number))
 
     async def stats(self) -> EngineStats:
         """Return what its `/metrics` say of all its clients together; nothing where it has none."""
         try:
-            text = await self._client.get_text("/metrics")
+            metrics = read_metrics(await self._client.get_text("/metrics"))
         except (UpstreamError, HermesError):
             return EngineStats()
-        sums: dict[str, float] = {}
-        cells = used = 0.0
-        for name, labels, value in _METRIC.findall(text):
-            if name == "vllm:cache_config_info":
-                size = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-                cells += _number(size.get("block_size")) * _number(size.get("num_gpu_blocks"))
-            sums[name] = sums.get(name, 0) + _number(value)
-        used = cells * min(sums.get("vllm:kv_cache_usage_perc", 0), 1)
+        return self.counted(metrics)
+
+    def counted(self, metrics: Metrics) -> EngineStats:
+        """Return the counters among the metrics; those of several data parallel engines are added up."""
+        cells = [
+            _number(labels.get("block_size")) * _number(labels.get("num_gpu_blocks"))
+            for labels, _ in metrics.get("vllm:cache_config_info", ())
+        ]
+        usage = [value for _, value in metrics.get("vllm:kv_cache_usage_perc", ())]
         return EngineStats(
-            queued=int(sums.get("vllm:num_requests_waiting", 0)),
-            cache_cells=int(cells),
-            cache_used=int(used),
-            preempted=int(sums.get("vllm:num_preemptions_total", 0)),
-            drafted_tokens=int(sums.get("vllm:spec_decode_num_draft_tokens_total", 0)),
-            accepted_tokens=int(sums.get("vllm:spec_decode_num_accepted_tokens_total", 0)),
+            queued=total(metrics, "vllm:num_requests_waiting"),
+            cache_cells=int(sum(cells)),
+            cache_used=int(sum(size * used for size, used in zip(cells, usage, strict=False))),
+            preempted=total(metrics, "vllm:num_preemptions_total"),
+            drafted_tokens=total(metrics, "vllm:spec_decode_num_draft_tokens_total"),
+            accepted_tokens=total(metrics, "vllm:spec_decode_num_accepted_tokens_total"),
         )
+
+
+def ranked(place: Mapping[str, float] | None, top: int) -> list[tuple[str, float]]:
+    """Return the likeliest tokens in a place with their log-probabilities."""
+    return sorted((place or {}).items(), key=lambda pair: -pair[1])[:top]
+
+
+def read_metrics(text: str) -> Metrics:
+    """Return the labels and values of each metric, by name (the text format of Prometheus)."""
+    metrics: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for name, labels, value in _METRIC.findall(text):
+        metrics.setdefault(name, []).append((dict(_LABEL.findall(labels)), _number(value)))
+    return metrics
+
+
+def total(metrics: Metrics, name: str) -> int:
+    """Return the sum of a metric over all its labels."""
+    return int(sum(value for _, value in metrics.get(name, ())))
 
 
 def check_sampling(title: str, sampling: SamplingOptions) -> None:
@@ -239,6 +264,7 @@ def _finished(reason: str, stop: object) -> Ending:
 
 def _number(text: str | None) -> float:
     try:
-        return float(text or 0)
+        number = float(text or 0)
     except ValueError:
         return 0.0
+    return number if math.isfinite(number) else 0.0

@@ -21,7 +21,7 @@ from hermes_cli.errors import ContextFullError, UsageError
 from hermes_cli.generation import TAGS, ChatModel, Constraints, LogprobsEvent, TurnRequest
 from hermes_cli.prompting.structured_output import json_schema, tool_calls
 
-KINDS = ("llama_server", "vllm")
+KINDS = ("llama_server", "vllm", "sglang")
 
 
 @pytest.fixture(scope="module", params=KINDS)
