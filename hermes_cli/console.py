@@ -18,7 +18,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hermes_cli.layout import UNLIMITED, Table, wrap
+from hermes_cli.layout import UNLIMITED, Table, command_lines, wrap
 from hermes_cli.platforms import drop_typed_ahead
 
 if TYPE_CHECKING:
@@ -148,6 +148,10 @@ class Console:
         """Sentences on standard output, which a terminal shows broken between words; see `layout.wrap`."""
         self.styled((line, style) for line in wrap(text, self.width, hanging))
 
+    def command(self, text: str) -> None:
+        """A command to type, on standard output."""
+        self.styled((line, "bold") for line in command_lines(text, self.width))
+
     def facts(self, labels_and_texts: Sequence[tuple[str, str]], *, indent: str = "") -> None:
         """A line for each label and its text, with the texts below each other."""
         width = max(len(label) for label, _ in labels_and_texts)
@@ -234,19 +238,21 @@ class Console:
             BarColumn,
             DownloadColumn,
             Progress,
+            ProgressColumn,
             TextColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
+        from rich.table import Column  # noqa: PLC0415
 
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[remark]}", markup=False),
-        )
+        width = self._rich.width
+        name = TextColumn("{task.description}", markup=False)
+        remark = TextColumn("{task.fields[remark]}", markup=False, table_column=Column(overflow="fold"))
+        columns: list[ProgressColumn] = [DownloadColumn(), TimeRemainingColumn(compact=True), remark]
+        if width >= NARROW:  # of names, bar and numbers the numbers stay
+            columns[:0] = [name, BarColumn(bar_width=max(min(width - 70, 40), 5))]
+        if width >= 80:  # noqa: PLR2004
+            columns.insert(3, TransferSpeedColumn())
         with Progress(*columns, console=self._rich, speed_estimate_period=15) as bars:
             yield bars
 

@@ -2,7 +2,7 @@
 
 No number, unit, quantization or outcome is ever cut. Text breaks between words, but not inside a command to type. A
 table that is too wide loses its least important columns, then wraps its one column of prose, and at last becomes one
-block of lines per row.
+block of lines per row, without those cells of the least important columns that no line has room for.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from functools import cached_property
 UNLIMITED = sys.maxsize
 NARROWEST_PROSE = 24  # columns; prose in less is harder to read than below its row
 GAP = "  "
-_COMMAND = re.compile(r"(?<=: )hermes [^;·()\n]+")
+_COMMAND = re.compile(r"(?<=[:·] )hermes [^;·()\n]+")
+_UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|B|M|k?B|[MGT]i?B|GB/s|tokens?(?:/s)?|%|points?|bits?|cores?|files?)(?!\w))")
 _NO_BREAK = "\u00a0"
 
 
 def wrap(text: str, width: int, hanging: str = "") -> list[str]:
     """Return the lines of a text, broken between words; all but the first begin with `hanging`.
 
-    A word that is too long, or a command to type that fits a line of its own, is not broken.
+    A word that is too long, a number and its unit, and a command to type are not broken; nor is a no-break space, which
+    becomes a plain one.
     """
     if len(text) <= width and "\n" not in text:
-        return [text]
+        return [text.replace(_NO_BREAK, " ")]
     lines: list[str] = []
     for paragraph in text.split("\n"):
         indent = paragraph[: len(paragraph) - len(paragraph.lstrip(" "))]
-        kept = _COMMAND.sub(
-            lambda match: match[0].rstrip().replace(" ", _NO_BREAK) + _blanks_behind(match[0]), paragraph
-        )
+        kept = _UNIT.sub(_NO_BREAK, paragraph)
+        kept = _COMMAND.sub(lambda match: _unbroken(match[0], width), kept)
         wrapped = textwrap.wrap(
             kept,
             max(width, 1),
@@ -47,8 +48,21 @@ def wrap(text: str, width: int, hanging: str = "") -> list[str]:
     return lines
 
 
-def _blanks_behind(text: str) -> str:
-    return text[len(text.rstrip()) :]
+def command_lines(command: str, width: int) -> list[str]:
+    """Return a command to type, on several lines as a shell reads them where one is too short."""
+    if len(command) <= width:
+        return [command]
+    indent = command[: len(command) - len(command.lstrip(" "))] + GAP
+    lines = textwrap.wrap(
+        command, max(width - 2, 1), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return [*(f"{line} \\" for line in lines[:-1]), lines[-1]]
+
+
+def _unbroken(command: str, width: int) -> str:
+    """Return a command without a place to break at, if a line has room for it."""
+    typed = command.rstrip()
+    return typed.replace(" ", _NO_BREAK) + command[len(typed) :] if len(typed) < width - 2 * len(GAP) else command
 
 
 @dataclass(frozen=True)
@@ -81,16 +95,16 @@ class Table:
         left: list[str] = []
         prose_width = 0
         if width < UNLIMITED:
-            columns = [at for at in columns if any(row[at] for row in self.rows)] or columns
+            used = columns = [at for at in columns if any(row[at] for row in self.rows)] or columns
             for title in reversed(self.optional):
                 at = self.titles.index(title)
                 if at in columns and self._needed(columns) > width:
-                    columns.remove(at)
+                    columns = [other for other in columns if other != at]
                     left.append(title)
             if self._needed(columns) > width:
                 prose_width = self._room_for_prose(columns, width)
                 if not prose_width:
-                    return list(self._blocks(columns, width)), left
+                    return list(self._blocks(used, width)), []
         return list(self._table(columns, prose_width)), left
 
     @cached_property
@@ -138,7 +152,7 @@ class Table:
             yield GAP.join(row[at] for at in columns[:first] if row[at]), style or "bold"
             below = ""
             for at in columns[first:]:
-                if not row[at]:
+                if not row[at] or (self.titles[at] in self.optional and len(GAP + self.titles[at] + row[at]) >= width):
                     continue
                 item = f"{self.titles[at]} {row[at]}" if self.titles[at] and self.heading else row[at]
                 if below and len(below) + len(GAP) + len(item) > width:

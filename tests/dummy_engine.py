@@ -2,6 +2,7 @@
 
 Tokens are bytes. A prompt tells what happens: `hang` streams one token and no more, `die` ends the program in the
 middle of a stream, `sick` makes `/health` answer 503 as vLLM does once a worker is gone, anything else is answered by "ok".
+It takes llama-server's arguments; DUMMY_START says how it starts, and DUMMY_PIDS is a file for its process ids.
 """
 
 from __future__ import annotations
@@ -91,22 +92,25 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def main(how: str, socket: str, pids: str) -> None:
+def main(arguments: list[str]) -> None:
+    if "--version" in arguments:
+        say("version: 7.5 (dummy)")
+        return
+    start, socket = os.environ.get("DUMMY_START", ""), arguments[arguments.index("--host") + 1]
     worker = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
-    Path(pids).write_text(f"{os.getpid()} {worker.pid}")
-    if how == "slow":
+    Path(os.environ["DUMMY_PIDS"]).write_text(f"{os.getpid()} {worker.pid}")
+    if start == "slow":
         for step in range(15):
             say(f"Loading shards: {step}%")
             time.sleep(0.2)
-    if how == "silent":
+    if start == "silent":
         FOREVER.wait()
-    if how == "fail":
+    if start == "fail":
         say("(EngineCore pid=7) ERROR 11-30 18:00:01 [core.py:1104] ValueError: there is no such thing")
         say("RuntimeError: Engine core initialization failed. See root cause above")
         sys.exit(1)
-    server = Server(socket, Handler)
-    server.serve_forever()
+    Server(socket, Handler).serve_forever()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

@@ -17,8 +17,12 @@ from hermes_cli.chat.conversation import ChatOptions
 from hermes_cli.commands.completing import draft_models, first_model, models, one_of, session_names
 from hermes_cli.commands.options import (
     DevicesOption,
+    EngineArgumentOption,
+    EngineCommandOption,
+    EngineOption,
     KvTypeOption,
     ReserveOption,
+    RpcOption,
     VerboseOption,
     context_length,
     kv_type_named,
@@ -31,6 +35,7 @@ from hermes_cli.planning.load_plan import LoadOverrides
 
 if TYPE_CHECKING:
     from hermes_cli.engine.embedded.messages import LoraFile
+    from hermes_cli.models.resolve import EngineChoice
 
 PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | hermes chat demo explain"
 LONGEST_SPOKEN_NAME = 80  # letters of a name with blanks: "Hermes 3 8B Q5_K_M"; longer texts are prompts
@@ -86,6 +91,10 @@ def command(
             metavar="PATH",
         ),
     ] = None,
+    engine: EngineOption = None,
+    engine_command: EngineCommandOption = None,
+    engine_arg: EngineArgumentOption = None,
+    rpc: RpcOption = None,
     go_on: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the latest conversation.")] = False,
     resume: Annotated[
         str | None,
@@ -243,7 +252,13 @@ def command(
     from hermes_cli.models.loader import Prewarm
     from hermes_cli.models.resolve import ModelRequest
 
-    prewarm: Prewarm = ctx.obj or ctx.with_resource(Prewarm(engine=not (endpoint or engine_url)))
+    choice = _engine(engine, engine_command, engine_arg, rpc)
+    if choice and (endpoint or engine_url):
+        raise UsageError(
+            f"--engine and {'--endpoint' if endpoint else '--engine-url'} exclude each other.",
+            hint="--engine starts an engine; the other one is for what runs already.",
+        )
+    prewarm: Prewarm = ctx.obj or ctx.with_resource(Prewarm(engine=not (endpoint or engine_url or choice)))
     prewarm.verbose = verbose
     sampling = {
         "temperature": temperature,
@@ -268,7 +283,7 @@ def command(
     overrides = LoadOverrides(context, gpu_layers, kind, threads, force=force, devices=allowed, reserve=left_free)
     prefixes = paths.cache_dir() / "prefixes" if save else None
     settings = ModelRequest("", overrides, yarn, draft, tuple(map(lora_file, lora or ())), template, prefixes)
-    settings = replace(settings, engine_url=engine_url, tokenizer=Path(tokenizer) if tokenizer else None)
+    settings = replace(settings, engine_url=engine_url, engine=choice, tokenizer=Path(tokenizer) if tokenizer else None)
     arguments = ChatArguments(
         model=model or typed,
         endpoint=endpoint,
@@ -294,6 +309,15 @@ def command(
         quoted = shlex.quote(" ".join(words or ()))
         hint = f"if this is a question, put it in quotes: hermes chat {quoted}; if not, {error.hint}"
         raise NotFoundError(error.message, hint=hint) from None
+
+
+def _engine(name: str | None, command: str | None, arguments: list[str] | None, rpc: str | None) -> EngineChoice | None:
+    """Return the engine that is to be started; None for that of this program, without an import."""
+    if not (name or command or arguments or rpc):
+        return None
+    from hermes_cli.models.owned import engine_choice
+
+    return engine_choice(name, command, arguments or (), rpc)
 
 
 def model_and_prompt(words: Sequence[str], *, named: bool, console: Console) -> tuple[str | None, str]:

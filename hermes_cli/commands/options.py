@@ -90,6 +90,44 @@ ReserveOption = Annotated[
         envvar="HERMES_LLM_RESERVE",
     ),
 ]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="Another engine that hermes starts and ends: llama-server, vllm, sglang. See: hermes engine.",
+        envvar="HERMES_LLM_ENGINE",
+        autocompletion=one_of("llama-server", "vllm", "sglang"),
+    ),
+]
+EngineCommandOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine-command",
+        metavar="COMMAND",
+        help="With --engine: the program to start. Default: looked for.",
+        envvar="HERMES_LLM_ENGINE_COMMAND",
+    ),
+]
+EngineArgumentOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-arg",
+        metavar="ARGUMENT",
+        help="With --engine: an argument of its own, passed on. May be repeated.",
+        envvar="HERMES_LLM_ENGINE_ARG",
+    ),
+]
+RpcOption = Annotated[
+    str | None,
+    typer.Option(
+        "--rpc",
+        metavar="HOST:PORT,…",
+        help="With --engine llama-server: machines that run ggml-rpc-server compute, too. No key, no encryption: "
+        "only in a network of your own.",
+        envvar="HERMES_LLM_RPC",
+    ),
+]
 CpuOnlyOption = Annotated[bool, typer.Option("--cpu-only", help="Plan without any GPU.")]
 
 

@@ -10,6 +10,8 @@ import typer
 
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
+from hermes_cli.catalog.names import CatalogueReference, ModelNames
+from hermes_cli.catalog.variants import Variant
 from hermes_cli.commands.completing import models
 from hermes_cli.commands.options import (
     CONTEXT,
@@ -27,8 +29,8 @@ from hermes_cli.commands.options import (
     purpose_named,
     with_console,
 )
-from hermes_cli.commands.speeds import duration, per_second, speed_document, speed_lines, two_digits
-from hermes_cli.console import Console, Voice
+from hermes_cli.commands.speeds import duration, in_words, per_second, speed_document, two_digits
+from hermes_cli.console import Console
 from hermes_cli.errors import DoesNotFitError, NotFoundError
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.planning.best_placement import NEEDS
@@ -44,7 +46,7 @@ from hermes_cli.planning.recommend import (
     smallest_variant,
 )
 from hermes_cli.store.benchmarks import speed_ratios
-from hermes_cli.units import GB, memory_size
+from hermes_cli.units import GB, gigabytes, memory_size
 
 BAR = 40  # characters
 TITLES = ("", "VARIANT", "CONTEXT", "GB", "TOK/S", "WAIT", "POINTS")
@@ -100,7 +102,8 @@ def command(
             options = replace(options, only=_models(name, catalogue, machine, options))
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
-    console.text(f"{one_line(machine)}\n\n")
+    console.prose(one_line(machine), hanging="  ")
+    console.text("\n")
     for note in memory_in_use(machine):
         console.note(note)
     console.document(
@@ -127,7 +130,7 @@ def command(
             (
                 alternative.label,
                 alternative.candidate.variant.name,
-                f"{alternative.candidate.settings.context:,}",
+                _context_cell(alternative.candidate),
                 f"{alternative.candidate.placement.total.total / GB:.1f}",
                 two_digits(alternative.candidate.speed.expected),
                 duration(alternative.candidate.first_token.expected),
@@ -135,23 +138,30 @@ def command(
             )
             for alternative in (Alternative("pick", fitting[0]), *listed)
         ]
-        console.table(TITLES, rows, right=TITLES[2:])
+        console.table(TITLES, rows, right=TITLES[2:], optional=("POINTS",), styles=("bold green",))
+    if fitting[0].placement.gpu_layers <= fitting[0].variant.model.architecture.layers:
+        for note in (note.text for note in machine.notes if note.about == "bandwidth"):
+            console.note(note)
     if explain:
         _explain(fitting[0], options, console)
 
 
 def _models(name: str, catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> tuple[CatalogModel, ...]:
     """Return the model that a name means, with no files but those that it says; of a repository, each quantization."""
-    import msgspec
-
-    from hermes_cli.catalog.names import CatalogueReference, ModelNames
-    from hermes_cli.catalog.variants import matching_variants
-
     wanted = ModelNames(catalogue).parse(name)
     if not isinstance(wanted, CatalogueReference):
         from hermes_cli.models.any_model import quantizations
 
         return quantizations(wanted, name, catalogue, machine, options)
+    return models_named(wanted)
+
+
+def models_named(wanted: CatalogueReference) -> tuple[CatalogModel, ...]:
+    """Return the model of the catalogue that a name means, with no files but those that it says."""
+    import msgspec
+
+    from hermes_cli.catalog.variants import matching_variants
+
     if wanted.quantization and not matching_variants(wanted.model, quantization=wanted.quantization):
         hint = f"see what there is: hermes show {wanted.model.short}"
         raise NotFoundError(f"no {wanted.quantization} of {wanted.model.short} is known.", hint=hint)
@@ -178,15 +188,20 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
     if 0 < gpu_layers <= model.architecture.layers:
         where = f"{gpu_layers} of {model.architecture.layers + 1} layers on the GPU"
     bits = f"{pick.variant.bits_per_weight:.1f} bits per weight"
-    console.text(
-        f"{pick.variant.name}: the best that fits, {where}\n"
-        f"  {model.name} at {bits}\n"
-        f"{_bar(pick)}\n"
-        f"  {pick.settings.context:,} tokens of context{kv_note}, {memory} of memory, computed\n"
-        f"{speed_lines(pick.speed, pick.prefill, pick.first_token, indent='  ')}"
-    )
+    lines = [
+        f"the best that fits, {where}: {model.name} at {bits}",
+        f"{where_it_is(pick.variant)}; with {pick.settings.context:,} tokens of context{kv_note} it takes {memory}",
+    ]
+    console.styled([(pick.variant.name, "bold green")])
+    for line in lines:
+        console.prose(f"  {line}", hanging="    ")
+    _show_bar(pick, console)
+    for line in in_words(pick.speed, pick.first_token):
+        console.prose(f"  {line}", hanging="    ")
     if model.generation:
-        console.text(f"  quality {pick.quality.points:.1f} points (docs/quality.md)\n")
+        console.prose(
+            f"  quality {pick.quality.points:.1f} points; hermes recommend --explain tells how they come about"
+        )
     gpus = sum(share.device is not None and share.part.total > 0 for share in pick.placement.shares)
     if gpus > 1:
         console.note(f"  its {gpus} GPUs take turns in llama.cpp; vLLM's tensor parallelism uses them at once.")
@@ -197,12 +212,26 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
             f"{model.name} was trained for {model.context.usable:,} tokens; beyond them it depends on YaRN, which "
             "its base model documents and this model was never trained with."
         )
-    if console.voice is not Voice.JSON:
-        from hermes_cli.store.library import installed
+    if not _is_here(pick.variant):
+        console.command(f"  hermes pull {pick.variant.name}")
+    console.command(f"  {_next(pick)}")
 
-        if not installed(pick.variant) and not Path(pick.variant.repository.repo, pick.variant.files[0]).is_file():
-            console.text(f"  hermes pull {pick.variant.name}\n")
-    console.text(f"  {_next(pick)}\n")
+
+def _is_here(variant: Variant) -> bool:
+    """Return whether a file of the catalogue is installed, or one that was given by its path exists."""
+    from hermes_cli.store.library import installed
+
+    return installed(variant) is not None or Path(variant.repository.repo, variant.files[0]).is_file()
+
+
+def where_it_is(variant: Variant) -> str:
+    """Return `here`, or what has to be fetched: `4.92 GB to fetch`."""
+    return "here" if _is_here(variant) else f"{gigabytes(variant.bytes)} to fetch"
+
+
+def _context_cell(candidate: Recommendation) -> str:
+    kv_type = candidate.settings.k_type
+    return f"{candidate.settings.context:,}{'' if kv_type == 'f16' else f' {kv_type}'}"
 
 
 def _show_shortfalls(pick: Recommendation, purpose: Purpose, console: Console) -> None:
@@ -231,8 +260,8 @@ def _next(pick: Recommendation) -> str:
     return " ".join(["hermes chat", pick.variant.name, *flags])
 
 
-def _bar(pick: Recommendation) -> str:
-    """Describe the memory by part, on the device that holds most of the model."""
+def _show_bar(pick: Recommendation, console: Console) -> None:
+    """Draw the memory by part, on the device that holds most of the model."""
     share = max(pick.placement.shares, key=lambda share: share.part.weights)
     part, room = share.part, max(share.room, share.part.total)
     rest = part.total - part.weights - part.kv_cache
@@ -242,12 +271,14 @@ def _bar(pick: Recommendation) -> str:
         ("compute", rest, "▒"),
         ("free", room - part.total, "░"),
     )
+    length = min(BAR, console.width - 4)
     drawn, filled = "", 0
     for _, size, mark in pieces:
         filled += size
-        drawn += mark * (round(BAR * filled / room) - len(drawn))
-    legend = (f"{mark} {label} {size / GB:.2f}" for label, size, mark in pieces)
-    return f"  {drawn}\n  {', '.join(legend)} GB"
+        drawn += mark * (round(length * filled / room) - len(drawn))
+    console.styled([(f"  {drawn}", "cyan")])
+    legend = ", ".join(f"{mark}\u00a0{label}\u00a0{size / GB:.2f}" for label, size, mark in pieces)
+    console.prose(f"  {legend} GB", hanging="  ")
 
 
 def _explain(pick: Recommendation, options: RecommendOptions, console: Console) -> None:
@@ -265,9 +296,9 @@ def _explain(pick: Recommendation, options: RecommendOptions, console: Console) 
         ("compute", memory_size(part.compute), "llama.cpp's graph of one micro-batch, by the rules of its allocator"),
         ("output", memory_size(part.output), "vocabulary x slots x 4 bytes"),
         ("overhead", memory_size(part.overhead), "what backends usually take (assumed)"),
-        ("decode", per_second(pick.speed.expected), "bytes read for a token over bandwidth (docs/speed.md)"),
+        ("decode", per_second(pick.speed.expected), "bytes read for a token over bandwidth"),
         ("prefill", per_second(pick.prefill.expected), "operations of a token over operations per second"),
-        ("model", f"{pick.quality.model:.1f} points", "mean of the tests (docs/quality.md)"),
+        ("model", f"{pick.quality.model:.1f} points", "mean of the tests"),
         *(
             (
                 f"  {result.test}",
@@ -291,7 +322,7 @@ def _explain(pick: Recommendation, options: RecommendOptions, console: Console) 
     # of a model that is not in the catalogue nothing is known of its quality
     of_quality = {"model", "quantization", "score", *(f"  {result.test}" for result in pick.quality.results)}
     shown = [line for line in lines if listed or line[0] not in of_quality]
-    console.table(("PART", "VALUE", ""), shown, right=("VALUE",))
+    console.table(("PART", "VALUE", "FROM"), shown, right=("VALUE",), prose="FROM")
 
 
 def _minus(points: float) -> str:

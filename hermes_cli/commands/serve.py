@@ -11,8 +11,12 @@ import typer
 from hermes_cli.commands.completing import draft_models, models, one_of
 from hermes_cli.commands.options import (
     DevicesOption,
+    EngineArgumentOption,
+    EngineCommandOption,
+    EngineOption,
     KvTypeOption,
     ReserveOption,
+    RpcOption,
     VerboseOption,
     context_length,
     setting,
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 # What only this command knows; everything else that is typed is a setting.
 _OWN = {"config", "print_config", "background", "json", "quiet", "no_color", "verbose"}
 # Parameters of lists, and the settings that they are.
-_SETTINGS = {"names": "models", "api_key": "api_keys", "allowed_host": "allowed_hosts"}
+_SETTINGS = {"names": "models", "api_key": "api_keys", "allowed_host": "allowed_hosts", "engine_arg": "engine_args"}
 
 
 @with_console
@@ -153,6 +157,10 @@ def command(
             metavar="PATH",
         ),
     ] = None,
+    engine: EngineOption = None,
+    engine_command: EngineCommandOption = None,
+    engine_arg: EngineArgumentOption = None,
+    rpc: RpcOption = None,
     api_key: Annotated[
         list[str] | None,
         setting("HERMES_LLM_API_KEY", "Clients need one of these. May be repeated.", metavar="KEY"),

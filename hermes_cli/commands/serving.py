@@ -25,6 +25,7 @@ from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.selection import device_names, reserve_bytes, select_devices
 from hermes_cli.models.attached import AttachedModel
+from hermes_cli.models.owned import OwnedModel
 from hermes_cli.models.planned import memory_fault
 from hermes_cli.planning.recommend import RecommendOptions
 from hermes_cli.platforms import is_loopback
@@ -219,6 +220,8 @@ def _memory(served: ServedModel) -> str:
     """Describe the memory that a model takes of what was free, place by place."""
     if isinstance(served.model, AttachedModel):
         return f"in the engine at {served.model.address}"
+    if isinstance(served.model, OwnedModel):
+        return f"in {served.model.program.engine}, which hermes starts and watches ({served.model.program.source})"
     places = [place for place in served.model.places if place.part.total]
     draft = served.model.options.draft
     parts = [f"{memory_size(place.part.total)} of {memory_size(place.room)} free {place.where}" for place in places]
@@ -234,7 +237,7 @@ def _model_document(served: ServedModel) -> dict[str, Any]:
         "slots": model.slots,
         "pooling": model.pooling,
     }
-    if isinstance(model, AttachedModel):
+    if isinstance(model, AttachedModel | OwnedModel):
         return {**document, **model.details, "note": model.note or None}
     plan = model.fitted.plan
     return {

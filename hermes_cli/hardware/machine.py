@@ -9,7 +9,7 @@ from typing import Literal
 Vendor = Literal["nvidia", "amd", "intel", "apple"]
 Backend = Literal["cpu", "cuda", "rocm", "metal", "vulkan", "sycl"]
 ValueSource = Literal["probed", "measured", "table", "given", "assumed"]
-NoteSubject = Literal["devices", "ram", "simulation"]
+NoteSubject = Literal["devices", "ram", "simulation", "bandwidth"]
 
 MOST_DEVICES = 16  # llama_max_devices()
 

@@ -126,7 +126,11 @@ def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machi
     given_bandwidth = corrections.ram_bandwidth if corrections else None
     cpu, cores = system.cpu_name(root, sysctl), system.cores(root, sysctl, sources.allowed_cpus())
     cache = system.last_level_cache(root)
-    ram_bandwidth = given_bandwidth or bandwidth.ram_bandwidth(cpu, cores, ram, cache=cache, measured=measure)
+    best = None if given_bandwidth else bandwidth.ram_bandwidth(cpu, cores, ram, cache=cache, measured=measure)
+    ram_bandwidth = best.speed if best else given_bandwidth
+    if best and best.load > bandwidth.CALM:
+        busy = f"other programs used {best.load:.0%} of the processors while the RAM's bandwidth was measured"
+        notes.append(Note("bandwidth", f"{busy}; a later run measures again, and may find this machine faster"))
     bandwidth_source: ValueSource = "given" if given_bandwidth else "measured" if ram_bandwidth else "assumed"
     backends = built_backends(sources.libraries())
     found = _devices(sources, sysctl, ram, backends, notes)

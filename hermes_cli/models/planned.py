@@ -25,6 +25,7 @@ from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, NotFoun
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.attached import AttachedModel
+from hermes_cli.models.owned import OwnedModel
 from hermes_cli.models.resolve import DRAFT_AUTO, DRAFT_OFF, ResolvedModel
 from hermes_cli.planning.fitted_plan import FittedPlan, MemoryUse, remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
@@ -118,7 +119,7 @@ class PlannedModel:
         return EmbeddedEngine(self.path, self.fitted.plan, options, progress=progress, child=child)
 
 
-ServableModel = PlannedModel | AttachedModel
+ServableModel = PlannedModel | AttachedModel | OwnedModel
 
 
 def planned(
@@ -161,6 +162,8 @@ def memory_fault(model: ServableModel) -> HermesError | None:
     """Return what keeps a model from being loaded now, None if there is memory for it, or it takes none of ours."""
     if isinstance(model, AttachedModel):
         return None
+    if isinstance(model, OwnedModel):
+        return model.room_fault()
     machine = probe(measure=False)
     plan = model.fitted.plan
     overrides = replace(

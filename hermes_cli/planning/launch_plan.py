@@ -14,9 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from hermes_cli.catalog.engine_weights import WeightFormat
+
 EngineName = Literal["vllm", "sglang"]
 EngineKvType = Literal["auto", "fp8"]
-WeightFormat = Literal["bf16", "fp8", "awq", "nvfp4", "unknown"]
+
+TITLES: dict[EngineName, str] = {"vllm": "vLLM", "sglang": "SGLang"}
 
 PORT = 8000  # of the HTTP server, where there is no socket
 MASTER_PORT = 29501  # at which the nodes of one replica meet
@@ -57,7 +60,7 @@ class LaunchPlan:
         context: tokens of the longest request (prompt and answer); None lets the engine take the most that fits.
         sequences: requests at once, per replica; None leaves it to the engine.
         kv_type: `auto` is that of the activations, 16 bits; `fp8` 8 bits.
-        weights: the format of the weights; the repository's config states it, so no flag does.
+        weights: the format of the weights, if known; the repository's config states it, so no flag does.
         utilization: share of each GPU's memory (on a CPU: of the RAM) that the engine may use.
         memory: of one GPU, by part.
         kv_tokens: tokens that the KV cache of one replica holds; 0 if that was not computed.
@@ -75,7 +78,7 @@ class LaunchPlan:
     context: int | None = None
     sequences: int | None = None
     kv_type: EngineKvType = "auto"
-    weights: WeightFormat = "unknown"
+    weights: WeightFormat | None = None
     utilization: float | None = None
     memory: GpuMemory = GpuMemory()
     kv_tokens: int = 0
@@ -139,7 +142,10 @@ class LaunchPlan:
         if self.device == "cpu" and self.pipeline == 1:  # with stages, vLLM on a CPU fails without compilation
             words.append("--enforce-eager")
         if ray:
-            return [*words, "--distributed-executor-backend", "ray"]
+            words += ["--distributed-executor-backend", "ray"]
+            if self.nodes > 1 and self.data > 1:
+                words += ["--data-parallel-size-local", str(self.data // self.nodes), "--data-parallel-backend", "ray"]
+            return words
         return words + self._vllm_nodes(rank, head)
 
     def _vllm_nodes(self, rank: int | str, head: str) -> list[str]:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 import hermes_cli
 from hermes_cli.platforms import is_loopback
-from hermes_cli.server import llama_server, page
+from hermes_cli.server import llama_completion, llama_server, page
 from hermes_cli.server.anthropic import messages
 from hermes_cli.server.errors import HANDLERS
 from hermes_cli.server.metrics import Metrics
@@ -44,6 +44,7 @@ ROUTES: list[ApiRoute] = [
     *messages.ROUTES,
     *models.ROUTES,
     *llama_server.ROUTES,
+    *llama_completion.ROUTES,
 ]
 
 

@@ -27,7 +27,7 @@ from hermes_cli.server.request_stats import warn
 from hermes_cli.server.settings import seconds
 from hermes_cli.server.thinking import ThinkingChoice
 
-RawPrompt = tuple[str] | tuple[int, ...]
+RawPrompt = tuple[str | int, ...]  # one text, or token ids and texts
 
 # Fields of requests, and their names in `SamplingOptions`; of two with the same name, the later one counts.
 _SAMPLING = {name: option for option, number in PARAMETERS.items() for name in number.api if option != "seed"}

@@ -19,6 +19,7 @@ from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.selection import device_names, reserve_bytes
 from hermes_cli.models.attached import AttachedModel, attach
+from hermes_cli.models.owned import engine_choice, own
 from hermes_cli.models.planned import PlannedModel, ServableModel, fit_all, planned
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
 from hermes_cli.planning.load_plan import LoadOverrides
@@ -70,14 +71,21 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
         pooling=entry.pooling,
     )
     draft, yarn = entry.draft or DRAFT_OFF, bool(entry.yarn)
+    choice = engine_choice(entry.engine, entry.engine_command, entry.engine_args, entry.rpc)
+    if choice and entry.engine_url:
+        raise UsageError(
+            "--engine and --engine-url exclude each other.",
+            hint="--engine starts an engine; --engine-url is for one that you run yourself.",
+        )
     return ModelRequest(
         entry.model,
         overrides,
         yarn,
         draft,
         template=entry.template,
-        embeddings=True,
+        embeddings=not choice,
         engine_url=entry.engine_url,
+        engine=choice,
         tokenizer=Path(entry.tokenizer) if entry.tokenizer else None,
     )
 
@@ -95,7 +103,7 @@ def plan_models(
     """
     least = AGENT_CONTEXT if settings.for_agent else 0
     requests = [model_request(entry, 0 if number else least) for number, entry in enumerate(settings.models)]
-    models = [resolve(request, catalogue) for request in requests if not request.engine_url]
+    models = [resolve(request, catalogue) for request in requests if not (request.engine_url or request.engine)]
     try:
         plans = fit_all(models, machine, note) if models else []
     except (DoesNotFitError, UsageError) as error:
@@ -109,6 +117,8 @@ def plan_models(
     served_models = tuple(
         _attached(entry, request, catalogue, note)
         if request.engine_url
+        else _owned(entry, request, catalogue)
+        if request.engine
         else _local(entry, planned(*next(local), catalogue, note, options))
         for entry, request in zip(settings.models, requests, strict=True)
     )
@@ -162,6 +172,16 @@ def _attached(
     if not model.info.grammars:
         note(NO_GRAMMARS)
     return _served(entry, model, model.info.weight_bytes, int(time.time()))
+
+
+def _owned(entry: ModelEntry, request: ModelRequest, catalogue: Catalogue) -> ServedModel:
+    """Return a model in an engine that hermes starts when it is loaded."""
+    model = own(request, catalogue)
+    if model.path is None:
+        return _served(entry, model, 0, int(time.time()))
+    status = model.path.stat()
+    quantization = quantization_in_file_name(model.path.name) or read_header(model.path).file_type
+    return _served(entry, model, status.st_size, int(status.st_mtime), quantization)
 
 
 def _local(entry: ModelEntry, model: PlannedModel) -> ServedModel:

@@ -58,7 +58,9 @@ def _list(context: ReplContext, _argument: str) -> None:
     if not sessions:
         raise HermesError("no session is saved yet.", hint="this one is, with its first message.")
     rows = [[session.name, session.title, f"{session.messages:,}", session.model] for session in sessions]
-    context.console.table(["name", "begins with", "messages", "model"], rows, right=["messages"])
+    context.console.table(
+        ["name", "begins with", "messages", "model"], rows, right=["messages"], optional=["model"], prose="begins with"
+    )
 
 
 def _complete_export(_context: ReplContext, typed: str) -> list[str]:

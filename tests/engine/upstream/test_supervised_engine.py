@@ -53,8 +53,9 @@ def alive(pid: int) -> bool:
 
 
 def command(tmp_path: Path, how: str = "well") -> EngineCommand:
-    words = (sys.executable, str(DUMMY), how, "{socket}", str(tmp_path / "pids"))
-    return EngineCommand("llama-server", words, activity=("/slots", ""), computes_here=True)
+    words = (sys.executable, str(DUMMY), "--host", "{socket}")
+    variables = {"DUMMY_START": how, "DUMMY_PIDS": str(tmp_path / "pids")}
+    return EngineCommand("llama-server", words, variables, activity=("/slots", ""), computes_here=True)
 
 
 def engine(tmp_path: Path, how: str = "well", **limits: float) -> SupervisedEngine:
