@@ -95,6 +95,7 @@ class Keyboard:
             complete_while_typing=Condition(lambda: get_app().current_buffer.text.startswith("/")),
             complete_in_thread=True,
             enable_open_in_editor=True,
+            enable_suspend=True,
             tempfile_suffix=".md",
             key_bindings=self._bindings(),
             bottom_toolbar=self._toolbar,
