@@ -32,7 +32,15 @@ from hermes_cli.prompting.messages import (
 from hermes_cli.prompting.messages import Event as Parsed
 from hermes_cli.prompting.parse import Parser
 from hermes_cli.prompting.render import Prompt
-from hermes_cli.prompting.turn_grammar import TAGS, THOUGHTS, AnswerGrammar, SpecialTokens, ToolGrammar, turn_grammar
+from hermes_cli.prompting.turn_grammar import (
+    TAGS,
+    THOUGHTS,
+    AnswerGrammar,
+    SpecialTokens,
+    Thinking,
+    ToolGrammar,
+    turn_grammar,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -211,19 +219,25 @@ class ChatModel:
         return SpecialTexts(self.loaded.control, self.loaded.added, self.choice.format.source)
 
     async def _request(self, turn: TurnRequest, prompt: Prompt) -> GenerationRequest:
+        def grammar(thinking: Thinking) -> str | None:
+            tokens = SpecialTokens(self.loaded.tags, self.loaded.others)
+            return turn_grammar(turn.constraints.answer, turn.constraints.calls, thinking=thinking, tokens=tokens)
+
         return GenerationRequest(
             await self._pieces(turn.client, prompt.text),
             sampling=turn.sampling or self.recommended_sampling(),
             max_tokens=turn.max_tokens,
             stops=tuple(dict.fromkeys((*prompt.stop, *turn.stops))),
-            grammar=turn_grammar(
-                turn.constraints.answer,
-                turn.constraints.calls,
-                thinking="inside" if prompt.inside_reasoning else "may" if prompt.thinks and not prompt.begun else "no",
-                tokens=SpecialTokens(self.loaded.tags, self.loaded.others),
+            grammar=grammar(
+                "inside" if prompt.inside_reasoning else "may" if prompt.thinks and not prompt.begun else "no"
             ),
             reasoning=ReasoningOptions(
-                turn.think_budget, prompt.inside_reasoning, THOUGHTS, line_ends=(END_CALL,), end=turn.think_end
+                turn.think_budget,
+                prompt.inside_reasoning,
+                THOUGHTS,
+                line_ends=(END_CALL,),
+                end=turn.think_end,
+                grammar=None if turn.think_budget is None else grammar("ended"),
             ),
             grammar_prefix=(prompt.begun_part, respaced(prompt.begun_part)) if prompt.begun_part else (),
             top_logprobs=turn.top_logprobs,
