@@ -42,7 +42,7 @@ export CMAKE_ARGS := "-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/tools/lean-lla
 
 export DEMO := $(BIN)/hermes chat demo --tools demo --yes "What's the weather in Tokyo?"
 
-.PHONY: demo test lint suite test-all quick test-lowest test-pythons test-wheel rebuild lock bench fix completions demo-model measure-demo clean
+.PHONY: demo test lint suite test-all quick test-lowest test-pythons test-wheel rebuild lock bench fix completions screens demo-model measure-demo clean
 
 demo: $(VENV)/installed
 	@printf '$$ %s\n' "$$DEMO"
@@ -100,6 +100,10 @@ bench: $(VENV)/test-installed
 fix: $(VENV)/test-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What commands show at four widths, after a change of it; tests/commands/test_screens.py compares.
+screens: $(VENV)/test-installed
+	$(BIN)/python tools/screens.py --write
 
 completions: $(VENV)/installed
 	$(BIN)/python tools/completions.py

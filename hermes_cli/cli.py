@@ -38,7 +38,8 @@ def prewarm(arguments: Sequence[str]) -> AbstractContextManager[Prewarm | None]:
 
     The command line is read properly later; a wrong guess here costs a little time and nothing else.
     """
-    variables, options = ("HERMES_LLM_ENDPOINT", "HERMES_LLM_ENGINE_URL"), ("--endpoint", "--engine-url")
+    variables = ("HERMES_LLM_ENDPOINT", "HERMES_LLM_ENGINE_URL", "HERMES_LLM_ENGINE")
+    options = ("--endpoint", "--engine")
     elsewhere = any(name in os.environ for name in variables) or any(typed.startswith(options) for typed in arguments)
     if arguments[:1] != ["chat"] or elsewhere or {"-h", "--help"} & {*arguments}:
         return nullcontext()

@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from functools import cached_property
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TextIO
 
+from hermes_cli.layout import UNLIMITED, Table, command_lines, wrap
 from hermes_cli.platforms import drop_typed_ahead
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ CONTROL = {code: "\ufffd" for code in [*range(32), *range(127, 160)] if chr(code
 _REORDERING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd")
 _ESCAPED = {code: f"\\u{code:04x}" for code in range(127, 160)}  # controls that JSON may hold as they are
 _ASIDE = CONTROL | _REORDERING
+NARROW = 60  # columns; in fewer, texts do not begin below each other
 
 
 class Voice(Enum):
@@ -42,6 +44,25 @@ class Voice(Enum):
     HUMAN = "human"
     JSON = "json"
     QUIET = "quiet"
+
+
+def theme(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the background that colours are for: `dark`, `light`, or `any` where nobody says what it is.
+
+    HERMES_LLM_THEME decides, else COLORFGBG, which some terminals set: `0;15` is black on white.
+    """
+    wanted = environment.get("HERMES_LLM_THEME", "").strip().lower()
+    if wanted in {"dark", "light"}:
+        return wanted
+    background = environment.get("COLORFGBG", "").rpartition(";")[2]
+    if not background.isdecimal():
+        return "any"
+    return "light" if background in {"7", "15"} else "dark"
+
+
+def warning_style() -> str:
+    """Return the colour of warnings: yellow is hard to read on white."""
+    return "magenta" if theme() == "light" else "yellow"
 
 
 def stdin_is_terminal() -> bool:
@@ -95,38 +116,22 @@ class Console:
         if self._line_open:
             self.text("\n")
 
-    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-        """A table on standard output; titles named in `right` align to the right. Quiet leaves the titles out.
+    @property
+    def width(self) -> int:
+        """Columns of the terminal that standard output is; without a limit where it is none."""
+        return shutil.get_terminal_size().columns if self.out.isatty() else UNLIMITED
 
-        No cell is ever cut. The columns that a terminal has no room for come below each row, with their titles.
+    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], **layout: Any) -> None:  # noqa: ANN401
+        """A table on standard output, laid out for its width; quiet leaves the titles out.
+
+        `layout` are the other attributes of `layout.Table`: which columns may leave, which wraps, what style rows have.
         """
         if self.voice is Voice.JSON:
             return
-        from rich.cells import cell_len  # noqa: PLC0415 - as rich above
-
-        edge = self._rich_on(stderr=False).width if self.out.isatty() else sys.maxsize
-        widths = [max(map(cell_len, column)) for column in zip(titles, *rows, strict=True)]
-        kept = max(sum(end <= edge for end in accumulate(widths, lambda end, width: end + 2 + width)), 1)
-
-        def line(cells: Sequence[str]) -> str:
-            padded = []
-            for title, cell, width in zip(titles[:kept], cells, widths, strict=False):
-                space = " " * (width - cell_len(cell))
-                padded.append(space + cell if title in right else cell + space)
-            return "  ".join(padded).rstrip()
-
-        lines = [(line(titles), "bold")] if self.voice is Voice.HUMAN else []
-        for row in rows:
-            lines.append((line(row), ""))
-            below = ""
-            for title, cell in zip(titles[kept:], row[kept:], strict=True):
-                item = f"{title} {cell}" if title and self.voice is Voice.HUMAN else cell
-                if below and cell and cell_len(f"{below}  {item}") > edge:
-                    lines.append((below, ""))
-                    below = ""
-                below += f"{'  ' if below else '    '}{item}" if cell else ""
-            lines += [(below, "")] if below else []
+        lines, left = Table(titles, rows, heading=self.voice is Voice.HUMAN, **layout).lines(self.width)
         self.styled(lines)
+        if left:
+            self.note(f"no room for {' and '.join(left)}: widen the terminal, or use --json")
 
     def styled(self, lines: Iterable[tuple[str, str]]) -> None:
         """Lines on standard output, each with its style, which only a terminal shows."""
@@ -139,10 +144,20 @@ class Console:
             for line, style in lines:
                 rich.print(Text(line.translate(CONTROL), style))
 
+    def prose(self, text: str, style: str = "", *, hanging: str = "") -> None:
+        """Sentences on standard output, which a terminal shows broken between words; see `layout.wrap`."""
+        self.styled((line, style) for line in wrap(text, self.width, hanging))
+
+    def command(self, text: str) -> None:
+        """A command to type, on standard output."""
+        self.styled((line, "bold") for line in command_lines(text, self.width))
+
     def facts(self, labels_and_texts: Sequence[tuple[str, str]], *, indent: str = "") -> None:
         """A line for each label and its text, with the texts below each other."""
         width = max(len(label) for label, _ in labels_and_texts)
-        self.text("".join(f"{indent}{label:{width}}  {text}\n" for label, text in labels_and_texts))
+        hanging = " " * (len(indent) + (width + 2 if self.width >= NARROW else 2))
+        for label, text in labels_and_texts:
+            self.prose(f"{indent}{label:{width}}  {text}", hanging=hanging)
 
     def document(self, value: dict[str, Any], *, indent: int | None = 2) -> None:
         """The result in JSON; nothing in the other voices. One line without `indent`, as for events."""
@@ -159,7 +174,7 @@ class Console:
 
     def warn(self, message: str) -> None:
         """A line that must be seen even when quiet."""
-        self._aside(message, "yellow")
+        self._aside(message, warning_style())
 
     def log(self, line: str) -> None:
         """A line of a log that goes on for days, on standard error, without colour and in every voice."""
@@ -223,23 +238,28 @@ class Console:
             BarColumn,
             DownloadColumn,
             Progress,
+            ProgressColumn,
             TextColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
+        from rich.table import Column  # noqa: PLC0415
 
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[remark]}", markup=False),
-        )
+        width = self._rich.width
+        name = TextColumn("{task.description}", markup=False)
+        remark = TextColumn("{task.fields[remark]}", markup=False, table_column=Column(overflow="fold"))
+        columns: list[ProgressColumn] = [DownloadColumn(), TimeRemainingColumn(compact=True), remark]
+        if width >= NARROW:  # of names, bar and numbers the numbers stay
+            columns[:0] = [name, BarColumn(bar_width=max(min(width - 70, 40), 5))]
+        if width >= 80:  # noqa: PLR2004
+            columns.insert(3, TransferSpeedColumn())
         with Progress(*columns, console=self._rich, speed_estimate_period=15) as bars:
             yield bars
 
     def _aside(self, message: str, style: str) -> None:
         if self.out.isatty():
             self.end_line()
-        self._rich.print(message.translate(_ASIDE), style=style, markup=False)
+        text = message.translate(_ASIDE)
+        if sys.stderr.isatty():
+            text = "\n".join(wrap(text, self._rich.width, "  "))
+        self._rich.print(text, style=style, markup=False)

@@ -31,7 +31,15 @@ from hermes_cli.prompting.messages import (
 from hermes_cli.prompting.messages import Event as Parsed
 from hermes_cli.prompting.parse import Parser
 from hermes_cli.prompting.render import Prompt
-from hermes_cli.prompting.turn_grammar import TAGS, THOUGHTS, AnswerGrammar, SpecialTokens, ToolGrammar, turn_grammar
+from hermes_cli.prompting.turn_grammar import (
+    TAGS,
+    THOUGHTS,
+    AnswerGrammar,
+    SpecialTokens,
+    Thinking,
+    ToolGrammar,
+    turn_grammar,
+)
 
 if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel as KnownModel
@@ -85,6 +93,7 @@ class TurnRequest:
         client: name of the client; engines are fair among clients.
         shift: where the context length ends, go on without the older half of the conversation.
         speculate: speculative decoding may be used; the text is the same.
+        calls_without_tools: what looks like a call is one, though no tools are on offer.
     """
 
     messages: Sequence[Message]
@@ -101,6 +110,7 @@ class TurnRequest:
     shift: bool = False
     speculate: bool = True
     continues: bool = False
+    calls_without_tools: bool = True
 
 
 class ChatModel:
@@ -212,19 +222,25 @@ class ChatModel:
         return SpecialTexts(self.loaded.control, self.loaded.added, self.choice.format.source)
 
     async def _request(self, turn: TurnRequest, prompt: Prompt) -> GenerationRequest:
+        def grammar(thinking: Thinking) -> str | None:
+            tokens = SpecialTokens(self.loaded.tags, self.loaded.others)
+            return turn_grammar(turn.constraints.answer, turn.constraints.calls, thinking=thinking, tokens=tokens)
+
         return GenerationRequest(
             await self._pieces(turn.client, prompt.text),
             sampling=turn.sampling or self.recommended_sampling(),
             max_tokens=turn.max_tokens,
             stops=tuple(dict.fromkeys((*prompt.stop, *turn.stops))),
-            grammar=turn_grammar(
-                turn.constraints.answer,
-                turn.constraints.calls,
-                thinking="inside" if prompt.inside_reasoning else "may" if prompt.thinks and not prompt.begun else "no",
-                tokens=SpecialTokens(self.loaded.tags, self.loaded.others),
+            grammar=grammar(
+                "inside" if prompt.inside_reasoning else "may" if prompt.thinks and not prompt.begun else "no"
             ),
             reasoning=ReasoningOptions(
-                turn.think_budget, prompt.inside_reasoning, THOUGHTS, line_ends=(END_CALL,), end=turn.think_end
+                turn.think_budget,
+                prompt.inside_reasoning,
+                THOUGHTS,
+                line_ends=(END_CALL,),
+                end=turn.think_end,
+                grammar=None if turn.think_budget is None else grammar("ended"),
             ),
             grammar_prefix=(prompt.begun_part, respaced(prompt.begun_part)) if prompt.begun_part else (),
             top_logprobs=turn.top_logprobs,
@@ -308,7 +324,9 @@ class _Reader:
     def __init__(self, turn: TurnRequest, prompt: Prompt) -> None:
         names = [str(tool["function"]["name"]) for tool in turn.tools]
         self._parser = Parser(
-            tools=names or None, prompt_opens_think=prompt.inside_reasoning, early=turn.constraints.calls is not None
+            tools=names or (None if turn.calls_without_tools else ()),
+            prompt_opens_think=prompt.inside_reasoning,
+            early=turn.constraints.calls is not None,
         )
         self._stops = turn.stops
         self._text = [prompt.opening]

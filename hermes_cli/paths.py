@@ -56,6 +56,11 @@ def cache_dir() -> Path:
     return _ours("HERMES_LLM_CACHE_DIR", platformdirs.user_cache_path)
 
 
+def log_dir() -> Path:
+    """Return the folder of logs: of servers in the background."""
+    return _ours("HERMES_LLM_LOG_DIR", platformdirs.user_log_path)
+
+
 def hub_home() -> Path:
     """Return HF_HOME, found as huggingface_hub finds it (its constants.py) without the cost of importing it."""
     home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")

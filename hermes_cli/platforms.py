@@ -5,6 +5,7 @@ Functions take the platform, as `sys.platform` names it, so that every branch ca
 
 from __future__ import annotations
 
+import codecs
 import errno
 import ipaddress
 import os
@@ -16,8 +17,19 @@ from io import TextIOWrapper
 from pathlib import Path
 
 REINSTALL = "pip install --force-reinstall --no-cache-dir"
+INSTEAD_HINT = "take a server that is built already: hermes engine install llama-server"
 REINSTALL_HINT = f"install it again: {REINSTALL} llama-cpp-python"
 ENTRY_POINT = b"hermes_cli.cli"  # stands in every script that pip, pipx or uv make for us; Hermes Agent's says .main
+# Characters that hermes draws with, in ASCII: bars, marks, arrows, and what stands between words.
+_SIGNS = dict(zip("█▓▒░●◐○✓·•∴→←…━╸╺", "#=-.*~-x-*:><.=--", strict=True))
+
+
+class _Lookalikes(dict[int, str]):
+    def __missing__(self, code: int) -> str:
+        return "?"
+
+
+_LOOKALIKES = _Lookalikes({ord(sign): letter for sign, letter in _SIGNS.items()})
 
 
 def child_python(platform: str = sys.platform) -> str:
@@ -75,13 +87,22 @@ def open_closed_streams() -> None:
 def prepare_streams(streams: Iterable[object], platform: str = sys.platform) -> None:
     """Let text streams take every character.
 
-    A terminal that cannot show a character gets a `?` in its place. On Windows pipes and files get UTF-8 instead of
-    the code page of the system, which has no room for most of Unicode; PYTHONIOENCODING overrides that.
+    A terminal that cannot show a character gets one of ASCII that stands for it, or else a `?` in its place. On Windows
+    pipes and files get UTF-8 instead of the code page of the system, which has no room for most of Unicode;
+    PYTHONIOENCODING overrides that.
     """
+    codecs.register_error("hermes", _in_ascii)
     for stream in streams:
         if isinstance(stream, TextIOWrapper):
             use_utf8 = platform == "win32" and not stream.isatty() and "PYTHONIOENCODING" not in os.environ
-            stream.reconfigure(encoding="utf-8" if use_utf8 else None, errors="replace")
+            stream.reconfigure(encoding="utf-8" if use_utf8 else None, errors="hermes")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Encode what a stream has no characters for; the handler of `prepare_streams`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return error.object[error.start : error.end].translate(_LOOKALIKES), error.end
 
 
 def is_broken_pipe(error: OSError, platform: str = sys.platform) -> bool:

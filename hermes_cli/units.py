@@ -1,14 +1,19 @@
-"""Sizes and counts as text. Files are in decimal units (GB = 10^9 bytes), as on the Hub; memory in binary (GiB)."""
+"""Sizes and counts as text.
+
+Files and memory have one unit, GB of 10^9 bytes, so that a download, a disk, a file and the memory it takes can be
+compared at sight. It is the unit of the Hub, of disks and of Ollama. A card that is sold with 24 GB has 25.77 of them.
+"""
 
 from __future__ import annotations
 
 MIB = 1 << 20
 GIB = 1 << 30
+GB = 10**9
 
 
-def gibibytes(size: float) -> str:
-    """Return bytes of memory as text: `7.76 GiB`."""
-    return f"{size / GIB:.2f} GiB"
+def memory_size(size: float) -> str:
+    """Return bytes of memory as text: `7.76 GB`, `25.77 GB`, `168 MB`; two decimals, so that sums agree."""
+    return f"{size / GB:.2f} GB" if size >= GB else f"{size / 10**6:.0f} MB"
 
 
 def gigabytes(size: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,8 @@ def main() -> None:
     while (line := keyboard.read(draft)) is not None:
         draft = "drafted" if line == "draft" else ""
         print(f"read {len(line):,}: {line[:40]!r}")  # noqa: T201
+        if line == "work":
+            select.select([sys.stdin], [], [])  # until a line was typed ahead
         if line == "ask":
             try:
                 answer = keyboard.ask("Run it?\x1b[2J\n[y]es, [n]o: ")

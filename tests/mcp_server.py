@@ -6,12 +6,15 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import anyio
 import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.resolve import Elicit, Resolve
 from mcp.types import ImageContent
+from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 server = MCPServer("rig", log_level="ERROR")
@@ -80,6 +83,24 @@ async def learn(ctx: Context) -> str:
     server.add_tool(learned)
     await ctx.notify_tools_changed()
     return "done"
+
+
+class Order(BaseModel):
+    """A form."""
+
+    name: str = Field(min_length=2)
+    count: int = Field(ge=1, le=9)
+
+
+async def wanted() -> Elicit[Order]:
+    """Ask the user."""
+    return Elicit("What shall it be?", Order)
+
+
+@server.tool(structured_output=False)
+async def order(what: Annotated[Order, Resolve(wanted)]) -> str:
+    """Order what the user wants."""
+    return what.model_dump_json()
 
 
 def with_key(app: ASGIApp, key: str) -> ASGIApp:

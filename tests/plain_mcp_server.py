@@ -1,7 +1,7 @@
 """An MCP server without the SDK, as there were before the protocol of 2026. `plain_mcp_server.py LISTED [FLAW]`.
 
 LISTED is a JSON list of pages, each a list of tools. A call of any tool returns the content that stands in its
-argument `content`. `grow` adds a tool and says so; `spawn` starts a process that does not end with this one, and writes
+argument `content`. `ask` asks the user what its argument `request` says, and returns the reply; `grow` adds a tool and says so; `spawn` starts a process that does not end with this one, and writes
 its number to `file`; `hang` writes its own there and does not answer, and "stopped" when it is told to stop or its input
 ends; `block` writes it, too, and then attends to nothing. FLAW: `mute` never answers, `stubborn` ignores the end of its
 input and SIGTERM.
@@ -32,12 +32,14 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
     if method == "initialize":
         capabilities = {"tools": {"listChanged": True}}
         info = {"name": "plain", "version": "1"}
-        return {"protocolVersion": "2025-06-18", "capabilities": capabilities, "serverInfo": info}
+        return {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": info}
     if method == "tools/list":
         page = int(params.get("cursor") or 0)
         more = {"nextCursor": str(page + 1)} if page + 1 < len(PAGES) else {}
         return {"tools": PAGES[page], **more}
     if method == "tools/call":
+        if params["name"] == "ask":
+            return {"content": [{"type": "text", "text": json.dumps(ask(params["arguments"]["request"]))}]}
         if params["name"] == "grow":
             PAGES[-1].append({"name": "grown", "inputSchema": {"type": "object"}})
             say({"method": "notifications/tools/list_changed"})
@@ -46,6 +48,12 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
             Path(params["arguments"]["file"]).write_text(str(child.pid))
         return {"content": params["arguments"].get("content", [])}
     return None
+
+
+def ask(request: dict[str, Any]) -> object:
+    say({"id": "question", "method": "elicitation/create", "params": request})
+    replies = map(json.loads, sys.stdin)
+    return next(reply.get("result") for reply in replies if reply.get("id") == "question")
 
 
 def hang(number: int, call: dict[str, Any]) -> None:

@@ -232,7 +232,11 @@ def hermes_serve(
 ) -> Iterator[Process]:
     """A real server on a free port; `wait` until its first model is loaded."""
     arguments = ("serve", "--port", "0", *arguments)
-    environment = {**clean_environment(), "HERMES_LLM_CONFIG_DIR": str(cwd), **(env or {})}
+    environment = {
+        **clean_environment(),
+        **{f"HERMES_LLM_{name}_DIR": str(cwd) for name in ("CONFIG", "DATA")},
+        **(env or {}),
+    }
     process = start_hermes(arguments, cwd, environment, program=program)
     try:
         banner = _banner(process, arguments) if wait else ""

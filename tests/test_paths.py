@@ -14,11 +14,11 @@ from hermes_cli import paths
 from hermes_cli.errors import UsageError
 
 
-@pytest.mark.parametrize("name", ["config_dir", "data_dir", "cache_dir"])
+@pytest.mark.parametrize("name", ["config_dir", "data_dir", "cache_dir", "log_dir"])
 def test_our_folders_carry_our_name_and_can_be_moved(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     variable = f"HERMES_LLM_{name.upper()}"
     monkeypatch.delenv(variable, raising=False)
-    assert getattr(paths, name)().name == "hermes-llm"
+    assert "hermes-llm" in getattr(paths, name)().parts
     monkeypatch.setenv(variable, "~/elsewhere")
     assert getattr(paths, name)() == Path.home() / "elsewhere"
 
@@ -65,7 +65,7 @@ def test_hermes_agent_s_folder_is_never_ours(hermes: RunHermes, tmp_path: Path) 
     hermes("chat", "demo", "Who are you?", env={"HOME": str(tmp_path)})
     assert not (tmp_path / ".hermes").exists()
     shown = json.loads(hermes("paths", "--json", env={**clean_environment(), "HOME": str(tmp_path)}).stdout)
-    assert set(shown) == {"models", "data", "chats", "config", "cache", "demo"}
+    assert set(shown) == {"models", "data", "chats", "config", "logs", "cache", "demo"}
     assert not any("/.hermes" in path for path in shown.values())
 
 

@@ -1,9 +1,12 @@
-"""What `hermes recommend` picks on some fifty machines for every purpose: tests/planning/golden.txt.
+"""What `hermes recommend` and `hermes plan --engine vllm` say of many machines.
 
-    python tools/golden.py            print it
-    python tools/golden.py --write    replace the file; read the difference before you commit it
+Recommendations for every purpose are in tests/planning/golden.txt, launch plans of a few models in launch_golden.txt.
 
-The table is reviewed by eye: it shows what a change of the scale (planning/quality.py, recommend.py) does to people.
+    python tools/golden.py            print them
+    python tools/golden.py --write    replace the files; read the difference before you commit it
+
+The tables are reviewed by eye: they show what a change of the scale (planning/quality.py, recommend.py) or of the
+launch planner does to people.
 """
 
 from __future__ import annotations
@@ -15,12 +18,16 @@ from pathlib import Path
 from typing import get_args
 
 from hermes_cli.catalog.load import shipped_catalogue
+from hermes_cli.catalog.models import CatalogModel
+from hermes_cli.errors import HermesError
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.simulate import simulate
+from hermes_cli.planning.launch_planner import LaunchOptions, best_launch
 from hermes_cli.planning.quality import Purpose
 from hermes_cli.planning.recommend import Recommendation, RecommendOptions, best_recommendation, recommendations
 
 FILE = Path(__file__).parent.parent / "tests" / "planning" / "golden.txt"
+LAUNCH_FILE = FILE.with_name("launch_golden.txt")
 GIB = 1 << 30
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
@@ -67,6 +74,15 @@ NAMED: dict[str, tuple[int, float]] = {
 SIZED = ("4G", "6G", "8G", "12G", "16G", "24G", "48G", "80G", "24G,24G")
 MACS = ("M1 8G", "M2 16G", "M3 Pro 36G", "M4 24G", "M4 Max 64G", "M4 Max 128G", "M3 Ultra 256G", "M3 Ultra 512G")
 CPU_ONLY = ((4, 20.0), (8, 35.0), (16, 45.0), (32, 50.0), (64, 60.0), (128, 80.0), (512, 300.0))
+
+LAUNCHED = ("hermes-3:8b", "hermes-4:14b", "hermes-4.3:36b", "hermes-4:70b", "hermes-4:405b")
+NODES = (  # of so many, GPUs
+    *((1, gpus) for gpus in ("T4", "RTX 3090", "2xRTX 3090", "4xRTX 3090", "RTX 4090", "2xRTX 4090", "3xRTX 4090")),
+    *((1, gpus) for gpus in ("4xRTX 4090", "2xRTX 5090", "L4", "L40S", "2xL40S", "RTX PRO 6000 Blackwell")),
+    *((1, gpus) for gpus in ("A100 80GB", "8xA100 80GB", "H100", "2xH100", "3xH100", "4xH100", "6xH100", "8xH100")),
+    *((1, gpus) for gpus in ("H200", "8xH200", "8xB200", "MI300X", "8xMI300X", "RX 7900 XTX")),
+    *((nodes, gpus) for nodes, gpus in ((2, "8xH100"), (2, "8xH200"), (2, "4xH100"), (4, "8xA100 80GB"))),
+)
 
 
 def _bare(ram: int, bandwidth: float) -> Machine:
@@ -137,8 +153,35 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def launch_machine(gpus: str) -> Machine:
+    """A machine with these GPUs."""
+    return simulate(_bare(*SERVER), gpu=[gpus], vram=None, ram=None, apple=None, cpu_only=False)
+
+
+def launch_table() -> str:
+    """The launch plans, a block for each machine or group of them."""
+    models = {model.short: model for model in shipped_catalogue().models}
+    lines = []
+    for nodes, gpus in NODES:
+        lines.append(f"{gpus}, {nodes} nodes" if nodes > 1 else gpus)
+        lines += [_launch_line(models[name], gpus, nodes) for name in LAUNCHED]
+    return "\n".join(lines) + "\n"
+
+
+def _launch_line(model: CatalogModel, gpus: str, nodes: int) -> str:
+    try:
+        launch = best_launch(model, launch_machine(gpus), LaunchOptions(nodes=nodes))
+    except HermesError as error:
+        return f"    {model.short:<20} {error.message}"
+    plan = launch.plan
+    sizes = f"TP {plan.tensor:>2} PP {plan.pipeline} DP {plan.data:>2}"
+    cache = f"{plan.kv_tokens:>9,} of KV in {plan.kv_type:<4}"
+    return f"    {launch.weights.name:<20} {sizes}  {plan.context:>7,} tokens, {cache}  {plan.sequences:>3} at once"
+
+
 if __name__ == "__main__":
     if "--write" in sys.argv[1:]:
         FILE.write_text(table(), encoding="utf-8")
+        LAUNCH_FILE.write_text(launch_table(), encoding="utf-8")
     else:
-        sys.stdout.write(table())
+        sys.stdout.write(table() + launch_table())

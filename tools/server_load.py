@@ -32,7 +32,7 @@ from server_answers import CHAT, MESSAGES, RESPONSES, TEXT, TOO_LONG, Reply, Wir
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from server_answers import Body
 
@@ -41,6 +41,7 @@ PATIENCE = 90.0  # seconds; a request that takes longer hangs. The engine's long
 CALM = 30.0  # seconds after the last request in which all has to be free
 WARM = 0.1  # of the time, before memory is looked at for the first time
 MOST_GROWN = 24 << 20  # bytes that a process may have more than when it was warm; measured were 5 MB
+WANTED = ("answered", "left by the client", "engine_died")  # ends that a run has to have seen
 QUEUE = 0.8  # of the clients may wait; the others are to be told that too many do
 LEAVE, SLOW, KEEP = 0.25, 0.1, 0.5  # of the requests: their client leaves, reads slowly, keeps its connection
 ENGINE = "hermes_cli.engine.embedded.worker"  # in the command line of one
@@ -203,7 +204,7 @@ class Trial:
         await self._load(seconds * WARM)
         warm = await self._rest()
         self.outcome, began = Outcome(), time.monotonic()
-        await self._load(seconds)
+        await self._load(seconds, WANTED)
         self.outcome.seconds = time.monotonic() - began
         after = await self._rest(before.files)
         self.outcome.restarts = int(await self._metric("hermes_engine_restarts_total"))
@@ -212,26 +213,32 @@ class Trial:
         self.outcome.engine_grown = after.engine - warm.engine
         return self.outcome
 
-    async def _load(self, seconds: float) -> None:
-        self._until = time.monotonic() + seconds
+    async def _load(self, seconds: float, wanted: Collection[str] = ()) -> None:
+        """Ask for so many seconds, and longer until requests have ended in each of the wanted ways."""
+        self._until, self._wanted = time.monotonic() + seconds, wanted
         killer = asyncio.ensure_future(self._kill())
         await asyncio.gather(*(self._client() for _ in range(self._clients)))
         await killer
 
+    def _goes_on(self) -> bool:
+        seen = all(any(wanted in end for end in self.outcome.ends) for wanted in self._wanted)
+        return time.monotonic() < self._until or not seen
+
     async def _kill(self) -> None:
-        while (left := self._until - time.monotonic()) > self._kill_every:
-            await asyncio.sleep(min(self._kill_every, left))
+        await asyncio.sleep(self._kill_every)
+        while self._goes_on():
             self.outcome.kills += self._serving.kill_engines()
+            await asyncio.sleep(self._kill_every)
 
     async def _client(self) -> None:
         wire = Wire(self._serving.port)
         await asyncio.sleep(self._chance.uniform(0, 0.5))
-        while time.monotonic() < self._until:
+        while self._goes_on():
             path, body = self._request()
             wait = await self._ask(wire, path, body)
             if self._chance.random() > KEEP:
                 wire.leave()
-            await asyncio.sleep(max(min(wait, self._until - time.monotonic()), 0))
+            await asyncio.sleep(wait)
         wire.leave()
 
     async def _ask(self, wire: Wire, path: str, body: Body) -> float:

@@ -5,6 +5,8 @@
     hermes3:8b-llama3.1-q4_K_M                             the same, as Ollama spells it
     NousResearch/Hermes-3-Llama-3.1-8B-GGUF:Q4_K_M         a repository on the Hub, or its URL
     somebody/Some-GGUF/some.gguf                           a file of a repository, unless there is such a path
+    hermes-4:70b@fp8   NousResearch/Hermes-4-70B-FP8       weights for vLLM and SGLang: a whole repository
+    somebody/Some-Model@safetensors                        the same, of a repository that no catalogue lists
     ./model.gguf                                           a file
 
 Case and punctuation do not matter in names of the catalogue. This module reads names only; whether a file is there is
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from hermes_cli.catalog.engine_weights import EngineWeights, engine_weights, named_weights
 from hermes_cli.catalog.file_names import ALIASES, normalize_name
 from hermes_cli.errors import NotFoundError, UsageError
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from hermes_cli.catalog.models import CatalogModel, Catalogue
 
 DEMO = "demo"
+ANY_WEIGHTS = "safetensors"  # behind the @ of a repository that no catalogue lists
 MOST_NAMED = 8  # models in a hint; longer lists do not help
 LONGEST_NAME = 4096  # what a path may be; nothing longer names anything
 
@@ -69,7 +73,20 @@ class HubReference:
     file: str | None = None
 
 
-ModelReference = DemoReference | FileReference | CatalogueReference | HubReference
+@dataclass(frozen=True)
+class WeightsReference:
+    """Weights for vLLM and SGLang: a whole repository; `weights` if the catalogue lists it."""
+
+    repo: str
+    weights: EngineWeights | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the name to type."""
+        return self.weights.name if self.weights else f"{self.repo}@{ANY_WEIGHTS}"
+
+
+ModelReference = DemoReference | FileReference | CatalogueReference | HubReference | WeightsReference
 
 
 class ModelNames:
@@ -105,14 +122,57 @@ class ModelNames:
             return DemoReference()
         if text.startswith(("/", "./", "../", "~", ".\\", "..\\")) or _WINDOWS_DRIVE.match(text):
             return FileReference(Path(os.path.expanduser(text)))  # noqa: PTH111 - Path.expanduser raises for unknown users
-        if "/" not in text and (known := self._in_catalogue(text)):
+        if "@" in text and (weights := self._weights(text)):
+            return weights
+        if "/" not in text and (known := self._in_catalogue(text) or self._named_weights(text)):
             return known
         is_address = "://" in text or _HUB_HOST.match(text) or (_REPO_FILE.match(text) and not os.path.exists(text))  # noqa: PTH110 - as below
         if not is_address and (text.lower().endswith(".gguf") or os.path.exists(text)):  # noqa: PTH110 - Path.exists raises on odd names
             return FileReference(Path(text))
         if address := _hub_address(text):
-            return self._listed(address) or address
+            return self._listed(address) or self._listed_weights(address) or address
         raise self._unknown(text)
+
+    def _weights(self, text: str) -> WeightsReference | None:
+        """Return the weights that `MODEL@FORMAT` means; None if what is before the @ is no model.
+
+        Raises:
+            NotFoundError: the model has no such weights.
+        """
+        head, _, suffix = text.rpartition("@")
+        reference = self._in_catalogue(head) if "/" not in head else None
+        address = _hub_address(head) if "/" in head else None
+        if address:
+            reference = self._listed(address)
+            if reference is None and address.quantization is address.file is None:
+                listed = self._listed_weights(address)
+                return listed or (WeightsReference(address.repo) if suffix.lower() == ANY_WEIGHTS else None)
+        if reference is None or reference.quantization or (reference.repository and address is None):
+            return None
+        weights = named_weights(reference.model, "bf16" if suffix.lower() == ANY_WEIGHTS else suffix)
+        if weights is None:
+            offered = ", ".join(weights.name for weights in engine_weights(reference.model))
+            raise NotFoundError(
+                f"{reference.model.short} has no weights {suffix} for vLLM and SGLang.",
+                hint=f"choose one of: {offered}; or one for llama.cpp: hermes show {reference.model.short}",
+            )
+        return WeightsReference(weights.repo, weights)
+
+    def _named_weights(self, text: str) -> WeightsReference | None:
+        """Return the weights by the name of their repository without its owner: `Hermes-4-70B-FP8`."""
+        whole = normalize_name(text)
+        every = (weights for model in self._models for weights in engine_weights(model))
+        weights = next((weights for weights in every if normalize_name(weights.repo.partition("/")[2]) == whole), None)
+        return WeightsReference(weights.repo, weights) if weights else None
+
+    def _listed_weights(self, address: HubReference) -> WeightsReference | None:
+        """Return the weights whose repository this is; those as published go by the model's own name."""
+        if address.file is not None or address.quantization is not None:
+            return None
+        wanted = address.repo.lower()
+        every = (weights for model in self._models for weights in engine_weights(model))
+        weights = next((weights for weights in every if weights.repo.lower() == wanted), None)
+        return WeightsReference(weights.repo, weights) if weights else None
 
     def _in_catalogue(self, text: str) -> CatalogueReference | None:
         whole = normalize_name(text)
@@ -135,10 +195,10 @@ class ModelNames:
         name = named_quantization(typed, model) or self._endings.get(normalize_name(typed))
         if name is None:
             offered = dict.fromkeys(name for repository in model.gguf for name in repository.quantizations)
-            raise NotFoundError(
-                f"{model.short} has no quantization {typed}.",
-                hint=f"choose one of: {', '.join(offered)}" if offered else "leave the quantization out.",
-            )
+            hint = f"choose one of: {', '.join(offered)}" if offered else "leave the quantization out."
+            if weights := named_weights(model, typed):
+                hint = f"for vLLM and SGLang it is {weights.name}; for llama.cpp {hint}"
+            raise NotFoundError(f"{model.short} has no quantization {typed}.", hint=hint)
         return name
 
     def _listed(self, address: HubReference) -> CatalogueReference | None:

@@ -128,11 +128,11 @@ class LocalBackend:
             return Constraints()
         key = json.dumps([list(tools), schema], sort_keys=True, default=str)
         if self._constraints is None or self._constraints[0] != key:
-            from hermes_cli.prompting.structured_output import json_schema, tool_calls  # noqa: PLC0415 - llguidance
+            from hermes_cli.prompting.structured_output import json_object, json_schema, tool_calls  # noqa: PLC0415 - llguidance
 
             notes: list[str] = []
             calls = tool_calls(tools, notes=notes) if tools else None
-            answer = None if schema is None else json_schema(schema)
+            answer = json_object() if schema is True else None if schema is None else json_schema(schema)
             for note in notes:
                 self._warn(note)
             self._constraints = key, Constraints(answer, calls)

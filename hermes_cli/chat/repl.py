@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hermes_cli.chat.context_usage import NEARLY_FULL
 from hermes_cli.chat.conversation import Conversation, TurnUsage
 from hermes_cli.chat.slash.command import LEAVING, is_command, run_command, unescaped
-from hermes_cli.chat.slash.files import Attachment, with_attachments
+from hermes_cli.chat.slash.files import Attachment, unread_files, with_attachments
 from hermes_cli.chat.slash.settings import thinking_label
 from hermes_cli.chat.view import tokens_per_second
 from hermes_cli.errors import ContextFullError, EngineDiedError, HermesError
@@ -103,6 +103,8 @@ def handle_line(context: ReplContext, line: str) -> None:
             if _prompt_inputs(context) != before:
                 context.count_tokens()
         else:
+            for name in unread_files(line):
+                context.console.note(f"@{name} is sent as it stands; /file {name} sends the file")
             _ask(context, unescaped(line))
     except KeyboardInterrupt:
         context.console.note("stopped")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -24,6 +25,10 @@ COMMANDS = {
     "chat": ("chat", "Talk with a Hermes model, or ask it one thing."),
     "sessions": ("sessions", "List, show, export and remove saved conversations."),
     "serve": ("serve", "Serve models to agents, editors and SDKs."),
+    "ps": ("ps", "List the servers that run, with their models."),
+    "stop": ("stop", "Stop a server that runs."),
+    "service": ("service", "Start a server whenever you log in."),
+    "connect": ("connect", "Write the settings that a client needs for a server that runs."),
     "mcp": ("mcp", "Offer a local Hermes to other agents, as an MCP server."),
     "list": ("list", "List the Hermes models, with sizes and what they can do."),
     "show": ("show", "Show everything about one model, a file or a repository."),
@@ -38,10 +43,12 @@ COMMANDS = {
     "du": ("du", "Show the disk usage of models."),
     "rm": ("rm", "Remove models from this machine."),
     "hardware": ("hardware", "Show what this machine has and what hermes can use of it."),
+    "engine": ("engine", "List, check and install other engines: llama-server, vLLM, SGLang."),
     "doctor": ("doctor", "Check this installation, and say what mends each problem."),
     "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
     "paths": ("paths", "Show the folders of hermes."),
 }
+NARROWEST_HELP = 52  # columns
 EPILOG = "Try it now, without any download: hermes chat demo 'What can you do?'"
 
 
@@ -70,6 +77,12 @@ def _not_imported() -> None:
     """Stand in for a command that was not typed, so that help can list it without importing it."""
 
 
+def _help_width() -> dict[str, int]:
+    """Return the width of help in a terminal that is narrower than the least that Typer takes."""
+    columns = shutil.get_terminal_size().columns
+    return {"terminal_width": max(columns - 2, 20)} if columns < NARROWEST_HELP else {}
+
+
 def build_app(wanted: str | None) -> typer.Typer:
     """Return the application with the command that is `wanted` imported; the others only have their line of help."""
     app = typer.Typer(
@@ -77,7 +90,7 @@ def build_app(wanted: str | None) -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], **_help_width()},
         epilog=EPILOG,
     )
     app.callback()(_root)

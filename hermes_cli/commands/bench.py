@@ -108,7 +108,7 @@ def _best_installed(request: ModelRequest, catalogue: Catalogue, machine: Machin
 def _show(result: Benchmark, earlier: Benchmark | None, console: Console) -> None:
     where = "on the CPU" if not result.gpu_layers else f"{result.gpu_layers} of {result.all_layers} layers on the GPU"
     threads = counted(result.threads, "thread")
-    console.text(f"{result.model}, {where}, {threads}, KV cache in {result.kv_type}\n\n")
+    console.prose(f"{result.model}, {where}, {threads}, KV cache in {result.kv_type}\n", hanging="  ")
     titles = ["TEST", "TOKENS/S", "SPREAD", "ESTIMATE", *(["BEFORE", "CHANGE"] if earlier else ["RANGE"])]
     before = {test.name: test.tokens_per_second for test in earlier.tests} if earlier else {}
     rows = []

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -17,8 +18,12 @@ from hermes_cli.chat.conversation import ChatOptions
 from hermes_cli.commands.completing import draft_models, first_model, models, one_of, session_names
 from hermes_cli.commands.options import (
     DevicesOption,
+    EngineArgumentOption,
+    EngineCommandOption,
+    EngineOption,
     KvTypeOption,
     ReserveOption,
+    RpcOption,
     VerboseOption,
     context_length,
     kv_type_named,
@@ -31,6 +36,7 @@ from hermes_cli.planning.load_plan import LoadOverrides
 
 if TYPE_CHECKING:
     from hermes_cli.engine.embedded.messages import LoraFile
+    from hermes_cli.models.resolve import EngineChoice
 
 PROMPT_HINT = "type it after the model's name, or pipe it in: git diff | hermes chat demo explain"
 LONGEST_SPOKEN_NAME = 80  # letters of a name with blanks: "Hermes 3 8B Q5_K_M"; longer texts are prompts
@@ -74,10 +80,22 @@ def command(
         str | None,
         setting(
             "HERMES_LLM_ENGINE_URL",
-            "An engine that you run yourself has the model: the address of a llama-server, or unix:PATH.",
+            "An engine that you run yourself has the model: the address of vLLM, SGLang or llama-server, or unix:PATH.",
             metavar="URL",
         ),
     ] = None,
+    tokenizer: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_TOKENIZER",
+            "The tokenizer of the model behind --engine-url: a folder with tokenizer.json, or a GGUF file of it.",
+            metavar="PATH",
+        ),
+    ] = None,
+    engine: EngineOption = None,
+    engine_command: EngineCommandOption = None,
+    engine_arg: EngineArgumentOption = None,
+    rpc: RpcOption = None,
     go_on: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the latest conversation.")] = False,
     resume: Annotated[
         str | None,
@@ -89,6 +107,12 @@ def command(
         bool, typer.Option("--save/--no-save", help="Keep the conversation on this disk. Default: kept, if you stay.")
     ] = True,
     system: Annotated[str | None, setting("HERMES_LLM_SYSTEM", "System prompt.")] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file", "-f", metavar="PATH", help="Add a text file to the message. May be given more than once."
+        ),
+    ] = None,
     tools: Annotated[
         list[str] | None,
         typer.Option(
@@ -210,6 +234,8 @@ def command(
 
         git diff | hermes chat ./model.gguf "Explain this change"
 
+        hermes chat demo "Sum this up" --file notes.txt
+
         hermes chat hermes-3:8b --mcp "npx -y @modelcontextprotocol/server-filesystem ."
 
     With a prompt, the answer goes to standard output, everything about it to standard error.
@@ -230,12 +256,21 @@ def command(
 
     from hermes_cli import paths
     from hermes_cli.chat.conversation import read_schema
+    from hermes_cli.chat.slash.files import read_attachment, unread_files
     from hermes_cli.commands.run_chat import ChatArguments, run_interactive, run_oneshot
     from hermes_cli.hardware.selection import device_names, reserve_bytes
     from hermes_cli.models.loader import Prewarm
     from hermes_cli.models.resolve import ModelRequest
 
-    prewarm: Prewarm = ctx.obj or ctx.with_resource(Prewarm(engine=not (endpoint or engine_url)))
+    for name in unread_files(" ".join(words or ()), system or ""):
+        console.warn(f"@{name} is sent as it stands; to send the file: --file {shlex.quote(name)}")
+    choice = _engine(engine, engine_command, engine_arg, rpc)
+    if engine and (endpoint or engine_url):
+        raise UsageError(
+            f"--engine and {'--endpoint' if endpoint else '--engine-url'} exclude each other.",
+            hint="--engine starts an engine; the other one is for what runs already.",
+        )
+    prewarm: Prewarm = ctx.obj or ctx.with_resource(Prewarm(engine=not (endpoint or engine_url or choice)))
     prewarm.verbose = verbose
     sampling = {
         "temperature": temperature,
@@ -260,7 +295,7 @@ def command(
     overrides = LoadOverrides(context, gpu_layers, kind, threads, force=force, devices=allowed, reserve=left_free)
     prefixes = paths.cache_dir() / "prefixes" if save else None
     settings = ModelRequest("", overrides, yarn, draft, tuple(map(lora_file, lora or ())), template, prefixes)
-    settings = replace(settings, engine_url=engine_url)
+    settings = replace(settings, engine_url=engine_url, engine=choice, tokenizer=Path(tokenizer) if tokenizer else None)
     arguments = ChatArguments(
         model=model or typed,
         endpoint=endpoint,
@@ -268,6 +303,7 @@ def command(
         go_on=go_on,
         save=save,
         options=options,
+        files=tuple(map(read_attachment, file or ())),
         tools=tuple(tools or ()),
         servers=tuple(mcp or ()),
         headers=tuple(mcp_header or ()),
@@ -286,6 +322,15 @@ def command(
         quoted = shlex.quote(" ".join(words or ()))
         hint = f"if this is a question, put it in quotes: hermes chat {quoted}; if not, {error.hint}"
         raise NotFoundError(error.message, hint=hint) from None
+
+
+def _engine(name: str | None, command: str | None, arguments: list[str] | None, rpc: str | None) -> EngineChoice | None:
+    """Return the engine that is to be started; None for that of this program, without an import."""
+    if not (name or command or arguments or rpc) and find_spec("llama_cpp"):
+        return None
+    from hermes_cli.models.owned import engine_choice
+
+    return engine_choice(name, command, arguments or (), rpc)
 
 
 def model_and_prompt(words: Sequence[str], *, named: bool, console: Console) -> tuple[str | None, str]:

@@ -19,11 +19,11 @@ import typer
 
 from hermes_cli import __version__, paths
 from hermes_cli.commands.options import with_console
-from hermes_cli.console import Console, Voice
+from hermes_cli.console import Console, Voice, warning_style
 from hermes_cli.errors import ExitCode, HermesError, NotFoundError
 from hermes_cli.hardware.advice import REBUILD
 from hermes_cli.platforms import foreign_hermes
-from hermes_cli.units import counted, gibibytes, gigabytes
+from hermes_cli.units import counted, gigabytes, memory_size
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
@@ -112,7 +112,7 @@ def private(text: str) -> str:
 def show_check(check: Check, console: Console) -> None:
     """Print a check, wrapped at words on a terminal."""
     mark = {"ok": "ok     ", "warning": "warning", "problem": "PROBLEM"}[check.state]
-    style = {"ok": "", "warning": "yellow", "problem": "bold red"}[check.state]
+    style = {"ok": "", "warning": warning_style(), "problem": "bold red"}[check.state]
     width = min(shutil.get_terminal_size().columns, WIDEST) if console.out.isatty() else 10_000
     wrapper = TextWrapper(width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
     lines = [(line, style) for line in wrapper.wrap(f"{mark}  {check.about}: {check.text}")]
@@ -136,11 +136,11 @@ def hardware_checks(machine: Machine) -> Iterator[Check]:
     bandwidth = f"{speed / 1e9:.0f} GB/s ({machine.ram_bandwidth_source})" if speed else "bandwidth unknown"
     cores = f"{machine.cpu}, {counted(machine.cores, 'core')}, {' '.join(machine.simd) or 'no SIMD known'}"
     yield Check("system", "ok", f"{machine.os}; {cores}")
-    memory = f"{gibibytes(machine.ram_available)} of {gibibytes(machine.ram_total)} available"
+    memory = f"{memory_size(machine.ram_available)} of {memory_size(machine.ram_total)} available"
     yield Check("RAM", "ok", f"{memory}, {bandwidth}")
     for number, device in enumerate(machine.devices):
         about = f"GPU {number}"
-        text = f"{device.name}, {gibibytes(device.free)} of {gibibytes(device.total)} free"
+        text = f"{device.name}, {memory_size(device.free)} of {memory_size(device.total)} free"
         if device.usable:
             driver = f", driver {device.driver}" if device.driver else ""
             yield Check(about, "ok", f"{text}, used with {device.backend}{driver}")
@@ -217,12 +217,17 @@ def _hub(*, offline: bool) -> Iterator[Check]:
 def _demo() -> Iterator[Check]:
     """Load the demo model and ask it a question, as `hermes chat demo` does."""
     from hermes_cli.models.loader import ModelLoader, Prewarm
+    from hermes_cli.models.owned import default_engine
     from hermes_cli.models.resolve import ModelRequest
 
     started = time.perf_counter()
     with Prewarm() as prewarm:
         loader = ModelLoader(
-            ModelRequest("demo"), Console(Voice.QUIET), prewarm, lambda request, _: request, lambda _: False
+            ModelRequest("demo", engine=default_engine()),
+            Console(Voice.QUIET),
+            prewarm,
+            lambda request, _: request,
+            lambda _: False,
         )
         with loader.begin("demo") as finish:
             loaded = finish()

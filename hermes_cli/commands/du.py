@@ -31,7 +31,8 @@ def command(console: Console) -> None:
     if used.other:
         rows.append((used.other, "other files in the Hub's cache", "no models of llama.cpp: hf cache ls"))
     rows.append((used.total, "together", ""))
-    console.table(("SIZE", "WHAT", ""), [(gigabytes(size), *texts) for size, *texts in rows], right=("SIZE",))
+    cells = [(gigabytes(size), *texts) for size, *texts in rows]
+    console.table(("SIZE", "WHAT", "NOTE"), cells, right=("SIZE",), prose="NOTE")
     folder, disk = paths.models_dir(), used.disk
     console.note(f"{folder} is on a disk with {gigabytes(disk.free)} free of {gigabytes(disk.total)}")
     console.document(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hermes_cli.commands.options import with_console
 from hermes_cli.console import Console
-from hermes_cli.units import counted, gibibytes
+from hermes_cli.units import GIB, counted, memory_size
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Device, Machine, ValueSource, Vendor
@@ -66,10 +66,10 @@ def _rows(machine: Machine) -> Iterator[tuple[str, str]]:
         yield "GPU", "none found"
     yield "CPU", f"{machine.cpu}, {counted(machine.cores, 'core')} ({SYSTEM})"
     yield "  SIMD", f"{' '.join(machine.simd) or 'none known'} ({SYSTEM})"
-    ram = f"{gibibytes(machine.ram_available)} of {gibibytes(machine.ram_total)} available"
+    ram = f"{memory_size(machine.ram_available)} of {_total(machine.ram_total)} available"
     yield "RAM", f"{ram} ({FROM.get(machine.ram_source, SYSTEM)})"
     yield "  bandwidth", _bandwidth(machine.ram_bandwidth, FROM.get(machine.ram_bandwidth_source, SYSTEM))
-    yield "disk", f"{gibibytes(machine.disk_free)} free in {machine.disk_path} ({SYSTEM})"
+    yield "disk", f"{memory_size(machine.disk_free)} free in {machine.disk_path} ({SYSTEM})"
     yield "system", machine.os
     yield "backends", f"{', '.join(machine.backends)} (files of the installed llama-cpp-python)"
 
@@ -77,11 +77,11 @@ def _rows(machine: Machine) -> Iterator[tuple[str, str]]:
 def _device(device: Device) -> Iterator[tuple[str, str]]:
     source = ANSWERS[device.vendor]
     shared = " of the RAM" if device.unified and not device.carve_out else ""
-    memory = f"{gibibytes(device.free)} of {gibibytes(device.total)}{shared} free"
+    memory = f"{memory_size(device.free)} of {_total(device.total)}{shared} free"
     of_memory = SYSTEM if device.vendor == "nvidia" and device.unified else source  # NVML does not tell it
     yield "  memory", f"{memory} ({FROM.get(device.memory_source, of_memory)})" if device.total else "unknown"
     if device.carve_out:
-        yield "  carve-out", f"{gibibytes(device.carve_out)} of these are no RAM ({source})"
+        yield "  carve-out", f"{memory_size(device.carve_out)} of these are no RAM ({source})"
     yield "  bandwidth", _bandwidth(device.bandwidth, FROM.get(device.bandwidth_source, source))
     capability = f"compute capability {device.compute_capability}" if device.compute_capability else ""
     if device.driver or capability:
@@ -90,6 +90,11 @@ def _device(device: Device) -> Iterator[tuple[str, str]]:
         more = len(device.users) - MOST_USERS
         named = ", ".join(device.users[:MOST_USERS])
         yield "  in use by", f"{named}{f' and {more} more' if more > 0 else ''} ({source})"
+
+
+def _total(size: int) -> str:
+    """Return all memory of a place in GB, and in GiB as well: what it is sold with is a round number of these."""
+    return f"{memory_size(size)} ({size / GIB:.4g} GiB)"
 
 
 def _bandwidth(value: float | None, source: str) -> str:

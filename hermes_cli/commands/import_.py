@@ -120,7 +120,7 @@ def _show(imported: list[ImportedModel], skipped: list[SkippedFile], console: Co
             )
             for model in imported
         ]
-        console.table(TITLES, rows, right=("SIZE",))
+        console.table(TITLES, rows, right=("SIZE",), optional=("WHERE",), prose="IDENTIFIED")
     for file in skipped:
         console.warn(f"left out: {file.reason}")
     if any(model.how == "symbolic link" for model in imported):

@@ -31,15 +31,15 @@ COMMANDS = {
     "find": ["search"],
     "outdated": ["list", "--updates"],
     "benchmark": ["bench"],
+    "kill": ["stop"],
+    "unload": ["stop"],
+    "status": ["ps"],
     "version": ["--version"],
     "-V": ["--version"],
 }
 # A word that we have nothing for, and the next step.
 ANSWERS = {
-    "ps": "a server tells what it runs: curl http://127.0.0.1:8080/v1/models; hermes chat runs in its own terminal",
-    "stop": "Ctrl-C stops a server or a chat in its own terminal",
-    "kill": "Ctrl-C stops a server or a chat in its own terminal",
-    "logs": "hermes serve writes its log to its own terminal; --verbose adds llama.cpp's",
+    "logs": "hermes serve writes its log to its own terminal, or in the background to a file that hermes ps shows",
     "config": "see the folders of the files: hermes paths; the settings of a server: hermes serve --print-config",
     "update": "new files of models: hermes list --updates; the catalogue: hermes catalog refresh; "
     "hermes itself: pip install --upgrade hermes-llm",
@@ -76,7 +76,7 @@ OPTION_ANSWERS = {
     "--image": "these models read and write text",
     "--images": "these models read and write text",
     "--stream": "answers are always shown as they come; leave it out",
-    "-d": "hermes serve runs in its own terminal: hermes serve NAME",
+    "-d": "hermes serve NAME --background",
     "-v": "--verbose shows llama.cpp's log; --version the versions",
 }
 # Typer's words for numbers, in plain ones.

@@ -7,72 +7,115 @@ from collections.abc import Iterator
 
 import msgspec
 
+from hermes_cli.catalog.engine_weights import engine_weights
 from hermes_cli.catalog.models import CatalogModel, Catalogue, RecommendedSampling
 from hermes_cli.catalog.names import CatalogueReference
 from hermes_cli.catalog.variants import matching_variants, preferred_variants
-from hermes_cli.commands.list import measures, model_summary, variant_document
-from hermes_cli.console import Console
+from hermes_cli.commands.list import measures, model_summary, variant_document, weights_document, weights_rows
+from hermes_cli.commands.speeds import in_words
+from hermes_cli.console import Console, Voice
 from hermes_cli.prompting.messages import Message
-from hermes_cli.units import billions, gigabytes
+from hermes_cli.units import billions, gigabytes, memory_size
 
 EXAMPLE = (Message("system", "You are Hermes."), Message("user", "Hello!"))
 BOS = {"llama-3": "<|begin_of_text|>"}
 NUMBERS = ("SIZE", "BITS/WEIGHT", "LOSS")
 
 
-def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> None:
-    """Print the page: each quantization from its preferred repository, or what was asked for by name."""
+def show(wanted: CatalogueReference, catalogue: Catalogue, console: Console, *, sources: bool) -> None:
+    """Print the page: what fits here, facts, files, prompt format; with `sources` also where all of it is from."""
     from hermes_cli.prompting.choose import policy  # Jinja
 
     model = wanted.model
     named = matching_variants(model, quantization=wanted.quantization, repository=wanted.repository)
     offered = named if wanted.repository or wanted.quantization else preferred_variants(model)
-    console.text(f"{model.name}\n\n")
-    console.facts([(label, text + _cited(model, key)) for label, text, key in _facts(model)], indent="  ")
+    template, example = policy(model), _example(model)
+    console.styled([(model.name, "bold")])
+    if console.voice is not Voice.JSON:
+        _show_fit(wanted, catalogue, console)
+    console.text("\n")
+    console.facts([(label, text + (_cited(model, key) if sources else "")) for label, text, key in _facts(model)])
     console.text("\nFiles\n")
     if offered:
-        titles = ("  NAME", "SIZE", "FROM", "BITS/WEIGHT", "LOSS", "HERE", "REPOSITORY")
+        titles = ("NAME", "SIZE", "BITS/WEIGHT", "LOSS", "HERE", "FROM", "REPOSITORY")
         rows = [
             (
-                f"  {variant.quantization}",
+                variant.quantization,
                 gigabytes(variant.bytes),
-                variant.size_source,
                 *measures(variant, catalogue),
+                variant.size_source,
                 variant.repository.repo + (" (name inferred)" if variant.entry.inferred else ""),
             )
             for variant in offered
         ]
-        console.table(titles, rows, right=NUMBERS)
+        shown = len(titles) if sources else titles.index("FROM")
+        optional = titles[titles.index("FROM") :] if sources else ()
+        console.table(titles[:shown], [row[:shown] for row in rows], right=NUMBERS, optional=optional)
     else:
-        console.text(f"  none known{': ' + model.gguf_note if model.gguf_note else ''}\n")
-    if model.gguf:
+        console.prose(f"none known{': ' + model.gguf_note if model.gguf_note else ''}")
+    if sources and model.gguf:
         console.text("\nRepositories, in order of preference\n")
-    for repository in model.gguf:
-        quantizations = ", ".join(repository.quantizations) or "no files known"
-        remarks = (repository.by, "imatrix" * repository.imatrix, repository.note)
-        console.text(f"  {'; '.join([f'{repository.repo}: {quantizations}', *filter(None, remarks)])}\n")
+        for repository in model.gguf:
+            quantizations = ", ".join(repository.quantizations) or "no files known"
+            remarks = (repository.by, "imatrix" * repository.imatrix, repository.note)
+            text = "; ".join([f"{repository.repo}: {quantizations}", *filter(None, remarks)])
+            console.prose(f"  {text}", hanging="    ")
+    console.text("\nFor vLLM and SGLang, whole repositories\n")
+    columns = ("NAME", "SIZE", "BY", "HERE", "REPOSITORY")
+    console.table(columns, weights_rows(model), right=("SIZE",), optional=("BY", "REPOSITORY"))
     stops = f", stops at {' or '.join(model.prompt.stop)}" if model.prompt.stop else ""
-    prompt_format = _noted(f"{model.prompt.format}{stops}", model.prompt.note) + _cited(model, "prompt")
-    template, example = policy(model), _example(model)
-    console.text(f"\nPrompt format: {prompt_format}\nTemplate: {template}\n")
+    cited = _cited(model, "prompt") if sources else ""
+    console.prose(f"\nPrompt format: {_noted(f'{model.prompt.format}{stops}', model.prompt.note)}{cited}", hanging="  ")
+    console.prose(f"Template: {template}", hanging="  ")
     if example:
         console.text(textwrap.indent(example, "  ").rstrip("\n") + "\n")
-    console.text("\nSources\n")
-    cited = dict.fromkeys(key for keys in model.sources.values() for key in keys)
-    console.facts([(key, catalogue.sources[key]) for key in cited], indent="  ")
-    console.note(
-        "size: stated exactly by a source, rounded in a listing, or computed by llama.cpp's rules · "
-        "loss: KL divergence from F16 in nats, on Llama 3 8B"
-    )
+    if sources:
+        console.text("\nSources\n")
+        keys = dict.fromkeys(key for keys in model.sources.values() for key in keys)
+        console.facts([(key, catalogue.sources[key]) for key in keys], indent="  ")
+        console.note("size: stated exactly by a source, rounded in a listing, or computed by llama.cpp's rules")
+    if offered:
+        console.note("loss: KL divergence from F16 in nats, measured on Llama 3 8B; less for larger models")
+    if not sources:
+        console.note(f"where the facts and files are from: hermes show {model.short} --sources")
     console.document(
         {
             **model_summary(model),
             "facts": msgspec.to_builtins(model),
             "variants": [variant_document(variant, catalogue) for variant in offered],
+            "weights": [weights_document(weights) for weights in engine_weights(model)],
             "template": template,
             "prompt_example": example,
         }
     )
+
+
+def _show_fit(wanted: CatalogueReference, catalogue: Catalogue, console: Console) -> None:
+    """Say which of the files fits this machine best, how fast it is, and what to type."""
+    from hermes_cli.commands.recommend import models_named, where_it_is
+    from hermes_cli.hardware.probe import probe
+    from hermes_cli.planning.recommend import RecommendOptions, best_recommendation, smallest_variant
+    from hermes_cli.store.benchmarks import speed_ratios
+
+    if not wanted.model.gguf:
+        return
+    machine = probe()
+    options = RecommendOptions(measured=speed_ratios(machine), only=models_named(wanted))
+    best = best_recommendation(catalogue, machine, options)
+    if best is None:
+        needed = smallest_variant(catalogue, options)
+        would = f"; {needed[0].quantization}, the smallest, needs {memory_size(needed[1])}" if needed else ""
+        console.prose(
+            f"  fits here: none, with {memory_size(machine.memory_free)} of memory free{would}", hanging="    "
+        )
+        return
+    console.styled([(f"  fits here: {best.variant.quantization}, {where_it_is(best.variant)}", "bold green")])
+    console.prose(
+        f"  with {best.settings.context:,} tokens of context it takes {memory_size(best.placement.total.total)}"
+    )
+    for line in in_words(best.speed, best.first_token):
+        console.prose(f"  {line}", hanging="    ")
+    console.command(f"  hermes chat {best.variant.name}")
 
 
 def _cited(model: CatalogModel, key: str) -> str:
@@ -100,8 +143,7 @@ def _facts(model: CatalogModel) -> Iterator[tuple[str, str, str]]:
     if model.benchmarks:
         scores = ", ".join(f"{name} {score:g}" for name, score in model.benchmarks.items())
         yield "benchmarks", _noted(scores, model.benchmarks_note), "benchmarks"
-    formats = {name.upper(): getattr(model.weights, name) for name in ("fp8", "awq", "nvfp4", "mlx")}
-    converted = [f"{', '.join(repos)} ({name})" for name, repos in formats.items() if repos]
+    converted = [f"{repo} (MLX)" for repo in model.weights.mlx]
     yield "weights", ", ".join((model.weights.original, *converted, *model.weights.other)), "weights"
     hosted = [f"{name} {value}" for name in ("openrouter", "nous_portal") if (value := getattr(model.cloud, name))]
     if hosted or model.cloud.retired:

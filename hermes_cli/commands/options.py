@@ -16,7 +16,7 @@ from hermes_cli.console import Console, Voice
 from hermes_cli.errors import UsageError
 from hermes_cli.planning.memory import KV_TYPES, KvType
 from hermes_cli.planning.quality import Purpose
-from hermes_cli.units import GIB, counted, gibibytes
+from hermes_cli.units import GB, counted, memory_size
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
@@ -88,6 +88,44 @@ ReserveOption = Annotated[
         metavar="SIZE",
         help="Memory to leave free on each GPU: 2G. Default: 3 %, at most 1G.",
         envvar="HERMES_LLM_RESERVE",
+    ),
+]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="Another engine that hermes starts and ends: llama-server, vllm, sglang. See: hermes engine.",
+        envvar="HERMES_LLM_ENGINE",
+        autocompletion=one_of("llama-server", "vllm", "sglang"),
+    ),
+]
+EngineCommandOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine-command",
+        metavar="COMMAND",
+        help="With --engine: the program to start. Default: looked for.",
+        envvar="HERMES_LLM_ENGINE_COMMAND",
+    ),
+]
+EngineArgumentOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-arg",
+        metavar="ARGUMENT",
+        help="With --engine: an argument of its own, passed on. May be repeated.",
+        envvar="HERMES_LLM_ENGINE_ARG",
+    ),
+]
+RpcOption = Annotated[
+    str | None,
+    typer.Option(
+        "--rpc",
+        metavar="HOST:PORT,…",
+        help="With --engine llama-server: machines that run ggml-rpc-server compute, too. No key, no encryption: "
+        "only in a network of your own.",
+        envvar="HERMES_LLM_RPC",
     ),
 ]
 CpuOnlyOption = Annotated[bool, typer.Option("--cpu-only", help="Plan without any GPU.")]
@@ -216,7 +254,7 @@ def memory_in_use(machine: Machine) -> list[str]:
         used = device.total - device.free
         if not device.unified and used > MUCH_USED * device.total:
             users = ", ".join(device.users) or "programs that its driver does not name"
-            notes.append(f"{gibibytes(used)} of {device.name} are in use: {users}")
+            notes.append(f"{memory_size(used)} of {device.name} are in use: {users}")
     return notes
 
 
@@ -226,9 +264,9 @@ def one_line(machine: Machine) -> str:
     for device in machine.devices:
         unusable = f", left out by {device.left_out}" if device.left_out else ""
         unusable = unusable if device.usable else ", not used: hermes hardware says why"
-        used = "" if device.free == device.total else f"{device.free / GIB:.2f} of "
-        free = f"{used}{gibibytes(device.total)}{' free' if used else ''}"
+        used = "" if device.free == device.total else f"{device.free / GB:.2f} of "
+        free = f"{used}{memory_size(device.total)}{' free' if used else ''}"
         parts[f"{device.name} ({free}{unusable})"] += 1
     devices = [f"{count}x {text}" if count > 1 else text for text, count in parts.items()]
-    ram = f"{machine.ram_available / GIB:.2f} of {gibibytes(machine.ram_total)} RAM free"
+    ram = f"{machine.ram_available / GB:.2f} of {memory_size(machine.ram_total)} RAM free"
     return ("simulated: " if machine.simulated else "") + ", ".join([*devices, ram, counted(machine.cores, "core")])

@@ -18,6 +18,7 @@ def command(console: Console) -> None:
         "data": (paths.data_dir(), "HERMES_LLM_DATA_DIR"),
         "chats": (paths.chats_dir(), "HERMES_LLM_DATA_DIR"),
         "config": (paths.config_dir(), "HERMES_LLM_CONFIG_DIR"),
+        "logs": (paths.log_dir(), "HERMES_LLM_LOG_DIR"),
         "cache": (paths.cache_dir(), "HERMES_LLM_CACHE_DIR"),
         "demo": (paths.asset("demo.gguf"), "ships with hermes"),
     }

@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +17,9 @@ from hermes_cli.catalog.models import Catalogue
 from hermes_cli.commands.completing import catalogue_models, quantizations
 from hermes_cli.commands.options import YesOption, bytes_per_second, with_console
 from hermes_cli.console import Console, Voice
-from hermes_cli.errors import NetworkError, NotFoundError, UsageError
+from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
 from hermes_cli.store.progress import DownloadProgress, Phase
-from hermes_cli.units import gibibytes, gigabytes
+from hermes_cli.units import gigabytes, memory_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -118,8 +118,20 @@ def command(
         paths = _fetch(files, here, on_progress, policy, verify=verify, force=force)
     console.document(_document("done", targets, here, states, paths), indent=None)
     console.text("".join(f"{path}\n" for path in paths))
-    for name in (*(target.name for target in targets if target.runs), *(found.model.name for found in here)):
-        console.note(f"next: hermes chat {shlex.quote(name)}")
+    first = {(file.repo, file.path): path for file, path in zip(files, paths, strict=False)}
+    ready = {target.name: first.get((target.repo, target.files[0])) for target in targets if target.runs}
+    for name, path in (ready | {found.model.name: found.model.path for found in here}).items():
+        console.note(f"next: hermes {'serve' if path and _embeds(path) else 'chat'} {shlex.quote(name)}")
+
+
+def _embeds(path: Path) -> bool:
+    """Return whether a file is a model for embeddings."""
+    from hermes_cli.gguf.header import read_header
+    from hermes_cli.gguf.shards import pooling_of
+
+    with suppress(HermesError, OSError):  # it is no GGUF file: whoever opens it says so
+        return pooling_of(read_header(path)) is not None
+    return False
 
 
 def _recommended(catalogue: Catalogue, machine: Machine) -> str:
@@ -259,12 +271,12 @@ def _show_fit(target: PullTarget, machine: Machine, write: Callable[[str], None]
 
     settings, placement = fit_for_chat(target.variant, machine)
     if placement.fits:
-        need = gibibytes(placement.total.total)
+        need = memory_size(placement.total.total)
         write(f"it fits this machine with {settings.context:,} tokens of context: {need} of memory (computed)")
         return
     short = max(share.part.total - share.room for share in placement.shares)
     console.warn(
-        f"{target.name} does not fit this machine: {gibibytes(short)} are missing "
+        f"{target.name} does not fit this machine: {memory_size(short)} are missing "
         f"for {settings.context:,} tokens of context (computed). What would: hermes recommend"
     )
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import CatalogModel, Catalogue
+from hermes_cli.catalog.names import CatalogueReference, ModelNames, WeightsReference
+from hermes_cli.catalog.variants import Variant
 from hermes_cli.commands.completing import models
 from hermes_cli.commands.options import (
     CONTEXT,
@@ -27,9 +29,9 @@ from hermes_cli.commands.options import (
     purpose_named,
     with_console,
 )
-from hermes_cli.commands.speeds import duration, per_second, speed_document, speed_lines, two_digits
-from hermes_cli.console import Console, Voice
-from hermes_cli.errors import DoesNotFitError, NotFoundError
+from hermes_cli.commands.speeds import duration, in_words, per_second, speed_document, two_digits
+from hermes_cli.console import Console
+from hermes_cli.errors import DoesNotFitError, NotFoundError, UsageError
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.planning.best_placement import NEEDS
 from hermes_cli.planning.quality import Purpose
@@ -39,15 +41,20 @@ from hermes_cli.planning.recommend import (
     Recommendation,
     RecommendOptions,
     alternatives,
+    gpus_used,
     recommendations,
+    shared_speed,
     shortfalls,
     smallest_variant,
 )
 from hermes_cli.store.benchmarks import speed_ratios
-from hermes_cli.units import GIB, gibibytes
+from hermes_cli.units import GB, gigabytes, memory_size
+
+if TYPE_CHECKING:
+    from hermes_cli.planning.recommend_engine import EngineRecommendation
 
 BAR = 40  # characters
-TITLES = ("", "VARIANT", "CONTEXT", "GIB", "TOK/S", "WAIT", "POINTS")
+TITLES = ("", "VARIANT", "CONTEXT", "GB", "TOK/S", "WAIT", "POINTS")
 PLURAL: dict[Purpose, str] = {"agent": "agents", "json": "JSON", "long-context": "long contexts"}
 
 
@@ -73,6 +80,7 @@ def command(
         typer.Option(min=0.0, metavar="SECONDS", help="Time to the first token of a first prompt, at most."),
     ] = None,
     gpu_only: Annotated[bool, typer.Option("--gpu-only", help="Only what fits on the GPUs as a whole.")] = False,
+    users: Annotated[int, typer.Option(min=1, max=100_000, help="People who use it at once.")] = 1,
     every: Annotated[bool, typer.Option("--all", "-a", help="Everything that fits, not only a few.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Every number with its formula and source.")] = False,
     gpu: GpuOption = None,
@@ -90,17 +98,22 @@ def command(
     hermes recommend --for agent --gpu 2x"RTX 3090"
 
     hermes recommend hermes-4:14b --vram 12G
+
+    hermes recommend --gpu 8xH200 --users 64
     """
     machine = machine_for(gpu, vram, ram, apple, cpu_only=cpu_only, devices=devices, reserve=reserve)
     catalogue = load_catalogue()
     ratios = speed_ratios(machine)
-    options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only, ratios)
+    options = RecommendOptions(purpose_named(purpose), context, min_speed, max_wait, gpu_only, ratios, users=users)
     if name is not None:
         with console.working(f"reading what {name} needs"):
             options = replace(options, only=_models(name, catalogue, machine, options))
     fitting = recommendations(catalogue, machine, options)
     others = alternatives(fitting, catalogue, machine, options) if fitting else []
-    console.text(f"{one_line(machine)}\n\n")
+    best = fitting[0] if fitting else None
+    engine = _engine_pick(name, catalogue, machine, options, best)
+    console.prose(one_line(machine), hanging="  ")
+    console.text("\n")
     for note in memory_in_use(machine):
         console.note(note)
     console.document(
@@ -108,6 +121,9 @@ def command(
             "machine": one_line(machine),
             "simulated": machine.simulated,
             "purpose": options.purpose,
+            "users": users,
+            "engine": engine.launch.plan.engine if engine else "llama.cpp",
+            "engine_pick": _engine_document(engine),
             "pick": _candidate(fitting[0]) if fitting else None,
             "shortfalls": [asdict(shortfall) for shortfall in shortfalls(fitting[0], options.purpose)]
             if fitting
@@ -116,9 +132,15 @@ def command(
             "candidates": [_candidate(candidate) for candidate in fitting],
         }
     )
+    if engine:
+        from hermes_cli.commands.engine_pick import show_engine_pick
+
+        show_engine_pick(engine, best, users, console)
+        if best is None:
+            return
     if not fitting:
         raise nothing_fits(catalogue, machine, options, name)
-    _show_pick(fitting[0], console)
+    _show_pick(fitting[0], users, console, alone=engine is None)
     _show_shortfalls(fitting[0], options.purpose, console)
     listed = [Alternative("", candidate) for candidate in fitting[1:]] if every else others
     if listed:
@@ -127,31 +149,69 @@ def command(
             (
                 alternative.label,
                 alternative.candidate.variant.name,
-                f"{alternative.candidate.settings.context:,}",
-                f"{alternative.candidate.placement.total.total / GIB:.1f}",
+                _context_cell(alternative.candidate),
+                f"{alternative.candidate.placement.total.total / GB:.1f}",
                 two_digits(alternative.candidate.speed.expected),
                 duration(alternative.candidate.first_token.expected),
                 f"{alternative.candidate.quality.points:.1f}" if alternative.candidate.variant.model.generation else "",
             )
             for alternative in (Alternative("pick", fitting[0]), *listed)
         ]
-        console.table(TITLES, rows, right=TITLES[2:])
+        console.table(TITLES, rows, right=TITLES[2:], optional=("POINTS",), styles=("bold green",))
+    if fitting[0].placement.gpu_layers <= fitting[0].variant.model.architecture.layers:
+        for note in (note.text for note in machine.notes if note.about == "bandwidth"):
+            console.note(note)
     if explain:
         _explain(fitting[0], options, console)
 
 
+def _engine_pick(
+    name: str | None, catalogue: Catalogue, machine: Machine, options: RecommendOptions, pick: Recommendation | None
+) -> EngineRecommendation | None:
+    """Return what another engine than llama.cpp would run better; it is looked for where it could."""
+    if options.users == 1 and len(machine.usable_devices) < 2:  # noqa: PLR2004 - several
+        return None
+    from hermes_cli.planning.recommend_engine import engine_recommendation
+
+    free = name is None or _means_a_model(name, catalogue)
+    return engine_recommendation(catalogue, machine, options, pick) if free else None
+
+
+def _engine_document(pick: EngineRecommendation | None) -> dict[str, Any] | None:
+    if pick is None:
+        return None
+    from hermes_cli.commands.engine_pick import engine_document
+
+    return engine_document(pick)
+
+
+def _means_a_model(name: str, catalogue: Catalogue) -> bool:
+    """Return whether a name leaves it free in which format the model comes."""
+    reference = ModelNames(catalogue).parse(name)
+    return isinstance(reference, CatalogueReference) and reference.quantization is reference.repository is None
+
+
 def _models(name: str, catalogue: Catalogue, machine: Machine, options: RecommendOptions) -> tuple[CatalogModel, ...]:
     """Return the model that a name means, with no files but those that it says; of a repository, each quantization."""
-    import msgspec
-
-    from hermes_cli.catalog.names import CatalogueReference, ModelNames
-    from hermes_cli.catalog.variants import matching_variants
-
     wanted = ModelNames(catalogue).parse(name)
+    if isinstance(wanted, WeightsReference):
+        raise UsageError(
+            f"{name} is for vLLM and SGLang, and nothing of it is left to be chosen.",
+            hint=f"see how it runs: hermes plan {name}",
+        )
     if not isinstance(wanted, CatalogueReference):
         from hermes_cli.models.any_model import quantizations
 
         return quantizations(wanted, name, catalogue, machine, options)
+    return models_named(wanted)
+
+
+def models_named(wanted: CatalogueReference) -> tuple[CatalogModel, ...]:
+    """Return the model of the catalogue that a name means, with no files but those that it says."""
+    import msgspec
+
+    from hermes_cli.catalog.variants import matching_variants
+
     if wanted.quantization and not matching_variants(wanted.model, quantization=wanted.quantization):
         hint = f"see what there is: hermes show {wanted.model.short}"
         raise NotFoundError(f"no {wanted.quantization} of {wanted.model.short} is known.", hint=hint)
@@ -170,25 +230,34 @@ def _models(name: str, catalogue: Catalogue, machine: Machine, options: Recommen
     return (msgspec.structs.replace(wanted.model, gguf=tuple(kept)),)
 
 
-def _show_pick(pick: Recommendation, console: Console) -> None:
+def _show_pick(pick: Recommendation, users: int, console: Console, *, alone: bool) -> None:
     model, kv_type = pick.variant.model, pick.settings.k_type
     kv_note = "" if kv_type == "f16" else f" (KV cache in {kv_type})"
-    memory, gpu_layers = gibibytes(pick.placement.total.total), pick.placement.gpu_layers
+    memory, gpu_layers = memory_size(pick.placement.total.total), pick.placement.gpu_layers
     where = "on the CPU" if not gpu_layers else "all on the GPU"
     if 0 < gpu_layers <= model.architecture.layers:
         where = f"{gpu_layers} of {model.architecture.layers + 1} layers on the GPU"
     bits = f"{pick.variant.bits_per_weight:.1f} bits per weight"
-    console.text(
-        f"{pick.variant.name}: the best that fits, {where}\n"
-        f"  {model.name} at {bits}\n"
-        f"{_bar(pick)}\n"
-        f"  {pick.settings.context:,} tokens of context{kv_note}, {memory} of memory, computed\n"
-        f"{speed_lines(pick.speed, pick.prefill, pick.first_token, indent='  ')}"
-    )
+    lines = [
+        f"the best that fits, {where}: {model.name} at {bits}",
+        f"{where_it_is(pick.variant)}; with {pick.settings.context:,} tokens of context{kv_note} it takes {memory}",
+    ]
+    console.styled([(pick.variant.name, "bold green")])
+    for line in lines:
+        console.prose(f"  {line}", hanging="    ")
+    _show_bar(pick, console)
+    for line in in_words(pick.speed, pick.first_token):
+        console.prose(f"  {line}", hanging="    ")
+    if users > 1:
+        each, share = per_second(shared_speed(pick, users)), pick.settings.context // users
+        shared = f"{users} at once share that context, {share:,} tokens each: {each} each at best"
+        console.prose(f"  {shared}", hanging="    ")
     if model.generation:
-        console.text(f"  quality {pick.quality.points:.1f} points (docs/quality.md)\n")
-    gpus = sum(share.device is not None and share.part.total > 0 for share in pick.placement.shares)
-    if gpus > 1:
+        console.prose(
+            f"  quality {pick.quality.points:.1f} points; hermes recommend --explain tells how they come about"
+        )
+    gpus = gpus_used(pick)
+    if alone and gpus > 1:
         console.note(f"  its {gpus} GPUs take turns in llama.cpp; vLLM's tensor parallelism uses them at once.")
     if (pick.variant.bits_per_weight or LOW_BITS) < LOW_BITS:
         console.warn("below 3 bits per weight answers suffer visibly; a smaller model may serve better.")
@@ -197,12 +266,26 @@ def _show_pick(pick: Recommendation, console: Console) -> None:
             f"{model.name} was trained for {model.context.usable:,} tokens; beyond them it depends on YaRN, which "
             "its base model documents and this model was never trained with."
         )
-    if console.voice is not Voice.JSON:
-        from hermes_cli.store.library import installed
+    if not _is_here(pick.variant):
+        console.command(f"  hermes pull {pick.variant.name}")
+    console.command(f"  {_next(pick)}")
 
-        if not installed(pick.variant) and not Path(pick.variant.repository.repo, pick.variant.files[0]).is_file():
-            console.text(f"  hermes pull {pick.variant.name}\n")
-    console.text(f"  {_next(pick)}\n")
+
+def _is_here(variant: Variant) -> bool:
+    """Return whether a file of the catalogue is installed, or one that was given by its path exists."""
+    from hermes_cli.store.library import installed
+
+    return installed(variant) is not None or Path(variant.repository.repo, variant.files[0]).is_file()
+
+
+def where_it_is(variant: Variant) -> str:
+    """Return `here`, or what has to be fetched: `4.92 GB to fetch`."""
+    return "here" if _is_here(variant) else f"{gigabytes(variant.bytes)} to fetch"
+
+
+def _context_cell(candidate: Recommendation) -> str:
+    kv_type = candidate.settings.k_type
+    return f"{candidate.settings.context:,}{'' if kv_type == 'f16' else f' {kv_type}'}"
 
 
 def _show_shortfalls(pick: Recommendation, purpose: Purpose, console: Console) -> None:
@@ -231,8 +314,8 @@ def _next(pick: Recommendation) -> str:
     return " ".join(["hermes chat", pick.variant.name, *flags])
 
 
-def _bar(pick: Recommendation) -> str:
-    """Describe the memory by part, on the device that holds most of the model."""
+def _show_bar(pick: Recommendation, console: Console) -> None:
+    """Draw the memory by part, on the device that holds most of the model."""
     share = max(pick.placement.shares, key=lambda share: share.part.weights)
     part, room = share.part, max(share.room, share.part.total)
     rest = part.total - part.weights - part.kv_cache
@@ -242,12 +325,14 @@ def _bar(pick: Recommendation) -> str:
         ("compute", rest, "▒"),
         ("free", room - part.total, "░"),
     )
+    length = min(BAR, console.width - 4)
     drawn, filled = "", 0
     for _, size, mark in pieces:
         filled += size
-        drawn += mark * (round(BAR * filled / room) - len(drawn))
-    legend = (f"{mark} {label} {size / GIB:.2f}" for label, size, mark in pieces)
-    return f"  {drawn}\n  {', '.join(legend)} GiB"
+        drawn += mark * (round(length * filled / room) - len(drawn))
+    console.styled([(f"  {drawn}", "cyan")])
+    legend = ", ".join(f"{mark}\u00a0{label}\u00a0{size / GB:.2f}" for label, size, mark in pieces)
+    console.prose(f"  {legend} GB", hanging="  ")
 
 
 def _explain(pick: Recommendation, options: RecommendOptions, console: Console) -> None:
@@ -256,18 +341,18 @@ def _explain(pick: Recommendation, options: RecommendOptions, console: Console) 
     listed = bool(pick.variant.model.generation)
     mix = f"llama.cpp's mix of {pick.variant.quantization}" if listed else "its header"
     lines = (
-        ("weights", gibibytes(part.weights), f"tensors of the file, by {mix}"),
+        ("weights", memory_size(part.weights), f"tensors of the file, by {mix}"),
         (
             "KV cache",
-            gibibytes(part.kv_cache),
+            memory_size(part.kv_cache),
             f"KV cells x KV heads x head length x layers x 2, {pick.settings.k_type}",
         ),
-        ("compute", gibibytes(part.compute), "llama.cpp's graph of one micro-batch, by the rules of its allocator"),
-        ("output", gibibytes(part.output), "vocabulary x slots x 4 bytes"),
-        ("overhead", gibibytes(part.overhead), "what backends usually take (assumed)"),
-        ("decode", per_second(pick.speed.expected), "bytes read for a token over bandwidth (docs/speed.md)"),
+        ("compute", memory_size(part.compute), "llama.cpp's graph of one micro-batch, by the rules of its allocator"),
+        ("output", memory_size(part.output), "vocabulary x slots x 4 bytes"),
+        ("overhead", memory_size(part.overhead), "what backends usually take (assumed)"),
+        ("decode", per_second(pick.speed.expected), "bytes read for a token over bandwidth"),
         ("prefill", per_second(pick.prefill.expected), "operations of a token over operations per second"),
-        ("model", f"{pick.quality.model:.1f} points", "mean of the tests (docs/quality.md)"),
+        ("model", f"{pick.quality.model:.1f} points", "mean of the tests"),
         *(
             (
                 f"  {result.test}",
@@ -291,7 +376,7 @@ def _explain(pick: Recommendation, options: RecommendOptions, console: Console) 
     # of a model that is not in the catalogue nothing is known of its quality
     of_quality = {"model", "quantization", "score", *(f"  {result.test}" for result in pick.quality.results)}
     shown = [line for line in lines if listed or line[0] not in of_quality]
-    console.table(("PART", "VALUE", ""), shown, right=("VALUE",))
+    console.table(("PART", "VALUE", "FROM"), shown, right=("VALUE",), prose="FROM")
 
 
 def _minus(points: float) -> str:
@@ -310,7 +395,7 @@ def nothing_fits(
     asked += [f"at {options.min_speed:g} tokens/s"] if options.min_speed else []
     asked += [f"with a first token within {duration(options.max_wait)}"] if options.max_wait is not None else []
     asked += ["with all layers on the GPU"] if options.gpu_only else []
-    reach = f"{would[0].name} would, with {gibibytes(would[1])} of memory; " if would and len(asked) == 1 else ""
+    reach = f"{would[0].name} would, with {memory_size(would[1])} of memory; " if would and len(asked) == 1 else ""
     return DoesNotFitError(
         f"no {name or 'Hermes model'} for {options.purpose} with {', '.join(asked)} fits this machine "
         f"({one_line(machine)}).",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from hermes_cli.chat.agent_loop import AgentLoop
     from hermes_cli.chat.backend import ChatBackend, LocalBackend
     from hermes_cli.chat.sessions.store import CurrentSession
+    from hermes_cli.chat.slash.files import Attachment
     from hermes_cli.chat.terminal.terminal_view import TerminalView
     from hermes_cli.console import Console
     from hermes_cli.models.resolve import ModelRequest
     from hermes_cli.tools.toolbox import Toolbox
 
+FEW_SESSIONS = 3
 HISTORY = "chat-history"  # of lines that were typed, in the data folder
 
 
@@ -38,6 +41,7 @@ class ChatArguments:
         resume: the session to go on with.
         go_on: go on with the latest session.
         save: keep the conversation.
+        files: what is added to the first message.
         tools: files with tools.
         servers, headers: of MCP.
         allowed: names of tools that run without a question; with `yes` all do.
@@ -49,6 +53,7 @@ class ChatArguments:
     go_on: bool = False
     save: bool = True
     options: ChatOptions = field(default_factory=ChatOptions)
+    files: tuple[Attachment, ...] = ()
     tools: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
@@ -77,9 +82,11 @@ def run_oneshot(
     Raises:
         HermesError: a session, a model or an endpoint, a tool or a server is not there, or not as it should be.
     """
+    from hermes_cli.chat.slash.files import with_attachments
+
     with ExitStack() as stack:
         agent = _open_chat(arguments, settings, console, prewarm, stack, interactive=False).agent
-        document = agent.ask(text).as_document(tools=bool(agent.schemas))
+        document = agent.ask(with_attachments(text, arguments.files)).as_document(tools=bool(agent.schemas))
         console.document({"model": agent.backend.name, **document, **agent.backend.details})
 
 
@@ -102,6 +109,7 @@ def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: C
             chat.session,
             open_backend=source.open,
             model_names=source.names,
+            attachments=list(arguments.files),
         )
         keyboard = Keyboard(paths.data_dir() / HISTORY, lambda: status_line(context), context)
         chat.asker.ask = keyboard.ask
@@ -111,9 +119,32 @@ def run_interactive(arguments: ChatArguments, settings: ModelRequest, console: C
         if context.conversation.entries:
             context.view.history(context.conversation)
             context.count_tokens()
+        elif is_new_here():
+            for line in welcome(context.backend):
+                console.note(line)
         run_repl(context, keyboard)
         if name := chat.session.name:
             console.note(f"saved as {name}; hermes chat --resume {name} goes on")
+
+
+def is_new_here() -> bool:
+    """Return whether there are few saved conversations: somebody who may not know yet what to type."""
+    try:
+        return sum(entry.name.endswith(".jsonl") for entry in os.scandir(paths.chats_dir())) < FEW_SESSIONS
+    except OSError:
+        return True
+
+
+def welcome(backend: ChatBackend) -> list[str]:
+    """Return three things to try."""
+    tries = [("What can you do?", "any question"), ("/file notes.txt", "adds a text file to your next message")]
+    if backend.supports_reasoning is not False:
+        tries.append(("/think on", "lets it reason before it answers"))
+    elif backend.supports_tools is not False:
+        tries.append(("/tools demo", "lets it call functions; then: What is the weather in Tokyo?"))
+    else:
+        tries.append(("/json any", "has it answer in JSON"))
+    return ["Three things to try:", *(f"  {typed:18}{about}" for typed, about in tries)]
 
 
 class Asker:

@@ -51,6 +51,6 @@ def command(
         )
         for repository in found
     ]
-    console.table(TITLES, rows, right=("PARAMETERS", "QUANTIZATIONS", "DOWNLOADS"))
+    console.table(TITLES, rows, right=("PARAMETERS", "QUANTIZATIONS", "DOWNLOADS"), optional=("LICENSE", "UPDATED"))
     first = shlex.quote(found[0].repo)
     console.note(f"fetch one: hermes pull {first} · its files: hermes show {first}")

@@ -11,8 +11,12 @@ import typer
 from hermes_cli.commands.completing import draft_models, models, one_of
 from hermes_cli.commands.options import (
     DevicesOption,
+    EngineArgumentOption,
+    EngineCommandOption,
+    EngineOption,
     KvTypeOption,
     ReserveOption,
+    RpcOption,
     VerboseOption,
     context_length,
     setting,
@@ -25,9 +29,9 @@ if TYPE_CHECKING:
     from hermes_cli.server.settings import SettingValue
 
 # What only this command knows; everything else that is typed is a setting.
-_OWN = {"config", "print_config", "json", "quiet", "no_color", "verbose"}
+_OWN = {"config", "print_config", "background", "json", "quiet", "no_color", "verbose"}
 # Parameters of lists, and the settings that they are.
-_SETTINGS = {"names": "models", "api_key": "api_keys", "allowed_host": "allowed_hosts"}
+_SETTINGS = {"names": "models", "api_key": "api_keys", "allowed_host": "allowed_hosts", "engine_arg": "engine_args"}
 
 
 @with_console
@@ -141,10 +145,22 @@ def command(
         str | None,
         setting(
             "HERMES_LLM_ENGINE_URL",
-            "An engine that you run yourself has the model: the address of a llama-server, or unix:PATH.",
+            "An engine that you run yourself has the model: the address of vLLM, SGLang or llama-server, or unix:PATH.",
             metavar="URL",
         ),
     ] = None,
+    tokenizer: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_TOKENIZER",
+            "The tokenizer of the model behind --engine-url: a folder with tokenizer.json, or a GGUF file of it.",
+            metavar="PATH",
+        ),
+    ] = None,
+    engine: EngineOption = None,
+    engine_command: EngineCommandOption = None,
+    engine_arg: EngineArgumentOption = None,
+    rpc: RpcOption = None,
     api_key: Annotated[
         list[str] | None,
         setting("HERMES_LLM_API_KEY", "Clients need one of these. May be repeated.", metavar="KEY"),
@@ -221,6 +237,10 @@ def command(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show the settings and where each is from; serve nothing.")
     ] = False,
+    background: Annotated[
+        bool,
+        typer.Option("--background", help="Go on when the terminal is closed; this command ends when it answers."),
+    ] = False,
     force: Annotated[
         bool | None, setting("HERMES_LLM_FORCE", "Load it even if there is too little memory.", "--force")
     ] = None,
@@ -234,6 +254,8 @@ def command(
 
     hermes serve hermes-3:8b --for-agent
 
+    hermes serve hermes-3:8b --background, then: hermes ps, hermes stop
+
     hermes serve hermes-4:14b hermes-3:3b --host 0.0.0.0 --api-key-file keys.txt
     """
     from pathlib import Path
@@ -244,6 +266,12 @@ def command(
     if print_config:
         console.text(as_yaml(resolved))
         console.document(document(resolved))
+        return
+
+    if background:
+        from hermes_cli.commands.background import serve_in_background
+
+        serve_in_background(console)
         return
 
     from hermes_cli.commands.serving import serve_models

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
+import socket
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -12,6 +16,7 @@ import msgspec
 
 from hermes_cli.catalog.load import load_catalogue
 from hermes_cli.catalog.models import Catalogue
+from hermes_cli.commands.background import LOG_VARIABLE
 from hermes_cli.commands.pull import default_model
 from hermes_cli.console import Console, Voice
 from hermes_cli.engine.protocol import Engine
@@ -20,16 +25,21 @@ from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.hardware.selection import device_names, reserve_bytes, select_devices
 from hermes_cli.models.attached import AttachedModel
+from hermes_cli.models.owned import OwnedModel
 from hermes_cli.models.planned import memory_fault
 from hermes_cli.planning.recommend import RecommendOptions
+from hermes_cli.platforms import is_loopback
 from hermes_cli.server.app import EVERYWHERE
 from hermes_cli.server.run import ServerInfo, ServerParts, serve
+from hermes_cli.server.running import recorded
 from hermes_cli.server.served_models import AGENT_CONTEXT, ServedModel, model_request, plan_models
 from hermes_cli.server.settings import ModelEntry, ServerSettings
-from hermes_cli.units import gibibytes
+from hermes_cli.units import memory_size
 
 if TYPE_CHECKING:
     from hermes_cli.server.server_tools import ServerTools
+
+EXAMPLE = '{"messages": [{"role": "user", "content": "What can you do?"}]}'
 
 
 def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -> bool:
@@ -56,12 +66,34 @@ def serve_models(settings: ServerSettings, console: Console, *, verbose: bool) -
         nonlocal show
         show = _nothing
         waiting.close()
+        _record(info, log_file, console, stack)
         _show_banner(info, console)
+        if log_file:  # whoever waits for the banner sees its end
+            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    log = console.log if settings.log_json or console.voice is Voice.HUMAN else _nothing
+    log_file = os.environ.pop(LOG_VARIABLE, None)
+    log = console.log if settings.log_json or log_file or console.voice is Voice.HUMAN else _nothing
     with waiting, ExitStack() as stack:
         tools = _server_tools(settings, console, stack) if settings.mcp else None
         return serve(settings, ServerParts(models, engine, check_room, started, log, console.note, tools))
+
+
+def _record(info: ServerInfo, log_file: str | None, console: Console, stack: ExitStack) -> None:
+    """Make the server known to `hermes ps` until `stack` is closed."""
+    settings = info.settings
+    try:
+        stack.enter_context(
+            recorded(
+                _address(info),
+                tuple(served.name for served in info.models),
+                grace=settings.grace,
+                key=settings.keys[0].secret if settings.own_key else None,
+                has_keys=bool(settings.keys),
+                log=log_file,
+            )
+        )
+    except OSError as error:
+        console.warn(f"hermes ps will not show this server: {error}")
 
 
 def _server_tools(settings: ServerSettings, console: Console, stack: ExitStack) -> ServerTools:
@@ -121,11 +153,27 @@ def default_entry(settings: ServerSettings, catalogue: Catalogue, machine: Machi
     return msgspec.structs.replace(entry, model=best.name, kv_type=best.overrides.kv_type, yarn=best.yarn or entry.yarn)
 
 
+def _address(info: ServerInfo) -> str:
+    """Return the URL of the server for this machine, without a path."""
+    host = info.settings.host
+    host = "127.0.0.1" if host in EVERYWHERE else f"[{host}]" if ":" in host else host
+    return f"http://{host}:{info.port}"
+
+
+def network_address() -> str | None:
+    """Return the IPv4 address by which other machines of the network reach this one; None if it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # RFC 5737: reaches nobody, and no packet is sent; it only chooses a route
+        except OSError:
+            return None
+        address: str = probe.getsockname()[0]
+    return None if is_loopback(address) else address
+
+
 def _show_banner(info: ServerInfo, console: Console) -> None:
     """Show models, memory, address, and lines to paste into a client."""
-    settings = info.settings
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = f"http://{'127.0.0.1' if settings.host in EVERYWHERE else host}:{info.port}"
+    settings, address = info.settings, _address(info)
     key = settings.keys[0].secret if settings.own_key else None
     models = [_model_document(served) for served in info.models]
     console.document({"address": f"{address}/v1", "api_key": key, "models": models})
@@ -133,7 +181,10 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
         console.text("".join(f"{line}\n" for line in (f"{address}/v1", key) if line))
         return
     everywhere = " and every other address of this machine" if settings.host in EVERYWHERE else ""
-    console.text(f"hermes serves {address}/v1{everywhere}\n\n")
+    console.text(f"hermes serves {address}/v1{everywhere}\n")
+    if everywhere and (other := network_address()):
+        console.text(f"  from other machines: http://{other}:{info.port}/v1\n")
+    console.text("\n")
     for number, served in enumerate(info.models):
         aliases = f", also called {', '.join(served.aliases)}" if served.aliases else ""
         console.text(f"  {served.name}{aliases}\n")
@@ -152,7 +203,12 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
     elif not settings.keys and not info.local:
         console.warn("  anybody who can reach this address may use it: --insecure")
     shown = key or ("YOUR-KEY" if settings.keys else "none")
-    console.text(f"\n  in a browser: {address}\n")
+    with_key = f" -H 'Authorization: Bearer {shown}'" if shown != "none" else ""
+    variable = f"HERMES_LLM_ENDPOINT_KEY={shown} " if shown != "none" else ""
+    console.text(f"\n  in a browser    {address}\n")
+    console.text(f"  in a terminal   {variable}hermes chat --endpoint {address}\n")
+    console.text(f"  with curl       curl {address}/v1/chat/completions{with_key} --json {shlex.quote(EXAMPLE)}\n")
+    console.text("  other programs  hermes connect\n")
     console.text(f"\n  export OPENAI_BASE_URL={address}/v1 OPENAI_API_KEY={shown}\n")
     if settings.ollama:
         console.text(f"  export OLLAMA_HOST={address}{f' OLLAMA_API_KEY={shown}' if shown != 'none' else ''}\n")
@@ -164,10 +220,12 @@ def _memory(served: ServedModel) -> str:
     """Describe the memory that a model takes of what was free, place by place."""
     if isinstance(served.model, AttachedModel):
         return f"in the engine at {served.model.address}"
+    if isinstance(served.model, OwnedModel):
+        return f"in {served.model.program.engine}, which hermes starts and watches ({served.model.program.source})"
     places = [place for place in served.model.places if place.part.total]
     draft = served.model.options.draft
-    parts = [f"{gibibytes(place.part.total)} of {gibibytes(place.room)} free {place.where}" for place in places]
-    return ", ".join(parts + ([f"{gibibytes(draft.bytes)} for {draft.path.stem}, the draft model"] if draft else []))
+    parts = [f"{memory_size(place.part.total)} of {memory_size(place.room)} free {place.where}" for place in places]
+    return ", ".join(parts + ([f"{memory_size(draft.bytes)} for {draft.path.stem}, the draft model"] if draft else []))
 
 
 def _model_document(served: ServedModel) -> dict[str, Any]:
@@ -179,7 +237,7 @@ def _model_document(served: ServedModel) -> dict[str, Any]:
         "slots": model.slots,
         "pooling": model.pooling,
     }
-    if isinstance(model, AttachedModel):
+    if isinstance(model, AttachedModel | OwnedModel):
         return {**document, **model.details, "note": model.note or None}
     plan = model.fitted.plan
     return {

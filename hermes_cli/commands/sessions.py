@@ -72,7 +72,7 @@ def list_(console: Console) -> None:
         for session in saved
     ]
     if saved:
-        console.table(TITLES, rows, right=("MESSAGES", "SIZE"))
+        console.table(TITLES, rows, right=("MESSAGES", "SIZE"), optional=("SIZE", "MODEL"), prose="TITLE")
         count = counted(len(saved), "session")
         console.note(f"{count}, {gigabytes(total)}, in {folder}; go on with one: hermes chat --resume NAME")
     else:

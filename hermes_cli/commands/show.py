@@ -12,7 +12,7 @@ import typer
 
 from hermes_cli.catalog.file_names import matching_models, models_in, quantization_in_file_name
 from hermes_cli.catalog.load import HubFile, load_catalogue
-from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames
+from hermes_cli.catalog.names import CatalogueReference, HubReference, ModelNames, WeightsReference
 from hermes_cli.commands import model_page
 from hermes_cli.commands.completing import models
 from hermes_cli.commands.options import with_console
@@ -43,15 +43,23 @@ def command(
             metavar="NAME", help="A model, a file.gguf, or owner/repository on the Hub.", autocompletion=models
         ),
     ],
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Also where each fact is from, and all repositories with files.")
+    ] = False,
 ) -> None:
     """Show everything about one model, a file or a repository.
 
+    Of a model of the catalogue first what fits this machine.
     Of a repository that is not in the catalogue only the list of files and the header of one are fetched, a few MB.
     """
     catalogue = load_catalogue()
     reference = ModelNames(catalogue).parse(name)
     if isinstance(reference, CatalogueReference):
-        model_page.show(reference, catalogue, console)
+        model_page.show(reference, catalogue, console, sources=sources)
+    elif isinstance(reference, WeightsReference) and reference.weights:
+        model_page.show(CatalogueReference(reference.weights.model), catalogue, console, sources=sources)
+    elif isinstance(reference, WeightsReference):
+        _show_repository(HubReference(reference.repo), console)
     elif isinstance(reference, HubReference):
         _show_repository(reference, console)
     else:
@@ -82,10 +90,10 @@ def _show_repository(wanted: HubReference, console: Console) -> None:
         shown = _choose_file(wanted, {file.path: file for file in listing.files})
         header, fetched = hub.read_remote_header(wanted.repo, shown, listing.revision)
     _show_header(f"{wanted.repo}/{shown.path}", header, console)
-    console.text(f"\nFiles at revision {listing.revision}\n")
+    console.prose(f"\nFiles at revision {listing.revision}", hanging="  ")
     files = [(file, quantization_in_file_name(file.path)) for file in listing.files]
-    rows = [(f"  {file.path}", gigabytes(file.bytes or None), quantization or "") for file, quantization in files]
-    console.table(("  FILE", "SIZE", "QUANTIZATION"), rows, right=("SIZE",))
+    rows = [(file.path, gigabytes(file.bytes or None), quantization or "") for file, quantization in files]
+    console.table(("FILE", "SIZE", "QUANTIZATION"), rows, right=("SIZE",))
     console.note(f"read {fetched:,} bytes of its header; nothing else was fetched")
     console.document(
         {
@@ -120,7 +128,7 @@ def _choose_file(wanted: HubReference, files: dict[str, HubFile]) -> HubFile:
 
 
 def _show_header(name: str, header: GGUFHeader, console: Console, problem: HermesError | None = None) -> None:
-    console.text(f"{name}\n\n")
+    console.prose(f"{name}\n", hanging="  ")
     rows = [("PROBLEM", problem.message), ("next", problem.hint)] if problem else []
     console.facts([*rows, *_facts(header, name)], indent="  ")
 

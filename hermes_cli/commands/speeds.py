@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     from hermes_cli.planning.speed import FirstToken, Speed
 
 MINUTE, HOUR = 60, 3600  # seconds
+PAGE = 1024  # tokens of a closely written page: some 750 words
 TWO_DIGITS = 10
 
 
-def speed_lines(decode: Speed, prefill: Speed, first: FirstToken, indent: str = "") -> str:
+def speed_lines(decode: Speed, prefill: Speed, first: FirstToken) -> tuple[str, str, str]:
     """Return decode and prefill speed with range and source, and the time to the first token, in three lines.
 
     Beside the prefill speed, which is that of 512 tokens, stands that of the whole first prompt: attention to earlier
@@ -26,12 +27,23 @@ def speed_lines(decode: Speed, prefill: Speed, first: FirstToken, indent: str = 
     if low.split()[1] == high.split()[1]:
         low = low.split()[0]
     later = f"{duration(first.turn)} for {first.turn_tokens:,} more"
-    lines = (
+    return (
         f"decode {stated(decode)}",
         f"prefill {stated(prefill)}; {over_all} over {tokens}",
         f"first token after {duration(first.expected)} ({low} to {high}) for {tokens}, {later}",
     )
-    return "".join(f"{indent}{line}\n" for line in lines)
+
+
+def in_words(decode: Speed, first: FirstToken) -> list[str]:
+    """Return what a person meets: how fast it writes, and how long a text waits for the first word of its answer."""
+    low, high = two_digits(decode.low), two_digits(decode.high)
+    pages = round(first.prompt_tokens / PAGE)
+    text = "a page of text" if pages <= 1 else f"{pages} pages of text"
+    wait = f"{duration(first.expected)} before the first word ({duration(first.low)} to {duration(first.high)})"
+    return [
+        f"writes {per_second(decode.expected)} ({low} to {high}, {decode.source})",
+        f"{text} ({first.prompt_tokens:,} tokens): {wait}; {duration(first.turn)} for {first.turn_tokens:,} more",
+    ]
 
 
 def speed_document(speed: Speed) -> dict[str, float | str]:

@@ -66,8 +66,9 @@ def _report(results: Sequence[FileCheck], console: Console) -> None:
         IntegrityError: some are damaged or missing.
     """
     if results:
-        rows = [(check.model.name, check.file.repo_path, check.outcome, check.note) for check in results]
-        console.table(("NAME", "FILE", "OUTCOME", ""), rows)
+        rows = [(check.model.name, check.outcome, check.note, check.file.repo_path) for check in results]
+        styles = ["bold red" if check.is_wrong else "" for check in results]
+        console.table(("NAME", "OUTCOME", "NOTE", "FILE"), rows, optional=("FILE",), prose="NOTE", styles=styles)
     else:
         console.note("there is nothing to verify")
     if any(check.outcome == "unknown" for check in results):

@@ -4,6 +4,8 @@ A measurement takes 0.1 to 0.2 s and can only be too low: other programs, or oth
 take their part of the bandwidth. So every one is remembered with its time and with how much of the CPUs other programs
 used meanwhile, and the best of them counts, until the processor, its cores or RAM change.
 
+Where other programs are busy the first time, it is measured again at once, a few times, until it is calm.
+
 It is repeated, shorter and one a run, until two calm measurements agree: ones during which other programs took at most
 a tenth of the CPUs, of a plausible speed, and within a tenth of the best. After the n-th the next is due a minute times
 4^(n-1) later, at most half a year: a machine that never agrees with itself is measured eleven times in its first year.
@@ -35,6 +37,7 @@ SECONDS = 0.025  # of one window
 WINDOWS = 3  # of each kind the first time; later ones take one and are to confirm it
 ROOM = 2  # times the buffers must be available, or nothing is measured
 
+TRIES = 6  # the first time, while other programs are busy: a second together
 CALM = 0.1  # of the CPUs' time: more for other programs is a measurement disturbed
 AGREEMENT = 0.9  # of the best
 IMPLAUSIBLE = 2e9  # bytes per second; a Raspberry Pi 3 has more
@@ -58,8 +61,8 @@ def ram_bandwidth(
     cache: int = 0,
     measured: bool = True,
     clock: Callable[[], float] = time.time,
-) -> float | None:
-    """Bytes per second that all cores together read, as far as it is known; None if it was never measured.
+) -> Measurement | None:
+    """Return the best measurement of the bytes per second that all cores together read; None if there is none.
 
     Args:
         cpu: the processor's name. What is remembered holds for it, the number of cores and the total RAM.
@@ -74,9 +77,17 @@ def ram_bandwidth(
     size = max(SMALLEST, min(2 * cache, LARGEST, ram.total // 8), cores * 2 * PASS)
     if measured and ram.available >= ROOM * size and _due(known, clock()):
         with suppress(OSError, RuntimeError):  # no memory, no thread: then it stays as it is
-            known = (*known, observed(cores, size, clock(), windows=1 if known else WINDOWS))
+            known = (*known, observed(cores, size, clock(), windows=1) if known else _first(cores, size, clock))
             _remember(key, known)
-    return max((measurement.speed for measurement in known), default=None)
+    return max(known, default=None)
+
+
+def _first(threads: int, size: int, clock: Callable[[], float]) -> Measurement:
+    """Return the first calm measurement, or the fastest where other programs go on."""
+    tried: list[Measurement] = []
+    while not tried or (tried[-1].load > CALM and len(tried) < TRIES):
+        tried.append(observed(threads, size, clock(), windows=WINDOWS))
+    return tried[-1] if tried[-1].load <= CALM else max(tried)
 
 
 def _due(known: Sequence[Measurement], now: float) -> bool:

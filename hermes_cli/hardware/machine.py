@@ -9,7 +9,7 @@ from typing import Literal
 Vendor = Literal["nvidia", "amd", "intel", "apple"]
 Backend = Literal["cpu", "cuda", "rocm", "metal", "vulkan", "sycl"]
 ValueSource = Literal["probed", "measured", "table", "given", "assumed"]
-NoteSubject = Literal["devices", "ram", "simulation"]
+NoteSubject = Literal["devices", "ram", "simulation", "bandwidth"]
 
 MOST_DEVICES = 16  # llama_max_devices()
 
@@ -50,7 +50,7 @@ class Device:
         reason: why it is not usable, to go on after "is not used: "; empty if it is.
         unified: it shares the machine's RAM.
         carve_out: of `free`, the bytes that firmware sets aside for a GPU inside the processor and that are not RAM.
-        users: other programs that hold its memory now, with how much of it ("python 3.20 GiB").
+        users: other programs that hold its memory now, with how much of it ("python 3.44 GB").
         operations: dense FP16 operations per second by its data sheet, None if it has none.
         left_out: by what the user leaves it out ("--devices"); empty if nothing does.
         reserve: bytes of it that the user wants to stay free; None leaves it to planning/placement.py.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hermes_cli.hardware.advice import Problem, advice_at
 from hermes_cli.hardware.machine import Device, Note
 from hermes_cli.hardware.system import SystemMemory, in_container, jetson_model, on_pci
-from hermes_cli.units import MIB, gibibytes
+from hermes_cli.units import MIB, memory_size
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -293,7 +293,7 @@ class _Cards:
         for pid, size in sorted(used.items(), key=lambda item: -item[1]):
             name = self.ask("nvmlSystemGetProcessName", pid) or f"process {pid}"
             program = str(name).split(" ")[0] if name.startswith("/") else str(name)  # without arguments
-            yield program.replace("\\", "/").rsplit("/", 1)[-1] + (f" {gibibytes(size)}" if size else "")
+            yield program.replace("\\", "/").rsplit("/", 1)[-1] + (f" {memory_size(size)}" if size else "")
 
 
 def visible_devices(choice: str | None, identifiers: Sequence[str], indexable: int | None = None) -> list[int]:

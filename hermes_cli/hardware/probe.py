@@ -22,7 +22,7 @@ from hermes_cli.hardware import amd, apple, bandwidth, intel, nvidia, system
 from hermes_cli.hardware.advice import BEFORE_CUDA_12, BEFORE_CUDA_13, BUILDS, Advice, advice, install_command
 from hermes_cli.hardware.machine import SERVED_BY, Backend, Device, Machine, Note, ValueSource, Vendor
 from hermes_cli.hardware.system import SystemMemory
-from hermes_cli.units import gibibytes
+from hermes_cli.units import memory_size
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -119,14 +119,18 @@ def probe(*, measure: bool = True, sources: ProbeSources | None = None) -> Machi
     host = sources.host_memory()
     ram = system.within_limits(root, host)
     if ram.total < host.total:
-        limited = f"Of the machine's {gibibytes(host.total)} of RAM, {gibibytes(ram.total)} may be used here"
+        limited = f"Of the machine's {memory_size(host.total)} of RAM, {memory_size(ram.total)} may be used here"
         notes.append(Note("ram", f"{limited}: its cgroup (a container or a service) is limited."))
     corrections = _corrections(sources.corrections())
     ram = corrections.corrected_ram(ram) if corrections else ram
     given_bandwidth = corrections.ram_bandwidth if corrections else None
     cpu, cores = system.cpu_name(root, sysctl), system.cores(root, sysctl, sources.allowed_cpus())
     cache = system.last_level_cache(root)
-    ram_bandwidth = given_bandwidth or bandwidth.ram_bandwidth(cpu, cores, ram, cache=cache, measured=measure)
+    best = None if given_bandwidth else bandwidth.ram_bandwidth(cpu, cores, ram, cache=cache, measured=measure)
+    ram_bandwidth = best.speed if best else given_bandwidth
+    if best and best.load > bandwidth.CALM:
+        busy = f"other programs used {best.load:.0%} of the processors while the RAM's bandwidth was measured"
+        notes.append(Note("bandwidth", f"{busy}; a later run measures again, and may find this machine faster"))
     bandwidth_source: ValueSource = "given" if given_bandwidth else "measured" if ram_bandwidth else "assumed"
     backends = built_backends(sources.libraries())
     found = _devices(sources, sysctl, ram, backends, notes)

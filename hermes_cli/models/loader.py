@@ -131,8 +131,10 @@ class ModelLoader:
         if self._settings.engine_url:
             yield lambda: self._attach(replace(self._settings, name=name or ""), catalogue)
             return
-        named = replace(self._settings, name=name or "")
-        request = named if name else self._recommend(named, catalogue)
+        if self._settings.engine:
+            yield lambda: self._own(self._named(name, catalogue), catalogue)
+            return
+        request = self._named(name, catalogue)
         try:
             resolved = resolve(request, catalogue)
         except NotInstalledError as missing:
@@ -147,6 +149,33 @@ class ModelLoader:
         except BaseException:
             child.kill()  # it may still work on the check
             raise
+
+    def _named(self, name: str | None, catalogue: Catalogue) -> ModelRequest:
+        named = replace(self._settings, name=name or "")
+        return named if name else self._recommend(named, catalogue)
+
+    def _own(self, request: ModelRequest, catalogue: Catalogue) -> LoadedModel:
+        from hermes_cli.generation import ChatModel  # noqa: PLC0415 - as below
+        from hermes_cli.models.owned import own  # noqa: PLC0415 - only where an engine is chosen
+
+        try:
+            planned = own(request, catalogue)
+        except NotInstalledError as missing:
+            if not self._fetch(missing):
+                raise
+            planned = own(request, catalogue)
+        if planned.note:
+            self._console.note(planned.note)
+        loop, what = self._prewarm.event_loop, f"{planned.name} in {planned.program.engine}"
+        with self._console.working(f"loading {what}") as show:
+            engine = planned.engine(progress=lambda part: show(f"loading {what}: {part:.0%}"))
+            try:
+                info = loop.run(engine.load())
+                model = ChatModel(engine, info, known=planned.known, template=planned.template)
+            except BaseException:
+                loop.run(engine.close())
+                raise
+        return LoadedModel(model, planned)
 
     def _attach(self, request: ModelRequest, catalogue: Catalogue) -> LoadedModel:
         from hermes_cli.generation import ChatModel  # noqa: PLC0415 - as below

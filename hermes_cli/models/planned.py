@@ -25,13 +25,14 @@ from hermes_cli.errors import DoesNotFitError, EngineError, HermesError, NotFoun
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.probe import probe
 from hermes_cli.models.attached import AttachedModel
+from hermes_cli.models.owned import OwnedModel
 from hermes_cli.models.resolve import DRAFT_AUTO, DRAFT_OFF, ResolvedModel
 from hermes_cli.planning.fitted_plan import FittedPlan, MemoryUse, remaining_machine
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.memory import Pooling
 from hermes_cli.prompting.turn_grammar import TAGS
 from hermes_cli.store.library import ModelFile, find
-from hermes_cli.units import GIB
+from hermes_cli.units import memory_size
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class PlannedModel:
         return EmbeddedEngine(self.path, self.fitted.plan, options, progress=progress, child=child)
 
 
-ServableModel = PlannedModel | AttachedModel
+ServableModel = PlannedModel | AttachedModel | OwnedModel
 
 
 def planned(
@@ -161,6 +162,8 @@ def memory_fault(model: ServableModel) -> HermesError | None:
     """Return what keeps a model from being loaded now, None if there is memory for it, or it takes none of ours."""
     if isinstance(model, AttachedModel):
         return None
+    if isinstance(model, OwnedModel):
+        return model.room_fault()
     machine = probe(measure=False)
     plan = model.fitted.plan
     overrides = replace(
@@ -181,8 +184,8 @@ def memory_fault(model: ServableModel) -> HermesError | None:
     if not short.missing:
         return None
     return DoesNotFitError(
-        f"{model.name} does not fit: it needs {short.part.total / GIB:.2f} GiB {short.where}, "
-        f"where {short.room / GIB:.2f} GiB are free.",
+        f"{model.name} does not fit: it needs {memory_size(short.part.total)} {short.where}, "
+        f"where {memory_size(short.room)} are free.",
         hint="end other programs that use this memory, or start the server with a shorter --context.",
     )
 

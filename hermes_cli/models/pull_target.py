@@ -6,6 +6,7 @@ import shlex
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from hermes_cli.catalog.engine_weights import engine_weights
 from hermes_cli.catalog.file_names import (
     group_files,
     models_in,
@@ -20,6 +21,7 @@ from hermes_cli.catalog.names import (
     FileReference,
     HubReference,
     ModelReference,
+    WeightsReference,
     named_quantization,
 )
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, preferred_variants
@@ -39,7 +41,8 @@ SHORTEST_CONTEXT = 2048  # tokens; with less a model is of little use
 class PullTarget:
     """Files to fetch from one repository; `variant` if the catalogue knows them.
 
-    `notes` say why these files, and what is peculiar about them; `runs` whether they are a model that llama.cpp loads.
+    `notes` say why these files, and what is peculiar about them; `runs` whether they are a model that llama.cpp loads;
+    `weights` are those for vLLM and SGLang, if it is them.
     """
 
     name: str
@@ -49,14 +52,22 @@ class PullTarget:
     variant: Variant | None = None
     notes: tuple[str, ...] = ()
     runs: bool = True
+    weights: WeightsReference | None = None
 
 
 def pull_target(
-    reference: ModelReference, catalogue: Catalogue, machine: Machine, quant: str | None, revision: str | None
+    reference: ModelReference,
+    catalogue: Catalogue,
+    machine: Machine,
+    quant: str | None,
+    revision: str | None,
+    *,
+    tokenizer_only: bool = False,
 ) -> PullTarget:
     """Return the files of a name. Without a quantization it is the one that fits this machine best.
 
     `quant` is that of `--quant`; `revision` a branch, tag or commit, or None for that of the catalogue or `main`.
+    `tokenizer_only` leaves out the weights, which only those for vLLM and SGLang have beside their tokenizer.
 
     Raises:
         UsageError: it is not something that can be fetched, or `--quant` contradicts it.
@@ -73,6 +84,9 @@ def pull_target(
         case CatalogueReference(model, named, repository):
             quantization = _quantization(named, quant, model)
             listed = {variant.quantization for variant in matching_variants(model, repository=repository)}
+            if tokenizer_only:
+                weights = next(engine_weights(model))
+                return _of_weights(WeightsReference(weights.repo, weights), revision, tokenizer_only=True)
             if repository and quantization and quantization not in listed:
                 return _of_hub(HubReference(repository, quantization), revision, catalogue, machine)
             variant, reason = _variant(model, quantization, repository, catalogue, machine)
@@ -81,6 +95,13 @@ def pull_target(
             if quant and named and not _same(quant, named):
                 raise _contradiction(named, quant)
             return _of_hub(HubReference(repo, quant or named, file), revision, catalogue, machine)
+        case WeightsReference(repo):
+            if quant:
+                raise UsageError(
+                    f"--quant {quant}: {reference.name} is for vLLM and SGLang and has no quantization.",
+                    hint="leave it out, or name the model without @.",
+                )
+            return _of_weights(reference, revision, tokenizer_only=tokenizer_only)
 
 
 def fit_for_chat(variant: Variant, machine: Machine) -> tuple[ContextSettings, Placement]:
@@ -135,6 +156,17 @@ def _variant(
 def target_of(variant: Variant, revision: str | None = None, notes: tuple[str, ...] = ()) -> PullTarget:
     """Return the files of a variant of the catalogue."""
     return PullTarget(variant.name, variant.repository.repo, revision, variant.files, variant, notes)
+
+
+def _of_weights(reference: WeightsReference, revision: str | None, *, tokenizer_only: bool) -> PullTarget:
+    from hermes_cli.store.choose_weights import weight_files  # noqa: PLC0415 - the Hub's code
+    from hermes_cli.store.hub import list_files  # noqa: PLC0415 - as above
+
+    paths = [file.path for file in list_files(reference.repo, revision)]
+    files = weight_files(reference.repo, paths, tokenizer_only=tokenizer_only)
+    by_others = reference.weights is not None and not reference.weights.official
+    notes = (f"{reference.repo} is not by Nous Research",) if by_others else ()
+    return PullTarget(reference.name, reference.repo, revision, files, notes=notes, runs=False, weights=reference)
 
 
 def _of_hub(name: HubReference, revision: str | None, catalogue: Catalogue, machine: Machine) -> PullTarget:

@@ -19,6 +19,23 @@ DRAFT_OFF, DRAFT_AUTO = "off", "auto"
 
 
 @dataclass(frozen=True)
+class EngineChoice:
+    """An engine that hermes starts itself.
+
+    Attributes:
+        name: `llama-server`, `vllm` or `sglang`.
+        command: how to start it; empty looks for it.
+        arguments: passed on to it as they are.
+        rpc: `HOST:PORT` of other machines that compute for llama-server.
+    """
+
+    name: str
+    command: str = ""
+    arguments: tuple[str, ...] = ()
+    rpc: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelRequest:
     """A model and the settings of its loading, from a command line or a file.
 
@@ -31,6 +48,8 @@ class ModelRequest:
         template: an override of the prompt format: `file`, `model` or a path.
         prefixes: a folder for KV caches of prompts that outlive the program.
         engine_url: an engine that somebody else runs has it.
+        tokenizer: files of its tokenizer, where that engine does not tell what is in them: a folder or a GGUF file.
+        engine: an engine that hermes starts for it; None is the one of this program.
         embeddings: it may be a model for embeddings, too; `overrides.pooling` makes any model one.
     """
 
@@ -43,6 +62,8 @@ class ModelRequest:
     prefixes: Path | None = None
     embeddings: bool = False
     engine_url: str | None = None
+    tokenizer: Path | None = None
+    engine: EngineChoice | None = None
 
 
 @dataclass(frozen=True)

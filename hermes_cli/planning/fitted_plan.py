@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hermes_cli.errors import DoesNotFitError, EngineError
 from hermes_cli.planning.load_plan import LoadOverrides, LoadPlan
 from hermes_cli.planning.memory import MemoryBreakdown
-from hermes_cli.units import gibibytes
+from hermes_cli.units import memory_size
 
 if TYPE_CHECKING:
     from hermes_cli.hardware.machine import Machine
@@ -143,7 +143,7 @@ def _needs(places: Iterable[MemoryUse]) -> str:
     """Both numbers for each place, those first where it is short."""
     ordered = sorted((place for place in places if place.part.total), key=lambda place: -place.missing)
     sizes = (
-        f"{gibibytes(place.part.total)} {place.where}, where {gibibytes(place.room)} are free{_held_by(place)}"
+        f"{memory_size(place.part.total)} {place.where}, where {memory_size(place.room)} are free{_held_by(place)}"
         for place in ordered
     )
     return f"needs {', and '.join(sizes)}"

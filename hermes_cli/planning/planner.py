@@ -60,6 +60,17 @@ def plans_for(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> t
     return (first, *fitting, *smallest)
 
 
+def computed_plan(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> LoadPlan | None:
+    """Return the plan that is wanted most of those that fit as far as can be computed, for who has no dry run.
+
+    With `overrides.force` it is the one wanted most, whether it fits or not; else None if none fits. Errors are those
+    of `plans_for`.
+    """
+    plans = plans_for(facts, machine, overrides)
+    planner = _Planner(facts, machine, overrides)
+    return plans[0] if overrides.force else next(filter(planner.fits, plans), None)
+
+
 def alternatives_to(facts: FileFacts, machine: Machine, overrides: LoadOverrides) -> Iterator[LoadPlan]:
     """Plans that fit, as far as can be computed, with less than what the user insists on; the nearest first."""
     planner, contexts = _Planner(facts, machine, overrides), _contexts(facts, overrides)

@@ -261,26 +261,26 @@ class _Conversation:
         self._messages.append(Message("assistant", content or None, tuple(self._calls), thought or None))
 
     def _add_result(self, given: Mapping[str, Any], where: str) -> None:
-        """Match a result to a call of the last turn: by id, else by function, else by place."""
-        if not self._calls:
-            raise _refused(where, "is the result of a tool, but no call stands before it")
+        """Match a result to a call of the last turn: by id, else by function, else by place.
+
+        Clients that cut histories off leave results whose calls are gone: these stay where they stand.
+        """
         wanted, name = given.get("tool_call_id"), given.get("name")
         if isinstance(wanted, str):
-            if ("id", wanted) not in self._waiting:
-                known = ", ".join(call.id for call in self._calls[:20])
-                raise _refused(f"{where}.tool_call_id", f"is {wanted}; the calls before it are {known}")
             index = self._next("id", wanted)
-            if index is None:
-                answered = next(call.name for call in self._calls if call.id == wanted)
-                raise _refused(where, f"is a second result of the call {answered}")
         else:
             index = self._next("name", name) if isinstance(name, str) else None
             index = self._next(*_ANY) if index is None else index
-            if index is None:
-                raise _refused(where, f"is one result more than there were calls ({len(self._calls)})")
-        call = self._calls[index]
         content = self._result(given.get("content"), f"{where}.content")
-        self._results[index] = Message("tool", content, tool_call_id=call.id, name=call.name)
+        if index is not None:
+            call = self._calls[index]
+            self._results[index] = Message("tool", content, tool_call_id=call.id, name=call.name)
+            return
+        self._notes.append((where, "is the result of no call that stands before it: the model reads it where it is."))
+        call_id, function = (value if isinstance(value, str) else None for value in (wanted, name))
+        self._between.append(Message("tool", content, tool_call_id=call_id, name=function))
+        if len(self._results) == len(self._calls):
+            self._end_results()
 
     def _next(self, *key: str) -> int | None:
         """Return the index of the first call with this id or name that waits for its result."""

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 import hermes_cli
 from hermes_cli.platforms import is_loopback
-from hermes_cli.server import llama_server, page
+from hermes_cli.server import llama_completion, llama_server, page
 from hermes_cli.server.anthropic import messages
 from hermes_cli.server.errors import HANDLERS
 from hermes_cli.server.metrics import Metrics
@@ -44,10 +44,10 @@ ROUTES: list[ApiRoute] = [
     *messages.ROUTES,
     *models.ROUTES,
     *llama_server.ROUTES,
+    *llama_completion.ROUTES,
 ]
 
 
-# Not in the OpenAPI document: Ollama's own documentation describes them.
 OLLAMA: list[ApiRoute] = [*ollama_chat.ROUTES, *embed.ROUTES, *ollama_models.ROUTES, *library.ROUTES]
 
 
@@ -90,14 +90,15 @@ async def _lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         await app.state.pool.close()
 
 
-async def _openapi(_: Request) -> Response:
-    return json_reply(_document())
+async def _openapi(request: Request) -> Response:
+    return json_reply(_document(ollama=OLLAMA[0] in request.app.routes))
 
 
 @cache
-def _document() -> dict[str, Any]:
-    about = "Hermes models on hardware you own: the APIs of OpenAI, Anthropic and llama.cpp's server."
-    return openapi(ROUTES, "hermes", hermes_cli.__version__, about)
+def _document(*, ollama: bool) -> dict[str, Any]:
+    apis = "OpenAI, Anthropic, llama.cpp's server and Ollama" if ollama else "OpenAI, Anthropic and llama.cpp's server"
+    about = f"Hermes models on hardware you own: the APIs of {apis}."
+    return openapi([*ROUTES, *(OLLAMA if ollama else ())], "hermes", hermes_cli.__version__, about)
 
 
 def _middleware(

@@ -107,6 +107,12 @@ class AnthropicErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     error: AnthropicErrorObject
 
 
+class OllamaErrorBody(msgspec.Struct, frozen=True):
+    """The counterpart of `ErrorBody` in Ollama's API."""
+
+    error: str
+
+
 @dataclass(frozen=True)
 class Problem:
     """An error on its way to a client."""
@@ -128,7 +134,7 @@ class Problem:
             error = AnthropicErrorObject(kind, message, self.details or msgspec.UNSET)
             return msgspec.json.encode(AnthropicErrorBody(error=error))
         if shape == "ollama":
-            return msgspec.json.encode({"error": message})
+            return msgspec.json.encode(OllamaErrorBody(message))
         kind = _OPENAI.get(self.status, fault or "server_error")
         return msgspec.json.encode(ErrorBody(ErrorObject(message, kind, param, self.code)))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
@@ -20,6 +20,7 @@ import hermes_cli
 from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import NotReadyError, UsageError
 from hermes_cli.server.errors import RETRY_AFTER
+from hermes_cli.server.llama_completion import sampling_fields
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import parse_chat
 from hermes_cli.server.pool import Pool
@@ -124,13 +125,7 @@ async def props(request: Request, query: ModelQuery) -> Response:
     pool: Pool = request.app.state.pool
     served, model = pool.describe(query.model), pool.loaded(query.model)
     sampling = model.chat_model.recommended_sampling() if model else SamplingOptions()
-    # The sampling options, under llama.cpp's names.
-    params = asdict(replace(sampling, logit_bias=()))
-    del params["logit_bias"]
-    params["repeat_last_n"] = params.pop("penalty_last_n")
-    params["dry_sequence_breakers"] = list(params.pop("dry_breakers"))
-    params |= {"max_tokens": -1, "n_predict": -1, "stream": True}
-    params["seed"] = 2**32 - 1 if sampling.seed is None else sampling.seed
+    params = {**sampling_fields(sampling), "max_tokens": -1, "n_predict": -1, "stream": True}
     return json_reply(
         {
             "default_generation_settings": {

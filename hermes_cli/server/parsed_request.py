@@ -26,7 +26,7 @@ from hermes_cli.server.request_stats import MOST_WARNINGS, aside, warn
 from hermes_cli.server.settings import seconds
 from hermes_cli.server.thinking import ThinkingChoice
 
-RawPrompt = tuple[str] | tuple[int, ...]
+RawPrompt = tuple[str | int, ...]  # one text, or token ids and texts
 
 # Fields of requests, and their names in `SamplingOptions`; of two with the same name, the later one counts.
 _SAMPLING = {name: option for option, number in PARAMETERS.items() for name in number.api if option != "seed"}
@@ -241,6 +241,7 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
         stops=tuple(dict.fromkeys(map(normalize.repaired, body.stop or ()))),
         top_logprobs=top_logprobs,
         client=client,
+        calls_without_tools=False,
     )
     return ParsedRequest(
         body.model or "",

@@ -16,7 +16,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from hermes_cli.server import json_body
-from hermes_cli.server.errors import AnthropicErrorBody, ErrorBody, RefusedError, shape_of
+from hermes_cli.server.errors import AnthropicErrorBody, ErrorBody, OllamaErrorBody, RefusedError, shape_of
 from hermes_cli.server.request_stats import CURRENT, aside
 from hermes_cli.server.security import authenticate
 from hermes_cli.server.streaming_reply import unless_client_leaves
@@ -37,7 +37,7 @@ class ApiRoute(Route):
         body: type[BaseModel] | None = None,
         query: type[BaseModel] | None = None,
         reply: type[msgspec.Struct] | dict[str, Any] | None = None,  # or a description by media type
-        stream: type[msgspec.Struct] | str | None = None,  # data of its events before `[DONE]`; or a text
+        stream: type[msgspec.Struct] | str | None = None,  # data of its events before `[DONE]`; lines; or a text
         unavailable: Mapping[str, Any] | None = None,  # description of status 503, where other routes have another
         any_media_type: bool = False,  # its body is JSON, whatever its header says
         public: bool = False,  # it needs no key, and answers while the server stops
@@ -116,7 +116,7 @@ def _validated(kind: type[BaseModel], value: dict[str, Any], prefix: str = "") -
 _VERSION = "3.2.0"  # the first in which events of a stream can be described (`itemSchema`)
 _REF = "#/components/schemas/{name}"
 _TEXT = {"type": "string"}
-_ERRORS = {"openai": ErrorBody, "anthropic": AnthropicErrorBody}
+_ERRORS = {"openai": ErrorBody, "anthropic": AnthropicErrorBody, "ollama": OllamaErrorBody}
 _STATUSES = {
     "400": "The request is not as it should be; `param` names the field.",
     "401": "A key is needed, or it is wrong.",
@@ -185,6 +185,8 @@ def _content(route: ApiRoute) -> dict[str, Any]:
     if isinstance(route.stream, str):  # named events, whose data repeats the name
         data = _json_text({"type": "object", "properties": {"type": _TEXT}, "required": ["type"]})
         content["text/event-stream"] = {"itemSchema": {**_event(data, event=_TEXT), "description": route.stream}}
+    elif route.stream and shape_of(route.path) == "ollama":
+        content["application/x-ndjson"] = {"itemSchema": {"anyOf": [_ref(route.stream), _ref(OllamaErrorBody)]}}
     elif route.stream:
         chunk = _json_text({"anyOf": [_ref(route.stream), _ref(ErrorBody)]})
         data = {"anyOf": [{"const": "[DONE]"}, chunk], "description": "`[DONE]` comes last, if nothing went wrong."}

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import quantization_in_file_name
@@ -18,13 +19,14 @@ from hermes_cli.gguf.header import read_header
 from hermes_cli.hardware.machine import Machine
 from hermes_cli.hardware.selection import device_names, reserve_bytes
 from hermes_cli.models.attached import AttachedModel, attach
+from hermes_cli.models.owned import engine_choice, own
 from hermes_cli.models.planned import PlannedModel, ServableModel, fit_all, planned
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest, resolve
 from hermes_cli.planning.load_plan import LoadOverrides
 from hermes_cli.planning.recommend import RecommendOptions, recommendations, smallest_variant
 from hermes_cli.server.settings import SLOTS, ModelEntry, ServerSettings
 from hermes_cli.store.library import installed
-from hermes_cli.units import GIB
+from hermes_cli.units import memory_size
 
 AGENT_CONTEXT = 65_536  # tokens; Hermes Agent refuses less than 64,000 (NEEDS["agent"]), and this is a common length
 
@@ -69,8 +71,22 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
         pooling=entry.pooling,
     )
     draft, yarn = entry.draft or DRAFT_OFF, bool(entry.yarn)
+    choice = engine_choice(entry.engine, entry.engine_command, entry.engine_args, entry.rpc)
+    if entry.engine and entry.engine_url:
+        raise UsageError(
+            "--engine and --engine-url exclude each other.",
+            hint="--engine starts an engine; --engine-url is for one that you run yourself.",
+        )
     return ModelRequest(
-        entry.model, overrides, yarn, draft, template=entry.template, embeddings=True, engine_url=entry.engine_url
+        entry.model,
+        overrides,
+        yarn,
+        draft,
+        template=entry.template,
+        embeddings=not choice,
+        engine_url=entry.engine_url,
+        engine=None if entry.engine_url else choice,
+        tokenizer=Path(entry.tokenizer) if entry.tokenizer else None,
     )
 
 
@@ -87,7 +103,7 @@ def plan_models(
     """
     least = AGENT_CONTEXT if settings.for_agent else 0
     requests = [model_request(entry, 0 if number else least) for number, entry in enumerate(settings.models)]
-    models = [resolve(request, catalogue) for request in requests if not request.engine_url]
+    models = [resolve(request, catalogue) for request in requests if not (request.engine_url or request.engine)]
     try:
         plans = fit_all(models, machine, note) if models else []
     except (DoesNotFitError, UsageError) as error:
@@ -101,6 +117,8 @@ def plan_models(
     served_models = tuple(
         _attached(entry, request, catalogue, note)
         if request.engine_url
+        else _owned(entry, request, catalogue)
+        if request.engine
         else _local(entry, planned(*next(local), catalogue, note, options))
         for entry, request in zip(settings.models, requests, strict=True)
     )
@@ -156,6 +174,16 @@ def _attached(
     return _served(entry, model, model.info.weight_bytes, int(time.time()))
 
 
+def _owned(entry: ModelEntry, request: ModelRequest, catalogue: Catalogue) -> ServedModel:
+    """Return a model in an engine that hermes starts when it is loaded."""
+    model = own(request, catalogue)
+    if model.path is None:
+        return _served(entry, model, 0, int(time.time()))
+    status = model.path.stat()
+    quantization = quantization_in_file_name(model.path.name) or read_header(model.path).file_type
+    return _served(entry, model, status.st_size, int(status.st_mtime), quantization)
+
+
 def _local(entry: ModelEntry, model: PlannedModel) -> ServedModel:
     status = model.path.stat()
     quantization = quantization_in_file_name(model.path.name) or read_header(model.path).file_type
@@ -189,7 +217,7 @@ def _no_agent(error: HermesError, catalogue: Catalogue, machine: Machine) -> Doe
     fitting = recommendations(catalogue, machine, options)
     if not fitting:
         smallest = smallest_variant(catalogue, options)
-        would = f"; {smallest[0].name} would, with {smallest[1] / GIB:.2f} GiB of memory" if smallest else ""
+        would = f"; {smallest[0].name} would, with {memory_size(smallest[1])} of memory" if smallest else ""
         return DoesNotFitError(
             error.message, hint=f"no Hermes model has {AGENT_CONTEXT:,} tokens of context on this machine{would}."
         )

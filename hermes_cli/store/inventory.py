@@ -84,6 +84,7 @@ class InstalledModel:
     revisions: tuple[str, ...]  # the commits of the repository that have it
     model: CatalogModel | None  # of the catalogue, None if it is not listed there
     quantization: str | None  # by its file name
+    weights: bool = False  # a repository of safetensors, for vLLM and SGLang
 
     @property
     def file(self) -> str:

@@ -25,6 +25,7 @@ from hermes_cli.catalog.names import (
     HubReference,
     ModelNames,
     ModelReference,
+    WeightsReference,
 )
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, quantization_loss, variants
 from hermes_cli.errors import IntegrityError, NotFoundError, NotInstalledError, UsageError
@@ -73,6 +74,17 @@ def find(reference: ModelReference, catalogue: Catalogue) -> ModelFile:
             return _of_catalogue(reference, catalogue)
         case HubReference():
             return _of_repository(reference, catalogue)
+        case WeightsReference():
+            raise for_other_engines(reference.name, reference.weights.model.short if reference.weights else "")
+
+
+def for_other_engines(name: str, model: str = "") -> UsageError:
+    """Return the error for safetensors, which llama.cpp does not load; `model` has files that it does."""
+    instead = f", or take its GGUF file: hermes chat {model}" if model else ""
+    return UsageError(
+        f"{name} is for vLLM and SGLang: llama.cpp loads no safetensors.",
+        hint=f"run it there: hermes chat {shlex.quote(name)} --engine vllm{instead}",
+    )
 
 
 def installed(variant: Variant) -> Path | None:
@@ -155,9 +167,13 @@ def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - not resolved: a link is what may be meant
 
 
-def named_by(reference: CatalogueReference | HubReference, models: Sequence[InstalledModel]) -> list[InstalledModel]:
+def named_by(
+    reference: CatalogueReference | HubReference | WeightsReference, models: Sequence[InstalledModel]
+) -> list[InstalledModel]:
     """Return those of the installed models that are of a model of the catalogue, or of a repository."""
     match reference:
+        case WeightsReference(repo):
+            return [entry for entry in models if entry.repo == repo and entry.weights]
         case CatalogueReference(model, quantization, repository):
             return [
                 entry
@@ -196,6 +212,8 @@ def _at_path(path: Path, catalogue: Catalogue) -> ModelFile:
     """Return the file at a path, or else the installed file of this name."""
     if paths.is_dir(paths.readable(path)):
         files = sorted(path.glob("*.gguf"))
+        if not files and any(path.glob("*.safetensors")):
+            raise for_other_engines(str(path))
         hint = f"give a file: {files[0]}" if files else "give the path of a GGUF file; there is none in it."
         raise UsageError(f"{path} is a directory.", hint=hint)
     if not path.is_file():

@@ -81,14 +81,18 @@ def run_tool(tools: Mapping[str, Tool], call: ToolCall, timeout: float = TIMEOUT
     return tools[call.name].call(call.arguments, timeout)
 
 
-def wait_for(future: futures.Future[T], timeout: float) -> T:
-    """Return the result of another thread's work. After the timeout, and after Ctrl-C at once, it is cancelled."""
+def wait_for(future: futures.Future[T], timeout: float, meanwhile: Callable[[], float] = lambda: 0.0) -> T:
+    """Return the result of another thread's work. After the timeout, and after Ctrl-C at once, it is cancelled.
+
+    `meanwhile` is called again and again; the seconds that it returns do not count.
+    """
     end = time.monotonic() + timeout
     try:
         while not future.done():
             if (remaining := end - time.monotonic()) <= 0:
                 raise TimeoutError
             futures.wait([future], min(remaining, _POLL))
+            end += meanwhile()
         return future.result()
     finally:
         future.cancel()  # changes nothing if it is done

@@ -1,7 +1,7 @@
 """MCP servers of a chat, and the connection to each. Importing this takes 0.5 s: only where there are servers.
 
-Connections live in an event loop in a thread of its own; McpServers is the way into it. Nothing is offered to servers:
-no sampling, no questions to the user, no roots. Their logs and progress are ignored.
+Connections live in an event loop in a thread of its own; McpServers is the way into it. Servers may ask the user
+(elicitation.py); sampling and roots are not offered to them. Their logs and progress are ignored.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from mcp.client.streamable_http import streamable_http_client
 
 from hermes_cli import __version__
 from hermes_cli.errors import HermesError, NetworkError, NotFoundError
+from hermes_cli.process_guard import ProcessGuard
 from hermes_cli.tools.config import McpAddress, McpServer, with_free_name
+from hermes_cli.tools.elicitation import Questions
 from hermes_cli.tools.functions import Tool, ToolFailedError, wait_for
 from hermes_cli.tools.mcp_login import BrowserLogin
-from hermes_cli.tools.mcp_stdio import MAX_MESSAGE, McpProcess, ProcessGuard
+from hermes_cli.tools.mcp_stdio import MAX_MESSAGE, McpProcess
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
@@ -54,9 +56,15 @@ for _name in ("mcp", "client"):  # the SDK's loggers; without a handler, warning
 class McpServers:
     """MCP servers. None of them, and no process that they started, is left after `close`."""
 
-    def __init__(self, tell: Callable[[str], None], *, start_timeout: float = START_TIMEOUT) -> None:
-        """Begin without servers; `tell` is called with what a user has to do, such as a login."""
-        self._tell, self._start_timeout = tell, start_timeout
+    def __init__(
+        self,
+        tell: Callable[[str], None],
+        ask: Callable[[str], str] | None = None,
+        *,
+        start_timeout: float = START_TIMEOUT,
+    ) -> None:
+        """Begin without servers; `tell` is called with what a user has to do, such as a login, `ask` with questions."""
+        self._questions, self._start_timeout = Questions(ask, tell), start_timeout
         self._connections: list[McpConnection] = []
         self._tasks: list[Future[None]] = []
         self._stack = ExitStack()
@@ -72,7 +80,8 @@ class McpServers:
             connection = next(same, None)
             if connection is None:
                 taken = [other.server.name for other in self._connections]
-                connection = McpConnection(with_free_name(server, taken), self._start_timeout, self._guard, self._tell)
+                named = with_free_name(server, taken)
+                connection = McpConnection(named, self._start_timeout, self._guard, self._questions)
                 self._connections.append(connection)
             elif connection.is_up or connection.starting:
                 continue
@@ -141,7 +150,7 @@ class McpServers:
         future: Future[T] = Future()
         try:
             self._portal.start_task_soon(_fill, future, function, arguments)
-            return wait_for(future, timeout)
+            return wait_for(future, timeout, self._questions.answer_all)
         finally:
             future.cancel()  # changes nothing if it is done
 
@@ -157,7 +166,8 @@ class McpServers:
             if not connection.is_up:
                 wait_for(self._start(connection), math.inf)
             try:
-                text, failed = self._run(timeout, connection.call, name, dict(arguments))
+                with self._questions.open():
+                    text, failed = self._run(timeout, connection.call, name, dict(arguments))
             except (TimeoutError, KeyboardInterrupt):
                 connection.changed = True  # reading the list again tells whether the server still answers
                 raise
@@ -173,10 +183,8 @@ class McpServers:
 class McpConnection:
     """A server, its tools as it listed them last, and whether they are to be listed again."""
 
-    def __init__(
-        self, server: McpServer, start_timeout: float, guard: ProcessGuard, tell: Callable[[str], None]
-    ) -> None:
-        self.server, self._guard, self._tell = server, guard, tell
+    def __init__(self, server: McpServer, start_timeout: float, guard: ProcessGuard, questions: Questions) -> None:
+        self.server, self._guard, self._questions = server, guard, questions
         self.tools: list[mcp_types.Tool] = []
         self.changed = False
         self.starting: Future[None] | None = None  # done as soon as the server has started or failed
@@ -296,6 +304,7 @@ class McpConnection:
             cache=None,
             client_info=mcp_types.Implementation(name="hermes", version=__version__),
             message_handler=self._handle_message,
+            elicitation_callback=lambda _, params: self._questions.put(self.server.name, params),
         )
 
     @asynccontextmanager
@@ -309,7 +318,7 @@ class McpConnection:
         timeout = httpx2.Timeout(30, read=None)  # seconds
         hooks = {"response": [keep_refusal]}
         proxied = not server.is_local  # no proxy of the environment reaches this machine, or sees its headers
-        login = BrowserLogin(server, self._tell, self._wait_for_user)
+        login = BrowserLogin(server, self._questions.tell, self._wait_for_user)
         has_key = any(name.lower() == "authorization" for name in server.headers)
         async with (
             aclosing(login),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections import deque
@@ -31,7 +30,7 @@ from mcp.os.win32.utilities import (
 )
 from mcp.shared.message import SessionMessage
 
-from hermes_cli.platforms import child_python
+from hermes_cli.process_guard import EXIT_TIMEOUT, TERMINATE_TIMEOUT, ProcessGuard
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -40,54 +39,8 @@ if TYPE_CHECKING:
     from hermes_cli.tools.config import McpCommand
 
 MAX_MESSAGE = 256 * 2**20  # bytes; more ends the connection
-# Seconds. The MCP specification, "Lifecycle", section "Shutdown": close its input, wait, then SIGTERM, then SIGKILL.
-EXIT_TIMEOUT, TERMINATE_TIMEOUT = 2.0, 1.0
 KILLED_TIMEOUT = 30.0  # seconds; a busy machine may be slow to tell the end of a process that was killed
 _POLL = 0.01
-
-_GUARD = f"""
-import contextlib, os, signal, sys, time
-groups = set()
-for line in sys.stdin:
-    groups ^= {{int(line)}}
-if groups:
-    time.sleep({EXIT_TIMEOUT})
-for number in (signal.SIGTERM, signal.SIGKILL):
-    for group in groups:
-        with contextlib.suppress(OSError):
-            os.killpg(group, number)
-    time.sleep({TERMINATE_TIMEOUT} if groups else 0)
-"""
-
-
-class ProcessGuard:
-    """A process that ends servers, and what they started, if we end without doing so, as by SIGKILL.
-
-    It is told each process group twice, when it begins and when it has ended; the end of its input means that we ended.
-    """
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        if sys.platform != "win32":  # where a job object does it
-            command = [child_python(), "-I", "-S", "-c", _GUARD]
-            quiet = subprocess.DEVNULL
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
-                command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True
-            )
-
-    def tell(self, group: int) -> None:
-        """Tell that a process group has begun, or that it has ended."""
-        if self._process and self._process.stdin:
-            with suppress(OSError):  # somebody ended it
-                self._process.stdin.write(b"%d\n" % group)
-                self._process.stdin.flush()
-
-    def close(self) -> None:
-        """End it, once all servers have ended."""
-        if self._process and self._process.stdin:
-            with suppress(OSError):
-                self._process.stdin.close()
-            self._process.wait()
 
 
 class McpProcess:

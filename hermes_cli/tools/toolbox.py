@@ -52,7 +52,7 @@ class Consent:
         `ask` shows a question, returns the typed line, and raises OSError where nobody can type. `allow` has patterns
         that need no question, `*` for any characters: `server:tool`, or names alone, see `bind`.
         """
-        self._ask, self._allow, self._everything = ask, tuple(allow), everything
+        self.ask, self._allow, self._everything = ask, tuple(allow), everything
         self._origins: dict[str, str] = {}  # of the tools that a pattern without a server means
         self._always: dict[tuple[str, str], dict[str, Any]] = {}
 
@@ -92,9 +92,9 @@ class Consent:
             return None
         question = f"Run {printable(call)} ({tool.origin})?\n[y]es, [a]lways in this chat, [n]o, or why not: "
         try:
-            if self._ask is None:
+            if self.ask is None:
                 raise OSError("nobody can be asked")  # noqa: TRY301 - handled like a terminal that is gone
-            answer = self._ask(question).strip()
+            answer = self.ask(question).strip()
         except OSError:
             raise UsageError(
                 f"the model wants a tool run ({question.splitlines()[0]}), and there is no terminal to ask on.",
@@ -168,7 +168,7 @@ class Toolbox:
         if self._servers is None:
             from hermes_cli.tools.mcp_client import McpServers  # noqa: PLC0415 - 0.5 s, only with servers
 
-            self._servers = McpServers(self._warn)
+            self._servers = McpServers(self._warn, self._consent.ask)
         for server in servers:
             if isinstance(server, McpAddress) and server.exposes_headers:
                 self._warn(f"{server.name} gets its headers over plain http: others on the way can read them")

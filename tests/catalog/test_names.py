@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hermes_cli.catalog.engine_weights import engine_weights
 from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.catalog.models import CatalogModel
 from hermes_cli.catalog.names import (
@@ -15,6 +16,7 @@ from hermes_cli.catalog.names import (
     FileReference,
     HubReference,
     ModelNames,
+    WeightsReference,
     spellings,
 )
 from hermes_cli.catalog.variants import Variant, variants
@@ -100,6 +102,53 @@ def test_other_names(text: str, expected: object) -> None:
     assert NAMES.parse(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "repo"),
+    [
+        ("hermes-4:70b@fp8", "hermes-4:70b@fp8", "NousResearch/Hermes-4-70B-FP8"),
+        ("Hermes 4 70B@FP8", "hermes-4:70b@fp8", "NousResearch/Hermes-4-70B-FP8"),
+        ("hermes-4-70b-fp8", "hermes-4:70b@fp8", "NousResearch/Hermes-4-70B-FP8"),
+        ("NousResearch/Hermes-4-70B-FP8", "hermes-4:70b@fp8", "NousResearch/Hermes-4-70B-FP8"),
+        ("https://huggingface.co/NousResearch/Hermes-4-70B-FP8", "hermes-4:70b@fp8", "NousResearch/Hermes-4-70B-FP8"),
+        ("hermes-4:14b@awq-8bit", "hermes-4:14b@awq-8bit", "cyankiwi/Hermes-4-14B-AWQ-8bit"),
+        ("hermes-3:8b@bf16", "hermes-3:8b@bf16", "NousResearch/Hermes-3-Llama-3.1-8B"),
+        ("hermes-3:8b@safetensors", "hermes-3:8b@bf16", "NousResearch/Hermes-3-Llama-3.1-8B"),
+        ("NousResearch/Hermes-3-Llama-3.1-8B@bf16", "hermes-3:8b@bf16", "NousResearch/Hermes-3-Llama-3.1-8B"),
+        ("somebody/Some-Model@safetensors", "somebody/Some-Model@safetensors", "somebody/Some-Model"),
+    ],
+)
+def test_names_of_weights_for_other_engines(text: str, name: str, repo: str) -> None:
+    found = NAMES.parse(text)
+    assert isinstance(found, WeightsReference)
+    assert (found.name, found.repo) == (name, repo)
+    assert NAMES.parse(found.name) == found
+
+
+def test_every_name_of_weights_means_them() -> None:
+    for model in CATALOGUE.models:
+        names = [weights.name for weights in engine_weights(model)]
+        assert len(set(names)) == len(names)
+        for weights in engine_weights(model):
+            assert NAMES.parse(weights.name) == WeightsReference(weights.repo, weights)
+
+
+@pytest.mark.parametrize(
+    ("weights", "gb"),
+    [
+        ("hermes-3:8b@bf16", 16.06),  # as the Hub lists the shards of Llama 3.1 8B
+        ("hermes-4:70b@bf16", 141.1),
+        ("hermes-4:70b@fp8", 72.6),
+        ("hermes-4:405b@fp8", 410),
+        ("hermes-4.3:36b@bf16", 72.3),
+    ],
+)
+def test_sizes_of_weights_follow_from_the_architecture(weights: str, gb: float) -> None:
+    found = NAMES.parse(weights)
+    assert isinstance(found, WeightsReference)
+    assert found.weights
+    assert found.weights.bytes / 1e9 == pytest.approx(gb, rel=0.002)
+
+
 def test_a_file_that_exists_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "owner").mkdir()
     (tmp_path / "owner" / "name").touch()
@@ -128,6 +177,9 @@ def test_a_mirror_is_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a\0b", UsageError, "no name", "hermes list"),
         ("x" * 5000, UsageError, "no name", "hermes list"),
         ("https://example.com/a/b", NotFoundError, "no model named", "hermes list"),
+        ("hermes-4:70b@gptq", NotFoundError, "has no weights gptq", "hermes-4:70b@fp8"),
+        ("hermes-4:70b:fp8", NotFoundError, "no quantization fp8", "hermes-4:70b@fp8"),
+        ("hermes-9@fp8", NotFoundError, "no model named", "hermes list"),
     ],
 )
 def test_what_is_no_name(text: str, error: type[HermesError], says: str, hint: str) -> None:

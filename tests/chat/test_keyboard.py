@@ -57,6 +57,16 @@ def test_three_quotes_hold_lines_that_are_never_a_command(terminal: Terminal) ->
     terminal.wait_for(r"read 9: '//help\nme'")
 
 
+def test_lines_that_were_typed_ahead_are_sent_one_by_one(terminal: Terminal) -> None:
+    terminal.type("work\r")
+    terminal.wait_for("read 4: 'work'")
+    terminal.type("one\rtwo\rhal")
+    terminal.wait_for("read 3: 'two'")
+    terminal.type("f\r")
+    terminal.wait_for("read 4: 'half'")
+    assert "read 3: 'one'" in terminal.screen()
+
+
 def test_a_paste_never_sends(terminal: Terminal) -> None:
     terminal.paste("one\r\ntwo\rthree\n")
     terminal.wait_for("  three")

@@ -258,6 +258,7 @@ def test_json_by_schema_and_off(tmp_path: Path) -> None:
         here.agent.ask("a")
         run(here, "/json any")
         assert schema(here) is True
+        here.agent.ask("b")
         run(here, "/json off")
         assert schema(here) is None
 

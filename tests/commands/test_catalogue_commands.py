@@ -25,24 +25,46 @@ def test_list_shows_the_family_newest_first(hermes: RunHermes) -> None:
     done = hermes("list")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["NAME", "PARAMETERS", "CONTEXT", "TOOLS", "THINKS", "FILES", "HERE"]
+    assert lines[0].split() == ["NAME", "PARAMS", "CONTEXT", "TOOLS", "THINKS", "FILES", "FITS", "HERE"]
     names = [line.split()[0] for line in lines[1:]]
-    assert len(names) == 31
-    assert names[0] == "hermes-4.3:36b"
-    assert names[-1] == "demo"
-    assert lines[1].split() == [
-        "hermes-4.3:36b",
-        "36.2",
-        "B",
-        "524,288",
-        "yes",
-        "yes",
-        "17.6",
-        "GB",
-        "to",
-        "72.3",
-        "GB",
-    ]
+    assert (names[0], names[-2:]) == ("hermes-4.3:36b", ["hermes-3:3b", "demo"])
+    assert "older ones: hermes list --older" in done.stderr
+    assert lines[1].split()[:-2] == ["hermes-4.3:36b", "36.2", "B", "524,288", "yes", "yes", "17.6", "to", "72.3", "GB"]
+    everything = hermes("list", "--older").stdout.splitlines()[1:]
+    assert len(everything) == 31
+    assert len(json.loads(hermes("list", "--json").stdout)["models"]) == 30
+    assert len(hermes("list", "--quiet").stdout.splitlines()) == 31
+
+
+def test_list_marks_what_fits_this_machine(hermes: RunHermes) -> None:
+    lines = {line.split()[0]: line for line in hermes("list", "--older").stdout.splitlines()}
+    assert "○ no" in lines["hermes-4:405b"]
+    assert "● yes" in lines["demo"]
+    assert not {"○", "◐", "●"} & set(lines["openhermes-1:7b"]), "no files are known of it"
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["405b"], ["hermes-4:405b", "hermes-3:405b"]),
+        (["8b", "deep"], ["deephermes-3:8b"]),
+        (["Hermes", "4.3"], ["hermes-4.3:36b"]),
+        (["36B"], ["hermes-4.3:36b"]),
+        (["10.7b"], ["hermes-2:10.7b"]),
+    ],
+)
+def test_list_with_words(hermes: RunHermes, words: list[str], names: list[str]) -> None:
+    done = hermes("list", *words)
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == names
+    assert [model["name"] for model in json.loads(hermes("list", *words, "--json").stdout)["models"]] == names
+
+
+def test_list_without_a_match_says_so(hermes: RunHermes) -> None:
+    done = hermes("list", "mistral-large")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "no Hermes model has mistral-large in its name" in done.stderr
+    assert "hermes search mistral-large" in done.stderr
+    assert "no Hermes model is all of that" in hermes("list", "--reasoning", "--generation", "2").stderr
 
 
 @pytest.mark.parametrize(
@@ -78,11 +100,14 @@ def test_list_all_has_every_file(hermes: RunHermes) -> None:
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_GENERATION)
 def test_show_one_of_each_generation(hermes: RunHermes, name: str) -> None:
-    done = hermes("show", name)
-    assert done.returncode == 0, done.stderr
+    short = hermes("show", name)
+    assert short.returncode == 0, short.stderr
+    assert re.match(r".+\n  fits here: ", short.stdout)
+    assert "Sources" not in short.stdout
+    done = hermes("show", name, "--sources")
     for heading in ("licence", "architecture", "context", "Files", "Prompt format", "Sources"):
         assert heading in done.stdout
-    assert re.search(r"Q4_K_M +[\d.]+ GB +(stated|computed)", done.stdout)
+    assert re.search(r"Q4_K_M +[\d.]+ GB .* (stated|computed)", done.stdout)
     cited = set(re.findall(r"\[([a-z0-9., -]+)\]\n", done.stdout))
     legend = done.stdout.partition("\nSources\n")[2]
     for key in {key for keys in cited for key in keys.split(", ")}:

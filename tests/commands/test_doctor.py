@@ -95,7 +95,7 @@ def test_a_gpu_that_is_not_used_comes_with_what_helps() -> None:
     checks = {check.about: check for check in doctor.hardware_checks(machine)}
     assert checks["GPU 0"].state == "warning"
     assert checks["GPU 0"].fix == "pip install …"
-    assert "20.00 GiB of 24.00 GiB free" in checks["GPU 0"].text
+    assert "21.47 GB of 25.77 GB free" in checks["GPU 0"].text
     assert checks["hardware"].text == "Its cgroup is limited."
     out = io.StringIO()
     doctor.show_check(checks["GPU 0"], Console(out=out))

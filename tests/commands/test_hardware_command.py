@@ -107,18 +107,18 @@ def said(machine: Machine, capsys: Capture, voice: Voice = Voice.HUMAN) -> tuple
 def test_every_number_has_a_unit_and_a_source(tree: Tree, capsys: Capture, tmp_path: Path) -> None:
     found = replace(machine(tree(CPU), "cuda", cards=nvml(1)), disk_free=100 * GIB, os="Linux", ram_bandwidth=5.12e10)
     out, err = said(replace(found, ram_bandwidth_source="measured"), capsys)
-    named = ", ".join(f"process {10**7 + i} 1.00 GiB" for i in range(4))
+    named = ", ".join(f"process {10**7 + i} 1.07 GB" for i in range(4))
     assert out == [
         "GPU 0        GeForce RTX 4090, used with cuda",
-        "  memory     21.99 GiB of 23.99 GiB free (NVML)",
+        "  memory     23.61 GB of 25.76 GB (23.99 GiB) free (NVML)",
         "  bandwidth  1008 GB/s (NVML)",
         "  driver     580.82.07, compute capability 8.9 (NVML)",
         f"  in use by  {named} and 2 more (NVML)",
         "CPU          AMD Ryzen 9 7950X, 4 cores (operating system)",
         "  SIMD       AVX2 FMA (operating system)",
-        "RAM          20.00 GiB of 32.00 GiB available (operating system)",
+        "RAM          21.47 GB of 34.36 GB (32 GiB) available (operating system)",
         "  bandwidth  51 GB/s (measured)",
-        f"disk         100.00 GiB free in {tmp_path / 'hub'} (operating system)",
+        f"disk         107.37 GB free in {tmp_path / 'hub'} (operating system)",
         "system       Linux",
         "backends     cpu, cuda (files of the installed llama-cpp-python)",
     ]
@@ -130,7 +130,7 @@ def test_the_table_is_named_where_a_number_is_from_it(capsys: Capture) -> None:
     found = replace(probe_of_mac(printed), os="macOS 26")
     out, _ = said(found, capsys)
     assert out[0].endswith("M1 Max, used with metal")
-    assert "  memory     20.00 GiB of 21.33 GiB of the RAM free (sysctl)" in out
+    assert "  memory     21.47 GB of 22.91 GB (21.33 GiB) of the RAM free (sysctl)" in out
     assert "  bandwidth  400 GB/s (data sheet)" in out
 
 
@@ -142,11 +142,11 @@ def test_what_hardware_yaml_gives_is_shown_as_such(tree: Tree, capsys: Capture, 
     out, err = said(machine(tree(CPU), "cuda", cards=nvml(2)), capsys)
     assert out[:3] == [
         "GPU 0        GeForce RTX 4090, used with cuda",
-        "  memory     18.00 GiB of 20.00 GiB free (hardware.yaml)",
+        "  memory     19.33 GB of 21.47 GB (20 GiB) free (hardware.yaml)",
         "  bandwidth  900 GB/s (hardware.yaml)",
     ]
     assert "GPU 1        GeForce RTX 4090, left out by hardware.yaml" in out
-    assert "RAM          36.00 GiB of 48.00 GiB available (hardware.yaml)" in out
+    assert "RAM          38.65 GB of 51.54 GB (48 GiB) available (hardware.yaml)" in out
     assert "  bandwidth  80 GB/s (hardware.yaml)" in out
     there = "0 (GeForce RTX 4090), 1 (GeForce RTX 4090)"
     assert err == [f"hardware.yaml names a GPU that is not here: B580. Found: {there}."]
@@ -161,8 +161,8 @@ def test_a_carve_out_is_told(tree: Tree, capsys: Capture) -> None:
         "dev/dri/renderD128": "",
     }
     out, _ = said(machine(tree(CPU | RADEON | apu), "vulkan"), capsys)
-    assert "  memory     112.00 GiB of 112.00 GiB free (amdgpu driver)" in out
-    assert "  carve-out  96.00 GiB of these are no RAM (amdgpu driver)" in out
+    assert "  memory     120.26 GB of 120.26 GB (112 GiB) free (amdgpu driver)" in out
+    assert "  carve-out  103.08 GB of these are no RAM (amdgpu driver)" in out
 
 
 def probe_of_mac(printed: str) -> Machine:
@@ -287,6 +287,6 @@ def test_the_command_itself(hermes: RunHermes, tmp_path: Path) -> None:
 def test_nvml_is_named_only_for_what_it_tells(tree: Tree, capsys: Capture) -> None:
     board = Device("nvidia", "Jetson AGX Orin", 32 * GIB, 30 * GIB, None, "assumed", "cuda", unified=True)
     out, _ = said(replace(machine(tree(CPU)), devices=(board,), cores=1), capsys)
-    assert "  memory     30.00 GiB of 32.00 GiB of the RAM free (operating system)" in out
+    assert "  memory     32.21 GB of 34.36 GB (32 GiB) of the RAM free (operating system)" in out
     assert not any("NVML" in line for line in out)
     assert any(", 1 core (" in line for line in out)

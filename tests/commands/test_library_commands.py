@@ -182,7 +182,7 @@ def test_verify(library: Library, demo: bytes) -> None:
     fetched(library, demo)
     done = library("verify")
     assert done.returncode == 0
-    assert done.stdout.splitlines()[1].split() == ["hermes-3:8b:Q4_K_M", FILE, "verified"]
+    assert done.stdout.splitlines()[1].split() == ["hermes-3:8b:Q4_K_M", "verified", FILE]
     assert library.json("list", "--installed")["models"][0]["state"] == "verified"
     assert library("verify", "hermes-4:14b").returncode == 3
 

@@ -40,12 +40,12 @@ def test_a_question_alone_is_asked() -> None:
 @pytest.mark.parametrize(
     ("typed", "says", "next_step"),
     [
-        (["ps"], "hermes has no command ps", "/v1/models"),
+        (["logs"], "hermes has no command logs", "hermes ps shows"),
         (["update"], "no command update", "hermes catalog refresh"),
         (["lsit"], "no command lsit", "did you mean hermes list?"),
         (["hermes3"], "no command hermes3", "if it is a model: hermes chat hermes3"),
         (["sessions", "shw"], "hermes sessions has no command shw", "did you mean hermes sessions show?"),
-        (["list", "hermes-3"], "hermes list has no use for hermes-3", "hermes list --help"),
+        (["paths", "hermes-3"], "hermes paths has no use for hermes-3", "hermes paths --help"),
         (["export"], "hermes export needs NAME", "type it like this: hermes export NAME"),
         (["chat", "demo", "hi", "-c", "4096"], "-c goes on with the latest", "--context 4096"),
         (["chat", "demo", "hi", "-c", "128k"], "-c goes on with the latest", "--context 128k"),

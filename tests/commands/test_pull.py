@@ -13,6 +13,7 @@ from architectures import write_family
 from conftest import Finished, RunHermes, clean_environment
 from hub_server import Hub, serving
 from terminal_rig import hermes_in_terminal
+from tiny_bert import write_tiny_bert
 
 from hermes_cli import paths
 from hermes_cli.catalog.load import shipped_catalogue
@@ -52,6 +53,14 @@ def test_a_model_is_fetched_found_and_used(pull: Pull, hermes: RunHermes, enviro
     assert "next: hermes chat hermes-3:3b:Q4_K_M" in done.stderr
     answered = hermes("chat", "hermes-3:3b", "Who are you?", env=environment)
     assert "Hermes demo" in answered.stdout, answered.stderr
+
+
+def test_a_model_for_embeddings_is_to_be_served(pull: Pull, hub: Hub, tmp_path: Path) -> None:
+    bert = write_tiny_bert(tmp_path / "bert.gguf").read_bytes()
+    hub.repositories["somebody/BERT-GGUF"] = {"bert-F32.gguf": bert}
+    done = pull("somebody/BERT-GGUF")
+    assert done.returncode == 0, done.stderr
+    assert "next: hermes serve somebody/BERT-GGUF" in done.stderr
 
 
 def test_what_is_here_is_said_and_not_fetched_again(pull: Pull, hub: Hub) -> None:

@@ -209,7 +209,7 @@ def test_a_desktop_card() -> None:
     assert card.bandwidth == pytest.approx(1008e9, rel=1e-3)  # NVIDIA's data sheet
     assert card.bandwidth_source == "probed"
     assert (card.driver, card.compute_capability, card.unified) == ("580.82.07", "8.9", False)
-    assert card.users == ("python3 1.21 GiB", "Xorg 0.65 GiB", "process 2400 0.01 GiB")
+    assert card.users == ("python3 1.30 GB", "Xorg 698 MB", "process 2400 10 MB")
     assert notes == []
     assert module.opened == []
 
@@ -230,7 +230,7 @@ def test_several_cards_keep_their_own_memory() -> None:
 def test_own_process_and_duplicates_are_no_other_users() -> None:
     mine, other = process(os.getpid(), 5 * GB), process(7, 2 * GB)
     card = rtx_4090(ComputeRunningProcesses=[mine, other], GraphicsRunningProcesses=[other])
-    assert look(nvml(card, programs={7: r"C:\Program Files\Games\game.exe"}))[0].users == ("game.exe 1.86 GiB",)
+    assert look(nvml(card, programs={7: r"C:\Program Files\Games\game.exe"}))[0].users == ("game.exe 2.00 GB",)
 
 
 def test_sizes_that_are_not_told_are_no_sizes() -> None:

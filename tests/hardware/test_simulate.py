@@ -253,7 +253,7 @@ def test_a_card_without_code_of_rocms_is_planned_with_vulkan(gpu: str, backend: 
     assert [device.backend for device in simulated(gpu=[gpu]).devices] == [backend]
 
 
-ABOUT_RAM = Note("ram", "Of the machine's 64.00 GiB of RAM, 32.00 GiB may be used here.")
+ABOUT_RAM = Note("ram", "Of the machine's 68.72 GB of RAM, 34.36 GB may be used here.")
 ABOUT_MINE = Note("devices", 'CUDA_VISIBLE_DEVICES="0" hides 1 of 2 NVIDIA devices.', fix="unset CUDA_VISIBLE_DEVICES")
 NOTED = replace(HERE, notes=(ABOUT_RAM, ABOUT_MINE))
 

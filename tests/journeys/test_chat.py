@@ -232,7 +232,7 @@ def test_a_model_larger_than_the_machine_is_refused_with_numbers(hermes: RunHerm
     assert done.returncode == ExitCode.DOES_NOT_FIT
     assert done.stdout == ""
     assert re.match(
-        r"error: huge\.gguf does not fit: with 512 tokens of context it needs 75\d\.\d\d GiB in RAM, where [\d.]+ GiB are free\.\n"
+        r"error: huge\.gguf does not fit: with 512 tokens of context it needs 8\d\d\.\d\d GB in RAM, where [\d.]+ GB are free\.\n"
         r"  next: take a smaller quantization or model: hermes recommend\. --force loads it all the same\.\n$",
         done.stderr,
     )
@@ -249,7 +249,7 @@ def test_a_context_larger_than_the_machine_is_refused_with_what_would_fit(hermes
     assert done.returncode == ExitCode.DOES_NOT_FIT
     assert done.stdout == ""
     assert re.search(
-        r"with 524,288 tokens of context it needs 4\d\d\d\.\d\d GiB in RAM, where [\d.]+ GiB are free", done.stderr
+        r"with 524,288 tokens of context it needs [45]\d\d\d\.\d\d GB in RAM, where [\d.]+ GB are free", done.stderr
     )
     assert re.search(r"next: this would fit: --context \d+\. --force loads it all the same\.\n$", done.stderr)
 

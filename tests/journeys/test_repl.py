@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -93,6 +94,53 @@ def test_a_first_conversation(chat: Open) -> None:
     terminal.type("\x04")
     assert terminal.wait_for_end() == 0
     assert "saved as " in terminal.everything()
+
+
+def test_the_welcome_is_for_those_with_few_conversations(chat: Open, tmp_path: Path) -> None:
+    (tmp_path / "data/chats").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / f"data/chats/{number}.jsonl").touch()
+    terminal = chat()
+    terminal.wait_until(lambda: prompted(terminal), "a prompt")
+    assert READY in terminal.everything()
+    assert "to try" not in terminal.everything()
+
+
+def test_ctrl_z_goes_back_to_the_shell(tmp_path: Path) -> None:
+    user = {"TERM": "xterm-256color", "PS1": "shell$ ", "HERMES_LLM_DATA_DIR": str(tmp_path)}
+    code = "import os; os.execvp('bash', ['bash', '--norc', '--noprofile', '-i'])"
+    with Terminal(code=code, environment={**clean_environment(), **user}, folder=tmp_path) as terminal:
+        terminal.wait_for("shell$")
+        terminal.type(f"{sys.executable} -m hermes_cli chat demo\r")
+        terminal.wait_until(lambda: prompted(terminal), "a prompt")
+        terminal.type("Who are ")
+        terminal.wait_for("> Who are")
+        terminal.type("\x1a")
+        terminal.wait_until(lambda: terminal.screen().endswith("shell$"), "the shell")
+        terminal.type("fg\r")
+        terminal.wait_for("> Who are")
+        terminal.type("you?\r")
+        assert "I am the Hermes demo" in done(terminal)
+        terminal.type("\x04")
+        terminal.wait_until(lambda: terminal.screen().endswith("shell$"), "the shell")
+
+
+def test_any_json_is_an_object(chat: Open) -> None:
+    terminal = chat()
+    say(terminal, "/json any")
+    say(terminal, "What is GGUF?")
+    done(terminal)
+    assert "\n{" in terminal.everything()
+
+
+def test_a_file_goes_with_the_first_message(chat: Open, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("Who are you?")
+    terminal = chat("demo", "--file", "notes.txt")
+    terminal.wait_for("with notes.txt")
+    say(terminal, "Answer that, @notes.txt")
+    terminal.wait_for("/file notes.txt sends the file")
+    done(terminal)
+    assert "with notes.txt" not in terminal.screen()
 
 
 def test_the_help(chat: Open) -> None:

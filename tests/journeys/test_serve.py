@@ -84,8 +84,9 @@ def test_the_banner(tmp_path: Path) -> None:
     with hermes_serve("demo", *FEW, cwd=tmp_path) as server:
         banner = server.banner
         assert f"hermes serves http://127.0.0.1:{server.port}/v1\n\n  demo\n" in banner
-        assert "    1,024 tokens of context for each request, 4 at once\n    0.16 GiB of " in banner
-        assert f"\n  in a browser: http://127.0.0.1:{server.port}\n" in banner
+        assert "    1,024 tokens of context for each request, 4 at once\n    170 MB of " in banner
+        assert f"\n  in a browser    http://127.0.0.1:{server.port}\n" in banner
+        assert f"\n  in a terminal   hermes chat --endpoint http://127.0.0.1:{server.port}\n" in banner
         assert f"  export OPENAI_BASE_URL=http://127.0.0.1:{server.port}/v1 OPENAI_API_KEY=none\n" in banner
         server.get("/v1/models")
         server.signal()

@@ -368,11 +368,11 @@ def test_what_fits_at_once_needs_no_words() -> None:
     [
         (
             SHORT,
-            "context 8,192 instead of 16,384 tokens: what was wanted needs 9.50 GiB on Card, where 8.00 GiB are free",
+            "context 8,192 instead of 16,384 tokens: what was wanted needs 10.20 GB on Card, where 8.59 GB are free",
         ),
         (
             PARTIAL,
-            "20 of 33 layers on the GPU, the rest on the CPU: what was wanted needs 9.50 GiB on Card, where 8.00 GiB are free",
+            "20 of 33 layers on the GPU, the rest on the CPU: what was wanted needs 10.20 GB on Card, where 8.59 GB are free",
         ),
     ],
 )
@@ -384,8 +384,8 @@ def test_what_was_given_up_is_said_with_numbers(plan: LoadPlan, note: str) -> No
 def test_a_refusal_has_both_numbers_of_every_place_and_the_worst_first() -> None:
     error = refusal(LoadOverrides(), (FULL, needs(1, 20)), (PARTIAL, needs(6, 9)))
     assert error.message == (
-        "some.gguf does not fit: with 16,384 tokens of context it needs 6.00 GiB in RAM, where 4.00 GiB are free, "
-        "and 9.00 GiB on Card, where 8.00 GiB are free."
+        "some.gguf does not fit: with 16,384 tokens of context it needs 6.44 GB in RAM, where 4.29 GB are free, "
+        "and 9.66 GB on Card, where 8.59 GB are free."
     )
     assert "hermes recommend" in error.hint
     assert "--force" in error.hint
@@ -428,6 +428,6 @@ def test_force_loads_what_was_wanted_most() -> None:
     found = choose_plan("some.gguf", LoadOverrides(force=True), [(FULL, needs(1, 9)), (SHORT, needs(1, 9))], ())
     assert found.plan == FULL
     assert found.note == (
-        "loaded because of --force: it needs 9.00 GiB on Card, where 8.00 GiB are free, "
-        "and 1.00 GiB in RAM, where 4.00 GiB are free"
+        "loaded because of --force: it needs 9.66 GB on Card, where 8.59 GB are free, "
+        "and 1.07 GB in RAM, where 4.29 GB are free"
     )

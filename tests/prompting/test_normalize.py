@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hermes_cli.errors import UsageError
 from hermes_cli.prompting.messages import Message, ToolCall
-from hermes_cli.prompting.normalize import DEEPEST, MOST_CHARACTERS, messages, tools
+from hermes_cli.prompting.normalize import DEEPEST, MOST_CHARACTERS, Notes, messages, tools
 
 USER = {"role": "user", "content": "Hi"}
 
@@ -131,12 +131,6 @@ def test_the_bill_of_claude_code_is_no_part_of_the_prompt() -> None:
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{'a': 1}"}}]}], "messages[0].tool_calls[0].function.arguments is not JSON"),
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}], "arguments must be an object"),
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": 5}}]}], "arguments must be an object"),
-        ([USER, result("x")], "messages[1] is the result of a tool, but no call stands before it"),
-        ([calling("a"), USER, calling("b"), result("x", tool_call_id="a")], "messages[3].tool_call_id is a; the calls before it are b"),
-        ([calling("a"), result("x"), USER, result("x")], "messages[3] is the result of a tool, but no call"),
-        ([calling("a", "b"), result("x", tool_call_id="c")], "messages[1].tool_call_id is c; the calls before it are a, b"),
-        ([calling("a"), result("x", tool_call_id="a"), result("y", tool_call_id="a")], "messages[2] is a second result of the call f0"),
-        ([calling("a"), result("x"), result("y")], "messages[2] is one result more than there were calls (1)"),
         ([{"role": "user", "content": [{"type": "text", "text": "a", "x": {1, 2}}]}], "messages[0].content[0].x is a set"),
         ([{"role": "user", "content": "a", "x": float("nan")}], "messages[0].x is not a finite number"),
         ([{"role": "user", "content": "a", 5: 6}], "messages[0] has a key that is no string"),
@@ -144,6 +138,25 @@ def test_the_bill_of_claude_code_is_no_part_of_the_prompt() -> None:
 )  # fmt: skip
 def test_bad_messages_are_refused_with_their_place(given: object, where: str) -> None:
     assert where in refusal(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "place", "read"),
+    [
+        ([USER, result("x")], 1, ["user Hi", "tool x"]),
+        ([result("x", tool_call_id="gone"), USER], 0, ["tool x", "user Hi"]),
+        ([calling("a"), USER, calling("b"), result("x", tool_call_id="a")], 3, ["call", "user Hi", "call", "tool x"]),
+        ([calling("a"), result("x"), USER, result("y")], 3, ["call", "tool x", "user Hi", "tool y"]),
+        ([calling("a", "b"), result("x", tool_call_id="c"), result("y", tool_call_id="a")], 1, ["call", "tool y", "tool x"]),
+        ([calling("a"), result("x", tool_call_id="a"), result("y", tool_call_id="a")], 2, ["call", "tool x", "tool y"]),
+        ([calling("a"), result("x"), result("y")], 2, ["call", "tool x", "tool y"]),
+    ],
+)  # fmt: skip
+def test_results_whose_calls_are_gone_are_read_where_they_stand(given: Any, place: int, read: list[str]) -> None:  # noqa: ANN401 - JSON
+    notes: Notes = []
+    written = messages(given, notes)
+    assert ["call" if message.tool_calls else f"{message.role} {message.content}" for message in written] == read
+    assert [where for where, _ in notes] == [f"messages[{place}]"]
 
 
 def test_calls_in_every_form() -> None:

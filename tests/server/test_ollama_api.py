@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fake_engine import LOADED, FakeEngine, Script, Step
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it has no types
 from openai_rig import CALL, HERMES_3, HERMES_4, TOOL
 from server_rig import Answer, Running, offer, served
 
@@ -197,6 +198,23 @@ def test_the_models_as_clients_list_them(rig: House) -> None:
     assert rig.running.get("/api/version").json["version"] == "0.32.0"
     assert rig.running.get("/").body == b"Ollama is running"
     assert rig.running.ask("HEAD", "/").status == rig.running.ask("HEAD", "/api/tags").status == 200
+
+
+def test_replies_are_what_the_document_says(rig: House) -> None:
+    document = rig.running.get("/openapi.json").json
+    for path, body, replies in (
+        ("/api/chat", {"messages": ASKED}, ["<think>Hm</think>Hi"]),
+        ("/api/generate", {"prompt": "Hi"}, ["Hi"]),
+        ("/api/pull", {"model": "hermes"}, []),
+    ):
+        content = document["paths"][path]["post"]["responses"]["200"]["content"]
+        whole, line = content["application/json"]["schema"], content["application/x-ndjson"]["itemSchema"]
+        components = {"components": document["components"]}
+        Draft202012Validator(whole | components).validate(rig.post(path, replies, stream=False, **body).json)
+        for piece in lines(rig.post(path, replies, **body)):
+            Draft202012Validator(line | components).validate(piece)
+    for path in ("/api/tags", "/api/ps", "/api/show", "/api/embed", "/api/embeddings", "/api/copy", "/api/delete"):
+        assert path in document["paths"]
 
 
 def test_a_model_is_shown_with_the_context_that_requests_have(rig: House) -> None:

@@ -160,15 +160,15 @@ def test_answers_can_be_bound(rig: House, body: dict[str, Any], part: str) -> No
 @pytest.mark.parametrize(
     ("param", "body"),
     [
-        ("prompt", {"prompt": ""}),
         ("prompt", {"prompt": []}),
         ("prompt", {"prompt": None}),
         ("prompt", {"prompt": {"a": 1}}),
-        ("prompt", {"prompt": [1, "a"]}),
+        ("prompt", {"prompt": [1, None]}),
+        ("prompt", {"prompt": {"prompt_string": "a", "multimodal_data": ["iVBO"]}}),
         ("prompt", {"prompt": [True]}),
         ("prompt", {"prompt": ["a"] * (MOST_PROMPTS + 1)}),
-        ("prompt[1]", {"prompt": ["a", ""]}),
-        ("prompt[0]", {"prompt": [["a"], [1]]}),
+        ("prompt[1]", {"prompt": ["a", []]}),
+        ("prompt[0]", {"prompt": [[["a"]], [1]]}),
         ("suffix", {"suffix": "end"}),
         ("best_of", {"best_of": 3}),
         ("prompt_logprobs", {"prompt_logprobs": 21}),
@@ -202,13 +202,21 @@ def test_json_is_text_too(rig: House) -> None:
     assert rig.complete(list(said)).json["choices"][0]["text"] == said[:DEFAULT_TOKENS]
 
 
+@pytest.mark.parametrize(("bos", "begin"), [("<s>", "<s>"), ("", "<|im_end|>")])
+def test_an_empty_prompt_is_the_beginning_of_a_text(bos: str, begin: str) -> None:
+    with house(loaded=replace(LOADED, bos=bos)) as one:
+        answer = one.complete(["x"], prompt=["", "a"], echo=True).json
+        assert [request.prompt for request in one.engine.requests] == [(begin,), ("a",)]
+    assert [choice["text"] for choice in answer["choices"]] == ["x", "ax"]
+
+
 def test_a_suffix_is_for_models_that_can_fill_in() -> None:
     with house(loaded=replace(LOADED, fim=(257, 258, 259))) as one:
         assert one.complete(["mid"], prompt="ab", suffix="yz").status == 200
         assert one.engine.requests[0].prompt == (257, 97, 98, 258, 121, 122, 259)
         assert one.complete(["mid"], prompt=["", [99]], suffix="z", echo=True).json["choices"][1]["text"] == "cmid"
         assert [request.prompt for request in one.engine.requests] == [(257, 258, 122, 259), (257, 99, 258, 122, 259)]
-        assert one.complete(["x"], prompt="", suffix="").status == 400
+        assert one.complete(["x"], prompt=[], suffix="").status == 400
 
 
 def test_other_models_refuse_a_suffix_by_its_name(rig: House) -> None:

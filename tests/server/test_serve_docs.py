@@ -35,7 +35,7 @@ def test_every_flag_is_there(hermes: RunHermes) -> None:
 
 
 def test_every_route_is_there() -> None:
-    with served() as running:
+    with served(ServerSettings(ollama=True)) as running:
         described = running.get("/openapi.json").json["paths"]
     for path, methods in described.items():
         for method in methods:

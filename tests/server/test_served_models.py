@@ -238,4 +238,4 @@ def test_where_there_is_no_room_both_numbers_are_told(demo_path: Path, monkeypat
     assert memory_fault(fits) is None
     error = memory_fault(replace(fits, options=EngineOptions(draft=DraftPlan(demo_path, fits.fitted.plan))))
     assert error
-    assert "demo does not fit: it needs 0.16 GiB in RAM, where 0.15 GiB are free." in error.message
+    assert "demo does not fit: it needs 170 MB in RAM, where 165 MB are free." in error.message

@@ -28,6 +28,7 @@ KEYS = (
     ("Ctrl-G", "write in your editor"),
     ("Ctrl-R, Up", "what you typed before"),
     ("Ctrl-C", "stop the answer and keep what came; clear the line"),
+    ("Ctrl-Z", "back to the shell; fg goes on"),
     ("Ctrl-D", "leave"),
 )
 

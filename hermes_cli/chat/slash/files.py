@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,9 @@ def _list(context: ReplContext, _argument: str) -> None:
     if not sessions:
         raise HermesError("no session is saved yet.", hint="this one is, with its first message.")
     rows = [[session.name, session.title, f"{session.messages:,}", session.model] for session in sessions]
-    context.console.table(["name", "begins with", "messages", "model"], rows, right=["messages"])
+    context.console.table(
+        ["name", "begins with", "messages", "model"], rows, right=["messages"], optional=["model"], prose="begins with"
+    )
 
 
 def _complete_export(_context: ReplContext, typed: str) -> list[str]:
@@ -122,6 +125,15 @@ def read_attachment(path_text: str) -> Attachment:
         reason = error.strerror if isinstance(error, OSError) else error
         raise NotFoundError(f"{path_text} cannot be read: {reason}.", hint="check its name and permissions.") from None
     return Attachment(path.name, text)
+
+
+def unread_files(*texts: str) -> list[str]:
+    """Return the files that texts name as `@path`, as other programs attach them; we send these words as they stand.
+
+    To attach them by themselves would let a text that was pasted read any file.
+    """
+    names = [word[1:].rstrip(".,;:?!)") for text in texts for word in text.split() if word.startswith("@")]
+    return [name for name in dict.fromkeys(names) if name and os.path.isfile(os.path.expanduser(name))]  # noqa: PTH111, PTH113 - any text
 
 
 def with_attachments(text: str, attachments: Sequence[Attachment]) -> str:

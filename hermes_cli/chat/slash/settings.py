@@ -175,7 +175,7 @@ def _tools(context: ReplContext, argument: str) -> None:
     rows = context.toolbox.listing()
     if not rows:
         raise UsageError("there are no tools.", hint="/tools FILE.py adds typed functions, /mcp COMMAND a server's.")
-    context.console.table(["tool", "from", "does", "run"], rows)
+    context.console.table(["tool", "from", "does", "run"], rows, prose="does")
     if not context.agent.schemas:
         context.console.note("they are not offered to the model: /tools on")
 
@@ -188,4 +188,4 @@ def _mcp(context: ReplContext, argument: str) -> None:
     rows = context.toolbox.servers()
     if not rows:
         raise UsageError("no MCP server is connected.", hint="/mcp COMMAND, /mcp https://… or a name from chat.yaml")
-    context.console.table(["server", "is", "tools"], rows)
+    context.console.table(["server", "is", "tools"], rows, prose="is")

@@ -58,6 +58,7 @@ def _context(context: ReplContext, _argument: str) -> None:
             for name, tokens in rows
         ],
         right=["tokens", "share"],
+        optional=[""],
     )
     size = f" of {length:,}" if length else ""
     context.console.note(f"{used:,}{size} tokens, counted by {context.backend.name}'s own tokenizer")

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app, run_in_terminal
+from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, get_common_complete_suffix
 from prompt_toolkit.filters import Condition, has_focus, is_searching
 from prompt_toolkit.history import DummyHistory, FileHistory
 from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.input.typeahead import clear_typeahead
-from prompt_toolkit.input.vt100_parser import Vt100Parser
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.color_depth import ColorDepth
 from prompt_toolkit.styles import Style
@@ -29,7 +28,6 @@ from hermes_cli.platforms import drop_typed_ahead
 
 if TYPE_CHECKING:
     from prompt_toolkit.document import Document
-    from prompt_toolkit.key_binding.key_processor import KeyPress
 
     from hermes_cli.chat.repl import ReplContext
 
@@ -38,7 +36,6 @@ HOW_TO_LEAVE = "Ctrl-D or /bye leaves"
 MAX_HISTORY_ENTRY = 10_000  # bytes: nobody looks for a longer paste
 MAX_PASTE = 10_000_000  # characters: twenty times what the largest context of a model holds
 SHOWN_LINES, SHOWN_CHARACTERS = 200, 100_000  # of a paste; a longer one is shown as one word
-_PASTE_CHUNK = 65_536  # bytes that are read at once
 
 
 class Keyboard:
@@ -82,11 +79,9 @@ class Keyboard:
     def _input(self) -> Input:
         if sys.platform == "win32":  # its console has keys of its own
             return create_input()
-        from prompt_toolkit.input.vt100 import Vt100Input  # noqa: PLC0415 - not on Windows
+        from hermes_cli.chat.terminal.posix_input import PosixInput  # noqa: PLC0415 - not on Windows
 
-        terminal = Vt100Input(sys.stdin)
-        terminal.vt100_parser = _PasteParser(terminal.vt100_parser.feed_key_callback, terminal.stdin_reader.read)
-        return terminal
+        return PosixInput(sys.stdin)
 
     @cached_property
     def _session(self) -> PromptSession[str]:
@@ -100,6 +95,7 @@ class Keyboard:
             complete_while_typing=Condition(lambda: get_app().current_buffer.text.startswith("/")),
             complete_in_thread=True,
             enable_open_in_editor=True,
+            enable_suspend=True,
             tempfile_suffix=".md",
             key_bindings=self._bindings(),
             bottom_toolbar=self._toolbar,
@@ -183,7 +179,12 @@ def _complete(event: KeyPressEvent) -> None:
 
 
 def _print_above(message: str) -> None:
-    run_in_terminal(lambda: print(message))  # noqa: T201 - where it is typed
+    # run_in_terminal would leave raw mode, and Enter that is pressed meanwhile would become a line feed
+    app = get_app()
+    app.renderer.erase()
+    print(message)  # noqa: T201 - where it is typed
+    app.renderer.request_absolute_cursor_position()
+    app.invalidate()
 
 
 class SlashCompleter(Completer):
@@ -262,26 +263,3 @@ class PasteStore:
         for placeholder, text in self._texts.items():
             line = line.replace(placeholder, text)
         return line
-
-
-class _PasteParser(Vt100Parser):
-    """Parses keys. A paste is collected first: the base class would search all of it again with each kilobyte."""
-
-    def __init__(self, on_key: Callable[[KeyPress], None], read: Callable[[int], str]) -> None:
-        super().__init__(on_key)
-        self._read = read
-        self._pieces: list[str] = []
-        self._tail = ""  # the end mark may come in parts
-
-    def feed(self, data: str) -> None:
-        if self._in_bracketed_paste:
-            end = "\x1b[201~"
-            data += self._read(_PASTE_CHUNK)
-            self._pieces.append(data)
-            recent = self._tail + data
-            self._tail = recent[1 - len(end) :]
-            if end not in recent:
-                return
-            data = "".join(self._pieces)
-            self._pieces, self._tail = [], ""
-        super().feed(data)

@@ -17,20 +17,51 @@ from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 from pygments.lexer import ExtendedRegexLexer, LexerContext, RegexLexer  # type: ignore[import-untyped]
 from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
+from pygments.token import (  # type: ignore[import-untyped]
+    Comment,
+    Error,
+    Generic,
+    Keyword,
+    Name,
+    Number,
+    Operator,
+    String,
+)
 from pygments.util import ClassNotFound  # type: ignore[import-untyped]
 from rich.cells import cell_len, chop_cells
 from rich.style import Style
-from rich.syntax import Syntax
+from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.text import Text
 
-from hermes_cli.console import CONTROL
+from hermes_cli.console import CONTROL, theme
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
 
 LISTS = {"bullet_list", "ordered_list"}
 MAX_NESTING = 20  # levels; markdown-it-py leaves out what is deeper
-THEME = "ansi_dark"  # the terminal's own colours, so that it reads on any background
+# The terminal's own colours. Those for a background that is not known are neither bright nor blue: they read on both.
+_ON_ANY = {
+    Comment: Style(italic=True, dim=True),
+    Keyword: Style(color="magenta"),
+    Keyword.Type: Style(color="cyan"),
+    Operator.Word: Style(color="magenta"),
+    Name.Builtin: Style(color="cyan"),
+    Name.Function: Style(bold=True),
+    Name.Class: Style(bold=True),
+    Name.Decorator: Style(color="magenta"),
+    Name.Tag: Style(color="magenta"),
+    Name.Attribute: Style(color="cyan"),
+    Name.Variable: Style(color="red"),
+    String: Style(color="green"),
+    Number: Style(color="cyan"),
+    Generic.Deleted: Style(color="red"),
+    Generic.Inserted: Style(color="green"),
+    Generic.Heading: Style(bold=True),
+    Generic.Subheading: Style(bold=True),
+    Generic.Prompt: Style(bold=True),
+    Error: Style(color="red", underline=True),
+}
 TAB = 4  # columns
 _MAX_CONTEXT = 20_000  # characters: a longer comment or string may lose its colour where it is scrolled
 MAX_HIGHLIGHTED_LINE = 1_000  # characters
@@ -229,7 +260,8 @@ class CodeHighlighter:
     def __init__(self, info: str) -> None:
         """Begin with no code; `info` is the info string of the code block. Unknown languages have no colours."""
         self._context, self._stack = "", ["root"]
-        self._theme = Syntax.get_theme(THEME)
+        background = theme()
+        self._theme = ANSISyntaxTheme(_ON_ANY) if background == "any" else Syntax.get_theme(f"ansi_{background}")
         self._lexer: Any = None
         self._seconds = 0.0  # spent on colours so far
         with suppress(ClassNotFound):

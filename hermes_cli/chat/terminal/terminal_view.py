@@ -20,7 +20,7 @@ from rich.text import Text
 from hermes_cli.chat.conversation import Conversation, MessageAdded, TurnUsage
 from hermes_cli.chat.terminal.tty import LiveRegion, TerminalEcho
 from hermes_cli.chat.view import SHOWN_CHARACTERS, TurnResult, tokens_per_second
-from hermes_cli.console import CONTROL, Console
+from hermes_cli.console import CONTROL, Console, warning_style
 from hermes_cli.prompting.messages import ToolResult
 from hermes_cli.tools.toolbox import printable
 
@@ -35,7 +35,6 @@ HISTORY_MESSAGES, HISTORY_CHARACTERS = 6, 2_000  # of a resumed conversation; ch
 REASONING_STYLE = Style(dim=True, italic=True)
 REDRAWS_PER_SECOND = 15
 REDRAW_COST = 10  # a redraw waits this many times its duration, so that it takes at most a tenth of the time
-_STOPPED = Text("stopped before its end", "yellow")
 
 
 class TerminalView:
@@ -101,7 +100,7 @@ class TerminalView:
         if stopped and (turn.content or turn.reasoning or self._call_names):
             unfinished = self._call_names[len(turn.calls) :]
             lines += [_call_line(f"{name}(… not finished, so not run)") for name in unfinished]
-            lines.append(_STOPPED)
+            lines.append(Text("stopped before its end", warning_style()))
         elif turn.done:
             lines += self._ending(turn.done, has_calls=bool(turn.calls))
         self._region.paint(lines)
@@ -142,7 +141,7 @@ class TerminalView:
         markdown = self._new_markdown()
         markdown.feed(text)
         lines += [*markdown.finish(self._region.width), *(_call_line(printable(call)) for call in message.tool_calls)]
-        return [*lines, _STOPPED] if entry.unfinished else lines
+        return [*lines, Text("stopped before its end", warning_style())] if entry.unfinished else lines
 
     def _new_markdown(self) -> MarkdownStream:
         from hermes_cli.chat.terminal.markdown import MarkdownStream  # noqa: PLC0415 - parser and lexers: 0.1 s
@@ -184,10 +183,10 @@ class TerminalView:
     def _ending(self, done: Done, *, has_calls: bool) -> list[Text]:
         lines = []
         if done.context_full:
-            lines.append(Text("cut off: the context is full; /compact sums up older turns", "yellow"))
+            lines.append(Text("cut off: the context is full; /compact sums up older turns", warning_style()))
         elif done.reason == "length":
             text = f"cut off: the most tokens of an answer (max_tokens) are used up, {done.completion_tokens:,}"
-            lines.append(Text(text, "yellow"))
+            lines.append(Text(text, warning_style()))
         if not has_calls:
             parts = [f"{done.completion_tokens:,} tokens"]
             if done.reasoning_tokens:

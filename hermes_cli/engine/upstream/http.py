@@ -162,9 +162,24 @@ class UpstreamClient:
         """
         return await self._json(path, None)
 
+    async def get_text(self, path: str) -> str:
+        """Return the text of a route; errors are those of `get`."""
+        async with self._request(path, None, SHORT) as response:
+            return (await _read(response)).decode("utf-8", "replace")
+
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any JSON
         """Return the JSON that a route answers a body with; errors are those of `get`."""
         return await self._json(path, body)
+
+    async def look(self, path: str, seconds: float) -> tuple[int, str]:
+        """Return the status and the text of a route; 0 and nothing if no answer comes within so many seconds."""
+        import httpx2  # noqa: PLC0415 - as above
+
+        try:
+            response = await self._client.get(f"{self.address.url}{path}", timeout=seconds)
+        except (httpx2.HTTPError, httpx2.StreamError, OSError):
+            return 0, ""
+        return response.status_code, response.text
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the objects of a stream of server-sent events; closing it closes the connection.

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from hermes_cli.engine.protocol import Logprob, ModelInfo, TokenLogprobs
+from hermes_cli.engine.protocol import EngineStats, Logprob, ModelInfo, TokenLogprobs
 from hermes_cli.engine.request import PARAMETERS, GenerationRequest, SamplingOptions
 from hermes_cli.engine.upstream.dialect import Chunk, Ending, TokenCompletion, check_common, lark_of
 from hermes_cli.engine.upstream.http import UpstreamClient, UpstreamError
@@ -32,6 +32,7 @@ class LlamaServer:
     """Implements `Dialect` for llama-server."""
 
     name = "llama-server"
+    adds_space = True
 
     def __init__(self, client: UpstreamClient, props: Mapping[str, Any]) -> None:
         """Take what `/props` says."""
@@ -80,12 +81,16 @@ class LlamaServer:
         )
 
     async def _accepts_lark(self, token: int) -> bool:
-        """Return whether the server was built with llguidance."""
+        """Return whether the server was built with llguidance: then it makes Lark of a schema.
+
+        Lark itself is not tried: some releases without llguidance abort over it.
+        """
+        body = {"prompt": [token], "n_predict": 0, "json_schema": {"const": "a"}}
         try:
-            await self._client.post("/completion", {"prompt": [token], "n_predict": 0, "grammar": f'{_LARK}start: "a"'})
-        except UpstreamError:  # "llguidance is not enabled"
+            settings = (await self._client.post("/completion", body)).get("generation_settings") or {}
+        except UpstreamError:
             return False
-        return True
+        return str(settings.get("grammar")).startswith(_LARK.strip())
 
     async def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:
         """Return the token ids of each text.
@@ -132,6 +137,10 @@ class LlamaServer:
                 "without llguidance.",
                 hint="leave that out, build it with -DLLAMA_LLGUIDANCE=ON, or run the model in this program.",
             )
+
+    async def stats(self) -> EngineStats:
+        """Return nothing: its counters are behind a flag, and in other words."""
+        return EngineStats()
 
     async def complete(self, completion: TokenCompletion) -> AsyncGenerator[Chunk, None]:
         """Yield a completion; the last chunk has its ending.

@@ -205,6 +205,24 @@ def error_line(error: Problem) -> bytes:
 
 
 ROUTES = [
-    ApiRoute("POST", "/api/chat", chat, body=OllamaChatRequest, any_media_type=True),
-    ApiRoute("POST", "/api/generate", generate, body=OllamaPromptRequest, any_media_type=True),
+    ApiRoute(
+        "POST",
+        "/api/chat",
+        chat,
+        tag="Ollama",
+        body=OllamaChatRequest,
+        reply=OllamaReply,
+        stream=OllamaReply,
+        any_media_type=True,
+    ),
+    ApiRoute(
+        "POST",
+        "/api/generate",
+        generate,
+        tag="Ollama",
+        body=OllamaPromptRequest,
+        reply=OllamaReply,
+        stream=OllamaReply,
+        any_media_type=True,
+    ),
 ]

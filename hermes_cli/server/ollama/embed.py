@@ -13,7 +13,7 @@ from hermes_cli.engine.request import EmbeddingRequest
 from hermes_cli.errors import HermesError
 from hermes_cli.server.errors import Problem, problem
 from hermes_cli.server.ollama.requests import LOADING, served_name
-from hermes_cli.server.ollama.schemas import NANOSECONDS, OllamaEmbeddings, OllamaEmbedRequest
+from hermes_cli.server.ollama.schemas import ANY_OBJECT, NANOSECONDS, OllamaEmbeddings, OllamaEmbedRequest
 from hermes_cli.server.openai.embeddings import embed, floats, inputs
 from hermes_cli.server.parsed_request import parse_keep_alive
 from hermes_cli.server.pool import Pool
@@ -85,6 +85,22 @@ def _problem(error: HermesError, field: str) -> Problem:
 
 
 ROUTES = [
-    ApiRoute("POST", "/api/embed", embed_texts, body=OllamaEmbedRequest, any_media_type=True),
-    ApiRoute("POST", "/api/embeddings", embed_prompt, body=OllamaEmbedRequest, any_media_type=True),
+    ApiRoute(
+        "POST",
+        "/api/embed",
+        embed_texts,
+        tag="Ollama",
+        body=OllamaEmbedRequest,
+        reply=OllamaEmbeddings,
+        any_media_type=True,
+    ),
+    ApiRoute(
+        "POST",
+        "/api/embeddings",
+        embed_prompt,
+        tag="Ollama",
+        body=OllamaEmbedRequest,
+        reply=ANY_OBJECT,
+        any_media_type=True,
+    ),
 ]

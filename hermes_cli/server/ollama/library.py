@@ -232,7 +232,16 @@ def _installed(path: Path) -> list[InstalledModel]:
 
 
 ROUTES = [
-    ApiRoute("POST", "/api/pull", pull, body=PullRequest, any_media_type=True),
-    ApiRoute("POST", "/api/copy", copy, body=CopyRequest, any_media_type=True),
-    ApiRoute("DELETE", "/api/delete", delete, body=NamedModel, any_media_type=True),
+    ApiRoute(
+        "POST",
+        "/api/pull",
+        pull,
+        tag="Ollama",
+        body=PullRequest,
+        reply=PullProgress,
+        stream=PullProgress,
+        any_media_type=True,
+    ),
+    ApiRoute("POST", "/api/copy", copy, tag="Ollama", body=CopyRequest, any_media_type=True),
+    ApiRoute("DELETE", "/api/delete", delete, tag="Ollama", body=NamedModel, any_media_type=True),
 ]

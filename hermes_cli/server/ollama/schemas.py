@@ -29,6 +29,7 @@ from hermes_cli.server.openai.requests import (
 
 API_VERSION = "0.32.0"  # of Ollama: clients ask for features by it
 NANOSECONDS = 1_000_000_000
+ANY_OBJECT = {"application/json": {"schema": {"type": "object"}}}  # a reply that Ollama's own pages describe
 
 
 class OllamaOptions(LenientModel):

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from msgspec import UNSET, UnsetType, structs
@@ -60,7 +61,7 @@ async def parse_completion(body: CompletionRequest, client: str) -> ParsedReques
     parsed = await aside(client, lambda: parse_shared(body, client, body.logprobs, DEFAULT_TOKENS))
     if body.best_of not in {None, parsed.choices}:
         raise UsageError("is not supported.", field="best_of", hint="ask for n choices, and take the best.")
-    prompts = await aside(client, lambda: tuple(_prompts(body.prompt, may_be_empty=bool(body.suffix))))
+    prompts = await aside(client, lambda: tuple(_prompts(body.prompt)))
     texts = len(prompts) * parsed.choices
     if texts > MOST_TEXTS:
         hint = f"ask for up to {MOST_TEXTS} at once."
@@ -73,23 +74,30 @@ async def parse_completion(body: CompletionRequest, client: str) -> ParsedReques
     return replace(parsed, prompt_logprobs=body.prompt_logprobs)
 
 
-def _prompts(sent: Any, *, may_be_empty: bool) -> Iterator[RawPrompt]:  # noqa: ANN401 - as it was sent
-    several = isinstance(sent, list) and all(isinstance(prompt, str | list) for prompt in sent)
+def _prompts(sent: Any) -> Iterator[RawPrompt]:  # noqa: ANN401 - as it was sent
+    several = isinstance(sent, list) and all(isinstance(prompt, str | list | dict) for prompt in sent)
     prompts = sent if several else [sent]
     if not prompts or len(prompts) > MOST_PROMPTS:
         raise UsageError(f"has {len(prompts)} prompts.", field="prompt", hint=f"send 1 to {MOST_PROMPTS}.")
     for index, prompt in enumerate(prompts):
         field = f"prompt[{index}]" if several else "prompt"
-        if prompt == [] or (prompt == "" and not may_be_empty):
-            raise UsageError("is empty.", field=field, hint="send at least one character or token.")
-        if isinstance(prompt, str):
-            normalize.check(prompt, field)
-            yield (normalize.repaired(prompt),)
-        elif isinstance(prompt, list) and all(type(token) is int for token in prompt):
-            yield tuple(prompt)
-        else:
-            hint = "send a text, a list of texts, or of token ids."
+        if prompt == []:
+            raise UsageError("is empty.", field=field, hint="send at least one token, or a text.")
+        pieces: list[Any] = prompt if isinstance(prompt, list) else [_text(prompt, field)]
+        if not all(isinstance(piece, str) or type(piece) is int for piece in pieces):
+            hint = "send a text, a list of texts, or of token ids and texts."
             raise UsageError("is neither text nor a list of token ids.", field=field, hint=hint)
+        normalize.check(pieces, field)
+        yield tuple(normalize.repaired(piece) if isinstance(piece, str) else piece for piece in pieces)
+
+
+def _text(prompt: object, field: str) -> object:
+    """Return the text of a prompt that is an object, as llama.cpp's server takes it."""
+    if not isinstance(prompt, dict) or "prompt_string" not in prompt:
+        return prompt
+    if prompt.get("multimodal_data"):
+        raise UsageError("has images or sound, which is not supported.", field=field, hint="send text.")
+    return prompt["prompt_string"]
 
 
 async def generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[GenerationRequest]:
@@ -97,6 +105,9 @@ async def generation_requests(parsed: ParsedRequest, model: ReadyModel) -> list[
     if parsed.suffix:
         prompts = [await _fill_in(model, prompt, parsed.suffix) for prompt in parsed.prompts]
         parsed = replace(parsed, prompts=tuple(prompts))
+    begin = model.info.bos or model.info.eos  # what a text begins with, where nothing stands before it
+    parsed = replace(parsed, prompts=tuple((begin,) if prompt == ("",) else prompt for prompt in parsed.prompts))
+    parsed = replace(parsed, prompts=tuple([await _joined(model.chat_model.engine, each) for each in parsed.prompts]))
     vocabulary = model.info.vocabulary
     for token in (token for prompt in parsed.prompts for token in prompt):
         if isinstance(token, int) and not 0 <= token < vocabulary:
@@ -136,8 +147,7 @@ async def _fill_in(model: ReadyModel, prompt: RawPrompt, suffix: str) -> RawProm
             hint="leave it out, or ask a model for code that has them.",
         )
     engine, (before, behind, middle) = model.chat_model.engine, model.info.fim
-    prefix = await engine.tokenize(prompt[0]) if isinstance(prompt[0], str) else prompt
-    return (before, *prefix, behind, *await engine.tokenize(suffix), middle)
+    return (before, *await _joined(engine, (*prompt, "")), behind, *await engine.tokenize(suffix), middle)
 
 
 class _TextChoice:
@@ -233,7 +243,7 @@ class _Completion:
                             await take(choice, "", engine_event)
 
             requests = await generation_requests(parsed, model)
-            echoes = [await _as_text(engine, prompt) if parsed.echo else "" for prompt in parsed.prompts]
+            echoes = [await text_of(engine, prompt) if parsed.echo else "" for prompt in parsed.prompts]
             await together([generate(at, echoes[at // count], request) for at, request in enumerate(requests)])
         ordered = [dones[index] for index in sorted(dones)]
         return [ordered[at : at + count] for at in range(0, len(ordered), count)]
@@ -246,10 +256,20 @@ def _sent(model: ReadyModel, prompt: tuple[str | int, ...], read: Sequence[Token
     return read[1:] if model.info.adds_bos and not spelled else read
 
 
-async def _as_text(engine: Engine, prompt: RawPrompt) -> str:
-    if isinstance(prompt[0], str):
+async def _joined(engine: Engine, prompt: RawPrompt) -> RawPrompt:
+    """Return a prompt of texts and tokens as tokens; any other one as it is."""
+    if len(prompt) == 1 or not any(isinstance(piece, str) for piece in prompt):
+        return prompt
+    lists = [await engine.tokenize(piece) if isinstance(piece, str) else [piece] for piece in prompt]
+    return tuple(chain.from_iterable(lists))
+
+
+async def text_of(engine: Engine, prompt: RawPrompt) -> str:
+    """Return a prompt as a text."""
+    if isinstance(prompt[0], str) and len(prompt) == 1:
         return prompt[0]
-    return (await engine.detokenize([*prompt])).decode("utf-8", "replace")
+    tokens = [piece for piece in await _joined(engine, prompt) if isinstance(piece, int)]
+    return (await engine.detokenize(tokens)).decode("utf-8", "replace")
 
 
 ROUTES = [

@@ -120,6 +120,7 @@ def inputs(sent: Any) -> Iterator[str | tuple[int, ...]]:  # noqa: ANN401 - as i
         raise UsageError(f"has {len(listed)} texts.", field="input", hint=f"send 1 to {MOST_INPUTS:,}.")
     normalize.check(sent, "input")
     for index, text in enumerate(listed):
+        text = _text_in(text)  # noqa: PLW2901 - the same in another form
         if isinstance(text, str):
             yield normalize.repaired(text)
         elif isinstance(text, list) and text and all(type(token) is int for token in text):
@@ -128,6 +129,20 @@ def inputs(sent: Any) -> Iterator[str | tuple[int, ...]]:  # noqa: ANN401 - as i
             field = f"input[{index}]" if isinstance(sent, list) else "input"
             hint = "send a text, a list of texts, or of token ids."
             raise UsageError("is neither text nor a list of token ids.", field=field, hint=hint)
+
+
+def _text_in(value: object) -> object:
+    """Return the text of an object, as llama.cpp's server takes it: `prompt_string`, or `content` of parts of text."""
+    if not isinstance(value, dict):
+        return value
+    parts = value.get("content")
+    if (
+        isinstance(parts, list)
+        and parts
+        and all(isinstance(part, dict) and part.get("type") == "text" for part in parts)
+    ):
+        return "".join(str(part.get("text", "")) for part in parts)
+    return value.get("prompt_string", value)
 
 
 def floats(vector: bytes) -> list[float]:

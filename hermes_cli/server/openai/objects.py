@@ -42,17 +42,17 @@ class CompletionUsage(msgspec.Struct, frozen=True):
 
 
 class Timings(msgspec.Struct, frozen=True):
-    """Tokens (`_n`), milliseconds and tokens per second, as measured; null where nothing was."""
+    """Tokens (`_n`), milliseconds and tokens per second, as measured; 0 where nothing was, as in llama.cpp's server."""
 
     cache_n: int
     prompt_n: int
     prompt_ms: float
-    prompt_per_token_ms: float | None
-    prompt_per_second: float | None
+    prompt_per_token_ms: float
+    prompt_per_second: float
     predicted_n: int
     predicted_ms: float
-    predicted_per_token_ms: float | None
-    predicted_per_second: float | None
+    predicted_per_token_ms: float
+    predicted_per_second: float
     draft_n: int
     draft_n_accepted: int
 
@@ -279,10 +279,10 @@ def _cached(choices: Sequence[Done]) -> int:
     return min(done.cached_tokens for done in choices)
 
 
-def _timing(tokens: int, timed: int, seconds: float) -> tuple[int, float, float | None, float | None]:
+def _timing(tokens: int, timed: int, seconds: float) -> tuple[int, float, float, float]:
     """Return tokens, milliseconds, and per token that was timed milliseconds and tokens per second."""
-    each = round(seconds / timed * 1000, 3) if timed > 0 else None
-    return tokens, round(seconds * 1000, 3), each, round(timed / seconds, 3) if timed > 0 and seconds > 0 else None
+    each = round(seconds / timed * 1000, 3) if timed > 0 else 0.0
+    return tokens, round(seconds * 1000, 3), each, round(timed / seconds, 3) if timed > 0 and seconds > 0 else 0.0
 
 
 def chat_logprobs(tokens: Iterable[TokenLogprobs]) -> ChatLogprobs:
@@ -303,9 +303,9 @@ def completion_logprobs(
         offset += len(token.chosen.bytes.decode("utf-8", "ignore"))
         likeliest: dict[str, float] = {}
         for other in token.top[:top]:
-            likeliest.setdefault(_name(other), _finite(other.logprob))
+            likeliest.setdefault(_name(other), finite(other.logprob))
         alternatives.append(likeliest)
-    logprobs: list[float | None] = [_finite(token.chosen.logprob) for token in tokens]
+    logprobs: list[float | None] = [finite(token.chosen.logprob) for token in tokens]
     if is_prompt and tokens:  # nothing stands before the first one
         logprobs[0] = alternatives[0] = None
     return CompletionLogprobs(
@@ -331,7 +331,7 @@ def prompt_logprobs(tokens: Sequence[TokenLogprobs], *, top: int) -> list[dict[s
         found.append(
             {
                 str(other.token): PromptLogprob(
-                    _finite(other.logprob), ranks.get(other.token), other.bytes.decode("utf-8", "replace")
+                    finite(other.logprob), ranks.get(other.token), other.bytes.decode("utf-8", "replace")
                 )
                 for other in (token.chosen, *token.top[:top])
             }
@@ -340,7 +340,7 @@ def prompt_logprobs(tokens: Sequence[TokenLogprobs], *, top: int) -> list[dict[s
 
 
 def _fields(token: Logprob) -> tuple[str, float, list[int]]:
-    return token.bytes.decode("utf-8", "replace"), _finite(token.logprob), list(token.bytes)
+    return token.bytes.decode("utf-8", "replace"), finite(token.logprob), list(token.bytes)
 
 
 def _name(token: Logprob) -> str:
@@ -351,5 +351,6 @@ def _name(token: Logprob) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.bytes)
 
 
-def _finite(logprob: float) -> float:
+def finite(logprob: float) -> float:
+    """Return a log-probability that JSON can say."""
     return max(logprob, LEAST) if logprob == logprob else LEAST  # noqa: PLR0124 - not a number

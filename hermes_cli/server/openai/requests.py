@@ -54,6 +54,13 @@ def _texts(value: object) -> object:
     return [text for text in listed if text != ""] if isinstance(listed, list) else value
 
 
+def _pairs(value: object) -> object:
+    """Make an object of the pairs that llama.cpp's server takes, in which `false` forbids a token."""
+    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):  # noqa: PLR2004 - a pair
+        return value
+    return {str(token): -100 if bias is False else bias for token, bias in value}
+
+
 def _kinds(described: str, *kinds: type) -> AfterValidator:
     """Check for one of several types, without the branches of a union in the path of the error."""
 
@@ -91,11 +98,11 @@ FlagOrText = Annotated[
 Duration = Annotated[
     Any, _kinds("seconds, or a text like 5m", int, float, str), WithJsonSchema({"anyOf": [{"type": "number"}, _TEXT]})
 ]
-_PROMPT = {**_TEXT, "minLength": 1}
-_TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_PIECE = {"anyOf": [{"type": "integer", "minimum": 0}, _TEXT]}
+_TOKENS = {"type": "array", "items": _PIECE, "minItems": 1}
 PromptField = Annotated[
     Any,
-    WithJsonSchema({"anyOf": [_PROMPT, _array(_PROMPT, MOST_PROMPTS), _TOKENS, _array(_TOKENS, MOST_PROMPTS)]}),
+    WithJsonSchema({"anyOf": [_TEXT, _array(_TEXT, MOST_PROMPTS), _TOKENS, _array(_TOKENS, MOST_PROMPTS)]}),
 ]
 InputField = Annotated[Any, WithJsonSchema({"anyOf": [_TEXT, _array(_OBJECT, MOST_MESSAGES)]})]
 _Key = Annotated[str, StringConstraints(strict=True, max_length=64)]
@@ -147,7 +154,7 @@ class SharedFields(OpenAIFields):
         None, description="The most to generate; -1 is as many as there is room for, and more than that is no error."
     )
     n_predict: Annotated[Whole, Field(ge=-1)] | None = Field(None, description="Another name of `max_tokens`.")
-    logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = Field(
+    logit_bias: Annotated[dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None, BeforeValidator(_pairs)] = Field(
         None, description="By token id, what is added to its logit; -100 forbids it."
     )
     typical_p: Annotated[Number, range_schema("typical_p")] | None = None

@@ -113,6 +113,17 @@ def test_with_a_seed_drafts_do_not_depend_on_measured_times(
     assert steps < 100
 
 
+def test_same_seed_same_text_with_and_without_drafts(demo_model: LlamaModel) -> None:
+    """As long as no cell is used twice: attention adds the values of cells up in their order."""
+    plain, drafting = (Desk(demo_model, 8192, lookup=lookup) for lookup in (False, True))
+    words = turn("Count: one two three one two three one two three one two")
+    for seed in range(4):
+        sampling = SamplingOptions(temperature=1.2, top_k=0, top_p=1, min_p=0, seed=seed, ignore_eos=True)
+        texts = [desk.answer(words, max_tokens=120, sampling=sampling)[0] for desk in (plain, drafting, drafting)]
+        assert len(set(texts)) == 1
+    assert drafting.scheduler.stats().drafted_tokens > 0
+
+
 def test_the_next_turn_reads_only_what_is_new(demo_model: LlamaModel) -> None:
     desk = Desk(demo_model)
     first = turn("Who are you?")

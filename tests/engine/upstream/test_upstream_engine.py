@@ -13,8 +13,9 @@ import pytest
 from conftest import HANG
 from endpoint_rig import DONE, Endpoint, Reply, endpoint, event, of_json, refusal, stream
 
-from hermes_cli.engine.protocol import Done, Event, ModelInfo, TextEvent
+from hermes_cli.engine.protocol import Done, EngineStats, Event, ModelInfo, TextEvent
 from hermes_cli.engine.request import GenerationRequest, ReasoningOptions
+from hermes_cli.engine.upstream import detect
 from hermes_cli.engine.upstream import engine as upstream
 from hermes_cli.engine.upstream.dialect import Chunk, Ending, TokenCompletion
 from hermes_cli.engine.upstream.engine import UpstreamEngine
@@ -169,7 +170,7 @@ def test_an_engine_that_was_started_anew_is_asked_anew(server: Endpoint) -> None
 
 
 def test_a_model_that_is_being_loaded_is_waited_for(server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "LOADING_PAUSE", 0.0)
+    monkeypatch.setattr(detect, "LOADING_PAUSE", 0.0)
     server.routes["/props"] = refusal(503, "Loading model")
     server.routes["/completion"] = stream(PIECE, LAST)
 
@@ -207,7 +208,8 @@ def test_a_grammar_goes_to_a_server_that_takes_one_as_lark(server: Endpoint) -> 
     async def use(grammar: str) -> None:
         engine = UpstreamEngine(read_engine_url(server.url))
         try:
-            server.routes["/completion"] = of_json({})  # it takes one that is tried
+            made = '%llguidance {}\nstart: %json {"const": "a"}'  # of a schema
+            server.routes["/completion"] = of_json({"generation_settings": {"grammar": made}})
             assert (await engine.load()).grammars
             server.routes["/completion"] = stream(PIECE, LAST)
             async with aclosing(engine.generate(GenerationRequest((1,), grammar=grammar))) as events:
@@ -230,6 +232,7 @@ class _Letters:
     info: ModelInfo
     asked: list[TokenCompletion] = field(default_factory=list)
     name: str = "letters"
+    adds_space: bool = False
 
     async def model_info(self, tags: Sequence[str], texts: Sequence[str]) -> ModelInfo:  # noqa: ARG002 - as the protocol
         return self.info
@@ -243,6 +246,9 @@ class _Letters:
     def check(self, request: GenerationRequest) -> None:
         pass
 
+    async def stats(self) -> EngineStats:
+        return EngineStats()
+
     async def complete(self, completion: TokenCompletion) -> AsyncGenerator[Chunk, None]:
         self.asked.append(completion)
         while self.pieces:
@@ -253,7 +259,7 @@ class _Letters:
 
 
 def answered(letters: _Letters, request: GenerationRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Done]:
-    async def dialect_of(_: object) -> _Letters:
+    async def dialect_of(*_: object) -> _Letters:
         return letters
 
     async def use() -> list[Event]:

@@ -1,0 +1,183 @@
+"""`hermes connect`: the settings that a client needs for a server that runs."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hermes_cli.commands.clients import CLIENTS, NO_KEY, Client, Connection
+from hermes_cli.commands.options import YesOption, with_console
+from hermes_cli.console import Console
+from hermes_cli.errors import HermesError, NetworkError, NotFoundError, UsageError
+
+TITLES = ("NAME", "CLIENT", "SETTINGS")
+_COLORS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def _client_names(incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001 - Typer passes it by this name
+    return [(name, client.title) for name, client in CLIENTS.items()]
+
+
+@with_console
+def command(
+    console: Console,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[CLIENT]", help="None lists them.", autocompletion=_client_names, show_default=False),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Address of the server. Default: the one that runs here.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="NAME", help="Model of the server. Default: its first.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="HERMES_LLM_ENDPOINT_KEY", metavar="KEY", help="API key, if the server wants one."),
+    ] = None,
+    print_only: Annotated[bool, typer.Option("--print", help="Print the settings and write nothing.")] = False,
+    yes: YesOption = False,
+) -> None:
+    """Write the settings that a client needs for a running hermes serve.
+
+    Shows the change first and asks. A file that was there is kept beside the new one, with the time in its name.
+
+    hermes connect opencode
+
+    hermes connect codex --url http://192.168.1.5:8080 --print
+    """
+    if name is None:
+        _list(console)
+        return
+    client = _client_named(name)
+    connection = _connection(url, key, model)
+    file = client.file() if client.file else None
+    start = client.start.format(file=shlex.quote(str(file)))
+    document: dict[str, Any] = {"client": name, "file": str(file) if file else None, "start": start, "written": False}
+    if file is None or print_only:
+        console.text(client.text(connection))
+        if file:
+            console.note(f"it belongs into {file}")
+        console.document({**document, "text": client.text(connection)})
+    else:
+        backup = _write(client, connection, file, console, yes=yes)
+        console.document({**document, "written": True, "backup": str(backup) if backup else None})
+    console.note(f"then: {start}")
+    if client.note:
+        console.note(client.note)
+    if connection.context < client.needs:
+        console.warn(
+            f"{client.title} needs {client.needs:,} tokens of context or more, and this server has "
+            f"{connection.context:,}: hermes serve NAME --for-agent"
+        )
+
+
+def _list(console: Console) -> None:
+    files = {name: client.file() if client.file else None for name, client in CLIENTS.items()}
+    home = str(Path("~").expanduser())
+    rows = [
+        (name, client.title, str(files[name] or "printed").replace(home, "~", 1)) for name, client in CLIENTS.items()
+    ]
+    console.table(TITLES, rows)
+    console.note("connect one with the server that runs: hermes connect NAME")
+    listed = [{"name": name, "file": str(file) if file else None} for name, file in files.items()]
+    console.document({"clients": listed})
+
+
+def _client_named(name: str) -> Client:
+    normal = name.lower().replace("_", "-").replace(" ", "-")
+    if normal in CLIENTS:
+        return CLIENTS[normal]
+    near = difflib.get_close_matches(normal, CLIENTS, 1) or [known for known in CLIENTS if known.startswith(normal)]
+    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(CLIENTS)}; for any other: hermes connect env"
+    raise NotFoundError(f"hermes does not know the client {name}.", hint=hint)
+
+
+def _connection(url: str | None, key: str | None, model: str | None) -> Connection:
+    """Return what is to be known of the server, by asking it.
+
+    Raises:
+        HermesError: there is none, or several, or it does not answer, or has no such model.
+    """
+    from hermes_cli.server.running import fetch_json, running_servers
+
+    needs_key = True
+    if url is None:
+        servers = running_servers()
+        if not servers:
+            raise NotFoundError(
+                "no server runs.", hint="start one: hermes serve NAME --background; or name one elsewhere: --url URL"
+            )
+        if len(servers) > 1:
+            addresses = ", ".join(server.address for server in servers)
+            raise UsageError(f"{len(servers)} servers run.", hint=f"say which with --url: {addresses}")
+        root, key, needs_key = servers[0].address, key or servers[0].key, servers[0].has_keys
+    else:
+        root = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
+    listed = fetch_json(root, "/v1/models", key)
+    if listed is None:
+        if needs_key and not key:
+            raise UsageError(f"{root} does not answer without a key.", hint="give it: --key KEY; or check the address.")
+        raise NetworkError(f"{root} does not answer, or not with this key.", hint="check it with hermes ps.")
+    models = {known: entry for entry in listed["data"] for known in (entry["id"], *entry.get("aliases", ()))}
+    chosen = models.get(model or listed["data"][0]["id"])
+    if chosen is None:
+        raise NotFoundError(f"{root} has no model {model}.", hint=f"there are: {', '.join(models)}")
+    tools = (chosen.get("capabilities") or {}).get("tools") is not False
+    return Connection(root, model or chosen["id"], chosen.get("context_length") or 0, key or NO_KEY, tools=tools)
+
+
+def _write(client: Client, connection: Connection, file: Path, console: Console, *, yes: bool) -> Path | None:
+    """Show the change of a file, ask, and make it; return the copy of what was there.
+
+    Raises:
+        UsageError: the file is not as expected, or nobody said yes.
+    """
+    try:
+        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        after = client.edited(before, connection)
+    except UnicodeDecodeError:
+        raise UsageError(f"{file} is not text.", hint="move it away.") from None
+    except UsageError as error:
+        raise UsageError(f"{file}: {error.message}", hint=error.hint) from None
+    if after == before:
+        console.text(f"{file} is as it should be\n")
+        return None
+    old, new = (text.splitlines() for text in (before, after))
+    lines = list(difflib.unified_diff(old, new, str(file), str(file), lineterm=""))
+    if connection.key != NO_KEY:
+        lines = [line.replace(connection.key, "KEY") for line in lines]
+    console.styled((line, _COLORS.get(line[:1], "") if at > 1 else "bold") for at, line in enumerate(lines))
+    if not yes:
+        answer = console.confirm(f"Write {file}?", default=True)
+        if answer is None:
+            raise UsageError("nothing was written: there is nobody to ask.", hint="--yes writes it, --print prints it.")
+        if not answer:
+            console.note("nothing was written")
+            raise typer.Exit
+    try:
+        backup = _replace(file, before, after, private=connection.key in after)
+    except OSError as error:
+        raise HermesError(f"{file} cannot be written: {error.strerror}.", hint="--print shows the settings.") from None
+    console.note(f"written{f'; what was there is in {backup}' if backup else ''}")
+    return backup
+
+
+def _replace(file: Path, before: str, after: str, *, private: bool) -> Path | None:
+    """Write a file that had the text `before`; return the copy of it. `private` files are for their owner alone."""
+    backup = None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if before:
+        backup = file.with_name(f"{file.name}.{time.strftime('%Y-%m-%d-%H%M%S')}.bak")
+        shutil.copy2(file, backup)
+    if private:
+        file.touch(mode=0o600)
+        file.chmod(0o600)
+    file.write_text(after, encoding="utf-8")
+    return backup

@@ -1,0 +1,271 @@
+"""An engine that hermes starts itself, behind `protocol.Engine`: started when it is needed, watched, started again.
+
+unloaded ──load──► starting ──► ready ──unload──► unloaded
+                      ▲           │ it ended, says that it is dead, or hangs
+                      └──back-off─┘ its requests end with an error that gives the cause
+
+All state belongs to one event loop. Where that stands still between requests, as in a chat, the end of an engine is
+noticed by the next request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from hermes_cli.engine.embedded.engine import RELIABLE_SECONDS, RESTART_DELAYS
+from hermes_cli.engine.protocol import Embeddings, EngineStats, Event, ModelInfo
+from hermes_cli.engine.upstream.engine import UpstreamEngine
+from hermes_cli.engine.upstream.engine_process import EngineCommand, EngineProcess, Limits
+from hermes_cli.engine.upstream.run_folder import RunFolder
+from hermes_cli.errors import EngineDiedError, EngineError, HermesError, NotReadyError
+from hermes_cli.process_guard import ProcessGuard
+
+if TYPE_CHECKING:
+    from hermes_cli.engine.request import EmbeddingRequest, GenerationRequest
+
+LAST_WORDS = 3.0  # seconds that an engine whose connection broke gets to show that it has ended
+_COUNTS = ("requests", "failed", "cancelled", "prompt_tokens", "cached_tokens", "completion_tokens")
+
+
+@dataclass
+class _Session:
+    """An engine that is ready, what talks with it, and what watches it."""
+
+    process: EngineProcess
+    upstream: UpstreamEngine
+    info: ModelInfo
+    since: float
+    watching: asyncio.Task[None] | None = None
+    unloaded: bool = False  # its end was wanted
+
+    @property
+    def works(self) -> bool:
+        return not self.process.has_ended() and not self.process.fault
+
+
+class SupervisedEngine:
+    """Implements `protocol.Engine`; to be closed."""
+
+    def __init__(
+        self,
+        command: EngineCommand,
+        *,
+        tags: Sequence[str] = (),
+        texts: Sequence[str] = (),
+        report: Callable[[str], None] = lambda _: None,
+        delays: Sequence[float] = RESTART_DELAYS,
+        limits: Limits | None = None,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            command: the program to start.
+            tags: as `UpstreamEngine` takes them.
+            texts: likewise.
+            report: is called with lines of the engine's log while it starts.
+            delays: seconds before it is started again, by how many starts or engines have failed in a row.
+            limits: when it counts as hung.
+        """
+        self.command, self._tags, self._texts, self._report = command, tuple(tags), tuple(texts), report
+        self._delays, self._limits = delays, limits or Limits()
+        self._guard: ProcessGuard | None = None
+        self._folder: RunFolder | None = None
+        self._starting: asyncio.Task[_Session] | None = None
+        self._past = EngineStats()  # of engines that have ended
+        self._deaths, self._died, self._restarts = 0, 0.0, 0
+        self._closed = False
+
+    async def load(self) -> ModelInfo:
+        """Start the engine if it does not run, and wait until it has loaded its model; return the facts about it."""
+        return (await self._ready()).info
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """Yield text as it comes, then `Done`. `aclose` closes the connection, which cancels the request."""
+        session = await self._ready()
+        try:
+            async with aclosing(session.upstream.generate(request)) as events:
+                async for event in events:
+                    yield event
+        except (EngineError, NotReadyError) as error:
+            raise await _reason(session, error) from None
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Raise UsageError: upstream engines write text here."""
+        return await (await self._ready()).upstream.embed(request)
+
+    async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Return the token ids of a text; `special` lets it spell control tokens. Nothing is added at either end."""
+        return await (await self._ready()).upstream.tokenize(text, special=special)
+
+    async def detokenize(self, tokens: list[int]) -> bytes:
+        """Return the bytes of tokens, control tokens included."""
+        return await (await self._ready()).upstream.detokenize(tokens)
+
+    async def stats(self) -> EngineStats:
+        """Return the counters of what went through here, the state, and the memory of all its processes."""
+        session = self._session
+        stats = await session.upstream.stats() if session else EngineStats()
+        rss = (await asyncio.to_thread(session.process.usage))[1] if session else 0
+        return replace(_sum(stats, self._past), state=self._state, restarts=self._restarts, rss_bytes=rss)
+
+    async def unload(self) -> None:
+        """End running requests with an error, and the engine with them; the next request starts it again."""
+        await self._stop()
+
+    async def close(self) -> None:
+        """End everything, for good."""
+        self._closed = True
+        await self._stop()
+        folder, guard, self._folder, self._guard = self._folder, self._guard, None, None
+        if folder:
+            folder.close()
+        if guard:
+            await asyncio.to_thread(guard.close)
+
+    @property
+    def _session(self) -> _Session | None:
+        task = self._starting
+        return task.result() if task and task.done() and not task.cancelled() and not task.exception() else None
+
+    @property
+    def _state(self) -> Literal["closed", "unloaded", "loading", "ready", "dead"]:
+        if self._closed:
+            return "closed"
+        if self._starting is None:
+            return "dead" if self._deaths else "unloaded"
+        if not self._starting.done():
+            return "loading"
+        return "ready" if (session := self._session) and session.works else "dead"
+
+    async def _ready(self) -> _Session:
+        """Return an engine that takes requests; start one if there is none."""
+        while not self._closed:
+            if self._starting is None:
+                self._starting = self._start()
+            task = self._starting
+            try:
+                session = await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if not task.cancelled():
+                    raise  # who waits was cancelled, not the start
+                continue
+            except HermesError as error:
+                if self._starting is task:
+                    self._starting = None  # the next request tries again
+                raise copy(error) from None
+            if session.works:
+                return session
+            await self._finish(task, session)
+        raise NotReadyError("the engine is closed.", hint="start hermes again.")
+
+    def _start(self) -> asyncio.Task[_Session]:
+        delay = 0.0
+        if self._deaths:
+            planned = self._delays[min(self._deaths, len(self._delays)) - 1]
+            delay = max(self._died + planned - time.monotonic(), 0)
+            self._restarts += 1
+        task = asyncio.ensure_future(self._open(delay))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need wait for it
+        return task
+
+    async def _open(self, delay: float) -> _Session:
+        await asyncio.sleep(delay)
+        if self._folder is None:
+            self._folder = await asyncio.to_thread(RunFolder, self.command.engine)
+        self._guard = self._guard or ProcessGuard()
+        process = EngineProcess(self.command, self._folder, self._guard)
+        upstream = UpstreamEngine(process.address, tags=self._tags, texts=self._texts)
+        try:
+            await process.wait_until_ready(self._report, self._limits)
+            info = await upstream.load()
+        except BaseException as error:
+            await asyncio.shield(_end(process, upstream, 0))
+            if isinstance(error, HermesError):
+                self._count_death(0)
+                if isinstance(error, EngineDiedError) or process.fault:
+                    raise process.start_error() from None
+            raise
+        session = _Session(process, upstream, info, time.monotonic())
+        session.watching = asyncio.ensure_future(self._watch(session))
+        return session
+
+    async def _watch(self, session: _Session) -> None:
+        """Wait for the end of the engine, tell its requests, and start it again."""
+        await session.process.watch(lambda: _work(session.upstream), self._limits)
+        task = self._starting
+        if task and self._session is session:
+            await self._finish(task, session)
+            if not self._closed and self._starting is None:
+                self._starting = self._start()
+
+    async def _finish(self, task: asyncio.Task[_Session], session: _Session) -> None:
+        """Clean up after an engine that does not work any more, once."""
+        if self._starting is not task:
+            return
+        self._starting = None
+        self._count_death(time.monotonic() - session.since)
+        self._past = _sum(self._past, await session.upstream.stats())
+        session.process.keep_log()
+        if session.watching and session.watching is not asyncio.current_task():
+            session.watching.cancel()
+        await asyncio.shield(_end(session.process, session.upstream, 0))  # nothing is to be expected of what hangs
+
+    def _count_death(self, age: float) -> None:
+        self._deaths = 1 if age >= RELIABLE_SECONDS else self._deaths + 1
+        self._died = time.monotonic()
+
+    async def _stop(self) -> None:
+        task, self._starting = self._starting, None
+        if task is None:
+            return
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if task.cancelled() or task.exception():
+            return
+        session = task.result()
+        if session.watching:
+            session.watching.cancel()
+        self._past = _sum(self._past, await session.upstream.stats())
+        self._deaths, session.unloaded = 0, True
+        await session.upstream.unload()
+        await asyncio.shield(_end(session.process, session.upstream))
+
+
+async def _end(process: EngineProcess, upstream: UpstreamEngine, grace: float | None = None) -> None:
+    """End the processes first: then no request waits for a connection that hangs."""
+    await process.end(grace)
+    await upstream.close()
+
+
+async def _reason(session: _Session, error: HermesError) -> HermesError:
+    """Return the error for a request that failed in the engine: what became of the engine, if it is that."""
+    end = time.monotonic() + (LAST_WORDS if isinstance(error, EngineDiedError) else LAST_WORDS / 10)
+    while session.works and not session.unloaded and time.monotonic() < end:
+        await session.process.ask_health()
+        await asyncio.sleep(0.05)
+    return error if session.works or session.unloaded else _died(session)
+
+
+def _died(session: _Session) -> EngineDiedError:
+    process = session.process
+    return EngineDiedError(
+        f"{process.command.engine} {process.fault or 'was ended'} while it worked on this.",
+        hint=f"ask again: it is started anew; its log is {process.keep_log()}",
+    )
+
+
+async def _work(upstream: UpstreamEngine) -> tuple[int, int]:
+    """Return how many requests are running, and how many tokens came of all that there were."""
+    stats = await upstream.stats()
+    return len(stats.running), stats.completion_tokens + sum(state.completion_tokens for state in stats.running)
+
+
+def _sum(stats: EngineStats, others: EngineStats) -> EngineStats:
+    return replace(stats, **{name: getattr(stats, name) + getattr(others, name) for name in _COUNTS})

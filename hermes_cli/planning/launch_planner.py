@@ -1,0 +1,419 @@
+"""Choose the parallel sizes, context, KV type and weights with which vLLM or SGLang runs a model on a machine.
+
+Every node has the same GPUs. A replica is one copy of the model: `tensor` GPUs share each layer, `pipeline` stages
+share the layers. Replicas are as small as they can be with room for the whole context, and GPUs left over hold more of
+them; a replica goes over several nodes only where one node does not hold the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from hermes_cli.catalog.engine_weights import EngineWeights, engine_weights
+from hermes_cli.errors import DoesNotFitError, UsageError
+from hermes_cli.hardware.machine import MOST_DEVICES
+from hermes_cli.planning.engine_gpus import (
+    BF16_CAPABILITY,
+    FP4_CAPABILITY,
+    capability,
+    computes_fp8,
+    engine_gpus,
+    gpu_room,
+    why_not,
+)
+from hermes_cli.planning.launch_memory import gpu_memory, kv_bytes_per_token
+from hermes_cli.planning.launch_plan import TITLES, EngineKvType, EngineName, GpuMemory, LaunchPlan
+from hermes_cli.units import counted, gigabytes, memory_size
+
+if TYPE_CHECKING:
+    from hermes_cli.catalog.models import Architecture, CatalogModel
+    from hermes_cli.hardware.machine import Device, Machine
+
+MOST_NODES = 64
+WANTED_CONTEXT = 131_072  # tokens, of models that can handle more
+LEAST_COMFORTABLE = 32_768  # tokens below which an 8-bit KV cache or smaller weights are tried
+SHORTEST_CONTEXT = 2048
+TOKENS_PER_SEQUENCE = 1024  # of KV cache that each request at once should find, at least
+SEQUENCES = (256, 128, 64, 32, 16, 8)
+ROUND_CONTEXT = 4096
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """What the user insists on; None leaves it free.
+
+    Attributes:
+        nodes: machines of the same kind.
+        context: tokens of the longest request.
+        sequences: requests at once, per replica.
+        tensor, pipeline, data: parallel sizes.
+    """
+
+    engine: EngineName = "vllm"
+    nodes: int = 1
+    context: int | None = None
+    sequences: int | None = None
+    kv_type: EngineKvType | None = None
+    tensor: int | None = None
+    pipeline: int | None = None
+    data: int | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A plan for a machine: its weights, the GPU that limits it, and remarks.
+
+    Attributes:
+        gpus: those of one node that are used.
+        room: bytes of each that the engine may use.
+    """
+
+    plan: LaunchPlan
+    weights: EngineWeights
+    gpus: tuple[Device, ...]
+    room: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_comfortable(self) -> bool:
+        """Return whether the whole context fits, and the KV cache is at least as large as the weights."""
+        memory = self.plan.memory
+        return memory.kv_cache >= memory.weights and self.plan.kv_tokens >= wanted_context(self.weights.model)
+
+
+class ParallelSizes(NamedTuple):
+    """How the GPUs are used: `tensor` x `pipeline` of them make a replica, of which there are `data`."""
+
+    tensor: int
+    pipeline: int
+    data: int
+
+    @property
+    def gpus(self) -> int:
+        """Return the number of GPUs that are used."""
+        return self.tensor * self.pipeline * self.data
+
+
+def wanted_context(model: CatalogModel) -> int:
+    """Return the tokens of context that a plan aims at, if the user names none."""
+    return min(model.context.usable, WANTED_CONTEXT)
+
+
+def best_launch(model: CatalogModel, machine: Machine, options: LaunchOptions) -> Launch:
+    """Return the plan with the weights that suit the machine best.
+
+    The authors' FP8 comes first where the GPUs compute in FP8, then BF16, then what others quantized. The first with a
+    context of 32,768 tokens within a node is taken, then over several, else the one with the longest context.
+
+    Raises:
+        UsageError, DoesNotFitError: as `plan_launch`, of the smallest weights.
+    """
+    gpus = engine_gpus(machine, options.engine)
+    plans: list[Launch] = []
+    errors: list[tuple[int, DoesNotFitError]] = []
+    for weights in _preferred(model, gpus):
+        try:
+            plans.append(plan_launch(weights, machine, options))
+        except DoesNotFitError as problem:
+            errors.append((weights.bytes, problem))
+    if not plans:
+        raise min(errors, key=lambda error: error[0])[1]
+    enough = min(wanted_context(model), LEAST_COMFORTABLE)
+    long = [launch for launch in plans if launch.plan.kv_tokens >= enough]
+    within = [launch for launch in long if not launch.plan.replicas_span_nodes]
+    return next(iter(within or long), None) or max(plans, key=lambda launch: launch.plan.kv_tokens)
+
+
+def _preferred(model: CatalogModel, gpus: tuple[Device, ...]) -> list[EngineWeights]:
+    """Return the weights that the GPUs can compute with, the best first."""
+    in_hardware = all(computes_fp8(gpu) for gpu in gpus)
+
+    def place(weights: EngineWeights) -> tuple[int, int]:
+        first = weights.format == "fp8" and weights.official and in_hardware
+        return (0 if first else 1 if weights.official else 2, -weights.bytes)
+
+    return sorted((weights for weights in engine_weights(model) if why_not(weights, gpus) is None), key=place)
+
+
+def plan_launch(weights: EngineWeights, machine: Machine, options: LaunchOptions) -> Launch:
+    """Return the plan for these weights.
+
+    Raises:
+        UsageError: the GPUs cannot be used so; the hint says what is next best.
+        DoesNotFitError: the GPUs do not hold the weights, or not the context.
+    """
+    model, architecture = weights.model, weights.model.architecture
+    gpus = engine_gpus(machine, options.engine)
+    if reason := why_not(weights, gpus):
+        raise DoesNotFitError(f"{weights.name}: {reason}.", hint=f"choose other weights: hermes show {model.short}")
+    if options.context and options.context > model.context.trained:
+        raise UsageError(
+            f"--context {options.context:,} is longer than the {model.context.trained:,} tokens that {model.short} "
+            "can handle.",
+            hint=f"use --context {model.context.trained} or less.",
+        )
+    _check_sizes(architecture, model.short, len(gpus), options)
+    best = fitting_launch(weights, gpus, machine, options)
+    if best is None:
+        raise _does_not_fit(weights, gpus, machine, options)
+    idle = len(gpus) * options.nodes - best.plan.gpus
+    if idle and options.tensor is options.pipeline is options.data is None:
+        raise _indivisible(weights, gpus, machine, options, best)
+    return replace(best, notes=tuple(_notes(best, gpus, machine, idle)))
+
+
+def fitting_launch(
+    weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions
+) -> Launch | None:
+    """Return the best plan on these GPUs of each node, None if they do not hold the weights and the context."""
+    if why_not(weights, gpus):
+        return None
+    launches = _all_launches(weights, gpus, machine, options)
+    holding = [launch for launch in launches if launch.plan.kv_tokens >= (options.context or 0)]
+    return _choose(holding, options.context or wanted_context(weights.model))
+
+
+def _all_launches(
+    weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions
+) -> list[Launch]:
+    every = _parallel_sizes(weights.model.architecture, len(gpus), options)
+    launches = (_launch(weights, gpus, machine, sizes, options) for sizes in every)
+    return [launch for launch in launches if launch]
+
+
+def _choose(launches: list[Launch], wanted: int) -> Launch | None:
+    """Return the launch with the most GPUs in use, of those the smallest comfortable replica, else the largest cache.
+
+    A replica over several nodes, whose steps wait for the network, comes last.
+    """
+    if not launches:
+        return None
+    enough = min(wanted, LEAST_COMFORTABLE)
+    within = [launch for launch in launches if not launch.plan.replicas_span_nodes and launch.plan.kv_tokens >= enough]
+    offered = within or launches
+    most = max(launch.plan.gpus for launch in offered)
+    offered = [launch for launch in offered if launch.plan.gpus == most]
+    comfortable = [launch for launch in offered if launch.is_comfortable and launch.plan.kv_tokens >= wanted]
+    if comfortable:
+        return min(comfortable, key=lambda launch: (launch.plan.pipeline, launch.plan.tensor))
+    return max(
+        offered, key=lambda launch: (min(launch.plan.kv_tokens, wanted), launch.plan.data == 1, launch.plan.kv_tokens)
+    )
+
+
+def splits(architecture: Architecture, tensor: int) -> bool:
+    """Return whether layers can be split over so many GPUs.
+
+    Each gets a whole number of attention heads and columns of the feed-forward network; KV heads are split evenly, or
+    each is copied to the same number of GPUs (vllm/model_executor/models/llama.py and qwen3.py assert it).
+    """
+    heads, kv_heads = architecture.heads, architecture.kv_heads
+    even = kv_heads % tensor == 0 or tensor % kv_heads == 0
+    return heads % tensor == 0 and even and architecture.feed_forward_length % tensor == 0
+
+
+def _parallel_sizes(architecture: Architecture, gpus: int, options: LaunchOptions) -> Iterator[ParallelSizes]:
+    """Yield all ways to use the GPUs: replicas within a node, and one replica over all nodes."""
+    nodes = options.nodes
+    for tensor in range(1, gpus + 1):
+        if not splits(architecture, tensor) or options.tensor not in {None, tensor}:
+            continue
+        within = [options.pipeline] if options.pipeline else [1]
+        for pipeline in within:
+            local = gpus // (tensor * pipeline)
+            if local and (nodes == 1 or options.engine == "vllm"):
+                data = options.data or local * nodes
+                if data <= local * nodes and data % nodes == 0:
+                    yield ParallelSizes(tensor, pipeline, data)
+        stages = options.pipeline or gpus // tensor * nodes
+        whole = nodes > 1 and tensor * stages <= gpus * nodes and stages % nodes == 0 and stages <= architecture.layers
+        if whole and options.data in {None, 1}:
+            yield ParallelSizes(tensor, stages, 1)
+    if nodes > 1 and options.tensor and options.tensor > gpus and splits(architecture, options.tensor):
+        yield ParallelSizes(options.tensor, options.pipeline or 1, 1)
+
+
+def _check_sizes(architecture: Architecture, name: str, gpus: int, options: LaunchOptions) -> None:
+    """Raise UsageError for sizes that cannot be."""
+    nodes, tensor = options.nodes, options.tensor
+    if not 1 <= nodes <= MOST_NODES:
+        raise UsageError(f"--nodes {nodes} cannot be planned.", hint=f"1 to {MOST_NODES}.")
+    if tensor and not splits(architecture, tensor):
+        possible = [str(size) for size in range(1, gpus * nodes + 1) if splits(architecture, size)]
+        raise UsageError(
+            f"--tensor-parallel {tensor}: {name} has {architecture.heads} attention heads and {architecture.kv_heads} "
+            f"KV heads, which cannot be split evenly over {counted(tensor, 'GPU')}.",
+            hint=f"use --tensor-parallel {_enumerated(possible)}.",
+        )
+    if options.pipeline and options.pipeline > architecture.layers:
+        raise UsageError(
+            f"--pipeline-parallel {options.pipeline}: {name} has {architecture.layers} layers.",
+            hint="use fewer stages.",
+        )
+    if options.data and nodes > 1 and options.data % nodes and options.data > 1:
+        raise UsageError(
+            f"--data-parallel {options.data} cannot be spread evenly over {nodes} nodes.",
+            hint=f"use a multiple of {nodes}.",
+        )
+    if options.data and options.data > 1 and nodes > 1 and options.engine == "sglang":
+        raise UsageError(
+            "--data-parallel: SGLang has no replicas on several nodes.",
+            hint="start one server on each node, or plan for --engine vllm.",
+        )
+    wanted = (tensor or 1) * (options.pipeline or 1) * (options.data or 1)
+    if wanted > gpus * nodes:
+        raise UsageError(
+            f"{wanted} GPUs are needed for these sizes, and there are {gpus * nodes}.",
+            hint="tensor x pipeline x data parallel is the number of GPUs.",
+        )
+
+
+def _enumerated(words: list[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _launch(
+    weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, sizes: ParallelSizes, options: LaunchOptions
+) -> Launch | None:
+    """Return the launch with these sizes; None if the weights leave no room for a short context."""
+    architecture, model = weights.model.architecture, weights.model
+    simulated = machine.simulated and all(gpu.free == gpu.total for gpu in gpus)
+    total, room, share = gpu_room(gpus, simulated=simulated)
+    enough = min(options.context or wanted_context(model), LEAST_COMFORTABLE)
+    eight_bits = all(computes_fp8(gpu) for gpu in gpus)
+    kv_types: tuple[EngineKvType, ...] = ("auto", "fp8") if eight_bits else ("auto",)
+    best: Launch | None = None
+    for kv_type in (options.kv_type,) if options.kv_type else kv_types:
+        per_token = kv_bytes_per_token(architecture, sizes.tensor, sizes.pipeline, kv_type)
+        sequences, memory = _sequences(weights, sizes, total, room, per_token, options.sequences)
+        tokens = max(memory.kv_cache, 0) // per_token
+        if tokens < min(SHORTEST_CONTEXT, model.context.trained):
+            continue
+        plan = LaunchPlan(
+            engine=options.engine,
+            repo=weights.repo,
+            name=model.short,
+            tensor=sizes.tensor,
+            pipeline=sizes.pipeline,
+            data=sizes.data,
+            nodes=options.nodes,
+            context=options.context or _round_context(min(tokens, model.context.usable)),
+            sequences=sequences,
+            kv_type=kv_type,
+            weights=weights.format,
+            utilization=share if options.engine == "vllm" else _static_share(memory.weights + memory.kv_cache, total),
+            memory=memory,
+            kv_tokens=tokens,
+            more=() if all(capability(gpu) >= BF16_CAPABILITY for gpu in gpus) else ("--dtype", "half"),
+        )
+        best = Launch(plan, weights, gpus, room)
+        if tokens >= enough:
+            break
+    return best
+
+
+def _sequences(
+    weights: EngineWeights, sizes: ParallelSizes, gpu_total: int, room: int, per_token: int, wanted: int | None
+) -> tuple[int, GpuMemory]:
+    """Return the requests at once, as many as find some KV cache each unless they are given, and the memory then."""
+    tensor, pipeline = sizes.tensor, sizes.pipeline
+    alone = gpu_memory(weights, room=room, gpu_total=gpu_total, tensor=tensor, pipeline=pipeline, sequences=1)
+
+    def memory(sequences: int) -> GpuMemory:
+        logits = alone.logits * sequences
+        return replace(alone, logits=logits, kv_cache=alone.kv_cache + alone.logits - logits)
+
+    for sequences in (wanted,) if wanted else SEQUENCES:
+        if memory(sequences).kv_cache >= sequences * TOKENS_PER_SEQUENCE * per_token:
+            break
+    return sequences, memory(sequences)
+
+
+def _static_share(size: int, total: int) -> float:
+    """Return SGLang's share of the memory for weights and KV cache."""
+    return int(size / total * 100) / 100
+
+
+def _round_context(tokens: int) -> int:
+    """Return a number of tokens that a person can read, no larger."""
+    step = ROUND_CONTEXT if tokens >= ROUND_CONTEXT else 256
+    return tokens // step * step
+
+
+def _does_not_fit(
+    weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions
+) -> DoesNotFitError:
+    """Return the error that nothing fits, with what would."""
+    what = f"{weights.name} ({gigabytes(weights.bytes)})"
+    on = f"{options.nodes} x {len(gpus)}" if options.nodes > 1 else f"{len(gpus)}"
+    where = f"{on} {gpus[0].name} ({memory_size(gpus[0].total)} each)"
+    launches = _all_launches(weights, gpus, machine, options)
+    if launches and options.context:
+        longest = max(launches, key=lambda launch: launch.plan.kv_tokens).plan
+        eight = "" if "fp8" in {options.kv_type, longest.kv_type} else ", or --kv-type fp8"
+        return DoesNotFitError(
+            f"{what} with {options.context:,} tokens of context does not fit {where}.",
+            hint=f"--context {_round_context(longest.kv_tokens)} fits{eight}.",
+        )
+    hints = []
+    free = replace(options, tensor=None, pipeline=None, data=None)
+    for count in range(len(gpus) + 1, MOST_DEVICES + 1):
+        launch = fitting_launch(weights, gpus[:1] * count, machine, free)
+        if launch and launch.plan.gpus == count * options.nodes:
+            hints.append(f"{count} of these GPUs would hold it")
+            break
+    smaller = (other for other in engine_weights(weights.model) if other.bytes < weights.bytes)
+    if other := next((other for other in smaller if fitting_launch(other, gpus, machine, options)), None):
+        hints.append(f"{other.name} fits")
+    hints.append(f"llama.cpp runs smaller files: hermes recommend {weights.model.short}")
+    return DoesNotFitError(f"{what} does not fit {where}.", hint=f"{'; '.join(hints)}.")
+
+
+def _indivisible(
+    weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions, best: Launch
+) -> UsageError:
+    """Return the error for a number of GPUs that the model cannot be split over, with what is next best."""
+    plan = best.plan
+    per_node = plan.gpus // options.nodes
+    stages = replace(options, tensor=1, pipeline=len(gpus), data=1)
+    by_stages = options.nodes == 1 and fitting_launch(weights, gpus, machine, stages)
+    also = f"; or all {len(gpus)} in turns: --pipeline-parallel {len(gpus)}" if by_stages else ""
+    return UsageError(
+        f"{weights.name} cannot be split over {counted(len(gpus), 'GPU')}: {_heads(weights)}, of which each "
+        "GPU must get as many as the others.",
+        hint=f"{per_node} of them are next best, {plan.context or 0:,} tokens: --tensor-parallel {plan.tensor}{also}.",
+    )
+
+
+def _heads(weights: EngineWeights) -> str:
+    architecture = weights.model.architecture
+    return f"it has {architecture.heads} attention heads and {architecture.kv_heads} KV heads"
+
+
+def _notes(launch: Launch, gpus: tuple[Device, ...], machine: Machine, idle: int) -> Iterator[str]:
+    """Yield what the user should know about a plan."""
+    plan, weights = launch.plan, launch.weights
+    if left_out := [device.name for device in machine.usable_devices if device not in gpus]:
+        yield f"left out, {TITLES[plan.engine]} does not use it: {', '.join(dict.fromkeys(left_out))}"
+    smallest = min(gpu.total for gpu in gpus)
+    if any(gpu.total > smallest for gpu in gpus):
+        yield f"the GPUs are not alike; each gives as much as the smallest, {memory_size(smallest)}"
+    if plan.data > 1 and not splits(weights.model.architecture, len(gpus)):
+        yield f"{_heads(weights)}, so it is not split over {len(gpus)} GPUs: {plan.data} replicas"
+    if idle:
+        yield f"{counted(idle, 'GPU')} of {len(gpus) * plan.nodes} stay idle"
+    if weights.format == "fp8" and not all(computes_fp8(gpu) for gpu in gpus):
+        yield f"{gpus[0].name} does not compute in FP8: weights are unpacked, which saves memory and no arithmetic"
+    if weights.format == "nvfp4" and any(capability(gpu) < FP4_CAPABILITY for gpu in gpus):
+        yield f"{gpus[0].name} does not compute in FP4: weights are unpacked, which saves memory and no arithmetic"
+    if not weights.official:
+        yield f"{weights.repo} is not by Nous Research"
+    if plan.kv_type == "fp8":
+        yield "the KV cache has 8 bits; --kv-type auto takes 16, for half as many tokens"
+    if plan.tensor > weights.model.architecture.kv_heads:
+        yield (
+            f"{plan.tensor} GPUs share {weights.model.architecture.kv_heads} KV heads, so each token is kept several "
+            f"times; --tensor-parallel {weights.model.architecture.kv_heads} with stages takes less"
+        )

@@ -1,0 +1,151 @@
+"""Servers of this user that run now: a record of each in the data folder, and what a server says about itself.
+
+A record is written when the first model is loaded, and removed when the server ends. One whose process is gone, since
+it was killed or the machine restarted, is removed by whoever reads it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from hermes_cli import paths
+
+TIMEOUT = 5.0  # seconds that a server on this machine has for an answer
+_GONE = (psutil.Error, OSError)  # on Windows some calls for an ended process raise the bare OSError
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that runs.
+
+    Attributes:
+        start: identity of the process beside its number, which the system gives again; see `start_of`.
+        started: seconds since 1970.
+        address: URL without `/v1`.
+        models: names, the default first.
+        grace: seconds that running requests have when it is stopped.
+        key: the API key that was made for this run, for commands of the same user; None if there is no such key.
+        has_keys: True if requests need a key.
+        log: file that a server in the background writes to; None if it writes to a terminal or to a service manager.
+    """
+
+    pid: int
+    start: float
+    started: float
+    address: str
+    models: tuple[str, ...]
+    grace: float = 30.0
+    key: str | None = None
+    has_keys: bool = False
+    log: str | None = None
+
+    @property
+    def port(self) -> int:
+        """Return the port that it listens on."""
+        return urlsplit(self.address).port or 80
+
+    @property
+    def process(self) -> psutil.Process:
+        """Return its process. Raise psutil.NoSuchProcess if it has ended."""
+        return psutil.Process(self.pid)
+
+    def runs(self) -> bool:
+        """Return whether the process is there, and no other one with its number."""
+        with suppress(*_GONE):
+            return self.process.status() != psutil.STATUS_ZOMBIE and start_of(self.pid) == self.start
+        return False
+
+    def memory(self) -> int:
+        """Return the bytes of RAM of the process and its engines."""
+        total = 0
+        with suppress(*_GONE):
+            for process in (self.process, *self.process.children(recursive=True)):
+                with suppress(*_GONE):
+                    total += process.memory_info().rss
+        return total
+
+    def get(self, route: str, key: str | None = None) -> Any:  # noqa: ANN401 - what JSON holds
+        """Return the JSON of a route; None if the server does not answer, or wants another key."""
+        return fetch_json(self.address, route, key or self.key)
+
+
+def fetch_json(address: str, route: str, key: str | None = None) -> Any:  # noqa: ANN401 - what JSON holds
+    """Return the JSON of a route of a server at `http://HOST:PORT`; None if there is no answer with status 200."""
+    parts = urlsplit(address)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
+    try:
+        connection.request("GET", route, headers={"Authorization": f"Bearer {key}"} if key else {})
+        response = connection.getresponse()
+        return json.loads(response.read()) if response.status == http.client.OK else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+
+
+def start_of(pid: int) -> float:
+    """Return when a process started: on Linux in ticks since the machine started, which a set clock does not move.
+
+    Raises:
+        psutil.Error, OSError: there is no such process.
+    """
+    stat = Path(f"/proc/{pid}/stat")
+    if stat.exists():
+        return float(stat.read_text().rpartition(")")[2].split()[19])
+    return psutil.Process(pid).create_time()
+
+
+@contextmanager
+def recorded(address: str, models: tuple[str, ...], **more: Any) -> Iterator[None]:  # noqa: ANN401 - fields of the record
+    """Keep a record of this process as a server while the context lasts.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    pid = os.getpid()
+    server = RunningServer(pid, start_of(pid), time.time(), address, models, **more)
+    path = _folder() / f"{pid}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    private = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # it may hold a key
+    with os.fdopen(private, "w", encoding="utf-8") as file:
+        json.dump(asdict(server), file)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def running_servers() -> list[RunningServer]:
+    """Return the servers of this user that run, the oldest first, and remove the records of those that do not."""
+    servers = []
+    for path in _folder().glob("*.json"):
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            server = RunningServer(**{**fields, "models": tuple(fields["models"])})
+        except (ValueError, TypeError, KeyError):
+            continue  # being written, or of another version
+        except OSError:
+            continue  # it ended meanwhile
+        if server.runs():
+            servers.append(server)
+        else:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+    return sorted(servers, key=lambda server: server.started)
+
+
+def _folder() -> Path:
+    return paths.data_dir() / "servers"
