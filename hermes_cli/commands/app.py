@@ -45,6 +45,7 @@ COMMANDS = {
     "hardware": ("hardware", "Show what this machine has and what hermes can use of it."),
     "engine": ("engine", "List, check and install other engines: llama-server, vLLM, SGLang."),
     "doctor": ("doctor", "Check this installation, and say what mends each problem."),
+    "config": ("config", "Defaults and presets of chats, settings of servers."),
     "catalog": ("catalog", "Check the catalogue, or bring it up to date."),
     "paths": ("paths", "Show the folders of hermes."),
 }
