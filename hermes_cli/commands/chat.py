@@ -80,8 +80,16 @@ def command(
         str | None,
         setting(
             "HERMES_LLM_ENGINE_URL",
-            "An engine that you run yourself has the model: the address of a llama-server, or unix:PATH.",
+            "An engine that you run yourself has the model: the address of vLLM, SGLang or llama-server, or unix:PATH.",
             metavar="URL",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_TOKENIZER",
+            "The tokenizer of the model behind --engine-url: a folder with tokenizer.json, or a GGUF file of it.",
+            metavar="PATH",
         ),
     ] = None,
     engine: EngineOption = None,
@@ -281,7 +289,7 @@ def command(
     overrides = LoadOverrides(context, gpu_layers, kind, threads, force=force, devices=allowed, reserve=left_free)
     prefixes = paths.cache_dir() / "prefixes" if save else None
     settings = ModelRequest("", overrides, yarn, draft, tuple(map(lora_file, lora or ())), template, prefixes)
-    settings = replace(settings, engine_url=engine_url, engine=choice)
+    settings = replace(settings, engine_url=engine_url, engine=choice, tokenizer=Path(tokenizer) if tokenizer else None)
     arguments = ChatArguments(
         model=model or typed,
         endpoint=endpoint,

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import quantization_in_file_name
@@ -85,6 +86,7 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
         embeddings=not choice,
         engine_url=entry.engine_url,
         engine=None if entry.engine_url else choice,
+        tokenizer=Path(entry.tokenizer) if entry.tokenizer else None,
     )
 
 
