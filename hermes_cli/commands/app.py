@@ -30,6 +30,8 @@ COMMANDS = {
     "service": ("service", "Start a server whenever you log in."),
     "connect": ("connect", "Write the settings that a client needs for a server that runs."),
     "mcp": ("mcp", "Offer a local Hermes to other agents, as an MCP server."),
+    "login": ("login", "Store the key of a service that hosts Hermes models."),
+    "logout": ("logout", "Remove such a key."),
     "list": ("list", "List the Hermes models, with sizes and what they can do."),
     "show": ("show", "Show everything about one model, a file or a repository."),
     "recommend": ("recommend", "Recommend what fits this machine, or another one."),

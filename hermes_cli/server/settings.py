@@ -50,6 +50,7 @@ class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     batch: Annotated[int, Meta(ge=32, le=65_536)] | None = None  # tokens in one decode
     yarn: bool | None = None  # stretch the context as the base model documents it
     engine_url: str | None = None  # where an engine listens that somebody else runs; it has the model
+    tokenizer: str | None = None  # of the model in that engine: a folder with tokenizer.json, or a GGUF file
     engine: str | None = None  # an engine that hermes starts for it: llama-server, vllm, sglang
     engine_command: str | None = None  # how to start that one; None looks for it
     engine_args: tuple[str, ...] = ()  # passed on to it
