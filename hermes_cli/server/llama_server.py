@@ -27,11 +27,12 @@ from hermes_cli.server.parsed_request import parse_chat
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import encode, json_reply
+from hermes_cli.threads import in_turn
 
 # Characters in one request to /tokenize: so many, or for each token of context.
 MOST_CHARACTERS, CHARACTERS_PER_TOKEN = 1 << 20, 8
 AT_ONCE = 256  # tokens whose texts are asked of the engine together
-MOST_TOKENS = 4_000_000  # in one request to /detokenize; no context is longer
+MOST_TOKENS = 1 << 20  # in one request to /detokenize; no context is longer
 ModelName = Annotated[str | None, Field(max_length=200, description="The model; the default one if it is left out.")]
 _OBJECT = {"type": "object"}
 
@@ -197,8 +198,7 @@ async def tokenize(request: Request, body: Tokenize) -> Response:
         pieces: dict[int, bytes] = {}
         for some in _groups([*dict.fromkeys(tokens)] if body.with_pieces else [], AT_ONCE):
             pieces |= zip(some, await asyncio.gather(*(engine.detokenize([token]) for token in some)), strict=True)
-    # In a thread: there may be a million of them.
-    data = await asyncio.to_thread(_token_list, tokens, pieces)
+    data = await in_turn(request.state.client, lambda: _token_list(tokens, pieces), size=4 * len(tokens))
     return Response(data, media_type="application/json")
 
 
@@ -218,8 +218,12 @@ async def detokenize(request: Request, body: Detokenize) -> Response:
     """Join tokens to a text."""
     async with request.app.state.pool.use(body.model, embeds=None) as model:
         text = await model.chat_model.engine.detokenize(body.tokens)
-    decoded = text.decode("utf-8", "replace")
-    return json_reply(DetokenizedText(decoded, decoded))
+
+    def written() -> bytes:
+        decoded = text.decode("utf-8", "replace")
+        return encode(DetokenizedText(decoded, decoded))
+
+    return Response(await in_turn(request.state.client, written, size=len(text)), media_type="application/json")
 
 
 async def tokenizer_info(request: Request, query: ModelQuery) -> Response:
