@@ -32,6 +32,7 @@ COMMANDS = {
     "outdated": ["list", "--updates"],
     "benchmark": ["bench"],
     "kill": ["stop"],
+    "settings": ["config"],
     "unload": ["stop"],
     "status": ["ps"],
     "version": ["--version"],
@@ -40,7 +41,6 @@ COMMANDS = {
 # A word that we have nothing for, and the next step.
 ANSWERS = {
     "logs": "hermes serve writes its log to its own terminal, or in the background to a file that hermes ps shows",
-    "config": "see the folders of the files: hermes paths; the settings of a server: hermes serve --print-config",
     "update": "new files of models: hermes list --updates; the catalogue: hermes catalog refresh; "
     "hermes itself: pip install --upgrade hermes-llm",
     "upgrade": "hermes itself: pip install --upgrade hermes-llm; new files of models: hermes list --updates",
@@ -78,14 +78,6 @@ OPTION_ANSWERS = {
     "--stream": "answers are always shown as they come; leave it out",
     "-d": "hermes serve NAME --background",
     "-v": "--verbose shows llama.cpp's log; --version the versions",
-}
-# Typer's words for numbers, in plain ones.
-_NUMBERS = {
-    "valid integer range": "whole number",
-    "valid int range": "whole number",
-    "valid integer": "whole number",
-    "valid float range": "number",
-    "valid float": "number",
 }
 _COUNT = re.compile(r"[+-]?\d[\d,._]*[kKmM]?")
 
@@ -147,12 +139,14 @@ def _reason(error: Any, kind: str, path: str) -> str:  # noqa: ANN401 - as above
         return str(error.format_message())
     if kind == "MissingParameter":
         return f"{path} needs {_shown(parameter)}."
-    reason = (
-        error.message.rstrip(".").replace(" valid int range", " whole number").replace(" valid float range", " number")
-    )
-    return (
-        f"{_shown(parameter)}: {reason.replace(' valid integer', ' whole number').replace(' valid float', ' number')}."
-    )
+    return f"{_shown(parameter)}: {plain_words(error.message)}"
+
+
+def plain_words(message: str) -> str:
+    """Return what Typer says of a value, with its words for kinds of numbers in plain ones."""
+    for theirs, ours in (("int range", "whole number"), ("float range", "number"), ("integer", "whole number")):
+        message = message.replace(f" valid {theirs}", f" {ours}")
+    return message.replace(" valid float", " number").rstrip(".") + "."
 
 
 def _example(error: Any, kind: str) -> str | None:  # noqa: ANN401 - as above

@@ -233,8 +233,11 @@ def read_file(path: Path | None) -> dict[str, SettingValue]:
         raise _unreadable(str(place), error, "--config") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{place} is no YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
-    if document is None:
-        return {}
+    return from_document(document or {}, str(place))
+
+
+def from_document(document: object, place: str) -> dict[str, SettingValue]:
+    """Return the settings in the document of a file; UsageError for an unknown key."""
     if not isinstance(document, dict):
         raise UsageError(f"{place} is no list of settings.", hint="write lines like this one: port: 8080")
     for key in document:
@@ -242,7 +245,7 @@ def read_file(path: Path | None) -> dict[str, SettingValue]:
             near = difflib.get_close_matches(str(key), _TYPES, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_TYPES)}"
             raise UsageError(f"{place}: there is no setting {key}.", hint=hint)
-    return {key: SettingValue(value, str(place)) for key, value in document.items()}
+    return {key: SettingValue(value, place) for key, value in document.items()}
 
 
 def resolve(typed: Mapping[str, SettingValue], file: Mapping[str, SettingValue]) -> Resolved:
