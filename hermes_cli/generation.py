@@ -245,7 +245,7 @@ class ChatModel:
         if len(pieces) > self.loaded.context:
             raise ContextFullError(
                 f"the prompt has over {len(pieces):,} tokens, the context length is {self.loaded.context:,} tokens.",
-                hint="shorten the prompt, or ask for a longer context with --context.",
+                hint="shorten the prompt; --context gives a longer context, if the model was trained for one.",
                 prompt_tokens=len(pieces),
                 context_length=self.loaded.context,
             )
