@@ -40,7 +40,9 @@ def prewarm(arguments: Sequence[str]) -> AbstractContextManager[Prewarm | None]:
     """
     variables = ("HERMES_LLM_ENDPOINT", "HERMES_LLM_ENGINE_URL", "HERMES_LLM_ENGINE")
     options = ("--endpoint", "--engine")
-    elsewhere = any(name in os.environ for name in variables) or any(typed.startswith(options) for typed in arguments)
+    elsewhere = any(name in os.environ for name in variables) or any(
+        typed.startswith(options) or typed.lower().startswith(("openrouter:", "nous:")) for typed in arguments
+    )
     if arguments[:1] != ["chat"] or elsewhere or {"-h", "--help"} & {*arguments}:
         return nullcontext()
     from hermes_cli.models.loader import Prewarm  # noqa: PLC0415 - asyncio: other commands do without

@@ -17,6 +17,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 REINSTALL = "pip install --force-reinstall --no-cache-dir"
+INSTEAD_HINT = "take a server that is built already: hermes engine install llama-server"
 REINSTALL_HINT = f"install it again: {REINSTALL} llama-cpp-python"
 ENTRY_POINT = b"hermes_cli.cli"  # stands in every script that pip, pipx or uv make for us; Hermes Agent's says .main
 # Characters that hermes draws with, in ASCII: bars, marks, arrows, and what stands between words.

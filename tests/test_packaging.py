@@ -6,11 +6,14 @@ import configparser
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import hermes_cli
 
@@ -98,3 +101,14 @@ def test_every_constraint_is_a_name_and_a_version() -> None:
         versions = [line.partition(";")[0].strip() for line in lines if not line.startswith("#")]
         assert len(versions) > 50
         assert all(line.count("==") == 1 and not set(line) & set(" /@:") for line in versions), file
+
+
+def test_the_package_in_the_place_of_llama_cpp_python_is_empty_and_satisfies_us(tmp_path: Path) -> None:
+    folder = REPOSITORY / "tools" / "without-llama-cpp"
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], check=True, cwd=folder)
+    [file] = tmp_path.iterdir()
+    assert all(".dist-info/" in name for name in zipfile.ZipFile(file).namelist())
+    version = Version(tomllib.loads((folder / "pyproject.toml").read_text())["project"]["version"])
+    needed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    [range_] = [Requirement(text) for text in needed if text.startswith("llama-cpp-python")]
+    assert version in range_.specifier

@@ -1,8 +1,10 @@
-"""A llama-server for tests: its answers were recorded, and are replayed to exactly the requests that they were for.
+"""Engines for tests: their answers were recorded, and are replayed to exactly the requests that they were for.
 
-With the path of a real one in HERMES_TEST_LLAMA_SERVER the tests talk with that, and its answers are recorded anew:
+With the address of a real one that has the demo model (for a llama-server its path), the tests talk with that, and its
+answers are recorded anew; `make test-engines` starts such a vLLM:
 
     HERMES_TEST_LLAMA_SERVER=…/llama-server pytest -n 0 tests/engine/upstream tests/journeys/test_engine_url.py
+    HERMES_TEST_VLLM=http://127.0.0.1:8000 pytest -n 0 tests/engine/upstream tests/journeys/test_engine_url.py
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,32 +26,33 @@ from conftest import HANG
 import hermes_cli
 from hermes_cli.server.sockets import listen, port_of
 
-BINARY = os.environ.get("HERMES_TEST_LLAMA_SERVER")
-RECORDED = Path(__file__).parent / "engine" / "upstream" / "llama_server.jsonl"
 ASSETS = Path(hermes_cli.__file__).parent / "assets"
 
 
 @contextmanager
-def llama_server() -> Iterator[str]:
-    """The address of one with the demo model: 1,024 tokens of context, 2 slots, no llguidance."""
-    if not BINARY:
-        with _http(_answers(), "") as url:
-            yield url
-        return
-    with _real(BINARY) as real, _http(_answers(), real) as url:
-        yield url
+def recorded_engine(kind: str) -> Iterator[str]:
+    """The address of one with the demo model and 1,024 tokens of context.
+
+    A `llama_server` has 2 slots and no llguidance; `vllm` and `sglang` have it.
+    """
+    recorded = Path(__file__).parent / "engine" / "upstream" / f"{kind}.jsonl"
+    real = os.environ.get(f"HERMES_TEST_{kind.upper()}", "")
+    with ExitStack() as stack:
+        if real and not real.startswith("http"):
+            real = stack.enter_context(_real(real))
+        yield stack.enter_context(_http(recorded, real))
 
 
-def _answers() -> dict[str, dict[str, Any]]:
-    if not RECORDED.exists():
+def _answers(recorded: Path) -> dict[str, dict[str, Any]]:
+    if not recorded.exists():
         return {}
-    lines = RECORDED.read_text("utf-8").splitlines()
+    lines = recorded.read_text("utf-8").splitlines()
     return {line["request"]: line for line in map(json.loads, lines)}
 
 
 @contextmanager
-def _http(answers: dict[str, dict[str, Any]], real: str) -> Iterator[str]:
-    handler = type("Handler", (_Handler,), {"answers": answers, "real": real})
+def _http(recorded: Path, real: str) -> Iterator[str]:
+    handler = type("Handler", (_Handler,), {"recorded": recorded, "answers": _answers(recorded), "real": real})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -97,6 +100,7 @@ def _real(binary: str) -> Iterator[str]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    recorded: ClassVar[Path]
     answers: ClassVar[dict[str, dict[str, Any]]]
     real: ClassVar[str]
 
@@ -137,4 +141,4 @@ class _Handler(BaseHTTPRequestHandler):
                 "request": request, "status": reply.status, "type": kind, "answer": reply.read().decode()
             }  # fmt: skip
         lines = [json.dumps(line, ensure_ascii=False) for _, line in sorted(self.answers.items())]
-        RECORDED.write_text("\n".join(lines) + "\n", "utf-8")
+        self.recorded.write_text("\n".join(lines) + "\n", "utf-8")

@@ -217,12 +217,17 @@ def _hub(*, offline: bool) -> Iterator[Check]:
 def _demo() -> Iterator[Check]:
     """Load the demo model and ask it a question, as `hermes chat demo` does."""
     from hermes_cli.models.loader import ModelLoader, Prewarm
+    from hermes_cli.models.owned import default_engine
     from hermes_cli.models.resolve import ModelRequest
 
     started = time.perf_counter()
     with Prewarm() as prewarm:
         loader = ModelLoader(
-            ModelRequest("demo"), Console(Voice.QUIET), prewarm, lambda request, _: request, lambda _: False
+            ModelRequest("demo", engine=default_engine()),
+            Console(Voice.QUIET),
+            prewarm,
+            lambda request, _: request,
+            lambda _: False,
         )
         with loader.begin("demo") as finish:
             loaded = finish()

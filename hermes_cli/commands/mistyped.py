@@ -36,6 +36,7 @@ COMMANDS = {
     "outdated": ["list", "--updates"],
     "benchmark": ["bench"],
     "kill": ["stop"],
+    "settings": ["config"],
     "unload": ["stop"],
     "status": ["ps"],
     "version": ["--version"],
@@ -51,7 +52,6 @@ SUBCOMMANDS = {
 # A word that we have nothing for, and the next step.
 ANSWERS = {
     "logs": "hermes serve writes its log to its own terminal, or in the background to a file that hermes ps shows",
-    "config": "see the folders of the files: hermes paths; the settings of a server: hermes serve --print-config",
     "update": "new files of models: hermes list --updates; the catalogue: hermes catalog refresh; "
     "hermes itself: pip install --upgrade hermes-llm",
     "upgrade": "hermes itself: pip install --upgrade hermes-llm; new files of models: hermes list --updates",
@@ -197,12 +197,17 @@ def _reason(error: Any, kind: str, path: str) -> str:  # noqa: ANN401 - as above
         return str(error.format_message())
     if kind == "MissingParameter":
         return f"{path} needs {_shown(parameter).rstrip('.')}."
-    reason = error.message.rstrip(".")
-    if match := re.match(r"(\S+) is not in the range", reason):
-        reason = f"{match[1].removesuffix('.0')} is out of range"
+    return f"{_shown(parameter)}: {plain_words(error.message)}"
+
+
+def plain_words(message: str) -> str:
+    """Return what Typer says of a value, with its words for kinds of numbers in plain ones."""
+    message = message.rstrip(".")
+    if match := re.match(r"(\S+) is not in the range", message):
+        message = f"{match[1].removesuffix('.0')} is out of range"
     for typers, plain in _NUMBERS.items():
-        reason = reason.replace(typers, plain)
-    return f"{_shown(parameter)}: {reason}."
+        message = message.replace(typers, plain)
+    return f"{message}."
 
 
 def _range(error: Any) -> str | None:  # noqa: ANN401 - as above

@@ -67,8 +67,8 @@ def plan_engine(
         each, low, high = speed.each.expected, two_digits(speed.each.low), two_digits(speed.each.high)
         together = f", {per_second(speed.all.expected)} together" if speed.requests > 1 else ""
         label = "one request" if speed.requests == 1 else f"{speed.requests} at once"
-        console.text(f"{label}: {per_second(each)} each ({low} to {high}){together}\n")
-    console.text(f"\n{_commands(launch)}")
+        console.prose(f"{label}: {per_second(each)} each ({low} to {high}){together}", hanging="  ")
+    _show_commands(launch, console)
     for note in launch.notes:
         console.note(note)
     console.note(f"{COMPUTED}. If memory falls short, --max-model-len auto takes what there is.")
@@ -126,9 +126,10 @@ def _plan(name: str, catalogue: Catalogue, machine: Machine, options: LaunchOpti
 
 def _show(launch: Launch, machine: Machine, console: Console) -> None:
     plan, weights, memory = launch.plan, launch.weights, launch.plan.memory
-    console.text(f"{weights.name} from {weights.repo} ({gigabytes(weights.bytes)}) with {TITLES[plan.engine]}\n")
+    console.prose(f"{weights.name} from {weights.repo} ({gigabytes(weights.bytes)}) with {TITLES[plan.engine]}")
     nodes = f"{plan.nodes} nodes, each: " if plan.nodes > 1 else ""
-    console.text(f"{nodes}{one_line(machine)}\n\n")
+    console.prose(f"{nodes}{one_line(machine)}", hanging="  ")
+    console.text("\n")
     rows = [
         ("replicas (data parallel)", str(plan.data)),
         ("GPUs per replica", f"{plan.tensor * plan.pipeline}: tensor parallel {plan.tensor}, pipeline {plan.pipeline}"),
@@ -152,15 +153,13 @@ def _rest(launch: Launch) -> int:
     return max(min(gpu.total for gpu in launch.gpus) - launch.plan.memory.total, 0)
 
 
-def _commands(launch: Launch) -> str:
-    """Return the command of each node, as lines."""
+def _show_commands(launch: Launch, console: Console) -> None:
     plan = launch.plan
-    if plan.nodes == 1:
-        return f"{shell_line(plan.argv())}\n"
-    return "\n".join(
-        f"node {rank}{', the head' if rank == 0 else ''}:\n{shell_line(plan.argv(rank, head='HEAD'))}\n"
-        for rank in range(plan.nodes)
-    )
+    for rank in range(plan.nodes):
+        console.text("\n")
+        if plan.nodes > 1:
+            console.text(f"node {rank}{', the head' if rank == 0 else ''}:\n")
+        console.command(shell_line(plan.argv(rank, head="HEAD")))
 
 
 def _write(launch: Launch, write: WriteOptions, console: Console) -> None:

@@ -145,8 +145,16 @@ def command(
         str | None,
         setting(
             "HERMES_LLM_ENGINE_URL",
-            "An engine that you run yourself has the model: the address of a llama-server, or unix:PATH.",
+            "An engine that you run yourself has the model: the address of vLLM, SGLang or llama-server, or unix:PATH.",
             metavar="URL",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        setting(
+            "HERMES_LLM_TOKENIZER",
+            "The tokenizer of the model behind --engine-url: a folder with tokenizer.json, or a GGUF file of it.",
+            metavar="PATH",
         ),
     ] = None,
     engine: EngineOption = None,

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 TITLES = ("NAME", "MESSAGES", "SIZE", "LAST USED", "MODEL", "TITLE")
 
 
-class _ListFirst(TyperGroup):
-    """Run `list` where `hermes sessions` is typed without a command."""
+class ListFirst(TyperGroup):
+    """Run `list` where a group of commands is typed without one of them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - of the click that Typer carries
+        """Put `list` before options that stand alone."""
         options_only = all(argument.startswith("-") for argument in args)
         if options_only and not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
             args = ["list", *args]
@@ -34,7 +35,7 @@ class _ListFirst(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_ListFirst,
+    cls=ListFirst,
     rich_markup_mode=None,
     help="List, show, export and remove the conversations that were saved. Without a command: list them.",
 )

@@ -150,6 +150,8 @@ class ReasoningOptions:
 
     Attributes:
         budget: the most tokens of reasoning; then it is closed, and the answer has to follow. None is no limit.
+        grammar: what the text has to follow behind reasoning that the budget ended, for engines that go on in another
+            completion; None for anything.
         end: a sentence that ends reasoning whose budget is used up, as a part of it; small budgets have no room for it.
         inside: the prompt ended in reasoning that the first of `tags` opened.
         tags: pairs of what opens reasoning at the start of a line, and what closes it.
@@ -161,6 +163,7 @@ class ReasoningOptions:
     tags: tuple[tuple[str, str], ...] = (("<think>", "</think>"),)
     line_ends: tuple[str, ...] = ()
     end: str = ""
+    grammar: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,15 @@ from hermes_cli.catalog.names import CatalogueReference, DemoReference, FileRefe
 from hermes_cli.engine.protocol import Engine, ModelInfo
 from hermes_cli.engine.upstream.engine import UpstreamEngine
 from hermes_cli.engine.upstream.http import EngineAddress, read_engine_url
-from hermes_cli.errors import UsageError
+from hermes_cli.engine.upstream.tokenizer_files import config_number
+from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.gguf.header import read_header
 from hermes_cli.models.resolve import DRAFT_OFF, ModelRequest
 from hermes_cli.planning.load_plan import LoadOverrides
+from hermes_cli.prompting.choose import identify
 from hermes_cli.prompting.markers import TAGS as PROMPT_TAGS
 from hermes_cli.prompting.turn_grammar import TAGS
+from hermes_cli.store.library import find
 
 if TYPE_CHECKING:
     from hermes_cli.engine.embedded.child import Child
@@ -48,6 +52,7 @@ class AttachedModel:
     info: ModelInfo
     known: CatalogModel | None = None
     template: str | None = None
+    tokenizer: Path | None = None
 
     pooling: Pooling | None = None
     places: tuple[MemoryUse, ...] = ()  # none of its memory is known here
@@ -83,7 +88,7 @@ class AttachedModel:
         child: Child | None = None,  # noqa: ARG002 - no process of ours works for it
     ) -> Engine:
         """Make the engine, with the arguments of `PlannedModel.engine`."""
-        return _engine(self.address)
+        return _engine(self.address, self.tokenizer)
 
 
 async def attach(request: ModelRequest, catalogue: Catalogue) -> tuple[AttachedModel, Engine]:
@@ -96,19 +101,20 @@ async def attach(request: ModelRequest, catalogue: Catalogue) -> tuple[AttachedM
     """
     address = read_engine_url(request.engine_url or "")
     _check_settings(request)
-    name, known = _named(request.name, catalogue)
-    engine = _engine(address)
+    name, known, tokenizer = _named(request.name, catalogue)
+    tokenizer = request.tokenizer or tokenizer
+    engine = _engine(address, tokenizer)
     try:
         info = await engine.load()
         _check_same(name, known, info, address)
     except BaseException:
         await engine.close()
         raise
-    return AttachedModel(name, address, info, known, request.template), engine
+    return AttachedModel(name, address, info, known, request.template, tokenizer), engine
 
 
-def _engine(address: EngineAddress) -> UpstreamEngine:
-    return UpstreamEngine(address, tags=TAGS, texts=PROMPT_TAGS)
+def _engine(address: EngineAddress, tokenizer: Path | None) -> UpstreamEngine:
+    return UpstreamEngine(address, tags=TAGS, texts=PROMPT_TAGS, tokenizer=tokenizer)
 
 
 def _check_settings(request: ModelRequest) -> None:
@@ -123,8 +129,11 @@ def _check_settings(request: ModelRequest) -> None:
         )
 
 
-def _named(typed: str, catalogue: Catalogue) -> tuple[str, CatalogModel | None]:
-    """Return the name to be shown, and the model of the catalogue; the file's own template counts without one."""
+def _named(typed: str, catalogue: Catalogue) -> tuple[str, CatalogModel | None, Path | None]:
+    """Return the name to be shown, the model of the catalogue, and files on this disk that have its tokenizer.
+
+    The file's own template counts where it is no model of the catalogue.
+    """
     if not typed:
         raise UsageError(
             "--engine-url needs the name of the model that runs there: it decides the prompt format.",
@@ -132,20 +141,29 @@ def _named(typed: str, catalogue: Catalogue) -> tuple[str, CatalogModel | None]:
         )
     reference = ModelNames(catalogue).parse(typed)
     if isinstance(reference, DemoReference):
-        return "demo", None
+        return "demo", None, find(reference, catalogue).path
     if isinstance(reference, CatalogueReference):
-        return reference.model.short, reference.model
+        return reference.model.short, reference.model, _installed(reference, catalogue)
     if isinstance(reference, FileReference):
-        from hermes_cli.gguf.header import read_header  # noqa: PLC0415 - only here
-        from hermes_cli.prompting.choose import identify  # noqa: PLC0415 - as above
-
-        header = read_header(reference.path)
-        names = (header.text("general.name") or "", reference.path.stem)
-        return reference.path.stem, identify(names, header.number, catalogue)
+        path = reference.path
+        if path.is_dir():
+            known = identify((path.name,), lambda key: config_number(path, key), catalogue)
+            return path.name, known, path
+        header = read_header(path)
+        names = (header.text("general.name") or "", path.stem)
+        return path.stem, identify(names, header.number, catalogue), path
     raise UsageError(
         f"{typed} is no model of the catalogue, and no file here.",
-        hint="name the model as `hermes list` does, or give the path of its GGUF file.",
+        hint="name the model as `hermes list` does, or give the path of its GGUF file or of its folder.",
     )
+
+
+def _installed(reference: CatalogueReference, catalogue: Catalogue) -> Path | None:
+    """Return a file of the model on this disk; None if there is none that can be read."""
+    try:
+        return find(reference, catalogue).path
+    except HermesError:
+        return None
 
 
 def _check_same(name: str, known: CatalogModel | None, info: ModelInfo, address: EngineAddress) -> None:

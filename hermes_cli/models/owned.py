@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from hermes_cli.engine.protocol import Engine
 from hermes_cli.engine.upstream.engine_log import part_loaded
 from hermes_cli.engine.upstream.engine_process import EngineCommand
 from hermes_cli.engine.upstream.programs import EngineProgram, engine_named, find_program
-from hermes_cli.errors import DoesNotFitError, HermesError, UsageError
+from hermes_cli.errors import DoesNotFitError, HermesError, NotFoundError, UsageError
 from hermes_cli.hardware.probe import ProbeSources, probe
 from hermes_cli.hardware.selection import select_devices
 from hermes_cli.models.resolve import DRAFT_OFF, EngineChoice, ModelRequest, resolve
@@ -98,7 +99,23 @@ def own(request: ModelRequest, catalogue: Catalogue) -> OwnedModel:
     engine = engine_named(choice.name)
     _check(request, choice, engine)
     program = find_program(engine, choice.command)
-    return _llama_server(request, choice, program, catalogue)
+    if engine == "llama-server":
+        return _llama_server(request, choice, program, catalogue)
+    from hermes_cli.models.launched import launched  # noqa: PLC0415 - only for these engines
+
+    planned = launched(request, choice, program, catalogue)
+    return OwnedModel(
+        planned.name,
+        planned.context,
+        planned.plan.sequences or 1,
+        program,
+        planned.command,
+        room_fault=lambda: None,  # it plans its memory itself, and says so if there is too little
+        known=planned.known,
+        template=request.template,
+        note="; ".join(planned.notes),
+        forced=request.overrides.force,
+    )
 
 
 def _check(request: ModelRequest, choice: EngineChoice, engine: str) -> None:
@@ -176,14 +193,29 @@ def _no_room(name: str, overrides: LoadOverrides) -> DoesNotFitError:
     )
 
 
+def default_engine() -> EngineChoice | None:
+    """Return the engine that takes the place of this program's own if that is not installed; None if none has to."""
+    if find_spec("llama_cpp") is not None:
+        return None
+    try:
+        find_program("llama-server")
+    except NotFoundError:
+        return None
+    return EngineChoice("llama-server")
+
+
 def engine_choice(
     name: str | None, command: str | None, arguments: Sequence[str], rpc: str | None
 ) -> EngineChoice | None:
     """Return what the flags of a command choose; None for the engine of this program.
 
+    Where llama-cpp-python is not installed, llama-server takes its place if it is here.
+
     Raises:
         UsageError: a flag for engines that hermes starts is given without one, or the name is none.
     """
+    if not name and not (command or arguments or rpc):
+        return default_engine()
     if name in {None, "", "embedded", "llama.cpp"}:
         flags = {"--engine-command": command, "--engine-arg": arguments, "--rpc": rpc}
         if given := [flag for flag, value in flags.items() if value]:

@@ -48,6 +48,7 @@ class ModelRequest:
         template: an override of the prompt format: `file`, `model` or a path.
         prefixes: a folder for KV caches of prompts that outlive the program.
         engine_url: an engine that somebody else runs has it.
+        tokenizer: files of its tokenizer, where that engine does not tell what is in them: a folder or a GGUF file.
         engine: an engine that hermes starts for it; None is the one of this program.
         embeddings: it may be a model for embeddings, too; `overrides.pooling` makes any model one.
     """
@@ -61,6 +62,7 @@ class ModelRequest:
     prefixes: Path | None = None
     embeddings: bool = False
     engine_url: str | None = None
+    tokenizer: Path | None = None
     engine: EngineChoice | None = None
 
 

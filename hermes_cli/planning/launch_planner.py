@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hermes_cli.catalog.engine_weights import EngineWeights, engine_weights
 from hermes_cli.errors import DoesNotFitError, UsageError
+from hermes_cli.hardware.machine import MOST_DEVICES
 from hermes_cli.planning.engine_gpus import (
     BF16_CAPABILITY,
     FP4_CAPABILITY,
@@ -20,7 +21,6 @@ from hermes_cli.planning.engine_gpus import (
     computes_fp8,
     engine_gpus,
     gpu_room,
-    is_supported,
     why_not,
 )
 from hermes_cli.planning.launch_memory import gpu_memory, kv_bytes_per_token
@@ -155,17 +155,32 @@ def plan_launch(weights: EngineWeights, machine: Machine, options: LaunchOptions
             hint=f"use --context {model.context.trained} or less.",
         )
     _check_sizes(architecture, model.short, len(gpus), options)
-    wanted = options.context or wanted_context(model)
-    launches = [
-        _launch(weights, gpus, machine, sizes, options) for sizes in _parallel_sizes(architecture, len(gpus), options)
-    ]
-    best = _choose([launch for launch in launches if launch and _holds(launch, options)], wanted)
+    best = fitting_launch(weights, gpus, machine, options)
     if best is None:
-        raise _does_not_fit(weights, gpus, machine, options, launches)
-    idle = len(gpus) * options.nodes - best.plan.tensor * best.plan.pipeline * best.plan.data
+        raise _does_not_fit(weights, gpus, machine, options)
+    idle = len(gpus) * options.nodes - best.plan.gpus
     if idle and options.tensor is options.pipeline is options.data is None:
         raise _indivisible(weights, gpus, machine, options, best)
     return replace(best, notes=tuple(_notes(best, gpus, machine, idle)))
+
+
+def fitting_launch(
+    weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions
+) -> Launch | None:
+    """Return the best plan on these GPUs of each node, None if they do not hold the weights and the context."""
+    if why_not(weights, gpus):
+        return None
+    launches = _all_launches(weights, gpus, machine, options)
+    holding = [launch for launch in launches if launch.plan.kv_tokens >= (options.context or 0)]
+    return _choose(holding, options.context or wanted_context(weights.model))
+
+
+def _all_launches(
+    weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions
+) -> list[Launch]:
+    every = _parallel_sizes(weights.model.architecture, len(gpus), options)
+    launches = (_launch(weights, gpus, machine, sizes, options) for sizes in every)
+    return [launch for launch in launches if launch]
 
 
 def _choose(launches: list[Launch], wanted: int) -> Launch | None:
@@ -178,18 +193,14 @@ def _choose(launches: list[Launch], wanted: int) -> Launch | None:
     enough = min(wanted, LEAST_COMFORTABLE)
     within = [launch for launch in launches if not launch.plan.replicas_span_nodes and launch.plan.kv_tokens >= enough]
     offered = within or launches
-    most = max(_used(launch) for launch in offered)
-    offered = [launch for launch in offered if _used(launch) == most]
+    most = max(launch.plan.gpus for launch in offered)
+    offered = [launch for launch in offered if launch.plan.gpus == most]
     comfortable = [launch for launch in offered if launch.is_comfortable and launch.plan.kv_tokens >= wanted]
     if comfortable:
         return min(comfortable, key=lambda launch: (launch.plan.pipeline, launch.plan.tensor))
     return max(
         offered, key=lambda launch: (min(launch.plan.kv_tokens, wanted), launch.plan.data == 1, launch.plan.kv_tokens)
     )
-
-
-def _used(launch: Launch) -> int:
-    return launch.plan.tensor * launch.plan.pipeline * launch.plan.data
 
 
 def splits(architecture: Architecture, tensor: int) -> bool:
@@ -331,51 +342,33 @@ def _round_context(tokens: int) -> int:
     return tokens // step * step
 
 
-def _holds(launch: Launch, options: LaunchOptions) -> bool:
-    return launch.plan.kv_tokens >= (options.context or 0)
-
-
 def _does_not_fit(
-    weights: EngineWeights,
-    gpus: tuple[Device, ...],
-    machine: Machine,
-    options: LaunchOptions,
-    launches: list[Launch | None],
+    weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions
 ) -> DoesNotFitError:
     """Return the error that nothing fits, with what would."""
     what = f"{weights.name} ({gigabytes(weights.bytes)})"
     on = f"{options.nodes} x {len(gpus)}" if options.nodes > 1 else f"{len(gpus)}"
     where = f"{on} {gpus[0].name} ({memory_size(gpus[0].total)} each)"
-    short = max((launch for launch in launches if launch), key=lambda launch: launch.plan.kv_tokens, default=None)
-    if short and options.context:
-        eight = "" if options.kv_type == "fp8" or short.plan.kv_type == "fp8" else ", or --kv-type fp8"
+    launches = _all_launches(weights, gpus, machine, options)
+    if launches and options.context:
+        longest = max(launches, key=lambda launch: launch.plan.kv_tokens).plan
+        eight = "" if "fp8" in {options.kv_type, longest.kv_type} else ", or --kv-type fp8"
         return DoesNotFitError(
             f"{what} with {options.context:,} tokens of context does not fit {where}.",
-            hint=f"--context {_round_context(short.plan.kv_tokens)} fits{eight}.",
+            hint=f"--context {_round_context(longest.kv_tokens)} fits{eight}.",
         )
     hints = []
-    for count in range(len(gpus) + 1, 17):
-        more = replace(machine, devices=(*machine.devices, *[gpus[-1]] * (count - len(gpus))))
-        wider = tuple(device for device in more.usable_devices if is_supported(device))
-        sizes = _parallel_sizes(
-            weights.model.architecture, count, replace(options, tensor=None, pipeline=None, data=None)
-        )
-        if any(_launch(weights, wider, more, each, options) for each in sizes if each.gpus == count * options.nodes):
+    free = replace(options, tensor=None, pipeline=None, data=None)
+    for count in range(len(gpus) + 1, MOST_DEVICES + 1):
+        launch = fitting_launch(weights, gpus[:1] * count, machine, free)
+        if launch and launch.plan.gpus == count * options.nodes:
             hints.append(f"{count} of these GPUs would hold it")
             break
-    smaller = [other for other in engine_weights(weights.model) if other.bytes < weights.bytes]
-    smaller = [
-        other for other in smaller if why_not(other, gpus) is None and _fits_somehow(other, gpus, machine, options)
-    ]
-    if smaller:
-        hints.append(f"{smaller[0].name} fits")
+    smaller = (other for other in engine_weights(weights.model) if other.bytes < weights.bytes)
+    if other := next((other for other in smaller if fitting_launch(other, gpus, machine, options)), None):
+        hints.append(f"{other.name} fits")
     hints.append(f"llama.cpp runs smaller files: hermes recommend {weights.model.short}")
     return DoesNotFitError(f"{what} does not fit {where}.", hint=f"{'; '.join(hints)}.")
-
-
-def _fits_somehow(weights: EngineWeights, gpus: tuple[Device, ...], machine: Machine, options: LaunchOptions) -> bool:
-    sizes = _parallel_sizes(weights.model.architecture, len(gpus), options)
-    return any(_launch(weights, gpus, machine, each, options) for each in sizes)
 
 
 def _indivisible(
@@ -383,9 +376,9 @@ def _indivisible(
 ) -> UsageError:
     """Return the error for a number of GPUs that the model cannot be split over, with what is next best."""
     plan = best.plan
-    per_node = plan.tensor * plan.pipeline * plan.data // options.nodes
+    per_node = plan.gpus // options.nodes
     stages = replace(options, tensor=1, pipeline=len(gpus), data=1)
-    by_stages = options.nodes == 1 and _fits_somehow(weights, gpus, machine, stages)
+    by_stages = options.nodes == 1 and fitting_launch(weights, gpus, machine, stages)
     also = f"; or all {len(gpus)} in turns: --pipeline-parallel {len(gpus)}" if by_stages else ""
     return UsageError(
         f"{weights.name} cannot be split over {counted(len(gpus), 'GPU')}: {_heads(weights)}, of which each "

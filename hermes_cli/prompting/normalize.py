@@ -190,6 +190,7 @@ class _Conversation:
         self._results: dict[int, Message] = {}
         self._between: list[Message] = []
         self._late = False  # the last message is the user's and has only what systems said
+        self._joined: list[str] = []  # contents that the last message is to have, one below the other
 
     def add(self, given: object, where: str, *, newest: bool = False) -> None:
         """Add a message; `newest` is one that the model has not answered yet."""
@@ -212,6 +213,7 @@ class _Conversation:
 
     def finished(self) -> list[Message]:
         self._end_results()
+        self._end_joined()
         return self._messages
 
     def _say(self, message: Message) -> None:
@@ -225,11 +227,18 @@ class _Conversation:
             message = replace(message, role="user")
         if last and last.role == message.role and (late or self._late or message.role == "system"):
             self._late = self._late and late
-            content = "\n\n".join(filter(None, (last.content, message.content)))
-            self._messages[-1] = replace(message, content=content)
+            self._joined = self._joined or [last.content or ""]
+            self._joined.append(message.content or "")
         elif message.content or not late:
+            self._end_joined()
             self._late = late
             self._messages.append(message)
+
+    def _end_joined(self) -> None:
+        """Give the last message all of its contents."""
+        if self._joined:
+            self._messages[-1] = replace(self._messages[-1], content="\n\n".join(filter(None, self._joined)))
+            self._joined = []
 
     def _add_answer(self, given: Mapping[str, Any], where: str) -> None:
         parts: Any = given.get("content")
@@ -248,6 +257,7 @@ class _Conversation:
             for key in (("id", call.id), ("name", call.name), _ANY):
                 self._waiting.setdefault(key, []).append(index)
         thought = repaired(thought).strip()
+        self._end_joined()
         self._messages.append(Message("assistant", content or None, tuple(self._calls), thought or None))
 
     def _add_result(self, given: Mapping[str, Any], where: str) -> None:
@@ -281,7 +291,9 @@ class _Conversation:
 
     def _end_results(self) -> None:
         # The model matches results to calls by their order: ids never reach it.
-        self._messages += [message for _, message in sorted(self._results.items())]
+        if self._results:
+            self._end_joined()
+            self._messages += [message for _, message in sorted(self._results.items())]
         for message in self._between:
             self._say(message)
         self._calls, self._waiting, self._results, self._between = [], {}, {}, []

@@ -24,8 +24,9 @@ from hermes_cli.prompting.call_block import CALL, END_CALL
 THOUGHTS = (("<think>", "</think>"), ("<scratch_pad>", "</scratch_pad>"))
 TAGS = (CALL, END_CALL, *(tag for pair in THOUGHTS for tag in pair))
 
-# Whether a bound turn may begin with a thought; `inside`: the prompt ended in an open `<think>`.
-Thinking = Literal["no", "may", "inside"]
+# Whether a bound turn may begin with a thought; `inside`: the prompt ended in an open `<think>`; `ended`: in the line
+# behind `</think>`.
+Thinking = Literal["no", "may", "inside", "ended"]
 
 # Texts that end at the start of a line, after what ended there and after what did not.
 _TO_LINE_START = {"l0": r"((?s:.*)\n)?\s*", "m0": r"(?s:.*)\n\s*"}
@@ -114,9 +115,9 @@ class _Writer:
         if answer and not (calls and calls.required):
             wanted.append("answer")
             self.lines.append(answer.rules)
-        lead = {"no": "", "may": "lead? ", "inside": "closed0 gap "}[thinking]
+        lead = {"no": "", "may": "lead? ", "inside": "closed0 gap ", "ended": '"\\n"? '}[thinking]
         self._rule("start", [f"{lead}({' | '.join(wanted)})"])
-        if lead:
+        if thinking in {"may", "inside"}:
             self._thoughts()
             self._rule("lead", [f"{self._tag(begin)} closed{at} gap" for at, (begin, _) in enumerate(THOUGHTS)])
             self._rule("gap", ['("\\n" | "\\n\\n")?'])

@@ -6,7 +6,6 @@ same reasons; `FieldNames` names a refused field as the client called it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from hermes_cli.server import response_format, thinking
 from hermes_cli.server.errors import ErrorShape, Problem, problem
 from hermes_cli.server.openai.requests import REFUSED, UNANSWERED, ChatRequest, LenientModel, SharedFields
 from hermes_cli.server.pool import SERVER_KEEP_ALIVE, ReadyModel
-from hermes_cli.server.request_stats import warn
+from hermes_cli.server.request_stats import MOST_WARNINGS, aside, warn
 from hermes_cli.server.settings import seconds
 from hermes_cli.server.thinking import ThinkingChoice
 
@@ -164,21 +163,18 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
     """
     with fields.renaming():
         notes: normalize.Notes = []
-        # In a thread: histories are long.
-        messages = await asyncio.to_thread(lambda: normalize.messages(_with_readable_calls(body.messages), notes))
-        tools = await asyncio.to_thread(normalize.tools, body.tools, notes)
-        warn(*(f"{fields.of(place)} {note}" for place, note in notes))
+        messages, tools, strict = await aside(client, lambda: _normalized(body, notes))
+        warn(*(f"{fields.of(place)} {note}" for place, note in notes[:MOST_WARNINGS]))
         messages, continues = _with_begun_answer(body, messages)
         top_logprobs = body.top_logprobs or 0
         if top_logprobs and not body.logprobs:
             raise UsageError(
                 "is given without logprobs.", field="top_logprobs", hint="set logprobs to true, or leave it out."
             )
-        parsed = parse_shared(body, client, top_logprobs if body.logprobs else None)
+        parsed = await aside(client, lambda: parse_shared(body, client, top_logprobs if body.logprobs else None))
         think = thinking.parse(body)
         answer = await response_format.parse(body, client)
         parallel = body.parallel_tool_calls is not False
-        strict = normalize.strict_tools(body.tools)
         calls = await response_format.parse_calls(
             tools, body.tool_choice, parallel=parallel, strict=strict, client=client
         )
@@ -192,6 +188,14 @@ async def parse_chat(body: ChatRequest, client: str, fields: FieldNames = CHAT_F
         continues=continues,
     )
     return replace(parsed, turn=turn, thinking=think, fields=fields, echo=continues and bool(body.echo))
+
+
+def _normalized(
+    body: ChatRequest, notes: normalize.Notes
+) -> tuple[list[Message], list[dict[str, Any]], frozenset[str]]:
+    """Return the messages, the tools, and the names of the strict ones."""
+    messages = normalize.messages(_with_readable_calls(body.messages), notes)
+    return messages, normalize.tools(body.tools, notes), normalize.strict_tools(body.tools)
 
 
 def _with_begun_answer(body: ChatRequest, messages: list[Message]) -> tuple[list[Message], bool]:
@@ -237,6 +241,7 @@ def parse_shared(body: SharedFields, client: str, top_logprobs: int | None, defa
         stops=tuple(dict.fromkeys(map(normalize.repaired, body.stop or ()))),
         top_logprobs=top_logprobs,
         client=client,
+        calls_without_tools=False,
     )
     return ParsedRequest(
         body.model or "",

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hermes_cli import paths
 from hermes_cli.catalog.file_names import quantization_in_file_name
@@ -71,7 +72,7 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
     )
     draft, yarn = entry.draft or DRAFT_OFF, bool(entry.yarn)
     choice = engine_choice(entry.engine, entry.engine_command, entry.engine_args, entry.rpc)
-    if choice and entry.engine_url:
+    if entry.engine and entry.engine_url:
         raise UsageError(
             "--engine and --engine-url exclude each other.",
             hint="--engine starts an engine; --engine-url is for one that you run yourself.",
@@ -84,7 +85,8 @@ def model_request(entry: ModelEntry, least_context: int = 0) -> ModelRequest:
         template=entry.template,
         embeddings=not choice,
         engine_url=entry.engine_url,
-        engine=choice,
+        engine=None if entry.engine_url else choice,
+        tokenizer=Path(entry.tokenizer) if entry.tokenizer else None,
     )
 
 

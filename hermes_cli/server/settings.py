@@ -50,6 +50,7 @@ class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     batch: Annotated[int, Meta(ge=32, le=65_536)] | None = None  # tokens in one decode
     yarn: bool | None = None  # stretch the context as the base model documents it
     engine_url: str | None = None  # where an engine listens that somebody else runs; it has the model
+    tokenizer: str | None = None  # of the model in that engine: a folder with tokenizer.json, or a GGUF file
     engine: str | None = None  # an engine that hermes starts for it: llama-server, vllm, sglang
     engine_command: str | None = None  # how to start that one; None looks for it
     engine_args: tuple[str, ...] = ()  # passed on to it
@@ -232,8 +233,11 @@ def read_file(path: Path | None) -> dict[str, SettingValue]:
         raise _unreadable(str(place), error, "--config") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{place} is no YAML: {' '.join(str(error).split())}.", hint="correct it.") from None
-    if document is None:
-        return {}
+    return from_document(document or {}, str(place))
+
+
+def from_document(document: object, place: str) -> dict[str, SettingValue]:
+    """Return the settings in the document of a file; UsageError for an unknown key."""
     if not isinstance(document, dict):
         raise UsageError(f"{place} is no list of settings.", hint="write lines like this one: port: 8080")
     for key in document:
@@ -241,7 +245,7 @@ def read_file(path: Path | None) -> dict[str, SettingValue]:
             near = difflib.get_close_matches(str(key), _TYPES, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_TYPES)}"
             raise UsageError(f"{place}: there is no setting {key}.", hint=hint)
-    return {key: SettingValue(value, str(place)) for key, value in document.items()}
+    return {key: SettingValue(value, place) for key, value in document.items()}
 
 
 def resolve(typed: Mapping[str, SettingValue], file: Mapping[str, SettingValue]) -> Resolved:

@@ -63,7 +63,7 @@ def test_a_question_alone_is_asked() -> None:
         (["chat", "demo", "hi", "--temperature", "0,5"], "'0,5' is not a number", "decimals come after a point"),
         (["chat", "demo", "hi", "--json=true"], "--json takes no value", "leave the value out"),
         (["chat", "demo", "hi", "--tools"], "--tools needs a value", "--tools VALUE"),
-        (["chat", "demo", "hi", "--kv-type", "q8"], "no KV cache type q8", "did you mean q8_0?"),
+        (["plan", "demo", "--kv-type", "q8"], "no KV cache type q8", "did you mean q8_0?"),
         (["--list"], "hermes has no option --list", "did you mean hermes list?"),
         (["init"], "no command init", "hermes recommend"),
         (["?"], "no command ?", "hermes --help"),

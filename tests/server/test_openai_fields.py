@@ -388,6 +388,15 @@ def test_a_conversation_as_hermes_agent_sends_it_back(rig: House) -> None:
     assert two.startswith(f"{one}Let me look.\n{CALL}<|im_end|>")
 
 
+@pytest.mark.parametrize("body", [{}, {"tools": []}])
+def test_without_tools_nothing_is_a_call(rig: House, body: dict[str, Any]) -> None:
+    """Hermes' prompt for tools may be written by hand: as with vLLM and llama.cpp, its author reads the text."""
+    asked = [{"role": "system", "content": "You may call <tools>[]</tools>"}, *ASKED]
+    choice = rig.chat([CALL], messages=asked, **body).json["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (CALL, "stop")
+    assert "tool_calls" not in choice["message"]
+
+
 def test_functions_in_their_older_form(rig: House) -> None:
     body = {"functions": [TOOL["function"]], "function_call": {"name": "get_weather"}}
     choice = rig.chat([CALL], **body).json["choices"][0]

@@ -16,7 +16,7 @@ from importlib.util import find_spec, module_from_spec
 from typing import TYPE_CHECKING
 
 from hermes_cli.errors import EngineError
-from hermes_cli.platforms import REINSTALL_HINT
+from hermes_cli.platforms import INSTEAD_HINT, REINSTALL_HINT
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -40,6 +40,8 @@ def _api() -> ModuleType:
 if not TYPE_CHECKING:
     try:
         llama_cpp = _api()
+    except ModuleNotFoundError as error:
+        raise EngineError("llama.cpp is not installed.", hint=f"{INSTEAD_HINT}; or {REINSTALL_HINT}") from error
     except (ImportError, OSError, RuntimeError) as error:
         raise EngineError(f"llama.cpp cannot be loaded: {error}.", hint=REINSTALL_HINT) from error
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hermes_cli.engine.protocol import ModelInfo, TokenLogprobs
+from hermes_cli.engine.protocol import EngineStats, ModelInfo, TokenLogprobs
 from hermes_cli.engine.request import GenerationRequest
 from hermes_cli.errors import UsageError
 
@@ -29,13 +29,27 @@ class Ending:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a completion: its text, the number of its tokens, and their ids as far as the engine tells them."""
+    """A part of a completion.
+
+    Attributes:
+        text: of its tokens.
+        count: the number of its tokens.
+        ids: of its tokens, as far as the engine tells them.
+        texts: of each of its tokens; empty where only all together are known.
+        ending: of the completion, with its last part.
+    """
 
     text: str = ""
     count: int = 0
     ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprobs, ...] = ()
     ending: Ending | None = None
+    texts: tuple[str, ...] = ()
+
+    def first(self, count: int) -> Chunk:
+        """Return its first tokens, of a chunk with `texts`."""
+        texts = self.texts[:count]
+        return Chunk("".join(texts), count, self.ids[:count], self.logprobs[:count], texts=texts)
 
 
 @dataclass(frozen=True)
@@ -54,9 +68,15 @@ class TokenCompletion:
 
 
 class Dialect(Protocol):
-    """One kind of engine. Its methods raise UpstreamError where the engine refuses, NetworkError where none answers."""
+    """One kind of engine. Its methods raise UpstreamError where the engine refuses, NetworkError where none answers.
+
+    Attributes:
+        name: of the kind.
+        adds_space: a space may be put before each text that is tokenized, as SentencePiece does.
+    """
 
     name: str
+    adds_space: bool
 
     async def model_info(self, tags: Sequence[str], texts: Sequence[str]) -> ModelInfo:
         """Return the facts about the model; of `tags` and `texts` those count that are one token."""
@@ -69,6 +89,9 @@ class Dialect(Protocol):
 
     def check(self, request: GenerationRequest) -> None:
         """Raise UsageError if the request wants what this engine does not have; it names it."""
+
+    async def stats(self) -> EngineStats:
+        """Return the counters of the engine's queue and cache, as far as it tells them."""
 
     def complete(self, completion: TokenCompletion) -> AsyncGenerator[Chunk, None]:
         """Yield a completion; the last chunk has its ending."""

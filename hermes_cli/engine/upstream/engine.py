@@ -1,7 +1,7 @@
 """An engine that somebody else runs, behind `protocol.Engine`: one model, whose memory is not ours to free.
 
-The dialect (llama_server.py) knows its routes. What is the same for all is here: prompts to token ids, the
-budget of reasoning, cancelling, counters.
+The dialect (llama_server.py, vllm.py, sglang.py) knows its routes. What is the same for all is here: prompts to token
+ids, the budget of reasoning, cancelling, counters.
 
 The budget: where it is used up the completion is closed, the tag that ends the reasoning is appended to what was
 written, and another completion goes on from there. The engine has the prompt in its cache by then.
@@ -14,16 +14,17 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hermes_cli.engine.embedded.output_text import ReasoningTracker
 from hermes_cli.engine.protocol import Done, Embeddings, EngineStats, Event, ModelInfo, SequenceState, TextEvent
 from hermes_cli.engine.request import GenerationRequest, ReasoningOptions, encode
+from hermes_cli.engine.upstream.detect import dialect_of
 from hermes_cli.engine.upstream.dialect import Chunk, Dialect, Ending, TokenCompletion
 from hermes_cli.engine.upstream.http import EngineAddress, UpstreamClient, UpstreamError, context_full
-from hermes_cli.engine.upstream.llama_server import LlamaServer
 from hermes_cli.errors import EngineDiedError, EngineError, HermesError, NetworkError, NotReadyError, UsageError
 
 if TYPE_CHECKING:
@@ -32,43 +33,12 @@ if TYPE_CHECKING:
     from hermes_cli.engine.request import EmbeddingRequest
 
 SHARE_OF_END = 4  # the smallest budget of reasoning that is ended by a sentence, in lengths of the sentence
-LOADING_PAUSE = 0.5  # seconds between questions whether a model is loaded by now
+METRICS = 2.0  # seconds that an engine gets to tell its counters
 # Control tokens of the vocabularies that Hermes models have, beside those that their templates write.
 SPECIAL_TEXTS = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"),
     *("<|end_header_id|>", "<|eot_id|>", "<|eom_id|>", "<|python_tag|>", "<s>", "</s>", "<unk>", "<pad>"),
 )
-
-
-async def dialect_of(client: UpstreamClient) -> Dialect:
-    """Return the dialect of what listens there, once its model is loaded.
-
-    Raises:
-        NetworkError: nothing listens there, or nothing that is known.
-        UsageError: it is `hermes serve`, which has no routes for engines.
-    """
-    while True:
-        try:
-            props = await client.get("/props")
-        except UpstreamError as error:
-            if error.is_loading:
-                await asyncio.sleep(LOADING_PAUSE)
-                continue
-            if error.status in {401, 403}:
-                raise error.as_hermes_error(client.address) from None
-            props = {}
-        break
-    if str(props.get("build_info")).startswith("hermes"):
-        raise UsageError(
-            f"what answers at {client.address} is hermes serve.",
-            hint=f"talk with it like this: hermes chat --endpoint {client.address}",
-        )
-    if isinstance(props.get("default_generation_settings"), dict):
-        return LlamaServer(client, props)
-    raise NetworkError(
-        f"what answers at {client.address} is no engine that hermes knows.",
-        hint="start llama-server there; for other servers there is hermes chat --endpoint.",
-    )
 
 
 @dataclass(eq=False)
@@ -111,15 +81,24 @@ class _Progress:
 class UpstreamEngine:
     """Implements `protocol.Engine`; to be closed."""
 
-    def __init__(self, address: EngineAddress, *, tags: Sequence[str] = (), texts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        address: EngineAddress,
+        *,
+        tags: Sequence[str] = (),
+        texts: Sequence[str] = (),
+        tokenizer: Path | None = None,
+    ) -> None:
         """Connect to nothing yet.
 
         Args:
             address: where the engine listens.
+            tokenizer: files of its model's tokenizer (tokenizer_files.py), for engines that do not tell it.
             tags: texts whose tokens are wanted in `ModelInfo.tags`.
             texts: others that are told in `control` or `added` if they are one token.
         """
         self.address, self._tags, self._texts = address, tuple(tags), (*texts, *SPECIAL_TEXTS)
+        self._tokenizer = tokenizer
         self._client: UpstreamClient | None = None
         self._loading: asyncio.Task[tuple[Dialect, ModelInfo]] | None = None
         self._running: dict[int, tuple[_Sequence, asyncio.Task[None]]] = {}
@@ -172,7 +151,7 @@ class UpstreamEngine:
             return await dialect.detokenize(tokens)
 
     async def stats(self) -> EngineStats:
-        """Return the counters of what went through here; the engine's own are in its metrics."""
+        """Return the counters of what went through here, and of the engine's own those of its queue and its cache."""
         loading = self._loading
         state: Literal["closed", "unloaded", "loading", "ready", "dead"] = (
             "closed"
@@ -186,8 +165,13 @@ class UpstreamEngine:
             else "ready"
         )
         running = tuple(sequence.state for sequence, _ in self._running.values())
+        theirs = EngineStats()
+        if state == "ready" and loading:
+            with suppress(TimeoutError):
+                theirs = await asyncio.wait_for(loading.result()[0].stats(), METRICS)
         names = ("requests", "failed", "cancelled", "prompt_tokens", "cached_tokens", "completion_tokens")
-        return EngineStats(state, running, **{name: self._counts[name] for name in names})
+        counts: dict[str, Any] = {name: self._counts[name] for name in names}
+        return replace(theirs, state=state, running=running, **counts)
 
     async def unload(self) -> None:
         """End running requests with an error; the memory belongs to whoever runs the engine."""
@@ -220,7 +204,7 @@ class UpstreamEngine:
         started = time.monotonic()
         self._client = self._client or UpstreamClient(self.address)
         with self._errors():
-            dialect = await dialect_of(self._client)
+            dialect = await dialect_of(self._client, self._tokenizer)
             try:
                 info = await dialect.model_info(self._tags, self._texts)
             except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON of another shape
@@ -268,6 +252,7 @@ class UpstreamEngine:
         while True:
             if forced:
                 yield await _forced(dialect, forced, tracker, progress)
+                request = replace(request, grammar=request.reasoning.grammar if request.reasoning else None)
             if progress.count >= limit:
                 break
             most = None if request.max_tokens is None else limit - progress.count
@@ -301,15 +286,23 @@ async def _completed(
 ) -> AsyncGenerator[TextEvent, None]:
     """Yield the text of one completion, up to its end or the budget of reasoning."""
     async with aclosing(dialect.complete(completion)) as chunks:
-        async for chunk in chunks:
+        async for whole in chunks:
+            chunk = _within_budget(whole, tracker)
             progress.add(chunk)
-            for _ in range(chunk.count - 1):
-                tracker.read("")  # each token counts
-            tracker.read(chunk.text)
             if chunk.text or chunk.count:
                 yield TextEvent(chunk.text, chunk.count, chunk.logprobs, reasoning_cut=tracker.cut)
             if chunk.ending or tracker.due():
                 return
+
+
+def _within_budget(chunk: Chunk, tracker: ReasoningTracker) -> Chunk:
+    """Have the tracker read each token of a chunk; return those up to the end of the budget."""
+    texts = chunk.texts or (*("" for _ in range(chunk.count - 1)), chunk.text)
+    for number, text in enumerate(texts, 1):
+        tracker.read(text)
+        if number < len(chunk.texts) and tracker.due():
+            return chunk.first(number)
+    return chunk
 
 
 def _check_tokens(tokens: Sequence[int], info: ModelInfo) -> None:
@@ -327,10 +320,13 @@ async def _prompt_tokens(dialect: Dialect, prompt: Sequence[str | int], info: Mo
         _check_tokens(tokens, info)
     else:
         pieces = cast("Sequence[str]", prompt)
-        behind = pieces[1:]
+        behind = pieces[1:] if dialect.adds_space else ()
         texts = list(dict.fromkeys((*pieces, *("\n" + piece for piece in behind), *("\n" for _ in behind))))
         known = dict(zip(texts, await dialect.tokenize(texts, special=True), strict=True))
-        tokens = encode(pieces, known.__getitem__)  # asks for these texts only
+        if dialect.adds_space:
+            tokens = encode(pieces, known.__getitem__)  # asks for these texts only
+        else:
+            tokens = [token for piece in pieces for token in known[piece]]
     if info.adds_bos and info.bos:
         [bos] = await dialect.tokenize([info.bos], special=True)
         tokens = tokens if tokens[: len(bos)] == bos else [*bos, *tokens]

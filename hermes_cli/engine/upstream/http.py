@@ -162,6 +162,11 @@ class UpstreamClient:
         """
         return await self._json(path, None)
 
+    async def get_text(self, path: str) -> str:
+        """Return the text of a route; errors are those of `get`."""
+        async with self._request(path, None, SHORT) as response:
+            return (await _read(response)).decode("utf-8", "replace")
+
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any JSON
         """Return the JSON that a route answers a body with; errors are those of `get`."""
         return await self._json(path, body)

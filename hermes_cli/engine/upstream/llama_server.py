@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from hermes_cli.engine.protocol import Logprob, ModelInfo, TokenLogprobs
+from hermes_cli.engine.protocol import EngineStats, Logprob, ModelInfo, TokenLogprobs
 from hermes_cli.engine.request import PARAMETERS, GenerationRequest, SamplingOptions
 from hermes_cli.engine.upstream.dialect import Chunk, Ending, TokenCompletion, check_common, lark_of
 from hermes_cli.engine.upstream.http import UpstreamClient, UpstreamError
@@ -32,6 +32,7 @@ class LlamaServer:
     """Implements `Dialect` for llama-server."""
 
     name = "llama-server"
+    adds_space = True
 
     def __init__(self, client: UpstreamClient, props: Mapping[str, Any]) -> None:
         """Take what `/props` says."""
@@ -136,6 +137,10 @@ class LlamaServer:
                 "without llguidance.",
                 hint="leave that out, build it with -DLLAMA_LLGUIDANCE=ON, or run the model in this program.",
             )
+
+    async def stats(self) -> EngineStats:
+        """Return nothing: its counters are behind a flag, and in other words."""
+        return EngineStats()
 
     async def complete(self, completion: TokenCompletion) -> AsyncGenerator[Chunk, None]:
         """Yield a completion; the last chunk has its ending.

@@ -25,7 +25,7 @@ from hermes_cli import paths, process_guard
 from hermes_cli.errors import AccessError
 
 MAX_LOG_BYTES = 8 << 20
-LONGEST_SOCKET_PATH = 100  # bytes; the system's limit is 107 on Linux and 103 on macOS
+LONGEST_BASE = 48  # bytes: sockets' paths have 103 at most (macOS), and vLLM's own have 52 behind this
 SWEEP_GRACE = 5.0  # seconds that an engine gets to end which was left by a program that died
 _LOCK, _PROCESS, _SOCKET, _LOG = "lock", "process.json", "engine.sock", "log"
 
@@ -40,9 +40,9 @@ def base_folder() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     base = Path(runtime, "hermes-llm") if runtime and paths.is_dir(Path(runtime)) else None
     # `serve` as a service may have no such folder, or one whose name is too long for a socket.
-    if base is None or len(os.fsencode(base)) > LONGEST_SOCKET_PATH - 40 or not os.access(base.parent, os.W_OK):
+    if base is None or len(os.fsencode(base)) > LONGEST_BASE or not os.access(base.parent, os.W_OK):
         folder = tempfile.gettempdir()
-        base = Path(folder if len(folder) < LONGEST_SOCKET_PATH - 60 else "/tmp", f"hermes-llm-{user}")  # noqa: S108 - checked below
+        base = Path(folder if len(folder) < LONGEST_BASE - 20 else "/tmp", f"hermes-llm-{user}")  # noqa: S108 - checked below
     with suppress(FileExistsError):
         base.mkdir(mode=0o700, parents=True)
     status = base.lstat()

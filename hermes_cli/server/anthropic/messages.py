@@ -32,7 +32,7 @@ from hermes_cli.server.errors import Problem, RefusedError
 from hermes_cli.server.openai.requests import ChatRequest
 from hermes_cli.server.parsed_request import ChatMessages, FieldNames, ParsedRequest, check_fields, parse_chat
 from hermes_cli.server.pool import Pool, ReadyModel
-from hermes_cli.server.request_stats import current_warnings
+from hermes_cli.server.request_stats import aside, current_warnings
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, cancel, json_reply
 from hermes_cli.server.thinking import BUDGETS
@@ -84,6 +84,12 @@ async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
         details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
         message = "thread is not supported: send all messages of the conversation."
         raise RefusedError(400, message, "thread_unsupported_request", param="thread", details=details)
+    chat, fields = await aside(client, lambda: _translated(body))
+    return await parse_chat(chat, client, fields)
+
+
+def _translated(body: CountRequest) -> tuple[ChatRequest, FieldNames]:
+    """Return the same request to Chat Completions, and the names of its fields."""
     check_fields(body, REFUSED, _JSON)
     conversation = MessagesInput(body.system, body.messages)
     tools = [_tool(tool) for tool in body.tools or []]
@@ -111,7 +117,7 @@ async def parse_message(body: CountRequest, client: str) -> ParsedRequest:
         thinking_budget_tokens=None if effort is None else BUDGETS[effort],
         response_format=response_format,
     )
-    return await parse_chat(chat, client, FieldNames(names, "Anthropic's Messages", "anthropic"))
+    return chat, FieldNames(names, "Anthropic's Messages", "anthropic")
 
 
 def _tool(tool: object) -> object:

@@ -12,7 +12,7 @@ from hermes_cli.server.openai.completions import parse_completion
 from hermes_cli.server.openai.requests import ChatRequest, CompletionRequest
 from hermes_cli.server.parsed_request import ChatMessages, FieldNames, ParsedRequest, parse_chat
 from hermes_cli.server.pool import Pool
-from hermes_cli.server.request_stats import warn
+from hermes_cli.server.request_stats import aside, warn
 
 LATEST = ":latest"  # the tag that Ollama adds to names without one
 # Options of loading a model: the server's settings decide about them.
@@ -40,7 +40,7 @@ _PROMPT_ONLY = {
 
 async def parse_chat_request(body: OllamaChatRequest, client: str, pool: Pool) -> ParsedRequest:
     """Parse a request to /api/chat that has messages."""
-    conversation = OllamaMessages(body.messages or ())
+    conversation = await aside(client, lambda: OllamaMessages(body.messages or ()))
     return await _parse(body, client, pool, conversation, body.tools)
 
 

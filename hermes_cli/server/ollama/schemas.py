@@ -157,7 +157,7 @@ class OllamaEmbeddings(msgspec.Struct, frozen=True, kw_only=True):
     """The embeddings of texts, in their order."""
 
     model: str
-    embeddings: list[list[float]]
+    embeddings: list[msgspec.Raw]  # lists of numbers
     total_duration: int
     load_duration: int
     prompt_eval_count: int

@@ -45,6 +45,7 @@ class ResponseTools:
         self.paths: dict[str, str] = {}
         self.notes: list[str] = []
         self._known: dict[str, ClientTool] = {}  # by the name that the model reads
+        self._offered: dict[tuple[object, object], str] = {}  # the same by the client's name and namespace
         self._left_out: set[str] = set()  # types
         listed = list(_flat(tools))
         count = Counter(str(tool.get("name")) for _, tool, _ in listed if isinstance(tool, dict))
@@ -57,6 +58,7 @@ class ResponseTools:
                 kind = tool["type"] if tool.get("type") in ("custom", LOCAL_SHELL) else "function"
                 offered = f"{namespace}.{name}" if namespace and count[name] > 1 else name
                 self._known[offered] = ClientTool(kind, name, namespace)
+                self._offered.setdefault((name, namespace), offered)
                 function = {**function, "name": offered}
             self.paths[f"tools[{len(self.functions)}]"] = path
             self.functions.append(function)
@@ -67,8 +69,7 @@ class ResponseTools:
 
     def name_of(self, name: object, namespace: object = None) -> object:
         """Return the name by which the model knows a tool of the client."""
-        known = (key for key, tool in self._known.items() if (tool.name, tool.namespace) == (name, namespace))
-        return next(known, name)
+        return self._offered.get((name, namespace), name) if isinstance(name, str) else name
 
     def choice(self, choice: Any) -> Any:  # noqa: ANN401 - as it was sent
         """Return `tool_choice` for the functions; raise UsageError if it insists on a tool that is left out."""

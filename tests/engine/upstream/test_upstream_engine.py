@@ -13,8 +13,9 @@ import pytest
 from conftest import HANG
 from endpoint_rig import DONE, Endpoint, Reply, endpoint, event, of_json, refusal, stream
 
-from hermes_cli.engine.protocol import Done, Event, ModelInfo, TextEvent
+from hermes_cli.engine.protocol import Done, EngineStats, Event, ModelInfo, TextEvent
 from hermes_cli.engine.request import GenerationRequest, ReasoningOptions
+from hermes_cli.engine.upstream import detect
 from hermes_cli.engine.upstream import engine as upstream
 from hermes_cli.engine.upstream.dialect import Chunk, Ending, TokenCompletion
 from hermes_cli.engine.upstream.engine import UpstreamEngine
@@ -169,7 +170,7 @@ def test_an_engine_that_was_started_anew_is_asked_anew(server: Endpoint) -> None
 
 
 def test_a_model_that_is_being_loaded_is_waited_for(server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "LOADING_PAUSE", 0.0)
+    monkeypatch.setattr(detect, "LOADING_PAUSE", 0.0)
     server.routes["/props"] = refusal(503, "Loading model")
     server.routes["/completion"] = stream(PIECE, LAST)
 
@@ -231,6 +232,7 @@ class _Letters:
     info: ModelInfo
     asked: list[TokenCompletion] = field(default_factory=list)
     name: str = "letters"
+    adds_space: bool = False
 
     async def model_info(self, tags: Sequence[str], texts: Sequence[str]) -> ModelInfo:  # noqa: ARG002 - as the protocol
         return self.info
@@ -244,6 +246,9 @@ class _Letters:
     def check(self, request: GenerationRequest) -> None:
         pass
 
+    async def stats(self) -> EngineStats:
+        return EngineStats()
+
     async def complete(self, completion: TokenCompletion) -> AsyncGenerator[Chunk, None]:
         self.asked.append(completion)
         while self.pieces:
@@ -254,7 +259,7 @@ class _Letters:
 
 
 def answered(letters: _Letters, request: GenerationRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Done]:
-    async def dialect_of(_: object) -> _Letters:
+    async def dialect_of(*_: object) -> _Letters:
         return letters
 
     async def use() -> list[Event]:

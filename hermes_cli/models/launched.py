@@ -1,0 +1,187 @@
+"""Models for vLLM and SGLang on this machine: their weights on this disk, and the command that a launch plan makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hermes_cli import paths
+from hermes_cli.catalog.engine_weights import engine_weights
+from hermes_cli.catalog.names import (
+    ANY_WEIGHTS,
+    CatalogueReference,
+    DemoReference,
+    FileReference,
+    ModelNames,
+    ModelReference,
+    WeightsReference,
+)
+from hermes_cli.engine.upstream.engine_process import EngineCommand
+from hermes_cli.errors import NotFoundError, NotInstalledError, UsageError
+from hermes_cli.hardware.probe import probe
+from hermes_cli.planning.launch_plan import TITLES, GpuMemory, LaunchPlan
+from hermes_cli.planning.launch_planner import LaunchOptions, best_launch, plan_launch
+from hermes_cli.store import layout
+from hermes_cli.store.choose_weights import CONFIG, absent_shards, is_weights
+
+if TYPE_CHECKING:
+    from hermes_cli.catalog.models import CatalogModel, Catalogue
+    from hermes_cli.engine.upstream.programs import EngineProgram
+    from hermes_cli.hardware.machine import Machine
+    from hermes_cli.models.resolve import EngineChoice, ModelRequest
+    from hermes_cli.planning.launch_plan import EngineName
+
+CPU_CONTEXT, CPU_SEQUENCES = 4096, 16  # where there is no GPU, which is for tries
+CPU_SHARE = 0.6  # of the free RAM that vLLM may use there
+CPU_KV_CACHE = 1 << 30  # bytes
+GRACE = 15.0  # seconds from SIGTERM to SIGKILL
+
+
+@dataclass(frozen=True)
+class LaunchedModel:
+    """A model, the plan for this machine, and the command that follows from it."""
+
+    name: str
+    plan: LaunchPlan
+    command: EngineCommand
+    known: CatalogModel | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def context(self) -> int:
+        """Return the tokens of a request; at most so many where the engine decides."""
+        config = json.loads((Path(self.plan.repo) / CONFIG).read_text(encoding="utf-8"))
+        return self.plan.context or int(config.get("max_position_embeddings") or 0)
+
+
+def launched(
+    request: ModelRequest, choice: EngineChoice, program: EngineProgram, catalogue: Catalogue
+) -> LaunchedModel:
+    """Plan a model for an engine on this machine.
+
+    Raises:
+        NotInstalledError: its weights are not on this disk.
+        UsageError: it has no weights for these engines, or a setting makes no sense there.
+        DoesNotFitError: the GPUs do not hold it.
+    """
+    engine: EngineName = "sglang" if program.engine == "sglang" else "vllm"
+    if request.overrides.kv_type:
+        raise UsageError(
+            f"--kv-type is for llama.cpp; {TITLES[engine]} has types of its own.",
+            hint="for example: --engine-arg=--kv-cache-dtype --engine-arg=fp8",
+        )
+    machine, overrides = _machine(), request.overrides
+    sequences = overrides.slots if overrides.slots > 1 else None
+    options = LaunchOptions(engine, context=overrides.context, sequences=sequences)
+    name, known, plan, notes = _planned(ModelNames(catalogue).parse(request.name), request.name, machine, options)
+    if not machine.devices:
+        plan = _on_cpu(plan, machine)
+        notes = (*notes, f"there is no GPU: {TITLES[engine]} on a CPU is for tries")
+    plan = replace(plan, more=choice.arguments)
+    return LaunchedModel(name, plan, command_of(plan, program.words), known, notes)
+
+
+def _planned(
+    reference: ModelReference, typed: str, machine: Machine, options: LaunchOptions
+) -> tuple[str, CatalogModel | None, LaunchPlan, tuple[str, ...]]:
+    """Return the name of a model, the model of the catalogue if it is one, its plan with a folder, and remarks."""
+    engine = options.engine
+    plain = LaunchPlan(engine, "", "", context=options.context, sequences=options.sequences)
+    if isinstance(reference, FileReference):
+        folder, name = _local(reference.path, engine), reference.path.resolve().name
+        return name, None, replace(plain, repo=str(folder), name=name), ()
+    if isinstance(reference, WeightsReference) and reference.weights is None:
+        folder, name = _installed(reference.repo, reference.name), reference.repo.partition("/")[2]
+        return name, None, replace(plain, repo=str(folder), name=name), ()
+    if isinstance(reference, WeightsReference) and reference.weights:
+        model, weights = reference.weights.model, [reference.weights]
+    elif isinstance(reference, CatalogueReference):
+        model = reference.model
+        weights = [weights for weights in engine_weights(model) if _folder(weights.repo)]
+    else:
+        raise _no_weights(reference, typed, engine)
+    if machine.devices:
+        launch = plan_launch(weights[0], machine, options) if weights else best_launch(model, machine, options)
+        chosen, plan, notes = launch.weights, launch.plan, launch.notes
+    else:
+        chosen, plan, notes = (weights or list(engine_weights(model)))[0], plain, ()
+    folder = _installed(chosen.repo, chosen.name)
+    return model.short, model, replace(plan, repo=str(folder), name=model.short), notes
+
+
+def command_of(plan: LaunchPlan, program: Sequence[str]) -> EngineCommand:
+    """Return the command of a plan for one node, on a private socket or a port of loopback."""
+    words = plan.argv(socket="{socket}", program=program)
+    if plan.engine == "sglang":  # it listens on no socket in a file
+        words[words.index("--port") + 1] = "{port}"
+    environment = dict(plan.environment(run_folder="{folder}"))
+    return EngineCommand(plan.engine, tuple(words), environment, activity=("/metrics", f"{plan.engine}:"), grace=GRACE)
+
+
+def _machine() -> Machine:
+    """Return this machine with the GPUs that there are, whatever llama.cpp was built for."""
+    machine = probe(measure=False)
+    gpus = [device for device in machine.devices if device.vendor in {"nvidia", "amd"}]
+    return replace(machine, devices=tuple(replace(device, usable=True) for device in gpus))
+
+
+def _on_cpu(plan: LaunchPlan, machine: Machine) -> LaunchPlan:
+    share = round(CPU_SHARE * machine.ram_available / machine.ram_total, 2)
+    return replace(
+        plan,
+        device="cpu",
+        context=plan.context or CPU_CONTEXT,
+        sequences=plan.sequences or CPU_SEQUENCES,
+        utilization=share,
+        memory=GpuMemory(kv_cache=CPU_KV_CACHE),
+    )
+
+
+def _local(path: Path, engine: EngineName) -> Path:
+    if not paths.is_dir(path):
+        if not path.exists():
+            raise NotFoundError(f"there is no folder {path}.", hint="check the path.")
+        raise UsageError(
+            f"{path.name} is a file for llama.cpp; {TITLES[engine]} loads a folder of safetensors.",
+            hint="leave --engine out, or take --engine llama-server.",
+        )
+    if not _is_whole(path):
+        raise UsageError(
+            f"{path} has not the files of a model: config.json, a tokenizer and all safetensors.",
+            hint="give the folder of a whole repository.",
+        )
+    return path.resolve()
+
+
+def _installed(repo: str, name: str) -> Path:
+    if folder := _folder(repo):
+        return folder
+    raise NotInstalledError(f"{name} is not on this machine.", pull=name)
+
+
+def _folder(repo: str) -> Path | None:
+    return next(filter(_is_whole, layout.snapshots(repo)), None)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError:
+        return False
+    weights = list(filter(is_weights, names))
+    return CONFIG in names and bool(weights) and not absent_shards(weights)
+
+
+def _no_weights(reference: ModelReference, typed: str, engine: EngineName) -> UsageError:
+    if isinstance(reference, DemoReference):
+        return UsageError(
+            f"the demo model is a GGUF file, which {TITLES[engine]} does not load.",
+            hint="try it with --engine llama-server, or name a folder of safetensors.",
+        )
+    return UsageError(
+        f"{typed} is no model with weights for {TITLES[engine]} that is known.",
+        hint=f"if it has safetensors: hermes pull {typed.partition(':')[0]}@{ANY_WEIGHTS}",
+    )
