@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from hermes_cli.catalog.engine_weights import EngineWeights, engine_weights, named_weights
+from hermes_cli.catalog.engine_weights import EngineWeights, engine_weights, listed_weights, named_weights
 from hermes_cli.catalog.file_names import ALIASES, normalize_name
 from hermes_cli.errors import NotFoundError, UsageError
 
@@ -95,7 +95,7 @@ class ModelNames:
     """The names of one catalogue, ready to be looked up."""
 
     def __init__(self, catalogue: Catalogue) -> None:
-        self._models = catalogue.models
+        self._catalogue, self._models = catalogue, catalogue.models
         families: dict[str, list[CatalogModel]] = {}
         self._known: dict[str, CatalogModel] = {}
         for model in catalogue.models:
@@ -171,9 +171,7 @@ class ModelNames:
         """Return the weights whose repository this is; those as published go by the model's own name."""
         if address.file is not None or address.quantization is not None:
             return None
-        wanted = address.repo.lower()
-        every = (weights for model in self._models for weights in engine_weights(model))
-        weights = next((weights for weights in every if weights.repo.lower() == wanted), None)
+        weights = listed_weights(address.repo, self._catalogue)
         return WeightsReference(weights.repo, weights) if weights else None
 
     def _in_catalogue(self, text: str) -> CatalogueReference | None:

@@ -21,7 +21,8 @@ from msgspec import Meta, Struct
 
 from hermes_cli import paths
 from hermes_cli.errors import NotFoundError, UsageError
-from hermes_cli.planning.memory import KvType, Pooling
+from hermes_cli.gguf.types import KvType
+from hermes_cli.planning.memory import Pooling
 
 PORT = 8080
 OLLAMA_PORT = 11_434  # where Ollama's clients look first

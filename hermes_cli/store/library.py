@@ -179,12 +179,13 @@ def named_by(
     """Return those of the installed models that are of a model of the catalogue, or of a repository."""
     match reference:
         case WeightsReference(repo):
-            return [entry for entry in models if entry.repo == repo and entry.weights]
+            return [entry for entry in models if entry.repo == repo and entry.is_weights]
         case CatalogueReference(model, quantization, repository):
             return [
                 entry
                 for entry in models
                 if entry.model
+                and not entry.is_weights
                 and entry.model.id == model.id
                 and quantization in {None, entry.quantization}
                 and repository in {None, entry.repo}
@@ -199,7 +200,7 @@ def _by_repository(name: HubReference, models: Sequence[InstalledModel]) -> list
         return [entry for entry in of_repo if any(file.repo_path == name.file for file in entry.files)]
     if name.quantization is None:
         return of_repo
-    by_first = {entry.file: model_files((entry.file,)) for entry in of_repo}
+    by_first = {entry.file: model_files((entry.file,)) for entry in of_repo if not entry.is_weights}
     matching = {model.first for model in matching_models(by_first.values(), name.quantization)}
     return [entry for entry in of_repo if entry.file in matching]
 
