@@ -25,16 +25,21 @@ def engine_gpus(machine: Machine, engine: EngineName) -> tuple[Device, ...]:
     Raises:
         UsageError: there are none.
     """
-    gpus = tuple(device for device in machine.usable_devices if is_supported(device))
+    gpus = supported_gpus(machine)
     if gpus:
         return gpus
     title = TITLES[engine]
-    others = ", ".join(dict.fromkeys(device.name for device in machine.usable_devices))
+    others = ", ".join(dict.fromkeys(device.name for device in machine.devices if not device.left_out))
     have = f"not {others}" if others else "and this machine has none that can be used"
     raise UsageError(
         f"{title} needs GPUs of NVIDIA (compute capability {LEAST_CAPABILITY:g} or more) or AMD, {have}.",
         hint="plan for others: --gpu 8xH100; llama.cpp runs here: hermes recommend",
     )
+
+
+def supported_gpus(machine: Machine) -> tuple[Device, ...]:
+    """Return the GPUs that vLLM has kernels for, whatever llama.cpp was built for, but for those left out."""
+    return tuple(device for device in machine.devices if is_supported(device) and not device.left_out)
 
 
 def is_supported(device: Device) -> bool:

@@ -395,7 +395,7 @@ def _heads(weights: EngineWeights) -> str:
 def _notes(launch: Launch, gpus: tuple[Device, ...], machine: Machine, idle: int) -> Iterator[str]:
     """Yield what the user should know about a plan."""
     plan, weights = launch.plan, launch.weights
-    if left_out := [device.name for device in machine.usable_devices if device not in gpus]:
+    if left_out := [device.name for device in machine.devices if device not in gpus and not device.left_out]:
         yield f"left out, {TITLES[plan.engine]} does not use it: {', '.join(dict.fromkeys(left_out))}"
     smallest = min(gpu.total for gpu in gpus)
     if any(gpu.total > smallest for gpu in gpus):

@@ -22,7 +22,7 @@ from hermes_cli.catalog.load import shipped_catalogue
 from hermes_cli.engine.embedded.bindings import llama_cpp
 from hermes_cli.engine.embedded.llama import LlamaModel
 from hermes_cli.errors import ExitCode
-from hermes_cli.planning.memory import KV_TYPES, KvType
+from hermes_cli.gguf.types import KV_TYPES, KvType
 
 WEATHER = "What's the weather in Tokyo?"
 NO_GPU = "--gpu-layers does nothing here, llama.cpp finds no GPU; hermes hardware may tell why\n"

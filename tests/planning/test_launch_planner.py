@@ -159,6 +159,14 @@ def test_without_gpus_that_it_can_use_it_says_so() -> None:
         plan("hermes-3:8b", 1, 24, capability="6.1")
 
 
+def test_gpus_count_whatever_llama_cpp_was_built_for() -> None:
+    here = machine(2, 80)
+    unused = replace(here, devices=tuple(replace(device, usable=False) for device in here.devices))
+    assert sizes(best_launch(MODELS["hermes-4:70b"], unused, FREE)) == (2, 1, 1)
+    one = replace(here, devices=(here.devices[0], replace(here.devices[1], left_out="--devices")))
+    assert len(best_launch(MODELS["hermes-3:8b"], one, FREE).gpus) == 1
+
+
 def test_memory_in_use_is_left_alone() -> None:
     here = machine(1, 80)
     busy = replace(here, simulated=False, devices=(replace(here.devices[0], free=40 * GIB),))
