@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from hermes_cli.chat.conversation import ChatOptions
 from hermes_cli.commands.completing import draft_models, first_model, models, one_of, session_names
 from hermes_cli.commands.config import apply_preset, from_config, names_from_config, preset_names
 from hermes_cli.commands.options import (
@@ -33,7 +32,6 @@ from hermes_cli.commands.options import (
 )
 from hermes_cli.console import Console, Voice, stdin_is_terminal
 from hermes_cli.errors import NotFoundError, NotInstalledError, UsageError
-from hermes_cli.planning.load_plan import LoadOverrides
 
 if TYPE_CHECKING:
     from hermes_cli.engine.embedded.messages import LoraFile
@@ -266,12 +264,13 @@ def command(
     endpoint, model = at_service or (endpoint, model)
 
     from hermes_cli import paths
-    from hermes_cli.chat.conversation import read_schema
+    from hermes_cli.chat.conversation import ChatOptions, read_schema
     from hermes_cli.chat.slash.files import read_attachment, unread_files
     from hermes_cli.commands.run_chat import ChatArguments, run_interactive, run_oneshot
     from hermes_cli.hardware.selection import device_names, reserve_bytes
     from hermes_cli.models.loader import Prewarm
     from hermes_cli.models.resolve import ModelRequest
+    from hermes_cli.planning.load_plan import LoadOverrides
 
     for name in unread_files(" ".join(words or ()), system or ""):
         console.warn(f"@{name} is sent as it stands; to send the file: --file {shlex.quote(name)}")

@@ -16,8 +16,7 @@ import typer
 
 from hermes_cli import paths
 from hermes_cli.commands.mistyped import plain_words
-from hermes_cli.commands.options import with_console
-from hermes_cli.commands.sessions import ListFirst
+from hermes_cli.commands.options import ListFirst, with_console
 from hermes_cli.console import Console
 from hermes_cli.errors import HermesError, NotFoundError, UsageError
 
