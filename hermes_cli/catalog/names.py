@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,7 +155,7 @@ class ModelNames:
         if weights is None:
             offered = ", ".join(weights.name for weights in engine_weights(reference.model))
             raise NotFoundError(
-                f"{reference.model.short} has no weights {suffix} for vLLM and SGLang.",
+                f"{reference.model.short} has no weights {suffix or 'without a name'} for vLLM and SGLang.",
                 hint=f"choose one of: {offered}; or one for llama.cpp: hermes show {reference.model.short}",
             )
         return WeightsReference(weights.repo, weights)
@@ -194,6 +196,8 @@ class ModelNames:
         if name is None:
             offered = dict.fromkeys(name for repository in model.gguf for name in repository.quantizations)
             hint = f"choose one of: {', '.join(offered)}" if offered else "leave the quantization out."
+            if near := near_quantizations(typed, offered):
+                hint = f"did you mean {' or '.join(near)}? All of them: hermes show {model.short}"
             if weights := named_weights(model, typed):
                 hint = f"for vLLM and SGLang it is {weights.name}; for llama.cpp {hint}"
             raise NotFoundError(f"{model.short} has no quantization {typed}.", hint=hint)
@@ -226,8 +230,19 @@ class ModelNames:
         import difflib  # noqa: PLC0415 - some milliseconds, and only errors need it
 
         near = several or list(dict.fromkeys(known[key] for key in difflib.get_close_matches(wanted, known, 4)))
-        hint = f"did you mean {' or '.join(near)}? All of them: hermes list" if near else "list them: hermes list"
+        others = f"the models of others are on the Hub: hermes search {shlex.quote(text)}; ours: hermes list"
+        hint = f"did you mean {' or '.join(near)}? All of them: hermes list" if near else others
         return NotFoundError(f"there is no model named {text} and no such file.", hint=hint)
+
+
+def near_quantizations(typed: str, offered: Iterable[str]) -> list[str]:
+    """Return the quantizations that somebody may have meant, the most used first: those of as many bits, or alike."""
+    import difflib  # noqa: PLC0415 - as above
+
+    names = {normalize_name(name): name for name in offered}
+    typed = normalize_name(typed)
+    alike = difflib.get_close_matches(typed, names, 2)
+    return [name for key, name in names.items() if key.startswith(typed)][:3] or [names[key] for key in alike]
 
 
 def named_quantization(typed: str, model: CatalogModel) -> str | None:

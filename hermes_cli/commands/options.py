@@ -142,8 +142,8 @@ def context_length(text: str) -> int:
     number = float(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2].lower()] if match else 0.0
     if not SHORTEST_CONTEXT <= number < 2**31 or number % 1:
         raise UsageError(
-            f"--context {str(text)[:40]} is no number of tokens, {SHORTEST_CONTEXT} or more.",
-            hint="give it like this: 16384, 16,384 or 16k.",
+            f"--context {str(text)[:40]} is not a number of tokens, {SHORTEST_CONTEXT} or more.",
+            hint="give it like this: 16384, 16,384 or 16k; without it hermes takes what fits.",
         )
     return int(number)
 
@@ -229,7 +229,8 @@ def purpose_named(name: str) -> Purpose:
 def _named(text: str, known: Sequence[T], fault: str) -> T:
     found = next((name for name in known if name == text.lower()), None)
     if found is None:
-        raise UsageError(fault, hint=f"choose one of: {', '.join(known)}")
+        near = next((name for name in known if name.startswith(text.lower())), None) if text else None
+        raise UsageError(fault, hint=f"{f'did you mean {near}? ' if near else ''}choose one of: {', '.join(known)}")
     return found
 
 

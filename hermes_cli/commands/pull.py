@@ -234,6 +234,7 @@ def _ask_hub(
     here = []
     parser = ModelNames(catalogue)
     for reference in map(parser.parse, names):
+        target = None
         try:
             with console.working("asking the Hub"):
                 target = pull_target(reference, catalogue, machine, quant, revision, tokenizer_only=tokenizer_only)
@@ -248,6 +249,9 @@ def _ask_hub(
             targets.append(target)
         except NetworkError as error:
             model = find_complete(reference, quant, revision, catalogue, room_for_files(machine))
+            if model is None and target and target.variant:
+                known = f"by the catalogue it is {target.name}, {gigabytes(target.variant.bytes)} from {target.repo}"
+                raise NetworkError(error.message, hint=f"{error.hint.rstrip('.')}; {known}.") from None
             if model is None:
                 raise
             here.append(FoundHere(model, error.message))

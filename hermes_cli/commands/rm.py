@@ -42,7 +42,7 @@ def command(
     another program uses stay; of imported files only the link goes, never the original.
     """
     if not names and not partial:
-        raise UsageError("there is no name.", hint="see what is here: hermes list --installed")
+        raise UsageError("hermes rm needs the NAME of a model.", hint="see what is here: hermes list --installed")
 
     from hermes_cli.catalog.load import load_catalogue
     from hermes_cli.store.inventory import inventory

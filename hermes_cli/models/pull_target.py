@@ -23,6 +23,7 @@ from hermes_cli.catalog.names import (
     ModelReference,
     WeightsReference,
     named_quantization,
+    near_quantizations,
 )
 from hermes_cli.catalog.variants import Variant, default_variant, matching_variants, preferred_variants
 from hermes_cli.errors import HermesError, UsageError
@@ -138,7 +139,9 @@ def _quantization(named: str | None, flag: str | None, model: CatalogModel) -> s
         return named
     wanted = named_quantization(flag, model) or read_quantization(flag)
     if wanted is None:
-        raise UsageError(f"--quant {flag} is no quantization.", hint=f"see what it has: hermes show {model.short}")
+        near = near_quantizations(flag, dict.fromkeys(name for files in model.gguf for name in files.quantizations))
+        meant = f"did you mean {' or '.join(near)}? All of them" if near else "see what it has"
+        raise UsageError(f"--quant {flag} is not a quantization.", hint=f"{meant}: hermes show {model.short}")
     if named not in {None, wanted}:
         raise _contradiction(named or "", wanted)
     return wanted

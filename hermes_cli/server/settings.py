@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -298,6 +298,21 @@ def as_yaml(resolved: Resolved) -> str:
     return "\n".join(lines) + "\n"
 
 
+# msgspec's words for what a value should be, in plain ones.
+_PLAIN = {
+    r"[Ii]nvalid enum value .*": "there is no such choice",
+    r"\bint\b": "a whole number",
+    r"\bfloat\b": "a number",
+    r"\bstr\b": "text",
+    r"\bbool\b": "true or false",
+    r"\b(array|object)\b": r"an \1",
+    r"<= ": "of at most ",
+    r">= ": "of at least ",
+    r"< ": "below ",
+    r"> ": "above ",
+}
+
+
 def _checked(name: str, setting: SettingValue) -> Any:  # noqa: ANN401 - whatever the setting is
     """Return a value as the type of its setting; an error names the source, the value and what it should be."""
     value = setting.value
@@ -311,7 +326,11 @@ def _checked(name: str, setting: SettingValue) -> Any:  # noqa: ANN401 - whateve
         reason = str(error).replace("`", "").replace(" - at $", " at ").rstrip(".")
         shown = "" if name in _SECRET or name == "models" else f" {setting.value!r}"
         where = setting.source if setting.source.startswith("--") else f"{setting.source}: {name}"
-        hint = "see what there can be: hermes serve --help"
+        choices = [choice for kind in (_TYPES[name], *get_args(_TYPES[name])) for choice in get_args(kind)]
+        known = ", ".join(choice for choice in choices if isinstance(choice, str))
+        hint = f"choose one of: {known}" if known else "see what there can be: hermes serve --help"
+        for msgspecs, plain in _PLAIN.items():
+            reason = re.sub(msgspecs, plain, reason)
         raise UsageError(f"{where}{shown}: {reason[:1].lower()}{reason[1:]}.", hint=hint) from None
 
 

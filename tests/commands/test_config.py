@@ -64,7 +64,7 @@ def test_what_is_set_is_listed_and_taken_out(config: RunHermes, tmp_path: Path) 
     [
         ("temperatur", "1", "did you mean temperature?"),
         ("temperature", "hot", "temperature: 'hot' is not a number."),
-        ("context", "1.5", "no number of tokens"),
+        ("context", "1.5", "not a number of tokens"),
         ("yes", "true", "no setting yes"),
         ("endpoint", "http://127.0.0.1", "no setting endpoint"),
         ("presets.a.b.c", "1", "presets.a.b.c is no setting."),
