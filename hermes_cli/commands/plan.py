@@ -34,13 +34,14 @@ from hermes_cli.commands.plan_engine import WriteOptions, plan_engine
 from hermes_cli.commands.speeds import speed_document, speed_lines
 from hermes_cli.console import Console
 from hermes_cli.errors import NotFoundError, UsageError
+from hermes_cli.gguf.types import KV_TYPES
 from hermes_cli.models.any_model import measured, memory_source, open_variant
 from hermes_cli.planning.best_placement import NEEDS, best_placement
 from hermes_cli.planning.launch_files import FILE_KINDS
 from hermes_cli.planning.launch_plan import EngineKvType, EngineName
 from hermes_cli.planning.launch_planner import LaunchOptions
 from hermes_cli.planning.measured import corrected
-from hermes_cli.planning.memory import KV_TYPES, ContextSettings, weights
+from hermes_cli.planning.memory import ContextSettings, weights
 from hermes_cli.planning.placement import DeviceShare, Placement
 from hermes_cli.planning.speed import PROMPTS, decode_speed, first_token_seconds, prefill_speed
 from hermes_cli.store.benchmarks import speed_ratios
