@@ -273,7 +273,7 @@ class ChatModel:
         if least > self.loaded.context:
             raise ContextFullError(
                 f"the prompt has over {least:,} tokens, the context length is {self.loaded.context:,} tokens.",
-                hint="shorten the prompt, or ask for a longer context with --context.",
+                hint="shorten the prompt; --context gives a longer context, if the model was trained for one.",
                 prompt_tokens=least,
                 context_length=self.loaded.context,
             )

@@ -17,7 +17,8 @@ from hermes_cli.engine.embedded.vocabulary import closing_tokens, prompt_tokens
 from hermes_cli.engine.protocol import Done, Event, TextEvent
 from hermes_cli.engine.request import GenerationRequest, SamplingOptions
 from hermes_cli.errors import HermesError
-from hermes_cli.planning.memory import ContextSettings, KvType
+from hermes_cli.gguf.types import KvType
+from hermes_cli.planning.memory import ContextSettings
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from hermes_cli.catalog.models import layer_tensors
 
 if TYPE_CHECKING:
-    from hermes_cli.catalog.models import Architecture, CatalogModel
+    from hermes_cli.catalog.models import Architecture, CatalogModel, Catalogue
 
 WeightFormat = Literal["bf16", "fp8", "awq", "nvfp4"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
@@ -112,3 +112,10 @@ def named_weights(model: CatalogModel, suffix: str) -> EngineWeights | None:
     return next(
         (weights for weights in engine_weights(model) if wanted in {weights.suffix, weights.repo.lower()}), None
     )
+
+
+def listed_weights(repo: str, catalogue: Catalogue) -> EngineWeights | None:
+    """Return the weights that a repository holds, if the catalogue lists it."""
+    wanted = repo.lower()
+    every = (weights for model in catalogue.models for weights in engine_weights(model))
+    return next((weights for weights in every if weights.repo.lower() == wanted), None)

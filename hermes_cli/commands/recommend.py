@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -169,7 +170,7 @@ def _engine_pick(
     name: str | None, catalogue: Catalogue, machine: Machine, options: RecommendOptions, pick: Recommendation | None
 ) -> EngineRecommendation | None:
     """Return what another engine than llama.cpp would run better; it is looked for where it could."""
-    if options.users == 1 and len(machine.usable_devices) < 2:  # noqa: PLR2004 - several
+    if options.users == 1 and len(machine.devices) < 2:  # noqa: PLR2004 - several
         return None
     from hermes_cli.planning.recommend_engine import engine_recommendation
 
@@ -383,12 +384,27 @@ def _minus(points: float) -> str:
     return f"-{points:.1f} points" if points else "0 points"
 
 
+def _hosted(models: Sequence[CatalogModel]) -> str:
+    """Return the models at services, with context and price where they are known; empty for none."""
+    by_offer: dict[tuple[int, str], list[str]] = {}
+    for cloud in (model.cloud for model in models):
+        if cloud.openrouter and (price := cloud.openrouter_price):
+            name = f"openrouter:{cloud.openrouter.rpartition('/')[2]} (${price.input:.2f}, ${price.output:.2f})"
+            by_offer.setdefault((price.context, price.date), []).append(name)
+    ways = [
+        f"{', '.join(names)} per million tokens in and out on {date}, {context:,} tokens of context"
+        for (context, date), names in by_offer.items()
+    ]
+    at_nous = [f"nous:{model.cloud.nous_portal}" for model in models if model.cloud.nous_portal]
+    ways += [f"{', '.join(at_nous)}, prices at portal.nousresearch.com"] if at_nous else []
+    return f"; or chat with a hosted one: {'; '.join(ways)}" if ways else ""
+
+
 def nothing_fits(
     catalogue: Catalogue, machine: Machine, options: RecommendOptions, name: str | None = None
 ) -> DoesNotFitError:
     """Return the error that nothing fits, or not the model that was named, with what would and who hosts it."""
-    hosted = [model.cloud.openrouter for model in options.only or catalogue.models if model.cloud.openrouter]
-    elsewhere = f", or use a hosted one: {', '.join(hosted)} at OpenRouter" if hosted else ""
+    elsewhere = _hosted(options.only or catalogue.models)
     would = smallest_variant(catalogue, options)
     least = options.least(would[0].model) if would else options.context or NEEDS[options.purpose].least
     asked = [f"{least:,} tokens of context"]

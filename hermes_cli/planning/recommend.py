@@ -10,10 +10,11 @@ from typing import Literal
 
 from hermes_cli.catalog.models import CatalogModel, Catalogue
 from hermes_cli.catalog.variants import Variant, preferred_variants
+from hermes_cli.gguf.types import KvType
 from hermes_cli.hardware.machine import MOST_DEVICES, Machine
 from hermes_cli.planning.best_placement import NEEDS, POINTS_FOR_LEAVING_GPU, PlacedModel, placed_best
 from hermes_cli.planning.measured import SpeedRatio
-from hermes_cli.planning.memory import ContextSettings, KvType, on_cpu, weights
+from hermes_cli.planning.memory import ContextSettings, on_cpu, weights
 from hermes_cli.planning.quality import Purpose, QualityScore, model_results, quantization_cost, supports_purpose
 from hermes_cli.planning.speed import active_elements
 

@@ -1,6 +1,7 @@
 """The routes of llama.cpp's server beside OpenAI's API, in its shapes (its tools/server/README.md).
 
-Only /tokenize, /detokenize and /apply-template load a model. No reply has the path of a file.
+Beside them is one of vLLM's. Only /tokenize, /detokenize, /tokenizer_info and /apply-template load a model. No reply
+has the path of a file.
 """
 
 from __future__ import annotations
@@ -51,8 +52,10 @@ class SlotsQuery(ModelQuery):
 class Tokenize(BaseModel):
     """A text to cut into tokens."""
 
-    content: str
+    content: str | None = None
+    prompt: str | None = Field(None, description="As vLLM takes it, in the place of `content`.")
     add_special: bool = Field(default=False, description="Put BOS in front, if prompts begin with it.")
+    add_special_tokens: bool = Field(default=True, description="The same, as vLLM takes it beside `prompt`.")
     parse_special: bool = Field(default=True, description="Let the text spell control tokens.")
     with_pieces: bool = Field(default=False, description="Return the text of each token, too.")
     model: ModelName = None
@@ -91,9 +94,10 @@ class RenderedPrompt(msgspec.Struct, frozen=True):
 
 
 class DetokenizedText(msgspec.Struct, frozen=True):
-    """The text of tokens, with U+FFFD in place of what is no UTF-8."""
+    """The text of tokens, with U+FFFD in place of what is no UTF-8; `prompt` is vLLM's name for it."""
 
     content: str
+    prompt: str
 
 
 class TokenWithPiece(msgspec.Struct, frozen=True):
@@ -179,14 +183,19 @@ async def slots(request: Request, query: SlotsQuery) -> Response:
 
 async def tokenize(request: Request, body: Tokenize) -> Response:
     """Cut a text into tokens."""
+    field, text, adds_special = "content", body.content, body.add_special
+    if text is None:
+        field, text, adds_special = "prompt", body.prompt, body.add_special_tokens
+    if text is None:
+        raise UsageError("is missing.", field="content", hint="send a text.")
     async with request.app.state.pool.use(body.model, embeds=None) as model:
         most = max(MOST_CHARACTERS, CHARACTERS_PER_TOKEN * model.info.context)
-        if len(body.content) > most:
-            reason = f"has {len(body.content):,} characters; at most {most:,} are tokenized at once."
-            raise UsageError(reason, field="content", hint="send it in parts.")
+        if len(text) > most:
+            reason = f"has {len(text):,} characters; at most {most:,} are tokenized at once."
+            raise UsageError(reason, field=field, hint="send it in parts.")
         engine = model.chat_model.engine
-        tokens = await engine.tokenize(body.content, special=body.parse_special)
-        if body.add_special and model.info.adds_bos:
+        tokens = await engine.tokenize(text, special=body.parse_special)
+        if adds_special and model.info.adds_bos:
             tokens = [*await engine.tokenize(model.info.bos), *tokens]
         pieces: dict[int, bytes] = {}
         for some in _groups([*dict.fromkeys(tokens)] if body.with_pieces else [], AT_ONCE):
@@ -213,9 +222,18 @@ async def detokenize(request: Request, body: Detokenize) -> Response:
         text = await model.chat_model.engine.detokenize(body.tokens)
 
     def written() -> bytes:
-        return encode(DetokenizedText(text.decode("utf-8", "replace")))
+        decoded = text.decode("utf-8", "replace")
+        return encode(DetokenizedText(decoded, decoded))
 
     return Response(await in_turn(request.state.client, written, size=len(text)), media_type="application/json")
+
+
+async def tokenizer_info(request: Request, query: ModelQuery) -> Response:
+    """Describe the tokenizer, as vLLM does: lm-eval reads it to count tokens by this server."""
+    async with request.app.state.pool.use(query.model) as model:
+        template = model.chat_model.choice.format.source
+        bos, eos = model.info.bos or None, model.info.eos or None
+        return json_reply({"bos_token": bos, "eos_token": eos, "chat_template": template})
 
 
 async def apply_template(request: Request, body: ApplyTemplate) -> Response:
@@ -286,6 +304,7 @@ ROUTES = [
     ),
     ApiRoute("POST", "/tokenize", tokenize, tag="llama.cpp", body=Tokenize, reply=TokenList),
     ApiRoute("POST", "/detokenize", detokenize, tag="llama.cpp", body=Detokenize, reply=DetokenizedText),
+    ApiRoute("GET", "/tokenizer_info", tokenizer_info, tag="vLLM", query=ModelQuery, reply=_json(_OBJECT)),
     ApiRoute("POST", "/apply-template", apply_template, tag="llama.cpp", body=ApplyTemplate, reply=RenderedPrompt),
     ApiRoute("POST", "/models/load", load_model, tag="llama.cpp", body=ModelToLoad, reply=_SUCCESS),
     ApiRoute("POST", "/models/unload", unload_model, tag="llama.cpp", body=ModelToLoad, reply=_SUCCESS),

@@ -322,7 +322,8 @@ def _unreachable(error: Exception) -> HermesError:
     if fault := proxy_fault(error):
         hint = f"check it, or unset {fault[1]}; everything that is already here works without."
         return NetworkError(f"{fault[0]}.", hint=hint)
+    reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     return NetworkError(
-        f"the Hub ({endpoint()}) cannot be reached: {str(error) or type(error).__name__}.",
+        f"the Hub ({endpoint()}) cannot be reached: {reason}.",
         hint="check the network and HF_ENDPOINT; everything that is already here works without.",
     )
