@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 CheckRoom = Callable[["ServedModel"], Awaitable[HermesError | None]]
 
-LONGEST_NAME = 512  # characters of a name that are looked at
 ANY = "*"  # the alias that stands for every name that no model has
 SERVER_KEEP_ALIVE = -1.0  # as the server's settings say
 
@@ -303,7 +302,7 @@ class Pool:
             if embeds is None or embeds == (model.planned.model.pooling is not None)
         ]
         default = next(iter(fitting or self._models))
-        model = self._names.get((name or default)[:LONGEST_NAME].casefold()) or self._names.get(ANY)
+        model = self._names.get((name or default)[:512].casefold()) or self._names.get(ANY)
         if model is None:
             hint = f"there is {', '.join(self._models)}; see GET /v1/models"
             raise NotFoundError(f"there is no model {(name or '')[:200]!r} here.", hint=hint)
