@@ -155,7 +155,7 @@ class ModelNames:
         if weights is None:
             offered = ", ".join(weights.name for weights in engine_weights(reference.model))
             raise NotFoundError(
-                f"{reference.model.short} has no weights {suffix} for vLLM and SGLang.",
+                f"{reference.model.short} has no weights {suffix or 'without a name'} for vLLM and SGLang.",
                 hint=f"choose one of: {offered}; or one for llama.cpp: hermes show {reference.model.short}",
             )
         return WeightsReference(weights.repo, weights)

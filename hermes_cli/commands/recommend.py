@@ -170,7 +170,7 @@ def _engine_pick(
     name: str | None, catalogue: Catalogue, machine: Machine, options: RecommendOptions, pick: Recommendation | None
 ) -> EngineRecommendation | None:
     """Return what another engine than llama.cpp would run better; it is looked for where it could."""
-    if options.users == 1 and len(machine.usable_devices) < 2:  # noqa: PLR2004 - several
+    if options.users == 1 and len(machine.devices) < 2:  # noqa: PLR2004 - several
         return None
     from hermes_cli.planning.recommend_engine import engine_recommendation
 

@@ -21,10 +21,11 @@ from hermes_cli.planning.engine_gpus import (
     computes_fp8,
     engine_gpus,
     gpu_room,
+    is_supported,
     why_not,
 )
 from hermes_cli.planning.launch_memory import gpu_memory, kv_bytes_per_token
-from hermes_cli.planning.launch_plan import TITLES, EngineKvType, EngineName, GpuMemory, LaunchPlan
+from hermes_cli.planning.launch_plan import EngineKvType, EngineName, GpuMemory, LaunchPlan
 from hermes_cli.units import counted, gigabytes, memory_size
 
 if TYPE_CHECKING:
@@ -395,8 +396,13 @@ def _heads(weights: EngineWeights) -> str:
 def _notes(launch: Launch, gpus: tuple[Device, ...], machine: Machine, idle: int) -> Iterator[str]:
     """Yield what the user should know about a plan."""
     plan, weights = launch.plan, launch.weights
-    if left_out := [device.name for device in machine.usable_devices if device not in gpus]:
-        yield f"left out, {TITLES[plan.engine]} does not use it: {', '.join(dict.fromkeys(left_out))}"
+    if left_out := [device for device in machine.devices if device not in gpus and not device.left_out]:
+        small = (
+            "it has less memory free than the others"
+            if any(map(is_supported, left_out))
+            else "there are no kernels for it"
+        )
+        yield f"left out, {small}: {', '.join(dict.fromkeys(device.name for device in left_out))}"
     smallest = min(gpu.total for gpu in gpus)
     if any(gpu.total > smallest for gpu in gpus):
         yield f"the GPUs are not alike; each gives as much as the smallest, {memory_size(smallest)}"

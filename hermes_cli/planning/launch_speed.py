@@ -22,6 +22,7 @@ from hermes_cli.planning.speed_figures import ASSUMED_GPU_BANDWIDTH
 BANDWIDTH_SHARE = 0.75  # of the data sheet
 LAYER_SECONDS = 0.03e-3  # CUDA graphs start kernels
 ALL_REDUCE_SECONDS = 35e-6  # with NVLink; two for each layer
+NETWORK_REDUCE_SECONDS = 150e-6  # where a stage goes over several nodes (assumed)
 NODE_SECONDS = 0.1e-3  # from stage to stage over the network
 OPERATIONS_SHARE = 0.5
 OPERATIONS_PER_BYTE = 150  # FP16 operations for each byte/s of bandwidth, where the data sheet says none
@@ -79,7 +80,8 @@ def step_seconds(launch: Launch, batch: int, filled: int) -> float:
     read = (layers * active * weights.bits / 8 + head) / plan.tensor
     read += in_stage * filled * kv_bytes_per_token(architecture, plan.tensor, plan.pipeline, plan.kv_type)
     computing = 2 * in_stage * layers * active / plan.tensor / _operations(launch)
-    fixed = layers * (LAYER_SECONDS + (2 * ALL_REDUCE_SECONDS if plan.tensor > 1 else 0))
+    reduce = NETWORK_REDUCE_SECONDS if plan.tensor > len(launch.gpus) else ALL_REDUCE_SECONDS
+    fixed = layers * (LAYER_SECONDS + (2 * reduce if plan.tensor > 1 else 0))
     between = NODE_SECONDS if plan.pipeline > 1 else 0
     return plan.pipeline * (max(read / bandwidth, computing) + fixed + between)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from hermes_cli.catalog.engine_weights import EngineWeights, WeightFormat, engine_weights
 from hermes_cli.catalog.variants import quantization_loss
 from hermes_cli.planning.best_placement import NEEDS, slowness_cost
-from hermes_cli.planning.engine_gpus import computes_fp8, is_supported
+from hermes_cli.planning.engine_gpus import computes_fp8, supported_gpus
 from hermes_cli.planning.launch_planner import Launch, LaunchOptions, fitting_launch
 from hermes_cli.planning.launch_speed import BatchSpeed, batch_speed, first_token_of
 from hermes_cli.planning.quality import QualityScore, model_results, quantization_cost, supports_purpose
@@ -92,7 +92,7 @@ def _best(
 ) -> EngineRecommendation | None:
     """Return the launch with the most points, of models with so many at least."""
     best: EngineRecommendation | None = None
-    groups = Counter(device for device in machine.usable_devices if is_supported(device))
+    groups = Counter(supported_gpus(machine))
     rated = sorted(_rated(catalogue, options), key=lambda pair: -pair[1].points)
     for weights, quality in rated:
         if quality.points < least or (best and quality.points < best.score):

@@ -279,16 +279,20 @@ def _with_readable_calls(messages: Sequence[Any]) -> list[Any]:
 def _readable_call(call: Any) -> Any:  # noqa: ANN401 - as it was sent
     function = call.get("function") if isinstance(call, dict) else None
     arguments = function.get("arguments") if isinstance(function, dict) else None
-    if not isinstance(function, dict) or not isinstance(arguments, str) or not arguments.strip():
+    if not isinstance(function, dict) or arguments is None or isinstance(arguments, dict):
+        return call
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    if not text.strip():
         return call
     try:
-        value = json.loads(arguments, strict=False)
+        value = json.loads(text, strict=False)
         normalize.check(value, "arguments")
     except (ValueError, RecursionError, UsageError):
         value = None
     if isinstance(value, dict):
         return call
-    return {**call, "function": {**function, "arguments": {"arguments": arguments}}}
+    readable = {} if value == [] else {"arguments": text}  # PHP writes an empty object as a list
+    return {**call, "function": {**function, "arguments": readable}}
 
 
 def _sampling(body: SharedFields) -> dict[str, Any]:

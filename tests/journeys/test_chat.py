@@ -349,6 +349,22 @@ def test_odd_surroundings(tmp_path: Path, command: str, environment: dict[str, s
     assert "Traceback" not in done.stderr
 
 
+def test_ctrl_c_ends_a_tool_that_writes_without_end(tmp_path: Path) -> None:
+    (tmp_path / "noisy.py").write_text(
+        'def get_weather(city: str) -> str:\n    """Get the weather for a city."""\n'
+        '    while True:\n        print("NOISE", flush=True)\n'
+    )
+    arguments = ["chat", "demo", "--tools", "noisy.py", "--yes", WEATHER]
+    process = start_hermes(arguments, tmp_path, clean_environment())
+    assert process.stderr is not None
+    while "NOISE" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=HANG)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert "Fatal" not in errors
+
+
 @pytest.mark.parametrize("command", ["chat demo --tools slow.py --yes", "chat demo"])
 def test_ctrl_c_ends_cleanly(tmp_path: Path, command: str) -> None:
     """While a tool runs, and while waiting for standard input."""
