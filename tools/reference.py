@@ -26,7 +26,9 @@ OTHER_VARIABLES = {
     "HERMES_LLM_CACHE_DIR": "the folder of what can be made again",
     "HERMES_LLM_ENDPOINT_KEY": "the key of `--endpoint`, which no option takes",
     "HERMES_LLM_ENGINE_KEY": "the key of `--engine-url`, which no option takes",
-    "HERMES_LLM_LLAMA_SERVER, HERMES_LLM_VLLM, HERMES_LLM_SGLANG": "the program that `--engine` starts",
+    "HERMES_LLM_LLAMA_SERVER": "the program of `--engine llama-server`",
+    "HERMES_LLM_VLLM": "the program of `--engine vllm`",
+    "HERMES_LLM_SGLANG": "the program of `--engine sglang`",
     "HERMES_LLM_LOG_DIR": "the folder of the logs of servers in the background",
     "HERMES_LLM_THEME": "`dark` or `light`: the background of the terminal, for colours. Default: what COLORFGBG says, "
     "else colours that can be read on both",
@@ -94,11 +96,8 @@ def page() -> str:
                 variables.setdefault(parameter.envvar, f"`{option}`" if option[0] == "-" else "the names of models")
     lines += ["## Exit codes", "", "| code | means |", "| --- | --- |", *exit_codes()]
     lines += ["", "## Environment variables", "", "| variable | does |", "| --- | --- |"]
-    lines += [
-        f"| `{name}` | the same as {option} |"
-        for name, option in sorted(variables.items())
-        if name not in OTHER_VARIABLES
-    ]
+    for name in sorted(variables.keys() - OTHER_VARIABLES.keys()):
+        lines.append(f"| `{name}` | the same as {variables[name]} |")
     for names, does in OTHER_VARIABLES.items():
         lines.append(f"| {', '.join(f'`{name}`' for name in names.split(', '))} | {does} |")
     return "\n".join(lines) + "\n"
