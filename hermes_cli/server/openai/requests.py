@@ -176,6 +176,9 @@ class SharedFields(OpenAIFields):
     mirostat: Annotated[Whole, range_schema("mirostat")] | None = None
     mirostat_tau: Annotated[Number, range_schema("mirostat_tau")] | None = None
     mirostat_eta: Annotated[Number, range_schema("mirostat_eta")] | None = None
+    samplers: Any = Field(
+        None, description="As llama.cpp's server takes it: those that are left out do nothing; the order is its own."
+    )
     ignore_eos: Flag | None = Field(None, description="No token ends the answer.")
     min_tokens: Whole | None = Field(None, description="Only together with `ignore_eos`.")
     response_format: Object | None = Field(None, description="text, json_object, or json_schema.")
@@ -282,7 +285,6 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "no_stop_trim": (False,),
     "prompt_logprobs": (0,),
     "reasoning_format": ("auto", "deepseek"),
-    "samplers": ([],),
     "smoothing_factor": (0,),
     "stop_regex": ("", []),
     "stop_token_ids": ([],),
