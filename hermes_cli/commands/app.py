@@ -121,6 +121,10 @@ def run(arguments: Sequence[str], started: Prewarm | None = None) -> int:
         from hermes_cli.commands.completing import complete
 
         return complete(application, name, shell)
+    if instruction == "source" or {"--install-completion", "--show-completion"} & {*words}:
+        from hermes_cli.commands.completing import mend_zsh_script
+
+        mend_zsh_script()
     try:
         return application(words, prog_name=name, obj=started, standalone_mode=False) or ExitCode.OK
     except mistyped.TYPER_ERROR as error:

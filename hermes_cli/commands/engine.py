@@ -123,7 +123,8 @@ def install(
     with console.working(f"installing {requirement}") as show:
         report = console.note if verbose else lambda line: show(f"installing {requirement}: {line[:60]}")
         program = install_engine(name, requirement, report)
-    console.text(f"{name} {program.version} is here. Chat with it: hermes chat demo --engine {name}\n")
+    example = "demo" if name == "llama-server" else "hermes-4:14b"
+    console.text(f"{name} {program.version} is here. Chat with it: hermes chat {example} --engine {name}\n")
     if program.takes_grammars is False:
         console.note("this build takes no grammars: schemas are refused, calls are read as the model writes them")
     console.document(as_document(program))

@@ -124,7 +124,13 @@ def planned_models(settings: ServerSettings, console: Console) -> tuple[ServedMo
     """
     catalogue, machine = load_catalogue(), probe(measure=False)
     entries = settings.models or (default_entry(settings, catalogue, machine, console),)
-    return plan_models(msgspec.structs.replace(settings, models=entries), catalogue, machine, console.note)
+
+    def hosted(entry: ModelEntry) -> ServedModel:
+        from hermes_cli.commands.hosted import hosted_model
+
+        return hosted_model(entry, catalogue, console.warn, os.environ)
+
+    return plan_models(msgspec.structs.replace(settings, models=entries), catalogue, machine, console.note, hosted)
 
 
 async def check_room(served: ServedModel) -> HermesError | None:
@@ -221,6 +227,8 @@ def _show_banner(info: ServerInfo, console: Console) -> None:
 
 def _memory(served: ServedModel) -> str:
     """Describe the memory that a model takes of what was free, place by place."""
+    if served.open_chat and isinstance(served.model, AttachedModel):
+        return f"at {served.owner}, not on this machine"
     if isinstance(served.model, AttachedModel):
         return f"in the engine at {served.model.address}"
     if isinstance(served.model, OwnedModel):

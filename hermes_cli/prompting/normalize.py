@@ -22,6 +22,7 @@ from hermes_cli.prompting.parts import TEXT_FIELDS, THOUGHTS, kind_of, part_text
 MOST_CHARACTERS = 16_000_000  # in one request: more than the longest context (524,288 tokens) can hold
 MOST_VALUES = 500_000  # of JSON in one request: 10,000 messages with a call each have half as many
 DEEPEST = 100  # levels of nesting in JSON
+NAMELESS = "unnamed"  # a tool that was called without a name
 LONGEST_NAME = 256  # of a tool; OpenAI allows 64 letters, servers for tools give longer ones
 
 _ROLES: dict[str, Role] = {
@@ -315,6 +316,8 @@ class _Conversation:
         if not isinstance(given, dict) or not kind:
             raise _refused(where, "is a part without a type")
         if kind in TEXT_FIELDS:
+            if given.get(TEXT_FIELDS[kind], "") is None:
+                return ""
             if not isinstance(given.get(TEXT_FIELDS[kind]), str):
                 raise _refused(f"{where}.{TEXT_FIELDS[kind]}", "must be a string")
         elif sense := sense_of(given):
@@ -351,8 +354,10 @@ def _call(given: object, where: str) -> ToolCall:
     if isinstance(custom := given.get("custom"), dict):  # a tool that takes a text
         function = {"name": custom.get("name"), "arguments": {"input": custom.get("input")}}
     name = function.get("name")
-    if not isinstance(name, str) or not name:
-        raise _refused(f"{where}.function.name", "must be a string with at least one letter")
+    if name in (None, ""):  # a model wrote none, and the client sends back what it got
+        name = NAMELESS
+    if not isinstance(name, str):
+        raise _refused(f"{where}.function.name", "must be a string")
     arguments = _arguments(function.get("arguments"), f"{where}.function.arguments")
     known = given.get("id")
     if isinstance(known, str) and known:

@@ -24,6 +24,8 @@ from hermes_cli.server.request_stats import warn
 
 T = TypeVar("T")
 
+_MODES = {"any": "required", "auto": "auto", "none": "none"}  # of `tool_choice`, by the words for them
+
 _FORMATS = 'there are {"type": "text"}, {"type": "json_object"} and {"type": "json_schema", "json_schema": {…}}.'
 _ONE = "ask for one of them."
 _LARK = "%llguidance"
@@ -46,7 +48,8 @@ async def parse(body: SharedFields, client: str = "") -> ResponseFormat | None:
     asked = []
     for name in _PARSERS:
         value = getattr(body, name)
-        if value is not None and not (isinstance(value, dict) and value.get("type") == "text"):
+        is_text = isinstance(value, dict) and value.get("type") == "text"
+        if value is not None and not is_text and not (value == {} and name == "response_format"):
             asked.append((name, value))
     if not asked:
         return None
@@ -77,8 +80,10 @@ async def parse_calls(
 
 def _allowed_tools(choice: object, tools: Sequence[dict[str, Any]]) -> tuple[Any, Sequence[dict[str, Any]]]:
     """Return the choice as `structured_output` takes it, and the tools that may be called."""
+    if isinstance(choice, dict) and choice.get("type") in (*_MODES, *_MODES.values()):
+        choice = choice["type"]  # as Anthropic has it, and Cursor sends it
     if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
-        return "auto" if choice is None else choice, tools
+        return "auto" if choice is None else _MODES.get(choice, choice) if isinstance(choice, str) else choice, tools
     allowed = choice.get("allowed_tools")
     allowed = allowed if isinstance(allowed, dict) else choice  # Responses have it flat
     mode, listed, field = allowed.get("mode", "auto"), allowed.get("tools"), "tool_choice.allowed_tools"

@@ -33,6 +33,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Dollars = Annotated[float, Meta(ge=0)]
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
 
 
@@ -54,7 +55,7 @@ class ModelKeys(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tokenizer: str | None = None  # of the model in that engine: a folder with tokenizer.json, or a GGUF file
     engine: str | None = None  # an engine that hermes starts for it: llama-server, vllm, sglang
     engine_command: str | None = None  # how to start that one; None looks for it
-    engine_args: tuple[str, ...] = ()  # passed on to it
+    engine_args: tuple[str, ...] | None = None  # passed on to it
     rpc: str | None = None  # HOST:PORT,… of other machines that compute for llama-server
     template: str | None = None  # `file`, `model`, or the path of a chat template
     draft: str | None = None  # a small model with the same vocabulary; `auto` takes one that is installed
@@ -73,6 +74,10 @@ class ModelEntry(ModelKeys, frozen=True):
     model: Annotated[str, Meta(min_length=1)]  # a name of the catalogue, `demo`, or the path of a file
     name: Name | None = None  # its id in the API; None is its own name
     aliases: tuple[Name, ...] = ()  # other names for it; `*` stands for every name that no model has
+    # Only of an entry: nothing leaves this machine by a setting for all models.
+    upstream: str | None = None  # the service that has the model, `openrouter` or `nous`, or an address
+    spend_limit: Annotated[float, Meta(gt=0)] | None = None  # USD that may be spent there as long as the server runs
+    price: tuple[Dollars, Dollars] | None = None  # for a million tokens in, and out
 
     @property
     def idle_seconds(self) -> float | None:

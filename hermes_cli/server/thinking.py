@@ -51,7 +51,7 @@ def parse(body: ChatRequest) -> ThinkingChoice:
 
 def _reasoning_fields(body: ChatRequest) -> Iterator[tuple[str, bool | None, int | None]]:
     """Yield field, whether to think, and the budget."""
-    if body.reasoning_effort is not None:
+    if body.reasoning_effort:
         yield "reasoning_effort", *_level(body.reasoning_effort, "reasoning_effort")
     template = body.chat_template_kwargs
     for name in ("thinking", "enable_thinking"):

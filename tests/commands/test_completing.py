@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -139,3 +140,27 @@ def test_a_shell_completes_at_a_terminal(shell: str, places: dict[str, str], tmp
             terminal.expect(r"((?:<[^<>%\r\n]*>)+)END")
             assert isinstance(terminal.match, re.Match)
             assert terminal.match[1][1:-1].replace("><", " ") == words
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_completes_at_the_first_tab_after_the_installation(places: dict[str, str], tmp_path: Path) -> None:
+    import pexpect  # noqa: PLC0415 - as above
+
+    (tmp_path / ".zshrc").write_text("bindkey -e; ZSH_DISABLE_COMPFIX=true\n")
+    user = {
+        "HOME": str(tmp_path),
+        "ZDOTDIR": "",
+        "TERM": "xterm",
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+    }
+    environment = {**clean_environment(), **places, **user}
+    del environment["ZDOTDIR"]
+    zsh = shutil.which("zsh") or ""
+    subprocess.run([zsh, "-c", "hermes --install-completion; true"], env=environment, check=True, capture_output=True)
+    assert (tmp_path / ".zfunc/_hermes").exists()
+    terminal = pexpect.spawn(zsh, ["-i"], env=environment, encoding="utf-8", timeout=HANG, dimensions=(24, 200))
+    with terminal:
+        terminal.sendline("PS1=rea''dy")
+        terminal.expect("ready")
+        terminal.send("hermes plan hermes-3:7\t\x01printf '<%s>' \x05; echo END\r")
+        terminal.expect("<hermes><plan><hermes-3:70b>END")

@@ -348,8 +348,8 @@ TEXT = {"type": "text", "text": "What is this?"}
             "messages[0].content[0] is a block without a type",
         ),
         (
-            {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": 3}]}, *ASKED]},
-            "messages[0].content[0].input ",
+            {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "name": 3, "input": {}}]}, *ASKED]},
+            "messages[0].content[0].name ",
         ),
         ({"system": [{}]}, "system[0] "),
         ({"tools": [{"name": "f", "input_schema": 3, "strict": True}]}, "tools[0].input_schema "),

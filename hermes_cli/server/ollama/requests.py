@@ -30,7 +30,7 @@ _NAMES = {
     "response_format.schema": "format",
     "prompt": "prompt",
 }
-_API = "Ollama's API"
+_API = "Ollama's"
 _PROMPT_ONLY = {
     "context": "send the conversation to /api/chat instead.",
     "images": "these models read only text: the model does not support images.",

@@ -7,6 +7,7 @@ taken as they are: prompting checks them.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
@@ -20,6 +21,7 @@ MOST_TEXTS = 128  # of all its prompts together
 MOST_STATED_STOPS = MAX_STOPS // 2  # the prompt format has some, too
 MOST_TOP_LOGPROBS = 20  # as OpenAI
 MOST_METADATA = 16  # pairs, as OpenAI has it; so are the lengths of their texts
+_LONGEST_NUMBER = 40  # characters
 _TEXT = {"type": "string"}
 _OBJECT = {"type": "object"}
 _STOP = {**_TEXT, "maxLength": MAX_STOP_CHARACTERS}
@@ -42,16 +44,18 @@ def messages_schema(roles: list[str], parts: list[str], *required: str) -> WithJ
 
 
 def _number(value: object) -> object:
-    """Refuse what pydantic would convert to a number."""
+    """Take the text of a number, as vLLM does; refuse what else pydantic would convert to one."""
+    if isinstance(value, str) and len(value) <= _LONGEST_NUMBER and re.fullmatch(r"\s*-?[0-9.]+(e-?[0-9]+)?\s*", value):
+        return value.strip()
     if isinstance(value, bool | str | bytes):
         raise ValueError("must be a number")  # noqa: TRY004 - what pydantic takes for "this is wrong"
     return value
 
 
 def _texts(value: object) -> object:
-    """Make a list of one text, and leave empty texts out."""
+    """Make a list of one text, and leave empty texts and nulls out."""
     listed = [value] if isinstance(value, str) else value
-    return [text for text in listed if text != ""] if isinstance(listed, list) else value
+    return [text for text in listed if text not in ("", None)] if isinstance(listed, list) else value
 
 
 def _pairs(value: object) -> object:
@@ -172,6 +176,9 @@ class SharedFields(OpenAIFields):
     mirostat: Annotated[Whole, range_schema("mirostat")] | None = None
     mirostat_tau: Annotated[Number, range_schema("mirostat_tau")] | None = None
     mirostat_eta: Annotated[Number, range_schema("mirostat_eta")] | None = None
+    samplers: Any = Field(
+        None, description="As llama.cpp's server takes it: those that are left out do nothing; the order is its own."
+    )
     ignore_eos: Flag | None = Field(None, description="No token ends the answer.")
     min_tokens: Whole | None = Field(None, description="Only together with `ignore_eos`.")
     response_format: Object | None = Field(None, description="text, json_object, or json_schema.")
@@ -278,7 +285,6 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "no_stop_trim": (False,),
     "prompt_logprobs": (0,),
     "reasoning_format": ("auto", "deepseek"),
-    "samplers": ([],),
     "smoothing_factor": (0,),
     "stop_regex": ("", []),
     "stop_token_ids": ([],),

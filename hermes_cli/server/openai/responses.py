@@ -172,7 +172,7 @@ async def parse_response(
     def translate() -> tuple[ChatRequest, FieldNames, list[Item], ResponseTools]:
         check_fields(body, REFUSED, _JSON)
         new = input_items(body.input, find)
-        tools = ResponseTools(body.tools or ())
+        tools = ResponseTools(body.tools or (), new)
         warn(*tools.notes[:MOST_WARNINGS])
         conversation = ResponseMessages(body.instructions, tools)
         for item in earlier:
