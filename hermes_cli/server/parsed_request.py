@@ -39,6 +39,18 @@ _INSTEAD = {
     "web_search_options": "offer a tool that searches.",
 }
 _OPENAI = "OpenAI's Chat Completions"
+# llama.cpp's samplers in its order, each with its letter, and the options with which it does nothing.
+_SAMPLERS: dict[str, tuple[str, dict[str, float]]] = {
+    "penalties": ("e", {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}),
+    "dry": ("d", {"dry_multiplier": 0.0}),
+    "top_n_sigma": ("s", {}),
+    "top_k": ("k", {"top_k": 0}),
+    "typ_p": ("y", {"typical_p": 1.0}),
+    "top_p": ("p", {"top_p": 1.0}),
+    "min_p": ("m", {"min_p": 0.0}),
+    "xtc": ("x", {}),
+    "temperature": ("t", {"temperature": 1.0}),
+}
 
 
 @dataclass(frozen=True)
@@ -295,8 +307,22 @@ def _readable_call(call: Any) -> Any:  # noqa: ANN401 - as it was sent
     return {**call, "function": {**function, "arguments": readable}}
 
 
+def _without_samplers(wanted: object) -> dict[str, float]:
+    """Return the options with which all samplers do nothing but those that are wanted, by names or letters."""
+    if wanted in (None, "", []):
+        return {}
+    names = {letter: name for name, (letter, _) in _SAMPLERS.items()}
+    listed = [names.get(letter, letter) for letter in wanted] if isinstance(wanted, str) else wanted
+    known = ["typ_p" if name == "typical_p" else name for name in listed] if isinstance(listed, list) else []
+    if not known or known != [name for name in _SAMPLERS if name in known]:
+        hint = f"name some of these in their order: {', '.join(_SAMPLERS)}."
+        raise UsageError("is not supported.", field="samplers", hint=hint)
+    return {key: value for name, (_, off) in _SAMPLERS.items() if name not in known for key, value in off.items()}
+
+
 def _sampling(body: SharedFields) -> dict[str, Any]:
     options = {option: value for name, option in _SAMPLING.items() if (value := getattr(body, name)) is not None}
+    options |= _without_samplers(body.samplers)
     if body.dry_sequence_breakers is not None:
         options["dry_breakers"] = tuple(map(normalize.repaired, body.dry_sequence_breakers))
     for token in body.logit_bias or ():

@@ -414,6 +414,19 @@ def test_odd_values_that_clients_send_are_read_as_they_are_meant(
     assert rig.asked(**body) == rig.asked(**same)
 
 
+@pytest.mark.parametrize("samplers", [["top_k", "typical_p", "temperature"], "kyt"])
+def test_samplers_that_are_left_out_do_nothing(rig: House, samplers: object) -> None:
+    sampling = rig.asked(samplers=samplers, top_k=7, top_p=0.5, min_p=0.2, repeat_penalty=1.5, temperature=0.3).sampling
+    assert (sampling.top_k, sampling.temperature) == (7, 0.3)
+    assert (sampling.top_p, sampling.min_p, sampling.repeat_penalty, sampling.dry_multiplier) == (1, 0, 1, 0)
+    assert rig.asked(samplers=[]) == rig.asked(samplers=None) == rig.asked()
+
+
+@pytest.mark.parametrize("samplers", [["temperature", "top_k"], ["top_z"], "tk", "?", 5, [5], {"a": 1}])
+def test_samplers_in_another_order_are_refused(rig: House, samplers: object) -> None:
+    assert rig.refused(samplers=samplers)["param"] == "samplers"
+
+
 @pytest.mark.parametrize("value", ["", "much", "1e", "0x1", "nan", "1" * 41, True])
 def test_what_is_no_number_is_refused(rig: House, value: object) -> None:
     assert rig.refused(temperature=value)["param"] == "temperature"
