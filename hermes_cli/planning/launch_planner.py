@@ -24,7 +24,7 @@ from hermes_cli.planning.engine_gpus import (
     is_supported,
     why_not,
 )
-from hermes_cli.planning.launch_memory import gpu_memory, kv_bytes_per_token
+from hermes_cli.planning.launch_memory import batch_tokens, gpu_memory, kv_bytes_per_token
 from hermes_cli.planning.launch_plan import EngineKvType, EngineName, GpuMemory, LaunchPlan
 from hermes_cli.units import counted, gigabytes, memory_size
 
@@ -282,20 +282,21 @@ def _launch(
     architecture, model = weights.model.architecture, weights.model
     simulated = machine.simulated and all(gpu.free == gpu.total for gpu in gpus)
     total, room, share = gpu_room(gpus, simulated=simulated)
+    batch = min(batch_tokens(gpu.name, gpu.total) for gpu in gpus)
     enough = min(options.context or wanted_context(model), LEAST_COMFORTABLE)
     eight_bits = all(computes_fp8(gpu) for gpu in gpus)
     kv_types: tuple[EngineKvType, ...] = ("auto", "fp8") if eight_bits else ("auto",)
     best: Launch | None = None
     for kv_type in (options.kv_type,) if options.kv_type else kv_types:
         per_token = kv_bytes_per_token(architecture, sizes.tensor, sizes.pipeline, kv_type)
-        sequences, memory = _sequences(weights, sizes, total, room, per_token, options.sequences)
+        sequences, memory = _sequences(weights, sizes, batch, room, per_token, options.sequences)
         tokens = max(memory.kv_cache, 0) // per_token
         if tokens < min(SHORTEST_CONTEXT, model.context.trained):
             continue
         plan = LaunchPlan(
             engine=options.engine,
             repo=weights.repo,
-            name=model.short,
+            name=model.short.partition("@")[0].rpartition("/")[2],
             tensor=sizes.tensor,
             pipeline=sizes.pipeline,
             data=sizes.data,
@@ -316,11 +317,11 @@ def _launch(
 
 
 def _sequences(
-    weights: EngineWeights, sizes: ParallelSizes, gpu_total: int, room: int, per_token: int, wanted: int | None
+    weights: EngineWeights, sizes: ParallelSizes, batch: int, room: int, per_token: int, wanted: int | None
 ) -> tuple[int, GpuMemory]:
     """Return the requests at once, as many as find some KV cache each unless they are given, and the memory then."""
     tensor, pipeline = sizes.tensor, sizes.pipeline
-    alone = gpu_memory(weights, room=room, gpu_total=gpu_total, tensor=tensor, pipeline=pipeline, sequences=1)
+    alone = gpu_memory(weights, room=room, batch=batch, tensor=tensor, pipeline=pipeline, sequences=1)
 
     def memory(sequences: int) -> GpuMemory:
         logits = alone.logits * sequences
@@ -410,12 +411,7 @@ def _notes(launch: Launch, gpus: tuple[Device, ...], machine: Machine, idle: int
         yield f"{_heads(weights)}, so it is not split over {len(gpus)} GPUs: {plan.data} replicas"
     if idle:
         yield f"{counted(idle, 'GPU')} of {len(gpus) * plan.nodes} stay idle"
-    if weights.format == "fp8" and not all(computes_fp8(gpu) for gpu in gpus):
-        yield f"{gpus[0].name} does not compute in FP8: weights are unpacked, which saves memory and no arithmetic"
-    if weights.format == "nvfp4" and any(capability(gpu) < FP4_CAPABILITY for gpu in gpus):
-        yield f"{gpus[0].name} does not compute in FP4: weights are unpacked, which saves memory and no arithmetic"
-    if not weights.official:
-        yield f"{weights.repo} is not by Nous Research"
+    yield from _notes_on_weights(weights, gpus)
     if plan.kv_type == "fp8":
         yield "the KV cache has 8 bits; --kv-type auto takes 16, for half as many tokens"
     if plan.tensor > weights.model.architecture.kv_heads:
@@ -423,3 +419,14 @@ def _notes(launch: Launch, gpus: tuple[Device, ...], machine: Machine, idle: int
             f"{plan.tensor} GPUs share {weights.model.architecture.kv_heads} KV heads, so each token is kept several "
             f"times; --tensor-parallel {weights.model.architecture.kv_heads} with stages takes less"
         )
+
+
+def _notes_on_weights(weights: EngineWeights, gpus: tuple[Device, ...]) -> Iterator[str]:
+    if weights.format == "fp8" and not all(computes_fp8(gpu) for gpu in gpus):
+        yield f"{gpus[0].name} does not compute in FP8: weights are unpacked, which saves memory and no arithmetic"
+    if weights.format == "nvfp4" and any(capability(gpu) < FP4_CAPABILITY for gpu in gpus):
+        yield f"{gpus[0].name} does not compute in FP4: weights are unpacked, which saves memory and no arithmetic"
+    if weights.model.architecture.kind == "seed_oss":
+        yield "vLLM 0.32 and SGLang 0.5.23 run this architecture through Transformers, slower than by code of their own"
+    if weights.model.generation and not weights.official:
+        yield f"{weights.repo} is not by Nous Research"
