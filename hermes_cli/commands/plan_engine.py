@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hermes_cli.catalog.names import CatalogueReference, ModelNames, WeightsReference
+from hermes_cli.catalog.names import CatalogueReference, FileReference, HubReference, ModelNames, WeightsReference
 from hermes_cli.commands.options import memory_in_use, one_line
 from hermes_cli.commands.speeds import per_second, speed_document, two_digits
-from hermes_cli.errors import HermesError, UsageError
+from hermes_cli.errors import HermesError, NotFoundError, UsageError
 from hermes_cli.planning.launch_files import FILE_KINDS, launch_file, shell_line
 from hermes_cli.planning.launch_plan import TITLES
 from hermes_cli.planning.launch_planner import Launch, best_launch, plan_launch
@@ -20,7 +20,9 @@ from hermes_cli.planning.speed import PROMPTS
 from hermes_cli.units import GB, counted, gigabytes
 
 if TYPE_CHECKING:
+    from hermes_cli.catalog.engine_weights import EngineWeights
     from hermes_cli.catalog.models import Catalogue
+    from hermes_cli.catalog.names import ModelReference
     from hermes_cli.console import Console
     from hermes_cli.hardware.machine import Machine
     from hermes_cli.planning.launch_planner import LaunchOptions
@@ -118,9 +120,24 @@ def _plan(name: str, catalogue: Catalogue, machine: Machine, options: LaunchOpti
                 hint=f"leave {reference.quantization} out, or name weights: {reference.model.short}@bf16",
             )
         return best_launch(reference.model, machine, options)
+    return plan_launch(_unlisted(reference, name, options), machine, options)
+
+
+def _unlisted(reference: ModelReference, name: str, options: LaunchOptions) -> EngineWeights:
+    """Return the weights of a folder or of a repository that the catalogue does not list."""
+    from hermes_cli.models.any_weights import weights_in_folder, weights_on_hub
+
+    if isinstance(reference, FileReference) and not reference.path.exists():
+        raise NotFoundError(f"there is no folder {reference.path}.", hint="check the path.")
+    if isinstance(reference, FileReference) and reference.path.is_dir():
+        return weights_in_folder(reference.path, reference.path.resolve().name)
+    if isinstance(reference, WeightsReference):
+        return weights_on_hub(reference.repo, reference.name)
+    if isinstance(reference, HubReference) and reference.quantization is reference.file is None:
+        return weights_on_hub(reference.repo, WeightsReference(reference.repo).name)
     raise UsageError(
-        f"{name}: only models of the catalogue can be planned for {TITLES[options.engine]}.",
-        hint="list them: hermes list",
+        f"{name} is a GGUF file, which {TITLES[options.engine]} is not planned with.",
+        hint="name a model of the catalogue, a folder of safetensors, or owner/repository@safetensors.",
     )
 
 

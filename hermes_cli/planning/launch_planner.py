@@ -296,7 +296,7 @@ def _launch(
         plan = LaunchPlan(
             engine=options.engine,
             repo=weights.repo,
-            name=model.short,
+            name=model.short.partition("@")[0].rpartition("/")[2],
             tensor=sizes.tensor,
             pipeline=sizes.pipeline,
             data=sizes.data,
@@ -428,5 +428,5 @@ def _notes_on_weights(weights: EngineWeights, gpus: tuple[Device, ...]) -> Itera
         yield f"{gpus[0].name} does not compute in FP4: weights are unpacked, which saves memory and no arithmetic"
     if weights.model.architecture.kind == "seed_oss":
         yield "vLLM 0.32 and SGLang 0.5.23 run this architecture through Transformers, slower than by code of their own"
-    if not weights.official:
+    if weights.model.generation and not weights.official:
         yield f"{weights.repo} is not by Nous Research"

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from hermes_cli.errors import UsageError
-from hermes_cli.prompting.families import canonical
+from hermes_cli.prompting.families import canonical, shown
 from hermes_cli.prompting.messages import Message, Role, ToolCall
 from hermes_cli.prompting.parts import TEXT_FIELDS, THOUGHTS, kind_of, part_text, sense_of
 
@@ -35,7 +35,8 @@ _ROLES: dict[str, Role] = {
 }
 # Claude Code writes this line into its system prompt, with a number that is another one each time: nothing behind it
 # could be reused from the request before. It means nothing to a model (anthropics/claude-code issue 24168).
-_BILLING = re.compile(r"^x-anthropic-billing-header:[^\n]*\n?", re.MULTILINE)
+_BILLING_HEADER = "x-anthropic-billing-header:"
+_BILLING = re.compile(rf"^{_BILLING_HEADER}[^\n]*\n?", re.MULTILINE)
 _ANY = ("", "")  # stands for every call
 _PLAIN = frozenset({str, int, bool, type(None), list})
 _THINK, _END_THINK = "<think>", "</think>"
@@ -101,7 +102,7 @@ def strict_tools(given: object) -> frozenset[str]:
     return frozenset(str(function.get("name")) for function in functions if function)
 
 
-def check(given: object, where: str, *, sizes_only: bool = False) -> None:
+def check(given: object, where: str, *, sizes_only: bool = False, most_values: int = MOST_VALUES) -> None:
     """Refuse what is too large, too deep, or no JSON.
 
     It takes 0.1 µs for a value: places are written only for errors.
@@ -119,8 +120,8 @@ def check(given: object, where: str, *, sizes_only: bool = False) -> None:
                 characters += sum(map(len, filter(_is_text, value)))
             elif kind is list:
                 below += value
-            if values + len(below) > MOST_VALUES:
-                raise UsageError(f"hold more than {MOST_VALUES:,} values.", field=where, hint="send fewer.")
+            if values + len(below) > most_values:
+                raise UsageError(f"hold more than {most_values:,} values.", field=where, hint="send fewer.")
         if not sizes_only and not all(map(_is_json, level)):
             raise next(_faults(given, where))
         values, depth, level = values + len(below), depth + 1, below
@@ -199,7 +200,7 @@ class _Conversation:
             raise _refused(where, "must be an object")
         role = _ROLES.get(given["role"]) if isinstance(given.get("role"), str) else None
         if role is None:
-            raise _refused(f"{where}.role", f"is {canonical(given.get('role'))[:200]}; there are {', '.join(_ROLES)}")
+            raise _refused(f"{where}.role", f"is {shown(given.get('role'))}; there are {', '.join(_ROLES)}")
         if role == "tool":
             self._add_result(given, where)
         elif role == "assistant":
@@ -207,7 +208,7 @@ class _Conversation:
             self._add_answer(given, where)
         else:
             content = self._content(given.get("content"), f"{where}.content", asked=newest and role == "user")
-            text = _BILLING.sub("", content) if role == "system" else content
+            text = _BILLING.sub("", content) if role == "system" and _BILLING_HEADER in content else content
             self._between.append(Message(role, text))
             if len(self._results) == len(self._calls):
                 self._end_results()
@@ -395,7 +396,7 @@ def _tool(given: object, where: str, notes: Notes | None) -> dict[str, Any]:
     if not isinstance(given, dict) or function is None:
         raise _refused(where, "must be an object with a function")
     if given.get("type") not in (None, "function"):
-        raise _refused(f"{where}.type", f"is {canonical(given['type'])[:80]}; only functions can be called")
+        raise _refused(f"{where}.type", f"is {shown(given['type'])}; only functions can be called")
     name = function.get("name")
     if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME or not repaired(name).isprintable():
         raise _refused(f"{where}.function.name", f"must be a name of 1 to {LONGEST_NAME} letters")

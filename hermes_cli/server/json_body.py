@@ -18,7 +18,8 @@ from hermes_cli.threads import LARGE
 
 PIECE = 64 << 10  # characters of a text, or bytes of UTF-8, that are read together
 MOST_VALUES = 1_200_000  # in a body: a list of a million tokens, which no context exceeds, has less
-MOST_CONTAINERS = 200_000  # lists and objects in a body, and keys of one: 10,000 messages with a call each are 60,000
+MOST_CONTAINERS = 100_000  # lists and objects in a body: 10,000 messages with a call each are 60,000
+MOST_KEYS = 150_000  # of one object: a bias for each token of a vocabulary is one
 BATCH = 32 << 10  # characters whose values are read together
 DEEPEST = 500  # levels of brackets, about as Python's reader has it
 
@@ -130,7 +131,7 @@ class _Reader:
             pass
         if type(container) is list:
             return ""
-        if len(container) > MOST_CONTAINERS:
+        if len(container) > MOST_KEYS:
             raise TooManyValuesError
         if self._next() != '"':
             raise self._wrong("Expecting property name enclosed in double quotes")
@@ -166,7 +167,7 @@ class _Reader:
                 container.extend(values)
                 return True
             container.update(values)
-            return len(container) <= MOST_CONTAINERS
+            return len(container) <= MOST_KEYS
         self._batched = limit
         return False
 

@@ -22,7 +22,7 @@ from hermes_cli.engine.request import SamplingOptions
 from hermes_cli.errors import NotReadyError, UsageError
 from hermes_cli.server.errors import RETRY_AFTER
 from hermes_cli.server.llama_completion import sampling_fields
-from hermes_cli.server.openai.requests import ChatRequest
+from hermes_cli.server.openai.requests import MOST_MESSAGES, MOST_TOOLS, ChatRequest
 from hermes_cli.server.parsed_request import parse_chat
 from hermes_cli.server.pool import Pool
 from hermes_cli.server.routing import ApiRoute
@@ -64,15 +64,17 @@ class Tokenize(BaseModel):
 class Detokenize(BaseModel):
     """Tokens to join."""
 
-    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(max_length=MOST_TOKENS)
+    tokens: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(fail_fast=True)] = Field(
+        max_length=MOST_TOKENS
+    )
     model: ModelName = None
 
 
 class ApplyTemplate(BaseModel):
     """A conversation to render."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
-    tools: list[dict[str, Any]] | None = None
+    messages: Annotated[list[dict[str, Any]], Field(fail_fast=True)] = Field(min_length=1, max_length=MOST_MESSAGES)
+    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MOST_TOOLS)] | None = None
     chat_template_kwargs: dict[str, Any] = {}
     add_generation_prompt: bool | None = Field(None, description="False ends with the last message.")
     continue_final_message: bool | None = Field(None, description="As in chats.")

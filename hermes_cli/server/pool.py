@@ -302,7 +302,7 @@ class Pool:
             if embeds is None or embeds == (model.planned.model.pooling is not None)
         ]
         default = next(iter(fitting or self._models))
-        model = self._names.get((name or default).casefold()) or self._names.get(ANY)
+        model = self._names.get((name or default)[:512].casefold()) or self._names.get(ANY)
         if model is None:
             hint = f"there is {', '.join(self._models)}; see GET /v1/models"
             raise NotFoundError(f"there is no model {(name or '')[:200]!r} here.", hint=hint)

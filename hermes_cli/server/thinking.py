@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hermes_cli.errors import UsageError
+from hermes_cli.prompting.families import shown
 from hermes_cli.server.openai.requests import ChatRequest
 
 # Tokens of reasoning for OpenAI's levels, as Gemini's OpenAI-compatible API maps them
@@ -84,7 +85,7 @@ def _level(effort: object, field: str) -> tuple[bool, int | None]:
     if effort == "none":
         return False, None
     if not isinstance(effort, str) or effort not in BUDGETS:
-        raise UsageError(f"is {str(effort)[:40]!r}.", field=field, hint=f"{_LEVELS}.")
+        raise UsageError(f"is {shown(effort, 40)}.", field=field, hint=f"{_LEVELS}.")
     return True, BUDGETS[effort]
 
 

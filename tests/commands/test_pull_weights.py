@@ -215,3 +215,27 @@ def test_other_programs_models_are_not_taken_for_ours(run: Run, tmp_path: Path) 
     (snapshot / "model.safetensors").write_bytes(b"x")
     (snapshot / "tokenizer.json").write_text("{}")
     assert installed(run) == []
+
+
+def test_a_repository_on_the_hub_is_planned_by_its_config(run: Run, hub: Hub) -> None:
+    config = {
+        "model_type": "qwen3",
+        "num_hidden_layers": 40,
+        "hidden_size": 5120,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 17408,
+        "vocab_size": 151936,
+        "max_position_embeddings": 40960,
+    }
+    hub.repositories["somebody/Small"] = {
+        **SMALL,
+        "config.json": json.dumps(config).encode(),
+        "model.safetensors": b"w",
+    }
+    done = run("plan", "somebody/Small@safetensors", "--engine", "vllm", "--gpu", "2xH100", "--json")
+    plan = json.loads(done.stdout)
+    assert plan["bytes"] == 29_536_614_400
+    assert plan["commands"][0][2:5] == ["somebody/Small", "--served-model-name", "Small"]
+    assert not any("model.safetensors" in path for _, path, _ in hub.requests)

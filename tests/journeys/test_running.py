@@ -72,6 +72,13 @@ def test_the_record_of_a_killed_server_is_removed(server: Process, tmp_path: Pat
     assert not record.exists()
 
 
+def test_a_port_that_another_server_of_ours_has(server: Process, hermes: RunHermes, places: dict[str, str]) -> None:
+    done = hermes("serve", "demo", "--port", str(server.port), env=places)
+    assert done.returncode == ExitCode.FAILED
+    assert f"port {server.port} is in use by another hermes serve, of demo." in done.stderr
+    assert f"hermes stop {server.port}" in done.stderr
+
+
 def test_of_several_servers_it_has_to_be_said_which(tmp_path: Path, hermes: RunHermes, places: dict[str, str]) -> None:
     with hermes_serve("demo", cwd=tmp_path, env=places) as one, hermes_serve("demo", cwd=tmp_path, env=places) as two:
         for words in ((), ("demo",)):

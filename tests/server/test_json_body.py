@@ -101,7 +101,7 @@ def test_no_call_takes_long(value: Any, *, ascii_only: bool, monkeypatch: pytest
         b"[" + b"0," * json_body.MOST_VALUES + b"0]",
         b"[" + b"[]," * json_body.MOST_CONTAINERS + b"0]",
         b"[" + b"{}\n ,\n" * json_body.MOST_CONTAINERS + b"0]",
-        json.dumps(dict.fromkeys(map(str, range(json_body.MOST_CONTAINERS + 5000)))).encode(),
+        json.dumps(dict.fromkeys(map(str, range(json_body.MOST_KEYS + 5000)))).encode(),
     ],
 )
 def test_value_floods(raw: bytes) -> None:

@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from hermes_cli.errors import UsageError
 from hermes_cli.generation import TurnRequest
+from hermes_cli.prompting.families import shown
 from hermes_cli.prompting.parts import part_text, sense_of
 from hermes_cli.server.anthropic.schemas import (
     CountRequest,
@@ -105,7 +106,7 @@ def _translated(body: CountRequest) -> tuple[ChatRequest, FieldNames]:
     effort = (body.output_config or {}).get("effort")
     if effort is not None and (not isinstance(effort, str) or effort not in BUDGETS):
         hint = f"there are {', '.join(BUDGETS)}."
-        raise UsageError(f"is {str(effort)[:40]!r}.", field="output_config.effort", hint=hint)
+        raise UsageError(f"is {shown(effort, 40)}.", field="output_config.effort", hint=hint)
     chat = ChatRequest.model_construct(
         **{name: getattr(body, name) for name in _SAME & type(body).model_fields.keys()},
         messages=conversation.messages,
@@ -133,7 +134,7 @@ def _tool_choice(choice: Mapping[str, Any]) -> object:
     if kind == "tool":
         return {"type": "function", "function": {"name": choice.get("name")}}
     if not isinstance(kind, str) or kind not in _CHOICES:
-        raise UsageError(f"is {str(kind)[:40]}.", field="tool_choice.type", hint="there are auto, any, tool and none.")
+        raise UsageError(f"is {shown(kind, 40)}.", field="tool_choice.type", hint="there are auto, any, tool and none.")
     return _CHOICES[kind]
 
 

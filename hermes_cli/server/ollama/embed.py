@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from itertools import islice
 
 import msgspec
 from starlette.requests import Request
@@ -17,7 +18,7 @@ from hermes_cli.server.ollama.schemas import ANY_OBJECT, NANOSECONDS, OllamaEmbe
 from hermes_cli.server.openai.embeddings import embed, floats, inputs
 from hermes_cli.server.parsed_request import parse_keep_alive
 from hermes_cli.server.pool import Pool
-from hermes_cli.server.request_stats import aside, current_warnings, warn
+from hermes_cli.server.request_stats import MOST_WARNINGS, aside, current_warnings, warn
 from hermes_cli.server.routing import ApiRoute
 from hermes_cli.server.streaming_reply import StreamingReply, encode
 from hermes_cli.threads import in_turn
@@ -61,7 +62,8 @@ async def _embeddings(
 ) -> tuple[list[msgspec.Raw], int]:
     """Return the embeddings, as JSON, and the number of tokens; without texts, load the model."""
     name, keep_alive = served_name(pool, body.named), parse_keep_alive(body.keep_alive)
-    for option in [option for option, value in (body.options or {}).items() if value is not None]:
+    options = (option for option, value in (body.options or {}).items() if value is not None)
+    for option in islice(options, MOST_WARNINGS):
         why = "is set when the server starts" if option in {*LOADING, "num_ctx"} else "means nothing to embeddings"
         warn(f"options.{option[:40]} {why}, and changes nothing.")
     if given == []:

@@ -24,6 +24,7 @@ from hermes_cli.server.openai.requests import (
     ObjectOrText,
     Text,
     Texts,
+    ToolList,
     Whole,
 )
 
@@ -83,7 +84,7 @@ class OllamaChatRequest(OllamaRequest):
     """POST /api/chat."""
 
     messages: Annotated[list[Any], Field(max_length=MOST_MESSAGES)] | None = None
-    tools: list[Any] | None = None
+    tools: ToolList | None = None
 
 
 class OllamaPromptRequest(OllamaRequest):
