@@ -55,7 +55,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
         raise _unavailable(host, port, error) from None
     if not sockets:
         raise UsageError(
-            f"--host {host} is no address of this machine ({_reason(absent)}).",
+            f"--host {host} is not an address of this machine ({_reason(absent)}).",
             hint="use 127.0.0.1 for this machine alone, 0.0.0.0 for all its addresses.",
         )
     return sockets

@@ -54,7 +54,7 @@ def test_a_server_is_listed_with_its_models_until_it_ends(
     assert f"stopped http://127.0.0.1:{server.port} (demo)" in done.stderr
     assert server.end()[0] == 0
     assert json.loads(hermes("ps", "--json", env=places).stdout) == {"servers": []}
-    assert hermes("stop", env=places).stderr == "no server runs\n"
+    assert hermes("stop", env=places).stderr == "no server is running\n"
 
 
 @POSIX

@@ -236,7 +236,7 @@ def test_an_error_in_a_stream_ends_it_as_failed(rig: House) -> None:
 
 
 def test_an_error_before_the_first_event_is_an_ordinary_one(rig: House) -> None:
-    rig.says([QueueFullError("8 requests wait already.", hint="ask again later.")])
+    rig.says([QueueFullError("8 requests are waiting already.", hint="ask again later.")])
     answer = rig.post("/v1/responses", {"input": "Hi", "stream": True})
     assert (answer.status, answer.headers["retry-after"]) == (429, "1")
     rig.says(["Hello"])
